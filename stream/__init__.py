@@ -1,0 +1,1 @@
+"""tagbus.stream: the service. Content events come in on Kafka, scored and explained tags go out."""

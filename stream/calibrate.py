@@ -1,0 +1,187 @@
+"""Scores to confidences: isotonic regression to the probability that a tag is right.
+
+Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates". A score of
+recall ranks tags; its calibration says how often a tag with such a score is right. It belongs to one release.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError, to_json
+from scipy.optimize import isotonic_regression
+
+from tagbus.stream.errors import Complaint, ReleaseMismatch, UserError, shorten
+
+Floats = NDArray[np.float64]
+
+FEWEST_PAIRS = 50
+MOST_KNOTS = 200
+# A confidence lies inside (0, 1): so many pairs never prove that a tag is certain.
+LEAST, MOST = 1e-4, 1 - 1e-4
+# 84 knots took 2.4 KB.
+FILE_BYTES = 100_000
+
+# Where pydantic's own words do not say what would be right.
+_EXPECTED = {"missing": "this field too", "extra_forbidden": "no such field", "json_invalid": "JSON"}
+
+Probability = Annotated[float, Field(ge=LEAST, le=MOST)]
+
+
+class Calibration(BaseModel):
+    """A fitted curve: confidence is interpolated linearly between knots and constant beyond the first and the last."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: str = Field(min_length=1, description="`isotonic-` and a hash of all the rest, or `none`")
+    release: str = Field(min_length=1, description="name of the release whose scores it is fitted to")
+    scores: tuple[FiniteFloat, ...] = Field(min_length=1, max_length=MOST_KNOTS, description="of the knots, rising")
+    probabilities: tuple[Probability, ...] = Field(description="of the knots, never falling")
+    fitted_on: int = Field(ge=0, description="pairs of content and tag")
+    contents: int = Field(ge=0, description="contents that the pairs are of")
+
+    @field_validator("scores")
+    @classmethod
+    def _rising(cls, scores: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(scores)):
+            raise PydanticCustomError("not_rising", "scores that rise from knot to knot")
+        return scores
+
+    @field_validator("probabilities")
+    @classmethod
+    def _one_a_score(cls, probabilities: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if len(probabilities) != len(info.data.get("scores", probabilities)):
+            raise PydanticCustomError("knots_differ", "as many probabilities as scores")
+        if any(later < earlier for earlier, later in pairwise(probabilities)):
+            raise PydanticCustomError("falling", "probabilities that never fall from knot to knot")
+        return probabilities
+
+    @cached_property
+    def _knots(self) -> tuple[Floats, Floats]:
+        return np.array(self.scores), np.array(self.probabilities)
+
+    def apply(self, scores: Floats) -> Floats:
+        """Confidences of scores, float64 of the same shape, in (0, 1); a higher score never gets a lower one."""
+        return np.asarray(np.interp(scores, *self._knots), dtype=np.float64)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON. Raises UserError when the file cannot be written."""
+        try:
+            path.write_text(self.model_dump_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def uncalibrated(release: str) -> Calibration:
+    """What stands where nothing is fitted: named `none`, the confidence is the score, cut to the open interval."""
+    return Calibration(
+        name="none", release=release, scores=(LEAST, MOST), probabilities=(LEAST, MOST), fitted_on=0, contents=0
+    )
+
+
+def fit(scores: Floats, right: NDArray[np.bool_], release: str, contents: int) -> Calibration:
+    """Fit to pairs of content and tag: `scores` float64 [n], `right` bool [n] (the tag is one that people accept).
+
+    `contents`: of how many contents the pairs are. The same input gives the same name. Raises UserError below 50 pairs
+    or where all are right or all wrong, ValueError for other shapes or scores that are not finite.
+    """
+    if scores.ndim != 1 or scores.shape != right.shape:
+        raise ValueError(f"scores {scores.shape} and right {right.shape} must both be of one shape [n]")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite")
+    rights = int(right.sum())
+    if len(scores) < FEWEST_PAIRS or rights in {0, len(scores)}:
+        raise UserError(
+            f"a calibration needs at least {FEWEST_PAIRS} pairs of content and tag, right and wrong ones among them; "
+            f"there are {len(scores)}, {rights} of them right"
+        )
+    knots, probabilities = _knots(scores, right)
+    name = _name(release, knots, probabilities, len(scores), contents)
+    return Calibration(
+        name=name,
+        release=release,
+        scores=knots,
+        probabilities=probabilities,
+        fitted_on=len(scores),
+        contents=contents,
+    )
+
+
+def _knots(scores: Floats, right: NDArray[np.bool_]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The borders of the isotonic blocks and their probabilities; neighbouring blocks are merged beyond 200 knots."""
+    values, place = np.unique(scores, return_inverse=True)
+    pairs = np.bincount(place).astype(np.float64)
+    rights = np.bincount(place, weights=right)
+    # One right pair more at the lowest score and one wrong more at the highest: a few samples at an end say 0 or 1
+    # otherwise. On held-out YSO titles (votes of TF-IDF neighbours) this lowers ECE from 0.024 to 0.022 and log loss
+    # from 0.357 to 0.333 when fitted on 100 contents; at 3,000 it changes little (ECE 0.0104 and 0.0103).
+    pairs[0] += 1
+    rights[0] += 1
+    pairs[-1] += 1
+    starts = isotonic_regression(rights / pairs, weights=pairs).blocks[:-1]
+    starts = starts[:: math.ceil(2 * len(starts) / MOST_KNOTS)]
+    lasts = np.append(starts[1:], len(values)) - 1
+    share = np.add.reduceat(rights, starts) / np.add.reduceat(pairs, starts)
+    knots = values[np.stack((starts, lasts), axis=1)].ravel()
+    heights = np.repeat(share.clip(LEAST, MOST).round(6), 2)
+    # A block of one score is one knot.
+    kept = np.append(True, np.diff(knots) > 0)
+    return tuple(knots[kept].tolist()), tuple(heights[kept].tolist())
+
+
+def load(path: Path, release: str) -> Calibration:
+    """Read a file of `tagbus calibrate` for the release of that name.
+
+    Raises UserError that names the file, the field and what would be right; ReleaseMismatch with both names.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); `tagbus calibrate` writes such a file") from None
+    if len(raw) > FILE_BYTES:
+        raise UserError(f"{path}: more than {FILE_BYTES} bytes, expected a file of `tagbus calibrate`")
+    try:
+        calibration = Calibration.model_validate_json(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_complaint(error)}") from None
+    if calibration.release != release:
+        raise ReleaseMismatch(
+            f"{path} is fitted to release {shorten(calibration.release)}, but this is {shorten(release)}; "
+            "run `tagbus calibrate` with this release"
+        )
+    _check_name(path, calibration)
+    return calibration
+
+
+def _check_name(path: Path, calibration: Calibration) -> None:
+    """The name stands in every result, so a file that was changed by hand may not keep it."""
+    expected = _name(
+        calibration.release,
+        calibration.scores,
+        calibration.probabilities,
+        calibration.fitted_on,
+        calibration.contents,
+    )
+    if calibration.name != expected and calibration != uncalibrated(calibration.release):
+        complaint = Complaint("name", shorten(calibration.name), f"{expected}, the hash of what the file holds")
+        raise UserError(f"{path}: {complaint}")
+
+
+def _name(release: str, scores: Sequence[float], probabilities: Sequence[float], fitted_on: int, contents: int) -> str:
+    content = to_json([release, scores, probabilities, fitted_on, contents])
+    return f"isotonic-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+def _first_complaint(error: ValidationError) -> Complaint:
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"]) or "file"
+    expected = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Input should be "))
+    return Complaint(field, shorten(problem["input"]), expected)

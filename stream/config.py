@@ -1,0 +1,189 @@
+"""One frozen tree of settings, read from the environment: the only reader of it.
+
+`TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`. `tagbus config` prints the effective tree, secrets masked.
+"""
+
+import os
+import socket
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from tagbus.stream.errors import UserError, shorten
+
+PREFIX = "TAGBUS_"
+# Variables of the test suite and the benchmarks, which are no settings of the service.
+FOREIGN = ("TAGBUS_TEST_", "TAGBUS_BENCH_")
+
+
+class Section(BaseModel):
+    """A branch of the tree: frozen, and a misspelt name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """Where the bus is and who this process is on it."""
+
+    brokers: str = Field("127.0.0.1:9092", description="host:port, several with commas")
+    group: str = Field("tagbus", min_length=1, description="consumer group of the workers")
+    transactional_id: str = Field("tagbus", min_length=1, description="prefix of transactional.id, so one ACL serves")
+    instance: str = Field(
+        default_factory=socket.gethostname, min_length=1, description="this worker's name, unique in the group"
+    )
+    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    transaction_seconds: float = Field(60.0, ge=1, description="transaction.timeout.ms, in seconds")
+    session_seconds: float = Field(45.0, ge=1, description="session.timeout.ms, in seconds")
+    poll_seconds: float = Field(300.0, ge=1, description="max.poll.interval.ms, in seconds")
+    options: dict[str, str] = Field({}, description="librdkafka settings for every client, as they are")
+    secrets: dict[str, SecretStr] = Field({}, description="the same for passwords and keys: masked wherever shown")
+
+    def client(self) -> dict[str, str | int | float | bool]:
+        """What every librdkafka client of this process starts from. Holds secrets: never log it."""
+        revealed = {name: secret.get_secret_value() for name, secret in self.secrets.items()}
+        return {"bootstrap.servers": self.brokers, "client.id": f"tagbus-{self.instance}", **self.options, **revealed}
+
+
+class TopicSettings(Section):
+    """The names of the topics."""
+
+    content: str = "content"
+    tags: str = "tags"
+    exemplars: str = "exemplars"
+    tagged: str = "tagged"
+    dead_letters: str = "content.dlq"
+    partitions: int = Field(12, ge=1, description="for `tagbus topics create`")
+    replication: int = Field(1, ge=1, description="for `tagbus topics create`; 3 in production")
+
+
+class BatchSettings(Section):
+    """How content is cut into batches, and how much of it may be under way."""
+
+    contents: int = Field(128, ge=1, le=10_000, description="contents a batch at most")
+    seconds: float = Field(0.1, ge=0, description="how long a batch waits to fill")
+    in_flight: int = Field(4, ge=1, description="batches under way at most")
+    in_flight_bytes: int = Field(64_000_000, ge=1_000_000, description="bytes of values under way at most")
+    drain_seconds: float = Field(20.0, gt=0, description="how long a stop or a revoke waits for batches under way")
+    record_bytes: int = Field(
+        1_000_000, ge=10_000, description="largest value that goes out; below max.message.bytes, headers need room"
+    )
+
+
+class RetrySettings(Section):
+    """Backoff with full jitter while a dependency is down."""
+
+    first_seconds: float = Field(0.1, gt=0)
+    cap_seconds: float = Field(10.0, gt=0)
+
+
+class EncoderSettings(Section):
+    """Texts to vectors, by ONNX Runtime in this process."""
+
+    folder: Path | None = Field(None, description="model folder; the one that travels in the package if unset")
+    threads: int = Field(0, ge=0, description="0: all cores")
+
+
+class MemorySettings(Section):
+    """The vector store for tags and exemplars."""
+
+    kind: Literal["exact", "embedded", "server"] = "exact"
+    path: Path | None = Field(None, description="folder of the embedded engine; a temporary one if unset")
+    url: str = Field("http://127.0.0.1:6333", description="Qdrant server")
+    api_key: SecretStr | None = None
+    deadline_seconds: float = Field(10.0, gt=0, description="for a call to the server")
+    tombstone_hours: float = Field(24.0, gt=0, description="delete.retention.ms of the memory topics, in hours")
+
+
+class RecallSettings(Section):
+    """Overrides of the release's recall parameters; unset means the release's fitted value."""
+
+    c2t: bool = Field(True, description="recall by similarity of content and tag (LLM4Tag, C2T)")
+    c2c2t: bool = Field(True, description="recall through similar contents (LLM4Tag, C2C2T)")
+    c2t_threshold: float | None = Field(None, ge=-1, le=1, description="least cosine of content and tag")
+    c2t_limit: int | None = Field(None, ge=1, description="candidates by C2T at most")
+    c2c_threshold: float | None = Field(None, ge=-1, le=1, description="least cosine of content and exemplar")
+    c2c2t_limit: int | None = Field(None, ge=1, description="candidates by C2C2T at most")
+    tau: float | None = Field(None, gt=0, description="temperature of RAE-XMC's softmax")
+    lambda_: float | None = Field(
+        None, ge=0, le=1, alias="lambda", description="RAE-XMC's share of exemplars against tags"
+    )
+    tag_keys: int | None = Field(None, ge=1, le=1000, description="tags among the b keys of RAE-XMC")
+    content_keys: int | None = Field(None, ge=1, le=1000, description="exemplars among the b keys of RAE-XMC")
+
+
+class TaggerSettings(Section):
+    """What of the scored candidates is published."""
+
+    tags: int = Field(10, ge=1, le=1000, description="tags a content at most")
+    least_confidence: float = Field(0.0, ge=0, le=1, description="tags below are left out")
+    neighbours: int = Field(3, ge=0, le=100, description="neighbours named in a tag's evidence at most")
+    calibration: Path | None = Field(None, description="JSON of `tagbus calibrate`; the release's own if unset")
+    write_back: float | None = Field(
+        None, ge=0, le=1, description="confidence from which a result becomes a machine exemplar; off if unset"
+    )
+
+
+class HealthSettings(Section):
+    """/metrics, /livez and /readyz."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8780, ge=0, le=65535, description="0: any free port, which the log names")
+    stall_seconds: float = Field(30.0, gt=0, description="not live when the poll loop has not turned for so long")
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    batch: BatchSettings = BatchSettings()
+    retry: RetrySettings = RetrySettings()
+    encoder: EncoderSettings = EncoderSettings()
+    memory: MemorySettings = MemorySettings()
+    recall: RecallSettings = RecallSettings()
+    tagger: TaggerSettings = TaggerSettings()
+    health: HealthSettings = HealthSettings()
+
+
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises UserError that names the variable, its value (never a secret's) and what would be right.
+    """
+    for variable in os.environ:
+        name = variable.upper()
+        if name.startswith(PREFIX) and not name.startswith(FOREIGN) and name.split("__")[0] not in _known():
+            raise UserError(f"{variable} is no setting of tagbus; `tagbus config` lists them all")
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+    except SettingsError:
+        raise UserError(f"{' or '.join(_json_variables())}: expected a JSON object of strings") from None
+
+
+def _json_variables() -> list[str]:
+    """The variables that hold JSON and are set: one of them could not be parsed, and its value may be a secret."""
+    names = [f"{PREFIX}KAFKA__{name.upper()}" for name in ("options", "secrets")]
+    return [variable for variable in os.environ if variable.upper() in names]
+
+
+def _one_line(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        variable = PREFIX + "__".join(path).upper()
+        secret = any(part in {"secrets", "api_key"} for part in path)
+        value = "********" if secret else shorten(problem["input"])
+        lines.append(f"{variable}={value}: {problem['msg']}")
+    return "; ".join(lines)

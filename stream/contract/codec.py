@@ -1,0 +1,276 @@
+"""Records to events and back. Bytes in, bytes out: it knows no Kafka client.
+
+A value is JSON in UTF-8, alone or as a CloudEvent (see cloudevents.py). A record without a value is a tombstone. Of a
+field that stands twice in an object the last one counts; fields that the contract does not know are ignored.
+"""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar, get_args
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from tagbus.stream.contract import cloudevents
+from tagbus.stream.contract.cloudevents import Attributes, Envelope, Headers
+from tagbus.stream.contract.complaints import STAGE, invalid, poison, undecodable
+from tagbus.stream.contract.events import (
+    ID_CHARS,
+    Content,
+    DeadLetter,
+    Event,
+    Exemplar,
+    Source,
+    Tag,
+    TaggedContent,
+    exemplar_key,
+)
+from tagbus.stream.errors import Complaint, InvalidEvent, shorten
+
+# A text of 500,000 characters takes 3 MB where every one is escaped as \uXXXX, and 2.7 MB as UTF-8 in base64; what
+# else an event may hold fits into the rest. Above it nothing is parsed.
+VALUE_BYTES = 4_000_000
+SOURCES: tuple[Source, ...] = get_args(Source)
+EXEMPLAR_KEY_CHARS = ID_CHARS + max(len(f"/{source}") for source in SOURCES)
+
+SOURCE_HEADERS = ("tagbus.source.topic", "tagbus.source.partition", "tagbus.source.offset")
+# Header names of a dead letter by the field of DeadLetter that they carry; five are those of Kafka Streams (KIP-1034).
+DEAD_LETTER_HEADERS = {
+    "exception": "__streams.errors.exception",
+    "message": "__streams.errors.message",
+    "topic": "__streams.errors.topic",
+    "partition": "__streams.errors.partition",
+    "offset": "__streams.errors.offset",
+    "stage": "tagbus.stage",
+    "attempts": "tagbus.attempts",
+    "value_bytes": "tagbus.value.bytes",
+    "value_sha256": "tagbus.value.sha256",
+}
+
+Keyed = Content | Tag | Exemplar | TaggedContent
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as Kafka carries it."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A record without a value. `key` as text: a content's id, a tag's id, or `id/source` of an exemplar."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record that tagbus produced comes from."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic(Generic[E]):
+    """How the records of one topic are read."""
+
+    model: type[E]
+    envelope: type[Envelope[E]]
+    key_of: Callable[[E], str]
+    key_chars: int = ID_CHARS
+    keyless: bool = False
+
+
+_CONTENT = _Topic(Content, Envelope[Content], lambda event: event.id, keyless=True)
+_TAG = _Topic(Tag, Envelope[Tag], lambda event: event.id)
+_EXEMPLAR = _Topic(Exemplar, Envelope[Exemplar], lambda event: event.key, EXEMPLAR_KEY_CHARS)
+_TAGGED = _Topic(TaggedContent, Envelope[TaggedContent], lambda event: event.id)
+
+
+def decode_content(record: Record) -> Content | Tombstone:
+    """A record of `content`. It needs no key, for the value holds the id. Without a time of its own it takes the
+    CloudEvent's.
+
+    Raises Undecodable or InvalidEvent, as every decode_ function does.
+    """
+    return _decode(record, _CONTENT)
+
+
+def decode_tag(record: Record) -> Tag | Tombstone:
+    """A record of `tags`."""
+    return _decode(record, _TAG)
+
+
+def decode_exemplar(record: Record) -> Exemplar | Tombstone:
+    """A record of `exemplars`. Its key is `id/people` or `id/machine`."""
+    found = _decode(record, _EXEMPLAR)
+    if isinstance(found, Tombstone):
+        split_exemplar_key(found.key)
+    return found
+
+
+def decode_tagged(record: Record) -> TaggedContent | Tombstone:
+    """A record of `tagged`."""
+    return _decode(record, _TAGGED)
+
+
+def parse(value: bytes, model: type[E]) -> E:
+    """An event from plain JSON, without a record around it: a line of a file. Raises Undecodable or InvalidEvent."""
+    _check_size(value)
+    try:
+        return model.model_validate_json(value)
+    except ValidationError as error:
+        raise poison(error, model) from None
+
+
+def encode(event: Event) -> bytes:
+    """The event as compact JSON in UTF-8."""
+    return to_json(event)
+
+
+def event_key(event: Keyed) -> str:
+    """The key of an event's record."""
+    return event.key if isinstance(event, Exemplar) else event.id
+
+
+def encode_record(event: Keyed) -> Record:
+    """The record of an event, without headers."""
+    return Record(event_key(event).encode(), encode(event))
+
+
+def split_exemplar_key(key: str) -> tuple[str, Source]:
+    """Content id and source from the key of an exemplar's record. Raises InvalidEvent."""
+    content_id, _, word = key.rpartition("/")
+    for source in SOURCES:
+        if word == source and 0 < len(content_id) <= ID_CHARS:
+            return content_id, source
+    raise invalid("key", shorten(key), " or ".join(f"`{exemplar_key('id', source)}`" for source in SOURCES))
+
+
+def source_headers(topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
+    """Headers of every record that goes out: the record that it comes from."""
+    values = (topic, str(partition), str(offset))
+    return [(name, value.encode()) for name, value in zip(SOURCE_HEADERS, values, strict=True)]
+
+
+def dead_letter_headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
+    """Headers of a record on the dead-letter topic, every value as text. They stand after those that it came with."""
+    fields = ((name, getattr(letter, field)) for field, name in DEAD_LETTER_HEADERS.items())
+    return [(name, str(value).encode(errors="backslashreplace")) for name, value in fields if value is not None]
+
+
+def read_dead_letter(headers: Headers) -> DeadLetter:
+    """The reason from a dead letter's headers; of one that stands twice the last counts. Raises InvalidEvent."""
+    found = _last_texts(headers)
+    values = {field: found[name] for field, name in DEAD_LETTER_HEADERS.items() if name in found}
+    try:
+        return DeadLetter.model_validate_strings(values)
+    except ValidationError as error:
+        raise _renamed(poison(error, DeadLetter).complaints) from None
+
+
+def read_source(headers: Headers) -> Origin:
+    """Where a record on `tagged` or on the dead-letter topic comes from. Raises InvalidEvent.
+
+    A dead letter's own headers count before the others: those may be what the refused record came with.
+    """
+    found = _last_texts(headers)
+    names = tuple(DEAD_LETTER_HEADERS[field] for field in ("topic", "partition", "offset"))
+    if names[0] not in found:
+        names = SOURCE_HEADERS
+    topic, partition, offset = (found.get(name) for name in names)
+    if not topic:
+        raise invalid(names[0], "(missing)", "the topic that the record comes from")
+    return Origin(topic, _number(names[1], partition), _number(names[2], offset))
+
+
+def _decode(record: Record, topic: _Topic[E]) -> E | Tombstone:
+    key = _key(record.key, topic.key_chars)
+    if record.value is None:
+        if key is None:
+            raise invalid("key", "(missing)", "the key that the tombstone is for")
+        return Tombstone(key)
+    if key is None and not topic.keyless:
+        raise invalid("key", "(missing)", "the id of the event: the topic is compacted by key")
+    event = _event(record, record.value, topic)
+    if key is not None and key != (right := topic.key_of(event)):
+        raise invalid("key", shorten(key), f"{shorten(right)}, as the value says")
+    return event
+
+
+def _key(raw: bytes | None, most: int) -> str | None:
+    if raw is None:
+        return None
+    try:
+        key = raw.decode()
+    except UnicodeDecodeError:
+        raise undecodable("key", shorten(raw), "UTF-8") from None
+    if not 0 < len(key) <= most:
+        raise invalid("key", shorten(key), f"a string of 1 to {most} characters")
+    return key
+
+
+def _event(record: Record, value: bytes, topic: _Topic[E]) -> E:
+    _check_size(value)
+    match cloudevents.mode(record.headers):
+        case "plain":
+            return parse(value, topic.model)
+        case "binary":
+            attributes = cloudevents.header_attributes(record.headers)
+            return _timed(parse(value, topic.model), attributes)
+        case "structured":
+            return _unwrap(value, topic)
+
+
+def _unwrap(value: bytes, topic: _Topic[E]) -> E:
+    try:
+        envelope = topic.envelope.model_validate_json(value)
+    except ValidationError as error:
+        raise poison(error, topic.envelope) from None
+    if envelope.data is not None:
+        return _timed(envelope.data, envelope)
+    text = envelope.data_base64 or ""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise undecodable("data_base64", shorten(text), "base64 (RFC 4648, section 4)") from None
+    try:
+        return _timed(topic.model.model_validate_json(data), envelope)
+    except ValidationError as error:
+        raise poison(error, topic.model, "data_base64.") from None
+
+
+def _timed(event: E, attributes: Attributes) -> E:
+    if isinstance(event, Content) and event.time is None and attributes.time is not None:
+        return event.model_copy(update={"time": attributes.time})
+    return event
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > VALUE_BYTES:
+        raise invalid("value", f"a value of {len(value)} bytes", f"at most {VALUE_BYTES} bytes")
+
+
+def _last_texts(headers: Headers) -> dict[str, str]:
+    return {name: raw.decode(errors="replace") for name, raw in headers if raw is not None}
+
+
+def _number(name: str, text: str | None) -> int:
+    # Offsets are int64; the length is checked first, for int() of a megabyte of digits is slow.
+    if text is not None and len(text) <= 19 and text.isascii() and text.isdecimal():
+        return int(text)
+    raise invalid(name, "(missing)" if text is None else shorten(text), "a whole number of at least 0, as text")
+
+
+def _renamed(complaints: tuple[Complaint, ...]) -> InvalidEvent:
+    """The same complaints, with the names that the fields have as headers."""
+    names = DEAD_LETTER_HEADERS
+    renamed = (Complaint(names.get(wrong.field, wrong.field), wrong.value, wrong.expected) for wrong in complaints)
+    return InvalidEvent(STAGE, tuple(renamed))

@@ -1,0 +1,188 @@
+"""How good tags are against known ones: P@k, nDCG@k, R@k, PSP@k in percent, ECE as a fraction. numpy only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagbus.stream.errors import UserError, shorten
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+# The right tags of each content, as numbers of 0 and above, each once, in any order.
+Truth = Sequence[Ints]
+
+BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What was found for n contents, at most k tags each.
+
+    indices: int64 [n, k], tag numbers, best first; -1 fills the end of a row with fewer than k tags.
+    scores: float64 [n, k], their confidences, 0 to 1; what stands beside -1 is not read.
+
+    Raises ValueError when the shapes differ, a tag comes twice in a row, or a tag follows a -1.
+    """
+
+    indices: Ints
+    scores: Floats
+
+    def __post_init__(self) -> None:
+        if self.indices.ndim != 2 or self.indices.shape != self.scores.shape:
+            raise ValueError(
+                f"indices {self.indices.shape} and scores {self.scores.shape} must both be of one shape [n, k]"
+            )
+        if self.indices.size and self.indices.min() < -1:
+            raise ValueError("indices: a tag number is 0 or above, or -1 where there is none")
+        if ((self.indices[:, 1:] >= 0) & (self.indices[:, :-1] < 0)).any():
+            raise ValueError("indices: -1 may only fill the end of a row")
+        ordered = np.sort(self.indices, axis=1)
+        if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+            raise ValueError("indices: a tag may come only once in a row")
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The figures of one evaluation: percent, but for `ece`, a fraction of 1."""
+
+    p_at_1: float
+    p_at_3: float
+    p_at_5: float
+    ndcg_at_5: float
+    r_at_10: float
+    psp_at_5: float
+    ece: float
+
+
+def measure(ranked: Ranked, truth: Truth, propensity: Floats) -> Quality:
+    """All figures at once; ECE over every tag that was found.
+
+    `propensity`: float64 [m] for the m tags of the taxonomy, as `propensities` gives it.
+    Raises UserError when a content has no right tag or nothing was found for any content.
+    """
+    found = ranked.indices >= 0
+    return Quality(
+        p_at_1=precision_at(ranked, truth, 1),
+        p_at_3=precision_at(ranked, truth, 3),
+        p_at_5=precision_at(ranked, truth, 5),
+        ndcg_at_5=ndcg_at(ranked, truth, 5),
+        r_at_10=recall_at(ranked, truth, 10),
+        psp_at_5=psp_at(ranked, truth, propensity, 5),
+        ece=ece(ranked.scores[found], hits(ranked, truth)[found]),
+    )
+
+
+def precision_at(ranked: Ranked, truth: Truth, k: int) -> float:
+    """P@k in percent: right tags among the first k, divided by k even where fewer were found; mean over contents."""
+    return 100 * float(_first(hits(ranked, truth), k).sum(axis=1).mean() / k)
+
+
+def recall_at(ranked: Ranked, truth: Truth, k: int) -> float:
+    """R@k in percent: right tags among the first k, divided by all right ones; mean over contents."""
+    return 100 * float((_first(hits(ranked, truth), k).sum(axis=1) / _lengths(truth)).mean())
+
+
+def ndcg_at(ranked: Ranked, truth: Truth, k: int) -> float:
+    """nDCG@k in percent: a right tag at rank i (from 1) gains 1 / log2(i + 1), divided by the gain of min(k, right
+    tags) at the first ranks; mean over contents."""
+    right = _first(hits(ranked, truth), k)
+    gains = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(gains)[np.minimum(k, _lengths(truth)) - 1]
+    return 100 * float((right @ gains[: right.shape[1]] / ideal).mean())
+
+
+def psp_at(ranked: Ranked, truth: Truth, propensity: Floats, k: int) -> float:
+    """PSP@k in percent (Jain et al. 2016, KDD, section 3), normalised as the Extreme Classification Repository does.
+
+    Numerator: over all contents together, the sum of 1 / p of the right tags among the first k. Denominator: over all
+    contents together, the sum of the k largest 1 / p among a content's right tags. One division of the two sums, not
+    a mean of ratios. `propensity`: float64 [m]. Raises ValueError when a right tag has no propensity.
+    """
+    right = _first(hits(ranked, truth), k)
+    rows, tags = _pairs(truth)
+    if tags.max() >= len(propensity):
+        raise ValueError(f"truth: tag {tags.max()} has no propensity; there are {len(propensity)}")
+    worth = 1 / propensity
+    got = worth[ranked.indices[:, :k][right]].sum()
+    order = np.lexsort((-worth[tags], rows))
+    lengths = _lengths(truth)
+    # `rows` is sorted, so place minus the row's start is the rank among the row's own tags.
+    rank = np.arange(len(tags)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return 100 * float(got / worth[tags[order]][rank < k].sum())
+
+
+def propensities(counts: Ints, contents: int, a: float = 0.55, b: float = 1.5) -> Floats:
+    """How probable it is that a right tag was given at all, by how often it was (Jain et al. 2016, equation 2).
+
+    p_l = 1 / (1 + C exp(-a log(N_l + b))) with C = (log N - 1) (b + 1)^a; natural logarithms.
+    `counts`: int64 [m], N_l, the training contents with each tag; `contents`: N, all training contents.
+    Returns float64 [m] in (0, 1). Raises UserError below 3 contents, where C is negative.
+    """
+    if contents < 3:
+        raise UserError(f"contents: {contents} training contents are too few for propensities; at least 3 are needed")
+    scale = (np.log(contents) - 1) * (b + 1) ** a
+    return np.asarray(1 / (1 + scale * (counts + b) ** -a), dtype=np.float64)
+
+
+def ece(confidence: Floats, right: Flags, bins: int = BINS) -> float:
+    """Expected calibration error, a fraction (Naeini et al. 2015; Guo et al. 2017, equation 3).
+
+    Bins of equal width, closed above, weighted by their counts: sum of count / n * |mean confidence - share right|.
+    `confidence`: float64 [n], 0 to 1; `right`: bool [n]. Raises UserError when n is 0, ValueError beyond 0 to 1.
+    """
+    if confidence.shape != right.shape or confidence.ndim != 1:
+        raise ValueError(f"confidence {confidence.shape} and right {right.shape} must both be of one shape [n]")
+    if not len(confidence):
+        raise UserError("no tag was found for any content, so there is no confidence to measure")
+    # Negated, so that NaN is caught too.
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError(f"confidence: {confidence.min()} to {confidence.max()}, expected 0 to 1")
+    place = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    gaps = np.bincount(place, weights=confidence - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def hits(ranked: Ranked, truth: Truth) -> Flags:
+    """Which of the tags found are right: bool [n, k].
+
+    Raises UserError that names the first content without a right tag, or with one twice; ValueError when `truth` is
+    not of n contents.
+    """
+    rows, tags = _pairs(truth)
+    if len(truth) != len(ranked.indices):
+        raise ValueError(f"truth is of {len(truth)} contents, but {len(ranked.indices)} were tagged")
+    # A content and a tag as one number; -1 is no tag of the truth and must not become one of the row before.
+    width = int(max(tags.max(), ranked.indices.max(initial=0))) + 2
+    found = np.arange(len(truth))[:, None] * width + ranked.indices + 1
+    return np.isin(found, rows * width + tags + 1)
+
+
+def _pairs(truth: Truth) -> tuple[Ints, Ints]:
+    """Every content with every right tag of it, by content: rows int64 [p], tags int64 [p]."""
+    lengths = _lengths(truth)
+    if not len(lengths):
+        raise UserError("there are no contents to measure on; at least 1 is needed")
+    if not lengths.all():
+        raise UserError(f"content {int(lengths.argmin())} (from 0) has no right tag; every content needs at least one")
+    rows = np.repeat(np.arange(len(truth)), lengths)
+    tags = np.concatenate(truth)
+    order = np.lexsort((tags, rows))
+    twice = (np.diff(tags[order]) == 0) & (np.diff(rows[order]) == 0)
+    wrong = np.concatenate((rows[order][1:][twice], rows[tags < 0]))
+    if len(wrong):
+        row = int(wrong.min())
+        raise UserError(f"content {row} (from 0): {shorten(truth[row].tolist())}, expected tag numbers >= 0, each once")
+    return rows, tags
+
+
+def _lengths(truth: Truth) -> Ints:
+    return np.array([len(tags) for tags in truth], dtype=np.int64)
+
+
+def _first(right: Flags, k: int) -> Flags:
+    if k < 1:
+        raise ValueError(f"k: {k}, expected at least 1")
+    return right[:, :k]

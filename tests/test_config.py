@@ -1,0 +1,70 @@
+"""Settings: one tree, from the environment, clear about what is wrong."""
+
+import os
+
+import pytest
+
+from tagbus.stream.config import Settings, load
+from tagbus.stream.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("TAGBUS_"):
+            monkeypatch.delenv(name)
+
+
+def test_a_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGBUS_KAFKA__BROKERS", "k1:9092,k2:9092")
+    monkeypatch.setenv("TAGBUS_RECALL__LAMBDA", "0.4")
+    monkeypatch.setenv("TAGBUS_BATCH__CONTENTS", "17")
+
+    settings = load()
+
+    assert settings.kafka.brokers == "k1:9092,k2:9092"
+    assert settings.recall.lambda_ == 0.4
+    assert settings.batch.contents == 17
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("TAGBUS_BATCH__CONTENTS", "many", ["TAGBUS_BATCH__CONTENTS", "'many'", "integer"]),
+        ("TAGBUS_BATCH__CONTENTS", "0", ["TAGBUS_BATCH__CONTENTS", "'0'", "greater than or equal to 1"]),
+        ("TAGBUS_KAFKA__DELIVERY", "maybe", ["TAGBUS_KAFKA__DELIVERY", "'maybe'", "exactly_once"]),
+        ("TAGBUS_KAFKA__BROKER", "x:1", ["TAGBUS_KAFKA__BROKER", "not permitted"]),
+        ("TAGBUS_KAFAK__BROKERS", "x:1", ["TAGBUS_KAFAK__BROKERS", "no setting"]),
+        ("TAGBUS_KAFKA__OPTIONS", "not json", ["TAGBUS_KAFKA__OPTIONS", "JSON object"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: list[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(UserError) as caught:
+        load()
+
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_shows_neither_in_the_tree_nor_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGBUS_KAFKA__SECRETS", '{"sasl.password": "hunter2"}')
+
+    settings = load()
+
+    assert "hunter2" not in settings.model_dump_json()
+    assert "hunter2" not in repr(settings)
+    assert settings.kafka.client()["sasl.password"] == "hunter2"
+
+    monkeypatch.setenv("TAGBUS_KAFKA__SECRETS", '{"sasl.password": ["hunter2"]}')
+    with pytest.raises(UserError) as caught:
+        load()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_setting_has_a_default() -> None:
+    assert Settings().kafka.delivery == "exactly_once"

@@ -1,0 +1,23 @@
+"""Waiting for a dependency: bounded, spread, for ever."""
+
+from itertools import islice
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagbus.stream.config import RetrySettings
+from tagbus.stream.retry import backoff
+
+
+@given(first=st.floats(0.001, 1), cap=st.floats(0.001, 10))
+def test_waits_stay_under_a_doubling_ceiling(first: float, cap: float) -> None:
+    waits = list(islice(backoff(RetrySettings(first_seconds=first, cap_seconds=cap)), 12))
+
+    for attempt, wait in enumerate(waits):
+        assert 0 <= wait <= max(first, min(cap, first * 2**attempt))
+
+
+def test_waits_differ_so_that_workers_do_not_return_together() -> None:
+    settings = RetrySettings(first_seconds=1, cap_seconds=1)
+
+    assert len(set(islice(backoff(settings), 20))) > 10
