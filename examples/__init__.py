@@ -1,0 +1,1 @@
+"""The example data, which travels in the wheel."""
