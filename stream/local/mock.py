@@ -1,0 +1,141 @@
+"""librdkafka's mock cluster: a broker inside this process, reached by any client in any process of this machine.
+
+It is driven through ctypes, by the functions of the public header `rdkafka_mock.h`, because the one setting that the
+Python client has for it (`test.mock.num.brokers`) gives no choice of partitions and makes every new group wait 3 s for
+its first assignment.
+"""
+
+import ctypes
+import re
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import cimpl
+
+from tagbus.stream.errors import UserError, shorten
+
+PARTITIONS = 4  # what librdkafka gives a topic that appears by first use
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")  # Kafka's own rule; the mock cluster takes any name
+_PRODUCER = 0  # rd_kafka_type_t
+_EXISTS = 36  # RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS
+_FIRST_BROKER = 1
+
+_SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
+    "rd_kafka_conf_new": (ctypes.c_void_p, ()),
+    "rd_kafka_conf_set": (
+        ctypes.c_int,
+        (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t),
+    ),
+    "rd_kafka_new": (ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)),
+    "rd_kafka_destroy": (None, (ctypes.c_void_p,)),
+    "rd_kafka_mock_cluster_new": (ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int)),
+    "rd_kafka_mock_cluster_destroy": (None, (ctypes.c_void_p,)),
+    "rd_kafka_mock_cluster_bootstraps": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, (ctypes.c_void_p, ctypes.c_int32)),
+    "rd_kafka_mock_set_group_consumer_heartbeat_interval_ms": (None, (ctypes.c_void_p, ctypes.c_int)),
+    "rd_kafka_mock_topic_create": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int)),
+    "rd_kafka_mock_broker_set_down": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
+    "rd_kafka_mock_broker_set_up": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
+    "rd_kafka_mock_push_request_errors_array": (
+        None,
+        (ctypes.c_void_p, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)),
+    ),
+}
+
+
+class MockCluster:
+    """A broker for the demo and for the injection of faults; a context manager, up as soon as it is made.
+
+    Groups, headers, commits and keys work as on a real broker. What it cannot do:
+
+    - Transactions: aborted records are visible to read_committed, and offsets sent in a transaction are never stored.
+      So it is at least once only.
+    - CreateTopics: make topics with `topic`, or by first use, which gives `PARTITIONS` partitions.
+    - Compaction and retention by time. It keeps 5 MiB of record batches, as they came over the wire, and at most
+      100,000 batches of a partition, in memory. Beyond that the oldest batches are gone without a word: the low
+      watermark moves up, and a consumer that stood below it goes to where its `auto.offset.reset` says.
+    - Rebalance as a real broker does. With the classic protocol each change of a group's members, a new member after
+      a close too, waits for `session.timeout.ms` less one second (44 s with the client's default), because it ends the
+      wait for the others by time alone. `group.protocol=consumer` (KIP-848) has no such wait.
+
+    It listens on 127.0.0.1. Raises UserError where confluent-kafka is built without these functions (Windows).
+    """
+
+    def __init__(self) -> None:
+        self._lib = _library()
+        conf = self._lib.rd_kafka_conf_new()
+        reason = ctypes.create_string_buffer(512)
+        # Its one message is a warning that this handle, which connects to nothing, has no bootstrap.servers.
+        self._lib.rd_kafka_conf_set(conf, b"log_level", b"0", reason, len(reason))
+        self._handle: int | None = self._lib.rd_kafka_new(_PRODUCER, conf, reason, len(reason))
+        if not self._handle:
+            raise UserError(f"the mock cluster does not start: {reason.value.decode(errors='replace')}")
+        self._cluster: int = self._lib.rd_kafka_mock_cluster_new(self._handle, _FIRST_BROKER)
+        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+        # Members learn of a rebalance (KIP-848) by their heartbeats: 3 s by default.
+        self._lib.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(self._cluster, 500)
+        self.address: str = self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def topic(self, name: str, partitions: int = PARTITIONS) -> None:
+        """Make a topic. Raises UserError for a name that Kafka does not take, or one that is there already."""
+        if not _NAME.fullmatch(name):
+            raise UserError(f"topic {shorten(name)}: expected 1 to 249 of the characters A-Z a-z 0-9 . _ -")
+        if not 1 <= partitions <= 1000:
+            raise UserError(f"topic {name}: {partitions} partitions, expected 1 to 1000")
+        code = self._lib.rd_kafka_mock_topic_create(self._open(), name.encode(), partitions, 1)
+        if code == _EXISTS:
+            raise UserError(f"topic {name} is there already; a topic is made before its first use")
+        if code:
+            raise UserError(f"topic {name}: the mock cluster refused it with code {code}")
+
+    def down(self) -> None:
+        """Close every connection and refuse new ones, as a broker that went away does; the records stay."""
+        self._lib.rd_kafka_mock_broker_set_down(self._open(), _FIRST_BROKER)
+
+    def up(self) -> None:
+        """Take connections again."""
+        self._lib.rd_kafka_mock_broker_set_up(self._open(), _FIRST_BROKER)
+
+    def fail(self, api_key: int, *errors: int) -> None:
+        """Answer the next requests of one kind with these errors, one for each request.
+
+        `api_key` is the protocol's number of the request (0 Produce, 1 Fetch, 8 OffsetCommit, 26 EndTxn), `errors`
+        are codes of `confluent_kafka.KafkaError`.
+        """
+        array = (ctypes.c_int * len(errors))(*errors)
+        self._lib.rd_kafka_mock_push_request_errors_array(self._open(), api_key, len(errors), array)
+
+    def close(self) -> None:
+        """Stop it; its topics are gone. A second call does nothing."""
+        if self._handle:
+            self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
+            self._lib.rd_kafka_destroy(self._handle)
+            self._handle = None
+
+    def _open(self) -> int:
+        if not self._handle:
+            raise UserError("this mock cluster is closed")
+        return self._cluster
+
+
+def _library() -> ctypes.CDLL:
+    """librdkafka as the Python client loaded it: the loader looks names up in what the extension module depends on."""
+    try:
+        library = ctypes.CDLL(cimpl.__file__)
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype = result
+            function.argtypes = arguments
+    except (OSError, AttributeError) as error:
+        raise UserError(
+            f"this confluent-kafka has no mock cluster ({shorten(str(error))}); take its wheel for Linux or macOS"
+        ) from error
+    return library

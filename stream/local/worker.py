@@ -1,0 +1,117 @@
+"""A worker as a child process: `tagbus run` as a user starts it, for the demo, the benchmark and the tests."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tagbus.stream.config import PREFIX, Settings
+from tagbus.stream.errors import DependencyDown, Fatal
+
+READY_SECONDS = 300.0
+POLL_SECONDS = 0.25
+TAIL_LINES = 15
+REMAINING = re.compile(r"^tagbus_memory_remaining_offsets ([0-9.e+]+)$", re.MULTILINE)
+
+
+class LocalWorker:
+    """One worker; a context manager that starts it and stops it. Its log is a temporary file."""
+
+    def __init__(self, settings: Settings, extra: Mapping[str, str] | None = None) -> None:
+        """It gets the addresses, names and delivery of `settings`, and `extra` variables of the environment."""
+        self.port = _free_port()
+        kafka = settings.kafka
+        self._environment = {
+            # Settings of the caller's own environment would make it another worker than the one that is asked for.
+            **{name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)},
+            "TAGBUS_KAFKA__BROKERS": kafka.brokers,
+            "TAGBUS_KAFKA__DELIVERY": kafka.delivery,
+            "TAGBUS_KAFKA__GROUP": kafka.group,
+            "TAGBUS_KAFKA__INSTANCE": kafka.instance,
+            "TAGBUS_HEALTH__PORT": str(self.port),
+            **{f"TAGBUS_TOPICS__{name.upper()}": str(value) for name, value in settings.topics},
+            **(extra or {}),
+        }
+        self._log = tempfile.NamedTemporaryFile(prefix="tagbus-worker-", suffix=".log")  # noqa: SIM115 - lives as long as this object
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tagbus.stream.cli", "run"],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The child. Raises Fatal before it is started."""
+        if self._process is None:
+            raise Fatal("this worker has not been started")
+        return self._process
+
+    def wait_until_ready(self, remaining: Callable[[int], None] = lambda _: None) -> None:
+        """Wait for /readyz. `remaining` is told how many offsets of the memory topics are still to be read.
+
+        Raises DependencyDown with the end of its log when it ends before, or after five minutes.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            if self._get("/readyz") is not None:
+                remaining(0)
+                return
+            left = REMAINING.search(self._get("/metrics") or "")
+            if left is not None and float(left[1]) > 0:
+                remaining(int(float(left[1])))
+            try:
+                self.process.wait(POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+        raise DependencyDown(f"the worker did not get ready; the end of its log:\n{self.tail()}")
+
+    def stop(self, seconds: float = 60.0) -> int:
+        """SIGTERM, and wait until it has drained. Returns its exit code. Raises Fatal when it is not 0."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(seconds)
+        if code != 0:
+            raise Fatal(f"the worker ended with code {code}; the end of its log:\n{self.tail()}")
+        return code
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        return "\n".join(Path(self._log.name).read_text(errors="replace").splitlines()[-TAIL_LINES:])
+
+    def _get(self, path: str) -> str | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+                return bytes(answer.read()).decode()
+        except (urllib.error.URLError, OSError):
+            return None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,247 @@
+"""Qdrant's engine in this process (qdrant-edge): points on disk, searched exactly.
+
+No index is built: `optimize()` holds the interpreter for its whole length (79 s at 200,000 points), and without it the
+engine compares every vector, which is what the numpy store does. A store in a folder of its own outlives the process.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from tagbus.stream.errors import DependencyDown, UserError, shorten
+from tagbus.stream.memory.checks import Batch, Description, check_queries, checked
+from tagbus.stream.memory.engine import hit, pack, point_id, settled, unpack
+from tagbus.stream.memory.serial import Serial
+from tagbus.stream.memory.store import Hit, Payload, Point, Vectors
+
+if TYPE_CHECKING:
+    import qdrant_edge
+
+CHUNK = 2_000
+# Until a flush the write-ahead log keeps every version of a point: 60,000 upserts of 384 dimensions were 130 MB.
+FLUSH_POINTS = 20_000
+SCROLL = 10_000
+LOCK = "lock"
+SHARD = "shard"
+
+
+class EmbeddedStore:
+    """Points in a folder; `open` or `temporary` make one. One process at a time has it open."""
+
+    def __init__(self, opened: "_Opened", description: Description, serial: Serial) -> None:
+        self.release = description.release
+        self.dimension = description.dimension
+        self._shard = opened.shard
+        self._folder = opened.folder
+        self._held = opened.held
+        self._serial = serial
+        self._unflushed = 0
+
+    @classmethod
+    async def open(cls, folder: Path, release: str, dimension: int) -> Self:
+        """The store in this folder, or a new one where there is none.
+
+        Raises ReleaseMismatch for a store of another release or dimension, UserError where qdrant-edge is missing,
+        another process has the store open, or the folder holds something else.
+        """
+        return await cls._open(folder, release, dimension, ExitStack())
+
+    @classmethod
+    async def temporary(cls, release: str, dimension: int) -> Self:
+        """A new store in a temporary folder, which goes away with close()."""
+        held = ExitStack()
+        folder = Path(tempfile.mkdtemp(prefix="tagbus-"))
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
+        return await cls._open(folder / "store", release, dimension, held)
+
+    @classmethod
+    async def _open(cls, folder: Path, release: str, dimension: int, held: ExitStack) -> Self:
+        description = Description(release=release, dimension=dimension)
+        serial = Serial("embedded-store")
+        try:
+            return cls(await serial.run(_open, folder, description, held), description, serial)
+        except BaseException:
+            held.close()
+            serial.close()
+            raise
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        """Insert or replace by key. Raises ValueError as `checks.checked` says, and stores nothing then."""
+        await self._serial.run(lambda: self._put(checked(points, self.dimension)))
+
+    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+        """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
+        check_queries(queries, self.dimension, limit)
+
+        async def ask(indices: Sequence[int], asked: int) -> list[list[Hit]]:
+            return await self._serial.run(self._search, queries[list(indices)], asked)
+
+        return await settled(ask, len(queries), limit)
+
+    async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+        """The payloads of those keys that are there."""
+        return await self._serial.run(self._fetch, keys)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove by key; a key that is not there is no error."""
+        await self._serial.run(self._delete, keys)
+
+    async def keys(self) -> set[str]:
+        """Every key."""
+        return await self._serial.run(self._keys)
+
+    async def count(self) -> int:
+        """How many points there are."""
+        return await self._serial.run(self._count)
+
+    async def close(self) -> None:
+        """Flush to disk and let go of the folder. A second call does nothing."""
+        if self._serial.closed:
+            return
+        try:
+            await self._serial.run(self._close)
+        finally:
+            self._held.close()
+            self._serial.close()
+
+    def _put(self, batch: Batch) -> None:
+        import qdrant_edge
+
+        for start in range(0, len(batch.keys), CHUNK):
+            some = slice(start, start + CHUNK)
+            points = [
+                qdrant_edge.Point(point_id(key), vector, pack(key, body))
+                for key, vector, body in zip(
+                    batch.keys[some], batch.vectors[some].tolist(), batch.bodies[some], strict=True
+                )
+            ]
+            with self._engine():
+                self._shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
+            self._written(len(points))
+
+    def _written(self, points: int) -> None:
+        self._unflushed += points
+        if self._unflushed >= FLUSH_POINTS:
+            with self._engine():
+                self._shard.flush()
+            self._unflushed = 0
+
+    def _search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+        import qdrant_edge
+
+        if not len(queries):
+            return []
+        # Exact stays exact, whoever optimised the folder.
+        parameters = qdrant_edge.SearchParams(exact=True)
+        requests = [
+            qdrant_edge.QueryRequest(
+                limit=limit, query=qdrant_edge.Query.Nearest(query), with_payload=True, params=parameters
+            )
+            for query in queries.tolist()
+        ]
+        with self._engine():
+            found = self._shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
+        return [[hit(point.payload, point.score) for point in points] for points in found]
+
+    def _fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+        with self._engine():
+            found = self._shard.retrieve([point_id(key) for key in keys], with_payload=True, with_vector=False)
+        return dict(unpack(point.payload) for point in found)
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        import qdrant_edge
+
+        with self._engine():
+            self._shard.update(qdrant_edge.UpdateOperation.delete_points([point_id(key) for key in keys]))
+        self._written(len(keys))
+
+    def _keys(self) -> set[str]:
+        import qdrant_edge
+
+        keys: set[str] = set()
+        offset = None
+        while True:
+            request = qdrant_edge.ScrollRequest(offset=offset, limit=SCROLL, with_payload=["key"])
+            with self._engine():
+                points, offset = self._shard.scroll(request)
+            keys.update(point.payload["key"] for point in points if point.payload)
+            if offset is None:
+                return keys
+
+    def _count(self) -> int:
+        import qdrant_edge
+
+        with self._engine():
+            return self._shard.count(qdrant_edge.CountRequest(exact=True))
+
+    def _close(self) -> None:
+        with self._engine():
+            self._shard.flush()
+            self._shard.close()
+
+    @contextmanager
+    def _engine(self) -> Iterator[None]:
+        """The engine raises plain Exception for all that goes wrong in it, a full disk for instance."""
+        try:
+            yield
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise DependencyDown(f"the store in {self._folder}: {shorten(str(error), 200)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A shard and what holds its folder; unwinding `held` lets go of it."""
+
+    shard: "qdrant_edge.EdgeShard"
+    folder: Path
+    held: ExitStack
+
+
+def _open(folder: Path, description: Description, held: ExitStack) -> _Opened:
+    try:
+        import qdrant_edge  # noqa: F401
+    except ImportError:
+        raise UserError("the embedded store needs qdrant-edge: pip install 'tagbus[embedded]'") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _lock(folder, held)
+        if all(path.name == LOCK for path in folder.iterdir()):
+            description.write(folder)
+    except OSError as error:
+        raise UserError(f"{folder} is no folder to write to: {error.strerror}") from None
+    Description.read(folder).match(f"the store in {folder}", description.release, description.dimension)
+    try:
+        return _Opened(_shard(folder, description.dimension), folder, held)
+    except Exception as error:
+        raise UserError(f"the store in {folder} cannot be opened: {shorten(str(error), 200)}") from error
+
+
+def _shard(folder: Path, dimension: int) -> "qdrant_edge.EdgeShard":
+    """Made aside and renamed in: a process that is killed while it creates leaves no half a shard."""
+    import qdrant_edge
+
+    shard, draft = folder / SHARD, folder / f"{SHARD}.new"
+    if not shard.exists():
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        vectors = qdrant_edge.EdgeVectorParams(size=dimension, distance=qdrant_edge.Distance.Cosine)
+        qdrant_edge.EdgeShard.create(str(draft), qdrant_edge.EdgeConfig(vectors=vectors)).close()
+        draft.rename(shard)
+    return qdrant_edge.EdgeShard.load(str(shard))
+
+
+def _lock(folder: Path, held: ExitStack) -> None:
+    """One opener a folder. The lock ends with the process that holds it, however that ends."""
+    import fcntl
+
+    file = held.enter_context((folder / LOCK).open("wb"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"the store in {folder} is open already, here or in another process") from None

@@ -1,0 +1,62 @@
+"""The vector store, seen from above: one small interface over numpy, the embedded engine and a Qdrant server."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+Vectors = NDArray[np.float32]
+Payload = Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What is stored: a key (any text), a unit vector float32 [d], and JSON that comes back with every hit."""
+
+    key: str
+    vector: NDArray[np.float32]
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What is found: cosine similarity in -1 to 1."""
+
+    key: str
+    similarity: float
+    payload: Payload
+
+
+class Store(Protocol):
+    """Points of one kind (tags, or exemplars) of one release.
+
+    Every method may be called while another runs; a search sees each point whole, before or after an upsert.
+    Raises DependencyDown when the engine does not answer.
+    """
+
+    release: str
+    dimension: int
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        """Insert or replace by key. Raises ValueError for a vector that is not finite or not of length d."""
+
+    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+        """The `limit` most similar points of each query [n, d], best first; ties by key."""
+
+    async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+        """The payloads of those keys that are there."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove by key; a key that is not there is no error."""
+
+    async def keys(self) -> set[str]:
+        """Every key, for the sweep after a rebuild."""
+
+    async def count(self) -> int:
+        """How many points there are."""
+
+    async def close(self) -> None:
+        """Make everything durable that the engine keeps, and let go of it."""

@@ -1,0 +1,93 @@
+"""Every store that there is, opened the same way."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+from pydantic import JsonValue
+from qdrant_client import AsyncQdrantClient
+
+from tagbus.stream.memory import ExactStore, Point, Store, Vectors
+from tagbus.stream.memory.embedded import EmbeddedStore
+from tagbus.stream.memory.server import ServerStore, connect
+
+RELEASE = "test-1"
+SERVER = os.environ.get("TAGBUS_TEST_QDRANT")
+
+Opener = Callable[[int], AbstractAsyncContextManager[Store]]
+
+
+@asynccontextmanager
+async def _exact(dimension: int) -> AsyncIterator[Store]:
+    store = ExactStore(RELEASE, dimension)
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def _embedded(dimension: int) -> AsyncIterator[Store]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = await EmbeddedStore.open(Path(folder), RELEASE, dimension)
+        yield store
+        await store.close()
+
+
+@asynccontextmanager
+async def _in_memory(dimension: int) -> AsyncIterator[Store]:
+    store = await ServerStore.open(AsyncQdrantClient(":memory:"), "memory", "tags", RELEASE, dimension)
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def _server(dimension: int) -> AsyncIterator[Store]:
+    client, place = connect(SERVER or "", None, 10.0)
+    store = await ServerStore.open(client, place, f"test-{uuid.uuid4().hex}", RELEASE, dimension)
+    yield store
+    await client.delete_collection(store.collection)
+    await store.close()
+
+
+OPENERS: dict[str, Opener] = {"exact": _exact, "embedded": _embedded, "server-in-memory": _in_memory}
+if SERVER:
+    OPENERS["server"] = _server
+
+
+@pytest.fixture(scope="session", params=list(OPENERS))
+def opener(request: pytest.FixtureRequest) -> Opener:
+    """One of the stores, by the function that opens it empty, with vectors of that many dimensions."""
+    return OPENERS[request.param]
+
+
+@pytest.fixture
+async def store(opener: Opener) -> AsyncIterator[Store]:
+    """An empty store of 4 dimensions."""
+    async with opener(4) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def unit() -> Callable[[ArrayLike], Vectors]:
+    """Rows of numbers as unit vectors."""
+
+    def rows(numbers: ArrayLike) -> Vectors:
+        array = np.asarray(numbers, np.float64)
+        return np.asarray(array / np.linalg.norm(array, axis=-1, keepdims=True), np.float32)
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def point(unit: Callable[[ArrayLike], Vectors]) -> Callable[..., Point]:
+    """A point from a key, numbers of any length but zero, and a payload."""
+
+    def make(key: str, numbers: ArrayLike, /, **payload: JsonValue) -> Point:
+        return Point(key, unit(numbers), payload)
+
+    return make

@@ -1,0 +1,246 @@
+"""What every store must do, whichever engine is under it."""
+
+import asyncio
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagbus.stream.memory import Point, Store, Vectors
+
+Make = Callable[..., Point]
+Unit = Callable[..., Vectors]
+
+X, Y, Z = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)
+
+
+async def test_an_empty_store_finds_nothing(store: Store, unit: Unit) -> None:
+    assert await store.count() == 0
+    assert await store.keys() == set()
+    assert await store.fetch(["a"]) == {}
+    assert await store.search(unit([X, Y]), 5) == [[], []]
+    await store.delete(["a"])
+    await store.delete([])
+
+
+async def test_empty_batches_do_nothing(store: Store, point: Make) -> None:
+    await store.upsert([])
+    await store.upsert([point("a", X)])
+    assert await store.search(np.empty((0, 4), np.float32), 5) == []
+    assert await store.fetch([]) == {}
+    assert await store.count() == 1
+
+
+async def test_hits_come_best_first_with_cosine_and_payload(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert([point("far", Y, n=1), point("near", X, n=2), point("between", (1, 1, 0, 0), n=3)])
+    [hits] = await store.search(unit([X]), 3)
+    assert [hit.key for hit in hits] == ["near", "between", "far"]
+    assert [hit.similarity for hit in hits] == pytest.approx([1, 0.5**0.5, 0], abs=1e-6)
+    assert [hit.payload for hit in hits] == [{"n": 2}, {"n": 3}, {"n": 1}]
+
+
+async def test_each_query_gets_its_own_hits(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert([point("x", X), point("y", Y), point("z", Z)])
+    found = await store.search(unit([Z, X, Y]), 1)
+    assert [[hit.key for hit in hits] for hits in found] == [["z"], ["x"], ["y"]]
+
+
+async def test_a_limit_beyond_the_count_gives_all(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert([point("x", X), point("y", Y)])
+    [hits] = await store.search(unit([X]), 1000)
+    assert [hit.key for hit in hits] == ["x", "y"]
+
+
+async def test_an_upsert_replaces_by_key(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert([point("a", X, old=True), point("b", Y)])
+    await store.upsert([point("a", Z, new=True)])
+    assert await store.count() == 2
+    [hits] = await store.search(unit([Z]), 1)
+    assert (hits[0].key, hits[0].payload) == ("a", {"new": True})
+    assert hits[0].similarity == pytest.approx(1)
+
+
+async def test_of_one_key_twice_in_a_batch_the_last_is_stored(store: Store, point: Make) -> None:
+    await store.upsert([point("a", X, n=1), point("b", Y), point("a", Z, n=2)])
+    assert await store.count() == 2
+    assert await store.fetch(["a"]) == {"a": {"n": 2}}
+
+
+async def test_fetch_gives_what_is_there(store: Store, point: Make) -> None:
+    await store.upsert([point("a", X, n=1), point("b", Y, n=2)])
+    assert await store.fetch(["b", "missing", "a", "b"]) == {"a": {"n": 1}, "b": {"n": 2}}
+
+
+async def test_what_is_deleted_is_found_no_more(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert([point(key, vector) for key, vector in zip("abc", (X, Y, Z), strict=True)])
+    await store.delete(["a", "missing", "a"])
+    assert await store.keys() == {"b", "c"}
+    assert await store.count() == 2
+    found = await store.search(unit([X, Y, Z]), 3)
+    assert [hits[0].key for hits in found[1:]] == ["b", "c"]
+    assert all(hit.key != "a" for hits in found for hit in hits)
+    await store.upsert([point("a", X)])
+    assert [hit.key for hit in (await store.search(unit([X]), 1))[0]] == ["a"]
+
+
+async def test_keys_are_any_text(store: Store, point: Make, unit: Unit) -> None:
+    keys = ["", " ", "ключ", "タグ/¿?#%", "a\x00b", "k" * 5000, "00000000-0000-0000-0000-000000000000", "7"]
+    await store.upsert([point(key, X, key=key) for key in keys])
+    assert await store.keys() == set(keys)
+    assert await store.fetch(keys) == {key: {"key": key} for key in keys}
+    assert [hit.key for hit in (await store.search(unit([X]), 10))[0]] == sorted(keys)
+    await store.delete(keys[:-1])
+    assert await store.keys() == {"7"}
+
+
+async def test_payloads_come_back_as_they_were(store: Store, point: Make, unit: Unit) -> None:
+    payload: dict[str, Any] = {
+        "text": 'naïve "quotes" \\ 日本語 🏷 \x00\u2028',
+        "numbers": [0, -1, 2**53 + 1, 1.5, 1e-300],
+        "nested": {"list": [{"empty": {}, "none": None}, [], [[True, False]]]},
+        "key": "mine",
+        "": "",
+    }
+    await store.upsert([point("a", X, **payload), point("b", Y)])
+    assert await store.fetch(["a", "b"]) == {"a": payload, "b": {}}
+    assert (await store.search(unit([X]), 1))[0][0].payload == payload
+
+
+async def test_a_payload_changed_after_the_upsert_changes_nothing(store: Store, unit: Unit) -> None:
+    payload: dict[str, Any] = {"tags": ["a"]}
+    await store.upsert([Point("a", unit(X), payload)])
+    payload["tags"].append("b")
+    assert await store.fetch(["a"]) == {"a": {"tags": ["a"]}}
+
+
+async def test_ties_are_in_the_order_of_keys(store: Store, point: Make, unit: Unit) -> None:
+    keys = [f"{n:03}" for n in np.random.default_rng(0).permutation(300)]
+    await store.upsert([point(key, (1, 2, 3, 4)) for key in keys])
+    await store.upsert([point("best", (1, 2, 3, 5))])
+    for limit in (1, 2, 17, 200):
+        [hits] = await store.search(unit([(1, 2, 3, 5)]), limit)
+        assert [hit.key for hit in hits] == ["best", *sorted(keys)][:limit]
+
+
+@pytest.mark.parametrize(
+    ("vector", "said"),
+    [
+        (np.array([np.nan, 0, 0, 1], np.float32), "finite"),
+        (np.array([np.inf, 0, 0, 0], np.float32), "finite"),
+        (np.array([0, 0, 0, 0], np.float32), "length 0, expected 1"),
+        (np.array([3, 4, 0, 0], np.float32), "length 5, expected 1"),
+        (np.array([1, 0, 0], np.float32), r"\[3\], expected float32 \[4\]"),
+        (np.array([[1, 0, 0, 0]], np.float32), r"\[1, 4\], expected float32 \[4\]"),
+        (np.array([1, 0, 0, 0], np.float64), "float64"),
+    ],
+)
+async def test_a_bad_vector_is_refused_with_its_whole_batch(
+    store: Store, point: Make, vector: np.ndarray[Any, Any], said: str
+) -> None:
+    await store.upsert([point("kept", X, n=1)])
+    with pytest.raises(ValueError, match=f"'bad'.*{said}"):
+        await store.upsert([point("good", Y), Point("bad", vector, {}), point("kept", Z, n=2)])
+    assert await store.keys() == {"kept"}
+    assert await store.fetch(["kept"]) == {"kept": {"n": 1}}
+
+
+async def test_a_bad_payload_or_key_is_refused_with_its_whole_batch(store: Store, point: Make) -> None:
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    for bad in (
+        point("bad", X, n=float("nan")),
+        point("bad", X, n=object()),
+        point("bad", X, n="\ud800"),
+        point("bad", X, n=deep),
+        point("\ud800", X),
+    ):
+        with pytest.raises(ValueError, match=r"bad|surrogates"):
+            await store.upsert([point("good", Y), bad])
+    await store.upsert([point("brackets in text", X, text="[" * 100 + '\\"{')])
+    assert await store.keys() == {"brackets in text"}
+
+
+async def test_bad_queries_are_refused(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert([point("a", X)])
+    bad = unit([X, Y])
+    bad[1, 2] = np.nan
+    with pytest.raises(ValueError, match="query 1 is not finite"):
+        await store.search(bad, 1)
+    with pytest.raises(ValueError, match=r"\[1, 3\], expected float32 \[n, 4\]"):
+        await store.search(unit([(1, 0, 0)]), 1)
+    with pytest.raises(ValueError, match=r"\[4\], expected"):
+        await store.search(unit(X), 1)
+    with pytest.raises(ValueError, match="limit is 0, expected at least 1"):
+        await store.search(unit([X]), 0)
+
+
+async def test_a_search_sees_each_point_whole(store: Store, unit: Unit) -> None:
+    """Points turn between two forms while others search: never the vector of one with the payload of the other."""
+    forms = [(unit(X), "x"), (unit(Y), "y")]
+    keys = [f"k{n}" for n in range(20)]
+
+    async def write(rounds: int) -> None:
+        for turn in range(rounds):
+            vector, name = forms[turn % 2]
+            await store.upsert([Point(key, vector, {"form": name}) for key in keys])
+
+    async def read() -> None:
+        while not writer.done():
+            found = await store.search(unit([X, Y]), 20)
+            for hits, name in zip(found, "xy", strict=True):
+                for hit in hits:
+                    assert (hit.similarity > 0.5) == (hit.payload["form"] == name)
+            await asyncio.sleep(0)
+
+    await write(1)
+    writer = asyncio.create_task(write(40))
+    await asyncio.gather(writer, *(read() for _ in range(4)))
+    assert await store.count() == 20
+
+
+async def test_upserts_and_deletes_at_once_lose_nothing(store: Store, point: Make) -> None:
+    batches = [[point(f"{batch}-{n}", X) for n in range(25)] for batch in range(8)]
+    await asyncio.gather(*(store.upsert(batch) for batch in batches))
+    await asyncio.gather(*(store.delete([each.key for each in batch]) for batch in batches[::2]))
+    assert await store.keys() == {each.key for batch in batches[1::2] for each in batch}
+
+
+async def test_a_search_equals_brute_force_after_any_history(opener: Any, unit: Unit) -> None:
+    """Upserts, replacements and deletes in any order, then the similarities are those of the reference."""
+    numbers = st.integers(-3, 3)
+    vectors = st.lists(numbers, min_size=3, max_size=3).filter(any)
+    steps = st.lists(st.tuples(st.sampled_from("abcdefghij"), st.none() | vectors), max_size=30)
+
+    async def agree(store: Store, steps: list[Any], queries: Vectors, limit: int) -> None:
+        await store.delete(list(await store.keys()))
+        expected: dict[str, Vectors] = {}
+        for key, vector in steps:
+            if vector is None:
+                await store.delete([key])
+                expected.pop(key, None)
+            else:
+                await store.upsert([Point(key, unit(vector), {})])
+                expected[key] = unit(vector)
+        assert await store.keys() == set(expected)
+        for query, hits in zip(queries, await store.search(queries, limit), strict=True):
+            truth = {key: float(vector @ query) for key, vector in expected.items()}
+            best = sorted(truth.values(), reverse=True)[:limit]
+            assert [hit.similarity for hit in hits] == pytest.approx(best, abs=1e-5)
+            assert all(truth[hit.key] == pytest.approx(hit.similarity, abs=1e-5) for hit in hits)
+            assert len({hit.key for hit in hits}) == len(hits)
+            assert all((-one.similarity, one.key) < (-two.similarity, two.key) for one, two in pairwise(hits))
+
+    async with opener(3) as store:
+        loop = asyncio.get_running_loop()
+
+        @settings(max_examples=50, deadline=None)
+        @given(steps=steps, queries=st.lists(vectors, min_size=1, max_size=4), limit=st.integers(1, 12))
+        def check(steps: list[Any], queries: list[Any], limit: int) -> None:
+            asyncio.run_coroutine_threadsafe(agree(store, steps, unit(queries), limit), loop).result()
+
+        await asyncio.to_thread(check)
