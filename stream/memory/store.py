@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,8 @@ class Point:
     payload: Payload
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """What is found: cosine similarity in -1 to 1."""
+class Hit(NamedTuple):
+    """What is found: cosine similarity in -1 to 1. A tuple, for a hundred are made for each content."""
 
     key: str
     similarity: float

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 from pydantic import BaseModel, ValidationError
+
 from tagbus.examples import cut
 from tagbus.stream.contract.events import TEXT_CHARS, Content, Exemplar, Tag
 

@@ -1,0 +1,152 @@
+"""Contents a second of the bare encoder, of the tagger, and of the whole stream, side by side in one run.
+
+    python bench/stream.py [--out bench/results/stream.json] [--rounds 3] [--titles 4000]
+
+The stream is Apache Kafka to Apache Kafka, exactly once, read with read_committed: from the first produce to the last
+result. All three get the same titles in the same batches, as many at once, with the same threads. Each round measures
+all three, and the median round counts: these machines are shared, so the ratios mean more than the rates.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tagbus.stream.bus.plain import reader
+from tagbus.stream.cli import build, files, out
+from tagbus.stream.cli.demo import example
+from tagbus.stream.cli.topics import create_all, places, send
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.events import Content, Exemplar
+from tagbus.stream.encoder.release import content_text
+from tagbus.stream.local.apache import ApacheKafka
+from tagbus.stream.local.worker import LocalWorker
+
+DEADLINE_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round: contents a second of each, and CPU seconds of the broker while the stream ran."""
+
+    encoder_per_second: float
+    tagger_per_second: float
+    stream_per_second: float
+    broker_cpu_seconds: float
+
+
+def titles(count: int) -> list[Content]:
+    """Real titles, the examples' own, as contents that no memory knows by their ids."""
+    rows: list[Content | Exemplar] = [*files.all_of(example("content.jsonl"), files.content_of)]
+    rows += files.all_of(example("exemplars.jsonl"), files.exemplar_of)
+    return [Content(id=f"bench-{n}", title=row.title, text=row.text) for n, row in enumerate(rows[:count])]
+
+
+async def at_once(
+    batches: Sequence[Sequence[Content]], limit: int, work: Callable[[Sequence[Content]], Awaitable[object]]
+) -> float:
+    """Contents a second of `work` over all batches, `limit` at once."""
+    gate = asyncio.Semaphore(limit)
+
+    async def one(batch: Sequence[Content]) -> None:
+        async with gate:
+            await work(batch)
+
+    started = time.monotonic()
+    await asyncio.gather(*map(one, batches))
+    return sum(map(len, batches)) / (time.monotonic() - started)
+
+
+def stream(settings: Settings, contents: Sequence[Content], broker: ApacheKafka) -> tuple[float, float]:
+    """Contents a second through a running worker, and the broker's CPU seconds."""
+    consumer = reader(settings)
+    try:
+        consumer.assign(places(consumer, settings.topics.tagged, "latest"))
+        # The first fetch makes the connections.
+        consumer.consume(1, 1.0)
+        cpu, started, seen = broker.cpu_seconds(), time.monotonic(), 0
+        with out.bar("publishing", len(contents)) as bar:
+            send(settings, settings.topics.content, map(encode_record, contents), bar)
+        while seen < len(contents):
+            seen += sum(message.error() is None for message in consumer.consume(1000, 0.2))
+            if time.monotonic() - started > DEADLINE_SECONDS:
+                raise TimeoutError(f"{seen} of {len(contents)} results after {DEADLINE_SECONDS:.0f} s")
+        return len(contents) / (time.monotonic() - started), broker.cpu_seconds() - cpu
+    finally:
+        consumer.close()
+
+
+async def measure(settings: Settings, contents: Sequence[Content], rounds: int, broker: ApacheKafka) -> list[Round]:
+    """All rounds. The worker is there, idle, while encoder and tagger are measured."""
+    size, limit = settings.batch.contents, settings.batch.in_flight
+    batches = [contents[start : start + size] for start in range(0, len(contents), size)]
+    memory = await build.cached_memory(None, settings)
+    found = []
+    async with build.brain(settings, memory) as brain:
+        tags = files.all_of(example("tags.jsonl"), files.tag_of)
+        exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
+        with out.bar("memory", len(tags) + len(exemplars)) as bar:
+            await build.fill(brain.projection(), tags, exemplars, bar.advance)
+        for topic, records in (
+            (settings.topics.tags, map(encode_record, tags)),
+            (settings.topics.exemplars, map(encode_record, exemplars)),
+        ):
+            with out.bar(f"publishing {topic}", 1) as bar:
+                send(settings, topic, records, bar)
+        tagger = brain.tagger()
+
+        async def encode(batch: Sequence[Content]) -> None:
+            await brain.encoder.encode([content_text(content.title, content.text) for content in batch])
+
+        with LocalWorker(settings, {"TAGBUS_ENCODER__THREADS": str(settings.encoder.threads)}) as worker:
+            worker.wait_until_ready()
+            for number in range(rounds):
+                fresh = [content.model_copy(update={"id": f"{content.id}-{number}"}) for content in contents]
+                encoder_rate = await at_once(batches, limit, encode)
+                tagger_rate = await at_once(batches, limit, tagger.tag)
+                stream_rate, cpu = await asyncio.to_thread(stream, settings, fresh, broker)
+                found.append(Round(encoder_rate, tagger_rate, stream_rate, cpu))
+                out.say(f"round {number + 1}: {found[-1]}")
+            worker.stop()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("bench/results/stream.json"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--titles", type=int, default=4000)
+    arguments = parser.parse_args()
+    base = Settings.model_construct()
+    with ApacheKafka() as broker:
+        settings = Settings.model_construct(
+            kafka=base.kafka.model_copy(update={"brokers": broker.address}),
+            topics=base.topics.model_copy(update={"partitions": 4}),
+        )
+        create_all(settings)
+        found = asyncio.run(measure(settings, titles(arguments.titles), arguments.rounds, broker))
+    middle = sorted(found, key=lambda one: one.stream_per_second / one.encoder_per_second)[len(found) // 2]
+    report = {
+        **{name: round(value, 2) for name, value in asdict(middle).items()},
+        "tagger_over_encoder": round(middle.tagger_per_second / middle.encoder_per_second, 3),
+        "stream_over_encoder": round(middle.stream_per_second / middle.encoder_per_second, 3),
+        "stream_over_tagger": round(middle.stream_per_second / middle.tagger_per_second, 3),
+        "titles": arguments.titles,
+        "batch": settings.batch.contents,
+        "batches_at_once": settings.batch.in_flight,
+        "delivery": settings.kafka.delivery,
+        "rounds": [{name: round(value, 2) for name, value in asdict(one).items()} for one in found],
+        "median_encoder_per_second": round(statistics.median(one.encoder_per_second for one in found), 2),
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

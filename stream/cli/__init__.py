@@ -1,0 +1,80 @@
+"""The `tagbus` command. A user's mistake prints one line and ends with a code of `errors.py`."""
+
+import os
+import sys
+
+import typer
+
+from tagbus.stream.cli import check, contract, demo, out, quality, run, tag, topics
+from tagbus.stream.errors import TagbusError, UserError
+
+app = typer.Typer(
+    name="tagbus",
+    help="Tags content as it is published: events in on Kafka, scored and explained tags out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    run.run,
+    run.index,
+    tag.tag,
+    topics.publish,
+    topics.retire,
+    topics.tail,
+    contract.validate,
+    check.check,
+    quality.calibrate,
+    quality.evaluate,
+    contract.config,
+    contract.asyncapi,
+    contract.schema,
+    demo.demo,
+):
+    app.command()(command)
+app.add_typer(topics.topics, name="topics")
+
+
+def main() -> None:
+    """The console script."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("tagbus", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except typer.TyperException as error:
+        _leave(_as_user_error(error))
+    except ExceptionGroup as group:
+        _leave(_first(group))
+    except TagbusError as error:
+        _leave(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has had enough, as in `tagbus tail | head`. Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _as_user_error(error: typer.TyperException) -> UserError:
+    """One line for a word of the command line that is wrong. Ends the process where the help has been shown instead."""
+    context = getattr(error, "ctx", None)
+    path = "tagbus" if context is None else context.command_path
+    if not error.format_message():
+        sys.exit(UserError.exit_code)
+    words = error.format_message().replace("Value error, ", "").rstrip(".")
+    return UserError(f"{words}; `{path} --help` shows what there is")
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """What a task group met first; the others are its consequences."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
+
+
+def _leave(error: Exception) -> None:
+    if not isinstance(error, TagbusError):
+        raise error
+    out.say(f"tagbus: {error}")
+    sys.exit(error.exit_code)

@@ -1,0 +1,127 @@
+"""`tagbus check`: one line for each thing that must be right before `tagbus run`."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal
+
+import typer
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+
+from tagbus.stream.bus import client
+from tagbus.stream.cli import build
+from tagbus.stream.cli.topics import layout
+from tagbus.stream.config import Settings, load
+from tagbus.stream.encoder.release import load_release
+from tagbus.stream.errors import CheckFailed, TagbusError
+from tagbus.stream.index.apply import Memory
+from tagbus.stream.memory import open_stores
+
+SECONDS = 10.0
+# Brokers show these settings from 3.7 and 4.0 on. Clients are told no version number.
+SINCE_3_7 = "group.consumer.session.timeout.ms"
+SINCE_4_0 = "group.share.session.timeout.ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. `unsure`: it could not be asked, which need not stop anybody."""
+
+    verdict: Literal["ok", "wrong", "unsure"]
+    subject: str
+    words: str
+
+
+def check() -> None:
+    """Check what must be right before `tagbus run`: a line each. Code 3 if anything is wrong."""
+    wrong = 0
+    for finding in findings(load()):
+        typer.echo(f"{finding.verdict:<7} {finding.subject:<22} {finding.words}")
+        wrong += finding.verdict == "wrong"
+    if wrong:
+        raise CheckFailed(f"{wrong} things are wrong")
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Every check, one after the other."""
+    yield _guarded("model", lambda: _model(settings))
+    yield _guarded("memory", lambda: _memory(settings))
+    admin = client.admin(settings)
+    try:
+        cluster = admin.list_topics(timeout=SECONDS)
+    except KafkaException as error:
+        yield Finding("wrong", "broker", f"{settings.kafka.brokers}: {client.error_of(error).str()}")
+        return
+    yield Finding("ok", "broker", f"{settings.kafka.brokers}, {len(cluster.brokers)} brokers")
+    yield _version(admin, next(iter(cluster.brokers)))
+    there = {name: len(topic.partitions) for name, topic in cluster.topics.items()}
+    for name, wanted in layout(settings).items():
+        yield _topic(admin, name, there.get(name, 0), wanted)
+
+
+def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except TagbusError as error:
+        return Finding("wrong", subject, str(error))
+
+
+def _model(settings: Settings) -> Finding:
+    release = load_release(build.model_folder(settings))
+    calibration = build.calibration_of(settings, release)
+    return Finding(
+        "ok", "model", f"release {release.name}, {release.dimension} dimensions, calibration {calibration.name}"
+    )
+
+
+def _memory(settings: Settings) -> Finding:
+    release = load_release(build.model_folder(settings))
+
+    async def ask() -> tuple[int, int]:
+        memory = Memory(*await open_stores(settings.memory, release.name, release.dimension))
+        try:
+            return await memory.tags.count(), await memory.exemplars.count()
+        finally:
+            await memory.close()
+
+    tags, exemplars = asyncio.run(ask())
+    return Finding("ok", "memory", f"{settings.memory.kind}, {tags} tags and {exemplars} exemplars before it is built")
+
+
+def _version(admin: AdminClient, broker: int) -> Finding:
+    found = _configuration(admin, ConfigResource(ResourceType.BROKER, str(broker)))
+    if found is None:
+        return Finding("unsure", "broker version", "its settings are not told (DescribeConfigs); 3.7 is needed")
+    if SINCE_4_0 in found:
+        return Finding("ok", "broker version", "4.0 or newer")
+    if SINCE_3_7 in found:
+        return Finding("ok", "broker version", "3.7 or newer; the group protocol of KIP-848 needs 4.0")
+    return Finding("wrong", "broker version", "older than 3.7, which is the oldest that tagbus is made for")
+
+
+def _topic(admin: AdminClient, name: str, partitions: int, wanted: dict[str, str]) -> Finding:
+    if not partitions:
+        return Finding("wrong", f"topic {name}", "is not there; `tagbus topics create` makes it")
+    found = _configuration(admin, ConfigResource(ResourceType.TOPIC, name))
+    if found is None:
+        return Finding("unsure", f"topic {name}", f"{partitions} partitions; its cleanup.policy is not told")
+    policy, right = found.get("cleanup.policy", ""), wanted["cleanup.policy"]
+    if policy != right:
+        return Finding("wrong", f"topic {name}", f"cleanup.policy is {policy}, expected {right}")
+    return Finding("ok", f"topic {name}", f"{partitions} partitions, cleanup.policy {policy}")
+
+
+def _configuration(admin: AdminClient, resource: ConfigResource) -> dict[str, str] | None:
+    """The settings of a broker or a topic; None when the cluster does not tell them."""
+    try:
+        futures: dict[ConfigResource, Future[dict[str, object]]] = admin.describe_configs(
+            [resource], request_timeout=SECONDS
+        )
+        entries = futures[resource].result(SECONDS)
+    except (KafkaException, TimeoutError):
+        return None
+    return {name: str(getattr(entry, "value", "")) for name, entry in entries.items()}

@@ -1,0 +1,48 @@
+"""`tagbus asyncapi`, `schema`, `config` and `validate`: what is said in writing, and whether a file keeps to it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tagbus.stream.cli import files, out
+from tagbus.stream.config import load
+from tagbus.stream.contract import schema as documents
+from tagbus.stream.errors import CheckFailed, Poison
+
+Word = Literal["content", "tags", "exemplars"]
+
+
+def asyncapi() -> None:
+    """Print the AsyncAPI 3 document of the topics, made from the models."""
+    typer.echo(json.dumps(documents.asyncapi(load().topics), indent=2, ensure_ascii=False))
+
+
+def schema(topic: Annotated[str, typer.Argument(help="content, tags, exemplars, tagged or content.dlq")]) -> None:
+    """Print the JSON Schema of a topic's values."""
+    typer.echo(json.dumps(documents.json_schema(topic), indent=2, ensure_ascii=False))
+
+
+def config() -> None:
+    """Print the effective settings, secrets masked, as JSON. TAGBUS_KAFKA__BROKERS sets kafka.brokers."""
+    typer.echo(load().model_dump_json(indent=2, by_alias=True))
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(help="a JSON object a line; - is standard input")],
+    of: Annotated[Word, typer.Option("--as", help="what the lines are")] = "content",
+) -> None:
+    """Check every line of FILE: line and field of every error, then how many are right. Code 3 if any is wrong."""
+    right = wrong = 0
+    for line in files.read_lines(file):
+        try:
+            files.READERS[of](line)
+            right += 1
+        except Poison as error:
+            wrong += 1
+            for complaint in error.complaints:
+                typer.echo(f"{line.place}: {complaint}")
+    out.say(f"{right} right, {wrong} wrong")
+    if wrong:
+        raise CheckFailed(f"{wrong} lines are wrong")

@@ -1,0 +1,282 @@
+"""`tagbus demo`: real titles through a real consumer, on this machine, in one command.
+
+It starts a broker and a worker (`tagbus run`, as a user would), publishes the example tags, exemplars and titles, and
+shows what comes out. The mock cluster has no transactions, so there it is at least once; Apache Kafka is exactly once.
+"""
+
+import base64
+import importlib.resources
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import numpy as np
+import typer
+from confluent_kafka import Consumer
+
+from tagbus.stream import quality
+from tagbus.stream.bus.plain import reader
+from tagbus.stream.cli import files, out
+from tagbus.stream.cli.topics import as_table, create_all, places, send, tagged_table
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import (
+    Origin,
+    Record,
+    Tombstone,
+    decode_tagged,
+    encode_record,
+    read_source,
+)
+from tagbus.stream.contract.events import Content, Tag, TaggedContent
+from tagbus.stream.contract.message import record_of
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.local.apache import ApacheKafka
+from tagbus.stream.local.mock import MockCluster
+from tagbus.stream.local.worker import LocalWorker
+
+Kind = Literal["mock", "apache"]
+PARTITIONS = 4
+DEADLINE_SECONDS = 60.0
+SHOWN = 4
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What came out so far, by the record of `content` that it comes from: a record that comes twice counts once."""
+
+    consumer: Consumer
+    dead_letters: str
+    tagged: dict[Origin, TaggedContent] = field(default_factory=dict)
+    dead: dict[Origin, Record] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        return len(self.tagged) + len(self.dead)
+
+    def until(self, count: int, bar: out.Bar) -> None:
+        """Read until so many records of `content` have an outcome. Raises DependencyDown after a minute."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while self.count < count:
+            before = self.count
+            self._read()
+            bar.advance(self.count - before)
+            if self.count > before:
+                deadline = time.monotonic() + DEADLINE_SECONDS
+            elif time.monotonic() > deadline:
+                raise DependencyDown(f"{count - self.count} of {count} events had no outcome after a minute")
+
+    def of(self, content_id: str) -> TaggedContent:
+        """The latest result of a content."""
+        return [result for result in self.tagged.values() if result.id == content_id][-1]
+
+    def _read(self) -> None:
+        for message in self.consumer.consume(500, 0.2):
+            if message.error() is not None:
+                continue
+            record = record_of(message)
+            if message.topic() == self.dead_letters:
+                self.dead[read_source(record.headers)] = record
+            elif not isinstance(event := decode_tagged(record), Tombstone):
+                self.tagged[read_source(record.headers)] = event
+
+
+def demo(
+    kafka: Annotated[Kind, typer.Option("--kafka", help="mock: at least once; apache: exactly once, needs Java")] = (
+        "mock"
+    ),
+) -> None:
+    """Tag 600 real library titles from Kafka to Kafka, with everything on this machine. Ends with a line of JSON."""
+    started = time.monotonic()
+    # Without this the default ends this process alone, and the worker goes on for ever.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with ExitStack() as stack:
+        settings = _broker(kafka, stack)
+        report = Demo(settings, stack).run()
+    typer.echo(json.dumps({**report, "seconds": round(time.monotonic() - started, 1), "delivery": _delivery(kafka)}))
+
+
+def _delivery(kafka: Kind) -> Literal["exactly_once", "at_least_once"]:
+    return "exactly_once" if kafka == "apache" else "at_least_once"
+
+
+def _broker(kafka: Kind, stack: ExitStack) -> Settings:
+    """Start the broker, make the topics, and say how results are delivered there."""
+    if kafka == "apache":
+        out.say("starting Apache Kafka (the first time it is fetched from Maven Central); delivery: exactly once")
+        settings = _settings(stack.enter_context(ApacheKafka()).address, kafka)
+        create_all(settings)
+        return settings
+    cluster = stack.enter_context(MockCluster())
+    out.say("started librdkafka's mock cluster in this process; it has no transactions, so delivery: at least once")
+    settings = _settings(cluster.address, kafka)
+    names = settings.topics
+    for name in (names.content, names.tags, names.exemplars, names.tagged, names.dead_letters):
+        cluster.topic(name, PARTITIONS)
+    return settings
+
+
+def _settings(address: str, kafka: Kind) -> Settings:
+    base = Settings.model_construct()
+    return Settings.model_construct(
+        kafka=base.kafka.model_copy(update={"brokers": address, "delivery": _delivery(kafka), "instance": "demo"}),
+        topics=base.topics.model_copy(update={"partitions": PARTITIONS}),
+    )
+
+
+class Demo:
+    """The scenes, one after the other, over one broker and one worker."""
+
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._published = 0
+
+    def run(self) -> dict[str, int | float]:
+        """Play all scenes. Returns the figures, quality in percent."""
+        tags = files.all_of(example("tags.jsonl"), files.tag_of)
+        exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
+        self._publish("tags", [encode_record(tag) for tag in tags])
+        self._publish("exemplars", [encode_record(exemplar) for exemplar in exemplars])
+        worker = self._stack.enter_context(LocalWorker(self._settings))
+        with out.bar("worker: reading tags and exemplars into memory", len(tags) + len(exemplars)) as bar:
+            worker.wait_until_ready(lambda remaining: bar.to(len(tags) + len(exemplars) - remaining))
+        outcomes = self._outcomes()
+        try:
+            rate = self._titles(outcomes)
+            self._show(outcomes)
+            figures = _quality(outcomes)
+            self._new_tag(outcomes)
+        except DependencyDown as error:
+            raise DependencyDown(f"{error}; the end of the worker's log:\n{worker.tail()}") from None
+        worker.stop()
+        out.say("worker stopped by SIGTERM: drained and left the group")
+        return {
+            "events": self._published,
+            "tagged": len(outcomes.tagged),
+            "dead_lettered": len(outcomes.dead),
+            "tags": len(tags),
+            "exemplars": len(exemplars),
+            **figures,
+            "contents_per_second": round(rate, 1),
+        }
+
+    def _outcomes(self) -> Outcomes:
+        consumer = reader(self._settings)
+        self._stack.callback(consumer.close)
+        names = self._settings.topics
+        consumer.assign(
+            [*places(consumer, names.tagged, "earliest"), *places(consumer, names.dead_letters, "earliest")]
+        )
+        return Outcomes(consumer, names.dead_letters)
+
+    def _publish(self, topic: Literal["content", "tags", "exemplars"], records: Sequence[Record]) -> None:
+        name = cast(str, getattr(self._settings.topics, topic))
+        with out.bar(f"publishing {len(records)} to {name}", len(records)) as bar:
+            send(self._settings, name, iter(records), bar)
+        if topic == "content":
+            self._published += len(records)
+
+    def _titles(self, outcomes: Outcomes) -> float:
+        """The titles and the broken events, until each has its outcome. Returns contents a second."""
+        contents = files.all_of(example("content.jsonl"), files.content_of)
+        started = time.monotonic()
+        self._publish("content", [*(encode_record(content) for content in contents), *broken()])
+        with out.bar("tagging", self._published) as bar:
+            outcomes.until(self._published, bar)
+        return self._published / (time.monotonic() - started)
+
+    def _show(self, outcomes: Outcomes) -> None:
+        contents = files.all_of(example("content.jsonl"), files.content_of)
+        titles = {content.id: content.title or content.text for content in contents}
+        known = _answers()
+        names = {tag.id: tag.name for tag in _all_tags()}
+        for content_id in list(titles)[:SHOWN]:
+            out.stdout.print(tagged_table(outcomes.of(content_id), titles[content_id]))
+            out.print_line("librarians said: " + ", ".join(names[tag] for tag in sorted(known[content_id])) + "\n")
+        out.print_line(f"{len(outcomes.dead)} broken events on {outcomes.dead_letters}, byte for byte, with reasons:")
+        for record in outcomes.dead.values():
+            out.print_line(str(as_table("content.dlq", record)))
+
+    def _new_tag(self, outcomes: Outcomes) -> None:
+        """A tag published while the service runs: not found before, found once the taxonomy version shows it."""
+        tag = files.all_of(example("new_tag.json"), files.tag_of)[0]
+        contents = files.all_of(example("new_tag_content.jsonl"), files.content_of)
+        before = self._tag(outcomes, contents[0])
+        out.print_line(f"\nbefore tag '{tag.name}' exists: {_names(before)}")
+        self._publish("tags", [encode_record(tag)])
+        after = self._until_shown(outcomes, before)
+        found = [self._tag(outcomes, content) for content in contents]
+        hits = sum(tag.id in {one.id for one in result.tags} for result in found)
+        out.print_line(f"after taxonomy version {after.versions.taxonomy} shows it: {_names(found[0])}")
+        out.print_line(f"'{tag.name}' found for {hits} of {len(contents)} titles that librarians gave it\n")
+
+    def _until_shown(self, outcomes: Outcomes, before: TaggedContent) -> TaggedContent:
+        """Publish a title again and again until a result's taxonomy version has moved on."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        number = 0
+        while time.monotonic() < deadline:
+            number += 1
+            result = self._tag(outcomes, Content(id=f"demo-version-{number}", title="which taxonomy is this"))
+            if result.versions.taxonomy != before.versions.taxonomy:
+                return result
+        raise DependencyDown("the new tag did not show in the taxonomy version within a minute")
+
+    def _tag(self, outcomes: Outcomes, content: Content) -> TaggedContent:
+        self._publish("content", [encode_record(content)])
+        with out.bar("tagging", 1) as bar:
+            outcomes.until(self._published, bar)
+        return outcomes.of(content.id)
+
+
+def example(name: str) -> Path:
+    """A file of the example data, which travels in the package."""
+    return Path(str(importlib.resources.files("tagbus.examples") / name))
+
+
+def broken() -> Iterator[Record]:
+    """Events that can never be tagged, each broken in another way."""
+    for line in files.read_lines(example("broken.jsonl")):
+        event = json.loads(line.value)
+        value = base64.b64decode(event["base64"]) if "base64" in event else _repeated(event)
+        yield Record(None if event["key"] is None else event["key"].encode(), value)
+
+
+def _answers() -> dict[str, frozenset[str]]:
+    rows = (json.loads(line.value) for line in files.read_lines(example("answers.jsonl")))
+    return {row["id"]: frozenset(row["accepted"]) for row in rows}
+
+
+def _repeated(event: dict[str, str]) -> bytes:
+    """A value too long to lie in the repository."""
+    return (event["before"] + event["repeat"] * int(event["times"]) + event["after"]).encode()
+
+
+def _quality(outcomes: Outcomes) -> dict[str, float]:
+    """Against what librarians said, in percent."""
+    known = _answers()
+    results = [result for result in outcomes.tagged.values() if result.id in known]
+    number = {tag.id: index for index, tag in enumerate(_all_tags())}
+    ranked = np.full((len(results), 10), -1, np.int64)
+    for row, result in enumerate(results):
+        ranked[row, : len(result.tags)] = [number[tag.id] for tag in result.tags[:10]]
+    found = quality.Ranked(ranked, np.zeros(ranked.shape))
+    truth = [np.array(sorted(number[tag] for tag in known[result.id]), np.int64) for result in results]
+    return {
+        "p_at_1": round(quality.precision_at(found, truth, 1), 2),
+        "p_at_5": round(quality.precision_at(found, truth, 5), 2),
+        "r_at_10": round(quality.recall_at(found, truth, 10), 2),
+    }
+
+
+def _all_tags() -> list[Tag]:
+    return files.all_of(example("tags.jsonl"), files.tag_of)
+
+
+def _names(result: TaggedContent) -> str:
+    return ", ".join(f"{tag.name} {tag.confidence:.2f}" for tag in result.tags[:5])

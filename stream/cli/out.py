@@ -1,0 +1,80 @@
+"""How the commands speak to a person: results on standard output, everything else on standard error."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+stderr = Console(stderr=True, highlight=False, markup=False)
+stdout = Console(highlight=False, markup=False)
+
+# Without a terminal a line each tenth of the way says that the work goes on.
+PLAIN_STEPS = 10
+
+
+@dataclass(slots=True)
+class Bar:
+    """Progress of one piece of work: a bar at a terminal, plain lines elsewhere."""
+
+    title: str
+    total: int
+    done: int = 0
+    progress: Progress | None = None
+    task: TaskID | None = None
+
+    def advance(self, count: int) -> None:
+        """`count` more are done."""
+        self.to(self.done + count)
+
+    def to(self, done: int) -> None:
+        """So many are done in all."""
+        before = self.done * PLAIN_STEPS // max(1, self.total)
+        self.done = max(self.done, done)
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=self.done)
+        elif self.total >= WORTH_SHOWING and self.done * PLAIN_STEPS // max(1, self.total) > before:
+            stderr.print(f"{self.title}: {self.done} of {self.total}")
+
+
+# Work of fewer pieces is done before anybody looks.
+WORTH_SHOWING = 50
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Bar]:
+    """A progress bar on standard error."""
+    if total < WORTH_SHOWING or not sys.stderr.isatty():
+        yield Bar(title, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, transient=False) as progress:
+        yield Bar(title, total, progress=progress, task=progress.add_task(title, total=total))
+
+
+def printable(text: str) -> str:
+    """A text of somebody else's, on one line: what could move a terminal's cursor or recolour it is left out."""
+    return "".join(character for character in text if character.isprintable())
+
+
+def print_line(text: str) -> None:
+    """One line of result, never wrapped: it may go into a pipe."""
+    stdout.print(text, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One plain line for the person, on standard error."""
+    stderr.print(text, soft_wrap=True)
+
+
+def set_up_logging(level: str) -> None:
+    """Log lines go to standard error, one event a line."""
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    # Both log every request at INFO, payload addresses included.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,189 @@
+"""`tagbus run` and `tagbus index`: the service, and what writes a memory that workers share."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from types import FrameType
+from typing import Annotated, Literal
+
+import typer
+
+from tagbus.stream import telemetry
+from tagbus.stream.bus.worker import Worker
+from tagbus.stream.cli import build, out
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.events import Content, TaggedContent
+from tagbus.stream.encoder.release import load_release
+from tagbus.stream.errors import DependencyDown, TagbusError
+from tagbus.stream.health import HealthServer
+from tagbus.stream.index.apply import Memory
+from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.index.write import Progress, SharedMemory, indexer
+from tagbus.stream.memory import open_stores
+from tagbus.stream.tagger import Failure, Tagger
+
+log = logging.getLogger(__name__)
+
+Level = Annotated[Literal["debug", "info", "warning", "error"], typer.Option("--log", help="least level of log lines")]
+REPORT_SECONDS = 5.0
+# A probe is a real request: it is made at most so often, and must be answered within so long.
+PROBE_SECONDS = 5.0
+PROBE = Content(id="tagbus-readyz", title="is the tagger ready")
+
+
+def run(level: Level = "info") -> None:
+    """Tag what comes on `content` until SIGTERM. Settings come from the environment: `tagbus config`.
+
+    /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. A second SIGTERM ends it at once; nothing is lost by it.
+    """
+    settings = load()
+    out.set_up_logging(level)
+    service = Service(settings)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, service.on_signal)
+    health = HealthServer(settings.health, service.not_live, service.not_ready)
+    try:
+        service.worker.run()
+    finally:
+        health.close()
+
+
+class Service:
+    """One worker with its own memory (or its view of the shared one), built on the worker's loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._tagger: Tagger | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._living: asyncio.Task[None] | None = None
+        self._probed = (0.0, "starting")
+        self.worker = Worker(settings, self, self._gate)
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        """The tagger's, which is there once the gate is open."""
+        if self._tagger is None:
+            raise DependencyDown("the memory is not built yet")
+        return await self._tagger.tag(contents)
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """SIGTERM and SIGINT: drain; a second one: at once."""
+        self.worker.stop()
+
+    def not_live(self) -> list[str]:
+        """What is wrong with the poll loop."""
+        if self.worker.alive():
+            return []
+        return [f"the poll loop has not turned for {self._settings.health.stall_seconds:.0f} s"]
+
+    def not_ready(self) -> list[str]:
+        """What is wrong with the assignment, the encoder or the memory."""
+        wrong = [] if self.worker.ready() else ["no partitions assigned, or a dependency is down"]
+        if problem := self._probe():
+            wrong.append(problem)
+        telemetry.READY.set(not wrong)
+        return wrong
+
+    def _probe(self) -> str:
+        """What a real request to encoder and memory says; empty when it was answered."""
+        probed, words = self._probed
+        if time.monotonic() - probed < PROBE_SECONDS:
+            return words
+        self._probed = (time.monotonic(), self._ask())
+        return self._probed[1]
+
+    def _ask(self) -> str:
+        if self._loop is None or self._tagger is None:
+            return "the memory is not built yet"
+        if self._loop.is_closed():
+            return "stopping"
+        asked = asyncio.run_coroutine_threadsafe(self._tagger.tag([PROBE]), self._loop)
+        try:
+            answer = asked.result(PROBE_SECONDS)[0]
+        except TimeoutError:
+            asked.cancel()
+            return f"encoder and memory did not answer within {PROBE_SECONDS:.0f} s"
+        except CancelledError:
+            return "stopping"
+        except TagbusError as error:
+            return str(error)
+        return str(answer.error) if isinstance(answer, Failure) else ""
+
+    async def _gate(self) -> None:
+        """Returns when the memory is complete; it goes on following until the loop ends."""
+        self._loop = asyncio.get_running_loop()
+        opened = asyncio.Event()
+        self._living = asyncio.create_task(self._live(opened))
+        self._living.add_done_callback(self._on_end)
+        waiting = asyncio.create_task(opened.wait())
+        await asyncio.wait({self._living, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._living.done():
+            self._living.result()
+
+    def _on_end(self, living: "asyncio.Task[None]") -> None:
+        """A memory that no longer follows its topics would tag with yesterday's taxonomy: the worker ends."""
+        if not living.cancelled() and (error := living.exception()) is not None:
+            self.worker.fail(error)
+
+    async def _live(self, opened: asyncio.Event) -> None:
+        release = load_release(build.model_folder(self._settings))
+        memory = Memory(*await open_stores(self._settings.memory, release.name, release.dimension))
+        async with build.brain(self._settings, memory) as brain:
+            source = await asyncio.to_thread(self._source, brain)
+            self._tagger = brain.tagger(taxonomy=source.taxonomy)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(source.run())
+                tasks.create_task(_report(source, memory, opened))
+
+    def _source(self, brain: build.Brain) -> Follower | SharedMemory:
+        if self._settings.memory.kind == "server":
+            return SharedMemory(self._settings, Progress(self._settings, brain.release.name))
+        return Follower(self._settings, brain.projection())
+
+
+async def _report(source: Follower | SharedMemory, memory: Memory, opened: asyncio.Event) -> None:
+    """Say how far the memory is until the gate opens; then keep the gauges right."""
+    while not source.ready.is_set():
+        telemetry.MEMORY_REMAINING.set(source.remaining())
+        log.info("start gate: %d offsets of the memory topics to go", source.remaining())
+        try:
+            await asyncio.wait_for(source.ready.wait(), REPORT_SECONDS)
+        except TimeoutError:
+            continue
+    telemetry.MEMORY_REMAINING.set(0)
+    build.settle()
+    opened.set()
+    while True:
+        telemetry.TAXONOMY_TAGS.set(await memory.tags.count())
+        telemetry.MEMORY_EXEMPLARS.set(await memory.exemplars.count())
+        await asyncio.sleep(REPORT_SECONDS)
+
+
+def index(level: Level = "info") -> None:
+    """Write the memory that workers share (TAGBUS_MEMORY__KIND=server) until SIGTERM. Run one of it.
+
+    It goes on where it was stopped; after longer than TAGBUS_MEMORY__TOMBSTONE_HOURS it builds the memory anew.
+    """
+    settings = load()
+    out.set_up_logging(level)
+    asyncio.run(_index(settings))
+
+
+async def _index(settings: Settings) -> None:
+    release = load_release(build.model_folder(settings))
+    memory = Memory(*await open_stores(settings.memory, release.name, release.dimension))
+    async with build.brain(settings, memory) as brain:
+        progress = await asyncio.to_thread(Progress, settings, release.name)
+        follower = await asyncio.to_thread(indexer, settings, brain.projection(), progress)
+        following = asyncio.create_task(follower.run())
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, following.cancel)
+        try:
+            await following
+        except asyncio.CancelledError:
+            log.info("index: stopped")
+        finally:
+            await asyncio.to_thread(progress.close)

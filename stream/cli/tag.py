@@ -1,0 +1,87 @@
+"""`tagbus tag`: contents from a file, tags to standard output. No Kafka."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagbus.stream.cli import build, files, out
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import encode
+from tagbus.stream.contract.events import Content
+from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.tagger import Failure, Tagger
+
+BATCH = 256
+
+File = Annotated[Path, typer.Argument(help="contents, a JSON object a line; - is standard input")]
+Tags = Annotated[Path, typer.Option("--tags", help="the taxonomy, a tag a line")]
+Exemplars = Annotated[Path | None, typer.Option("--exemplars", help="annotated contents, an exemplar a line")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="folder that keeps embeddings for the next run")]
+
+
+def tag(tags: Tags, file: File = Path("-"), exemplars: Exemplars = None, cache: Cache = None) -> None:
+    """Tag the contents of FILE: a JSON object a line, in the same order, with the ids that were asked for.
+
+    A line that cannot be tagged is answered by {"id", "line", "error"} and the command ends with code 3.
+    """
+    settings = load()
+    failed = asyncio.run(_tag(settings, file, tags, exemplars, cache))
+    if failed:
+        raise CheckFailed(f"{failed} contents could not be tagged; their lines say why")
+
+
+async def _tag(settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None) -> int:
+    lines = files.read_lines(file)
+    memory = await build.cached_memory(cache, settings)
+    async with build.brain(settings, memory) as brain:
+        await remember(brain, tags, exemplars)
+        if cache is not None:
+            await build.save_memory(cache, memory)
+        tagger = brain.tagger()
+        failed = 0
+        for chunk in files.chunks(lines, BATCH):
+            failed += await _answer(tagger, chunk)
+        return failed
+
+
+async def remember(brain: build.Brain, tags: Path, exemplars: Path | None) -> None:
+    """Fill the memory from files, with a progress bar."""
+    taxonomy = files.all_of(tags, files.tag_of)
+    annotated = files.all_of(exemplars, files.exemplar_of) if exemplars else []
+    with out.bar("encoding memory", len(taxonomy) + len(annotated)) as bar:
+        await build.fill(brain.projection(), taxonomy, annotated, bar.advance)
+
+
+async def _answer(tagger: Tagger, lines: Sequence[files.Line]) -> int:
+    """Tag one chunk and print an answer for each line, in order. Returns how many failed."""
+    contents: list[Content] = []
+    wrong: dict[int, Poison] = {}
+    for number, line in enumerate(lines):
+        try:
+            contents.append(files.content_of(line))
+        except Poison as error:
+            wrong[number] = error
+    results = iter(await tagger.tag(contents))
+    failed = 0
+    for number, line in enumerate(lines):
+        result = None if number in wrong else next(results)
+        if result is None:
+            answer = _failure(None, line, wrong[number])
+        elif isinstance(result, Failure):
+            answer = _failure(result.id, line, result.error)
+        else:
+            sys.stdout.write(encode(result).decode() + "\n")
+            continue
+        failed += 1
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+    return failed
+
+
+def _failure(content_id: str | None, line: files.Line, error: Poison) -> dict[str, str | None]:
+    return {"id": content_id, "line": line.place, "error": str(error)}

@@ -1,0 +1,279 @@
+"""`tagbus topics create`, `publish` and `tail`: the topics, for people at a terminal."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.cimpl import NewTopic
+from rich.table import Table
+
+from tagbus.stream.bus import client
+from tagbus.stream.bus.plain import plain_producer, reader
+from tagbus.stream.cli import files, out
+from tagbus.stream.config import Settings, TopicSettings, load
+from tagbus.stream.contract.codec import (
+    Record,
+    Tombstone,
+    decode_content,
+    decode_exemplar,
+    decode_tag,
+    decode_tagged,
+    encode_record,
+    read_dead_letter,
+)
+from tagbus.stream.contract.events import DeadLetter, TaggedContent
+from tagbus.stream.contract.message import record_of
+from tagbus.stream.errors import CheckFailed, DependencyDown, Poison, UserError, shorten
+
+Word = Literal["content", "tags", "exemplars"]
+SECONDS = 30.0
+# Tombstones must outlive a memory that is down for a while: see memory.tombstone_hours.
+HOUR_MS = 3_600_000
+
+# What no second try mends: the settings of the topic are wrong.
+REFUSED = frozenset(
+    {
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+
+topics = typer.Typer(help="Make the topics.", no_args_is_help=True)
+
+
+@topics.callback()
+def _group() -> None:
+    """Make the topics."""
+
+
+@topics.command()
+def create() -> None:
+    """Create the topics that are not there yet: `tags` and `exemplars` compacted, the others kept by time."""
+    create_all(load())
+
+
+def create_all(settings: Settings) -> None:
+    """Create what is not there yet, and say what was. Raises UserError or DependencyDown."""
+    admin = client.admin(settings)
+    wanted = [
+        NewTopic(name, settings.topics.partitions, settings.topics.replication, config=config)
+        for name, config in layout(settings).items()
+    ]
+    for name, future in admin.create_topics(wanted, request_timeout=SECONDS).items():
+        try:
+            future.result()
+            out.say(f"created {name} with {settings.topics.partitions} partitions")
+        except KafkaException as error:
+            if client.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise failed(error, f"topic {name} was not created", name) from None
+            out.say(f"{name} is there already")
+
+
+def layout(settings: Settings) -> dict[str, dict[str, str]]:
+    """Every topic and the configuration that it needs."""
+    names = settings.topics
+    kept = str(int(settings.memory.tombstone_hours * HOUR_MS))
+    compacted = {"cleanup.policy": "compact", "delete.retention.ms": kept}
+    return {
+        names.content: {"cleanup.policy": "delete"},
+        names.tags: compacted,
+        names.exemplars: compacted,
+        names.tagged: {"cleanup.policy": "delete"},
+        names.dead_letters: {"cleanup.policy": "delete"},
+    }
+
+
+def publish(
+    file: Annotated[Path, typer.Argument(help="a JSON object a line; - is standard input")],
+    to: Annotated[Word, typer.Option("--to", help="the topic")],
+) -> None:
+    """Publish the lines of FILE, each under its own id. Nothing is published unless every line is right."""
+    settings = load()
+    with tempfile.TemporaryDirectory() as folder:
+        source = _spooled(file, Path(folder))
+        count = _all_right(source, to)
+        with out.bar(f"publishing to {topic_name(settings.topics, to)}", count) as bar:
+            records = (encode_record(files.READERS[to](line)) for line in files.read_lines(source))
+            send(settings, topic_name(settings.topics, to), records, bar)
+
+
+def retire(
+    key: Annotated[str, typer.Argument(help="id of a tag or a content; `id/source` of an exemplar")],
+    to: Annotated[Word, typer.Option("--from", help="the topic")],
+) -> None:
+    """Publish a null value: the tag is retired, the content or the exemplar withdrawn."""
+    settings = load()
+    record = tombstone(to, key)
+    with out.bar("publishing", 1) as bar:
+        send(settings, topic_name(settings.topics, to), iter([record]), bar)
+
+
+def tombstone(to: Word, key: str) -> Record:
+    """The record that retires `key`. Raises Poison for a key that no record of that topic can have."""
+    record = Record(key.encode(errors="surrogateescape"), None)
+    {"content": decode_content, "tags": decode_tag, "exemplars": decode_exemplar}[to](record)
+    return record
+
+
+def topic_name(names: TopicSettings, word: Word) -> str:
+    """The topic that a word of the design names here."""
+    return {"content": names.content, "tags": names.tags, "exemplars": names.exemplars}[word]
+
+
+def _spooled(file: Path, folder: Path) -> Path:
+    """Standard input can be read once and is read twice: it goes through a file."""
+    if str(file) != "-":
+        return file
+    spool = folder / "stdin"
+    with spool.open("wb") as copy:
+        for line in files.read_lines(file):
+            copy.write(line.value + b"\n")
+    return spool
+
+
+def _all_right(source: Path, to: Word) -> int:
+    right = wrong = 0
+    for line in files.read_lines(source):
+        try:
+            files.READERS[to](line)
+            right += 1
+        except Poison as error:
+            wrong += 1
+            out.say(f"{line.place}: {error}")
+    if wrong:
+        raise CheckFailed(f"{wrong} lines are wrong, nothing was published")
+    return right
+
+
+def send(settings: Settings, topic: str, records: Iterator[Record], bar: out.Bar) -> None:
+    """Produce records and see each acknowledged. Raises UserError or DependencyDown when one is not."""
+    producer = plain_producer(settings)
+    errors: list[KafkaError] = []
+
+    def report(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            errors.append(error)
+        bar.advance(1)
+
+    for record in records:
+        while True:
+            try:
+                producer.produce(topic, record.value, record.key, headers=list(record.headers), on_delivery=report)
+                break
+            except BufferError:
+                producer.poll(0.5)
+        producer.poll(0)
+        if errors:
+            break
+    left = producer.flush(SECONDS)
+    if errors:
+        raise failed(KafkaException(errors[0]), f"not all records reached {topic}", topic)
+    if left:
+        raise DependencyDown(f"{settings.kafka.brokers} did not take {left} records within {SECONDS:.0f} s")
+
+
+def failed(error: KafkaException, what: str, topic: str) -> Exception:
+    """The error of ours for one of the client's."""
+    found = client.error_of(error)
+    if found.code() in REFUSED:
+        return UserError(f"{what}: {found.str()}")
+    return client.named(found, topic) or DependencyDown(f"{what}: {found.str()}")
+
+
+def tail(
+    topic: Annotated[Literal["tagged", "content.dlq"], typer.Argument(help="what to show")] = "tagged",
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="end after so many")] = None,
+    start: Annotated[Literal["earliest", "latest"], typer.Option("--from", help="where to begin")] = "earliest",
+    form: Annotated[
+        Literal["table", "json"], typer.Option("--as", help="for people, or a JSON object a line")
+    ] = "table",
+) -> None:
+    """Show results or dead letters as they come. Ctrl-C ends it."""
+    settings = load()
+    name = settings.topics.tagged if topic == "tagged" else settings.topics.dead_letters
+    for message in islice(follow(settings, name, start), count):
+        record = record_of(message)
+        if form == "json":
+            typer.echo(as_json(topic, record))
+        else:
+            out.stdout.print(as_table(topic, record))
+
+
+def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"]) -> Iterator[Message]:
+    """Committed records of all partitions as they come, in no group. Ends only by its caller."""
+    consumer = reader(settings)
+    try:
+        consumer.assign(places(consumer, topic, start))
+        while True:
+            for message in consumer.consume(100, 0.5):
+                error = message.error()
+                if error is None:
+                    yield message
+                elif named := client.named(error, topic):
+                    raise named
+    finally:
+        consumer.close()
+
+
+def places(consumer: Consumer, topic: str, start: Literal["earliest", "latest"]) -> list[TopicPartition]:
+    """Every partition of a topic at its beginning or its end. Raises UserError when it is not there."""
+    try:
+        found = consumer.list_topics(topic, SECONDS).topics[topic]
+        if found.error is not None or not found.partitions:
+            raise UserError(f"topic {topic} is not there; `tagbus topics create` makes it")
+        ends = {
+            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), SECONDS)
+            for partition in found.partitions
+        }
+    except KafkaException as error:
+        raise failed(error, f"no broker answered for topic {topic}", topic) from None
+    return [TopicPartition(topic, partition, ends[partition][start == "latest"]) for partition in sorted(ends)]
+
+
+def as_json(topic: str, record: Record) -> str:
+    """One line of JSON: the result, or the dead letter's reason with the beginning of its value."""
+    if topic == "tagged":
+        return (record.value or b"null").decode(errors="replace")
+    letter = read_dead_letter(record.headers)
+    return json.dumps({**letter.model_dump(), "value": shorten(record.value or b"", 200)}, ensure_ascii=False)
+
+
+def as_table(topic: str, record: Record) -> Table | str:
+    """What a person reads."""
+    if topic == "tagged":
+        event = decode_tagged(record)
+        if isinstance(event, Tombstone):
+            return f"{out.printable(event.key)} was withdrawn"
+        return tagged_table(event, event.id)
+    return dead_letter_line(read_dead_letter(record.headers), record)
+
+
+def dead_letter_line(letter: DeadLetter, record: Record) -> str:
+    """Where it came from, why it was refused, and how its value begins."""
+    where = f"{letter.topic}:{letter.partition}:{letter.offset}"
+    reason = out.printable(f"{where}  {letter.exception} at {letter.stage}: {letter.message}")
+    return f"{reason}\n    {shorten(record.value or b'', 100)}"
+
+
+def tagged_table(event: TaggedContent, title: str, most: int = 5) -> Table:
+    """The best tags of a content with score, confidence and evidence."""
+    table = Table("tag", "confidence", "score", "why", title=shorten(title, 100), title_justify="left")
+    for tag in event.tags[:most]:
+        why = []
+        if tag.evidence.decided:
+            why.append("people said so")
+        if tag.evidence.similarity is not None:
+            why.append(f"like its name {tag.evidence.similarity:.2f}")
+        if tag.evidence.votes:
+            best = ", ".join(f"{out.printable(one.id)} {one.similarity:.2f}" for one in tag.evidence.neighbours[:2])
+            why.append(f"{tag.evidence.votes} neighbours ({best})")
+        table.add_row(out.printable(tag.name), f"{tag.confidence:.2f}", f"{tag.score:.3f}", "; ".join(why))
+    return table

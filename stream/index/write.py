@@ -1,0 +1,130 @@
+"""A memory that workers share, in a Qdrant server: one indexer writes it, workers wait until it has caught up.
+
+How far the indexer has got stands in Kafka as committed offsets of a group that nobody joins, each with the time of
+its commit as metadata. That is the start gate and the taxonomy version of every worker.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
+
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import DependencyDown, Retryable
+from tagbus.stream.index.apply import Projection
+from tagbus.stream.index.bootstrap import METADATA_SECONDS, Follower, Place, partitions, watermarks
+from tagbus.stream.retry import backoff
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+
+
+class Progress:
+    """The applied offsets of the shared memory of one release."""
+
+    def __init__(self, settings: Settings, release: str) -> None:
+        self._settings = settings
+        self._consumer = Consumer(
+            {
+                **settings.kafka.client(),
+                "group.id": f"{settings.kafka.group}-index-{release}",
+                "enable.auto.commit": False,
+            }
+        )
+
+    def places(self) -> list[Place]:
+        """Every partition of the memory topics."""
+        topics = self._settings.topics
+        return [place for topic in (topics.tags, topics.exemplars) for place in partitions(self._consumer, topic)]
+
+    def ends(self) -> dict[Place, int]:
+        """High watermarks as they are now."""
+        return {place: watermarks(self._consumer, place)[1] for place in self.places()}
+
+    def committed(self) -> dict[Place, tuple[int, float]]:
+        """Next offset and time of commit (Unix seconds) of each partition that has any."""
+        asked = [TopicPartition(*place) for place in self.places()]
+        try:
+            found = self._consumer.committed(asked, METADATA_SECONDS)
+        except KafkaException as error:
+            raise DependencyDown(f"no broker told how far the memory is built: {error.args[0].str()}") from None
+        return {
+            (at.topic, at.partition): (at.offset, float(at.metadata or 0))
+            for at in found
+            if at.offset != OFFSET_INVALID
+        }
+
+    def commit(self, positions: Mapping[Place, int]) -> None:
+        """Record the next offsets as of now. Raises DependencyDown."""
+        now = f"{time.time():.3f}"
+        offsets = [TopicPartition(*place, position, now) for place, position in positions.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            raise DependencyDown(f"no broker took how far the memory is built: {error.args[0].str()}") from None
+
+    def resume(self) -> dict[Place, int] | None:
+        """Where to go on, or None for a rebuild: never built, or so long ago that tombstones may be gone."""
+        committed = self.committed()
+        oldest = time.time() - self._settings.memory.tombstone_hours * 3600
+        if not committed or any(at < oldest for _, at in committed.values()):
+            return None
+        return {place: offset for place, (offset, _) in committed.items()}
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+
+def indexer(settings: Settings, projection: Projection, progress: Progress) -> Follower:
+    """What writes the shared memory. Run one: a second writes the same again, which is harmless and useless."""
+
+    async def tell(positions: Mapping[Place, int]) -> None:
+        await asyncio.to_thread(progress.commit, positions)
+
+    return Follower(settings, projection, progress.resume(), tell)
+
+
+class SharedMemory:
+    """What a worker sees of the shared memory: the start gate and the taxonomy version."""
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self._tags = settings.topics.tags
+        self._retry = settings.retry
+        self._progress = progress
+        self._positions: dict[Place, int] = {}
+        self._ends: dict[Place, int] = {}
+        self.ready = asyncio.Event()
+
+    def taxonomy(self) -> dict[str, int]:
+        """Applied offset of each partition of `tags`."""
+        return {
+            str(partition): position - 1
+            for (topic, partition), position in sorted(self._positions.items())
+            if topic == self._tags
+        }
+
+    def remaining(self) -> int:
+        """Offsets that the indexer still has to apply before the gate opens."""
+        return sum(max(0, end - self._positions.get(place, 0)) for place, end in self._ends.items())
+
+    async def run(self) -> None:
+        """Follow the indexer's progress until cancelled; the gate opens when it has reached today's ends."""
+        delays = backoff(self._retry)
+        while True:
+            try:
+                await asyncio.to_thread(self._look)
+                delays = backoff(self._retry)
+            except Retryable as error:
+                log.warning("shared memory: %s", error)
+                await asyncio.sleep(next(delays))
+            if self._ends and all(self._positions.get(place, 0) >= end for place, end in self._ends.items()):
+                self.ready.set()
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _look(self) -> None:
+        self._ends = self._ends or self._progress.ends()
+        self._positions = {place: offset for place, (offset, _) in self._progress.committed().items()}

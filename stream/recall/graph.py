@@ -1,0 +1,222 @@
+"""Graph recall with memory scores: which tags to consider for a content, how good each is, and why.
+
+Candidates are the union of two meta-paths of LLM4Tag (arXiv 2502.13481, section 3.1): C2T, tags whose text is like the
+content, and C2C2T, tags of exemplars that are like it. Each candidate is scored over the joint memory of RAE-XMC
+(arXiv 2502.10615, equation 4): p = softmax(q K^T / tau) V with V = [lambda * Y ; (1 - lambda) * I].
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagbus.stream.config import RecallSettings
+from tagbus.stream.contract.events import Evidence, Neighbour, Source, exemplar_key
+from tagbus.stream.encoder.release import RecallDefaults
+from tagbus.stream.memory.store import Hit, Payload, Store, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A tag recalled for a content. `score` is its share of the softmax over memory, 0 to 1."""
+
+    id: str
+    name: str
+    score: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What recall found for one content. Plain dictionaries by tag id: an object a tag cost more than the search."""
+
+    # Every candidate's share of the softmax.
+    scores: Mapping[str, float] = field(default_factory=dict)
+    # The cosine of those that came by C2T.
+    like: Mapping[str, float] = field(default_factory=dict)
+    # The neighbours above the threshold, most similar first, and what each accepted.
+    near: Sequence[tuple[Hit, Sequence[str]]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Decisions:
+    accepted: tuple[str, ...] = ()
+    rejected: frozenset[str] = frozenset()
+
+
+def parameters(release: RecallDefaults, settings: RecallSettings) -> RecallDefaults:
+    """The release's fitted parameters with what the settings override."""
+    overrides = settings.model_dump(exclude={"c2t", "c2c2t"}, exclude_none=True)
+    return release.model_copy(update=overrides)
+
+
+class GraphRecall:
+    """C2T, C2C2T and RAE-XMC over one memory of tags and exemplars."""
+
+    def __init__(
+        self, tags: Store, exemplars: Store, fitted: RecallDefaults, settings: RecallSettings, named: int = 3
+    ) -> None:
+        """`named`: how many neighbours a tag's evidence names at most."""
+        self._tags = tags
+        self._exemplars = exemplars
+        self._settings = settings
+        self._fitted = parameters(fitted, settings)
+        self._named = named
+
+    async def recall(self, ids: Sequence[str], vectors: Vectors, limit: int) -> list[list[Candidate]]:
+        """At most `limit` candidates, by falling score, of each content `ids` with unit vectors [n, d].
+
+        A content's own exemplars never vote for it. Tags that people accepted for it come first and those that they
+        rejected never come. Retired tags never come. Raises DependencyDown when the store does not answer.
+        """
+        if not ids:
+            return []
+        direct = await self._search_tags(vectors)
+        similar = await self._search_exemplars(vectors)
+        decided = await self._decisions(ids)
+        scored = [self._score(*row) for row in zip(ids, direct, similar, strict=True)]
+        names = await self._names(scored, decided)
+        return [self._pick(votes, decisions, names, limit) for votes, decisions in zip(scored, decided, strict=True)]
+
+    async def _search_tags(self, vectors: Vectors) -> list[list[Hit]]:
+        if not self._settings.c2t:
+            return [[] for _ in vectors]
+        return await self._tags.search(vectors, self._fitted.tag_keys)
+
+    async def _search_exemplars(self, vectors: Vectors) -> list[list[Hit]]:
+        if not self._settings.c2c2t:
+            return [[] for _ in vectors]
+        # Two more than asked for: a content's own exemplars, by people and by machine, are left out afterwards.
+        return await self._exemplars.search(vectors, self._fitted.content_keys + 2)
+
+    async def _decisions(self, ids: Sequence[str]) -> list[_Decisions]:
+        keys = [exemplar_key(content_id, "people") for content_id in ids]
+        own = await self._exemplars.fetch(keys)
+        return [_decisions(own.get(key, {})) for key in keys]
+
+    def _score(self, content_id: str, direct: Sequence[Hit], similar: Sequence[Hit]) -> _Found:
+        """RAE-XMC over the top keys: the share of each tag that comes by a meta-path."""
+        fitted = self._fitted
+        similar = _electorate(content_id, similar)[: fitted.content_keys]
+        if not direct and not similar:
+            return _Found()
+        tag_weights, exemplar_weights = self._weights(direct, similar)
+        total = float(tag_weights.sum() + exemplar_weights.sum())
+        share = self._share()
+        shares = zip((hit.key for hit in direct), ((1 - share) / total * tag_weights).tolist(), strict=True)
+        ballots = [(hit, texts(hit.payload, "accepted")) for hit in similar]
+        voted: dict[str, float] = {}
+        for (_, accepted), vote in zip(ballots, (share / total * exemplar_weights).tolist(), strict=True):
+            for tag_id in accepted:
+                voted[tag_id] = voted.get(tag_id, 0.0) + vote
+        like = {hit.key: hit.similarity for hit in direct[: fitted.c2t_limit] if hit.similarity >= fitted.c2t_threshold}
+        near = [ballot for ballot in ballots if ballot[0].similarity >= fitted.c2c_threshold]
+        chosen = self._chosen(near, voted)
+        scores = {tag_id: voted[tag_id] for tag_id in chosen}
+        for tag_id, weight in shares:
+            if tag_id in like or tag_id in chosen:
+                scores[tag_id] = voted.get(tag_id, 0.0) + weight
+        return _Found(scores, like, near)
+
+    def _chosen(self, near: Sequence[tuple[Hit, Sequence[str]]], voted: Mapping[str, float]) -> set[str]:
+        """C2C2T: the tags of near exemplars, those with most votes where there are too many."""
+        tags = set[str]().union(*(accepted for _, accepted in near))
+        if len(tags) <= self._fitted.c2c2t_limit:
+            return tags
+        ranked = sorted([(-voted[tag_id], tag_id) for tag_id in tags])
+        return {tag_id for _, tag_id in ranked[: self._fitted.c2c2t_limit]}
+
+    def _weights(
+        self, direct: Sequence[Hit], similar: Sequence[Hit]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        cosines = np.array([hit.similarity for hit in (*direct, *similar)], dtype=np.float64)
+        # Minus the largest, or exp overflows for a small tau.
+        weights = np.exp((cosines - cosines.max()) / self._fitted.tau)
+        return weights[: len(direct)], _capped(weights[len(direct) :], similar)
+
+    def _share(self) -> float:
+        """lambda; with one meta-path switched off the other has all the weight."""
+        if not self._settings.c2t:
+            return 1.0
+        return self._fitted.lambda_ if self._settings.c2c2t else 0.0
+
+    async def _names(self, found: Sequence[_Found], decided: Sequence[_Decisions]) -> dict[str, str]:
+        """Names of the tags that are in force, among all that were found for a batch."""
+        wanted = set[str]().union(*(one.scores for one in found), *(one.accepted for one in decided))
+        payloads = await self._tags.fetch(sorted(wanted))
+        return {tag_id: cast(str, payload["name"]) for tag_id, payload in payloads.items()}
+
+    def _pick(self, found: _Found, decisions: _Decisions, names: Mapping[str, str], limit: int) -> list[Candidate]:
+        """What people accepted, then the rest by score; evidence is written out for those that are returned only."""
+        accepted = [tag_id for tag_id in decisions.accepted if tag_id in names]
+        ranked = sorted(
+            (-score, tag_id)
+            for tag_id, score in found.scores.items()
+            if tag_id in names and tag_id not in decisions.rejected and tag_id not in accepted
+        )
+        chosen = [*accepted, *(tag_id for _, tag_id in ranked[:limit])][:limit]
+        evidence = self._evidence(found, chosen, frozenset(accepted))
+        return [Candidate(tag_id, names[tag_id], found.scores.get(tag_id, 0.0), evidence[tag_id]) for tag_id in chosen]
+
+    def _evidence(self, found: _Found, chosen: Sequence[str], decided: frozenset[str]) -> dict[str, Evidence]:
+        """Why each of the chosen tags was found."""
+        voters: dict[str, list[int]] = {tag_id: [] for tag_id in chosen}
+        for number, (_, tags) in enumerate(found.near):
+            for tag_id in tags:
+                if tag_id in voters:
+                    voters[tag_id].append(number)
+        # The same few neighbours speak for most of a content's tags: each is written out once.
+        named = {number for numbers in voters.values() for number in numbers[: self._named]}
+        neighbours = {number: _neighbour(found.near[number][0]) for number in named}
+        return {
+            tag_id: Evidence(
+                similarity=round(found.like[tag_id], 4) if tag_id in found.like else None,
+                votes=len(numbers),
+                neighbours=tuple(neighbours[number] for number in numbers[: self._named]),
+                decided=tag_id in decided,
+            )
+            for tag_id, numbers in voters.items()
+        }
+
+
+def _neighbour(hit: Hit) -> Neighbour:
+    return Neighbour(
+        id=cast(str, hit.payload["id"]),
+        source=cast(Source, hit.payload["source"]),
+        similarity=round(hit.similarity, 4),
+    )
+
+
+def texts(payload: Payload, name: str) -> Sequence[str]:
+    """A list of strings in a payload that this project wrote."""
+    return payload.get(name, ())  # type: ignore[return-value]
+
+
+def _decisions(payload: Payload) -> _Decisions:
+    return _Decisions(tuple(texts(payload, "accepted")), frozenset(texts(payload, "rejected")))
+
+
+def _electorate(content_id: str, similar: Sequence[Hit]) -> list[Hit]:
+    """Who may vote: never the content itself, and one vote a content, people's before the machine's."""
+    others = [hit for hit in similar if hit.payload["id"] != content_id]
+    if not any(_by_machine(hit) for hit in others):
+        return others
+    by_people = {hit.payload["id"] for hit in others if not _by_machine(hit)}
+    return [hit for hit in others if not _by_machine(hit) or hit.payload["id"] not in by_people]
+
+
+def _capped(weights: NDArray[np.float64], similar: Sequence[Hit]) -> NDArray[np.float64]:
+    """Machine decisions never outvote people's: together they weigh at most as much as the people's together."""
+    machine = np.array([_by_machine(hit) for hit in similar], dtype=bool)
+    if not machine.any():
+        return weights
+    by_people, by_machine = float(weights[~machine].sum()), float(weights[machine].sum())
+    if by_people == 0.0 or by_machine <= by_people:
+        return weights
+    return np.where(machine, weights * (by_people / by_machine), weights)
+
+
+def _by_machine(hit: Hit) -> bool:
+    return hit.payload["source"] == "machine"

@@ -1,0 +1,41 @@
+"""The one list of metrics, on prometheus_client's default registry; `/metrics` serves them.
+
+One prefix, base units with plural suffixes, `_total` on counters. Every label has a handful of values, known from
+the code: never an id, a key or a message.
+"""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# From a batch of one short title to a batch that waits for a slow service, in seconds.
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_COUNTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+# The bus. Contents count when the transaction (or, at least once, the commit) that carries them has ended.
+CONTENTS = Counter("tagbus_contents_total", "Contents published, by what became of them", ["outcome"])
+DEAD_LETTERS = Counter("tagbus_dead_letters_total", "Contents set aside, by the step that refused them", ["stage"])
+BATCHES = Counter("tagbus_batches_total", "Batches, by what became of them: published or dropped", ["outcome"])
+BATCH_CONTENTS = Histogram("tagbus_batch_contents", "Contents a batch", buckets=_COUNTS)
+BATCH_SECONDS = Histogram("tagbus_batch_seconds", "How long a batch spent in a step", ["step"], buckets=_SECONDS)
+TRANSACTIONS = Counter("tagbus_transactions_total", "Transactions, by how they ended", ["outcome"])
+RETRIES = Counter("tagbus_retries_total", "Calls that were repeated, by the step that repeats them", ["step"])
+IN_FLIGHT_BATCHES = Gauge("tagbus_in_flight_batches", "Batches under way")
+IN_FLIGHT_BYTES = Gauge("tagbus_in_flight_bytes", "Bytes of the values of the batches under way")
+PARTITIONS = Gauge("tagbus_assigned_partitions", "Partitions of `content` that this worker holds")
+PAUSED = Gauge("tagbus_paused_partitions", "Partitions that are not fetched because their batches wait")
+REBALANCES = Counter("tagbus_rebalances_total", "Changes of the assignment", ["kind"])
+
+# The tagger.
+ENCODED = Counter("tagbus_encoded_texts_total", "Texts that were turned into vectors")
+ENCODE_SECONDS = Histogram("tagbus_encode_seconds", "How long the encoder took for a batch", buckets=_SECONDS)
+RECALL_SECONDS = Histogram("tagbus_recall_seconds", "How long the memory was searched for a batch", buckets=_SECONDS)
+
+# The memory.
+TAXONOMY_TAGS = Gauge("tagbus_taxonomy_tags", "Tags in memory")
+MEMORY_EXEMPLARS = Gauge("tagbus_memory_exemplars", "Exemplars in memory")
+MEMORY_APPLIED = Counter("tagbus_memory_applied_total", "Records of the memory topics that are in memory")
+MEMORY_SKIPPED = Counter("tagbus_memory_skipped_total", "Records of the memory topics that are no events", ["topic"])
+MEMORY_REMAINING = Gauge("tagbus_memory_remaining_offsets", "Offsets to read before the start gate opens")
+
+READY = Gauge("tagbus_ready", "1 while /readyz says yes")

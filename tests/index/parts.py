@@ -1,0 +1,86 @@
+"""What the tests of the index share: the real encoder, stores, and an encoder that is slow or down for a while."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Record, encode_record
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.encoder.base import Vectors
+from tagbus.stream.encoder.onnx import OnnxEncoder
+from tagbus.stream.encoder.release import Release, default_folder
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.index.apply import Kind, Memory, MemoryRecord
+from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.memory.exact import ExactStore
+
+
+@cache
+def encoder() -> OnnxEncoder:
+    """The encoder that is shipped, one for the whole run."""
+    return OnnxEncoder(default_folder())
+
+
+class Watched:
+    """The real encoder behind a wait, or behind failures; it counts the texts that it is given."""
+
+    def __init__(self, wait: float = 0.0, failures: int = 0) -> None:
+        self.wait = wait
+        self.failures = failures
+        self.texts = 0
+
+    @property
+    def release(self) -> Release:
+        return encoder().release
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        if self.failures:
+            self.failures -= 1
+            raise DependencyDown("the encoder is away for a moment")
+        self.texts += len(texts)
+        await asyncio.sleep(self.wait)
+        return await encoder().encode(texts)
+
+    async def close(self) -> None:
+        """The shared encoder stays open."""
+
+
+def memory(release: Release | None = None) -> Memory:
+    """Two empty exact stores."""
+    of = release or encoder().release
+    return Memory(ExactStore(of.name, of.dimension), ExactStore(of.name, of.dimension))
+
+
+def record(event: Tag | Exemplar) -> MemoryRecord:
+    """The record of an event, as it stands on its topic."""
+    kind: Kind = "tags" if isinstance(event, Tag) else "exemplars"
+    return MemoryRecord(kind, encode_record(event), f"{kind}:0:0")
+
+
+def tombstone(kind: Kind, key: str) -> MemoryRecord:
+    """The null that retires a tag or withdraws an exemplar."""
+    return MemoryRecord(kind, Record(key.encode(), None), f"{kind}:0:0")
+
+
+def at(address: str, names: dict[str, str]) -> Settings:
+    """Settings for topics of a test's own."""
+    base = Settings.model_construct()
+    return Settings.model_construct(
+        kafka=base.kafka.model_copy(update={"brokers": address, "group": names["tags"]}),
+        topics=base.topics.model_copy(update=names),
+        retry=base.retry.model_copy(update={"first_seconds": 0.01, "cap_seconds": 0.05}),
+    )
+
+
+@asynccontextmanager
+async def running(follower: Follower) -> AsyncIterator[Follower]:
+    """A follower that follows while the block runs; what ends it early fails the test."""
+    task = asyncio.create_task(follower.run())
+    try:
+        yield follower
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

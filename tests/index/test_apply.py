@@ -1,0 +1,102 @@
+"""Records of the memory topics become points, or leave."""
+
+import pytest
+
+from tagbus.stream.contract.codec import Record
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.index.apply import MemoryRecord, Projection
+from tests.index.parts import Watched, memory, record, tombstone
+
+CATS = Tag(id="t1", name="cats")
+DOGS = Tag(id="t2", name="dogs", aliases=("hounds",), description="Canis familiaris")
+TITLE = Exemplar(id="c1", text="how to keep a cat", accepted=("t1",), rejected=("t2",))
+
+
+async def test_tags_and_exemplars_are_found_where_they_belong() -> None:
+    store = memory()
+
+    kept = await Projection(Watched(), store).apply([record(CATS), record(DOGS), record(TITLE)])
+
+    assert kept == {"tags": {"t1", "t2"}, "exemplars": {"c1/people"}}
+    assert (await store.tags.fetch(["t1"]))["t1"]["name"] == "cats"
+    payload = (await store.exemplars.fetch(["c1/people"]))["c1/people"]
+    assert (payload["id"], payload["source"], payload["accepted"], payload["rejected"]) == (
+        "c1",
+        "people",
+        ["t1"],
+        ["t2"],
+    )
+
+
+async def test_of_records_with_one_key_the_last_counts() -> None:
+    store = memory()
+    projection = Projection(Watched(), store)
+
+    await projection.apply([record(CATS), tombstone("tags", "t1"), record(Tag(id="t1", name="felines"))])
+    await projection.apply([record(DOGS), tombstone("tags", "t2")])
+
+    assert (await store.tags.fetch(["t1", "t2"])).keys() == {"t1"}
+    assert (await store.tags.fetch(["t1"]))["t1"]["name"] == "felines"
+
+
+async def test_people_and_machine_never_erase_each_other() -> None:
+    store = memory()
+    projection = Projection(Watched(), store)
+    machine = TITLE.model_copy(update={"source": "machine"})
+
+    await projection.apply([record(TITLE), record(machine)])
+    await projection.apply([tombstone("exemplars", "c1/machine")])
+
+    assert await store.exemplars.keys() == {"c1/people"}
+
+
+async def test_what_is_there_already_is_not_encoded_again() -> None:
+    encoder, store = Watched(), memory()
+    await Projection(encoder, store).apply([record(CATS), record(TITLE)])
+
+    await Projection(encoder, store).apply([record(CATS), record(TITLE), record(DOGS)])
+
+    assert encoder.texts == 3
+
+
+async def test_a_changed_decision_is_applied_though_the_text_is_the_same() -> None:
+    store = memory()
+    projection = Projection(Watched(), store)
+    await projection.apply([record(TITLE)])
+
+    await projection.apply([record(TITLE.model_copy(update={"accepted": ("t2",)}))])
+
+    assert (await store.exemplars.fetch(["c1/people"]))["c1/people"]["accepted"] == ["t2"]
+
+
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"{", b'{"id": "t1"}', b'{"id": 1, "name": "x"}'])
+async def test_a_record_that_is_no_event_is_skipped_and_what_stood_there_stays(value: bytes) -> None:
+    store = memory()
+    projection = Projection(Watched(), store)
+    await projection.apply([record(CATS)])
+
+    kept = await projection.apply([MemoryRecord("tags", Record(b"t1", value), "tags:0:9"), record(DOGS)])
+
+    assert kept["tags"] == {"t1", "t2"}
+    assert (await store.tags.fetch(["t1"]))["t1"]["name"] == "cats"
+
+
+async def test_a_sweep_deletes_what_the_topics_no_longer_hold() -> None:
+    store = memory()
+    projection = Projection(Watched(), store)
+    await projection.apply([record(CATS), record(DOGS), record(TITLE)])
+
+    await projection.sweep({"tags": {"t2"}, "exemplars": {"c1/people"}})
+
+    assert await store.tags.keys() == {"t2"}
+    assert await store.exemplars.count() == 1
+
+
+async def test_an_encoder_that_is_down_leaves_memory_as_it_was() -> None:
+    store = memory()
+
+    with pytest.raises(DependencyDown):
+        await Projection(Watched(failures=1), store).apply([record(CATS)])
+
+    assert await store.tags.count() == 0

@@ -1,0 +1,165 @@
+"""The start gate and the following, on Apache Kafka: no content is tagged by half a memory, and no start hangs."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+from confluent_kafka import Producer
+
+from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.errors import MemoryLost, UserError
+from tagbus.stream.index.apply import Memory, Projection
+from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.memory.embedded import EmbeddedStore
+from tests.conftest import Broker
+from tests.index.parts import Watched, at, memory, record, running
+from tests.support import Layout, produce
+
+Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
+SECONDS = 30.0
+COMPACT = (3, {"cleanup.policy": "compact"})
+
+
+def tags(count: int, first: int = 0) -> list[Tag]:
+    return [Tag(id=f"t{number}", name=f"subject number {number}") for number in range(first, first + count)]
+
+
+def publish(kafka: Broker, topic: str, events: list[Tag] | list[Exemplar]) -> None:
+    records = [encode_record(event) for event in events]
+    produce(kafka.address, topic, [(one.key, one.value, []) for one in records])
+
+
+def retire(kafka: Broker, topic: str, key: str) -> None:
+    produce(kafka.address, topic, [(key.encode(), None, [])])
+
+
+async def until_applied(follower: Follower, before: dict[str, int]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while follower.taxonomy() == before:
+            await asyncio.sleep(0.01)
+
+
+async def opened(follower: Follower) -> None:
+    async with asyncio.timeout(SECONDS):
+        await follower.ready.wait()
+
+
+async def test_the_gate_opens_only_when_all_is_in_memory_though_the_encoder_is_slow(
+    kafka: Broker, topics: Topics
+) -> None:
+    names = topics({"tags": COMPACT, "exemplars": COMPACT})
+    publish(kafka, names["tags"], tags(700))
+    publish(kafka, names["exemplars"], [Exemplar(id=f"c{n}", text=f"title {n}", accepted=("t1",)) for n in range(300)])
+    store = memory()
+
+    async with running(Follower(at(kafka.address, names), Projection(Watched(wait=0.3), store))) as follower:
+        seen = []
+        async with asyncio.timeout(SECONDS):
+            while not follower.ready.is_set():
+                seen.append(await store.tags.count())
+                await asyncio.sleep(0.02)
+
+        assert await store.tags.count() == 700
+        assert await store.exemplars.count() == 300
+        assert follower.remaining() == 0
+    assert min(seen) == 0, "the gate was never closed, so this test shows nothing"
+
+
+async def test_transaction_markers_and_aborted_records_at_the_end_do_not_hang_the_start(
+    kafka: Broker, topics: Topics
+) -> None:
+    names = topics({"tags": COMPACT, "exemplars": COMPACT})
+    producer = Producer({"bootstrap.servers": kafka.address, "transactional.id": names["tags"]})
+    producer.init_transactions(30)
+    for events, end in ((tags(5), producer.commit_transaction), (tags(5, first=100), producer.abort_transaction)):
+        producer.begin_transaction()
+        for event in events:
+            sent = encode_record(event)
+            for partition in range(3):
+                producer.produce(names["tags"], sent.value, sent.key, partition)
+        producer.flush(30)
+        end(30)
+    store = memory()
+
+    async with running(Follower(at(kafka.address, names), Projection(Watched(), store))) as follower:
+        await opened(follower)
+
+        assert await store.tags.keys() == {f"t{number}" for number in range(5)}
+
+
+async def test_empty_topics_open_the_gate(kafka: Broker, topics: Topics) -> None:
+    names = topics({"tags": COMPACT, "exemplars": COMPACT})
+
+    async with running(Follower(at(kafka.address, names), Projection(Watched(), memory()))) as follower:
+        await opened(follower)
+
+        assert follower.taxonomy() == {"0": -1, "1": -1, "2": -1}
+
+
+async def test_what_comes_later_shows_with_the_taxonomy_version(kafka: Broker, topics: Topics) -> None:
+    names = topics({"tags": (1, {"cleanup.policy": "compact"}), "exemplars": COMPACT})
+    publish(kafka, names["tags"], tags(3))
+    store = memory()
+
+    async with running(Follower(at(kafka.address, names), Projection(Watched(), store))) as follower:
+        await opened(follower)
+        first = follower.taxonomy()
+        publish(kafka, names["tags"], tags(1, first=3))
+        await until_applied(follower, first)
+        second = follower.taxonomy()
+        with_new = await store.tags.keys()
+        retire(kafka, names["tags"], "t0")
+        await until_applied(follower, second)
+
+        assert (first, second, follower.taxonomy()) == ({"0": 2}, {"0": 3}, {"0": 4})
+        assert with_new == {"t0", "t1", "t2", "t3"}
+        assert await store.tags.keys() == {"t1", "t2", "t3"}
+
+
+async def test_a_dependency_that_is_down_is_waited_for(kafka: Broker, topics: Topics) -> None:
+    names = topics({"tags": COMPACT, "exemplars": COMPACT})
+    publish(kafka, names["tags"], tags(10))
+    store = memory()
+
+    async with running(Follower(at(kafka.address, names), Projection(Watched(failures=4), store))) as follower:
+        await opened(follower)
+
+        assert await store.tags.count() == 10
+
+
+async def test_a_kept_store_is_swept_and_encodes_nothing_twice(kafka: Broker, topics: Topics) -> None:
+    names = topics({"tags": COMPACT, "exemplars": COMPACT})
+    publish(kafka, names["tags"], tags(20))
+    stale = Tag(id="retired-long-ago", name="its tombstone is gone")
+    watched = Watched()
+    of = watched.release
+    store = Memory(await EmbeddedStore.temporary(of.name, of.dimension), memory().exemplars)
+    await Projection(watched, store).apply([*map(record, [*tags(20), stale])])
+    encoded = watched.texts
+
+    async with running(Follower(at(kafka.address, names), Projection(watched, store))) as follower:
+        await opened(follower)
+
+        assert watched.texts == encoded == 21
+        assert await store.tags.keys() == {f"t{number}" for number in range(20)}
+    await store.close()
+
+
+async def test_a_missing_topic_is_named(kafka: Broker, topics: Topics) -> None:
+    names = topics({"tags": COMPACT})
+    settings = at(kafka.address, {**names, "exemplars": "no-such-topic"})
+
+    with pytest.raises(UserError, match="no-such-topic is not there"):
+        await asyncio.wait_for(Follower(settings, Projection(Watched(), memory())).run(), SECONDS)
+
+
+async def test_offsets_out_of_range_lose_the_memory_loudly(kafka: Broker, topics: Topics) -> None:
+    names = topics({"tags": (1, {}), "exemplars": (1, {})})
+    publish(kafka, names["tags"], tags(3))
+    resume = {(names["tags"], 0): 99}
+
+    follower = Follower(at(kafka.address, names), Projection(Watched(), memory()), resume)
+
+    with pytest.raises(MemoryLost, match="offsets 0 to 3, memory was built up to 99"):
+        await asyncio.wait_for(follower.run(), SECONDS)

@@ -1,0 +1,98 @@
+"""The shared memory: one indexer writes it, workers see how far it is."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+
+import pytest
+
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.index.apply import Projection
+from tagbus.stream.index.write import Progress, SharedMemory, indexer
+from tests.conftest import Broker
+from tests.index.parts import Watched, at, memory, running
+from tests.support import Layout, produce, wait_until
+
+Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
+LAYOUT: Mapping[str, Layout] = {"tags": 2, "exemplars": 2}
+ProgressOf = Callable[[Settings, str], Progress]
+SECONDS = 30.0
+
+
+def publish(kafka: Broker, topic: str, count: int, first: int = 0) -> None:
+    records = [encode_record(Tag(id=f"t{n}", name=f"subject {n}")) for n in range(first, first + count)]
+    produce(kafka.address, topic, [(one.key, one.value, []) for one in records])
+
+
+def settings_at(kafka: Broker, names: dict[str, str], tombstone_hours: float = 24.0) -> Settings:
+    base = at(kafka.address, names)
+    return base.model_copy(update={"memory": base.memory.model_copy(update={"tombstone_hours": tombstone_hours})})
+
+
+@pytest.fixture
+def progress_of() -> Iterator[Callable[[Settings, str], Progress]]:
+    """Progress objects that are closed before the broker goes."""
+    with ExitStack() as stack:
+
+        def make(settings: Settings, release: str) -> Progress:
+            progress = Progress(settings, release)
+            stack.callback(progress.close)
+            return progress
+
+        yield make
+
+
+async def test_a_workers_gate_opens_when_the_indexer_has_caught_up(
+    kafka: Broker, topics: Topics, progress_of: ProgressOf
+) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 50)
+    progress = progress_of(settings, "r1")
+    shared = SharedMemory(settings, progress_of(settings, "r1"))
+    watching = asyncio.create_task(shared.run())
+    async with asyncio.timeout(SECONDS):
+        while not shared.remaining():
+            await asyncio.sleep(0.02)
+    assert not shared.ready.is_set()
+    store = memory()
+
+    async with running(indexer(settings, Projection(Watched(), store), progress)), asyncio.timeout(SECONDS):
+        await shared.ready.wait()
+
+    assert await store.tags.count() == 50
+    assert sum(offset + 1 for offset in shared.taxonomy().values()) == 50
+    watching.cancel()
+
+
+async def test_an_indexer_goes_on_where_it_was_stopped(kafka: Broker, topics: Topics, progress_of: ProgressOf) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 10)
+    watched, store = Watched(), memory()
+    first = indexer(settings, Projection(watched, store), progress_of(settings, "r1"))
+    async with running(first), asyncio.timeout(SECONDS):
+        await first.ready.wait()
+    publish(kafka, settings.topics.tags, 5, first=10)
+    await store.tags.delete(["t0"])
+
+    second = indexer(settings, Projection(watched, store), progress_of(settings, "r1"))
+    async with running(second), asyncio.timeout(SECONDS):
+        await second.ready.wait()
+
+    assert watched.texts == 15
+    assert "t0" not in await store.tags.keys(), "it read the whole topic again"
+
+
+async def test_after_longer_than_tombstones_are_kept_the_memory_is_built_anew(
+    kafka: Broker, topics: Topics, progress_of: ProgressOf
+) -> None:
+    names = topics(LAYOUT)
+    settings = settings_at(kafka, names, tombstone_hours=1e-9)
+    publish(kafka, settings.topics.tags, 10)
+    progress = progress_of(settings, "r1")
+    progress.commit(dict.fromkeys(progress.places(), 0))
+
+    wait_until(lambda: progress.resume() is None, SECONDS, "the commit to be older than 3.6 microseconds")
+    assert progress_of(settings_at(kafka, names), "r1").resume() is not None
+    assert progress_of(settings_at(kafka, names), "another release").resume() is None

@@ -1,0 +1,222 @@
+"""Recall: candidates, scores and evidence, exact against a brute-force reading of the papers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagbus.stream.config import RecallSettings
+from tagbus.stream.encoder.release import RecallDefaults
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.store import Point, Vectors
+from tagbus.stream.recall.graph import Candidate, GraphRecall
+
+D = 8
+OPEN = RecallDefaults(
+    c2t_threshold=-1,
+    c2t_limit=1000,
+    c2c_threshold=-1,
+    c2c2t_limit=1000,
+    tau=0.1,
+    lambda_=0.5,
+    tag_keys=5,
+    content_keys=6,
+)
+
+
+@dataclass
+class World:
+    """A memory small enough to be computed by hand: vectors, and what each exemplar accepted and rejected."""
+
+    tags: dict[str, Vectors]
+    exemplars: dict[str, tuple[Vectors, list[str]]]
+    source: str = "people"
+
+    async def stores(self) -> tuple[ExactStore, ExactStore]:
+        tags, exemplars = ExactStore("r", D), ExactStore("r", D)
+        await tags.upsert([Point(key, vector, {"name": f"name of {key}"}) for key, vector in self.tags.items()])
+        for key, (vector, accepted) in self.exemplars.items():
+            await exemplars.upsert([exemplar(key, vector, accepted, source=self.source)])
+        return tags, exemplars
+
+
+def exemplar(
+    key: str, vector: Vectors, accepted: list[str], rejected: list[str] | None = None, source: str = "people"
+) -> Point:
+    payload = {"id": key, "source": source, "accepted": accepted, "rejected": rejected or []}
+    return Point(f"{key}/{source}", vector, payload)
+
+
+def unit(seed: int) -> Vectors:
+    vector = np.random.default_rng(seed).normal(size=D).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def world(tags: int, exemplars: int, seed: int = 0) -> World:
+    rng = np.random.default_rng(seed)
+    return World(
+        {f"t{i}": unit(seed + i) for i in range(tags)},
+        {
+            f"c{i}": (unit(seed + 1000 + i), [f"t{t}" for t in sorted(set(rng.integers(0, tags, 3).tolist()))])
+            for i in range(exemplars)
+        },
+    )
+
+
+def brute_force(world: World, query: Vectors, fitted: RecallDefaults, own: str = "") -> dict[str, float]:
+    """RAE-XMC, equation 4, straight from the paper: every key, every value, one softmax."""
+    cosine = lambda vector: float(np.float64(query @ vector))  # noqa: E731
+    tags = sorted(world.tags, key=lambda key: (-cosine(world.tags[key]), key))[: fitted.tag_keys]
+    contents = [key for key in world.exemplars if key != own]
+    contents = sorted(contents, key=lambda key: (-cosine(world.exemplars[key][0]), key))[: fitted.content_keys]
+    weights = {key: np.exp(cosine(world.tags[key]) / fitted.tau) for key in tags}
+    votes = {key: np.exp(cosine(world.exemplars[key][0]) / fitted.tau) for key in contents}
+    total = sum(weights.values()) + sum(votes.values())
+    scores: dict[str, float] = {}
+    for key in tags:
+        scores[key] = (1 - fitted.lambda_) * weights[key] / total
+    for key in contents:
+        for tag in world.exemplars[key][1]:
+            scores[tag] = scores.get(tag, 0.0) + fitted.lambda_ * votes[key] / total
+    return scores
+
+
+async def recall(
+    world: World, query: Vectors, own: str = "new", fitted: RecallDefaults = OPEN, **off: bool
+) -> list[Candidate]:
+    tags, exemplars = await world.stores()
+    graph = GraphRecall(tags, exemplars, fitted, RecallSettings.model_validate(off))
+    return (await graph.recall([own], query[None], 100))[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    tags=st.integers(1, 12),
+    exemplars=st.integers(0, 12),
+    lambda_=st.floats(0, 1),
+    tau=st.floats(0.02, 1),
+)
+async def test_scores_equal_the_formula(seed: int, tags: int, exemplars: int, lambda_: float, tau: float) -> None:
+    given_world = world(tags, exemplars, seed)
+    query = unit(seed + 99_999)
+    fitted = OPEN.model_copy(update={"lambda_": lambda_, "tau": tau})
+    own = "c0"
+
+    found = await recall(given_world, query, own, fitted)
+
+    # What people decided about c0 itself stands first and is tested below; here every score counts.
+    expected = brute_force(given_world, query, fitted, own)
+    got = {candidate.id: candidate.score for candidate in found}
+    assert {key for key in got if key in expected} == set(expected)
+    for key, score in expected.items():
+        assert got[key] == pytest.approx(score, abs=1e-6)
+
+
+async def test_candidates_are_ordered_by_score() -> None:
+    found = await recall(world(10, 10), unit(7))
+    scores = [candidate.score for candidate in found]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) > 3
+
+
+async def test_thresholds_and_limits_bound_each_meta_path() -> None:
+    given_world, query = world(12, 12), unit(5)
+    cosines = sorted((float(query @ vector) for vector in given_world.tags.values()), reverse=True)
+
+    only_tags = await recall(given_world, query, c2c2t=False)
+    three = await recall(given_world, query, fitted=OPEN.model_copy(update={"c2t_limit": 3}), c2c2t=False)
+    near = OPEN.model_copy(update={"c2t_threshold": cosines[1] - 1e-4, "tag_keys": 12})
+    two = await recall(given_world, query, fitted=near, c2c2t=False)
+    one_vote = await recall(given_world, query, fitted=OPEN.model_copy(update={"c2c2t_limit": 1}), c2t=False)
+    no_vote = await recall(given_world, query, fitted=OPEN.model_copy(update={"c2c_threshold": 0.9999}), c2t=False)
+
+    assert len(only_tags) == OPEN.tag_keys
+    assert len(three) == 3
+    assert len(two) == 2
+    assert len(one_vote) == 1
+    assert no_vote == []
+
+
+async def test_evidence_says_which_path_and_who_voted() -> None:
+    query = unit(1)
+    given_world = World({"near": query, "far": -query}, {"c1": (query, ["far"]), "c2": (unit(2), ["far"])})
+
+    found = await recall(given_world, query, fitted=OPEN.model_copy(update={"tag_keys": 1, "c2t_limit": 1}))
+
+    evidence = {candidate.id: candidate.evidence for candidate in found}
+    assert evidence["near"].similarity == pytest.approx(1.0)
+    assert evidence["near"].votes == 0
+    assert evidence["far"].similarity is None
+    assert evidence["far"].votes == 2
+    assert [neighbour.id for neighbour in evidence["far"].neighbours] == ["c1", "c2"]
+    assert evidence["far"].neighbours[0].similarity == pytest.approx(1.0)
+
+
+async def test_a_contents_own_exemplar_does_not_vote() -> None:
+    query = unit(1)
+    given_world = World({"t": unit(3)}, {"me": (query, ["t"])}, source="machine")
+
+    found = await recall(given_world, query, own="me", c2t=False)
+
+    assert found == []
+
+
+async def test_what_people_accepted_comes_first_and_what_they_rejected_never() -> None:
+    tags, exemplars = await world(4, 0).stores()
+    query = unit(0)
+    await exemplars.upsert([exemplar("me", query, ["t3"], rejected=["t0"])])
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
+
+    found = (await graph.recall(["me"], query[None], 100))[0]
+
+    assert found[0].id == "t3"
+    assert found[0].evidence.decided
+    assert [candidate.evidence.decided for candidate in found[1:]] == [False, False]
+    assert "t0" not in {candidate.id for candidate in found}
+
+
+async def test_a_retired_tag_is_never_found_though_exemplars_still_carry_it() -> None:
+    given_world = world(3, 6)
+    tags, exemplars = await given_world.stores()
+    await tags.delete(["t1"])
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
+
+    found = (await graph.recall(["new"], unit(4)[None], 100))[0]
+
+    assert {candidate.id for candidate in found} <= {"t0", "t2"}
+
+
+async def test_machine_decisions_never_outvote_peoples() -> None:
+    query = unit(1)
+    tags, exemplars = await World({"by-people": unit(2), "by-machine": unit(3)}, {}).stores()
+    await exemplars.upsert([exemplar("p", query, ["by-people"])])
+    await exemplars.upsert([exemplar(f"m{i}", query, ["by-machine"], source="machine") for i in range(5)])
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings(c2t=False))
+
+    found = (await graph.recall(["new"], query[None], 100))[0]
+
+    scores = {candidate.id: candidate.score for candidate in found}
+    assert scores["by-machine"] <= scores["by-people"] + 1e-9
+    assert scores["by-machine"] > 0
+
+
+async def test_people_replace_the_machine_for_the_same_content() -> None:
+    query = unit(1)
+    tags, exemplars = await World({"right": unit(2), "wrong": unit(3)}, {}).stores()
+    await exemplars.upsert([exemplar("c", query, ["wrong"], source="machine"), exemplar("c", query, ["right"])])
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings(c2t=False))
+
+    found = (await graph.recall(["new"], query[None], 100))[0]
+
+    assert [candidate.id for candidate in found] == ["right"]
+
+
+async def test_an_empty_memory_and_an_empty_batch_give_nothing() -> None:
+    tags, exemplars = await World({}, {}).stores()
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
+
+    assert await graph.recall([], np.zeros((0, D), np.float32), 100) == []
+    assert (await graph.recall(["a"], unit(1)[None], 100))[0] == []
