@@ -113,8 +113,15 @@ class Follower:
                 await self._open()
             if loop.time() - asked > GROWTH_SECONDS:
                 asked = loop.time()
-                await self._call(self._assign, consumer)
+                await self._look_for_growth(consumer)
                 await self._tell()
+
+    async def _look_for_growth(self, consumer: Consumer) -> None:
+        """Assign partitions that a memory topic has got meanwhile; a broker that is away now is asked again later."""
+        try:
+            await self._call(self._assign, consumer)
+        except Retryable as error:
+            log.warning("memory topics: %s", error)
 
     async def _open(self) -> None:
         if self._resume is None:
@@ -163,8 +170,13 @@ class Follower:
                 await asyncio.sleep(delay)
 
     async def _tell(self) -> None:
-        if self._progress is not None:
+        """Report progress; what could not be reported now is covered by the next report."""
+        if self._progress is None:
+            return
+        try:
             await self._progress({place: state.position for place, state in self._reading.partitions.items()})
+        except Retryable as error:
+            log.warning("memory: %s", error)
 
     def _record(self, message: Message) -> MemoryRecord:
         topic, partition = _place(message)

@@ -5,16 +5,19 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import MemoryLost, UserError
 from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tests.conftest import Broker
 from tests.index.parts import Watched, at, memory, record, running
-from tests.support import Layout, produce
+from tests.support import Layout, create_topics, produce
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 SECONDS = 30.0
@@ -163,3 +166,44 @@ async def test_offsets_out_of_range_lose_the_memory_loudly(kafka: Broker, topics
 
     with pytest.raises(MemoryLost, match="offsets 0 to 3, memory was built up to 99"):
         await asyncio.wait_for(follower.run(), SECONDS)
+
+
+async def test_partitions_that_a_memory_topic_gets_later_are_read_too(
+    kafka: Broker, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tagbus.stream.index.bootstrap.GROWTH_SECONDS", 0.1)
+    names = topics({"tags": 1, "exemplars": 1})
+    store = memory()
+
+    async with running(Follower(at(kafka.address, names), Projection(Watched(), store))) as follower:
+        await opened(follower)
+        admin = AdminClient({"bootstrap.servers": kafka.address})
+        admin.create_partitions([NewPartitions(names["tags"], 3)])[names["tags"]].result(SECONDS)
+        publish(kafka, names["tags"], tags(30))
+        async with asyncio.timeout(SECONDS):
+            while await store.tags.count() < 30:
+                await asyncio.sleep(0.02)
+
+        assert follower.taxonomy().keys() == {"0", "1", "2"}
+
+
+async def test_a_broker_that_is_away_for_a_while_does_not_end_the_following(
+    apache: Callable[..., ApacheKafka], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tagbus.stream.index.bootstrap.GROWTH_SECONDS", 0.1)
+    monkeypatch.setattr("tagbus.stream.index.bootstrap.METADATA_SECONDS", 1.0)
+    store = memory()
+    with apache() as broker:
+        create_topics(broker.address, {"tags": 1, "exemplars": 1})
+        names = {"tags": "tags", "exemplars": "exemplars"}
+        async with running(Follower(at(broker.address, names), Projection(Watched(), store))) as follower:
+            await opened(follower)
+            await asyncio.to_thread(broker.kill)
+            async with asyncio.timeout(SECONDS):
+                while "no broker answered" not in caplog.text:
+                    await asyncio.sleep(0.02)
+            await asyncio.to_thread(broker.restart)
+            publish(Broker(broker.address, "restarted"), "tags", tags(3))
+            async with asyncio.timeout(SECONDS):
+                while await store.tags.count() < 3:
+                    await asyncio.sleep(0.02)
