@@ -1,8 +1,9 @@
 """`tagbus check`: one line for each thing that must be right before `tagbus run`."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,8 @@ from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import CheckFailed, TagbusError
 from tagbus.stream.index.apply import Memory
 from tagbus.stream.memory import open_stores
+
+Configuration = dict[str, str]
 
 SECONDS = 10.0
 # Brokers show these settings from 3.7 and 4.0 on. Clients are told no version number.
@@ -57,10 +60,17 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "broker", f"{settings.kafka.brokers}: {client.error_of(error).str()}")
         return
     yield Finding("ok", "broker", f"{settings.kafka.brokers}, {len(cluster.brokers)} brokers")
-    yield _version(admin, next(iter(cluster.brokers)))
     there = {name: len(topic.partitions) for name, topic in cluster.topics.items()}
-    for name, wanted in layout(settings).items():
-        yield _topic(admin, name, there.get(name, 0), wanted)
+    wanted = layout(settings)
+    broker = ConfigResource(ResourceType.BROKER, str(next(iter(cluster.brokers), 0)))
+    topics = {name: ConfigResource(ResourceType.TOPIC, name) for name in wanted if there.get(name)}
+    told = _configurations(admin, [broker, *topics.values()])
+    yield _version(told.get(broker))
+    for name, configuration in wanted.items():
+        if name in topics:
+            yield _topic(name, there[name], told.get(topics[name]), configuration["cleanup.policy"])
+        else:
+            yield Finding("wrong", f"topic {name}", "is not there; `tagbus topics create` makes it")
 
 
 def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
@@ -92,8 +102,7 @@ def _memory(settings: Settings) -> Finding:
     return Finding("ok", "memory", f"{settings.memory.kind}, {tags} tags and {exemplars} exemplars before it is built")
 
 
-def _version(admin: AdminClient, broker: int) -> Finding:
-    found = _configuration(admin, ConfigResource(ResourceType.BROKER, str(broker)))
+def _version(found: Configuration | None) -> Finding:
     if found is None:
         return Finding("unsure", "broker version", "its settings are not told (DescribeConfigs); 3.7 is needed")
     if SINCE_4_0 in found:
@@ -103,25 +112,26 @@ def _version(admin: AdminClient, broker: int) -> Finding:
     return Finding("wrong", "broker version", "older than 3.7, which is the oldest that tagbus is made for")
 
 
-def _topic(admin: AdminClient, name: str, partitions: int, wanted: dict[str, str]) -> Finding:
-    if not partitions:
-        return Finding("wrong", f"topic {name}", "is not there; `tagbus topics create` makes it")
-    found = _configuration(admin, ConfigResource(ResourceType.TOPIC, name))
+def _topic(name: str, partitions: int, found: Configuration | None, right: str) -> Finding:
     if found is None:
         return Finding("unsure", f"topic {name}", f"{partitions} partitions; its cleanup.policy is not told")
-    policy, right = found.get("cleanup.policy", ""), wanted["cleanup.policy"]
+    policy = found.get("cleanup.policy", "")
     if policy != right:
         return Finding("wrong", f"topic {name}", f"cleanup.policy is {policy}, expected {right}")
     return Finding("ok", f"topic {name}", f"{partitions} partitions, cleanup.policy {policy}")
 
 
-def _configuration(admin: AdminClient, resource: ConfigResource) -> dict[str, str] | None:
-    """The settings of a broker or a topic; None when the cluster does not tell them."""
-    try:
-        futures: dict[ConfigResource, Future[dict[str, object]]] = admin.describe_configs(
-            [resource], request_timeout=SECONDS
-        )
-        entries = futures[resource].result(SECONDS)
-    except (KafkaException, TimeoutError):
-        return None
-    return {name: str(getattr(entry, "value", "")) for name, entry in entries.items()}
+def _configurations(admin: AdminClient, resources: Sequence[ConfigResource]) -> dict[ConfigResource, Configuration]:
+    """The settings of broker and topics, without those that the cluster does not tell.
+
+    They are asked for together: a cluster that does not know the question lets each wait for its whole deadline.
+    """
+    told = {}
+    futures: dict[ConfigResource, Future[dict[str, object]]] = admin.describe_configs(
+        list(resources), request_timeout=SECONDS
+    )
+    for resource, future in futures.items():
+        with suppress(KafkaException, TimeoutError):
+            entries = future.result(SECONDS)
+            told[resource] = {name: str(getattr(entry, "value", "")) for name, entry in entries.items()}
+    return told

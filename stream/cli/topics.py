@@ -2,13 +2,15 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from rich.table import Table
 
@@ -75,6 +77,19 @@ def create_all(settings: Settings) -> None:
             if client.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise failed(error, f"topic {name} was not created", name) from None
             out.say(f"{name} is there already")
+    _wait_until_shown(admin, set(layout(settings)))
+
+
+def _wait_until_shown(admin: AdminClient, names: set[str]) -> None:
+    """The broker says that a topic is made some milliseconds before it knows it. Raises DependencyDown."""
+    deadline = time.monotonic() + SECONDS
+    try:
+        while hidden := names - admin.list_topics(timeout=SECONDS).topics.keys():
+            if time.monotonic() > deadline:
+                raise DependencyDown(f"topics {', '.join(sorted(hidden))} do not show within {SECONDS:.0f} s")
+            time.sleep(0.05)
+    except KafkaException as error:
+        raise DependencyDown(f"the topics were made, but: {client.error_of(error).str()}") from None
 
 
 def layout(settings: Settings) -> dict[str, dict[str, str]]:
@@ -156,6 +171,8 @@ def _all_right(source: Path, to: Word) -> int:
 def send(settings: Settings, topic: str, records: Iterator[Record], bar: out.Bar) -> None:
     """Produce records and see each acknowledged. Raises UserError or DependencyDown when one is not."""
     producer = plain_producer(settings)
+    # Asked first: librdkafka holds the records of a topic that is not there for 30 s before it says so.
+    partitions(producer, topic)
     errors: list[KafkaError] = []
 
     def report(error: KafkaError | None, _: Message) -> None:
@@ -225,17 +242,25 @@ def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"])
 
 def places(consumer: Consumer, topic: str, start: Literal["earliest", "latest"]) -> list[TopicPartition]:
     """Every partition of a topic at its beginning or its end. Raises UserError when it is not there."""
+    found = partitions(consumer, topic)
     try:
-        found = consumer.list_topics(topic, SECONDS).topics[topic]
-        if found.error is not None or not found.partitions:
-            raise UserError(f"topic {topic} is not there; `tagbus topics create` makes it")
         ends = {
-            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), SECONDS)
-            for partition in found.partitions
+            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), SECONDS) for partition in found
         }
     except KafkaException as error:
         raise failed(error, f"no broker answered for topic {topic}", topic) from None
     return [TopicPartition(topic, partition, ends[partition][start == "latest"]) for partition in sorted(ends)]
+
+
+def partitions(asked: Consumer | Producer, topic: str) -> list[int]:
+    """The partitions of a topic. Raises UserError when it is not there, DependencyDown when no broker answers."""
+    try:
+        found = asked.list_topics(topic, SECONDS).topics[topic]
+    except KafkaException as error:
+        raise failed(error, f"no broker answered for topic {topic}", topic) from None
+    if found.error is not None:
+        raise failed(KafkaException(found.error), f"topic {topic} cannot be used", topic)
+    return sorted(found.partitions)
 
 
 def as_json(topic: str, record: Record) -> str:
