@@ -64,7 +64,9 @@ class BatchSettings(Section):
 
     contents: int = Field(128, ge=1, le=10_000, description="contents a batch at most")
     seconds: float = Field(0.1, ge=0, description="how long a batch waits to fill")
-    in_flight: int = Field(4, ge=1, description="batches under way at most")
+    in_flight: int = Field(
+        4, ge=1, description="batches at the tagger at once; a partition has as many under way, all together four times"
+    )
     in_flight_bytes: int = Field(64_000_000, ge=1_000_000, description="bytes of values under way at most")
     drain_seconds: float = Field(20.0, gt=0, description="how long a stop or a revoke waits for batches under way")
     record_bytes: int = Field(
@@ -131,7 +133,8 @@ class HealthSettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8780, ge=0, le=65535, description="0: any free port, which the log names")
-    stall_seconds: float = Field(30.0, gt=0, description="not live when the poll loop has not turned for so long")
+    # A commit that begins as the brokers vanish blocks for up to kafka.session_seconds, 45.
+    stall_seconds: float = Field(60.0, gt=0, description="not live when the poll loop has not turned for so long")
 
 
 class Settings(BaseSettings):

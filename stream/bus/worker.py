@@ -1,0 +1,188 @@
+"""The worker: content in, tags out, until it is stopped. It wires poll, loop and publish threads together."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException
+
+from tagbus.stream.bus import client
+from tagbus.stream.bus.consume import Poller
+from tagbus.stream.bus.flight import Flight, Flights
+from tagbus.stream.bus.publish import Publisher
+from tagbus.stream.bus.triage import BatchTagger, Triage
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import Fatal, TagbusError, UserError
+
+log = logging.getLogger(__name__)
+
+Gate = Callable[[], Awaitable[None]]
+
+# How long to wait for threads to end when everything else is done.
+JOIN_SECONDS = 5.0
+
+
+async def open_gate() -> None:
+    """The gate of a worker that has nothing to wait for."""
+
+
+class Worker:
+    """One member of the group. `run` blocks; the other methods may be called from any thread and signal handler."""
+
+    def __init__(self, settings: Settings, tagger: BatchTagger, gate: Gate = open_gate) -> None:
+        """`gate` runs on the worker's own loop, the one that the tagger runs on, and returns when content may be
+        fetched. Tasks that it leaves behind (a memory that follows its topics) are cancelled at the end.
+
+        Raises UserError for Kafka settings that librdkafka does not take.
+        """
+        self._settings = settings
+        self._triage = Triage(settings, tagger)
+        self._gate = gate
+        self._flights = Flights(settings.batch.in_flight, settings.batch.in_flight_bytes)
+        self._consumer = client.consumer(settings, self._on_error)
+        self._producer = client.producer(settings, self._on_error)
+        self._poller = Poller(settings, self._consumer, self._flights, self._begin)
+        self._publisher = Publisher(settings, self._producer, self._poller, self._flights, self.fail)
+        self._loop = asyncio.new_event_loop()
+        self._looping = threading.Thread(target=self._run_loop, name="loop", daemon=True)
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._gate_open = False
+
+    def run(self) -> None:
+        """Work until `stop`. Raises what ended it: UserError, Fatal or Fenced with their exit codes, or a bug."""
+        self._looping.start()
+        try:
+            if self._prepare():
+                log.info("worker: group=%s instance=%s", self._settings.kafka.group, self._settings.kafka.instance)
+                self._poller.subscribe()
+                while not self._stopping.is_set():
+                    self._poller.turn()
+        except KafkaException as exception:
+            self.fail(Fatal(f"Kafka client failed: {client.error_of(exception).str()}"))
+        except TagbusError as error:
+            self.fail(error)
+        finally:
+            self._close()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Stop reading, finish what is under way within batch.drain_seconds, leave the group. Called a second time:
+        drop it at once; the next owner reads it again."""
+        if self._stopping.is_set():
+            self._poller.quit = True
+        self._stopping.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker with this error: `run` raises the first that came."""
+        self._failure = self._failure or error
+        self._poller.quit = True
+        self._stopping.set()
+
+    def alive(self) -> bool:
+        """The poll loop turned within health.stall_seconds, whatever the dependencies do."""
+        return time.monotonic() - self._poller.turned < self._settings.health.stall_seconds
+
+    def ready(self) -> bool:
+        """The gate is open, partitions are assigned, brokers answer, and no batch waits for a dependency."""
+        return (
+            self._gate_open
+            and not self._stopping.is_set()
+            and self._poller.ready
+            and self._publisher.ready
+            and not self._flights.stalled()
+        )
+
+    def _prepare(self) -> bool:
+        """Open the gate, then fence earlier processes, then see that the topics are there: the order in which a
+        worker that is not ready takes nothing from the others. False when it was stopped meanwhile."""
+        gate = asyncio.run_coroutine_threadsafe(self._await_gate(), self._loop)
+        if not self._wait(gate.done):
+            gate.cancel()
+            return False
+        gate.result()
+        self._gate_open = True
+        self._publisher.start()
+        return self._wait(lambda: self._publisher.opened) and self._wait(self._topics_there)
+
+    async def _await_gate(self) -> None:
+        await self._gate()
+
+    def _wait(self, condition: Callable[[], bool]) -> bool:
+        while not self._stopping.is_set():
+            self._poller.touch()
+            if condition():
+                return True
+            self._stopping.wait(0.05)
+        return False
+
+    def _topics_there(self) -> bool:
+        """A missing topic is named at the start, not when its first record is due. False: no broker answers now."""
+        topics = self._settings.topics
+        for topic in (topics.content, topics.tagged, topics.dead_letters, topics.exemplars):
+            try:
+                found = self._consumer.list_topics(topic, 2.0).topics[topic]
+            except KafkaException as exception:
+                error = client.error_of(exception)
+                client.report(error)
+                return False
+            if found.error is not None and found.error.code() != KafkaError.LEADER_NOT_AVAILABLE:
+                raise client.named(found.error, topic) or UserError(f"topic {topic}: {found.error.str()}")
+        return True
+
+    def _begin(self, flight: Flight) -> None:
+        """Hand a batch to the loop."""
+        flight.work = asyncio.run_coroutine_threadsafe(self._judge(flight), self._loop)
+        flight.work.add_done_callback(self._on_judged)
+
+    async def _judge(self, flight: Flight) -> None:
+        stall = partial(self._stall, flight)
+        self._flights.land(flight, await self._triage.judge(flight.batch, stall))
+
+    def _stall(self, flight: Flight, stalled: bool) -> None:  # noqa: FBT001 - says which of two states it is in
+        self._flights.stall(flight, stalled=stalled)
+
+    def _on_judged(self, work: Future[None]) -> None:
+        """What the triage does not sort ends the worker: going on would leave the partition stuck."""
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self.fail(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka's own errors, from the poll or the publish thread."""
+        ending = client.named(error, self._settings.topics.content)
+        if ending is not None:
+            self.fail(ending)
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._poller.broker_down()
+        client.report(error)
+
+    def _close(self) -> None:
+        """Drain, end the threads, leave the group. The publisher ends before the consumer that it commits through."""
+        self._stopping.set()
+        drain = 0.0 if self._poller.quit else self._settings.batch.drain_seconds
+        try:
+            self._poller.drain(drain)
+        except (TagbusError, KafkaException) as error:
+            # What is left is read again by the next owner, so a first error says more than this one.
+            log.warning("worker: drain failed: %s", error)
+        self._publisher.stop(1.0 if self._poller.quit else JOIN_SECONDS)
+        self._consumer.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._looping.join(JOIN_SECONDS)
+        log.info("worker: stopped")
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=JOIN_SECONDS))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()

@@ -1,0 +1,86 @@
+"""A worker as a process of its own: settings from the environment, a trivial tagger, exit codes as `tagbus run` has.
+
+    python tests/bus/process.py SECONDS [KILL_AT]
+
+SECONDS is how long the tagger takes for a batch. KILL_AT kills the process with SIGKILL in the middle of a
+transaction: `flushed`, `offsets` or `commit`. It prints `ready` when it is.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import confluent_kafka
+
+from tagbus.stream import config
+from tagbus.stream.bus import client
+from tagbus.stream.bus.worker import Worker
+from tagbus.stream.errors import TagbusError
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from tests.bus.taggers import Trivial
+
+KILL_AT = sys.argv[2] if len(sys.argv) > 2 else ""
+# The transaction that is not survived: some have been committed before it.
+VICTIM = 2
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Mortal(confluent_kafka.Producer):
+    """Kills its own process at one step of the third transaction that carries something."""
+
+    transactions = 0
+
+    def begin_transaction(self) -> None:
+        super().begin_transaction()
+        Mortal.transactions += 1
+
+    def flush(self, timeout: float = -1) -> int:
+        left = super().flush(timeout)
+        if KILL_AT == "flushed" and not left and Mortal.transactions > VICTIM:
+            die()
+        return left
+
+    def send_offsets_to_transaction(self, positions: Any, group_metadata: Any, timeout: float = -1) -> None:
+        super().send_offsets_to_transaction(positions, group_metadata, timeout)
+        if KILL_AT == "offsets" and Mortal.transactions > VICTIM:
+            die()
+
+    def commit_transaction(self, timeout: float = -1) -> None:
+        if KILL_AT == "commit" and Mortal.transactions > VICTIM:
+            # While the request is on its way: the outcome is known to the broker alone.
+            threading.Timer(0.001, die).start()
+        super().commit_transaction(timeout)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if KILL_AT:
+        client.Producer = Mortal  # type: ignore[attr-defined]
+    worker = Worker(config.load(), Trivial(float(sys.argv[1])))
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+
+    def announce() -> None:
+        while not worker.ready():
+            time.sleep(0.02)
+        print("ready", flush=True)
+
+    threading.Thread(target=announce, daemon=True).start()
+    try:
+        worker.run()
+    except TagbusError as error:
+        logging.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Taggers that do next to nothing, for tests of the bus and as the floor of its benchmark."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tagbus.stream.contract.events import Content, Evidence, ScoredTag, TaggedContent, Versions
+from tagbus.stream.errors import Complaint, DependencyDown, Untaggable
+from tagbus.stream.tagger import Failure
+
+VERSIONS = Versions.model_construct(release="trivial", calibration="none", taxonomy={})
+TAG = ScoredTag.model_construct(
+    id="t1", name="Tag", score=0.5, confidence=0.9, stage="recall", evidence=Evidence(similarity=0.5)
+)
+
+
+def tagged(content: Content, tag: ScoredTag = TAG) -> TaggedContent:
+    """A result with one tag."""
+    return TaggedContent.model_construct(
+        id=content.id, tags=(tag,), versions=VERSIONS, path=("trivial",), degraded=False, time=content.time
+    )
+
+
+class Trivial:
+    """Gives every content the same tag, after `seconds`."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.seen: list[list[str]] = []
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        self.seen.append([content.id for content in contents])
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
+        return [tagged(content) for content in contents]
+
+
+class Huge(Trivial):
+    """Results above any topic's limit for the contents that `chosen` picks."""
+
+    def __init__(self, chosen: Callable[[Content], bool], size: int) -> None:
+        super().__init__()
+        self.chosen = chosen
+        self.tag_ = TAG.model_copy(update={"name": "x" * size})
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        return [tagged(content, self.tag_ if self.chosen(content) else TAG) for content in contents]
+
+
+class Gated(Trivial):
+    """Holds the batches that contain a content that `chosen` picks, until `gate` is opened."""
+
+    def __init__(self, chosen: Callable[[Content], bool]) -> None:
+        super().__init__()
+        self.chosen = chosen
+        self.open = False
+        self.waiting = 0
+        self.most = 0
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        if any(self.chosen(content) for content in contents):
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            while not self.open:
+                await asyncio.sleep(0.01)
+            self.waiting -= 1
+        return await super().tag(contents)
+
+
+class Down(Trivial):
+    """Its dependency is down until `up` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = False
+        self.calls = 0
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        self.calls += 1
+        if not self.up:
+            raise DependencyDown("the encoder does not answer")
+        return await super().tag(contents)
+
+
+class Allergic(Trivial):
+    """Raises for a batch with a content that `poison` picks, as a bug would."""
+
+    def __init__(self, poison: Callable[[Content], bool]) -> None:
+        super().__init__()
+        self.poison = poison
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        if any(self.poison(content) for content in contents):
+            raise ZeroDivisionError(f"cannot divide {contents[0].text}")
+        return await super().tag(contents)
+
+
+class Picky(Trivial):
+    """Returns a Failure for the contents that `refused` picks."""
+
+    def __init__(self, refused: Callable[[Content], bool]) -> None:
+        super().__init__()
+        self.refused = refused
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        error = Untaggable("encode", (Complaint("text", "'...'", "a text that the encoder takes"),))
+        return [Failure(content.id, error) if self.refused(content) else tagged(content) for content in contents]
