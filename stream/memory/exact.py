@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -158,13 +159,25 @@ class ExactStore:
             yield first, self._slabs[first // SLAB][start : start + rows]
 
     def _hits(self, query: NDArray[np.float32], rows: NDArray[np.int64], limit: int) -> list[Hit]:
-        vectors = np.empty((len(rows), self.dimension), np.float64)
-        for slab in np.unique(rows // SLAB):
-            here = rows // SLAB == slab
+        scores = np.vecdot(self._gather(rows).astype(np.float64), query.astype(np.float64))
+        scores = scores.astype(np.float32).clip(-1, 1)
+        order = np.argsort(-scores)
+        rows, scores = rows[order], scores[order]
+        found = zip((self._keys[row] for row in rows.tolist()), scores.tolist(), rows.tolist(), strict=True)
+        if (scores[1:] == scores[:-1]).any():
+            found = sorted(found, key=lambda one: (-one[1], one[0]))
+        return [Hit(key, score, self._payloads[row]) for key, score, row in islice(found, limit)]
+
+    def _gather(self, rows: NDArray[np.int64]) -> Vectors:
+        """The vectors of some rows, float32 [n, d]."""
+        slabs = rows // SLAB
+        if len(self._slabs) == 1 or (slabs == slabs[0]).all():
+            return self._slabs[slabs[0]][rows % SLAB]
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        for slab in np.unique(slabs):
+            here = slabs == slab
             vectors[here] = self._slabs[slab][rows[here] % SLAB]
-        scores = np.einsum("nd,d->n", vectors, query.astype(np.float64)).astype(np.float32).clip(-1, 1)
-        scored = zip((-scores).tolist(), (self._keys[row] for row in rows), rows.tolist(), strict=True)
-        return [Hit(key, -minus, self._payloads[row]) for minus, key, row in sorted(scored)[:limit]]
+        return vectors
 
     def _save(self, folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()) and not (folder / DESCRIPTION).exists():

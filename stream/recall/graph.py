@@ -5,7 +5,7 @@ content, and C2C2T, tags of exemplars that are like it. Each candidate is scored
 (arXiv 2502.10615, equation 4): p = softmax(q K^T / tau) V with V = [lambda * Y ; (1 - lambda) * I].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -105,28 +105,26 @@ class GraphRecall:
         tag_weights, exemplar_weights = self._weights(direct, similar)
         total = float(tag_weights.sum() + exemplar_weights.sum())
         share = self._share()
-        shares = zip((hit.key for hit in direct), ((1 - share) / total * tag_weights).tolist(), strict=True)
         ballots = [(hit, texts(hit.payload, "accepted")) for hit in similar]
         voted: dict[str, float] = {}
         for (_, accepted), vote in zip(ballots, (share / total * exemplar_weights).tolist(), strict=True):
             for tag_id in accepted:
                 voted[tag_id] = voted.get(tag_id, 0.0) + vote
-        like = {hit.key: hit.similarity for hit in direct[: fitted.c2t_limit] if hit.similarity >= fitted.c2t_threshold}
         near = [ballot for ballot in ballots if ballot[0].similarity >= fitted.c2c_threshold]
-        chosen = self._chosen(near, voted)
-        scores = {tag_id: voted[tag_id] for tag_id in chosen}
-        for tag_id, weight in shares:
-            if tag_id in like or tag_id in chosen:
-                scores[tag_id] = voted.get(tag_id, 0.0) + weight
+        scores = self._chosen(voted if len(near) == len(ballots) else _tags_of(near), voted)
+        like: dict[str, float] = {}
+        for rank, (hit, weight) in enumerate(zip(direct, ((1 - share) / total * tag_weights).tolist(), strict=True)):
+            if rank < fitted.c2t_limit and hit.similarity >= fitted.c2t_threshold:
+                like[hit.key] = hit.similarity
+                scores[hit.key] = voted.get(hit.key, 0.0) + weight
+            elif hit.key in scores:
+                scores[hit.key] += weight
         return _Found(scores, like, near)
 
-    def _chosen(self, near: Sequence[tuple[Hit, Sequence[str]]], voted: Mapping[str, float]) -> set[str]:
-        """C2C2T: the tags of near exemplars, those with most votes where there are too many."""
-        tags = set[str]().union(*(accepted for _, accepted in near))
-        if len(tags) <= self._fitted.c2c2t_limit:
-            return tags
-        ranked = sorted([(-voted[tag_id], tag_id) for tag_id in tags])
-        return {tag_id for _, tag_id in ranked[: self._fitted.c2c2t_limit]}
+    def _chosen(self, tags: Iterable[str], voted: Mapping[str, float]) -> dict[str, float]:
+        """C2C2T: the tags with most votes, and their votes; of equal ones those of nearer exemplars."""
+        ranked = sorted(tags, key=voted.__getitem__, reverse=True)
+        return {tag_id: voted[tag_id] for tag_id in ranked[: self._fitted.c2c2t_limit]}
 
     def _weights(
         self, direct: Sequence[Hit], similar: Sequence[Hit]
@@ -187,6 +185,11 @@ def _neighbour(hit: Hit) -> Neighbour:
         source=cast(Source, hit.payload["source"]),
         similarity=round(hit.similarity, 4),
     )
+
+
+def _tags_of(ballots: Iterable[tuple[Hit, Sequence[str]]]) -> dict[str, None]:
+    """Every tag of these exemplars once, in their order."""
+    return dict.fromkeys(tag_id for _, accepted in ballots for tag_id in accepted)
 
 
 def texts(payload: Payload, name: str) -> Sequence[str]:
