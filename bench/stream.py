@@ -4,8 +4,8 @@
 
 The stream is Apache Kafka to Apache Kafka, exactly once, read with read_committed: from the first produce to the last
 result. All three get the same titles in the same batches, as many at once, with the same threads, over the memory of
-the examples. Each round measures all three, after one that warms the broker's JVM and does not count. The round with the
-median ratio is reported: these machines are shared, so the ratios mean more than the rates.
+the examples. Each round measures all three, after one that warms the broker's JVM and does not count. The round
+with the median ratio is reported: these machines are shared, so the ratios mean more than the rates.
 
 The titles are test.tsv of the data folder as it stands; where there is none, the examples' own, which are shorter.
 """

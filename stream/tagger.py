@@ -14,7 +14,7 @@ from tagbus.stream.config import TaggerSettings
 from tagbus.stream.contract.events import Content, ScoredTag, TaggedContent, Versions
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import content_text
-from tagbus.stream.errors import Complaint, Poison, Retryable, Untaggable, shorten
+from tagbus.stream.errors import Complaint, Fatal, Poison, Retryable, Untaggable, shorten
 from tagbus.stream.recall.graph import Candidate, GraphRecall
 
 # What people decided is as sure as anything gets, and a confidence stays inside (0, 1).
@@ -81,7 +81,7 @@ class Tagger:
                 vectors = await self._encoder.encode(texts)
             telemetry.ENCODED.inc(len(texts))
             return list(vectors)
-        except (Retryable, MemoryError):
+        except (Retryable, Fatal, MemoryError):
             raise
         except Exception as error:
             if len(texts) == 1:

@@ -109,7 +109,7 @@ def consumer(settings: Settings, on_error: ErrorCallback) -> Consumer:
         ours["session.timeout.ms"] = _milliseconds(kafka.session_seconds)
         defaults["partition.assignment.strategy"] = "cooperative-sticky"
         defaults["heartbeat.interval.ms"] = _milliseconds(min(3.0, kafka.session_seconds / 3))
-    with _UserErrors(kafka):
+    with UserErrors(kafka):
         return Consumer(_properties(kafka, defaults, ours), error_cb=on_error, logger=log)
 
 
@@ -128,13 +128,13 @@ def producer(settings: Settings, on_error: ErrorCallback) -> Producer:
         ours["transaction.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
     # librdkafka refuses a transactional producer whose messages may outlive their transaction.
     defaults["message.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
-    with _UserErrors(kafka):
+    with UserErrors(kafka):
         return Producer(_properties(kafka, defaults, ours), error_cb=on_error, logger=log)
 
 
 def admin(settings: Settings) -> AdminClient:
     """For topics and checks."""
-    with _UserErrors(settings.kafka):
+    with UserErrors(settings.kafka):
         return AdminClient(_properties(settings.kafka, {}, {}), logger=log)
 
 
@@ -184,7 +184,7 @@ def _properties(kafka: KafkaSettings, defaults: Properties, ours: Properties) ->
     return {**defaults, **given, **ours}
 
 
-class _UserErrors:
+class UserErrors:
     """Turns librdkafka's complaints about properties into one line that shows no secret."""
 
     def __init__(self, kafka: KafkaSettings) -> None:

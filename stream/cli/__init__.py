@@ -1,7 +1,9 @@
 """The `tagbus` command. A user's mistake prints one line and ends with a code of `errors.py`."""
 
 import os
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -39,6 +41,8 @@ app.add_typer(topics.topics, name="topics")
 def main() -> None:
     """The console script."""
     command = typer.main.get_command(app)
+    # asyncio's own handler cancels a task first, which does nothing while that task waits for standard input.
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         with command.make_context("tagbus", sys.argv[1:]) as context:
             command.invoke(context)
@@ -55,6 +59,10 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output has had enough, as in `tagbus tail | head`. Python flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _as_user_error(error: typer.TyperException) -> UserError:

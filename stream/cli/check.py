@@ -46,7 +46,7 @@ def check() -> None:
         typer.echo(f"{finding.verdict:<7} {finding.subject:<22} {finding.words}")
         wrong += finding.verdict == "wrong"
     if wrong:
-        raise CheckFailed(f"{wrong} things are wrong")
+        raise CheckFailed(f"{wrong} of these must be put right before `tagbus run`")
 
 
 def findings(settings: Settings) -> Iterator[Finding]:

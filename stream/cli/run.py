@@ -17,7 +17,7 @@ from tagbus.stream.cli import build, out
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.encoder.release import load_release
-from tagbus.stream.errors import DependencyDown, TagbusError
+from tagbus.stream.errors import DependencyDown, TagbusError, UserError
 from tagbus.stream.health import HealthServer
 from tagbus.stream.index.apply import Memory
 from tagbus.stream.index.bootstrap import Follower
@@ -168,6 +168,8 @@ def index(level: Level = "info") -> None:
     It goes on where it was stopped; after longer than TAGBUS_MEMORY__TOMBSTONE_HOURS it builds the memory anew.
     """
     settings = load()
+    if settings.memory.kind != "server":
+        raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: nobody shares such a memory, expected server")
     out.set_up_logging(level)
     asyncio.run(_index(settings))
 

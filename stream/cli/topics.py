@@ -298,7 +298,7 @@ def tagged_table(event: TaggedContent, title: str, most: int = 5) -> Table:
         if tag.evidence.similarity is not None:
             why.append(f"like its name {tag.evidence.similarity:.2f}")
         if tag.evidence.votes:
-            best = ", ".join(f"{out.printable(one.id)} {one.similarity:.2f}" for one in tag.evidence.neighbours[:2])
-            why.append(f"{tag.evidence.votes} neighbours ({best})")
+            nearest = "".join(f" ({out.printable(one.id)} {one.similarity:.2f})" for one in tag.evidence.neighbours[:1])
+            why.append(f"{tag.evidence.votes} neighbour{'s' * (tag.evidence.votes > 1)}{nearest}")
         table.add_row(out.printable(tag.name), f"{tag.confidence:.2f}", f"{tag.score:.3f}", "; ".join(why))
     return table

@@ -10,7 +10,6 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -163,16 +162,17 @@ class ExactStore:
         scores = scores.astype(np.float32).clip(-1, 1)
         order = np.argsort(-scores)
         rows, scores = rows[order], scores[order]
-        found = zip((self._keys[row] for row in rows.tolist()), scores.tolist(), rows.tolist(), strict=True)
+        keys = [self._keys[row] for row in rows.tolist()]
+        found = list(zip(keys, scores.tolist(), rows.tolist(), strict=True))
         if (scores[1:] == scores[:-1]).any():
-            found = sorted(found, key=lambda one: (-one[1], one[0]))
-        return [Hit(key, score, self._payloads[row]) for key, score, row in islice(found, limit)]
+            found.sort(key=lambda one: (-one[1], one[0]))
+        return [Hit(key, score, self._payloads[row]) for key, score, row in found[:limit]]
 
     def _gather(self, rows: NDArray[np.int64]) -> Vectors:
         """The vectors of some rows, float32 [n, d]."""
         slabs = rows // SLAB
         if len(self._slabs) == 1 or (slabs == slabs[0]).all():
-            return self._slabs[slabs[0]][rows % SLAB]
+            return self._slabs[int(slabs[0])].take(rows % SLAB, axis=0)
         vectors = np.empty((len(rows), self.dimension), np.float32)
         for slab in np.unique(slabs):
             here = slabs == slab

@@ -1,0 +1,105 @@
+"""`tagbus check`: a line for each thing that must be right before `tagbus run`."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tagbus.stream.cli import check
+from tagbus.stream.encoder.release import RELEASE, default_folder
+from tagbus.stream.local.mock import MockCluster
+from tests.cli.harness import Answer, Cli
+from tests.cli.test_topics import settings
+from tests.conftest import Broker
+from tests.support import Layout
+
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not answer here never will."""
+    monkeypatch.setattr(check, "SECONDS", 3.0)
+
+
+def verdicts(answer: Answer) -> dict[str, str]:
+    """The verdict on each subject."""
+    rows = [(line[:8].strip(), line[8:31].strip()) for line in answer.lines]
+    assert all(line[31:].strip() for line in answer.lines)
+    return {subject: verdict for verdict, subject in rows}
+
+
+def test_all_is_right_once_the_topics_are_made(kafka: Broker, tagbus: Cli) -> None:
+    given = settings(kafka)
+    tagbus("topics", "create", settings=given)
+    answer = tagbus("check", settings=given)
+    assert answer.code == 0
+    assert answer.err == ""
+    found = verdicts(answer)
+    topics = {f"topic {topic}"[:22] for name, topic in given.items() if name.startswith("TOPICS__") and "-" in topic}
+    assert {"model", "memory", "broker", "broker version"} <= set(found)
+    assert len(found) == 4 + len(topics)
+    assert set(found.values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "policy"), [("tags", "delete"), ("exemplars", "compact,delete"), ("content", "compact")]
+)
+def test_a_cleanup_policy_that_would_lose_records_is_wrong(
+    kafka: Broker, tagbus: Cli, topics: Callable[[Mapping[str, Layout]], dict[str, str]], wrong: str, policy: str
+) -> None:
+    right = {"tags": "compact", "exemplars": "compact"}
+    words = ("content", "tags", "exemplars", "tagged", "dead_letters")
+    names = topics({word: (1, {"cleanup.policy": right.get(word, "delete")}) for word in words if word != wrong})
+    names |= topics({wrong: (1, {"cleanup.policy": policy})})
+    answer = tagbus("check", settings=settings(kafka, names))
+    assert answer.code == 3
+    (line,) = (line for line in answer.lines if line.startswith("wrong"))
+    assert f"topic {names[wrong]}" in line
+    assert f"cleanup.policy is {policy}, expected " in line
+    assert answer.one_line() == "tagbus: 1 of these must be put right before `tagbus run`"
+
+
+def test_a_missing_topic_is_wrong_and_says_what_makes_it(kafka: Broker, tagbus: Cli) -> None:
+    answer = tagbus("check", settings=settings(kafka))
+    assert answer.code == 3
+    wrong = [line for line in answer.lines if line.startswith("wrong")]
+    assert len(wrong) == 5
+    assert all(line.endswith("is not there; `tagbus topics create` makes it") for line in wrong)
+
+
+def test_no_broker_is_one_line(tagbus: Cli) -> None:
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE)
+    assert answer.code == 3
+    assert verdicts(answer) == {"model": "ok", "memory": "ok", "broker": "wrong"}
+    assert NOWHERE in answer.lines[-1]
+
+
+def test_a_cluster_that_does_not_tell_its_settings_stops_nobody(mock_kafka: MockCluster, tagbus: Cli) -> None:
+    for name in ("content", "tags", "exemplars", "tagged", "content.dlq"):
+        mock_kafka.topic(name)
+    answer = tagbus("check", KAFKA__BROKERS=mock_kafka.address)
+    assert answer.code == 0
+    assert set(verdicts(answer).values()) == {"ok", "unsure"}
+
+
+def test_a_model_that_is_not_there_is_one_line(tagbus: Cli, tmp_path: Path) -> None:
+    shutil.copy(default_folder() / RELEASE, tmp_path)
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, ENCODER__FOLDER=str(tmp_path))
+    assert answer.code == 3
+    assert answer.lines[0].startswith("wrong   model ")
+    assert "expected model.onnx, tokenizer.json and release.json" in answer.lines[0]
+
+
+def test_a_calibration_that_is_not_one_is_one_line(tagbus: Cli, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text("{}")
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, TAGGER__CALIBRATION=str(tmp_path / "c.json"))
+    assert answer.lines[0].startswith("wrong   model ")
+
+
+def test_a_store_that_does_not_answer_is_one_line(tagbus: Cli) -> None:
+    given = {"MEMORY__KIND": "server", "MEMORY__URL": "http://127.0.0.1:1", "MEMORY__DEADLINE_SECONDS": "2"}
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, settings=given)
+    assert verdicts(answer)["memory"] == "wrong"
+    assert len(answer.lines) == 3

@@ -1,0 +1,84 @@
+"""A worker as a child process, on the mock cluster."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Record, encode_record
+from tagbus.stream.contract.events import Content, Tag
+from tagbus.stream.errors import DependencyDown, Fatal
+from tagbus.stream.local.mock import MockCluster
+from tagbus.stream.local.worker import LocalWorker
+from tests.support import consume_all, produce
+
+WORDS = ("content", "tags", "exemplars", "tagged", "content.dlq")
+
+
+@pytest.fixture
+def settings(mock_kafka: MockCluster) -> Settings:
+    for name in WORDS:
+        mock_kafka.topic(name, 1)
+    base = Settings.model_construct()
+    kafka = {"brokers": mock_kafka.address, "delivery": "at_least_once", "instance": "test"}
+    return Settings.model_construct(kafka=base.kafka.model_copy(update=kafka))
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of the caller's own environment, which are not meant for this worker."""
+    monkeypatch.setenv("TAGBUS_KAFKA__BROKERS", "192.0.2.1:9092")
+    monkeypatch.setenv("TAGBUS_MEMORY__KIND", "server")
+
+
+def write(settings: Settings, topic: str, record: Record) -> None:
+    produce(settings.kafka.brokers, topic, [(record.key, record.value, [])])
+
+
+@pytest.mark.usefixtures("stranger")
+def test_it_tags_until_it_is_stopped(settings: Settings) -> None:
+    write(settings, "tags", encode_record(Tag(id="p1", name="beekeeping")))
+    told: list[int] = []
+    with LocalWorker(settings) as worker:
+        worker.wait_until_ready(told.append)
+        assert told[-1] == 0
+        write(settings, "content", encode_record(Content(id="a", title="Bees on the roof")))
+        address = settings.kafka.brokers
+        consume_all(address, "tagged", until=lambda messages: len(messages) == 1)
+        assert worker.stop() == 0
+        assert worker.process.poll() == 0
+        assert "worker: stopped" in worker.tail()
+
+
+def test_the_block_leaves_no_process_and_no_log_behind(settings: Settings) -> None:
+    with LocalWorker(settings) as worker:
+        process, log = worker.process, Path(worker._log.name)
+        assert log.exists()
+    assert process.poll() is not None
+    assert not log.exists()
+
+
+def test_one_that_ends_before_it_is_ready_says_why(settings: Settings) -> None:
+    with (
+        LocalWorker(settings, {"TAGBUS_ENCODER__FOLDER": "/nowhere"}) as worker,
+        pytest.raises(DependencyDown, match=r"did not get ready; the end of its log:\n(.*\n)*.*/nowhere/release.json"),
+    ):
+        worker.wait_until_ready()
+
+
+def test_one_that_ends_badly_is_not_called_stopped(settings: Settings) -> None:
+    with LocalWorker(settings) as worker:
+        os.kill(worker.process.pid, 9)
+        with pytest.raises(Fatal, match="the worker ended with code -9"):
+            worker.stop()
+
+
+def test_before_the_block_there_is_no_process(settings: Settings) -> None:
+    with pytest.raises(Fatal, match="has not been started"):
+        _ = LocalWorker(settings).process
+
+
+def test_each_has_a_port_of_its_own(settings: Settings) -> None:
+    first, second = LocalWorker(settings), LocalWorker(settings)
+    assert first.port != second.port
