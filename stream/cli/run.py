@@ -148,7 +148,9 @@ async def _report(source: Follower | SharedMemory, memory: Memory, opened: async
     """Say how far the memory is until the gate opens; then keep the gauges right."""
     while not source.ready.is_set():
         telemetry.MEMORY_REMAINING.set(source.remaining())
-        log.info("start gate: %d offsets of the memory topics to go", source.remaining())
+        # None: where the topics end is not known yet.
+        if source.remaining():
+            log.info("start gate: %d offsets of the memory topics to go", source.remaining())
         try:
             await asyncio.wait_for(source.ready.wait(), REPORT_SECONDS)
         except TimeoutError:
@@ -179,7 +181,7 @@ async def _index(settings: Settings) -> None:
     memory = Memory(*await open_stores(settings.memory, release.name, release.dimension))
     async with build.brain(settings, memory) as brain:
         progress = await asyncio.to_thread(Progress, settings, release.name)
-        follower = await asyncio.to_thread(indexer, settings, brain.projection(), progress)
+        follower = await indexer(settings, brain.projection(), memory, progress)
         following = asyncio.create_task(follower.run())
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, following.cancel)

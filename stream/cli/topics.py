@@ -220,8 +220,10 @@ def tail(
         record = record_of(message)
         if form == "json":
             typer.echo(as_json(topic, record))
+        elif isinstance(shown := as_table(topic, record), str):
+            out.print_line(shown)
         else:
-            out.stdout.print(as_table(topic, record))
+            out.stdout.print(shown)
 
 
 def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"]) -> Iterator[Message]:
@@ -268,7 +270,7 @@ def as_json(topic: str, record: Record) -> str:
     if topic == "tagged":
         return (record.value or b"null").decode(errors="replace")
     letter = read_dead_letter(record.headers)
-    return json.dumps({**letter.model_dump(), "value": shorten(record.value or b"", 200)}, ensure_ascii=False)
+    return json.dumps({**letter.model_dump(), "value": record.value and shorten(record.value, 200)}, ensure_ascii=False)
 
 
 def as_table(topic: str, record: Record) -> Table | str:
@@ -285,7 +287,7 @@ def dead_letter_line(letter: DeadLetter, record: Record) -> str:
     """Where it came from, why it was refused, and how its value begins."""
     where = f"{letter.topic}:{letter.partition}:{letter.offset}"
     reason = out.printable(f"{where}  {letter.exception} at {letter.stage}: {letter.message}")
-    return f"{reason}\n    {shorten(record.value or b'', 100)}"
+    return f"{reason}\n    {'null' if record.value is None else shorten(record.value, 100)}"
 
 
 def tagged_table(event: TaggedContent, title: str, most: int = 5) -> Table:

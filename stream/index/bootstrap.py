@@ -205,6 +205,8 @@ class Follower:
     def _config(self) -> dict[str, str | int | float | bool]:
         return {
             **self._settings.kafka.client(),
+            # What fails for good is an error of the call; librdkafka's own lines would be 20 a second.
+            "log_level": 2,
             # librdkafka wants a group; nothing joins it and nothing is committed to it.
             "group.id": f"{self._settings.kafka.group}-memory",
             "enable.auto.commit": False,

@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Retryable
-from tagbus.stream.index.apply import Projection
+from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.index.bootstrap import METADATA_SECONDS, Follower, Place, partitions, watermarks
 from tagbus.stream.retry import backoff
 
@@ -30,6 +30,8 @@ class Progress:
         self._consumer = Consumer(
             {
                 **settings.kafka.client(),
+                # What fails for good is an error of the call; librdkafka's own lines would be 20 a second.
+                "log_level": 2,
                 "group.id": f"{settings.kafka.group}-index-{release}",
                 "enable.auto.commit": False,
             }
@@ -79,13 +81,21 @@ class Progress:
         self._consumer.close()
 
 
-def indexer(settings: Settings, projection: Projection, progress: Progress) -> Follower:
-    """What writes the shared memory. Run one: a second writes the same again, which is harmless and useless."""
+async def indexer(settings: Settings, projection: Projection, memory: Memory, progress: Progress) -> Follower:
+    """What writes the shared memory. Run one: a second writes the same again, which is harmless and useless.
+
+    It goes on from its progress, unless the store is empty: a server that lost its collections is filled anew. A
+    rebuild takes the progress back first, so that no worker that starts meanwhile tags by half a memory.
+    """
+    resume = await asyncio.to_thread(progress.resume)
+    if resume is None or not (await memory.tags.count() or await memory.exemplars.count()):
+        resume = None
+        await asyncio.to_thread(lambda: progress.commit(dict.fromkeys(progress.places(), 0)))
 
     async def tell(positions: Mapping[Place, int]) -> None:
         await asyncio.to_thread(progress.commit, positions)
 
-    return Follower(settings, projection, progress.resume(), tell)
+    return Follower(settings, projection, resume, tell)
 
 
 class SharedMemory:

@@ -58,7 +58,8 @@ async def test_a_workers_gate_opens_when_the_indexer_has_caught_up(
     assert not shared.ready.is_set()
     store = memory()
 
-    async with running(indexer(settings, Projection(Watched(), store), progress)), asyncio.timeout(SECONDS):
+    writing = await indexer(settings, Projection(Watched(), store), store, progress)
+    async with running(writing), asyncio.timeout(SECONDS):
         await shared.ready.wait()
 
     assert await store.tags.count() == 50
@@ -70,13 +71,13 @@ async def test_an_indexer_goes_on_where_it_was_stopped(kafka: Broker, topics: To
     settings = settings_at(kafka, topics(LAYOUT))
     publish(kafka, settings.topics.tags, 10)
     watched, store = Watched(), memory()
-    first = indexer(settings, Projection(watched, store), progress_of(settings, "r1"))
+    first = await indexer(settings, Projection(watched, store), store, progress_of(settings, "r1"))
     async with running(first), asyncio.timeout(SECONDS):
         await first.ready.wait()
     publish(kafka, settings.topics.tags, 5, first=10)
     await store.tags.delete(["t0"])
 
-    second = indexer(settings, Projection(watched, store), progress_of(settings, "r1"))
+    second = await indexer(settings, Projection(watched, store), store, progress_of(settings, "r1"))
     async with running(second), asyncio.timeout(SECONDS):
         await second.ready.wait()
 
@@ -96,3 +97,22 @@ async def test_after_longer_than_tombstones_are_kept_the_memory_is_built_anew(
     wait_until(lambda: progress.resume() is None, SECONDS, "the commit to be older than 3.6 microseconds")
     assert progress_of(settings_at(kafka, names), "r1").resume() is not None
     assert progress_of(settings_at(kafka, names), "another release").resume() is None
+
+
+async def test_a_server_that_lost_its_collections_is_filled_anew_and_no_worker_starts_before(
+    kafka: Broker, topics: Topics, progress_of: ProgressOf
+) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 10)
+    progress, watched, store = progress_of(settings, "r1"), Watched(), memory()
+    first = await indexer(settings, Projection(watched, store), store, progress)
+    async with running(first), asyncio.timeout(SECONDS):
+        await first.ready.wait()
+
+    lost = memory()
+    again = await indexer(settings, Projection(watched, lost), lost, progress)
+
+    assert {offset for offset, _ in progress.committed().values()} == {0}
+    async with running(again), asyncio.timeout(SECONDS):
+        await again.ready.wait()
+    assert await lost.tags.count() == 10
