@@ -121,7 +121,7 @@ class TaggerSettings(Section):
 
     tags: int = Field(10, ge=1, le=1000, description="tags a content at most")
     least_confidence: float = Field(0.0, ge=0, le=1, description="tags below are left out")
-    neighbours: int = Field(3, ge=0, le=100, description="neighbours named in a tag's evidence at most")
+    neighbours: int = Field(1, ge=0, le=100, description="neighbours named in a tag's evidence at most")
     calibration: Path | None = Field(None, description="JSON of `tagbus calibrate`; the release's own if unset")
     write_back: float | None = Field(
         None, ge=0, le=1, description="confidence from which a result becomes a machine exemplar; off if unset"
