@@ -29,8 +29,8 @@ class RecallDefaults(BaseModel):
     The names are those of LLM4Tag (arXiv 2502.13481: thresholds and limits of C2T and C2C2T) and of RAE-XMC
     (arXiv 2502.10615: tau, lambda, and b as `tag_keys` and `content_keys`). Fitted for all-MiniLM-L6-v2 on 2,500 titles
     of the YSO titles' validation split with all 328,152 training titles in memory: with 50 exemplars P@1 44.1 and R@10
-    46.9, with 100 of them 44.1 and 47.7; 20 tags gave what 50 did. With lambda 0.5 P@1 was 43.3; with LLM4Tag's limit of
-    5 for C2C2T R@10 fell by 2.2.
+    46.9, with 100 of them 44.1 and 47.7; 20 tags gave what 50 did. With lambda 0.5 P@1 was 43.3; with LLM4Tag's limit
+    of 5 for C2C2T R@10 fell by 2.2.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
