@@ -35,6 +35,16 @@ class KafkaSettings(Section):
         default_factory=socket.gethostname, min_length=1, description="this worker's name, unique in the group"
     )
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic", description="group.protocol; consumer is KIP-848 and needs brokers from 4.0"
+    )
+    membership: Literal["dynamic", "static"] = Field(
+        "dynamic", description="static: kafka.instance is also group.instance.id, so a quick restart moves no partition"
+    )
+    start: Literal["earliest", "latest"] = Field("earliest", description="where a group without offsets begins")
+    out_of_range: Literal["stop", "earliest", "latest"] = Field(
+        "stop", description="when a committed offset is no longer on the broker: end with code 11, or go on there"
+    )
     transaction_seconds: float = Field(60.0, ge=1, description="transaction.timeout.ms, in seconds")
     session_seconds: float = Field(45.0, ge=1, description="session.timeout.ms, in seconds")
     poll_seconds: float = Field(300.0, ge=1, description="max.poll.interval.ms, in seconds")
@@ -55,6 +65,7 @@ class TopicSettings(Section):
     exemplars: str = "exemplars"
     tagged: str = "tagged"
     dead_letters: str = "content.dlq"
+    versions: str = Field("content.versions", description="the published version of each content, compacted")
     partitions: int = Field(12, ge=1, description="for `tagbus topics create`")
     replication: int = Field(1, ge=1, description="for `tagbus topics create`; 3 in production")
 
@@ -79,6 +90,34 @@ class RetrySettings(Section):
 
     first_seconds: float = Field(0.1, gt=0)
     cap_seconds: float = Field(10.0, gt=0)
+    deadline_seconds: float | None = Field(
+        None, gt=0, description="how long a dependency may be down before the worker ends with code 4; unset: for ever"
+    )
+
+
+class TriageSettings(Section):
+    """What is set aside, and what is answered without the tagger."""
+
+    poison_share: float = Field(
+        0.2, gt=0, le=1, description="share of the last contents that may be set aside before the worker ends; 1: any"
+    )
+    poison_window: int = Field(1000, ge=10, description="how many are the last contents")
+    deadly_starts: int = Field(
+        3, ge=2, le=100, description="starts after which a content that ends the process is set aside"
+    )
+    duplicates: Literal["publish", "skip"] = Field(
+        "publish", description="the same content again: its result is published again, or nothing is"
+    )
+    results: int = Field(10_000, ge=0, description="results kept to answer duplicates; 0: none")
+    versions: int = Field(1_000_000, ge=0, description="contents whose published version is known at once, at most")
+
+
+class RegistrySettings(Section):
+    """Confluent's schema registry: results go out in its wire format, with the schema's id before the JSON."""
+
+    url: str | None = Field(None, description="of the registry; none if unset")
+    user: str | None = None
+    password: SecretStr | None = None
 
 
 class EncoderSettings(Section):
@@ -146,6 +185,8 @@ class Settings(BaseSettings):
     topics: TopicSettings = TopicSettings()
     batch: BatchSettings = BatchSettings()
     retry: RetrySettings = RetrySettings()
+    triage: TriageSettings = TriageSettings()
+    registry: RegistrySettings = RegistrySettings()
     encoder: EncoderSettings = EncoderSettings()
     memory: MemorySettings = MemorySettings()
     recall: RecallSettings = RecallSettings()
@@ -186,7 +227,7 @@ def _one_line(error: ValidationError) -> str:
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
         variable = PREFIX + "__".join(path).upper()
-        secret = any(part in {"secrets", "api_key"} for part in path)
+        secret = any(part in {"secrets", "api_key", "password"} for part in path)
         value = "********" if secret else shorten(problem["input"])
         lines.append(f"{variable}={value}: {problem['msg']}")
     return "; ".join(lines)

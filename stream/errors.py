@@ -7,11 +7,15 @@ TagbusError
 ├── Poison               this one event can never be tagged; it goes to the dead-letter topic
 │   ├── Undecodable      its bytes are not an event
 │   ├── InvalidEvent     a field is missing, wrong or too large
-│   └── Untaggable       it fails alone where its neighbours pass
+│   ├── Untaggable       it fails alone where its neighbours pass, or ends the process
+│   ├── Stale            a newer version of this content is published already
+│   └── Skipped          an operator set it aside
 └── Fatal                the process must end; an orchestrator starts it again
     ├── Fenced           another process took over this transactional.id or this membership
     ├── ReleaseMismatch  the model, the tokenizer or the store is of another release
-    └── MemoryLost       the memory topics can no longer be read from where they were left
+    ├── MemoryLost       the memory topics can no longer be read from where they were left
+    ├── TooMuchPoison    so many events are set aside that it is not the events that are bad
+    └── OffsetLost       the committed offset of `content` is no longer on the broker
 
 Exit codes of the `tagbus` command:
 
@@ -27,6 +31,8 @@ Exit codes of the `tagbus` command:
 | 7    | MemoryLost      | the memory must be rebuilt |
 | 8    | Fatal           | any other fatal error, of Kafka for instance |
 | 9    | Poison          | an event that was given on the command line can never be tagged |
+| 10   | TooMuchPoison   | more than triage.poison_share of the last contents were set aside: find out why |
+| 11   | OffsetLost      | the committed offset is gone from the broker; kafka.out_of_range says what to do |
 """
 
 from dataclasses import dataclass
@@ -98,6 +104,14 @@ class Untaggable(Poison):
     """The event is valid and fails alone where its neighbours pass."""
 
 
+class Stale(Poison):
+    """A newer version of this content is published already; this one must not replace it."""
+
+
+class Skipped(Poison):
+    """An operator set it aside with `tagbus skip`."""
+
+
 class Fatal(TagbusError):
     """The process must end."""
 
@@ -120,6 +134,18 @@ class MemoryLost(Fatal):
     """The memory topics can no longer be read from where they were left, so the memory must be rebuilt."""
 
     exit_code = 7
+
+
+class TooMuchPoison(Fatal):
+    """More than `triage.poison_share` of the last contents were set aside: it is not the contents that are bad."""
+
+    exit_code = 10
+
+
+class OffsetLost(Fatal):
+    """The committed offset of `content` is no longer on the broker, and `kafka.out_of_range` says to stop."""
+
+    exit_code = 11
 
 
 def shorten(value: object, length: int = 60) -> str:

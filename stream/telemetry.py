@@ -26,6 +26,17 @@ PARTITIONS = Gauge("tagbus_assigned_partitions", "Partitions of `content` that t
 PAUSED = Gauge("tagbus_paused_partitions", "Partitions that are not fetched because their batches wait")
 REBALANCES = Counter("tagbus_rebalances_total", "Changes of the assignment", ["kind"])
 
+EVENT_TO_COMMIT = Histogram(
+    "tagbus_event_to_commit_seconds", "From an event's time to its commit", buckets=(*_SECONDS, 900, 3600, 21600, 86400)
+)
+# One label a partition that this worker holds: it leaves with the partition.
+OLDEST_UNCOMMITTED = Gauge(
+    "tagbus_oldest_uncommitted_seconds", "Age of the oldest record read and not committed", ["partition"]
+)
+DUPLICATES = Counter("tagbus_duplicates_total", "Contents answered from the results kept of the same content")
+POISON_SHARE = Gauge("tagbus_poison_share", "Share of the last contents that were set aside")
+RESTORED = Counter("tagbus_versions_restored_total", "Published versions read from their topic")
+
 # The tagger.
 ENCODED = Counter("tagbus_encoded_texts_total", "Texts that were turned into vectors")
 ENCODE_SECONDS = Histogram("tagbus_encode_seconds", "How long the encoder took for a batch", buckets=_SECONDS)

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus import client
@@ -341,4 +341,6 @@ def _source(place: Place, message: Message) -> Source:
     offset = message.offset()
     if offset is None:
         raise Fatal(f"a record of {place[0]}:{place[1]} came without an offset")
-    return Source(*place, offset, record_of(message))
+    kind, milliseconds = message.timestamp()
+    known = None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000
+    return Source(*place, offset, record_of(message), known)

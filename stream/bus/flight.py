@@ -25,12 +25,13 @@ TOTAL = 4
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a record comes from, and the record."""
+    """Where a record comes from, and the record. `timestamp`: the broker's or the producer's, in Unix seconds."""
 
     topic: str
     partition: int
     offset: int
     record: Record
+    timestamp: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Outgoing:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    # -1: the one that Java clients would give the key.
+    partition: int = -1
 
 
 @dataclass(frozen=True, slots=True)

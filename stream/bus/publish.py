@@ -32,11 +32,14 @@ class Publisher:
         producer: Producer,
         member: Member,
         flights: Flights,
+        published: Callable[[Flight], None],
         fail: Callable[[BaseException], None],
     ) -> None:
+        """`published` is told of each batch after its commit, `fail` of what ends the worker."""
         self._settings = settings
         self._producer = producer
         self._flights = flights
+        self._published = published
         self._fail = fail
         self._stop = threading.Event()
         self._struggling = False
@@ -104,14 +107,6 @@ class Publisher:
         self._struggling = False
         for flight in flights:
             self._flights.done(flight)
-            _count(flight)
+            self._published(flight)
         if flights:
             telemetry.BATCH_SECONDS.labels(step="publish").observe(time.monotonic() - start)
-
-
-def _count(flight: Flight) -> None:
-    telemetry.BATCHES.labels(outcome="published").inc()
-    for verdict in flight.verdicts or ():
-        telemetry.CONTENTS.labels(outcome=verdict.outcome).inc()
-        if verdict.stage:
-            telemetry.DEAD_LETTERS.labels(stage=verdict.stage).inc()

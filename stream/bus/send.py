@@ -153,7 +153,9 @@ class Wire:
 
         while True:
             try:
-                self._producer.produce(out.topic, out.value, out.key, on_delivery=failed, headers=list(out.headers))
+                self._producer.produce(
+                    out.topic, out.value, out.key, out.partition, on_delivery=failed, headers=list(out.headers)
+                )
                 return
             except BufferError:
                 with client.serving():

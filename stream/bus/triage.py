@@ -16,7 +16,7 @@ from typing import Protocol
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.deadletter import dead_letter, too_large
-from tagbus.stream.bus.flight import Batch, Outgoing, Source, Verdict
+from tagbus.stream.bus.flight import Batch, Flight, Outgoing, Source, Verdict
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Tombstone, decode_content, encode, source_headers
 from tagbus.stream.contract.events import Content, Exemplar, TaggedContent, exemplar_key
@@ -73,6 +73,9 @@ class Triage:
             for (index, content), (outcome, attempts) in zip(valid, outcomes, strict=True):
                 verdicts[index] = self._verdict(batch.sources[index], content, outcome, attempts)
         return [verdicts[index] for index in range(len(batch.sources))]
+
+    def published(self, flight: Flight) -> None:
+        """A batch of verdicts is committed. Called from the publish thread."""
 
     def _decode(self, source: Source) -> Content | Verdict:
         try:

@@ -10,6 +10,7 @@ from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException
 
+from tagbus.stream import telemetry
 from tagbus.stream.bus import client
 from tagbus.stream.bus.consume import Poller
 from tagbus.stream.bus.flight import Flight, Flights
@@ -46,7 +47,7 @@ class Worker:
         self._consumer = client.consumer(settings, self._on_error)
         self._producer = client.producer(settings, self._on_error)
         self._poller = Poller(settings, self._consumer, self._flights, self._begin)
-        self._publisher = Publisher(settings, self._producer, self._poller, self._flights, self.fail)
+        self._publisher = Publisher(settings, self._producer, self._poller, self._flights, self._published, self.fail)
         self._loop = asyncio.new_event_loop()
         self._looping = threading.Thread(target=self._run_loop, name="loop", daemon=True)
         self._stopping = threading.Event()
@@ -143,6 +144,15 @@ class Worker:
     async def _judge(self, flight: Flight) -> None:
         stall = partial(self._stall, flight)
         self._flights.land(flight, await self._triage.judge(flight.batch, stall))
+
+    def _published(self, flight: Flight) -> None:
+        """A batch is committed: count it, and let the triage learn from it."""
+        telemetry.BATCHES.labels(outcome="published").inc()
+        for verdict in flight.verdicts or ():
+            telemetry.CONTENTS.labels(outcome=verdict.outcome).inc()
+            if verdict.stage:
+                telemetry.DEAD_LETTERS.labels(stage=verdict.stage).inc()
+        self._triage.published(flight)
 
     def _stall(self, flight: Flight, stalled: bool) -> None:  # noqa: FBT001 - says which of two states it is in
         self._flights.stall(flight, stalled=stalled)

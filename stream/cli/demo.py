@@ -116,7 +116,7 @@ def _broker(kafka: Kind, stack: ExitStack) -> Settings:
     out.say("started librdkafka's mock cluster in this process; it has no transactions, so delivery: at least once")
     settings = _settings(cluster.address, kafka)
     names = settings.topics
-    for name in (names.content, names.tags, names.exemplars, names.tagged, names.dead_letters):
+    for name in (names.content, names.tags, names.exemplars, names.tagged, names.dead_letters, names.versions):
         cluster.topic(name, PARTITIONS)
     return settings
 

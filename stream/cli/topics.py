@@ -103,6 +103,7 @@ def layout(settings: Settings) -> dict[str, dict[str, str]]:
         names.exemplars: compacted,
         names.tagged: {"cleanup.policy": "delete"},
         names.dead_letters: {"cleanup.policy": "delete"},
+        names.versions: {"cleanup.policy": "compact"},
     }
 
 

@@ -44,6 +44,7 @@ DEAD_LETTER_HEADERS = {
     "offset": "__streams.errors.offset",
     "stage": "tagbus.stage",
     "attempts": "tagbus.attempts",
+    "replays": "tagbus.replays",
     "value_bytes": "tagbus.value.bytes",
     "value_sha256": "tagbus.value.sha256",
 }

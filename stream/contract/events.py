@@ -86,6 +86,9 @@ class Content(Event):
     text: str = Field("", max_length=TEXT_CHARS, description="plain text; title and text may not both be empty")
     language: str | None = Field(None, max_length=35, description="BCP 47, for instance `en`")
     time: Time | None = Field(None, description="when it was published or changed at the source (RFC 3339)")
+    version: int | None = Field(
+        None, ge=0, lt=2**63, description="grows with each change; an older one never replaces a newer one"
+    )
     metadata: Metadata = Field({}, description="the producer's own, at most 16,384 bytes of JSON")
 
     @model_validator(mode="after")
@@ -187,5 +190,6 @@ class DeadLetter(Event):
     message: str = Field(description="field, value (shortened) and what would be right", max_length=TITLE_CHARS)
     stage: str = Field(description="the step that refused it")
     attempts: int = Field(1, ge=1, description="how often it was tried")
+    replays: int = Field(0, ge=0, description="how often it was sent back from the dead letters before")
     value_bytes: int | None = Field(None, description="length of the value before it was cut; only if it was")
     value_sha256: str | None = Field(None, description="hash of the whole value; only if it was cut")

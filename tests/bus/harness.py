@@ -21,7 +21,7 @@ from tagbus.stream.config import Settings
 from tests.support import consume_all, unique, wait_until
 
 PROCESS = Path(__file__).parent / "process.py"
-TOPICS = ("content", "tagged", "dead_letters", "exemplars")
+TOPICS = ("content", "tagged", "dead_letters", "exemplars", "versions")
 
 
 def settings(address: str, names: dict[str, str] | None = None, **sections: dict[str, object]) -> Settings:

@@ -66,7 +66,8 @@ def test_the_examples_of_the_documents_round_trip(word: str) -> None:
 
 def test_json_is_written_compact_and_in_utf8() -> None:
     assert encode(Content(id="a", title="Bienen über Köln", metadata={"pages": [1, 2.5]})).decode() == (
-        '{"id":"a","title":"Bienen über Köln","text":"","language":null,"time":null,"metadata":{"pages":[1,2.5]}}'
+        '{"id":"a","title":"Bienen über Köln","text":"","language":null,"time":null,'
+        '"version":null,"metadata":{"pages":[1,2.5]}}'
     )
 
 
@@ -200,9 +201,11 @@ def test_a_dead_letter_has_the_headers_of_kafka_streams_as_text() -> None:
         ("__streams.errors.offset", b"17"),
         ("tagbus.stage", b"decode"),
         ("tagbus.attempts", b"1"),
+        ("tagbus.replays", b"0"),
     ]
-    assert dead_letter_headers(cut)[-3:] == [
+    assert dead_letter_headers(cut)[-4:] == [
         ("tagbus.attempts", b"3"),
+        ("tagbus.replays", b"0"),
         ("tagbus.value.bytes", b"5000000"),
         ("tagbus.value.sha256", b"ab" * 32),
     ]
