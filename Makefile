@@ -7,9 +7,10 @@ PIP    := $(BIN)/pip --disable-pip-version-check
 TREE   := .cache/tree
 DATA   ?= ../shared/data/yso-titles
 KAFKA  ?= mock
+ENCODER ?= in_process
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench evaluate install wheel clean
+.PHONY: help demo test lint bench bench-bus bench-triton chaos fuzz outage evaluate install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,13 +25,17 @@ $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.core
 	@echo "installing what the tests need (torch among it: some 5 GB, a minute or two)"
-	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[test,embedded,train]'
+	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[test,embedded,registry,train,triton]'
 	@touch $@
 
 install: $(VENV)/.core ## install tagbus into .venv
 
-demo: $(VENV)/.core ## tag real titles from Kafka to Kafka (KAFKA=apache: exactly once on Apache Kafka)
-	$(BIN)/tagbus demo --kafka $(KAFKA)
+$(VENV)/.triton: $(VENV)/.core
+	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[triton]'
+	@touch $@
+
+demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) ## tag real titles (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver)
+	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER)
 
 test: lint ## run all tests, the slowest ones are named at the end
 	$(BIN)/pytest
@@ -45,6 +50,30 @@ $(TREE)/tagbus:
 	@mkdir -p $@
 	@ln -sfn $(CURDIR)/stream $@/stream
 	@ln -sfn $(CURDIR)/models $@/models
+
+PEERS := .cache/peers
+
+$(PEERS)/.done: bench/peers/constraints.txt
+	@echo "installing the frameworks that tagbus is compared with into $(PEERS)"
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip --disable-pip-version-check install --quiet -c bench/peers/constraints.txt \
+	  quixstreams faust-streaming 'aiokafka[lz4]' 'faststream[confluent]' orjson
+	@touch $@
+
+bench-bus: $(VENV)/.test $(PEERS)/.done ## tagbus, other frameworks and a bare loop on one broker (needs Java and mvn)
+	$(BIN)/python bench/bus.py
+
+bench-triton: $(VENV)/.test ## the encoder through Triton beside the one in the process
+	$(BIN)/python bench/triton.py
+
+chaos: $(VENV)/.test ## kill, stop and pause workers and brokers under load (some 8 minutes; needs Java and mvn)
+	$(BIN)/python bench/chaos.py
+
+fuzz: $(VENV)/.test ## 100,000 mutated events through triage and Kafka (half a minute; needs Java and mvn)
+	$(BIN)/python bench/fuzz.py
+
+outage: $(VENV)/.test ## memory of a worker whose dependency is down for ten minutes
+	$(BIN)/python bench/outage.py
 
 bench: $(VENV)/.test ## measure encoder, tagger and stream side by side (needs Java and mvn)
 	$(BIN)/python bench/stream.py

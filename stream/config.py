@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tagbus.stream.errors import UserError, shorten
@@ -17,6 +18,19 @@ from tagbus.stream.errors import UserError, shorten
 PREFIX = "TAGBUS_"
 # Variables of the test suite and the benchmarks, which are no settings of the service.
 FOREIGN = ("TAGBUS_TEST_", "TAGBUS_BENCH_")
+# librdkafka's properties that hold a password, a private key or a client's secret.
+CONFIDENTIAL = frozenset(
+    {
+        "sasl.oauthbearer.assertion.private.key.passphrase",
+        "sasl.oauthbearer.assertion.private.key.pem",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+    }
+)
 
 
 class Section(BaseModel):
@@ -50,6 +64,13 @@ class KafkaSettings(Section):
     poll_seconds: float = Field(300.0, ge=1, description="max.poll.interval.ms, in seconds")
     options: dict[str, str] = Field({}, description="librdkafka settings for every client, as they are")
     secrets: dict[str, SecretStr] = Field({}, description="the same for passwords and keys: masked wherever shown")
+
+    @field_validator("options", mode="after")
+    @classmethod
+    def _no_secrets(cls, options: dict[str, str]) -> dict[str, str]:
+        if found := sorted(CONFIDENTIAL & options.keys()):
+            raise PydanticCustomError("secret", "{name} is a secret, set it in kafka.secrets", {"name": found[0]})
+        return options
 
     def client(self) -> dict[str, str | int | float | bool]:
         """What every librdkafka client of this process starts from. Holds secrets: never log it."""
@@ -119,12 +140,30 @@ class RegistrySettings(Section):
     user: str | None = None
     password: SecretStr | None = None
 
+    @field_validator("url", mode="after")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        if "@" in (url or ""):
+            raise PydanticCustomError("secret", "an address alone, the rest in registry.user and registry.password")
+        return url
+
 
 class EncoderSettings(Section):
-    """Texts to vectors, by ONNX Runtime in this process."""
+    """Texts to vectors: by ONNX Runtime in this process, or by Triton."""
 
-    folder: Path | None = Field(None, description="model folder; the one that travels in the package if unset")
-    threads: int = Field(0, ge=0, description="0: all cores")
+    kind: Literal["in_process", "triton"] = "in_process"
+    folder: Path | None = Field(None, description="folder of the release; the one that travels in the package if unset")
+    threads: int = Field(0, ge=0, description="in the process; 0: all cores")
+    address: str = Field("127.0.0.1:8001", description="Triton's gRPC, host:port; several with commas")
+    model: str = Field("encoder", min_length=1, description="Triton's name of the model")
+    version: int = Field(1, ge=1, description="Triton's version of the model, which every request names")
+    deadline_seconds: float = Field(10.0, gt=0, description="for a request to Triton with all its tries")
+    in_flight: int = Field(8, ge=1, le=1000, description="requests at Triton at once, at all servers together")
+    cache: int = Field(10_000, ge=0, description="vectors kept by text in front of Triton; 0: none")
+    tls: bool = Field(False, description="whether Triton's gRPC speaks TLS")
+    tls_ca: Path | None = Field(None, description="PEM of the authorities that Triton's certificate is checked against")
+    tls_certificate: Path | None = Field(None, description="PEM of this worker's certificate, where Triton wants one")
+    tls_key: Path | None = Field(None, description="PEM of its key")
 
 
 class MemorySettings(Section):
@@ -227,7 +266,7 @@ def _one_line(error: ValidationError) -> str:
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
         variable = PREFIX + "__".join(path).upper()
-        secret = any(part in {"secrets", "api_key", "password"} for part in path)
-        value = "********" if secret else shorten(problem["input"])
+        secret = any(part in {"options", "secrets", "api_key", "password"} for part in path)
+        value = "********" if secret or problem["type"] == "secret" else shorten(problem["input"])
         lines.append(f"{variable}={value}: {problem['msg']}")
     return "; ".join(lines)

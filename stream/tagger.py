@@ -49,15 +49,19 @@ class Tagger:
         self._settings = settings
         self._taxonomy = taxonomy
 
+    def versions(self) -> Versions:
+        """What a content that is tagged now is tagged by."""
+        return Versions(
+            release=self._encoder.release.name, calibration=self._calibration.name, taxonomy=dict(self._taxonomy())
+        )
+
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
         """Tag a batch: results of the same length in the same order.
 
         Raises Retryable when the encoder or the memory does not answer: nothing has been decided then.
         """
         # Read before the search: whatever is applied meanwhile may show in the tags, never the other way round.
-        versions = Versions(
-            release=self._encoder.release.name, calibration=self._calibration.name, taxonomy=dict(self._taxonomy())
-        )
+        versions = self.versions()
         outcomes = await self._encode([content_text(content.title, content.text) for content in contents])
         good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Poison)]
         vectors = np.array([outcomes[index] for index in good], dtype=np.float32).reshape(
@@ -75,7 +79,7 @@ class Tagger:
         ]
 
     async def _encode(self, texts: Sequence[str]) -> list[Vectors | Poison]:
-        """A vector or a failure for each text: where the batch fails, each is tried alone."""
+        """A vector or a failure for each text: where the batch fails, each half of it is tried."""
         try:
             with telemetry.ENCODE_SECONDS.time():
                 vectors = await self._encoder.encode(texts)
@@ -84,9 +88,10 @@ class Tagger:
         except (Retryable, Fatal, MemoryError):
             raise
         except Exception as error:
-            if len(texts) == 1:
-                return [_untaggable(texts[0], error)]
-        return [outcome for text in texts for outcome in await self._encode([text])]
+            if len(texts) <= 1:
+                return [_untaggable(text, error) for text in texts]
+        middle = len(texts) // 2
+        return [*await self._encode(texts[:middle]), *await self._encode(texts[middle:])]
 
     def _result(self, content: Content, candidates: Sequence[Candidate], versions: Versions) -> TaggedContent:
         scores = np.array([candidate.score for candidate in candidates], dtype=np.float64)

@@ -40,6 +40,9 @@ RESTORED = Counter("tagbus_versions_restored_total", "Published versions read fr
 # The tagger.
 ENCODED = Counter("tagbus_encoded_texts_total", "Texts that were turned into vectors")
 ENCODE_SECONDS = Histogram("tagbus_encode_seconds", "How long the encoder took for a batch", buckets=_SECONDS)
+ENCODER_CACHED = Counter("tagbus_encoder_cached_total", "Texts whose vectors were still there from an earlier request")
+ENCODER_REQUESTS = Counter("tagbus_encoder_requests_total", "Requests to Triton, by what became of them", ["outcome"])
+ENCODER_SERVERS = Gauge("tagbus_encoder_servers", "Triton servers that are up and serve the release")
 RECALL_SECONDS = Histogram("tagbus_recall_seconds", "How long the memory was searched for a batch", buckets=_SECONDS)
 
 # The memory.

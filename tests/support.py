@@ -39,7 +39,7 @@ def create_topics(address: str, layouts: Mapping[str, Layout]) -> None:
     """Create topics on a real broker, and wait until each partition has a leader."""
     admin = AdminClient({"bootstrap.servers": address})
     split = {name: (layout, {}) if isinstance(layout, int) else layout for name, layout in layouts.items()}
-    new = [NewTopic(name, partitions, 1, config=dict(config)) for name, (partitions, config) in split.items()]
+    new = [NewTopic(name, partitions, -1, config=dict(config)) for name, (partitions, config) in split.items()]
     for future in admin.create_topics(new, operation_timeout=30).values():
         future.result()
 

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.errors import Fatal, Fenced, TagbusError, UserError
+from tagbus.stream.refusal import REFUSED, Operation, refusal, transactional_id
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +25,15 @@ _RECORD_ROOM = 131_072
 
 _OURS = {
     "auto.commit.interval.ms": "nothing: tagbus commits each batch itself",
+    "auto.offset.reset": "kafka.start and kafka.out_of_range",
     "bootstrap.servers": "kafka.brokers",
     "enable.auto.commit": "nothing: tagbus commits each batch itself",
     "enable.auto.offset.store": "nothing: tagbus commits each batch itself",
     "enable.idempotence": "kafka.delivery",
     "enable.partition.eof": "nothing",
     "group.id": "kafka.group",
+    "group.instance.id": "kafka.membership",
+    "group.protocol": "kafka.group_protocol",
     "isolation.level": "nothing: aborted records are never content",
     "max.poll.interval.ms": "kafka.poll_seconds",
     "message.max.bytes": "batch.record_bytes",
@@ -51,17 +55,8 @@ FENCED = frozenset(
         KafkaError.TRANSACTION_COORDINATOR_FENCED,
     }
 )
-REFUSED = frozenset(
-    {
-        KafkaError._AUTHENTICATION,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.UNSUPPORTED_SASL_MECHANISM,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)
+# A consumer's fatal error comes as _FATAL, which is not marked fatal, with the cause in its text alone.
+_CAUSES = {KafkaError(code).str(): code for code in (*FENCED, KafkaError.UNRELEASED_INSTANCE_ID)}
 NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
 
 
@@ -90,27 +85,31 @@ def report(error: KafkaError) -> None:
     log.warning("kafka: error=%s reason=%s", error.name(), error.str())
 
 
-def consumer(settings: Settings, on_error: ErrorCallback) -> Consumer:
-    """A member of the group, not yet subscribed. Raises UserError for a property that librdkafka does not take."""
+def consumer(settings: Settings, on_error: ErrorCallback, more: Properties | None = None) -> Consumer:
+    """A member of the group, not yet subscribed. It never chooses where to begin: without an offset, and with one that
+    is gone, it says so (_AUTO_OFFSET_RESET). `more`: properties of this one. Raises UserError for a property that
+    librdkafka does not take."""
     kafka = settings.kafka
     ours: Properties = {
         "group.id": kafka.group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
         "isolation.level": "read_committed",
         "max.poll.interval.ms": _milliseconds(max(kafka.poll_seconds, kafka.session_seconds)),
     }
-    defaults: Properties = {
-        "auto.offset.reset": "earliest",
-        "queued.max.messages.kbytes": max(1024, settings.batch.in_flight_bytes // 1024),
-    }
-    if kafka.options.get("group.protocol") != "consumer":
-        # The protocol of KIP-848 keeps these two on the broker, and librdkafka refuses them.
+    defaults: Properties = {"queued.max.messages.kbytes": max(1024, settings.batch.in_flight_bytes // 1024)}
+    if kafka.membership == "static":
+        ours["group.instance.id"] = kafka.instance
+    if kafka.group_protocol == "consumer":
+        # KIP-848 keeps session, heartbeat and strategy on the broker, and librdkafka refuses them.
+        ours["group.protocol"] = "consumer"
+    else:
         ours["session.timeout.ms"] = _milliseconds(kafka.session_seconds)
         defaults["partition.assignment.strategy"] = "cooperative-sticky"
         defaults["heartbeat.interval.ms"] = _milliseconds(min(3.0, kafka.session_seconds / 3))
     with UserErrors(kafka):
-        return Consumer(_properties(kafka, defaults, ours), error_cb=on_error, logger=log)
+        return Consumer(_properties(kafka, defaults, {**ours, **(more or {})}), error_cb=on_error, logger=log)
 
 
 def producer(settings: Settings, on_error: ErrorCallback) -> Producer:
@@ -124,7 +123,7 @@ def producer(settings: Settings, on_error: ErrorCallback) -> Producer:
     }
     defaults: Properties = {"compression.type": "lz4", "linger.ms": 5}
     if kafka.delivery == "exactly_once":
-        ours["transactional.id"] = f"{kafka.transactional_id}-{kafka.instance}"
+        ours["transactional.id"] = transactional_id(kafka)
         ours["transaction.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
     # librdkafka refuses a transactional producer whose messages may outlive their transaction.
     defaults["message.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
@@ -138,42 +137,64 @@ def admin(settings: Settings) -> AdminClient:
         return AdminClient(_properties(settings.kafka, {}, {}), logger=log)
 
 
-def error_of(exception: KafkaException) -> KafkaError:
-    """The KafkaError that a KafkaException carries."""
-    error = exception.args[0]
-    if not isinstance(error, KafkaError):
-        return KafkaError(KafkaError._FAIL, str(error))
-    return error
+# What a call of librdkafka raises. A fatal error of the client comes from any call that serves callbacks: as a bare
+# KafkaError, which no `except Exception` catches because the type does not derive from BaseException, or, where
+# another callback runs after it, as a SystemError.
+Raised: tuple[type[BaseException], ...] = (KafkaException, KafkaError, SystemError)  # type: ignore[assignment]
+
+
+def error_of(raised: object) -> KafkaError:
+    """The KafkaError in what a call raised. Raises a SystemError that came from elsewhere again."""
+    if isinstance(raised, SystemError):
+        cause = raised.__cause__ or raised.__context__
+        if not isinstance(cause, KafkaException | KafkaError):
+            raise raised
+        raised = cause
+    error = raised.args[0] if isinstance(raised, KafkaException) else raised
+    return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
 
 
 @contextmanager
-def serving() -> Iterator[None]:
-    """Around calls that serve librdkafka's callbacks: a fatal error of the client is raised from there, and turns into
-    a SystemError where another callback runs after it. Raises Fenced or Fatal, lets other errors pass."""
+def serving(kafka: KafkaSettings, topic: str = "") -> Iterator[None]:
+    """Around calls that serve librdkafka's callbacks. Raises Fenced, Fatal or UserError as `named` does, and other
+    errors as KafkaException."""
     try:
         yield
-    except (KafkaException, SystemError) as raised:
-        cause = raised.__cause__ or raised.__context__ if isinstance(raised, SystemError) else raised
-        if not isinstance(cause, KafkaException):
-            raise
-        ending = named(error_of(cause), "")
-        if ending is None:
-            raise cause from None
-        raise ending from None
+    except Raised as raised:
+        error = error_of(raised)
+        raise named(error, topic, kafka) or KafkaException(error) from None
 
 
-def named(error: KafkaError, topic: str) -> TagbusError | None:
-    """The error of ours that ends the process, or None where waiting helps. `topic`: what the message names."""
+def named(error: KafkaError, topic: str, kafka: KafkaSettings, operation: Operation = "Read") -> TagbusError | None:
+    """The error of ours that ends the process, or None where waiting helps. `topic` and `operation`: what was asked
+    for, which the message names."""
     code = error.code()
+    if code == KafkaError._FATAL:
+        code = next((cause for text, cause in _CAUSES.items() if text in error.str()), code)
     if code in FENCED:
-        return Fenced(f"another process has taken over ({error.name()}): {error.str()}")
+        return Fenced(_fenced(code, error, kafka))
     if code in REFUSED:
-        return UserError(f"Kafka refuses this principal ({error.name()}): {error.str()}; see kafka.options and ACLs")
+        return UserError(refusal(error, kafka, topic, operation))
     if code in NO_TOPIC:
         return UserError(f"topic {topic} is not there; `tagbus topics create` makes it")
-    if error.fatal():
+    if code == KafkaError.UNRELEASED_INSTANCE_ID:
+        return Fatal(
+            f"another process runs with kafka.instance={kafka.instance}, or ended without leaving the group "
+            "(static membership, UNRELEASED_INSTANCE_ID): then start again when its session has ended, "
+            "group.consumer.session.timeout.ms"
+        )
+    if error.fatal() or code == KafkaError._FATAL:
         return Fatal(f"Kafka client failed ({error.name()}): {error.str()}")
     return None
+
+
+def _fenced(code: int, error: KafkaError, kafka: KafkaSettings) -> str:
+    if code == KafkaError.FENCED_INSTANCE_ID:
+        return f"another process has taken over kafka.instance={kafka.instance} in group {kafka.group}: {error.str()}"
+    return (
+        f"another process has taken over transactional id {transactional_id(kafka)}, or a transaction was open for "
+        f"longer than kafka.transaction_seconds ({error.name()}): {error.str()}"
+    )
 
 
 def _properties(kafka: KafkaSettings, defaults: Properties, ours: Properties) -> Properties:

@@ -7,73 +7,64 @@ served by polling (max.poll.interval.ms) and pausing costs about a second a cycl
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import client
-from tagbus.stream.bus.flight import Batch, Flight, Flights, Place, Source
+from tagbus.stream.bus import client, lag
+from tagbus.stream.bus.buffer import Buffer
+from tagbus.stream.bus.cut import Cutter
+from tagbus.stream.bus.flight import Flight, Flights, Left, Place
+from tagbus.stream.bus.order import Order
+from tagbus.stream.bus.pressure import Pressure
+from tagbus.stream.bus.restart import Restarts
+from tagbus.stream.bus.span import Bounds, Pace, Span
+from tagbus.stream.bus.starts import Starts
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.message import record_of
-from tagbus.stream.errors import Fatal
+from tagbus.stream.errors import DependencyDown
 
 log = logging.getLogger(__name__)
 
 # How long one call may wait for a record: a stop, and a commit at least once, are seen within it.
 IDLE_SECONDS = 0.05
-# How long the consumer is left alone while nothing finds room, and while only one partition finds none: then the
-# others wait for it, so it is paused earlier.
-HOLD_SECONDS = 2.0
-YIELD_SECONDS = 0.5
-# What a record costs in memory besides its value and key, in bytes.
-_RECORD_BYTES = 512
-
-
-@dataclass(slots=True)
-class _Buffer:
-    """The records of one partition that are not in a batch yet. Times are of time.monotonic()."""
-
-    epoch: int
-    records: deque[tuple[Message, int]] = field(default_factory=deque)
-    size: int = 0
-    last: int = -1
-    oldest: float = 0.0
-    # Since when it could have been cut and there was no room.
-    blocked: float | None = None
-    paused: bool = False
-
-    def add(self, message: Message, size: int, read: float) -> None:
-        if not self.records:
-            self.oldest = read
-        self.records.append((message, size))
-        self.size += size
+# Between two looks at what need not be known at once: lag, patience, brokers that were away.
+LOOK_SECONDS = 1.0
 
 
 class Poller:
     """The consumer and what it has read. All methods belong to the poll thread; `ready`, `turned`, `quit`, `group` and
     `commit` to any."""
 
-    def __init__(self, settings: Settings, consumer: Consumer, flights: Flights, start: Callable[[Flight], None]):
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        flights: Flights,
+        order: Order,
+        span: Span | None,
+        start: Callable[[Flight], None],
+    ) -> None:
         """`start` hands a batch to the tagger and returns at once."""
         self._settings = settings
-        self._batch = settings.batch
         self._topic = settings.topics.content
         self._consumer = consumer
         self._flights = flights
-        self._start = start
-        # No batch may take more than its share, so that a partition cannot take all bytes.
-        self._batch_bytes = max(1, settings.batch.in_flight_bytes // (2 * settings.batch.in_flight))
-        self._buffers: dict[Place, _Buffer] = {}
+        self._order = order
+        self._bounds = Bounds(settings, consumer, span)
+        self._starts = Starts(settings, consumer, self._commit)
+        self._restarts = Restarts(settings, consumer, self._bounds, self._commit)
+        pace = Pace(span.rate if span else None)
+        self._cutter = Cutter(settings.batch, flights, self._starts, order, pace, start)
+        self._pressure = Pressure(settings, consumer, flights, self._cutter.limit)
+        self._buffers: dict[Place, Buffer] = {}
         self._mean = 1024.0
         self._joined = False
         self._draining = False
         self._down: float | None = None
-        self._asked = 0.0
+        self._looked = 0.0
         self._group: object = None
         self._commits: SimpleQueue[tuple[list[TopicPartition], Future[KafkaError | None]]] = SimpleQueue()
         self.turned = time.monotonic()
@@ -84,6 +75,16 @@ class Poller:
     def ready(self) -> bool:
         """The group has given this worker its partitions (of many members some may hold none), and brokers answer."""
         return self._joined and self._down is None
+
+    @property
+    def finished(self) -> bool:
+        """All that this worker was to read is committed. Never without partitions: some may be on their way."""
+        return (
+            self._bounds.bounded
+            and bool(self._buffers)
+            and all(buffer.ended and not buffer.records for buffer in self._buffers.values())
+            and not self._flights.busy()
+        )
 
     def group(self) -> object:
         """The group's metadata, as it was when the poll thread last looked (send.Member)."""
@@ -100,11 +101,17 @@ class Poller:
                 continue
         return KafkaError(KafkaError._TIMED_OUT, "given up", retriable=True)
 
-    def subscribe(self) -> None:
-        """Join the group."""
+    def subscribe(self, partitions: Iterable[int]) -> bool:
+        """Join the group of a topic with these partitions. False: no broker says where they end now."""
+        try:
+            self._bounds.fix(partitions)
+        except DependencyDown as error:
+            log.warning("consume: %s", error)
+            return False
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+        return True
 
     def broker_down(self) -> None:
         """librdkafka says that no broker answers."""
@@ -113,18 +120,22 @@ class Poller:
     def turn(self) -> None:
         """Once round: what may be cut goes to the tagger, and more is read.
 
-        Raises UserError when the topic is gone or may not be read, Fenced or Fatal when the client cannot go on.
+        Raises UserError when the topic is gone or may not be read, Fenced or Fatal when the client cannot go on,
+        OffsetLost as `kafka.out_of_range` says, DependencyDown when one has been away for retry.deadline_seconds.
         """
         self.touch()
-        self._cut()
-        self._resume()
-        if self._hold():
+        self._look()
+        self._restarts.serve(self._buffers)
+        self._cutter.cut(self._buffers)
+        self._pressure.resume(self._buffers)
+        if self._pressure.hold(self._buffers):
             self._flights.wait(0.05)
             return
         read = time.monotonic()
         for message in self._consume():
             self._add(message, read)
-        self._ask_broker()
+        if self._bounds.bounded:
+            self._pressure.pause([place for place, buffer in self._buffers.items() if buffer.ended], self._buffers)
 
     def touch(self) -> bool:
         """Show that the poll thread is alive and serve the publish thread; returns whether to go on waiting."""
@@ -140,10 +151,10 @@ class Poller:
         self._draining = True
         self._buffers.clear()
         places = self._flights.places()
-        self._pause(places)
+        self._pressure.pause(places, self._buffers)
         if not self._flights.drain(places, seconds, self._serve):
             log.warning("drain: deadline=%.1fs passed, what is left is read again by the next owner", seconds)
-        self._flights.leave(self._flights.places())
+        self._give_back(self._flights.places())
 
     def _serve(self) -> bool:
         """Serve the group while draining; a record that comes all the same is not ours to commit."""
@@ -155,86 +166,20 @@ class Poller:
         if self._down is not None:
             return KafkaError(KafkaError._ALL_BROKERS_DOWN, "no broker answers", retriable=True)
         try:
-            committed = self._consumer.commit(offsets=offsets, asynchronous=False)
+            with client.serving(self._settings.kafka, self._topic):
+                committed = self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as exception:
             return client.error_of(exception)
         return next((partition.error for partition in committed if partition.error is not None), None)
-
-    def _cut(self) -> None:
-        """Put under way what is due and finds room, the longest waiting first."""
-        now = time.monotonic()
-        for place, buffer in sorted(self._buffers.items(), key=lambda item: item[1].oldest):
-            while self._due(buffer, now):
-                if not self._flights.room(place, min(buffer.size, self._batch_bytes)):
-                    buffer.blocked = buffer.blocked or now
-                    break
-                buffer.blocked = None
-                self._start(self._flights.enter(self._take(place, buffer, now)))
-
-    def _due(self, buffer: _Buffer, now: float) -> bool:
-        return bool(buffer.records) and (self._full(buffer) or now >= buffer.oldest + self._batch.seconds)
-
-    def _full(self, buffer: _Buffer) -> bool:
-        return len(buffer.records) >= self._batch.contents or buffer.size >= self._batch_bytes
-
-    def _take(self, place: Place, buffer: _Buffer, now: float) -> Batch:
-        sources: list[Source] = []
-        size, read = 0, buffer.oldest
-        while buffer.records and len(sources) < self._batch.contents and (size < self._batch_bytes):
-            message, bytes_ = buffer.records.popleft()
-            sources.append(_source(place, message))
-            size += bytes_
-        buffer.size -= size
-        buffer.oldest = now
-        telemetry.BATCH_CONTENTS.observe(len(sources))
-        return Batch(place, buffer.epoch, tuple(sources), size, read)
-
-    def _hold(self) -> bool:
-        """Whether to leave the consumer alone for now. Pauses the partitions that have been held for too long."""
-        now = time.monotonic()
-        crowded = self._flights.crowded()
-        swamped = sum(buffer.size for buffer in self._buffers.values()) >= self._batch.in_flight_bytes
-        limit = HOLD_SECONDS if crowded or swamped else YIELD_SECONDS
-        held = {
-            place: buffer
-            for place, buffer in self._buffers.items()
-            if buffer.blocked is not None and not buffer.paused and (swamped or self._full(buffer))
-        }
-        if not held:
-            return False
-        late = [place for place, buffer in held.items() if now - (buffer.blocked or now) >= limit]
-        if late:
-            self._pause(list(self._buffers) if swamped else late)
-        return not late
-
-    def _pause(self, places: Iterable[Place]) -> None:
-        fresh = [place for place in places if place not in self._buffers or not self._buffers[place].paused]
-        if not fresh:
-            return
-        self._consumer.pause([TopicPartition(*place) for place in fresh])
-        for place in fresh:
-            if place in self._buffers:
-                self._buffers[place].paused = True
-        self._count_paused()
-
-    def _resume(self) -> None:
-        swamped = sum(buffer.size for buffer in self._buffers.values()) >= self._batch.in_flight_bytes
-        places = [
-            place for place, buffer in self._buffers.items() if buffer.paused and not self._full(buffer) and not swamped
-        ]
-        if places:
-            self._consumer.resume([TopicPartition(*place) for place in places])
-            for place in places:
-                self._buffers[place].paused = False
-            self._count_paused()
 
     def _consume(self) -> list[Message]:
         """Records and errors; waits for the first where nothing is buffered, else until the next batch is due.
 
         Whatever is raised here ends the worker: the client throws away the records that it had in hand.
         """
-        number = max(1, min(self._batch.contents, int(self._batch_bytes / self._mean)))
-        with client.serving():
+        limit = self._cutter.limit
+        number = max(1, min(limit.contents, int(limit.size / self._mean)))
+        with client.serving(self._settings.kafka, self._topic):
             if any(buffer.records for buffer in self._buffers.values()):
                 return self._consumer.consume(number, self._until_due())
             first = self._consumer.consume(1, IDLE_SECONDS)
@@ -243,7 +188,7 @@ class Poller:
     def _until_due(self) -> float:
         now = time.monotonic()
         waits = [
-            0.02 if buffer.blocked is not None else buffer.oldest + self._batch.seconds - now
+            0.02 if buffer.blocked is not None else buffer.oldest + self._cutter.limit.seconds - now
             for buffer in self._buffers.values()
             if buffer.records
         ]
@@ -252,49 +197,67 @@ class Poller:
     def _add(self, message: Message, read: float) -> None:
         error = message.error()
         if error is not None:
-            self._judge(error, message.topic() or self._topic)
+            self._judge(error, message)
             return
         self._down = None
         buffer = self._buffers.get((message.topic() or "", message.partition() or 0))
         # A partition may have gone within the very call that returned its records.
-        if buffer is not None and not self._draining:
-            offset = message.offset() or 0
-            if offset <= buffer.last:
-                raise Fatal(f"{message.topic()}:{message.partition()} went back from offset {buffer.last} to {offset}")
-            buffer.last = offset
-            size = len(message.value() or b"") + len(message.key() or b"") + _RECORD_BYTES
+        if buffer is not None and not self._draining and (size := buffer.add(message, read)):
             self._mean += (size - self._mean) / 32
-            buffer.add(message, size, read)
 
-    def _judge(self, error: KafkaError, topic: str) -> None:
+    def _judge(self, error: KafkaError, message: Message) -> None:
         """Raise what ends the process; log what librdkafka mends itself."""
-        ending = client.named(error, topic)
+        place = (message.topic() or self._topic, message.partition() or 0)
+        if error.code() == KafkaError._PARTITION_EOF:
+            if (buffer := self._buffers.get(place)) is not None and (message.offset() or 0) >= buffer.end:
+                buffer.ended = True
+            return
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._restarts.add(place)
+            return
+        ending = client.named(error, place[0], self._settings.kafka)
         if ending is not None:
             raise ending
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise Fatal(f"{topic}: {error.str()}; the offset is gone and kafka.options says auto.offset.reset=error")
         if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT}:
             self.broker_down()
         client.report(error)
 
-    def _ask_broker(self) -> None:
-        """librdkafka never says that a broker is back, so it is asked, once a second."""
+    def _look(self) -> None:
+        """What is looked at once a second."""
         now = time.monotonic()
-        if self._down is None or now - self._asked < 1.0:
+        if now - self._looked < LOOK_SECONDS:
             return
-        self._asked = now
+        self._looked = now
+        lag.report(self._flights, self._buffers)
+        self._check_patience(now)
+        if self._down is not None:
+            self._ask_broker(self._down)
+
+    def _check_patience(self, now: float) -> None:
+        deadline = self._settings.retry.deadline_seconds
+        since = min(filter(None, (self._flights.stalled(), self._down)), default=now)
+        if deadline is not None and now - since > deadline:
+            which = "no broker has" if self._down is not None else "a dependency of the tagger has not"
+            raise DependencyDown(
+                f"{which} answered for {now - since:.0f} s, longer than retry.deadline_seconds = {deadline:g}"
+            )
+
+    def _ask_broker(self, down: float) -> None:
+        """librdkafka never says that a broker is back, so it is asked."""
         try:
             self._consumer.list_topics(self._topic, 1.0)
         except KafkaException:
             return
-        log.info("consume: brokers answer again after %.1fs", now - self._down)
+        log.info("consume: brokers answer again after %.1fs", time.monotonic() - down)
         self._down = None
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         places = _places(partitions)
         self._flights.assign(places)
+        self._starts.assign(places)
+        self._order.assign(places)
         for place in places:
-            self._buffers[place] = _Buffer(self._flights.epoch(place) or 0)
+            self._buffers[place] = Buffer(self._flights.epoch(place) or 0, self._bounds.end(place))
         self._joined = True
         self._group = self._consumer.consumer_group_metadata()
         self._rebalanced("assigned", places)
@@ -305,42 +268,44 @@ class Poller:
         self._forget(places)
         if not self._draining:
             # Half of max.poll.interval.ms at most: beyond it the group would take the partitions for lost.
-            seconds = min(self._batch.drain_seconds, self._settings.kafka.poll_seconds / 2)
+            seconds = min(self._settings.batch.drain_seconds, self._settings.kafka.poll_seconds / 2)
             self._flights.drain(places, seconds, self.touch)
-        self._rebalanced("revoked", places, self._flights.leave(places))
+        self._rebalanced("revoked", places, self._give_back(places).batches)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Another member may have them already: nothing is committed."""
         places = _places(partitions)
         self._forget(places)
         self._joined = False
-        self._rebalanced("lost", places, self._flights.leave(places))
+        self._rebalanced("lost", places, self._leave(places).batches)
 
     def _forget(self, places: list[Place]) -> None:
-        """Drop what waits to be cut. A pause would outlive the assignment in librdkafka, so it ends here."""
+        """Drop what waits to be cut."""
         gone = {place: self._buffers.pop(place) for place in places if place in self._buffers}
-        paused = [TopicPartition(*place) for place, buffer in gone.items() if buffer.paused]
-        if paused:
-            self._consumer.resume(paused)
-        self._count_paused()
+        self._pressure.forget(gone, self._buffers)
+
+    def _give_back(self, places: list[Place]) -> Left:
+        """Partitions that are still ours: whoever has them next knows that this start ended well."""
+        left = self._flights.leave(places)
+        self._starts.leave(left.untouched)
+        self._gone(places)
+        return left
+
+    def _leave(self, places: list[Place]) -> Left:
+        left = self._flights.leave(places)
+        self._gone(places)
+        return left
+
+    def _gone(self, places: list[Place]) -> None:
+        self._starts.forget(places)
+        self._order.leave(places)
+        lag.forget(places)
 
     def _rebalanced(self, kind: str, places: list[Place], dropped: int = 0) -> None:
         telemetry.REBALANCES.labels(kind=kind).inc()
         names = ",".join(str(partition) for _, partition in sorted(places))
         log.info("rebalance: kind=%s topic=%s partitions=%s dropped_batches=%d", kind, self._topic, names, dropped)
 
-    def _count_paused(self) -> None:
-        telemetry.PAUSED.set(sum(buffer.paused for buffer in self._buffers.values()))
-
 
 def _places(partitions: Iterable[TopicPartition]) -> list[Place]:
     return [(partition.topic, partition.partition) for partition in partitions]
-
-
-def _source(place: Place, message: Message) -> Source:
-    offset = message.offset()
-    if offset is None:
-        raise Fatal(f"a record of {place[0]}:{place[1]} came without an offset")
-    kind, milliseconds = message.timestamp()
-    known = None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000
-    return Source(*place, offset, record_of(message), known)

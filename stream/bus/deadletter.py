@@ -4,8 +4,9 @@ import hashlib
 
 from tagbus.stream.bus.flight import Outgoing, Source, Verdict
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.codec import dead_letter_headers, source_headers
+from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, dead_letter_headers, source_headers
 from tagbus.stream.contract.events import TITLE_CHARS, DeadLetter
+from tagbus.stream.contract.message import UNREADABLE
 from tagbus.stream.errors import Complaint, Poison, Untaggable
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -17,6 +18,13 @@ HEADER_BYTES = 16_384
 KEY_BYTES = 8_192
 # Headers of an earlier dead letter or result: of each there shall be one.
 _OURS = ("__streams.errors.", "tagbus.")
+# But for those that say where the record was before, and that its headers were not read.
+_REPLAYS = DEAD_LETTER_HEADERS["replays"]
+REPLAY_SOURCE = "tagbus.replay.source"
+# Why it was sent through again by `tagbus retag`.
+RETAG = "tagbus.retag"
+_KEPT = frozenset({REPLAY_SOURCE, RETAG, UNREADABLE})
+_REPLAYS_DIGITS = 9
 
 
 def dead_letter(settings: Settings, source: Source, error: Poison, attempts: int = 1) -> Verdict:
@@ -40,6 +48,7 @@ def dead_letter(settings: Settings, source: Source, error: Poison, attempts: int
         message=str(error)[:TITLE_CHARS],
         stage=error.stage,
         attempts=attempts,
+        replays=_replays(record.headers),
         value_bytes=value_bytes,
         value_sha256=value_sha256,
     )
@@ -49,7 +58,8 @@ def dead_letter(settings: Settings, source: Source, error: Poison, attempts: int
         *dead_letter_headers(letter),
         *source_headers(source.topic, source.partition, source.offset),
     )
-    return Verdict("dead_lettered", (Outgoing(settings.topics.dead_letters, key, value, headers),), error.stage)
+    outgoing = Outgoing(settings.topics.dead_letters, key, value, headers)
+    return Verdict("dead_lettered", (outgoing,), error.stage, source.timestamp)
 
 
 def too_large(topic: str, size: int, limit: str) -> Untaggable:
@@ -68,4 +78,12 @@ def _originals(headers: Headers) -> Headers:
     size = sum(len(name.encode(errors="replace")) + len(value or b"") for name, value in headers)
     if size > HEADER_BYTES:
         return (("tagbus.headers.dropped", f"{len(headers)} headers of {size} bytes".encode()),)
-    return tuple((name, value) for name, value in headers if not name.startswith(_OURS))
+    return tuple((name, value) for name, value in headers if name in _KEPT or not name.startswith(_OURS))
+
+
+def _replays(headers: Headers) -> int:
+    """How often the record was sent back before: the last header that says so, 0 where it is no number."""
+    for name, value in reversed(headers):
+        if name == _REPLAYS:
+            return int(value) if value and len(value) <= _REPLAYS_DIGITS and value.isdigit() else 0
+    return 0

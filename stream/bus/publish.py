@@ -13,7 +13,8 @@ from confluent_kafka import Producer
 from tagbus.stream import telemetry
 from tagbus.stream.bus import client
 from tagbus.stream.bus.flight import Flight, Flights
-from tagbus.stream.bus.send import Abandoned, Again, AtLeastOnce, ExactlyOnce, Member, Sender, Wire
+from tagbus.stream.bus.send import AtLeastOnce, ExactlyOnce, Member, Sender
+from tagbus.stream.bus.wire import Abandoned, Again, Wire
 from tagbus.stream.config import Settings
 from tagbus.stream.retry import backoff
 
@@ -80,7 +81,7 @@ class Publisher:
             self._opened.set()
             while not self._stop.is_set():
                 self._publish(self._flights.finished(IDLE_SECONDS))
-                with client.serving():
+                with client.serving(self._settings.kafka):
                     self._producer.poll(0)
         except Abandoned:
             log.warning("publish: stopped with batches left, which the next owner reads again")

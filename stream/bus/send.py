@@ -8,24 +8,28 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, Producer, TopicPartition
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus import client
-from tagbus.stream.bus.deadletter import dead_letter, too_large
-from tagbus.stream.bus.flight import Flight, Flights, Outgoing
+from tagbus.stream.bus.flight import Flight
+from tagbus.stream.bus.wire import Again, Wire
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import Fatal, UserError
+from tagbus.stream.errors import Fatal, TagbusError
+from tagbus.stream.refusal import REFUSED
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
 
 # One call of a transaction's step, in seconds; a step that timed out is called again, its outcome is unknown.
+# librdkafka keeps to it but for the offsets: those wait for the group's coordinator without end (librdkafka 5456), on
+# the publish thread, for which nothing waits without a deadline of its own.
 STEP_SECONDS = 10.0
-_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+# How long an abort may take where the worker ends: beyond it the broker aborts by transaction.timeout.ms.
+LAST_SECONDS = 1.0
 # Of a commit of offsets by a member whose partitions went meanwhile.
 _STALE = frozenset(
     {
@@ -51,25 +55,26 @@ _WAITED_OUT = frozenset(
 )
 
 
-class Again(Exception):
-    """Nothing of it counts; the same results may be published again while their partitions are ours."""
+class Answer(Enum):
+    """What to do about the error of a transaction's step."""
 
-    def __init__(self, reason: str, error: KafkaError | None = None) -> None:
-        super().__init__(reason)
-        self.error = error
+    CALL_AGAIN = "call the same step again"
+    """The error is retriable. So is a commit that timed out: its outcome is unknown until the same call answers, so
+    nothing is rewound and nothing is sent again."""
+    ABORT = "abort, then publish the same results again"
+    """Nothing of the transaction counts. A stale member is told so too: where its partitions are still ours (a member
+    epoch of KIP-848 moves with every rebalance), the results go out again with the group's fresh metadata."""
+    END = "end the process"
+    """Fenced, fatal, a right or a topic is missing, or what librdkafka does not say how to mend."""
 
 
-class Abandoned(Exception):
-    """The worker stops and waits no longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One record on its way, and which verdict it belongs to."""
-
-    flight: Flight
-    index: int
-    outgoing: Outgoing
+def answer(error: KafkaError) -> Answer:
+    """Source: librdkafka's INTRODUCTION.md, "Transactional producer API", error handling."""
+    if error.fatal() or error.code() in client.FENCED | REFUSED | client.NO_TOPIC:
+        return Answer.END
+    if error.txn_requires_abort():
+        return Answer.ABORT
+    return Answer.CALL_AGAIN if error.retriable() else Answer.END
 
 
 class Member(Protocol):
@@ -97,107 +102,6 @@ class Sender(Protocol):
         ...
 
 
-class Wire:
-    """What both guarantees share: producing, and knowing what failed."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        producer: Producer,
-        flights: Flights,
-        given_up: Callable[[], bool],
-    ) -> None:
-        """`given_up` says when to wait no longer."""
-        self._settings = settings
-        self._producer = producer
-        self._flights = flights
-        self.given_up = given_up
-        self._failed: list[tuple[KafkaError, _Part]] = []
-        # A broker refuses what it finds too large by the whole request, so the next try sends each record alone.
-        self._alone = False
-
-    def produce(self, flights: Sequence[Flight]) -> None:
-        """Produce all records and wait until the brokers have them. Raises Again where they have not."""
-        self._failed.clear()
-        for flight in flights:
-            for index, verdict in enumerate(flight.verdicts or ()):
-                for outgoing in verdict.outgoing:
-                    self._produce(_Part(flight, index, outgoing))
-                    if self._alone:
-                        self._flush()
-                        self._check_failures()
-        self._flush()
-        self._check_failures()
-        self._alone = False
-
-    def _flush(self) -> None:
-        with client.serving():
-            while self._producer.flush(1.0):
-                self.check_patience()
-
-    def check_patience(self) -> None:
-        """Raise Abandoned when the worker waits no longer."""
-        if self.given_up():
-            raise Abandoned
-
-    def still_ours(self, flights: Sequence[Flight]) -> bool:
-        """Whether every partition is held in the epoch in which its batch was read."""
-        return all(self._flights.owns(flight) for flight in flights)
-
-    def _produce(self, part: _Part) -> None:
-        out = part.outgoing
-
-        def failed(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                self._failed.append((error, part))
-
-        while True:
-            try:
-                self._producer.produce(
-                    out.topic, out.value, out.key, out.partition, on_delivery=failed, headers=list(out.headers)
-                )
-                return
-            except BufferError:
-                with client.serving():
-                    self._producer.poll(0.1)
-                self.check_patience()
-            except KafkaException as exception:
-                # Refused before it was queued: too large for the client, or the transaction has failed already.
-                self._failed.append((client.error_of(exception), part))
-                return
-
-    def _check_failures(self) -> None:
-        """Turn what is too large into dead letters, and have the rest sent again: raises Again if any failed."""
-        if not self._failed:
-            return
-        failed, self._failed = self._failed, []
-        large = [part for error, part in failed if error.code() in _LARGE]
-        if large and self._alone:
-            for part in large:
-                self._set_aside(part)
-        self._alone = self._alone or bool(large)
-        for error, part in failed:
-            ending = client.named(error, part.outgoing.topic)
-            # Fenced and fatal show their true cause in the step that ends the transaction.
-            if ending is not None and error.code() not in client.FENCED and not error.fatal():
-                raise ending
-        first = failed[0][0]
-        raise Again(f"{len(failed)} records were not delivered: {first.str()}", first)
-
-    def _set_aside(self, part: _Part) -> None:
-        """A result that the broker finds too large becomes a dead letter; a dead letter cannot."""
-        out, limit = part.outgoing, self._settings.batch.record_bytes
-        size = len(out.value or b"") + len(out.key or b"")
-        if out.topic == self._settings.topics.dead_letters or part.flight.verdicts is None:
-            raise UserError(
-                f"topic {out.topic} does not take a record of {size} bytes: "
-                f"raise its max.message.bytes, or lower batch.record_bytes ({limit})"
-            )
-        error = too_large(out.topic, size, "at most the topic's max.message.bytes")
-        source = part.flight.batch.sources[part.index]
-        part.flight.verdicts[part.index] = dead_letter(self._settings, source, error)
-
-
 class ExactlyOnce:
     """Results, dead letters and offsets in one transaction (KIP-98, KIP-447)."""
 
@@ -213,50 +117,64 @@ class ExactlyOnce:
 
     def send(self, flights: Sequence[Flight]) -> None:
         """One transaction for these batches."""
+        # Taken before ownership is checked: should the partition go after the check, this generation is stale by the
+        # time another member may have it, and the broker refuses it.
+        group = self._member.group()
+        if not self._wire.still_ours(flights):
+            raise Again("a partition has gone")
+        self._step("begin", self._producer.begin_transaction)
         try:
-            self._step("begin", self._producer.begin_transaction)
             self._wire.produce(flights)
-            # Taken before ownership is checked: should the partition go after the check, this generation is stale by
-            # the time another member may have it, and the broker refuses it.
-            group = self._member.group()
-            if not self._wire.still_ours(flights):
-                raise Again("a partition has gone")
+            # Before the brokers have the records: it costs no time then, and it makes the transaction known to its
+            # coordinator. An abort of one that is not known is answered by INVALID_TXN_STATE, which is fatal
+            # (librdkafka 4849): seen where a broker went away with the first record's registration.
             offsets = _offsets(flights)
             self._step("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group, STEP_SECONDS))
+            self._confirm()
             self._step("commit", lambda: self._producer.commit_transaction(STEP_SECONDS))
         except Again:
             self._step("abort", lambda: self._producer.abort_transaction(STEP_SECONDS))
             telemetry.TRANSACTIONS.labels(outcome="aborted").inc()
+            self._wire.sort_failures()
             raise
-        except Abandoned:
+        except BaseException:
             # An open transaction would hold up read_committed readers until it times out.
-            with suppress(KafkaException):
-                self._producer.abort_transaction(1.0)
+            with suppress(*client.Raised):
+                self._producer.abort_transaction(LAST_SECONDS)
             raise
         telemetry.TRANSACTIONS.labels(outcome="committed").inc()
 
+    def _confirm(self) -> None:
+        self._wire.flush()
+        if self._wire.purged():
+            # The cause is told in whatever is asked next; this call, which cannot succeed here, changes nothing.
+            self._step("produce", self._producer.begin_transaction)
+        self._wire.confirm()
+
     def _step(self, name: str, call: Callable[[], None]) -> None:
-        """One step, called again as long as librdkafka says that this may help (its INTRODUCTION.md, Transactional
-        producer API). Raises Again where the transaction must be aborted."""
+        """One step, called again as long as that may help. Raises Again where the transaction must be aborted."""
         delays = backoff(self._settings.retry)
         while True:
             try:
                 return call()
-            except KafkaException as exception:
-                error = client.error_of(exception)
-            if error.code() in client.FENCED or error.fatal():
-                raise client.named(error, "") or Fatal(error.str())
+            except client.Raised as raised:
+                error = client.error_of(raised)
             log.warning("transaction: step=%s error=%s reason=%s", name, error.name(), error.str())
+            match answer(error):
+                case Answer.END:
+                    raise self._ending(name, error)
+                case Answer.ABORT if name != "abort":
+                    raise Again(error.str(), error)
             telemetry.RETRIES.labels(step=name).inc()
-            ending = client.named(error, self._settings.topics.tagged)
-            if ending is not None:
-                raise ending
-            if error.txn_requires_abort() and name != "abort":
-                raise Again(error.str())
-            if not error.retriable():
-                raise Fatal(f"transaction: {name} failed ({error.name()}): {error.str()}")
             self._wire.check_patience()
             time.sleep(next(delays))
+
+    def _ending(self, step: str, error: KafkaError) -> TagbusError:
+        # A transaction tells of a refused record in whatever step comes next; else the offsets' own topic was refused.
+        unsent = self._wire.unsent() if not error.fatal() else ""
+        topic = unsent or self._settings.topics.content
+        ending = client.named(error, topic, self._settings.kafka, "Write" if unsent else "Read")
+        return ending or Fatal(f"transaction: {step} failed ({error.name()}): {error.str()}")
 
 
 class AtLeastOnce:
@@ -274,16 +192,18 @@ class AtLeastOnce:
         """Produce, wait for every confirmation, commit."""
         try:
             self._wire.produce(flights)
+            self._wire.confirm()
         except Again as again:
             if again.error is not None and (again.error.fatal() or again.error.code() == KafkaError._FATAL):
                 raise Fatal(f"Kafka client failed: {again}") from None
+            self._wire.sort_failures()
             raise
         delays = backoff(self._settings.retry)
         while self._wire.still_ours(flights):
             error = self._member.commit(_offsets(flights), self._wire.given_up)
             if error is None:
                 return
-            ending = client.named(error, self._settings.topics.content)
+            ending = client.named(error, self._settings.topics.content, self._settings.kafka)
             if ending is not None:
                 raise ending
             log.warning("commit: error=%s reason=%s", error.name(), error.str())

@@ -1,170 +1,183 @@
 """What becomes of each record of a batch: tags, a withdrawal, or a dead letter. Kafka is not asked here.
 
-Errors are sorted by kind: what cannot be decoded never could be; a dependency that is down is waited for, with the
-partition held; what fails where its neighbours or a known-good content pass is set aside; anything else fails for
-every content, so it is not the contents that are bad, and it is waited for too.
+What cannot be decoded is set aside, and so is what is older than the published version of its content (`order`). What
+is known already is answered from the results that are kept (`results`). The rest goes to the tagger (`trial`).
+
+Decoding and writing run on the loop thread for each record, so they are most of what a content costs: see
+`bench/bus.py` before you add to them.
 """
 
-import asyncio
-import logging
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Protocol
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.deadletter import dead_letter, too_large
 from tagbus.stream.bus.flight import Batch, Flight, Outgoing, Source, Verdict
+from tagbus.stream.bus.ledger import Docket, Stamp, stale, stamp
+from tagbus.stream.bus.order import Order
+from tagbus.stream.bus.results import Entry, Results, again
+from tagbus.stream.bus.share import PoisonShare
+from tagbus.stream.bus.trial import Aside, BatchTagger, Outcome, Stall, Trial
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.codec import Tombstone, decode_content, encode, source_headers
-from tagbus.stream.contract.events import Content, Exemplar, TaggedContent, exemplar_key
-from tagbus.stream.errors import Complaint, Fatal, Poison, Retryable, Untaggable, shorten
-from tagbus.stream.retry import backoff
-from tagbus.stream.tagger import Failure
+from tagbus.stream.contract.codec import SOURCE_HEADERS, Tombstone, decode_content
+from tagbus.stream.contract.events import Content, Exemplar, TaggedContent, Versions, exemplar_key
+from tagbus.stream.contract.registry import Schemas
+from tagbus.stream.errors import Poison
 
-log = logging.getLogger(__name__)
+Headers = tuple[tuple[str, bytes | None], ...]
 
-# How often a content is tried alone before it is set aside.
-ATTEMPTS = 3
-# Tagged where all contents of a batch fail alone: if it passes, they are the reason.
-CANARY = Content(id="tagbus-canary", title="Introduction to economics", text="A textbook for students.")
-
-Stall = Callable[[bool], None]
+_OFFSET = SOURCE_HEADERS[2]
 
 
-class BatchTagger(Protocol):
-    """What the bus needs of the tagger."""
+@dataclass(slots=True)
+class _Sheet:
+    """A batch as it is judged. `valid` are the places of the contents that go to the tagger."""
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
-        """Results or failures, same length and order. Raises Retryable when a dependency is down."""
-        ...
+    batch: Batch
+    docket: Docket
+    versions: Versions | None
+    # Of every record, but for its offset.
+    headers: Headers
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    valid: list[int] = field(default_factory=list)
+    contents: list[Content] = field(default_factory=list)
+    entries: dict[int, Entry] = field(default_factory=dict)
+    # Contents' own times, in Unix seconds.
+    times: dict[int, float] = field(default_factory=dict)
 
-
-class _Broken(Exception):
-    """The tagger fails whatever it is given."""
+    def headers_of(self, source: Source) -> Headers:
+        """The record that a result comes from."""
+        return (*self.headers, (_OFFSET, b"%d" % source.offset))
 
 
 class Triage:
-    """Batches in, verdicts out; several at once."""
+    """Batches in, verdicts out; several at once. `judge` belongs to one loop, `published` to the publish thread."""
 
-    def __init__(self, settings: Settings, tagger: BatchTagger) -> None:
+    def __init__(
+        self, settings: Settings, tagger: BatchTagger, order: Order | None = None, schemas: Schemas | None = None
+    ) -> None:
+        """`order`: the one whose `assign` and `leave` the poll thread calls. `schemas`: how results are written."""
         self._settings = settings
         self._tagger = tagger
+        self._topic = settings.topics.tagged
+        self._least = settings.tagger.write_back
+        self._limit = settings.batch.record_bytes
+        self._order = order or Order(settings)
+        self._schemas = schemas or Schemas(settings.registry, settings.topics)
+        self._results = Results(settings.triage.results) if settings.triage.results else None
+        self._share = PoisonShare(settings.triage)
 
     async def judge(self, batch: Batch, stall: Stall) -> list[Verdict]:
-        """One verdict for each record, in order. Waits for dependencies as long as it takes: cancel it to give up.
+        """One verdict for each record, in order. Batches of a partition are begun in order of offsets.
 
-        `stall` is told when the batch begins and ends to wait for one. Raises Fatal when the tagger does.
+        Waits for dependencies as long as it takes: cancel it to give up. `stall` is told when the batch begins and
+        ends to wait for one. Raises Fatal when the tagger does.
         """
-        verdicts: dict[int, Verdict] = {}
-        valid: list[tuple[int, Content]] = []
+        sheet = self._sheet(batch)
         with _timed("decode"):
             for index, source in enumerate(batch.sources):
-                event = self._decode(source)
-                if isinstance(event, Content):
-                    valid.append((index, event))
-                else:
-                    verdicts[index] = event
+                self._decode(sheet, index, source)
         with _timed("tag"):
-            outcomes = await self._tag([content for _, content in valid], stall) if valid else []
+            outcomes: Sequence[Outcome] = ()
+            if sheet.contents:
+                outcomes = await Trial(self._tagger, self._settings.retry, stall).run(sheet.contents)
+            await sheet.docket.wait()
         with _timed("encode"):
-            for (index, content), (outcome, attempts) in zip(valid, outcomes, strict=True):
-                verdicts[index] = self._verdict(batch.sources[index], content, outcome, attempts)
-        return [verdicts[index] for index in range(len(batch.sources))]
+            for index, content, outcome in zip(sheet.valid, sheet.contents, outcomes, strict=True):
+                sheet.verdicts[index] = self._verdict(sheet, index, content, outcome)
+        sheet.docket.close()
+        return [sheet.verdicts[index] for index in range(len(batch.sources))]
 
     def published(self, flight: Flight) -> None:
-        """A batch of verdicts is committed. Called from the publish thread."""
+        """A batch is committed. Raises TooMuchPoison."""
+        self._order.committed(flight)
+        if self._results is not None:
+            self._results.committed(flight)
+        self._share.count(flight.verdicts or ())
 
-    def _decode(self, source: Source) -> Content | Verdict:
+    def _sheet(self, batch: Batch) -> _Sheet:
+        values = (batch.place[0].encode(), b"%d" % batch.place[1])
+        versions = None if self._results is None else self._tagger.versions()
+        headers = tuple(zip(SOURCE_HEADERS, values, strict=False))
+        return _Sheet(batch, self._order.open(batch), versions, headers)
+
+    def _decode(self, sheet: _Sheet, index: int, source: Source) -> None:
+        """A verdict where the tagger is not needed, else a content for it."""
         try:
             event = decode_content(source.record)
         except Poison as error:
-            return dead_letter(self._settings, source, error)
-        return self._withdrawal(source, event) if isinstance(event, Tombstone) else event
+            sheet.verdicts[index] = dead_letter(self._settings, source, error)
+            return
+        if isinstance(event, Tombstone):
+            sheet.verdicts[index] = self._withdrawal(sheet, index, source, event)
+            return
+        if event.version is not None or event.time is not None:
+            milliseconds = None
+            if event.time is not None:
+                sheet.times[index] = seconds = event.time.timestamp()
+                milliseconds = round(seconds * 1000)
+            claimed = stamp(event.version, milliseconds)
+            newer = sheet.docket.claim(index, event.id, claimed)
+            if newer:
+                sheet.verdicts[index] = self._stale(source, event, claimed, newer)
+                return
+        if self._results is not None and sheet.versions is not None:
+            entry = self._results.come(event.id.encode(), event, sheet.batch.epoch, source.offset, sheet.versions)
+            if not entry.committed:
+                sheet.entries[index] = entry
+            elif not sheet.docket.contested(index):
+                sheet.verdicts[index] = self._duplicate(sheet, index, entry)
+                return
+        sheet.valid.append(index)
+        sheet.contents.append(event)
 
-    async def _tag(self, contents: Sequence[Content], stall: Stall) -> list[tuple[TaggedContent | Poison, int]]:
-        """An outcome and the number of attempts for each content; waits while nothing can be tagged."""
-        delays = backoff(self._settings.retry)
-        try:
-            while True:
-                try:
-                    return await self._try(contents)
-                except (Retryable, _Broken) as error:
-                    stall(True)
-                    delay = next(delays)
-                    telemetry.RETRIES.labels(step="tag").inc()
-                    log.warning(
-                        "tag: contents=%d retry_in=%.2fs error=%s: %s",
-                        len(contents),
-                        delay,
-                        type(error).__name__,
-                        error,
-                    )
-                    await asyncio.sleep(delay)
-        finally:
-            stall(False)
+    def _duplicate(self, sheet: _Sheet, index: int, entry: Entry) -> Verdict:
+        """The answer that is kept, or nothing where the setting says so."""
+        telemetry.DUPLICATES.inc()
+        if index in sheet.docket.claims:
+            sheet.docket.decide(index, passes=True)
+        source = sheet.batch.sources[index]
+        if self._settings.triage.duplicates == "skip":
+            return Verdict("duplicate", (), "", sheet.times.get(index, source.timestamp))
+        outgoing = again(entry.outgoing, sheet.headers_of(source))
+        if index in sheet.docket.claims:
+            outgoing = (*outgoing, self._version(sheet, index, source, outgoing[0]))
+        return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp))
 
-    async def _try(self, contents: Sequence[Content]) -> list[tuple[TaggedContent | Poison, int]]:
-        try:
-            return [(outcome, 1) for outcome in await self._call(contents)]
-        except (Retryable, Fatal):
-            raise
-        except Exception as error:
-            log.warning("tag: contents=%d failed, each is tried alone: error=%s", len(contents), _where(error))
-            return await self._singly(contents, error)
+    def _verdict(self, sheet: _Sheet, index: int, content: Content, outcome: Outcome) -> Verdict:
+        source = sheet.batch.sources[index]
+        if isinstance(outcome, Aside):
+            if index in sheet.docket.claims:
+                sheet.docket.decide(index, passes=False)
+            return dead_letter(self._settings, source, outcome.error, outcome.attempts)
+        value = self._schemas.encode(self._topic, outcome)
+        if len(value) > self._limit:
+            error = too_large(self._topic, len(value), f"at most batch.record_bytes = {self._limit}")
+            return self._verdict(sheet, index, content, Aside(error, 1))
+        if index in sheet.docket.claims and (newer := sheet.docket.decide(index, passes=True)):
+            return self._stale(source, content, sheet.docket.stamp(index), newer)
+        key = content.id.encode()
+        headers = (*sheet.headers, (_OFFSET, b"%d" % source.offset))
+        outgoing: tuple[Outgoing, ...] = (Outgoing(self._topic, key, value, headers),)
+        if self._least is not None:
+            outgoing = (*outgoing, *self._write_back(content, outcome, headers, self._least))
+        if self._results is not None and not outcome.degraded and (entry := sheet.entries.get(index)) is not None:
+            self._results.keep(key, entry, outcome.versions, outgoing)
+        if index in sheet.docket.claims:
+            outgoing = (*outgoing, self._version(sheet, index, source, outgoing[0]))
+        return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp))
 
-    async def _singly(self, contents: Sequence[Content], error: Exception) -> list[tuple[TaggedContent | Poison, int]]:
-        """Each content alone. Raises _Broken when not even the canary passes."""
-        outcomes = [await self._alone(content) for content in contents]
-        if all(isinstance(outcome, Exception) for outcome, _ in outcomes):
-            try:
-                await self._call([CANARY])
-            except (Retryable, Fatal):
-                raise
-            except Exception as canary:
-                raise _Broken(f"not even a known-good content passes: {_where(canary)}") from error
-        return [
-            (_untaggable(content, outcome) if not isinstance(outcome, TaggedContent | Poison) else outcome, attempts)
-            for content, (outcome, attempts) in zip(contents, outcomes, strict=True)
-        ]
-
-    async def _alone(self, content: Content) -> tuple[TaggedContent | Poison | Exception, int]:
-        failure: Exception = RuntimeError("not tried")
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return (await self._call([content]))[0], attempt
-            except (Retryable, Fatal):
-                raise
-            except Exception as error:
-                failure = error
-        return failure, ATTEMPTS
-
-    async def _call(self, contents: Sequence[Content]) -> list[TaggedContent | Poison]:
-        outcomes = await self._tagger.tag(contents)
-        if len(outcomes) != len(contents):
-            raise RuntimeError(f"the tagger returned {len(outcomes)} outcomes for {len(contents)} contents")
-        return [outcome.error if isinstance(outcome, Failure) else outcome for outcome in outcomes]
-
-    def _verdict(self, source: Source, content: Content, outcome: TaggedContent | Poison, attempts: int) -> Verdict:
-        if isinstance(outcome, Poison):
-            return dead_letter(self._settings, source, outcome, attempts)
-        value, limit = encode(outcome), self._settings.batch.record_bytes
-        if len(value) > limit:
-            error = too_large(self._settings.topics.tagged, len(value), f"at most batch.record_bytes = {limit}")
-            return dead_letter(self._settings, source, error)
-        headers = tuple(source_headers(source.topic, source.partition, source.offset))
-        result = Outgoing(self._settings.topics.tagged, content.id.encode(), value, headers)
-        return Verdict("tagged", (result, *self._write_back(content, outcome, headers)))
+    def _version(self, sheet: _Sheet, index: int, source: Source, result: Outgoing) -> Outgoing:
+        """What version of its content a result is of, or that there is none any more."""
+        return self._order.record(result.key, sheet.docket.stamp(index), source.partition, result.headers)
 
     def _write_back(
-        self, content: Content, result: TaggedContent, headers: tuple[tuple[str, bytes | None], ...]
+        self, content: Content, result: TaggedContent, headers: Headers, least: float
     ) -> tuple[Outgoing, ...]:
         """A confident result as a machine's exemplar (LLM4Tag: final tags become deterministic edges)."""
-        least = self._settings.tagger.write_back
-        if least is None:
-            return ()
         accepted = tuple(tag.id for tag in result.tags if tag.confidence >= least)
         if not accepted:
             return ()
@@ -173,38 +186,33 @@ class Triage:
             source="machine",
             title=content.title,
             # JSON takes up to 6 bytes a character, and the encoder reads the beginning only.
-            text=content.text[: self._settings.batch.record_bytes // 8],
+            text=content.text[: self._limit // 8],
             accepted=accepted,
             time=content.time or datetime.now(UTC),
         )
-        return (Outgoing(self._settings.topics.exemplars, exemplar.key.encode(), encode(exemplar), headers),)
+        topic = self._settings.topics.exemplars
+        return (Outgoing(topic, exemplar.key.encode(), self._schemas.encode(topic, exemplar), headers),)
 
-    def _withdrawal(self, source: Source, tombstone: Tombstone) -> Verdict:
-        """Nulls for the content's tags and for both of its exemplars."""
-        headers = tuple(source_headers(source.topic, source.partition, source.offset))
-        topics = self._settings.topics
+    def _withdrawal(self, sheet: _Sheet, index: int, source: Source, tombstone: Tombstone) -> Verdict:
+        """Nulls for the content's tags and for both of its exemplars. What is kept of it is forgotten; what comes later
+        and is older stays withdrawn."""
+        topics, key, headers = self._settings.topics, tombstone.key.encode(), sheet.headers_of(source)
+        if self._results is not None:
+            self._results.forget(key)
         keys = (
-            (topics.tagged, tombstone.key),
-            (topics.exemplars, exemplar_key(tombstone.key, "people")),
-            (topics.exemplars, exemplar_key(tombstone.key, "machine")),
+            (topics.tagged, key),
+            (topics.exemplars, exemplar_key(tombstone.key, "people").encode()),
+            (topics.exemplars, exemplar_key(tombstone.key, "machine").encode()),
         )
-        return Verdict("withdrawn", tuple(Outgoing(topic, key.encode(), None, headers) for topic, key in keys))
+        outgoing = tuple(Outgoing(topic, one, None, headers) for topic, one in keys)
+        if source.timestamp is not None:
+            sheet.docket.withdraw(index, tombstone.key, stamp(None, round(source.timestamp * 1000)))
+        if index in sheet.docket.claims:
+            outgoing = (*outgoing, self._version(sheet, index, source, outgoing[0]))
+        return Verdict("withdrawn", outgoing, "", source.timestamp)
 
-
-def _untaggable(content: Content, error: Exception) -> Untaggable:
-    found = f"content {shorten(content.id)}"
-    return Untaggable("tag", (Complaint("content", found, f"a content that the tagger takes ({_short(error)})"),))
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {shorten(str(error), 200)}"
-
-
-def _where(error: Exception) -> str:
-    """An unexpected error as the log shows it: kind and place. Its text may quote a content, and the log must not."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"
+    def _stale(self, source: Source, content: Content, claimed: Stamp, newer: Stamp) -> Verdict:
+        return dead_letter(self._settings, source, stale(content.id, claimed, newer))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
@@ -11,13 +12,18 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import client
+from tagbus.stream.bus import client, lag
 from tagbus.stream.bus.consume import Poller
 from tagbus.stream.bus.flight import Flight, Flights
+from tagbus.stream.bus.order import Order
 from tagbus.stream.bus.publish import Publisher
-from tagbus.stream.bus.triage import BatchTagger, Triage
+from tagbus.stream.bus.span import Span
+from tagbus.stream.bus.triage import Triage
+from tagbus.stream.bus.trial import BatchTagger
 from tagbus.stream.config import Settings
+from tagbus.stream.contract.registry import Schemas
 from tagbus.stream.errors import Fatal, TagbusError, UserError
+from tagbus.stream.refusal import Operation, lacking
 
 log = logging.getLogger(__name__)
 
@@ -34,19 +40,27 @@ async def open_gate() -> None:
 class Worker:
     """One member of the group. `run` blocks; the other methods may be called from any thread and signal handler."""
 
-    def __init__(self, settings: Settings, tagger: BatchTagger, gate: Gate = open_gate) -> None:
+    def __init__(
+        self, settings: Settings, tagger: BatchTagger, gate: Gate = open_gate, span: Span | None = None
+    ) -> None:
         """`gate` runs on the worker's own loop, the one that the tagger runs on, and returns when content may be
-        fetched. Tasks that it leaves behind (a memory that follows its topics) are cancelled at the end.
+        fetched. Tasks that it leaves behind (a memory that follows its topics) are cancelled at the end. `span` bounds
+        what is read, of a backfill.
 
         Raises UserError for Kafka settings that librdkafka does not take.
         """
         self._settings = settings
-        self._triage = Triage(settings, tagger)
+        self._order = Order(settings)
+        self._schemas = Schemas(settings.registry, settings.topics)
+        self._triage = Triage(settings, tagger, self._order, self._schemas)
         self._gate = gate
         self._flights = Flights(settings.batch.in_flight, settings.batch.in_flight_bytes)
-        self._consumer = client.consumer(settings, self._on_error)
+        # Transaction markers count in the end of a partition and are never delivered: only the client knows it.
+        ends: client.Properties = {"enable.partition.eof": span is not None and span.until is not None}
+        self._consumer = client.consumer(settings, self._on_error, ends)
         self._producer = client.producer(settings, self._on_error)
-        self._poller = Poller(settings, self._consumer, self._flights, self._begin)
+        self._poller = Poller(settings, self._consumer, self._flights, self._order, span, self._begin)
+        self._partitions: tuple[int, ...] = ()
         self._publisher = Publisher(settings, self._producer, self._poller, self._flights, self._published, self.fail)
         self._loop = asyncio.new_event_loop()
         self._looping = threading.Thread(target=self._run_loop, name="loop", daemon=True)
@@ -55,13 +69,13 @@ class Worker:
         self._gate_open = False
 
     def run(self) -> None:
-        """Work until `stop`. Raises what ended it: UserError, Fatal or Fenced with their exit codes, or a bug."""
+        """Work until `stop`, or until the span is done. Raises what ended it otherwise: an error of the tree with its
+        exit code, or a bug."""
         self._looping.start()
         try:
             if self._prepare():
                 log.info("worker: group=%s instance=%s", self._settings.kafka.group, self._settings.kafka.instance)
-                self._poller.subscribe()
-                while not self._stopping.is_set():
+                while not self._stopping.is_set() and not self._poller.finished:
                     self._poller.turn()
         except KafkaException as exception:
             self.fail(Fatal(f"Kafka client failed: {client.error_of(exception).str()}"))
@@ -102,6 +116,7 @@ class Worker:
     def _prepare(self) -> bool:
         """Open the gate, then fence earlier processes, then see that the topics are there: the order in which a
         worker that is not ready takes nothing from the others. False when it was stopped meanwhile."""
+        self._schemas.register()
         gate = asyncio.run_coroutine_threadsafe(self._await_gate(), self._loop)
         if not self._wait(gate.done):
             gate.cancel()
@@ -109,7 +124,11 @@ class Worker:
         gate.result()
         self._gate_open = True
         self._publisher.start()
-        return self._wait(lambda: self._publisher.opened) and self._wait(self._topics_there)
+        return (
+            self._wait(lambda: self._publisher.opened)
+            and self._wait(self._topics_there)
+            and self._wait(lambda: self._poller.subscribe(self._partitions))
+        )
 
     async def _await_gate(self) -> None:
         await self._gate()
@@ -125,7 +144,11 @@ class Worker:
     def _topics_there(self) -> bool:
         """A missing topic is named at the start, not when its first record is due. False: no broker answers now."""
         topics = self._settings.topics
-        for topic in (topics.content, topics.tagged, topics.dead_letters, topics.exemplars):
+        counts: dict[str, int] = {}
+        versions = (topics.versions,) if self._settings.triage.versions else ()
+        if refused := lacking(self._settings.kafka, self._needs()):
+            raise refused
+        for topic in (topics.content, topics.tagged, topics.dead_letters, topics.exemplars, *versions):
             try:
                 found = self._consumer.list_topics(topic, 2.0).topics[topic]
             except KafkaException as exception:
@@ -133,8 +156,31 @@ class Worker:
                 client.report(error)
                 return False
             if found.error is not None and found.error.code() != KafkaError.LEADER_NOT_AVAILABLE:
-                raise client.named(found.error, topic) or UserError(f"topic {topic}: {found.error.str()}")
+                ending = client.named(found.error, topic, self._settings.kafka)
+                raise ending or UserError(f"topic {topic}: {found.error.str()}")
+            counts[topic] = len(found.partitions)
+        if versions:
+            self._check_versions(counts[topics.content], counts[topics.versions])
+        self._partitions = tuple(range(counts[topics.content]))
         return True
+
+    def _needs(self) -> list[tuple[Operation, str]]:
+        """What it does with topics, besides reading the memory's."""
+        topics = self._settings.topics
+        needs: list[tuple[Operation, str]] = [("Read", topics.content)]
+        needs += [("Write", topic) for topic in (topics.tagged, topics.dead_letters, topics.exemplars)]
+        if self._settings.triage.versions:
+            needs += [("Read", topics.versions), ("Write", topics.versions)]
+        return needs
+
+    def _check_versions(self, contents: int, versions: int) -> None:
+        """The version of a content stands in the partition of the same number as the content."""
+        if versions < contents:
+            topics = self._settings.topics
+            raise UserError(
+                f"topic {topics.versions} has {versions} partitions, expected at least the {contents} of "
+                f"{topics.content}; add the missing ones"
+            )
 
     def _begin(self, flight: Flight) -> None:
         """Hand a batch to the loop."""
@@ -148,10 +194,12 @@ class Worker:
     def _published(self, flight: Flight) -> None:
         """A batch is committed: count it, and let the triage learn from it."""
         telemetry.BATCHES.labels(outcome="published").inc()
-        for verdict in flight.verdicts or ():
-            telemetry.CONTENTS.labels(outcome=verdict.outcome).inc()
-            if verdict.stage:
-                telemetry.DEAD_LETTERS.labels(stage=verdict.stage).inc()
+        verdicts = flight.verdicts or ()
+        for outcome, count in Counter(verdict.outcome for verdict in verdicts).items():
+            telemetry.CONTENTS.labels(outcome=outcome).inc(count)
+        for stage, count in Counter(verdict.stage for verdict in verdicts if verdict.stage).items():
+            telemetry.DEAD_LETTERS.labels(stage=stage).inc(count)
+        lag.observe(flight)
         self._triage.published(flight)
 
     def _stall(self, flight: Flight, stalled: bool) -> None:  # noqa: FBT001 - says which of two states it is in
@@ -164,7 +212,7 @@ class Worker:
 
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka's own errors, from the poll or the publish thread."""
-        ending = client.named(error, self._settings.topics.content)
+        ending = client.named(error, self._settings.topics.content, self._settings.kafka)
         if ending is not None:
             self.fail(ending)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -181,6 +229,7 @@ class Worker:
             # What is left is read again by the next owner, so a first error says more than this one.
             log.warning("worker: drain failed: %s", error)
         self._publisher.stop(1.0 if self._poller.quit else JOIN_SECONDS)
+        self._order.close()
         self._consumer.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._looping.join(JOIN_SECONDS)

@@ -7,7 +7,7 @@ from types import FrameType
 
 import typer
 
-from tagbus.stream.cli import check, contract, demo, out, quality, run, tag, topics
+from tagbus.stream.cli import check, contract, demo, out, quality, replay, retag, run, skip, tag, topics
 from tagbus.stream.errors import TagbusError, UserError
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ for command in (
     topics.publish,
     topics.retire,
     topics.tail,
+    replay.replay,
+    skip.skip,
+    retag.retag,
     contract.validate,
     check.check,
     quality.calibrate,

@@ -13,7 +13,8 @@ from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.encoder.onnx import OnnxEncoder
+from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import Release, default_folder, load_release
 from tagbus.stream.errors import UserError
 from tagbus.stream.index.apply import Kind, Memory, MemoryRecord, Projection
@@ -32,7 +33,7 @@ class Brain:
     """All that tagging needs, but for what fills the memory."""
 
     settings: Settings
-    encoder: OnnxEncoder
+    encoder: Encoder
     memory: Memory
 
     @property
@@ -72,8 +73,8 @@ def calibration_of(settings: Settings, release: Release) -> Calibration:
 
 @asynccontextmanager
 async def brain(settings: Settings, memory: Memory) -> AsyncIterator[Brain]:
-    """Encoder and memory, closed at the end. Raises ReleaseMismatch when model or tokenizer are not the release's."""
-    encoder = OnnxEncoder(model_folder(settings), settings.encoder.threads)
+    """Encoder and memory, closed at the end. Raises as `open_encoder` does."""
+    encoder = await open_encoder(settings.encoder, model_folder(settings))
     try:
         yield Brain(settings, encoder, memory)
     finally:

@@ -1,10 +1,13 @@
 """`tagbus check`: one line for each thing that must be right before `tagbus run`."""
 
 import asyncio
+import base64
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Literal
 
 import typer
@@ -16,11 +19,12 @@ from confluent_kafka.admin._resource import ResourceType
 from tagbus.stream.bus import client
 from tagbus.stream.cli import build
 from tagbus.stream.cli.topics import layout
-from tagbus.stream.config import Settings, load
+from tagbus.stream.config import KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.encoder.release import load_release
-from tagbus.stream.errors import CheckFailed, TagbusError
+from tagbus.stream.errors import CheckFailed, TagbusError, shorten
 from tagbus.stream.index.apply import Memory
 from tagbus.stream.memory import open_stores
+from tagbus.stream.refusal import denied, locked_out
 
 Configuration = dict[str, str]
 
@@ -53,11 +57,14 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """Every check, one after the other."""
     yield _guarded("model", lambda: _model(settings))
     yield _guarded("memory", lambda: _memory(settings))
+    if settings.registry.url is not None:
+        yield _registry(settings.registry, settings.registry.url)
     admin = client.admin(settings)
     try:
         cluster = admin.list_topics(timeout=SECONDS)
     except KafkaException as error:
-        yield Finding("wrong", "broker", f"{settings.kafka.brokers}: {client.error_of(error).str()}")
+        reason = locked_out(settings.kafka) or client.error_of(error).str()
+        yield Finding("wrong", "broker", f"{settings.kafka.brokers}: {reason}")
         return
     yield Finding("ok", "broker", f"{settings.kafka.brokers}, {len(cluster.brokers)} brokers")
     there = {name: len(topic.partitions) for name, topic in cluster.topics.items()}
@@ -68,9 +75,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield _version(told.get(broker))
     for name, configuration in wanted.items():
         if name in topics:
-            yield _topic(name, there[name], told.get(topics[name]), configuration["cleanup.policy"])
+            # The version of a content is kept in the partition that the content came in.
+            least = there.get(settings.topics.content, 1) if name == settings.topics.versions else 1
+            yield _topic(name, there[name], told.get(topics[name]), configuration["cleanup.policy"], least)
         else:
-            yield Finding("wrong", f"topic {name}", "is not there; `tagbus topics create` makes it")
+            yield Finding("wrong", f"topic {name}", _absent(settings.kafka, admin, name))
 
 
 def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
@@ -102,6 +111,22 @@ def _memory(settings: Settings) -> Finding:
     return Finding("ok", "memory", f"{settings.memory.kind}, {tags} tags and {exemplars} exemplars before it is built")
 
 
+def _registry(registry: RegistrySettings, url: str) -> Finding:
+    """Whether it answers a real question, and lets this user in."""
+    headers = {}
+    if registry.user is not None and registry.password is not None:
+        login = f"{registry.user}:{registry.password.get_secret_value()}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
+    if not url.startswith(("http://", "https://")):
+        return Finding("wrong", "schema registry", f"TAGBUS_REGISTRY__URL={shorten(url)}: expected http:// or https://")
+    try:
+        question = urllib.request.Request(f"{url.rstrip('/')}/subjects", headers=headers)  # noqa: S310 - see above
+        with urllib.request.urlopen(question, timeout=SECONDS):  # noqa: S310 - see above
+            return Finding("ok", "schema registry", url)
+    except (OSError, ValueError, HTTPException) as error:
+        return Finding("wrong", "schema registry", f"{url}: {shorten(str(error), 200)}")
+
+
 def _version(found: Configuration | None) -> Finding:
     if found is None:
         return Finding("unsure", "broker version", "its settings are not told (DescribeConfigs); 3.7 is needed")
@@ -112,13 +137,27 @@ def _version(found: Configuration | None) -> Finding:
     return Finding("wrong", "broker version", "older than 3.7, which is the oldest that tagbus is made for")
 
 
-def _topic(name: str, partitions: int, found: Configuration | None, right: str) -> Finding:
+def _topic(name: str, partitions: int, found: Configuration | None, right: str, least: int) -> Finding:
+    if partitions < least:
+        return Finding(
+            "wrong", f"topic {name}", f"{partitions} partitions, expected at least the {least} of the content"
+        )
     if found is None:
         return Finding("unsure", f"topic {name}", f"{partitions} partitions; its cleanup.policy is not told")
     policy = found.get("cleanup.policy", "")
     if policy != right:
         return Finding("wrong", f"topic {name}", f"cleanup.policy is {policy}, expected {right}")
     return Finding("ok", f"topic {name}", f"{partitions} partitions, cleanup.policy {policy}")
+
+
+def _absent(kafka: KafkaSettings, admin: AdminClient, topic: str) -> str:
+    """Why a topic is not among all topics: those that a principal may not describe are left out in silence."""
+    try:
+        error = admin.list_topics(topic, SECONDS).topics[topic].error
+    except KafkaException as exception:
+        error = client.error_of(exception)
+    refused = denied(error, kafka, topic, "Describe") if error else None
+    return str(refused or "is not there; `tagbus topics create` makes it")
 
 
 def _configurations(admin: AdminClient, resources: Sequence[ConfigResource]) -> dict[ConfigResource, Configuration]:

@@ -24,7 +24,7 @@ from tagbus.stream import quality
 from tagbus.stream.bus.plain import reader
 from tagbus.stream.cli import files, out
 from tagbus.stream.cli.topics import as_table, create_all, places, send, tagged_table
-from tagbus.stream.config import Settings
+from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.codec import (
     Origin,
     Record,
@@ -35,12 +35,13 @@ from tagbus.stream.contract.codec import (
 )
 from tagbus.stream.contract.events import Content, Tag, TaggedContent
 from tagbus.stream.contract.message import record_of
-from tagbus.stream.errors import DependencyDown
+from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.local.worker import LocalWorker
 
 Kind = Literal["mock", "apache"]
+EncoderKind = Literal["in_process", "triton"]
 PARTITIONS = 4
 DEADLINE_SECONDS = 60.0
 SHOWN = 4
@@ -90,15 +91,19 @@ def demo(
     kafka: Annotated[Kind, typer.Option("--kafka", help="mock: at least once; apache: exactly once, needs Java")] = (
         "mock"
     ),
+    encoder: Annotated[
+        EncoderKind, typer.Option("--encoder", help="triton: a real tritonserver, installed the first time (374 MB)")
+    ] = "in_process",
 ) -> None:
     """Tag 600 real library titles from Kafka to Kafka, with everything on this machine. Ends with a line of JSON."""
     started = time.monotonic()
     # Without this the default ends this process alone, and the worker goes on for ever.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with ExitStack() as stack:
-        settings = _broker(kafka, stack)
+        settings = _broker(kafka, stack).model_copy(update={"encoder": _encoder(encoder, stack)})
         report = Demo(settings, stack).run()
-    typer.echo(json.dumps({**report, "seconds": round(time.monotonic() - started, 1), "delivery": _delivery(kafka)}))
+    seconds = round(time.monotonic() - started, 1)
+    typer.echo(json.dumps({**report, "seconds": seconds, "delivery": _delivery(kafka), "encoder": encoder}))
 
 
 def _delivery(kafka: Kind) -> Literal["exactly_once", "at_least_once"]:
@@ -119,6 +124,18 @@ def _broker(kafka: Kind, stack: ExitStack) -> Settings:
     for name in (names.content, names.tags, names.exemplars, names.tagged, names.dead_letters, names.versions):
         cluster.topic(name, PARTITIONS)
     return settings
+
+
+def _encoder(kind: EncoderKind, stack: ExitStack) -> EncoderSettings:
+    """Start the server where there is one, and say where the worker finds it."""
+    if kind == "in_process":
+        return EncoderSettings()
+    try:
+        from tagbus.stream.local.triton import TritonServer
+    except ImportError as error:
+        raise UserError(f"--encoder triton needs tritonclient ({error}): pip install 'tagbus[triton]'") from None
+    out.say("starting tritonserver (the first time its environment is installed: 374 MB)")
+    return EncoderSettings(kind="triton", address=stack.enter_context(TritonServer()).address)
 
 
 def _settings(address: str, kafka: Kind) -> Settings:
@@ -170,9 +187,9 @@ class Demo:
         consumer = reader(self._settings)
         self._stack.callback(consumer.close)
         names = self._settings.topics
-        consumer.assign(
-            [*places(consumer, names.tagged, "earliest"), *places(consumer, names.dead_letters, "earliest")]
-        )
+        kafka = self._settings.kafka
+        for topic in (names.tagged, names.dead_letters):
+            consumer.incremental_assign(places(kafka, consumer, topic, "earliest"))
         return Outcomes(consumer, names.dead_letters)
 
     def _publish(self, topic: Literal["content", "tags", "exemplars"], records: Sequence[Record]) -> None:

@@ -12,10 +12,12 @@ from typing import Annotated, Literal
 import typer
 
 from tagbus.stream import telemetry
+from tagbus.stream.bus.span import Span
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.cli import build, out
+from tagbus.stream.cli.backfill import Asked, plan
 from tagbus.stream.config import Settings, load
-from tagbus.stream.contract.events import Content, TaggedContent
+from tagbus.stream.contract.events import Content, TaggedContent, Versions
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import DependencyDown, TagbusError, UserError
 from tagbus.stream.health import HealthServer
@@ -34,14 +36,25 @@ PROBE_SECONDS = 5.0
 PROBE = Content(id="tagbus-readyz", title="is the tagger ready")
 
 
-def run(level: Level = "info") -> None:
+def run(
+    start: Annotated[
+        str | None, typer.Option("--from", help="of a backfill: earliest, a time, 2h ago, or offsets 0:1041,1:977")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", help="of a backfill: end (now), a time, or 2h ago")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="of a backfill: a consumer group of its own")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="of a backfill: a topic of its own")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="of a backfill: contents a second at most")] = None,
+    level: Level = "info",
+) -> None:
     """Tag what comes on `content` until SIGTERM. Settings come from the environment: `tagbus config`.
 
     /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. A second SIGTERM ends it at once; nothing is lost by it.
+    With --from, --group and --output it is a backfill, which ends when it has reached the end.
     """
     settings = load()
+    backfill = plan(settings, Asked(start, until, group, output, rate))
     out.set_up_logging(level)
-    service = Service(settings)
+    service = Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.span)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, service.on_signal)
     health = HealthServer(settings.health, service.not_live, service.not_ready)
@@ -54,19 +67,26 @@ def run(level: Level = "info") -> None:
 class Service:
     """One worker with its own memory (or its view of the shared one), built on the worker's loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, work: Settings | None = None, span: Span | None = None) -> None:
+        """The memory is built by `settings`; the worker has those of `work`, where it is a backfill, and its span."""
         self._settings = settings
         self._tagger: Tagger | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._living: asyncio.Task[None] | None = None
         self._probed = (0.0, "starting")
-        self.worker = Worker(settings, self, self._gate)
+        self.worker = Worker(work or settings, self, self._gate, span)
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
         """The tagger's, which is there once the gate is open."""
         if self._tagger is None:
             raise DependencyDown("the memory is not built yet")
         return await self._tagger.tag(contents)
+
+    def versions(self) -> Versions:
+        """The tagger's."""
+        if self._tagger is None:
+            raise DependencyDown("the memory is not built yet")
+        return self._tagger.versions()
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """SIGTERM and SIGINT: drain; a second one: at once."""
@@ -99,7 +119,9 @@ class Service:
             return "the memory is not built yet"
         if self._loop.is_closed():
             return "stopping"
-        asked = asyncio.run_coroutine_threadsafe(self._tagger.tag([PROBE]), self._loop)
+        # Another text each time: the encoder's cache must not answer for a server that does not.
+        probe = PROBE.model_copy(update={"title": f"{PROBE.title} at {time.time():.3f}"})
+        asked = asyncio.run_coroutine_threadsafe(self._tagger.tag([probe]), self._loop)
         try:
             answer = asked.result(PROBE_SECONDS)[0]
         except TimeoutError:

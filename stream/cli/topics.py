@@ -3,21 +3,23 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from rich.table import Table
 
 from tagbus.stream.bus import client
-from tagbus.stream.bus.plain import plain_producer, reader
+from tagbus.stream.bus.plain import reader
 from tagbus.stream.cli import files, out
-from tagbus.stream.config import Settings, TopicSettings, load
+from tagbus.stream.cli.backfill import outputs
+from tagbus.stream.cli.records import SECONDS, Sending, failed, partitions
+from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
 from tagbus.stream.contract.codec import (
     Record,
     Tombstone,
@@ -27,26 +29,16 @@ from tagbus.stream.contract.codec import (
     decode_tagged,
     encode_record,
     read_dead_letter,
+    unframed,
 )
 from tagbus.stream.contract.events import DeadLetter, TaggedContent
 from tagbus.stream.contract.message import record_of
-from tagbus.stream.errors import CheckFailed, DependencyDown, Poison, UserError, shorten
+from tagbus.stream.errors import CheckFailed, DependencyDown, Poison, shorten
+from tagbus.stream.refusal import denied, of_group
 
 Word = Literal["content", "tags", "exemplars"]
-SECONDS = 30.0
 # Tombstones must outlive a memory that is down for a while: see memory.tombstone_hours.
 HOUR_MS = 3_600_000
-
-# What no second try mends: the settings of the topic are wrong.
-REFUSED = frozenset(
-    {
-        KafkaError.TOPIC_EXCEPTION,
-        KafkaError.INVALID_PARTITIONS,
-        KafkaError.INVALID_REPLICATION_FACTOR,
-        KafkaError.INVALID_CONFIG,
-        KafkaError.POLICY_VIOLATION,
-    }
-)
 
 topics = typer.Typer(help="Make the topics.", no_args_is_help=True)
 
@@ -57,17 +49,30 @@ def _group() -> None:
 
 
 @topics.command()
-def create() -> None:
-    """Create the topics that are not there yet: `tags` and `exemplars` compacted, the others kept by time."""
-    create_all(load())
+def create(
+    output: Annotated[str | None, typer.Option("--output", help="those of a backfill with this output instead")] = None,
+) -> None:
+    """Create the topics that are not there yet: `tags`, `exemplars` and `content.versions` compacted, the others kept
+    by time."""
+    settings = load()
+    if output is None:
+        create_all(settings)
+        return
+    own = settings.model_copy(update={"topics": outputs(settings.topics, output)})
+    live = layout(settings)
+    _create(settings, {name: config for name, config in layout(own).items() if name not in live})
 
 
 def create_all(settings: Settings) -> None:
     """Create what is not there yet, and say what was. Raises UserError or DependencyDown."""
+    _create(settings, layout(settings))
+
+
+def _create(settings: Settings, configurations: Mapping[str, dict[str, str]]) -> None:
     admin = client.admin(settings)
     wanted = [
         NewTopic(name, settings.topics.partitions, settings.topics.replication, config=config)
-        for name, config in layout(settings).items()
+        for name, config in configurations.items()
     ]
     for name, future in admin.create_topics(wanted, request_timeout=SECONDS).items():
         try:
@@ -75,18 +80,21 @@ def create_all(settings: Settings) -> None:
             out.say(f"created {name} with {settings.topics.partitions} partitions")
         except KafkaException as error:
             if client.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise failed(error, f"topic {name} was not created", name) from None
+                raise failed(settings.kafka, error, f"topic {name} was not created", name, "Create") from None
             out.say(f"{name} is there already")
-    _wait_until_shown(admin, set(layout(settings)))
+    for name in configurations:
+        _wait_until_shown(settings.kafka, admin, name)
 
 
-def _wait_until_shown(admin: AdminClient, names: set[str]) -> None:
-    """The broker says that a topic is made some milliseconds before it knows it. Raises DependencyDown."""
+def _wait_until_shown(kafka: KafkaSettings, admin: AdminClient, name: str) -> None:
+    """The broker says that a topic is made some milliseconds before it knows it. Raises UserError, DependencyDown."""
     deadline = time.monotonic() + SECONDS
     try:
-        while hidden := names - admin.list_topics(timeout=SECONDS).topics.keys():
+        while error := admin.list_topics(name, SECONDS).topics[name].error:
+            if refused := denied(error, kafka, name, "Describe"):
+                raise refused
             if time.monotonic() > deadline:
-                raise DependencyDown(f"topics {', '.join(sorted(hidden))} do not show within {SECONDS:.0f} s")
+                raise DependencyDown(f"topic {name} does not show within {SECONDS:.0f} s")
             time.sleep(0.05)
     except KafkaException as error:
         raise DependencyDown(f"the topics were made, but: {client.error_of(error).str()}") from None
@@ -171,39 +179,11 @@ def _all_right(source: Path, to: Word) -> int:
 
 def send(settings: Settings, topic: str, records: Iterator[Record], bar: out.Bar) -> None:
     """Produce records and see each acknowledged. Raises UserError or DependencyDown when one is not."""
-    producer = plain_producer(settings)
-    # Asked first: librdkafka holds the records of a topic that is not there for 30 s before it says so.
-    partitions(producer, topic)
-    errors: list[KafkaError] = []
-
-    def report(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            errors.append(error)
-        bar.advance(1)
-
-    for record in records:
-        while True:
-            try:
-                producer.produce(topic, record.value, record.key, headers=list(record.headers), on_delivery=report)
-                break
-            except BufferError:
-                producer.poll(0.5)
-        producer.poll(0)
-        if errors:
-            break
-    left = producer.flush(SECONDS)
-    if errors:
-        raise failed(KafkaException(errors[0]), f"not all records reached {topic}", topic)
-    if left:
-        raise DependencyDown(f"{settings.kafka.brokers} did not take {left} records within {SECONDS:.0f} s")
-
-
-def failed(error: KafkaException, what: str, topic: str) -> Exception:
-    """The error of ours for one of the client's."""
-    found = client.error_of(error)
-    if found.code() in REFUSED:
-        return UserError(f"{what}: {found.str()}")
-    return client.named(found, topic) or DependencyDown(f"{what}: {found.str()}")
+    with Sending(settings, topic) as sending:
+        for record in records:
+            sending.send(record)
+            bar.to(sending.confirmed)
+    bar.to(sending.confirmed)
 
 
 def tail(
@@ -231,45 +211,36 @@ def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"])
     """Committed records of all partitions as they come, in no group. Ends only by its caller."""
     consumer = reader(settings)
     try:
-        consumer.assign(places(consumer, topic, start))
+        consumer.assign(places(settings.kafka, consumer, topic, start))
         while True:
             for message in consumer.consume(100, 0.5):
                 error = message.error()
                 if error is None:
                     yield message
-                elif named := client.named(error, topic):
-                    raise named
+                elif not of_group(error) and (ending := client.named(error, topic, settings.kafka)):
+                    raise ending
     finally:
         consumer.close()
 
 
-def places(consumer: Consumer, topic: str, start: Literal["earliest", "latest"]) -> list[TopicPartition]:
+def places(
+    kafka: KafkaSettings, consumer: Consumer, topic: str, start: Literal["earliest", "latest"]
+) -> list[TopicPartition]:
     """Every partition of a topic at its beginning or its end. Raises UserError when it is not there."""
-    found = partitions(consumer, topic)
+    found = partitions(kafka, consumer, topic)
     try:
         ends = {
             partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), SECONDS) for partition in found
         }
     except KafkaException as error:
-        raise failed(error, f"no broker answered for topic {topic}", topic) from None
+        raise failed(kafka, error, f"no broker answered for topic {topic}", topic) from None
     return [TopicPartition(topic, partition, ends[partition][start == "latest"]) for partition in sorted(ends)]
-
-
-def partitions(asked: Consumer | Producer, topic: str) -> list[int]:
-    """The partitions of a topic. Raises UserError when it is not there, DependencyDown when no broker answers."""
-    try:
-        found = asked.list_topics(topic, SECONDS).topics[topic]
-    except KafkaException as error:
-        raise failed(error, f"no broker answered for topic {topic}", topic) from None
-    if found.error is not None:
-        raise failed(KafkaException(found.error), f"topic {topic} cannot be used", topic)
-    return sorted(found.partitions)
 
 
 def as_json(topic: str, record: Record) -> str:
     """One line of JSON: the result, or the dead letter's reason with the beginning of its value."""
     if topic == "tagged":
-        return (record.value or b"null").decode(errors="replace")
+        return unframed(record.value or b"null").decode(errors="replace")
     letter = read_dead_letter(record.headers)
     return json.dumps({**letter.model_dump(), "value": record.value and shorten(record.value, 200)}, ensure_ascii=False)
 

@@ -1,7 +1,8 @@
 """Records to events and back. Bytes in, bytes out: it knows no Kafka client.
 
-A value is JSON in UTF-8, alone or as a CloudEvent (see cloudevents.py). A record without a value is a tombstone. Of a
-field that stands twice in an object the last one counts; fields that the contract does not know are ignored.
+A value is JSON in UTF-8, alone or as a CloudEvent (see cloudevents.py), plain or in the wire format of Confluent's
+schema registry. A record without a value is a tombstone. Of a field that stands twice in an object the last one counts;
+fields that the contract does not know are ignored.
 """
 
 import base64
@@ -34,6 +35,11 @@ VALUE_BYTES = 4_000_000
 SOURCES: tuple[Source, ...] = get_args(Source)
 EXEMPLAR_KEY_CHARS = ID_CHARS + max(len(f"/{source}") for source in SOURCES)
 
+# Confluent's wire format: a byte 0, four bytes of the schema's id, then the JSON. (The list of message indexes that may
+# follow the id belongs to Protobuf.) No JSON begins with a byte 0.
+_MAGIC = b"\0"
+_ID_BYTES = 4
+
 SOURCE_HEADERS = ("tagbus.source.topic", "tagbus.source.partition", "tagbus.source.offset")
 # Header names of a dead letter by the field of DeadLetter that they carry; five are those of Kafka Streams (KIP-1034).
 DEAD_LETTER_HEADERS = {
@@ -53,7 +59,8 @@ Keyed = Content | Tag | Exemplar | TaggedContent
 E = TypeVar("E", bound=Event)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as nothing is that is made for each content: a frozen one takes three times as long, 0.2 µs more.
+@dataclass(slots=True)
 class Record:
     """A record as Kafka carries it."""
 
@@ -126,14 +133,25 @@ def parse(value: bytes, model: type[E]) -> E:
     """An event from plain JSON, without a record around it: a line of a file. Raises Undecodable or InvalidEvent."""
     _check_size(value)
     try:
-        return model.model_validate_json(value)
+        # What model_validate_json calls: its checks of arguments take 0.4 µs, a fifth of the whole.
+        event: E = model.__pydantic_validator__.validate_json(value)
+        return event
     except ValidationError as error:
         raise poison(error, model) from None
 
 
-def encode(event: Event) -> bytes:
-    """The event as compact JSON in UTF-8."""
-    return to_json(event)
+def encode(event: Event, schema: int | None = None) -> bytes:
+    """The event as compact JSON in UTF-8; in Confluent's wire format where the id of its schema is given."""
+    return to_json(event) if schema is None else _MAGIC + schema.to_bytes(_ID_BYTES) + to_json(event)
+
+
+def unframed(value: bytes) -> bytes:
+    """A value without the prefix of Confluent's wire format; the id in it is not looked at. Raises Undecodable."""
+    if not value.startswith(_MAGIC):
+        return value
+    if len(value) <= len(_MAGIC) + _ID_BYTES:
+        raise undecodable("value", shorten(value), "a byte 0, four bytes of a schema's id, then JSON")
+    return value[len(_MAGIC) + _ID_BYTES :]
 
 
 def event_key(event: Keyed) -> str:
@@ -219,6 +237,9 @@ def _key(raw: bytes | None, most: int) -> str | None:
 
 
 def _event(record: Record, value: bytes, topic: _Topic[E]) -> E:
+    value = unframed(value)
+    if not record.headers:
+        return parse(value, topic.model)
     _check_size(value)
     match cloudevents.mode(record.headers):
         case "plain":

@@ -33,9 +33,11 @@ METADATA_BYTES = 16_384
 # pydantic alone also takes Unix times, a space or `_` for the T, and times without an offset.
 RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 
+_MATCH = re.compile(RFC3339).match
+
 
 def _rfc3339(value: object) -> object:
-    if isinstance(value, datetime) or (isinstance(value, str) and re.match(RFC3339, value)):
+    if isinstance(value, datetime) or (isinstance(value, str) and _MATCH(value)):
         return value
     raise PydanticCustomError("not_rfc3339", "an RFC 3339 time with its offset, for instance 2026-01-31T09:30:00Z")
 
@@ -89,7 +91,12 @@ class Content(Event):
     version: int | None = Field(
         None, ge=0, lt=2**63, description="grows with each change; an older one never replaces a newer one"
     )
-    metadata: Metadata = Field({}, description="the producer's own, at most 16,384 bytes of JSON")
+    # A factory: of a default that can change pydantic makes a deep copy for each content, 0.8 µs of 2.
+    metadata: Metadata = Field(
+        default_factory=dict,
+        description="the producer's own, at most 16,384 bytes of JSON",
+        json_schema_extra={"default": {}},
+    )
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:

@@ -4,6 +4,9 @@ from confluent_kafka import Message
 
 from tagbus.stream.contract.codec import Record
 
+# Stands alone where the client cannot read a record's headers.
+UNREADABLE = "tagbus.headers.unreadable"
+
 
 def record_of(message: Message) -> Record:
     """Key, value and headers as bytes, as they came."""
@@ -15,7 +18,7 @@ def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
         headers = message.headers() or ()
     except (UnicodeDecodeError, SystemError):
         # A name that is not UTF-8 cannot be read by the client at all; the record itself can.
-        return (("tagbus.headers.unreadable", b"not UTF-8"),)
+        return ((UNREADABLE, b"not UTF-8"),)
     pairs = headers.items() if isinstance(headers, dict) else headers
     return tuple((name, _raw(value)) for name, value in pairs)
 

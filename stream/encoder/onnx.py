@@ -4,38 +4,21 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from tagbus.stream.encoder.base import Vectors
-from tagbus.stream.encoder.release import MODEL, TOKENIZER, load_release
-from tagbus.stream.errors import ReleaseMismatch, shorten
+from tagbus.stream.encoder.release import MODEL, load_release
+from tagbus.stream.encoder.tokens import BATCH_TOKENS, Batch, TextReader, pad
+from tagbus.stream.errors import ReleaseMismatch
 
-# Text is cut before it is tokenised: a token is 4 to 5 characters of prose, so 32 a token reach past the last one that
-# is read in all but blank or unbroken text, and 1 MB costs no more than 8 kB.
-CHARACTERS_A_TOKEN: Final = 32
 # A run of the model costs as much as 16 tokens more: the weights go through the cache once (2.4 ms, 0.15 ms a token).
 # A batch may waste that much on padding before another is cheaper. On titles in calls of 128 this takes 22% less work
 # than padding to 16, 32, 64, 128 or 256, 24% less than eights cut from the sorted texts, 2% more than the best cut.
 WASTE: Final = 16
-# Larger runs are no faster (6,000 to 7,000 tokens a second a core from 128 tokens up) and take memory: on two threads
-# the process peaks at 330 MB with 1,024 and at 1.1 GB with 8,192.
-BATCH_TOKENS: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Texts of nearly one length: `rows` says which they are, `ids` and `mask` are int64 [len(rows), length]."""
-
-    rows: list[int]
-    ids: NDArray[np.int64]
-    mask: NDArray[np.int64]
 
 
 class OnnxEncoder:
@@ -49,12 +32,7 @@ class OnnxEncoder:
         self.release = load_release(folder)
         self._threads = threads or _cores()
         self._batch = batch
-        self._characters = CHARACTERS_A_TOKEN * self.release.max_tokens
-        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        self._tokenizer.enable_truncation(self.release.max_tokens)
-        self._tokenizer.no_padding()
-        # "[SEP]" in a content is five characters, not the end of a segment.
-        self._tokenizer.encode_special_tokens = True
+        self._reader = TextReader(folder, self.release)
         self._session = _session(folder / MODEL)
         width = self._session.get_outputs()[0].shape[1]
         if width != self.release.dimension:
@@ -87,15 +65,13 @@ class OnnxEncoder:
         """End the threads. No call may be under way."""
         await asyncio.to_thread(self._pool.shutdown)
 
-    def _prepare(self, texts: Sequence[str]) -> list[_Batch]:
+    def _prepare(self, texts: Sequence[str]) -> list[Batch]:
         """Tokenise, then cut into batches, longest first so that the threads end together."""
-        for number, text in enumerate(texts):
-            _require_unicode(number, text)
-        encodings = self._tokenizer.encode_batch_fast([text[: self._characters] for text in texts])
-        tokens = [encoding.ids for encoding in encodings]
-        return [_pad(rows, tokens) for rows in _cut([len(ids) for ids in tokens], self._batch)]
+        tokens = self._reader.tokens(texts)
+        cut = _cut([len(ids) for ids in tokens], self._batch)
+        return [pad(rows, tokens, len(tokens[rows[0]])) for rows in cut]
 
-    def _run(self, batch: _Batch, vectors: Vectors) -> None:
+    def _run(self, batch: Batch, vectors: Vectors) -> None:
         """Fill the rows of `vectors` that belong to the batch."""
         feed = {"input_ids": batch.ids, "attention_mask": batch.mask}
         found = self._session.run(["sentence_embedding"], feed)[0]
@@ -121,16 +97,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _require_unicode(number: int, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        around = shorten(text[max(0, error.start - 10) : error.start + 10])
-        raise ValueError(
-            f"text number {number} has a lone surrogate at character {error.start}: {around}; expected Unicode text"
-        ) from None
-
-
 def _cut(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Group the texts, longest first, into batches of at most `most` that waste little on padding."""
     rows: list[int] = []
@@ -145,12 +111,3 @@ def _cut(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
         rows.append(row)
     if rows:
         yield rows
-
-
-def _pad(rows: list[int], tokens: Sequence[Sequence[int]]) -> _Batch:
-    ids = np.zeros((len(rows), len(tokens[rows[0]])), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, : len(tokens[row])] = tokens[row]
-        mask[place, : len(tokens[row])] = 1
-    return _Batch(rows, ids, mask)

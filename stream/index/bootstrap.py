@@ -13,8 +13,8 @@ from typing import ParamSpec, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from tagbus.stream import telemetry
-from tagbus.stream.config import Settings
+from tagbus.stream import refusal, telemetry
+from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.contract.message import record_of
 from tagbus.stream.errors import DependencyDown, MemoryLost, Retryable, UserError
 from tagbus.stream.index.apply import Kind, MemoryRecord, Projection
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # A chunk is encoded as one batch: long enough to sort by length, short enough that progress shows.
 CHUNK = 512
 METADATA_SECONDS = 10.0
+_NONE = "no broker answered"
 # How often the broker is asked whether a memory topic has got more partitions.
 GROWTH_SECONDS = 30.0
 
@@ -136,7 +137,7 @@ class Follower:
         positions: Offsets = {}
         records = []
         for message in messages:
-            if not _delivered(message):
+            if not _delivered(self._settings.kafka, message):
                 positions.update(_end_of(message))
                 continue
             positions[_place(message)] = _offset(message) + 1
@@ -189,7 +190,7 @@ class Follower:
         for place in self._places(consumer):
             if place in self._reading.partitions:
                 continue
-            low, high = watermarks(consumer, place)
+            low, high = watermarks(self._settings.kafka, consumer, place)
             start = low if self._resume is None else self._resume.get(place, low)
             if not low <= start <= high:
                 raise MemoryLost(f"{place[0]}:{place[1]} has offsets {low} to {high}, memory was built up to {start}")
@@ -200,7 +201,11 @@ class Follower:
 
     def _places(self, consumer: Consumer) -> list[Place]:
         topics = self._settings.topics
-        return [place for topic in (topics.tags, topics.exemplars) for place in partitions(consumer, topic)]
+        return [
+            place
+            for topic in (topics.tags, topics.exemplars)
+            for place in partitions(self._settings.kafka, consumer, topic)
+        ]
 
     def _config(self) -> dict[str, str | int | float | bool]:
         return {
@@ -221,30 +226,34 @@ class Follower:
         return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
 
-def partitions(consumer: Consumer, topic: str) -> list[Place]:
-    """Every partition of a topic. Raises UserError when there is no such topic, DependencyDown without a broker."""
+def partitions(kafka: KafkaSettings, consumer: Consumer, topic: str) -> list[Place]:
+    """Every partition of a topic. Raises UserError when there is no such topic or Kafka refuses to show it,
+    DependencyDown without a broker."""
     try:
         found = consumer.list_topics(topic, METADATA_SECONDS).topics[topic]
     except KafkaException as error:
-        raise DependencyDown(f"no broker answered for topic {topic}: {error.args[0].str()}") from None
+        raise refusal.locked_out(kafka) or DependencyDown(f"{_NONE} for topic {topic}: {error.args[0].str()}") from None
+    if found.error is not None and (missing := refusal.denied(found.error, kafka, topic)):
+        raise missing
     if found.error is not None or not found.partitions:
         raise UserError(f"topic {topic} is not there; `tagbus topics create` makes it")
     return [(topic, partition) for partition in sorted(found.partitions)]
 
 
-def watermarks(consumer: Consumer, place: Place) -> tuple[int, int]:
+def watermarks(kafka: KafkaSettings, consumer: Consumer, place: Place) -> tuple[int, int]:
     """First offset and next offset of a partition, asked of the broker. Raises DependencyDown."""
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(*place), METADATA_SECONDS)
     except KafkaException as error:
-        raise DependencyDown(f"no broker answered for {place[0]}:{place[1]}: {error.args[0].str()}") from None
+        reason = f"{_NONE} for {place[0]}:{place[1]}: {error.args[0].str()}"
+        raise refusal.denied(error.args[0], kafka, place[0]) or DependencyDown(reason) from None
     return low, high
 
 
-def _delivered(message: Message) -> bool:
+def _delivered(kafka: KafkaSettings, message: Message) -> bool:
     """True for a record, False for an end of partition or an error that librdkafka mends itself.
 
-    Raises MemoryLost when the offset is out of range, UserError when the topic is gone.
+    Raises MemoryLost when the offset is out of range, UserError when the topic is gone or may not be read.
     """
     error = message.error()
     if error is None:
@@ -253,6 +262,8 @@ def _delivered(message: Message) -> bool:
         raise MemoryLost(f"{message.topic()}:{message.partition()}: {error.str()}; restart to rebuild the memory")
     if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:
         raise UserError(f"topic {message.topic()} is not there; `tagbus topics create` makes it")
+    if not refusal.of_group(error) and (missing := refusal.denied(error, kafka, message.topic() or "")):
+        raise missing
     if error.code() != KafkaError._PARTITION_EOF:
         log.warning("memory topics: %s", error.str())
     return False

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
+from tagbus.stream import refusal
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import DependencyDown, Retryable
+from tagbus.stream.errors import DependencyDown, Retryable, TagbusError
 from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.index.bootstrap import METADATA_SECONDS, Follower, Place, partitions, watermarks
 from tagbus.stream.retry import backoff
@@ -27,12 +28,13 @@ class Progress:
 
     def __init__(self, settings: Settings, release: str) -> None:
         self._settings = settings
+        self._group = f"{settings.kafka.group}-index-{release}"
         self._consumer = Consumer(
             {
                 **settings.kafka.client(),
                 # What fails for good is an error of the call; librdkafka's own lines would be 20 a second.
                 "log_level": 2,
-                "group.id": f"{settings.kafka.group}-index-{release}",
+                "group.id": self._group,
                 "enable.auto.commit": False,
             }
         )
@@ -40,11 +42,15 @@ class Progress:
     def places(self) -> list[Place]:
         """Every partition of the memory topics."""
         topics = self._settings.topics
-        return [place for topic in (topics.tags, topics.exemplars) for place in partitions(self._consumer, topic)]
+        return [
+            place
+            for topic in (topics.tags, topics.exemplars)
+            for place in partitions(self._settings.kafka, self._consumer, topic)
+        ]
 
     def ends(self) -> dict[Place, int]:
         """High watermarks as they are now."""
-        return {place: watermarks(self._consumer, place)[1] for place in self.places()}
+        return {place: watermarks(self._settings.kafka, self._consumer, place)[1] for place in self.places()}
 
     def committed(self) -> dict[Place, tuple[int, float]]:
         """Next offset and time of commit (Unix seconds) of each partition that has any."""
@@ -52,7 +58,7 @@ class Progress:
         try:
             found = self._consumer.committed(asked, METADATA_SECONDS)
         except KafkaException as error:
-            raise DependencyDown(f"no broker told how far the memory is built: {error.args[0].str()}") from None
+            raise self._failed("no broker told how far the memory is built", error) from None
         return {
             (at.topic, at.partition): (at.offset, float(at.metadata or 0))
             for at in found
@@ -66,7 +72,14 @@ class Progress:
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            raise DependencyDown(f"no broker took how far the memory is built: {error.args[0].str()}") from None
+            raise self._failed("no broker took how far the memory is built", error) from None
+
+    def _failed(self, what: str, exception: KafkaException) -> TagbusError:
+        # A group that is refused is not found, so the call times out; the refusal is a message of the consumer.
+        told = self._consumer.poll(0)
+        error = (told.error() if told is not None else None) or exception.args[0]
+        kafka = self._settings.kafka.model_copy(update={"group": self._group})
+        return refusal.denied(error, kafka, "") or DependencyDown(f"{what}: {error.str()}")
 
     def resume(self) -> dict[Place, int] | None:
         """Where to go on, or None for a rebuild: never built, or so long ago that tombstones may be gone."""

@@ -216,17 +216,22 @@ class ApacheKafka:
     def _configure(self) -> None:
         broker, controller = _free_ports(2)
         self.address = f"{_HOST}:{broker}"
-        ours = {
-            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{_HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
-            "controller.quorum.voters": f"1@{_HOST}:{controller}",
-            "log.dirs": str(self.folder / "data"),
-        }
-        lines = [f"{key}={value}\n" for key, value in (SETTINGS | ours | self._extra).items()]
+        self._write(
+            {
+                "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{_HOST}:{controller}",
+                "advertised.listeners": f"PLAINTEXT://{self.address}",
+                "controller.quorum.voters": f"1@{_HOST}:{controller}",
+            }
+        )
+
+    def _write(self, ours: Mapping[str, str]) -> None:
+        """The broker's settings; those of the caller come last and count."""
+        folder = {"log.dirs": str(self.folder / "data")}
+        lines = [f"{key}={value}\n" for key, value in {**SETTINGS, **folder, **ours, **self._extra}.items()]
         (self.folder / "server.properties").write_text("".join(lines))
 
     def _format(self) -> None:
-        tool = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", "server.properties"]
+        tool = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", "server.properties", *self._users()]
         try:
             done = subprocess.run(
                 self._java(*tool), cwd=self.folder, capture_output=True, text=True, timeout=self.deadline_s, check=False
@@ -235,6 +240,10 @@ class ApacheKafka:
             raise DependencyDown(f"Apache Kafka did not format its folder in {self.deadline_s:g} s") from error
         if done.returncode:
             raise DependencyDown(f"Apache Kafka cannot format its folder:\n{tail(done.stdout + done.stderr)}")
+
+    def _users(self) -> list[str]:
+        """Options of StorageTool that make users."""
+        return []
 
     def _launch(self) -> None:
         with (self.folder / "kafka.log").open("ab") as log:

@@ -36,6 +36,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "rd_kafka_mock_topic_create": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int)),
     "rd_kafka_mock_broker_set_down": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "rd_kafka_mock_broker_set_up": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
+    "rd_kafka_mock_broker_set_rtt": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int)),
     "rd_kafka_mock_push_request_errors_array": (
         None,
         (ctypes.c_void_p, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)),
@@ -104,11 +105,15 @@ class MockCluster:
         """Take connections again."""
         self._lib.rd_kafka_mock_broker_set_up(self._open(), _FIRST_BROKER)
 
+    def slow(self, seconds: float) -> None:
+        """Answer every request so much later, as a broker far away or under load does."""
+        self._lib.rd_kafka_mock_broker_set_rtt(self._open(), _FIRST_BROKER, int(seconds * 1000))
+
     def fail(self, api_key: int, *errors: int) -> None:
         """Answer the next requests of one kind with these errors, one for each request.
 
-        `api_key` is the protocol's number of the request (0 Produce, 1 Fetch, 8 OffsetCommit, 26 EndTxn), `errors`
-        are codes of `confluent_kafka.KafkaError`.
+        `api_key` is the protocol's number of the request (0 Produce, 1 Fetch, 8 OffsetCommit, 24 AddPartitionsToTxn,
+        25 AddOffsetsToTxn, 26 EndTxn, 28 TxnOffsetCommit), `errors` are codes of `confluent_kafka.KafkaError`.
         """
         array = (ctypes.c_int * len(errors))(*errors)
         self._lib.rd_kafka_mock_push_request_errors_array(self._open(), api_key, len(errors), array)

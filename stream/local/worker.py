@@ -38,6 +38,8 @@ class LocalWorker:
             "TAGBUS_KAFKA__DELIVERY": kafka.delivery,
             "TAGBUS_KAFKA__GROUP": kafka.group,
             "TAGBUS_KAFKA__INSTANCE": kafka.instance,
+            "TAGBUS_ENCODER__KIND": settings.encoder.kind,
+            "TAGBUS_ENCODER__ADDRESS": settings.encoder.address,
             "TAGBUS_HEALTH__PORT": str(self.port),
             **{f"TAGBUS_TOPICS__{name.upper()}": str(value) for name, value in settings.topics},
             **(extra or {}),

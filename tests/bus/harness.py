@@ -15,7 +15,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from tagbus.stream.bus.triage import BatchTagger
+from tagbus.stream.bus.span import Span
+from tagbus.stream.bus.trial import BatchTagger
 from tagbus.stream.bus.worker import Gate, Worker, open_gate
 from tagbus.stream.config import Settings
 from tests.support import consume_all, unique, wait_until
@@ -65,8 +66,8 @@ def events(count: int, prefix: str = "c", size: int = 10) -> list[tuple[bytes, b
 class Running:
     """A worker in a thread."""
 
-    def __init__(self, given: Settings, tagger: BatchTagger, gate: Gate = open_gate) -> None:
-        self.worker = Worker(given, tagger, gate)
+    def __init__(self, given: Settings, tagger: BatchTagger, gate: Gate = open_gate, span: Span | None = None) -> None:
+        self.worker = Worker(given, tagger, gate, span)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
         self._thread.start()
@@ -103,10 +104,12 @@ def running(given: Settings, tagger: BatchTagger, gate: Gate = open_gate) -> Ite
 
 
 class Process:
-    """A worker as a process."""
+    """A worker as a process. `tagger` is a spec of `taggers.named`, `kafka` replaces settings of that section."""
 
-    def __init__(self, given: Settings, log: Path, seconds: float = 0.0, kill_at: str = "", **kafka: str) -> None:
-        command = [sys.executable, str(PROCESS), str(seconds), *([kill_at] if kill_at else [])]
+    def __init__(
+        self, given: Settings, log: Path, tagger: str | float = "trivial", kill_at: str = "", **kafka: str
+    ) -> None:
+        command = [sys.executable, str(PROCESS), str(tagger), *([kill_at] if kill_at else [])]
         self._log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(command, env=environment(given, **kafka), stdout=out, stderr=out)

@@ -1,9 +1,9 @@
-"""A worker as a process of its own: settings from the environment, a trivial tagger, exit codes as `tagbus run` has.
+"""A worker as a process of its own: settings from the environment, a tagger by name, exit codes as `tagbus run` has.
 
-    python tests/bus/process.py SECONDS [KILL_AT]
+    python tests/bus/process.py TAGGER [KILL_AT]
 
-SECONDS is how long the tagger takes for a batch. KILL_AT kills the process with SIGKILL in the middle of a
-transaction: `flushed`, `offsets` or `commit`. It prints `ready` when it is.
+TAGGER is a spec of `taggers.named`: `trivial:0.05`, `random:0.02-0.2`, `down`, `deadly:MARKER`. KILL_AT kills the
+process with SIGKILL in the middle of a transaction: `produced`, `offsets` or `commit`. It prints `ready` when it is.
 """
 
 import logging
@@ -23,7 +23,7 @@ from tagbus.stream.errors import TagbusError
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tests.bus.taggers import Trivial
+from tests.bus.taggers import named
 
 KILL_AT = sys.argv[2] if len(sys.argv) > 2 else ""
 # The transaction that is not survived: some have been committed before it.
@@ -43,15 +43,13 @@ class Mortal(confluent_kafka.Producer):
         super().begin_transaction()
         Mortal.transactions += 1
 
-    def flush(self, timeout: float = -1) -> int:
-        left = super().flush(timeout)
-        if KILL_AT == "flushed" and not left and Mortal.transactions > VICTIM:
-            die()
-        return left
-
     def send_offsets_to_transaction(self, positions: Any, group_metadata: Any, timeout: float = -1) -> None:
+        if KILL_AT == "produced" and Mortal.transactions > VICTIM:
+            super().flush(timeout)
+            die()
         super().send_offsets_to_transaction(positions, group_metadata, timeout)
         if KILL_AT == "offsets" and Mortal.transactions > VICTIM:
+            super().flush(timeout)
             die()
 
     def commit_transaction(self, timeout: float = -1) -> None:
@@ -65,7 +63,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if KILL_AT:
         client.Producer = Mortal  # type: ignore[attr-defined]
-    worker = Worker(config.load(), Trivial(float(sys.argv[1])))
+    worker = Worker(config.load(), named(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
 
     def announce() -> None:

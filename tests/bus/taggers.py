@@ -1,8 +1,12 @@
 """Taggers that do next to nothing, for tests of the bus and as the floor of its benchmark."""
 
 import asyncio
+import os
+import random
+import signal
 from collections.abc import Callable, Sequence
 
+from tagbus.stream.bus.trial import BatchTagger
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag, TaggedContent, Versions
 from tagbus.stream.errors import Complaint, DependencyDown, Untaggable
 from tagbus.stream.tagger import Failure
@@ -15,7 +19,7 @@ TAG = ScoredTag.model_construct(
 
 def tagged(content: Content, tag: ScoredTag = TAG) -> TaggedContent:
     """A result with one tag."""
-    return TaggedContent.model_construct(
+    return TaggedContent(
         id=content.id, tags=(tag,), versions=VERSIONS, path=("trivial",), degraded=False, time=content.time
     )
 
@@ -26,6 +30,9 @@ class Trivial:
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.seen: list[list[str]] = []
+
+    def versions(self) -> Versions:
+        return VERSIONS
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
         self.seen.append([content.id for content in contents])
@@ -67,15 +74,17 @@ class Gated(Trivial):
 
 
 class Down(Trivial):
-    """Its dependency is down until `up` is set."""
+    """Its dependency is down until `up` is set, or for its first `calls` calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: int | None = None) -> None:
         super().__init__()
         self.up = False
         self.calls = 0
+        self.last = calls
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
         self.calls += 1
+        self.up = self.up or (self.last is not None and self.calls > self.last)
         if not self.up:
             raise DependencyDown("the encoder does not answer")
         return await super().tag(contents)
@@ -104,3 +113,66 @@ class Picky(Trivial):
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
         error = Untaggable("encode", (Complaint("text", "'...'", "a text that the encoder takes"),))
         return [Failure(content.id, error) if self.refused(content) else tagged(content) for content in contents]
+
+
+class Uneven(Trivial):
+    """Takes between `least` and `most` seconds, another time for each batch."""
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__()
+        self.least = least
+        self.most = most
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        self.seconds = random.uniform(self.least, self.most)  # noqa: S311 - spreads load, guards nothing
+        return await super().tag(contents)
+
+
+class Deadly(Trivial):
+    """Kills its process at a content that `deadly` picks, as a segmentation fault or the kernel's OOM killer does."""
+
+    def __init__(self, deadly: Callable[[Content], bool], seconds: float = 0.0) -> None:
+        super().__init__(seconds)
+        self.deadly = deadly
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        if any(self.deadly(content) for content in contents):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().tag(contents)
+
+
+def named(spec: str) -> BatchTagger:
+    """A tagger by its name and arguments, for a process that is told on its command line:
+
+    - `trivial:SECONDS` (or SECONDS alone), `random:LEAST-MOST` seconds a batch
+    - `down`: its dependency never answers; `down:CALLS`: not for the first CALLS
+    - `deadly:MARKER[:SECONDS]`, `picky:MARKER`, `allergic:MARKER`, `huge:MARKER:BYTES`: at contents with MARKER in
+      their id or text
+    """
+    name, *arguments = spec.split(":")
+    match name, arguments:
+        case "trivial", []:
+            return Trivial()
+        case "trivial", [seconds]:
+            return Trivial(float(seconds))
+        case "random", [bounds]:
+            least, most = bounds.split("-")
+            return Uneven(float(least), float(most))
+        case "down", []:
+            return Down()
+        case "down", [calls]:
+            return Down(int(calls))
+        case "deadly", [marker, *seconds]:
+            return Deadly(_marked(marker), float(*seconds))
+        case "picky", [marker]:
+            return Picky(_marked(marker))
+        case "allergic", [marker]:
+            return Allergic(_marked(marker))
+        case "huge", [marker, size]:
+            return Huge(_marked(marker), int(size))
+        case _:
+            return Trivial(float(spec))
+
+
+def _marked(marker: str) -> Callable[[Content], bool]:
+    return lambda content: marker in content.id or marker in content.text

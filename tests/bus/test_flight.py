@@ -105,6 +105,21 @@ def test_a_partition_that_left_and_came_back_is_another() -> None:
     assert flights.finished(0) == [new]
 
 
+def test_what_is_left_says_which_partitions_have_nothing_on_its_way_to_kafka() -> None:
+    # Given one partition with a committed batch and one at the tagger, and one with a finished batch
+    flights = assigned()
+    first, finished = enter(flights, A, 7), enter(flights, B)
+    flights.land(first, [])
+    flights.done(first)
+    enter(flights, A, 8)
+    flights.land(finished, [])
+    assert flights.busy()
+    # When both go, then nothing of the first can be committed any more, and of the other it may be under way
+    left = flights.leave([A, B])
+    assert (left.batches, left.untouched) == (2, {A: 8})
+    assert not flights.busy()
+
+
 def test_a_drain_waits_for_what_is_under_way() -> None:
     flights = assigned()
     flight = enter(flights, A)
@@ -134,7 +149,11 @@ def test_a_drain_does_not_wait_for_a_dependency() -> None:
     first, behind = enter(flights, A), enter(flights, A)
     flights.land(behind, [])
     flights.stall(first, stalled=True)
-    assert flights.stalled()
+    since = flights.stalled()
+    # Waiting on is no new wait.
+    flights.stall(first, stalled=True)
+    assert since is not None
+    assert flights.stalled() == since
     assert flights.drain([A], 60, lambda: True)
     flights.stall(first, stalled=False)
     assert not flights.drained([A])

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.flight import Batch, Source, Verdict
-from tagbus.stream.bus.triage import ATTEMPTS, CANARY, BatchTagger, Triage
+from tagbus.stream import telemetry
+from tagbus.stream.bus.flight import Batch, Flight, Source, Verdict
+from tagbus.stream.bus.triage import Triage
+from tagbus.stream.bus.trial import CANARY, BatchTagger
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.events import Content, TaggedContent
-from tagbus.stream.errors import Fatal, ReleaseMismatch
+from tagbus.stream.contract.events import Content, TaggedContent, Versions
+from tagbus.stream.errors import TooMuchPoison
 from tagbus.stream.tagger import Failure
 from tests.bus.harness import event
-from tests.bus.taggers import Allergic, Down, Picky, Trivial
+from tests.bus.taggers import Allergic, Down, Picky, Trivial, tagged
 
 QUICK = Settings.model_validate({"retry": {"first_seconds": 0.001, "cap_seconds": 0.002}})
 
@@ -45,7 +47,7 @@ def test_there_is_a_verdict_for_each_record_in_order() -> None:
 
 @given(
     strategies.lists(
-        strategies.one_of(strategies.none(), strategies.binary(), strategies.text().map(event)), max_size=8
+        strategies.one_of(strategies.none(), strategies.binary(), strategies.text().map(event)), min_size=1, max_size=8
     )
 )
 def test_whatever_comes_each_record_has_its_own_verdict(values: list[bytes | None]) -> None:
@@ -63,47 +65,8 @@ def test_what_fails_alone_where_its_neighbours_pass_is_set_aside() -> None:
     assert [verdict.outcome for verdict in verdicts] == ["tagged", "dead_lettered", "tagged"]
     assert verdicts[1].stage == "tag"
     assert header(verdicts[1], "__streams.errors.exception") == "Untaggable"
-    assert header(verdicts[1], "tagbus.attempts") == str(ATTEMPTS)
-
-
-def test_what_fails_without_neighbours_is_set_aside_where_the_canary_passes() -> None:
-    tagger = Allergic(lambda content: content.id != CANARY.id)
-    assert [verdict.outcome for verdict in judge(tagger, contents("a", "b"))] == ["dead_lettered"] * 2
-    assert [verdict.outcome for verdict in judge(tagger, contents("a"))] == ["dead_lettered"]
-
-
-def test_a_tagger_that_fails_for_everything_is_waited_for() -> None:
-    # Given a tagger that fails for every content, the canary among them, until it is mended
-    tagger = Allergic(lambda _: not mended)
-    mended = False
-    stalls: list[bool] = []
-
-    async def scenario() -> list[Verdict]:
-        nonlocal mended
-        task = asyncio.create_task(Triage(QUICK, tagger).judge(batch(contents("a", "b")), stalls.append))
-        while not stalls:
-            await asyncio.sleep(0)
-        mended = True
-        return await task
-
-    # Then it is not the contents that are bad: nothing is set aside
-    assert [verdict.outcome for verdict in asyncio.run(scenario())] == ["tagged", "tagged"]
-    assert (stalls[0], stalls[-1]) == (True, False)
-
-
-def test_a_dependency_that_is_down_stalls_the_batch_and_nothing_else() -> None:
-    tagger, stalls = Down(), list[bool]()
-
-    async def scenario() -> list[Verdict]:
-        task = asyncio.create_task(Triage(QUICK, tagger).judge(batch(contents("a")), stalls.append))
-        while tagger.calls < 5:
-            await asyncio.sleep(0.001)
-        assert not task.done()
-        tagger.up = True
-        return await task
-
-    assert [verdict.outcome for verdict in asyncio.run(scenario())] == ["tagged"]
-    assert (stalls[0], stalls[-1]) == (True, False)
+    # All three, its half of them, the content alone, and once more between two canaries
+    assert header(verdicts[1], "tagbus.attempts") == "4"
 
 
 def test_a_batch_without_contents_does_not_ask_the_tagger() -> None:
@@ -111,31 +74,8 @@ def test_a_batch_without_contents_does_not_ask_the_tagger() -> None:
 
 
 def test_a_failure_keeps_its_stage() -> None:
-    (verdict,) = judge(Picky(lambda _: True), contents("a"))
+    (verdict,) = judge(Picky(lambda content: content.id != CANARY.id), contents("a"))
     assert (verdict.outcome, verdict.stage) == ("dead_lettered", "encode")
-
-
-def test_a_fatal_error_of_the_tagger_is_passed_on() -> None:
-    class Mismatched(Trivial):
-        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
-            raise ReleaseMismatch(f"another release made these {len(contents)}")
-
-    with pytest.raises(Fatal):
-        judge(Mismatched(), contents("a"))
-
-
-def test_a_tagger_that_returns_too_few_loses_nothing() -> None:
-    class Short(Trivial):
-        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
-            return (await super().tag(contents))[:1]
-
-    assert [verdict.outcome for verdict in judge(Short(), contents("a", "b", "c"))] == ["tagged"] * 3
-
-
-def test_the_log_quotes_no_content(caplog: pytest.LogCaptureFixture) -> None:
-    judge(Allergic(lambda content: content.id == "bad"), [event("bad", "a secret text"), event("a", "a secret text")])
-    assert "failed" in caplog.text
-    assert "secret" not in caplog.text
 
 
 def test_results_below_the_confidence_are_not_written_back() -> None:
@@ -149,3 +89,159 @@ def test_an_exemplar_that_is_written_back_fits_its_topic() -> None:
     (verdict,) = judge(Trivial(), [event("a", "\x01" * 400_000)], settings)
     assert all(len(outgoing.value or b"") <= settings.batch.record_bytes for outgoing in verdict.outgoing)
     assert [outgoing.key for outgoing in verdict.outgoing] == [b"a", b"a/machine"]
+
+
+class Named(Trivial):
+    """Its versions may change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = "one"
+
+    def versions(self) -> Versions:
+        return Versions(release=self.release, calibration="none", taxonomy={})
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        found = [tagged(content) for content in contents]
+        self.seen.append([content.id for content in contents])
+        return [one.model_copy(update={"versions": self.versions()}) for one in found]
+
+
+class Stream:
+    """A triage whose batches are committed as they come."""
+
+    def __init__(self, settings: Settings = QUICK, tagger: Trivial | None = None) -> None:
+        self.tagger = tagger or Trivial()
+        self.triage = Triage(settings, self.tagger)
+        self.offset = 0
+
+    def send(self, *records: Record, epoch: int = 1, commit: bool = True) -> list[Verdict]:
+        sources = tuple(
+            Source("content", 3, self.offset + i, record, 1_700_000_000.0) for i, record in enumerate(records)
+        )
+        self.offset += len(records)
+        flight = Flight(Batch(("content", 3), epoch, sources, 0, 0.0), 0.0)
+        flight.verdicts = asyncio.run(self.triage.judge(flight.batch, lambda _: None))
+        if commit:
+            self.triage.published(flight)
+        return flight.verdicts
+
+    @property
+    def tagged(self) -> int:
+        return sum(len(seen) for seen in self.tagger.seen)
+
+
+def content(name: str, text: str = "Some text.", **fields: object) -> Record:
+    return Record(None, event(name, text, **fields))
+
+
+def skipping() -> Settings:
+    return Settings.model_validate({"triage": {"duplicates": "skip"}})
+
+
+class TestDuplicates:
+    def test_the_same_content_is_answered_without_the_tagger_and_published_again(self) -> None:
+        before = telemetry.DUPLICATES._value.get()
+        stream = Stream()
+        (first,) = stream.send(content("a", title="T", metadata={"k": [1]}))
+        (second,) = stream.send(content("a", title="T", metadata={"k": [1]}))
+        assert stream.tagged == 1
+        assert second.outcome == "tagged"
+        assert [(one.topic, one.key, one.value) for one in second.outgoing] == [
+            (one.topic, one.key, one.value) for one in first.outgoing
+        ]
+        # But it says which record it answers.
+        assert (header(first, "tagbus.source.offset"), header(second, "tagbus.source.offset")) == ("0", "1")
+        assert telemetry.DUPLICATES._value.get() == before + 1
+
+    def test_nothing_is_published_where_the_setting_says_so(self) -> None:
+        stream = Stream(skipping())
+        verdicts = [*stream.send(content("a")), *stream.send(content("a"))]
+        assert [(verdict.outcome, len(verdict.outgoing)) for verdict in verdicts] == [("tagged", 1), ("duplicate", 0)]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            content("a", "Another text."),
+            content("a", title="A title"),
+            content("a", language="en"),
+            content("a", time="2026-01-31T09:30:00Z"),
+            content("a", version=1),
+            content("a", metadata={"k": 1}),
+            content("b"),
+        ],
+    )
+    def test_another_field_is_another_content(self, other: Record) -> None:
+        stream = Stream()
+        stream.send(content("a"))
+        stream.send(other)
+        assert stream.tagged == 2
+
+    def test_another_release_calibration_or_taxonomy_tags_anew(self) -> None:
+        tagger = Named()
+        stream = Stream(tagger=tagger)
+        stream.send(content("a"))
+        tagger.release = "two"
+        stream.send(content("a"))
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    def test_what_is_not_committed_answers_nothing(self) -> None:
+        stream = Stream()
+        stream.send(content("a"), commit=False)
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    def test_the_last_content_of_an_id_counts_also_while_it_is_under_way(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"))
+        stream.send(content("a", "Another text."), commit=False)
+        (verdict,) = stream.send(content("a"))
+        assert verdict.outcome == "tagged"
+
+    def test_an_answer_of_an_earlier_assignment_does_not_count(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"), epoch=1)
+        (verdict,) = stream.send(content("a"), epoch=2)
+        assert verdict.outcome == "tagged"
+
+    def test_a_withdrawal_forgets_the_answer(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"))
+        stream.send(Record(b"a", None))
+        assert [verdict.outcome for verdict in stream.send(content("a"))] == ["tagged"]
+
+    def test_a_withdrawal_forgets_the_answer_that_is_under_way(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"), Record(b"a", None))
+        assert [verdict.outcome for verdict in stream.send(content("a"))] == ["tagged"]
+
+    def test_a_result_that_is_degraded_is_not_kept(self) -> None:
+        class Degraded(Trivial):
+            async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+                self.seen.append([content.id for content in contents])
+                return [tagged(content).model_copy(update={"degraded": True}) for content in contents]
+
+        stream = Stream(tagger=Degraded())
+        stream.send(content("a"))
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    def test_none_are_kept_where_the_setting_says_so(self) -> None:
+        stream = Stream(Settings.model_validate({"triage": {"results": 0}}))
+        stream.send(content("a"))
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+
+def test_a_verdict_carries_the_time_of_its_event() -> None:
+    verdicts = Stream().send(content("a", time="1970-01-01T01:00:05+01:00"), content("b"), Record(b"c", None))
+    assert [verdict.event_time for verdict in verdicts] == [5.0, 1_700_000_000.0, 1_700_000_000.0]
+
+
+def test_too_much_poison_is_told_after_the_commit() -> None:
+    settings = Settings.model_validate({"triage": {"poison_window": 10, "poison_share": 0.2}})
+    stream = Stream(settings)
+    stream.send(*[content(f"c{i}") for i in range(8)], Record(None, b"?"), Record(None, b"?"))
+    with pytest.raises(TooMuchPoison):
+        stream.send(Record(None, b"?"))

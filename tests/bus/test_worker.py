@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, decode_tagged
 from tagbus.stream.contract.events import Content, TaggedContent
-from tagbus.stream.errors import DependencyDown, Fenced, UserError
+from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.tagger import Failure
 from tests.bus.harness import (
@@ -138,6 +138,25 @@ def test_a_dependency_that_is_down_is_waited_for(mock_kafka: MockCluster, mock_t
         until_all_out(mock_kafka.address, mock_topics, 100)
         wait_until(run.worker.ready, 5)
     exactly_once(mock_kafka.address, mock_topics)
+
+
+def test_a_dependency_that_is_down_for_too_long_ends_the_process_with_code_4(
+    mock_kafka: MockCluster, mock_topics: Names, tmp_path: Path
+) -> None:
+    produce(mock_kafka.address, "content", events(20))
+    process = Process(at_least_once(mock_kafka, mock_topics, retry={"deadline_seconds": 1}), tmp_path / "log", "down")
+    with ending([process]):
+        assert process.ended() == DependencyDown.exit_code == 4
+    assert "retry.deadline_seconds = 1" in process.text()
+    assert not outcome(mock_kafka.address, mock_topics)
+
+
+def test_a_topic_of_versions_with_too_few_partitions_is_named(mock_kafka: MockCluster, mock_topics: Names) -> None:
+    mock_kafka.topic("few", 1)
+    run = Running(at_least_once(mock_kafka, {**mock_topics, "versions": "few"}), Trivial())
+    run.join()
+    assert isinstance(run.error, UserError)
+    assert "topic few has 1 partitions, expected at least the 2 of content" in str(run.error)
 
 
 def test_a_stop_does_not_wait_for_a_dependency_and_loses_nothing(mock_kafka: MockCluster, mock_topics: Names) -> None:
@@ -310,31 +329,6 @@ def test_confident_results_are_written_back_as_machine_exemplars(mock_kafka: Moc
     )
     (message,) = consume_all(mock_kafka.address, "tagged")
     assert isinstance(decode_tagged(Record(message.key(), message.value())), TaggedContent)
-
-
-def test_an_aborted_transaction_is_published_again_without_tagging_again(
-    mock_kafka: MockCluster, mock_topics: Names
-) -> None:
-    # The mock cluster knows the calls of transactions and not their effect: it shows aborted records too.
-    aborted = REGISTRY.get_sample_value("tagbus_transactions_total", {"outcome": "aborted"}) or 0
-    mock_kafka.fail(28, KafkaError.ILLEGAL_GENERATION)
-    produce(mock_kafka.address, "content", events(50), 0)
-    tagger = Trivial()
-    with running(settings(mock_kafka.address, mock_topics), tagger):
-        until_all_out(mock_kafka.address, mock_topics, 50)
-        wait_until(
-            lambda: REGISTRY.get_sample_value("tagbus_transactions_total", {"outcome": "aborted"}) == aborted + 1, 10
-        )
-    assert sorted(chain(*tagger.seen)) == sorted(f"c{i}" for i in range(50))
-    assert set(outcome(mock_kafka.address, mock_topics).values()) == {2}
-
-
-def test_a_fenced_producer_ends_the_worker(mock_kafka: MockCluster, mock_topics: Names) -> None:
-    mock_kafka.fail(26, KafkaError.INVALID_PRODUCER_EPOCH)
-    produce(mock_kafka.address, "content", events(50))
-    run = Running(settings(mock_kafka.address, mock_topics), Trivial())
-    run.join()
-    assert isinstance(run.error, Fenced)
 
 
 def test_a_spare_member_is_ready(mock_kafka: MockCluster, mock_topics: Names) -> None:

@@ -14,12 +14,15 @@ from tagbus.stream.encoder.release import MODEL, RELEASE, TOKENIZER, default_fol
 from tests.cli.harness import Cli, environment, process
 
 COMMANDS = {
-    "run": ["--log"],
+    "run": ["--log", "--from", "--until", "--group", "--output", "--rate"],
     "index": ["--log"],
     "tag": ["FILE", "--tags", "--exemplars", "--cache"],
     "publish": ["FILE", "--to"],
     "retire": ["KEY", "--from"],
     "tail": ["TOPIC", "--count", "--from", "--as"],
+    "replay": ["--reason", "--since", "--until", "--limit", "--send"],
+    "skip": ["TOPIC:PARTITION:OFFSET"],
+    "retag": ["--since", "--tag", "--send"],
     "validate": ["FILE", "--as"],
     "check": [],
     "calibrate": ["FILE", "--tags", "--exemplars", "--out", "--cache"],
@@ -28,7 +31,7 @@ COMMANDS = {
     "asyncapi": [],
     "schema": ["TOPIC"],
     "demo": ["--kafka"],
-    "topics create": [],
+    "topics create": ["--output"],
 }
 
 
@@ -70,6 +73,8 @@ def test_help_of_a_command_says_what_it_does_and_names_its_arguments(
         (["tail", "--count", "0"], "greater than or equal to 1"),
         (["tail", "--count", "many"], "'--count'"),
         (["run", "--log", "loud"], "'loud' is not one of 'debug', 'info', 'warning', 'error'"),
+        (["replay", "--limit", "0"], "greater than or equal to 1"),
+        (["run", "--from", "earliest"], "a backfill needs --from, --group and --output"),
         (["demo", "--kafka", "redpanda"], "'redpanda' is not one of 'mock', 'apache'"),
         (["publish", "x", "--to", "tagged"], "'tagged' is not one of"),
         (["schema", "nope"], "'nope' is no topic of the contract"),

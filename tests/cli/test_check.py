@@ -1,7 +1,10 @@
 """`tagbus check`: a line for each thing that must be right before `tagbus run`."""
 
+import base64
 import shutil
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from tagbus.stream.cli import check
 from tagbus.stream.encoder.release import RELEASE, default_folder
 from tagbus.stream.local.mock import MockCluster
 from tests.cli.harness import Answer, Cli
-from tests.cli.test_topics import settings
+from tests.cli.test_topics import TOPICS, settings
 from tests.conftest import Broker
 from tests.support import Layout
 
@@ -44,14 +47,14 @@ def test_all_is_right_once_the_topics_are_made(kafka: Broker, tagbus: Cli) -> No
 
 
 @pytest.mark.parametrize(
-    ("wrong", "policy"), [("tags", "delete"), ("exemplars", "compact,delete"), ("content", "compact")]
+    ("wrong", "policy"),
+    [("tags", "delete"), ("exemplars", "compact,delete"), ("content", "compact"), ("versions", "delete")],
 )
 def test_a_cleanup_policy_that_would_lose_records_is_wrong(
     kafka: Broker, tagbus: Cli, topics: Callable[[Mapping[str, Layout]], dict[str, str]], wrong: str, policy: str
 ) -> None:
-    right = {"tags": "compact", "exemplars": "compact"}
-    words = ("content", "tags", "exemplars", "tagged", "dead_letters")
-    names = topics({word: (1, {"cleanup.policy": right.get(word, "delete")}) for word in words if word != wrong})
+    right = {"tags": "compact", "exemplars": "compact", "versions": "compact"}
+    names = topics({word: (1, {"cleanup.policy": right.get(word, "delete")}) for word in TOPICS if word != wrong})
     names |= topics({wrong: (1, {"cleanup.policy": policy})})
     answer = tagbus("check", settings=settings(kafka, names))
     assert answer.code == 3
@@ -61,11 +64,67 @@ def test_a_cleanup_policy_that_would_lose_records_is_wrong(
     assert answer.one_line() == "tagbus: 1 of these must be put right before `tagbus run`"
 
 
+def test_versions_need_as_many_partitions_as_content(
+    kafka: Broker, tagbus: Cli, topics: Callable[[Mapping[str, Layout]], dict[str, str]]
+) -> None:
+    compact = {"cleanup.policy": "compact"}
+    names = topics({"content": 3, "tags": (1, compact), "exemplars": (1, compact), "tagged": 1, "dead_letters": 1})
+    names |= topics({"versions": (2, compact)})
+    answer = tagbus("check", settings=settings(kafka, names))
+    assert answer.code == 3
+    (line,) = (line for line in answer.lines if line.startswith("wrong"))
+    assert line.endswith("2 partitions, expected at least the 3 of the content")
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Answers as a schema registry does that wants a password."""
+
+    def do_GET(self) -> None:
+        known = self.headers["Authorization"] == "Basic " + base64.b64encode(b"worker:secret").decode()
+        self.send_response(200 if known and self.path == "/subjects" else 401)
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Registry) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_schema_registry_is_asked_where_there_is_one(
+    tagbus: Cli, registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "SECONDS", 0.5)
+    login = {"REGISTRY__USER": "worker", "REGISTRY__PASSWORD": "secret"}
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, REGISTRY__URL=registry, settings=login)
+    assert verdicts(answer)["schema registry"] == "ok"
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, REGISTRY__URL=registry, settings=login | {"REGISTRY__USER": "x"})
+    assert verdicts(answer)["schema registry"] == "wrong"
+    assert "401" in answer.out
+    assert "secret" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "file:///etc/passwd", "http://[", "nonsense"])
+def test_a_schema_registry_that_does_not_answer_is_one_line(
+    tagbus: Cli, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setattr(check, "SECONDS", 0.5)
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, REGISTRY__URL=url)
+    assert verdicts(answer)["schema registry"] == "wrong"
+    assert len(answer.lines) == 4
+
+
 def test_a_missing_topic_is_wrong_and_says_what_makes_it(kafka: Broker, tagbus: Cli) -> None:
     answer = tagbus("check", settings=settings(kafka))
     assert answer.code == 3
     wrong = [line for line in answer.lines if line.startswith("wrong")]
-    assert len(wrong) == 5
+    assert len(wrong) == len(TOPICS)
     assert all(line.endswith("is not there; `tagbus topics create` makes it") for line in wrong)
 
 
@@ -77,7 +136,7 @@ def test_no_broker_is_one_line(tagbus: Cli) -> None:
 
 
 def test_a_cluster_that_does_not_tell_its_settings_stops_nobody(mock_kafka: MockCluster, tagbus: Cli) -> None:
-    for name in ("content", "tags", "exemplars", "tagged", "content.dlq"):
+    for name in ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions"):
         mock_kafka.topic(name)
     answer = tagbus("check", KAFKA__BROKERS=mock_kafka.address)
     assert answer.code == 0

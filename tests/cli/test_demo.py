@@ -26,6 +26,7 @@ KEYS = {
     "contents_per_second",
     "seconds",
     "delivery",
+    "encoder",
 }
 GIGABYTE = 1_000_000_000
 

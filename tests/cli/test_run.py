@@ -69,7 +69,7 @@ def _has(key: bytes, messages: list[Message]) -> bool:
 
 
 def bus(kafka: Broker, cutting: Slice) -> Bus:
-    words = ("content", "tags", "exemplars", "tagged", "dead_letters")
+    words = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions")
     names = {word: unique(word) for word in words}
     create_topics(
         kafka.address,
@@ -79,6 +79,7 @@ def bus(kafka: Broker, cutting: Slice) -> Bus:
             names["exemplars"]: (1, COMPACT),
             names["tagged"]: 2,
             names["dead_letters"]: 1,
+            names["versions"]: (2, COMPACT),
         },
     )
     base = Settings.model_construct()

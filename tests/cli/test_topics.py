@@ -28,6 +28,7 @@ MURMUR2 = {
     "abc": 479470107,
 }
 PARTITIONS = 7
+TOPICS = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions")
 
 RESULT = TaggedContent(
     id="article-17",
@@ -55,7 +56,7 @@ Make = Callable[[Mapping[str, Layout]], dict[str, str]]
 
 def settings(kafka: Broker, names: Mapping[str, str] | None = None) -> dict[str, str]:
     """Settings of the command for topics of a test's own."""
-    own = names or {name: unique(name) for name in ("content", "tags", "exemplars", "tagged", "dead_letters")}
+    own = names or {name: unique(name) for name in TOPICS}
     return {
         "KAFKA__BROKERS": kafka.address,
         "TOPICS__PARTITIONS": str(PARTITIONS),
@@ -86,13 +87,14 @@ class TestCreate:
             found = configuration(kafka, made[f"TOPICS__{name}"])
             assert found["cleanup.policy"] == "compact"
             assert found["delete.retention.ms"] == "86400000"
+        assert configuration(kafka, made["TOPICS__VERSIONS"])["cleanup.policy"] == "compact"
         for name in ("CONTENT", "TAGGED", "DEAD_LETTERS"):
             assert configuration(kafka, made[f"TOPICS__{name}"])["cleanup.policy"] == "delete"
 
     def test_a_second_time_changes_nothing(self, made: dict[str, str], tagbus: Cli) -> None:
         answer = tagbus("topics", "create", settings=made)
         assert answer.code == 0
-        assert [line.split(" ", 1)[1] for line in answer.err.splitlines()] == ["is there already"] * 5
+        assert [line.split(" ", 1)[1] for line in answer.err.splitlines()] == ["is there already"] * len(TOPICS)
 
     def test_it_says_what_it_made(self, kafka: Broker, tagbus: Cli) -> None:
         given = settings(kafka)

@@ -49,7 +49,7 @@ def raw(more: str) -> bytes:
         (b"bees", "value: b'bees' is wrong, expected JSON in UTF-8 (expected value at line 1 column 1)"),
         (b"{", "value: b'{' is wrong, expected JSON in UTF-8 (EOF while parsing an object at line 1 column 1)"),
         (text() + b"x", "is wrong, expected JSON in UTF-8 (trailing characters at line 1 column 45)"),
-        (b"\x00\x00\x00\x00\x07", "value: b'\\x00\\x00\\x00\\x00\\x07' is wrong, expected JSON in UTF-8"),
+        (b"\x00\x00\x00\x00\x07", "value: b'\\x00\\x00\\x00\\x00\\x07' is wrong, expected a byte 0, four bytes of"),
         (b'\xef\xbb\xbf{"id":"a"}', "is wrong, expected JSON without a byte order mark at its start (RFC 8259"),
         (
             '{"id":"ä"}'.encode("latin-1"),

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagbus.stream.encoder.onnx import BATCH_TOKENS, WASTE, _cut
+from tagbus.stream.encoder.onnx import WASTE, _cut
+from tagbus.stream.encoder.tokens import BATCH_TOKENS
 
 
 @given(sizes=st.lists(st.integers(2, 256), max_size=300), most=st.integers(1, 64))

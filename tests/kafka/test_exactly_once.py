@@ -31,8 +31,8 @@ COUNT = 3000
 
 @pytest.fixture
 def names(topics: Make) -> Names:
-    """The four topics, three partitions each, of this test alone."""
-    return topics({"content": 3, "tagged": 3, "dead_letters": 2, "exemplars": 2})
+    """The topics of this test alone."""
+    return topics({"content": 3, "tagged": 3, "dead_letters": 2, "exemplars": 2, "versions": 3})
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def given(kafka: Broker, names: Names) -> Settings:
     return settings(kafka.address, names, kafka={"session_seconds": 2}, batch={"contents": 100})
 
 
-@pytest.mark.parametrize(("kill_at", "aborted"), [("flushed", 1), ("offsets", 1), ("commit", 0)])
+@pytest.mark.parametrize(("kill_at", "aborted"), [("produced", 1), ("offsets", 1), ("commit", 0)])
 def test_a_kill_in_a_transaction_doubles_nothing(
     kafka: Broker, names: Names, given: Settings, tmp_path: Path, kill_at: str, aborted: int
 ) -> None:
@@ -77,31 +77,6 @@ def test_killed_stopped_and_started_again_nothing_is_lost_or_doubled(
     exactly_once(kafka.address, names)
 
 
-@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range", "consumer protocol"])
-def test_members_come_and_go(kafka: Broker, names: Names, given: Settings, tmp_path: Path, strategy: str) -> None:
-    options = (
-        {"group.protocol": "consumer"}
-        if strategy == "consumer protocol"
-        else {"partition.assignment.strategy": strategy}
-    )
-    given = given.model_copy(update={"kafka": given.kafka.model_copy(update={"options": options})})
-    produce(kafka.address, names["content"], events(COUNT))
-    first = Process(given, tmp_path / "first", 0.1)
-    processes = [first]
-    with ending(processes):
-        until_all_out(kafka.address, names, 200)
-        second = Process(given, tmp_path / "second", 0.1, instance="two")
-        processes.append(second)
-        second.until_ready()
-        produce(kafka.address, names["content"], events(COUNT, "d"))
-        until_all_out(kafka.address, names, 1500)
-        assert first.stop() == 0
-        until_all_out(kafka.address, names, 2 * COUNT)
-        assert second.stop() == 0
-    assert "kind=revoked" in first.text()
-    exactly_once(kafka.address, names)
-
-
 def test_of_two_workers_with_one_id_the_older_ends(
     kafka: Broker, names: Names, given: Settings, tmp_path: Path
 ) -> None:
@@ -117,27 +92,12 @@ def test_of_two_workers_with_one_id_the_older_ends(
     exactly_once(kafka.address, names)
 
 
-def test_a_member_that_was_frozen_commits_nothing(kafka: Broker, names: Names, given: Settings, tmp_path: Path) -> None:
-    # Given a worker that is stopped for longer than its session while it holds results
-    produce(kafka.address, names["content"], events(COUNT))
-    frozen = Process(given, tmp_path / "frozen", 0.3)
-    other = Process(given, tmp_path / "other", 0.05, instance="two")
-    with ending([frozen, other]):
-        until_all_out(kafka.address, names, 100)
-        frozen.freeze()
-        # When another takes its partitions and it wakes up again
-        until_all_out(kafka.address, names, COUNT)
-        frozen.thaw()
-        produce(kafka.address, names["content"], events(200, "d"))
-        until_all_out(kafka.address, names, COUNT + 200)
-        assert frozen.stop() in {0, Fenced.exit_code}
-        assert other.stop() == 0
-    exactly_once(kafka.address, names)
-
-
 def test_a_result_that_the_broker_refuses_becomes_a_dead_letter(kafka: Broker, topics: Make) -> None:
     # Given a topic that takes less than tagbus was told
-    names = topics({"content": 1, "tagged": (1, {"max.message.bytes": "50000"}), "dead_letters": 1, "exemplars": 1})
+    names = topics(
+        {"content": 1, "tagged": (1, {"max.message.bytes": "50000"}), "dead_letters": 1}
+        | {"exemplars": 1, "versions": 1}
+    )
     produce(kafka.address, names["content"], events(300, size=1000))
     given = settings(kafka.address, names, kafka={"options": {"compression.type": "none"}})
     with running(given, Huge(lambda content: content.id in {"c3", "c5"}, 60_000)):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tagbus.stream.encoder.golden import load_golden
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, RELEASE, default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
@@ -70,6 +71,8 @@ async def test_the_shipped_encoder_equals_the_published_model(published: NDArray
 async def test_an_export_gives_the_shipped_encoder(exported: Path) -> None:
     np.testing.assert_allclose(await vectors(exported), await vectors(default_folder()), atol=1e-5)
     assert load_release(exported).name == load_release(default_folder()).name
+    golden = load_golden(exported, load_release(exported))
+    golden.check(np.array(load_golden(default_folder(), load_release(default_folder())).vectors, np.float32), "shipped")
 
 
 async def test_float32_equals_the_published_model(

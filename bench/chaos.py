@@ -1,0 +1,124 @@
+"""Exactly once under fire: three workers and three brokers are killed, stopped, paused and started again under load.
+
+    python bench/chaos.py [--out FILE] [--seed N] [--seconds 300] [--contents 100000] [--protocol classic|consumer]
+
+Apache Kafka on this machine, replication 3. Every few seconds a worker gets SIGKILL or SIGTERM, joins, leaves, or is
+paused by SIGSTOP until group and transaction coordinator have given it up; brokers are killed and restarted. Then
+every input must stand once on `tagged` or `content.dlq`, where it belongs, in order of its key, under read_committed.
+
+The run goes on until enough has happened (20 kills, 10 rebalances, 3 fenced, 1 abort), for twice the time at most. The
+same faults at `at_least_once` must show doubles, or the check could not fail. Ends with code 1 where anything is wrong.
+
+The seed chooses contents and faults; what meets what is chosen by the machine.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tagbus.stream.local.cluster import ApacheCluster
+from tests.kafka.chaos.faults import SIZE
+from tests.kafka.chaos.run import STALL_SECONDS, Plan, Report, chaos
+
+RESULTS = Path(__file__).parent / "results"
+NEEDED = {"kills": 20, "rebalances": 10, "fenced": 3, "aborts": 1}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS / "chaos.json")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--contents", type=int, default=100_000)
+    parser.add_argument("--control-seconds", type=float, default=60.0, help="of the run at at_least_once")
+    parser.add_argument("--protocol", choices=["classic", "consumer"], default="classic", help="group.protocol")
+    return parser.parse_args()
+
+
+def one(cluster: ApacheCluster, plan: Plan) -> Report:
+    """One run; what ended in an unexpected way is shown."""
+    print(f"\n{plan.delivery}, group.protocol={plan.protocol}, seed {plan.seed}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"tagbus-chaos-{plan.delivery}-"))
+    report = chaos(cluster, plan, folder)
+    for surprise in report.surprises:
+        print(f"ended in an unexpected way: {surprise}")
+    print(f"{report.outcome}\n{report.evidence}\nlongest stall {report.longest_stall_seconds:.1f} s", flush=True)
+    if report.faults() or report.surprises:
+        print(f"the workers' logs are in {folder}", flush=True)
+    else:
+        shutil.rmtree(folder)
+    return report
+
+
+def summary(report: Report, control: Report, plan: Plan) -> dict[str, object]:
+    """What is written."""
+    outcome, evidence = report.outcome, report.evidence
+    return {
+        "sent": outcome.sent,
+        "tagged": outcome.tagged,
+        "dead_lettered": outcome.dead_lettered,
+        "lost": outcome.lost,
+        "duplicated": outcome.duplicated,
+        "kills": evidence.kills,
+        "rebalances": evidence.rebalances,
+        "fenced": evidence.fenced,
+        "aborts": evidence.aborts,
+        "longest_stall_seconds": round(report.longest_stall_seconds, 1),
+        "control_duplicated": control.outcome.duplicated,
+        "counts": not report.missing and control.outcome.duplicated > 0,
+        "stall_limit_seconds": STALL_SECONDS,
+        "seconds": round(report.seconds, 1),
+        "recovery_seconds": round(report.recovery_seconds, 1),
+        "seed": plan.seed,
+        "protocol": plan.protocol,
+        "workers": SIZE,
+        "exit_codes": {str(code): count for code, count in sorted(evidence.codes.items())},
+        **{
+            name: count
+            for name, count in asdict(outcome).items()
+            if name in {"invented", "misplaced", "deadly", "unordered", "changed"}
+        },
+        "control": {"sent": control.outcome.sent, "lost": control.outcome.lost, "kills": control.evidence.kills},
+    }
+
+
+def main() -> int:
+    given = arguments()
+    shared = {"seed": given.seed, "protocol": given.protocol}
+    share = given.control_seconds / given.seconds
+    plan = Plan(given.seconds, given.contents, 2 * given.seconds, **shared, **NEEDED)
+    loose = Plan(
+        given.control_seconds,
+        int(share * given.contents),
+        4 * given.control_seconds,
+        **shared,
+        doubled=1,
+        delivery="at_least_once",
+    )
+    with ApacheCluster() as cluster:
+        report = one(cluster, plan)
+        control = one(cluster, loose)
+    wrong = [
+        *report.faults(),
+        *(f"does not count, too few {lack}" for lack in report.missing),
+        *(f"ended unexpectedly: {log.splitlines()[0]}" for log in report.surprises),
+        *([] if control.outcome.duplicated else ["does not count: the control run at at_least_once doubled nothing"]),
+        *([f"the control run lost {control.outcome.lost}"] if control.outcome.lost else []),
+    ]
+    found = summary(report, control, plan)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+    print("\n".join(["WRONG:", *wrong]) if wrong else "every content came out once, where it belongs, in order")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

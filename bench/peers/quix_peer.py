@@ -1,0 +1,60 @@
+"""Quix Streams: one event at a time through a StreamingDataFrame, JSON by its own serializers (orjson).
+
+It has no call for a batch of events outside windows, so the work of 500 is spread over them: a millisecond of sleep as
+soon as it is due, and what a sleep takes too long is taken off the next.
+"""
+
+import tempfile
+import time
+
+from quixstreams import Application, message_context
+from spec import COMMIT_EVERY, COMMIT_SECONDS, PRODUCER, Spec, result, source_headers
+
+
+class Work:
+    """The tagger."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._each = spec.work_seconds(1)
+        self._due = 0.0
+
+    def __call__(self, content: dict[str, object]) -> dict[str, object]:
+        self._due += self._each
+        if self._due >= 0.001:
+            start = time.monotonic()
+            time.sleep(self._due)
+            self._due -= time.monotonic() - start
+        return result(content)
+
+
+def headers(*_: object) -> list[tuple[str, bytes]]:
+    """Of the result of the event that is under way."""
+    source = message_context()
+    return source_headers(source.topic, source.partition, source.offset)
+
+
+def main() -> None:
+    spec = Spec.from_argv()
+    app = Application(
+        broker_address=spec.brokers,
+        consumer_group=spec.group,
+        auto_offset_reset="earliest",
+        processing_guarantee="exactly-once" if spec.guarantee == "exactly_once" else "at-least-once",
+        commit_every=COMMIT_EVERY,
+        commit_interval=COMMIT_SECONDS,
+        # How late a commit that is due may be: the loop looks after each poll.
+        consumer_poll_timeout=COMMIT_SECONDS,
+        consumer_extra_config={"isolation.level": "read_committed"},
+        producer_extra_config=PRODUCER,
+        auto_create_topics=False,
+        state_dir=tempfile.mkdtemp(prefix="bench-quix-"),
+        loglevel="WARNING",
+    )
+    content = app.topic(spec.content, key_deserializer="bytes", value_deserializer="json")
+    tagged = app.topic(spec.tagged, key_serializer="bytes", value_serializer="json")
+    app.dataframe(content).apply(Work(spec)).set_headers(headers).to_topic(tagged)
+    app.run()
+
+
+if __name__ == "__main__":
+    main()

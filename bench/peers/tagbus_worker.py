@@ -1,0 +1,68 @@
+"""tagbus's own worker with a tagger that does nothing, or only takes its time."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from spec import BATCH, Spec
+
+from tagbus.stream.bus.worker import Worker
+from tagbus.stream.cli.build import settle
+from tagbus.stream.config import BatchSettings, KafkaSettings, Settings, TopicSettings
+from tagbus.stream.contract.events import Content, Evidence, ScoredTag, TaggedContent, Versions
+from tagbus.stream.errors import TagbusError
+from tagbus.stream.tagger import Failure
+
+VERSIONS = Versions(release="trivial", calibration="none", taxonomy={})
+TAG = ScoredTag(id="t1", name="Tag", score=0.5, confidence=0.9, stage="recall", evidence=Evidence(similarity=0.5))
+
+
+class Trivial:
+    """Gives every content the same tag, after the time that the work takes."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+
+    def versions(self) -> Versions:
+        return VERSIONS
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        if self._spec.work_ms:
+            await asyncio.sleep(self._spec.work_seconds(len(contents)))
+        return [
+            TaggedContent(
+                id=content.id, tags=(TAG,), versions=VERSIONS, path=("trivial",), degraded=False, time=content.time
+            )
+            for content in contents
+        ]
+
+
+async def gate() -> None:
+    """What `tagbus run` does when its memory is complete."""
+    settle()
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.WARNING)
+    spec = Spec.from_argv()
+    settings = Settings(
+        kafka=KafkaSettings(
+            brokers=spec.brokers, group=spec.group, transactional_id=spec.group, delivery=spec.guarantee
+        ),
+        topics=TopicSettings(content=spec.content, tagged=spec.tagged),
+        batch=BatchSettings(contents=BATCH),
+    )
+    worker = Worker(settings, Trivial(spec), gate)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    try:
+        worker.run()
+    except TagbusError as error:
+        logging.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

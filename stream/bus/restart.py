@@ -1,0 +1,98 @@
+"""Partitions that librdkafka has stopped to fetch: the group has no offset of theirs, or one that is gone.
+
+With auto.offset.reset=error it says so instead of choosing itself. Such a partition can not be sought (librdkafka
+issue 2961: `_STATE`), it is taken out of the assignment and put in again where it shall begin.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartition
+
+from tagbus.stream.bus import client
+from tagbus.stream.bus.buffer import Buffer
+from tagbus.stream.bus.flight import Place
+from tagbus.stream.bus.span import ASK_SECONDS, Bounds
+from tagbus.stream.bus.starts import Commit
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import DependencyDown, Fatal
+
+log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.2
+
+
+class Restarts:
+    """The partitions that wait to begin somewhere. Belongs to the poll thread."""
+
+    def __init__(self, settings: Settings, consumer: Consumer, bounds: Bounds, commit: Commit) -> None:
+        self._kafka = settings.kafka
+        self._topic = settings.topics.content
+        self._consumer = consumer
+        self._bounds = bounds
+        self._commit = commit
+        strategy = settings.kafka.options.get("partition.assignment.strategy", "cooperative-sticky")
+        self._eager = settings.kafka.group_protocol == "classic" and strategy != "cooperative-sticky"
+        self._waiting: set[Place] = set()
+        self._next_try = 0.0
+
+    def add(self, place: Place) -> None:
+        """librdkafka says that it does not know where to read on."""
+        self._waiting.add(place)
+
+    def serve(self, buffers: Mapping[Place, Buffer]) -> None:
+        """Have what waits begin; where that fails, later.
+
+        Raises OffsetLost where `kafka.out_of_range` says to stop, UserError for an offset that a backfill names and
+        the broker has not.
+        """
+        if not self._waiting or time.monotonic() < self._next_try:
+            return
+        self._next_try = time.monotonic() + PAUSE_SECONDS
+        try:
+            with client.serving(self._kafka, self._topic):
+                self._begin({place: buffer.last for place, buffer in buffers.items()})
+        except KafkaException as exception:
+            client.report(client.error_of(exception))
+            return
+        except DependencyDown as error:
+            log.warning("restart: %s", error)
+            return
+        self._waiting.clear()
+        self._next_try = 0.0
+
+    def _begin(self, read: Mapping[Place, int]) -> None:
+        """`read`: the last offset read of each partition, -1 where none was."""
+        places = [place for place in self._waiting if place in read]
+        # All questions come before the first partition is fetched: behind a fetch each would take 500 ms.
+        starts = [self._start(TopicPartition(*place), read) for place in places]
+        # What begins at a moment or at the end begins there again, whoever has the partition then.
+        pinned = [start for start in starts if start.offset >= 0 and read[start.topic, start.partition] < 0]
+        error = self._commit(pinned) if pinned else None
+        if error is not None:
+            raise KafkaException(error)
+        if self._eager:
+            kept = [
+                TopicPartition(*place, last + 1 if last >= 0 else OFFSET_STORED)
+                for place, last in read.items()
+                if place not in places
+            ]
+            self._consumer.assign([*kept, *starts])
+        elif starts:
+            self._consumer.incremental_unassign(starts)
+            try:
+                self._consumer.incremental_assign(starts)
+            except KafkaException as exception:
+                reason = client.error_of(exception).str()
+                raise Fatal(f"partitions that were taken out of the assignment do not go in again: {reason}") from None
+
+    def _start(self, partition: TopicPartition, read: Mapping[Place, int]) -> TopicPartition:
+        place = (partition.topic, partition.partition)
+        (committed,) = self._consumer.committed([partition], ASK_SECONDS)
+        if committed.error is not None:
+            raise KafkaException(committed.error)
+        lost = max(committed.offset, read[place] + 1 if read[place] >= 0 else -1)
+        offset = self._bounds.again(place, lost) if lost >= 0 else self._bounds.begin(place)
+        log.info("restart: topic=%s partition=%d offset=%d", *place, offset)
+        return TopicPartition(*place, offset)

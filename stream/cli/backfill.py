@@ -1,0 +1,99 @@
+"""What `tagbus run --from` does: a part of `content` again, into topics of its own, up to an end.
+
+A backfill writes nothing that the live workers read or write. Its results go to the output topic; what else belongs to
+them (dead letters, published versions, withdrawn exemplars) goes to topics named after it. So an old event cannot take
+back a newer result, an old withdrawal cannot erase what people decided since, and a live event is no stale one.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from tagbus.stream.bus.span import Span
+from tagbus.stream.cli.moments import MOMENT, moment
+from tagbus.stream.config import Settings, TopicSettings
+from tagbus.stream.errors import UserError, shorten
+
+_OFFSETS = re.compile(r"[0-9]{1,9}:[0-9]{1,18}(,[0-9]{1,9}:[0-9]{1,18})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of the command line, as they were written."""
+
+    start: str | None = None
+    until: str | None = None
+    group: str | None = None
+    output: str | None = None
+    rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """The settings of the worker, whose memory is built by those of the live ones; and what it reads."""
+
+    settings: Settings
+    span: Span
+
+
+def plan(settings: Settings, asked: Asked) -> Backfill | None:
+    """The backfill that is asked for; None where no option is given. Raises UserError that says what is missing."""
+    if asked == Asked():
+        return None
+    if asked.start is None or asked.group is None or asked.output is None:
+        raise UserError("a backfill needs --from, --group and --output, for it must not touch what the live workers do")
+    if asked.group == settings.kafka.group:
+        raise UserError(f"--group {asked.group} is the live group: a backfill would move its offsets; expected another")
+    if asked.output in _names(settings.topics):
+        raise UserError(f"--output {asked.output} is a live topic: old results would replace newer; expected another")
+    span = Span(_start(asked.start), _until(asked.until or "end"), asked.rate)
+    kafka = {
+        "group": asked.group,
+        # The prefix stays, so that one ACL serves; the live worker of this instance is not fenced.
+        "transactional_id": f"{settings.kafka.transactional_id}-{asked.group}",
+    }
+    work = settings.model_copy(
+        update={
+            "kafka": settings.kafka.model_copy(update=kafka),
+            "topics": outputs(settings.topics, asked.output),
+            "tagger": settings.tagger.model_copy(update={"write_back": None}),
+        }
+    )
+    return Backfill(work, span)
+
+
+def outputs(topics: TopicSettings, output: str) -> TopicSettings:
+    """The topics of a backfill with this output; what it reads stays as it is, but for `exemplars`, which it writes."""
+    own = {"tagged": output} | {
+        field: f"{output}.{word}"
+        for field, word in (("dead_letters", "dlq"), ("versions", "versions"), ("exemplars", "exemplars"))
+    }
+    return topics.model_copy(update=own)
+
+
+def _names(topics: TopicSettings) -> set[str]:
+    return {topics.content, topics.tags, topics.exemplars, topics.tagged, topics.dead_letters, topics.versions}
+
+
+def _start(text: str) -> Literal["earliest"] | datetime | Mapping[int, int]:
+    if text == "earliest":
+        return "earliest"
+    if _OFFSETS.fullmatch(text):
+        pairs = (pair.split(":") for pair in text.split(","))
+        return {int(partition): int(offset) for partition, offset in pairs}
+    return _moment("--from", text, "earliest, offsets (0:1041,1:977)")
+
+
+def _until(text: str) -> Literal["end"] | datetime:
+    return "end" if text == "end" else _moment("--until", text, "end")
+
+
+def _moment(option: str, text: str, others: str) -> datetime:
+    try:
+        if found := moment(option, text):
+            return found
+    except UserError:
+        pass
+    raise UserError(f"{option} {shorten(text)} is wrong, expected {others}, {MOMENT}")

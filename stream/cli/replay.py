@@ -1,0 +1,131 @@
+"""`tagbus replay`: dead letters go back to the topic that they came from, after what refused them was mended."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Annotated, Self
+
+import typer
+from rich.table import Table
+
+from tagbus.stream.bus.deadletter import REPLAY_SOURCE
+from tagbus.stream.cli import out
+from tagbus.stream.cli.letters import REPLAYS, Choice, Letter, Wanted, choose, originals
+from tagbus.stream.cli.moments import moment
+from tagbus.stream.cli.records import Sending, Stretch, read
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import Record
+from tagbus.stream.contract.message import record_of
+
+# Rows of the table; the count says how many there are.
+SHOWN = 50
+
+Moment = str | None
+
+
+def replay(
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="class of the error, stage, or a part of the message")
+    ] = None,
+    since: Annotated[Moment, typer.Option("--since", help="set aside since: RFC 3339, or how long ago (2h)")] = None,
+    until: Annotated[Moment, typer.Option("--until", help="set aside until: RFC 3339, or how long ago (2h)")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="so many at most")] = None,
+    send: Annotated[bool, typer.Option("--send", help="send them; without it they are only shown")] = False,  # noqa: FBT002 - a switch of the command line
+) -> None:
+    """Send dead letters back to `content` after a fix; without --send, show which would be sent.
+
+    An event that was published or sent back since is left out: a second time sends nothing twice. Letters with the
+    reason Stale are left out unless --reason names them.
+    """
+    settings = load()
+    choice = choose(settings, Wanted(reason, moment("--since", since), moment("--until", until)))
+    letters = choice.letters[:limit]
+    if beyond := len(choice.letters) - len(letters):
+        choice.left_out["beyond --limit"] = beyond
+    if send:
+        out.say(f"sent back: {_send(settings, letters)}{_left_out(choice)}")
+    else:
+        _show(letters)
+        out.say(f"to be sent back by --send: {len(letters)}{_left_out(choice)}")
+
+
+def record_to_send(record: Record, letter: Letter) -> Record:
+    """The event as it came, with how often it was sent back and where it came first."""
+    first = f"{letter.first.topic}:{letter.first.partition}:{letter.first.offset}"
+    ours = ((REPLAYS, str(letter.replays + 1).encode()), (REPLAY_SOURCE, first.encode()))
+    return Record(record.key, record.value, (*originals(record), *ours))
+
+
+class Spool:
+    """Records in a temporary file, to be read in another order than they came in."""
+
+    def __init__(self) -> None:
+        # A database without a name lies in a temporary file of its own, which goes with it.
+        self._base = sqlite3.connect("")
+        self._base.execute("CREATE TABLE records (rank INTEGER PRIMARY KEY, key BLOB, value BLOB)")
+        self._base.execute("CREATE TABLE headers (rank INTEGER, number INTEGER, name TEXT, value BLOB)")
+        self._base.execute("CREATE INDEX ranks ON headers (rank, number)")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._base.close()
+
+    def put(self, rank: int, record: Record) -> None:
+        """Keep a record under its rank."""
+        self._base.execute("INSERT INTO records VALUES (?, ?, ?)", (rank, record.key, record.value))
+        headers = [(rank, number, name, value) for number, (name, value) in enumerate(record.headers)]
+        self._base.executemany("INSERT INTO headers VALUES (?, ?, ?, ?)", headers)
+
+    def ranked(self) -> Iterator[tuple[int, Record]]:
+        """Every rank with its record, in order."""
+        for rank, key, value in self._base.execute("SELECT rank, key, value FROM records ORDER BY rank"):
+            found = self._base.execute("SELECT name, value FROM headers WHERE rank = ? ORDER BY number", (rank,))
+            yield rank, Record(key, value, tuple(found))
+
+
+def _send(settings: Settings, letters: Sequence[Letter]) -> int:
+    """Send them in the order of their events, each to its partition; returns how many brokers have confirmed."""
+    with Spool() as spool, out.bar("reading dead letters", len(letters)) as bar:
+        for rank, record in _fetch(settings, letters):
+            spool.put(rank, record)
+            bar.advance(1)
+        with Sending(settings, settings.topics.content) as sending:
+            for rank, record in spool.ranked():
+                sending.send(record_to_send(record, letters[rank]), letters[rank].last.partition)
+        return sending.confirmed
+
+
+def _fetch(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[int, Record]]:
+    """The letters themselves with their number, in the order of the dead-letter topic."""
+    ranks = {letter.place: rank for rank, letter in enumerate(letters)}
+    starts: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    for partition, offset in ranks:
+        starts[partition] = min(offset, starts.get(partition, offset))
+        ends[partition] = max(offset + 1, ends.get(partition, 0))
+    for message in read(settings, Stretch(settings.topics.dead_letters, starts, ends)):
+        rank = ranks.get((message.partition() or 0, message.offset() or 0))
+        if rank is not None:
+            yield rank, record_of(message)
+
+
+def _show(letters: Sequence[Letter]) -> None:
+    if not letters:
+        return
+    table = Table("from", "reason", "replays")
+    for letter in letters[:SHOWN]:
+        origin = f"{letter.last.topic}:{letter.last.partition}:{letter.last.offset}"
+        table.add_row(out.printable(origin), out.printable(letter.why), str(letter.replays))
+    out.stdout.print(table)
+    if len(letters) > SHOWN:
+        out.print_line(f"and {len(letters) - SHOWN} more")
+
+
+def _left_out(choice: Choice) -> str:
+    """How many are left out, by reason; nothing where none is."""
+    parts = ", ".join(f"{count} {reason}" for reason, count in choice.left_out.most_common())
+    return f"; left out: {parts}" if parts else ""

@@ -1,0 +1,239 @@
+"""`tagbus retag`: contents go through again after the taxonomy changed.
+
+`content` is read twice. The first reading keeps the newest offset of each content, and no values; the second finds the
+records at those offsets again, and sends those that are affected, each to its partition.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Protocol
+
+import typer
+from confluent_kafka import Message
+
+from tagbus.stream.bus.deadletter import REPLAY_SOURCE, RETAG
+from tagbus.stream.bus.ledger import Stamp, older, stamp_of
+from tagbus.stream.cli import build, files, out
+from tagbus.stream.cli.letters import REPLAYS
+from tagbus.stream.cli.moments import MOMENT, moment
+from tagbus.stream.cli.records import Sending, Stretch, read, stretch, timestamp
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tag, decode_tagged
+from tagbus.stream.contract.events import Content, Tag
+from tagbus.stream.contract.message import record_of
+from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.encoder.open import open_encoder
+from tagbus.stream.encoder.release import content_text
+from tagbus.stream.errors import Poison, UserError, shorten
+from tagbus.stream.recall.graph import parameters
+
+# What an earlier sending added; a content that is sent through again is an event of its own.
+OWN = frozenset({RETAG, REPLAYS, REPLAY_SOURCE})
+# Partition and offset.
+Place = tuple[int, int]
+# Where the newest event of a content stands, None where it withdraws the content; and its version or time.
+Newest = tuple[Place | None, Stamp]
+
+# Examples that are shown.
+SHOWN = 5
+# Contents encoded at once.
+CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The newest event of a content."""
+
+    partition: int
+    record: Record
+    content: Content
+
+
+class Concern(Protocol):
+    """Which contents are affected, and why."""
+
+    @property
+    def reason(self) -> str:
+        """What the header says."""
+
+    def affected(self, found: Sequence[Found]) -> Iterator[Found]:
+        """Those of them that are."""
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every content is affected."""
+
+    reason: str
+
+    def affected(self, found: Sequence[Found]) -> Iterator[Found]:
+        """All of them."""
+        yield from found
+
+
+class OneTag:
+    """Contents whose latest result names a tag, or that are as similar to it as C2T asks."""
+
+    def __init__(self, settings: Settings, name: str, stack: ExitStack) -> None:
+        """`stack` closes what it opens. Raises UserError for a tag that neither its topic nor any result knows."""
+        self.reason = f"tag {name}"
+        self._named = _named(settings, name)
+        self._runner = stack.enter_context(asyncio.Runner())
+        tag = _tag(settings, name)
+        if tag is None and not self._named:
+            raise UserError(f"{shorten(name)} is no tag of topic {settings.topics.tags}, and no result names it")
+        self._encoder: Encoder | None = None
+        if tag is None:
+            out.say(f"{name} is not in force: only contents whose latest result names it are affected")
+            return
+        self._encoder = self._runner.run(open_encoder(settings.encoder, build.model_folder(settings)))
+        stack.callback(self._close, self._encoder)
+        release = self._encoder.release
+        text = release.tag_text(tag.name, tag.aliases, tag.description)
+        self._vector = self._runner.run(self._encoder.encode([text]))[0]
+        self._threshold = parameters(release.recall, settings.recall).c2t_threshold
+
+    def affected(self, found: Sequence[Found]) -> Iterator[Found]:
+        """Those that are named, then those that are similar."""
+        yield from (one for one in found if one.content.id in self._named)
+        others = [one for one in found if one.content.id not in self._named]
+        if self._encoder is None or not others:
+            return
+        texts = [content_text(one.content.title, one.content.text) for one in others]
+        cosines = self._runner.run(self._encoder.encode(texts)) @ self._vector
+        yield from (one for one, cosine in zip(others, cosines, strict=True) if cosine >= self._threshold)
+
+    def _close(self, encoder: Encoder) -> None:
+        self._runner.run(encoder.close())
+
+
+def retag(
+    since: Annotated[str | None, typer.Option("--since", help=f"contents that came since: {MOMENT}")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="contents that the tag with this id concerns")] = None,
+    send: Annotated[bool, typer.Option("--send", help="send them; without it they are only counted")] = False,  # noqa: FBT002 - a switch of the command line
+) -> None:
+    """Send contents through again after the taxonomy changed; without --send, show how many and some of them.
+
+    --since takes the newest event of each content that came since then. --tag takes contents whose latest result
+    names the tag, or that are as similar to it as recall asks. Withdrawn contents are left out.
+    """
+    if (since is None) == (tag is None):
+        raise UserError("expected one of --since and --tag")
+    settings, start = load(), moment("--since", since)
+    with ExitStack() as stack:
+        concern = OneTag(settings, tag or "", stack) if start is None else All(_since(start))
+        content = stretch(settings, settings.topics.content, start)
+        if send:
+            _send(settings, content, concern)
+        else:
+            _show(settings, content, concern)
+
+
+def record_to_send(record: Record, reason: str) -> Record:
+    """The same event, with why it comes again."""
+    kept = tuple((name, value) for name, value in record.headers if name not in OWN)
+    return Record(record.key, record.value, (*kept, (RETAG, reason.encode())))
+
+
+def _since(start: datetime) -> str:
+    return f"since {start.isoformat(timespec='seconds')}"
+
+
+def _send(settings: Settings, content: Stretch, concern: Concern) -> None:
+    with Sending(settings, content.topic) as sending:
+        for found in _affected(settings, content, concern):
+            sending.send(record_to_send(found.record, concern.reason), found.partition)
+    out.say(f"sent through again: {sending.confirmed} ({concern.reason})")
+
+
+def _show(settings: Settings, content: Stretch, concern: Concern) -> None:
+    number = 0
+    for number, found in enumerate(_affected(settings, content, concern), start=1):
+        if number <= SHOWN:
+            title = found.content.title or found.content.text
+            out.print_line(out.printable(f"{found.content.id}  {title}")[:120])
+    if number > SHOWN:
+        out.print_line(f"and {number - SHOWN} more")
+    out.say(f"to be sent through again by --send: {number} ({concern.reason})")
+
+
+def _affected(settings: Settings, content: Stretch, concern: Concern) -> Iterator[Found]:
+    newest = _newest(settings, content)
+    there = sum(place is not None for place, _ in newest.values())
+    with out.bar("looking for contents that are affected", there) as bar:
+        for chunk in files.chunks(_found(settings, content, newest), CHUNK):
+            yield from concern.affected(chunk)
+            bar.advance(len(chunk))
+
+
+def _newest(settings: Settings, content: Stretch) -> dict[str, Newest]:
+    """Where the newest event of each content stands, by the rule that tells a stale one."""
+    newest: dict[str, Newest] = {}
+    with out.bar(f"reading {content.topic}", content.offsets) as bar:
+        for message in read(settings, content):
+            bar.advance(1)
+            try:
+                event = decode_content(record_of(message))
+            except Poison:
+                # Whatever it is, it has not replaced the content of that key.
+                continue
+            if isinstance(event, Tombstone):
+                newest[event.key] = None, stamp_of(None, timestamp(message))
+                continue
+            stamp = stamp_of(event.version, event.time)
+            if not older(stamp, newest.get(event.id, (None, 0))[1]):
+                newest[event.id] = _place(message), stamp
+    return newest
+
+
+def _found(settings: Settings, content: Stretch, newest: Mapping[str, Newest]) -> Iterator[Found]:
+    """The newest event of each content."""
+    for message in read(settings, content):
+        record, place = record_of(message), _place(message)
+        try:
+            event = decode_content(record)
+        except Poison:
+            continue
+        if isinstance(event, Content) and newest[event.id][0] == place:
+            yield Found(place[0], record, event)
+
+
+def _named(settings: Settings, tag: str) -> set[str]:
+    """Ids of the contents whose latest result names the tag."""
+    named: set[str] = set()
+    results = stretch(settings, settings.topics.tagged)
+    with out.bar(f"reading {results.topic}", results.offsets) as bar:
+        for message in read(settings, results):
+            bar.advance(1)
+            try:
+                result = decode_tagged(record_of(message))
+            except Poison:
+                continue
+            if isinstance(result, Tombstone):
+                named.discard(result.key)
+            elif any(one.id == tag for one in result.tags):
+                named.add(result.id)
+            else:
+                named.discard(result.id)
+    return named
+
+
+def _tag(settings: Settings, name: str) -> Tag | None:
+    """The tag as it stands on its topic now; None where it is retired or was never there."""
+    found = None
+    for message in read(settings, stretch(settings, settings.topics.tags)):
+        if message.key() != name.encode():
+            continue
+        try:
+            event = decode_tag(record_of(message))
+        except Poison:
+            continue
+        found = event if isinstance(event, Tag) else None
+    return found
+
+
+def _place(message: Message) -> Place:
+    return message.partition() or 0, message.offset() or 0

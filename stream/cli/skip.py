@@ -1,0 +1,181 @@
+"""`tagbus skip`: one record that blocks its partition goes to the dead letters, and the group goes on behind it.
+
+The command joins the stopped group as its only member, so a worker that starts meanwhile fences it (KIP-447): then
+nothing is changed.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated
+
+import typer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from tagbus.stream.bus import client
+from tagbus.stream.bus.deadletter import dead_letter
+from tagbus.stream.bus.flight import Outgoing, Source
+from tagbus.stream.cli import out
+from tagbus.stream.cli.moments import place
+from tagbus.stream.cli.records import SECONDS, failed, partitions, read, stretch, timestamp
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import Origin
+from tagbus.stream.contract.message import record_of
+from tagbus.stream.errors import Complaint, DependencyDown, Skipped, TagbusError, UserError
+
+STAGE = "operator"
+# A step of the transaction that says that it may be repeated is, so often; its outcome may be unknown.
+TRIES = 5
+
+
+Where = Annotated[str, typer.Argument(metavar="TOPIC:PARTITION:OFFSET", help="the record that blocks")]
+
+
+def skip(where: Where) -> None:
+    """Set one record aside as a dead letter and let the group go on behind it. All workers must be stopped.
+
+    The record must be the next one that the group would read.
+    """
+    settings, spot = load(), place(where)
+    if spot.topic != settings.topics.content:
+        raise UserError(f"{where}: the group reads topic {settings.topics.content}, expected a place in it")
+    _require_stopped(settings)
+    with _member(settings, spot) as consumer:
+        letter = _letter(settings, _next(settings, consumer, spot), spot)
+        if settings.kafka.delivery == "exactly_once":
+            _in_one_transaction(settings, consumer, letter, spot)
+        else:
+            _one_after_the_other(settings, consumer, letter, spot)
+    out.say(f"{where} is set aside on {letter.topic}; the group goes on at offset {spot.offset + 1}")
+
+
+def _require_stopped(settings: Settings) -> None:
+    """Raise UserError that names the members of the group."""
+    # A variable of its own: without it the client is gone before its answer is there, which then never comes.
+    group, admin = settings.kafka.group, client.admin(settings)
+    try:
+        found = admin.describe_consumer_groups([group], request_timeout=SECONDS)[group].result()
+    except KafkaException as error:
+        raise failed(settings.kafka, error, f"group {group} was not told", settings.topics.content) from None
+    if found.members:
+        names = ", ".join(sorted(f"{member.client_id} at {member.host.lstrip('/')}" for member in found.members))
+        raise UserError(
+            f"group {group} is at work ({names}): stop its workers first; "
+            f"one that was killed leaves after kafka.session_seconds ({settings.kafka.session_seconds:.0f})"
+        )
+
+
+@contextmanager
+def _member(settings: Settings, spot: Origin) -> Iterator[Consumer]:
+    """The only member of the group, once it holds the partition. Raises UserError where there is no such partition."""
+    errors: list[TagbusError] = []
+
+    def report(error: KafkaError) -> None:
+        if ending := client.named(error, spot.topic, settings.kafka):
+            errors.append(ending)
+
+    instance = {"instance": f"{settings.kafka.instance}-skip", "membership": "dynamic"}
+    consumer = client.consumer(_with(settings, instance), report)
+    try:
+        if spot.partition not in partitions(settings.kafka, consumer, spot.topic):
+            raise UserError(f"topic {spot.topic} has no partition {spot.partition}")
+        consumer.subscribe([spot.topic])
+        until = time.monotonic() + SECONDS + settings.kafka.session_seconds
+        while not any(held.partition == spot.partition for held in consumer.assignment()):
+            consumer.poll(0.1)
+            if errors:
+                raise errors[0]
+            if time.monotonic() > until:
+                raise DependencyDown(f"group {settings.kafka.group} did not hand out {spot.topic}:{spot.partition}")
+        consumer.pause(consumer.assignment())
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _next(settings: Settings, consumer: Consumer, spot: Origin) -> Message:
+    """The record, if it is the next one that the group reads. Raises UserError that says where the group stands."""
+    try:
+        (found,) = consumer.committed([TopicPartition(spot.topic, spot.partition)], SECONDS)
+    except KafkaException as error:
+        raise failed(settings.kafka, error, "what the group has committed was not told", spot.topic) from None
+    whole = stretch(settings, spot.topic)
+    low, high = whole.starts[spot.partition], whole.ends[spot.partition]
+    # Nothing committed: kafka.start says where it begins.
+    stands = found.offset if found.offset >= 0 else low if settings.kafka.start == "earliest" else high
+    # What is committed may be the offset of a transaction's marker, or of a record that is gone.
+    message = next(read(settings, whole.after({spot.partition: stands})), None)
+    if message is None or message.offset() != spot.offset:
+        upcoming = "which is its end" if message is None else f"its next record is at {message.offset()}"
+        raise UserError(
+            f"group {settings.kafka.group} stands at {spot.topic}:{spot.partition}:{stands}, {upcoming}: "
+            f"offset {spot.offset} cannot be skipped"
+        )
+    return message
+
+
+def _letter(settings: Settings, message: Message, spot: Origin) -> Outgoing:
+    """The record as a dead letter."""
+    source = Source(spot.topic, spot.partition, spot.offset, record_of(message), timestamp(message).timestamp())
+    found = f"{spot.topic}:{spot.partition}:{spot.offset}"
+    error = Skipped(STAGE, (Complaint("record", found, "one that can be tagged: an operator set it aside"),))
+    (letter,) = dead_letter(settings, source, error).outgoing
+    return letter
+
+
+def _in_one_transaction(settings: Settings, consumer: Consumer, letter: Outgoing, spot: Origin) -> None:
+    """Letter and offset in one transaction, fenced by the group (KIP-447)."""
+    producer = client.producer(_with(settings, {"instance": "skip"}), client.report)
+    offsets = [TopicPartition(spot.topic, spot.partition, spot.offset + 1)]
+    group = consumer.consumer_group_metadata()
+    _step(settings, "init", lambda: producer.init_transactions(SECONDS))
+    producer.begin_transaction()
+    try:
+        _produce(settings, producer, letter)
+        _step(settings, "offsets", lambda: producer.send_offsets_to_transaction(offsets, group, SECONDS))
+        _step(settings, "commit", lambda: producer.commit_transaction(SECONDS))
+    except TagbusError:
+        # Left open it would hold up every read_committed reader of the dead letters until it times out.
+        with suppress(TagbusError):
+            _step(settings, "abort", lambda: producer.abort_transaction(SECONDS))
+        raise
+
+
+def _one_after_the_other(settings: Settings, consumer: Consumer, letter: Outgoing, spot: Origin) -> None:
+    """At least once: the letter is confirmed first."""
+    _produce(settings, client.producer(settings, client.report), letter)
+    try:
+        consumer.commit(offsets=[TopicPartition(spot.topic, spot.partition, spot.offset + 1)], asynchronous=False)
+    except KafkaException as error:
+        raise failed(settings.kafka, error, "the letter is out, but the offset was not committed", spot.topic) from None
+
+
+def _produce(settings: Settings, producer: Producer, letter: Outgoing) -> None:
+    errors: list[KafkaError] = []
+
+    def report(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            errors.append(error)
+
+    producer.produce(letter.topic, letter.value, letter.key, on_delivery=report, headers=list(letter.headers))
+    if producer.flush(SECONDS):
+        raise DependencyDown(f"{settings.kafka.brokers} did not take the letter within {SECONDS:.0f} s")
+    if errors:
+        raise failed(settings.kafka, KafkaException(errors[0]), "the letter was not taken", letter.topic, "Write")
+
+
+def _step(settings: Settings, name: str, call: Callable[[], None]) -> None:
+    """One step of the transaction, repeated where librdkafka says that this may help."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return call()
+        except KafkaException as error:
+            if not client.error_of(error).retriable() or attempt == TRIES:
+                raise failed(
+                    settings.kafka, error, f"the transaction failed ({name})", settings.topics.dead_letters, "Write"
+                ) from None
+    return None
+
+
+def _with(settings: Settings, kafka: dict[str, str]) -> Settings:
+    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update=kafka)})

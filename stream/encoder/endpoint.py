@@ -1,0 +1,143 @@
+"""One Triton server: a batch of token ids in, vectors out, and its many ways to fail sorted into five.
+
+gRPC status codes alone do not tell them apart: UNAVAILABLE is what a server says that is gone, and what one says whose
+queue is full.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from tagbus.stream.config import EncoderSettings
+from tagbus.stream.encoder.base import Vectors
+from tagbus.stream.encoder.release import Release
+from tagbus.stream.encoder.tokens import Batch
+from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+
+OUTPUT: Final = "sentence_embedding"
+# Share of a request's time that it may spend in Triton's queue.
+QUEUED: Final = 0.5
+# A message of Triton may hold a trace of many lines.
+WORDS: Final = 300
+# What Triton 2.51 says with UNAVAILABLE when it refuses a request and is well.
+FULL: Final = re.compile("Exceeds maximum queue size|Request timeout expired")
+# What it says with INTERNAL when the process behind a Python model is gone: no text is at fault. It stays so until the
+# model is loaded again, and until then the server calls itself and the model ready.
+DEAD: Final = re.compile("Stub process .* is not healthy")
+# gRPC waits up to two minutes before it tries a server again that was gone; a restart takes 5 to 10 s.
+CHANNEL: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class Down(Exception):
+    """The server is gone, or its model is."""
+
+
+class Late(Exception):
+    """The server did not answer in time: it hangs, or it has too much to do."""
+
+
+class Busy(Exception):
+    """The server refused the request because its queue is full, or the request expired there."""
+
+
+class Failed(Exception):
+    """The model failed on the batch: on this one, or on one that Triton had merged with it."""
+
+
+class Endpoint:
+    """The model of the settings on one server."""
+
+    def __init__(self, place: str, host: str, settings: EncoderSettings, release: Release) -> None:
+        """`place` is ip:port, `host` the name that it was found under, which its certificate must have.
+
+        Raises UserError where a file of the TLS settings cannot be read.
+        """
+        self.place = place
+        self._settings = settings
+        self._release = release
+        named = (("grpc.ssl_target_name_override", host),) if settings.tls else ()
+        try:
+            self._client = InferenceServerClient(
+                place,
+                ssl=settings.tls,
+                root_certificates=_name(settings.tls_ca),
+                private_key=_name(settings.tls_key),
+                certificate_chain=_name(settings.tls_certificate),
+                channel_args=[*CHANNEL, *named],
+            )
+        except OSError as error:
+            raise UserError(f"{error.filename}: {error.strerror}; expected a PEM file (encoder.tls_*)") from None
+
+    async def infer(self, batch: Batch, seconds: float) -> Vectors:
+        """float32 [n, dimension], each row finite.
+
+        Raises Down, Late, Busy or Failed, and ReleaseMismatch where another model answers.
+        """
+        try:
+            result = await self._client.infer(
+                self._settings.model,
+                [_tensor("input_ids", batch.ids), _tensor("attention_mask", batch.mask)],
+                model_version=str(self._settings.version),
+                outputs=[InferRequestedOutput(OUTPUT)],
+                # Triton refuses what waited so long in its queue. What it begins must still be done in time: with the
+                # whole of it a server with too much to do computed little but what nobody waited for any more.
+                timeout=int(QUEUED * seconds * 1e6),
+                client_timeout=seconds,
+            )
+        except InferenceServerException as error:
+            raise self._sorted(error) from None
+        return self._vectors(result, len(batch.rows))
+
+    async def close(self) -> None:
+        """Close the channel. No call may be under way."""
+        await self._client.close()
+
+    def _vectors(self, result: InferResult, count: int) -> Vectors:
+        vectors = result.as_numpy(OUTPUT)
+        shape = (count, self._release.dimension)
+        # A server's Python with numpy 2 answers with empty outputs and says nothing.
+        if vectors is None or vectors.shape != shape or vectors.dtype != np.float32:
+            found = "nothing" if vectors is None else f"{vectors.dtype} {list(vectors.shape)}"
+            raise ReleaseMismatch(
+                f"{self._named()} gives {found}, expected float32 {list(shape)} of release {self._release.name}"
+            )
+        if not np.isfinite(vectors).all():
+            raise Failed(f"{self._named()} gives a vector that is not finite")
+        found_vectors: Vectors = vectors
+        return found_vectors
+
+    def _sorted(self, error: InferenceServerException) -> Exception:
+        status, words = str(error.status()).removeprefix("StatusCode."), str(error.message())
+        said = f"{self._named()}: {status}: {shorten(words, WORDS)}"
+        if status == "RESOURCE_EXHAUSTED" or (status == "UNAVAILABLE" and FULL.search(words)):
+            return Busy(said)
+        if status == "DEADLINE_EXCEEDED":
+            return Late(said)
+        if status in {"NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED"}:
+            return ReleaseMismatch(f"{said}; expected release {self._release.name}")
+        if status in {"INTERNAL", "UNKNOWN"} and not DEAD.search(words):
+            return Failed(said)
+        return Down(said)
+
+    def _named(self) -> str:
+        return f"{self.place} model {self._settings.model} version {self._settings.version}"
+
+
+def _tensor(name: str, values: NDArray[np.int64]) -> InferInput:
+    tensor = InferInput(name, list(values.shape), "INT64")
+    tensor.set_data_from_numpy(values)
+    return tensor
+
+
+def _name(path: Path | None) -> str | None:
+    return None if path is None else str(path)

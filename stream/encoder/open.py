@@ -1,0 +1,25 @@
+"""From settings to the encoder of a worker."""
+
+from pathlib import Path
+
+from tagbus.stream.config import EncoderSettings
+from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.encoder.onnx import OnnxEncoder
+from tagbus.stream.errors import UserError
+
+
+async def open_encoder(settings: EncoderSettings, folder: Path) -> Encoder:
+    """The encoder that the settings name; `folder` holds the release.
+
+    Raises ReleaseMismatch where model, tokenizer or server are not of the release, DependencyDown where Triton does not
+    answer, UserError for settings that lead nowhere.
+    """
+    if settings.kind == "in_process":
+        return OnnxEncoder(folder, settings.threads)
+    try:
+        from tagbus.stream.encoder.triton import TritonEncoder
+    except ImportError as error:
+        raise UserError(
+            f"TAGBUS_ENCODER__KIND=triton needs tritonclient ({error}): pip install 'tagbus[triton]'"
+        ) from None
+    return await TritonEncoder.open(folder, settings)

@@ -1,0 +1,292 @@
+"""The encoder on Triton: texts are tokenised, sorted and padded here, the model runs there.
+
+It has the interface of the encoder in the process and gives the same vectors. Requests are padded to a few lengths,
+because Triton merges requests of equal shape only, also those of other workers.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import EncoderSettings, RetrySettings
+from tagbus.stream.encoder.balance import Balancer, Resolve, resolve
+from tagbus.stream.encoder.base import Vectors
+from tagbus.stream.encoder.cache import VectorCache
+from tagbus.stream.encoder.endpoint import Busy, Down, Endpoint, Failed, Late
+from tagbus.stream.encoder.golden import load_golden
+from tagbus.stream.encoder.release import load_release
+from tagbus.stream.encoder.tokens import BATCH_TOKENS, Batch, TextReader, pad, repad
+from tagbus.stream.errors import Complaint, DependencyDown, Untaggable, shorten
+from tagbus.stream.retry import backoff
+
+log = logging.getLogger(__name__)
+
+# 200 single requests padded to these ran as 5 executions, at their own lengths as 174.
+LENGTHS: Final = (16, 32, 64, 128, 256)
+# Texts a request: max_batch_size of triton_repo/encoder/config.pbtxt.
+REQUEST_TEXTS: Final = 32
+# How often a text is tried alone before it is held to be the reason.
+ATTEMPTS: Final = 3
+# Between tries: far enough apart that they are not merged with the same request of another worker.
+APART: Final = RetrySettings(first_seconds=0.2, cap_seconds=2.0)
+
+
+class TritonEncoder:
+    """Texts to vectors with the release that the servers at `encoder.address` serve."""
+
+    def __init__(self, folder: Path, settings: EncoderSettings, find: Resolve = resolve) -> None:
+        """`folder` holds the release: what is served must be its model. Call `open` before anything else.
+
+        Raises ReleaseMismatch when a file of the release is not what release.json says.
+        """
+        self.release = load_release(folder)
+        self._settings = settings
+        self._reader = TextReader(folder, self.release)
+        self._lengths = [length for length in LENGTHS if length < self.release.max_tokens] + [self.release.max_tokens]
+        self._golden = load_golden(folder, self.release)
+        self._golden_batches = self._cut(self._golden.texts)
+        self._canary = self._cut(self._golden.texts[:1])[0]
+        self._cache = VectorCache(settings.cache)
+        self._slots = asyncio.Semaphore(settings.in_flight)
+        self._budget = Budget()
+        self._balancer = Balancer(
+            settings.address, lambda place, host: Endpoint(place, host, settings, self.release), self._prove, find
+        )
+
+    @classmethod
+    async def open(cls, folder: Path, settings: EncoderSettings, find: Resolve = resolve) -> Self:
+        """An encoder whose servers have given the release's golden vectors.
+
+        Raises ReleaseMismatch that names the server and the text where one has not, DependencyDown where none answers
+        within the deadline, UserError for an address or a TLS file that is none.
+        """
+        encoder = cls(folder, settings, find)
+        try:
+            await encoder._balancer.open(encoder._now() + settings.deadline_seconds)
+        except BaseException:
+            await asyncio.shield(encoder.close())
+            raise
+        return encoder
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        """float32 [n, dimension] of unit length, in the order of the texts.
+
+        Raises Untaggable for a text that cannot be encoded, DependencyDown when no server answers within the deadline
+        or all are too busy, and ReleaseMismatch when another model answers. What was encoded before that is kept.
+        """
+        vectors = np.empty((len(texts), self.release.dimension), dtype=np.float32)
+        missing = self._recalled(texts, vectors)
+        batches = iter(await asyncio.to_thread(self._cut, [texts[row] for row in missing]))
+        poison: list[Untaggable] = []
+
+        async def lane() -> None:
+            for batch in batches:
+                named = Batch([missing[row] for row in batch.rows], batch.ids, batch.mask)
+                try:
+                    await self._fill(named, texts, vectors)
+                except Untaggable as error:
+                    poison.append(error)
+
+        # Each call has as many lanes as there are slots: alone it fills them, beside others it takes its turn.
+        lanes = [asyncio.create_task(lane()) for _ in range(min(self._settings.in_flight, len(missing)))]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for task in lanes:
+                task.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+        if poison:
+            raise poison[0]
+        return vectors
+
+    async def close(self) -> None:
+        """Close the channels. No call may be under way."""
+        await self._balancer.close()
+
+    def _recalled(self, texts: Sequence[str], vectors: Vectors) -> list[int]:
+        """Fill in what the cache holds, and return the rows that it does not."""
+        missing = []
+        for row, text in enumerate(texts):
+            try:
+                known = self._cache.get(self._reader.read(text))
+            except UnicodeEncodeError:
+                known = None
+            if known is None:
+                missing.append(row)
+            else:
+                vectors[row] = known
+        telemetry.ENCODER_CACHED.inc(len(texts) - len(missing))
+        return missing
+
+    def _cut(self, texts: Sequence[str]) -> list[Batch]:
+        """Tokenise, and cut into requests: texts of one length each, the longest first.
+
+        Raises Untaggable for a text that is no Unicode text.
+        """
+        try:
+            tokens = self._reader.tokens(texts)
+        except ValueError as error:
+            raise Untaggable("encode", (Complaint("text", "it", f"Unicode text ({error})"),)) from None
+        return [pad(rows, tokens, length) for rows, length in cut([len(ids) for ids in tokens], self._lengths)]
+
+    async def _fill(self, batch: Batch, texts: Sequence[str], vectors: Vectors) -> None:
+        """Fill the rows of the batch, and keep them. Raises as `encode` does."""
+        try:
+            found = await self._ask(batch)
+        except Failed as error:
+            log.warning("encode: %s; its %d texts are tried alone", error, len(batch.rows))
+            await self._singly(batch, texts, vectors)
+            return
+        vectors[batch.rows] = found
+        for row, vector in zip(batch.rows, found, strict=True):
+            self._cache.put(self._reader.read(texts[row]), vector)
+
+    async def _singly(self, batch: Batch, texts: Sequence[str], vectors: Vectors) -> None:
+        poison = None
+        for place, row in enumerate(batch.rows):
+            one = Batch([row], batch.ids[place : place + 1], batch.mask[place : place + 1])
+            try:
+                vectors[row] = await self._alone(one, texts[row])
+            except Untaggable as error:
+                poison = error
+            else:
+                self._cache.put(self._reader.read(texts[row]), vectors[row])
+        if poison is not None:
+            raise poison
+
+    async def _alone(self, one: Batch, text: str) -> Vectors:
+        """The vector of one text that was in a request that failed.
+
+        One failure proves nothing: Triton may have merged it with a request of another worker, which failed. Three of
+        them, apart from each other, prove it, where a canary of the same shape passes after each. They are padded to
+        lengths that nothing else has, so that they merge with nothing.
+        """
+        delays = backoff(APART)
+        failures = 0
+        for _ in range(2 * ATTEMPTS):
+            length = self._lone_length(one)
+            try:
+                return (await self._ask(repad(one, length)))[0]  # type: ignore[no-any-return]
+            except Failed as error:
+                failure = str(error)
+            with suppress(Failed):
+                await self._ask(repad(self._canary, length))
+                failures += 1
+            if failures == ATTEMPTS:
+                expected = f"a text that the encoder takes ({failure})"
+                raise Untaggable("encode", (Complaint("text", shorten(text), expected),))
+            await asyncio.sleep(next(delays))
+        raise DependencyDown(f"not even a golden text is encoded: {failure}")
+
+    def _lone_length(self, one: Batch) -> int:
+        """A length that holds the text and the canary and that no request is padded to; the greatest has no other."""
+        least = max(int(one.mask.sum()), int(self._canary.mask.sum()))
+        lengths = range(least, min(least + 32, self._lengths[-1]))
+        return random.choice([length for length in lengths if length not in self._lengths] or self._lengths[-1:])  # noqa: S311
+
+    async def _ask(self, batch: Batch) -> Vectors:
+        """One request, and again where another try may help, within the deadline; the wait for a slot is not in it.
+
+        Raises Failed, DependencyDown, ReleaseMismatch.
+        """
+        async with self._slots:
+            return await self._try(batch, self._now() + self._settings.deadline_seconds)
+
+    async def _try(self, batch: Batch, ends: float) -> Vectors:
+        delays = backoff(APART)
+        while True:
+            delay = 0.0
+            async with self._balancer.lease(ends) as server:
+                sent = self._now()
+                try:
+                    # A try has half of the deadline, so that another server can still be asked.
+                    seconds = min(self._settings.deadline_seconds / 2, max(ends - sent, 0.001))
+                    found = await server.endpoint.infer(batch, seconds)
+                except Failed:
+                    telemetry.ENCODER_REQUESTS.labels(outcome="failed").inc()
+                    raise
+                except (Down, Late, Busy) as error:
+                    problem = str(error)
+                    if isinstance(error, Busy):
+                        server.heard = self._now()
+                    # Who said something meanwhile, a refusal even, is not down. It has too much to do, and marking it
+                    # down, which has it prove itself again, would give it more.
+                    busy = isinstance(error, Busy) or (isinstance(error, Late) and server.heard > sent)
+                    if busy:
+                        delay = next(delays)
+                    else:
+                        server.fall(problem)
+                else:
+                    server.heard = self._now()
+                    telemetry.ENCODER_REQUESTS.labels(outcome="answered").inc()
+                    self._budget.earn()
+                    return found
+            telemetry.ENCODER_REQUESTS.labels(outcome="busy" if busy else "down").inc()
+            # While none is up the lease waits: no server that is down is asked more than once for each request.
+            if self._now() + delay >= ends or (busy and not self._budget.spend()):
+                raise DependencyDown(problem)
+            telemetry.RETRIES.labels(step="encode").inc()
+            await asyncio.sleep(delay)
+
+    async def _prove(self, endpoint: Endpoint) -> None:
+        """Ask for the golden texts. Raises ReleaseMismatch where they are others, DependencyDown where none come."""
+        vectors = np.empty((len(self._golden.texts), self.release.dimension), dtype=np.float32)
+        for batch in self._golden_batches:
+            try:
+                vectors[batch.rows] = await endpoint.infer(batch, self._settings.deadline_seconds / 2)
+            except (Down, Late, Busy, Failed) as error:
+                raise DependencyDown(str(error)) from None
+        self._golden.check(vectors, f"{endpoint.place} model {self._settings.model} version {self._settings.version}")
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class Budget:
+    """How many tries may be repeated for a full queue: one for every ten answers, and one to begin with.
+
+    So retries stay below a tenth of the load when a server has more than it can do, and it gets rid of it sooner.
+    Source: gRFC A6, "Throttling Retry Attempts and Hedged RPCs".
+    """
+
+    MOST: Final = 10.0
+    RATIO: Final = 0.1
+
+    def __init__(self) -> None:
+        self._tokens = 1.0
+
+    def earn(self) -> None:
+        """A request was answered."""
+        self._tokens = min(self.MOST, self._tokens + self.RATIO)
+
+    def spend(self) -> bool:
+        """Whether a try may be repeated."""
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def cut(lengths: Sequence[int], padded: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+    """Group texts into requests: their numbers and the length that all are padded to, the longest first.
+
+    A request holds at most 32 texts and 1,024 tokens; one text may have more.
+    """
+    rows: list[int] = []
+    length = 0
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        least = next(one for one in padded if one >= lengths[row])
+        if rows and (least != length or len(rows) == REQUEST_TEXTS or length * (len(rows) + 1) > BATCH_TOKENS):
+            yield rows, length
+            rows = []
+        length = least
+        rows.append(row)
+    if rows:
+        yield rows, length

@@ -1,0 +1,141 @@
+"""The environment of a real tritonserver: nvidia-pytriton from PyPI in a folder of its own, 374 MB, once, in some 20 s.
+
+Only its server and its Python backend are used. They are kept away from tagbus's own environment because Triton 2.51
+needs numpy below 2: with numpy 2 models are ready and give empty outputs.
+"""
+
+import fcntl
+import hashlib
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from importlib.metadata import version
+from os import environ, killpg
+from pathlib import Path
+
+from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.local import jars
+
+PYTRITON = "nvidia-pytriton==0.7.0"  # Triton 2.51
+# ONNX Runtime and tokenizers are those of this process, so that vectors agree to the last digits.
+NEEDS = ("numpy==1.26.4", *(f"{name}=={version(name)}" for name in ("onnxruntime", "tokenizers")))
+INSTALL_S = 600.0
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where the parts of the server lie."""
+
+    folder: Path
+
+    @property
+    def _packages(self) -> Path:
+        return self.folder / "lib" / f"python{PYTHON}" / "site-packages"
+
+    @property
+    def server(self) -> Path:
+        """The program."""
+        return self._packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
+
+    @property
+    def caches(self) -> Path:
+        """The folder of its cache plugins, without which it does not start."""
+        return self._packages / "pytriton" / "tritonserver" / "caches"
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables that it runs with: none of tagbus's settings among them."""
+        kept = {name: environ[name] for name in ("HOME", "LANG", "TMPDIR", "TZ") if name in environ}
+        # The process behind a Python model links libpython and takes its packages from VIRTUAL_ENV.
+        libraries = [str(self._packages / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
+        return {
+            **kept,
+            "PATH": f"{self.folder / 'bin'}:{environ.get('PATH', '')}",
+            "VIRTUAL_ENV": str(self.folder),
+            "LD_LIBRARY_PATH": ":".join(libraries),
+            # A model repository may lie in an installed package, which is not the server's to write to.
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def backends(self, target: Path) -> None:
+        """Put the backends into a folder: Triton's own for Python, and what stands in for the onnxruntime one."""
+        source = self.server.parent.parent
+        stub = source / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+        python, onnxruntime = target / "python", target / "onnxruntime"
+        python.mkdir(parents=True)
+        onnxruntime.mkdir()
+        # Copied, because Triton refuses symbolic links here.
+        for part in ("libtriton_python.so", "triton_python_backend_utils.py"):
+            shutil.copy(source / "backends" / "python" / part, python)
+        shutil.copy(stub, python)
+        shutil.copy(Path(__file__).with_name("ort_backend.py"), onnxruntime / "model.py")
+
+
+def available() -> str | None:
+    """Why tritonserver cannot run here, in one line, or None where it can."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return (
+            f"nvidia-pytriton has no server for {platform.system()} on {platform.machine()}, only for Linux on x86_64"
+        )
+    if not (3, 9) <= sys.version_info[:2] <= (3, 13):
+        return f"nvidia-pytriton has no backend for Python {PYTHON}, only for 3.9 to 3.13"
+    return None
+
+
+def default_cache() -> Path:
+    """`tagbus/triton` in the user's cache folder."""
+    return jars.default_cache().with_name("triton")
+
+
+def install(cache: Path) -> Environment:
+    """The environment in `cache`, installed by pip where it is not there yet.
+
+    Safe for several processes: one installs, the others wait for it. Raises UserError where it cannot run here, and
+    DependencyDown with pip's own words where the installation fails.
+    """
+    reason = available()
+    if reason:
+        raise UserError(reason)
+    named = hashlib.sha256(" ".join((PYTRITON, *NEEDS, PYTHON, sys.base_prefix)).encode()).hexdigest()[:12]
+    folder = cache.absolute() / f"{PYTRITON.replace('==', '-')}-{named}"
+    done = folder / "complete"
+    if not done.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                _install(folder)
+                done.touch()
+    return Environment(folder)
+
+
+def _install(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    try:
+        _run([sys.executable, "-m", "venv", str(folder)])
+        _run([*pip, "--no-deps", PYTRITON])
+        _run([*pip, *NEEDS])
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _run(command: list[str]) -> None:
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        said, _ = process.communicate(timeout=INSTALL_S)
+    except BaseException as error:
+        killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise DependencyDown(f"pip did not install Triton's environment within {INSTALL_S:g} s") from error
+        raise
+    if process.returncode:
+        raise DependencyDown(f"Triton's environment cannot be installed:\n{jars.tail(said)}")

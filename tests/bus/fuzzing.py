@@ -1,0 +1,58 @@
+"""What must be true of every verdict, whatever the record was."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from tagbus.stream.bus.flight import Batch, Source, Verdict
+from tagbus.stream.bus.triage import Triage
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Record, decode_tagged, read_dead_letter, read_source
+
+PLACE = ("content", 3)
+# Of a record without its value: key, headers and the reason. Kafka's default takes 1,048,588 bytes in all.
+RECORD_BYTES = 1_048_588
+
+
+def judged(triage: Triage, records: Sequence[Record], first: int) -> list[Verdict]:
+    """The verdicts of records that stand from this offset on."""
+    sources = tuple(Source(*PLACE, first + index, record) for index, record in enumerate(records))
+    return asyncio.run(triage.judge(Batch(PLACE, 1, sources, 0, 0.0), lambda _: None))
+
+
+def complaints(settings: Settings, record: Record, offset: int, verdict: Verdict) -> list[str]:
+    """What is wrong with a verdict; empty where nothing is."""
+    main = [out for out in verdict.outgoing if out.topic in {settings.topics.tagged, settings.topics.dead_letters}]
+    if len(main) != 1:
+        return [f"{len(main)} records go out for one"]
+    (out,) = main
+    found = []
+    if (origin := read_source(out.headers)).offset != offset:
+        found.append(f"it says that it comes from offset {origin.offset}, not {offset}")
+    size = len(out.key or b"") + len(out.value or b"") + sum(len(n.encode()) + len(v or b"") for n, v in out.headers)
+    if size > RECORD_BYTES:
+        found.append(f"a record of {size} bytes goes out")
+    match verdict.outcome:
+        case "tagged":
+            decode_tagged(Record(out.key, out.value))
+        case "withdrawn" if record.value is not None or out.value is not None or out.key != record.key:
+            found.append("a withdrawal of something else")
+        case "dead_lettered":
+            read_dead_letter(out.headers)
+            if not same(record, Record(out.key, out.value, out.headers)):
+                found.append("its key or value has changed")
+    return found
+
+
+def same(record: Record, letter: Record) -> bool:
+    """Whether a dead letter has its record's value and key, byte for byte; of what had to be cut, the beginning and
+    the hash of the whole."""
+    headers = dict(letter.headers)
+    pairs = ((record.value, letter.value, "value"), (record.key, letter.key, "key"))
+    return all(_kept(given, kept, headers.get(f"tagbus.{name}.sha256")) for given, kept, name in pairs)
+
+
+def _kept(given: bytes | None, kept: bytes | None, digest: bytes | None) -> bool:
+    if digest is None or given is None or kept is None:
+        return given == kept
+    return given.startswith(kept) and hashlib.sha256(given).hexdigest().encode() == digest

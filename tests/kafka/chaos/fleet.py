@@ -1,0 +1,174 @@
+"""The fleet: workers as processes, tended as an orchestrator would, and what their logs and exit codes tell."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import Fatal, Fenced
+from tests.bus.harness import environment
+
+MEMBER = Path(__file__).parent / "member.py"
+REBALANCE = re.compile(r"^(\S+ \S+) \w+ \S+ rebalance: ", re.MULTILINE)
+ABORTED = re.compile(r"^aborted (\d+)$", re.MULTILINE)
+# Every member logs its part of a rebalance: what is logged within so many seconds is one.
+ONE_REBALANCE_SECONDS = 1.0
+# Of those that ended unexpectedly: how many are told, and how much of their logs, in characters.
+MOST_TOLD = 5
+TAIL = 1500
+
+
+class Member:
+    """One process of one instance."""
+
+    def __init__(self, given: Settings, instance: str, log: Path) -> None:
+        self.instance = instance
+        self.log = log
+        # Another process is to have its place, or nobody is: it is not started again when it ends.
+        self.leaving = False
+        self.frozen = False
+        self.paused = False
+        self.killed = False
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, str(MEMBER)], env=environment(given, instance=instance), stdout=out, stderr=out
+            )
+
+    def __str__(self) -> str:
+        return f"{self.instance}({self.process.pid})"
+
+    def ready(self) -> bool:
+        return "ready\n" in self.text()
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        self.process.kill()
+        # One that had ended by itself was not killed.
+        self.killed = self.process.wait() == -signal.SIGKILL
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def freeze(self) -> None:
+        """As a network that is gone, or a machine that swaps: it neither answers nor knows."""
+        self.frozen = self.paused = True
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.frozen = False
+        self.process.send_signal(signal.SIGCONT)
+
+    def ends(self) -> set[int]:
+        """How it may end: as it is told, killed, or because another has its place. Who told it to stop before it had a
+        handler ended it by the signal itself.
+
+        To one that was paused in a transaction librdkafka says that it cannot go on, by another error than a fenced one
+        has: the coordinator has aborted the transaction already, and EndTxn gets INVALID_TXN_STATE.
+        """
+        given_up = {Fatal.exit_code} if self.paused else set()
+        return {0, -signal.SIGKILL, -signal.SIGTERM, Fenced.exit_code} | given_up
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the fleet went through, by its logs and exit codes. `codes`: how often a process ended with which."""
+
+    kills: int
+    rebalances: int
+    fenced: int
+    aborts: int
+    codes: dict[int, int]
+
+
+class Fleet:
+    """The members that run, and those that ran."""
+
+    def __init__(self, given: Settings, folder: Path) -> None:
+        self.members: list[Member] = []
+        self._ended: list[Member] = []
+        self._given = given
+        self._folder = folder
+        self._names = 0
+
+    def name(self) -> str:
+        """A new instance's name."""
+        self._names += 1
+        return f"w{self._names}"
+
+    def start(self, instance: str) -> Member:
+        log = self._folder / f"{len(self.members) + len(self._ended):03d}-{instance}.log"
+        member = Member(self._given, instance, log)
+        self.members.append(member)
+        return member
+
+    def awake(self) -> list[Member]:
+        """Those that work and stay."""
+        return [member for member in self.members if not member.frozen and not member.leaving]
+
+    def tend(self) -> list[str]:
+        """Start again what has ended and was to stay. Returns what happened, for people."""
+        told = []
+        for member in [member for member in self.members if member.process.poll() is not None]:
+            self.members.remove(member)
+            self._ended.append(member)
+            told.append(f"{member} ended with {member.process.returncode}")
+            if not member.leaving:
+                told.append(f"started again as {self.start(member.instance)}")
+        return told
+
+    def stop(self, seconds: float = 60) -> None:
+        """SIGTERM to all, and wait. AssertionError with the end of a log for one that does not end."""
+        for member in self.members:
+            member.leaving = True
+            member.terminate()
+        end = time.monotonic() + seconds
+        for member in self.members:
+            try:
+                member.process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{member} does not stop:\n{member.text()[-3000:]}") from None
+        self.tend()
+
+    def close(self) -> None:
+        """Kill what is left."""
+        for member in self.members:
+            if member.process.poll() is None:
+                member.process.kill()
+                member.process.wait()
+
+    def evidence(self) -> Evidence:
+        every = [*self._ended, *self.members]
+        codes = Counter(member.process.returncode for member in self._ended)
+        texts = [member.text() for member in every]
+        return Evidence(
+            kills=sum(member.killed for member in every),
+            rebalances=_moments([_time(stamp) for text in texts for stamp in REBALANCE.findall(text)]),
+            fenced=codes[Fenced.exit_code],
+            aborts=sum(max(map(int, ABORTED.findall(text)), default=0) for text in texts),
+            codes=dict(codes),
+        )
+
+    def surprises(self) -> list[str]:
+        """Those that ended otherwise than they had to, with the ends of their logs."""
+        odd = [member for member in self._ended if member.process.returncode not in member.ends()]
+        return [f"{member} with {member.process.returncode}:\n{member.text()[-TAIL:]}" for member in odd[:MOST_TOLD]]
+
+
+def _time(stamp: str) -> float:
+    return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").timestamp()
+
+
+def _moments(times: list[float]) -> int:
+    count, last = 0, float("-inf")
+    for time_ in sorted(times):
+        count += time_ - last > ONE_REBALANCE_SECONDS
+        last = time_
+    return count

@@ -1,0 +1,156 @@
+"""One run: load and faults until enough has happened, then rest, then the comparison."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tagbus.stream.local.cluster import ApacheCluster
+from tests.bus.harness import settings
+from tests.kafka.chaos.check import Outcome, Watch, compare
+from tests.kafka.chaos.faults import SIZE, Faults
+from tests.kafka.chaos.fleet import Evidence, Fleet
+from tests.kafka.chaos.load import Load
+from tests.support import create_topics, unique, wait_until
+
+SESSION_SECONDS = 6.0
+TRANSACTION_SECONDS = 8.0
+# What is allowed above the time that Kafka needs to give up a member and its transaction.
+SLACK_SECONDS = 10.0
+STALL_SECONDS = SESSION_SECONDS + TRANSACTION_SECONDS + SLACK_SECONDS
+PARTITIONS = 6
+RECOVERY_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how much at least, and what must have happened for the run to count. It goes on for `bound`
+    seconds at most until it has."""
+
+    seconds: float
+    contents: int
+    bound: float
+    seed: int
+    kills: int = 0
+    rebalances: int = 0
+    fenced: int = 0
+    aborts: int = 0
+    doubled: int = 0
+    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    protocol: Literal["classic", "consumer"] = "classic"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run gave. `missing` names what did not happen often enough; empty where the run counts."""
+
+    outcome: Outcome
+    evidence: Evidence
+    longest_stall_seconds: float
+    stall_ended_at: float
+    seconds: float
+    recovery_seconds: float
+    missing: tuple[str, ...]
+    surprises: tuple[str, ...]
+
+    def faults(self) -> list[str]:
+        """What is wrong with the outcome at exactly once; empty where nothing is."""
+        wrong = ("lost", "invented", "duplicated", "misplaced", "unordered", "changed")
+        found = [f"{name}: {count}" for name, count in asdict(self.outcome).items() if name in wrong and count]
+        if self.longest_stall_seconds >= STALL_SECONDS:
+            found.append(
+                f"stalled for {self.longest_stall_seconds:.1f} s, until second {self.stall_ended_at:.0f}; "
+                f"at most {STALL_SECONDS:g} s are allowed"
+            )
+        return [*found, *(self.outcome.examples if found else ())]
+
+
+def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
+    """Run it. `folder` takes the logs of the workers."""
+    names = _topics(cluster.address)
+    given = settings(
+        cluster.address,
+        names,
+        kafka={
+            "session_seconds": SESSION_SECONDS,
+            "transaction_seconds": TRANSACTION_SECONDS,
+            "delivery": plan.delivery,
+            "group_protocol": plan.protocol,
+        },
+        batch={"contents": 50, "in_flight": 4, "drain_seconds": 5},
+    )
+    fleet = Fleet(given, folder)
+    # A little faster than the plan needs: the last second is cut off.
+    load = Load(cluster.address, names["content"], 1.05 * plan.contents / plan.seconds, plan.seed)
+    watch = Watch(cluster.address, names, load)
+    try:
+        for _ in range(SIZE):
+            fleet.start(fleet.name())
+        wait_until(lambda: all(member.ready() for member in fleet.members), 60, "a fleet that is ready")
+        start = time.monotonic()
+        load.start()
+        watch.start()
+        faults = Faults(fleet, cluster, plan.seed, max(SESSION_SECONDS, TRANSACTION_SECONDS))
+        missing = _until_enough(plan, fleet, load, watch, faults)
+        load.stop()
+        faults.rest()
+        lasted, rested = time.monotonic() - start, time.monotonic()
+        _until_out(fleet, load, watch)
+        recovery = time.monotonic() - rested
+        fleet.stop()
+        watch.stop()
+        return Report(
+            compare(cluster.address, names),
+            fleet.evidence(),
+            watch.longest,
+            watch.longest_at,
+            lasted,
+            recovery,
+            tuple(missing),
+            tuple(fleet.surprises()),
+        )
+    finally:
+        fleet.close()
+
+
+def _topics(address: str) -> dict[str, str]:
+    names = {name: unique(name) for name in ("content", "tagged", "dead_letters", "exemplars", "versions")}
+    compacted = (PARTITIONS, {"cleanup.policy": "compact"})
+    layouts = {name: compacted if name in {"exemplars", "versions"} else PARTITIONS for name in names}
+    create_topics(address, {names[name]: layout for name, layout in layouts.items()})
+    return names
+
+
+def _until_enough(plan: Plan, fleet: Fleet, load: Load, watch: Watch, faults: Faults) -> list[str]:
+    """Returns what has not happened often enough when the time is over."""
+    start, asked, missing = time.monotonic(), 0.0, ["nothing was looked at"]
+    while missing:
+        faults.turn()
+        time.sleep(0.05)
+        now = time.monotonic()
+        if now - start >= plan.bound:
+            break
+        if now - start >= plan.seconds and now - asked > 2.0:
+            asked = now
+            missing = _missing(plan, fleet.evidence(), load.confirmed, watch.doubled)
+    return missing
+
+
+def _missing(plan: Plan, evidence: Evidence, sent: int, doubled: int) -> list[str]:
+    wanted = {
+        "contents": (sent, plan.contents),
+        "kills": (evidence.kills, plan.kills),
+        "rebalances": (evidence.rebalances, plan.rebalances),
+        "fenced": (evidence.fenced, plan.fenced),
+        "aborts": (evidence.aborts, plan.aborts),
+        "doubled": (doubled, plan.doubled),
+    }
+    return [f"{name}: {had} of {least}" for name, (had, least) in wanted.items() if had < least]
+
+
+def _until_out(fleet: Fleet, load: Load, watch: Watch) -> None:
+    """Tend the fleet until everything is out; what is not by then is found lost by the comparison."""
+    end = time.monotonic() + RECOVERY_SECONDS
+    while watch.out < load.confirmed and time.monotonic() < end:
+        fleet.tend()
+        time.sleep(0.05)

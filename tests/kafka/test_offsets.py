@@ -1,0 +1,126 @@
+"""Where a partition begins, goes on and ends, on Apache Kafka itself."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tagbus.stream.bus.span import Span
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import OffsetLost
+from tests.bus.harness import Process, Running, ending, event, events, outcome, running, settings, until_all_out
+from tests.bus.taggers import Trivial
+from tests.conftest import Broker
+from tests.support import Layout, produce, unique, wait_until
+
+pytestmark = pytest.mark.kafka
+
+Make = Callable[[Mapping[str, Layout]], dict[str, str]]
+Names = dict[str, str]
+PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
+
+
+@pytest.fixture
+def names(topics: Make) -> Names:
+    """The topics, one partition each."""
+    return topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 1})
+
+
+def given_for(kafka: Broker, names: Names, **more: object) -> Settings:
+    return settings(kafka.address, names, kafka={"session_seconds": 2, **more})
+
+
+def committed(given: Settings) -> int:
+    """The offset that the group has committed, below 0 for none."""
+    consumer = Consumer({"bootstrap.servers": given.kafka.brokers, "group.id": given.kafka.group})
+    try:
+        (found,) = consumer.committed([TopicPartition(given.topics.content, 0)], 10)
+        return found.offset
+    finally:
+        consumer.close()
+
+
+def lose(kafka: Broker, names: Names, before: int) -> None:
+    """Delete the first records of content, as retention does."""
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    place = TopicPartition(names["content"], 0, before)
+    admin.delete_records([place])[TopicPartition(names["content"], 0)].result(10)
+
+
+def offsets(kafka: Broker, names: Names) -> list[int]:
+    return sorted(offset for _, offset in outcome(kafka.address, names))
+
+
+def test_an_offset_that_is_gone_ends_the_process_with_code_11(kafka: Broker, names: Names, tmp_path: Path) -> None:
+    # Given a group that has committed up to 10, and records below 20 that are gone
+    given = given_for(kafka, names)
+    produce(kafka.address, names["content"], events(10))
+    with running(given, Trivial()):
+        until_all_out(kafka.address, names, 10)
+    produce(kafka.address, names["content"], events(20, "d"))
+    lose(kafka, names, 20)
+    # When it is started again
+    process = Process(given, tmp_path / "log")
+    with ending([process]):
+        assert process.ended() == OffsetLost.exit_code == 11
+    # Then it says what is there, and nothing went out
+    assert "offset 10 of" in process.text()
+    assert "which has 20 to 30; kafka.out_of_range" in process.text()
+    assert offsets(kafka, names) == list(range(10))
+    # And with the other setting it goes on
+    with running(
+        given.model_copy(update={"kafka": given.kafka.model_copy(update={"out_of_range": "earliest"})}), Trivial()
+    ):
+        until_all_out(kafka.address, names, 20)
+    assert offsets(kafka, names) == [*range(10), *range(20, 30)]
+
+
+@PROTOCOLS
+def test_a_group_that_begins_at_the_end_misses_nothing_from_then_on(kafka: Broker, names: Names, protocol: str) -> None:
+    # Given a new group that begins at the latest record, and ends before any came
+    produce(kafka.address, names["content"], events(10))
+    given = given_for(kafka, names, start="latest", group_protocol=protocol)
+    with running(given, Trivial()):
+        wait_until(lambda: committed(given) == 10, 20)
+    # When records come while nobody is there
+    produce(kafka.address, names["content"], events(5, "d"))
+    with running(given, Trivial()):
+        until_all_out(kafka.address, names, 5)
+    # Then the next one reads them
+    assert offsets(kafka, names) == list(range(10, 15))
+
+
+def test_a_backfill_from_a_time_to_the_end_leaves_out_what_came_before_and_after(kafka: Broker, names: Names) -> None:
+    # Given records of two moments, the last of them in transactions that end with a marker
+    produce(kafka.address, names["content"], events(10))
+    moment = datetime.now(UTC) + timedelta(milliseconds=50)
+    wait_until(lambda: datetime.now(UTC) > moment, 5)
+    producer = Producer({"bootstrap.servers": kafka.address, "transactional.id": unique("upstream")})
+    producer.init_transactions(10)
+    for number in range(3):
+        producer.begin_transaction()
+        producer.produce(names["content"], event(f"t{number}"), f"t{number}".encode())
+        producer.commit_transaction(10)
+    # When a group of its own reads them
+    run = Running(given_for(kafka, names), Trivial(), span=Span(moment, "end"))
+    run.join()
+    # Then it ends by itself, past the markers
+    assert run.error is None
+    assert offsets(kafka, names) == [10, 12, 14]
+
+
+def test_one_of_two_that_backfill_ends_when_the_other_has(kafka: Broker, topics: Make) -> None:
+    names = topics({"content": 2, "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 2})
+    for partition in (0, 1):
+        produce(kafka.address, names["content"], events(50, f"p{partition}-"), partition)
+    given = given_for(kafka, names)
+    other = given.model_copy(update={"kafka": given.kafka.model_copy(update={"instance": "two"})})
+    runs = [Running(one, Trivial(0.2), span=Span("earliest", "end", rate=100)) for one in (given, other)]
+    for run in runs:
+        run.join()
+        assert run.error is None
+    assert outcome(kafka.address, names).total() == 100
+    assert len(outcome(kafka.address, names)) == 100

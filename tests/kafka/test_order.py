@@ -1,0 +1,181 @@
+"""An older version never replaces a newer one, on Apache Kafka: within a batch, between batches, after a restart."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import Message, Producer
+
+from tagbus.stream.bus.flight import Batch, Source
+from tagbus.stream.bus.ledger import stamp
+from tagbus.stream.bus.order import Order
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Record, read_dead_letter
+from tagbus.stream.errors import UserError
+from tests.bus.harness import event, exactly_once, origin, running, settings, until_all_out
+from tests.bus.taggers import Trivial
+from tests.conftest import Broker
+from tests.support import Layout, consume_all, produce, wait_until
+
+pytestmark = pytest.mark.kafka
+
+Make = Callable[[Mapping[str, Layout]], dict[str, str]]
+Names = dict[str, str]
+VERSIONS: Layout = (2, {"cleanup.policy": "compact"})
+SECONDS = 30.0
+
+
+@pytest.fixture
+def names(topics: Make) -> Names:
+    """The topics of this test alone."""
+    return topics({"content": 2, "tagged": 2, "dead_letters": 1, "exemplars": 1, "versions": VERSIONS})
+
+
+def send(kafka: Broker, names: Names, *values: bytes | None) -> None:
+    """Records of the content `a`, so all of one partition."""
+    produce(kafka.address, names["content"], [(b"a", value, []) for value in values])
+
+
+def texts(messages: list[Message]) -> list[str]:
+    """Exception and message of each dead letter."""
+    letters = [read_dead_letter([*(message.headers() or [])]) for message in messages]
+    return [f"{letter.exception} at {letter.stage}: {letter.message}" for letter in letters]
+
+
+@contextmanager
+def order(given: Settings, partitions: int = 2) -> Iterator[Order]:
+    """The order of a worker that has just been given its partitions."""
+    opened = Order(given)
+    opened.assign((given.topics.content, partition) for partition in range(partitions))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def known(opened: Order, given: Settings, name: str, partition: int) -> int:
+    """What is published of a content: the stamp that keeps version 0 from passing."""
+    source = Source(given.topics.content, partition, 0, Record(None, b""))
+    docket = opened.open(Batch((given.topics.content, partition), 1, (source,), 0, 0.0))
+    return docket.claim(0, name, stamp(0, -1))
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_an_older_version_is_set_aside_within_a_batch_and_between_batches(
+    kafka: Broker, names: Names, size: int
+) -> None:
+    # Given versions in the wrong order, a tagger that takes time, and batches of all of them or of one each
+    send(kafka, names, *(event("a", version=version) for version in (1, 3, 2, 3, 0, 4)))
+    given = settings(kafka.address, names, batch={"contents": size})
+    with running(given, Trivial(0.05)):
+        until_all_out(kafka.address, names, 6)
+    # Then what is published only grows, an equal version passes, and the rest says why
+    exactly_once(kafka.address, names)
+    assert [origin(message)[1] for message in consume_all(kafka.address, names["tagged"])] == [0, 1, 3, 5]
+    assert texts(consume_all(kafka.address, names["dead_letters"])) == [
+        f"Stale at order: version: {version} is wrong, expected 3 or newer, as published already for content 'a'"
+        for version in (2, 0)
+    ]
+
+
+def test_a_new_owner_knows_what_is_published(kafka: Broker, names: Names) -> None:
+    given = settings(kafka.address, names)
+    # Given a version, a content by time, a withdrawal and a content with neither
+    send(kafka, names, event("a", version=7))
+    produce(kafka.address, names["content"], [(b"t", event("t", time="2026-01-31T09:30:00Z"), [])])
+    produce(kafka.address, names["content"], [(b"w", None, []), (b"n", event("n"), [])])
+    with running(given, Trivial()):
+        until_all_out(kafka.address, names, 4)
+    # When another worker takes over
+    produce(kafka.address, names["content"], [(b"t", event("t", time="2026-01-31T09:29:59Z"), [])])
+    produce(kafka.address, names["content"], [(b"w", event("w", time="2020-01-01T00:00:00Z"), [])])
+    produce(kafka.address, names["content"], [(b"n", event("n"), [])])
+    send(kafka, names, event("a", version=6), event("a", version=7))
+    with running(given, Trivial()):
+        until_all_out(kafka.address, names, 9)
+    # Then what is older than that stays out, what was withdrawn stays withdrawn, and the equal version passes
+    exactly_once(kafka.address, names)
+    letters = consume_all(kafka.address, names["dead_letters"])
+    assert {bytes(letter.key() or b"") for letter in letters} == {b"a", b"t", b"w"}
+    assert all(text.startswith("Stale at order: ") for text in texts(letters))
+    # And contents with neither version nor time cost nothing
+    written = consume_all(kafka.address, names["versions"])
+    assert {bytes(message.key() or b"") for message in written} == {b"a", b"t", b"w"}
+    assert json.loads(written[-1].value() or b"").keys() == {"version", "time"}
+
+
+def test_a_version_stands_in_the_partition_of_its_content(kafka: Broker, names: Names) -> None:
+    # Given contents that were produced with another partitioner
+    for partition in (0, 1):
+        produce(kafka.address, names["content"], [(b"x", event("x", version=1), [])], partition)
+    with running(settings(kafka.address, names), Trivial()):
+        until_all_out(kafka.address, names, 2)
+    assert sorted(message.partition() or 0 for message in consume_all(kafka.address, names["versions"])) == [0, 1]
+
+
+@pytest.mark.parametrize(("end", "expected"), [("commit_transaction", stamp(8, None)), ("abort_transaction", 0)])
+def test_what_the_last_owner_has_not_committed_yet_is_waited_for(
+    kafka: Broker, names: Names, end: str, expected: int
+) -> None:
+    given = settings(kafka.address, names)
+    place = (names["content"], 0)
+    produce(kafka.address, names["versions"], [(b"b", b'{"version":1}', [])], 0)
+    # Given a transaction of the last owner that is still open
+    producer = Producer({"bootstrap.servers": kafka.address, "transactional.id": names["versions"]})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(names["versions"], b'{"version":8}', b"a", 0)
+    producer.flush(10)
+    with order(given) as opened:
+        # Then the other partition is ready, and this one is not
+        wait_until(lambda: opened.ready((names["content"], 1)), SECONDS, "a partition that is ready")
+        wait_until(lambda: len(opened._ledgers[place].published) == 1, SECONDS, "what is committed")
+        assert not opened.ready(place)
+        # Until the transaction ends
+        getattr(producer, end)(10)
+        wait_until(lambda: opened.ready(place), SECONDS, "the other partition")
+        assert known(opened, given, "a", 0) == expected
+        assert known(opened, given, "b", 0) == stamp(1, None)
+
+
+def test_a_partition_that_comes_back_is_read_again(kafka: Broker, names: Names) -> None:
+    given = settings(kafka.address, names)
+    place = (names["content"], 0)
+    with order(given) as opened:
+        wait_until(lambda: opened.ready(place), SECONDS, "the first assignment")
+        opened.leave([place])
+        assert not opened.ready(place)
+        # Given another owner that publishes meanwhile
+        produce(kafka.address, names["versions"], [(b"a", b'{"version":3}', []), (b"x", b"no JSON", [])], 0)
+        opened.assign([place])
+        wait_until(lambda: opened.ready(place), SECONDS, "the second assignment")
+        assert known(opened, given, "a", 0) == stamp(3, None)
+
+
+def test_the_ids_that_are_known_are_bounded(kafka: Broker, names: Names) -> None:
+    records = [(f"c{number}".encode(), b'{"version":2}', list[tuple[str, bytes]]()) for number in range(500)]
+    produce(kafka.address, names["versions"], records, 0)
+    given = settings(kafka.address, names, triage={"versions": 100})
+    place = (names["content"], 0)
+    with order(given) as opened:
+        wait_until(lambda: opened.ready(place), SECONDS, "the partition")
+        assert len(opened._ledgers[place].published) <= 50
+        # The oldest are forgotten, the newest are known.
+        assert known(opened, given, "c499", 0) == stamp(2, None)
+        assert known(opened, given, "c0", 0) == 0
+
+
+def test_without_the_topic_the_start_says_what_to_do(kafka: Broker, names: Names) -> None:
+    given = settings(kafka.address, {**names, "versions": "there-is-none"})
+    with order(given) as opened, pytest.raises(UserError, match="topic there-is-none is not there; `tagbus topics"):
+        wait_until(lambda: opened.ready((names["content"], 0)), SECONDS)
+
+
+def test_none_are_known_where_the_setting_says_so(kafka: Broker, names: Names) -> None:
+    given = settings(kafka.address, names, triage={"versions": 0})
+    send(kafka, names, event("a", version=2), event("a", version=1))
+    with running(given, Trivial()):
+        until_all_out(kafka.address, names, 2)
+    assert len(consume_all(kafka.address, names["tagged"])) == 2
+    assert consume_all(kafka.address, names["versions"]) == []

@@ -1,0 +1,103 @@
+"""tritonserver as a child process: never left behind, and clear about what is wrong."""
+
+import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tagbus.stream.encoder.release import MODEL
+from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.local import environment
+from tagbus.stream.local.triton import TritonServer, available
+from tests.local.test_apache import gone
+from tests.support import wait_until
+from tests.triton.conftest import can_run as can_run
+from tests.triton.harness import copy_repository
+
+
+def test_it_is_killed_restarted_on_its_port_and_stopped(tmp_path: Path) -> None:
+    with TritonServer(copy_repository(tmp_path, instances=1)) as server:
+        address, pid, folder = server.address, server.pid, server.folder
+        (behind,) = server.model_pids("encoder")
+        assert server.cpu_seconds() > 0
+        with pytest.raises(UserError, match="started already"):
+            server.start()
+
+        server.kill()
+        wait_until(lambda: gone(pid) and gone(behind), 10, "the end of the server and of the process behind the model")
+        with pytest.raises(UserError, match="not running"):
+            _ = server.pid
+        server.restart()
+
+        assert server.address == address
+        assert not gone(server.pid)
+        pid = server.pid
+    assert gone(pid)
+    assert not folder.exists()
+
+
+def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path, instances=1)
+    script = (
+        "from pathlib import Path\n"
+        "from tagbus.stream.local.triton import TritonServer\n"
+        f"with TritonServer(Path({str(repository)!r})) as server:\n"
+        "    print(server.pid, *server.model_pids('encoder'), server.folder, flush=True)\n"
+        "    input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid, behind, folder = parent.stdout.readline().split()
+
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(10)
+
+        wait_until(lambda: gone(int(pid)) and gone(int(behind)), 10, "the end of the server")
+        wait_until(lambda: not Path(folder).exists(), 10, "the end of its folder")
+
+
+def test_a_model_that_does_not_load_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path, instances=1)
+    (repository / "encoder" / "1" / MODEL).unlink()
+    (repository / "encoder" / "1" / MODEL).write_bytes(b"no model")
+    server = TritonServer(repository)
+    with pytest.raises(DependencyDown, match="ended with code 1 as it started") as told, server:
+        pass
+    assert "Load model from" in str(told.value)
+    assert not server.folder.exists()
+
+
+def test_an_installation_that_fails_is_told_in_pips_words_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(DependencyDown, match="No matching distribution found for nvidia-pytriton"):
+        environment.install(tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
+
+
+def test_an_installation_that_hangs_ends_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "INSTALL_S", 0.1)
+    with pytest.raises(DependencyDown, match=r"within 0\.1 s"):
+        environment.install(tmp_path / "cache")
+
+
+def test_it_says_why_it_cannot_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available() is None
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    assert "only for Linux on x86_64" in (available() or "")
+    with pytest.raises(UserError, match="no server for Darwin"), TritonServer(cache=tmp_path):
+        pass
+
+
+def test_the_servers_environment_holds_no_settings_and_no_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAGBUS_KAFKA__SECRETS", '{"sasl.password": "hush"}')
+    variables = environment.Environment(tmp_path).variables()
+    assert not any(name.startswith("TAGBUS_") or "hush" in value for name, value in variables.items())

@@ -1,0 +1,100 @@
+"""Model repositories for the real tritonserver: the package's own without its warm-up, and models that are wrong."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf import text_format
+from onnx import TensorProto, helper, numpy_helper
+from tritonclient.grpc import InferenceServerClient, model_config_pb2
+
+from tagbus.stream.config import EncoderSettings
+from tagbus.stream.encoder.release import MODEL
+from tagbus.stream.local.triton import default_repository
+
+Config = model_config_pb2.ModelConfig
+
+
+def read_config(path: Path) -> Config:
+    """A config.pbtxt as Triton reads it: an unknown field is an error."""
+    return text_format.Parse(path.read_text(), Config())
+
+
+def edit_config(repository: Path, model: str, change: Callable[[Config], None]) -> None:
+    path = repository / model / "config.pbtxt"
+    config = read_config(path)
+    change(config)
+    path.write_text(text_format.MessageToString(config))
+
+
+def copy_repository(target: Path, instances: int = 2) -> Path:
+    """The package's repository with models as hard links. Without warm-up a server is up in 3 s instead of 6."""
+    source = default_repository()
+    for path in source.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            (os.link if path.name == MODEL and same_device(path, target) else shutil.copy)(path, copy)
+
+    def slim(config: Config) -> None:
+        del config.model_warmup[:]
+        config.instance_group[0].count = instances
+
+    edit_config(target, "encoder", slim)
+    return target
+
+
+def same_device(path: Path, target: Path) -> bool:
+    return path.stat().st_dev == target.stat().st_dev
+
+
+def add_stranger(repository: Path, name: str, dimension: int) -> None:
+    """A model with the encoder's inputs that gives other vectors, or vectors of another dimension."""
+    weights = np.random.default_rng(dimension).normal(size=(1, dimension)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["ids", "mask"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "axes"], ["sum"], keepdims=1),
+        helper.make_node("Mul", ["sum", "weights"], ["sentence_embedding"]),
+    ]
+    shape = ["batch", "length"]
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info(one, TensorProto.INT64, shape) for one in ("input_ids", "attention_mask")],
+        [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", dimension])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([1]), "axes")],
+    )
+    folder = repository / name / "1"
+    folder.mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / MODEL)
+    shutil.copy(repository / "encoder" / "config.pbtxt", folder.parent)
+
+    def rename(config: Config) -> None:
+        config.name = name
+        config.output[0].dims[:] = [dimension]
+        config.instance_group[0].count = 1
+
+    edit_config(repository, name, rename)
+
+
+def settings(address: str, **changes: object) -> EncoderSettings:
+    """Triton at that address, with a deadline that a busy machine keeps, and no cache unless it is asked for."""
+    return EncoderSettings(kind="triton", address=address, **{"deadline_seconds": 60.0, "cache": 0, **changes})  # type: ignore[arg-type]
+
+
+def executions(address: str, model: str = "encoder") -> int:
+    """How many times the model was run since the server started."""
+    with InferenceServerClient(address) as client:
+        return int(client.get_inference_statistics(model).model_stats[0].execution_count)
+
+
+def texts_seen(address: str, model: str = "encoder") -> int:
+    """How many texts the model has answered since the server started, however they were merged."""
+    with InferenceServerClient(address) as client:
+        return int(client.get_inference_statistics(model).model_stats[0].inference_count)

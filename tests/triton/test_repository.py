@@ -1,0 +1,139 @@
+"""The model repository is in step with the model, and says what production needs."""
+
+from itertools import product
+
+import onnxruntime
+import pytest
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tagbus.stream.encoder.release import MODEL, default_folder, load_release
+from tagbus.stream.encoder.triton import LENGTHS, REQUEST_TEXTS
+from tagbus.stream.local.triton import default_repository
+from tests.triton.harness import Config, read_config
+
+REPOSITORY = default_repository()
+RELEASE = load_release(default_folder())
+CPU = read_config(REPOSITORY / "encoder/config.pbtxt")
+GPU = read_config(REPOSITORY / "encoder/configs/tensorrt_fp16.pbtxt")
+TOKENIZE = read_config(REPOSITORY / "tokenize/config.pbtxt")
+EMBED = read_config(REPOSITORY / "embed/config.pbtxt")
+# ONNX Runtime's name of each type that Triton names.
+TYPES = {pb.TYPE_INT64: "tensor(int64)", pb.TYPE_FP32: "tensor(float)"}
+
+both = pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])
+
+
+def described(tensors: object) -> dict[str, tuple[str, list[int]]]:
+    return {one.name: (TYPES[one.data_type], list(one.dims)) for one in tensors}  # type: ignore[attr-defined]
+
+
+def found(tensors: object) -> dict[str, tuple[str, list[int]]]:
+    """Types and shapes of the model without its first axis, the batch; an axis without a number is -1."""
+    return {
+        one.name: (one.type, [axis if isinstance(axis, int) else -1 for axis in one.shape[1:]])
+        for one in tensors  # type: ignore[attr-defined]
+    }
+
+
+@pytest.fixture(scope="module")
+def session() -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(default_folder() / MODEL, providers=["CPUExecutionProvider"])
+
+
+@both
+def test_names_shapes_and_types_are_the_models(config: Config, session: onnxruntime.InferenceSession) -> None:
+    assert described(config.input) == found(session.get_inputs())
+    assert described(config.output) == found(session.get_outputs())
+    assert list(config.output[0].dims) == [RELEASE.dimension]
+    assert not isinstance(session.get_inputs()[0].shape[0], int), "the batch is dynamic"
+
+
+@both
+def test_the_folder_is_the_models_name_and_the_backend_is_onnxruntime(config: Config) -> None:
+    assert (config.name, config.backend) == ("encoder", "onnxruntime")
+
+
+@both
+def test_a_request_of_the_client_fits(config: Config) -> None:
+    assert config.max_batch_size >= REQUEST_TEXTS
+    assert LENGTHS[-1] == RELEASE.max_tokens
+
+
+def test_only_the_version_of_the_release_is_served() -> None:
+    assert list(CPU.version_policy.specific.versions) == [int(default_folder().name)]
+
+
+def test_the_gpu_variant_cannot_answer_for_the_release() -> None:
+    assert set(GPU.version_policy.specific.versions).isdisjoint(CPU.version_policy.specific.versions)
+
+
+@both
+def test_requests_merge_and_what_expired_is_not_executed(config: Config) -> None:
+    batching = config.dynamic_batching
+    assert 1 < max(batching.preferred_batch_size) <= config.max_batch_size
+    policy = batching.default_queue_policy
+    assert policy.timeout_action == pb.ModelQueuePolicy.REJECT
+    assert policy.default_timeout_microseconds > batching.max_queue_delay_microseconds > 0
+    assert policy.allow_timeout_override
+    assert policy.max_queue_size > 0
+
+
+@both
+def test_each_length_is_warmed_with_the_least_and_the_largest_batch(config: Config) -> None:
+    warmed = {(one.batch_size, *one.inputs["input_ids"].dims) for one in config.model_warmup}
+    ends = {1, max(config.dynamic_batching.preferred_batch_size), config.max_batch_size}
+    assert set(product(ends, LENGTHS)) <= warmed
+    for one in config.model_warmup:
+        assert {name: (TYPES[value.data_type]) for name, value in one.inputs.items()} == {
+            tensor.name: TYPES[tensor.data_type] for tensor in config.input
+        }
+        assert len({tuple(value.dims) for value in one.inputs.values()}) == 1
+
+
+@both
+def test_it_loads_with_a_gpu_and_without(config: Config) -> None:
+    assert [group.kind for group in config.instance_group] == [pb.ModelInstanceGroup.KIND_AUTO]
+
+
+def shapes(parameters: dict[str, str], which: str) -> dict[str, tuple[int, ...]]:
+    parts = (part.split(":") for part in parameters[f"trt_profile_{which}_shapes"].split(","))
+    return {name: tuple(int(axis) for axis in axes.split("x")) for name, axes in parts}
+
+
+def test_tensorrt_has_the_least_usual_and_largest_shape_of_each_input() -> None:
+    (accelerator,) = GPU.optimization.execution_accelerators.gpu_execution_accelerator
+    parameters = dict(accelerator.parameters)
+    assert (accelerator.name, parameters["precision_mode"]) == ("tensorrt", "FP16")
+    least, usual, largest = (shapes(parameters, which) for which in ("min", "opt", "max"))
+    names = {one.name for one in GPU.input}
+    assert least.keys() == usual.keys() == largest.keys() == names
+    for name in names:
+        assert least[name] == (1, LENGTHS[0])
+        assert largest[name] == (GPU.max_batch_size, LENGTHS[-1])
+        assert all(
+            low <= middle <= high for low, middle, high in zip(least[name], usual[name], largest[name], strict=True)
+        )
+
+
+def test_the_ensemble_joins_tensors_of_one_type_and_shape_and_pins_its_versions() -> None:
+    models = {config.name: config for config in (CPU, TOKENIZE)}
+    version = int(default_folder().name)
+    known = {one.name: one for one in EMBED.input}
+    for step in EMBED.ensemble_scheduling.step:
+        model = models[step.model_name]
+        assert step.model_version == version
+        assert version in model.version_policy.specific.versions
+        inputs, outputs = ({one.name: one for one in tensors} for tensors in (model.input, model.output))
+        assert step.input_map.keys() == inputs.keys()
+        for name, joined in step.input_map.items():
+            assert (known[joined].data_type, known[joined].dims) == (inputs[name].data_type, inputs[name].dims)
+        known |= {joined: outputs[name] for name, joined in step.output_map.items()}
+    for one in EMBED.output:
+        assert (one.data_type, one.dims) == (known[one.name].data_type, known[one.name].dims)
+    assert EMBED.max_batch_size == TOKENIZE.max_batch_size == CPU.max_batch_size
+
+
+@pytest.mark.parametrize("config", [EMBED, TOKENIZE], ids=["embed", "tokenize"])
+def test_the_ensembles_parts_have_the_version_folders_that_they_serve(config: Config) -> None:
+    for version in config.version_policy.specific.versions:
+        assert (REPOSITORY / config.name / str(version)).is_dir()
