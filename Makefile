@@ -38,7 +38,7 @@ demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) ## tag rea
 	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER)
 
 test: lint ## run all tests, the slowest ones are named at the end
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test $(TREE)/tagbus ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .

@@ -50,7 +50,7 @@ def one(cluster: ApacheCluster, plan: Plan) -> Report:
     for surprise in report.surprises:
         print(f"ended in an unexpected way: {surprise}")
     print(f"{report.outcome}\n{report.evidence}\nlongest stall {report.longest_stall_seconds:.1f} s", flush=True)
-    if report.faults() or report.surprises:
+    if report.faults() or report.stalls() or report.surprises:
         print(f"the workers' logs are in {folder}", flush=True)
     else:
         shutil.rmtree(folder)
@@ -107,6 +107,7 @@ def main() -> int:
         control = one(cluster, loose)
     wrong = [
         *report.faults(),
+        *report.stalls(),
         *(f"does not count, too few {lack}" for lack in report.missing),
         *(f"ended unexpectedly: {log.splitlines()[0]}" for log in report.surprises),
         *([] if control.outcome.duplicated else ["does not count: the control run at at_least_once doubled nothing"]),

@@ -15,7 +15,7 @@ from tests.support import Layout, create_topics, unique
 
 ADDRESS = "TAGBUS_TEST_KAFKA"
 CONTAINER = "confluentinc/cp-kafka:7.9.0"  # Kafka 3.9, the newest line that testcontainers starts
-NO_KAFKA = pytest.StashKey[str]()
+NO_KAFKA = "no Kafka for the tests"
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kafka)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    reason = config.stash.get(NO_KAFKA, None)
-    if reason:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # By the reports: where several processes run the tests, this one ran none.
+    skipped = terminalreporter.stats.get("skipped", ())
+    reasons = {report.longrepr[2] for report in skipped if NO_KAFKA in str(report.longrepr)}
+    for reason in sorted(reasons):
         terminalreporter.write_sep("!", "every test against Apache Kafka was SKIPPED", red=True, bold=True)
         terminalreporter.write_line(reason, red=True)
 
 
 @pytest.fixture(scope="session")
-def kafka(request: pytest.FixtureRequest) -> Iterator[Broker]:
+def kafka() -> Iterator[Broker]:
     """A broker with transactions. It is one for the whole run, so tests take unique names for all that they make.
 
     Found in this order: the address in TAGBUS_TEST_KAFKA; Apache Kafka from Maven Central; a container. Where there is
     none, the test is skipped, and fails when CI=true.
     """
     with ExitStack() as stack:
-        yield _find(stack, request.config)
+        yield _find(stack)
 
 
 @pytest.fixture(scope="session")
-def apache(request: pytest.FixtureRequest) -> Callable[..., ApacheKafka]:
+def apache() -> Callable[..., ApacheKafka]:
     """The class ApacheKafka, for tests that kill and restart a broker of their own; skipped where it cannot run."""
     reason = available()
     if reason:
-        _missing(request.config, reason)
+        _missing(reason)
     return ApacheKafka
 
 
@@ -78,7 +80,7 @@ def mock_kafka() -> Iterator[MockCluster]:
         yield cluster
 
 
-def _find(stack: ExitStack, config: pytest.Config) -> Broker:
+def _find(stack: ExitStack) -> Broker:
     address = os.environ.get(ADDRESS)
     if address:
         return Broker(address, ADDRESS)
@@ -94,7 +96,7 @@ def _find(stack: ExitStack, config: pytest.Config) -> Broker:
         return Broker(_container(stack), CONTAINER)
     except Exception as error:  # whatever docker and testcontainers raise, the reason is what matters
         reasons.append(f"no container: {type(error).__name__}: {error}"[:300])
-    return _missing(config, "; ".join(reasons))
+    return _missing("; ".join(reasons))
 
 
 def _container(stack: ExitStack) -> str:
@@ -110,9 +112,8 @@ def _container(stack: ExitStack) -> str:
     return address
 
 
-def _missing(config: pytest.Config, reason: str) -> NoReturn:
-    text = f"no Kafka for the tests: {reason}"
+def _missing(reason: str) -> NoReturn:
+    text = f"{NO_KAFKA}: {reason}"
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(text, pytrace=False)
-    config.stash[NO_KAFKA] = text
     pytest.skip(text)

@@ -69,7 +69,8 @@ def main() -> int:
     def announce() -> None:
         while not worker.ready():
             time.sleep(0.02)
-        print("ready", flush=True)
+        # In one write: the log goes to the same file, and print makes two.
+        os.write(sys.stdout.fileno(), b"ready\n")
 
     threading.Thread(target=announce, daemon=True).start()
     try:

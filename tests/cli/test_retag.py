@@ -77,7 +77,7 @@ class TestSince:
         # Sent, each is what it was, in its partition, and says why it comes
         answer = bus.retag("--since", "1h", "--send")
         assert answer.err.startswith("sent through again: 3 (since ")
-        sent = {message.key(): message for message in bus.again()[-3:]}
+        sent = {message.key(): message for message in bus.again() if dict(message.headers() or [])[RETAG] != b"before"}
         assert {key: message.partition() for key, message in sent.items()} == {b"a": 0, b"b": 0, None: 1}
         assert sent[b"b"].value() == newest.value
         headers = sent[b"b"].headers() or []

@@ -71,9 +71,11 @@ def test_kills_and_joins_lose_and_double_nothing(kafka: Broker, names: Names, gi
         until_all_out(kafka.address, names, 200)
         # When one is killed in its work, others join, and the second is killed
         processes[0].kill()
-        processes.append(Process(given, tmp_path / "2", "random:0.02-0.1", instance="w2").until_ready())
+        processes.append(Process(given, tmp_path / "2", "random:0.02-0.1", instance="w2"))
+        processes[-1].until_ready()
         processes[1].kill()
-        processes.append(Process(given, tmp_path / "3", "random:0.02-0.1", instance="w3").until_ready())
+        processes.append(Process(given, tmp_path / "3", "random:0.02-0.1", instance="w3"))
+        processes[-1].until_ready()
         until_all_out(kafka.address, names, COUNT)
         assert [process.stop() for process in processes[2:]] == [0, 0]
     exactly_once(kafka.address, names)
@@ -101,7 +103,8 @@ def test_a_static_member_that_restarts_moves_no_partition(
         again = Process(given, tmp_path / "again", "trivial:0.05").until_ready()
         processes.append(again)
         again.kill()
-        processes.append(Process(given, tmp_path / "third", "trivial:0.05").until_ready())
+        processes.append(Process(given, tmp_path / "third", "trivial:0.05"))
+        processes[-1].until_ready()
         until_all_out(kafka.address, names, COUNT)
         # Then the other has not noticed
         assert changes(other) == before

@@ -12,7 +12,7 @@ from tests.kafka.chaos.fleet import Fleet, Member
 SIZE = 3
 MOST = 5
 # Seconds between two faults.
-PAUSE = (2.0, 6.0)
+PAUSE = (3.0, 7.0)
 
 
 @dataclass(frozen=True, slots=True)
