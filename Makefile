@@ -10,7 +10,7 @@ KAFKA  ?= mock
 ENCODER ?= in_process
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-bus bench-triton chaos fuzz outage evaluate install wheel clean
+.PHONY: help demo test lint bench bench-bus bench-triton triton chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ $(PEERS)/.done: bench/peers/constraints.txt
 bench-bus: $(VENV)/.test $(PEERS)/.done ## tagbus, other frameworks and a bare loop on one broker (needs Java and mvn)
 	$(BIN)/python bench/bus.py
 
+triton: $(VENV)/.triton ## a real tritonserver with the encoder, until Ctrl-C; it prints the settings that lead to it
+	$(BIN)/python -m tagbus.stream.local.triton
+
 bench-triton: $(VENV)/.test ## the encoder through Triton beside the one in the process
 	$(BIN)/python bench/triton.py
 
@@ -80,6 +83,38 @@ bench: $(VENV)/.test ## measure encoder, tagger and stream side by side (needs J
 
 evaluate: $(VENV)/.core ## quality on DATA=folder with labels.tsv, train.tsv[.xz], val.tsv, test.tsv
 	$(BIN)/tagbus evaluate $(DATA) --out bench/results/quality.json
+
+# One thread: two that wait for each other on busy cores took twenty times as long.
+models: $(VENV)/.test ## train heads and ranker for the example data into triton_repo/ (some 5 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tagbus.models.folds examples --heads triton_repo/heads/1 --ranker triton_repo/ranker/1
+
+BASELINES := .cache/baselines
+XMC_PECOS := .cache/pecos
+MODELS ?= .cache/models
+ROWS ?=
+
+$(BASELINES)/.done: bench/baselines/annif.txt
+	@echo "installing Annif and Omikuji, which tagbus is compared with, into $(BASELINES)"
+	$(PYTHON) -m venv $(BASELINES)
+	$(BASELINES)/bin/pip --disable-pip-version-check install --quiet -c bench/baselines/annif.txt -e '.[baselines]'
+	@touch $@
+
+$(XMC_PECOS)/.done: bench/baselines/pecos.txt $(TREE)/tagbus
+	@echo "installing PECOS, without torch, which its linear models do not need, into $(XMC_PECOS)"
+	$(PYTHON) -m venv $(XMC_PECOS)
+	$(XMC_PECOS)/bin/pip --disable-pip-version-check install --quiet --no-deps -r bench/baselines/pecos.txt
+	@touch $@
+
+baselines: $(BASELINES)/.done $(XMC_PECOS)/.done ## train the classical taggers on DATA (some hours of one core)
+	for name in tfidf-neighbours bonsai parabel annif-bonsai; do \
+	  $(BASELINES)/bin/python -m tagbus.models.baselines $$name $(DATA) --out $(MODELS) > $(MODELS)-$$name.log || exit 1; done
+	PYTHONPATH=$(TREE) $(XMC_PECOS)/bin/python -m tagbus.models.baselines xr-linear $(DATA) --out $(MODELS)
+
+evaluate-models: $(VENV)/.test ## one table of baselines and models on DATA (ROWS=names with commas: measured anew)
+	$(BIN)/tagbus evaluate-models $(DATA) --rows "$(ROWS)" --models $(MODELS)
+
+bench-models: $(VENV)/.test $(BASELINES)/.done ## the trained pipeline beside Annif, contents a second (MODELS=folder)
+	$(BIN)/python bench/models.py --data $(DATA) --models $(MODELS)
 
 wheel: $(VENV)/.test ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

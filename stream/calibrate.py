@@ -1,67 +1,39 @@
 """Scores to confidences: isotonic regression to the probability that a tag is right.
 
 Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates". A score of
-recall ranks tags; its calibration says how often a tag with such a score is right. It belongs to one release.
+recall ranks tags; its calibration says how often a tag with such a score is right. It belongs to one pipeline: a
+release, with the heads and the ranker that were on.
 """
 
 import hashlib
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError, to_json
+from pydantic import ValidationError
+from pydantic_core import to_json
 from scipy.optimize import isotonic_regression
 
+from tagbus.stream.contract.release import LEAST, MOST, MOST_KNOTS, Curve
 from tagbus.stream.errors import Complaint, ReleaseMismatch, UserError, shorten
 
 Floats = NDArray[np.float64]
 
 FEWEST_PAIRS = 50
-MOST_KNOTS = 200
-# A confidence lies inside (0, 1): so many pairs never prove that a tag is certain.
-LEAST, MOST = 1e-4, 1 - 1e-4
 # 84 knots took 2.4 KB.
 FILE_BYTES = 100_000
+# Characters of a pipeline's name that a message shows: a release, heads and a ranker are some 60.
+NAMES = 200
 
 # Where pydantic's own words do not say what would be right.
 _EXPECTED = {"missing": "this field too", "extra_forbidden": "no such field", "json_invalid": "JSON"}
 
-Probability = Annotated[float, Field(ge=LEAST, le=MOST)]
 
-
-class Calibration(BaseModel):
-    """A fitted curve: confidence is interpolated linearly between knots and constant beyond the first and the last."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    name: str = Field(min_length=1, description="`isotonic-` and a hash of all the rest, or `none`")
-    release: str = Field(min_length=1, description="name of the release whose scores it is fitted to")
-    scores: tuple[FiniteFloat, ...] = Field(min_length=1, max_length=MOST_KNOTS, description="of the knots, rising")
-    probabilities: tuple[Probability, ...] = Field(description="of the knots, never falling")
-    fitted_on: int = Field(ge=0, description="pairs of content and tag")
-    contents: int = Field(ge=0, description="contents that the pairs are of")
-
-    @field_validator("scores")
-    @classmethod
-    def _rising(cls, scores: tuple[float, ...]) -> tuple[float, ...]:
-        if any(later <= earlier for earlier, later in pairwise(scores)):
-            raise PydanticCustomError("not_rising", "scores that rise from knot to knot")
-        return scores
-
-    @field_validator("probabilities")
-    @classmethod
-    def _one_a_score(cls, probabilities: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        if len(probabilities) != len(info.data.get("scores", probabilities)):
-            raise PydanticCustomError("knots_differ", "as many probabilities as scores")
-        if any(later < earlier for earlier, later in pairwise(probabilities)):
-            raise PydanticCustomError("falling", "probabilities that never fall from knot to knot")
-        return probabilities
+class Calibration(Curve):
+    """A fitted curve, and what is done with it."""
 
     @cached_property
     def _knots(self) -> tuple[Floats, Floats]:
@@ -71,6 +43,14 @@ class Calibration(BaseModel):
         """Confidences of scores, float64 of the same shape, in (0, 1); a higher score never gets a lower one."""
         return np.asarray(np.interp(scores, *self._knots), dtype=np.float64)
 
+    def match(self, pipeline: str, place: str) -> None:
+        """Raises ReleaseMismatch that names `place` and both where it is fitted to the scores of another pipeline."""
+        if self.release != pipeline:
+            raise ReleaseMismatch(
+                f"{place} is fitted to {shorten(self.release, NAMES)}, but this is {shorten(pipeline, NAMES)}; "
+                "run `tagbus calibrate` with these settings"
+            )
+
     def save(self, path: Path) -> None:
         """Write it as JSON. Raises UserError when the file cannot be written."""
         try:
@@ -79,14 +59,14 @@ class Calibration(BaseModel):
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def uncalibrated(release: str) -> Calibration:
+def uncalibrated(pipeline: str) -> Calibration:
     """What stands where nothing is fitted: named `none`, the confidence is the score, cut to the open interval."""
     return Calibration(
-        name="none", release=release, scores=(LEAST, MOST), probabilities=(LEAST, MOST), fitted_on=0, contents=0
+        name="none", release=pipeline, scores=(LEAST, MOST), probabilities=(LEAST, MOST), fitted_on=0, contents=0
     )
 
 
-def fit(scores: Floats, right: NDArray[np.bool_], release: str, contents: int) -> Calibration:
+def fit(scores: Floats, right: NDArray[np.bool_], pipeline: str, contents: int) -> Calibration:
     """Fit to pairs of content and tag: `scores` float64 [n], `right` bool [n] (the tag is one that people accept).
 
     `contents`: of how many contents the pairs are. The same input gives the same name. Raises UserError below 50 pairs
@@ -103,10 +83,10 @@ def fit(scores: Floats, right: NDArray[np.bool_], release: str, contents: int) -
             f"there are {len(scores)}, {rights} of them right"
         )
     knots, probabilities = _knots(scores, right)
-    name = _name(release, knots, probabilities, len(scores), contents)
+    name = _name(pipeline, knots, probabilities, len(scores), contents)
     return Calibration(
         name=name,
-        release=release,
+        release=pipeline,
         scores=knots,
         probabilities=probabilities,
         fitted_on=len(scores),
@@ -136,8 +116,8 @@ def _knots(scores: Floats, right: NDArray[np.bool_]) -> tuple[tuple[float, ...],
     return tuple(knots[kept].tolist()), tuple(heights[kept].tolist())
 
 
-def load(path: Path, release: str) -> Calibration:
-    """Read a file of `tagbus calibrate` for the release of that name.
+def load(path: Path, pipeline: str) -> Calibration:
+    """Read a file of `tagbus calibrate` for the pipeline of that name.
 
     Raises UserError that names the file, the field and what would be right; ReleaseMismatch with both names.
     """
@@ -152,11 +132,7 @@ def load(path: Path, release: str) -> Calibration:
         calibration = Calibration.model_validate_json(raw)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_complaint(error)}") from None
-    if calibration.release != release:
-        raise ReleaseMismatch(
-            f"{path} is fitted to release {shorten(calibration.release)}, but this is {shorten(release)}; "
-            "run `tagbus calibrate` with this release"
-        )
+    calibration.match(pipeline, str(path))
     _check_name(path, calibration)
     return calibration
 

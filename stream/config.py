@@ -7,15 +7,16 @@ import os
 import socket
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from tagbus.stream.errors import UserError, shorten
 
 PREFIX = "TAGBUS_"
+Provider = Literal["tensorrt", "cuda", "cpu"]
 # Variables of the test suite and the benchmarks, which are no settings of the service.
 FOREIGN = ("TAGBUS_TEST_", "TAGBUS_BENCH_")
 # librdkafka's properties that hold a password, a private key or a client's secret.
@@ -87,6 +88,7 @@ class TopicSettings(Section):
     tagged: str = "tagged"
     dead_letters: str = "content.dlq"
     versions: str = Field("content.versions", description="the published version of each content, compacted")
+    releases: str = Field("releases", description="the releases and which is in force, compacted, one partition")
     partitions: int = Field(12, ge=1, description="for `tagbus topics create`")
     replication: int = Field(1, ge=1, description="for `tagbus topics create`; 3 in production")
 
@@ -153,7 +155,12 @@ class EncoderSettings(Section):
 
     kind: Literal["in_process", "triton"] = "in_process"
     folder: Path | None = Field(None, description="folder of the release; the one that travels in the package if unset")
-    threads: int = Field(0, ge=0, description="in the process; 0: all cores")
+    threads: int = Field(0, ge=0, description="in the process; 0: all cores, on a GPU two")
+    providers: Annotated[tuple[Provider, ...], NoDecode] = Field(
+        ("cpu",), description="in the process, ONNX Runtime's, in order of preference: tensorrt, cuda, cpu, with commas"
+    )
+    fp16: bool = Field(False, description="whether TensorRT computes in FP16; what it gives belongs to another release")
+    engines: Path | None = Field(None, description="folder where TensorRT keeps built engines; none if unset")
     address: str = Field("127.0.0.1:8001", description="Triton's gRPC, host:port; several with commas")
     model: str = Field("encoder", min_length=1, description="Triton's name of the model")
     version: int = Field(1, ge=1, description="Triton's version of the model, which every request names")
@@ -164,6 +171,22 @@ class EncoderSettings(Section):
     tls_ca: Path | None = Field(None, description="PEM of the authorities that Triton's certificate is checked against")
     tls_certificate: Path | None = Field(None, description="PEM of this worker's certificate, where Triton wants one")
     tls_key: Path | None = Field(None, description="PEM of its key")
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        found = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if not isinstance(found, tuple | list) or not found or not set(found) <= set(get_args(Provider)):
+            raise PydanticCustomError("providers", "expected tensorrt, cuda or cpu, several with commas")
+        return found
+
+
+class ReleaseSettings(Section):
+    """Releases that go live without a restart."""
+
+    folder: Path | None = Field(
+        None, description="holds a folder for each release by its name; unset: that of encoder.folder alone"
+    )
 
 
 class MemorySettings(Section):
@@ -192,6 +215,26 @@ class RecallSettings(Section):
     )
     tag_keys: int | None = Field(None, ge=1, le=1000, description="tags among the b keys of RAE-XMC")
     content_keys: int | None = Field(None, ge=1, le=1000, description="exemplars among the b keys of RAE-XMC")
+    literal: bool = Field(False, description="also tags whose name or alias stands in the content")
+    languages: str = Field(
+        "en",
+        pattern=r"^[a-z]{2,3}(,[a-z]{2,3})*$",
+        description="of literal names, ISO 639 with commas; the first that knows a word says its lemma",
+    )
+
+
+class HeadsSettings(Section):
+    """Classifier heads, as `tagbus train heads` writes them."""
+
+    folder: Path | None = Field(None, description="holds heads.onnx and heads.json; unset: off")
+
+
+class RankSettings(Section):
+    """The learnt ranker, as `tagbus train ranker` writes it."""
+
+    folder: Path | None = Field(
+        None, description="holds ranker.onnx and ranker.json, and its calibration.json; unset: off"
+    )
 
 
 class TaggerSettings(Section):
@@ -227,8 +270,11 @@ class Settings(BaseSettings):
     triage: TriageSettings = TriageSettings()
     registry: RegistrySettings = RegistrySettings()
     encoder: EncoderSettings = EncoderSettings()
+    releases: ReleaseSettings = ReleaseSettings()
     memory: MemorySettings = MemorySettings()
     recall: RecallSettings = RecallSettings()
+    heads: HeadsSettings = HeadsSettings()
+    rank: RankSettings = RankSettings()
     tagger: TaggerSettings = TaggerSettings()
     health: HealthSettings = HealthSettings()
 

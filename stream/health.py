@@ -23,10 +23,10 @@ Check = Callable[[], list[str]]
 class HealthServer:
     """Serves the three pages from threads of its own until closed."""
 
-    def __init__(self, settings: HealthSettings, live: Check, ready: Check) -> None:
-        """Raises UserError when the address cannot be had."""
+    def __init__(self, settings: HealthSettings, live: Check, ready: Check, notes: Check = list) -> None:
+        """`notes`: what /readyz says besides, though it is ready. Raises UserError when the address cannot be had."""
         try:
-            self._server = ThreadingHTTPServer((settings.host, settings.port), _handler(live, ready))
+            self._server = ThreadingHTTPServer((settings.host, settings.port), _handler(live, ready, notes))
         except OSError as error:
             raise UserError(
                 f"TAGBUS_HEALTH__HOST={settings.host} TAGBUS_HEALTH__PORT={settings.port}: {error.strerror}; "
@@ -50,7 +50,7 @@ class HealthServer:
         self._thread.join()
 
 
-def _handler(live: Check, ready: Check) -> type[BaseHTTPRequestHandler]:
+def _handler(live: Check, ready: Check, notes: Check) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         # A client that sends nothing holds a thread no longer than this.
         timeout = 10
@@ -60,14 +60,14 @@ def _handler(live: Check, ready: Check) -> type[BaseHTTPRequestHandler]:
                 case "/metrics":
                     self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
                 case "/livez":
-                    self._verdict(live())
+                    self._verdict(live(), [])
                 case "/readyz":
-                    self._verdict(ready())
+                    self._verdict(ready(), notes())
                 case _:
                     self._answer(404, b"/livez, /readyz and /metrics are here\n", "text/plain")
 
-        def _verdict(self, wrong: list[str]) -> None:
-            body = "\n".join(wrong) if wrong else "ok"
+        def _verdict(self, wrong: list[str], notes: list[str]) -> None:
+            body = "\n".join([*(wrong or ["ok"]), *notes])
             self._answer(503 if wrong else 200, f"{body}\n".encode(), "text/plain; charset=utf-8")
 
         def _answer(self, status: int, body: bytes, content_type: str) -> None:

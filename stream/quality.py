@@ -1,4 +1,8 @@
-"""How good tags are against known ones: P@k, nDCG@k, R@k, PSP@k in percent, ECE as a fraction. numpy only."""
+"""How good tags are against known ones: P@k, nDCG@k, R@k, PSP@k, F1@k, Acc@k, Coverage@k and HR#k in percent, #Right
+as a count, ECE as a fraction. numpy only.
+
+A figure is a ratio of two sums over contents, so what each content adds is kept apart: `intervals` draws from that.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,27 +61,58 @@ class Quality:
     ece: float
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What each of n contents adds to the figures of `Quality`.
+
+    A figure is the sum of its column of `over`, float64 [n, 6], divided by the sum of that of `under`. ECE: `gaps`,
+    float64 [n, bins], are sums of confidence minus right by bin, `tags`, float64 [n], how many tags were found.
+    """
+
+    over: Floats
+    under: Floats
+    gaps: Floats
+    tags: Floats
+
+    def figures(self, times: Floats) -> Floats:
+        """float64 [s, 7], the figures of `Quality` in their order, of s samples that hold each content so many `times`,
+        float64 [s, n]."""
+        errors = np.abs(times @ self.gaps).sum(axis=1) / (times @ self.tags)
+        return np.column_stack((times @ self.over / (times @ self.under), errors))
+
+
 def measure(ranked: Ranked, truth: Truth, propensity: Floats) -> Quality:
     """All figures at once; ECE over every tag that was found.
 
     `propensity`: float64 [m] for the m tags of the taxonomy, as `propensities` gives it.
     Raises UserError when a content has no right tag or nothing was found for any content.
     """
-    found = ranked.indices >= 0
-    return Quality(
-        p_at_1=precision_at(ranked, truth, 1),
-        p_at_3=precision_at(ranked, truth, 3),
-        p_at_5=precision_at(ranked, truth, 5),
-        ndcg_at_5=ndcg_at(ranked, truth, 5),
-        r_at_10=recall_at(ranked, truth, 10),
-        psp_at_5=psp_at(ranked, truth, propensity, 5),
-        ece=ece(ranked.scores[found], hits(ranked, truth)[found]),
+    made = parts(ranked, truth, propensity)
+    return Quality(*made.figures(np.ones((1, len(truth))))[0].tolist())
+
+
+def parts(ranked: Ranked, truth: Truth, propensity: Floats) -> Parts:
+    """What each content adds to the figures. Raises as `measure` does."""
+    right = hits(ranked, truth)
+    lengths = _lengths(truth)
+    got, best = _worth(ranked, right, truth, propensity, 5)
+    over = (
+        *(_first(right, k).sum(axis=1) / k for k in (1, 3, 5)),
+        _gain(right, lengths, 5),
+        _first(right, 10).sum(axis=1) / lengths,
+        got,
     )
+    under = np.ones((len(truth), len(over)))
+    under[:, -1] = best
+    found = ranked.indices >= 0
+    if not found.any():
+        raise UserError("no tag was found for any content, so there is no confidence to measure")
+    return Parts(100 * np.column_stack(over), under, _gaps(ranked.scores, right, found), found.sum(axis=1) * 1.0)
 
 
 def precision_at(ranked: Ranked, truth: Truth, k: int) -> float:
     """P@k in percent: right tags among the first k, divided by k even where fewer were found; mean over contents."""
-    return 100 * float(_first(hits(ranked, truth), k).sum(axis=1).mean() / k)
+    return 100 * float((_first(hits(ranked, truth), k).sum(axis=1) / k).mean())
 
 
 def recall_at(ranked: Ranked, truth: Truth, k: int) -> float:
@@ -85,13 +120,17 @@ def recall_at(ranked: Ranked, truth: Truth, k: int) -> float:
     return 100 * float((_first(hits(ranked, truth), k).sum(axis=1) / _lengths(truth)).mean())
 
 
+def f1_at(ranked: Ranked, truth: Truth, k: int) -> float:
+    """F1@k in percent: the harmonic mean of precision among the tags that stand in the first k places and recall, as
+    Annif computes it (scikit-learn's average over samples); mean over contents."""
+    found = _first(ranked.indices >= 0, k).sum(axis=1)
+    return 100 * float((2 * _first(hits(ranked, truth), k).sum(axis=1) / (found + _lengths(truth))).mean())
+
+
 def ndcg_at(ranked: Ranked, truth: Truth, k: int) -> float:
     """nDCG@k in percent: a right tag at rank i (from 1) gains 1 / log2(i + 1), divided by the gain of min(k, right
     tags) at the first ranks; mean over contents."""
-    right = _first(hits(ranked, truth), k)
-    gains = 1 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(gains)[np.minimum(k, _lengths(truth)) - 1]
-    return 100 * float((right @ gains[: right.shape[1]] / ideal).mean())
+    return 100 * float(_gain(hits(ranked, truth), _lengths(truth), k).mean())
 
 
 def psp_at(ranked: Ranked, truth: Truth, propensity: Floats, k: int) -> float:
@@ -101,17 +140,46 @@ def psp_at(ranked: Ranked, truth: Truth, propensity: Floats, k: int) -> float:
     contents together, the sum of the k largest 1 / p among a content's right tags. One division of the two sums, not
     a mean of ratios. `propensity`: float64 [m]. Raises ValueError when a right tag has no propensity.
     """
-    right = _first(hits(ranked, truth), k)
-    rows, tags = _pairs(truth)
-    if tags.max() >= len(propensity):
-        raise ValueError(f"truth: tag {tags.max()} has no propensity; there are {len(propensity)}")
-    worth = 1 / propensity
-    got = worth[ranked.indices[:, :k][right]].sum()
-    order = np.lexsort((-worth[tags], rows))
-    lengths = _lengths(truth)
-    # `rows` is sorted, so place minus the row's start is the rank among the row's own tags.
-    rank = np.arange(len(tags)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return 100 * float(got / worth[tags[order]][rank < k].sum())
+    got, best = _worth(ranked, hits(ranked, truth), truth, propensity, k)
+    return 100 * float(got.sum() / best.sum())
+
+
+def acc_at(ranked: Ranked, truth: Truth, k: int) -> float:
+    """Acc@k in percent (LLM4Tag, arXiv 2502.13481, section 4.1): right tags among the first k, divided by how many
+    stand there, mean over the contents that got a tag. Contents without one count in Coverage@k alone.
+
+    Raises UserError when no content got a tag.
+    """
+    found = _first(ranked.indices >= 0, k).sum(axis=1)
+    if not found.any():
+        raise UserError("no content got a tag, so there is none to be right; Coverage@1 is 0")
+    right = _first(hits(ranked, truth), k).sum(axis=1)
+    return 100 * float((right[found > 0] / found[found > 0]).mean())
+
+
+def coverage_at(ranked: Ranked, k: int) -> float:
+    """Coverage@k in percent (LLM4Tag, section 4.1): contents that got at least k tags."""
+    return 100 * float((_first(ranked.indices >= 0, k).sum(axis=1) == k).mean())
+
+
+def right_tags(ranked: Ranked, truth: Truth) -> float:
+    """#Right (LLM4Tag, section 4.1): right tags among all that were found, mean over contents; a count."""
+    return float(hits(ranked, truth).sum(axis=1).mean())
+
+
+def hit_rate(ranked: Ranked, truth: Truth, k: int) -> float:
+    """HR#k in percent (LLM4Tag, section 4.1): contents with at least k right tags among all that were found."""
+    if k < 1:
+        raise ValueError(f"k: {k}, expected at least 1")
+    return 100 * float((hits(ranked, truth).sum(axis=1) >= k).mean())
+
+
+def at_least(ranked: Ranked, confidence: float) -> Ranked:
+    """Those tags whose confidence is not below; what follows a lower one moves up."""
+    kept = (ranked.indices >= 0) & (ranked.scores >= confidence)
+    order = np.argsort(~kept, axis=1, kind="stable")
+    indices = np.take_along_axis(np.where(kept, ranked.indices, -1), order, axis=1)
+    return Ranked(indices, np.take_along_axis(ranked.scores, order, axis=1))
 
 
 def propensities(counts: Ints, contents: int, a: float = 0.55, b: float = 1.5) -> Floats:
@@ -140,8 +208,7 @@ def ece(confidence: Floats, right: Flags, bins: int = BINS) -> float:
     # Negated, so that NaN is caught too.
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError(f"confidence: {confidence.min()} to {confidence.max()}, expected 0 to 1")
-    place = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    gaps = np.bincount(place, weights=confidence - right, minlength=bins)
+    gaps = np.bincount(_bins(confidence, bins), weights=confidence - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
@@ -158,6 +225,46 @@ def hits(ranked: Ranked, truth: Truth) -> Flags:
     width = int(max(tags.max(), ranked.indices.max(initial=0))) + 2
     found = np.arange(len(truth))[:, None] * width + ranked.indices + 1
     return np.isin(found, rows * width + tags + 1)
+
+
+def _gain(right: Flags, lengths: Ints, k: int) -> Floats:
+    """nDCG@k of each content."""
+    right = _first(right, k)
+    gains = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(gains)[np.minimum(k, lengths) - 1]
+    return np.asarray(right @ gains[: right.shape[1]] / ideal)
+
+
+def _worth(ranked: Ranked, right: Flags, truth: Truth, propensity: Floats, k: int) -> tuple[Floats, Floats]:
+    """Of each content, the sum of 1 / p that its first k tags have and the most that k tags could have."""
+    rows, tags = _pairs(truth)
+    if tags.max() >= len(propensity):
+        raise ValueError(f"truth: tag {tags.max()} has no propensity; there are {len(propensity)}")
+    worth = 1 / propensity
+    # -1 takes the zero at the end.
+    got = (np.append(worth, 0.0)[ranked.indices[:, :k]] * _first(right, k)).sum(axis=1)
+    order = np.lexsort((-worth[tags], rows))
+    lengths = _lengths(truth)
+    # `rows` is sorted, so place minus the row's start is the rank among the row's own tags.
+    rank = np.arange(len(tags)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    best = np.bincount(rows[rank < k], weights=worth[tags[order]][rank < k], minlength=len(truth))
+    return got, np.asarray(best, np.float64)
+
+
+def _gaps(confidence: Floats, right: Flags, found: Flags) -> Floats:
+    """Of each content, the sums of confidence minus right by bin, float64 [n, bins]."""
+    if not ((confidence[found] >= 0) & (confidence[found] <= 1)).all():
+        raise ValueError("confidence: expected 0 to 1")
+    rows, columns = found.nonzero()
+    place = rows * BINS + _bins(confidence[rows, columns], BINS)
+    gaps = confidence[rows, columns] - right[rows, columns]
+    sums = np.bincount(place, weights=gaps, minlength=len(found) * BINS)
+    return np.asarray(sums, np.float64).reshape(len(found), BINS)
+
+
+def _bins(confidence: Floats, bins: int) -> Ints:
+    """The bin of each confidence: of equal width, closed above."""
+    return np.asarray(np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True), np.int64)
 
 
 def _pairs(truth: Truth) -> tuple[Ints, Ints]:

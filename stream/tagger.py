@@ -1,6 +1,6 @@
 """The tagger: contents in, tags or failures out. One object for the stream, the batch command and the evaluation.
 
-It knows nothing of Kafka. Steps: encode, recall, calibrate.
+It knows nothing of Kafka. Steps: encode, recall (graph, literal names, heads), rank, calibrate.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,36 @@ from tagbus.stream.contract.events import Content, ScoredTag, TaggedContent, Ver
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.errors import Complaint, Fatal, Poison, Retryable, Untaggable, shorten
-from tagbus.stream.recall.graph import Candidate, GraphRecall
+from tagbus.stream.recall.graph import Candidate
+from tagbus.stream.recall.union import Recall
 
 # What people decided is as sure as anything gets, and a confidence stays inside (0, 1).
 DECIDED = 0.9999
 
 Taxonomy = Callable[[], Mapping[str, int]]
+Features = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What gives the scores: the names of the release, of the classifier heads and of the ranker, where they are on."""
+
+    release: str
+    literal: bool = False
+    heads: str | None = None
+    ranker: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a calibration is fitted to: the release's name where nothing else is on."""
+        parts = (self.release, "literal" if self.literal else None, self.heads, self.ranker)
+        return "+".join(part for part in parts if part is not None)
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The steps that a content goes through."""
+        more = {"literal": self.literal, "heads": self.heads, "rank": self.ranker}
+        return ("encode", "recall", *(step for step, on in more.items() if on), "calibrate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +55,33 @@ class Failure:
     error: Poison
 
 
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A content's result, and what a ranker saw of each of its tags, by tag id; nothing without a ranker."""
+
+    result: TaggedContent
+    features: Mapping[str, Features]
+
+
 class Tagger:
     """The pipeline. `tag` may be called several times at once."""
 
     def __init__(
         self,
         encoder: Encoder,
-        recall: GraphRecall,
+        recall: Recall,
         calibration: Calibration,
         settings: TaggerSettings,
         taxonomy: Taxonomy = dict,
+        pipeline: Pipeline | None = None,
     ) -> None:
-        """`taxonomy` gives the applied offset of each partition of `tags`; empty where tags come from a file."""
+        """`taxonomy` gives the applied offset of each partition of `tags`; empty where tags come from a file.
+
+        `pipeline` is what `recall` is made of, graph recall alone if not given. Raises ReleaseMismatch for a
+        calibration that is fitted to another.
+        """
+        self._pipeline = pipeline or Pipeline(encoder.release.name)
+        calibration.match(self._pipeline.name, f"calibration {calibration.name}")
         self._encoder = encoder
         self._recall = recall
         self._calibration = calibration
@@ -52,7 +91,11 @@ class Tagger:
     def versions(self) -> Versions:
         """What a content that is tagged now is tagged by."""
         return Versions(
-            release=self._encoder.release.name, calibration=self._calibration.name, taxonomy=dict(self._taxonomy())
+            release=self._pipeline.release,
+            calibration=self._calibration.name,
+            heads=self._pipeline.heads,
+            ranker=self._pipeline.ranker,
+            taxonomy=dict(self._taxonomy()),
         )
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
@@ -60,16 +103,21 @@ class Tagger:
 
         Raises Retryable when the encoder or the memory does not answer: nothing has been decided then.
         """
+        return [outcome if isinstance(outcome, Failure) else outcome.result for outcome in await self.explain(contents)]
+
+    async def explain(self, contents: Sequence[Content]) -> list[Explained | Failure]:
+        """As `tag`, with what a ranker saw of each tag."""
         # Read before the search: whatever is applied meanwhile may show in the tags, never the other way round.
         versions = self.versions()
-        outcomes = await self._encode([content_text(content.title, content.text) for content in contents])
+        texts = [content_text(content.title, content.text) for content in contents]
+        outcomes = await self._encode(texts)
         good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Poison)]
         vectors = np.array([outcomes[index] for index in good], dtype=np.float32).reshape(
             len(good), self._encoder.release.dimension
         )
         with telemetry.RECALL_SECONDS.time():
             ids = [contents[index].id for index in good]
-            recalled = await self._recall.recall(ids, vectors, self._settings.tags)
+            recalled = await self._recall.recall(ids, [texts[index] for index in good], vectors, self._settings.tags)
         found = dict(zip(good, recalled, strict=True))
         return [
             Failure(content.id, outcome)
@@ -93,18 +141,19 @@ class Tagger:
         middle = len(texts) // 2
         return [*await self._encode(texts[:middle]), *await self._encode(texts[middle:])]
 
-    def _result(self, content: Content, candidates: Sequence[Candidate], versions: Versions) -> TaggedContent:
+    def _result(self, content: Content, candidates: Sequence[Candidate], versions: Versions) -> Explained:
         scores = np.array([candidate.score for candidate in candidates], dtype=np.float64)
         confidences = self._calibration.apply(scores).tolist()
         tags = (_scored(*pair) for pair in zip(candidates, confidences, strict=True))
-        return TaggedContent(
+        result = TaggedContent(
             id=content.id,
             tags=tuple(tag for tag in tags if tag.confidence >= self._settings.least_confidence),
             versions=versions,
-            path=("encode", "recall", "calibrate"),
+            path=self._pipeline.path,
             degraded=False,
             time=content.time,
         )
+        return Explained(result, {one.id: one.features for one in candidates if one.features is not None})
 
 
 def _scored(candidate: Candidate, confidence: float) -> ScoredTag:
@@ -114,7 +163,7 @@ def _scored(candidate: Candidate, confidence: float) -> ScoredTag:
         name=candidate.name,
         score=round(candidate.score, 6),
         confidence=DECIDED if decided else round(confidence, 4),
-        stage="people" if decided else "recall",
+        stage="people" if decided else candidate.stage,
         evidence=candidate.evidence,
     )
 

@@ -18,7 +18,12 @@ from tagbus.stream.quality import (
     Quality,
     Ranked,
     Truth,
+    acc_at,
+    at_least,
+    coverage_at,
     ece,
+    f1_at,
+    hit_rate,
     hits,
     measure,
     ndcg_at,
@@ -26,6 +31,7 @@ from tagbus.stream.quality import (
     propensities,
     psp_at,
     recall_at,
+    right_tags,
 )
 
 TAGS = 12
@@ -116,6 +122,48 @@ def test_a_small_case_worked_by_hand() -> None:
     assert figures.psp_at_5 == pytest.approx(100 * 6 / 21)
     # Found with 0.9, 0.88, 0.86 and 0.9: the upper bins hold (0.86) right, (0.88, 0.9, 0.9) with one right.
     assert figures.ece == pytest.approx((abs(0.86 - 1) + abs(2.68 - 1)) / 4)
+
+
+@given(evaluations())
+def test_the_figures_of_what_is_published_equal_their_formulas_written_out(evaluation: Evaluation) -> None:
+    found, right, _ = evaluation
+    correct = [[tag in known for tag in row] for row, known in zip(found, right, strict=True)]
+    for k in CUTS:
+        pairs = [(sum(row[:k]), len(row[:k]), len(known)) for row, known in zip(correct, right, strict=True)]
+        accuracy = [hit / places for hit, places, _ in pairs if places]
+        f1 = [2 * hit / (places + known) for hit, places, known in pairs]
+        if accuracy:
+            assert acc_at(ranked(*found), truth(*right), k) == pytest.approx(100 * sum(accuracy) / len(accuracy))
+        assert f1_at(ranked(*found), truth(*right), k) == pytest.approx(100 * sum(f1) / len(f1))
+        assert coverage_at(ranked(*found), k) == pytest.approx(100 * np.mean([len(row) >= k for row in found]))
+        assert hit_rate(ranked(*found), truth(*right), k) == pytest.approx(
+            100 * np.mean([sum(c) >= k for c in correct])
+        )
+    assert right_tags(ranked(*found), truth(*right)) == pytest.approx(sum(map(sum, correct)) / len(found))
+
+
+@given(evaluations(), st.floats(0.6, 1))
+def test_what_is_at_least_so_sure_keeps_its_order(evaluation: Evaluation, confidence: float) -> None:
+    found = ranked(*evaluation[0])
+
+    kept = at_least(found, confidence)
+
+    for before, scores, after in zip(found.indices, found.scores, kept.indices, strict=True):
+        sure = [tag for tag, score in zip(before, scores, strict=True) if tag >= 0 and score >= confidence]
+        assert [tag for tag in after if tag >= 0] == sure
+
+
+def test_published_tags_worked_by_hand() -> None:
+    # Two of three are right, then one of one, then nothing was sure enough.
+    found = ranked([1, 5, 2], [6], [])
+    right = truth([1, 2, 3], [6], [4])
+
+    assert acc_at(found, right, 3) == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert acc_at(found, right, 1) == pytest.approx(100)
+    assert (coverage_at(found, 1), coverage_at(found, 3)) == pytest.approx((200 / 3, 100 / 3))
+    assert right_tags(found, right) == pytest.approx(1)
+    assert (hit_rate(found, right, 1), hit_rate(found, right, 2)) == pytest.approx((200 / 3, 100 / 3))
+    assert f1_at(found, right, 5) == pytest.approx(100 * (4 / 6 + 2 / 2 + 0) / 3)
 
 
 @given(evaluations())
@@ -213,6 +261,12 @@ def test_nothing_found_at_all_cannot_be_measured() -> None:
         measure(ranked([], []), truth([1], [2]), np.ones(3))
 
 
+def test_nothing_published_is_neither_right_nor_wrong() -> None:
+    with pytest.raises(UserError, match="no content got a tag"):
+        acc_at(ranked([], []), truth([1], [2]), 1)
+    assert coverage_at(ranked([], []), 1) == 0
+
+
 def test_too_few_training_contents_have_no_propensities() -> None:
     with pytest.raises(UserError, match="at least 3"):
         propensities(np.array([1]), 2)
@@ -229,6 +283,7 @@ SCORES: Floats = np.full((1, 2), 0.5)
         (lambda: Ranked(np.array([[-1, 2]]), SCORES), "end of a row"),
         (lambda: Ranked(np.array([[2, -2]]), SCORES), "0 or above"),
         (lambda: precision_at(ranked([1]), truth([1]), 0), "k: 0, expected at least 1"),
+        (lambda: hit_rate(ranked([1]), truth([1]), 0), "k: 0, expected at least 1"),
         (lambda: precision_at(ranked([1]), truth([1], [2]), 1), "truth is of 2 contents, but 1 were tagged"),
         (lambda: psp_at(ranked([1]), truth([9]), np.ones(9), 5), "tag 9 has no propensity; there are 9"),
         (lambda: ece(np.array([0.5]), np.array([True, False])), "one shape"),

@@ -1,6 +1,7 @@
 """The tagger: contents in, results or failures out, of the same length in the same order."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cache
 
@@ -18,9 +19,11 @@ from tagbus.stream.encoder.release import Release
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
 from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.tagger import DECIDED, Failure, Tagger
+from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.recall.union import Recall
+from tagbus.stream.tagger import DECIDED, Failure, Pipeline, Tagger
 from tests.cli.harness import Slice, cut, scripts
-from tests.index.parts import encoder, memory, record
+from tests.index.parts import encoder, memory, record, tombstone
 
 POISON = "the encoder chokes on this"
 
@@ -55,7 +58,7 @@ def tagger(
 ) -> Tagger:
     settings = TaggerSettings.model_validate(chosen)
     release = encoder().release
-    recall = GraphRecall(over.tags, over.exemplars, release.recall, RecallSettings(), settings.neighbours)
+    recall = Recall(GraphRecall(over.tags, over.exemplars, release.recall, RecallSettings(), settings.neighbours))
     calibrated = calibration or uncalibrated(release.name)
     return Tagger(using or encoder(), recall, calibrated, settings, lambda: taxonomy or {})
 
@@ -295,3 +298,63 @@ async def test_a_lone_surrogate_is_a_failure_and_its_neighbours_pass(filled: Mem
     assert isinstance(second, Failure)
     assert "lone surrogate" in str(second.error)
     assert len(results([first, third])) == 2
+
+
+class TestPipeline:
+    """What is on beside graph recall stands in each result, and a calibration belongs to all of it."""
+
+    def test_it_is_named_after_all_that_gives_the_scores(self) -> None:
+        assert Pipeline("r").name == "r"
+        assert Pipeline("r", literal=True, heads="h", ranker="k").name == "r+literal+h+k"
+        assert Pipeline("r", literal=True, heads="h", ranker="k").path == (
+            "encode",
+            "recall",
+            "literal",
+            "heads",
+            "rank",
+            "calibrate",
+        )
+
+    async def test_a_name_that_stands_in_a_content_is_a_candidate(self, filled: Memory, cutting: Slice) -> None:
+        version = {"0": 1}
+        given = with_literal(filled, version)
+        named = next(tag for tag in cutting.tags if "(" not in tag.name and " " in tag.name)
+        (one,) = results(await given.tag([content("a", f"{named.name} and 百 more")]))
+        found = {tag.id: tag for tag in one.tags}
+        assert found[named.id].evidence.literal == named.name
+        assert (found[named.id].stage, one.path) == ("fusion", ("encode", "recall", "literal", "calibrate"))
+
+    async def test_a_tag_is_found_and_lost_literally_with_the_taxonomy(self, filled: Memory) -> None:
+        version = {"0": 1}
+        given = with_literal(filled, version)
+        text = "A study of zymurgy and nothing else"
+        await given.tag([content("a", text)])
+        projection = Projection(encoder(), filled)
+        await projection.apply([record(Tag(id="new", name="brewing", aliases=("zymurgy",)))])
+        version["0"] = 2
+        (one,) = results(await given.tag([content("a", text)]))
+        assert {tag.id: tag.evidence.literal for tag in one.tags}["new"] == "zymurgy"
+        assert one.versions.taxonomy == version
+
+        await projection.apply([tombstone("tags", "new")])
+        version["0"] = 3
+        (one,) = results(await given.tag([content("a", text)]))
+        assert "new" not in {tag.id for tag in one.tags}
+
+    async def test_a_calibration_of_another_pipeline_is_refused(self, filled: Memory) -> None:
+        graph = GraphRecall(filled.tags, filled.exemplars, encoder().release.recall, RecallSettings())
+        pipeline = Pipeline(encoder().release.name, literal=True)
+        message = (
+            f"calibration {curve().name} is fitted to '{encoder().release.name}', but this is '{pipeline.name}'; "
+            "run `tagbus calibrate` with these settings"
+        )
+        with pytest.raises(ReleaseMismatch, match=re.escape(message)):
+            Tagger(encoder(), Recall(graph), curve(), TaggerSettings(), pipeline=pipeline)
+
+
+def with_literal(over: Memory, version: Mapping[str, int]) -> Tagger:
+    """The tagger with literal names beside graph recall."""
+    graph = GraphRecall(over.tags, over.exemplars, encoder().release.recall, RecallSettings())
+    pipeline = Pipeline(encoder().release.name, literal=True)
+    recall = Recall(graph, [LiteralRecall(over.tags, lambda: version)])
+    return Tagger(encoder(), recall, uncalibrated(pipeline.name), TaggerSettings(), lambda: version, pipeline)

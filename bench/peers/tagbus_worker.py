@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 
 from spec import BATCH, Spec
@@ -12,7 +11,6 @@ from tagbus.stream.bus.worker import Worker
 from tagbus.stream.cli.build import settle
 from tagbus.stream.config import BatchSettings, KafkaSettings, Settings, TopicSettings
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag, TaggedContent, Versions
-from tagbus.stream.errors import TagbusError
 from tagbus.stream.tagger import Failure
 
 VERSIONS = Versions(release="trivial", calibration="none", taxonomy={})
@@ -44,7 +42,7 @@ async def gate() -> None:
     settle()
 
 
-def main() -> int:
+def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     spec = Spec.from_argv()
     settings = Settings(
@@ -56,13 +54,8 @@ def main() -> int:
     )
     worker = Worker(settings, Trivial(spec), gate)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    try:
-        worker.run()
-    except TagbusError as error:
-        logging.error("%s", error)
-        return error.exit_code
-    return 0
+    worker.run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

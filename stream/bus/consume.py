@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # How long one call may wait for a record: a stop, and a commit at least once, are seen within it.
 IDLE_SECONDS = 0.05
+# The same where batches are under way whose commit the publish thread will ask for, at least once.
+COMMIT_SECONDS = 0.005
 # Between two looks at what need not be known at once: lag, patience, brokers that were away.
 LOOK_SECONDS = 1.0
 
@@ -66,6 +68,7 @@ class Poller:
         self._down: float | None = None
         self._looked = 0.0
         self._group: object = None
+        self._commits_here = settings.kafka.delivery == "at_least_once"
         self._commits: SimpleQueue[tuple[list[TopicPartition], Future[KafkaError | None]]] = SimpleQueue()
         self.turned = time.monotonic()
         # Set from any thread: whatever is waited for is given up.
@@ -94,6 +97,7 @@ class Poller:
         """Have the poll thread commit, and wait for it (send.Member)."""
         done: Future[KafkaError | None] = Future()
         self._commits.put((offsets, done))
+        self._flights.wake()
         while not given_up():
             try:
                 return done.result(0.1)
@@ -129,7 +133,8 @@ class Poller:
         self._cutter.cut(self._buffers)
         self._pressure.resume(self._buffers)
         if self._pressure.hold(self._buffers):
-            self._flights.wait(0.05)
+            if self._commits.empty():
+                self._flights.wait(0.05)
             return
         read = time.monotonic()
         for message in self._consume():
@@ -182,7 +187,7 @@ class Poller:
         with client.serving(self._settings.kafka, self._topic):
             if any(buffer.records for buffer in self._buffers.values()):
                 return self._consumer.consume(number, self._until_due())
-            first = self._consumer.consume(1, IDLE_SECONDS)
+            first = self._consumer.consume(1, self._idle())
             return first + self._consumer.consume(number, 0) if first else []
 
     def _until_due(self) -> float:
@@ -192,7 +197,10 @@ class Poller:
             for buffer in self._buffers.values()
             if buffer.records
         ]
-        return min(max(0.0, min(waits)), IDLE_SECONDS)
+        return min(max(0.0, min(waits)), self._idle())
+
+    def _idle(self) -> float:
+        return COMMIT_SECONDS if self._commits_here and self._flights.busy() else IDLE_SECONDS
 
     def _add(self, message: Message, read: float) -> None:
         error = message.error()

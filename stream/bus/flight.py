@@ -8,13 +8,14 @@ partition that left and came back has another epoch, so its old batches can neve
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record
+from tagbus.stream.contract.events import Versions
 
 Place = tuple[str, int]
 
@@ -72,6 +73,20 @@ class Verdict:
     stage: str = ""
     # The event's own time, in Unix seconds; None: the record's counts.
     event_time: float | None = None
+    # The content as it is kept to answer the same one again.
+    kept: "Kept | None" = None
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """A content that came, and its result once there is one. It answers nothing before it is `committed`. `mark`: the
+    fingerprint of the content."""
+
+    epoch: int
+    mark: int
+    versions: Versions | None = None
+    outgoing: Sequence[Outgoing] = ()
+    committed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -247,6 +262,11 @@ class Flights:
         """Wait until anything changed, at most so long."""
         with self._changed:
             self._changed.wait(seconds)
+
+    def wake(self) -> None:
+        """End the `wait` of another thread."""
+        with self._changed:
+            self._changed.notify_all()
 
     def drained(self, places: Iterable[Place]) -> bool:
         """Whether nothing of these partitions is under way but what waits for a dependency, or behind that."""

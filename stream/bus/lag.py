@@ -11,11 +11,12 @@ from tagbus.stream.bus.flight import Flight, Flights, Place
 def observe(flight: Flight) -> None:
     """A batch is committed. An event's time is its own, or else its record's."""
     now = time.time()
-    for source, verdict in zip(flight.batch.sources, flight.verdicts or (), strict=True):
-        made = source.timestamp if verdict.event_time is None else verdict.event_time
-        if made is not None:
-            # The producer's clock may be ahead of this one.
-            telemetry.EVENT_TO_COMMIT.observe(max(0.0, now - made))
+    times = (
+        source.timestamp if verdict.event_time is None else verdict.event_time
+        for source, verdict in zip(flight.batch.sources, flight.verdicts or (), strict=True)
+    )
+    # The producer's clock may be ahead of this one.
+    telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])
 
 
 def report(flights: Flights, buffers: Mapping[Place, Buffer]) -> None:

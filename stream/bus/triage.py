@@ -15,10 +15,10 @@ from time import monotonic
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.deadletter import dead_letter, too_large
-from tagbus.stream.bus.flight import Batch, Flight, Outgoing, Source, Verdict
+from tagbus.stream.bus.flight import Batch, Flight, Kept, Outgoing, Source, Verdict
 from tagbus.stream.bus.ledger import Docket, Stamp, stale, stamp
 from tagbus.stream.bus.order import Order
-from tagbus.stream.bus.results import Entry, Results, again
+from tagbus.stream.bus.results import Results, again, committed
 from tagbus.stream.bus.share import PoisonShare
 from tagbus.stream.bus.trial import Aside, BatchTagger, Outcome, Stall, Trial
 from tagbus.stream.config import Settings
@@ -34,7 +34,8 @@ _OFFSET = SOURCE_HEADERS[2]
 
 @dataclass(slots=True)
 class _Sheet:
-    """A batch as it is judged. `valid` are the places of the contents that go to the tagger."""
+    """A batch as it is judged. `valid` are the places of the contents that go to the tagger, `kept` where to keep the
+    result of each."""
 
     batch: Batch
     docket: Docket
@@ -44,7 +45,7 @@ class _Sheet:
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     valid: list[int] = field(default_factory=list)
     contents: list[Content] = field(default_factory=list)
-    entries: dict[int, Entry] = field(default_factory=dict)
+    kept: list[Kept | None] = field(default_factory=list)
     # Contents' own times, in Unix seconds.
     times: dict[int, float] = field(default_factory=dict)
 
@@ -86,17 +87,17 @@ class Triage:
                 outcomes = await Trial(self._tagger, self._settings.retry, stall).run(sheet.contents)
             await sheet.docket.wait()
         with _timed("encode"):
-            for index, content, outcome in zip(sheet.valid, sheet.contents, outcomes, strict=True):
-                sheet.verdicts[index] = self._verdict(sheet, index, content, outcome)
+            for index, content, kept, outcome in zip(sheet.valid, sheet.contents, sheet.kept, outcomes, strict=True):
+                sheet.verdicts[index] = self._verdict(sheet, index, content, kept, outcome)
         sheet.docket.close()
         return [sheet.verdicts[index] for index in range(len(batch.sources))]
 
     def published(self, flight: Flight) -> None:
         """A batch is committed. Raises TooMuchPoison."""
         self._order.committed(flight)
-        if self._results is not None:
-            self._results.committed(flight)
-        self._share.count(flight.verdicts or ())
+        verdicts = flight.verdicts or ()
+        committed(verdicts)
+        self._share.count(verdicts)
 
     def _sheet(self, batch: Batch) -> _Sheet:
         values = (batch.place[0].encode(), b"%d" % batch.place[1])
@@ -124,17 +125,17 @@ class Triage:
             if newer:
                 sheet.verdicts[index] = self._stale(source, event, claimed, newer)
                 return
+        kept = None
         if self._results is not None and sheet.versions is not None:
-            entry = self._results.come(event.id.encode(), event, sheet.batch.epoch, source.offset, sheet.versions)
-            if not entry.committed:
-                sheet.entries[index] = entry
-            elif not sheet.docket.contested(index):
-                sheet.verdicts[index] = self._duplicate(sheet, index, entry)
+            kept = self._results.come(event, sheet.batch.epoch, sheet.versions)
+            if kept.committed and not sheet.docket.contested(index):
+                sheet.verdicts[index] = self._duplicate(sheet, index, kept)
                 return
         sheet.valid.append(index)
         sheet.contents.append(event)
+        sheet.kept.append(None if kept is None or kept.committed else kept)
 
-    def _duplicate(self, sheet: _Sheet, index: int, entry: Entry) -> Verdict:
+    def _duplicate(self, sheet: _Sheet, index: int, kept: Kept) -> Verdict:
         """The answer that is kept, or nothing where the setting says so."""
         telemetry.DUPLICATES.inc()
         if index in sheet.docket.claims:
@@ -142,33 +143,32 @@ class Triage:
         source = sheet.batch.sources[index]
         if self._settings.triage.duplicates == "skip":
             return Verdict("duplicate", (), "", sheet.times.get(index, source.timestamp))
-        outgoing = again(entry.outgoing, sheet.headers_of(source))
+        outgoing = again(kept.outgoing, sheet.headers_of(source))
         if index in sheet.docket.claims:
             outgoing = (*outgoing, self._version(sheet, index, source, outgoing[0]))
         return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp))
 
-    def _verdict(self, sheet: _Sheet, index: int, content: Content, outcome: Outcome) -> Verdict:
-        source = sheet.batch.sources[index]
+    def _verdict(self, sheet: _Sheet, index: int, content: Content, kept: Kept | None, outcome: Outcome) -> Verdict:
+        source, claimed = sheet.batch.sources[index], index in sheet.docket.claims
         if isinstance(outcome, Aside):
-            if index in sheet.docket.claims:
+            if claimed:
                 sheet.docket.decide(index, passes=False)
             return dead_letter(self._settings, source, outcome.error, outcome.attempts)
         value = self._schemas.encode(self._topic, outcome)
         if len(value) > self._limit:
             error = too_large(self._topic, len(value), f"at most batch.record_bytes = {self._limit}")
-            return self._verdict(sheet, index, content, Aside(error, 1))
-        if index in sheet.docket.claims and (newer := sheet.docket.decide(index, passes=True)):
+            return self._verdict(sheet, index, content, None, Aside(error, 1))
+        if claimed and (newer := sheet.docket.decide(index, passes=True)):
             return self._stale(source, content, sheet.docket.stamp(index), newer)
-        key = content.id.encode()
-        headers = (*sheet.headers, (_OFFSET, b"%d" % source.offset))
-        outgoing: tuple[Outgoing, ...] = (Outgoing(self._topic, key, value, headers),)
+        headers = sheet.headers_of(source)
+        outgoing: tuple[Outgoing, ...] = (Outgoing(self._topic, content.id.encode(), value, headers),)
         if self._least is not None:
             outgoing = (*outgoing, *self._write_back(content, outcome, headers, self._least))
-        if self._results is not None and not outcome.degraded and (entry := sheet.entries.get(index)) is not None:
-            self._results.keep(key, entry, outcome.versions, outgoing)
-        if index in sheet.docket.claims:
+        if self._results is not None and kept is not None and not outcome.degraded:
+            self._results.keep(content.id, kept, outcome.versions, outgoing)
+        if claimed:
             outgoing = (*outgoing, self._version(sheet, index, source, outgoing[0]))
-        return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp))
+        return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp), kept)
 
     def _version(self, sheet: _Sheet, index: int, source: Source, result: Outgoing) -> Outgoing:
         """What version of its content a result is of, or that there is none any more."""
@@ -198,7 +198,7 @@ class Triage:
         and is older stays withdrawn."""
         topics, key, headers = self._settings.topics, tombstone.key.encode(), sheet.headers_of(source)
         if self._results is not None:
-            self._results.forget(key)
+            self._results.forget(tombstone.key)
         keys = (
             (topics.tagged, key),
             (topics.exemplars, exemplar_key(tombstone.key, "people").encode()),

@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
+from importlib.metadata import entry_points
 from types import FrameType
 
 import typer
+from typer.core import TyperGroup
 
-from tagbus.stream.cli import check, contract, demo, out, quality, replay, retag, run, skip, tag, topics
+from tagbus.stream.cli import check, contract, demo, out, quality, release, replay, retag, run, skip, tag, topics
 from tagbus.stream.errors import TagbusError, UserError
 
 app = typer.Typer(
@@ -39,11 +41,12 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(topics.topics, name="topics")
+app.add_typer(release.release, name="release")
 
 
 def main() -> None:
     """The console script."""
-    command = typer.main.get_command(app)
+    command = _group()
     # asyncio's own handler cancels a task first, which does nothing while that task waits for standard input.
     signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -62,6 +65,19 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output has had enough, as in `tagbus tail | head`. Python flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _group() -> TyperGroup:
+    """The commands of the service, and those that the entry points of the group `tagbus.commands` add.
+
+    What an entry point names is a command of typer. It is imported for `tagbus --help` too, so it must be light.
+    """
+    group = typer.main.get_command(app)
+    if not isinstance(group, TyperGroup):
+        raise TypeError(f"{group} is no group of commands")
+    for entry in entry_points(group="tagbus.commands"):
+        group.add_command(entry.load(), entry.name)
+    return group
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

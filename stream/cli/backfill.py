@@ -74,7 +74,7 @@ def outputs(topics: TopicSettings, output: str) -> TopicSettings:
 
 
 def _names(topics: TopicSettings) -> set[str]:
-    return {topics.content, topics.tags, topics.exemplars, topics.tagged, topics.dead_letters, topics.versions}
+    return {str(name) for name in topics.model_dump(exclude={"partitions", "replication"}).values()}
 
 
 def _start(text: str) -> Literal["earliest"] | datetime | Mapping[int, int]:

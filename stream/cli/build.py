@@ -1,26 +1,31 @@
 """From settings to the objects that tag: encoder, memory, recall, calibration, tagger."""
 
+import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from tagbus.stream import calibrate
 from tagbus.stream.calibrate import Calibration
+from tagbus.stream.cli import learnt
+from tagbus.stream.cli.learnt import Learnt, open_learnt
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.release import Served
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
-from tagbus.stream.encoder.release import Release, default_folder, load_release
-from tagbus.stream.errors import UserError
+from tagbus.stream.encoder.release import RELEASE, Release, default_folder, load_release
+from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.index.apply import Kind, Memory, MemoryRecord, Projection
+from tagbus.stream.memory import open_stores
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.tagger import Tagger
+from tagbus.stream.recall.union import Recall
+from tagbus.stream.tagger import Pipeline, Tagger, Taxonomy
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,12 @@ class Brain:
     settings: Settings
     encoder: Encoder
     memory: Memory
+    learnt: Learnt
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What gives the scores, which a calibration is fitted to."""
+        return self.learnt.pipeline
 
     @property
     def release(self) -> Release:
@@ -45,16 +56,18 @@ class Brain:
         """What turns records of the memory topics into points."""
         return Projection(self.encoder, self.memory)
 
-    def tagger(
-        self, calibration: Calibration | None = None, taxonomy: Callable[[], Mapping[str, int]] = dict
-    ) -> Tagger:
-        """The pipeline over this memory; the calibration of the settings unless one is given."""
-        settings = self.settings
-        recall = GraphRecall(
-            self.memory.tags, self.memory.exemplars, self.release.recall, settings.recall, settings.tagger.neighbours
+    def tagger(self, calibration: Calibration | None = None, taxonomy: Taxonomy = dict) -> Tagger:
+        """The pipeline over this memory; the calibration of the settings unless one is given.
+
+        Raises ReleaseMismatch for a calibration that is fitted to another pipeline.
+        """
+        settings, tags = self.settings, self.memory.tags
+        graph = GraphRecall(
+            tags, self.memory.exemplars, self.release.recall, settings.recall, settings.tagger.neighbours
         )
+        recall = Recall(graph, self.learnt.others(settings, tags, taxonomy), self.learnt.ranker)
         chosen = calibration or calibration_of(settings, self.release)
-        return Tagger(self.encoder, recall, chosen, settings.tagger, taxonomy)
+        return Tagger(self.encoder, recall, chosen, settings.tagger, taxonomy, self.pipeline)
 
 
 def model_folder(settings: Settings) -> Path:
@@ -63,22 +76,79 @@ def model_folder(settings: Settings) -> Path:
 
 
 def calibration_of(settings: Settings, release: Release) -> Calibration:
-    """The calibration that the settings name, or the one beside the model, or none."""
-    path = settings.tagger.calibration
-    if path is not None:
-        return calibrate.load(path, release.name)
-    beside = model_folder(settings) / "calibration.json"
-    return calibrate.load(beside, release.name) if beside.exists() else calibrate.uncalibrated(release.name)
+    """The calibration of what the settings switch on over this release: see `learnt.calibration_of`."""
+    return learnt.calibration_of(settings, release.name)
+
+
+def release_folder(settings: Settings, name: str) -> Path:
+    """Where the release of that name lies: releases.folder/NAME, or encoder.folder. Raises ReleaseMismatch."""
+    place = settings.releases.folder
+    if place is not None and (place / name / RELEASE).exists():
+        return place / name
+    if load_release(model_folder(settings)).name == name:
+        return model_folder(settings)
+    expected = "TAGBUS_RELEASES__FOLDER to hold it" if place is None else f"{place / name}"
+    raise ReleaseMismatch(f"release {name} has no folder here, expected {expected}")
+
+
+def snapshot_folder(settings: Settings, name: str) -> Path | None:
+    """Where the builder leaves the memory of a release, None where releases have no folder."""
+    return None if settings.releases.folder is None else settings.releases.folder / name / "memory"
+
+
+def settings_of(settings: Settings, folder: Path, served: Served | None) -> Settings:
+    """The settings of one release among several: its folder, and where Triton has it.
+
+    A calibration, heads and a ranker that the settings name belong to the release of encoder.folder alone; another
+    brings its own in `heads` and `rank` of its folder.
+    """
+    if folder == model_folder(settings):
+        return settings
+    own: dict[str, object] = {"folder": folder}
+    if served is not None:
+        own |= {"model": served.model, "version": served.version}
+    return settings.model_copy(
+        update={
+            "encoder": settings.encoder.model_copy(update=own),
+            "tagger": settings.tagger.model_copy(update={"calibration": None}),
+            "heads": settings.heads.model_copy(update={"folder": _within(folder, "heads")}),
+            "rank": settings.rank.model_copy(update={"folder": _within(folder, "rank")}),
+        }
+    )
+
+
+def _within(folder: Path, name: str) -> Path | None:
+    return folder / name if (folder / name).is_dir() else None
+
+
+def exact(settings: Settings) -> Settings:
+    """The same with a memory of this process's own."""
+    return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "exact"})})
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Brain]:
+    """The release of encoder.folder with the stores that the settings name. Raises as `open_encoder` does."""
+    release = await asyncio.to_thread(load_release, model_folder(settings))
+    memory = Memory(*await open_stores(settings.memory, release.name, release.dimension))
+    async with brain(settings, memory) as made:
+        yield made
 
 
 @asynccontextmanager
 async def brain(settings: Settings, memory: Memory) -> AsyncIterator[Brain]:
     """Encoder and memory, closed at the end. Raises as `open_encoder` does."""
-    encoder = await open_encoder(settings.encoder, model_folder(settings))
     try:
-        yield Brain(settings, encoder, memory)
+        encoder = await open_encoder(settings.encoder, model_folder(settings))
+        try:
+            trained = await asyncio.to_thread(open_learnt, settings, encoder.release.name)
+            try:
+                yield Brain(settings, encoder, memory, trained)
+            finally:
+                await trained.close()
+        finally:
+            await encoder.close()
     finally:
-        await encoder.close()
         await memory.close()
 
 

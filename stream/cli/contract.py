@@ -19,7 +19,9 @@ def asyncapi() -> None:
     typer.echo(json.dumps(documents.asyncapi(load().topics), indent=2, ensure_ascii=False))
 
 
-def schema(topic: Annotated[str, typer.Argument(help="content, tags, exemplars, tagged or content.dlq")]) -> None:
+def schema(
+    topic: Annotated[str, typer.Argument(help="content, tags, exemplars, tagged, content.dlq or releases")],
+) -> None:
     """Print the JSON Schema of a topic's values."""
     typer.echo(json.dumps(documents.json_schema(topic), indent=2, ensure_ascii=False))
 

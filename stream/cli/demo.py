@@ -23,6 +23,7 @@ from confluent_kafka import Consumer
 from tagbus.stream import quality
 from tagbus.stream.bus.plain import reader
 from tagbus.stream.cli import files, out
+from tagbus.stream.cli.learnt import packaged
 from tagbus.stream.cli.topics import as_table, create_all, places, send, tagged_table
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.codec import (
@@ -160,7 +161,9 @@ class Demo:
         exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
         self._publish("tags", [encode_record(tag) for tag in tags])
         self._publish("exemplars", [encode_record(exemplar) for exemplar in exemplars])
-        worker = self._stack.enter_context(LocalWorker(self._settings))
+        if trained := packaged():
+            out.say("the worker also has the heads, the ranker and the literal names that travel in the package")
+        worker = self._stack.enter_context(LocalWorker(self._settings, trained))
         with out.bar("worker: reading tags and exemplars into memory", len(tags) + len(exemplars)) as bar:
             worker.wait_until_ready(lambda remaining: bar.to(len(tags) + len(exemplars) - remaining))
         outcomes = self._outcomes()

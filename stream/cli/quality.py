@@ -74,12 +74,12 @@ async def _calibrate(
 
 async def fit(brain: build.Brain, annotated: Sequence[Exemplar]) -> Calibration:
     """The calibration of this memory on contents whose right tags are known."""
-    tagger = brain.tagger(uncalibrated(brain.release.name))
+    tagger = brain.tagger(uncalibrated(brain.pipeline.name))
     with out.bar("calibrating", len(annotated)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in annotated], bar.advance)
     truth = {item.id: frozenset(item.accepted) for item in annotated}
     scores, right = pairs(results, truth, lambda tag_score, _: tag_score)
-    return calibration.fit(scores, right, brain.release.name, len(results))
+    return calibration.fit(scores, right, brain.pipeline.name, len(results))
 
 
 def content_of(item: Exemplar) -> Content:

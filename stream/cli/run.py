@@ -16,21 +16,17 @@ from tagbus.stream.bus.span import Span
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.cli import build, out
 from tagbus.stream.cli.backfill import Asked, plan
+from tagbus.stream.cli.brains import Brains
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Content, TaggedContent, Versions
-from tagbus.stream.encoder.release import load_release
-from tagbus.stream.errors import DependencyDown, TagbusError, UserError
+from tagbus.stream.errors import TagbusError, UserError
 from tagbus.stream.health import HealthServer
-from tagbus.stream.index.apply import Memory
-from tagbus.stream.index.bootstrap import Follower
-from tagbus.stream.index.write import Progress, SharedMemory, indexer
-from tagbus.stream.memory import open_stores
-from tagbus.stream.tagger import Failure, Tagger
+from tagbus.stream.index.write import Progress, indexer
+from tagbus.stream.tagger import Failure
 
 log = logging.getLogger(__name__)
 
 Level = Annotated[Literal["debug", "info", "warning", "error"], typer.Option("--log", help="least level of log lines")]
-REPORT_SECONDS = 5.0
 # A probe is a real request: it is made at most so often, and must be answered within so long.
 PROBE_SECONDS = 5.0
 PROBE = Content(id="tagbus-readyz", title="is the tagger ready")
@@ -57,7 +53,7 @@ def run(
     service = Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.span)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, service.on_signal)
-    health = HealthServer(settings.health, service.not_live, service.not_ready)
+    health = HealthServer(settings.health, service.not_live, service.not_ready, service.notes)
     try:
         service.worker.run()
     finally:
@@ -70,23 +66,23 @@ class Service:
     def __init__(self, settings: Settings, work: Settings | None = None, span: Span | None = None) -> None:
         """The memory is built by `settings`; the worker has those of `work`, where it is a backfill, and its span."""
         self._settings = settings
-        self._tagger: Tagger | None = None
+        self._brains = Brains(settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._living: asyncio.Task[None] | None = None
         self._probed = (0.0, "starting")
         self.worker = Worker(work or settings, self, self._gate, span)
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
-        """The tagger's, which is there once the gate is open."""
-        if self._tagger is None:
-            raise DependencyDown("the memory is not built yet")
-        return await self._tagger.tag(contents)
+        """By the release in force, which is there once the gate is open."""
+        return await self._brains.tag(contents)
 
     def versions(self) -> Versions:
-        """The tagger's."""
-        if self._tagger is None:
-            raise DependencyDown("the memory is not built yet")
-        return self._tagger.versions()
+        """Of the release in force."""
+        return self._brains.versions()
+
+    def notes(self) -> list[str]:
+        """What is worth to be told, though it is ready."""
+        return self._brains.notes()
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """SIGTERM and SIGINT: drain; a second one: at once."""
@@ -115,13 +111,13 @@ class Service:
         return self._probed[1]
 
     def _ask(self) -> str:
-        if self._loop is None or self._tagger is None:
+        if self._loop is None or not self._brains.opened.is_set():
             return "the memory is not built yet"
         if self._loop.is_closed():
             return "stopping"
         # Another text each time: the encoder's cache must not answer for a server that does not.
         probe = PROBE.model_copy(update={"title": f"{PROBE.title} at {time.time():.3f}"})
-        asked = asyncio.run_coroutine_threadsafe(self._tagger.tag([probe]), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(self.tag([probe]), self._loop)
         try:
             answer = asked.result(PROBE_SECONDS)[0]
         except TimeoutError:
@@ -134,12 +130,11 @@ class Service:
         return str(answer.error) if isinstance(answer, Failure) else ""
 
     async def _gate(self) -> None:
-        """Returns when the memory is complete; it goes on following until the loop ends."""
+        """Returns when the memory of the release in force is complete; it goes on following until the loop ends."""
         self._loop = asyncio.get_running_loop()
-        opened = asyncio.Event()
-        self._living = asyncio.create_task(self._live(opened))
+        self._living = asyncio.create_task(self._brains.run())
         self._living.add_done_callback(self._on_end)
-        waiting = asyncio.create_task(opened.wait())
+        waiting = asyncio.create_task(self._brains.opened.wait())
         await asyncio.wait({self._living, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self._living.done():
@@ -149,41 +144,6 @@ class Service:
         """A memory that no longer follows its topics would tag with yesterday's taxonomy: the worker ends."""
         if not living.cancelled() and (error := living.exception()) is not None:
             self.worker.fail(error)
-
-    async def _live(self, opened: asyncio.Event) -> None:
-        release = load_release(build.model_folder(self._settings))
-        memory = Memory(*await open_stores(self._settings.memory, release.name, release.dimension))
-        async with build.brain(self._settings, memory) as brain:
-            source = await asyncio.to_thread(self._source, brain)
-            self._tagger = brain.tagger(taxonomy=source.taxonomy)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(source.run())
-                tasks.create_task(_report(source, memory, opened))
-
-    def _source(self, brain: build.Brain) -> Follower | SharedMemory:
-        if self._settings.memory.kind == "server":
-            return SharedMemory(self._settings, Progress(self._settings, brain.release.name))
-        return Follower(self._settings, brain.projection())
-
-
-async def _report(source: Follower | SharedMemory, memory: Memory, opened: asyncio.Event) -> None:
-    """Say how far the memory is until the gate opens; then keep the gauges right."""
-    while not source.ready.is_set():
-        telemetry.MEMORY_REMAINING.set(source.remaining())
-        # None: where the topics end is not known yet.
-        if source.remaining():
-            log.info("start gate: %d offsets of the memory topics to go", source.remaining())
-        try:
-            await asyncio.wait_for(source.ready.wait(), REPORT_SECONDS)
-        except TimeoutError:
-            continue
-    telemetry.MEMORY_REMAINING.set(0)
-    build.settle()
-    opened.set()
-    while True:
-        telemetry.TAXONOMY_TAGS.set(await memory.tags.count())
-        telemetry.MEMORY_EXEMPLARS.set(await memory.exemplars.count())
-        await asyncio.sleep(REPORT_SECONDS)
 
 
 def index(level: Level = "info") -> None:
@@ -199,11 +159,9 @@ def index(level: Level = "info") -> None:
 
 
 async def _index(settings: Settings) -> None:
-    release = load_release(build.model_folder(settings))
-    memory = Memory(*await open_stores(settings.memory, release.name, release.dimension))
-    async with build.brain(settings, memory) as brain:
-        progress = await asyncio.to_thread(Progress, settings, release.name)
-        follower = await indexer(settings, brain.projection(), memory, progress)
+    async with build.opened(settings) as brain:
+        progress = await asyncio.to_thread(Progress, settings, brain.release.name)
+        follower = await indexer(settings, brain.projection(), brain.memory, progress)
         following = asyncio.create_task(follower.run())
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, following.cancel)

@@ -3,20 +3,22 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tagbus.stream.cli import build, files, out
+from tagbus.stream.cli.explain import text
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import CheckFailed, Poison
-from tagbus.stream.tagger import Failure, Tagger
+from tagbus.stream.tagger import Explained, Failure, Tagger
 
 BATCH = 256
+Show = Callable[[Content, Explained], str]
 
 File = Annotated[Path, typer.Argument(help="contents, a JSON object a line; - is standard input")]
 Tags = Annotated[Path, typer.Option("--tags", help="the taxonomy, a tag a line")]
@@ -24,28 +26,38 @@ Exemplars = Annotated[Path | None, typer.Option("--exemplars", help="annotated c
 Cache = Annotated[Path | None, typer.Option("--cache", help="folder that keeps embeddings for the next run")]
 
 
-def tag(tags: Tags, file: File = Path("-"), exemplars: Exemplars = None, cache: Cache = None) -> None:
+def tag(
+    tags: Tags,
+    file: File = Path("-"),
+    exemplars: Exemplars = None,
+    cache: Cache = None,
+    *,
+    explain: Annotated[bool, typer.Option("--explain", help="say why, for people: evidence and features")] = False,
+) -> None:
     """Tag the contents of FILE: a JSON object a line, in the same order, with the ids that were asked for.
 
     A line that cannot be tagged is answered by {"id", "line", "error"} and the command ends with code 3.
     """
     settings = load()
-    failed = asyncio.run(_tag(settings, file, tags, exemplars, cache))
+    failed = asyncio.run(_tag(settings, file, tags, exemplars, cache, text if explain else _json))
     if failed:
         raise CheckFailed(f"{failed} contents could not be tagged; their lines say why")
 
 
-async def _tag(settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None) -> int:
+async def _tag(
+    settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None, show: Show
+) -> int:
     lines = files.read_lines(file)
     memory = await build.cached_memory(cache, settings)
     async with build.brain(settings, memory) as brain:
+        # Before the memory is encoded: settings that do not fit each other are told at once.
+        tagger = brain.tagger()
         await remember(brain, tags, exemplars)
         if cache is not None:
             await build.save_memory(cache, memory)
-        tagger = brain.tagger()
         failed = 0
         for chunk in files.chunks(lines, BATCH):
-            failed += await _answer(tagger, chunk)
+            failed += await _answer(tagger, chunk, show)
         return failed
 
 
@@ -57,7 +69,11 @@ async def remember(brain: build.Brain, tags: Path, exemplars: Path | None) -> No
         await build.fill(brain.projection(), taxonomy, annotated, bar.advance)
 
 
-async def _answer(tagger: Tagger, lines: Sequence[files.Line]) -> int:
+def _json(_content: Content, found: Explained) -> str:
+    return encode(found.result).decode()
+
+
+async def _answer(tagger: Tagger, lines: Sequence[files.Line], show: Show) -> int:
     """Tag one chunk and print an answer for each line, in order. Returns how many failed."""
     contents: list[Content] = []
     wrong: dict[int, Poison] = {}
@@ -66,17 +82,17 @@ async def _answer(tagger: Tagger, lines: Sequence[files.Line]) -> int:
             contents.append(files.content_of(line))
         except Poison as error:
             wrong[number] = error
-    results = iter(await tagger.tag(contents))
+    results = iter(zip(contents, await tagger.explain(contents), strict=True))
     failed = 0
     for number, line in enumerate(lines):
-        result = None if number in wrong else next(results)
-        if result is None:
+        if number in wrong:
             answer = _failure(None, line, wrong[number])
-        elif isinstance(result, Failure):
-            answer = _failure(result.id, line, result.error)
         else:
-            sys.stdout.write(encode(result).decode() + "\n")
-            continue
+            content, found = next(results)
+            if not isinstance(found, Failure):
+                sys.stdout.write(show(content, found) + "\n")
+                continue
+            answer = _failure(found.id, line, found.error)
         failed += 1
         sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
     sys.stdout.flush()

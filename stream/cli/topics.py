@@ -52,8 +52,8 @@ def _group() -> None:
 def create(
     output: Annotated[str | None, typer.Option("--output", help="those of a backfill with this output instead")] = None,
 ) -> None:
-    """Create the topics that are not there yet: `tags`, `exemplars` and `content.versions` compacted, the others kept
-    by time."""
+    """Create the topics that are not there yet: `tags`, `exemplars`, `content.versions` and `releases` compacted, the
+    others kept by time."""
     settings = load()
     if output is None:
         create_all(settings)
@@ -70,14 +70,15 @@ def create_all(settings: Settings) -> None:
 
 def _create(settings: Settings, configurations: Mapping[str, dict[str, str]]) -> None:
     admin = client.admin(settings)
+    counts = {name: 1 if name == settings.topics.releases else settings.topics.partitions for name in configurations}
     wanted = [
-        NewTopic(name, settings.topics.partitions, settings.topics.replication, config=config)
+        NewTopic(name, counts[name], settings.topics.replication, config=config)
         for name, config in configurations.items()
     ]
     for name, future in admin.create_topics(wanted, request_timeout=SECONDS).items():
         try:
             future.result()
-            out.say(f"created {name} with {settings.topics.partitions} partitions")
+            out.say(f"created {name} with {counts[name]} partition{'s' * (counts[name] > 1)}")
         except KafkaException as error:
             if client.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise failed(settings.kafka, error, f"topic {name} was not created", name, "Create") from None
@@ -112,6 +113,7 @@ def layout(settings: Settings) -> dict[str, dict[str, str]]:
         names.tagged: {"cleanup.policy": "delete"},
         names.dead_letters: {"cleanup.policy": "delete"},
         names.versions: {"cleanup.policy": "compact"},
+        names.releases: {"cleanup.policy": "compact"},
     }
 
 

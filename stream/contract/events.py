@@ -154,6 +154,8 @@ class Evidence(Event):
     neighbours: Annotated[tuple[Neighbour, ...], FailFast()] = Field(
         (), description="the most similar of those that voted"
     )
+    heads: float | None = Field(None, description="probability by the classifier heads, 0 to 1, if they found it")
+    literal: str | None = Field(None, description="the tag's name or alias that stands in the content, if it does")
     decided: bool = Field(False, description="people accepted the tag for this very content")
 
 
@@ -162,9 +164,12 @@ class ScoredTag(Event):
 
     id: Id
     name: Name
-    score: float = Field(description="share of the softmax over memory, 0 to 1 (RAE-XMC)")
+    score: float = Field(
+        description="the stage's: recall, share of the softmax over memory, 0 to 1 (RAE-XMC); "
+        "fusion, sum of reciprocal ranks; rank, the ranker's"
+    )
     confidence: float = Field(description="calibrated probability that the tag is right, between 0 and 1")
-    stage: Literal["recall", "people"] = Field(description="what gave score and confidence")
+    stage: Literal["recall", "fusion", "rank", "people"] = Field(description="what gave score and confidence")
     evidence: Evidence
 
 
@@ -173,6 +178,8 @@ class Versions(Event):
 
     release: str = Field(description="name of the release: encoder, tokenizer, dimension, thresholds")
     calibration: str = Field(description="name of the calibration, or `none`")
+    heads: str | None = Field(None, description="name of the classifier heads, if they were on")
+    ranker: str | None = Field(None, description="name of the ranker, if it was on")
     taxonomy: dict[str, int] = Field(description="applied offset of each partition of `tags`")
 
 

@@ -15,10 +15,12 @@ def record_of(message: Message) -> Record:
 
 def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
     try:
-        headers = message.headers() or ()
+        headers = message.headers()
     except (UnicodeDecodeError, SystemError):
         # A name that is not UTF-8 cannot be read by the client at all; the record itself can.
         return ((UNREADABLE, b"not UTF-8"),)
+    if not headers:
+        return ()
     pairs = headers.items() if isinstance(headers, dict) else headers
     return tuple((name, _raw(value)) for name, value in pairs)
 

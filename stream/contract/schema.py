@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from tagbus.stream.config import TopicSettings
@@ -21,19 +21,21 @@ from tagbus.stream.contract.events import (
     TaggedContent,
     Versions,
 )
+from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord
 from tagbus.stream.errors import UserError, shorten
 
 Json = dict[str, JsonValue]
-Topic = Literal["content", "tags", "exemplars", "tagged", "dead_letters"]
+Topic = Literal["content", "tags", "exemplars", "tagged", "dead_letters", "releases"]
 
 # Of the contract, not of the package: the second number grows with a new field, the first with another meaning.
 # tests/contract/fixtures holds records of every version, which decode for ever.
-CONTRACT_VERSION = "1.1.0"
+CONTRACT_VERSION = "1.2.0"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 KAFKA_BINDING = "0.5.0"
 
 MODELS: dict[str, type[Event]] = {"content": Content, "tags": Tag, "exemplars": Exemplar, "tagged": TaggedContent}
 DEAD_LETTERS = "content.dlq"
+RELEASES = "releases"
 
 EXAMPLES: dict[str, Event] = {
     "content": Content(id="article-17", title="Bees in the city", text="Beekeepers on roofs.", language="en"),
@@ -64,6 +66,8 @@ _MEANING = {
     "exemplars": "contents whose tags are known, from people or machine; a record without a value withdraws one",
     "tagged": "the product: scored tags of each content; a record without a value where a content was withdrawn",
     "dead_letters": "events that can never be tagged, byte for byte as they came, the reason in the headers",
+    "releases": f"the releases under their names, and under the key `{ACTIVE}` which one is in force; one without a "
+    "value is dropped",
 }
 _TITLES = {"content": "Content", "tags": "Tag", "exemplars": "Exemplar", "tagged": "TaggedContent"}
 
@@ -75,8 +79,10 @@ def json_schema(topic: str) -> Json:
     """
     if topic == DEAD_LETTERS:
         return {"$schema": DIALECT, **_dead_letter_headers()}
+    if topic == RELEASES:
+        return {"$schema": DIALECT, "title": "Release", **TypeAdapter[Event](ReleaseRecord | Active).json_schema()}
     if topic not in MODELS:
-        known = ", ".join((*MODELS, DEAD_LETTERS))
+        known = ", ".join((*MODELS, DEAD_LETTERS, RELEASES))
         raise UserError(f"{shorten(topic)} is no topic of the contract; they are {known}")
     return {"$schema": DIALECT, **MODELS[topic].model_json_schema()}
 
@@ -89,6 +95,7 @@ def asyncapi(topics: TopicSettings) -> Json:
         "exemplars": topics.exemplars,
         "tagged": topics.tagged,
         "dead_letters": topics.dead_letters,
+        "releases": topics.releases,
     }
     return {
         "asyncapi": "3.0.0",
@@ -106,6 +113,7 @@ def asyncapi(topics: TopicSettings) -> Json:
             "receiveContent": _operation("receive", "content", "Reads content in batches and tags it."),
             "receiveTags": _operation("receive", "tags", "Builds the memory of tags and follows it."),
             "receiveExemplars": _operation("receive", "exemplars", "Builds the memory of known contents."),
+            "receiveReleases": _operation("receive", "releases", "Holds every release, and tags by the active one."),
             "sendTagged": _operation("send", "tagged", "One record for each content, in one transaction with offsets."),
             "sendDeadLetters": _operation("send", "dead_letters", "Sets aside what can never be tagged."),
             "sendExemplars": _operation(
@@ -119,11 +127,11 @@ def asyncapi(topics: TopicSettings) -> Json:
 def _channel(name: Topic, address: str, topics: TopicSettings) -> Json:
     kafka: Json = {
         "topic": address,
-        "partitions": topics.partitions,
+        "partitions": 1 if name == "releases" else topics.partitions,
         "replicas": topics.replication,
         "bindingVersion": KAFKA_BINDING,
     }
-    if name in {"tags", "exemplars"}:
+    if name in {"tags", "exemplars", "releases"}:
         kafka["topicConfiguration"] = {"cleanup.policy": ["compact"]}
     return {
         "address": address,
@@ -146,13 +154,15 @@ def _operation(action: Literal["send", "receive"], channel: Topic, summary: str)
 def _messages_of(channel: Topic) -> tuple[str, ...]:
     if channel == "dead_letters":
         return ("DeadLetter",)
+    if channel == "releases":
+        return ("ReleaseRecord", "ReleaseTombstone", "Active")
     title = _TITLES[channel]
     plain = (title, f"{title}Tombstone")
     return plain if channel == "tagged" else (*plain, f"{title}CloudEvent")
 
 
 def _messages() -> Json:
-    messages: Json = {"DeadLetter": _dead_letter_message()}
+    messages: Json = {"DeadLetter": _dead_letter_message(), **_release_messages()}
     for word, title in _TITLES.items():
         headers = "SourceHeaders" if word == "tagged" else "CloudEventHeaders"
         messages[title] = _message(word, title, headers) | {
@@ -205,6 +215,27 @@ def _dead_letter_message() -> Json:
     }
 
 
+def _release_messages() -> Json:
+    name: Json = {"type": "string", "pattern": NAME, "description": "the release's name"}
+    active: Json = {"const": ACTIVE}
+    parts: tuple[tuple[str, str, Json, Json], ...] = (
+        ("ReleaseRecord", "A release that workers hold.", name, _ref("schemas", "ReleaseRecord")),
+        ("ReleaseTombstone", "A release that is dropped.", name, {"type": "null"}),
+        ("Active", "Which release is in force.", active, _ref("schemas", "Active")),
+    )
+    return {
+        title: {
+            "name": title,
+            "title": title,
+            "summary": summary,
+            "contentType": "application/json",
+            "payload": payload,
+            "bindings": {"kafka": {"key": key, "bindingVersion": KAFKA_BINDING}},
+        }
+        for title, summary, key, payload in parts
+    }
+
+
 def _envelope(title: str) -> Json:
     data: Json = {"type": "object", "properties": {"data": _ref("schemas", title)}, "required": ["data"]}
     base64: Json = {
@@ -223,7 +254,7 @@ def _correlations() -> Json:
 
 
 def _schemas() -> Json:
-    models: tuple[type[BaseModel], ...] = (*MODELS.values(), Attributes)
+    models: tuple[type[BaseModel], ...] = (*MODELS.values(), ReleaseRecord, Active, Attributes)
     _, document = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )

@@ -10,10 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tagbus.stream.encoder.base import Vectors
-from tagbus.stream.encoder.release import Release
+from tagbus.stream.encoder.release import GOLDEN, Release
 from tagbus.stream.errors import ReleaseMismatch, shorten
 
-GOLDEN: Final = "golden.json"
 # float16 weights give 1.0000 to float32, dynamic int8 0.96 to 0.993 by the processor.
 COSINE: Final = 0.999
 
@@ -99,8 +98,8 @@ def load_golden(folder: Path, release: Release) -> Golden:
     return golden
 
 
-def make_golden(release: Release, vectors: Vectors) -> bytes:
-    """golden.json from the vectors of TEXTS."""
+def make_golden(release: str, vectors: Vectors) -> bytes:
+    """golden.json of the release of that name, from the vectors of TEXTS."""
     # Seven digits keep the cosine to 1e-13, and two machines agree on nearly all of them.
     rows = tuple(tuple(round(float(number), 7) for number in row) for row in vectors)
-    return (Golden(release=release.name, texts=TEXTS, vectors=rows).model_dump_json(indent=None) + "\n").encode()
+    return (Golden(release=release, texts=TEXTS, vectors=rows).model_dump_json(indent=None) + "\n").encode()

@@ -1,17 +1,19 @@
-"""The encoder in this process: ONNX Runtime on the CPU."""
+"""The encoder in this process: ONNX Runtime, on the CPU or on a GPU."""
 
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 
 from tagbus.stream.encoder.base import Vectors
+from tagbus.stream.encoder.golden import load_golden
 from tagbus.stream.encoder.release import MODEL, load_release
+from tagbus.stream.encoder.session import Device, Session
 from tagbus.stream.encoder.tokens import BATCH_TOKENS, Batch, TextReader, pad
 from tagbus.stream.errors import ReleaseMismatch
 
@@ -19,24 +21,50 @@ from tagbus.stream.errors import ReleaseMismatch
 # A batch may waste that much on padding before another is cheaper. On titles in calls of 128 this takes 22% less work
 # than padding to 16, 32, 64, 128 or 256, 24% less than eights cut from the sorted texts, 2% more than the best cut.
 WASTE: Final = 16
+# Nothing of a GPU's has been measured yet: larger runs, because starting one costs more there than padding does.
+GPU_TEXTS: Final = 64
+GPU_WASTE: Final = 1024
+GPU_THREADS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a batch may hold: texts, tokens with the padding, and tokens of padding."""
+
+    texts: int
+    tokens: int
+    waste: int
+
+
+CPU: Final = Device()
 
 
 class OnnxEncoder:
     """Texts to vectors with the model that lies in a folder."""
 
-    def __init__(self, folder: Path, threads: int = 0, batch: int = 32) -> None:
+    def __init__(self, folder: Path, threads: int = 0, batch: int = 32, device: Device = CPU) -> None:
         """`threads` 0 takes all cores that the process may use; a run of the model holds `batch` texts at most.
 
-        Raises ReleaseMismatch when model or tokenizer are not what release.json says.
+        On a GPU a run holds 64, and two threads take turns: one copies while the other computes. There the golden
+        texts are encoded first, which also makes TensorRT build its engine.
+
+        Raises ReleaseMismatch when model, tokenizer or golden texts are not what release.json says, or the GPU gives
+        other vectors; UserError where none of the providers of `device` is to be had.
         """
         self.release = load_release(folder)
-        self._threads = threads or _cores()
-        self._batch = batch
         self._reader = TextReader(folder, self.release)
-        self._session = _session(folder / MODEL)
-        width = self._session.get_outputs()[0].shape[1]
-        if width != self.release.dimension:
-            raise ReleaseMismatch(f"{folder / MODEL} gives {width} numbers a text, expected {self.release.dimension}")
+        self._session = Session(folder / MODEL, device, (GPU_TEXTS, self.release.max_tokens))
+        if self._session.width != self.release.dimension:
+            raise ReleaseMismatch(
+                f"{folder / MODEL} gives {self._session.width} numbers a text, expected {self.release.dimension}"
+            )
+        if self._session.provider == "cpu":
+            self._threads = threads or _cores()
+            self._fit = Fit(batch, BATCH_TOKENS, WASTE)
+        else:
+            self._threads = threads or GPU_THREADS
+            self._fit = Fit(GPU_TEXTS, GPU_TEXTS * self.release.max_tokens, GPU_WASTE)
+            self._prove(folder)
         self._pool = ThreadPoolExecutor(self._threads, "encoder")
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
@@ -65,31 +93,27 @@ class OnnxEncoder:
         """End the threads. No call may be under way."""
         await asyncio.to_thread(self._pool.shutdown)
 
+    def _prove(self, folder: Path) -> None:
+        """The hashes vouch for the files, not for what a GPU and its compiler make of them."""
+        golden = load_golden(folder, self.release)
+        vectors = np.empty((len(golden.texts), self.release.dimension), dtype=np.float32)
+        for batch in self._prepare(golden.texts):
+            self._run(batch, vectors)
+        golden.check(vectors, f"ONNX Runtime on {self._session.provider}")
+
     def _prepare(self, texts: Sequence[str]) -> list[Batch]:
         """Tokenise, then cut into batches, longest first so that the threads end together."""
         tokens = self._reader.tokens(texts)
-        cut = _cut([len(ids) for ids in tokens], self._batch)
+        cut = _cut([len(ids) for ids in tokens], self._fit)
         return [pad(rows, tokens, len(tokens[rows[0]])) for rows in cut]
 
     def _run(self, batch: Batch, vectors: Vectors) -> None:
         """Fill the rows of `vectors` that belong to the batch."""
-        feed = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        found = self._session.run(["sentence_embedding"], feed)[0]
+        found = self._session.run(batch.ids, batch.mask)
         finite = np.isfinite(found).all(axis=1)
         if not finite.all():
             raise ValueError(f"text number {batch.rows[int(finite.argmin())]} has a vector that is not finite")
         vectors[batch.rows] = found
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    """One thread a run and several runs at once: 384 titles took 1.4 CPU seconds, whether one or two callers sent them.
-
-    Two threads inside a run took 2.6, since the idle one spins, and 1.5 without spinning, for no more titles a second.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _cores() -> int:
@@ -97,13 +121,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _cut(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Group the texts, longest first, into batches of at most `most` that waste little on padding."""
+def _cut(lengths: Sequence[int], fit: Fit) -> Iterator[list[int]]:
+    """Group the texts, longest first, into batches that fit and waste little on padding."""
     rows: list[int] = []
     longest = waste = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         waste += longest - lengths[row]
-        if rows and (waste > WASTE or len(rows) == most or longest * (len(rows) + 1) > BATCH_TOKENS):
+        if rows and (waste > fit.waste or len(rows) == fit.texts or longest * (len(rows) + 1) > fit.tokens):
             yield rows
             rows = []
         if not rows:

@@ -1,10 +1,12 @@
 """From settings to the encoder of a worker."""
 
+import asyncio
 from pathlib import Path
 
 from tagbus.stream.config import EncoderSettings
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.onnx import OnnxEncoder
+from tagbus.stream.encoder.session import Device
 from tagbus.stream.errors import UserError
 
 
@@ -15,7 +17,9 @@ async def open_encoder(settings: EncoderSettings, folder: Path) -> Encoder:
     answer, UserError for settings that lead nowhere.
     """
     if settings.kind == "in_process":
-        return OnnxEncoder(folder, settings.threads)
+        device = Device(settings.providers, settings.fp16, settings.engines)
+        # It reads and compiles for a second, on a GPU for minutes, and other batches go on meanwhile.
+        return await asyncio.to_thread(OnnxEncoder, folder, settings.threads, device=device)
     try:
         from tagbus.stream.encoder.triton import TritonEncoder
     except ImportError as error:

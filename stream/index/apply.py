@@ -119,7 +119,13 @@ class Projection:
 
 def _tag_entry(release: Release, tag: Tag) -> _Entry:
     text = release.tag_text(tag.name, tag.aliases, tag.description)
-    return _Entry(text, {"name": tag.name, "text_hash": _hash(text)})
+    payload: Payload = {
+        "name": tag.name,
+        "aliases": list(tag.aliases),
+        "parents": list(tag.parents),
+        "text_hash": _hash(text),
+    }
+    return _Entry(text, payload)
 
 
 def _exemplar_entry(exemplar: Exemplar) -> _Entry:

@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from tagbus.stream.errors import DependencyDown, UserError
-from tagbus.stream.local.apache import _HOST, _TAKEN, ApacheKafka, _free_ports
+from tagbus.stream.local.apache import ApacheKafka
+from tagbus.stream.local.child import HOST, PORT_TRIES, free_ports
 
 # Half the heap of a lone broker: three nodes share a machine with what is tested.
 HEAP = "-Xmx256m"
-START_TRIES = 3
 
 
 class _Node(ApacheKafka):
@@ -20,30 +20,26 @@ class _Node(ApacheKafka):
     def __init__(self, number: int, ports: tuple[int, int], cache: Path | None, settings: Mapping[str, str]) -> None:
         super().__init__(cache, {"node.id": str(number), **settings})
         self._ports = ports
+        # Other ports than the given ones would be a node that the others never find: the cluster tries again instead.
+        self._port_tries = 1
 
     def join(self, other: ApacheKafka) -> None:
         """Be of the same cluster. Called before it is started."""
         self._cluster_id = other._cluster_id
 
-    def _start_on_free_ports(self, tries: int) -> None:
-        # Other ports than the given ones would be a node that the others never find: the cluster tries again instead.
-        super()._start_on_free_ports(min(tries, 1))
-
-    def _configure(self) -> None:
+    def _place(self) -> None:
         broker, controller = self._ports
-        self.address = f"{_HOST}:{broker}"
+        self.address = f"{HOST}:{broker}"
         self._write(
             {
-                "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{_HOST}:{controller}",
+                "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{HOST}:{controller}",
                 "advertised.listeners": f"PLAINTEXT://{self.address}",
             }
         )
 
-    def _java(self, *arguments: str) -> list[str]:
+    def _java_options(self) -> list[str]:
         # Of two sizes the JVM takes the later one.
-        java, *rest = super()._java(*arguments)
-        place = rest.index("-cp")
-        return [java, *rest[:place], HEAP, *rest[place:]]
+        return [*super()._java_options(), HEAP]
 
 
 class ApacheCluster:
@@ -83,7 +79,7 @@ class ApacheCluster:
         """Start all nodes, and wait until each answers."""
         if self.nodes:
             raise UserError("this cluster is started already; restart its nodes")
-        for left in reversed(range(START_TRIES)):
+        for left in reversed(range(PORT_TRIES)):
             self.nodes = self._new()
             try:
                 # None answers before most of them run.
@@ -91,7 +87,7 @@ class ApacheCluster:
                 return
             except DependencyDown as error:
                 self.close()
-                if _TAKEN not in str(error) or not left:
+                if ApacheKafka.taken not in str(error) or not left:
                     raise
             except BaseException:
                 self.close()
@@ -105,12 +101,12 @@ class ApacheCluster:
         self.nodes = ()
 
     def _new(self) -> Sequence[ApacheKafka]:
-        ports = _free_ports(2 * self._size)
+        ports = free_ports(2 * self._size)
         pairs = list(zip(ports[::2], ports[1::2], strict=True))
         copies = str(min(3, self._size))
         needed = str(min(2, self._size))
         shared = {
-            "controller.quorum.voters": ",".join(f"{n}@{_HOST}:{port}" for n, (_, port) in enumerate(pairs, 1)),
+            "controller.quorum.voters": ",".join(f"{n}@{HOST}:{port}" for n, (_, port) in enumerate(pairs, 1)),
             "default.replication.factor": copies,
             "min.insync.replicas": needed,
             "offsets.topic.replication.factor": copies,

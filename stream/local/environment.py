@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.local import jars
+from tagbus.stream.local.child import tail
 
 PYTRITON = "nvidia-pytriton==0.7.0"  # Triton 2.51
 # ONNX Runtime and tokenizers are those of this process, so that vectors agree to the last digits.
@@ -138,4 +139,4 @@ def _run(command: list[str]) -> None:
             raise DependencyDown(f"pip did not install Triton's environment within {INSTALL_S:g} s") from error
         raise
     if process.returncode:
-        raise DependencyDown(f"Triton's environment cannot be installed:\n{jars.tail(said)}")
+        raise DependencyDown(f"Triton's environment cannot be installed:\n{tail(said)}")

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.local.child import tail
 
 VERSION = "4.2.0"
 _LOG4J = "2.25.1"
@@ -93,8 +94,3 @@ def _download(cache: Path, libs: Path) -> None:
         if process.returncode:
             raise DependencyDown(f"mvn cannot download Apache Kafka:\n{tail(said)}")
         (folder / "libs").rename(libs)
-
-
-def tail(text: str, lines: int = 20) -> str:
-    """The last lines of what a process said, at most 8 kB of them."""
-    return "\n".join(text[-8192:].splitlines()[-lines:])

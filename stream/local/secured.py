@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from tagbus.stream.errors import DependencyDown, UserError
-from tagbus.stream.local.apache import _HOST, ApacheKafka, _free_ports
-from tagbus.stream.local.jars import tail
+from tagbus.stream.local.apache import ApacheKafka
+from tagbus.stream.local.child import HOST, free_ports, tail
 
 OPENSSL_S = 20.0
 _LOGIN = "org.apache.kafka.common.security"
@@ -30,7 +30,7 @@ class Listener:
 
     name: str = "SASL_SSL"
     protocol: Literal["SASL_SSL", "SSL"] = "SASL_SSL"
-    host: str = _HOST
+    host: str = HOST
     days: int = 2
 
 
@@ -78,7 +78,7 @@ class SecuredKafka(ApacheKafka):
         if path.exists():
             return path
         key, request, extensions = (self.folder / f"{name}.{end}" for end in ("key", "csr", "ext"))
-        kind = "IP" if host == _HOST else "DNS"
+        kind = "IP" if host == HOST else "DNS"
         extensions.write_text(f"subjectAltName={kind}:{host or name}\n")
         self._openssl("req", *_NEW_KEY, "-keyout", str(key), "-out", str(request), "-subj", f"/CN={name}")
         signed = self._openssl(
@@ -88,24 +88,24 @@ class SecuredKafka(ApacheKafka):
         path.write_text(key.read_text() + signed)
         return path
 
-    def _configure(self) -> None:
+    def _place(self) -> None:
         if not self.ca.exists():
             subject = ("-subj", "/CN=tagbus local CA", "-days", "2")
             self._openssl("req", "-x509", *_NEW_KEY, "-keyout", "ca.key", "-out", "ca.pem", *subject)
-        ports = iter(_free_ports(2 + len(self._listeners)))
+        ports = iter(free_ports(2 + len(self._listeners)))
         broker, controller = next(ports), next(ports)
-        self.address = f"{_HOST}:{broker}"
+        self.address = f"{HOST}:{broker}"
         self._addresses = {"PLAINTEXT": self.address}
-        self._addresses |= {one.name: f"{_HOST}:{next(ports)}" for one in self._listeners}
+        self._addresses |= {one.name: f"{HOST}:{next(ports)}" for one in self._listeners}
         advertised = ",".join(f"{name}://{address}" for name, address in self._addresses.items())
         protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT"}
         protocols |= {one.name: one.protocol for one in self._listeners}
         self._write(
             {
-                "listeners": f"{advertised},CONTROLLER://{_HOST}:{controller}",
+                "listeners": f"{advertised},CONTROLLER://{HOST}:{controller}",
                 "advertised.listeners": advertised,
                 "inter.broker.listener.name": "PLAINTEXT",
-                "controller.quorum.voters": f"1@{_HOST}:{controller}",
+                "controller.quorum.voters": f"1@{HOST}:{controller}",
                 "listener.security.protocol.map": ",".join(f"{name}:{way}" for name, way in protocols.items()),
                 "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
                 "super.users": "User:ANONYMOUS",
@@ -153,11 +153,10 @@ class SecuredKafka(ApacheKafka):
         made = [f"SCRAM-SHA-512=[name={name},password={password}]" for name, password in self._names.items()]
         return [word for user in made for word in ("--add-scram", user)]
 
-    def _java(self, *arguments: str) -> list[str]:
-        java, *rest = super()._java(*arguments)
+    def _java_options(self) -> list[str]:
         # Kafka 4 reads keys from nowhere that is not named here (KIP-1139).
         allowed = [] if self._issuer is None else [f"-D{_ALLOWED}={self._issuer.keys.as_uri()}"]
-        return [java, *allowed, *rest]
+        return [*super()._java_options(), *allowed]
 
     def _openssl(self, *arguments: str) -> str:
         try:

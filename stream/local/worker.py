@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Self
 
 from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.errors import DependencyDown, Fatal
+from tagbus.stream.local.child import free_ports
 
 READY_SECONDS = 300.0
 POLL_SECONDS = 0.25
@@ -29,7 +29,7 @@ class LocalWorker:
 
     def __init__(self, settings: Settings, extra: Mapping[str, str] | None = None) -> None:
         """It gets the addresses, names and delivery of `settings`, and `extra` variables of the environment."""
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         kafka = settings.kafka
         self._environment = {
             # Settings of the caller's own environment would make it another worker than the one that is asked for.
@@ -111,9 +111,3 @@ class LocalWorker:
                 return bytes(answer.read()).decode()
         except (urllib.error.URLError, OSError):
             return None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

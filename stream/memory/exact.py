@@ -97,10 +97,8 @@ class ExactStore:
 
         Raises UserError where there is none or it is damaged, ReleaseMismatch where another release made it.
         """
-        description = Description.read(folder)
-        description.match(str(folder), release, dimension)
         store = cls(release, dimension)
-        await store._serial.run(store._load, folder, description.count)
+        await store._serial.run(store._load, folder)
         return store
 
     def _put(self, batch: Batch) -> None:
@@ -201,22 +199,42 @@ class ExactStore:
         for _, vectors in self._pieces():
             file.write(vectors.astype("<f4", copy=False).data)
 
-    def _load(self, folder: Path, count: int | None) -> None:
-        try:
-            with (folder / VECTORS).open("rb") as vectors, (folder / POINTS).open("rb") as lines:
-                shape = _header(vectors)
-                for first in range(0, shape[0], CHUNK):
-                    size = min(CHUNK, shape[0] - first) * self.dimension
-                    rows = np.fromfile(vectors, "<f4", size).astype(np.float32, copy=False)
-                    pairs = [from_json(next(lines)) for _ in range(size // self.dimension)]
-                    rows = rows.reshape(len(pairs), self.dimension)
-                    points = [Point(key, row, payload) for (key, payload), row in zip(pairs, rows, strict=True)]
-                    self._put(checked(points, self.dimension))
-                if shape != (count, self.dimension) or len(self._keys) != count or next(lines, None) is not None:
-                    raise ValueError(f"{shape} vectors and {len(self._keys)} keys, expected {count}")
-        except (OSError, ValueError, TypeError, AttributeError, StopIteration) as error:
-            damaged = f"the store in {folder} is damaged; delete it and let it be rebuilt"
-            raise UserError(f"{damaged} ({shorten(str(error))})") from None
+    def _load(self, folder: Path) -> None:
+        count = 0
+        for points in read(folder, self.release, self.dimension):
+            count += len(points)
+            try:
+                self._put(checked(points, self.dimension))
+            except ValueError as error:
+                raise _damaged(folder, error) from None
+        if len(self._keys) != count:
+            raise _damaged(folder, ValueError(f"{count} vectors and {len(self._keys)} keys"))
+
+
+def read(folder: Path, release: str, dimension: int) -> Iterator[list[Point]]:
+    """The points that `ExactStore.save` wrote, some thousands at a time.
+
+    Raises as `ExactStore.load` does; a damage that shows at the end is raised after the last points.
+    """
+    description = Description.read(folder)
+    description.match(str(folder), release, dimension)
+    try:
+        with (folder / VECTORS).open("rb") as vectors, (folder / POINTS).open("rb") as lines:
+            shape = _header(vectors)
+            for first in range(0, shape[0], CHUNK):
+                size = min(CHUNK, shape[0] - first) * dimension
+                rows = np.fromfile(vectors, "<f4", size).astype(np.float32, copy=False)
+                pairs = [from_json(next(lines)) for _ in range(size // dimension)]
+                rows = rows.reshape(len(pairs), dimension)
+                yield [Point(key, row, payload) for (key, payload), row in zip(pairs, rows, strict=True)]
+            if shape != (description.count, dimension) or next(lines, None) is not None:
+                raise ValueError(f"{shape} vectors, expected {description.count}, each with a line")
+    except (OSError, ValueError, TypeError, AttributeError, StopIteration) as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(f"the store in {folder} is damaged; delete it and let it be rebuilt ({shorten(str(error))})")
 
 
 @cache

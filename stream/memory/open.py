@@ -33,7 +33,7 @@ async def open_store(settings: MemorySettings, kind: Kind, release: str, dimensi
         case "embedded":
             if settings.path is None:
                 return await EmbeddedStore.temporary(release, dimension)
-            return await EmbeddedStore.open(settings.path / kind, release, dimension)
+            return await EmbeddedStore.open(settings.path / release / kind, release, dimension)
         case "server":
             return await _open_server(settings, kind, release, dimension)
 

@@ -7,7 +7,7 @@ content, and C2C2T, tags of exemplars that are like it. Each candidate is scored
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,38 +17,61 @@ from tagbus.stream.contract.events import Evidence, Neighbour, Source, exemplar_
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.memory.store import Hit, Payload, Store, Vectors
 
+Stage = Literal["recall", "fusion", "rank"]
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A tag recalled for a content. `score` is its share of the softmax over memory, 0 to 1."""
+    """A tag recalled for a content.
+
+    `score` is what `stage` says. recall: its share of the softmax over memory, 0 to 1; fusion: a sum of reciprocal
+    ranks; rank: the ranker's, any number. `features` are what a ranker saw of it, by column; None without one.
+    """
 
     id: str
     name: str
     score: float
     evidence: Evidence
+    stage: Stage = "recall"
+    features: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What recall found for one content. Plain dictionaries by tag id: an object a tag cost more than the search."""
+class Reach:
+    """How far a search goes: the nearest tags and the nearest exemplars of a content."""
 
-    # Every candidate's share of the softmax.
-    scores: Mapping[str, float] = field(default_factory=dict)
-    # The cosine of those that came by C2T.
-    like: Mapping[str, float] = field(default_factory=dict)
-    # The neighbours above the threshold, most similar first, and what each accepted.
-    near: Sequence[tuple[Hit, Sequence[str]]] = ()
+    tags: int
+    contents: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Decisions:
+class Seen:
+    """What memory holds around one content, and what people decided about it."""
+
+    # The nearest tags, most similar first.
+    direct: Sequence[Hit]
+    # The nearest exemplars that may vote, most similar first, and what each accepted: never the content's own, one a
+    # content.
+    near: Sequence[tuple[Hit, Sequence[str]]]
     accepted: tuple[str, ...] = ()
     rejected: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What recall found for one content. Plain dictionaries by tag id: an object a tag cost more than the search."""
+
+    # Every candidate's score.
+    scores: Mapping[str, float] = field(default_factory=dict)
+    # The cosine of those that came by C2T.
+    like: Mapping[str, float] = field(default_factory=dict)
+    # The neighbours that voted, most similar first, and what each accepted.
+    near: Sequence[tuple[Hit, Sequence[str]]] = ()
+
+
 def parameters(release: RecallDefaults, settings: RecallSettings) -> RecallDefaults:
     """The release's fitted parameters with what the settings override."""
-    overrides = settings.model_dump(exclude={"c2t", "c2c2t"}, exclude_none=True)
+    overrides = settings.model_dump(include=set(RecallDefaults.model_fields), exclude_none=True)
     return release.model_copy(update=overrides)
 
 
@@ -71,41 +94,54 @@ class GraphRecall:
         A content's own exemplars never vote for it. Tags that people accepted for it come first and those that they
         rejected never come. Retired tags never come. Raises DependencyDown when the store does not answer.
         """
+        seen = await self.look(ids, vectors, self.reach)
+        found = [self.score(one) for one in seen]
+        names = named(await self.payloads(found, seen))
+        return [self.pick(*pair, names, limit) for pair in zip(found, seen, strict=True)]
+
+    @property
+    def reach(self) -> Reach:
+        """How far the release's fitted parameters search."""
+        return Reach(self._fitted.tag_keys, self._fitted.content_keys)
+
+    async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach) -> list[Seen]:
+        """What memory holds around each content. Raises DependencyDown when the store does not answer."""
         if not ids:
             return []
-        direct = await self._search_tags(vectors)
-        similar = await self._search_exemplars(vectors)
-        decided = await self._decisions(ids)
-        scored = [self._score(*row) for row in zip(ids, direct, similar, strict=True)]
-        names = await self._names(scored, decided)
-        return [self._pick(votes, decisions, names, limit) for votes, decisions in zip(scored, decided, strict=True)]
+        direct = await self._search_tags(vectors, reach.tags)
+        similar = await self._search_exemplars(vectors, reach.contents)
+        keys = [exemplar_key(content_id, "people") for content_id in ids]
+        own = await self._exemplars.fetch(keys)
+        return [
+            Seen(
+                tags,
+                [(hit, texts(hit.payload, "accepted")) for hit in _electorate(content_id, contents)[: reach.contents]],
+                tuple(texts(own.get(key, {}), "accepted")),
+                frozenset(texts(own.get(key, {}), "rejected")),
+            )
+            for content_id, key, tags, contents in zip(ids, keys, direct, similar, strict=True)
+        ]
 
-    async def _search_tags(self, vectors: Vectors) -> list[list[Hit]]:
+    async def _search_tags(self, vectors: Vectors, limit: int) -> list[list[Hit]]:
         if not self._settings.c2t:
             return [[] for _ in vectors]
-        return await self._tags.search(vectors, self._fitted.tag_keys)
+        return await self._tags.search(vectors, limit)
 
-    async def _search_exemplars(self, vectors: Vectors) -> list[list[Hit]]:
+    async def _search_exemplars(self, vectors: Vectors, limit: int) -> list[list[Hit]]:
         if not self._settings.c2c2t:
             return [[] for _ in vectors]
         # Two more than asked for: a content's own exemplars, by people and by machine, are left out afterwards.
-        return await self._exemplars.search(vectors, self._fitted.content_keys + 2)
+        return await self._exemplars.search(vectors, limit + 2)
 
-    async def _decisions(self, ids: Sequence[str]) -> list[_Decisions]:
-        keys = [exemplar_key(content_id, "people") for content_id in ids]
-        own = await self._exemplars.fetch(keys)
-        return [_decisions(own.get(key, {})) for key in keys]
-
-    def _score(self, content_id: str, direct: Sequence[Hit], similar: Sequence[Hit]) -> _Found:
+    def score(self, seen: Seen) -> Found:
         """RAE-XMC over the top keys: the share of each tag that comes by a meta-path."""
         fitted = self._fitted
-        similar = _electorate(content_id, similar)[: fitted.content_keys]
-        if not direct and not similar:
-            return _Found()
-        tag_weights, exemplar_weights = self._weights(direct, similar)
+        direct, ballots = seen.direct[: fitted.tag_keys], seen.near[: fitted.content_keys]
+        if not direct and not ballots:
+            return Found()
+        tag_weights, exemplar_weights = self._weights(direct, [hit for hit, _ in ballots])
         total = float(tag_weights.sum() + exemplar_weights.sum())
         share = self._share()
-        ballots = [(hit, texts(hit.payload, "accepted")) for hit in similar]
         voted: dict[str, float] = {}
         for (_, accepted), vote in zip(ballots, (share / total * exemplar_weights).tolist(), strict=True):
             for tag_id in accepted:
@@ -119,7 +155,7 @@ class GraphRecall:
                 scores[hit.key] = voted.get(hit.key, 0.0) + weight
             elif hit.key in scores:
                 scores[hit.key] += weight
-        return _Found(scores, like, near)
+        return Found(scores, like, near)
 
     def _chosen(self, tags: Iterable[str], voted: Mapping[str, float]) -> dict[str, float]:
         """C2C2T: the tags with most votes, and their votes; of equal ones those of nearer exemplars."""
@@ -140,25 +176,27 @@ class GraphRecall:
             return 1.0
         return self._fitted.lambda_ if self._settings.c2c2t else 0.0
 
-    async def _names(self, found: Sequence[_Found], decided: Sequence[_Decisions]) -> dict[str, str]:
-        """Names of the tags that are in force, among all that were found for a batch."""
-        wanted = set[str]().union(*(one.scores for one in found), *(one.accepted for one in decided))
-        payloads = await self._tags.fetch(sorted(wanted))
-        return {tag_id: cast(str, payload["name"]) for tag_id, payload in payloads.items()}
+    async def payloads(self, found: Iterable[Found], seen: Iterable[Seen]) -> dict[str, Payload]:
+        """The tags in force among all that were found or accepted for a batch."""
+        return await self.facts(set[str]().union(*(one.scores for one in found), *(one.accepted for one in seen)))
 
-    def _pick(self, found: _Found, decisions: _Decisions, names: Mapping[str, str], limit: int) -> list[Candidate]:
+    async def facts(self, tags: Iterable[str]) -> dict[str, Payload]:
+        """What memory keeps of those tags that are in force."""
+        return await self._tags.fetch(sorted(tags))
+
+    def pick(self, found: Found, seen: Seen, names: Mapping[str, str], limit: int) -> list[Candidate]:
         """What people accepted, then the rest by score; evidence is written out for those that are returned only."""
-        accepted = [tag_id for tag_id in decisions.accepted if tag_id in names]
+        accepted = [tag_id for tag_id in seen.accepted if tag_id in names]
         ranked = sorted(
             (-score, tag_id)
             for tag_id, score in found.scores.items()
-            if tag_id in names and tag_id not in decisions.rejected and tag_id not in accepted
+            if tag_id in names and tag_id not in seen.rejected and tag_id not in accepted
         )
         chosen = [*accepted, *(tag_id for _, tag_id in ranked[:limit])][:limit]
         evidence = self._evidence(found, chosen, frozenset(accepted))
         return [Candidate(tag_id, names[tag_id], found.scores.get(tag_id, 0.0), evidence[tag_id]) for tag_id in chosen]
 
-    def _evidence(self, found: _Found, chosen: Sequence[str], decided: frozenset[str]) -> dict[str, Evidence]:
+    def _evidence(self, found: Found, chosen: Sequence[str], decided: frozenset[str]) -> dict[str, Evidence]:
         """Why each of the chosen tags was found."""
         voters: dict[str, list[int]] = {tag_id: [] for tag_id in chosen}
         for number, (_, tags) in enumerate(found.near):
@@ -197,8 +235,9 @@ def texts(payload: Payload, name: str) -> Sequence[str]:
     return payload.get(name, ())  # type: ignore[return-value]
 
 
-def _decisions(payload: Payload) -> _Decisions:
-    return _Decisions(tuple(texts(payload, "accepted")), frozenset(texts(payload, "rejected")))
+def named(payloads: Mapping[str, Payload]) -> dict[str, str]:
+    """The name of each tag."""
+    return {tag_id: cast(str, payload["name"]) for tag_id, payload in payloads.items()}
 
 
 def _electorate(content_id: str, similar: Sequence[Hit]) -> list[Hit]:
@@ -208,15 +247,15 @@ def _electorate(content_id: str, similar: Sequence[Hit]) -> list[Hit]:
     """
     own = {exemplar_key(content_id, "people"), exemplar_key(content_id, "machine")}
     others = [hit for hit in similar if hit.key not in own]
-    if not any(_by_machine(hit) for hit in others):
+    if not any(decided_by_machine(hit) for hit in others):
         return others
-    by_people = {hit.payload["id"] for hit in others if not _by_machine(hit)}
-    return [hit for hit in others if not _by_machine(hit) or hit.payload["id"] not in by_people]
+    by_people = {hit.payload["id"] for hit in others if not decided_by_machine(hit)}
+    return [hit for hit in others if not decided_by_machine(hit) or hit.payload["id"] not in by_people]
 
 
 def _capped(weights: NDArray[np.float64], similar: Sequence[Hit]) -> NDArray[np.float64]:
     """Machine decisions never outvote people's: together they weigh at most as much as the people's together."""
-    machine = np.array([_by_machine(hit) for hit in similar], dtype=bool)
+    machine = np.array([decided_by_machine(hit) for hit in similar], dtype=bool)
     if not machine.any():
         return weights
     by_people, by_machine = float(weights[~machine].sum()), float(weights[machine].sum())
@@ -225,5 +264,6 @@ def _capped(weights: NDArray[np.float64], similar: Sequence[Hit]) -> NDArray[np.
     return np.where(machine, weights * (by_people / by_machine), weights)
 
 
-def _by_machine(hit: Hit) -> bool:
+def decided_by_machine(hit: Hit) -> bool:
+    """Whether nobody but this service decided about that exemplar."""
     return hit.key.endswith("/machine")

@@ -4,6 +4,7 @@ import time
 
 from prometheus_client import REGISTRY
 
+from tagbus.stream import telemetry
 from tagbus.stream.bus import lag
 from tagbus.stream.bus.flight import Batch, Flights, Source, Verdict
 from tagbus.stream.contract.codec import Record
@@ -34,6 +35,17 @@ def test_an_events_own_time_counts_and_else_its_records() -> None:
     # Then two are observed
     assert (sample("event_to_commit_seconds_count") or 0) - count == 2
     assert round((sample("event_to_commit_seconds_sum") or 0) - total) == 150
+
+
+def test_ages_are_counted_in_the_first_bucket_that_is_not_below_them() -> None:
+    def buckets() -> list[float]:
+        bounds = ("0.001", "1.0", "86400.0", "+Inf")
+        return [sample("event_to_commit_seconds_bucket", le=bound) or 0 for bound in bounds]
+
+    before = buckets()
+    telemetry.EVENT_TO_COMMIT.observe([0.0, 0.001, 0.5, 1.0, 86401.0])
+    telemetry.EVENT_TO_COMMIT.observe([])
+    assert [after - earlier for after, earlier in zip(buckets(), before, strict=True)] == [2, 4, 4, 5]
 
 
 def test_the_oldest_uncommitted_record_of_each_partition_shows(

@@ -7,9 +7,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.flight import Batch, Flight, Outgoing, Source, Verdict
-from tagbus.stream.bus.results import Entry, Results
-from tagbus.stream.contract.codec import Record
+from tagbus.stream.bus.flight import Kept, Outgoing, Verdict
+from tagbus.stream.bus.results import Results, committed
 from tagbus.stream.contract.events import Content, Versions
 from tests.bus.harness import event, running, settings
 from tests.bus.taggers import Trivial
@@ -23,35 +22,34 @@ def content(name: str) -> Content:
     return Content(id=name, text="Some text.")
 
 
-def keep(results: Results, name: str, offset: int, size: int) -> Entry:
-    entry = results.come(name.encode(), content(name), 1, offset, VERSIONS)
+def keep(results: Results, name: str, size: int) -> Kept:
+    kept = results.come(content(name), 1, VERSIONS)
     outgoing = (Outgoing("tagged", name.encode(), b"x" * size, ()),)
-    results.keep(name.encode(), entry, VERSIONS, outgoing)
-    source = Source("content", 0, offset, Record(None, b""))
-    results.committed(Flight(Batch(("content", 0), 1, (source,), 0, 0.0), 0.0, [Verdict("tagged", outgoing)]))
-    return entry
+    results.keep(name, kept, VERSIONS, outgoing)
+    committed([Verdict("tagged", outgoing, kept=kept)])
+    return kept
 
 
 def bytes_of(results: Results, names: set[str]) -> int:
-    kept = [entry for name in names if (entry := results._entries.get(name.encode())) is not None]
-    return sum(len(one.value or b"") for entry in kept for one in entry.outgoing)
+    found = [kept for name in names if (kept := results._kept.get(name)) is not None]
+    return sum(len(one.value or b"") for kept in found for one in kept.outgoing)
 
 
 @given(strategies.lists(strategies.tuples(strategies.sampled_from("abcdefgh"), strategies.integers(0, 40))))
 def test_it_never_keeps_more_than_its_bounds(steps: list[tuple[str, int]]) -> None:
     results = Results(6, 100)
-    for offset, (name, size) in enumerate(steps):
-        keep(results, name, offset, size)
+    for name, size in steps:
+        keep(results, name, size)
         assert len(results) <= 6
         assert bytes_of(results, set("abcdefgh")) <= 100 + 40
 
 
 def test_what_is_used_stays() -> None:
     results = Results(10)
-    first = keep(results, "used", 0, 1)
+    first = keep(results, "used", 1)
     for offset in range(1, 50):
-        keep(results, f"c{offset}", offset, 1)
-        assert results.come(b"used", content("used"), 1, 1000 + offset, VERSIONS) is first
+        keep(results, f"c{offset}", 1)
+        assert results.come(content("used"), 1, VERSIONS) is first
 
 
 @pytest.mark.kafka

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.encoder.release import MODEL, RELEASE, TOKENIZER, default_folder
+from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, default_folder
 from tests.cli.harness import Cli, environment, process
 
 COMMANDS = {
@@ -32,6 +32,11 @@ COMMANDS = {
     "schema": ["TOPIC"],
     "demo": ["--kafka"],
     "topics create": ["--output"],
+    "release list": [],
+    "release build": ["NAME", "--follow", "--every", "--triton", "--log"],
+    "release check": ["NAME", "FILE", "--log"],
+    "release activate": ["NAME"],
+    "release drop": ["NAME", "--minutes"],
 }
 
 
@@ -186,11 +191,11 @@ class TestExitCodes:
     def test_4_a_dependency_that_does_not_answer(self) -> None:
         answer = process("run", settings={"KAFKA__BROKERS": "127.0.0.1:1", "HEALTH__PORT": "0"})
         assert answer.code == 4
-        assert answer.err.splitlines()[-1].startswith("tagbus: no broker answered for topic tags")
+        assert answer.err.splitlines()[-1].startswith("tagbus: no broker answered for topic releases")
         assert "Traceback" not in answer.err
 
     def test_6_a_tokenizer_that_is_not_the_releases(self, tmp_path: Path) -> None:
-        for name in (MODEL, RELEASE):
+        for name in (MODEL, GOLDEN, RELEASE):
             (tmp_path / name).symlink_to(default_folder() / name)
         changed = (default_folder() / TOKENIZER).read_text().replace('"the"', '"eht"', 1)
         (tmp_path / TOKENIZER).write_text(changed)
@@ -204,7 +209,7 @@ class TestExitCodes:
         shutil.copy(default_folder() / RELEASE, tmp_path)
         answer = process("run", settings={"ENCODER__FOLDER": str(tmp_path), "HEALTH__PORT": "0"})
         assert answer.code == 6
-        assert "expected model.onnx, tokenizer.json and release.json" in answer.err.splitlines()[-1]
+        assert "expected model.onnx, tokenizer.json, golden.json and release.json" in answer.err.splitlines()[-1]
         assert "Traceback" not in answer.err
 
     def test_9_an_event_on_the_command_line_that_can_never_be_tagged(self) -> None:

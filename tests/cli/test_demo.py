@@ -111,8 +111,8 @@ def complete(report: dict[str, object]) -> None:
     assert report["dead_lettered"] == len(list(broken())) == 8
     assert int(str(report["tags"])) >= 2000
     assert int(str(report["events"])) >= 500 + 8
-    # In percent: the example data gives 48 to 49 with the release that is shipped.
-    assert 40 < float(str(report["p_at_1"])) <= 100
+    # In percent: the example data gives 51 with the heads and the ranker that are shipped, 48 without them.
+    assert 45 < float(str(report["p_at_1"])) <= 100
     assert float(str(report["contents_per_second"])) > 0
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tagbus.stream.cli.explain import WIDTH
 from tagbus.stream.contract.events import TaggedContent
 from tagbus.stream.encoder.onnx import OnnxEncoder
+from tagbus.stream.encoder.release import default_folder
 from tests.cli.harness import Cli, Slice, objects, process
 
 
@@ -123,3 +125,39 @@ def test_settings_hold_for_it(tagbus: Cli, cutting: Slice) -> None:
     for result in objects(answer.out):
         assert len(result["tags"]) <= 2  # type: ignore[arg-type]
         assert all(len(tag["evidence"]["neighbours"]) <= 1 for tag in result["tags"])  # type: ignore[attr-defined]
+
+
+def test_explained_for_people(tagbus: Cli, cutting: Slice) -> None:
+    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", RECALL__LITERAL="true")
+    assert answer.code == 0
+    blocks = [line for line in answer.lines if not line.startswith(" ")]
+    assert [block.partition(": ")[0] for block in blocks] == [content.id for content in cutting.contents]
+    assert blocks[0].endswith(cutting.contents[0].title or cutting.contents[0].text[:WIDTH])
+    assert answer.lines[1] == "  release minilm-l6-f16-1, calibration none"
+    assert answer.lines[2].startswith("  1. ")
+    assert answer.lines[2].endswith(" by fusion")
+    assert any(" stands in it" in line for line in answer.lines)
+    assert any(" votes (" in line for line in answer.lines)
+
+
+def test_what_could_move_a_cursor_is_left_out_of_an_explanation(tagbus: Cli, cutting: Slice) -> None:
+    line = b'{"id": "a\\u001b[2J", "title": "Forest\\u001b[31m ecology"}'
+    answer = tagbus("tag", *cutting.memory, "--explain", stdin=line)
+    assert answer.lines[0] == "a[2J: Forest[31m ecology"
+    assert "\x1b" not in answer.out
+
+
+def test_a_calibration_of_another_pipeline_is_refused(tagbus: Cli, cutting: Slice) -> None:
+    given = default_folder() / "calibration.json"
+    answer = tagbus("tag", cutting.file, *cutting.memory, TAGGER__CALIBRATION=str(given), RECALL__LITERAL="true")
+    assert answer.code == 6
+    assert answer.one_line() == (
+        f"tagbus: {given} is fitted to 'minilm-l6-f16-1', but this is 'minilm-l6-f16-1+literal'; "
+        "run `tagbus calibrate` with these settings"
+    )
+
+
+def test_a_folder_without_a_ranker_is_told(tagbus: Cli, cutting: Slice, tmp_path: Path) -> None:
+    answer = tagbus("tag", cutting.file, *cutting.memory, RANK__FOLDER=str(tmp_path))
+    assert answer.code == 2
+    assert str(tmp_path / "ranker.json") in answer.err.splitlines()[-1]

@@ -28,7 +28,7 @@ MURMUR2 = {
     "abc": 479470107,
 }
 PARTITIONS = 7
-TOPICS = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions")
+TOPICS = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions", "releases")
 
 RESULT = TaggedContent(
     id="article-17",
@@ -87,7 +87,8 @@ class TestCreate:
             found = configuration(kafka, made[f"TOPICS__{name}"])
             assert found["cleanup.policy"] == "compact"
             assert found["delete.retention.ms"] == "86400000"
-        assert configuration(kafka, made["TOPICS__VERSIONS"])["cleanup.policy"] == "compact"
+        for name in ("VERSIONS", "RELEASES"):
+            assert configuration(kafka, made[f"TOPICS__{name}"])["cleanup.policy"] == "compact"
         for name in ("CONTENT", "TAGGED", "DEAD_LETTERS"):
             assert configuration(kafka, made[f"TOPICS__{name}"])["cleanup.policy"] == "delete"
 

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tagbus.stream.local.apache import JVM
-from tagbus.stream.local.jars import available, default_cache, tail
+from tagbus.stream.local.child import tail
+from tagbus.stream.local.jars import available, default_cache
 from tests.support import wait_until
 
 VERSION = "2.6.13.Final"

@@ -1,5 +1,6 @@
 """Events as hypothesis makes them: every form that the contract allows, kept small."""
 
+from collections.abc import Sequence
 from datetime import timedelta, timezone
 
 from hypothesis import strategies as st
@@ -58,29 +59,45 @@ EVIDENCE = st.builds(
     similarity=st.none() | FINITE,
     votes=st.integers(0, 100),
     neighbours=st.lists(NEIGHBOURS, max_size=2).map(tuple),
+    heads=st.none() | SHARES,
+    literal=st.none() | NAMES,
     decided=st.booleans(),
 )
-SCORED = st.builds(
-    ScoredTag,
-    id=IDS,
-    name=NAMES,
-    score=SHARES,
-    confidence=SHARES,
-    stage=st.sampled_from(["recall", "people"]),
-    evidence=EVIDENCE,
-)
 VERSIONS = st.builds(
-    Versions, release=NAMES, calibration=NAMES, taxonomy=st.dictionaries(NAMES, st.integers(0, 2**63 - 1), max_size=3)
+    Versions,
+    release=NAMES,
+    calibration=NAMES,
+    heads=st.none() | NAMES,
+    ranker=st.none() | NAMES,
+    taxonomy=st.dictionaries(NAMES, st.integers(0, 2**63 - 1), max_size=3),
 )
-TAGGED = st.builds(
-    TaggedContent,
-    id=IDS,
-    tags=st.lists(SCORED, max_size=2).map(tuple),
-    versions=VERSIONS,
-    path=lists(NAMES),
-    degraded=st.booleans(),
-    time=TIMES,
-)
+
+
+def tagged(stages: Sequence[str]) -> SearchStrategy[TaggedContent]:
+    """Results whose tags are of these stages."""
+    scored = st.builds(
+        ScoredTag,
+        id=IDS,
+        name=NAMES,
+        score=FINITE,
+        confidence=SHARES,
+        stage=st.sampled_from(stages),
+        evidence=EVIDENCE,
+    )
+    return st.builds(
+        TaggedContent,
+        id=IDS,
+        tags=st.lists(scored, max_size=2).map(tuple),
+        versions=VERSIONS,
+        path=lists(NAMES),
+        degraded=st.booleans(),
+        time=TIMES,
+    )
+
+
+# The stages of a worker without recallers beside the graph: all that readers of 1.1 know.
+TAGGED_BY_RECALL = tagged(["recall", "people"])
+TAGGED = tagged(["recall", "fusion", "rank", "people"])
 LETTERS = st.builds(
     DeadLetter,
     topic=NAMES,
@@ -94,3 +111,4 @@ LETTERS = st.builds(
     value_sha256=st.none() | TEXTS,
 )
 EVENTS = CONTENTS | TAGS | EXEMPLARS | TAGGED
+EVENTS_BY_RECALL = CONTENTS | TAGS | EXEMPLARS | TAGGED_BY_RECALL

@@ -131,7 +131,11 @@ def test_what_is_no_json_is_shown_where_it_breaks_off(value: bytes, message: str
         (Exemplar, text(accepted={"p1": True}), "accepted: an object of size 1 is wrong, expected a list"),
         (Exemplar, text(rejected=[7]), "rejected.0: 7 is wrong, expected a string of 1 to 256 characters"),
         (TaggedContent, text(tags=[], path=[]), "versions: (missing) is wrong, expected an object"),
-        (TaggedContent, text(tags=[{}], path=[]), "tags.0.stage: (missing) is wrong, expected `recall` or `people`"),
+        (
+            TaggedContent,
+            text(tags=[{}], path=[]),
+            "tags.0.stage: (missing) is wrong, expected `recall` or `fusion` or `rank` or `people`",
+        ),
         (TaggedContent, text(degraded=1), "degraded: 1 is wrong, expected true or false"),
         (TaggedContent, text(versions={"taxonomy": {"a b": "x"}}), "versions.taxonomy.'a b': 'x' is wrong"),
     ],

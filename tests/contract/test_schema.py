@@ -21,7 +21,7 @@ from tagbus.stream.contract.codec import (
     source_headers,
 )
 from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Tag, TaggedContent
-from tagbus.stream.contract.schema import DEAD_LETTERS, EXAMPLES, MODELS, asyncapi, json_schema
+from tagbus.stream.contract.schema import DEAD_LETTERS, EXAMPLES, MODELS, RELEASES, asyncapi, json_schema
 from tagbus.stream.errors import Poison, UserError
 from tests.contract.strategies import CONTENTS, EVENTS, EXEMPLARS, LETTERS, TAGS
 
@@ -106,13 +106,15 @@ def test_the_channels_have_the_addresses_and_the_layout_of_the_settings() -> Non
         "exemplars": "exemplars",
         "tagged": "tagged",
         "dead_letters": "news.dlq",
+        "releases": "releases",
     }
     for name, channel in channels.items():
         kafka = at(channel, "bindings", "kafka")
         assert isinstance(kafka, dict)
-        assert (kafka["partitions"], kafka["replicas"], kafka["topic"]) == (7, 3, at(channel, "address"))
+        partitions = 1 if name == "releases" else 7
+        assert (kafka["partitions"], kafka["replicas"], kafka["topic"]) == (partitions, 3, at(channel, "address"))
         compacted = kafka.get("topicConfiguration") == {"cleanup.policy": ["compact"]}
-        assert compacted == (name in {"tags", "exemplars"})
+        assert compacted == (name in {"tags", "exemplars", "releases"})
 
 
 def test_the_operations_say_what_tagbus_receives_and_sends() -> None:
@@ -124,6 +126,7 @@ def test_the_operations_say_what_tagbus_receives_and_sends() -> None:
         ("receive", "#/channels/content"),
         ("receive", "#/channels/tags"),
         ("receive", "#/channels/exemplars"),
+        ("receive", "#/channels/releases"),
         ("send", "#/channels/tagged"),
         ("send", "#/channels/dead_letters"),
         ("send", "#/channels/exemplars"),
@@ -145,7 +148,7 @@ def test_the_messages_of_an_operation_are_its_channels() -> None:
             assert reference.startswith(f"{channel}/messages/")
 
 
-@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "TaggedContent"])
+@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "TaggedContent", "Release"])
 def test_every_compacted_or_withdrawable_topic_describes_its_tombstones(title: str) -> None:
     assert at(DOCUMENT, "components", "messages", f"{title}Tombstone", "payload") == {"type": "null"}
 
@@ -235,7 +238,7 @@ def test_binary_mode_is_all_of_the_required_headers_or_none(headers: Mapping[str
 # JSON Schema
 
 
-@pytest.mark.parametrize("word", [*MODELS, DEAD_LETTERS])
+@pytest.mark.parametrize("word", [*MODELS, DEAD_LETTERS, RELEASES])
 def test_the_schema_of_a_topic_is_valid_and_has_a_title(word: str) -> None:
     schema = json_schema(word)
 
@@ -262,7 +265,7 @@ def test_an_unknown_topic_is_refused_with_those_that_are_known() -> None:
         json_schema("contents")
 
     assert str(caught.value) == (
-        "'contents' is no topic of the contract; they are content, tags, exemplars, tagged, content.dlq"
+        "'contents' is no topic of the contract; they are content, tags, exemplars, tagged, content.dlq, releases"
     )
 
 

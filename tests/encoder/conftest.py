@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tagbus.stream.encoder.onnx import OnnxEncoder
-from tagbus.stream.encoder.release import MODEL, RELEASE, TOKENIZER, default_folder
+from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, default_folder
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -20,6 +20,6 @@ async def encoder() -> AsyncIterator[OnnxEncoder]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the model folder that a test may spoil."""
-    for name in (MODEL, TOKENIZER, RELEASE):
+    for name in (MODEL, TOKENIZER, GOLDEN, RELEASE):
         (tmp_path / name).write_bytes((default_folder() / name).read_bytes())
     return tmp_path

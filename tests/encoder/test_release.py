@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tagbus.stream.encoder.onnx import OnnxEncoder
-from tagbus.stream.encoder.release import MODEL, RELEASE, TOKENIZER, Release, content_text, default_folder, load_release
+from tagbus.stream.encoder.release import (
+    GOLDEN,
+    MODEL,
+    RELEASE,
+    TOKENIZER,
+    Release,
+    content_text,
+    default_folder,
+    load_release,
+)
 from tagbus.stream.errors import ReleaseMismatch
 
 SHIPPED = load_release(default_folder())
@@ -32,9 +41,13 @@ def test_the_shipped_model_is_small_enough_to_travel() -> None:
     assert (default_folder() / MODEL).stat().st_size < 50_000_000
 
 
-@pytest.mark.parametrize("name", [MODEL, TOKENIZER])
+@pytest.mark.parametrize("name", [MODEL, TOKENIZER, GOLDEN])
 def test_a_changed_file_is_named_with_both_hashes(folder: Path, name: str) -> None:
-    expected = {MODEL: SHIPPED.model_sha256, TOKENIZER: SHIPPED.tokenizer_sha256}[name]
+    expected = {
+        MODEL: SHIPPED.model_sha256,
+        TOKENIZER: SHIPPED.tokenizer_sha256,
+        GOLDEN: SHIPPED.golden_sha256,
+    }[name]
     with (folder / name).open("ab") as file:
         file.write(b" ")
 
@@ -47,7 +60,7 @@ def test_a_changed_file_is_named_with_both_hashes(folder: Path, name: str) -> No
     assert len(set(re.findall(r"\b[0-9a-f]{64}\b", message))) == 2
 
 
-@pytest.mark.parametrize("name", [MODEL, TOKENIZER, RELEASE])
+@pytest.mark.parametrize("name", [MODEL, TOKENIZER, GOLDEN, RELEASE])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(ReleaseMismatch, match=f"{name}: No such file"):

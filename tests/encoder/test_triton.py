@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tagbus.stream.config import EncoderSettings
 from tagbus.stream.encoder.balance import resolve
 from tagbus.stream.encoder.cache import VectorCache
-from tagbus.stream.encoder.golden import COSINE, GOLDEN, TEXTS, Golden, load_golden, make_golden
+from tagbus.stream.encoder.golden import COSINE, TEXTS, Golden, load_golden, make_golden
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.open import open_encoder
-from tagbus.stream.encoder.release import TOKENIZER, default_folder, load_release
+from tagbus.stream.encoder.release import GOLDEN, TOKENIZER, default_folder, load_release
 from tagbus.stream.encoder.tokens import BATCH_TOKENS, TextReader
 from tagbus.stream.encoder.triton import LENGTHS, REQUEST_TEXTS, Budget, TritonEncoder, cut
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
@@ -40,12 +40,12 @@ def test_requests_hold_every_text_once_padded_to_the_least_length_that_fits(size
 
 
 @given(answers=st.integers(0, 2000))
-def test_a_tenth_of_the_answers_may_be_repeated_and_one_to_begin_with(answers: int) -> None:
+def test_a_twentieth_of_the_answers_may_be_repeated_and_one_to_begin_with(answers: int) -> None:
     budget, spent = Budget(), 0
     for _ in range(answers):
         spent += budget.spend()
         budget.earn()
-    assert spent <= 1 + answers / 10
+    assert spent <= 1 + answers / 20
 
 
 class TestCache:
@@ -104,25 +104,25 @@ class TestGolden:
             SHIPPED.check(found, "10.0.0.7:8001")
 
     def test_golden_texts_of_another_release_are_refused(self, folder: Path) -> None:
-        other = RELEASE.model_copy(update={"name": "another"})
-        (folder / GOLDEN).write_bytes(make_golden(other, np.array(SHIPPED.vectors, np.float32)))
+        (folder / GOLDEN).write_bytes(make_golden("another", np.array(SHIPPED.vectors, np.float32)))
         with pytest.raises(ReleaseMismatch, match=r"golden\.json holds vectors of release another, expected minilm"):
             load_golden(folder, RELEASE)
 
     def test_vectors_of_another_dimension_are_refused(self, folder: Path) -> None:
-        (folder / GOLDEN).write_bytes(make_golden(RELEASE, np.array(SHIPPED.vectors, np.float32)[:, :8]))
+        (folder / GOLDEN).write_bytes(make_golden(RELEASE.name, np.array(SHIPPED.vectors, np.float32)[:, :8]))
         with pytest.raises(ReleaseMismatch, match="with 384 numbers"):
             load_golden(folder, RELEASE)
 
     @pytest.mark.parametrize("content", [None, b"{", b'{"release": "x", "texts": [], "vectors": []}'])
     def test_missing_or_broken_golden_texts_are_named(self, folder: Path, content: bytes | None) -> None:
+        (folder / GOLDEN).unlink()
         if content is not None:
             (folder / GOLDEN).write_bytes(content)
         with pytest.raises(ReleaseMismatch, match=r"golden\.json: "):
             load_golden(folder, RELEASE)
 
     def test_they_survive_json(self) -> None:
-        made = Golden.model_validate_json(make_golden(RELEASE, np.array(SHIPPED.vectors, np.float32)))
+        made = Golden.model_validate_json(make_golden(RELEASE.name, np.array(SHIPPED.vectors, np.float32)))
         assert made == SHIPPED
 
 

@@ -1,6 +1,6 @@
 """A broker with TLS, SASL and ACLs for the tests of this folder, and principals on it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from confluent_kafka import KafkaException
@@ -11,7 +11,7 @@ from tagbus.stream.local.secured import Listener, SecuredKafka
 from tests.cli.harness import Cli
 from tests.kafka.issuer import Endpoint, endpoint
 from tests.kafka.parts import Tenant, tenants
-from tests.support import wait_until
+from tests.support import Layout, wait_until
 
 # The tests take a principal each, so that no test's ACLs serve another.
 USERS = {f"user-{number}": f"hush-{number}-hush" for number in range(100)}
@@ -58,6 +58,12 @@ def _tenants(secured: SecuredKafka) -> Iterator[Tenant]:
 def tenant(_tenants: Iterator[Tenant]) -> Tenant:
     """A principal that nobody has used yet."""
     return next(_tenants)
+
+
+@pytest.fixture
+def names(topics: Callable[[Mapping[str, Layout]], dict[str, str]]) -> dict[str, str]:
+    """Topics of this test alone, by their word: some with fewer partitions than `content`."""
+    return topics({"content": 4, "tagged": 3, "dead_letters": 2, "exemplars": 2, "versions": 4})
 
 
 @pytest.fixture

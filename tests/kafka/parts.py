@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from tagbus.stream.config import Settings
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.index.releases import ReleaseFollower
 from tagbus.stream.local.secured import SecuredKafka
 from tests.bus.harness import Running, settings
 from tests.bus.taggers import Trivial
@@ -18,9 +19,10 @@ from tests.index.parts import encoder, memory
 from tests.kafka.rights import Right, grant
 from tests.support import Layout, create_topics, unique
 
-TOPICS = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions")
+TOPICS = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions", "releases")
+COMPACTED = frozenset({"tags", "exemplars", "versions", "releases"})
 COMPACT: Layout = (1, {"cleanup.policy": "compact"})
-LAYOUT: Mapping[str, Layout] = {topic: COMPACT if topic in {"tags", "exemplars", "versions"} else 1 for topic in TOPICS}
+LAYOUT: Mapping[str, Layout] = {topic: COMPACT if topic in COMPACTED else 1 for topic in TOPICS}
 
 
 @dataclass
@@ -79,7 +81,7 @@ def tenants(broker: SecuredKafka, users: Mapping[str, str]) -> Iterator[Tenant]:
 
 
 def worker(given: Settings) -> Running:
-    """A worker whose gate is the memory's own, as `tagbus run` has it; its topics are empty, so nothing is encoded."""
+    """A worker that follows releases and memory, as `tagbus run` does; its topics are empty, so nothing is encoded."""
     following: list[asyncio.Task[None]] = []
     running: list[Running] = []
 
@@ -87,9 +89,12 @@ def worker(given: Settings) -> Running:
         if not task.cancelled() and (error := task.exception()) is not None and running:
             running[0].worker.fail(error)
 
+    async def follow(follower: Follower) -> None:
+        await asyncio.gather(ReleaseFollower(given, lambda _: None).run(), follower.run())
+
     async def gate() -> None:
         follower = Follower(given, Projection(encoder(), memory()))
-        following.append(asyncio.create_task(follower.run()))
+        following.append(asyncio.create_task(follow(follower)))
         following[0].add_done_callback(ended)
         opened = asyncio.create_task(follower.ready.wait())
         await asyncio.wait({following[0], opened}, return_when=asyncio.FIRST_COMPLETED)

@@ -51,11 +51,11 @@ def _on(operation: Operation, *topics: str) -> tuple[Right, ...]:
     return tuple(Right(operation, "topic", topic) for topic in topics)
 
 
-_ALL = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions")
+_ALL = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions", "releases")
 _GROUP = Right("Read", "group", "group")
 _TRANSACTION = Right("Write", "transactional id", "transactional_id")
 _AT_LEAST_ONCE = (
-    *_on("Read", "content", "tags", "exemplars", "versions"),
+    *_on("Read", "content", "tags", "exemplars", "versions", "releases"),
     *_on("Write", "tagged", "dead_letters", "exemplars", "versions"),
     _GROUP,
 )
@@ -71,6 +71,9 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
     "replay --send": (*_on("Read", "content", "tagged", "dead_letters"), *_on("Write", "content")),
     "retag --send": (*_on("Read", "content", "tagged", "tags"), *_on("Write", "content")),
     "skip": (*_on("Read", "content"), *_on("Write", "dead_letters"), _GROUP, _TRANSACTION),
+    "release activate": (*_on("Read", "releases"), *_on("Write", "releases")),
+    "release drop": (*_on("Read", "releases", "tagged"), *_on("Write", "releases")),
+    "release build": (*_on("Read", "releases", "tags", "exemplars"), *_on("Write", "releases")),
     "topics create": (*_on("Create", *_ALL), *_on("Describe", *_ALL)),
     "check": _on("Describe", *_ALL),
 }

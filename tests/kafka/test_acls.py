@@ -1,12 +1,16 @@
 """The least ACLs of each command (tests/kafka/rights.py): with all of them it works, without any one it says which."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tagbus.stream.contract.codec import dead_letter_headers, encode
 from tagbus.stream.contract.events import Content, DeadLetter
+from tagbus.stream.contract.release import Active, ReleaseRecord, encode_release
+from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import UserError
 from tagbus.stream.index import write
 from tagbus.stream.index.apply import Projection
@@ -22,6 +26,7 @@ from tests.support import consume_all, produce
 pytestmark = pytest.mark.kafka
 
 DOCS = Path(__file__).parents[2] / "docs" / "operator.md"
+SHIPPED = load_release(default_folder())
 SECONDS = 20.0
 RUNS = {"run (exactly_once)": "exactly_once", "run (at_least_once)": "at_least_once"}
 CALLS = {
@@ -32,15 +37,20 @@ CALLS = {
     "replay --send": ("replay", "--send"),
     "retag --send": ("retag", "--tag", "t1", "--send"),
     "skip": ("skip", "{content}:0:0"),
+    "release activate": ("release", "activate", SHIPPED.name),
+    "release drop": ("release", "drop", SHIPPED.name),
+    "release build": ("release", "build", SHIPPED.name),
     "topics create": ("topics", "create"),
 }
-# Left out is what is the same code: at_least_once but for the group, and every topic but two of those that are made.
+# Left out is what is the same code: at_least_once but for the group, every topic but two of those that are made, and
+# the memory topics of a build.
 LACKING = [
     (command, missing)
     for command, rights in LEAST.items()
     for missing in rights
     if (command != "run (at_least_once)" or missing.kind == "group")
     and (command != "topics create" or missing.name in {"content", "versions"})
+    and (command != "release build" or missing.name == "releases")
 ]
 
 
@@ -55,8 +65,14 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
             topic=names["content"], partition=0, offset=0, exception="Untaggable", message="no", stage="tag"
         )
         produce(address, names["dead_letters"], [(b"b", event("b"), dead_letter_headers(letter))])
+        other = Active(release="another", time=datetime.now(UTC))
+        there = (other,) if command == "release build" else (ReleaseRecord(release=SHIPPED), other)
+        records = [encode_release(one) for one in there]
+        produce(address, names["releases"], [(one.key, one.value, []) for one in records])
     arguments = [word.format(**names) for word in CALLS[command]]
-    return tagbus(*arguments, stdin=event("a"), settings=tenant.environment())
+    with TemporaryDirectory() as folder:
+        given = tenant.environment() | {"RELEASES__FOLDER": folder}
+        return tagbus(*arguments, stdin=event("a"), settings=given)
 
 
 def missing_right(right: Right, tenant: Tenant) -> str:

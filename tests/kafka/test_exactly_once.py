@@ -30,12 +30,6 @@ COUNT = 3000
 
 
 @pytest.fixture
-def names(topics: Make) -> Names:
-    """The topics of this test alone."""
-    return topics({"content": 3, "tagged": 3, "dead_letters": 2, "exemplars": 2, "versions": 3})
-
-
-@pytest.fixture
 def given(kafka: Broker, names: Names) -> Settings:
     """Sessions and transactions as short as the broker allows."""
     return settings(kafka.address, names, kafka={"session_seconds": 2}, batch={"contents": 100})

@@ -1,7 +1,6 @@
 """Rebalances on Apache Kafka itself: both group protocols, static members, members killed, frozen and joining."""
 
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,19 +9,12 @@ from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, Fenced
 from tests.bus.harness import Process, ending, events, exactly_once, settings, until_all_out
 from tests.conftest import Broker
-from tests.support import Layout, produce, wait_until
+from tests.support import produce, wait_until
 
 pytestmark = pytest.mark.kafka
 
-Make = Callable[[Mapping[str, Layout]], dict[str, str]]
 Names = dict[str, str]
 COUNT = 1500
-
-
-@pytest.fixture
-def names(topics: Make) -> Names:
-    """The topics of this test alone."""
-    return topics({"content": 4, "tagged": 3, "dead_letters": 2, "exemplars": 2, "versions": 4})
 
 
 @pytest.fixture

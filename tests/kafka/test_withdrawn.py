@@ -17,6 +17,7 @@ from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import Failure, Tagger
 from tests.bus.harness import Running, event, exactly_once, running, settings, until_all_out
 from tests.conftest import Broker
@@ -39,7 +40,7 @@ class Service:
     def __init__(self, given: Settings, kept: Memory) -> None:
         self.memory = kept
         self.follower = Follower(given, Projection(encoder(), kept))
-        recall = GraphRecall(kept.tags, kept.exemplars, encoder().release.recall, RecallSettings(), 1)
+        recall = Recall(GraphRecall(kept.tags, kept.exemplars, encoder().release.recall, RecallSettings(), 1))
         calibration = uncalibrated(encoder().release.name)
         self.tagger: BatchTagger = Tagger(encoder(), recall, calibration, given.tagger, self.follower.taxonomy)
         self.following: asyncio.Task[None] | None = None

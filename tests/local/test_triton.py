@@ -11,6 +11,7 @@ import pytest
 from tagbus.stream.encoder.release import MODEL
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.local import environment
+from tagbus.stream.local.child import SHARED_MEMORY, reachable
 from tagbus.stream.local.triton import TritonServer, available
 from tests.local.test_apache import gone
 from tests.support import wait_until
@@ -18,16 +19,23 @@ from tests.triton.conftest import can_run as can_run
 from tests.triton.harness import copy_repository
 
 
+def shared(folder: Path) -> list[Path]:
+    """What the server of that folder holds in shared memory."""
+    return list(SHARED_MEMORY.glob(f"{folder.name}*"))
+
+
 def test_it_is_killed_restarted_on_its_port_and_stopped(tmp_path: Path) -> None:
     with TritonServer(copy_repository(tmp_path, instances=1)) as server:
         address, pid, folder = server.address, server.pid, server.folder
         (behind,) = server.model_pids("encoder")
         assert server.cpu_seconds() > 0
+        assert shared(folder)
         with pytest.raises(UserError, match="started already"):
             server.start()
 
         server.kill()
         wait_until(lambda: gone(pid) and gone(behind), 10, "the end of the server and of the process behind the model")
+        assert not shared(folder)
         with pytest.raises(UserError, match="not running"):
             _ = server.pid
         server.restart()
@@ -37,6 +45,7 @@ def test_it_is_killed_restarted_on_its_port_and_stopped(tmp_path: Path) -> None:
         pid = server.pid
     assert gone(pid)
     assert not folder.exists()
+    assert not shared(folder)
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
@@ -59,6 +68,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 
         wait_until(lambda: gone(int(pid)) and gone(int(behind)), 10, "the end of the server")
         wait_until(lambda: not Path(folder).exists(), 10, "the end of its folder")
+        wait_until(lambda: not shared(Path(folder)), 10, "the end of its shared memory")
 
 
 def test_a_model_that_does_not_load_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
@@ -101,3 +111,18 @@ def test_the_servers_environment_holds_no_settings_and_no_secrets(
     monkeypatch.setenv("TAGBUS_KAFKA__SECRETS", '{"sasl.password": "hush"}')
     variables = environment.Environment(tmp_path).variables()
     assert not any(name.startswith("TAGBUS_") or "hush" in value for name, value in variables.items())
+
+
+def test_make_triton_starts_one_until_ctrl_c_and_says_how_to_reach_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tagbus.stream.local.triton"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        kind, address = process.stdout.readline().split()
+        assert kind == "TAGBUS_ENCODER__KIND=triton"
+        assert reachable(address.removeprefix("TAGBUS_ENCODER__ADDRESS="))
+
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(30) == 0
+        assert not reachable(address.removeprefix("TAGBUS_ENCODER__ADDRESS="))

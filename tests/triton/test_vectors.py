@@ -29,7 +29,7 @@ READER = TextReader(default_folder(), load_release(default_folder()))
 def real_texts() -> list[str]:
     """1,000 texts: titles of the examples, some joined to reach every length, and one of each script."""
     titles = [json.loads(line)["text"] for line in example("exemplars.jsonl").read_text().splitlines()]
-    joined = [" ".join(titles[start : start + size]) for size in (3, 6, 12) for start in range(0, 25 * size, size)]
+    joined = [" ".join(titles[start : start + size]) for size in (3, 4, 6, 12) for start in range(0, 25 * size, size)]
     fixed = list(dict.fromkeys([*SCRIPTS.values(), *TEXTS, *joined]))
     return fixed + titles[4000 : 5000 - len(fixed)]
 

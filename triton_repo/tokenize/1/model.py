@@ -12,7 +12,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
-LENGTHS = (16, 32, 64, 128, 256)
+LENGTHS = (12, 16, 24, 32, 48, 64, 128, 256)
 # Beyond them nothing is read; a megabyte of text costs no more than 8 kB.
 CHARACTERS = 32 * LENGTHS[-1]
 

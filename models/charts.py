@@ -1,0 +1,80 @@
+"""Pictures beside the table: reliability diagrams of its rows, learning curves of the training runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+LOG: Final = "metrics.jsonl"
+BINS: Final = 15
+# What a training log may hold that is worth a curve.
+CURVES: Final = ("loss", "p_at_1", "p_at_5", "ndcg_at_5")
+
+
+def draw(table: Path, models: Path, names: Sequence[str]) -> None:
+    """TABLE-reliability.png of the rows whose confidences are kept under `models`, TABLE-learning.png of its logs."""
+    kept = {name: models / "rows" / f"{name}.npz" for name in names}
+    pairs = {name: _pairs(path) for name, path in kept.items() if path.exists()}
+    if pairs:
+        reliability(pairs, table.with_name(f"{table.stem}-reliability.png"))
+    logs = {str(log.parent.relative_to(models)): lines(log) for log in sorted(models.glob(f"**/{LOG}"))}
+    if logs:
+        learning(logs, table.with_name(f"{table.stem}-learning.png"))
+
+
+def _pairs(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    kept = np.load(path, allow_pickle=False)
+    return kept["confidence"], kept["right"]
+
+
+def reliability(pairs: Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]], to: Path) -> None:
+    """How often tags of a confidence are right, one line a row (DeGroot and Fienberg 1983); PNG."""
+    figure = Figure(figsize=(6, 6), dpi=120)
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="grey", linewidth=0.8)
+    for name, (confidence, right) in pairs.items():
+        place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+        counts = np.bincount(place, minlength=BINS)
+        # Ten tags say little of a bin.
+        some = counts >= 10
+        mean = np.bincount(place, weights=confidence, minlength=BINS)[some] / counts[some]
+        share = np.bincount(place, weights=right, minlength=BINS)[some] / counts[some]
+        axes.plot(mean, share, marker="o", markersize=3, linewidth=1, label=name)
+    axes.set(xlabel="confidence", ylabel="share of right tags", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(fontsize=7)
+    figure.savefig(to, bbox_inches="tight")
+
+
+def learning(logs: Mapping[str, Sequence[Mapping[str, object]]], to: Path) -> None:
+    """Each figure of the training logs over the seconds of training; PNG."""
+    figure = Figure(figsize=(4 * len(CURVES), 4), dpi=120)
+    axes = figure.subplots(1, len(CURVES))
+    for axis, curve in zip(axes, CURVES, strict=True):
+        for name, log in logs.items():
+            points = [(_number(line, "seconds"), _number(line, curve)) for line in log if curve in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker=".", linewidth=1, label=name)
+        axis.set(xlabel="seconds of training", title=curve)
+        if axis.lines:
+            axis.legend(fontsize=7)
+    figure.savefig(to, bbox_inches="tight")
+
+
+def _number(line: Mapping[str, object], name: str) -> float:
+    value = line.get(name)
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def lines(log: Path) -> list[Mapping[str, object]]:
+    """The lines of a training log; a last one that was cut off is left out."""
+    found = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found

@@ -1,0 +1,71 @@
+"""The rows of the table of `tagbus evaluate-models`: a name, what it is, and the settings that differ. A line a row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+# Stands for the folder of trained models in settings.
+MODELS: Final = "{models}"
+
+LITERAL: Final = {"TAGBUS_RECALL__LITERAL": "true"}
+HEADS: Final = {"TAGBUS_HEADS__FOLDER": f"{MODELS}/heads"}
+FUSED: Final = LITERAL | HEADS
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system. Settings are the variables of the environment that switch it on."""
+
+    name: str
+    what: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def _ranked(ranker: str) -> dict[str, str]:
+    """With a ranker of its own: one trained over what these settings switch on."""
+    return {"TAGBUS_RANK__FOLDER": f"{MODELS}/{ranker}"}
+
+
+# What `models.baselines` found; `python -m tagbus.models.baselines NAME` makes it.
+BASELINES: Final = (
+    Row("tfidf-neighbours", "TF-IDF, votes of the 100 nearest titles"),
+    Row("parabel", "Omikuji Parabel on TF-IDF"),
+    Row("bonsai", "Omikuji Bonsai on TF-IDF"),
+    Row("xr-linear", "PECOS XR-Linear on TF-IDF"),
+    Row("annif-bonsai", "Annif 1.4 with its Omikuji backend, Bonsai"),
+)
+
+# End to end through the tagger.
+OURS: Final = (
+    Row("untrained", "packaged encoder, memory of all titles and tags"),
+    Row("untrained-literal", "and literal names, fused", LITERAL),
+    Row("heads-only", "classifier heads and graph recall, fused", HEADS),
+    Row("fusion", "heads, literal names and graph recall, fused: without ranker", FUSED),
+    Row("ranker", "heads, literal names and graph recall, ranked", FUSED | _ranked("ranker")),
+    Row("no-heads", "ranker without heads", LITERAL | _ranked("ranker-no-heads")),
+    Row("no-literal", "ranker without literal names", HEADS | _ranked("ranker-no-literal")),
+    Row("no-instances", "untrained, tags only", {"TAGBUS_RECALL__C2C2T": "false"}),
+    Row("no-tags", "untrained, instances only", {"TAGBUS_RECALL__C2T": "false"}),
+    Row("lambda-0.2", "untrained, lambda 0.2", {"TAGBUS_RECALL__LAMBDA": "0.2"}),
+    Row("lambda-0.5", "untrained, lambda 0.5", {"TAGBUS_RECALL__LAMBDA": "0.5"}),
+    Row("lambda-0.8", "untrained, lambda 0.8", {"TAGBUS_RECALL__LAMBDA": "0.8"}),
+    Row("encoder", "trained encoder alone", {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/encoder"}),
+    Row(
+        "encoder-ranker",
+        "trained encoder, heads, literal names, ranked",
+        LITERAL
+        | {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/encoder", "TAGBUS_HEADS__FOLDER": f"{MODELS}/encoder-heads"}
+        | _ranked("encoder-ranker"),
+    ),
+)
+
+# For tags that are new: trained on a corpus without them.
+NEW: Final = (
+    Row("untrained", "packaged encoder"),
+    Row("untrained-literal", "and literal names, fused", LITERAL),
+    Row(
+        "ranker",
+        "heads, literal names and graph recall, ranked",
+        LITERAL | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/new/heads"} | _ranked("new/ranker"),
+    ),
+)

@@ -1,0 +1,200 @@
+"""Folders of the Extreme Classification Repository (Bhatia et al., manikvarma.org/downloads/XC/XMLRepository.html).
+
+Three forms, each file plain or .gz:
+
+    raw text, JSON     lbl.json, trn.json, tst.json: an object a line, title, content and target_ind (label numbers)
+    raw text, lines    Y.txt, trn_X.txt, tst_X.txt: a text a line; trn_X_Y.txt, tst_X_Y.txt: sparse label rows
+    bag of words       train.txt, test.txt: "points features labels", then "3,17 12:0.5 90:1.2"; the text is made of the
+                       features' names (Xf.txt) or numbers, heaviest first; the labels' names from Y.txt or Yf.txt
+
+A sparse file starts with "rows columns"; a row is "column:value column:value".
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tagbus.stream.contract.events import NAME_CHARS, TEXT_CHARS, TITLE_CHARS
+from tagbus.stream.errors import UserError, shorten
+
+Part = Literal["trn", "tst"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A content: where it stands, its text and the numbers of its labels."""
+
+    place: str
+    title: str
+    text: str
+    labels: tuple[int, ...]
+
+
+class Folder(Protocol):
+    """A folder in one of the forms."""
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Where each label stands, and its name (its number where it has none)."""
+        ...
+
+    def rows(self, part: Part) -> Iterator[Row]:
+        """The contents, one at a time. Raises UserError that names file and line."""
+        ...
+
+
+def find(folder: Path) -> Folder | None:
+    """The folder in the form that its files have, None where they have none."""
+    if _there(folder, "lbl.json"):
+        return RawJson(folder)
+    if _there(folder, "trn_X.txt"):
+        return RawLines(folder)
+    return Words(folder) if _there(folder, "train.txt") else None
+
+
+@dataclass(frozen=True, slots=True)
+class RawJson:
+    """Raw text, an object a line."""
+
+    folder: Path
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """The titles of lbl.json."""
+        for number, (place, line) in enumerate(_lines(self.folder, "lbl.json")):
+            yield place, _name(_text(place, _object(place, line), "title"), number)
+
+    def rows(self, part: Part) -> Iterator[Row]:
+        """The objects of trn.json or tst.json."""
+        for place, line in _lines(self.folder, f"{part}.json"):
+            fields = _object(place, line)
+            title, text = _text(place, fields, "title"), _text(place, fields, "content")
+            labels = fields.get("target_ind", [])
+            if not isinstance(labels, list) or not all(type(one) is int and one >= 0 for one in labels):
+                raise UserError(f"{place}: target_ind: {shorten(labels)} is wrong, expected a list of label numbers")
+            # A product's title is its text where there is no more to say.
+            yield Row(place, title[:TITLE_CHARS] if text else "", (text or title)[:TEXT_CHARS], _once(labels))
+
+
+@dataclass(frozen=True, slots=True)
+class RawLines:
+    """Raw text, a line each, and label rows beside it."""
+
+    folder: Path
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """The lines of Y.txt."""
+        return ((place, _name(line, number)) for number, (place, line) in enumerate(_lines(self.folder, "Y.txt")))
+
+    def rows(self, part: Part) -> Iterator[Row]:
+        """Each line of the texts with its row of labels."""
+        rows = _lines(self.folder, f"{part}_X_Y.txt")
+        place, head = next(rows, (f"{self.folder}/{part}_X_Y.txt:1", ""))
+        _numbers(place, head.split(), "rows columns", 2)
+        texts = _lines(self.folder, f"{part}_X.txt")
+        nothing: tuple[str, None] = ("", None)
+        for (at, text), (place, row) in zip(texts, chain(rows, repeat(nothing)), strict=False):
+            if row is None:
+                raise UserError(f"{at}: a text without a row in {part}_X_Y.txt")
+            labels = _numbers(place, [item.split(":")[0] for item in row.split()], "column:value column:value")
+            yield Row(at, "", text[:TEXT_CHARS], _once(labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Bags of words: what is known of a text is its features."""
+
+    folder: Path
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """The names of Y.txt or Yf.txt; the numbers of the labels without them."""
+        for name in ("Y.txt", "Yf.txt"):
+            if _there(self.folder, name):
+                lines = _lines(self.folder, name)
+                return ((place, _name(line, number)) for number, (place, line) in enumerate(lines))
+        place, (_, _, count) = self._head("train.txt")
+        return ((place, str(number)) for number in range(count))
+
+    def rows(self, part: Part) -> Iterator[Row]:
+        """The rows of train.txt or test.txt."""
+        names = [line for _, line in _lines(self.folder, "Xf.txt")] if _there(self.folder, "Xf.txt") else None
+        file = {"trn": "train.txt", "tst": "test.txt"}[part]
+        self._head(file)
+        lines = _lines(self.folder, file)
+        next(lines)
+        for place, line in lines:
+            labels, _, rest = line.partition(" ") if not line.startswith(" ") else ("", "", line)
+            numbers = _numbers(place, labels.split(",") if labels else [], "labels, then feature:value")
+            yield Row(place, "", " ".join(_words(place, rest, names))[:TEXT_CHARS], _once(numbers))
+
+    def _head(self, file: str) -> tuple[str, list[int]]:
+        place, head = next(_lines(self.folder, file), (f"{self.folder / file}:1", ""))
+        return place, _numbers(place, head.split(), "points features labels", 3)
+
+
+def _words(place: str, row: str, names: list[str] | None) -> list[str]:
+    """The features of a row by name, heaviest first."""
+    found = []
+    for item in row.split():
+        feature, _, value = item.partition(":")
+        try:
+            number, weight = int(feature), float(value)
+            found.append((-weight, number, f"f{number}" if names is None else names[number]))
+        except (ValueError, IndexError):
+            raise UserError(f"{place}: {shorten(item)} is wrong, expected feature:value") from None
+    return [name for _, _, name in sorted(found)]
+
+
+def _there(folder: Path, name: str) -> bool:
+    return (folder / name).exists() or (folder / f"{name}.gz").exists()
+
+
+def _lines(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    """Where each line stands, and the line. Raises UserError when the file cannot be read."""
+    path = folder / name
+    path = path if path.exists() else folder / f"{name}.gz"
+    try:
+        # The repository's older files hold single bytes that are no UTF-8.
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                yield f"{path}:{number}", line.rstrip("\n")
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _object(place: str, line: str) -> dict[str, object]:
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise UserError(f"{place}: {shorten(line)} is wrong, expected a JSON object")
+    return fields
+
+
+def _text(place: str, fields: dict[str, object], name: str) -> str:
+    value = fields.get(name, "")
+    if not isinstance(value, str):
+        raise UserError(f"{place}: {name}: {shorten(value)} is wrong, expected a text")
+    return value.strip()
+
+
+def _name(text: str, number: int) -> str:
+    return text.strip()[:NAME_CHARS] or str(number)
+
+
+def _numbers(place: str, words: list[str], expected: str, count: int | None = None) -> list[int]:
+    try:
+        numbers = [int(word) for word in words]
+    except ValueError:
+        numbers = [-1]
+    if any(number < 0 for number in numbers) or (count is not None and len(numbers) != count):
+        raise UserError(f"{place}: {shorten(' '.join(words))} is wrong, expected {expected}")
+    return numbers
+
+
+def _once(labels: list[int]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(labels))

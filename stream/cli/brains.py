@@ -1,0 +1,304 @@
+"""The releases that a worker holds at once, of which one tags: how a new encoder goes live without a restart.
+
+Each has an encoder, a memory that follows its topics, and a tagger of its own. When `releases` says that another is
+active and that one has caught up, one reference is replaced: the next batch is tagged by it, batches in flight finish
+by the one that they began with. The old one goes on following, so it can be made active again at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from tagbus.stream import telemetry
+from tagbus.stream.calibrate import Calibration
+from tagbus.stream.cli import build
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.events import Content, TaggedContent, Versions
+from tagbus.stream.contract.release import ReleaseRecord
+from tagbus.stream.encoder.release import load_recorded, load_release
+from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch, TagbusError
+from tagbus.stream.index import snapshot
+from tagbus.stream.index.bootstrap import Follower, Offsets
+from tagbus.stream.index.releases import ReleaseFollower, Releases
+from tagbus.stream.index.write import Progress, SharedMemory
+from tagbus.stream.tagger import Failure, Tagger
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 5.0
+# After so long a release that could not be held is tried again.
+RETRY_SECONDS = 10.0
+
+
+class Held:
+    """One release in this worker. It tags once it has caught up."""
+
+    def __init__(self, name: str, record: ReleaseRecord | None) -> None:
+        self.name = name
+        self.record = record
+        self.problem = ""
+        # Set when it may begin: at a start those that are not to be in force wait until one is.
+        self.turn = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.brain: build.Brain | None = None
+        self.source: Follower | SharedMemory | None = None
+        self._tagger: Tagger | None = None
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can tag."""
+        return self._tagger is not None
+
+    def stand(self) -> None:
+        """Tag from now on, or with another calibration from now on."""
+        if self.brain is None or self.source is None:
+            return
+        curve = None if self.record is None else self.record.calibration
+        if curve is not None and curve.release != self.brain.pipeline.name:
+            log.warning("release %s: calibration %s is fitted to %s, not used", self.name, curve.name, curve.release)
+            curve = None
+        calibration = None if curve is None else Calibration(**curve.model_dump())
+        self._tagger = self.brain.tagger(calibration, self.source.taxonomy)
+        self.problem = ""
+
+    async def rest(self) -> None:
+        """Tag no more, and wait for the batches in flight."""
+        self._tagger = self.brain = self.source = None
+        await self._idle.wait()
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        """The tagger's."""
+        tagger = self._standing()
+        self._calls += 1
+        self._idle.clear()
+        try:
+            return await tagger.tag(contents)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    def versions(self) -> Versions:
+        """The tagger's."""
+        return self._standing().versions()
+
+    def state(self) -> str:
+        """Why it is not ready, for people."""
+        if self.problem:
+            return self.problem
+        left = 0 if self.source is None else self.source.remaining()
+        return f"its memory has {left} offsets to go" if left else "its memory is not built yet"
+
+    def _standing(self) -> Tagger:
+        if self._tagger is None:
+            raise DependencyDown("the memory is not built yet")
+        return self._tagger
+
+
+class Brains:
+    """All releases of the topic `releases`, and the one in force; that of encoder.folder where none is active."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._base = ""
+        self._releases = Releases()
+        self._held: dict[str, Held] = {}
+        self._active: Held | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        # Set once one is in force: the start gate.
+        self.opened = asyncio.Event()
+
+    async def run(self) -> None:
+        """Hold what the topic says until cancelled.
+
+        Raises what goes wrong with the release in force, and at the start with the one that is to be: ReleaseMismatch,
+        MemoryLost, DependencyDown, UserError. Any other is only logged, and tried again.
+        """
+        self._base = (await asyncio.to_thread(load_release, build.model_folder(self._settings))).name
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(ReleaseFollower(self._settings, self._on_change).run())
+            self._tasks.create_task(self._report())
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        """By the release in force now. Raises DependencyDown while there is none."""
+        return await self._in_force().tag(contents)
+
+    def versions(self) -> Versions:
+        """Of the release in force now."""
+        return self._in_force().versions()
+
+    def notes(self) -> list[str]:
+        """What an operator should know, though the worker tags: that another release is active than tags here."""
+        if self._active is None or self._active.name == self._target:
+            return []
+        return [self._waiting(self._active)]
+
+    @property
+    def _target(self) -> str:
+        """The release that is to be in force."""
+        return self._releases.active.release if self._releases.active else self._base
+
+    def _in_force(self) -> Held:
+        if self._active is None:
+            raise DependencyDown("the memory is not built yet")
+        return self._active
+
+    def _waiting(self, active: Held) -> str:
+        held = self._held.get(self._target)
+        state = "it is not held" if held is None else held.state()
+        return f"release {self._target} is active, this worker goes on with {active.name}: {state}"
+
+    def _on_change(self, releases: Releases) -> None:
+        self._releases = releases
+        for name, held in list(self._held.items()):
+            self._renew(held, releases.records.get(name))
+        for name in sorted({*releases.records, self._target} - self._held.keys()):
+            self._hold(name)
+        self._held[self._target].turn.set()
+        self._swap()
+        if self._active is not None and (notes := self.notes()):
+            log.warning("%s", notes[0])
+
+    def _renew(self, held: Held, record: ReleaseRecord | None) -> None:
+        """Take over a record that has changed. Only a calibration may: anything else makes it another release."""
+        if record is None or record == held.record:
+            return
+        same = held.record is None or (held.record.release, held.record.triton) == (record.release, record.triton)
+        if same:
+            held.record = record
+            if held.ready:
+                held.stand()
+        elif held is self._active:
+            log.error("release %s was recorded anew while it is in force: the change is ignored", held.name)
+        else:
+            self._drop(held)
+
+    def _hold(self, name: str) -> None:
+        assert self._tasks is not None  # noqa: S101 - `run` has begun
+        held = self._held[name] = Held(name, self._releases.records.get(name))
+        if self._active is not None:
+            held.turn.set()
+        held.task = self._tasks.create_task(self._keep(held))
+
+    def _drop(self, held: Held) -> None:
+        del self._held[held.name]
+        if held.task is not None:
+            held.task.cancel()
+
+    def _swap(self) -> None:
+        """Put the release in force that is to be, if it is ready; let go of those that nobody wants any longer."""
+        target = self._held.get(self._target)
+        if target is not None and target.ready and target is not self._active:
+            log.info(
+                "release %s is in force%s", target.name, f" instead of {self._active.name}" if self._active else ""
+            )
+            self._active = target
+            self.opened.set()
+            for held in self._held.values():
+                held.turn.set()
+        telemetry.RELEASE_PENDING.set(self._active is not None and self._active.name != self._target)
+        for held in list(self._held.values()):
+            if held is not self._active and held.name not in {*self._releases.records, self._target}:
+                self._drop(held)
+        telemetry.RELEASES_HELD.set(len(self._held))
+
+    async def _keep(self, held: Held) -> None:
+        """Hold it for as long as it is wanted. A release that fails must not take the one in force along."""
+        await held.turn.wait()
+        while True:
+            try:
+                await self._live(held)
+            except Exception as error:
+                first = _first(error)
+                if held is self._active or (self._active is None and held.name == self._target):
+                    raise
+                held.problem = f"{type(first).__name__}: {first}"
+                trace = None if isinstance(first, TagbusError) else first
+                log.warning("release %s is not held: %s", held.name, held.problem, exc_info=trace)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _live(self, held: Held) -> None:
+        settings = await asyncio.to_thread(self._own, held)
+        async with build.opened(settings) as brain:
+            resume: Offsets | None = None
+            if settings.memory.kind != "server" and (kept := build.snapshot_folder(settings, held.name)):
+                resume = await snapshot.load(kept, brain.memory, settings)
+            if resume is not None:
+                source = Follower(settings, brain.projection(), resume)
+                try:
+                    await self._follow(held, brain, source)
+                except* MemoryLost as lost:
+                    if source.ready.is_set():
+                        raise
+                    log.warning("release %s: all is read, its snapshot is of no use: %s", held.name, _first(lost))
+            async with _source(settings, brain) as whole:
+                await self._follow(held, brain, whole)
+
+    def _own(self, held: Held) -> Settings:
+        """The settings of this release, its files verified. Raises ReleaseMismatch that names the file that differs."""
+        if held.record is None:
+            if held.name != self._base:
+                raise ReleaseMismatch(
+                    f"release {held.name} is active, but it is not on topic {self._settings.topics.releases}"
+                )
+            return self._settings
+        folder = build.release_folder(self._settings, held.name)
+        load_recorded(folder, held.record.release)
+        return build.settings_of(self._settings, folder, held.record.triton)
+
+    async def _follow(self, held: Held, brain: build.Brain, source: Follower | SharedMemory) -> None:
+        held.brain, held.source = brain, source
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(source.run())
+                await source.ready.wait()
+                build.settle()
+                held.stand()
+                self._swap()
+        finally:
+            await held.rest()
+
+    async def _report(self) -> None:
+        """Say how far the memory is until the gate opens; then keep the gauges right."""
+        while not self.opened.is_set():
+            held = self._held.get(self._target)
+            left = 0 if held is None or held.source is None else held.source.remaining()
+            telemetry.MEMORY_REMAINING.set(left)
+            # 0: where the topics end is not known yet.
+            if left:
+                log.info("start gate: %d offsets of the memory topics to go", left)
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPORT_SECONDS):
+                    await self.opened.wait()
+        telemetry.MEMORY_REMAINING.set(0)
+        while True:
+            if self._active is not None and self._active.brain is not None:
+                memory = self._active.brain.memory
+                telemetry.TAXONOMY_TAGS.set(await memory.tags.count())
+                telemetry.MEMORY_EXEMPLARS.set(await memory.exemplars.count())
+            await asyncio.sleep(REPORT_SECONDS)
+
+
+@asynccontextmanager
+async def _source(settings: Settings, brain: build.Brain) -> AsyncIterator[Follower | SharedMemory]:
+    """What fills the memory from its beginning, or sees how far the indexer has filled it."""
+    if settings.memory.kind != "server":
+        yield Follower(settings, brain.projection())
+        return
+    progress = await asyncio.to_thread(Progress, settings, brain.release.name)
+    try:
+        yield SharedMemory(settings, progress)
+    finally:
+        await asyncio.to_thread(progress.close)
+
+
+def _first(error: Exception) -> Exception:
+    """What a task group met first."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,85 @@
+"""Releases on their topic, as the commands see and write them."""
+
+from tagbus.stream.cli import build, out
+from tagbus.stream.cli.records import Sending, read, stretch
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Record
+from tagbus.stream.contract.message import record_of
+from tagbus.stream.contract.release import ReleaseRecord, Served, encode_release
+from tagbus.stream.encoder.release import load_recorded, load_release
+from tagbus.stream.errors import Poison, ReleaseMismatch, UserError
+from tagbus.stream.index.releases import Releases
+
+
+def read_releases(settings: Settings) -> Releases:
+    """What the topic says now. Raises UserError where there is none, DependencyDown without a broker."""
+    releases = Releases()
+    for message in read(settings, stretch(settings, settings.topics.releases)):
+        try:
+            releases = releases.after(record_of(message))
+        except Poison as error:
+            out.say(f"skipped {message.topic()}:{message.partition()}:{message.offset()}: {error}")
+    return releases
+
+
+def in_force(settings: Settings, releases: Releases) -> str:
+    """The name of the release that workers are to tag with."""
+    return releases.active.release if releases.active else load_release(build.model_folder(settings)).name
+
+
+def announce(settings: Settings, record: ReleaseRecord) -> None:
+    """Put the release on the topic, unless it stands there already."""
+    name = record.release.name
+    found = read_releases(settings).records.get(name)
+    if found is None or (found.release, found.triton) != (record.release, record.triton):
+        publish(settings, encode_release(record))
+        out.say(f"release {name} is on topic {settings.topics.releases}: workers hold it beside the one in force")
+
+
+def record_for(settings: Settings, name: str, served: Served | None) -> ReleaseRecord:
+    """The record of a release as its folder has it.
+
+    Raises UserError where the topic has another one of that name: a release is immutable.
+    """
+    folder = build.release_folder(settings, name)
+    found = read_releases(settings).records.get(name)
+    one = load_release(folder) if found is None else load_recorded(folder, found.release)
+    if one.name != name:
+        raise ReleaseMismatch(f"{folder} holds release {one.name}, expected {name}")
+    if found is not None:
+        if served is not None and served != found.triton:
+            raise UserError(
+                f"release {name} was recorded with another --triton; a release is immutable, name a new one"
+            )
+        return found
+    if served is None and settings.encoder.kind == "triton":
+        served = Served(model=settings.encoder.model, version=settings.encoder.version)
+    curve = build.calibration_of(build.settings_of(settings, folder, served), one)
+    return ReleaseRecord(release=one, calibration=None if curve.name == "none" else curve, triton=served)
+
+
+def on_topic(releases: Releases, name: str) -> ReleaseRecord:
+    """The record of that release. Raises UserError where there is none."""
+    if name not in releases.records:
+        known = ", ".join(sorted(releases.records)) or "none yet"
+        raise UserError(
+            f"release {name} is not on the topic (there: {known}); `tagbus release build {name}` puts it there"
+        )
+    return releases.records[name]
+
+
+def own(settings: Settings, name: str, record: ReleaseRecord | None) -> Settings:
+    """The settings of one release, its files verified. Raises ReleaseMismatch that names the file that differs."""
+    if record is None:
+        if (base := load_release(build.model_folder(settings)).name) != name:
+            raise ReleaseMismatch(f"release {name} is not on topic {settings.topics.releases}, nor {base} itself")
+        return settings
+    folder = build.release_folder(settings, name)
+    load_recorded(folder, record.release)
+    return build.settings_of(settings, folder, record.triton)
+
+
+def publish(settings: Settings, record: Record) -> None:
+    """Write one record. Raises UserError or DependencyDown."""
+    with Sending(settings, settings.topics.releases) as sending:
+        sending.send(record)

@@ -1,0 +1,279 @@
+"""`tagbus release`: a new encoder goes live, and an old one back, without a restart."""
+
+import asyncio
+import logging
+import re
+import signal
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tagbus.stream.cli import build, out, recorded, shadow
+from tagbus.stream.cli.records import Stretch, read, stretch
+from tagbus.stream.cli.run import Level
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import Record, decode_tagged
+from tagbus.stream.contract.events import TaggedContent
+from tagbus.stream.contract.message import record_of
+from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord, Served, encode_release
+from tagbus.stream.encoder.release import load_recorded, load_release
+from tagbus.stream.errors import CheckFailed, Poison, TagbusError, UserError, shorten
+from tagbus.stream.index import snapshot
+from tagbus.stream.index.bootstrap import Place
+from tagbus.stream.index.write import Progress, indexer
+
+log = logging.getLogger(__name__)
+
+# `drop` looks at so many of the newest records of each partition of `tagged`.
+TAIL = 1_000
+# An indexer that follows says so every 30 s, also where nothing happens.
+SILENT_SECONDS = 120.0
+
+release = typer.Typer(help="Releases: a new encoder without a restart.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="of the release: its folder in TAGBUS_RELEASES__FOLDER has the same")]
+
+
+@release.callback()
+def _group() -> None:
+    """Releases: a new encoder without a restart."""
+
+
+@release.command("list")
+def list_() -> None:
+    """Show the releases of the topic: which one is in force, and whether its files are here."""
+    settings = load()
+    releases = recorded.read_releases(settings)
+    base = load_release(build.model_folder(settings))
+    active = recorded.in_force(settings, releases)
+    table = Table("release", "", "encoder", "precision", "dimension", "calibration", "files")
+    for name in sorted({*releases.records, base.name, active}):
+        record = releases.records.get(name)
+        one = record.release if record else base if name == base.name else None
+        about = ("?", "?", "?") if one is None else (one.encoder, one.precision, str(one.dimension))
+        curve = record.calibration if record else None
+        fitted = curve.name if curve else "by its folder"
+        where = "" if record else "  (encoder.folder; not on the topic)"
+        mark = "active" if name == active else ""
+        table.add_row(name, mark, *map(out.printable, (*about, fitted, f"{_files(settings, name, record)}{where}")))
+    out.stdout.print(table)
+
+
+@release.command("build")
+def build_(
+    name: Name,
+    follow: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--follow", help="go on following the topics until SIGTERM")
+    ] = False,
+    every: Annotated[float, typer.Option("--every", min=1, help="seconds between snapshots with --follow")] = 60.0,
+    triton: Annotated[str | None, typer.Option("--triton", help="where Triton has it, MODEL:VERSION")] = None,
+    level: Level = "info",
+) -> None:
+    """Fill the memory of release NAME beside the one in force, then put NAME on the topic: workers begin to hold it.
+
+    With the exact and the embedded store it leaves a snapshot with its offsets in NAME/memory, from which workers go
+    on; with the server store it fills collections of its own there. It goes on where it was stopped.
+    """
+    _check_name(name)
+    settings = load()
+    record = recorded.record_for(settings, name, _served(triton))
+    out.set_up_logging(level)
+    asyncio.run(_build(settings, record, every if follow else None))
+
+
+@release.command()
+def check(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="contents with their right tags: exemplars, one a line")],
+    level: Level = "warning",
+) -> None:
+    """Compare release NAME with the one in force, and fit its calibration. Code 3 if anything is not ok.
+
+    FILE may not hold contents that are among the exemplars. Unless NAME is in force, its record gets the calibration.
+    """
+    _check_name(name)
+    settings = load()
+    releases = recorded.read_releases(settings)
+    record = recorded.on_topic(releases, name)
+    active = recorded.in_force(settings, releases)
+    out.set_up_logging(level)
+    pair = shadow.Pair(
+        name,
+        active,
+        recorded.own(settings, name, record),
+        recorded.own(settings, active, releases.records.get(active)),
+        build.snapshot_folder(settings, name),
+        build.snapshot_folder(settings, active),
+    )
+    report = asyncio.run(shadow.compare(pair, file))
+    for finding in report.findings:
+        typer.echo(f"{'ok' if finding.ok else 'not ok':<7} {finding.subject:<12} {finding.words}")
+    if not all(finding.ok for finding in report.findings):
+        raise CheckFailed(f"release {name} is not ready to be activated")
+    if name != active and report.calibration is not None:
+        recorded.publish(settings, encode_release(record.model_copy(update={"calibration": report.calibration})))
+
+
+@release.command()
+def activate(name: Name) -> None:
+    """Put release NAME in force: each worker goes over to it, or back, as soon as it has caught up."""
+    _check_name(name)
+    settings = load()
+    releases = recorded.read_releases(settings)
+    active, base = recorded.in_force(settings, releases), load_release(build.model_folder(settings)).name
+    if name == active:
+        out.say(f"release {name} is in force already")
+        return
+    if name != base:
+        recorded.on_topic(releases, name)
+    for needed in dict.fromkeys((active, name)):
+        if needed == base and needed not in releases.records:
+            # A release that is on the topic stays held by every worker: only so can it come back at once.
+            recorded.publish(settings, encode_release(recorded.record_for(settings, base, None)))
+    if name in releases.records:
+        load_recorded(build.release_folder(settings, name), releases.records[name].release)
+    _require_followed(settings, name)
+    recorded.publish(settings, encode_release(Active(release=name, time=datetime.now(UTC))))
+    out.say(f"release {name} is active; {active} is kept until `tagbus release drop {active}`")
+
+
+@release.command()
+def drop(
+    name: Name,
+    minutes: Annotated[float, typer.Option("--minutes", min=0, help="how far back `tagged` is looked at")] = 10.0,
+) -> None:
+    """Let every worker go of release NAME. Refused while it is in force, or `tagged` still shows it."""
+    _check_name(name)
+    settings = load()
+    releases = recorded.read_releases(settings)
+    if name == recorded.in_force(settings, releases):
+        raise UserError(f"release {name} is in force; activate another first")
+    recorded.on_topic(releases, name)
+    if place := _shown(settings, name, datetime.now(UTC) - timedelta(minutes=minutes)):
+        raise UserError(
+            f"release {name} gave {place}, in the last {minutes:g} minutes: a worker still tags with it; "
+            "look at /readyz of the workers, or at a shorter time with --minutes"
+        )
+    recorded.publish(settings, Record(name.encode(), None))
+    out.say(f"release {name} is dropped; its folder and its collections may be deleted")
+
+
+async def _build(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
+    """`every`: seconds between snapshots while it follows; None: it does not."""
+    working = asyncio.create_task(
+        build_shared(settings, record, every)
+        if settings.memory.kind == "server"
+        else _build_snapshot(settings, record, every)
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    try:
+        await working
+    except asyncio.CancelledError:
+        log.info("release build: stopped")
+
+
+async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
+    own = recorded.own(settings, record.release.name, record)
+    folder = build.snapshot_folder(settings, record.release.name)
+    if folder is None:
+        raise UserError("TAGBUS_RELEASES__FOLDER is not set: expected the folder in which workers look for releases")
+    reached: dict[Place, int] = {}
+
+    async def tell(positions: Mapping[Place, int]) -> None:
+        reached.update(positions)
+
+    async with (
+        build.opened(build.exact(own)) as brain,
+        snapshot.caught_up(folder, own, brain.projection(), brain.memory, tell) as task,
+    ):
+        saved: dict[Place, int] = {}
+        try:
+            while True:
+                if saved != reached:
+                    saved = dict(reached)
+                    await snapshot.save(folder, brain.memory, saved)
+                    counts = await brain.memory.tags.count(), await brain.memory.exemplars.count()
+                    log.info("release build: %d tags and %d exemplars are in %s", *counts, folder)
+                await asyncio.to_thread(recorded.announce, settings, record)
+                if every is None:
+                    return
+                await asyncio.wait({task}, timeout=every)
+                if task.done():
+                    task.result()
+        except asyncio.CancelledError:
+            if saved and saved != reached:
+                await snapshot.save(folder, brain.memory, dict(reached))
+            raise
+
+
+async def build_shared(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
+    """Fill a release's collections of the shared memory, announce it, and follow the topics unless `every` is None."""
+    async with build.opened(recorded.own(settings, record.release.name, record)) as brain:
+        progress = await asyncio.to_thread(Progress, settings, brain.release.name)
+        follower = await indexer(settings, brain.projection(), brain.memory, progress)
+        try:
+            async with snapshot.following(follower) as task:
+                await asyncio.to_thread(recorded.announce, settings, record)
+                if every is not None:
+                    await task
+        finally:
+            await asyncio.to_thread(progress.close)
+
+
+def _check_name(name: str) -> None:
+    """Raises UserError for a name that is not safe in a path."""
+    if not re.fullmatch(NAME, name) or name == ACTIVE:
+        raise UserError(f"{shorten(name)} is no release's name: small letters, digits, '.', '_' and '-', 100 at most")
+
+
+def _served(text: str | None) -> Served | None:
+    if text is None:
+        return None
+    model, _, version = text.rpartition(":")
+    if not model or not version.isascii() or not version.isdigit() or int(version[:9]) == 0:
+        raise UserError(f"--triton {shorten(text)} is wrong, expected MODEL:VERSION, for instance encoder:2")
+    return Served(model=model, version=int(version[:9]))
+
+
+def _files(settings: Settings, name: str, record: ReleaseRecord | None) -> str:
+    try:
+        folder = build.release_folder(settings, name)
+        one = load_release(folder) if record is None else load_recorded(folder, record.release)
+    except TagbusError as error:
+        return str(error)
+    left = build.snapshot_folder(settings, one.name)
+    there = snapshot.current(left) if left is not None else None
+    return f"ok, memory of {datetime.fromtimestamp(there.time, UTC):%Y-%m-%dT%H:%M:%SZ}" if there else "ok"
+
+
+def _require_followed(settings: Settings, name: str) -> None:
+    """A shared memory that nobody writes any longer has yesterday's taxonomy. Raises UserError."""
+    if settings.memory.kind != "server":
+        return
+    progress = Progress(settings, name)
+    try:
+        told = [at for _, at in progress.committed().values()]
+    finally:
+        progress.close()
+    if not told or min(told) < time.time() - SILENT_SECONDS:
+        raise UserError(f"nobody follows the memory of {name}: start `tagbus release build {name} --follow` first")
+
+
+def _shown(settings: Settings, name: str, since: datetime) -> str | None:
+    """A result of that release among the newest of each partition, none older than `since`."""
+    found = stretch(settings, settings.topics.tagged, since)
+    tail = {partition: max(start, found.ends[partition] - TAIL) for partition, start in found.starts.items()}
+    for message in read(settings, Stretch(found.topic, tail, found.ends)):
+        try:
+            event = decode_tagged(record_of(message))
+        except Poison:
+            continue
+        if isinstance(event, TaggedContent) and event.versions.release == name:
+            return f"{message.topic()}:{message.partition()}:{message.offset()}"
+    return None

@@ -1,0 +1,150 @@
+"""Two releases beside each other on the same contents: what `tagbus release check` shows."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tagbus.stream.calibrate import Calibration
+from tagbus.stream.cli import build, files
+from tagbus.stream.cli.quality import content_of, fit, tag_all
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import SOURCES
+from tagbus.stream.contract.events import Exemplar, exemplar_key
+from tagbus.stream.encoder.golden import load_golden
+from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.index import snapshot
+from tagbus.stream.index.write import Progress
+
+# In points of P@1: how much worse a new release may be.
+WORSE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The release that is checked and the one in force: their settings, and where their snapshots lie."""
+
+    name: str
+    active: str
+    fresh: Settings
+    old: Settings
+    fresh_memory: Path | None
+    old_memory: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    ok: bool
+    subject: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was found; the calibration that was fitted, where it could be."""
+
+    findings: tuple[Finding, ...]
+    calibration: Calibration | None
+
+
+async def compare(pair: Pair, file: Path) -> Report:
+    """Both releases with the memory of now on the contents of `file`. Raises UserError for a file that will not do."""
+    annotated = files.all_of(file, files.exemplar_of)
+    if not annotated:
+        raise UserError(f"{file} is empty; expected contents with their right tags")
+    async with AsyncExitStack() as stack:
+        findings = [await _offsets(pair)]
+        fresh = await stack.enter_async_context(_complete(pair.fresh, pair.fresh_memory))
+        old = await stack.enter_async_context(_complete(pair.old, pair.old_memory))
+        await _require_unknown(old, annotated, file)
+        findings.append(await _counts(fresh, old))
+        findings.append(await _golden(fresh))
+        calibration, refitted = await _refit(fresh, annotated)
+        findings.append(refitted)
+        findings.append(_better(pair, await _precision(fresh, annotated), await _precision(old, annotated)))
+    return Report(tuple(findings), calibration)
+
+
+@asynccontextmanager
+async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[build.Brain]:
+    """A release with a memory that is complete: the shared one as it is, else one of this process's own."""
+    if settings.memory.kind == "server":
+        async with build.opened(settings) as brain:
+            yield brain
+        return
+    own = build.exact(settings)
+    async with build.opened(own) as brain, snapshot.caught_up(kept, own, brain.projection(), brain.memory):
+        yield brain
+
+
+async def _offsets(pair: Pair) -> Finding:
+    """How far the builder is behind the ends of the memory topics."""
+    settings, kept = pair.fresh, pair.fresh_memory
+    progress = await asyncio.to_thread(Progress, settings, pair.name)
+    try:
+        ends = await asyncio.to_thread(progress.ends)
+        if settings.memory.kind == "server":
+            found = {place: at for place, (at, _) in (await asyncio.to_thread(progress.committed)).items()}
+            behind = sum(max(0, end - found.get(place, 0)) for place, end in ends.items())
+            return Finding(not behind, "offsets", f"the shared memory is {behind} offsets behind the ends")
+    finally:
+        await asyncio.to_thread(progress.close)
+    current = None if kept is None else snapshot.current(kept)
+    if current is None:
+        return Finding(False, "offsets", "there is no snapshot: workers would read and encode all")
+    behind = sum(max(0, end - current.offsets.get(place, 0)) for place, end in ends.items())
+    minutes = (time.time() - current.time) / 60
+    usable = all(current.offsets.get(place, 0) <= end for place, end in ends.items())
+    words = f"snapshot of {minutes:.0f} minutes ago, {behind} offsets behind the ends, which were read now"
+    return Finding(usable, "offsets", words if usable else "the snapshot is ahead of the topics: they are others now")
+
+
+async def _require_unknown(brain: build.Brain, annotated: Sequence[Exemplar], file: Path) -> None:
+    keys = [exemplar_key(item.id, source) for item in annotated for source in SOURCES]
+    if both := sorted(await brain.memory.exemplars.fetch(keys)):
+        raise UserError(
+            f"{file}: {shorten(both[0])} is among the exemplars too; take contents that memory does not hold"
+        )
+
+
+async def _counts(fresh: build.Brain, old: build.Brain) -> Finding:
+    here, there = [(await one.memory.tags.count(), await one.memory.exemplars.count()) for one in (fresh, old)]
+    words = f"{here[0]} tags and {here[1]} exemplars"
+    return Finding(here == there, "counts", words if here == there else f"{words}, in force {there[0]} and {there[1]}")
+
+
+async def _golden(brain: build.Brain) -> Finding:
+    """Whether the endpoint gives the release's golden vectors now."""
+    golden = load_golden(build.model_folder(brain.settings), brain.release)
+    try:
+        golden.check(await brain.encoder.encode(golden.texts), "the encoder")
+    except ReleaseMismatch as error:
+        return Finding(False, "golden texts", str(error))
+    return Finding(True, "golden texts", f"{len(golden.texts)} vectors as recorded")
+
+
+async def _refit(brain: build.Brain, annotated: Sequence[Exemplar]) -> tuple[Calibration | None, Finding]:
+    try:
+        fitted = await fit(brain, annotated)
+    except UserError as error:
+        return None, Finding(False, "calibration", str(error))
+    return fitted, Finding(True, "calibration", f"{fitted.name} from {fitted.fitted_on} pairs")
+
+
+async def _precision(brain: build.Brain, annotated: Sequence[Exemplar]) -> float:
+    """P@1 in percent: contents whose first tag is right."""
+    results = await tag_all(brain.tagger(), [content_of(item) for item in annotated], lambda _: None)
+    right = sum(
+        bool(result.tags) and result.tags[0].id in item.accepted
+        for result, item in zip(results, annotated, strict=True)
+    )
+    return 100 * right / len(annotated)
+
+
+def _better(pair: Pair, fresh: float, old: float) -> Finding:
+    words = f"{fresh:.2f} against {old:.2f} of {pair.active}"
+    return Finding(fresh >= old - WORSE, "shadow P@1", f"{words}, at most {WORSE} below is ok")

@@ -1,0 +1,163 @@
+"""A release's memory as one builder leaves it for workers: points, and the offsets from which to go on.
+
+    NAME/memory/current.json                    which of the folders beside it counts, and its offsets
+    NAME/memory/20260131T093000-1f3a/tags       as ExactStore.save writes it
+    NAME/memory/20260131T093000-1f3a/exemplars
+
+current.json is replaced in one step, so that a reader sees the old memory or the new one. The folder before it stays
+until the next but one is there, for those that read it still.
+"""
+
+import asyncio
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import MemoryLost, TagbusError, UserError, shorten
+from tagbus.stream.index.apply import Kind, Memory, Projection
+from tagbus.stream.index.bootstrap import Follower, Offsets, Place, Progress
+from tagbus.stream.memory.exact import ExactStore, read
+
+log = logging.getLogger(__name__)
+
+CURRENT: Final = "current.json"
+KINDS: Final[tuple[Kind, ...]] = ("tags", "exemplars")
+
+
+class Position(BaseModel):
+    """The next offset of one partition."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: str
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
+class Current(BaseModel):
+    """current.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    release: str
+    folder: str = Field(pattern=r"^[0-9A-Za-z-]+$")
+    time: float = Field(description="when the offsets were taken, Unix seconds")
+    positions: tuple[Position, ...]
+
+    @property
+    def offsets(self) -> Offsets:
+        """The next offsets by topic and partition."""
+        return {(one.topic, one.partition): one.offset for one in self.positions}
+
+
+def current(folder: Path) -> Current | None:
+    """What `folder` holds, None where nothing is that can be read."""
+    path = folder / CURRENT
+    try:
+        return Current.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        log.warning("%s is of no use: %s", path, shorten(str(error), 200))
+        return None
+
+
+async def save(folder: Path, memory: Memory, positions: Mapping[Place, int]) -> None:
+    """Write the points of two exact stores. `positions` were taken before: what came since is applied again, which
+    is harmless. Raises UserError where the folder cannot be written."""
+    taken = time.time()
+    name = f"{datetime.fromtimestamp(taken, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
+    try:
+        for kind in KINDS:
+            store = memory.store(kind)
+            if not isinstance(store, ExactStore):
+                raise TypeError(f"{type(store).__name__} keeps its points itself")
+            await store.save(folder / name / kind)
+        await asyncio.to_thread(_point, folder, name, memory.tags.release, taken, positions)
+    except OSError as error:
+        raise UserError(f"{folder} cannot keep the memory: {error.strerror}") from None
+
+
+def _point(folder: Path, name: str, release: str, taken: float, positions: Mapping[Place, int]) -> None:
+    before = current(folder)
+    placed = tuple(Position(topic=place[0], partition=place[1], offset=at) for place, at in positions.items())
+    draft = folder / f"{CURRENT}.new"
+    draft.write_text(Current(release=release, folder=name, time=taken, positions=placed).model_dump_json() + "\n")
+    draft.replace(folder / CURRENT)
+    kept = {name, *([] if before is None else [before.folder])}
+    for old in folder.iterdir():
+        if old.is_dir() and old.name not in kept:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | None:
+    """Fill an empty memory with what the builder left. Returns the offsets from which to go on; None: read all.
+
+    Tombstones older than the snapshot's end may be gone after memory.tombstone_hours, so an older one fills the memory
+    and all is read again: nothing is encoded twice, and what is no longer on the topics is swept out.
+    """
+    found = current(folder)
+    if found is None or await memory.tags.count() or await memory.exemplars.count():
+        return None
+    try:
+        for kind in KINDS:
+            await _pour(folder / found.folder / kind, memory, kind)
+    except (TagbusError, ValueError) as error:
+        log.warning("the memory in %s is not used, all is read and encoded: %s", folder, error)
+        return None
+    log.info("memory of %s taken over from %s", found.release, folder / found.folder)
+    topics = {place[0] for place in found.offsets}
+    old = found.time < time.time() - settings.memory.tombstone_hours * 3600
+    return None if old or topics != {settings.topics.tags, settings.topics.exemplars} else found.offsets
+
+
+async def _pour(folder: Path, memory: Memory, kind: Kind) -> None:
+    store = memory.store(kind)
+    points = read(folder, store.release, store.dimension)
+    while chunk := await asyncio.to_thread(next, points, None):
+        await store.upsert(chunk)
+
+
+@asynccontextmanager
+async def caught_up(
+    folder: Path | None, settings: Settings, projection: Projection, memory: Memory, tell: Progress | None = None
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """A memory that is complete while the block runs, begun from what `folder` holds; yields what follows its topics.
+
+    Raises as Follower.run does.
+    """
+    resume = None if folder is None else await load(folder, memory, settings)
+    async with AsyncExitStack() as stack:
+        try:
+            task = await stack.enter_async_context(following(Follower(settings, projection, resume, tell)))
+        except MemoryLost as lost:
+            if resume is None:
+                raise
+            log.warning("all is read, the snapshot is of no use: %s", lost)
+            task = await stack.enter_async_context(following(Follower(settings, projection, None, tell)))
+        yield task
+
+
+@asynccontextmanager
+async def following(follower: Follower) -> AsyncIterator["asyncio.Task[None]"]:
+    """The follower's task while the block runs, which begins when it has caught up. Raises as Follower.run does."""
+    task = asyncio.create_task(follower.run())
+    waiting = asyncio.create_task(follower.ready.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        yield task
+    finally:
+        for one in (task, waiting):
+            one.cancel()
+        await asyncio.gather(task, waiting, return_exceptions=True)

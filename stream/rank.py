@@ -1,0 +1,195 @@
+"""The learnt ranker: trees over the features of all candidates (LambdaMART, Burges 2010, MSR-TR-2010-82).
+
+A folder holds ranker.json (what it was trained over and what it reads), ranker.onnx (the trees) and tables.npz (how
+often each tag was right, and with which others). `tagbus train ranker` writes it, with a calibration.json beside.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Final, Self
+from zipfile import BadZipFile
+
+import numpy as np
+from onnxruntime import InferenceSession, SessionOptions
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic_core import from_json, to_json
+
+from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.recall.features import Limits, Tables, columns, draw, table
+from tagbus.stream.recall.graph import Reach
+from tagbus.stream.recall.pool import NAMES, Drawn, Facts, Floats, Ints, Pool, Rated
+
+MANIFEST: Final = "ranker.json"
+MODEL: Final = "ranker.onnx"
+TABLES: Final = "tables.npz"
+CALIBRATION: Final = "calibration.json"
+
+MANIFEST_BYTES: Final = 1_000_000
+# Trees and tables of YSO take 2 MB and 5 MB.
+FILE_BYTES: Final = 500_000_000
+# Below so many contents propensities mean nothing.
+FEWEST: Final = 3
+INPUT: Final = "features"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """ranker.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^ranker-[0-9a-f]{8}$", description="stands in every result")
+    release: str = Field(description="of the encoder whose neighbours and similarities it was trained on")
+    heads: str | None = Field(description="name of the classifier heads that it was trained on, if any")
+    lists: tuple[str, ...] = Field(description="recallers whose lists it reads, `names` (C2T) first")
+    columns: tuple[str, ...] = Field(description="features, in the order of the trees' input")
+    names: int = Field(ge=1, le=1000, description="nearest tags that are read")
+    neighbours: int = Field(ge=1, le=1000, description="nearest exemplars that vote")
+    listed: int = Field(ge=1, le=1000, description="candidates of a list at most")
+    voted: int = Field(ge=1, le=1000, description="candidates by votes at most")
+    kept: int = Field(ge=1, le=1000, description="candidates that are judged at most, the best by reciprocal ranks")
+    propensity: FiniteFloat = Field(ge=0, le=10, description="a tag's score grows by this times -log of its propensity")
+    model_sha256: Sha256
+    tables_sha256: Sha256
+    fitted_on: int = Field(ge=1, description="contents that the trees were trained on")
+    trees: int = Field(ge=1)
+
+
+class TreeRanker:
+    """Scores candidates with the trees that lie in a folder."""
+
+    def __init__(self, manifest: Manifest, model: bytes, tables: Tables, known: Sequence[str]) -> None:
+        """`known`: the ids of the tags that `tables` counted, by number."""
+        options = SessionOptions()
+        # The encoder has the cores already.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._manifest = manifest
+        self._tables = tables
+        self._limits = Limits(manifest.listed, manifest.voted, manifest.kept)
+        self.name = manifest.name
+        self.known: Sequence[str] = known
+        self.columns: Sequence[str] = manifest.columns
+        self.reach = Reach(manifest.names, manifest.neighbours)
+
+    @classmethod
+    def load(cls, folder: Path, release: str, lists: Sequence[str], heads: str | None = None) -> Self:
+        """The ranker of a folder, for an encoder's release, the recallers that are on beside the graph, and the name of
+        the heads among them.
+
+        Raises UserError for a file that is missing or no ranker's, ReleaseMismatch where a hash is not the one that
+        ranker.json names or the ranker was trained over another release, other heads or other recallers.
+        """
+        manifest = read_manifest(folder)
+        model, packed = (
+            _verified(folder / name, digest)
+            for name, digest in ((MODEL, manifest.model_sha256), (TABLES, manifest.tables_sha256))
+        )
+        for what, trained, used in (
+            ("release", manifest.release, release),
+            ("heads", manifest.heads, heads),
+            ("recallers", sorted(manifest.lists), sorted([NAMES, *lists])),
+        ):
+            if trained != used:
+                raise ReleaseMismatch(
+                    f"{folder / MANIFEST}: {manifest.name} was trained over {what} {shorten(trained)}, but this is "
+                    f"{shorten(used)}; train it anew with `tagbus train ranker` or configure what it was trained over"
+                )
+        if manifest.columns != columns(manifest.lists):
+            raise ReleaseMismatch(f"{folder / MANIFEST}: columns: not those that this version of tagbus computes")
+        tables, known = unpack(folder / TABLES, packed)
+        return cls(manifest, model, tables, known)
+
+    def draw(self, pool: Pool) -> Drawn:
+        """The best of each list and of the votes."""
+        return draw(pool, self._limits)
+
+    def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:
+        """The trees' score of each candidate, plus the worth of a rare one."""
+        features = table(pool, drawn, facts, self._tables, self._manifest.lists)
+        if not len(features):
+            return Rated(np.zeros(0, np.float32), features)
+        (scores,) = self._session.run(None, {INPUT: features})
+        worth = self._manifest.propensity * rarity(self._tables, drawn.tags)
+        return Rated(scores[:, 0] + worth, features)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """ranker.json. Raises UserError that names the file, the field and what would be right."""
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(_read(path, MANIFEST_BYTES))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in problem["loc"]) or "the file"
+        raise UserError(f"{path}: {field}: {shorten(problem['input'])}: {problem['msg']}") from None
+
+
+def rarity(tables: Tables, tags: Ints) -> Floats:
+    """-log of each tag's propensity (Jain et al. 2016, KDD, equation 2, A 0.55, B 1.5): float32, 0 for a common tag.
+
+    How much less probable it is that a right tag was given where it is rare; one that was never counted is the rarest.
+    """
+    if tables.contents < FEWEST:
+        return np.zeros(tags.shape, np.float32)
+    scale = (np.log(tables.contents) - 1) * 2.5**0.55
+    return np.asarray(np.log1p(scale * (tables.count(tags) + 1.5) ** -0.55), np.float32)
+
+
+def pack(tables: Tables, known: Sequence[str]) -> bytes:
+    """tables.npz: arrays alone, nothing that could be executed."""
+    file = BytesIO()
+    np.savez_compressed(
+        file,
+        allow_pickle=False,
+        tags=np.frombuffer(to_json(list(known)), np.uint8),
+        counts=tables.counts,
+        pairs=tables.pairs,
+        together=tables.together,
+        contents=np.int64(tables.contents),
+    )
+    return file.getvalue()
+
+
+def unpack(path: Path, packed: bytes) -> tuple[Tables, list[str]]:
+    """The tables and the ids of their tags. Raises UserError for what `pack` did not write."""
+    try:
+        with np.load(BytesIO(packed), allow_pickle=False) as file:
+            known = from_json(file["tags"].tobytes())
+            counts, pairs, together = (file[name].astype(np.int64) for name in ("counts", "pairs", "together"))
+            contents = int(file["contents"])
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path}: {shorten(str(error))}, expected a file of `tagbus train ranker`") from None
+    if not len(known) == len(counts) or pairs.shape != together.shape or (np.diff(pairs) <= 0).any():
+        raise UserError(f"{path}: {len(known)} tags, {len(counts)} counts, {len(pairs)} pairs, which do not fit")
+    return Tables(counts, pairs, together, contents), known
+
+
+def sha256(content: bytes) -> str:
+    """As ranker.json writes it: 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _verified(path: Path, expected: str) -> bytes:
+    content = _read(path, FILE_BYTES)
+    if (found := sha256(content)) != expected:
+        raise ReleaseMismatch(f"{path} has the SHA-256 {found}, but {MANIFEST} beside it has {expected}")
+    return content
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected {MANIFEST}, {MODEL} and {TABLES} as "
+            "`tagbus train ranker` writes them"
+        ) from None
+    if len(content) > most:
+        raise UserError(f"{path}: more than {most} bytes, expected a file of `tagbus train ranker`")
+    return content

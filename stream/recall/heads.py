@@ -1,0 +1,195 @@
+"""Classifier heads: how probable each known tag is for a content, by its words and its vector.
+
+They memorise what the memory's neighbours only resemble (the family of Astec, Dahiya et al. 2021, WSDM). A tag that
+their training has not seen is the memory's. A folder holds heads.json (what they were trained over, and the tags that
+they know), heads.onnx (the model) and words.json (the terms); `tagbus train heads` writes it.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Final, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession, SessionOptions
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.memory.store import Vectors
+from tagbus.stream.recall.words import TERMS, Vocabulary
+
+MANIFEST: Final = "heads.json"
+MODEL: Final = "heads.onnx"
+WORDS: Final = "words.json"
+
+# The ids of a million tags take 30 MB, a million terms 20 MB; protobuf ends at 2 GB.
+MANIFEST_BYTES: Final = 100_000_000
+WORDS_BYTES: Final = 100_000_000
+MODEL_BYTES: Final = 2_000_000_000
+# What a bag is padded to: Triton merges requests of equal shape only. A title of YSO has 19 terms.
+LENGTHS: Final = (8, 16, 32, 64, 128, 256, TERMS)
+# A run looks at 64 contents or 2,048 terms, which are 3 MB of float32.
+CONTENTS: Final = 64
+RUN_TERMS: Final = 2_048
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Terms = NDArray[np.int64]
+Weights = NDArray[np.float32]
+Numbers = NDArray[np.int64]
+Chances = NDArray[np.float32]
+
+
+class Manifest(BaseModel):
+    """heads.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^heads-[0-9a-f]{8}$", description="stands in every result")
+    release: str = Field(description="of the encoder whose vectors they were trained on")
+    dimension: int = Field(ge=1, le=65_536, description="of those vectors")
+    best: int = Field(ge=1, le=1000, description="tags that a content gets at most")
+    precision: str = Field(description="of the weights: int8, float16 or float32")
+    model_sha256: Sha256
+    words_sha256: Sha256
+    fitted_on: int = Field(ge=1, description="contents that they were trained on")
+    tags: tuple[str, ...] = Field(min_length=1, description="ids of the known tags, by number")
+
+
+class Model(Protocol):
+    """What computes the heads: in this process, or on a server."""
+
+    async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
+        """The best tags [n, best] of n bags [n, length], padded with weight 0, and vectors [n, d]; best first.
+
+        Raises DependencyDown where a server does not answer.
+        """
+
+    async def close(self) -> None:
+        """Free what it holds. No call may be under way."""
+
+
+class OnnxModel:
+    """The model in this process. Several calls may run at once."""
+
+    def __init__(self, model: bytes, threads: int = 1) -> None:
+        options = SessionOptions()
+        # One thread a run and several runs at once, as in the encoder.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._pool = ThreadPoolExecutor(threads, "heads")
+
+    async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
+        """See `Model`."""
+        feed = {"terms": terms, "weights": weights, "vectors": vectors}
+        loop = asyncio.get_running_loop()
+        numbers, chances = await loop.run_in_executor(self._pool, self._session.run, ["tags", "chances"], feed)
+        return numbers, chances
+
+    async def close(self) -> None:
+        """End the threads. No call may be under way."""
+        await asyncio.to_thread(self._pool.shutdown)
+
+
+class HeadsRecall:
+    """The tags that the heads of a folder give a content, with their probabilities; they add up to 1 over all tags."""
+
+    name: str = "heads"
+
+    def __init__(self, manifest: Manifest, vocabulary: Vocabulary, model: Model) -> None:
+        self.manifest = manifest
+        self._vocabulary = vocabulary
+        self._model = model
+        self._tags = np.array(manifest.tags, dtype=object)
+
+    @classmethod
+    def load(cls, folder: Path, release: str, threads: int = 1) -> Self:
+        """The heads of a folder in this process, for an encoder's release.
+
+        Raises UserError for a file that is missing or no heads', ReleaseMismatch where a hash is not the one that
+        heads.json names or they were trained over another release.
+        """
+        manifest = read_manifest(folder)
+        if manifest.release != release:
+            raise ReleaseMismatch(
+                f"{folder / MANIFEST}: {manifest.name} was trained over release {shorten(manifest.release)}, but this "
+                f"is {shorten(release)}; train it anew with `tagbus train heads` or configure that release"
+            )
+        words = _verified(folder / WORDS, manifest.words_sha256, WORDS_BYTES)
+        model = _verified(folder / MODEL, manifest.model_sha256, MODEL_BYTES)
+        return cls(manifest, Vocabulary.parse(str(folder / WORDS), words), OnnxModel(model, threads))
+
+    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:
+        """Tag ids with their probability, best first, for each of n texts and their unit vectors [n, d]."""
+        bags = await asyncio.to_thread(self._vocabulary.bags, texts)
+        found: list[Mapping[str, float]] = [{} for _ in texts]
+
+        async def part(rows: Numbers, length: int) -> None:
+            terms, weights = bags.rows(rows).padded(length)
+            numbers, chances = await self._model.run(terms, weights, vectors[rows])
+            named = self._tags[numbers].tolist()
+            for row, ids, values in zip(rows.tolist(), named, chances.tolist(), strict=True):
+                found[row] = dict(zip(ids, values, strict=True))
+
+        await asyncio.gather(*(part(rows, length) for rows, length in cut(bags.lengths)))
+        return found
+
+    async def close(self) -> None:
+        """Free the model. No call may be under way."""
+        await self._model.close()
+
+
+def cut(lengths: NDArray[np.int64]) -> Iterator[tuple[Numbers, int]]:
+    """Group bags into runs: their numbers, and the length that all are padded to."""
+    padded = np.array(LENGTHS)[np.searchsorted(LENGTHS, lengths)]
+    for length in np.unique(padded).tolist():
+        rows = np.flatnonzero(padded == length)
+        size = max(1, min(CONTENTS, RUN_TERMS // length))
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size], length
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """heads.json. Raises UserError that names the file, the field and what would be right."""
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(_read(path, MANIFEST_BYTES))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in problem["loc"]) or "the file"
+        raise UserError(f"{path}: {field}: {shorten(problem['input'])}: {problem['msg']}") from None
+
+
+def name_of(model: bytes, words: bytes, tags: Sequence[str]) -> str:
+    """The name of heads: other ones have another."""
+    parts = (model, words, "\n".join(tags).encode())
+    return f"heads-{sha256(b''.join(hashlib.sha256(part).digest() for part in parts))[:8]}"
+
+
+def sha256(content: bytes) -> str:
+    """As heads.json writes it: 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _verified(path: Path, expected: str, most: int) -> bytes:
+    content = _read(path, most)
+    if (found := sha256(content)) != expected:
+        raise ReleaseMismatch(f"{path} has the SHA-256 {found}, but {MANIFEST} beside it has {expected}")
+    return content
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected {MANIFEST}, {MODEL} and {WORDS} as "
+            "`tagbus train heads` writes them"
+        ) from None
+    if len(content) > most:
+        raise UserError(f"{path}: more than {most} bytes, expected a file of `tagbus train heads`")
+    return content

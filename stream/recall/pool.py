@@ -1,0 +1,191 @@
+"""What the recallers found for a batch, as flat numpy arrays: what a ranker reads.
+
+Tags are numbers here, and contents rows: 64 contents with 100 neighbours each carry 22,000 votes, and an object for
+each would cost more than the search. A number means a tag within one batch only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagbus.stream.memory.store import Payload
+from tagbus.stream.recall.graph import Reach, Seen, decided_by_machine, texts
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+# The list of the tags whose text is like the content's (C2T).
+NAMES = "names"
+
+
+class Numbers(dict[str, int]):
+    """Tag ids as numbers from 0: those known first, in their order, then as they come."""
+
+    def __init__(self, known: Sequence[str] = ()) -> None:
+        super().__init__(zip(known, range(len(known)), strict=True))
+        self.ids = list(known)
+
+    def __missing__(self, tag_id: str) -> int:
+        number = self[tag_id] = len(self)
+        self.ids.append(tag_id)
+        return number
+
+    def of(self, tags: Sequence[str]) -> Ints:
+        """The number of each tag, int64 [n]."""
+        return np.fromiter(map(self.__getitem__, tags), np.int64, len(tags))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What one recaller found: tag `tags[i]` for content `rows[i]` with `scores[i]`, by row, best first, each once."""
+
+    rows: Ints
+    tags: Ints
+    scores: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Ballots:
+    """The neighbours of the contents, by row, most similar first, and one vote for each tag that one accepted.
+
+    `rows`, `similarity` and `machine` (nobody else decided) are of m neighbours; vote i is that of neighbour
+    `voters[i]` for tag `tags[i]`, v of them, by neighbour.
+    """
+
+    rows: Ints
+    similarity: Floats
+    machine: Flags
+    voters: Ints
+    tags: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """All that the recallers found for n contents.
+
+    `words` int64 [n] is the length of each text. Every tag's number is below `width`, so row * width + tag is a key.
+    """
+
+    words: Ints
+    width: int
+    lists: Mapping[str, Listed]
+    ballots: Ballots
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """The neighbours' votes, added up for each content and tag that has one, v of them.
+
+    `keys` int64 [v], ascending: row * tags of the pool + tag. `shares`: for each temperature float32 [v], of all the
+    content's votes. `voters` int64 [v]: how many. `nearest` int64 [v]: which neighbour of all is the first of them.
+    `rank` int64 [v]: the place by votes among the content's tags, from 0.
+    """
+
+    keys: Ints
+    shares: Sequence[Floats]
+    voters: Ints
+    nearest: Ints
+    rank: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The candidates of a batch: tag `tags[i]` for content `rows[i]`, by row and tag, each pair once; and the votes."""
+
+    rows: Ints
+    tags: Ints
+    votes: Votes
+
+    def where(self, kept: Flags) -> "Drawn":
+        """Those that are kept."""
+        return Drawn(self.rows[kept], self.tags[kept], self.votes)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the taxonomy says of the drawn candidates' tags: `tags` int64 [u], ascending, each once.
+
+    `letters` int64 [u] is the length of each name. `child` and `parent` int64 [p] are the pairs in which both are
+    numbers of tags.
+    """
+
+    tags: Ints
+    letters: Ints
+    child: Ints
+    parent: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """Scores float32 [m] of m drawn candidates, and their features float32 [m, f]."""
+
+    scores: Floats
+    features: Floats
+
+
+class Ranker(Protocol):
+    """Learnt judgement over the union of what the recallers found."""
+
+    name: str
+    reach: Reach
+    known: Sequence[str]
+    columns: Sequence[str]
+
+    def draw(self, pool: Pool) -> Drawn:
+        """The candidates that are worth a score."""
+
+    def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:
+        """A score for each of them, higher is better."""
+
+
+def pool(
+    numbers: Numbers,
+    contents: Sequence[str],
+    seen: Sequence[Seen],
+    found: Mapping[str, Sequence[Mapping[str, float]]],
+) -> Pool:
+    """The arrays of a batch: its texts, what memory holds around each, and what each other recaller found."""
+    lists = {NAMES: _listed(numbers, [[(hit.key, hit.similarity) for hit in one.direct] for one in seen])}
+    lists |= {name: _listed(numbers, [list(one.items()) for one in each]) for name, each in found.items()}
+    ballots = _ballots(numbers, seen)
+    words = np.array([text.count(" ") + 1 for text in contents], np.int64)
+    return Pool(words, len(numbers), lists, ballots)
+
+
+def facts(numbers: Numbers, payloads: Mapping[str, Payload]) -> Facts:
+    """What the payloads of tags in force say, as arrays."""
+    tags = numbers.of(list(payloads))
+    order = np.argsort(tags)
+    letters = np.array([len(str(payload["name"])) for payload in payloads.values()], np.int64)
+    pairs = [(child, parent) for child, payload in payloads.items() for parent in texts(payload, "parents")]
+    return Facts(
+        tags[order],
+        letters[order],
+        numbers.of([child for child, _ in pairs]),
+        numbers.of([parent for _, parent in pairs]),
+    )
+
+
+def _listed(numbers: Numbers, found: Sequence[Sequence[tuple[str, float]]]) -> Listed:
+    flat = list(chain.from_iterable(found))
+    return Listed(
+        np.repeat(np.arange(len(found)), [len(one) for one in found]),
+        numbers.of([tag_id for tag_id, _ in flat]),
+        np.array([score for _, score in flat], np.float32),
+    )
+
+
+def _ballots(numbers: Numbers, seen: Sequence[Seen]) -> Ballots:
+    near = list(chain.from_iterable(one.near for one in seen))
+    return Ballots(
+        np.repeat(np.arange(len(seen)), [len(one.near) for one in seen]),
+        np.array([hit.similarity for hit, _ in near], np.float32),
+        np.array([decided_by_machine(hit) for hit, _ in near], np.bool_),
+        np.repeat(np.arange(len(near)), [len(accepted) for _, accepted in near]),
+        numbers.of(list(chain.from_iterable(accepted for _, accepted in near))),
+    )

@@ -1,0 +1,188 @@
+"""Words and bigrams of a text as a TF-IDF weighted bag: what classifier heads read beside the encoder's vector.
+
+Heads know the terms of their training by name (`Vocabulary.learn`), or only by a hash of the name (`hashed`), which
+spares the list of terms and lets some of them share a row.
+"""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice, pairwise
+from typing import Final, Self
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tagbus.stream.errors import UserError, shorten
+
+# What is read of a text: the encoder reads no more of it either.
+CHARACTERS: Final = 8_192
+WORDS: Final = 2_048
+# A longer run of letters is no word. A bigram has at most two of these and a space.
+LETTERS: Final = 64
+# Terms of one bag at most, those of most weight.
+TERMS: Final = 512
+# Counts that are kept while a vocabulary is learnt: 0.5 GB. The rarest go when there are more.
+COUNTS: Final = 4_000_000
+
+# Scripts that are written without spaces (Thai to Khmer, Japanese, Chinese): each of their characters is a word.
+_DENSE: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# Accents, points and vowel signs (Hebrew, Arabic, the scripts of India): `\w` takes them for ends of words.
+_MARKS: Final = "\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
+# A word has two letters or digits at least, as in scikit-learn's TF-IDF.
+_WORD: Final = re.compile(rf"[{_DENSE}]|[^\W{_DENSE}](?:[^\W{_DENSE}]|[{_MARKS}])+")
+
+
+@dataclass(frozen=True, slots=True)
+class Bags:
+    """The bags of n texts, one after the other: `terms` int64 [m], `weights` float32 [m], `starts` int64 [n]."""
+
+    terms: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    starts: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many terms each bag has, int64 [n]."""
+        return np.diff(self.starts, append=len(self.terms))
+
+    def rows(self, rows: NDArray[np.int64]) -> "Bags":
+        """The bags of some texts, in that order."""
+        lengths = self.lengths[rows]
+        starts = np.cumsum(lengths) - lengths
+        places = np.arange(lengths.sum()) + np.repeat(self.starts[rows] - starts, lengths)
+        return Bags(self.terms[places], self.weights[places], starts)
+
+    def padded(self, length: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Terms int64 [n, length] and weights float32 [n, length]; what is padded weighs 0. None may be longer."""
+        terms = np.zeros((len(self.starts), length), np.int64)
+        weights = np.zeros((len(self.starts), length), np.float32)
+        there = np.arange(length) < self.lengths[:, None]
+        terms[there], weights[there] = self.terms, self.weights
+        return terms, weights
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The terms that heads know, by number: in how many of `texts` training texts each stands, and its name.
+
+    Without names the number of a term is its CRC-32, modulo how many there are.
+    """
+
+    frequencies: tuple[int, ...]
+    texts: int
+    terms: tuple[str, ...] | None = None
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], words: int = 2, bigrams: int = 4, most: int | None = None) -> Self:
+        """Every word that stands in at least `words` texts and every bigram in at least `bigrams`, most frequent first.
+
+        Of more than `most` the rarest are left out.
+        """
+        counts: Counter[str] = Counter()
+        seen = least = 0
+        for text in texts:
+            seen += 1
+            counts.update(set(terms_of(text)))
+            while len(counts) > COUNTS:
+                least += 1
+                counts = Counter({term: count for term, count in counts.items() if count > least})
+        kept = [(term, count) for term, count in counts.items() if count >= (bigrams if " " in term else words)]
+        kept = sorted(kept, key=lambda pair: (-pair[1], pair[0]))[:most]
+        return cls(tuple(count for _, count in kept), seen, tuple(term for term, _ in kept))
+
+    def some(self, numbers: Sequence[int]) -> "Vocabulary":
+        """Those terms alone, in that order."""
+        names = None if self.terms is None else tuple(self.terms[number] for number in numbers)
+        return Vocabulary(tuple(self.frequencies[number] for number in numbers), self.texts, names)
+
+    def hashed(self, rows: int) -> "Vocabulary":
+        """The same terms by their hashes alone: `rows` numbers, which some of them share."""
+        frequencies = [0] * rows
+        for term, frequency in zip(self.terms or (), self.frequencies, strict=True):
+            frequencies[digest(term, rows)] += frequency
+        return Vocabulary(tuple(min(frequency, self.texts) for frequency in frequencies), self.texts)
+
+    def bags(self, texts: Iterable[str]) -> Bags:
+        """TF-IDF with logarithmic term frequency, each bag of length 1 (Salton and Buckley 1988, `ltc`)."""
+        bags = [self._bag(text) for text in texts]
+        lengths = np.array([len(terms) for terms, _ in bags], np.int64)
+        terms = np.fromiter(chain.from_iterable(terms for terms, _ in bags), np.int64, lengths.sum())
+        weights = np.fromiter(chain.from_iterable(weights for _, weights in bags), np.float32, lengths.sum())
+        return Bags(terms, weights, np.cumsum(lengths) - lengths)
+
+    def dump(self) -> bytes:
+        """words.json."""
+        return _File(texts=self.texts, frequencies=self.frequencies, terms=self.terms).model_dump_json().encode()
+
+    @classmethod
+    def parse(cls, place: str, content: bytes) -> Self:
+        """What `dump` wrote. Raises UserError that names the place, the field and what would be right."""
+        try:
+            file = _File.model_validate_json(content)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in problem["loc"]) or "the file"
+            raise UserError(f"{place}: {field}: {shorten(problem['input'])}: {problem['msg']}") from None
+        return cls(file.frequencies, file.texts, file.terms)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {term: number for number, term in enumerate(self.terms or ())}
+
+    @cached_property
+    def _rarity(self) -> list[float]:
+        return [math.log((1 + self.texts) / (1 + frequency)) + 1 for frequency in self.frequencies]
+
+    def _number(self, term: str) -> int | None:
+        return digest(term, len(self.frequencies)) if self.terms is None else self._index.get(term)
+
+    def _bag(self, text: str) -> tuple[list[int], list[float]]:
+        rarity = self._rarity
+        counts = Counter(number for term in terms_of(text) if (number := self._number(term)) is not None)
+        weighted = [(number, rarity[number] * (1 + math.log(count))) for number, count in counts.items()]
+        if len(weighted) > TERMS:
+            weighted = sorted(weighted, key=lambda pair: -pair[1])[:TERMS]
+        length = math.sqrt(sum(weight * weight for _, weight in weighted)) or 1.0
+        return [number for number, _ in weighted], [weight / length for _, weight in weighted]
+
+
+class _File(BaseModel):
+    """words.json: `terms` null where they are hashed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    texts: int = Field(ge=0)
+    frequencies: tuple[int, ...] = Field(min_length=1, max_length=COUNTS)
+    terms: tuple[str, ...] | None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.terms is not None and len(self.terms) != len(self.frequencies):
+            raise ValueError(f"{len(self.terms)} terms and {len(self.frequencies)} frequencies")
+        if not 0 <= min(self.frequencies) <= max(self.frequencies) <= self.texts:
+            raise ValueError(f"a frequency that is not between 0 and {self.texts} texts")
+        return self
+
+
+def terms_of(text: str) -> Iterator[str]:
+    """The words of a text, then its bigrams, as often as they stand there."""
+    text = text[:CHARACTERS].casefold()
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    found = islice((match.group() for match in _WORD.finditer(text)), WORDS)
+    words = [word for word in found if len(word) <= LETTERS]
+    yield from words
+    for first, second in pairwise(words):
+        yield f"{first} {second}"
+
+
+def digest(term: str, rows: int) -> int:
+    """The number of a term among `rows`, the same everywhere."""
+    return crc32(term.encode("utf-8", "surrogatepass")) % rows

@@ -1,0 +1,201 @@
+"""What a worker does as `releases` changes: it holds all, tags by one, and never gives up the one that works."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+from qdrant_client import AsyncQdrantClient
+
+from tagbus.stream.cli.brains import Brains
+from tagbus.stream.cli.release import build_shared
+from tagbus.stream.config import MemorySettings, Settings
+from tagbus.stream.contract.codec import Record, encode_record
+from tagbus.stream.contract.events import Content, Tag, TaggedContent
+from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release
+from tagbus.stream.encoder.release import GOLDEN, load_release
+from tagbus.stream.errors import ReleaseMismatch
+from tagbus.stream.memory import open as memory
+from tagbus.stream.memory.server import ServerStore
+from tests.conftest import Broker
+from tests.releases import SHIPPED, Bus, make_release
+from tests.support import produce
+
+pytestmark = pytest.mark.kafka
+
+SECOND = "second-1"
+SECONDS = 30.0
+TAGS = [Tag(id="bees", name="beekeeping"), Tag(id="law", name="law of the sea")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of releases; it holds one beside the shipped one."""
+    return make_release(tmp_path_factory.mktemp("releases"), SECOND).parent
+
+
+@pytest.fixture
+def bus(kafka: Broker, folder: Path) -> Bus:
+    made = Bus.made(kafka.address)
+    produce(made.address, made.names["tags"], [(one.key, one.value, []) for one in map(encode_record, TAGS)])
+    return made
+
+
+def settings_at(bus: Bus, folder: Path) -> Settings:
+    return bus.settings.model_copy(update={"releases": bus.settings.releases.model_copy(update={"folder": folder})})
+
+
+def send(bus: Bus, *records: Record) -> None:
+    produce(bus.address, bus.names["releases"], [(one.key, one.value, []) for one in records])
+
+
+def active(name: str) -> Record:
+    return encode_release(Active(release=name, time=datetime.now(UTC)))
+
+
+def recorded(folder: Path) -> ReleaseRecord:
+    return ReleaseRecord(release=load_release(folder / SECOND))
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Brains]:
+    brains = Brains(settings)
+    task = asyncio.create_task(brains.run())
+    try:
+        async with asyncio.timeout(SECONDS):
+            await brains.opened.wait()
+        yield brains
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(brains: Brains, release: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        while brains.versions().release != release:
+            await asyncio.sleep(0.02)
+
+
+def gauge(name: str) -> float:
+    return REGISTRY.get_sample_value(name) or 0.0
+
+
+async def test_a_release_is_swapped_in_and_back_and_tags_by_its_own_memory(bus: Bus, folder: Path) -> None:
+    send(bus, encode_release(ReleaseRecord(release=SHIPPED)))
+    async with running(settings_at(bus, folder)) as brains:
+        assert brains.versions().release == SHIPPED.name
+        send(bus, encode_release(recorded(folder)), active(SECOND))
+        for name in (SECOND, SHIPPED.name, SECOND):
+            send(bus, active(name))
+            await until(brains, name)
+            (result,) = await brains.tag([Content(id="a", title="Bees in the city: keeping bees")])
+            assert isinstance(result, TaggedContent)
+            assert (result.versions.release, result.tags[0].id) == (name, "bees")
+            assert result.versions.taxonomy == brains.versions().taxonomy
+        assert brains.notes() == []
+        assert gauge("tagbus_releases_held") == 2
+
+
+async def test_a_worker_that_starts_takes_what_is_active(bus: Bus, folder: Path) -> None:
+    send(bus, encode_release(recorded(folder)), active(SECOND))
+    async with running(settings_at(bus, folder)) as brains:
+        assert brains.versions().release == SECOND
+
+
+async def test_a_broken_release_is_refused_and_the_old_one_goes_on(bus: Bus, folder: Path, tmp_path: Path) -> None:
+    """Given a folder whose golden texts are not the recorded ones, the file is named and the old release serves."""
+    broken = tmp_path / SECOND
+    broken.mkdir()
+    for path in (folder / SECOND).iterdir():
+        (broken / path.name).symlink_to(path)
+    (broken / GOLDEN).unlink()
+    (broken / GOLDEN).write_text("{}")
+    async with running(settings_at(bus, tmp_path)) as brains:
+        send(bus, encode_release(recorded(folder)), active(SECOND))
+        async with asyncio.timeout(SECONDS):
+            while GOLDEN not in " ".join(brains.notes()):
+                await asyncio.sleep(0.02)
+        assert brains.notes()[0].startswith(f"release {SECOND} is active, this worker goes on with {SHIPPED.name}: ")
+        assert gauge("tagbus_release_pending") == 1
+        assert isinstance((await brains.tag([Content(id="a", title="Bees")]))[0], TaggedContent)
+        assert brains.versions().release == SHIPPED.name
+        send(bus, active(SHIPPED.name))
+        async with asyncio.timeout(SECONDS):
+            while brains.notes():
+                await asyncio.sleep(0.02)
+        assert gauge("tagbus_release_pending") == 0
+
+
+async def test_a_start_without_the_release_that_is_active_ends_and_says_why(bus: Bus, tmp_path: Path) -> None:
+    send(bus, active("nowhere-1"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await asyncio.wait_for(Brains(settings_at(bus, tmp_path)).run(), SECONDS)
+    assert caught.group_contains(ReleaseMismatch, match="release nowhere-1 is active, but it is not on topic")
+
+
+async def test_a_refitted_calibration_counts_without_a_swap(bus: Bus, folder: Path) -> None:
+    curve = Curve(
+        name="isotonic-2", release=SHIPPED.name, scores=(0.1, 0.5), probabilities=(0.2, 0.9), fitted_on=1, contents=1
+    )
+    async with running(settings_at(bus, folder)) as brains:
+        assert brains.versions().calibration != curve.name
+        send(bus, encode_release(ReleaseRecord(release=SHIPPED, calibration=curve)))
+        async with asyncio.timeout(SECONDS):
+            while brains.versions().calibration != curve.name:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_dropped_release_is_let_go_once_its_batches_are_done(bus: Bus, folder: Path) -> None:
+    send(bus, encode_release(ReleaseRecord(release=SHIPPED)), encode_release(recorded(folder)))
+    many = [Content(id=f"c{number}", title=f"Keeping bees, volume {number}") for number in range(100)]
+    async with running(settings_at(bus, folder)) as brains:
+        in_flight = asyncio.create_task(brains.tag(many))
+        await asyncio.sleep(0)
+        send(bus, active(SECOND), Record(SHIPPED.name.encode(), None))
+        await until(brains, SECOND)
+        results = await in_flight
+        assert {one.versions.release for one in results if isinstance(one, TaggedContent)} == {SHIPPED.name}
+        async with asyncio.timeout(SECONDS):
+            while gauge("tagbus_releases_held") > 1:
+                await asyncio.sleep(0.02)
+
+
+class Shared(AsyncQdrantClient):
+    """Qdrant in this process, shared by a builder and a worker: closing it is nobody's."""
+
+    async def close(self, grpc_grace: float | None = None, **_: object) -> None:
+        """It stays open."""
+
+
+async def test_with_a_shared_memory_a_builder_fills_it_and_the_worker_goes_over(
+    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Shared(":memory:")
+
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> ServerStore:
+        return await ServerStore.open(client, "memory", kind, release, dimension)
+
+    monkeypatch.setattr(memory, "_open_server", opened)
+    settings = settings_at(bus, folder)
+    settings = settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "server"})})
+    fresh = recorded(folder)
+    builders = [
+        asyncio.create_task(build_shared(settings, one, 1.0)) for one in (ReleaseRecord(release=SHIPPED), fresh)
+    ]
+    try:
+        async with running(settings) as brains:
+            send(bus, active(SECOND))
+            await until(brains, SECOND)
+            names = {one.name for one in (await client.get_collections()).collections}
+            assert {f"tagbus-{name}-tags" for name in (SHIPPED.name, SECOND)} <= names
+            (result,) = await brains.tag([Content(id="a", title="The law of the sea")])
+            assert isinstance(result, TaggedContent)
+            assert (result.versions.release, result.tags[0].id) == (SECOND, "law")
+    finally:
+        for builder in builders:
+            builder.cancel()
+        await asyncio.gather(*builders, return_exceptions=True)

@@ -1,0 +1,141 @@
+"""What the builder leaves for workers: points, and the offsets from which to go on."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Record, encode_record
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.index import snapshot
+from tagbus.stream.index.apply import Memory, Projection
+from tagbus.stream.memory.embedded import EmbeddedStore
+from tests.conftest import Broker
+from tests.index.parts import Watched, at, encoder, memory, record
+from tests.support import Layout, produce
+
+Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
+TAGS = [Tag(id=f"t{number}", name=f"subject {number}") for number in range(5)]
+PLACES = {("tags", 0): 7, ("exemplars", 0): 3}
+SETTINGS = Settings.model_construct()
+SECONDS = 30.0
+
+
+async def filled() -> Memory:
+    made = memory()
+    await Projection(encoder(), made).apply([record(tag) for tag in TAGS])
+    return made
+
+
+async def test_a_memory_is_taken_over_with_its_offsets(tmp_path: Path) -> None:
+    old, new = await filled(), memory()
+    await snapshot.save(tmp_path, old, PLACES)
+
+    assert await snapshot.load(tmp_path, new, SETTINGS) == PLACES
+
+    vectors = await encoder().encode(["subject 3"])
+    assert await new.tags.search(vectors, 5) == await old.tags.search(vectors, 5)
+    assert await new.tags.keys() == {tag.id for tag in TAGS}
+    assert await new.exemplars.count() == 0
+
+
+async def test_the_embedded_store_takes_it_over_too(tmp_path: Path) -> None:
+    pytest.importorskip("qdrant_edge")
+    await snapshot.save(tmp_path, await filled(), PLACES)
+    release = encoder().release
+    new = Memory(*[await EmbeddedStore.temporary(release.name, release.dimension) for _ in range(2)])
+    assert await snapshot.load(tmp_path, new, SETTINGS) == PLACES
+    assert await new.tags.count() == len(TAGS)
+    await new.close()
+
+
+async def test_where_nothing_was_left_all_is_read(tmp_path: Path) -> None:
+    assert await snapshot.load(tmp_path / "absent", memory(), SETTINGS) is None
+
+
+async def test_a_memory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    await snapshot.save(tmp_path, await filled(), PLACES)
+    own = memory()
+    await Projection(encoder(), own).apply([record(Tag(id="own", name="own"))])
+    assert await snapshot.load(tmp_path, own, SETTINGS) is None
+    assert await own.tags.keys() == {"own"}
+
+
+async def test_one_older_than_tombstones_spares_the_encoding_and_all_is_read(tmp_path: Path) -> None:
+    await snapshot.save(tmp_path, await filled(), PLACES)
+    soon = SETTINGS.model_copy(update={"memory": SETTINGS.memory.model_copy(update={"tombstone_hours": 1e-9})})
+    new = memory()
+    assert await snapshot.load(tmp_path, new, soon) is None
+    assert await new.tags.count() == len(TAGS)
+
+
+async def test_offsets_of_other_topics_are_of_no_use(tmp_path: Path) -> None:
+    await snapshot.save(tmp_path, await filled(), {("elsewhere", 0): 7})
+    assert await snapshot.load(tmp_path, memory(), SETTINGS) is None
+
+
+async def test_a_damaged_one_is_not_used(tmp_path: Path) -> None:
+    await snapshot.save(tmp_path, await filled(), PLACES)
+    (points,) = tmp_path.glob("*/tags/points.jsonl")
+    points.write_bytes(points.read_bytes()[:40])
+    assert await snapshot.load(tmp_path, memory(), SETTINGS) is None
+
+
+async def test_offsets_that_are_no_json_are_not_used_and_written_anew(tmp_path: Path) -> None:
+    (tmp_path / snapshot.CURRENT).write_text("{")
+    assert await snapshot.load(tmp_path, memory(), SETTINGS) is None
+    await snapshot.save(tmp_path, await filled(), PLACES)
+    assert await snapshot.load(tmp_path, memory(), SETTINGS) == PLACES
+
+
+async def test_the_one_before_stays_for_those_that_read_it_and_no_more(tmp_path: Path) -> None:
+    made = await filled()
+    folders = []
+    for _ in range(3):
+        await snapshot.save(tmp_path, made, PLACES)
+        found = snapshot.current(tmp_path)
+        assert found is not None
+        folders.append(found.folder)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == set(folders[1:])
+
+
+@pytest.mark.kafka
+async def test_a_worker_reads_on_from_the_snapshot_and_encodes_only_what_is_new(
+    kafka: Broker, topics: Topics, tmp_path: Path
+) -> None:
+    settings = at(kafka.address, topics({"tags": 1, "exemplars": 1}))
+    send(settings, TAGS)
+    first = memory()
+    reached: dict[tuple[str, int], int] = {}
+
+    async def tell(positions: Mapping[tuple[str, int], int]) -> None:
+        reached.update(positions)
+
+    async with asyncio.timeout(SECONDS), snapshot.caught_up(None, settings, Projection(encoder(), first), first, tell):
+        await snapshot.save(tmp_path, first, reached)
+    send(settings, [Tag(id="later", name="later")])
+    produce(kafka.address, settings.topics.tags, [(b"t0", None, [])])
+
+    watched, second = Watched(), memory()
+    async with asyncio.timeout(SECONDS), snapshot.caught_up(tmp_path, settings, Projection(watched, second), second):
+        assert await second.tags.keys() == {"t1", "t2", "t3", "t4", "later"}
+    assert watched.texts == 1
+
+
+@pytest.mark.kafka
+async def test_offsets_out_of_range_are_no_end_all_is_read(kafka: Broker, topics: Topics, tmp_path: Path) -> None:
+    """Given topics that were made anew since, what the snapshot holds and they do not is swept out."""
+    settings = at(kafka.address, topics({"tags": 1, "exemplars": 1}))
+    send(settings, TAGS[:2])
+    far = {(settings.topics.tags, 0): 1000, (settings.topics.exemplars, 0): 1000}
+    await snapshot.save(tmp_path, await filled(), far)
+    new = memory()
+    async with asyncio.timeout(SECONDS), snapshot.caught_up(tmp_path, settings, Projection(encoder(), new), new):
+        assert await new.tags.keys() == {"t0", "t1"}
+
+
+def send(settings: Settings, tags: list[Tag]) -> None:
+    records: list[Record] = [encode_record(tag) for tag in tags]
+    produce(settings.kafka.brokers, settings.topics.tags, [(one.key, one.value, []) for one in records])

@@ -1,0 +1,217 @@
+"""Literal recall: tags whose name or alias stands in the content, over a taxonomy that changes."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagbus.stream.cli import files
+from tagbus.stream.cli.demo import example
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.store import Payload, Point
+from tagbus.stream.recall.literal import INFLECTED, MATCHES, Lexicon, LiteralRecall
+from tests.cli.harness import scripts
+
+
+def lexicon(names: Mapping[str, Sequence[str]], *languages: str) -> Lexicon:
+    made = Lexicon(languages or ("en",))
+    for tag_id, each in names.items():
+        made.put(tag_id, tuple(each))
+    return made
+
+
+BEES = {"bee": ["bees"], "keep": ["urban beekeeping", "city bees"], "light": ["light (physics)"], "city": ["cities"]}
+
+
+class TestMatch:
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("Honey bees", {"bee": 1.0}),
+            ("A BEE, alone", {"bee": INFLECTED}),
+            ("The speed of Light", {"light": 1.0}),
+            ("City bees: longer and shorter names both count", {"keep": 2.0, "bee": 1.0, "city": INFLECTED}),
+            ("city bee", {"keep": 1 + INFLECTED, "bee": INFLECTED, "city": INFLECTED}),
+            ("city, bees", {"keep": 2.0, "bee": 1.0, "city": INFLECTED}),
+            ("urban honey beekeeping", {}),
+            ("beeswax and beehives", {}),
+            ("", {}),
+        ],
+    )
+    def test_names_stand_in_a_text_word_by_word_in_any_form(self, text: str, found: dict[str, float]) -> None:
+        assert lexicon(BEES).match(text) == found
+
+    def test_the_most_words_come_first(self) -> None:
+        assert list(lexicon(BEES).match("a city, its city bees")) == ["keep", "bee", "city"]
+
+    def test_it_says_which_name_or_alias_stands_there(self) -> None:
+        assert lexicon(BEES).match("city bee").names["keep"] == "city bees"
+        assert lexicon(BEES).match("light").names["light"] == "light (physics)"
+
+    @pytest.mark.parametrize(
+        ("name", "text", "stands"),
+        [
+            ("hay (green fodder", "Making hay", True),
+            ("(untitled)", "Untitled works", True),
+            ("C++", "Programming in C++", True),
+            ("C++", "Vitamin C", False),
+            ("C#", "C#, a language", True),
+            ("children's literature", "Literature for children", False),
+            ("children's literature", "Children’s literature", True),
+            ("--", "nothing -- at all", False),
+            ("café", "A cafe\u0301", True),
+            ("蜜蜂", "城市里的蜜蜂和人", True),
+            ("ミツバチ", "都市のミツバチ", True),
+            ("ผึ้ง", "การเลี้ยงผึ้งในเมือง", True),
+            ("النحل", "تربية النحل في المدينة", True),
+            ("пчёлы", "Городские пчёлы", True),
+            ("ＡＢＣ", "the abc", True),
+        ],
+    )
+    def test_signs_and_scripts(self, name: str, text: str, stands: bool) -> None:  # noqa: FBT001
+        assert ("t" in lexicon({"t": [name]}).match(text)) == stands
+
+    def test_an_acronym_in_small_letters_is_worth_less(self) -> None:
+        made = lexicon({"t": ["AIDS"]})
+        assert (made.match("AIDS")["t"], made.match("hearing aids")["t"]) == (1.0, INFLECTED)
+
+    def test_each_language_has_its_dictionary(self) -> None:
+        assert lexicon({"t": ["Haus"]}, "en").match("Häuser am See") == {}
+        assert lexicon({"t": ["Haus"], "b": ["bee"]}, "en", "de").match("Häuser, bees") == {
+            "t": INFLECTED,
+            "b": INFLECTED,
+        }
+
+    def test_a_language_that_is_none_is_told(self) -> None:
+        with pytest.raises(UserError, match=r"recall\.languages: 'xx' is wrong, expected codes such as en or de,en"):
+            Lexicon(("en", "xx"))
+
+    def test_titles_of_a_library(self) -> None:
+        """Given the tags and titles of the examples, a name of a title's own words is found for it."""
+        made = lexicon({tag.id: [tag.name] for tag in files.all_of(example("tags.jsonl"), files.tag_of)})
+        titles = files.all_of(example("calibration.jsonl"), files.exemplar_of)
+        right = sum(len(made.match(f"{one.title}\n{one.text}").keys() & set(one.accepted)) for one in titles)
+        assert right / sum(len(one.accepted) for one in titles) > 0.15
+
+
+class TestHostile:
+    @pytest.mark.parametrize("text", ["a " * 250_000, "a" * 500_000, "(" * 500_000, "経" * 500_000, "\ufdfa" * 500_000])
+    def test_a_text_of_any_kind_is_read(self, text: str) -> None:
+        made = lexicon({**BEES, **{f"a{count}": ["a " * count] for count in range(1, 40)}})
+        made.match(text)
+
+    def test_every_script(self) -> None:
+        texts = scripts()
+        made = lexicon({name: [text[:8]] for name, text in texts.items()})
+        for text in texts.values():
+            made.match(text)
+
+    def test_a_name_of_a_million_words_is_left_out(self) -> None:
+        made = lexicon({"t": ["word " * 1_000_000, "(" * 1_000_000, "bees"]})
+        assert made.match("word word bees") == {"t": 1.0}
+
+    def test_a_text_of_all_names_gets_the_longest(self) -> None:
+        made = lexicon({f"t{number}": [f"word{number}"] for number in range(1000)} | {"long": ["word1 word2"]})
+        found = made.match(" ".join(f"word{number}" for number in range(1000)))
+        assert len(found) == MATCHES
+        assert next(iter(found)) == "long"
+
+
+WORDS = st.sampled_from(["bee", "bees", "city", "urban", "Light", "(x)", "蜜蜂"])
+NAMES = st.lists(st.lists(WORDS, min_size=1, max_size=3).map(" ".join), min_size=1, max_size=3).map(tuple)
+TAGS = st.sampled_from(["a", "b", "c", "d"])
+CHANGES = st.lists(st.tuples(TAGS, st.none() | NAMES), max_size=12)
+
+
+@given(CHANGES, st.lists(WORDS, max_size=8).map(" ".join))
+@settings(max_examples=200, deadline=None)
+def test_what_changed_step_by_step_is_as_if_made_at_once(
+    changes: list[tuple[str, tuple[str, ...] | None]], text: str
+) -> None:
+    stepwise = Lexicon()
+    last: dict[str, tuple[str, ...]] = {}
+    for tag_id, names in changes:
+        if names is None:
+            stepwise.drop(tag_id)
+            last.pop(tag_id, None)
+        else:
+            stepwise.put(tag_id, names)
+            last[tag_id] = names
+    assert stepwise.match(text) == lexicon(last).match(text)
+    assert stepwise.tags() == set(last)
+
+
+class Counted(ExactStore):
+    """A store that counts what is read of it, and can be away."""
+
+    fetched = 0
+    away = False
+
+    async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+        if self.away:
+            raise DependencyDown("the memory is away")
+        self.fetched += len(keys)
+        return await super().fetch(keys)
+
+
+def point(tag_id: str, name: str, *aliases: str) -> Point:
+    vector = np.array([1, 0], np.float32)
+    return Point(tag_id, vector, {"name": name, "aliases": list(aliases), "parents": [], "text_hash": ""})
+
+
+async def found(recall: LiteralRecall, *texts: str) -> list[list[str]]:
+    return [list(one) for one in await recall.recall(texts, np.zeros((len(texts), 2), np.float32))]
+
+
+class TestTaxonomy:
+    async def test_a_tag_is_found_and_lost_with_the_version_that_shows_it(self) -> None:
+        store, version = Counted("r", 2), {"0": 1}
+        recall = LiteralRecall(store, lambda: version)
+        await store.upsert([point("t", "bees"), point("u", "cities")])
+        assert await found(recall, "bees in cities") == [["t", "u"]]
+
+        await store.upsert([point("t", "wasps", "hornets")])
+        await store.delete(["u"])
+        version["0"] = 2
+        assert await found(recall, "bees in cities", "a hornet") == [[], ["t"]]
+
+    async def test_nothing_is_read_where_nothing_changed(self) -> None:
+        store, version = Counted("r", 2), {"0": 1}
+        recall = LiteralRecall(store, lambda: version)
+        await store.upsert([point("t", "bees")])
+        await found(recall, "bees")
+        await found(recall, "bees")
+        assert store.fetched == 1
+
+    async def test_it_reads_again_after_the_store_was_away(self) -> None:
+        store = Counted("r", 2)
+        recall = LiteralRecall(store)
+        await store.upsert([point("t", "bees")])
+        store.away = True
+        with pytest.raises(DependencyDown):
+            await found(recall, "bees")
+        store.away = False
+        assert await found(recall, "bees") == [["t"]]
+
+    async def test_batches_at_once_see_one_taxonomy(self) -> None:
+        store, version = Counted("r", 2), {"0": 1}
+        recall = LiteralRecall(store, lambda: version)
+        await store.upsert([point(f"t{number:04}", f"word{number}") for number in range(3000)])
+        answers = await asyncio.gather(*(found(recall, "word7 word2999") for _ in range(4)))
+        assert answers == [[["t0007", "t2999"]]] * 4
+        assert store.fetched == 3000
+
+    async def test_no_text_no_answer(self) -> None:
+        assert await found(LiteralRecall(ExactStore("r", 2))) == []
+
+
+def test_the_events_hold_what_is_read_here() -> None:
+    """Names of 512 characters are taken, as the contract allows."""
+    tag = Tag(id="t", name="a" * 512, aliases=("bees",))
+    assert lexicon({tag.id: (tag.name, *tag.aliases)}).match(tag.name[:64]) != {}
+    assert Exemplar(id="a", accepted=("t",)).accepted == ("t",)

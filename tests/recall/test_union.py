@@ -1,0 +1,204 @@
+"""The union of recallers: today's result without others, fused ranks with them, a ranker's order with one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagbus.stream.config import RecallSettings
+from tagbus.stream.encoder.release import RecallDefaults
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.store import Point, Vectors
+from tagbus.stream.recall.base import Recaller
+from tagbus.stream.recall.features import count_votes
+from tagbus.stream.recall.graph import Candidate, GraphRecall, Reach
+from tagbus.stream.recall.pool import Drawn, Facts, Numbers, Pool, Ranker, Rated
+from tagbus.stream.recall.union import Recall
+
+D = 8
+FITTED = RecallDefaults(c2t_threshold=-1, c2c_threshold=-1, tau=0.1, lambda_=0.5, tag_keys=3, content_keys=4)
+REACH = Reach(3, 4)
+
+
+@dataclass
+class Says:
+    """A recaller that always finds the same."""
+
+    name: str
+    found: Mapping[str, float]
+
+    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:  # noqa: ARG002
+        return [self.found for _ in texts]
+
+
+@dataclass
+class Down:
+    """A recaller whose service is down."""
+
+    name: str = "heads"
+
+    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:  # noqa: ARG002
+        raise DependencyDown("the heads do not answer")
+
+
+@dataclass
+class Longest:
+    """A ranker that likes the tags with long names, whoever found them."""
+
+    name: str = "longest"
+    reach: Reach = REACH
+    known: Sequence[str] = ()
+    columns: Sequence[str] = ("letters",)
+    pools: list[Pool] = field(default_factory=list)
+
+    def draw(self, pool: Pool) -> Drawn:
+        self.pools.append(pool)
+        rows = [*(one.rows for one in pool.lists.values()), pool.ballots.rows[pool.ballots.voters]]
+        tags = [*(one.tags for one in pool.lists.values()), pool.ballots.tags]
+        pairs = np.unique(np.stack([np.concatenate(rows), np.concatenate(tags)]), axis=1)
+        return Drawn(pairs[0], pairs[1], count_votes(pool))
+
+    def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:  # noqa: ARG002
+        letters = facts.letters[np.searchsorted(facts.tags, drawn.tags)].astype(np.float32)
+        return Rated(letters, letters[:, None])
+
+
+def unit(seed: int) -> Vectors:
+    vector = np.random.default_rng(seed).normal(size=D).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+async def graph(exemplars: Sequence[Point] = (), names: Mapping[str, str] | None = None) -> GraphRecall:
+    """Tags t0 to t5, and exemplars c0 to c7 that carry some of them."""
+    tags, contents = ExactStore("r", D), ExactStore("r", D)
+    names = names or {f"t{i}": f"tag {'x' * i}" for i in range(6)}
+    await tags.upsert(
+        [
+            Point(key, unit(i), {"name": name, "aliases": [], "parents": []})
+            for i, (key, name) in enumerate(names.items())
+        ]
+    )
+    rng = np.random.default_rng(0)
+    known = [exemplar(f"c{i}", 100 + i, [f"t{t}" for t in set(rng.integers(0, 6, 2).tolist())]) for i in range(8)]
+    await contents.upsert([*known, *exemplars])
+    return GraphRecall(tags, contents, FITTED, RecallSettings())
+
+
+def exemplar(key: str, seed: int, accepted: list[str], rejected: list[str] | None = None) -> Point:
+    return Point(
+        f"{key}/people",
+        unit(seed),
+        {"id": key, "source": "people", "accepted": accepted, "rejected": rejected or []},
+    )
+
+
+async def one(
+    over: GraphRecall, others: Sequence[Recaller] = (), ranker: Ranker | None = None, limit: int = 10, key: str = "new"
+) -> list[Candidate]:
+    return (await Recall(over, others, ranker).recall([key], ["the text"], unit(50)[None], limit))[0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds=st.lists(st.integers(0, 99), max_size=5), limit=st.integers(1, 8))
+async def test_without_others_and_ranker_it_is_graph_recall_bit_for_bit(seeds: list[int], limit: int) -> None:
+    over = await graph()
+    ids = [f"c{seed % 10}" for seed in seeds]
+    vectors = np.array([unit(seed) for seed in seeds], np.float32).reshape(len(seeds), D)
+
+    found = await Recall(over).recall(ids, ["text"] * len(ids), vectors, limit)
+
+    assert found == await over.recall(ids, vectors, limit)
+
+
+async def test_lists_are_fused_by_reciprocal_ranks() -> None:
+    over = await graph()
+    base = await one(over)
+    heads = {base[1].id: 0.9, base[0].id: 0.1}
+
+    fused = await one(over, [Says("heads", heads)])
+
+    scores = {candidate.id: candidate.score for candidate in fused}
+    assert scores[base[0].id] == pytest.approx(1 / 61 + 1 / 62)
+    assert scores[base[1].id] == pytest.approx(1 / 62 + 1 / 61)
+    assert scores[base[2].id] == pytest.approx(1 / 63)
+    assert [candidate.score for candidate in fused] == sorted(scores.values(), reverse=True)
+    assert {candidate.stage for candidate in fused} == {"fusion"}
+
+
+async def test_the_evidence_says_which_recaller_gave_what() -> None:
+    over = await graph(names={"t0": "The Text", "t1": "sails"})
+
+    found = await one(over, [Says("heads", {"t1": 0.123456}), Says("literal", {"t0": 2.0})])
+
+    evidence = {candidate.id: candidate.evidence for candidate in found}
+    assert evidence["t1"].heads == pytest.approx(0.1235)
+    assert evidence["t1"].literal is None
+    assert evidence["t0"].heads is None
+    assert evidence["t0"].literal == "The Text"
+
+
+@pytest.mark.parametrize("ranker", [None, Longest()])
+async def test_unknown_and_rejected_tags_never_come_and_accepted_ones_come_first(ranker: Ranker | None) -> None:
+    over = await graph([exemplar("me", 50, ["t0", "gone"], rejected=["t5"])])
+    heads = Says("heads", {"gone": 0.9, "t5": 0.8, "t4": 0.7})
+
+    found = await one(over, [heads], ranker, key="me")
+
+    assert found[0].id == "t0"
+    assert found[0].evidence.decided
+    assert "t4" in {candidate.id for candidate in found}
+    assert not {"gone", "t5"} & {candidate.id for candidate in found}
+    assert not any(neighbour.id == "me" for candidate in found for neighbour in candidate.evidence.neighbours)
+
+
+async def test_with_a_ranker_its_scores_decide_and_its_features_are_shown() -> None:
+    found = await one(await graph(), [Says("heads", {"t5": 0.1})], Longest(), limit=3)
+
+    assert found[0].id == "t5"
+    assert found[0].score == len("tag xxxxx")
+    assert found[0].features == {"letters": len("tag xxxxx")}
+    assert [candidate.score for candidate in found] == sorted([c.score for c in found], reverse=True)
+    assert len(found) == 3
+    assert {candidate.stage for candidate in found} == {"rank"}
+
+
+async def test_a_ranker_sees_what_each_recaller_found() -> None:
+    over, ranker = await graph(), Longest()
+
+    await one(over, [Says("heads", {"t5": 0.25, "t1": 0.125})], ranker)
+
+    (pool,) = ranker.pools
+    heads, names = pool.lists["heads"], pool.lists["names"]
+    assert heads.scores.tolist() == [0.25, 0.125]
+    assert len(names.tags) == FITTED.tag_keys
+    assert pool.words.tolist() == [2]
+    assert len(pool.ballots.rows) == FITTED.content_keys
+    assert sorted(pool.ballots.similarity.tolist(), reverse=True) == pool.ballots.similarity.tolist()
+    assert pool.ballots.voters.max() < len(pool.ballots.rows)
+
+
+async def test_a_batch_with_a_content_that_nothing_is_found_for() -> None:
+    tags, contents = ExactStore("r", D), ExactStore("r", D)
+    over = GraphRecall(tags, contents, FITTED, RecallSettings())
+
+    found = await Recall(over, [Says("heads", {"gone": 1.0})], Longest()).recall(
+        ["a", "b"], ["", ""], np.eye(2, D, dtype=np.float32), 5
+    )
+
+    assert found == [[], []]
+
+
+async def test_a_recaller_that_is_down_is_said_so() -> None:
+    with pytest.raises(DependencyDown):
+        await one(await graph(), [Down()])
+
+
+def test_numbers_keep_the_known_tags_first() -> None:
+    numbers = Numbers(["a", "b"])
+
+    assert numbers.of(["b", "new", "a", "new"]).tolist() == [1, 2, 0, 2]
+    assert numbers.ids == ["a", "b", "new"]

@@ -1,0 +1,211 @@
+"""The ranker's folder: what it holds is verified, and what does not fit is refused with both names."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tagbus.stream import rank
+from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.rank import MANIFEST, MODEL, TABLES, Manifest, TreeRanker, pack, rarity, unpack
+from tagbus.stream.recall.features import Tables, columns
+from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Listed, Pool
+
+# One tree, votes > 0.5 gives 2 and the rest 1: the protobuf of an ONNX graph, made by hand so that the service's tests
+# need no training library.
+LISTS = (NAMES, "heads")
+KNOWN = ["a", "b", "c"]
+COUNTED = Tables(np.array([50, 3, 0]), np.array([1, 3]), np.array([2, 2]), 100)
+
+
+def stump() -> bytes:
+    """A tree of one split: 2 where the heads' score is above 0.5 and 1 elsewhere, NaN goes to 1."""
+    onnx = pytest.importorskip("onnx", reason="onnx, of the extra train, makes the tree that the ranker runs")
+    node = onnx.helper.make_node(
+        "TreeEnsembleRegressor",
+        [rank.INPUT],
+        ["scores"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0, 0, 0],
+        nodes_nodeids=[0, 1, 2],
+        nodes_featureids=[columns(LISTS).index("heads_score"), 0, 0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_values=[0.5, 0.0, 0.0],
+        nodes_truenodeids=[1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0],
+        nodes_missing_value_tracks_true=[1, 0, 0],
+        target_treeids=[0, 0],
+        target_nodeids=[1, 2],
+        target_ids=[0, 0],
+        target_weights=[1.0, 2.0],
+    )
+    float_ = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [node],
+        "stump",
+        [onnx.helper.make_tensor_value_info(rank.INPUT, float_, ["m", len(columns(LISTS))])],
+        [onnx.helper.make_tensor_value_info("scores", float_, ["m", 1])],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets)
+    model.ir_version = 9
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    model, tables = stump(), pack(COUNTED, KNOWN)
+    manifest = Manifest(
+        name="ranker-0a1b2c3d",
+        release="r1",
+        heads="heads-1",
+        lists=LISTS,
+        columns=columns(LISTS),
+        names=50,
+        neighbours=100,
+        listed=60,
+        voted=60,
+        kept=50,
+        propensity=0.0,
+        model_sha256=rank.sha256(model),
+        tables_sha256=rank.sha256(tables),
+        fitted_on=10,
+        trees=1,
+    )
+    (tmp_path / MODEL).write_bytes(model)
+    (tmp_path / TABLES).write_bytes(tables)
+    (tmp_path / MANIFEST).write_text(manifest.model_dump_json())
+    return tmp_path
+
+
+def load(folder: Path) -> TreeRanker:
+    return TreeRanker.load(folder, "r1", ["heads"], "heads-1")
+
+
+def change(folder: Path, **fields: object) -> None:
+    path = folder / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def pool(heads: dict[int, float]) -> Pool:
+    none = np.zeros(0, np.int64)
+    ordered = sorted(heads.items(), key=lambda pair: -pair[1])
+    lists = {
+        NAMES: Listed(none, none, np.zeros(0, np.float32)),
+        "heads": Listed(
+            np.zeros(len(heads), np.int64),
+            np.array([tag for tag, _ in ordered], np.int64),
+            np.array([score for _, score in ordered], np.float32),
+        ),
+    }
+    empty = np.zeros(0, np.float32)
+    return Pool(np.array([2]), 3, lists, Ballots(none, empty, np.zeros(0, np.bool_), none, none))
+
+
+FACTS = Facts(np.arange(3), np.full(3, 5), np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def test_it_scores_what_it_draws(folder: Path) -> None:
+    ranker = load(folder)
+    full = pool({0: 0.25, 1: 0.75})
+
+    drawn = ranker.draw(full)
+    rated = ranker.rate(full, drawn, FACTS)
+
+    assert drawn.tags.tolist() == [0, 1]
+    assert rated.scores.tolist() == [1.0, 2.0]
+    assert rated.features.shape == (2, len(ranker.columns))
+    assert ranker.name == "ranker-0a1b2c3d"
+    assert list(ranker.known) == KNOWN
+
+
+def test_nothing_drawn_is_nothing_scored(folder: Path) -> None:
+    ranker, full = load(folder), pool({})
+
+    assert ranker.rate(full, ranker.draw(full), FACTS).scores.shape == (0,)
+
+
+def test_the_exponent_lifts_rare_tags(folder: Path) -> None:
+    change(folder, propensity=0.5)
+    ranker, full = load(folder), pool({0: 0.25, 1: 0.25, 2: 0.25})
+
+    scores = ranker.rate(full, ranker.draw(full), FACTS).scores
+
+    assert scores[0] < scores[1] < scores[2]
+    assert scores - 1 == pytest.approx(0.5 * rarity(COUNTED, np.arange(3)))
+
+
+def test_rarity_is_minus_log_of_the_propensity() -> None:
+    scale = (np.log(100) - 1) * 2.5**0.55
+    expected = [-np.log(1 / (1 + scale * (count + 1.5) ** -0.55)) for count in (50, 3, 0, 0)]
+
+    assert rarity(COUNTED, np.array([0, 1, 2, 7])) == pytest.approx(expected, rel=1e-5)
+
+
+def test_tables_come_back_as_they_were_packed() -> None:
+    found, known = unpack(Path("tables.npz"), pack(COUNTED, KNOWN))
+
+    assert known == KNOWN
+    assert found.contents == COUNTED.contents
+    assert np.array_equal(found.pairs, COUNTED.pairs)
+    assert found.counts.tolist() == COUNTED.counts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("release", "lists", "heads", "names"),
+    [
+        ("r2", ["heads"], "heads-1", ["release", "r1", "r2"]),
+        ("r1", ["heads"], "heads-2", ["heads", "heads-1", "heads-2"]),
+        ("r1", [], None, ["heads"]),
+        ("r1", ["heads", "literal"], "heads-1", ["recallers", "literal"]),
+    ],
+)
+def test_it_refuses_what_it_was_not_trained_over(
+    folder: Path, release: str, lists: list[str], heads: str | None, names: list[str]
+) -> None:
+    with pytest.raises(ReleaseMismatch) as error:
+        TreeRanker.load(folder, release, lists, heads)
+
+    assert all(name in str(error.value) for name in names)
+
+
+@pytest.mark.parametrize("name", [MODEL, TABLES])
+def test_it_refuses_a_file_that_was_changed(folder: Path, name: str) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+
+    with pytest.raises(ReleaseMismatch, match=name):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("break_", "words"),
+    [
+        (lambda folder: (folder / MANIFEST).unlink(), MANIFEST),
+        (lambda folder: (folder / MODEL).unlink(), MODEL),
+        (lambda folder: (folder / MANIFEST).write_text("{"), MANIFEST),
+        (lambda folder: change(folder, kept=0), "kept"),
+        (lambda folder: change(folder, more=1), "more"),
+        (lambda folder: change(folder, propensity="much"), "much"),
+    ],
+)
+def test_a_broken_folder_is_a_clear_error(folder: Path, break_: Callable[[Path], object], words: str) -> None:
+    break_(folder)
+
+    with pytest.raises(UserError, match=words):
+        load(folder)
+
+
+def test_columns_of_another_version_are_refused(folder: Path) -> None:
+    change(folder, columns=[*columns(LISTS)[1:], "mood"])
+
+    with pytest.raises(ReleaseMismatch, match="columns"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
+def test_tables_that_are_none_are_a_clear_error(content: bytes) -> None:
+    with pytest.raises(UserError, match=TABLES):
+        unpack(Path(TABLES), content)
