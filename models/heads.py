@@ -32,6 +32,7 @@ from tagbus.models.losses import SCALE, decoupled_softmax
 from tagbus.stream import quality
 from tagbus.stream.cli import out
 from tagbus.stream.config import load
+from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall import heads
 from tagbus.stream.recall.words import Bags
@@ -271,9 +272,10 @@ def export(trainer: Trainer, folder: Path, form: Form) -> heads.Manifest:
         dimension=lesson.names.shape[1],
         best=min(form.best, len(lesson.tags)),
         precision=form.precision,
-        model_sha256=heads.sha256(model),
-        words_sha256=heads.sha256(words),
-        fitted_on=len(lesson.train),
+        model_sha256=sha256(model),
+        words_sha256=sha256(words),
+        # Names are rows of the lesson too, and no contents.
+        fitted_on=len(lesson.train) - trainer.recipe.named * len(lesson.tags),
         tags=lesson.tags,
     )
     folder.mkdir(parents=True, exist_ok=True)

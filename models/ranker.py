@@ -25,6 +25,7 @@ from tagbus.models.trees import to_onnx
 from tagbus.stream import calibrate, quality, rank
 from tagbus.stream.cli import build, out
 from tagbus.stream.config import Settings, load
+from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError
 from tagbus.stream.rank import Manifest
 from tagbus.stream.recall.features import columns
@@ -227,7 +228,7 @@ def train(to: Path, lesson: Lesson, source: Source, over: Over, recipe: Recipe) 
     known = source.numbers.ids[: len(source.tables.counts)]
     tables = rank.pack(source.tables, known)
     manifest = Manifest(
-        name=f"ranker-{rank.sha256(model + tables)[:8]}",
+        name=f"ranker-{sha256(model + tables)[:8]}",
         release=over.release,
         heads=over.heads,
         lists=over.lists,
@@ -238,8 +239,8 @@ def train(to: Path, lesson: Lesson, source: Source, over: Over, recipe: Recipe) 
         voted=recipe.voted,
         kept=recipe.kept,
         propensity=choice.propensity,
-        model_sha256=rank.sha256(model),
-        tables_sha256=rank.sha256(tables),
+        model_sha256=sha256(model),
+        tables_sha256=sha256(tables),
         fitted_on=len(lesson.truth),
         trees=2 * choice.trees,
     )

@@ -4,22 +4,22 @@ A folder holds ranker.json (what it was trained over and what it reads), ranker.
 often each tag was right, and with which others). `tagbus train ranker` writes it, with a calibration.json beside.
 """
 
-import hashlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Final, Self
 from zipfile import BadZipFile
 
 import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from pydantic_core import from_json, to_json
 
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.recall.features import Limits, Tables, columns, draw, table
 from tagbus.stream.recall.graph import Reach
 from tagbus.stream.recall.pool import NAMES, Drawn, Facts, Floats, Ints, Pool, Rated
+from tagbus.stream.recall.trained import Sha256, Trained
 
 MANIFEST: Final = "ranker.json"
 MODEL: Final = "ranker.onnx"
@@ -32,8 +32,6 @@ FILE_BYTES: Final = 500_000_000
 # Below so many contents propensities mean nothing.
 FEWEST: Final = 3
 INPUT: Final = "features"
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Manifest(BaseModel):
@@ -85,8 +83,9 @@ class TreeRanker:
         ranker.json names or the ranker was trained over another release, other heads or other recallers.
         """
         manifest = read_manifest(folder)
+        files = _files(folder)
         model, packed = (
-            _verified(folder / name, digest)
+            files.verified(name, digest, FILE_BYTES)
             for name, digest in ((MODEL, manifest.model_sha256), (TABLES, manifest.tables_sha256))
         )
         for what, trained, used in (
@@ -120,13 +119,7 @@ class TreeRanker:
 
 def read_manifest(folder: Path) -> Manifest:
     """ranker.json. Raises UserError that names the file, the field and what would be right."""
-    path = folder / MANIFEST
-    try:
-        return Manifest.model_validate_json(_read(path, MANIFEST_BYTES))
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in problem["loc"]) or "the file"
-        raise UserError(f"{path}: {field}: {shorten(problem['input'])}: {problem['msg']}") from None
+    return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
 def rarity(tables: Tables, tags: Ints) -> Floats:
@@ -169,27 +162,5 @@ def unpack(path: Path, packed: bytes) -> tuple[Tables, list[str]]:
     return Tables(counts, pairs, together, contents), known
 
 
-def sha256(content: bytes) -> str:
-    """As ranker.json writes it: 64 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _verified(path: Path, expected: str) -> bytes:
-    content = _read(path, FILE_BYTES)
-    if (found := sha256(content)) != expected:
-        raise ReleaseMismatch(f"{path} has the SHA-256 {found}, but {MANIFEST} beside it has {expected}")
-    return content
-
-
-def _read(path: Path, most: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected {MANIFEST}, {MODEL} and {TABLES} as "
-            "`tagbus train ranker` writes them"
-        ) from None
-    if len(content) > most:
-        raise UserError(f"{path}: more than {most} bytes, expected a file of `tagbus train ranker`")
-    return content
+def _files(folder: Path) -> Trained:
+    return Trained(folder, MANIFEST, "tagbus train ranker")

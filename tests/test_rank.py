@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tagbus.stream import rank
+from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.rank import MANIFEST, MODEL, TABLES, Manifest, TreeRanker, pack, rarity, unpack
 from tagbus.stream.recall.features import Tables, columns
@@ -70,8 +71,8 @@ def folder(tmp_path: Path) -> Path:
         voted=60,
         kept=50,
         propensity=0.0,
-        model_sha256=rank.sha256(model),
-        tables_sha256=rank.sha256(tables),
+        model_sha256=sha256(model),
+        tables_sha256=sha256(tables),
         fitted_on=10,
         trees=1,
     )

@@ -10,15 +10,17 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.encoder.release import sha256
+from tagbus.stream.errors import ReleaseMismatch, shorten
 from tagbus.stream.memory.store import Vectors
+from tagbus.stream.recall.trained import Sha256, Trained
 from tagbus.stream.recall.words import TERMS, Vocabulary
 
 MANIFEST: Final = "heads.json"
@@ -35,7 +37,6 @@ LENGTHS: Final = (8, 16, 32, 64, 128, 256, TERMS)
 CONTENTS: Final = 64
 RUN_TERMS: Final = 2_048
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Terms = NDArray[np.int64]
 Weights = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -118,8 +119,9 @@ class HeadsRecall:
                 f"{folder / MANIFEST}: {manifest.name} was trained over release {shorten(manifest.release)}, but this "
                 f"is {shorten(release)}; train it anew with `tagbus train heads` or configure that release"
             )
-        words = _verified(folder / WORDS, manifest.words_sha256, WORDS_BYTES)
-        model = _verified(folder / MODEL, manifest.model_sha256, MODEL_BYTES)
+        files = _files(folder)
+        words = files.verified(WORDS, manifest.words_sha256, WORDS_BYTES)
+        model = files.verified(MODEL, manifest.model_sha256, MODEL_BYTES)
         return cls(manifest, Vocabulary.parse(str(folder / WORDS), words), OnnxModel(model, threads))
 
     async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:
@@ -154,13 +156,7 @@ def cut(lengths: NDArray[np.int64]) -> Iterator[tuple[Numbers, int]]:
 
 def read_manifest(folder: Path) -> Manifest:
     """heads.json. Raises UserError that names the file, the field and what would be right."""
-    path = folder / MANIFEST
-    try:
-        return Manifest.model_validate_json(_read(path, MANIFEST_BYTES))
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in problem["loc"]) or "the file"
-        raise UserError(f"{path}: {field}: {shorten(problem['input'])}: {problem['msg']}") from None
+    return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
 def name_of(model: bytes, words: bytes, tags: Sequence[str]) -> str:
@@ -169,27 +165,5 @@ def name_of(model: bytes, words: bytes, tags: Sequence[str]) -> str:
     return f"heads-{sha256(b''.join(hashlib.sha256(part).digest() for part in parts))[:8]}"
 
 
-def sha256(content: bytes) -> str:
-    """As heads.json writes it: 64 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _verified(path: Path, expected: str, most: int) -> bytes:
-    content = _read(path, most)
-    if (found := sha256(content)) != expected:
-        raise ReleaseMismatch(f"{path} has the SHA-256 {found}, but {MANIFEST} beside it has {expected}")
-    return content
-
-
-def _read(path: Path, most: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected {MANIFEST}, {MODEL} and {WORDS} as "
-            "`tagbus train heads` writes them"
-        ) from None
-    if len(content) > most:
-        raise UserError(f"{path}: more than {most} bytes, expected a file of `tagbus train heads`")
-    return content
+def _files(folder: Path) -> Trained:
+    return Trained(folder, MANIFEST, "tagbus train heads")

@@ -16,6 +16,7 @@ from simplemma import lemmatize
 
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.memory.store import Payload, Store, Vectors
+from tagbus.stream.recall.scripts import DENSE
 
 # What is read of a text: 10,000 words take 0.1 s where all of YSO's names stand in them. A character may become 18 when
 # it is brought to its normal form.
@@ -35,10 +36,8 @@ LEMMAS: Final = 100_000
 # there as they are written were right, and 4.7% of the others.
 INFLECTED: Final = 0.75
 
-# Scripts that are written without spaces (Thai to Khmer, Japanese, Chinese): each of their characters is a word.
-_DENSE: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # C++ and C# keep their signs, or they would stand in every "vitamin C".
-_WORD: Final = re.compile(rf"[{_DENSE}]|[^\W{_DENSE}]+[+#]*")
+_WORD: Final = re.compile(rf"[{DENSE}]|[^\W{DENSE}]+[+#]*")
 # "light (physics)": the qualifier tells tags apart and stands in no text. One that is not closed goes to the end.
 _QUALIFIER: Final = re.compile(r"\([^)]*\)?")
 

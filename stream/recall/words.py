@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.recall.scripts import DENSE
 
 # What is read of a text: the encoder reads no more of it either.
 CHARACTERS: Final = 8_192
@@ -31,12 +32,10 @@ TERMS: Final = 512
 # Counts that are kept while a vocabulary is learnt: 0.5 GB. The rarest go when there are more.
 COUNTS: Final = 4_000_000
 
-# Scripts that are written without spaces (Thai to Khmer, Japanese, Chinese): each of their characters is a word.
-_DENSE: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # Accents, points and vowel signs (Hebrew, Arabic, the scripts of India): `\w` takes them for ends of words.
 _MARKS: Final = "\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
 # A word has two letters or digits at least, as in scikit-learn's TF-IDF.
-_WORD: Final = re.compile(rf"[{_DENSE}]|[^\W{_DENSE}](?:[^\W{_DENSE}]|[{_MARKS}])+")
+_WORD: Final = re.compile(rf"[{DENSE}]|[^\W{DENSE}](?:[^\W{DENSE}]|[{_MARKS}])+")
 
 
 @dataclass(frozen=True, slots=True)

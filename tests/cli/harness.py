@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -65,6 +66,8 @@ class Cli:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             for name, value in {**(settings or {}), **more}.items():
                 patch.setenv(f"TAGBUS_{name}", value)
+            patch.setattr(logging.root, "handlers", [])
+            patch.setattr(logging.root, "level", logging.root.level)
             code = _code(main)
         out, err = self._capture.readouterr()
         return Answer(code, out, err)

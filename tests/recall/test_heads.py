@@ -12,9 +12,10 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="heads are written with onnx, of the extra `train`")
 
 from tagbus.models.headgraph import Weights, to_onnx  # noqa: E402
+from tagbus.stream.encoder.release import sha256  # noqa: E402
 from tagbus.stream.errors import ReleaseMismatch, UserError  # noqa: E402
 from tagbus.stream.recall import heads  # noqa: E402
-from tagbus.stream.recall.heads import HeadsRecall, Manifest, cut, name_of, sha256  # noqa: E402
+from tagbus.stream.recall.heads import HeadsRecall, Manifest, cut, name_of  # noqa: E402
 from tagbus.stream.recall.words import TERMS, Vocabulary  # noqa: E402
 
 D = 4
