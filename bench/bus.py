@@ -1,15 +1,16 @@
 """Events a second, CPU and latency of tagbus, of other frameworks and of a bare loop, side by side on one broker.
 
-    make bench-bus        python bench/bus.py [--out FILE] [--only NAME ...] [--work MS ...] [--share 1.0]
+    make bench-bus        python bench/bus.py [--out FILE] [--only NAME ...] [--work MS ...] [--rounds 3]
 
 Each is one process that consumes `content` (4 partitions, 1 kB events) and produces one result an event, with the same
 fields and with headers that name its source. The tagger does nothing, or takes 50 ms for 500 events. All have lz4,
 5 ms of linger, acks=all, and a commit every 2,000 events or 0.1 s (bench/peers/spec.py).
 
-A run of one: its events are there before it starts; the first ones warm it up; the clock runs from the last of those
-to the last result, read with read_committed, for 12 s at most. Then 100 events a second come for the latency, from
-produce to read_committed. Every result is counted by the source that its headers name: `duplicated` and `lost` should
-be 0, for nothing fails here.
+A turn of one: its events are there before it starts; the first ones warm it up; the clock runs from the last of those
+to the last result, read with read_committed, for 12 s at most. All take turns, three times (--rounds), since the
+machine is faster in one minute than in another: a figure is the median of its turns, a ratio that of the ratios in
+each round. At the end 100 events a second come for the latency, from produce to read_committed. Every result is
+counted by the source that its headers name: `duplicated` and `lost` should be 0, for nothing fails here.
 """
 
 import argparse
@@ -20,8 +21,8 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -76,6 +77,16 @@ def contenders() -> list[Contender]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn gave."""
+
+    events_per_second: float
+    cpu_seconds_per_10000: float
+    broker_cpu_seconds_per_10000: float
+    result_bytes: float
+
+
 @dataclass(slots=True)
 class Row:
     """What was measured of one, at one amount of work."""
@@ -83,15 +94,34 @@ class Row:
     name: str
     guarantee: Guarantee
     work_ms: float
-    events_per_second: float | None = None
-    cpu_seconds_per_10000: float | None = None
+    turns: list[Turn] = field(default_factory=list)
     p50_ms: float | None = None
     p99_ms: float | None = None
     duplicated: int | None = None
     lost: int | None = None
-    broker_cpu_seconds_per_10000: float | None = None
-    result_bytes: float | None = None
     failed: str | None = None
+
+    def median(self, what: str) -> float | None:
+        """Of the turns."""
+        return statistics.median(float(getattr(turn, what)) for turn in self.turns) if self.turns else None
+
+    def report(self) -> dict[str, object]:
+        """As it stands in the file."""
+        found = {
+            "name": self.name,
+            "guarantee": self.guarantee,
+            "work_ms": self.work_ms,
+            "events_per_second": self.median("events_per_second"),
+            "cpu_seconds_per_10000": self.median("cpu_seconds_per_10000"),
+            "p50_ms": self.p50_ms,
+            "p99_ms": self.p99_ms,
+            "duplicated": self.duplicated,
+            "lost": self.lost,
+            "broker_cpu_seconds_per_10000": self.median("broker_cpu_seconds_per_10000"),
+            "result_bytes": self.median("result_bytes"),
+            "turns": [turn.events_per_second for turn in self.turns],
+        }
+        return found | ({"failed": self.failed} if self.failed else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +135,10 @@ class Run:
     row: Row
 
 
+# Measures for a row; how many events there were, None where time ran out.
+Part = Callable[[Run, int], int | None]
+
+
 def event(number: int) -> tuple[bytes, bytes]:
     """Key and value of a content of 1 kB, of words, so that it compresses about as text does."""
     start = _RANDOM.randrange(len(_TEXT) - EVENT_BYTES)
@@ -113,34 +147,36 @@ def event(number: int) -> tuple[bytes, bytes]:
     return b"bench-%06d" % number, (head + text + '"}').encode()
 
 
-def compare(broker: ApacheKafka, contender: Contender, work_ms: float, python: str, share: float) -> Row:
-    """One run: throughput, then latency. One that does not do its part is reported as failed."""
-    row = Row(contender.name, contender.guarantee, work_ms, failed=contender.failed)
-    if row.failed is None:
-        try:
-            measure(broker, contender, row, sys.executable if contender.ours else python, share)
-        except Failed as failure:
-            row.failed = str(failure)
-    return row
+def compare(broker: ApacheKafka, some: Sequence[Contender], work_ms: float, python: str, rounds: int) -> list[Row]:
+    """All in turn, again and again, then the latency of each. One that does not do its part is reported as failed."""
+    rows = [Row(one.name, one.guarantee, work_ms, failed=one.failed) for one in some]
+    for part in (*([throughput] * rounds), latency):
+        for contender, row in zip(some, rows, strict=True):
+            if row.failed is None:
+                try:
+                    measure(broker, contender, row, sys.executable if contender.ours else python, part)
+                except Failed as failure:
+                    row.failed = str(failure)
+                print(row.report(), file=sys.stderr, flush=True)
+    return rows
 
 
-def measure(broker: ApacheKafka, contender: Contender, row: Row, python: str, share: float) -> None:
-    """Fill in the row: one process for throughput, another for latency. Raises Failed."""
-    count = int(contender.events * share)
+def measure(broker: ApacheKafka, contender: Contender, row: Row, python: str, part: Part) -> None:
+    """One more figure for the row, by a process of its own. Raises Failed."""
     command = [python, str(PEERS / contender.script)]
-    for part in (throughput, latency):
-        with Topics(broker.address, PARTITIONS) as topics:
-            spec = Spec(broker.address, topics.group, topics.content, topics.tagged, row.guarantee, row.work_ms)
-            topics.fill(map(event, range(WARM + (count if part is throughput else 0))))
-            with Reader(spec, PARTITIONS) as reader:
-                with Process(command, spec, contender.arguments) as process:
-                    if reader.until(WARM, START_SECONDS, process) is None:
-                        raise Failed(f"{len(reader.messages)} of {WARM} results within {START_SECONDS:.0f} s")
-                    sent = part(Run(broker, topics, reader, process, row), count)
-                while reader.read(0.5):
-                    pass
-                duplicated, lost = reader.duplicated_and_lost(sent)
-            row.duplicated, row.lost = (row.duplicated or 0) + duplicated, (row.lost or 0) + lost
+    count = contender.events if part is throughput else 0
+    with Topics(broker.address, PARTITIONS) as topics:
+        spec = Spec(broker.address, topics.group, topics.content, topics.tagged, row.guarantee, row.work_ms)
+        topics.fill(map(event, range(WARM + count)))
+        with Reader(spec, PARTITIONS) as reader:
+            with Process(command, spec, contender.arguments) as process:
+                if reader.until(WARM, START_SECONDS, process) is None:
+                    raise Failed(f"{len(reader.messages)} of {WARM} results within {START_SECONDS:.0f} s")
+                sent = part(Run(broker, topics, reader, process, row), count)
+            while reader.read(0.5):
+                pass
+            duplicated, lost = reader.duplicated_and_lost(sent)
+        row.duplicated, row.lost = (row.duplicated or 0) + duplicated, (row.lost or 0) + lost
 
 
 def throughput(run: Run, count: int) -> int | None:
@@ -152,10 +188,14 @@ def throughput(run: Run, count: int) -> int | None:
     done = len(run.reader.messages) - seen
     if not done:
         raise Failed(f"no result within {MEASURE_SECONDS:.0f} s")
-    row.events_per_second = round(done / seconds, 1)
-    row.cpu_seconds_per_10000 = round((run.process.cpu_seconds() - cpu) / done * 10_000, 3)
-    row.broker_cpu_seconds_per_10000 = round((run.broker.cpu_seconds() - broker_cpu) / done * 10_000, 3)
-    row.result_bytes = round(run.reader.result_bytes(), 1)
+    row.turns.append(
+        Turn(
+            round(done / seconds, 1),
+            round((run.process.cpu_seconds() - cpu) / done * 10_000, 3),
+            round((run.broker.cpu_seconds() - broker_cpu) / done * 10_000, 3),
+            round(run.reader.result_bytes(), 1),
+        )
+    )
     return None if end is None else WARM + count
 
 
@@ -185,38 +225,37 @@ def latency(run: Run, _: int) -> int:
 
 def ratios(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
     """tagbus at exactly once against the others at exactly once, for each amount of work."""
-
-    def rate(work: float, *names: str) -> float | None:
-        return max(
-            (
-                row.events_per_second
-                for row in rows
-                if row.events_per_second
-                and (row.work_ms, row.guarantee) == (work, "exactly_once")
-                and row.name in names
-            ),
-            default=None,
-        )
-
     found: dict[str, dict[str, float | None]] = {}
     for work in sorted({row.work_ms for row in rows}):
-        ours = rate(work, "tagbus")
+        turns = {
+            row.name: [turn.events_per_second for turn in row.turns]
+            for row in rows
+            if (row.work_ms, row.guarantee) == (work, "exactly_once") and row.turns
+        }
+        peers = [turns[name] for name in FRAMEWORKS if name in turns]
         against = {
-            "best_peer": rate(work, *FRAMEWORKS),
-            "faust": rate(work, "faust"),
-            "bare_loop": rate(work, "bare loop"),
-            "bare_loop_of_bytes": rate(work, "bare loop of bytes"),
+            "best_peer": max(peers, key=statistics.median, default=[]),
+            "faust": turns.get("faust", []),
+            "bare_loop": turns.get("bare loop", []),
+            "bare_loop_of_bytes": turns.get("bare loop of bytes", []),
         }
         found[f"work_{work:g}_ms"] = {
-            f"tagbus_over_{name}": round(ours / other, 2) if ours and other else None for name, other in against.items()
+            f"tagbus_over_{name}": over(turns.get("tagbus", []), others) for name, others in against.items()
         }
     return found
+
+
+def over(ours: Sequence[float], others: Sequence[float]) -> float | None:
+    """The median of the ratios in each round; None where one has not done all."""
+    pairs = list(zip(ours, others, strict=False))
+    return round(statistics.median(our / other for our, other in pairs), 2) if pairs else None
 
 
 def warm_up(broker: ApacheKafka) -> None:
     """Let the broker's JVM compile what it will run, with a bare loop that does not count."""
     row = Row("warm-up", "exactly_once", 0.0)
-    measure(broker, Contender("warm-up", "exactly_once", "bare_loop.py", 100_000, ours=True), row, sys.executable, 1.0)
+    contender = Contender("warm-up", "exactly_once", "bare_loop.py", 100_000, ours=True)
+    measure(broker, contender, row, sys.executable, throughput)
 
 
 def main() -> None:
@@ -225,20 +264,18 @@ def main() -> None:
     parser.add_argument("--peers", default=".cache/peers/bin/python", help="the python that has the other frameworks")
     parser.add_argument("--only", nargs="*", help="names of those to run")
     parser.add_argument("--work", nargs="*", type=float, default=[0.0, 50.0], help="ms for 500 events")
-    parser.add_argument("--share", type=float, default=1.0, help="of the events that each is given")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     arguments = parser.parse_args()
     rows: list[Row] = []
     started = time.monotonic()
     with ApacheKafka() as broker:
         create_all(Settings(kafka=KafkaSettings(brokers=broker.address), topics=TopicSettings(partitions=PARTITIONS)))
         warm_up(broker)
+        some = [one for one in contenders() if arguments.only is None or one.name in arguments.only]
         for work in arguments.work:
-            for contender in contenders():
-                if arguments.only is None or contender.name in arguments.only:
-                    rows.append(compare(broker, contender, work, arguments.peers, arguments.share))
-                    print(rows[-1], file=sys.stderr, flush=True)
+            rows += compare(broker, some, work, arguments.peers, arguments.rounds)
     report = {
-        "rows": [{name: value for name, value in asdict(row).items() if name != "failed" or value} for row in rows],
+        "rows": [row.report() for row in rows],
         **ratios(rows),
         "batch": BATCH,
         "commit_every": COMMIT_EVERY,
@@ -248,6 +285,7 @@ def main() -> None:
         "event_bytes": EVENT_BYTES,
         "partitions": PARTITIONS,
         "latency_events_per_second": LATENCY_RATE,
+        "rounds": arguments.rounds,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": versions(),

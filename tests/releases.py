@@ -6,8 +6,6 @@ mix of two shows at once.
 
 import asyncio
 import json
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,7 +18,6 @@ from tagbus.stream.config import Settings
 from tagbus.stream.encoder.golden import TEXTS, load_golden, make_golden
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, default_folder, load_release, sha256
-from tagbus.stream.local.worker import LocalWorker
 from tests.support import Layout, consume_all, create_topics, unique
 
 COMPACT = {"cleanup.policy": "compact"}
@@ -122,15 +119,3 @@ class Bus:
             "RELEASES__FOLDER": str(folder),
             **{f"TOPICS__{word.upper()}": name for word, name in self.names.items()},
         }
-
-
-def readyz(worker: LocalWorker) -> tuple[int, str]:
-    """Status and words of /readyz; 0 where nobody answers."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/readyz", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError as error:
-        return 0, str(error)

@@ -1,6 +1,8 @@
 """What tests share: waiting for a condition, and Kafka by the shortest way."""
 
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -28,6 +30,18 @@ def wait_until(condition: Callable[[], T], seconds: float, what: str = "the cond
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds:g} s, the last value was {value!r}"[:500])
         time.sleep(0.02)
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Status and body of a GET on this machine; 0 and why where nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
 
 
 def unique(name: str) -> str:

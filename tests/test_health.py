@@ -1,8 +1,6 @@
 """Live, ready and metrics over HTTP."""
 
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from tagbus.stream.config import HealthSettings
 from tagbus.stream.errors import UserError
 from tagbus.stream.health import HealthServer
+from tests.support import get
 
 
 class Said:
@@ -32,55 +31,46 @@ def server(said: Said) -> Iterator[HealthServer]:
     server.close()
 
 
-def get(server: HealthServer, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 def test_nothing_wrong_is_200(server: HealthServer, path: str) -> None:
-    assert get(server, path) == (200, "ok\n")
+    assert get(server.port, path) == (200, "ok\n")
 
 
 def test_what_is_wrong_is_503_and_said(server: HealthServer, said: Said) -> None:
     said.ready = ["no partitions assigned", "the encoder does not answer"]
-    assert get(server, "/readyz") == (503, "no partitions assigned\nthe encoder does not answer\n")
-    assert get(server, "/livez") == (200, "ok\n")
+    assert get(server.port, "/readyz") == (503, "no partitions assigned\nthe encoder does not answer\n")
+    assert get(server.port, "/livez") == (200, "ok\n")
     said.live = ["the poll loop has not turned for 30 s"]
-    assert get(server, "/livez") == (503, "the poll loop has not turned for 30 s\n")
+    assert get(server.port, "/livez") == (503, "the poll loop has not turned for 30 s\n")
 
 
 def test_checks_are_asked_each_time(server: HealthServer, said: Said) -> None:
     said.ready = ["not yet"]
-    assert get(server, "/readyz")[0] == 503
+    assert get(server.port, "/readyz")[0] == 503
     said.ready = []
-    assert get(server, "/readyz")[0] == 200
+    assert get(server.port, "/readyz")[0] == 200
 
 
 def test_metrics_have_one_prefix_and_the_format_of_prometheus(server: HealthServer) -> None:
-    status, text = get(server, "/metrics")
+    status, text = get(server.port, "/metrics")
     assert status == 200
     for name in ("tagbus_contents_total", "tagbus_taxonomy_tags", "tagbus_ready", "tagbus_memory_remaining_offsets"):
         assert f"# HELP {name} " in text
 
 
 def test_any_other_path_says_what_there_is(server: HealthServer) -> None:
-    status, text = get(server, "/../etc/passwd")
+    status, text = get(server.port, "/../etc/passwd")
     assert status == 404
     assert text == "/livez, /readyz and /metrics are here\n"
 
 
 def test_a_query_does_not_matter(server: HealthServer) -> None:
-    assert get(server, "/livez?verbose=1") == (200, "ok\n")
+    assert get(server.port, "/livez?verbose=1") == (200, "ok\n")
 
 
 def test_a_client_that_sends_nothing_stops_nobody_else(server: HealthServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)):
-        assert get(server, "/livez") == (200, "ok\n")
+        assert get(server.port, "/livez") == (200, "ok\n")
 
 
 def test_it_listens_on_this_machine_alone_unless_told(server: HealthServer) -> None:

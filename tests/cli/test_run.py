@@ -1,8 +1,6 @@
 """`tagbus run` as a user starts it, with the real encoder, on Apache Kafka, exactly once."""
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from tagbus.stream.local.worker import LocalWorker
 from tests.bus.harness import event, exactly_once, until_all_out
 from tests.cli.harness import Slice, scripts
 from tests.conftest import Broker
-from tests.support import consume_all, create_topics, produce, unique, wait_until
+from tests.support import consume_all, create_topics, get, produce, unique, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -115,17 +113,6 @@ def running(service: tuple[Bus, LocalWorker]) -> Bus:
     return service[0]
 
 
-def get(worker: LocalWorker, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError as error:
-        return 0, str(error)
-
-
 TAGGED = {
     **{f"script-{name}": event(f"script-{name}", text) for name, text in scripts().items()},
     "at the limit": event("limit", "word " * (TEXT_CHARS // 5)),
@@ -188,9 +175,9 @@ class TestService:
     def test_it_says_how_it_is(self, service: tuple[Bus, LocalWorker], cutting: Slice) -> None:
         made, worker = service
         made.tag("Bees")
-        assert get(worker, "/livez") == (200, "ok\n")
-        assert get(worker, "/readyz") == (200, "ok\n")
-        status, metrics = get(worker, "/metrics")
+        assert get(worker.port, "/livez") == (200, "ok\n")
+        assert get(worker.port, "/readyz") == (200, "ok\n")
+        status, metrics = get(worker.port, "/metrics")
         assert status == 200
         figures = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
         assert float(figures['tagbus_contents_total{outcome="tagged"}']) >= 1
@@ -208,7 +195,7 @@ def test_content_waits_until_the_memory_is_complete(kafka: Broker, cutting: Slic
         worker = stack.enter_context(LocalWorker(made.settings, {"TAGBUS_ENCODER__THREADS": "1"}))
 
         def is_ready() -> bool:
-            answer = get(worker, "/readyz")
+            answer = get(worker.port, "/readyz")
             answers.append(answer)
             return answer[0] == 200
 

@@ -23,8 +23,8 @@ from tagbus.stream.memory.exact import ExactStore
 from tests.bus.harness import exactly_once, until_all_out
 from tests.cli.harness import Cli, Slice, cut
 from tests.conftest import Broker
-from tests.releases import SHIPPED, Bus, make_release, readyz
-from tests.support import consume_all, produce, unique, wait_until
+from tests.releases import SHIPPED, Bus, make_release
+from tests.support import consume_all, get, produce, unique, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -92,7 +92,7 @@ class Fleet:
 
     def settled(self) -> bool:
         """All are ready and none waits for a release."""
-        return all(readyz(worker) == (200, "ok\n") for worker in self.workers)
+        return all(get(worker.port, "/readyz") == (200, "ok\n") for worker in self.workers)
 
     def kill(self, worker: LocalWorker) -> None:
         self.workers.remove(worker)
