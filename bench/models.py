@@ -1,21 +1,23 @@
 """Contents a CPU second of the trained pipeline beside Annif's Omikuji project, same titles, same cores, one run.
 
-    python bench/models.py [--row ranker] [--models .cache/models] [--data ../shared/data/yso-titles] [--count 4096]
+    python bench/models.py [--row ranker-hnsw] [--models .cache/models] [--data ../shared/data/yso-titles]
+                           [--count 4096]
 
 Both are trained and warm; batches of 256 go to one and to the other in turn, each waiting while the other works. Both
-are counted in CPU seconds of their processes. Of ours, each part's share of the time: it runs alone, so wall time is
-the part's own. `make baselines` trains Annif's project.
+are counted in CPU seconds of their processes. Of ours, each part's share of that CPU time. `make baselines` trains
+Annif's project.
 """
 
 import argparse
 import asyncio
 import json
 import subprocess
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 from tagbus.models.data import open_corpus, text_of
 from tagbus.models.rows import OURS
@@ -24,59 +26,85 @@ from tagbus.stream.calibrate import uncalibrated
 from tagbus.stream.cli.build import Brain
 from tagbus.stream.cli.quality import content_of
 from tagbus.stream.contract.events import Content
-from tagbus.stream.index.apply import Memory
-from tagbus.stream.tagger import Failure
+from tagbus.stream.encoder.base import Encoder, Vectors
+from tagbus.stream.encoder.release import Release
+from tagbus.stream.recall.heads import HeadsRecall
+from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.tagger import Failure, Tagger
 
 BATCH = 256
 PYTHON = ".cache/baselines/bin/python"
 
 
-class Timed:
-    """Stands before a part, and adds up the seconds that its named methods take."""
+class Shares:
+    """CPU seconds of parts. Each is one function that runs in one thread, so the clock of the thread is its own."""
 
-    def __init__(self, part: object, name: str, methods: Sequence[str], seconds: dict[str, float]) -> None:
-        self._part = part
-        self._label = name
-        self._methods = methods
-        self._seconds = seconds
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+        self._local = threading.local()
 
-    def __getattr__(self, method: str) -> object:
-        found = getattr(self._part, method)
-        if method not in self._methods:
-            return found
+    def watch(self, owner: object, method: str, part: str) -> None:
+        """Put this method of an object under the clock."""
+        setattr(owner, method, self.clocked(getattr(owner, method), part))
+
+    def clocked(self, step: Callable[..., object], part: str) -> Callable[..., object]:
+        """The same under the clock; what is under it inside counts there alone."""
 
         def called(*arguments: object, **named: object) -> object:
-            started = time.perf_counter()
-            result = found(*arguments, **named)
-            if asyncio.iscoroutine(result):
-                return self._awaited(result, started)
-            self._seconds[self._label] += time.perf_counter() - started
-            return result
+            outer: float = getattr(self._local, "inside", 0.0)
+            self._local.inside = 0.0
+            started = time.thread_time()
+            try:
+                return step(*arguments, **named)
+            finally:
+                spent = time.thread_time() - started
+                self.add(part, spent - self._local.inside)
+                self._local.inside = outer + spent
 
         return called
 
-    async def _awaited(self, result: object, started: float) -> object:
-        # Recallers run side by side in one thread pool: on a busy loop their times overlap a little.
-        value = await result  # type: ignore[misc]
-        self._seconds[self._label] += time.perf_counter() - started
-        return value
+    def add(self, part: str, seconds: float) -> None:
+        with self._lock:
+            self.seconds[part] += seconds
 
 
-def timed(brain: Brain, seconds: dict[str, float]) -> Brain:
-    """The same brain with every part under the clock."""
-    memory = Memory(
-        Timed(brain.memory.tags, "search of tags", ("search",), seconds),  # type: ignore[arg-type]
-        Timed(brain.memory.exemplars, "search of exemplars", ("search",), seconds),  # type: ignore[arg-type]
-    )
-    learnt = brain.learnt
-    if learnt.heads is not None:
-        learnt = replace(learnt, heads=Timed(learnt.heads, "heads", ("recall",), seconds))  # type: ignore[arg-type]
-    if learnt.ranker is not None:
-        learnt.ranker._session = Timed(learnt.ranker._session, "trees", ("run",), seconds)  # type: ignore[assignment]
-        ranker = Timed(learnt.ranker, "union, features and trees", ("draw", "rate"), seconds)
-        learnt = replace(learnt, ranker=ranker)  # type: ignore[arg-type]
-    encoder = Timed(brain.encoder, "encode", ("encode",), seconds)
-    return replace(brain, encoder=encoder, memory=memory, learnt=learnt)  # type: ignore[arg-type]
+class TimedEncoder:
+    """The tagger does nothing else while it encodes, so the clock of the process is the encoder's."""
+
+    def __init__(self, encoder: Encoder, shares: Shares) -> None:
+        self.release: Release = encoder.release
+        self._encoder = encoder
+        self._shares = shares
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        started = time.process_time()
+        vectors = await self._encoder.encode(texts)
+        self._shares.add("encoder", time.process_time() - started)
+        return vectors
+
+    async def close(self) -> None:
+        await self._encoder.close()
+
+
+def watched(brain: Brain, shares: Shares) -> Tagger:
+    """The tagger of a brain with every part under the clock."""
+    shares.watch(brain.memory.tags, "_search", "tags by similarity")
+    shares.watch(brain.memory.exemplars, "_search", "neighbours")
+    tagger = brain.tagger(uncalibrated(brain.pipeline.name))
+    tagger._encoder = TimedEncoder(brain.encoder, shares)
+    for other in tagger._recall._others:
+        if isinstance(other, HeadsRecall):
+            other._vocabulary = SimpleNamespace(bags=shares.clocked(other._vocabulary.bags, "heads"))
+            shares.watch(other._model._session, "run", "heads")  # type: ignore[attr-defined]
+        elif isinstance(other, LiteralRecall):
+            shares.watch(other._lexicon, "match", "literal names")
+    ranker = brain.learnt.ranker
+    if ranker is not None:
+        shares.watch(ranker, "draw", "features")
+        shares.watch(ranker, "rate", "features")
+        shares.watch(ranker._session, "run", "trees")
+    return tagger
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, object]:
@@ -84,30 +112,34 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
     settings = settings_of(row, arguments.models)
     corpus = open_corpus(str(arguments.data))
     items = list(corpus.exemplars("test"))[: arguments.count]
-    seconds: dict[str, float] = defaultdict(float)
-    ours = annif = whole = 0.0
+    shares = Shares()
+    ours = annif = 0.0
     async with filled(settings, corpus, arguments.cache) as bare, dressed(bare, settings) as brain:
-        tagger = timed(brain, seconds).tagger(uncalibrated(brain.pipeline.name))
+        tagger = watched(brain, shares)
         with annif_process(arguments.models / "annif-bonsai" / "project") as process:
             await tagger.tag([content_of(item) for item in items[:BATCH]])
             ask(process, [text_of(item) for item in items[:BATCH]])
-            seconds.clear()
+            shares.seconds.clear()
             for start in range(0, len(items), BATCH):
                 some = items[start : start + BATCH]
                 contents: list[Content] = [content_of(item) for item in some]
-                cpu, wall = time.process_time(), time.perf_counter()
+                before = time.process_time()
                 results = await tagger.tag(contents)
-                ours += time.process_time() - cpu
-                whole += time.perf_counter() - wall
+                ours += time.process_time() - before
                 assert not any(isinstance(result, Failure) for result in results)
                 annif += ask(process, [text_of(item) for item in some])
+        points = await brain.memory.exemplars.count()
+    spent = {**shares.seconds, "rest": ours - sum(shares.seconds.values())}
     return {
         "row": row.name,
+        "memory": settings.memory.kind,
+        "exemplars": points,
         "contents": len(items),
         "tagbus_per_cpu_second": round(len(items) / ours, 1),
         "annif_per_cpu_second": round(len(items) / annif, 1),
         "tagbus_over_annif": round(annif / ours, 3),
-        "share_of_wall_time": {name: round(spent / whole, 3) for name, spent in sorted(seconds.items())},
+        "cpu_ms_a_content": {part: round(1000 * seconds / len(items), 3) for part, seconds in spent.items()},
+        "share_of_cpu_time": {part: round(seconds / ours, 3) for part, seconds in spent.items()},
     }
 
 
@@ -131,7 +163,7 @@ def ask(process: "subprocess.Popen[str]", texts: Sequence[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--row", default="ranker")
+    parser.add_argument("--row", default="ranker-hnsw")
     parser.add_argument("--models", type=Path, default=Path(".cache/models"))
     parser.add_argument("--data", default="../shared/data/yso-titles")
     parser.add_argument("--cache", type=Path, default=Path(".cache/evaluate"))

@@ -34,7 +34,8 @@ class Recipe:
     """How a ranker is trained.
 
     `new_share`: of the tags, for each content its own, treated as new or young. `threads`: LightGBM's, 0: all cores;
-    they wait for each other, and beside other work one thread took 2 s where two took 34.
+    they wait for each other, and beside other work one thread took 2 s where two took 34. `top`: of a content's
+    candidates, those that a cross-encoder is asked about.
     """
 
     trees: int = 100
@@ -49,6 +50,7 @@ class Recipe:
     fewest_together: int = 2
     seed: int = 0
     threads: int = 1
+    top: int = 24
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@
 Elsevier (2023.emnlp-industry.30, section 3.1): a right pair and three wrong ones at random of the hundred tags that the
 bi-encoder puts nearest, binary cross-entropy; it reranks the top 20 to 30. Trained by sentence-transformers. Beside the
 weights it writes model.onnx (input_ids, attention_mask, token_type_ids int64 [batch, length] to score float32 [batch])
-and reranker.json and config.pbtxt, as Triton's model `reranker` serves them.
+and reranker.json, as the tagger takes them; triton_repo/reranker holds Triton's configuration for model.onnx. A tag is
+read as the tagger reads it: its name and its aliases.
 """
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
@@ -35,28 +35,13 @@ from tagbus.models.export import strip, to_float16
 from tagbus.models.journal import Journal
 from tagbus.models.pairs import Logged
 from tagbus.stream.encoder.onnx import OnnxEncoder
-from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, sha256
+from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.recall.rerank import INPUTS, MANIFEST, MOST_TOKENS, OUTPUT, Manifest, name_of, tag_text
 
-MANIFEST: Final = "reranker.json"
 AMONG: Final = 100
 # float16 weights: largest difference of a probability to torch at which a model is written.
 MOST: Final = 5e-3
-
-
-# Triton's, for a model repository's folder `reranker`; model.onnx goes to its folder 1.
-CONFIG: Final = """name: "reranker"
-backend: "onnxruntime"
-max_batch_size: 32
-input [
-  { name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] },
-  { name: "attention_mask" data_type: TYPE_INT64 dims: [ -1 ] },
-  { name: "token_type_ids" data_type: TYPE_INT64 dims: [ -1 ] }
-]
-output [ { name: "score" data_type: TYPE_FP32 dims: [ 1 ] reshape: { shape: [ ] } } ]
-dynamic_batching { max_queue_delay_microseconds: 1000 }
-parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
-"""
 
 
 class Plan(BaseModel):
@@ -71,7 +56,7 @@ class Plan(BaseModel):
     epochs: int = Field(1, ge=1)
     batch: int = Field(64, ge=2)
     rate: float = Field(5e-5, gt=0)
-    tokens: int = Field(96, ge=8, description="of tag and content together")
+    tokens: int = Field(96, ge=8, le=MOST_TOKENS, description="of tag and content together")
     most: int | None = Field(None, ge=1, description="contents to train on, the first ones; all of them without it")
     seed: int = 0
 
@@ -88,7 +73,7 @@ def command(
     epochs: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=2, help="pairs, a device")] = 64,
     rate: Annotated[float, typer.Option(help="learning rate")] = 5e-5,
-    tokens: Annotated[int, typer.Option(min=8, help="of tag and content together")] = 96,
+    tokens: Annotated[int, typer.Option(min=8, max=MOST_TOKENS, help="of tag and content together")] = 96,
     most: Annotated[int | None, typer.Option(min=1, help="train on the first contents only")] = None,
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
 ) -> None:
@@ -163,7 +148,8 @@ async def labelled(corpus: Corpus, plan: Plan) -> dict[str, list[str] | list[flo
         await encoder.close()
     count = min(AMONG, len(tags) - int(np.diff(truth.starts).max(initial=0)))
     wrong = mine.hard_negatives(vectors, around, truth, count, AMONG, plan.seed)
-    rows = list(_rows([text for text, _ in found], texts, truth, wrong, plan.negatives))
+    read = [tag_text(tag.name, tag.aliases) for tag in tags]
+    rows = list(_rows([text for text, _ in found], read, truth, wrong, plan.negatives))
     return {"tag": [row[0] for row in rows], "content": [row[1] for row in rows], "label": [row[2] for row in rows]}
 
 
@@ -202,15 +188,14 @@ def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
     # The attention that the exporter takes apart into plain nodes.
     model.model.set_attn_implementation("eager")
     judge = Judge(model.model).float().cpu().eval()
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=MOST_TOKENS)}
     program = torch.onnx.export(
         judge,
-        tuple(feed[name] for name in names),
+        tuple(feed[name] for name in INPUTS),
         dynamo=True,
-        dynamic_shapes=dict.fromkeys(names, axes),
-        input_names=list(names),
-        output_names=["score"],
+        dynamic_shapes=dict.fromkeys(INPUTS, axes),
+        input_names=list(INPUTS),
+        output_names=[OUTPUT],
         external_data=False,
         verbose=False,
     )
@@ -222,15 +207,21 @@ def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
     onnx.checker.check_model(onnx.load_from_string(whole), full_check=True)
     session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
     # Padded further than it was traced with, and with one row more.
-    wider = {name: torch.nn.functional.pad(torch.cat([feed[name], feed[name][:1]]), (0, 5)) for name in names}
+    wider = {name: torch.nn.functional.pad(torch.cat([feed[name], feed[name][:1]]), (0, 5)) for name in INPUTS}
     with torch.no_grad():
-        expected = judge(*(wider[name] for name in names)).numpy()
-    found = session.run(["score"], {name: tensor.numpy() for name, tensor in wider.items()})[0]
+        expected = judge(*(wider[name] for name in INPUTS)).numpy()
+    found = session.run([OUTPUT], {name: tensor.numpy() for name, tensor in wider.items()})[0]
     if (far := float(np.abs(found - expected).max())) > MOST:
         raise ReleaseMismatch(f"the exported cross-encoder is too far from torch: {far:.1e} > {MOST:.0e}")
     (to / MODEL).write_bytes(whole)
-    (to / "config.pbtxt").write_text(CONFIG)
-    said = {"model_sha256": sha256(whole), "tokenizer_sha256": sha256((to / TOKENIZER).read_bytes())}
-    (to / MANIFEST).write_text(
-        json.dumps({**said, "max_tokens": plan.tokens, "encoder": plan.encoder}, indent=2) + "\n"
+    tokenizer = (to / TOKENIZER).read_bytes()
+    manifest = Manifest(
+        name=name_of(whole, tokenizer),
+        encoder=load_release(Path(plan.encoder)).name,
+        max_tokens=plan.tokens,
+        content_template="{title}\n{text}",
+        tag_template="{name}\n{aliases}",
+        model_sha256=sha256(whole),
+        tokenizer_sha256=sha256(tokenizer),
     )
+    (to / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")

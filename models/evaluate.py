@@ -164,11 +164,16 @@ async def measure_rows(corpus: Corpus, rows: Sequence[Row], places: Places) -> A
         if row.name in baselines:
             yield _entry(row, *_baseline(row, exam, places.models), exam, places)
     ours = [row for row in rows if row.name not in baselines]
-    for _, group in groupby(ours, key=lambda row: settings_of(row, places.models).encoder.folder):
+    for _, group in groupby(ours, key=lambda row: _memory(settings_of(row, places.models))):
         some = list(group)
         async with filled(settings_of(some[0], places.models), corpus, places.cache) as brain:
             for row in some:
                 yield _entry(row, *await _ours(row, exam, brain, places), exam, places)
+
+
+def _memory(settings: Settings) -> tuple[Path | None, str]:
+    """What rows that share a memory have in common."""
+    return settings.encoder.folder, settings.memory.kind
 
 
 def _entry(row: Row, ranked: Ranked, run: Mapping[str, object], exam: Exam, places: Places) -> dict[str, object]:
@@ -247,7 +252,7 @@ async def _ours(row: Row, exam: Exam, bare: Brain, places: Places) -> tuple[Rank
 
 
 def _folders(settings: Settings) -> list[Path]:
-    places = (settings.encoder.folder, settings.heads.folder, settings.rank.folder)
+    places = (settings.encoder.folder, settings.heads.folder, settings.rank.folder, settings.rerank.folder)
     return [place for place in places if place is not None]
 
 

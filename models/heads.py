@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagbus.models.data import open_corpus
+from tagbus.models.data import open_corpus, without
 from tagbus.models.headgraph import Precision, to_onnx, weights_of
 from tagbus.models.lesson import Lesson, Set, gather
 from tagbus.models.losses import SCALE, decoupled_softmax
@@ -274,6 +274,7 @@ def export(trainer: Trainer, folder: Path, form: Form) -> heads.Manifest:
         precision=form.precision,
         model_sha256=sha256(model),
         words_sha256=sha256(words),
+        golden=heads.golden_of(model, len(kept), lesson.names.shape[1]),
         # Names are rows of the lesson too, and no contents.
         fitted_on=len(lesson.train) - trainer.recipe.named * len(lesson.tags),
         tags=lesson.tags,
@@ -301,6 +302,7 @@ def command(
     to: Annotated[Path, typer.Option("--out", help="folder of the heads: heads.onnx, words.json, heads.json")],
     run: Annotated[Path | None, typer.Option(help="folder of checkpoint and metrics; that of --out if unset")] = None,
     cache: Annotated[Path | None, typer.Option(help="folder that keeps embeddings")] = None,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
     words: Annotated[int, typer.Option(min=1, help="contents that a word must stand in")] = Recipe.words,
     bigrams: Annotated[int, typer.Option(min=1, help="contents that a bigram must stand in")] = Recipe.bigrams,
     terms: Annotated[int, typer.Option(min=1, help="words and bigrams at most, the most frequent")] = Recipe.terms,
@@ -328,7 +330,7 @@ def command(
     recipe = Recipe(words, bigrams, terms, rows, named, epochs, batch, rate, feature_dropout, dropout, seed)
     folder = run or to
     folder.mkdir(parents=True, exist_ok=True)
-    lesson = asyncio.run(gather(open_corpus(corpus), load(), folder, cache, recipe))
+    lesson = asyncio.run(gather(without(open_corpus(corpus), left_out), load(), folder, cache, recipe))
     trainer = Trainer(lesson, recipe)
     train(trainer, folder)
     manifest = export(trainer, to, Form(best, precision, keep))

@@ -5,76 +5,48 @@
 LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the one orders a content's candidates, the
 other says how probable each is. They are trained on contents that neither memory nor heads hold. A part of the tags is
 treated as new there, so that the trees learn to judge a tag by its name and its first exemplars alone.
+
+With TAGBUS_RERANK__FOLDER there is a second pass: other trees that also see what a cross-encoder says of the best of
+the first. It may not have been trained on these contents either; `tagbus train reranker` leaves them out.
 """
 
 import asyncio
-import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
-import lightgbm
-import numpy as np
 import typer
 
-from tagbus.models.candidates import Candidates, Lesson, Recipe, Scores, Source, both, chance, count, learn
-from tagbus.models.data import Corpus, open_corpus, text_of
-from tagbus.models.trees import to_onnx
-from tagbus.stream import calibrate, quality, rank
+from tagbus.models.boost import STEP, Choice, Pass, best_of, learn_pass, measure
+from tagbus.models.boost import Log as Log
+from tagbus.models.boost import choose as choose
+from tagbus.models.boost import fit as fit
+from tagbus.models.candidates import Lesson, Recipe, Source, count, learn
+from tagbus.models.data import Corpus, open_corpus, text_of, without
+from tagbus.models.second import Reading, reread
+from tagbus.stream import calibrate, rank
 from tagbus.stream.cli import build, out
 from tagbus.stream.config import Settings, load
 from tagbus.stream.encoder.release import sha256
-from tagbus.stream.errors import UserError
-from tagbus.stream.rank import Manifest
+from tagbus.stream.rank import Manifest, SecondPass
 from tagbus.stream.recall.features import columns
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.pool import NAMES, Flags, Floats, Ints, Numbers
+from tagbus.stream.recall.pool import NAMES, Numbers
+from tagbus.stream.recall.rerank import OnnxReranker, Wording
 from tagbus.stream.tagger import Pipeline
 
-# Steps at which the number of trees is tried.
-STEP: Final = 50
-# Exponents of the propensity that are tried.
-EXPONENTS: Final = tuple(np.arange(0, 0.51, 0.05).round(2).tolist())
-FIRST: Final = 10
+METRICS: Final = "metrics.jsonl"
 DEFAULT: Final = Recipe()
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """Both models and the spread of their scores, by which they are averaged."""
-
-    order: lightgbm.Booster
-    chance: lightgbm.Booster
-
-    def scores(self, features: Floats, steps: Sequence[int]) -> Iterator[tuple[Scores, Scores]]:
-        """The raw scores of both after so many trees."""
-        sums = [np.zeros(len(features)), np.zeros(len(features))]
-        before = 0
-        for step in steps:
-            for place, model in enumerate((self.order, self.chance)):
-                sums[place] = sums[place] + np.asarray(
-                    model.predict(features, raw_score=True, start_iteration=before, num_iteration=step - before)
-                )
-            before = step
-            yield sums[0], sums[1]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What the halves chose: the number of trees, the exponent, each model's weight; and the scores that led to it."""
-
-    trees: int
-    propensity: float
-    weights: tuple[float, float]
-    scores: Scores
+# Of a second pass, what is told of it.
+SAID: Final = ("p_at_1", "ndcg_at_5", "r_at_10", "psp_at_5")
 
 
 def command(
     corpus: Annotated[str, typer.Argument(help="folder with train, val and test contents, or `topics`")],
     to: Annotated[Path, typer.Option("--out", help="folder of the ranker; ranker.json, ranker.onnx, tables.npz")],
     cache: Annotated[Path | None, typer.Option("--cache", help="folder that keeps embeddings")] = None,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
     trees: Annotated[int, typer.Option(min=STEP, max=5000, help="of each kind at most")] = DEFAULT.trees,
     leaves: Annotated[int, typer.Option(min=2, max=1024, help="of a tree")] = DEFAULT.leaves,
     new_share: Annotated[
@@ -82,17 +54,22 @@ def command(
     ] = DEFAULT.new_share,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=0, help="of LightGBM; 0: all cores")] = 1,
+    top: Annotated[
+        int, typer.Option(min=1, max=1000, help="candidates of a content that the cross-encoder is asked about")
+    ] = DEFAULT.top,
 ) -> None:
     """Train the ranker of the recallers that the settings switch on, on the validation contents of CORPUS.
 
     Writes a calibration for its scores beside it, and a line of metrics for each step to metrics.jsonl.
     """
-    recipe = Recipe(trees=trees, leaves=leaves, new_share=new_share, seed=seed, threads=threads)
-    asyncio.run(_command(open_corpus(corpus), to, cache, recipe))
+    recipe = Recipe(trees=trees, leaves=leaves, new_share=new_share, seed=seed, threads=threads, top=top)
+    asyncio.run(_command(without(open_corpus(corpus), left_out), to, cache, recipe))
 
 
 async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe) -> None:
-    settings = _unranked(load())
+    given = load()
+    settings, read = _unranked(given), given.rerank.folder
+    reranker = None if read is None else OnnxReranker.load(read, given.encoder.threads)
     to.mkdir(parents=True, exist_ok=True)
     memory = await build.cached_memory(cache, settings)
     async with build.brain(settings, memory) as brain:
@@ -109,103 +86,18 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         vectors = await brain.encoder.encode([text_of(item) for item in held])
         lesson = await learn(source, held, vectors, recipe)
         over = Over(brain.release.name, brain.pipeline.heads, (NAMES, *(other.name for other in others)))
-        manifest = train(to, lesson, source, over, recipe)
+        wording = Wording([text_of(item) for item in held], numbers.ids, await graph.facts(numbers.ids))
+        reading = None if reranker is None else Reading(reranker, wording)
+        manifest = train(to, lesson, source, over, recipe, reading)
     out.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
 
 
 def _unranked(settings: Settings) -> Settings:
     """What there is before there is a ranker."""
-    return settings.model_copy(update={"rank": settings.rank.model_copy(update={"folder": None})})
-
-
-def fit(found: Candidates, recipe: Recipe, trees: int) -> Trained:
-    """Both models on these candidates."""
-    size = np.bincount(found.rows)
-    common = {
-        "num_leaves": recipe.leaves,
-        "learning_rate": recipe.rate,
-        "min_data_in_leaf": 50,
-        "feature_fraction": 0.6,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "seed": recipe.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": recipe.threads,
-        "verbose": -1,
-    }
-    right = found.right.astype(np.int64)
-    order = lightgbm.train(
-        {**common, "objective": "lambdarank", "lambdarank_truncation_level": 10},
-        lightgbm.Dataset(found.features, right, group=size[size > 0]),
-        trees,
+    none = {"folder": None}
+    return settings.model_copy(
+        update={"rank": settings.rank.model_copy(update=none), "rerank": settings.rerank.model_copy(update=none)}
     )
-    chance = lightgbm.train({**common, "objective": "binary"}, lightgbm.Dataset(found.features, right), trees)
-    return Trained(order, chance)
-
-
-def choose(lesson: Lesson, recipe: Recipe, log: "Log") -> Choice:
-    """Train on each half of the contents, score the other as the tagger sees it, take what is best over both."""
-    plain, masked = lesson.plain, lesson.masked
-    steps = range(STEP, recipe.trees + 1, STEP)
-    scores = {step: np.zeros((2, len(plain.rows))) for step in steps}
-    for half in (False, True):
-        others = _half(plain.rows, recipe.seed) != half
-        lesson_half = both(plain.where(~others), masked.where(_half(masked.rows, recipe.seed) == half))
-        out.say(f"training on half of the contents: {len(lesson_half.rows)} candidates")
-        trained = fit(lesson_half, recipe, recipe.trees)
-        for step, pair in zip(steps, trained.scores(plain.features[others], steps), strict=True):
-            scores[step][:, others] = pair
-    best: tuple[float, Choice] | None = None
-    for step in steps:
-        order, chance = 0.5 / scores[step].std(axis=1)
-        mixed = order * scores[step][0] + chance * scores[step][1]
-        for exponent in EXPONENTS:
-            total = mixed + exponent * plain.rare
-            figures = measure(lesson, total)
-            log.write(
-                trees=step, propensity=exponent, **{k: round(v, 3) for k, v in asdict(figures).items() if k != "ece"}
-            )
-            goal = figures.ndcg_at_5 + figures.psp_at_5
-            if best is None or goal > best[0]:
-                best = goal, Choice(step, exponent, (float(order), float(chance)), total)
-    if best is None:
-        raise UserError(f"trees: {recipe.trees}, expected at least {STEP}")
-    return best[1]
-
-
-def _half(rows: Ints, seed: int) -> Flags:
-    """To which half of the contents a row belongs."""
-    return chance(rows, np.zeros_like(rows), seed) < 0.5
-
-
-def measure(lesson: Lesson, scores: Scores) -> quality.Quality:
-    """How good the plain candidates are in this order."""
-    chosen, place = best_of(lesson.plain, scores)
-    ranked = np.full((len(lesson.truth), FIRST), -1, np.int64)
-    ranked[lesson.plain.rows[chosen], place] = lesson.plain.tags[chosen]
-    return quality.measure(quality.Ranked(ranked, np.zeros(ranked.shape)), lesson.truth, lesson.propensity)
-
-
-def best_of(found: Candidates, scores: Scores) -> tuple[Ints, Ints]:
-    """Which candidates are among the ten best of their content, and at which place from 0."""
-    order = np.lexsort((-scores, found.rows))
-    rows = found.rows[order]
-    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    return order[place < FIRST], place[place < FIRST]
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """A line of JSON for each step."""
-
-    path: Path
-    started: float
-
-    def write(self, **figures: float | str) -> None:
-        """One more line, with the seconds since the start."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"seconds": round(time.monotonic() - self.started, 1), **figures}) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,39 +109,68 @@ class Over:
     lists: tuple[str, ...]
 
 
-def train(to: Path, lesson: Lesson, source: Source, over: Over, recipe: Recipe) -> Manifest:
-    """Train on the lesson and write ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl."""
-    log = Log(to / "metrics.jsonl", time.monotonic())
-    choice = choose(lesson, recipe, log)
-    out.say(f"training on all contents: {choice.trees} trees of each kind, propensity exponent {choice.propensity}")
-    trained = fit(both(lesson.plain, lesson.masked), recipe, choice.trees)
-    names = columns(over.lists)
-    model = to_onnx([(trained.order, choice.weights[0]), (trained.chance, choice.weights[1])], len(names))
+def train(
+    to: Path, lesson: Lesson, source: Source, over: Over, recipe: Recipe, reading: Reading | None = None
+) -> Manifest:
+    """Train on the lesson, and once more with what a cross-encoder reads of it if there is one.
+
+    Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second.onnx with one.
+    """
+    log = Log(to / METRICS, time.monotonic())
+    first = learn_pass(lesson, recipe, log)
+    again = None if reading is None else _again(lesson, first.choice, reading, recipe, log)
+    last = again or first
     known = source.numbers.ids[: len(source.tables.counts)]
     tables = rank.pack(source.tables, known)
     manifest = Manifest(
-        name=f"ranker-{sha256(model + tables)[:8]}",
+        name=f"ranker-{sha256(first.model + tables + (again.model if again else b''))[:8]}",
         release=over.release,
         heads=over.heads,
         lists=over.lists,
-        columns=names,
+        columns=columns(over.lists),
         names=recipe.names,
         neighbours=recipe.neighbours,
         listed=recipe.listed,
         voted=recipe.voted,
         kept=recipe.kept,
-        propensity=choice.propensity,
-        model_sha256=sha256(model),
+        propensity=first.choice.propensity,
+        model_sha256=sha256(first.model),
         tables_sha256=sha256(tables),
         fitted_on=len(lesson.truth),
-        trees=2 * choice.trees,
+        trees=2 * first.choice.trees,
+        second=None if again is None or reading is None else _second(again, reading, recipe),
     )
-    (to / rank.MODEL).write_bytes(model)
+    if again is not None:
+        (to / rank.SECOND).write_bytes(again.model)
+    (to / rank.MODEL).write_bytes(first.model)
     (to / rank.TABLES).write_bytes(tables)
-    (to / rank.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    chosen, _ = best_of(lesson.plain, choice.scores)
-    pipeline = Pipeline(over.release, "literal" in over.lists, over.heads, manifest.name)
-    calibration = calibrate.fit(choice.scores[chosen], lesson.plain.right[chosen], pipeline.name, len(lesson.truth))
-    calibration.save(to / rank.CALIBRATION)
-    log.write(name=manifest.name, trees=choice.trees, propensity=choice.propensity)
+    # Without a second pass the file says nothing of one.
+    (to / rank.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
+    chosen, _ = best_of(lesson.plain, last.choice.scores)
+    reranker = None if reading is None else reading.reranker.name
+    pipeline = Pipeline(over.release, "literal" in over.lists, over.heads, manifest.name, reranker)
+    right = lesson.plain.right[chosen]
+    calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(lesson.truth)).save(to / rank.CALIBRATION)
+    log.write(name=manifest.name, trees=last.choice.trees, propensity=last.choice.propensity)
     return manifest
+
+
+def _again(lesson: Lesson, choice: Choice, reading: Reading, recipe: Recipe, log: Log) -> Pass:
+    """The pass that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
+    orders = choice.scores, choice.score(lesson.masked, recipe.seed)
+    seen = reread(lesson, orders, reading, recipe.top)
+    found = learn_pass(seen, recipe, replace(log, more={"reranker": reading.reranker.name}))
+    before, after = (asdict(measure(*one)) for one in ((lesson, choice.scores), (seen, found.choice.scores)))
+    for name in SAID:
+        out.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
+    return found
+
+
+def _second(again: Pass, reading: Reading, recipe: Recipe) -> SecondPass:
+    return SecondPass(
+        reranker=reading.reranker.name,
+        top=recipe.top,
+        propensity=again.choice.propensity,
+        model_sha256=sha256(again.model),
+        trees=2 * again.choice.trees,
+    )

@@ -10,6 +10,7 @@ MODELS: Final = "{models}"
 LITERAL: Final = {"TAGBUS_RECALL__LITERAL": "true"}
 HEADS: Final = {"TAGBUS_HEADS__FOLDER": f"{MODELS}/heads"}
 FUSED: Final = LITERAL | HEADS
+HNSW: Final = {"TAGBUS_MEMORY__KIND": "hnsw"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,25 @@ OURS: Final = (
     Row("heads-only", "classifier heads and graph recall, fused", HEADS),
     Row("fusion", "heads, literal names and graph recall, fused: without ranker", FUSED),
     Row("ranker", "heads, literal names and graph recall, ranked", FUSED | _ranked("ranker")),
-    Row("no-heads", "ranker without heads", LITERAL | _ranked("ranker-no-heads")),
-    Row("no-literal", "ranker without literal names", HEADS | _ranked("ranker-no-literal")),
+    Row("ranker-val", "its ranker trained on the validation contents alone", FUSED | _ranked("ranker-val")),
+    Row(
+        "ranker-reranker",
+        "heads, literal names and graph recall, ranked with a cross-encoder's score of the best 24",
+        FUSED | {"TAGBUS_RERANK__FOLDER": f"{MODELS}/reranker"} | _ranked("ranker-reranker"),
+    ),
+    Row("no-heads", "ranker-val without heads", LITERAL | _ranked("ranker-no-heads")),
+    Row("no-literal", "ranker-val without literal names", HEADS | _ranked("ranker-no-literal")),
     Row("no-instances", "untrained, tags only", {"TAGBUS_RECALL__C2C2T": "false"}),
     Row("no-tags", "untrained, instances only", {"TAGBUS_RECALL__C2T": "false"}),
     Row("lambda-0.2", "untrained, lambda 0.2", {"TAGBUS_RECALL__LAMBDA": "0.2"}),
     Row("lambda-0.5", "untrained, lambda 0.5", {"TAGBUS_RECALL__LAMBDA": "0.5"}),
     Row("lambda-0.8", "untrained, lambda 0.8", {"TAGBUS_RECALL__LAMBDA": "0.8"}),
+    Row("untrained-hnsw", "untrained, neighbours by HNSW", HNSW),
+    Row(
+        "ranker-hnsw",
+        "heads, literal names and graph recall, ranked, neighbours by HNSW",
+        FUSED | HNSW | _ranked("ranker"),
+    ),
     Row("encoder", "trained encoder alone", {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/encoder"}),
     Row(
         "encoder-ranker",

@@ -1,6 +1,5 @@
 """From a row of the table to a tagger: its settings, and a brain over a corpus."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -53,6 +52,7 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
         update={
             "heads": settings.heads.model_copy(update={"folder": None}),
             "rank": settings.rank.model_copy(update={"folder": None}),
+            "rerank": settings.rerank.model_copy(update={"folder": None}),
         }
     )
     memory = await build.cached_memory(cache, bare)
@@ -70,7 +70,7 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
 async def dressed(brain: Brain, settings: Settings) -> AsyncIterator[Brain]:
     """The same encoder and memory with what these settings switch on: to fill a memory of 328,152 contents takes
     longer than to tag 10,130. Raises as `open_learnt` does."""
-    trained = await asyncio.to_thread(open_learnt, settings, brain.release.name)
+    trained = await open_learnt(settings, brain.release.name)
     try:
         yield replace(brain, settings=settings, learnt=trained)
     finally:

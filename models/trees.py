@@ -101,7 +101,9 @@ def _down(node: Node) -> float:
     if node["decision_type"] != "<=":
         raise ValueError(f"a split by {node['decision_type']}, expected <=")
     threshold = float(node["threshold"])
-    rounded = np.float32(threshold)
+    # What is missing is parted from all the rest at the largest float64, and then at the largest float32.
+    with np.errstate(over="ignore"):
+        rounded = np.float32(threshold)
     return float(np.nextafter(rounded, np.float32(-np.inf)) if float(rounded) > threshold else rounded)
 
 

@@ -192,7 +192,7 @@ class ReleaseSettings(Section):
 class MemorySettings(Section):
     """The vector store for tags and exemplars."""
 
-    kind: Literal["exact", "embedded", "server"] = "exact"
+    kind: Literal["exact", "hnsw", "embedded", "server"] = "exact"
     path: Path | None = Field(None, description="folder of the embedded engine; a temporary one if unset")
     url: str = Field("http://127.0.0.1:6333", description="Qdrant server")
     api_key: SecretStr | None = None
@@ -226,7 +226,15 @@ class RecallSettings(Section):
 class HeadsSettings(Section):
     """Classifier heads, as `tagbus train heads` writes them."""
 
-    folder: Path | None = Field(None, description="holds heads.onnx and heads.json; unset: off")
+    folder: Path | None = Field(
+        None, description="holds heads.json, words.json and, where they run in the process, heads.onnx; unset: off"
+    )
+    kind: Literal["in_process", "triton"] = Field(
+        "in_process", description="triton: by encoder.deadline_seconds, in_flight and tls"
+    )
+    address: str | None = Field(None, description="Triton's gRPC, host:port, several with commas; unset: the encoder's")
+    model: str = Field("heads", min_length=1, description="Triton's name of the model")
+    version: int = Field(1, ge=1, description="Triton's version of the model, which every request names")
 
 
 class RankSettings(Section):
@@ -234,6 +242,14 @@ class RankSettings(Section):
 
     folder: Path | None = Field(
         None, description="holds ranker.onnx and ranker.json, and its calibration.json; unset: off"
+    )
+
+
+class RerankSettings(Section):
+    """The cross-encoder that the ranker asks, as `tagbus train reranker` writes it."""
+
+    folder: Path | None = Field(
+        None, description="holds model.onnx, tokenizer.json and reranker.json, for a ranker trained with it; unset: off"
     )
 
 
@@ -275,6 +291,7 @@ class Settings(BaseSettings):
     recall: RecallSettings = RecallSettings()
     heads: HeadsSettings = HeadsSettings()
     rank: RankSettings = RankSettings()
+    rerank: RerankSettings = RerankSettings()
     tagger: TaggerSettings = TaggerSettings()
     health: HealthSettings = HealthSettings()
 

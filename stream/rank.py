@@ -2,8 +2,12 @@
 
 A folder holds ranker.json (what it was trained over and what it reads), ranker.onnx (the trees) and tables.npz (how
 often each tag was right, and with which others). `tagbus train ranker` writes it, with a calibration.json beside.
+
+With a cross-encoder there are two passes, and second.onnx: the first trees order the union, the cross-encoder reads the
+best of it, and trees that see its score too give the order of all.
 """
 
+import asyncio
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,14 +19,17 @@ from onnxruntime import InferenceSession, SessionOptions
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from pydantic_core import from_json, to_json
 
+from tagbus.stream import telemetry
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.recall.features import Limits, Tables, columns, draw, table
 from tagbus.stream.recall.graph import Reach
-from tagbus.stream.recall.pool import NAMES, Drawn, Facts, Floats, Ints, Pool, Rated
+from tagbus.stream.recall.pool import NAMES, Drawn, Facts, Floats, Ints, Pool, Rated, Second, best
+from tagbus.stream.recall.rerank import Reranker, Wording
 from tagbus.stream.recall.trained import Sha256, Trained
 
 MANIFEST: Final = "ranker.json"
 MODEL: Final = "ranker.onnx"
+SECOND: Final = "second.onnx"
 TABLES: Final = "tables.npz"
 CALIBRATION: Final = "calibration.json"
 
@@ -32,6 +39,20 @@ FILE_BYTES: Final = 500_000_000
 # Below so many contents propensities mean nothing.
 FEWEST: Final = 3
 INPUT: Final = "features"
+# The column of the second pass: the cross-encoder's probability, NaN where it was not asked.
+CROSS: Final = "cross"
+
+
+class SecondPass(BaseModel):
+    """The second pass, in ranker.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reranker: str = Field(description="name of the cross-encoder whose score it reads")
+    top: int = Field(ge=1, le=1000, description="candidates of a content that it is asked about, the first pass's best")
+    propensity: FiniteFloat = Field(ge=0, le=10, description="as that of the first pass")
+    model_sha256: Sha256
+    trees: int = Field(ge=1)
 
 
 class Manifest(BaseModel):
@@ -54,33 +75,41 @@ class Manifest(BaseModel):
     tables_sha256: Sha256
     fitted_on: int = Field(ge=1, description="contents that the trees were trained on")
     trees: int = Field(ge=1)
+    second: SecondPass | None = Field(None, description="the second pass, if it was trained with a cross-encoder")
 
 
 class TreeRanker:
     """Scores candidates with the trees that lie in a folder."""
 
-    def __init__(self, manifest: Manifest, model: bytes, tables: Tables, known: Sequence[str]) -> None:
+    def __init__(
+        self, manifest: Manifest, model: bytes, tables: Tables, known: Sequence[str], second: Second | None = None
+    ) -> None:
         """`known`: the ids of the tags that `tables` counted, by number."""
-        options = SessionOptions()
-        # The encoder has the cores already.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = _session(model)
         self._manifest = manifest
         self._tables = tables
         self._limits = Limits(manifest.listed, manifest.voted, manifest.kept)
         self.name = manifest.name
         self.known: Sequence[str] = known
-        self.columns: Sequence[str] = manifest.columns
+        self.columns: Sequence[str] = manifest.columns if second is None else (*manifest.columns, CROSS)
         self.reach = Reach(manifest.names, manifest.neighbours)
+        self.second: Second | None = second
 
     @classmethod
-    def load(cls, folder: Path, release: str, lists: Sequence[str], heads: str | None = None) -> Self:
-        """The ranker of a folder, for an encoder's release, the recallers that are on beside the graph, and the name of
-        the heads among them.
+    def load(
+        cls,
+        folder: Path,
+        release: str,
+        lists: Sequence[str],
+        heads: str | None = None,
+        reranker: Reranker | None = None,
+    ) -> Self:
+        """The ranker of a folder, for an encoder's release, the recallers that are on beside the graph, the name of the
+        heads among them, and the cross-encoder.
 
         Raises UserError for a file that is missing or no ranker's, ReleaseMismatch where a hash is not the one that
-        ranker.json names or the ranker was trained over another release, other heads or other recallers.
+        ranker.json names or the ranker was trained over another release, other heads, other recallers or another
+        cross-encoder.
         """
         manifest = read_manifest(folder)
         files = _files(folder)
@@ -92,6 +121,7 @@ class TreeRanker:
             ("release", manifest.release, release),
             ("heads", manifest.heads, heads),
             ("recallers", sorted(manifest.lists), sorted([NAMES, *lists])),
+            ("reranker", manifest.second and manifest.second.reranker, reranker and reranker.name),
         ):
             if trained != used:
                 raise ReleaseMismatch(
@@ -101,7 +131,11 @@ class TreeRanker:
         if manifest.columns != columns(manifest.lists):
             raise ReleaseMismatch(f"{folder / MANIFEST}: columns: not those that this version of tagbus computes")
         tables, known = unpack(folder / TABLES, packed)
-        return cls(manifest, model, tables, known)
+        second = None
+        if manifest.second is not None and reranker is not None:
+            again = files.verified(SECOND, manifest.second.model_sha256, FILE_BYTES)
+            second = CrossRanker(manifest.second, again, tables, reranker)
+        return cls(manifest, model, tables, known, second)
 
     def draw(self, pool: Pool) -> Drawn:
         """The best of each list and of the votes."""
@@ -115,6 +149,45 @@ class TreeRanker:
         (scores,) = self._session.run(None, {INPUT: features})
         worth = self._manifest.propensity * rarity(self._tables, drawn.tags)
         return Rated(scores[:, 0] + worth, features)
+
+
+class CrossRanker:
+    """The second pass: trees over the features of all candidates and the cross-encoder's score of the best few."""
+
+    def __init__(self, about: SecondPass, model: bytes, tables: Tables, reranker: Reranker) -> None:
+        self._about = about
+        self._session = _session(model)
+        self._tables = tables
+        self._reranker = reranker
+
+    async def rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
+        """The trees' score of each candidate, asked about or not; `cross` is the last of their features."""
+        return await asyncio.to_thread(self._rate, drawn, rated, wording)
+
+    def _rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
+        asked = best(drawn.rows, drawn.tags, rated.scores, self._about.top)
+        with telemetry.RERANK_SECONDS.time():
+            found = self._reranker.score(wording.pairs(drawn.rows[asked], drawn.tags[asked]))
+        features = crossed(rated.features, asked, found)
+        if not len(features):
+            return Rated(rated.scores, features)
+        (scores,) = self._session.run(None, {INPUT: features})
+        return Rated(scores[:, 0] + self._about.propensity * rarity(self._tables, drawn.tags), features)
+
+
+def crossed(features: Floats, asked: Ints, found: Floats) -> Floats:
+    """The features with the column `cross`: what was found for the candidates that were asked about, NaN elsewhere."""
+    column = np.full((len(features), 1), np.nan, np.float32)
+    column[asked, 0] = found
+    return np.concatenate([features, column], axis=1)
+
+
+def _session(model: bytes) -> InferenceSession:
+    options = SessionOptions()
+    # The encoder has the cores already.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def read_manifest(folder: Path) -> Manifest:

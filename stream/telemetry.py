@@ -78,7 +78,10 @@ ENCODER = Info("tagbus_encoder", "What the encoder in this process runs on")
 ENCODER_CACHED = Counter("tagbus_encoder_cached_total", "Texts whose vectors were still there from an earlier request")
 ENCODER_REQUESTS = Counter("tagbus_encoder_requests_total", "Requests to Triton, by what became of them", ["outcome"])
 ENCODER_SERVERS = Gauge("tagbus_encoder_servers", "Triton servers that are up and serve the release")
+HEADS_REQUESTS = Counter("tagbus_heads_requests_total", "Requests to Triton, by what became of them", ["outcome"])
+HEADS_SERVERS = Gauge("tagbus_heads_servers", "Triton servers that are up and serve the heads")
 RECALL_SECONDS = Histogram("tagbus_recall_seconds", "How long the memory was searched for a batch", buckets=_SECONDS)
+RERANK_SECONDS = Histogram("tagbus_rerank_seconds", "How long the cross-encoder read for a batch", buckets=_SECONDS)
 
 # The memory.
 TAXONOMY_TAGS = Gauge("tagbus_taxonomy_tags", "Tags in memory")

@@ -1,7 +1,8 @@
 """The ranker's folder: what it holds is verified, and what does not fit is refused with both names."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from tagbus.stream import rank
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.rank import MANIFEST, MODEL, TABLES, Manifest, TreeRanker, pack, rarity, unpack
+from tagbus.stream.rank import CROSS, MANIFEST, MODEL, SECOND, TABLES, Manifest, TreeRanker, pack, rarity, unpack
 from tagbus.stream.recall.features import Tables, columns
-from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Listed, Pool
+from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Floats, Listed, Pool
+from tagbus.stream.recall.rerank import Pair, Wording
 
 # One tree, votes > 0.5 gives 2 and the rest 1: the protobuf of an ONNX graph, made by hand so that the service's tests
 # need no training library.
@@ -21,8 +23,8 @@ KNOWN = ["a", "b", "c"]
 COUNTED = Tables(np.array([50, 3, 0]), np.array([1, 3]), np.array([2, 2]), 100)
 
 
-def stump() -> bytes:
-    """A tree of one split: 2 where the heads' score is above 0.5 and 1 elsewhere, NaN goes to 1."""
+def stump(names: Sequence[str] = columns(LISTS), split: str = "heads_score") -> bytes:
+    """A tree of one split: 2 where that column is above 0.5 and 1 elsewhere, NaN goes to 1."""
     onnx = pytest.importorskip("onnx", reason="onnx, of the extra train, makes the tree that the ranker runs")
     node = onnx.helper.make_node(
         "TreeEnsembleRegressor",
@@ -32,7 +34,7 @@ def stump() -> bytes:
         n_targets=1,
         nodes_treeids=[0, 0, 0],
         nodes_nodeids=[0, 1, 2],
-        nodes_featureids=[columns(LISTS).index("heads_score"), 0, 0],
+        nodes_featureids=[names.index(split), 0, 0],
         nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
         nodes_values=[0.5, 0.0, 0.0],
         nodes_truenodeids=[1, 0, 0],
@@ -47,7 +49,7 @@ def stump() -> bytes:
     graph = onnx.helper.make_graph(
         [node],
         "stump",
-        [onnx.helper.make_tensor_value_info(rank.INPUT, float_, ["m", len(columns(LISTS))])],
+        [onnx.helper.make_tensor_value_info(rank.INPUT, float_, ["m", len(names)])],
         [onnx.helper.make_tensor_value_info("scores", float_, ["m", 1])],
     )
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
@@ -210,3 +212,82 @@ def test_columns_of_another_version_are_refused(folder: Path) -> None:
 def test_tables_that_are_none_are_a_clear_error(content: bytes) -> None:
     with pytest.raises(UserError, match=TABLES):
         unpack(Path(TABLES), content)
+
+
+@dataclass
+class Reads:
+    """A cross-encoder that finds every other pair right, and keeps what it was asked."""
+
+    name: str = "reranker-0a1b2c3d"
+    asked: list[Pair] = field(default_factory=list)
+
+    def score(self, pairs: Sequence[Pair]) -> Floats:
+        self.asked += pairs
+        return np.array([number % 2 for number in range(len(pairs))], np.float32)
+
+
+@pytest.fixture
+def twice(folder: Path) -> Path:
+    """A ranker of two passes; the second splits by what the cross-encoder says of the two best."""
+    model = stump((*columns(LISTS), CROSS), CROSS)
+    (folder / SECOND).write_bytes(model)
+    about = {"reranker": Reads().name, "top": 2, "propensity": 0.0, "model_sha256": sha256(model), "trees": 1}
+    change(folder, second=about)
+    return folder
+
+
+WORDING = Wording(["a content"], KNOWN, {key: {"name": f"tag {key}", "aliases": []} for key in KNOWN})
+
+
+async def test_the_best_of_the_first_pass_are_read_and_the_second_orders_all(twice: Path) -> None:
+    reads = Reads()
+    ranker = TreeRanker.load(twice, "r1", ["heads"], "heads-1", reads)
+    full = pool({0: 0.25, 1: 0.75, 2: 0.6})
+    drawn = ranker.draw(full)
+    rated = ranker.rate(full, drawn, FACTS)
+    assert rated.scores.tolist() == [1.0, 2.0, 2.0]
+    assert ranker.second is not None
+
+    again = await ranker.second.rate(drawn, rated, WORDING)
+
+    assert reads.asked == [("tag b", "a content"), ("tag c", "a content")]
+    assert again.features[:, -1].tolist() == [pytest.approx(np.nan, nan_ok=True), 0.0, 1.0]
+    assert np.array_equal(again.features[:, :-1], rated.features, equal_nan=True)
+    assert again.scores.tolist() == [1.0, 1.0, 2.0]
+    assert ranker.columns[-1] == CROSS
+    assert again.features.shape[1] == len(ranker.columns)
+
+
+async def test_nothing_drawn_is_nothing_read(twice: Path) -> None:
+    reads = Reads()
+    ranker = TreeRanker.load(twice, "r1", ["heads"], "heads-1", reads)
+    full = pool({})
+    drawn = ranker.draw(full)
+    assert ranker.second is not None
+
+    again = await ranker.second.rate(drawn, ranker.rate(full, drawn, FACTS), WORDING)
+
+    assert (again.scores.shape, again.features.shape) == ((0,), (0, len(ranker.columns)))
+
+
+def test_a_ranker_that_was_trained_with_a_cross_encoder_is_refused_without_it(twice: Path) -> None:
+    with pytest.raises(ReleaseMismatch, match="trained over reranker 'reranker-0a1b2c3d', but this is None"):
+        load(twice)
+
+
+def test_a_ranker_that_was_trained_with_another_cross_encoder_is_refused(twice: Path) -> None:
+    with pytest.raises(ReleaseMismatch, match="but this is 'reranker-00000000'"):
+        TreeRanker.load(twice, "r1", ["heads"], "heads-1", Reads("reranker-00000000"))
+
+
+def test_a_ranker_that_was_trained_without_one_is_refused_with_it(folder: Path) -> None:
+    with pytest.raises(ReleaseMismatch, match="trained over reranker None, but this is 'reranker-0a1b2c3d'"):
+        TreeRanker.load(folder, "r1", ["heads"], "heads-1", Reads())
+
+
+@pytest.mark.parametrize("break_", [Path.unlink, lambda path: path.write_bytes(b"other")])
+def test_the_second_trees_are_verified(twice: Path, break_: Callable[[Path], object]) -> None:
+    break_(twice / SECOND)
+
+    with pytest.raises((UserError, ReleaseMismatch), match=SECOND):
+        TreeRanker.load(twice, "r1", ["heads"], "heads-1", Reads())

@@ -306,6 +306,8 @@ class TestPipeline:
     def test_it_is_named_after_all_that_gives_the_scores(self) -> None:
         assert Pipeline("r").name == "r"
         assert Pipeline("r", literal=True, heads="h", ranker="k").name == "r+literal+h+k"
+        assert Pipeline("r", heads="h", ranker="k", reranker="c").name == "r+h+k+c"
+        assert Pipeline("r", ranker="k", reranker="c").path == ("encode", "recall", "rank", "rerank", "calibrate")
         assert Pipeline("r", literal=True, heads="h", ranker="k").path == (
             "encode",
             "recall",

@@ -23,6 +23,7 @@ from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.index.apply import Kind, Memory, MemoryRecord, Projection
 from tagbus.stream.memory import open_stores
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import Pipeline, Tagger, Taxonomy
@@ -97,22 +98,25 @@ def snapshot_folder(settings: Settings, name: str) -> Path | None:
 
 
 def settings_of(settings: Settings, folder: Path, served: Served | None) -> Settings:
-    """The settings of one release among several: its folder, and where Triton has it.
+    """The settings of one release among several: its folder, and where Triton has it; heads have the same version.
 
-    A calibration, heads and a ranker that the settings name belong to the release of encoder.folder alone; another
-    brings its own in `heads` and `rank` of its folder.
+    A calibration, heads, a ranker and a cross-encoder that the settings name belong to the release of encoder.folder
+    alone; another brings its own in `heads`, `rank` and `rerank` of its folder.
     """
     if folder == model_folder(settings):
         return settings
     own: dict[str, object] = {"folder": folder}
+    heads: dict[str, object] = {"folder": _within(folder, "heads")}
     if served is not None:
         own |= {"model": served.model, "version": served.version}
+        heads |= {"version": served.version}
     return settings.model_copy(
         update={
             "encoder": settings.encoder.model_copy(update=own),
             "tagger": settings.tagger.model_copy(update={"calibration": None}),
-            "heads": settings.heads.model_copy(update={"folder": _within(folder, "heads")}),
+            "heads": settings.heads.model_copy(update=heads),
             "rank": settings.rank.model_copy(update={"folder": _within(folder, "rank")}),
+            "rerank": settings.rerank.model_copy(update={"folder": _within(folder, "rerank")}),
         }
     )
 
@@ -141,7 +145,7 @@ async def brain(settings: Settings, memory: Memory) -> AsyncIterator[Brain]:
     try:
         encoder = await open_encoder(settings.encoder, model_folder(settings))
         try:
-            trained = await asyncio.to_thread(open_learnt, settings, encoder.release.name)
+            trained = await open_learnt(settings, encoder.release.name)
             try:
                 yield Brain(settings, encoder, memory, trained)
             finally:
@@ -153,14 +157,16 @@ async def brain(settings: Settings, memory: Memory) -> AsyncIterator[Brain]:
 
 
 async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
-    """An exact memory, with the embeddings of an earlier run over the same release where `folder` holds them."""
+    """A memory of this process's own, with the embeddings of an earlier run over the same release where `folder` holds
+    them. Searched exactly, unless memory.kind is hnsw."""
     release = load_release(model_folder(settings))
+    made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
 
     async def store(kind: Kind) -> ExactStore:
         place = None if folder is None else folder / release.name / kind
         if place is None or not place.exists():
-            return ExactStore(release.name, release.dimension)
-        return await ExactStore.load(place, release.name, release.dimension)
+            return made(release.name, release.dimension)
+        return await made.load(place, release.name, release.dimension)
 
     return Memory(await store("tags"), await store("exemplars"))
 

@@ -19,6 +19,7 @@ def text(content: Content, found: Explained) -> str:
         "release": result.versions.release,
         "heads": result.versions.heads,
         "ranker": result.versions.ranker,
+        "reranker": result.versions.reranker,
         "calibration": result.versions.calibration,
     }
     lines = [

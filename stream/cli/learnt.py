@@ -1,19 +1,24 @@
 """What was trained, opened by the settings: the recallers beside the graph, the ranker, and their calibration."""
 
+import asyncio
 import importlib.resources
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tagbus.stream import calibrate, rank
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings
+from tagbus.stream.encoder.open import without_client
 from tagbus.stream.encoder.release import default_folder
+from tagbus.stream.errors import UserError
 from tagbus.stream.memory.store import Store
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.heads import HeadsRecall
 from tagbus.stream.recall.heads import read_manifest as read_heads
 from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.recall.rerank import OnnxReranker
+from tagbus.stream.recall.rerank import read_manifest as read_reranker
 from tagbus.stream.tagger import Pipeline
 
 
@@ -24,6 +29,7 @@ class Learnt:
     pipeline: Pipeline
     heads: HeadsRecall | None = None
     ranker: rank.TreeRanker | None = None
+    reranker: OnnxReranker | None = None
 
     def others(self, settings: Settings, tags: Store, taxonomy: Callable[[], Mapping[str, int]]) -> list[Recaller]:
         """The recallers beside the graph, in the order of the path."""
@@ -31,9 +37,11 @@ class Learnt:
         return [*literal, *([self.heads] if self.heads else [])]
 
     async def close(self) -> None:
-        """Free the heads. Nothing may be tagged any longer."""
+        """Free heads and cross-encoder. Nothing may be tagged any longer."""
         if self.heads is not None:
             await self.heads.close()
+        if self.reranker is not None:
+            await asyncio.to_thread(self.reranker.close)
 
 
 def packaged() -> dict[str, str]:
@@ -49,27 +57,54 @@ def packaged() -> dict[str, str]:
 
 
 def pipeline_of(settings: Settings, release: str) -> Pipeline:
-    """What the settings switch on over the release of that name. Raises UserError for a folder that holds none."""
-    heads, ranker = settings.heads.folder, settings.rank.folder
+    """What the settings switch on over the release of that name. Raises UserError for a folder that holds none, and for
+    a cross-encoder without a ranker."""
+    heads, ranker, reranker = settings.heads.folder, settings.rank.folder, settings.rerank.folder
+    if reranker is not None and ranker is None:
+        raise UserError(
+            f"TAGBUS_RERANK__FOLDER={reranker}: its scores are the ranker's to read, and there is none; set "
+            "TAGBUS_RANK__FOLDER to one that was trained with it, or unset this"
+        )
     return Pipeline(
         release,
         settings.recall.literal,
         None if heads is None else read_heads(heads).name,
         None if ranker is None else rank.read_manifest(ranker).name,
+        None if reranker is None else read_reranker(reranker).name,
     )
 
 
-def open_learnt(settings: Settings, release: str) -> Learnt:
+async def open_learnt(settings: Settings, release: str) -> Learnt:
     """Load what the settings switch on over the release of that name.
 
-    Raises UserError for a folder that does not hold it, ReleaseMismatch where it was trained over something else.
+    Raises UserError for a folder that does not hold it, ReleaseMismatch where it was trained over something else or a
+    server has other heads, DependencyDown where Triton is to have the heads and does not answer.
     """
+    learnt = await asyncio.to_thread(_load, settings, release)
+    return replace(learnt, heads=await _open_heads(settings, release))
+
+
+def _load(settings: Settings, release: str) -> Learnt:
+    """All but the heads."""
     pipeline = pipeline_of(settings, release)
     lists = [step for step in pipeline.path if step in {"literal", "heads"}]
-    place, folder = settings.heads.folder, settings.rank.folder
-    ranker = None if folder is None else rank.TreeRanker.load(folder, release, lists, pipeline.heads)
-    heads = None if place is None else HeadsRecall.load(place, release, settings.encoder.threads or 1)
-    return Learnt(pipeline, heads, ranker)
+    folder, read = settings.rank.folder, settings.rerank.folder
+    reranker = None if read is None else OnnxReranker.load(read, settings.encoder.threads)
+    ranker = None if folder is None else rank.TreeRanker.load(folder, release, lists, pipeline.heads, reranker)
+    return Learnt(pipeline, None, ranker, reranker)
+
+
+async def _open_heads(settings: Settings, release: str) -> HeadsRecall | None:
+    folder = settings.heads.folder
+    if folder is None:
+        return None
+    if settings.heads.kind == "in_process":
+        return await asyncio.to_thread(HeadsRecall.load, folder, release, settings.encoder.threads or 1)
+    try:
+        from tagbus.stream.recall.triton import open_heads
+    except ImportError as error:
+        raise without_client("TAGBUS_HEADS__KIND", error) from None
+    return await open_heads(folder, release, settings.heads, settings.encoder)
 
 
 def calibration_of(settings: Settings, release: str) -> Calibration:

@@ -180,6 +180,7 @@ class Versions(Event):
     calibration: str = Field(description="name of the calibration, or `none`")
     heads: str | None = Field(None, description="name of the classifier heads, if they were on")
     ranker: str | None = Field(None, description="name of the ranker, if it was on")
+    reranker: str | None = Field(None, description="name of the cross-encoder that the ranker asked, if it was on")
     taxonomy: dict[str, int] = Field(description="applied offset of each partition of `tags`")
 
 

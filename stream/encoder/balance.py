@@ -1,7 +1,7 @@
 """Requests spread over all the servers behind a name.
 
 A gRPC channel sticks to the server that it found first, so each address gets a channel of its own. The name is resolved
-again and again: a new server gets its share within a minute, and none before it has proved that it serves the release.
+again and again: a new server gets its share within a minute, and none before it has proved that it serves the model.
 """
 
 import asyncio
@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from tagbus.stream import telemetry
-from tagbus.stream.config import RetrySettings
+from prometheus_client import Gauge
+
+from tagbus.stream.config import PREFIX, RetrySettings
 from tagbus.stream.encoder.endpoint import Endpoint
 from tagbus.stream.errors import DependencyDown, Retryable, UserError, shorten
 from tagbus.stream.retry import backoff
@@ -64,12 +65,17 @@ class Balancer:
         connect: Callable[[str, str], Endpoint],
         prove: Callable[[Endpoint], Awaitable[None]],
         resolve: Resolve,
+        up: Gauge,
     ) -> None:
-        """`connect` makes an endpoint of ip:port and host; `prove` raises Retryable while it is not to be had."""
+        """`connect` makes an endpoint of ip:port and host; `prove` raises Retryable while it is not to be had.
+
+        `up` is told how many servers are up.
+        """
         self._address = address
         self._connect = connect
         self._prove = prove
         self._resolve = resolve
+        self._up = up
         self._servers: dict[str, Server] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._follower: asyncio.Task[None] | None = None
@@ -135,7 +141,7 @@ class Balancer:
             raise self._error
 
     def _tell(self) -> None:
-        telemetry.ENCODER_SERVERS.set(sum(server.up for server in self._servers.values()))
+        self._up.set(sum(server.up for server in self._servers.values()))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -188,26 +194,27 @@ class Balancer:
             self._tell()
 
 
-async def resolve(address: str) -> dict[str, str]:
-    """The servers behind host:port, several with commas.
+async def resolve(address: str, setting: str = "encoder.address") -> dict[str, str]:
+    """The servers behind host:port, several with commas; `setting` is where the address comes from.
 
     Raises UserError for another form, and DependencyDown for a name that is not known now.
     """
     places: dict[str, str] = {}
-    for host, port in [_split(part.strip(), address) for part in address.split(",")]:
+    for host, port in [_split(part.strip(), address, setting) for part in address.split(",")]:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise DependencyDown(f"encoder.address: {shorten(host)}: {error.strerror or error}") from None
+            raise DependencyDown(f"{setting}: {shorten(host)}: {error.strerror or error}") from None
         for *_, place in found:
             places[_joined(str(place[0]), port)] = host
     return places
 
 
-def _split(part: str, address: str) -> tuple[str, int]:
+def _split(part: str, address: str, setting: str) -> tuple[str, int]:
     host, _, port = part.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UserError(f"TAGBUS_ENCODER__ADDRESS={shorten(address)}: expected host:port, several with commas")
+        variable = PREFIX + setting.upper().replace(".", "__")
+        raise UserError(f"{variable}={shorten(address)}: expected host:port, several with commas")
     return host.strip("[]"), int(port)
 
 

@@ -1,10 +1,12 @@
-"""One Triton server: a batch of token ids in, vectors out, and its many ways to fail sorted into five.
+"""One Triton server: tensors in, tensors out, and its many ways to fail sorted into five.
 
 gRPC status codes alone do not tell them apart: UNAVAILABLE is what a server says that is gone, and what one says whose
 queue is full.
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,15 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tagbus.stream.config import EncoderSettings
-from tagbus.stream.encoder.base import Vectors
-from tagbus.stream.encoder.release import Release
-from tagbus.stream.encoder.tokens import Batch
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 
-OUTPUT: Final = "sentence_embedding"
 # Share of a request's time that it may spend in Triton's queue.
 QUEUED: Final = 0.5
 # A message of Triton may hold a trace of many lines.
@@ -36,6 +34,18 @@ CHANNEL: Final = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+
+
+# The first axis of each tensor is the batch.
+Tensors = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The model that servers must have: its name for people, and each output's type and shape without the batch."""
+
+    name: str
+    outputs: Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 class Down(Exception):
@@ -57,14 +67,16 @@ class Failed(Exception):
 class Endpoint:
     """The model of the settings on one server."""
 
-    def __init__(self, place: str, host: str, settings: EncoderSettings, release: Release) -> None:
+    def __init__(self, place: str, host: str, settings: EncoderSettings, wanted: Wanted) -> None:
         """`place` is ip:port, `host` the name that it was found under, which its certificate must have.
 
         Raises UserError where a file of the TLS settings cannot be read.
         """
         self.place = place
+        self.name = f"{place} model {settings.model} version {settings.version}"
         self._settings = settings
-        self._release = release
+        self._wanted = wanted
+        self._outputs = [InferRequestedOutput(name) for name in wanted.outputs]
         named = (("grpc.ssl_target_name_override", host),) if settings.tls else ()
         try:
             self._client = InferenceServerClient(
@@ -78,17 +90,17 @@ class Endpoint:
         except OSError as error:
             raise UserError(f"{error.filename}: {error.strerror}; expected a PEM file (encoder.tls_*)") from None
 
-    async def infer(self, batch: Batch, seconds: float) -> Vectors:
-        """float32 [n, dimension], each row finite.
+    async def infer(self, feed: Tensors, seconds: float) -> Tensors:
+        """The outputs that are wanted, as many rows as the inputs have, each number finite.
 
         Raises Down, Late, Busy or Failed, and ReleaseMismatch where another model answers.
         """
         try:
             result = await self._client.infer(
                 self._settings.model,
-                [_tensor("input_ids", batch.ids), _tensor("attention_mask", batch.mask)],
+                [_tensor(name, values) for name, values in feed.items()],
                 model_version=str(self._settings.version),
-                outputs=[InferRequestedOutput(OUTPUT)],
+                outputs=self._outputs,
                 # Triton refuses what waited so long in its queue. What it begins must still be done in time: with the
                 # whole of it a server with too much to do computed little but what nobody waited for any more.
                 timeout=int(QUEUED * seconds * 1e6),
@@ -96,45 +108,43 @@ class Endpoint:
             )
         except InferenceServerException as error:
             raise self._sorted(error) from None
-        return self._vectors(result, len(batch.rows))
+        rows = len(next(iter(feed.values())))
+        return {name: self._output(name, result, rows) for name in self._wanted.outputs}
 
     async def close(self) -> None:
         """Close the channel. No call may be under way."""
         await self._client.close()
 
-    def _vectors(self, result: InferResult, count: int) -> Vectors:
-        vectors = result.as_numpy(OUTPUT)
-        shape = (count, self._release.dimension)
+    def _output(self, name: str, result: InferResult, rows: int) -> NDArray[np.generic]:
+        values: NDArray[np.generic] | None = result.as_numpy(name)
+        kind, axes = self._wanted.outputs[name]
+        shape = (rows, *axes)
         # A server's Python with numpy 2 answers with empty outputs and says nothing.
-        if vectors is None or vectors.shape != shape or vectors.dtype != np.float32:
-            found = "nothing" if vectors is None else f"{vectors.dtype} {list(vectors.shape)}"
+        if values is None or values.shape != shape or values.dtype != kind:
+            found = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
             raise ReleaseMismatch(
-                f"{self._named()} gives {found}, expected float32 {list(shape)} of release {self._release.name}"
+                f"{self.name} gives {found} as {name}, expected {kind} {list(shape)} of {self._wanted.name}"
             )
-        if not np.isfinite(vectors).all():
-            raise Failed(f"{self._named()} gives a vector that is not finite")
-        found_vectors: Vectors = vectors
-        return found_vectors
+        if not np.isfinite(values).all():
+            raise Failed(f"{self.name} gives a number in {name} that is not finite")
+        return values
 
     def _sorted(self, error: InferenceServerException) -> Exception:
         status, words = str(error.status()).removeprefix("StatusCode."), str(error.message())
-        said = f"{self._named()}: {status}: {shorten(words, WORDS)}"
+        said = f"{self.name}: {status}: {shorten(words, WORDS)}"
         if status == "RESOURCE_EXHAUSTED" or (status == "UNAVAILABLE" and FULL.search(words)):
             return Busy(said)
         if status == "DEADLINE_EXCEEDED":
             return Late(said)
         if status in {"NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED"}:
-            return ReleaseMismatch(f"{said}; expected release {self._release.name}")
+            return ReleaseMismatch(f"{said}; expected {self._wanted.name}")
         if status in {"INTERNAL", "UNKNOWN"} and not DEAD.search(words):
             return Failed(said)
         return Down(said)
 
-    def _named(self) -> str:
-        return f"{self.place} model {self._settings.model} version {self._settings.version}"
 
-
-def _tensor(name: str, values: NDArray[np.int64]) -> InferInput:
-    tensor = InferInput(name, list(values.shape), "INT64")
+def _tensor(name: str, values: NDArray[np.generic]) -> InferInput:
+    tensor = InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
     tensor.set_data_from_numpy(values)
     return tensor
 

@@ -59,7 +59,7 @@ class OnnxEncoder:
                 f"{folder / MODEL} gives {self._session.width} numbers a text, expected {self.release.dimension}"
             )
         if self._session.provider == "cpu":
-            self._threads = threads or _cores()
+            self._threads = threads or cores()
             self._fit = Fit(batch, BATCH_TOKENS, WASTE)
         else:
             self._threads = threads or GPU_THREADS
@@ -116,7 +116,7 @@ class OnnxEncoder:
         vectors[batch.rows] = found
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -23,7 +23,10 @@ async def open_encoder(settings: EncoderSettings, folder: Path) -> Encoder:
     try:
         from tagbus.stream.encoder.triton import TritonEncoder
     except ImportError as error:
-        raise UserError(
-            f"TAGBUS_ENCODER__KIND=triton needs tritonclient ({error}): pip install 'tagbus[triton]'"
-        ) from None
+        raise without_client("TAGBUS_ENCODER__KIND", error) from None
     return await TritonEncoder.open(folder, settings)
+
+
+def without_client(variable: str, error: ImportError) -> UserError:
+    """What is wrong with `variable` set to triton where Triton's client is not installed."""
+    return UserError(f"{variable}=triton needs tritonclient ({error}): pip install 'tagbus[triton]'")

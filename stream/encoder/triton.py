@@ -15,11 +15,12 @@ from typing import Final, Self
 import numpy as np
 
 from tagbus.stream import telemetry
-from tagbus.stream.config import EncoderSettings, RetrySettings
-from tagbus.stream.encoder.balance import Balancer, Resolve, resolve
+from tagbus.stream.config import EncoderSettings
+from tagbus.stream.encoder.balance import Resolve, resolve
 from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.cache import VectorCache
-from tagbus.stream.encoder.endpoint import Busy, Down, Endpoint, Failed, Late
+from tagbus.stream.encoder.client import APART, ATTEMPTS, Meters, TritonClient
+from tagbus.stream.encoder.endpoint import Endpoint, Failed, Tensors, Wanted
 from tagbus.stream.encoder.golden import load_golden
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.encoder.tokens import BATCH_TOKENS, Batch, TextReader, pad, repad
@@ -33,10 +34,8 @@ log = logging.getLogger(__name__)
 LENGTHS: Final = (12, 16, 24, 32, 48, 64, 128, 256)
 # Texts a request: max_batch_size of triton_repo/encoder/config.pbtxt.
 REQUEST_TEXTS: Final = 16
-# How often a text is tried alone before it is held to be the reason.
-ATTEMPTS: Final = 3
-# Between tries: far enough apart that they are not merged with the same request of another worker.
-APART: Final = RetrySettings(first_seconds=0.2, cap_seconds=2.0)
+OUTPUT: Final = "sentence_embedding"
+METERS: Final = Meters("encode", telemetry.ENCODER_REQUESTS, telemetry.ENCODER_SERVERS)
 
 
 class TritonEncoder:
@@ -55,11 +54,8 @@ class TritonEncoder:
         self._golden_batches = self._cut(self._golden.texts)
         self._canary = self._cut(self._golden.texts[:1])[0]
         self._cache = VectorCache(settings.cache)
-        self._slots = asyncio.Semaphore(settings.in_flight)
-        self._budget = Budget()
-        self._balancer = Balancer(
-            settings.address, lambda place, host: Endpoint(place, host, settings, self.release), self._prove, find
-        )
+        wanted = Wanted(f"release {self.release.name}", {OUTPUT: ("float32", (self.release.dimension,))})
+        self._client = TritonClient(settings, wanted, METERS, self._prove, find)
 
     @classmethod
     async def open(cls, folder: Path, settings: EncoderSettings, find: Resolve = resolve) -> Self:
@@ -69,11 +65,7 @@ class TritonEncoder:
         within the deadline, UserError for an address or a TLS file that is none.
         """
         encoder = cls(folder, settings, find)
-        try:
-            await encoder._balancer.open(encoder._now() + settings.deadline_seconds)
-        except BaseException:
-            await asyncio.shield(encoder.close())
-            raise
+        await encoder._client.open()
         return encoder
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
@@ -109,7 +101,7 @@ class TritonEncoder:
 
     async def close(self) -> None:
         """Close the channels. No call may be under way."""
-        await self._balancer.close()
+        await self._client.close()
 
     def _recalled(self, texts: Sequence[str], vectors: Vectors) -> list[int]:
         """Fill in what the cache holds, and return the rows that it does not."""
@@ -193,87 +185,23 @@ class TritonEncoder:
         return random.choice([length for length in lengths if length not in self._lengths] or self._lengths[-1:])  # noqa: S311
 
     async def _ask(self, batch: Batch) -> Vectors:
-        """One request, and again where another try may help, within the deadline; the wait for a slot is not in it.
-
-        Raises Failed, DependencyDown, ReleaseMismatch.
-        """
-        async with self._slots:
-            return await self._try(batch, self._now() + self._settings.deadline_seconds)
-
-    async def _try(self, batch: Batch, ends: float) -> Vectors:
-        delays = backoff(APART)
-        while True:
-            delay = 0.0
-            async with self._balancer.lease(ends) as server:
-                sent = self._now()
-                try:
-                    # A try has half of the deadline, so that another server can still be asked.
-                    seconds = min(self._settings.deadline_seconds / 2, max(ends - sent, 0.001))
-                    found = await server.endpoint.infer(batch, seconds)
-                except Failed:
-                    telemetry.ENCODER_REQUESTS.labels(outcome="failed").inc()
-                    raise
-                except (Down, Late, Busy) as error:
-                    problem = str(error)
-                    if isinstance(error, Busy):
-                        server.heard = self._now()
-                    # Who said something meanwhile, a refusal even, is not down. It has too much to do, and marking it
-                    # down, which has it prove itself again, would give it more.
-                    busy = isinstance(error, Busy) or (isinstance(error, Late) and server.heard > sent)
-                    if busy:
-                        delay = next(delays)
-                    else:
-                        server.fall(problem)
-                else:
-                    server.heard = self._now()
-                    telemetry.ENCODER_REQUESTS.labels(outcome="answered").inc()
-                    self._budget.earn()
-                    return found
-            telemetry.ENCODER_REQUESTS.labels(outcome="busy" if busy else "down").inc()
-            # While none is up the lease waits: no server that is down is asked more than once for each request.
-            if self._now() + delay >= ends or (busy and not self._budget.spend()):
-                raise DependencyDown(problem)
-            telemetry.RETRIES.labels(step="encode").inc()
-            await asyncio.sleep(delay)
+        """float32 [n, dimension] by one request. Raises Failed, DependencyDown, ReleaseMismatch."""
+        return _vectors(await self._client.ask(_feed(batch)))
 
     async def _prove(self, endpoint: Endpoint) -> None:
-        """Ask for the golden texts. Raises ReleaseMismatch where they are others, DependencyDown where none come."""
+        """Ask for the golden texts. Raises ReleaseMismatch where they are others, and as `Endpoint.infer` does."""
         vectors = np.empty((len(self._golden.texts), self.release.dimension), dtype=np.float32)
         for batch in self._golden_batches:
-            try:
-                vectors[batch.rows] = await endpoint.infer(batch, self._settings.deadline_seconds / 2)
-            except (Down, Late, Busy, Failed) as error:
-                raise DependencyDown(str(error)) from None
-        self._golden.check(vectors, f"{endpoint.place} model {self._settings.model} version {self._settings.version}")
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+            vectors[batch.rows] = _vectors(await endpoint.infer(_feed(batch), self._settings.deadline_seconds / 2))
+        self._golden.check(vectors, endpoint.name)
 
 
-class Budget:
-    """How many tries may be repeated for a full queue: one for every twenty answers, and one to begin with.
+def _feed(batch: Batch) -> Tensors:
+    return {"input_ids": batch.ids, "attention_mask": batch.mask}
 
-    So retries stay well below a tenth of the load, the ones to begin with included, when a server has more than it can
-    do, and it gets rid of it sooner.
-    Source: gRFC A6, "Throttling Retry Attempts and Hedged RPCs".
-    """
 
-    MOST: Final = 10.0
-    RATIO: Final = 0.05
-
-    def __init__(self) -> None:
-        self._tokens = 1.0
-
-    def earn(self) -> None:
-        """A request was answered."""
-        self._tokens = min(self.MOST, self._tokens + self.RATIO)
-
-    def spend(self) -> bool:
-        """Whether a try may be repeated."""
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+def _vectors(found: Tensors) -> Vectors:
+    return found[OUTPUT].astype(np.float32, copy=False)
 
 
 def cut(lengths: Sequence[int], padded: Sequence[int]) -> Iterator[tuple[list[int], int]]:

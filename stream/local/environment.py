@@ -24,6 +24,7 @@ from tagbus.stream.local.child import tail
 PYTRITON = "nvidia-pytriton==0.7.0"  # Triton 2.51
 # ONNX Runtime and tokenizers are those of this process, so that vectors agree to the last digits.
 NEEDS = ("numpy==1.26.4", *(f"{name}=={version(name)}" for name in ("onnxruntime", "tokenizers")))
+LIBRARY = "libtriton_python.so"
 INSTALL_S = 600.0
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -70,9 +71,12 @@ class Environment:
         python.mkdir(parents=True)
         onnxruntime.mkdir()
         # Copied, because Triton refuses symbolic links here.
-        for part in ("libtriton_python.so", "triton_python_backend_utils.py"):
-            shutil.copy(source / "backends" / "python" / part, python)
+        shutil.copy(source / "backends" / "python" / "triton_python_backend_utils.py", python)
         shutil.copy(stub, python)
+        # It makes a folder /tmp/python_env_..., which stays behind when it is killed, and no setting moves it
+        # (python_backend, #380). So it makes it where it runs: in its own folder, which goes with it.
+        library = (source / "backends" / "python" / LIBRARY).read_bytes()
+        (python / LIBRARY).write_bytes(library.replace(b"/tmp/python_env_", b".////python_env_"))
         shutil.copy(Path(__file__).with_name("ort_backend.py"), onnxruntime / "model.py")
 
 

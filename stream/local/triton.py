@@ -1,7 +1,7 @@
 """A real tritonserver as a child process, on a loopback address: gRPC only, models loaded by name."""
 
-import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -115,11 +115,13 @@ class TritonServer(Child):
 
 
 def main() -> None:
-    """A server for whoever develops, until Ctrl-C: it says which settings lead to it."""
-    with TritonServer() as server, suppress(KeyboardInterrupt):
+    """A server for whoever develops, until Ctrl-C: it says which settings lead to it, and to its heads."""
+    with TritonServer(models=("encoder", "heads")) as server, suppress(KeyboardInterrupt):
         sys.stdout.write(f"TAGBUS_ENCODER__KIND=triton TAGBUS_ENCODER__ADDRESS={server.address}\n")
+        sys.stdout.write("TAGBUS_HEADS__KIND=triton\n")
         sys.stdout.flush()
-        signal.pause()
+        while True:
+            time.sleep(1)  # not signal.pause: a Ctrl-C just before it starts would be waited for, for ever
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The vector store: one interface, three engines.
+"""The vector store: one interface, four engines.
 
-`exact` (numpy, in this process), `embedded` (Qdrant's engine, in this process and on disk) and `server` (a Qdrant
-server, shared). A store holds points of one kind and of one release.
+`exact` (numpy, in this process), `hnsw` (the same with an index), `embedded` (Qdrant's engine, in this process and on
+disk) and `server` (a Qdrant server, shared). A store holds points of one kind and of one release.
 """
 
 from tagbus.stream.memory.exact import ExactStore

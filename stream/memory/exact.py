@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -102,6 +103,10 @@ class ExactStore:
         return store
 
     def _put(self, batch: Batch) -> None:
+        """What an upsert does; a store with an index keeps it in step here."""
+        self._store(batch)
+
+    def _store(self, batch: Batch) -> None:
         count = len(self._keys)
         fresh = [key for key in batch.keys if key not in self._rows]
         self._reserve(count + len(fresh))
@@ -121,19 +126,21 @@ class ExactStore:
             self._slabs.append(np.empty((SLAB, self.dimension), np.float32))
 
     def _delete(self, keys: Sequence[str]) -> None:
-        """The last row moves into the gap, so that the rows stay without one."""
         for key in keys:
             row = self._rows.pop(key, None)
-            if row is None:
-                continue
-            last = len(self._keys) - 1
-            moved, payload = self._keys.pop(), self._payloads.pop()
-            if row != last:
-                self._slabs[row // SLAB][row % SLAB] = self._slabs[last // SLAB][last % SLAB]
-                self._keys[row], self._payloads[row] = moved, payload
-                self._rows[moved] = row
+            if row is not None:
+                self._close_gap(row)
         # One empty slab stays, or a count that goes up and down across an edge would allocate each time.
         del self._slabs[len(self._keys) // SLAB + 2 :]
+
+    def _close_gap(self, row: int) -> None:
+        """The last row moves into the gap, so that the rows stay without one."""
+        last = len(self._keys) - 1
+        moved, payload = self._keys.pop(), self._payloads.pop()
+        if row != last:
+            self._slabs[row // SLAB][row % SLAB] = self._slabs[last // SLAB][last % SLAB]
+            self._keys[row], self._payloads[row] = moved, payload
+            self._rows[moved] = row
 
     def _search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
         limit = min(limit, len(self._keys))
@@ -156,10 +163,20 @@ class ExactStore:
             yield first, self._slabs[first // SLAB][start : start + rows]
 
     def _hits(self, query: NDArray[np.float32], rows: NDArray[np.int64], limit: int) -> list[Hit]:
+        return self._best(*self._scored(query, rows), limit)
+
+    def _scored(
+        self, query: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The rows and their similarities, best first."""
+        rows = np.sort(rows)
         scores = np.vecdot(self._gather(rows).astype(np.float64), query.astype(np.float64))
         scores = scores.astype(np.float32).clip(-1, 1)
         order = np.argsort(-scores)
-        rows, scores = rows[order], scores[order]
+        return rows[order], scores[order]
+
+    def _best(self, rows: NDArray[np.int64], scores: NDArray[np.float32], limit: int) -> list[Hit]:
+        """The first `limit` of rows that are in the order of their similarities; ties by key."""
         keys = [self._keys[row] for row in rows.tolist()]
         found = list(zip(keys, scores.tolist(), rows.tolist(), strict=True))
         if (scores[1:] == scores[:-1]).any():
@@ -167,14 +184,13 @@ class ExactStore:
         return [Hit(key, score, self._payloads[row]) for key, score, row in found[:limit]]
 
     def _gather(self, rows: NDArray[np.int64]) -> Vectors:
-        """The vectors of some rows, float32 [n, d]."""
-        slabs = rows // SLAB
-        if len(self._slabs) == 1 or (slabs == slabs[0]).all():
-            return self._slabs[int(slabs[0])].take(rows % SLAB, axis=0)
+        """The vectors of rows in rising order, float32 [n, d]."""
         vectors = np.empty((len(rows), self.dimension), np.float32)
-        for slab in np.unique(slabs):
-            here = slabs == slab
-            vectors[here] = self._slabs[slab][rows[here] % SLAB]
+        edges = np.searchsorted(rows, SLAB * np.arange(len(self._slabs) + 1)).tolist()
+        for slab, (start, end) in enumerate(pairwise(edges)):
+            if start < end:
+                # No row is out of bounds; without a mode take() checks first and fills a copy.
+                self._slabs[slab].take(rows[start:end] - slab * SLAB, axis=0, out=vectors[start:end], mode="clip")
         return vectors
 
     def _save(self, folder: Path) -> None:
@@ -183,15 +199,18 @@ class ExactStore:
         draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
         draft.mkdir(parents=True)
         try:
-            with (draft / VECTORS).open("wb") as file:
-                self._write_vectors(file)
-            with (draft / POINTS).open("wb") as file:
-                for key, payload in zip(self._keys, self._payloads, strict=True):
-                    file.write(to_json([key, payload]) + b"\n")
-            Description(release=self.release, dimension=self.dimension, count=len(self._keys)).write(draft)
+            self._write(draft)
             _swap(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+    def _write(self, folder: Path) -> None:
+        with (folder / VECTORS).open("wb") as file:
+            self._write_vectors(file)
+        with (folder / POINTS).open("wb") as file:
+            for key, payload in zip(self._keys, self._payloads, strict=True):
+                file.write(to_json([key, payload]) + b"\n")
+        Description(release=self.release, dimension=self.dimension, count=len(self._keys)).write(folder)
 
     def _write_vectors(self, file: BinaryIO) -> None:
         shape = (len(self._keys), self.dimension)
@@ -204,7 +223,7 @@ class ExactStore:
         for points in read(folder, self.release, self.dimension):
             count += len(points)
             try:
-                self._put(checked(points, self.dimension))
+                self._store(checked(points, self.dimension))
             except ValueError as error:
                 raise _damaged(folder, error) from None
         if len(self._keys) != count:

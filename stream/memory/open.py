@@ -6,6 +6,7 @@ from typing import Literal
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.store import Store
 
 Kind = Literal["tags", "exemplars"]
@@ -30,6 +31,8 @@ async def open_store(settings: MemorySettings, kind: Kind, release: str, dimensi
     match settings.kind:
         case "exact":
             return ExactStore(release, dimension)
+        case "hnsw":
+            return HnswStore(release, dimension)
         case "embedded":
             if settings.path is None:
                 return await EmbeddedStore.temporary(release, dimension)

@@ -2,7 +2,8 @@
 
 They memorise what the memory's neighbours only resemble (the family of Astec, Dahiya et al. 2021, WSDM). A tag that
 their training has not seen is the memory's. A folder holds heads.json (what they were trained over, and the tags that
-they know), heads.onnx (the model) and words.json (the terms); `tagbus train heads` writes it.
+they know), heads.onnx (the model, which may be on a server instead) and words.json (the terms); `tagbus train heads`
+writes it.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, shorten
 from tagbus.stream.memory.store import Vectors
+from tagbus.stream.recall.golden import Chances, Golden, Numbers, Terms, Weights, questions
 from tagbus.stream.recall.trained import Sha256, Trained
 from tagbus.stream.recall.words import TERMS, Vocabulary
 
@@ -37,11 +39,6 @@ LENGTHS: Final = (8, 16, 32, 64, 128, 256, TERMS)
 CONTENTS: Final = 64
 RUN_TERMS: Final = 2_048
 
-Terms = NDArray[np.int64]
-Weights = NDArray[np.float32]
-Numbers = NDArray[np.int64]
-Chances = NDArray[np.float32]
-
 
 class Manifest(BaseModel):
     """heads.json."""
@@ -56,6 +53,7 @@ class Manifest(BaseModel):
     model_sha256: Sha256
     words_sha256: Sha256
     fitted_on: int = Field(ge=1, description="contents that they were trained on")
+    golden: Golden | None = Field(None, description="answers that a server must give; none: in the process alone")
     tags: tuple[str, ...] = Field(min_length=1, description="ids of the known tags, by number")
 
 
@@ -76,11 +74,7 @@ class OnnxModel:
     """The model in this process. Several calls may run at once."""
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
-        options = SessionOptions()
-        # One thread a run and several runs at once, as in the encoder.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = _session(model)
         self._pool = ThreadPoolExecutor(threads, "heads")
 
     async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
@@ -108,21 +102,10 @@ class HeadsRecall:
 
     @classmethod
     def load(cls, folder: Path, release: str, threads: int = 1) -> Self:
-        """The heads of a folder in this process, for an encoder's release.
-
-        Raises UserError for a file that is missing or no heads', ReleaseMismatch where a hash is not the one that
-        heads.json names or they were trained over another release.
-        """
-        manifest = read_manifest(folder)
-        if manifest.release != release:
-            raise ReleaseMismatch(
-                f"{folder / MANIFEST}: {manifest.name} was trained over release {shorten(manifest.release)}, but this "
-                f"is {shorten(release)}; train it anew with `tagbus train heads` or configure that release"
-            )
-        files = _files(folder)
-        words = files.verified(WORDS, manifest.words_sha256, WORDS_BYTES)
-        model = files.verified(MODEL, manifest.model_sha256, MODEL_BYTES)
-        return cls(manifest, Vocabulary.parse(str(folder / WORDS), words), OnnxModel(model, threads))
+        """The heads of a folder in this process, for an encoder's release. Raises as `read_known` does."""
+        manifest, vocabulary = read_known(folder, release)
+        model = _files(folder).verified(MODEL, manifest.model_sha256, MODEL_BYTES)
+        return cls(manifest, vocabulary, OnnxModel(model, threads))
 
     async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:
         """Tag ids with their probability, best first, for each of n texts and their unit vectors [n, d]."""
@@ -136,7 +119,13 @@ class HeadsRecall:
             for row, ids, values in zip(rows.tolist(), named, chances.tolist(), strict=True):
                 found[row] = dict(zip(ids, values, strict=True))
 
-        await asyncio.gather(*(part(rows, length) for rows, length in cut(bags.lengths)))
+        parts = [asyncio.create_task(part(rows, length)) for rows, length in cut(bags.lengths)]
+        try:
+            await asyncio.gather(*parts)
+        finally:
+            for task in parts:
+                task.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
         return found
 
     async def close(self) -> None:
@@ -159,10 +148,41 @@ def read_manifest(folder: Path) -> Manifest:
     return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
+def read_known(folder: Path, release: str) -> tuple[Manifest, Vocabulary]:
+    """What heads for an encoder's release know: their tags and their terms.
+
+    Raises UserError for a file that is missing or no heads', ReleaseMismatch where a hash is not the one that
+    heads.json names or they were trained over another release.
+    """
+    manifest = read_manifest(folder)
+    if manifest.release != release:
+        raise ReleaseMismatch(
+            f"{folder / MANIFEST}: {manifest.name} was trained over release {shorten(manifest.release)}, but this "
+            f"is {shorten(release)}; train it anew with `tagbus train heads` or configure that release"
+        )
+    words = _files(folder).verified(WORDS, manifest.words_sha256, WORDS_BYTES)
+    return manifest, Vocabulary.parse(str(folder / WORDS), words)
+
+
+def golden_of(model: bytes, terms: int, dimension: int) -> Golden:
+    """The golden answers of a model that knows so many terms."""
+    feed = dict(zip(("terms", "weights", "vectors"), questions(terms, dimension), strict=True))
+    numbers, chances = _session(model).run(["tags", "chances"], feed)
+    return Golden.of(numbers, chances)
+
+
 def name_of(model: bytes, words: bytes, tags: Sequence[str]) -> str:
     """The name of heads: other ones have another."""
     parts = (model, words, "\n".join(tags).encode())
     return f"heads-{sha256(b''.join(hashlib.sha256(part).digest() for part in parts))[:8]}"
+
+
+def _session(model: bytes) -> InferenceSession:
+    options = SessionOptions()
+    # One thread a run and several runs at once, as in the encoder.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _files(folder: Path) -> Trained:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.recall.graph import Reach, Seen, decided_by_machine, texts
+from tagbus.stream.recall.rerank import Wording
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -128,13 +129,22 @@ class Rated:
     features: Floats
 
 
+class Second(Protocol):
+    """A closer look at the best of what a ranker rated."""
+
+    async def rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
+        """New scores for all of them, and their features with what was seen."""
+
+
 class Ranker(Protocol):
-    """Learnt judgement over the union of what the recallers found."""
+    """Learnt judgement over the union of what the recallers found; `columns` are of the features that `second` gives,
+    where there is one."""
 
     name: str
     reach: Reach
     known: Sequence[str]
     columns: Sequence[str]
+    second: Second | None
 
     def draw(self, pool: Pool) -> Drawn:
         """The candidates that are worth a score."""
@@ -169,6 +179,14 @@ def facts(numbers: Numbers, payloads: Mapping[str, Payload]) -> Facts:
         numbers.of([child for child, _ in pairs]),
         numbers.of([parent for _, parent in pairs]),
     )
+
+
+def best(rows: Ints, tags: Ints, scores: NDArray[np.floating], count: int) -> Ints:
+    """Which candidates are among the `count` best of their content, by content, best first. Of equal scores the smaller
+    number, so a batch gives one order."""
+    order = np.lexsort((tags, -scores, rows))
+    rows = rows[order]
+    return order[np.arange(len(rows)) - np.searchsorted(rows, rows) < count]
 
 
 def _listed(numbers: Numbers, found: Sequence[Sequence[tuple[str, float]]]) -> Listed:

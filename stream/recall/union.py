@@ -11,7 +11,8 @@ import numpy as np
 from tagbus.stream.memory.store import Vectors
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.graph import Candidate, Found, GraphRecall, Seen, Stage, named
-from tagbus.stream.recall.pool import Drawn, Flags, Numbers, Ranker, Rated, facts, pool
+from tagbus.stream.recall.pool import Drawn, Flags, Numbers, Ranker, Rated, best, facts, pool
+from tagbus.stream.recall.rerank import Wording
 
 # Reciprocal rank fusion: a tag at rank r (from 0) of a list gets 1 / (60 + r + 1).
 FUSION: Final = 60
@@ -97,6 +98,8 @@ class Recall:
         known = facts(numbers, payloads)
         drawn = drawn.where(np.isin(drawn.tags, known.tags) & ~_rejected(numbers, seen, drawn))
         rated = await asyncio.to_thread(ranker.rate, full, drawn, known)
+        if ranker.second is not None:
+            rated = await ranker.second.rate(drawn, rated, Wording(contents, numbers.ids, payloads))
         orders = _best(numbers, drawn, rated, limit + max(len(one.accepted) for one in seen), ranker.columns, len(seen))
         names = named(payloads)
         picked = []
@@ -129,10 +132,8 @@ def _rejected(numbers: Numbers, seen: Sequence[Seen], drawn: Drawn) -> Flags:
 def _best(
     numbers: Numbers, drawn: Drawn, rated: Rated, limit: int, columns: Sequence[str], contents: int
 ) -> list[_Order]:
-    """The `limit` best of each content. Of equal scores the smaller number, so a batch gives one order."""
-    order = np.lexsort((drawn.tags, -rated.scores, drawn.rows))
-    rows = drawn.rows[order]
-    order = order[np.arange(len(rows)) - np.searchsorted(rows, rows) < limit]
+    """The `limit` best of each content."""
+    order = best(drawn.rows, drawn.tags, rated.scores, limit)
     tags = [numbers.ids[number] for number in drawn.tags[order].tolist()]
     scores = rated.scores[order].tolist()
     features = [dict(zip(columns, each, strict=True)) for each in rated.features[order].tolist()]

@@ -8,10 +8,18 @@ import pytest
 from tagbus.stream import rank
 from tagbus.stream.calibrate import uncalibrated
 from tagbus.stream.cli.learnt import calibration_of, open_learnt, packaged, pipeline_of
-from tagbus.stream.config import HeadsSettings, RankSettings, RecallSettings, Settings, TaggerSettings
+from tagbus.stream.config import (
+    HeadsSettings,
+    RankSettings,
+    RecallSettings,
+    RerankSettings,
+    Settings,
+    TaggerSettings,
+)
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.tagger import Pipeline
+from tests.rerankers import write_reranker
 
 RELEASE = load_release(default_folder()).name
 
@@ -20,10 +28,10 @@ def settings(**chosen: object) -> Settings:
     return Settings.model_construct(**chosen)  # type: ignore[arg-type]
 
 
-def test_with_nothing_switched_on_all_is_the_release() -> None:
+async def test_with_nothing_switched_on_all_is_the_release() -> None:
     assert pipeline_of(settings(), RELEASE) == Pipeline(RELEASE)
-    learnt = open_learnt(settings(), RELEASE)
-    assert (learnt.heads, learnt.ranker) == (None, None)
+    learnt = await open_learnt(settings(), RELEASE)
+    assert (learnt.heads, learnt.ranker, learnt.reranker) == (None, None, None)
 
 
 def test_the_calibration_beside_the_model_is_for_the_model_alone() -> None:
@@ -40,31 +48,46 @@ def test_a_calibration_that_is_named_must_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["heads", "rank"])
-def test_a_folder_that_holds_nothing_is_told(part: str, tmp_path: Path) -> None:
+async def test_a_folder_that_holds_nothing_is_told(part: str, tmp_path: Path) -> None:
     chosen = {"heads": HeadsSettings(folder=tmp_path), "rank": RankSettings(folder=tmp_path)}[part]
     with pytest.raises(UserError, match=str(tmp_path)):
-        open_learnt(settings(**{part: chosen}), RELEASE)
+        await open_learnt(settings(**{part: chosen}), RELEASE)
+
+
+async def test_a_cross_encoder_without_a_ranker_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"TAGBUS_RERANK__FOLDER=.*; set TAGBUS_RANK__FOLDER"):
+        await open_learnt(settings(rerank=RerankSettings(folder=tmp_path)), RELEASE)
 
 
 class TestPackaged:
     """What `make models` has put beside the encoder, which the demo runs with."""
 
-    def test_its_parts_fit_each_other_and_the_release(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_its_parts_fit_each_other_and_the_release(self, monkeypatch: pytest.MonkeyPatch) -> None:
         on = packaged()
         assert on.keys() == {"TAGBUS_HEADS__FOLDER", "TAGBUS_RANK__FOLDER", "TAGBUS_RECALL__LITERAL"}
         for name, value in on.items():
             monkeypatch.setenv(name, value)
         given = Settings()
-        learnt = open_learnt(given, RELEASE)
+        learnt = await open_learnt(given, RELEASE)
         assert learnt.pipeline.ranker == rank.read_manifest(Path(on["TAGBUS_RANK__FOLDER"])).name
         assert calibration_of(given, RELEASE).name.startswith("isotonic-")
+
+    async def test_a_cross_encoder_that_the_ranker_does_not_know_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        manifest = write_reranker(tmp_path)
+        for name, value in (packaged() | {"TAGBUS_RERANK__FOLDER": str(tmp_path)}).items():
+            monkeypatch.setenv(name, value)
+        assert pipeline_of(Settings(), RELEASE).reranker == manifest.name
+        with pytest.raises(ReleaseMismatch, match=f"trained over reranker None, but this is '{manifest.name}'"):
+            await open_learnt(Settings(), RELEASE)
 
     def test_with_the_encoder_it_is_less_than_60_megabytes(self) -> None:
         folder = default_folder().parents[1]
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         assert size < 60_000_000
 
-    def test_a_ranker_of_other_heads_is_refused(self, tmp_path: Path) -> None:
+    async def test_a_ranker_of_other_heads_is_refused(self, tmp_path: Path) -> None:
         on = packaged()
         place = Path(on["TAGBUS_RANK__FOLDER"])
         for path in place.iterdir():
@@ -77,4 +100,4 @@ class TestPackaged:
             rank=RankSettings(folder=tmp_path),
         )
         with pytest.raises(ReleaseMismatch, match="was trained over heads 'heads-00000000', but this is 'heads-"):
-            open_learnt(given, RELEASE)
+            await open_learnt(given, RELEASE)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from tagbus.stream.config import EncoderSettings
 from tagbus.stream.encoder.balance import resolve
 from tagbus.stream.encoder.cache import VectorCache
+from tagbus.stream.encoder.client import Budget
 from tagbus.stream.encoder.golden import COSINE, TEXTS, Golden, load_golden, make_golden
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import GOLDEN, TOKENIZER, default_folder, load_release
 from tagbus.stream.encoder.tokens import BATCH_TOKENS, TextReader
-from tagbus.stream.encoder.triton import LENGTHS, REQUEST_TEXTS, Budget, TritonEncoder, cut
+from tagbus.stream.encoder.triton import LENGTHS, REQUEST_TEXTS, TritonEncoder, cut
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
 
 RELEASE = load_release(default_folder())
@@ -152,6 +153,7 @@ class TestOpen:
 
     async def test_without_its_client_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "tagbus.stream.encoder.triton")
+        monkeypatch.delitem(sys.modules, "tagbus.stream.encoder.client")
         monkeypatch.delitem(sys.modules, "tagbus.stream.encoder.balance")
         monkeypatch.delitem(sys.modules, "tagbus.stream.encoder.endpoint")
         monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)

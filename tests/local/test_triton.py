@@ -30,6 +30,7 @@ def test_it_is_killed_restarted_on_its_port_and_stopped(tmp_path: Path) -> None:
         (behind,) = server.model_pids("encoder")
         assert server.cpu_seconds() > 0
         assert shared(folder)
+        assert list(folder.glob("python_env_*")), "which killed servers would leave in /tmp"
         with pytest.raises(UserError, match="started already"):
             server.start()
 

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 from pydantic import JsonValue
 from qdrant_client import AsyncQdrantClient
 
-from tagbus.stream.memory import ExactStore, Point, Store, Vectors
+from tagbus.stream.memory import ExactStore, Point, Store, Vectors, hnsw
 from tagbus.stream.memory.embedded import EmbeddedStore
+from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.server import ServerStore, connect
 
 RELEASE = "test-1"
@@ -28,6 +29,17 @@ async def _exact(dimension: int) -> AsyncIterator[Store]:
     store = ExactStore(RELEASE, dimension)
     yield store
     await store.close()
+
+
+@asynccontextmanager
+async def _hnsw(dimension: int) -> AsyncIterator[Store]:
+    """Its index is asked from the second point on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"FLOOR": 2, "MARGIN": 2, "PART": 1}.items():
+            patch.setattr(hnsw, name, value)
+        store = HnswStore(RELEASE, dimension)
+        yield store
+        await store.close()
 
 
 @asynccontextmanager
@@ -54,7 +66,7 @@ async def _server(dimension: int) -> AsyncIterator[Store]:
     await store.close()
 
 
-OPENERS: dict[str, Opener] = {"exact": _exact, "embedded": _embedded, "server-in-memory": _in_memory}
+OPENERS: dict[str, Opener] = {"exact": _exact, "hnsw": _hnsw, "embedded": _embedded, "server-in-memory": _in_memory}
 if SERVER:
     OPENERS["server"] = _server
 

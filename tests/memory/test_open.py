@@ -13,7 +13,7 @@ from tagbus.stream.memory.embedded import EmbeddedStore
 Make = Callable[..., Point]
 
 
-@pytest.mark.parametrize("kind", ["exact", "embedded"])
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "embedded"])
 async def test_tags_and_exemplars_are_apart(kind: str, point: Make) -> None:
     tags, exemplars = await open_stores(MemorySettings.model_validate({"kind": kind}), "r1", 2)
     assert (tags.release, tags.dimension) == (exemplars.release, exemplars.dimension) == ("r1", 2)

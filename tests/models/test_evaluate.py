@@ -48,12 +48,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The table of a baseline and two rows of ours."""
+    """The table of a baseline and three rows of ours, over two memories."""
     place: Path = tmp_path_factory.mktemp("models")
     compare("tfidf-neighbours", open_corpus(str(folder)), place / "tfidf-neighbours", "its command")
     evaluate.command(
         str(folder),
-        rows="lambda-0.5,tfidf-neighbours,untrained",
+        rows="lambda-0.5,tfidf-neighbours,untrained,untrained-hnsw",
         to=place / "models.json",
         models=place,
         cache=place / "cache",
@@ -71,7 +71,7 @@ def rows(report: Path) -> list[dict[str, object]]:
 def test_rows_come_in_the_order_of_the_table_with_every_figure(report: Path) -> None:
     found = rows(report)
 
-    assert [row["name"] for row in found] == ["tfidf-neighbours", "untrained", "lambda-0.5"]
+    assert [row["name"] for row in found] == ["tfidf-neighbours", "untrained", "lambda-0.5", "untrained-hnsw"]
     for row in found:
         assert set(row) >= ISSUED
         low, high = row["intervals"]["p_at_1"]  # type: ignore[index]
@@ -79,6 +79,17 @@ def test_rows_come_in_the_order_of_the_table_with_every_figure(report: Path) -> 
     assert found[0]["command"] == "its command"
     assert "--rows untrained" in str(found[1]["command"])
     assert found[2]["settings"] == {"TAGBUS_RECALL__LAMBDA": "0.5"}
+
+
+def test_a_row_of_another_memory_gets_one_with_the_same_embeddings(report: Path) -> None:
+    exact, indexed = (row for row in rows(report) if str(row["name"]).startswith("untrained"))
+
+    assert indexed["settings"] == {"TAGBUS_MEMORY__KIND": "hnsw"}
+    # So few titles are searched exactly by both.
+    assert [indexed[name] for name in ("p_at_5", "ndcg_at_5", "ece")] == [
+        exact[name] for name in ("p_at_5", "ndcg_at_5", "ece")
+    ]
+    assert len(list((report.parent / "cache").glob("*/exemplars/hnsw.json"))) == 1
 
 
 def test_the_table_stands_beside_it_as_markdown_and_pictures(report: Path) -> None:

@@ -1,12 +1,15 @@
 """Heads and ranker out of fold, on a slice of the examples, as `make models` trains them on the whole."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic_core import from_json
 
 from tagbus.models import folds
 from tagbus.models.candidates import Candidates, Lesson
+from tagbus.models.data import open_corpus, without
 from tagbus.stream import rank
 from tagbus.stream.calibrate import load
 from tagbus.stream.cli import files
@@ -73,6 +76,66 @@ def test_the_tagger_takes_both_and_explains_each_feature(trained: Path, cutting:
     assert f"heads {manifest.heads}, ranker {manifest.name}, calibration isotonic-" in answer.lines[1]
     assert answer.lines[2].endswith(" by rank")
     assert all(f"{column}=" in answer.out for column in manifest.columns)
+
+
+@pytest.fixture(scope="module")
+def left_out(cutting: Slice) -> Path:
+    path = cutting.folder / "new.txt"
+    path.write_text("".join(f"{tag.id}\n" for tag in cutting.tags[:3]))
+    return path
+
+
+def once(cutting: Slice, left_out: Path, place: Path) -> None:
+    folds.command(
+        str(cutting.folder),
+        place / "heads",
+        place / "ranker",
+        size=folds.Size.LARGE,
+        folds=3,
+        taken=1,
+        left_out=left_out,
+        cache=place / "cache",
+        keep=place / "kept",
+        epochs=1,
+        batch=32,
+    )
+
+
+@pytest.fixture(scope="module")
+def large(cutting: Slice, left_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("large")
+    once(cutting, left_out, place)
+    return place
+
+
+def test_one_fold_and_the_validation_contents_teach_the_ranker_of_a_large_corpus(
+    large: Path, cutting: Slice, left_out: Path
+) -> None:
+    corpus = without(open_corpus(str(cutting.folder)), left_out)
+    held = [item for item in corpus.exemplars("train") if folds.fold_of(item, 3) == 0]
+    assert 50 < len(held) < 150
+    val = list(corpus.exemplars("val"))
+    assert rank.read_manifest(large / "ranker").fitted_on == len(held) + len(val)
+
+
+def test_tags_that_are_left_out_are_known_to_neither(large: Path, cutting: Slice) -> None:
+    new = {tag.id for tag in cutting.tags[:3]}
+    assert not new & set(heads.read_manifest(large / "heads").tags)
+    with np.load(large / "ranker" / rank.TABLES, allow_pickle=False) as tables:
+        known = from_json(tables["tags"].tobytes())
+    assert {tag.id for tag in cutting.tags} - new <= set(known)
+    assert not new & set(known)
+
+
+def test_a_run_that_is_kept_goes_on(
+    large: Path, cutting: Slice, left_out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = rank.read_manifest(large / "ranker")
+    once(cutting, left_out, large)
+    assert capfd.readouterr().err.count("goes on from step") == 2
+    assert rank.read_manifest(large / "ranker") == before
+    costs = [json.loads(line) for line in (large / "ranker" / "metrics.jsonl").read_text().splitlines()]
+    assert costs[-1]["cpu_seconds"] > 0
 
 
 def test_lessons_are_joined_content_by_content() -> None:

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
 
 from tagbus.models.candidates import Recipe, Source, as_new, count, learn
 from tagbus.models.ranker import Over, train
+from tagbus.models.second import Reading
 from tagbus.stream import calibrate, rank
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Exemplar
@@ -18,7 +20,8 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.pool import NAMES, Facts, Numbers, Pool, pool
+from tagbus.stream.recall.pool import NAMES, Facts, Floats, Numbers, Pool, pool
+from tagbus.stream.recall.rerank import Pair, Wording
 from tagbus.stream.recall.union import Recall
 
 D = 16
@@ -86,6 +89,7 @@ async def source(seed: int = 1) -> Source:
 
 RECIPE = Recipe(trees=50, leaves=7, names=10, neighbours=20, threads=1)
 OVER = Over("r", "heads-1", (NAMES, "heads"))
+NAMES_ALONE = Over("r", None, (NAMES,))
 
 
 async def batch(over: Source, items: Sequence[Exemplar], vectors: Vectors) -> tuple[Pool, Facts]:
@@ -170,6 +174,46 @@ async def right_first(recall: Recall, items: Sequence[Exemplar], vectors: Vector
     """P@1, a fraction."""
     found = await recall.recall([item.id for item in items], [item.text for item in items], vectors, 5)
     return float(np.mean([one[0].id in item.accepted for one, item in zip(found, items, strict=True)]))
+
+
+@dataclass
+class Reads:
+    """A cross-encoder that nine times in ten knows what is right: the text names its tags."""
+
+    name: str = "reranker-00000000"
+
+    def score(self, pairs: Sequence[Pair]) -> Floats:
+        right = [f" {tag[1:]} " in f" {content} " for tag, content in pairs]
+        sure = [crc32("".join(pair).encode()) % 10 for pair in pairs]
+        return np.array([one != (each == 0) for one, each in zip(right, sure, strict=True)], np.float32)
+
+
+async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path) -> None:
+    over, recipe = replace(await source(), others=[]), replace(RECIPE, top=8)
+    items, vectors = annotated(200, 7, "val-")
+    lesson = await learn(over, items, vectors, recipe)
+    payloads = await over.graph.facts(over.numbers.ids)
+    reading = Reading(Reads(), Wording([item.text for item in items], over.numbers.ids, payloads))
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for folder in (alone, both):
+        folder.mkdir()
+    first = train(alone, lesson, over, NAMES_ALONE, recipe)
+
+    manifest = train(both, lesson, over, NAMES_ALONE, recipe, reading)
+
+    assert "second" not in json.loads((alone / rank.MANIFEST).read_text())
+    assert manifest.second is not None
+    assert (manifest.second.reranker, manifest.second.top) == ("reranker-00000000", 8)
+    # The first pass is what it is without a second.
+    assert manifest.model_copy(update={"name": first.name, "second": None}) == first
+    assert (both / rank.MODEL).read_bytes() == (alone / rank.MODEL).read_bytes()
+    pipeline = f"r+{manifest.name}+reranker-00000000"
+    assert calibrate.load(both / rank.CALIBRATION, pipeline).contents == 200
+    test, queries = annotated(200, 8, "test-")
+    ranked = rank.TreeRanker.load(alone, "r", [])
+    reranked = rank.TreeRanker.load(both, "r", [], None, Reads())
+    before = await right_first(Recall(over.graph, over.others, ranked), test, queries)
+    assert await right_first(Recall(over.graph, over.others, reranked), test, queries) > before + 0.03
 
 
 async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:

@@ -79,6 +79,23 @@ def test_a_number_next_to_a_threshold_goes_the_same_way() -> None:
     assert run(BOTH, table) == pytest.approx(expected(table), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_is_missing_is_parted_from_all_the_rest() -> None:
+    table = features(7)
+    right = np.isnan(table[:, 0]).astype(np.int64)
+    parameters = {"objective": "binary", "min_data_in_leaf": 5, "verbose": -1, "num_threads": 1}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(table, right), 3)
+    largest = max(
+        node["threshold"] for tree in booster.dump_model()["tree_info"] for node in nodes(tree["tree_structure"])
+    )
+    table[:2, 0] = np.finfo(np.float32).max, np.finfo(np.float32).min
+
+    found = run(to_onnx([(booster, 1.0)], COLUMNS), table)
+
+    assert largest > float(np.finfo(np.float32).max)
+    assert found == pytest.approx(booster.predict(table, raw_score=True), abs=1e-5)
+
+
 def nodes(node: dict) -> list[dict]:  # type: ignore[type-arg]
     if "left_child" not in node:
         return []

@@ -4,6 +4,7 @@ The model is a plain one, written out here without any training: each tag's vect
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="heads are written with onnx, of the extra `train`")
 
 from tagbus.models.headgraph import Weights, to_onnx  # noqa: E402
+from tagbus.stream.cli.learnt import open_learnt  # noqa: E402
+from tagbus.stream.config import HeadsSettings, Settings  # noqa: E402
 from tagbus.stream.encoder.release import sha256  # noqa: E402
 from tagbus.stream.errors import ReleaseMismatch, UserError  # noqa: E402
 from tagbus.stream.recall import heads  # noqa: E402
@@ -138,3 +141,14 @@ def test_a_wrong_field_is_named(tmp_path: Path, field: str, value: object) -> No
 
     with pytest.raises(UserError, match=rf"heads.json: {field}: "):
         HeadsRecall.load(folder, "r1")
+
+
+async def test_on_triton_without_its_client_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("recall.triton", "encoder.client", "encoder.balance", "encoder.endpoint"):
+        monkeypatch.delitem(sys.modules, f"tagbus.stream.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
+    settings = Settings.model_construct(heads=HeadsSettings(kind="triton", folder=write(tmp_path)))
+    with pytest.raises(UserError, match=r"TAGBUS_HEADS__KIND=triton needs .*pip install 'tagbus\[triton\]'"):
+        await open_learnt(settings, "r1")

@@ -16,7 +16,8 @@ from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.features import count_votes
 from tagbus.stream.recall.graph import Candidate, GraphRecall, Reach
-from tagbus.stream.recall.pool import Drawn, Facts, Numbers, Pool, Ranker, Rated
+from tagbus.stream.recall.pool import Drawn, Facts, Numbers, Pool, Ranker, Rated, Second, best
+from tagbus.stream.recall.rerank import Pair, Wording
 from tagbus.stream.recall.union import Recall
 
 D = 8
@@ -53,6 +54,7 @@ class Longest:
     reach: Reach = REACH
     known: Sequence[str] = ()
     columns: Sequence[str] = ("letters",)
+    second: Second | None = None
     pools: list[Pool] = field(default_factory=list)
 
     def draw(self, pool: Pool) -> Drawn:
@@ -65,6 +67,17 @@ class Longest:
     def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:  # noqa: ARG002
         letters = facts.letters[np.searchsorted(facts.tags, drawn.tags)].astype(np.float32)
         return Rated(letters, letters[:, None])
+
+
+@dataclass
+class Turned:
+    """A second look that turns the order around, and keeps what it was given to read."""
+
+    read: list[Pair] = field(default_factory=list)
+
+    async def rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
+        self.read += wording.pairs(drawn.rows, drawn.tags)
+        return Rated(-rated.scores, np.concatenate([rated.features, rated.scores[:, None] / 2], axis=1))
 
 
 def unit(seed: int) -> Vectors:
@@ -164,6 +177,28 @@ async def test_with_a_ranker_its_scores_decide_and_its_features_are_shown() -> N
     assert [candidate.score for candidate in found] == sorted([c.score for c in found], reverse=True)
     assert len(found) == 3
     assert {candidate.stage for candidate in found} == {"rank"}
+
+
+async def test_a_second_look_reads_the_texts_and_has_the_last_word() -> None:
+    second = Turned()
+    ranker = Longest(columns=("letters", "half"), second=second)
+
+    found = await one(await graph(), [Says("heads", {"t5": 0.1, "t0": 0.05})], ranker)
+
+    assert [candidate.score for candidate in found] == [-len(candidate.name) for candidate in found]
+    assert found[-1].id == "t5"
+    assert found[0].features == {"letters": len(found[0].name), "half": len(found[0].name) / 2}
+    assert {candidate.stage for candidate in found} == {"rank"}
+    # The names are told without the blank at the end.
+    assert sorted(second.read) == sorted((candidate.name.strip(), "the text") for candidate in found)
+
+
+def test_the_best_of_each_content_and_of_equal_ones_the_smaller_number() -> None:
+    rows, tags = np.array([0, 0, 0, 2, 2]), np.array([7, 3, 5, 1, 0])
+    scores = np.array([1.0, 1.0, 2.0, 0.0, 0.0])
+
+    assert best(rows, tags, scores, 2).tolist() == [2, 1, 4, 3]
+    assert best(rows, tags, scores, 9).tolist() == [2, 1, 0, 4, 3]
 
 
 async def test_a_ranker_sees_what_each_recaller_found() -> None:

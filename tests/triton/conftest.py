@@ -13,7 +13,7 @@ from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.encoder.triton import TritonEncoder
 from tagbus.stream.local.triton import TritonServer, available
-from tests.triton.harness import add_stranger, copy_repository, settings
+from tests.triton.harness import add_stranger, copy_learnt, copy_repository, settings
 
 Start = Callable[..., TritonServer]
 Open = Callable[..., Awaitable[TritonEncoder]]
@@ -40,6 +40,19 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def triton(repository: Path) -> Iterator[TritonServer]:
     """A server that no test kills."""
     with TritonServer(repository, ("encoder", "embed", "other", "narrow")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def learnt_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Heads, strange heads and a cross-encoder: see `copy_learnt`."""
+    return copy_learnt(tmp_path_factory.mktemp("learnt"))
+
+
+@pytest.fixture(scope="session")
+def learnt(learnt_repository: Path) -> Iterator[TritonServer]:
+    """A server of what is trained beside the encoder, that no test kills."""
+    with TritonServer(learnt_repository, ("heads", "other", "reranker")) as server:
         yield server
 
 

@@ -14,13 +14,38 @@ from tritonclient.grpc import InferenceServerClient, model_config_pb2
 from tagbus.stream.config import EncoderSettings
 from tagbus.stream.encoder.release import MODEL
 from tagbus.stream.local.triton import default_repository
+from tagbus.stream.recall.heads import MODEL as HEADS
+from tests.rerankers import write_reranker
 
 Config = model_config_pb2.ModelConfig
+# ONNX Runtime's name of each type that Triton names.
+TYPES = {
+    model_config_pb2.TYPE_INT32: "tensor(int32)",
+    model_config_pb2.TYPE_INT64: "tensor(int64)",
+    model_config_pb2.TYPE_FP16: "tensor(float16)",
+    model_config_pb2.TYPE_FP32: "tensor(float)",
+}
 
 
 def read_config(path: Path) -> Config:
     """A config.pbtxt as Triton reads it: an unknown field is an error."""
     return text_format.Parse(path.read_text(), Config())
+
+
+def described(tensors: object) -> dict[str, tuple[str, list[int]]]:
+    """Types and shapes that a configuration wants of the model, without the batch."""
+    return {
+        one.name: (TYPES[one.data_type], list(one.reshape.shape if one.HasField("reshape") else one.dims))
+        for one in tensors  # type: ignore[attr-defined]
+    }
+
+
+def found(tensors: object) -> dict[str, tuple[str, list[int]]]:
+    """Types and shapes of the model without its first axis, the batch; an axis without a number is -1."""
+    return {
+        one.name: (one.type, [axis if isinstance(axis, int) else -1 for axis in one.shape[1:]])
+        for one in tensors  # type: ignore[attr-defined]
+    }
 
 
 def edit_config(repository: Path, model: str, change: Callable[[Config], None]) -> None:
@@ -31,7 +56,10 @@ def edit_config(repository: Path, model: str, change: Callable[[Config], None]) 
 
 
 def copy_repository(target: Path, instances: int = 2) -> Path:
-    """The package's repository with models as hard links. Without warm-up a server is up in 3 s instead of 6."""
+    """The package's repository with models as hard links. Without warm-up a server is up in 3 s instead of 6.
+
+    With one instance requests of several shapes at once take 0.5 s each: see test_repository.
+    """
     source = default_repository()
     for path in source.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
@@ -81,6 +109,29 @@ def add_stranger(repository: Path, name: str, dimension: int) -> None:
         config.instance_group[0].count = 1
 
     edit_config(repository, name, rename)
+
+
+def copy_learnt(target: Path) -> Path:
+    """What is trained beside the encoder, without warm-up: `heads`, `reranker` with a model that needs no training, the
+    folder `ranker` that is no model, and a stranger `other`, heads whose tags have other numbers."""
+    source = default_repository()
+    for name in ("heads", "ranker", "reranker"):
+        shutil.copytree(source / name, target / name)
+    write_reranker(target / "reranker" / "1")
+    shutil.copytree(target / "heads", target / "other")
+    path = target / "other" / "1" / HEADS
+    model = onnx.load(path)
+    (table,) = [one for one in model.graph.initializer if one.name == "tags_table"]
+    table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[:, ::-1], table.name))
+    onnx.save(model, path)
+
+    def slim(config: Config) -> None:
+        del config.model_warmup[:]
+
+    for name in ("heads", "reranker", "other"):
+        edit_config(target, name, slim)
+    edit_config(target, "other", lambda config: setattr(config, "name", "other"))
+    return target
 
 
 def settings(address: str, **changes: object) -> EncoderSettings:

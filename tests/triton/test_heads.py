@@ -1,38 +1,95 @@
-"""Classifier heads on a real tritonserver give what they give in the process."""
+"""Classifier heads on a real tritonserver: the tags of the process, by servers that have these heads and no others."""
 
 import asyncio
+import json
+import os
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from tritonclient.grpc import InferenceServerClient, InferInput
+import pytest_asyncio
+from prometheus_client import REGISTRY
 
+from tagbus.stream.cli import build
+from tagbus.stream.cli.build import settings_of
+from tagbus.stream.cli.demo import example
+from tagbus.stream.cli.learnt import open_learnt
+from tagbus.stream.config import EncoderSettings, HeadsSettings, Settings
+from tagbus.stream.contract.events import Content
+from tagbus.stream.contract.release import Served
+from tagbus.stream.encoder.onnx import OnnxEncoder
+from tagbus.stream.encoder.release import default_folder, load_release
+from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
+from tagbus.stream.index.apply import Memory
 from tagbus.stream.local.triton import TritonServer, default_repository
-from tagbus.stream.recall.heads import CONTENTS, LENGTHS, MANIFEST, MODEL, OnnxModel, cut, read_manifest
-from tests.triton.harness import Config, edit_config, read_config
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.recall.heads import CONTENTS, LENGTHS, MANIFEST, MODEL, HeadsRecall, cut, read_manifest
+from tests.triton.conftest import Start
+from tests.triton.harness import executions, read_config
 
 FOLDER = default_repository() / "heads"
 CONFIG = read_config(FOLDER / "config.pbtxt")
-VERSIONS = list(CONFIG.version_policy.specific.versions)
+(VERSION,) = CONFIG.version_policy.specific.versions
+RELEASE = load_release(default_folder())
+# Nothing listens there.
+NOWHERE = "127.0.0.1:1"
+
+OpenHeads = Callable[..., Awaitable[HeadsRecall]]
 
 
-def batch(contents: int, length: int) -> dict[str, NDArray[Any]]:
-    """Drawn bags: the last content has no term."""
-    draw = np.random.default_rng(length)
-    weights = draw.random((contents, length), np.float32)
-    weights[-1] = 0
-    vectors = draw.normal(size=(contents, 384)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return {"terms": draw.integers(0, 100, (contents, length)), "weights": weights, "vectors": vectors}
+def settings(
+    folder: Path, address: str | None, deadline: float = 60.0, encoder: str = NOWHERE, **changes: object
+) -> Settings:
+    """Heads on Triton, the encoder in the process."""
+    return Settings.model_construct(
+        encoder=EncoderSettings(address=encoder, deadline_seconds=deadline),
+        heads=HeadsSettings(kind="triton", folder=folder, address=address, **changes),  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The heads of the package without their model."""
+    shutil.copytree(FOLDER / str(VERSION), tmp_path / "heads", ignore=shutil.ignore_patterns(MODEL))
+    return tmp_path / "heads"
+
+
+@pytest_asyncio.fixture
+async def open_heads(folder: Path) -> AsyncIterator[OpenHeads]:
+    """Open the heads of that folder as the worker does, closed at the end of the test."""
+    opened: list[HeadsRecall] = []
+
+    async def make(address: str | None, **changes: object) -> HeadsRecall:
+        learnt = await open_learnt(settings(folder, address, **changes), RELEASE.name)  # type: ignore[arg-type]
+        assert learnt.heads is not None
+        opened.append(learnt.heads)
+        return learnt.heads
+
+    yield make
+    for one in opened:
+        await one.close()
+
+
+def titles(count: int) -> list[str]:
+    lines = example("exemplars.jsonl").read_text().splitlines()[:count]
+    return [json.loads(line)["text"] for line in lines]
+
+
+def some_vectors(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    vectors = np.random.default_rng(0).normal(size=(count, RELEASE.dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def counted(outcome: str) -> float:
+    return REGISTRY.get_sample_value("tagbus_heads_requests_total", {"outcome": outcome}) or 0.0
 
 
 def test_the_configuration_is_that_of_the_heads_beside_it() -> None:
-    (version,) = VERSIONS
-    manifest = read_manifest(FOLDER / str(version))
+    manifest = read_manifest(FOLDER / str(VERSION))
     assert CONFIG.default_model_filename == MODEL
     assert [one.name for one in CONFIG.input] == ["terms", "weights", "vectors"]
     assert list(CONFIG.input[2].dims) == [manifest.dimension]
@@ -42,32 +99,146 @@ def test_the_configuration_is_that_of_the_heads_beside_it() -> None:
     assert {one.batch_size for one in CONFIG.model_warmup} <= set(range(1, CONTENTS + 1))
 
 
-@pytest.mark.parametrize("length", [8, 64])
-def test_triton_gives_what_the_process_gives(served: TritonServer, length: int) -> None:
-    feed = batch(5, length)
-    model = OnnxModel((FOLDER / str(VERSIONS[0]) / MODEL).read_bytes())
-    numbers, chances = asyncio.run(model.run(**feed))
-
-    inputs = []
-    for name, values in feed.items():
-        inputs.append(InferInput(name, list(values.shape), "INT64" if name == "terms" else "FP32"))
-        inputs[-1].set_data_from_numpy(values)
-    with InferenceServerClient(served.address) as client:
-        found = client.infer("heads", inputs, model_version=str(VERSIONS[0]))
-
-    assert found.as_numpy("chances") == pytest.approx(chances, abs=1e-6)
-    assert (found.as_numpy("tags")[:, 0] == numbers[:, 0]).all()
+def test_the_defaults_are_those_of_the_repository() -> None:
+    chosen = HeadsSettings()
+    assert (chosen.kind, chosen.model, chosen.version) == ("in_process", CONFIG.name, VERSION)
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """A server with the heads alone, without their warm-up."""
-    folder: Path = tmp_path_factory.mktemp("heads")
-    shutil.copytree(FOLDER, folder / "heads", ignore=shutil.ignore_patterns(MANIFEST))
+async def test_two_hundred_titles_have_the_tags_of_the_process(
+    learnt: TritonServer, open_heads: OpenHeads, in_process: OnnxEncoder
+) -> None:
+    texts = [*titles(200), "", "soil " * 600]
+    vectors = await in_process.encode(texts)
+    here = HeadsRecall.load(FOLDER / str(VERSION), RELEASE.name)
+    expected = await here.recall(texts, vectors)
+    await here.close()
+    heads = await open_heads(learnt.address)
+    before, answered = executions(learnt.address, "heads"), counted("answered")
 
-    def slim(config: Config) -> None:
-        del config.model_warmup[:]
+    found = await heads.recall(texts, vectors)
+    alone = [(await heads.recall([text], vectors[row : row + 1]))[0] for row, text in enumerate(texts[:5])]
 
-    edit_config(folder, "heads", slim)
-    with TritonServer(folder, ("heads",)) as server:
-        yield server
+    assert executions(learnt.address, "heads") > before
+    assert counted("answered") > answered
+    for one, other in zip([*found, *alone], [*expected, *expected[:5]], strict=True):
+        assert dict(one) == pytest.approx(dict(other), abs=1e-6)
+        assert next(iter(one)) == next(iter(other))
+
+
+async def test_without_an_address_of_their_own_they_are_where_the_encoder_is(
+    learnt: TritonServer, open_heads: OpenHeads
+) -> None:
+    heads = await open_heads(None, encoder=learnt.address)
+    assert len(await heads.recall(["Tea"], some_vectors(1))) == 1
+    assert REGISTRY.get_sample_value("tagbus_heads_servers") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "other"}, r"is not heads-[0-9a-f]{8}: golden question 0 gives tag number \d+ a probability of"),
+        ({"model": "reranker"}, r"INVALID_ARGUMENT: .*; expected heads-"),
+        ({"model": "nobody"}, "unknown model: 'nobody'"),
+        ({"version": 7}, "version 7 is not found"),
+    ],
+)
+async def test_a_server_of_other_heads_is_refused_by_name(
+    learnt: TritonServer, open_heads: OpenHeads, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ReleaseMismatch, match=words) as caught:
+        await open_heads(learnt.address, **changes)
+    assert learnt.address in str(caught.value)
+    assert caught.value.exit_code == 6
+
+
+async def test_answers_of_another_form_are_refused(learnt: TritonServer, folder: Path, open_heads: OpenHeads) -> None:
+    """Given heads.json of heads that give 7 tags, when the server gives 60, then it has other heads."""
+    about = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(about | {"best": 7}))
+    with pytest.raises(ReleaseMismatch, match=r"gives int64 \[4, 60\] as tags, expected int64 \[4, 7\] of heads-"):
+        await open_heads(learnt.address)
+
+
+async def test_heads_without_golden_answers_are_for_the_process_alone(folder: Path, open_heads: OpenHeads) -> None:
+    about = json.loads((folder / MANIFEST).read_text())
+    del about["golden"]
+    (folder / MANIFEST).write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"heads\.json: golden: missing.*TAGBUS_HEADS__KIND=in_process"):
+        await open_heads(NOWHERE)
+
+
+async def test_another_form_of_address_is_refused(open_heads: OpenHeads) -> None:
+    with pytest.raises(UserError, match=r"TAGBUS_HEADS__ADDRESS='triton': expected host:port"):
+        await open_heads("triton")
+
+
+async def test_where_nobody_listens_the_worker_waits_no_longer_than_the_deadline(open_heads: OpenHeads) -> None:
+    with pytest.raises(DependencyDown, match=rf"no Triton at {NOWHERE}: {NOWHERE} model heads version 1: UNAVAILABLE"):
+        await open_heads(NOWHERE, deadline=0.5)
+
+
+async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_when_it_answers(
+    learnt: TritonServer, open_heads: OpenHeads
+) -> None:
+    heads = await open_heads(learnt.address, deadline=2.0)
+    os.killpg(learnt.pid, signal.SIGSTOP)
+    try:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(DependencyDown):
+            await heads.recall(["Tea"], some_vectors(1))
+        assert asyncio.get_running_loop().time() - began < 10
+    finally:
+        os.killpg(learnt.pid, signal.SIGCONT)
+    await again(heads)
+
+
+async def test_what_the_model_fails_on_is_no_poison(learnt: TritonServer, open_heads: OpenHeads) -> None:
+    """Given a request that fails each time, when it was tried three times, then it is the server that is down."""
+    heads = await open_heads(learnt.address)
+    failed = counted("failed")
+    terms, weights = np.full((1, 8), 10**9), np.ones((1, 8), np.float32)
+    with pytest.raises(DependencyDown, match="out of data bounds"):
+        await heads._model.run(terms, weights, some_vectors(1))
+    assert counted("failed") - failed == 3
+    assert len(await heads.recall(["Tea"], some_vectors(1))) == 1
+
+
+async def test_killed_and_restarted_between_calls(
+    learnt_repository: Path, start: Start, folder: Path, in_process: OnnxEncoder
+) -> None:
+    """Given a tagger, when its heads' server is gone, then no content is set aside, and it goes on by itself."""
+    server = start(learnt_repository, ("heads",))
+    memory = Memory(ExactStore(RELEASE.name, RELEASE.dimension), ExactStore(RELEASE.name, RELEASE.dimension))
+    content = Content(id="c", title="Beekeeping")
+    async with build.brain(settings(folder, server.address, deadline=1.0), memory) as brain:
+        tagger = brain.tagger()
+        (before,) = await tagger.tag([content])
+        server.kill()
+        with pytest.raises(DependencyDown, match="no Triton at"):
+            await tagger.tag([content])
+        await asyncio.to_thread(server.restart)
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(DependencyDown):
+                    assert await tagger.tag([content]) == [before]
+                    break
+
+
+async def again(heads: HeadsRecall) -> None:
+    """Returns when they answer."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(DependencyDown):
+                assert len(await heads.recall(["Tea"], some_vectors(1))) == 1
+                return
+
+
+def test_the_heads_of_another_release_have_the_version_that_is_recorded_for_it(folder: Path, tmp_path: Path) -> None:
+    base = settings(folder, None)
+    (tmp_path / "another" / "heads").mkdir(parents=True)
+
+    chosen = settings_of(base, tmp_path / "another", Served(model="encoder", version=2))
+
+    assert (chosen.heads.kind, chosen.heads.version) == ("triton", 2)
+    assert chosen.heads.folder == tmp_path / "another" / "heads"
+    assert settings_of(base, tmp_path / "another", None).heads.version == base.heads.version

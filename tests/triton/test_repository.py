@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release
 from tagbus.stream.encoder.triton import LENGTHS, REQUEST_TEXTS
 from tagbus.stream.local.triton import default_repository
-from tests.triton.harness import Config, read_config
+from tests.triton.harness import TYPES, Config, described, found, read_config
 
 REPOSITORY = default_repository()
 RELEASE = load_release(default_folder())
@@ -20,13 +20,6 @@ TOKENIZE = read_config(REPOSITORY / "tokenize/config.pbtxt")
 EMBED = read_config(REPOSITORY / "embed/config.pbtxt")
 # Every configuration of the repository; its own is config.pbtxt, variants of it lie in configs/.
 PATHS = sorted([*REPOSITORY.glob("*/config.pbtxt"), *REPOSITORY.glob("*/configs/*.pbtxt")])
-# ONNX Runtime's name of each type that Triton names.
-TYPES = {
-    pb.TYPE_INT32: "tensor(int32)",
-    pb.TYPE_INT64: "tensor(int64)",
-    pb.TYPE_FP16: "tensor(float16)",
-    pb.TYPE_FP32: "tensor(float)",
-}
 
 both = pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])
 
@@ -72,6 +65,14 @@ def test_it_serves_named_versions_and_its_queue_is_bounded(path: Path) -> None:
     assert 1 < max(config.dynamic_batching.preferred_batch_size) <= config.max_batch_size
 
 
+@every
+def test_no_model_has_one_instance(path: Path) -> None:
+    """With one, Triton's batcher sleeps for up to 0.5 s while requests of several shapes wait."""
+    config = read_config(path)
+    if config.backend == "onnxruntime":
+        assert all(group.count > 1 for group in config.instance_group)
+
+
 @pytest.mark.parametrize(("path", "model"), served(), ids=lambda one: named(one))
 def test_every_model_takes_and_gives_what_its_configuration_says(path: Path, model: Path) -> None:
     """Names and types are equal; an axis has the model's number where the model has one. The first is the batch."""
@@ -85,18 +86,6 @@ def test_every_model_takes_and_gives_what_its_configuration_says(path: Path, mod
             assert len(dims) == len(theirs[name][1])
             assert all(real in (-1, one) for one, real in zip(dims, theirs[name][1], strict=True))
         assert not any(isinstance(one.shape[0], int) for one in there), "the batch is dynamic"
-
-
-def described(tensors: object) -> dict[str, tuple[str, list[int]]]:
-    return {one.name: (TYPES[one.data_type], list(one.dims)) for one in tensors}  # type: ignore[attr-defined]
-
-
-def found(tensors: object) -> dict[str, tuple[str, list[int]]]:
-    """Types and shapes of the model without its first axis, the batch; an axis without a number is -1."""
-    return {
-        one.name: (one.type, [axis if isinstance(axis, int) else -1 for axis in one.shape[1:]])
-        for one in tensors  # type: ignore[attr-defined]
-    }
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,146 @@
+"""Requests to one model on all the servers behind an address: spread over them, bounded in number, and tried again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import EncoderSettings, RetrySettings
+from tagbus.stream.encoder.balance import Balancer, Resolve
+from tagbus.stream.encoder.endpoint import Busy, Down, Endpoint, Failed, Late, Tensors, Wanted
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.retry import backoff
+
+# How often a request that the model fails on is tried.
+ATTEMPTS: Final = 3
+# Between tries: far enough apart that they are not merged with the same request of another worker.
+APART: Final = RetrySettings(first_seconds=0.2, cap_seconds=2.0)
+
+# Whether a server has the model: raises ReleaseMismatch where it has another one, and what `Endpoint.infer` raises.
+Prove = Callable[[Endpoint], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """Where a client counts; `step` is its label of tagbus_retries_total."""
+
+    step: str
+    requests: Counter
+    servers: Gauge
+
+
+class TritonClient:
+    """The model of the settings on the servers at their address. Call `open` before anything else."""
+
+    def __init__(self, settings: EncoderSettings, wanted: Wanted, meters: Meters, prove: Prove, find: Resolve) -> None:
+        self._seconds = settings.deadline_seconds
+        self._meters = meters
+        self._prove = prove
+        self._slots = asyncio.Semaphore(settings.in_flight)
+        self._budget = Budget()
+        self._balancer = Balancer(
+            settings.address,
+            lambda place, host: Endpoint(place, host, settings, wanted),
+            self._proved,
+            find,
+            meters.servers,
+        )
+
+    async def open(self) -> None:
+        """Returns when every server has been tried and one has proved that it has the model; else it is closed.
+
+        Raises ReleaseMismatch where one has another model, DependencyDown where none answers within the deadline,
+        UserError for an address or a TLS file that is none.
+        """
+        try:
+            await self._balancer.open(self._now() + self._seconds)
+        except BaseException:
+            await asyncio.shield(self.close())
+            raise
+
+    async def close(self) -> None:
+        """Close the channels. No call may be under way."""
+        await self._balancer.close()
+
+    async def ask(self, feed: Tensors) -> Tensors:
+        """One request, and again where another try may help, within the deadline; the wait for a slot is not in it.
+
+        Raises Failed, and at once: who asks knows whether the same may be tried again. Raises DependencyDown when no
+        server answers within the deadline or all are too busy, ReleaseMismatch when another model answers.
+        """
+        async with self._slots:
+            return await self._try(feed, self._now() + self._seconds)
+
+    async def _try(self, feed: Tensors, ends: float) -> Tensors:
+        delays = backoff(APART)
+        requests = self._meters.requests
+        while True:
+            delay = 0.0
+            async with self._balancer.lease(ends) as server:
+                sent = self._now()
+                try:
+                    # A try has half of the deadline, so that another server can still be asked.
+                    found = await server.endpoint.infer(feed, min(self._seconds / 2, max(ends - sent, 0.001)))
+                except Failed:
+                    requests.labels(outcome="failed").inc()
+                    raise
+                except (Down, Late, Busy) as error:
+                    problem = str(error)
+                    if isinstance(error, Busy):
+                        server.heard = self._now()
+                    # Who said something meanwhile, a refusal even, is not down. It has too much to do, and marking it
+                    # down, which has it prove itself again, would give it more.
+                    busy = isinstance(error, Busy) or (isinstance(error, Late) and server.heard > sent)
+                    if busy:
+                        delay = next(delays)
+                    else:
+                        server.fall(problem)
+                else:
+                    server.heard = self._now()
+                    requests.labels(outcome="answered").inc()
+                    self._budget.earn()
+                    return found
+            requests.labels(outcome="busy" if busy else "down").inc()
+            # While none is up the lease waits: no server that is down is asked more than once for each request.
+            if self._now() + delay >= ends or (busy and not self._budget.spend()):
+                raise DependencyDown(problem)
+            telemetry.RETRIES.labels(step=self._meters.step).inc()
+            await asyncio.sleep(delay)
+
+    async def _proved(self, endpoint: Endpoint) -> None:
+        try:
+            await self._prove(endpoint)
+        except (Down, Late, Busy, Failed) as error:
+            raise DependencyDown(str(error)) from None
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class Budget:
+    """How many tries may be repeated for a full queue: one for every twenty answers, and one to begin with.
+
+    So retries stay well below a tenth of the load, the ones to begin with included, when a server has more than it can
+    do, and it gets rid of it sooner.
+    Source: gRFC A6, "Throttling Retry Attempts and Hedged RPCs".
+    """
+
+    MOST: Final = 10.0
+    RATIO: Final = 0.05
+
+    def __init__(self) -> None:
+        self._tokens = 1.0
+
+    def earn(self) -> None:
+        """A request was answered."""
+        self._tokens = min(self.MOST, self._tokens + self.RATIO)
+
+    def spend(self) -> bool:
+        """Whether a try may be repeated."""
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

@@ -1,0 +1,74 @@
+"""The golden answers of classifier heads: what a server elsewhere must answer before it is believed.
+
+Hashes vouch for the files in this process. A server is known by its answers alone, and heads by the numbers of their
+tags: those of another training have the same form and mean other tags. The questions are drawn, not stored: a few bags
+of terms and unit vectors, the same for all heads with so many terms and that dimension.
+"""
+
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tagbus.stream.errors import ReleaseMismatch
+from tagbus.stream.memory.store import Vectors
+
+QUESTIONS: Final = 4
+# Terms a question: the least that a bag is padded to. The first question has none.
+LENGTH: Final = 8
+# Tags of an answer that are kept.
+BEST: Final = 5
+# Largest difference of a probability, as a share of it. CPUs agree to 1e-5; a GPU that multiplies in TF32 moves a logit
+# of up to 20 by some 0.01.
+NEAR: Final = 0.05
+
+Terms = NDArray[np.int64]
+Weights = NDArray[np.float32]
+Numbers = NDArray[np.int64]
+Chances = NDArray[np.float32]
+
+
+class Golden(BaseModel):
+    """The best tags of each question by number, and their probabilities; best first. It stands in heads.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tags: tuple[tuple[int, ...], ...] = Field(min_length=QUESTIONS, max_length=QUESTIONS)
+    chances: tuple[tuple[float, ...], ...] = Field(min_length=QUESTIONS, max_length=QUESTIONS)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if [len(each) for each in self.tags] != [len(each) for each in self.chances]:
+            raise ValueError("expected a probability for each tag")
+        return self
+
+    @classmethod
+    def of(cls, numbers: Numbers, chances: Chances) -> Self:
+        """From the answers [questions, best] to all `questions`."""
+        return cls(
+            tags=tuple(tuple(row) for row in numbers[:, :BEST].tolist()),
+            chances=tuple(tuple(round(one, 7) for one in row) for row in chances[:, :BEST].tolist()),
+        )
+
+    def check(self, numbers: Numbers, chances: Chances, name: str, where: str) -> None:
+        """Raises ReleaseMismatch that names `where` and the tag where these are no answers of the heads `name`."""
+        for row, (tags, expected) in enumerate(zip(self.tags, self.chances, strict=True)):
+            found = dict(zip(numbers[row].tolist(), chances[row].tolist(), strict=True))
+            for tag, chance in zip(tags, expected, strict=True):
+                if not abs(found.get(tag, 0.0) - chance) <= NEAR * chance:
+                    raise ReleaseMismatch(
+                        f"{where} is not {name}: golden question {row} gives tag number {tag} a probability of "
+                        f"{found.get(tag, 0.0):.5f}, expected {chance:.5f}"
+                    )
+
+
+def questions(terms: int, dimension: int) -> tuple[Terms, Weights, Vectors]:
+    """Terms int64 [4, 8] below `terms`, weights float32 [4, 8], unit vectors float32 [4, dimension]."""
+    numbers = (np.arange(QUESTIONS * LENGTH).reshape(QUESTIONS, LENGTH) * 7919) % terms
+    weights = np.full(numbers.shape, LENGTH**-0.5, np.float32)
+    weights[0] = 0
+    # Squares as angles: close to random, and equal wherever there is a cosine.
+    vectors = np.cos(np.arange(1.0, QUESTIONS * dimension + 1).reshape(QUESTIONS, dimension) ** 2)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return numbers.astype(np.int64), weights, vectors.astype(np.float32)

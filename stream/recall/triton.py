@@ -1,0 +1,104 @@
+"""The classifier heads on Triton: bags and vectors are made here, the model runs there.
+
+Servers, requests and tries are the encoder's: one client asks both.
+"""
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import EncoderSettings, HeadsSettings
+from tagbus.stream.encoder.balance import Resolve, resolve
+from tagbus.stream.encoder.client import APART, ATTEMPTS, Meters, TritonClient
+from tagbus.stream.encoder.endpoint import Endpoint, Failed, Tensors, Wanted
+from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
+from tagbus.stream.memory.store import Vectors
+from tagbus.stream.recall.golden import Chances, Golden, Numbers, Terms, Weights, questions
+from tagbus.stream.recall.heads import MANIFEST, HeadsRecall, Manifest, read_known
+from tagbus.stream.retry import backoff
+
+METERS: Final = Meters("heads", telemetry.HEADS_REQUESTS, telemetry.HEADS_SERVERS)
+
+
+class TritonHeads:
+    """The model of a folder's heads on the servers that the settings name. Call `open` before anything else."""
+
+    def __init__(
+        self, manifest: Manifest, golden: Golden, terms: int, settings: EncoderSettings, find: Resolve
+    ) -> None:
+        """`terms` is how many they know."""
+        self._manifest = manifest
+        self._golden = golden
+        self._questions = _feed(*questions(terms, manifest.dimension))
+        self._seconds = settings.deadline_seconds / 2
+        outputs = {"tags": ("int64", (manifest.best,)), "chances": ("float32", (manifest.best,))}
+        self._client = TritonClient(settings, Wanted(manifest.name, outputs), METERS, self._prove, find)
+
+    async def open(self) -> None:
+        """Returns when every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
+        does."""
+        await self._client.open()
+
+    async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
+        """See `Model`. Raises ReleaseMismatch when another model answers."""
+        numbers, chances = _answer(await self._ask(_feed(terms, weights, vectors)))
+        if not ((numbers >= 0) & (numbers < len(self._manifest.tags))).all():
+            raise ReleaseMismatch(f"Triton gives numbers of tags that {self._manifest.name} does not have")
+        return numbers, chances
+
+    async def close(self) -> None:
+        """Close the channels. No call may be under way."""
+        await self._client.close()
+
+    async def _ask(self, feed: Tensors) -> Tensors:
+        """A request that the model fails on is made again: bags and vectors are bounded numbers and never at fault, and
+        Triton may have merged it with another worker's."""
+        delays = backoff(APART)
+        for _ in range(ATTEMPTS - 1):
+            with suppress(Failed):
+                return await self._client.ask(feed)
+            telemetry.RETRIES.labels(step=METERS.step).inc()
+            await asyncio.sleep(next(delays))
+        try:
+            return await self._client.ask(feed)
+        except Failed as error:
+            raise DependencyDown(str(error)) from None
+
+    async def _prove(self, endpoint: Endpoint) -> None:
+        found = await endpoint.infer(self._questions, self._seconds)
+        self._golden.check(*_answer(found), self._manifest.name, endpoint.name)
+
+
+async def open_heads(
+    folder: Path, release: str, heads: HeadsSettings, encoder: EncoderSettings, find: Resolve | None = None
+) -> HeadsRecall:
+    """The heads of a folder on Triton, for an encoder's release; the folder need not hold heads.onnx.
+
+    What `heads` does not say of the servers is as `encoder` has it. Raises as `HeadsRecall.load` and
+    `TritonClient.open` do, and UserError for heads.json without golden answers.
+    """
+    manifest, vocabulary = await asyncio.to_thread(read_known, folder, release)
+    if manifest.golden is None:
+        raise UserError(
+            f"{folder / MANIFEST}: golden: missing, so no server can be told from others; run `tagbus train heads` "
+            "again, which exports them, or set TAGBUS_HEADS__KIND=in_process"
+        )
+    own = {"address": heads.address or encoder.address, "model": heads.model, "version": heads.version}
+    named = resolve if heads.address is None else partial(resolve, setting="heads.address")
+    settings = encoder.model_copy(update=own)
+    model = TritonHeads(manifest, manifest.golden, len(vocabulary.frequencies), settings, find or named)
+    await model.open()
+    return HeadsRecall(manifest, vocabulary, model)
+
+
+def _feed(terms: Terms, weights: Weights, vectors: Vectors) -> Tensors:
+    return {"terms": terms, "weights": weights, "vectors": vectors}
+
+
+def _answer(found: Tensors) -> tuple[Numbers, Chances]:
+    return found["tags"].astype(np.int64, copy=False), found["chances"].astype(np.float32, copy=False)

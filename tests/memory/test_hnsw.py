@@ -1,0 +1,213 @@
+"""The store with an index: nearly the exact store's hits, each with the exact store's similarity, after any history."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.memory import ExactStore, Hit, Point, Vectors, hnsw
+from tagbus.stream.memory.hnsw import HnswStore
+
+Unit = Callable[..., Vectors]
+
+D = 24
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index is asked from 200 points on."""
+    monkeypatch.setattr(hnsw, "FLOOR", 200)
+
+
+def clustered(unit: Unit, count: int, seed: int = 0) -> Vectors:
+    """Unit vectors around 40 centres, as texts lie around subjects."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(7).normal(size=(40, D))
+    return unit(centres[random.integers(40, size=count)] + 0.7 * random.normal(size=(count, D)))
+
+
+def points(vectors: Vectors, first: int = 0) -> list[Point]:
+    return [Point(f"k{n:05}", vector, {"n": n}) for n, vector in enumerate(vectors, start=first)]
+
+
+def recall(found: list[list[Hit]], right: list[list[Hit]]) -> float:
+    pairs = zip(found, right, strict=True)
+    return float(
+        np.mean([len({*hits} & {*best}) / len(best) for hits, best in ((map(of, a), [*map(of, b)]) for a, b in pairs)])
+    )
+
+
+def of(hit: Hit) -> tuple[str, float]:
+    return hit.key, hit.similarity
+
+
+async def both(some: list[Point]) -> tuple[HnswStore, ExactStore]:
+    """The same points in a store with an index and in one without."""
+    stores = HnswStore("r", D), ExactStore("r", D)
+    for store in stores:
+        for start in range(0, len(some), 500):
+            await store.upsert(some[start : start + 500])
+    return stores
+
+
+async def test_it_finds_what_exact_search_finds(unit: Unit) -> None:
+    store, exact = await both(points(clustered(unit, 5_000)))
+    queries = clustered(unit, 100, seed=1)
+    found, right = await store.search(queries, 30), await exact.search(queries, 30)
+    assert all(len(hits) == 30 for hits in found)
+    assert recall(found, right) > 0.98
+    alone = [(await store.search(query[None], 30))[0] for query in queries]
+    assert alone == found
+
+
+async def test_what_is_gone_or_replaced_never_comes_back(unit: Unit) -> None:
+    """Two thirds of the points are deleted or replaced, the first among them, while others come."""
+    store, exact = await both(points(clustered(unit, 3_000)))
+    random = np.random.default_rng(3)
+    for turn in range(20):
+        fresh = clustered(unit, 100, seed=100 + turn)
+        keys = sorted(await exact.keys())
+        gone = [keys[0], *random.choice(keys[1:], 60, replace=False).tolist()]
+        others = [key for key in keys if key not in set(gone)]
+        again = [others[0], *random.choice(others[1:], 59, replace=False).tolist()]
+        changed = [Point(key, vector, {"turn": turn}) for key, vector in zip(again, fresh, strict=False)]
+        for each in (store, exact):
+            await each.delete(gone)
+            await each.upsert([*changed, *points(fresh[60:], first=10_000 + 100 * turn)])
+    assert await store.keys() == await exact.keys()
+    queries = clustered(unit, 100, seed=1)
+    found, right = await store.search(queries, 30), await exact.search(queries, 30)
+    assert recall(found, right) > 0.97
+    payloads = await exact.fetch(sorted(await exact.keys()))
+    assert all(payloads[hit.key] == hit.payload for hits in found for hit in hits)
+    assert all(len({hit.key for hit in hits}) == 30 for hits in found)
+
+
+async def test_a_store_that_was_emptied_is_filled_again(unit: Unit) -> None:
+    """Down to ten points, to none, and up to more than there were."""
+    some = points(clustered(unit, 1_200))
+    queries = clustered(unit, 20, seed=1)
+    store, exact = await both(some[:600])
+    for left in (10, 0):
+        for each in (store, exact):
+            await each.delete([point.key for point in some[left:600]])
+        assert await store.search(queries, 5) == await exact.search(queries, 5)
+    for each in (store, exact):
+        await each.upsert([])
+        await each.upsert(some)
+        await each.upsert([])
+    assert recall(await store.search(queries, 20), await exact.search(queries, 20)) > 0.98
+
+
+async def test_equals_beyond_the_shortlist_are_in_the_order_of_keys(unit: Unit) -> None:
+    vectors = clustered(unit, 2_000)
+    vectors[500:1_000] = vectors[500]
+    some = points(vectors)
+    store, _ = await both(some[::-1])
+    for limit in (1, 20, 90):
+        [hits] = await store.search(vectors[500:501], limit)
+        assert [hit.key for hit in hits] == [f"k{n:05}" for n in range(500, 500 + limit)]
+
+
+async def test_a_limit_that_wants_most_points_is_exact(unit: Unit) -> None:
+    store, exact = await both(points(clustered(unit, 1_000)))
+    queries = clustered(unit, 5, seed=1)
+    for limit in (100, 999, 1_000, 5_000):
+        assert await store.search(queries, limit) == await exact.search(queries, limit)
+
+
+async def test_an_index_is_kept_beside_its_points(tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    store, _ = await both(points(clustered(unit, 1_000)))
+    await store.delete(["k00003"])
+    await store.save(tmp_path / "cache")
+    loaded = await HnswStore.load(tmp_path / "cache", "r", D)
+    queries = clustered(unit, 20, seed=1)
+    assert await loaded.search(queries, 30) == await store.search(queries, 30)
+    assert not caplog.messages
+    await loaded.upsert(points(queries, first=5_000))
+    assert [hits[0].key for hits in await loaded.search(queries, 3)] == [f"k{n:05}" for n in range(5_000, 5_020)]
+    with pytest.raises(ReleaseMismatch):
+        await HnswStore.load(tmp_path / "cache", "another", D)
+
+
+async def test_an_exact_stores_folder_gets_its_index_once(
+    tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    _, exact = await both(points(clustered(unit, 1_000)))
+    await exact.save(tmp_path / "cache")
+    first = await HnswStore.load(tmp_path / "cache", "r", D)
+    assert [message.partition(" points")[0] for message in caplog.messages] == ["building the index of 1000"]
+    caplog.clear()
+    again = await HnswStore.load(tmp_path / "cache", "r", D)
+    assert not caplog.messages
+    queries = clustered(unit, 20, seed=1)
+    assert await first.search(queries, 30) == await again.search(queries, 30)
+    assert await (await ExactStore.load(tmp_path / "cache", "r", D)).keys() == await exact.keys()
+
+
+async def test_an_index_that_is_not_of_these_points_is_built_anew(
+    tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Damaged, of other vectors, made otherwise, without its description: searched by it nothing would be right."""
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "cache"
+    store, exact = await both(points(clustered(unit, 1_000)))
+    other = HnswStore("r", D)
+    await other.upsert(points(clustered(unit, 1_000, seed=5)))
+    await other.save(tmp_path / "other")
+    queries = clustered(unit, 50, seed=1)
+
+    def damaged() -> None:
+        content = bytearray((folder / hnsw.INDEX).read_bytes())
+        content[len(content) // 2] ^= 255
+        (folder / hnsw.INDEX).write_bytes(content)
+
+    def of_others() -> None:
+        for name in (hnsw.INDEX, hnsw.KEPT):
+            (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
+
+    def made_otherwise() -> None:
+        (folder / hnsw.KEPT).write_text((folder / hnsw.KEPT).read_text().replace("usearch", "hnswlib"))
+
+    def undescribed() -> None:
+        (folder / hnsw.KEPT).write_text("{")
+
+    def cut() -> None:
+        (folder / hnsw.INDEX).unlink()
+
+    for spoil in (damaged, of_others, made_otherwise, undescribed, cut):
+        await store.save(folder)
+        spoil()
+        caplog.clear()
+        loaded = await HnswStore.load(folder, "r", D)
+        assert caplog.messages[0].startswith("building the index"), spoil
+        assert recall(await loaded.search(queries, 10), await exact.search(queries, 10)) > 0.95
+
+
+async def test_a_folder_that_takes_no_index_is_no_obstacle(
+    tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, exact = await both(points(clustered(unit, 1_000)))
+    await exact.save(tmp_path / "cache")
+    (tmp_path / "cache" / hnsw.INDEX / "in the way").mkdir(parents=True)
+    store = await HnswStore.load(tmp_path / "cache", "r", D)
+    assert "cannot keep its index" in caplog.text
+    assert await store.count() == 1_000
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [
+        hnsw.INDEX,
+        "points.jsonl",
+        "store.json",
+        "vectors.npy",
+    ]
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    with pytest.raises(UserError, match=r"TAGBUS_MEMORY__KIND=hnsw.*pip install 'tagbus\[hnsw\]'"):
+        HnswStore("r", D)

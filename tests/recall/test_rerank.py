@@ -1,0 +1,127 @@
+"""The cross-encoder as the ranker asks it: which text is which, what the batches do, and what is refused."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagbus.stream.encoder.release import MODEL, TOKENIZER
+from tagbus.stream.encoder.tokens import BATCH_TOKENS
+from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.recall import rerank
+from tagbus.stream.recall.rerank import MANIFEST, OnnxReranker, Wording, cut, tag_text
+from tests.rerankers import write_reranker
+
+TOKENS = 32
+TEXTS = st.lists(st.sampled_from(["fire", "soil", "zebra", "[SEP]", "森林", ""]), max_size=40).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("reranker")
+    write_reranker(place, TOKENS)
+    return place
+
+
+@pytest.fixture(scope="module")
+def reranker(folder: Path) -> Iterator[OnnxReranker]:
+    made = OnnxReranker.load(folder, 2)
+    yield made
+    made.close()
+
+
+def test_it_reads_a_tag_and_a_content_and_tells_which_is_which(reranker: OnnxReranker) -> None:
+    pairs = [
+        ("fire soil", "Fire, and more of it"),
+        ("fire", "fire soil"),
+        ("zebra", "fire"),
+        ("", "fire"),
+        ("fire", ""),
+    ]
+
+    assert reranker.score(pairs).tolist() == [0.5, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_nothing_asked_is_nothing_answered(reranker: OnnxReranker) -> None:
+    assert reranker.score([]).shape == (0,)
+
+
+@settings(max_examples=30, deadline=None)
+@given(pairs=st.lists(st.tuples(TEXTS, TEXTS), max_size=12))
+def test_a_pair_gets_the_same_among_others_as_alone(reranker: OnnxReranker, pairs: list[tuple[str, str]]) -> None:
+    together = reranker.score(pairs)
+
+    assert together.tolist() == [reranker.score([pair]).item() for pair in pairs]
+
+
+def test_many_pairs_are_read_in_parts(reranker: OnnxReranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [("fire", "fire" if number % 3 else "soil " * (number % 40)) for number in range(500)]
+    whole = reranker.score(pairs)
+    monkeypatch.setattr(rerank, "CHUNK", 7)
+
+    assert reranker.score(pairs).tolist() == whole.tolist() == [float(number % 3 > 0) for number in range(500)]
+
+
+def test_what_looks_like_the_end_of_a_segment_is_characters(reranker: OnnxReranker) -> None:
+    """Given "[SEP]" in a tag, its bracket, word and bracket are looked for in the content."""
+    assert reranker.score([("[SEP]", "a [SEP] b"), ("[SEP]", "sep")]).tolist() == [1.0, pytest.approx(1 / 3)]
+
+
+def test_what_does_not_fit_is_cut_from_the_longer(reranker: OnnxReranker) -> None:
+    long = "soil " * 100_000
+    pairs = [("fire", f"fire {long}"), ("fire", f"{long} fire"), (f"fire {long}", "fire soil"), (long, long)]
+
+    assert reranker.score(pairs).tolist() == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_runs_are_of_like_length_and_bounded() -> None:
+    lengths = np.random.default_rng(0).integers(3, 512, 300).tolist()
+
+    runs = list(cut(lengths))
+
+    assert sorted(row for rows in runs for row in rows) == list(range(300))
+    assert all(lengths[rows[0]] * len(rows) <= BATCH_TOKENS for rows in runs)
+    ordered = [lengths[row] for rows in runs for row in rows]
+    assert ordered == sorted(ordered, reverse=True)
+
+
+def test_a_pair_is_the_text_of_that_tag_and_of_that_content() -> None:
+    payloads = {"a": {"name": "bees", "aliases": ["apiculture", "honey"]}, "b": {"name": "law", "aliases": []}}
+    wording = Wording(["first", "second"], ["b", "x", "a"], payloads)  # type: ignore[arg-type]
+
+    found = wording.pairs(np.array([0, 1, 1]), np.array([2, 2, 0]))
+
+    assert found == [("bees\napiculture, honey", "first"), ("bees\napiculture, honey", "second"), ("law", "second")]
+    assert tag_text(" law ", []) == "law"
+
+
+def change(folder: Path, **fields: object) -> None:
+    path = folder / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("break_", "error", "words"),
+    [
+        (lambda folder: (folder / MANIFEST).unlink(), UserError, MANIFEST),
+        (lambda folder: (folder / MODEL).unlink(), UserError, MODEL),
+        (lambda folder: (folder / TOKENIZER).unlink(), UserError, "tagbus train reranker"),
+        (lambda folder: change(folder, max_tokens=100_000), UserError, "max_tokens: 100000"),
+        (lambda folder: change(folder, tag_template="{name}"), UserError, "tag_template: '{name}'"),
+        (lambda folder: change(folder, name="../x"), UserError, "name"),
+        (lambda folder: change(folder, model_sha256="0" * 64), ReleaseMismatch, MODEL),
+        (lambda folder: change(folder, tokenizer_sha256="0" * 64), ReleaseMismatch, TOKENIZER),
+    ],
+)
+def test_a_broken_folder_is_a_clear_error(
+    tmp_path: Path, break_: Callable[[Path], object], error: type[Exception], words: str
+) -> None:
+    write_reranker(tmp_path)
+    break_(tmp_path)
+
+    with pytest.raises(error, match=words):
+        OnnxReranker.load(tmp_path)
