@@ -43,10 +43,10 @@ LENGTHS = (16, 128)
 CALLS = 4
 # Tokens of one measurement: some 1.5 s on two cores. There are 20 in each round.
 TOKENS = 20_000
-# Four times as many at the batch that is compared: at the end of a measurement one of the two instances has nothing to
-# do for some 0.2 s, which were a tenth of it.
+# Four times as many at the batch that is compared: at the end of a measurement an instance has nothing to do for some
+# 0.2 s, which were a tenth of it.
 COMPARED, LONGER = 32, 4
-# Requests at once that keep two instances busy and the queue short.
+# Requests at once that keep the instances busy and the queue short.
 BUSY = 4
 # How a worker waits when its encoder is refused (retry.first_seconds, retry.cap_seconds).
 PATIENCE = RetrySettings()
