@@ -37,8 +37,8 @@ LOOK_SECONDS = 1.0
 
 
 class Poller:
-    """The consumer and what it has read. All methods belong to the poll thread; `ready`, `turned`, `quit`, `group` and
-    `commit` to any."""
+    """The consumer and what it has read. All methods belong to the poll thread; `ready`, `up_since`, `turned`, `quit`,
+    `group` and `commit` to any."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Poller:
         self._joined = False
         self._draining = False
         self._down: float | None = None
+        self._up = time.monotonic()
         self._looked = 0.0
         self._group: object = None
         self._commits_here = settings.kafka.delivery == "at_least_once"
@@ -78,6 +79,11 @@ class Poller:
     def ready(self) -> bool:
         """The group has given this worker its partitions (of many members some may hold none), and brokers answer."""
         return self._joined and self._down is None
+
+    @property
+    def up_since(self) -> float | None:
+        """Since when brokers answer (of time.monotonic()); None while none does."""
+        return self._up if self._down is None else None
 
     @property
     def finished(self) -> bool:
@@ -207,7 +213,8 @@ class Poller:
         if error is not None:
             self._judge(error, message)
             return
-        self._down = None
+        if self._down is not None:
+            self._back(self._down)
         buffer = self._buffers.get((message.topic() or "", message.partition() or 0))
         # A partition may have gone within the very call that returned its records.
         if buffer is not None and not self._draining and (size := buffer.add(message, read)):
@@ -256,8 +263,11 @@ class Poller:
             self._consumer.list_topics(self._topic, 1.0)
         except KafkaException:
             return
-        log.info("consume: brokers answer again after %.1fs", time.monotonic() - down)
-        self._down = None
+        self._back(down)
+
+    def _back(self, down: float) -> None:
+        self._down, self._up = None, time.monotonic()
+        log.info("consume: brokers answer again after %.1fs", self._up - down)
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         places = _places(partitions)

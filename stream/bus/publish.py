@@ -11,17 +11,20 @@ from collections.abc import Callable
 from confluent_kafka import Producer
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import client
+from tagbus.stream.bus import client, send
 from tagbus.stream.bus.flight import Flight, Flights
 from tagbus.stream.bus.send import AtLeastOnce, ExactlyOnce, Member, Sender
 from tagbus.stream.bus.wire import Abandoned, Again, Wire
 from tagbus.stream.config import Settings
+from tagbus.stream.errors import DependencyDown
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
 
 # How long to wait for a finished batch before looking at callbacks and at the stop.
 IDLE_SECONDS = 0.2
+# A step of a transaction that takes so many times what it may take hangs.
+HANGS = 1.5
 
 
 class Publisher:
@@ -62,6 +65,20 @@ class Publisher:
     def opened(self) -> bool:
         """Earlier processes of this transactional.id are fenced: content may be fetched."""
         return self._opened.is_set()
+
+    def check(self, up_since: float | None) -> None:
+        """Raises DependencyDown where a step of a transaction hangs although brokers answer, for so long that the
+        broker has aborted the transaction: only another process can publish what is under way. `up_since` is the
+        poller's."""
+        asked = self._sender.asked
+        if asked is None or up_since is None:
+            return
+        waited = time.monotonic() - max(asked, up_since)
+        if waited > max(self._settings.kafka.transaction_seconds, HANGS * send.STEP_SECONDS):
+            raise DependencyDown(
+                f"a step of a transaction has hung for {waited:.0f} s although brokers answer (librdkafka waits for a "
+                "coordinator that it has lost): start again, nothing is lost"
+            )
 
     def start(self) -> None:
         """Start the thread."""

@@ -25,8 +25,9 @@ from tagbus.stream.retry import backoff
 log = logging.getLogger(__name__)
 
 # One call of a transaction's step, in seconds; a step that timed out is called again, its outcome is unknown.
-# librdkafka keeps to it but for the offsets: those wait for the group's coordinator without end (librdkafka 5456), on
-# the publish thread, for which nothing waits without a deadline of its own.
+# librdkafka keeps to it but for the offsets: those wait for the group's coordinator without end (librdkafka 5456), even
+# for one that is back, where the client had given up its broker meanwhile (librdkafka 5511). It is the publish thread
+# that hangs then; the poll thread ends the worker (publish.Publisher.check).
 STEP_SECONDS = 10.0
 # How long an abort may take where the worker ends: beyond it the broker aborts by transaction.timeout.ms.
 LAST_SECONDS = 1.0
@@ -91,7 +92,12 @@ class Member(Protocol):
 
 
 class Sender(Protocol):
-    """How the results and offsets of some batches reach Kafka."""
+    """How the results and offsets of some batches reach Kafka.
+
+    `asked`: since when a call of the client has not come back (of time.monotonic()); None where none is out.
+    """
+
+    asked: float | None
 
     def open(self) -> None:
         """Make ready; waits for brokers. Raises Abandoned, Fenced, Fatal, UserError."""
@@ -110,6 +116,7 @@ class ExactlyOnce:
         self._producer = producer
         self._member = member
         self._settings = settings
+        self.asked: float | None = None
 
     def open(self) -> None:
         """Fence earlier processes of this transactional.id and end what they left open."""
@@ -155,10 +162,13 @@ class ExactlyOnce:
         """One step, called again as long as that may help. Raises Again where the transaction must be aborted."""
         delays = backoff(self._settings.retry)
         while True:
+            self.asked = time.monotonic()
             try:
                 return call()
             except client.Raised as raised:
                 error = client.error_of(raised)
+            finally:
+                self.asked = None
             log.warning("transaction: step=%s error=%s reason=%s", name, error.name(), error.str())
             match answer(error):
                 case Answer.END:
@@ -184,6 +194,8 @@ class AtLeastOnce:
         self._wire = wire
         self._member = member
         self._settings = settings
+        # The poll thread commits, within a session.
+        self.asked: float | None = None
 
     def open(self) -> None:
         """Nothing to make ready."""

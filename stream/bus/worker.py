@@ -77,6 +77,7 @@ class Worker:
                 log.info("worker: group=%s instance=%s", self._settings.kafka.group, self._settings.kafka.instance)
                 while not self._stopping.is_set() and not self._poller.finished:
                     self._poller.turn()
+                    self._publisher.check(self._poller.up_since)
         except KafkaException as exception:
             self.fail(Fatal(f"Kafka client failed: {client.error_of(exception).str()}"))
         except TagbusError as error:

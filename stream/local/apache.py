@@ -126,14 +126,18 @@ class ApacheKafka(Child):
     def _command(self) -> list[str]:
         return self._java("kafka.Kafka", "server.properties")
 
-    def _answers(self) -> bool:
+    def known(self) -> int:
+        """How many brokers of its cluster it knows, itself among them; 0 where it does not answer."""
         if not reachable(self.address):
-            return False
+            return 0
         try:
             metadata = AdminClient({"bootstrap.servers": self.address, "log_level": 0}).list_topics(timeout=2)
         except KafkaException:
-            return False
-        return bool(metadata.brokers) and metadata.cluster_id == self._cluster_id
+            return 0
+        return len(metadata.brokers) if metadata.cluster_id == self._cluster_id else 0
+
+    def _answers(self) -> bool:
+        return self.known() > 0
 
     def _java(self, *arguments: str) -> list[str]:
         logging = "-Dlog4j2.configurationFile=log4j2.yaml"

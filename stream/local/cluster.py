@@ -1,5 +1,6 @@
 """Apache Kafka with several brokers as child processes: KRaft nodes on 127.0.0.1 that replicate to each other."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,7 +77,7 @@ class ApacheCluster:
         return ",".join(node.address for node in self.nodes)
 
     def start(self) -> None:
-        """Start all nodes, and wait until each answers."""
+        """Start all nodes, and wait until each answers and knows the others."""
         if self.nodes:
             raise UserError("this cluster is started already; restart its nodes")
         for left in reversed(range(PORT_TRIES)):
@@ -84,6 +85,7 @@ class ApacheCluster:
             try:
                 # None answers before most of them run.
                 self._each(ApacheKafka.start)
+                self._each(self._meet)
                 return
             except DependencyDown as error:
                 self.close()
@@ -119,6 +121,15 @@ class ApacheCluster:
         for node in nodes:
             node.join(nodes[0])
         return nodes
+
+    def _meet(self, node: ApacheKafka) -> None:
+        """Wait until a node knows all: of one that does not yet, a client learns that the others are no brokers, and
+        drops what it has asked them."""
+        deadline = time.monotonic() + node.deadline_s
+        while node.known() < self._size:
+            if time.monotonic() > deadline:
+                raise DependencyDown(f"{node.address} knows no {self._size} brokers within {node.deadline_s:g} s")
+            time.sleep(0.05)
 
     def _each(self, act: Callable[[ApacheKafka], None]) -> None:
         """All nodes at once. Raises what the first of them raised, when all are done."""

@@ -1,4 +1,4 @@
-"""librdkafka's mock cluster: a broker inside this process, reached by any client in any process of this machine.
+"""librdkafka's mock cluster: brokers inside this process, reached by any client in any process of this machine.
 
 It is driven through ctypes, by the functions of the public header `rdkafka_mock.h`, because the one setting that the
 Python client has for it (`test.mock.num.brokers`) gives no choice of partitions and makes every new group wait 3 s for
@@ -8,7 +8,7 @@ its first assignment.
 import ctypes
 import re
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from confluent_kafka import cimpl
 
@@ -37,6 +37,10 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "rd_kafka_mock_broker_set_down": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "rd_kafka_mock_broker_set_up": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "rd_kafka_mock_broker_set_rtt": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int)),
+    "rd_kafka_mock_coordinator_set": (
+        ctypes.c_int,
+        (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int32),
+    ),
     "rd_kafka_mock_push_request_errors_array": (
         None,
         (ctypes.c_void_p, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)),
@@ -45,7 +49,8 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
 
 
 class MockCluster:
-    """A broker for the demo and for the injection of faults; a context manager, up as soon as it is made.
+    """Brokers for the demo and for the injection of faults; a context manager, up as soon as it is made. They are
+    numbered from 1, and there is one unless told otherwise.
 
     Groups, headers, commits and keys work as on a real broker. What it cannot do:
 
@@ -62,7 +67,7 @@ class MockCluster:
     It listens on 127.0.0.1. Raises UserError where confluent-kafka is built without these functions (Windows).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, brokers: int = 1) -> None:
         self._lib = _library()
         conf = self._lib.rd_kafka_conf_new()
         reason = ctypes.create_string_buffer(512)
@@ -71,7 +76,7 @@ class MockCluster:
         self._handle: int | None = self._lib.rd_kafka_new(_PRODUCER, conf, reason, len(reason))
         if not self._handle:
             raise UserError(f"the mock cluster does not start: {reason.value.decode(errors='replace')}")
-        self._cluster: int = self._lib.rd_kafka_mock_cluster_new(self._handle, _FIRST_BROKER)
+        self._cluster: int = self._lib.rd_kafka_mock_cluster_new(self._handle, brokers)
         self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
         # Members learn of a rebalance (KIP-848) by their heartbeats: 3 s by default.
         self._lib.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(self._cluster, 500)
@@ -97,13 +102,17 @@ class MockCluster:
         if code:
             raise UserError(f"topic {name}: the mock cluster refused it with code {code}")
 
-    def down(self) -> None:
+    def down(self, broker: int = _FIRST_BROKER) -> None:
         """Close every connection and refuse new ones, as a broker that went away does; the records stay."""
-        self._lib.rd_kafka_mock_broker_set_down(self._open(), _FIRST_BROKER)
+        self._lib.rd_kafka_mock_broker_set_down(self._open(), broker)
 
-    def up(self) -> None:
+    def up(self, broker: int = _FIRST_BROKER) -> None:
         """Take connections again."""
-        self._lib.rd_kafka_mock_broker_set_up(self._open(), _FIRST_BROKER)
+        self._lib.rd_kafka_mock_broker_set_up(self._open(), broker)
+
+    def coordinator(self, kind: Literal["group", "transaction"], name: str, broker: int) -> None:
+        """Have this broker coordinate a group, or a transactional.id."""
+        self._lib.rd_kafka_mock_coordinator_set(self._open(), kind.encode(), name.encode(), broker)
 
     def slow(self, seconds: float) -> None:
         """Answer every request so much later, as a broker far away or under load does."""

@@ -17,9 +17,10 @@ from confluent_kafka import KafkaError
 from tagbus.stream.bus import client, send, worker
 from tagbus.stream.bus.send import Answer, answer
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import Fatal, Fenced, UserError
+from tagbus.stream.errors import DependencyDown, Fatal, Fenced, UserError
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import (
+    TOPICS,
     Process,
     Running,
     ending,
@@ -240,6 +241,7 @@ def test_a_stop_waits_for_no_transaction_beyond_its_deadline(
     # Given a broker that is gone for good in the middle of a transaction, whose offsets wait for it without end
     calls.at["offsets"] = mock_kafka.down
     given = given.model_copy(update={"batch": given.batch.model_copy(update={"drain_seconds": 0.5})})
+    before = set(threading.enumerate())
     run = Running(given, Trivial())
     wait_until(lambda: run.error or "offsets" in calls, 10)
     # When the worker is stopped, then it ends all the same
@@ -247,7 +249,28 @@ def test_a_stop_waits_for_no_transaction_beyond_its_deadline(
     run.join(20)
     assert run.error is None
     mock_kafka.up()
-    wait_until(lambda: "publish" not in {thread.name for thread in threading.enumerate()}, 20, "the thread's end")
+    wait_until(lambda: set(threading.enumerate()) <= before, 20, "the end of its threads")
+
+
+def test_a_transaction_that_hangs_although_brokers_answer_ends_the_worker(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "STEP_SECONDS", 0.2)
+    with MockCluster(brokers=2) as cluster:
+        # Given a group whose coordinator goes away for good before it is told the offsets, and another broker
+        topics = {name: name for name in TOPICS}
+        for name in topics:
+            cluster.topic(name, 2)
+        produce(cluster.address, "content", events(COUNT), 0)
+        given = settings(cluster.address, topics, kafka={"transaction_seconds": 3}, batch={"contents": COUNT})
+        cluster.coordinator("group", given.kafka.group, 2)
+        cluster.coordinator("transaction", f"{given.kafka.transactional_id}-one", 1)
+        calls.at["offsets"] = lambda: cluster.down(2)
+        # When the worker runs, then it ends: librdkafka would wait for ever, and its partitions stand still
+        error = ended(given)
+        assert isinstance(error, DependencyDown)
+        assert "has hung for 3 s" in str(error)
+        assert calls[-1] == "offsets"
 
 
 @pytest.mark.parametrize(

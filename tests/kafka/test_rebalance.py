@@ -127,11 +127,14 @@ def test_a_member_that_was_frozen_beyond_its_session_commits_nothing(
     # Given a worker that is stopped for longer than its session while it holds results
     produce(kafka.address, names["content"], events(COUNT))
     frozen = Process(given, tmp_path / "frozen", "trivial:0.3")
-    other = Process(given, tmp_path / "other", "trivial:0.02", instance="two")
-    with ending([frozen, other]):
+    processes = [frozen]
+    with ending(processes):
+        # It is alone until then: one that joins late would hold nothing that it could lose.
         until_all_out(kafka.address, names, 100)
         frozen.freeze()
         # When another takes its partitions, and it wakes up again
+        other = Process(given, tmp_path / "other", "trivial:0.02", instance="two")
+        processes.append(other)
         until_all_out(kafka.address, names, COUNT)
         frozen.thaw()
         produce(kafka.address, names["content"], events(200, "d"))

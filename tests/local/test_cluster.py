@@ -40,6 +40,10 @@ def in_sync(address: str, topic: str) -> int:
     return min(len(partition.isrs) for partition in partitions.values())
 
 
+def test_each_of_them_knows_all_of_them_from_the_start(cluster: ApacheCluster) -> None:
+    assert [node.known() for node in cluster.nodes] == [3, 3, 3]
+
+
 def test_what_is_committed_while_a_broker_is_away_is_on_it_when_it_is_back(cluster: ApacheCluster) -> None:
     # Given a topic on all three
     topic = unique("tagged")

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from functools import partial
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -134,3 +135,24 @@ def test_it_listens_on_the_loopback_only_and_closes_for_good() -> None:
         socket.create_connection((host, int(port)), timeout=5)
     with pytest.raises(UserError, match="closed"):
         cluster.topic("content")
+
+
+def test_of_two_brokers_one_goes_away_and_a_group_follows_its_coordinator() -> None:
+    with MockCluster(brokers=2) as cluster:
+        cluster.topic("content", 1)
+        cluster.coordinator("group", "workers", 2)
+        produce(cluster.address, "content", [(b"k", b"v", [])])
+        cluster.down(2)
+        consumer = group_of(cluster.address, "workers", KIP_848)
+        with pytest.raises(KafkaException, match=r"_TIMED_OUT|_WAIT_COORD|_TRANSPORT"):
+            consumer.committed([TopicPartition("content", 0)], timeout=1)
+        cluster.coordinator("group", "workers", 1)
+        assert wait_until(partial(_asked, consumer), 10, "the other coordinator")
+        consumer.close()
+
+
+def _asked(consumer: Consumer) -> bool:
+    try:
+        return consumer.committed([TopicPartition("content", 0)], timeout=1)[0].error is None
+    except KafkaException:
+        return False

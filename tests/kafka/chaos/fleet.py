@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import Fatal, Fenced
+from tagbus.stream.errors import DependencyDown, Fatal, Fenced
 from tests.bus.harness import environment
 
 MEMBER = Path(__file__).parent / "member.py"
@@ -22,6 +22,9 @@ ONE_REBALANCE_SECONDS = 1.0
 # Of those that ended unexpectedly: how many are told, and how much of their logs, in characters.
 MOST_TOLD = 5
 TAIL = 1500
+# Of one that stands still: how much of its log is told, in characters, and for how long it may write it.
+DUMPED = 12_000
+DUMP_SECONDS = 2.0
 
 
 class Member:
@@ -72,9 +75,12 @@ class Member:
 
         To one that was paused in a transaction librdkafka says that it cannot go on, by another error than a fenced one
         has: the coordinator has aborted the transaction already, and EndTxn gets INVALID_TXN_STATE.
+
+        Where a broker goes away librdkafka may lose the group's coordinator and wait for it for ever (librdkafka 5511):
+        the worker ends as one whose dependency is down.
         """
         given_up = {Fatal.exit_code} if self.paused else set()
-        return {0, -signal.SIGKILL, -signal.SIGTERM, Fenced.exit_code} | given_up
+        return {0, -signal.SIGKILL, -signal.SIGTERM, Fenced.exit_code, DependencyDown.exit_code} | given_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,15 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 raise AssertionError(f"{member} does not stop:\n{member.text()[-3000:]}") from None
         self.tend()
+
+    def dump(self) -> list[str]:
+        """What the members of a fleet that stands still are at: the ends of their logs, with the stacks of all
+        threads."""
+        for member in self.members:
+            member.process.send_signal(signal.SIGUSR1)
+        # The handler writes at once, from C; a member that is being started has none yet and is ended by the signal.
+        time.sleep(DUMP_SECONDS)
+        return [f"{member} stands still:\n{member.text()[-DUMPED:]}" for member in self.members]
 
     def close(self) -> None:
         """Kill what is left."""

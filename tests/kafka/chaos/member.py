@@ -6,6 +6,7 @@ It prints `ready` when it is, and `aborted N` whenever that count of its metrics
 takes its metrics along.
 """
 
+import faulthandler
 import logging
 import os
 import signal
@@ -66,6 +67,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     worker = Worker(config.load(), Moody(*BATCH_SECONDS))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    faulthandler.register(signal.SIGUSR1)
     threading.Thread(target=tell, args=[worker], daemon=True).start()
     try:
         worker.run()

@@ -101,7 +101,9 @@ def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
         load.stop()
         faults.rest()
         lasted, rested = time.monotonic() - start, time.monotonic()
-        _until_out(fleet, load, watch)
+        if not _until_out(fleet, load, watch):
+            for line in fleet.dump():
+                print(line, flush=True)
         recovery = time.monotonic() - rested
         fleet.stop()
         watch.stop()
@@ -154,9 +156,10 @@ def _missing(plan: Plan, evidence: Evidence, sent: int, doubled: int) -> list[st
     return [f"{name}: {had} of {least}" for name, (had, least) in wanted.items() if had < least]
 
 
-def _until_out(fleet: Fleet, load: Load, watch: Watch) -> None:
+def _until_out(fleet: Fleet, load: Load, watch: Watch) -> bool:
     """Tend the fleet until everything is out; what is not by then is found lost by the comparison."""
     end = time.monotonic() + RECOVERY_SECONDS
     while watch.out < load.confirmed and time.monotonic() < end:
         fleet.tend()
         time.sleep(0.05)
+    return watch.out >= load.confirmed
