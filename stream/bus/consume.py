@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.05
 # The same where batches are under way whose commit the publish thread will ask for, at least once.
 COMMIT_SECONDS = 0.005
+# A poll thread that has not turned for so long was stopped, or its machine was: it knows nothing of the brokers.
+STOOD_SECONDS = 5.0
 # Between two looks at what need not be known at once: lag, patience, brokers that were away.
 LOOK_SECONDS = 1.0
 
@@ -82,7 +84,7 @@ class Poller:
 
     @property
     def up_since(self) -> float | None:
-        """Since when brokers answer (of time.monotonic()); None while none does."""
+        """Since when brokers answer and this process runs (of time.monotonic()); None while no broker does."""
         return self._up if self._down is None else None
 
     @property
@@ -150,7 +152,10 @@ class Poller:
 
     def touch(self) -> bool:
         """Show that the poll thread is alive and serve the publish thread; returns whether to go on waiting."""
-        self.turned = time.monotonic()
+        now = time.monotonic()
+        if now - self.turned > STOOD_SECONDS:
+            self._up = now
+        self.turned = now
         self._group = self._consumer.consumer_group_metadata()
         while not self._commits.empty():
             offsets, done = self._commits.get()
