@@ -181,14 +181,14 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_w
     learnt: TritonServer, open_heads: OpenHeads
 ) -> None:
     heads = await open_heads(learnt.address, deadline=2.0)
-    os.killpg(learnt.pid, signal.SIGSTOP)
+    os.kill(learnt.pid, signal.SIGSTOP)
     try:
         began = asyncio.get_running_loop().time()
         with pytest.raises(DependencyDown):
             await heads.recall(["Tea"], some_vectors(1))
         assert asyncio.get_running_loop().time() - began < 10
     finally:
-        os.killpg(learnt.pid, signal.SIGCONT)
+        os.kill(learnt.pid, signal.SIGCONT)
     await again(heads)
 
 
