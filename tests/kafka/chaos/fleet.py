@@ -17,6 +17,8 @@ from tests.bus.harness import environment
 MEMBER = Path(__file__).parent / "member.py"
 REBALANCE = re.compile(r"^(\S+ \S+) \w+ \S+ rebalance: ", re.MULTILINE)
 ABORTED = re.compile(r"^aborted (\d+)$", re.MULTILINE)
+# What a worker says last whose transaction the coordinator does not know.
+UNKNOWN = "Fatal: Kafka client failed (INVALID_TXN_STATE)"
 # Every member logs its part of a rebalance: what is logged within so many seconds is one.
 ONE_REBALANCE_SECONDS = 1.0
 # Of those that ended unexpectedly: how many are told, and how much of their logs, in characters.
@@ -36,7 +38,6 @@ class Member:
         # Another process is to have its place, or nobody is: it is not started again when it ends.
         self.leaving = False
         self.frozen = False
-        self.paused = False
         self.killed = False
         with log.open("wb") as out:
             self.process = subprocess.Popen(
@@ -62,7 +63,7 @@ class Member:
 
     def freeze(self) -> None:
         """As a network that is gone, or a machine that swaps: it neither answers nor knows."""
-        self.frozen = self.paused = True
+        self.frozen = True
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -73,13 +74,14 @@ class Member:
         """How it may end: as it is told, killed, or because another has its place. Who told it to stop before it had a
         handler ended it by the signal itself.
 
-        To one that was paused in a transaction librdkafka says that it cannot go on, by another error than a fenced one
-        has: the coordinator has aborted the transaction already, and EndTxn gets INVALID_TXN_STATE.
+        A transaction that its coordinator does not know cannot be aborted: EndTxn gets INVALID_TXN_STATE, which is
+        fatal to librdkafka (4849). So it is with one that was paused until the coordinator gave the transaction up, and
+        with one whose coordinator went away before it had heard of it.
 
         Where a broker goes away librdkafka may lose the group's coordinator and wait for it for ever (librdkafka 5511):
         the worker ends as one whose dependency is down.
         """
-        given_up = {Fatal.exit_code} if self.paused else set()
+        given_up = {Fatal.exit_code} if UNKNOWN in self.text() else set()
         return {0, -signal.SIGKILL, -signal.SIGTERM, Fenced.exit_code, DependencyDown.exit_code} | given_up
 
 
