@@ -252,8 +252,8 @@ async def _ours(row: Row, exam: Exam, bare: Brain, places: Places) -> tuple[Rank
 
 
 def _folders(settings: Settings) -> list[Path]:
-    places = (settings.encoder.folder, settings.heads.folder, settings.rank.folder, settings.rerank.folder)
-    return [place for place in places if place is not None]
+    parts = (settings.encoder, settings.heads, settings.labeltree, settings.rank, settings.rerank)
+    return [part.folder for part in parts if part.folder is not None]
 
 
 def _trained(folder: Path) -> float:

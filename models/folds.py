@@ -24,12 +24,14 @@ import typer
 from tagbus.models import heads
 from tagbus.models.candidates import Candidates, Lesson, Recipe, Source, count, learn
 from tagbus.models.data import Corpus, open_corpus, text_of, without
-from tagbus.models.ranker import METRICS, Log, Over, train
+from tagbus.models.ranker import METRICS, Log, train
 from tagbus.stream import rank
 from tagbus.stream.cli import build
-from tagbus.stream.config import HeadsSettings, RankSettings, RerankSettings, Settings, load
+from tagbus.stream.cli.learnt import over_of
+from tagbus.stream.config import HeadsSettings, LabelTreeSettings, RankSettings, RerankSettings, Settings, load
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Event, Exemplar, Tag
+from tagbus.stream.rank import Over
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.heads import read_manifest
 from tagbus.stream.recall.pool import NAMES, Numbers
@@ -215,7 +217,7 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[Lesson, Over, Source]:
         others = brain.learnt.others(settings, memory.tags, dict)
         source = Source(graph, others, numbers, tables)
         lesson = await learn(source, held, await brain.encoder.encode([text_of(item) for item in held]), recipe)
-        return lesson, Over(brain.release.name, brain.pipeline.heads, LISTS), source
+        return lesson, over_of(brain.pipeline), source
 
 
 def _settings(folder: Path) -> Settings:
@@ -224,6 +226,7 @@ def _settings(folder: Path) -> Settings:
     return given.model_copy(
         update={
             "heads": HeadsSettings(folder=folder),
+            "labeltree": LabelTreeSettings(),
             "rank": RankSettings(),
             "rerank": RerankSettings(),
             "recall": given.recall.model_copy(update={"literal": True}),

@@ -12,7 +12,7 @@ the first. It may not have been trained on these contents either; `tagbus train 
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -27,12 +27,13 @@ from tagbus.models.data import Corpus, open_corpus, text_of, without
 from tagbus.models.second import Reading, reread
 from tagbus.stream import calibrate, rank
 from tagbus.stream.cli import build, out
+from tagbus.stream.cli.learnt import over_of
 from tagbus.stream.config import Settings, load
 from tagbus.stream.encoder.release import sha256
-from tagbus.stream.rank import Manifest, SecondPass
+from tagbus.stream.rank import Manifest, Over, SecondPass
 from tagbus.stream.recall.features import columns
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.pool import NAMES, Numbers
+from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.recall.rerank import OnnxReranker, Wording
 from tagbus.stream.tagger import Pipeline
 
@@ -85,7 +86,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         source = Source(graph, others, numbers, tables)
         vectors = await brain.encoder.encode([text_of(item) for item in held])
         lesson = await learn(source, held, vectors, recipe)
-        over = Over(brain.release.name, brain.pipeline.heads, (NAMES, *(other.name for other in others)))
+        over = over_of(brain.pipeline)
         wording = Wording([text_of(item) for item in held], numbers.ids, await graph.facts(numbers.ids))
         reading = None if reranker is None else Reading(reranker, wording)
         manifest = train(to, lesson, source, over, recipe, reading)
@@ -98,15 +99,6 @@ def _unranked(settings: Settings) -> Settings:
     return settings.model_copy(
         update={"rank": settings.rank.model_copy(update=none), "rerank": settings.rerank.model_copy(update=none)}
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Over:
-    """What a ranker is trained over, as the tagger will check it."""
-
-    release: str
-    heads: str | None
-    lists: tuple[str, ...]
 
 
 def train(
@@ -126,6 +118,7 @@ def train(
         name=f"ranker-{sha256(first.model + tables + (again.model if again else b''))[:8]}",
         release=over.release,
         heads=over.heads,
+        labeltree=over.labeltree,
         lists=over.lists,
         columns=columns(over.lists),
         names=recipe.names,
@@ -148,7 +141,8 @@ def train(
     (to / rank.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
     chosen, _ = best_of(lesson.plain, last.choice.scores)
     reranker = None if reading is None else reading.reranker.name
-    pipeline = Pipeline(over.release, "literal" in over.lists, over.heads, manifest.name, reranker)
+    literal = "literal" in over.lists
+    pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, manifest.name, reranker)
     right = lesson.plain.right[chosen]
     calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(lesson.truth)).save(to / rank.CALIBRATION)
     log.write(name=manifest.name, trees=last.choice.trees, propensity=last.choice.propensity)

@@ -51,6 +51,7 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
     bare = settings.model_copy(
         update={
             "heads": settings.heads.model_copy(update={"folder": None}),
+            "labeltree": settings.labeltree.model_copy(update={"folder": None}),
             "rank": settings.rank.model_copy(update={"folder": None}),
             "rerank": settings.rerank.model_copy(update={"folder": None}),
         }

@@ -1,6 +1,6 @@
 """The commands of the extra `train`, as the entry points of the group `tagbus.commands` name them.
 
-    tagbus train biencoder|heads|reranker|ranker
+    tagbus train biencoder|heads|labeltree|reranker|ranker
     tagbus export
     tagbus evaluate-models
 
@@ -45,7 +45,7 @@ class Lazy(TyperCommand):
 
 train = TyperGroup(
     name="train",
-    help="Train what the tagger runs: encoder, classifier heads, cross-encoder, ranker.",
+    help="Train what the tagger runs: encoder, classifier heads, label trees, cross-encoder, ranker.",
     no_args_is_help=True,
     commands={
         name: Lazy(name, f"tagbus.models.{module}", text)
@@ -56,6 +56,7 @@ train = TyperGroup(
                 "Train the encoder: contents near their tags and near contents that share them.",
             ),
             ("heads", "heads", "Train a classifier over all known tags: what memorising pays for."),
+            ("labeltree", "labeltree", "Train label trees over bags of words, for what the words alone tell."),
             ("reranker", "crossencoder", "Train the cross-encoder that reads tag and content together."),
             ("ranker", "ranker", "Train the ranker over the candidates of all recallers."),
         )

@@ -237,6 +237,12 @@ class HeadsSettings(Section):
     version: int = Field(1, ge=1, description="Triton's version of the model, which every request names")
 
 
+class LabelTreeSettings(Section):
+    """Label trees, as `tagbus train labeltree` writes them; they need the extra `trees`."""
+
+    folder: Path | None = Field(None, description="holds labeltree.json, words.json and forest/; unset: off")
+
+
 class RankSettings(Section):
     """The learnt ranker, as `tagbus train ranker` writes it."""
 
@@ -290,6 +296,7 @@ class Settings(BaseSettings):
     memory: MemorySettings = MemorySettings()
     recall: RecallSettings = RecallSettings()
     heads: HeadsSettings = HeadsSettings()
+    labeltree: LabelTreeSettings = LabelTreeSettings()
     rank: RankSettings = RankSettings()
     rerank: RerankSettings = RerankSettings()
     tagger: TaggerSettings = TaggerSettings()

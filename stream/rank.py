@@ -9,6 +9,7 @@ best of it, and trees that see its score too give the order of all.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Self
@@ -43,6 +44,17 @@ INPUT: Final = "features"
 CROSS: Final = "cross"
 
 
+@dataclass(frozen=True, slots=True)
+class Over:
+    """What a ranker is trained over, and what it may be used over: an encoder's release, the recallers whose lists are
+    read, `names` first, and the names of heads and label trees where they are among them."""
+
+    release: str
+    lists: tuple[str, ...] = (NAMES,)
+    heads: str | None = None
+    labeltree: str | None = None
+
+
 class SecondPass(BaseModel):
     """The second pass, in ranker.json."""
 
@@ -63,6 +75,7 @@ class Manifest(BaseModel):
     name: str = Field(pattern=r"^ranker-[0-9a-f]{8}$", description="stands in every result")
     release: str = Field(description="of the encoder whose neighbours and similarities it was trained on")
     heads: str | None = Field(description="name of the classifier heads that it was trained on, if any")
+    labeltree: str | None = Field(None, description="name of the label trees that it was trained on, if any")
     lists: tuple[str, ...] = Field(description="recallers whose lists it reads, `names` (C2T) first")
     columns: tuple[str, ...] = Field(description="features, in the order of the trees' input")
     names: int = Field(ge=1, le=1000, description="nearest tags that are read")
@@ -96,20 +109,12 @@ class TreeRanker:
         self.second: Second | None = second
 
     @classmethod
-    def load(
-        cls,
-        folder: Path,
-        release: str,
-        lists: Sequence[str],
-        heads: str | None = None,
-        reranker: Reranker | None = None,
-    ) -> Self:
-        """The ranker of a folder, for an encoder's release, the recallers that are on beside the graph, the name of the
-        heads among them, and the cross-encoder.
+    def load(cls, folder: Path, over: Over, reranker: Reranker | None = None) -> Self:
+        """The ranker of a folder, for what is on here, and the cross-encoder that it asks.
 
         Raises UserError for a file that is missing or no ranker's, ReleaseMismatch where a hash is not the one that
-        ranker.json names or the ranker was trained over another release, other heads, other recallers or another
-        cross-encoder.
+        ranker.json names or the ranker was trained over another release, other heads, other label trees, other
+        recallers or another cross-encoder.
         """
         manifest = read_manifest(folder)
         files = _files(folder)
@@ -118,9 +123,10 @@ class TreeRanker:
             for name, digest in ((MODEL, manifest.model_sha256), (TABLES, manifest.tables_sha256))
         )
         for what, trained, used in (
-            ("release", manifest.release, release),
-            ("heads", manifest.heads, heads),
-            ("recallers", sorted(manifest.lists), sorted([NAMES, *lists])),
+            ("release", manifest.release, over.release),
+            ("heads", manifest.heads, over.heads),
+            ("label trees", manifest.labeltree, over.labeltree),
+            ("recallers", sorted(manifest.lists), sorted(over.lists)),
             ("reranker", manifest.second and manifest.second.reranker, reranker and reranker.name),
         ):
             if trained != used:

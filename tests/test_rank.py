@@ -11,7 +11,7 @@ import pytest
 from tagbus.stream import rank
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.rank import CROSS, MANIFEST, MODEL, SECOND, TABLES, Manifest, TreeRanker, pack, rarity, unpack
+from tagbus.stream.rank import CROSS, MANIFEST, MODEL, SECOND, TABLES, Manifest, Over, TreeRanker, pack, rarity, unpack
 from tagbus.stream.recall.features import Tables, columns
 from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Floats, Listed, Pool
 from tagbus.stream.recall.rerank import Pair, Wording
@@ -19,6 +19,7 @@ from tagbus.stream.recall.rerank import Pair, Wording
 # One tree, votes > 0.5 gives 2 and the rest 1: the protobuf of an ONNX graph, made by hand so that the service's tests
 # need no training library.
 LISTS = (NAMES, "heads")
+OVER = Over("r1", LISTS, "heads-1")
 KNOWN = ["a", "b", "c"]
 COUNTED = Tables(np.array([50, 3, 0]), np.array([1, 3]), np.array([2, 2]), 100)
 
@@ -85,7 +86,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path) -> TreeRanker:
-    return TreeRanker.load(folder, "r1", ["heads"], "heads-1")
+    return TreeRanker.load(folder, OVER)
 
 
 def change(folder: Path, **fields: object) -> None:
@@ -158,19 +159,18 @@ def test_tables_come_back_as_they_were_packed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "lists", "heads", "names"),
+    ("over", "names"),
     [
-        ("r2", ["heads"], "heads-1", ["release", "r1", "r2"]),
-        ("r1", ["heads"], "heads-2", ["heads", "heads-1", "heads-2"]),
-        ("r1", [], None, ["heads"]),
-        ("r1", ["heads", "literal"], "heads-1", ["recallers", "literal"]),
+        (Over("r2", LISTS, "heads-1"), ["release", "r1", "r2"]),
+        (Over("r1", LISTS, "heads-2"), ["heads", "heads-1", "heads-2"]),
+        (Over("r1"), ["heads"]),
+        (Over("r1", (*LISTS, "literal"), "heads-1"), ["recallers", "literal"]),
+        (Over("r1", (*LISTS, "labeltree"), "heads-1", "labeltree-1"), ["label trees", "labeltree-1"]),
     ],
 )
-def test_it_refuses_what_it_was_not_trained_over(
-    folder: Path, release: str, lists: list[str], heads: str | None, names: list[str]
-) -> None:
+def test_it_refuses_what_it_was_not_trained_over(folder: Path, over: Over, names: list[str]) -> None:
     with pytest.raises(ReleaseMismatch) as error:
-        TreeRanker.load(folder, release, lists, heads)
+        TreeRanker.load(folder, over)
 
     assert all(name in str(error.value) for name in names)
 
@@ -241,7 +241,7 @@ WORDING = Wording(["a content"], KNOWN, {key: {"name": f"tag {key}", "aliases": 
 
 async def test_the_best_of_the_first_pass_are_read_and_the_second_orders_all(twice: Path) -> None:
     reads = Reads()
-    ranker = TreeRanker.load(twice, "r1", ["heads"], "heads-1", reads)
+    ranker = TreeRanker.load(twice, OVER, reads)
     full = pool({0: 0.25, 1: 0.75, 2: 0.6})
     drawn = ranker.draw(full)
     rated = ranker.rate(full, drawn, FACTS)
@@ -260,7 +260,7 @@ async def test_the_best_of_the_first_pass_are_read_and_the_second_orders_all(twi
 
 async def test_nothing_drawn_is_nothing_read(twice: Path) -> None:
     reads = Reads()
-    ranker = TreeRanker.load(twice, "r1", ["heads"], "heads-1", reads)
+    ranker = TreeRanker.load(twice, OVER, reads)
     full = pool({})
     drawn = ranker.draw(full)
     assert ranker.second is not None
@@ -277,12 +277,12 @@ def test_a_ranker_that_was_trained_with_a_cross_encoder_is_refused_without_it(tw
 
 def test_a_ranker_that_was_trained_with_another_cross_encoder_is_refused(twice: Path) -> None:
     with pytest.raises(ReleaseMismatch, match="but this is 'reranker-00000000'"):
-        TreeRanker.load(twice, "r1", ["heads"], "heads-1", Reads("reranker-00000000"))
+        TreeRanker.load(twice, OVER, Reads("reranker-00000000"))
 
 
 def test_a_ranker_that_was_trained_without_one_is_refused_with_it(folder: Path) -> None:
     with pytest.raises(ReleaseMismatch, match="trained over reranker None, but this is 'reranker-0a1b2c3d'"):
-        TreeRanker.load(folder, "r1", ["heads"], "heads-1", Reads())
+        TreeRanker.load(folder, OVER, Reads())
 
 
 @pytest.mark.parametrize("break_", [Path.unlink, lambda path: path.write_bytes(b"other")])
@@ -290,4 +290,4 @@ def test_the_second_trees_are_verified(twice: Path, break_: Callable[[Path], obj
     break_(twice / SECOND)
 
     with pytest.raises((UserError, ReleaseMismatch), match=SECOND):
-        TreeRanker.load(twice, "r1", ["heads"], "heads-1", Reads())
+        TreeRanker.load(twice, OVER, Reads())

@@ -307,6 +307,8 @@ class TestPipeline:
         assert Pipeline("r").name == "r"
         assert Pipeline("r", literal=True, heads="h", ranker="k").name == "r+literal+h+k"
         assert Pipeline("r", heads="h", ranker="k", reranker="c").name == "r+h+k+c"
+        assert Pipeline("r", heads="h", labeltree="l", ranker="k").name == "r+h+l+k"
+        assert Pipeline("r", labeltree="l").path == ("encode", "recall", "labeltree", "calibrate")
         assert Pipeline("r", ranker="k", reranker="c").path == ("encode", "recall", "rank", "rerank", "calibrate")
         assert Pipeline("r", literal=True, heads="h", ranker="k").path == (
             "encode",

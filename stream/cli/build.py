@@ -100,8 +100,8 @@ def snapshot_folder(settings: Settings, name: str) -> Path | None:
 def settings_of(settings: Settings, folder: Path, served: Served | None) -> Settings:
     """The settings of one release among several: its folder, and where Triton has it; heads have the same version.
 
-    A calibration, heads, a ranker and a cross-encoder that the settings name belong to the release of encoder.folder
-    alone; another brings its own in `heads`, `rank` and `rerank` of its folder.
+    A calibration, heads, label trees, a ranker and a cross-encoder that the settings name belong to the release of
+    encoder.folder alone; another brings its own in `heads`, `labeltree`, `rank` and `rerank` of its folder.
     """
     if folder == model_folder(settings):
         return settings
@@ -115,6 +115,7 @@ def settings_of(settings: Settings, folder: Path, served: Served | None) -> Sett
             "encoder": settings.encoder.model_copy(update=own),
             "tagger": settings.tagger.model_copy(update={"calibration": None}),
             "heads": settings.heads.model_copy(update=heads),
+            "labeltree": settings.labeltree.model_copy(update={"folder": _within(folder, "labeltree")}),
             "rank": settings.rank.model_copy(update={"folder": _within(folder, "rank")}),
             "rerank": settings.rerank.model_copy(update={"folder": _within(folder, "rerank")}),
         }

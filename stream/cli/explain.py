@@ -18,6 +18,7 @@ def text(content: Content, found: Explained) -> str:
     versions = {
         "release": result.versions.release,
         "heads": result.versions.heads,
+        "label trees": result.versions.labeltree,
         "ranker": result.versions.ranker,
         "reranker": result.versions.reranker,
         "calibration": result.versions.calibration,
@@ -50,6 +51,8 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
         yield f"similarity {evidence.similarity:.4g}"
     if evidence.heads is not None:
         yield f"heads {evidence.heads:.4g}"
+    if evidence.labeltree is not None:
+        yield f"label trees {evidence.labeltree:.4g}"
     if evidence.votes:
         named = ", ".join(f"{printable(one.id)} by {one.source} {one.similarity:.4g}" for one in evidence.neighbours)
         yield f"{evidence.votes} votes" + (f" ({named})" if named else "")

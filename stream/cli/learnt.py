@@ -16,7 +16,10 @@ from tagbus.stream.memory.store import Store
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.heads import HeadsRecall
 from tagbus.stream.recall.heads import read_manifest as read_heads
+from tagbus.stream.recall.labeltree import LabelTreeRecall
+from tagbus.stream.recall.labeltree import read_manifest as read_labeltree
 from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.recall.pool import NAMES
 from tagbus.stream.recall.rerank import OnnxReranker
 from tagbus.stream.recall.rerank import read_manifest as read_reranker
 from tagbus.stream.tagger import Pipeline
@@ -28,13 +31,14 @@ class Learnt:
 
     pipeline: Pipeline
     heads: HeadsRecall | None = None
+    labeltree: LabelTreeRecall | None = None
     ranker: rank.TreeRanker | None = None
     reranker: OnnxReranker | None = None
 
     def others(self, settings: Settings, tags: Store, taxonomy: Callable[[], Mapping[str, int]]) -> list[Recaller]:
         """The recallers beside the graph, in the order of the path."""
         literal = [LiteralRecall(tags, taxonomy, settings.recall.languages.split(","))] if self.pipeline.literal else []
-        return [*literal, *([self.heads] if self.heads else [])]
+        return [*literal, *(one for one in (self.heads, self.labeltree) if one is not None)]
 
     async def close(self) -> None:
         """Free heads and cross-encoder. Nothing may be tagged any longer."""
@@ -59,7 +63,8 @@ def packaged() -> dict[str, str]:
 def pipeline_of(settings: Settings, release: str) -> Pipeline:
     """What the settings switch on over the release of that name. Raises UserError for a folder that holds none, and for
     a cross-encoder without a ranker."""
-    heads, ranker, reranker = settings.heads.folder, settings.rank.folder, settings.rerank.folder
+    heads, trees = settings.heads.folder, settings.labeltree.folder
+    ranker, reranker = settings.rank.folder, settings.rerank.folder
     if reranker is not None and ranker is None:
         raise UserError(
             f"TAGBUS_RERANK__FOLDER={reranker}: its scores are the ranker's to read, and there is none; set "
@@ -69,9 +74,16 @@ def pipeline_of(settings: Settings, release: str) -> Pipeline:
         release,
         settings.recall.literal,
         None if heads is None else read_heads(heads).name,
+        None if trees is None else read_labeltree(trees).name,
         None if ranker is None else rank.read_manifest(ranker).name,
         None if reranker is None else read_reranker(reranker).name,
     )
+
+
+def over_of(pipeline: Pipeline) -> rank.Over:
+    """What a ranker of this pipeline reads."""
+    lists = (NAMES, *(step for step in pipeline.path if step in {"literal", "heads", "labeltree"}))
+    return rank.Over(pipeline.release, lists, pipeline.heads, pipeline.labeltree)
 
 
 async def open_learnt(settings: Settings, release: str) -> Learnt:
@@ -87,11 +99,10 @@ async def open_learnt(settings: Settings, release: str) -> Learnt:
 def _load(settings: Settings, release: str) -> Learnt:
     """All but the heads."""
     pipeline = pipeline_of(settings, release)
-    lists = [step for step in pipeline.path if step in {"literal", "heads"}]
-    folder, read = settings.rank.folder, settings.rerank.folder
+    folder, read, trees = settings.rank.folder, settings.rerank.folder, settings.labeltree.folder
     reranker = None if read is None else OnnxReranker.load(read, settings.encoder.threads)
-    ranker = None if folder is None else rank.TreeRanker.load(folder, release, lists, pipeline.heads, reranker)
-    return Learnt(pipeline, None, ranker, reranker)
+    ranker = None if folder is None else rank.TreeRanker.load(folder, over_of(pipeline), reranker)
+    return Learnt(pipeline, None, None if trees is None else LabelTreeRecall.load(trees), ranker, reranker)
 
 
 async def _open_heads(settings: Settings, release: str) -> HeadsRecall | None:

@@ -155,6 +155,7 @@ class Evidence(Event):
         (), description="the most similar of those that voted"
     )
     heads: float | None = Field(None, description="probability by the classifier heads, 0 to 1, if they found it")
+    labeltree: float | None = Field(None, description="probability by the label trees, 0 to 1, if they found it")
     literal: str | None = Field(None, description="the tag's name or alias that stands in the content, if it does")
     decided: bool = Field(False, description="people accepted the tag for this very content")
 
@@ -179,6 +180,7 @@ class Versions(Event):
     release: str = Field(description="name of the release: encoder, tokenizer, dimension, thresholds")
     calibration: str = Field(description="name of the calibration, or `none`")
     heads: str | None = Field(None, description="name of the classifier heads, if they were on")
+    labeltree: str | None = Field(None, description="name of the label trees, if they were on")
     ranker: str | None = Field(None, description="name of the ranker, if it was on")
     reranker: str | None = Field(None, description="name of the cross-encoder that the ranker asked, if it was on")
     taxonomy: dict[str, int] = Field(description="applied offset of each partition of `tags`")

@@ -166,6 +166,9 @@ def _finish(
     heads = listings.get("heads", {}).get(tag)
     if heads is not None:
         evidence = evidence.model_copy(update={"heads": round(heads, 4)})
+    labeltree = listings.get("labeltree", {}).get(tag)
+    if labeltree is not None:
+        evidence = evidence.model_copy(update={"labeltree": round(labeltree, 4)})
     literal = listings.get("literal", {})
     if tag in literal:
         names: Mapping[str, str] = getattr(literal, "names", {})

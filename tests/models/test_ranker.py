@@ -88,8 +88,8 @@ async def source(seed: int = 1) -> Source:
 
 
 RECIPE = Recipe(trees=50, leaves=7, names=10, neighbours=20, threads=1)
-OVER = Over("r", "heads-1", (NAMES, "heads"))
-NAMES_ALONE = Over("r", None, (NAMES,))
+OVER = Over("r", (NAMES, "heads"), "heads-1")
+NAMES_ALONE = Over("r")
 
 
 async def batch(over: Source, items: Sequence[Exemplar], vectors: Vectors) -> tuple[Pool, Facts]:
@@ -158,7 +158,7 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
 
     manifest = train(tmp_path, await learn(over, items, vectors, RECIPE), over, OVER, RECIPE)
 
-    ranker = rank.TreeRanker.load(tmp_path, "r", ["heads"], "heads-1")
+    ranker = rank.TreeRanker.load(tmp_path, OVER)
     assert ranker.name == manifest.name
     assert manifest.fitted_on == 200
     assert calibrate.load(tmp_path / rank.CALIBRATION, f"r+heads-1+{manifest.name}").contents == 200
@@ -210,8 +210,8 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
     pipeline = f"r+{manifest.name}+reranker-00000000"
     assert calibrate.load(both / rank.CALIBRATION, pipeline).contents == 200
     test, queries = annotated(200, 8, "test-")
-    ranked = rank.TreeRanker.load(alone, "r", [])
-    reranked = rank.TreeRanker.load(both, "r", [], None, Reads())
+    ranked = rank.TreeRanker.load(alone, NAMES_ALONE)
+    reranked = rank.TreeRanker.load(both, NAMES_ALONE, Reads())
     before = await right_first(Recall(over.graph, over.others, ranked), test, queries)
     assert await right_first(Recall(over.graph, over.others, reranked), test, queries) > before + 0.03
 

@@ -1,0 +1,124 @@
+"""Label trees: the tags that Omikuji's trees over bags of words give a content.
+
+A forest of shallow trees over the known tags, a linear classifier at each node (Parabel, Prabhu et al. 2018, WWW;
+Bonsai, Khandagale et al. 2020, Machine Learning 109). They read no vector and belong to no release. A tag that their
+training has not seen is the memory's. A folder holds labeltree.json (the tags that they know, and the hash of each
+file), words.json (the terms), and Omikuji's own files; `tagbus train labeltree` writes it.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Final, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tagbus.stream.encoder.release import sha256
+from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.memory.store import Vectors
+from tagbus.stream.recall.trained import Sha256, Trained
+from tagbus.stream.recall.words import Bags, Vocabulary
+
+MANIFEST: Final = "labeltree.json"
+WORDS: Final = "words.json"
+FOREST: Final = "forest"
+
+# The ids of a million tags take 30 MB, a million terms 20 MB.
+MANIFEST_BYTES: Final = 100_000_000
+WORDS_BYTES: Final = 100_000_000
+FILE_BYTES: Final = 4_000_000_000
+
+FileName = Annotated[str, Field(pattern=r"^[a-z0-9]+\.(json|cbor)$")]
+
+
+class Manifest(BaseModel):
+    """labeltree.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^labeltree-[0-9a-f]{8}$", description="stands in every result")
+    best: int = Field(ge=1, le=1000, description="tags that a content gets at most")
+    beam: int = Field(ge=1, le=1000, description="nodes of a level that are looked into")
+    words_sha256: Sha256
+    files: Mapping[FileName, Sha256] = Field(min_length=1, description="Omikuji's files in `forest`, and their hashes")
+    fitted_on: int = Field(ge=1, description="contents that they were trained on")
+    tags: tuple[str, ...] = Field(min_length=1, description="ids of the known tags, by number")
+
+
+class Forest(Protocol):
+    """What Omikuji loads."""
+
+    def predict(
+        self, feature_value_pairs: Sequence[tuple[int, float]], beam_size: int, top_k: int
+    ) -> list[tuple[int, float]]:
+        """The best tags of one bag, best first, and how probable each is."""
+
+
+class LabelTreeRecall:
+    """The tags that the trees of a folder give a content, each with its own probability, mean over the trees."""
+
+    name: str = "labeltree"
+
+    def __init__(self, manifest: Manifest, vocabulary: Vocabulary, forest: Forest) -> None:
+        self.manifest = manifest
+        self._vocabulary = vocabulary
+        self._forest = forest
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The trees of a folder. Raises UserError for a file that is missing or none of theirs, or where Omikuji is not
+        installed; ReleaseMismatch where a hash is not the one that labeltree.json names."""
+        manifest, files = read_manifest(folder), _files(folder)
+        words = files.verified(WORDS, manifest.words_sha256, WORDS_BYTES)
+        for name, digest in manifest.files.items():
+            files.verified(f"{FOREST}/{name}", digest, FILE_BYTES)
+        return cls(manifest, Vocabulary.parse(str(folder / WORDS), words), _open(folder / FOREST))
+
+    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:  # noqa: ARG002
+        """Tag ids with their probability, best first, for each text; nothing for one without a known word."""
+        # Omikuji lets go of the interpreter's lock while it looks: a title takes it some 0.5 ms.
+        return await asyncio.to_thread(lambda: self._found(self._vocabulary.bags(texts)))
+
+    def _found(self, bags: Bags) -> list[Mapping[str, float]]:
+        tags, best, beam = self.manifest.tags, self.manifest.best, self.manifest.beam
+        found: list[Mapping[str, float]] = []
+        for start, length in zip(bags.starts.tolist(), bags.lengths.tolist(), strict=True):
+            terms = bags.terms[start : start + length].tolist()
+            weights = bags.weights[start : start + length].tolist()
+            pairs = sorted(zip(terms, weights, strict=True))
+            listed = self._forest.predict(pairs, beam_size=beam, top_k=best) if pairs else []
+            found.append({tags[number]: score for number, score in listed})
+        return found
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """labeltree.json. Raises UserError that names the file, the field and what would be right."""
+    return _files(folder).about(Manifest, MANIFEST_BYTES)
+
+
+def name_of(files: Mapping[str, str], words: bytes, tags: Sequence[str]) -> str:
+    """The name of trees: other ones have another. `files`: the hash of each of Omikuji's files."""
+    parts = (*(f"{name} {digest}".encode() for name, digest in sorted(files.items())), words, "\n".join(tags).encode())
+    return f"labeltree-{sha256(b''.join(hashlib.sha256(part).digest() for part in parts))[:8]}"
+
+
+def _open(folder: Path) -> Forest:
+    try:
+        import omikuji
+    except ImportError:
+        raise UserError(
+            "TAGBUS_LABELTREE__FOLDER needs omikuji, which is not installed: pip install 'tagbus[trees]'"
+        ) from None
+    try:
+        forest = omikuji.Model.load(str(folder))
+    except RuntimeError as error:
+        raise UserError(f"{folder}: {shorten(str(error))}, expected files of `tagbus train labeltree`") from None
+    # Several contents at once are several calls; a call of its own threads would take them from the encoder.
+    forest.init_prediction_thread_pool(1)
+    loaded: Forest = forest
+    return loaded
+
+
+def _files(folder: Path) -> Trained:
+    return Trained(folder, MANIFEST, "tagbus train labeltree")
