@@ -26,21 +26,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagbus.models.data import open_corpus, without
-from tagbus.models.headgraph import Precision, to_onnx, weights_of
+from tagbus.models.headexport import BEST, Form, export
+from tagbus.models.headgraph import Precision
 from tagbus.models.lesson import Lesson, Set, gather
 from tagbus.models.losses import SCALE, decoupled_softmax
+from tagbus.models.tagvectors import TagVectors
 from tagbus.stream import quality
 from tagbus.stream.cli import out
 from tagbus.stream.config import load
-from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall import heads
 from tagbus.stream.recall.words import Bags
 
 CHECKPOINT: Final = "checkpoint.pt"
 METRICS: Final = "metrics.jsonl"
-# Tags that a content gets: of YSO's right tags 67% are among them, of a title's 3.5.
-BEST: Final = 60
 # Contents that are scored at once where nothing is learnt.
 BATCH: Final = 512
 DECAY: Final = 0.01
@@ -72,15 +71,6 @@ class Recipe:
     dropout: float = 0.4
     seed: int = 0
     every: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How heads are written: tags that a content gets, the tables' precision, and the rows that are kept, 0 for all."""
-
-    best: int = BEST
-    precision: Precision = "int8"
-    keep: int = 0
 
 
 class Heads(nn.Module):
@@ -153,6 +143,11 @@ class Trainer:
         return self.recipe.epochs * self.per_epoch
 
     @property
+    def contents(self) -> int:
+        """Contents that it learns from; names are rows of the lesson too, and no contents."""
+        return len(self.lesson.train) - self.recipe.named * len(self.lesson.tags)
+
+    @property
     def per_epoch(self) -> int:
         """Steps of an epoch; what does not fill a batch waits for another epoch, in another order."""
         return max(1, len(self.lesson.train) // self.recipe.batch)
@@ -181,19 +176,22 @@ class Trainer:
         # By rising row: the vectors are read from a file.
         return np.sort(order[place * self.recipe.batch :][: self.recipe.batch])
 
-    def quality(self, part: Set) -> quality.Quality:
-        """How good the heads are on contents that they were not trained on."""
+    def quality(self, part: Set, beside: TagVectors | None = None) -> quality.Quality:
+        """How good the heads are on contents that they were not trained on, alone or beside the encoder's vectors."""
         propensity = quality.propensities(self.lesson.counts, len(self.lesson.train))
-        numbers, chances = (np.concatenate(arrays) for arrays in zip(*self._predict(part), strict=True))
+        numbers, chances = (np.concatenate(arrays) for arrays in zip(*self._predict(part, beside), strict=True))
         return quality.measure(quality.Ranked(numbers, chances), part.truth(), propensity)
 
-    def _predict(self, part: Set) -> Iterator[tuple[Ints, NDArray[np.float64]]]:
+    def _predict(self, part: Set, beside: TagVectors | None) -> Iterator[tuple[Ints, NDArray[np.float64]]]:
         self.heads.eval()
         with torch.no_grad():
             for start in range(0, len(part), BATCH):
                 some = part.some(np.arange(start, min(start + BATCH, len(part))))
-                logits = self.heads(*tensors(some.bags, some.vectors, self.device))
-                chances, numbers = logits.softmax(1).topk(min(10, logits.shape[1]), dim=1)
+                inputs = tensors(some.bags, some.vectors, self.device)
+                found = self.heads(*inputs).softmax(1)
+                if beside is not None:
+                    found = (found + beside.chances(inputs[-1])) / 2
+                chances, numbers = found.topk(min(10, found.shape[1]), dim=1)
                 yield numbers.cpu().numpy(), chances.cpu().numpy().astype(np.float64)
 
     def save(self, path: Path) -> None:
@@ -258,45 +256,6 @@ def train(trainer: Trainer, folder: Path) -> None:
                 trainer.save(path)
 
 
-def export(trainer: Trainer, folder: Path, form: Form) -> heads.Manifest:
-    """Write heads.onnx, words.json and heads.json, each whole or not at all."""
-    lesson = trainer.lesson
-    state = {name: value.detach().float().cpu().numpy() for name, value in trainer.heads.state_dict().items()}
-    kept = useful(state["bag.weight"], lesson.train.bags, form.keep)
-    state["bag.weight"] = state["bag.weight"][kept]
-    model = to_onnx(weights_of(state, SCALE), form.best, form.precision).SerializeToString(deterministic=True)
-    words = lesson.vocabulary.some(kept.tolist()).dump()
-    manifest = heads.Manifest(
-        name=heads.name_of(model, words, lesson.tags),
-        release=lesson.release,
-        dimension=lesson.names.shape[1],
-        best=min(form.best, len(lesson.tags)),
-        precision=form.precision,
-        model_sha256=sha256(model),
-        words_sha256=sha256(words),
-        golden=heads.golden_of(model, len(kept), lesson.names.shape[1]),
-        # Names are rows of the lesson too, and no contents.
-        fitted_on=len(lesson.train) - trainer.recipe.named * len(lesson.tags),
-        tags=lesson.tags,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    about = manifest.model_dump_json(indent=2).encode() + b"\n"
-    for name, content in ((heads.MODEL, model), (heads.WORDS, words), (heads.MANIFEST, about)):
-        part = folder / f".{name}.{os.getpid()}.part"
-        part.write_bytes(content)
-        part.replace(folder / name)
-    return manifest
-
-
-def useful(bag: Floats, bags: Bags, keep: int) -> Ints:
-    """The rows that move contents most: weight in all training contents times length of the row; int64, rising.
-
-    50,000 of YSO's 204,266 chosen so cost 0.8 of P@1, chosen by frequency 1.6.
-    """
-    mass = np.bincount(bags.terms, bags.weights, len(bag)) * np.linalg.norm(bag, axis=1)
-    return np.sort(np.argsort(-mass, kind="stable")[: keep or len(bag)])
-
-
 def command(
     corpus: Annotated[str, typer.Argument(help="folder with train and val contents, or `topics`")],
     to: Annotated[Path, typer.Option("--out", help="folder of the heads: heads.onnx, words.json, heads.json")],
@@ -318,6 +277,10 @@ def command(
     best: Annotated[int, typer.Option(min=1, max=1000, help="tags that a content gets")] = BEST,
     precision: Annotated[Precision, typer.Option(help="of the exported tables")] = "int8",
     keep: Annotated[int, typer.Option(min=0, help="terms that are exported, those of most use; 0: all")] = 0,
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="run of `train biencoder --recipe upper`: its tag vectors judge beside the heads"),
+    ] = None,
 ) -> None:
     """Train classifier heads on the train contents of CORPUS; the val contents say how good they are.
 
@@ -333,8 +296,9 @@ def command(
     lesson = asyncio.run(gather(without(open_corpus(corpus), left_out), load(), folder, cache, recipe))
     trainer = Trainer(lesson, recipe)
     train(trainer, folder)
-    manifest = export(trainer, to, Form(best, precision, keep))
-    found = trainer.quality(lesson.val)
+    vectors = None if beside is None else TagVectors.load(beside).of(lesson.tags, lesson.names.shape[1])
+    manifest = export(trainer.heads, lesson, trainer.contents, to, Form(best, precision, keep, vectors))
+    found = trainer.quality(lesson.val, vectors)
     out.print_line(
         f"{to}: {manifest.name}, {(to / heads.MODEL).stat().st_size / 1e6:.1f} MB, {len(lesson.tags)} tags, "
         f"{len(lesson.terms)} terms; val P@1 {found.p_at_1:.2f}, nDCG@5 {found.ndcg_at_5:.2f}, R@10 {found.r_at_10:.2f}"

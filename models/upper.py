@@ -24,6 +24,7 @@ from tagbus.models.data import Corpus, numbers_of, tag_texts, text_of
 from tagbus.models.hidden import Hidden, Reader, Row, keep
 from tagbus.models.journal import Journal
 from tagbus.models.losses import SCALE, decoupled_softmax
+from tagbus.models.tagvectors import TagVectors
 from tagbus.stream import quality
 from tagbus.stream.cli import out
 from tagbus.stream.contract.events import Tag
@@ -87,7 +88,8 @@ class Upper(Bert):
 
 
 def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
-    """Train, and leave an encoder of Hugging Face's form in `to`. A run that was cut off goes on where it was.
+    """Train, and leave an encoder of Hugging Face's form in `to`, and the tags' vectors (`models/tagvectors.py`). A run
+    that was cut off goes on where it was.
 
     Raises UserError where `to` holds a run of another plan.
     """
@@ -106,6 +108,8 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     start = Upper(base, plan.layers, torch.zeros(len(tags), bert.width)).to(device)
     model = Upper(base, plan.layers, torch.from_numpy(embed(start, parts["tags"])).to(device)).to(device)
     fit(model, parts, plan, to, Journal(to / JOURNAL))
+    vectors, bias = (found.detach().cpu().numpy() for found in (model.names + model.free, model.bias))
+    TagVectors(tuple(tag.id for tag in tags), vectors, bias).save(to)
     merge(base, {name: weight.cpu() for name, weight in model.state_dict().items()}, to)
 
 
