@@ -1,6 +1,6 @@
 """Contents a CPU second of the trained pipeline beside Annif's Omikuji project, same titles, same cores, one run.
 
-    python bench/models.py [--row ranker-hnsw] [--models .cache/models] [--data ../shared/data/yso-titles]
+    python bench/models.py [--row full-hnsw] [--models .cache/models] [--data ../shared/data/yso-titles]
                            [--count 4096]
 
 Both are trained and warm; batches of 256 go to one and to the other in turn, each waiting while the other works. Both
@@ -29,6 +29,7 @@ from tagbus.stream.contract.events import Content
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.recall.heads import HeadsRecall
+from tagbus.stream.recall.labeltree import LabelTreeRecall
 from tagbus.stream.recall.literal import LiteralRecall
 from tagbus.stream.tagger import Failure, Tagger
 
@@ -97,8 +98,14 @@ def watched(brain: Brain, shares: Shares) -> Tagger:
         if isinstance(other, HeadsRecall):
             other._vocabulary = SimpleNamespace(bags=shares.clocked(other._vocabulary.bags, "heads"))
             shares.watch(other._model._session, "run", "heads")  # type: ignore[attr-defined]
+        elif isinstance(other, LabelTreeRecall):
+            shares.watch(other, "_found", "label trees")
         elif isinstance(other, LiteralRecall):
             shares.watch(other._lexicon, "match", "literal names")
+    if (companion := brain.companion) is not None and brain.memory.beside is not None:
+        shares.watch(companion.encoder, "_run", "companion's encoder")
+        shares.watch(brain.memory.beside.exemplars, "_search", "companion's neighbours")
+        companion._vectors = SimpleNamespace(best=shares.clocked(companion._vectors.best, "companion's tags"))
     ranker = brain.learnt.ranker
     if ranker is not None:
         shares.watch(ranker, "draw", "features")
@@ -163,7 +170,7 @@ def ask(process: "subprocess.Popen[str]", texts: Sequence[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--row", default="ranker-hnsw")
+    parser.add_argument("--row", default="full-hnsw")
     parser.add_argument("--models", type=Path, default=Path(".cache/models"))
     parser.add_argument("--data", default="../shared/data/yso-titles")
     parser.add_argument("--cache", type=Path, default=Path(".cache/evaluate"))

@@ -1,5 +1,6 @@
 """What the ranker learns from: the candidates of held-out contents, and the same with some tags treated as new."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,7 +15,8 @@ from tagbus.stream.cli import out
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError
 from tagbus.stream.rank import rarity
-from tagbus.stream.recall.base import Recaller
+from tagbus.stream.recall.base import Query, Recaller
+from tagbus.stream.recall.companion import VOTES
 from tagbus.stream.recall.features import Limits, Tables, draw, table
 from tagbus.stream.recall.graph import GraphRecall, Reach
 from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Flags, Floats, Ints, Listed, Numbers, Pool, facts, pool
@@ -135,11 +137,12 @@ async def learn(source: Source, held: Sequence[Exemplar], vectors: Floats, recip
 
 
 async def _recall(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> Pool:
-    texts = [text_of(item) for item in held]
+    query = Query([item.id for item in held], [text_of(item) for item in held], vectors)
     reach = Reach(recipe.names, recipe.neighbours)
-    seen = await source.graph.look([item.id for item in held], vectors, reach)
-    found = {other.name: await other.recall(texts, vectors) for other in source.others}
-    return pool(source.numbers, texts, seen, found)
+    seen = await source.graph.look(query.ids, vectors, reach)
+    lists = await asyncio.gather(*(other.recall(query) for other in source.others))
+    found = dict(zip((other.name for other in source.others), lists, strict=True))
+    return pool(source.numbers, query.texts, seen, found)
 
 
 def _drawn(full: Pool, known: Facts, tables: Tables, right: Ints, start: int, width: int, recipe: Recipe) -> Candidates:
@@ -160,7 +163,8 @@ def as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe)
     """The pool with a share of each content's tags treated as new or young; contents count from `start`.
 
     Such a tag gets a number of its own, beyond those that the tables know: it has no prior and goes with no other tag.
-    What was trained has not found it; of its votes so many are left as it would have with 0, 1, 5 or 20 exemplars.
+    What was trained has not found it; of its votes so many are left as it would have with 0, 1, 5 or 20 exemplars, and
+    as often it is on the list of a companion's votes.
     """
     width = full.width
 
@@ -169,17 +173,25 @@ def as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe)
         hidden = drawn < recipe.new_share
         return hidden, np.where(hidden, tags + width, tags)
 
+    def share(rows: Ints, tags: Ints) -> Scores:
+        """Of a tag's exemplars, those that it would have if it were so young."""
+        age = chance(rows + start, tags, recipe.seed + 1) * len(YOUNG)
+        return np.array(YOUNG)[age.astype(np.int64)] / np.maximum(tables.count(tags), 1)
+
     lists = {}
     for name, listed in full.lists.items():
         hidden, tags = hide(listed.rows, listed.tags)
-        kept = ~hidden if name not in BY_NAME else np.ones(len(tags), np.bool_)
+        kept = ~hidden
+        if name in BY_NAME:
+            kept = np.ones(len(tags), np.bool_)
+        elif name == VOTES:
+            kept |= chance(listed.rows + start, listed.tags, recipe.seed + 3) < share(listed.rows, listed.tags)
         lists[name] = Listed(listed.rows[kept], tags[kept], listed.scores[kept])
     ballots = full.ballots
     rows = ballots.rows[ballots.voters]
     hidden, tags = hide(rows, ballots.tags)
-    age = chance(rows + start, ballots.tags, recipe.seed + 1) * len(YOUNG)
-    share = np.array(YOUNG)[age.astype(np.int64)] / np.maximum(tables.count(ballots.tags), 1)
-    kept = ~hidden | (chance(np.arange(len(tags)) + start * 1_000_003, tags, recipe.seed + 2) < share)
+    drawn = chance(np.arange(len(tags)) + start * 1_000_003, tags, recipe.seed + 2)
+    kept = ~hidden | (drawn < share(rows, ballots.tags))
     twice = Facts(
         np.concatenate([known.tags, known.tags + width]),
         np.tile(known.letters, 2),

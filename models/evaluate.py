@@ -171,9 +171,9 @@ async def measure_rows(corpus: Corpus, rows: Sequence[Row], places: Places) -> A
                 yield _entry(row, *await _ours(row, exam, brain, places), exam, places)
 
 
-def _memory(settings: Settings) -> tuple[Path | None, str]:
+def _memory(settings: Settings) -> tuple[Path | None, Path | None, str]:
     """What rows that share a memory have in common."""
-    return settings.encoder.folder, settings.memory.kind
+    return settings.encoder.folder, settings.companion.folder, settings.memory.kind
 
 
 def _entry(row: Row, ranked: Ranked, run: Mapping[str, object], exam: Exam, places: Places) -> dict[str, object]:
@@ -252,7 +252,7 @@ async def _ours(row: Row, exam: Exam, bare: Brain, places: Places) -> tuple[Rank
 
 
 def _folders(settings: Settings) -> list[Path]:
-    parts = (settings.encoder, settings.heads, settings.labeltree, settings.rank, settings.rerank)
+    parts = (settings.encoder, settings.companion, settings.heads, settings.labeltree, settings.rank, settings.rerank)
     return [part.folder for part in parts if part.folder is not None]
 
 

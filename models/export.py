@@ -30,6 +30,7 @@ from tagbus.stream.encoder.golden import TEXTS, make_golden
 from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, RecallDefaults, Release, sha256
 from tagbus.stream.encoder.tokens import TextReader, pad
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.recall.tagvectors import FILE
 
 Precision = Literal["float32", "float16", "int8"]
 
@@ -185,6 +186,9 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     golden = make_golden(release.name, golden_vectors(out, release))
     write(out / GOLDEN, golden)
     release = release.model_copy(update={"golden_sha256": sha256(golden)})
+    if source is not None and (source / FILE).exists():
+        # The vectors that the encoder was trained against, for a companion.
+        write(out / FILE, (source / FILE).read_bytes())
     write(out / RELEASE, (release.model_dump_json(indent=2, by_alias=True) + "\n").encode())
     print(f"{out}: release {release.name}, {len(model_bytes) / 1e6:.1f} MB")
     return release

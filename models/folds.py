@@ -28,7 +28,15 @@ from tagbus.models.ranker import METRICS, Log, train
 from tagbus.stream import rank
 from tagbus.stream.cli import build
 from tagbus.stream.cli.learnt import over_of
-from tagbus.stream.config import HeadsSettings, LabelTreeSettings, RankSettings, RerankSettings, Settings, load
+from tagbus.stream.config import (
+    CompanionSettings,
+    HeadsSettings,
+    LabelTreeSettings,
+    RankSettings,
+    RerankSettings,
+    Settings,
+    load,
+)
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Event, Exemplar, Tag
 from tagbus.stream.rank import Over
@@ -214,7 +222,7 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[Lesson, Over, Source]:
         )
         await build.fill(brain.projection(), corpus.tags(), corpus.exemplars("train"), lambda _: None)
         graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
-        others = brain.learnt.others(settings, memory.tags, dict)
+        others = brain.others()
         source = Source(graph, others, numbers, tables)
         lesson = await learn(source, held, await brain.encoder.encode([text_of(item) for item in held]), recipe)
         return lesson, over_of(brain.pipeline), source
@@ -227,6 +235,7 @@ def _settings(folder: Path) -> Settings:
         update={
             "heads": HeadsSettings(folder=folder),
             "labeltree": LabelTreeSettings(),
+            "companion": CompanionSettings(),
             "rank": RankSettings(),
             "rerank": RerankSettings(),
             "recall": given.recall.model_copy(update={"literal": True}),

@@ -12,7 +12,6 @@ from torch import nn
 from tagbus.models.headgraph import Precision, to_onnx, weights_of
 from tagbus.models.lesson import Lesson
 from tagbus.models.losses import SCALE
-from tagbus.models.tagvectors import TagVectors
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.recall import heads
 from tagbus.stream.recall.words import Bags
@@ -26,13 +25,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How heads are written: tags that a content gets, the tables' precision, the rows that are kept, 0 for all, and
-    the encoder's own tag vectors, whose chances are averaged with those of the heads."""
+    """How heads are written: tags that a content gets, the tables' precision, and the rows that are kept, 0 for all."""
 
     best: int = BEST
     precision: Precision = "int8"
     keep: int = 0
-    beside: TagVectors | None = None
 
 
 def export(trained: nn.Module, lesson: Lesson, fitted_on: int, folder: Path, form: Form) -> heads.Manifest:
@@ -40,9 +37,7 @@ def export(trained: nn.Module, lesson: Lesson, fitted_on: int, folder: Path, for
     state = {name: value.detach().float().cpu().numpy() for name, value in trained.state_dict().items()}
     kept = useful(state["bag.weight"], lesson.train.bags, form.keep)
     state["bag.weight"] = state["bag.weight"][kept]
-    model = to_onnx(weights_of(state, SCALE, form.beside), form.best, form.precision).SerializeToString(
-        deterministic=True
-    )
+    model = to_onnx(weights_of(state, SCALE), form.best, form.precision).SerializeToString(deterministic=True)
     words = lesson.vocabulary.some(kept.tolist()).dump()
     manifest = heads.Manifest(
         name=heads.name_of(model, words, lesson.tags),

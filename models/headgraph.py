@@ -15,8 +15,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tagbus.models.tagvectors import TagVectors
-
 Precision = Literal["float32", "float16", "int8"]
 Floats = NDArray[np.float32]
 
@@ -30,7 +28,7 @@ class Weights:
     """The weights of trained heads, float32, turned so that a row vector is multiplied from the left.
 
     `bag` [terms, d], `project`, `inner`, `outer` [d, d], `inner_bias`, `outer_bias` [d], `tags` [t, d], `bias` [t].
-    A content's vector has the length `scale`. `beside`: the encoder's own tag vectors, which read its vector alone.
+    A content's vector has the length `scale`.
     """
 
     bag: Floats
@@ -42,7 +40,6 @@ class Weights:
     tags: Floats
     bias: Floats
     scale: float
-    beside: TagVectors | None = None
 
 
 def quantised(rows: Floats) -> tuple[NDArray[np.int8], Floats]:
@@ -67,12 +64,8 @@ def to_onnx(weights: Weights, best: int, precision: Precision) -> onnx.ModelProt
     inner = graph.node("Gelu", [graph.dense(hidden, "inner", weights.inner, weights.inner_bias)])
     outer = graph.dense(inner, "outer", weights.outer, weights.outer_bias)
     content = graph.node("LpNormalization", [graph.node("Add", [hidden, outer])], axis=1, p=2)
-    products = graph.products(content, "tags", weights.tags, weights.scale, precision)
-    chances = graph.node("Softmax", [graph.node("Add", [products, graph.table("bias", weights.bias)])], axis=1)
-    if (beside := weights.beside) is not None:
-        products = graph.products("vectors", "beside", beside.vectors, weights.scale, precision)
-        own = graph.node("Softmax", [graph.node("Add", [products, graph.table("beside_bias", beside.bias)])], axis=1)
-        chances = graph.node("Mean", [chances, own])
+    logits = graph.node("Add", [graph.tag_logits(content, weights, precision), graph.table("bias", weights.bias)])
+    chances = graph.node("Softmax", [logits], axis=1)
     count = min(best, len(weights.tags))
     graph.put("TopK", [chances, graph.ints("best", [count])], ["chances", "tags"], axis=1, largest=1, sorted=1)
     return graph.model(dimension, count)
@@ -115,14 +108,14 @@ class _Graph:
         self.table("bag", rows)
         return self.node("Mul", ["weights", self.node("Gather", [self.table("bag_scales", scales), "terms"])])
 
-    def products(self, content: str, name: str, tags: Floats, scale: float, precision: Precision) -> str:
-        """The logit of each content and each tag, but for the tag's bias."""
+    def tag_logits(self, content: str, weights: Weights, precision: Precision) -> str:
+        """Of each content and each tag, but for the tag's bias."""
         if precision != "int8":
-            turned = (scale * tags.T).astype(precision)
-            return self.node("MatMul", [content, self._float(f"{name}_table", turned)])
-        rows, scales = quantised(tags)
-        product = self.node("MatMul", [content, self._float(f"{name}_table", rows.T)])
-        return self.node("Mul", [product, self.table(f"{name}_scales", scale * scales)])
+            turned = (weights.scale * weights.tags.T).astype(precision)
+            return self.node("MatMul", [content, self._float("tags_table", turned)])
+        rows, scales = quantised(weights.tags)
+        product = self.node("MatMul", [content, self._float("tags_table", rows.T)])
+        return self.node("Mul", [product, self.table("tags_scales", weights.scale * scales)])
 
     def _float(self, name: str, values: NDArray[np.generic]) -> str:
         return self.node("Cast", [self.table(name, values)], to=TensorProto.FLOAT)
@@ -147,8 +140,8 @@ class _Graph:
         return model
 
 
-def weights_of(state: Mapping[str, Floats], scale: float, beside: TagVectors | None = None) -> Weights:
-    """The weights from the state of a `Heads` module as arrays, and the encoder's own tag vectors for the same tags."""
+def weights_of(state: Mapping[str, Floats], scale: float) -> Weights:
+    """The weights from the state of a `Heads` module as arrays."""
     return Weights(
         bag=state["bag.weight"],
         project=state["project.weight"].T,
@@ -159,5 +152,4 @@ def weights_of(state: Mapping[str, Floats], scale: float, beside: TagVectors | N
         tags=state["names"] + state["free"],
         bias=state["bias"],
         scale=scale,
-        beside=beside,
     )

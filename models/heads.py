@@ -30,7 +30,6 @@ from tagbus.models.headexport import BEST, Form, export
 from tagbus.models.headgraph import Precision
 from tagbus.models.lesson import Lesson, Set, gather
 from tagbus.models.losses import SCALE, decoupled_softmax
-from tagbus.models.tagvectors import TagVectors
 from tagbus.stream import quality
 from tagbus.stream.cli import out
 from tagbus.stream.config import load
@@ -176,22 +175,19 @@ class Trainer:
         # By rising row: the vectors are read from a file.
         return np.sort(order[place * self.recipe.batch :][: self.recipe.batch])
 
-    def quality(self, part: Set, beside: TagVectors | None = None) -> quality.Quality:
-        """How good the heads are on contents that they were not trained on, alone or beside the encoder's vectors."""
+    def quality(self, part: Set) -> quality.Quality:
+        """How good the heads are on contents that they were not trained on."""
         propensity = quality.propensities(self.lesson.counts, len(self.lesson.train))
-        numbers, chances = (np.concatenate(arrays) for arrays in zip(*self._predict(part, beside), strict=True))
+        numbers, chances = (np.concatenate(arrays) for arrays in zip(*self._predict(part), strict=True))
         return quality.measure(quality.Ranked(numbers, chances), part.truth(), propensity)
 
-    def _predict(self, part: Set, beside: TagVectors | None) -> Iterator[tuple[Ints, NDArray[np.float64]]]:
+    def _predict(self, part: Set) -> Iterator[tuple[Ints, NDArray[np.float64]]]:
         self.heads.eval()
         with torch.no_grad():
             for start in range(0, len(part), BATCH):
                 some = part.some(np.arange(start, min(start + BATCH, len(part))))
-                inputs = tensors(some.bags, some.vectors, self.device)
-                found = self.heads(*inputs).softmax(1)
-                if beside is not None:
-                    found = (found + beside.chances(inputs[-1])) / 2
-                chances, numbers = found.topk(min(10, found.shape[1]), dim=1)
+                logits = self.heads(*tensors(some.bags, some.vectors, self.device))
+                chances, numbers = logits.softmax(1).topk(min(10, logits.shape[1]), dim=1)
                 yield numbers.cpu().numpy(), chances.cpu().numpy().astype(np.float64)
 
     def save(self, path: Path) -> None:
@@ -277,10 +273,6 @@ def command(
     best: Annotated[int, typer.Option(min=1, max=1000, help="tags that a content gets")] = BEST,
     precision: Annotated[Precision, typer.Option(help="of the exported tables")] = "int8",
     keep: Annotated[int, typer.Option(min=0, help="terms that are exported, those of most use; 0: all")] = 0,
-    beside: Annotated[
-        Path | None,
-        typer.Option(help="run of `train biencoder --recipe upper`: its tag vectors judge beside the heads"),
-    ] = None,
 ) -> None:
     """Train classifier heads on the train contents of CORPUS; the val contents say how good they are.
 
@@ -296,9 +288,8 @@ def command(
     lesson = asyncio.run(gather(without(open_corpus(corpus), left_out), load(), folder, cache, recipe))
     trainer = Trainer(lesson, recipe)
     train(trainer, folder)
-    vectors = None if beside is None else TagVectors.load(beside).of(lesson.tags, lesson.names.shape[1])
-    manifest = export(trainer.heads, lesson, trainer.contents, to, Form(best, precision, keep, vectors))
-    found = trainer.quality(lesson.val, vectors)
+    manifest = export(trainer.heads, lesson, trainer.contents, to, Form(best, precision, keep))
+    found = trainer.quality(lesson.val)
     out.print_line(
         f"{to}: {manifest.name}, {(to / heads.MODEL).stat().st_size / 1e6:.1f} MB, {len(lesson.tags)} tags, "
         f"{len(lesson.terms)} terms; val P@1 {found.p_at_1:.2f}, nDCG@5 {found.ndcg_at_5:.2f}, R@10 {found.r_at_10:.2f}"

@@ -82,7 +82,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         if cache is not None:
             await build.save_memory(cache, memory)
         graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
-        others = brain.learnt.others(settings, memory.tags, dict)
+        others = brain.others()
         source = Source(graph, others, numbers, tables)
         vectors = await brain.encoder.encode([text_of(item) for item in held])
         lesson = await learn(source, held, vectors, recipe)
@@ -119,6 +119,7 @@ def train(
         release=over.release,
         heads=over.heads,
         labeltree=over.labeltree,
+        companion=over.companion,
         lists=over.lists,
         columns=columns(over.lists),
         names=recipe.names,
@@ -142,7 +143,7 @@ def train(
     chosen, _ = best_of(lesson.plain, last.choice.scores)
     reranker = None if reading is None else reading.reranker.name
     literal = "literal" in over.lists
-    pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, manifest.name, reranker)
+    pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, over.companion, manifest.name, reranker)
     right = lesson.plain.right[chosen]
     calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(lesson.truth)).save(to / rank.CALIBRATION)
     log.write(name=manifest.name, trees=last.choice.trees, propensity=last.choice.propensity)

@@ -11,6 +11,10 @@ LITERAL: Final = {"TAGBUS_RECALL__LITERAL": "true"}
 HEADS: Final = {"TAGBUS_HEADS__FOLDER": f"{MODELS}/heads"}
 FUSED: Final = LITERAL | HEADS
 HNSW: Final = {"TAGBUS_MEMORY__KIND": "hnsw"}
+TREES: Final = {"TAGBUS_LABELTREE__FOLDER": f"{MODELS}/labeltree"}
+# The encoder that `train biencoder --recipe upper` made.
+COMPANION: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/encoder"}
+FULL: Final = COMPANION | TREES | FUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +53,38 @@ OURS: Final = (
         "heads, literal names and graph recall, ranked with a cross-encoder's score of the best 24",
         FUSED | {"TAGBUS_RERANK__FOLDER": f"{MODELS}/reranker"} | _ranked("ranker-reranker"),
     ),
-    Row("no-heads", "ranker-val without heads", LITERAL | _ranked("ranker-no-heads")),
-    Row("no-literal", "ranker-val without literal names", HEADS | _ranked("ranker-no-literal")),
     Row("no-instances", "untrained, tags only", {"TAGBUS_RECALL__C2C2T": "false"}),
     Row("no-tags", "untrained, instances only", {"TAGBUS_RECALL__C2T": "false"}),
     Row("lambda-0.2", "untrained, lambda 0.2", {"TAGBUS_RECALL__LAMBDA": "0.2"}),
     Row("lambda-0.5", "untrained, lambda 0.5", {"TAGBUS_RECALL__LAMBDA": "0.5"}),
     Row("lambda-0.8", "untrained, lambda 0.8", {"TAGBUS_RECALL__LAMBDA": "0.8"}),
     Row("untrained-hnsw", "untrained, neighbours by HNSW", HNSW),
-    Row(
-        "ranker-hnsw",
-        "heads, literal names and graph recall, ranked, neighbours by HNSW",
-        FUSED | HNSW | _ranked("ranker"),
-    ),
     Row("encoder", "trained encoder alone", {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/encoder"}),
+    Row("no-companion", "full without the companion", FUSED | TREES | _ranked("full-no-companion")),
     Row(
-        "encoder-ranker",
-        "trained encoder, heads, literal names, ranked",
-        LITERAL
-        | {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/encoder", "TAGBUS_HEADS__FOLDER": f"{MODELS}/encoder-heads"}
-        | _ranked("encoder-ranker"),
+        "full",
+        "heads, label trees, literal names, graph recall, the trained encoder as companion, ranked",
+        FULL | _ranked("full"),
     ),
+    Row("no-heads", "full without heads", COMPANION | TREES | LITERAL | _ranked("full-no-heads")),
+    Row("no-labeltree", "full without label trees", COMPANION | FUSED | _ranked("full-no-labeltree")),
+    Row("no-literal", "full without literal names", COMPANION | TREES | HEADS | _ranked("full-no-literal")),
+    Row("no-ranker", "full, all ranks fused instead", FULL),
+    Row("full-hnsw", "full, neighbours by HNSW", FULL | HNSW | _ranked("full")),
 )
 
 # For tags that are new: trained on a corpus without them.
 NEW: Final = (
     Row("untrained", "packaged encoder"),
     Row("untrained-literal", "and literal names, fused", LITERAL),
+    Row(
+        "full",
+        "heads, label trees, literal names, graph recall, the trained encoder as companion, ranked",
+        LITERAL
+        | COMPANION
+        | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/new/heads", "TAGBUS_LABELTREE__FOLDER": f"{MODELS}/new/labeltree"}
+        | _ranked("new/full"),
+    ),
     Row(
         "ranker",
         "heads, literal names and graph recall, ranked",

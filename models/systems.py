@@ -62,7 +62,8 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
         contents = sum(1 for _ in corpus.exemplars("train"))
         with out.bar("filling memory", len(tags) + contents) as bar:
             await build.fill(brain.projection(), tags, corpus.exemplars("train"), bar.advance)
-        if not (cache / memory.exemplars.release).exists():
+        stores = [memory.exemplars, *([] if memory.beside is None else [memory.beside.exemplars])]
+        if not all((cache / store.release).exists() for store in stores):
             await build.save_memory(cache, memory)
         yield brain
 

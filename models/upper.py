@@ -24,12 +24,12 @@ from tagbus.models.data import Corpus, numbers_of, tag_texts, text_of
 from tagbus.models.hidden import Hidden, Reader, Row, keep
 from tagbus.models.journal import Journal
 from tagbus.models.losses import SCALE, decoupled_softmax
-from tagbus.models.tagvectors import TagVectors
 from tagbus.stream import quality
 from tagbus.stream.cli import out
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
 
 STATE: Final = "state.pt"
 JOURNAL: Final = "metrics.jsonl"
@@ -88,8 +88,9 @@ class Upper(Bert):
 
 
 def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
-    """Train, and leave an encoder of Hugging Face's form in `to`, and the tags' vectors (`models/tagvectors.py`). A run
-    that was cut off goes on where it was.
+    """Train, and leave an encoder of Hugging Face's form in `to`, and the tags' vectors (`recall/tagvectors.py`).
+
+    A run that was cut off goes on where it was.
 
     Raises UserError where `to` holds a run of another plan.
     """
@@ -109,7 +110,7 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     model = Upper(base, plan.layers, torch.from_numpy(embed(start, parts["tags"])).to(device)).to(device)
     fit(model, parts, plan, to, Journal(to / JOURNAL))
     vectors, bias = (found.detach().cpu().numpy() for found in (model.names + model.free, model.bias))
-    TagVectors(tuple(tag.id for tag in tags), vectors, bias).save(to)
+    (to / FILE).write_bytes(TagVectors(tuple(tag.id for tag in tags), vectors, bias, SCALE).dump())
     merge(base, {name: weight.cpu() for name, weight in model.state_dict().items()}, to)
 
 

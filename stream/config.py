@@ -243,6 +243,14 @@ class LabelTreeSettings(Section):
     folder: Path | None = Field(None, description="holds labeltree.json, words.json and forest/; unset: off")
 
 
+class CompanionSettings(Section):
+    """A second encoder over the same exemplars, as `tagbus export` writes one that was trained with --recipe upper."""
+
+    folder: Path | None = Field(
+        None, description="holds model.onnx, tokenizer.json, release.json and tags.npz; in the process; unset: off"
+    )
+
+
 class RankSettings(Section):
     """The learnt ranker, as `tagbus train ranker` writes it."""
 
@@ -297,6 +305,7 @@ class Settings(BaseSettings):
     recall: RecallSettings = RecallSettings()
     heads: HeadsSettings = HeadsSettings()
     labeltree: LabelTreeSettings = LabelTreeSettings()
+    companion: CompanionSettings = CompanionSettings()
     rank: RankSettings = RankSettings()
     rerank: RerankSettings = RerankSettings()
     tagger: TaggerSettings = TaggerSettings()

@@ -47,12 +47,13 @@ CROSS: Final = "cross"
 @dataclass(frozen=True, slots=True)
 class Over:
     """What a ranker is trained over, and what it may be used over: an encoder's release, the recallers whose lists are
-    read, `names` first, and the names of heads and label trees where they are among them."""
+    read, `names` first, and the names of heads, label trees and companion where they are among them."""
 
     release: str
     lists: tuple[str, ...] = (NAMES,)
     heads: str | None = None
     labeltree: str | None = None
+    companion: str | None = None
 
 
 class SecondPass(BaseModel):
@@ -76,6 +77,7 @@ class Manifest(BaseModel):
     release: str = Field(description="of the encoder whose neighbours and similarities it was trained on")
     heads: str | None = Field(description="name of the classifier heads that it was trained on, if any")
     labeltree: str | None = Field(None, description="name of the label trees that it was trained on, if any")
+    companion: str | None = Field(None, description="name of the companion that it was trained beside, if any")
     lists: tuple[str, ...] = Field(description="recallers whose lists it reads, `names` (C2T) first")
     columns: tuple[str, ...] = Field(description="features, in the order of the trees' input")
     names: int = Field(ge=1, le=1000, description="nearest tags that are read")
@@ -113,8 +115,8 @@ class TreeRanker:
         """The ranker of a folder, for what is on here, and the cross-encoder that it asks.
 
         Raises UserError for a file that is missing or no ranker's, ReleaseMismatch where a hash is not the one that
-        ranker.json names or the ranker was trained over another release, other heads, other label trees, other
-        recallers or another cross-encoder.
+        ranker.json names or the ranker was trained over another release, other heads, other label trees,
+        another companion, other recallers or another cross-encoder.
         """
         manifest = read_manifest(folder)
         files = _files(folder)
@@ -126,6 +128,7 @@ class TreeRanker:
             ("release", manifest.release, over.release),
             ("heads", manifest.heads, over.heads),
             ("label trees", manifest.labeltree, over.labeltree),
+            ("companion", manifest.companion, over.companion),
             ("recallers", sorted(manifest.lists), sorted(over.lists)),
             ("reranker", manifest.second and manifest.second.reranker, reranker and reranker.name),
         ):

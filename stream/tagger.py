@@ -1,6 +1,6 @@
 """The tagger: contents in, tags or failures out. One object for the stream, the batch command and the evaluation.
 
-It knows nothing of Kafka. Steps: encode, recall (graph, literal names, heads, label trees), rank (with a
+It knows nothing of Kafka. Steps: encode, recall (graph, literal names, heads, label trees, companion), rank (with a
 cross-encoder), calibrate.
 """
 
@@ -28,13 +28,14 @@ Features = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What gives the scores: the names of the release, and of heads, label trees, ranker and cross-encoder where they
-    are on."""
+    """What gives the scores: the names of the release, and of heads, label trees, companion, ranker and cross-encoder
+    where they are on."""
 
     release: str
     literal: bool = False
     heads: str | None = None
     labeltree: str | None = None
+    companion: str | None = None
     ranker: str | None = None
     reranker: str | None = None
 
@@ -42,14 +43,21 @@ class Pipeline:
     def name(self) -> str:
         """What a calibration is fitted to: the release's name where nothing else is on."""
         literal = "literal" if self.literal else None
-        parts = (self.release, literal, self.heads, self.labeltree, self.ranker, self.reranker)
+        recallers = (literal, self.heads, self.labeltree, self.companion)
+        parts = (self.release, *recallers, self.ranker, self.reranker)
         return "+".join(part for part in parts if part is not None)
 
     @property
     def path(self) -> tuple[str, ...]:
         """The steps that a content goes through."""
-        recallers = {"literal": self.literal, "heads": self.heads, "labeltree": self.labeltree}
-        more = {**recallers, "rank": self.ranker, "rerank": self.reranker}
+        more = {
+            "literal": self.literal,
+            "heads": self.heads,
+            "labeltree": self.labeltree,
+            "companion": self.companion,
+            "rank": self.ranker,
+            "rerank": self.reranker,
+        }
         return ("encode", "recall", *(step for step, on in more.items() if on), "calibrate")
 
 
@@ -101,6 +109,7 @@ class Tagger:
             calibration=self._calibration.name,
             heads=self._pipeline.heads,
             labeltree=self._pipeline.labeltree,
+            companion=self._pipeline.companion,
             ranker=self._pipeline.ranker,
             reranker=self._pipeline.reranker,
             taxonomy=dict(self._taxonomy()),

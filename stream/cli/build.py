@@ -4,13 +4,13 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.cli import learnt
+from tagbus.stream.cli import companions, learnt
 from tagbus.stream.cli.learnt import Learnt, open_learnt
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
@@ -24,6 +24,8 @@ from tagbus.stream.index.apply import Kind, Memory, MemoryRecord, Projection
 from tagbus.stream.memory import open_stores
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.recall.base import Recaller
+from tagbus.stream.recall.companion import Companion
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import Pipeline, Tagger, Taxonomy
@@ -42,6 +44,7 @@ class Brain:
     encoder: Encoder
     memory: Memory
     learnt: Learnt
+    companion: Companion | None = None
 
     @property
     def pipeline(self) -> Pipeline:
@@ -55,7 +58,14 @@ class Brain:
 
     def projection(self) -> Projection:
         """What turns records of the memory topics into points."""
-        return Projection(self.encoder, self.memory)
+        if self.companion is None or self.memory.beside is None:
+            return Projection(self.encoder, self.memory)
+        return Projection(self.encoder, self.memory, Projection(self.companion.encoder, self.memory.beside))
+
+    def others(self, taxonomy: Taxonomy = dict) -> list[Recaller]:
+        """The recallers beside the graph, in the order of the path."""
+        more = [] if self.companion is None else self.companion.recallers()
+        return [*self.learnt.others(self.settings, self.memory.tags, taxonomy), *more]
 
     def tagger(self, calibration: Calibration | None = None, taxonomy: Taxonomy = dict) -> Tagger:
         """The pipeline over this memory; the calibration of the settings unless one is given.
@@ -66,7 +76,7 @@ class Brain:
         graph = GraphRecall(
             tags, self.memory.exemplars, self.release.recall, settings.recall, settings.tagger.neighbours
         )
-        recall = Recall(graph, self.learnt.others(settings, tags, taxonomy), self.learnt.ranker)
+        recall = Recall(graph, self.others(taxonomy), self.learnt.ranker)
         chosen = calibration or calibration_of(settings, self.release)
         return Tagger(self.encoder, recall, chosen, settings.tagger, taxonomy, self.pipeline)
 
@@ -100,8 +110,9 @@ def snapshot_folder(settings: Settings, name: str) -> Path | None:
 def settings_of(settings: Settings, folder: Path, served: Served | None) -> Settings:
     """The settings of one release among several: its folder, and where Triton has it; heads have the same version.
 
-    A calibration, heads, label trees, a ranker and a cross-encoder that the settings name belong to the release of
-    encoder.folder alone; another brings its own in `heads`, `labeltree`, `rank` and `rerank` of its folder.
+    A calibration, heads, label trees, a companion, a ranker and a cross-encoder that the settings name belong to the
+    release of encoder.folder alone; another brings its own in `heads`, `labeltree`, `companion`, `rank` and `rerank` of
+    its folder.
     """
     if folder == model_folder(settings):
         return settings
@@ -116,6 +127,7 @@ def settings_of(settings: Settings, folder: Path, served: Served | None) -> Sett
             "tagger": settings.tagger.model_copy(update={"calibration": None}),
             "heads": settings.heads.model_copy(update=heads),
             "labeltree": settings.labeltree.model_copy(update={"folder": _within(folder, "labeltree")}),
+            "companion": settings.companion.model_copy(update={"folder": _within(folder, "companion")}),
             "rank": settings.rank.model_copy(update={"folder": _within(folder, "rank")}),
             "rerank": settings.rerank.model_copy(update={"folder": _within(folder, "rerank")}),
         }
@@ -136,6 +148,14 @@ async def opened(settings: Settings) -> AsyncIterator[Brain]:
     """The release of encoder.folder with the stores that the settings name. Raises as `open_encoder` does."""
     release = await asyncio.to_thread(load_release, model_folder(settings))
     memory = Memory(*await open_stores(settings.memory, release.name, release.dimension))
+    try:
+        if (own := companions.alone(settings)) is not None:
+            other = await asyncio.to_thread(load_release, model_folder(own))
+            stores = await open_stores(settings.memory, other.name, other.dimension)
+            memory = replace(memory, beside=Memory(*stores))
+    except BaseException:
+        await memory.close()
+        raise
     async with brain(settings, memory) as made:
         yield made
 
@@ -143,18 +163,16 @@ async def opened(settings: Settings) -> AsyncIterator[Brain]:
 @asynccontextmanager
 async def brain(settings: Settings, memory: Memory) -> AsyncIterator[Brain]:
     """Encoder and memory, closed at the end. Raises as `open_encoder` does."""
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(memory.close)
         encoder = await open_encoder(settings.encoder, model_folder(settings))
-        try:
-            trained = await open_learnt(settings, encoder.release.name)
-            try:
-                yield Brain(settings, encoder, memory, trained)
-            finally:
-                await trained.close()
-        finally:
-            await encoder.close()
-    finally:
-        await memory.close()
+        stack.push_async_callback(encoder.close)
+        companion = await companions.open_companion(settings, memory.beside)
+        if companion is not None:
+            stack.push_async_callback(companion.close)
+        trained = await open_learnt(settings, encoder.release.name)
+        stack.push_async_callback(trained.close)
+        yield Brain(settings, encoder, memory, trained, companion)
 
 
 async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
@@ -169,7 +187,9 @@ async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
             return made(release.name, release.dimension)
         return await made.load(place, release.name, release.dimension)
 
-    return Memory(await store("tags"), await store("exemplars"))
+    own = companions.alone(settings)
+    beside = None if own is None else await cached_memory(folder, own)
+    return Memory(await store("tags"), await store("exemplars"), beside)
 
 
 async def save_memory(folder: Path, memory: Memory) -> None:
@@ -180,6 +200,8 @@ async def save_memory(folder: Path, memory: Memory) -> None:
                 await store.save(folder / store.release / kind)
             except OSError as error:
                 raise UserError(f"{folder} cannot keep the embeddings: {error.strerror}") from None
+    if memory.beside is not None:
+        await save_memory(folder, memory.beside)
 
 
 async def fill(

@@ -4,15 +4,19 @@ import asyncio
 import importlib.resources
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from tagbus.stream import calibrate, rank
 from tagbus.stream.calibrate import Calibration
+from tagbus.stream.cli import companions
 from tagbus.stream.config import Settings
 from tagbus.stream.encoder.open import without_client
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
 from tagbus.stream.memory.store import Store
+from tagbus.stream.recall import companion
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.heads import HeadsRecall
 from tagbus.stream.recall.heads import read_manifest as read_heads
@@ -23,6 +27,14 @@ from tagbus.stream.recall.pool import NAMES
 from tagbus.stream.recall.rerank import OnnxReranker
 from tagbus.stream.recall.rerank import read_manifest as read_reranker
 from tagbus.stream.tagger import Pipeline
+
+# The lists that a step of the path gives a ranker.
+LISTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "literal": ("literal",),
+    "heads": ("heads",),
+    "labeltree": ("labeltree",),
+    "companion": companion.LISTS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,7 @@ def pipeline_of(settings: Settings, release: str) -> Pipeline:
         settings.recall.literal,
         None if heads is None else read_heads(heads).name,
         None if trees is None else read_labeltree(trees).name,
+        companions.name_of(settings),
         None if ranker is None else rank.read_manifest(ranker).name,
         None if reranker is None else read_reranker(reranker).name,
     )
@@ -82,8 +95,8 @@ def pipeline_of(settings: Settings, release: str) -> Pipeline:
 
 def over_of(pipeline: Pipeline) -> rank.Over:
     """What a ranker of this pipeline reads."""
-    lists = (NAMES, *(step for step in pipeline.path if step in {"literal", "heads", "labeltree"}))
-    return rank.Over(pipeline.release, lists, pipeline.heads, pipeline.labeltree)
+    lists = chain.from_iterable(LISTS.get(step, ()) for step in pipeline.path)
+    return rank.Over(pipeline.release, (NAMES, *lists), pipeline.heads, pipeline.labeltree, pipeline.companion)
 
 
 async def open_learnt(settings: Settings, release: str) -> Learnt:

@@ -21,19 +21,22 @@ Kind = Literal["tags", "exemplars"]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The two stores that recall searches."""
+    """The two stores that recall searches, and those of a companion's release, which hold the same records."""
 
     tags: Store
     exemplars: Store
+    beside: "Memory | None" = None
 
     def store(self, kind: Kind) -> Store:
         """The store of that kind."""
         return self.tags if kind == "tags" else self.exemplars
 
     async def close(self) -> None:
-        """Close both stores."""
+        """Close all stores."""
         await self.tags.close()
         await self.exemplars.close()
+        if self.beside is not None:
+            await self.beside.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,11 @@ class _Entry:
 class Projection:
     """Applies records to memory in their order. One caller at a time: order is what makes it right."""
 
-    def __init__(self, encoder: Encoder, memory: Memory) -> None:
+    def __init__(self, encoder: Encoder, memory: Memory, beside: "Projection | None" = None) -> None:
+        """`beside`: what applies the same records to a companion's memory, before this one's."""
         self._encoder = encoder
         self._memory = memory
+        self._beside = beside
 
     async def apply(self, records: Sequence[MemoryRecord]) -> dict[Kind, set[str]]:
         """Apply records; of several with one key the last counts. Returns the keys that they leave in memory.
@@ -66,6 +71,8 @@ class Projection:
         A record that is no valid event is skipped, logged and counted: what stood under its key stays, and its key
         is among those returned. Raises DependencyDown when encoder or store does not answer; apply them again then.
         """
+        if self._beside is not None:
+            await self._beside.apply(records)
         kept: dict[Kind, set[str]] = {"tags": set(), "exemplars": set()}
         for kind in kept:
             latest: dict[str, _Entry | None] = {}
@@ -80,6 +87,8 @@ class Projection:
 
     async def sweep(self, kept: Mapping[Kind, set[str]]) -> None:
         """Delete every key that a reading of the whole topics did not leave: its tombstone may be gone by now."""
+        if self._beside is not None:
+            await self._beside.sweep(kept)
         for kind, keys in kept.items():
             await self._delete(kind, sorted(await self._memory.store(kind).keys() - keys))
 

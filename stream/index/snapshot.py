@@ -103,7 +103,8 @@ async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | No
     """Fill an empty memory with what the builder left. Returns the offsets from which to go on; None: read all.
 
     Tombstones older than the snapshot's end may be gone after memory.tombstone_hours, so an older one fills the memory
-    and all is read again: nothing is encoded twice, and what is no longer on the topics is swept out.
+    and all is read again: nothing is encoded twice, and what is no longer on the topics is swept out. So it is with a
+    companion, whose memory is in no snapshot.
     """
     found = current(folder)
     if found is None or await memory.tags.count() or await memory.exemplars.count():
@@ -117,7 +118,11 @@ async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | No
     log.info("memory of %s taken over from %s", found.release, folder / found.folder)
     topics = {place[0] for place in found.offsets}
     old = found.time < time.time() - settings.memory.tombstone_hours * 3600
-    return None if old or topics != {settings.topics.tags, settings.topics.exemplars} else found.offsets
+    return (
+        None
+        if old or memory.beside is not None or topics != {settings.topics.tags, settings.topics.exemplars}
+        else found.offsets
+    )
 
 
 async def _pour(folder: Path, memory: Memory, kind: Kind) -> None:

@@ -1,18 +1,30 @@
 """What a recaller is: one way to find tags for contents."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from tagbus.stream.memory.store import Vectors
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A batch that tags are looked for: n content ids, their texts, and the release's unit vectors [n, d]."""
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    vectors: Vectors
+
+
 class Recaller(Protocol):
-    """Finds tags beside the graph: literal names, classifier heads."""
+    """Finds tags beside the graph: literal names, classifier heads, label trees, a companion."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Of its list, in a ranker's features."""
 
-    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:
-        """Tag ids with this recaller's own score, best first, for each of n texts and their unit vectors [n, d].
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
+        """Tag ids with this recaller's own score, best first, for each content of the batch.
 
         Raises DependencyDown when what it asks does not answer.
         """

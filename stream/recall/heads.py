@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, shorten
 from tagbus.stream.memory.store import Vectors
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.golden import Chances, Golden, Numbers, Terms, Weights, questions
 from tagbus.stream.recall.trained import Sha256, Trained
 from tagbus.stream.recall.words import TERMS, Vocabulary
@@ -107,14 +108,14 @@ class HeadsRecall:
         model = _files(folder).verified(MODEL, manifest.model_sha256, MODEL_BYTES)
         return cls(manifest, vocabulary, OnnxModel(model, threads))
 
-    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:
-        """Tag ids with their probability, best first, for each of n texts and their unit vectors [n, d]."""
-        bags = await asyncio.to_thread(self._vocabulary.bags, texts)
-        found: list[Mapping[str, float]] = [{} for _ in texts]
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
+        """Tag ids with their probability, best first, for each content."""
+        bags = await asyncio.to_thread(self._vocabulary.bags, query.texts)
+        found: list[Mapping[str, float]] = [{} for _ in query.texts]
 
         async def part(rows: Numbers, length: int) -> None:
             terms, weights = bags.rows(rows).padded(length)
-            numbers, chances = await self._model.run(terms, weights, vectors[rows])
+            numbers, chances = await self._model.run(terms, weights, query.vectors[rows])
             named = self._tags[numbers].tolist()
             for row, ids, values in zip(rows.tolist(), named, chances.tolist(), strict=True):
                 found[row] = dict(zip(ids, values, strict=True))

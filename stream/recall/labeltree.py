@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError, shorten
-from tagbus.stream.memory.store import Vectors
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.trained import Sha256, Trained
 from tagbus.stream.recall.words import Bags, Vocabulary
 
@@ -75,10 +75,10 @@ class LabelTreeRecall:
             files.verified(f"{FOREST}/{name}", digest, FILE_BYTES)
         return cls(manifest, Vocabulary.parse(str(folder / WORDS), words), _open(folder / FOREST))
 
-    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:  # noqa: ARG002
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """Tag ids with their probability, best first, for each text; nothing for one without a known word."""
         # Omikuji lets go of the interpreter's lock while it looks: a title takes it some 0.5 ms.
-        return await asyncio.to_thread(lambda: self._found(self._vocabulary.bags(texts)))
+        return await asyncio.to_thread(lambda: self._found(self._vocabulary.bags(query.texts)))
 
     def _found(self, bags: Bags) -> list[Mapping[str, float]]:
         tags, best, beam = self.manifest.tags, self.manifest.best, self.manifest.beam

@@ -15,7 +15,8 @@ from typing import Final, cast
 from simplemma import lemmatize
 
 from tagbus.stream.errors import UserError, shorten
-from tagbus.stream.memory.store import Payload, Store, Vectors
+from tagbus.stream.memory.store import Payload, Store
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.scripts import DENSE
 
 # What is read of a text: 10,000 words take 0.1 s where all of YSO's names stand in them. A character may become 18 when
@@ -143,12 +144,12 @@ class LiteralRecall:
         self._seen: Mapping[str, int] | None = None
         self._one = asyncio.Lock()
 
-    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:  # noqa: ARG002
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """The words that matched of each tag that stands in a text, most first. Raises DependencyDown."""
         # In a thread, for a long text must not hold up the loop; one at a time, for the lexicon may change between.
         async with self._one:
             await self._follow()
-            return await asyncio.to_thread(lambda: [self._lexicon.match(text) for text in texts])
+            return await asyncio.to_thread(lambda: [self._lexicon.match(text) for text in query.texts])
 
     async def _follow(self) -> None:
         """Take over what has changed in the store. The version is read before the store, so nothing is missed."""

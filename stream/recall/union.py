@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from tagbus.stream.memory.store import Vectors
-from tagbus.stream.recall.base import Recaller
+from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.graph import Candidate, Found, GraphRecall, Seen, Stage, named
 from tagbus.stream.recall.pool import Drawn, Flags, Numbers, Ranker, Rated, best, facts, pool
 from tagbus.stream.recall.rerank import Wording
@@ -56,9 +56,10 @@ class Recall:
         if not ids or (not self._others and self._ranker is None):
             return await self._graph.recall(ids, vectors, limit)
         reach = self._ranker.reach if self._ranker else self._graph.reach
+        query = Query(ids, texts, vectors)
         seen, lists = await asyncio.gather(
             self._graph.look(ids, vectors, reach),
-            asyncio.gather(*(other.recall(texts, vectors) for other in self._others)),
+            asyncio.gather(*(other.recall(query) for other in self._others)),
         )
         found = dict(zip((other.name for other in self._others), lists, strict=True))
         if self._ranker is None:
@@ -169,6 +170,9 @@ def _finish(
     labeltree = listings.get("labeltree", {}).get(tag)
     if labeltree is not None:
         evidence = evidence.model_copy(update={"labeltree": round(labeltree, 4)})
+    companion = listings.get("companion_votes", {}).get(tag)
+    if companion is not None:
+        evidence = evidence.model_copy(update={"companion": round(companion, 4)})
     literal = listings.get("literal", {})
     if tag in literal:
         names: Mapping[str, str] = getattr(literal, "names", {})

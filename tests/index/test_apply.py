@@ -29,6 +29,22 @@ async def test_tags_and_exemplars_are_found_where_they_belong() -> None:
     )
 
 
+async def test_a_companions_memory_is_filled_before_and_emptied_with_it() -> None:
+    """What stands in memory stands beside it too, also where the companion's encoder was away in between."""
+    store, beside, away = memory(), memory(), Watched(failures=1)
+    projection = Projection(Watched(), store, Projection(away, beside))
+
+    with pytest.raises(DependencyDown):
+        await projection.apply([record(TITLE)])
+    assert await store.exemplars.count() == 0
+    await projection.apply([record(CATS), record(TITLE)])
+    assert await beside.exemplars.keys() == await store.exemplars.keys() == {"c1/people"}
+
+    await projection.sweep({"tags": {"t1"}, "exemplars": set()})
+    assert await beside.exemplars.keys() == await store.exemplars.keys() == set()
+    assert await beside.tags.keys() == {"t1"}
+
+
 async def test_of_records_with_one_key_the_last_counts() -> None:
     store = memory()
     projection = Projection(Watched(), store)

@@ -10,9 +10,9 @@ from sentence_transformers import SentenceTransformer
 from tagbus.models import biencoder, export, upper
 from tagbus.models.data import Truth, Without, open_corpus
 from tagbus.models.pairs import PairLoss
-from tagbus.models.tagvectors import TagVectors
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.errors import UserError
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
 from tests.models.toy import journal, toy_corpus, toy_encoder
 
 
@@ -61,7 +61,7 @@ def upper_plan(corpus: Path, epochs: int) -> upper.Plan:
 def test_the_upper_layers_learn_the_toy_set(base: Path, corpus: Path, tmp_path: Path) -> None:
     upper.train(open_corpus(str(corpus)), upper_plan(corpus, 20), base, tmp_path)
 
-    found = TagVectors.load(tmp_path)
+    found = TagVectors.parse(tmp_path, (tmp_path / FILE).read_bytes())
     assert found.ids == tuple(tag.id for tag in open_corpus(str(corpus)).tags())
     lines = [line for line in journal(tmp_path) if "epoch" in line]
     assert lines[0]["p_at_1"] < 60

@@ -19,8 +19,8 @@ from tagbus.models.headgraph import Precision, quantised, to_onnx, weights_of
 from tagbus.models.heads import CHECKPOINT, METRICS, Heads, Recipe, Trainer, tensors, train
 from tagbus.models.lesson import Lesson, Set
 from tagbus.models.losses import SCALE
-from tagbus.models.tagvectors import TagVectors
 from tagbus.stream.errors import UserError
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads import HeadsRecall, cut
 from tagbus.stream.recall.words import Vocabulary
 
@@ -178,35 +178,6 @@ def test_onnx_answers_as_torch_does_whatever_the_padding(toy: Trainer, precision
     assert (np.diff(chances, axis=1) <= 0).all()
 
 
-@pytest.mark.parametrize(("precision", "off"), [("float32", 1e-5), ("float16", 2e-3), ("int8", 3e-2)])
-def test_beside_the_encoders_tag_vectors_a_chance_is_the_mean_of_both(
-    toy: Trainer, precision: Precision, off: float
-) -> None:
-    bags = toy.lesson.vocabulary.bags(TEXTS)
-    random = np.random.default_rng(3)
-    vectors = unit(random.normal(size=(len(TEXTS), D)))
-    none = np.zeros(len(TEXTS), np.int64)
-    known = TagVectors(TAGS[2:], unit(random.normal(size=(6, D))), random.normal(size=6).astype(np.float32))
-    beside = known.of(TAGS, D)
-    inputs = tensors(bags, vectors, torch.device("cpu"))
-    with torch.no_grad():
-        alone = toy.heads.eval()(*inputs).softmax(1).numpy()
-        expected = (alone + beside.chances(inputs[-1]).numpy()) / 2
-
-    model = to_onnx(weights_of(states(toy), SCALE, beside), 60, precision).SerializeToString()
-    numbers, chances = answers(model, Set(bags, vectors, none[:0], none))
-
-    assert np.abs(np.take_along_axis(expected, numbers, 1) - chances).max() < off
-    assert np.allclose(chances.sum(1), 1, atol=off)
-
-
-def test_quality_beside_the_encoders_tag_vectors_is_that_of_both(toy: Trainer) -> None:
-    """Vectors that all say the first tag, loudly, draw the heads to it."""
-    loud = TagVectors(TAGS, np.zeros((8, D), np.float32), np.array([50.0, *([0.0] * 7)], np.float32))
-
-    assert toy.quality(toy.lesson.val, loud).p_at_1 < toy.quality(toy.lesson.val).p_at_1
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_a_quantised_row_is_off_by_half_a_step_at_most(rows: list[list[float]]) -> None:
@@ -237,6 +208,6 @@ def test_what_is_exported_is_what_the_tagger_loads(toy: Trainer, tmp_path: Path)
     assert words.terms is not None
     assert len(words.terms) == 20
     word = next(word for word in words.terms if WORDS.index(word) < 16)
-    (found,) = asyncio.run(recaller.recall([word], unit(np.ones((1, D)))))
+    (found,) = asyncio.run(recaller.recall(Query([], [word], unit(np.ones((1, D))))))
     assert next(iter(found)) == TAGS[WORDS.index(word) % 8]
     assert len(found) == 3

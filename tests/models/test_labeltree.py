@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tagbus.models.data import open_corpus, text_of
 from tagbus.models.labeltree import command, write_sparse
 from tagbus.stream.errors import UserError
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.labeltree import LabelTreeRecall
 from tagbus.stream.recall.words import Vocabulary
 from tests.models.toy import journal, toy_corpus
@@ -23,7 +25,7 @@ async def test_a_toy_corpus_is_learnt_to_its_optimum(tmp_path: Path) -> None:
     recaller = trained(tmp_path / "out", corpus=corpus)
 
     held = list(open_corpus(str(corpus)).exemplars("val"))
-    found = await recaller.recall([text_of(item) for item in held], None)
+    found = await recaller.recall(Query([], [text_of(item) for item in held], np.zeros((0, 1), np.float32)))
     for item, one in zip(held, found, strict=True):
         assert set(list(one)[: len(item.accepted)]) == set(item.accepted)
     assert journal(tmp_path / "out")[-1]["contents"] == 130

@@ -19,6 +19,7 @@ from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import UserError
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Point, Vectors
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import NAMES, Facts, Floats, Numbers, Pool, pool
 from tagbus.stream.recall.rerank import Pair, Wording
@@ -36,9 +37,9 @@ class Heads:
 
     name: str = "heads"
 
-    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:  # noqa: ARG002
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
         found = []
-        for text in texts:
+        for text in query.texts:
             rng = np.random.default_rng(len(text) + int(text.split()[0]))
             noise = {f"t{tag}": float(rng.random() * 0.5) for tag in rng.integers(0, TAGS, 4)}
             right = {f"t{tag}": float(rng.random()) for tag in text.split()}
@@ -95,7 +96,7 @@ NAMES_ALONE = Over("r")
 async def batch(over: Source, items: Sequence[Exemplar], vectors: Vectors) -> tuple[Pool, Facts]:
     seen = await over.graph.look([item.id for item in items], vectors, over.graph.reach)
     texts = [item.text for item in items]
-    full = pool(over.numbers, texts, seen, {"heads": await Heads().recall(texts, vectors)})
+    full = pool(over.numbers, texts, seen, {"heads": await Heads().recall(Query([], texts, vectors))})
     none = np.zeros(0, np.int64)
     return full, Facts(np.arange(TAGS), np.full(TAGS, 2), none, none)
 

@@ -18,6 +18,7 @@ from tagbus.stream.config import HeadsSettings, Settings  # noqa: E402
 from tagbus.stream.encoder.release import sha256  # noqa: E402
 from tagbus.stream.errors import ReleaseMismatch, UserError  # noqa: E402
 from tagbus.stream.recall import heads  # noqa: E402
+from tagbus.stream.recall.base import Query  # noqa: E402
 from tagbus.stream.recall.heads import HeadsRecall, Manifest, cut, name_of  # noqa: E402
 from tagbus.stream.recall.words import TERMS, Vocabulary  # noqa: E402
 
@@ -58,7 +59,7 @@ def write(folder: Path, best: int = 3, release: str = "r1") -> Path:
 async def recall(folder: Path, texts: list[str], threads: int = 1) -> list[dict[str, float]]:
     recaller = HeadsRecall.load(folder, "r1", threads)
     try:
-        found = await recaller.recall(texts, np.tile(VECTOR, (len(texts), 1)))
+        found = await recaller.recall(Query([], texts, np.tile(VECTOR, (len(texts), 1))))
     finally:
         await recaller.close()
     return [dict(one) for one in found]

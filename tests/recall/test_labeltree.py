@@ -14,6 +14,7 @@ from tagbus.stream.cli.learnt import open_learnt, over_of
 from tagbus.stream.config import HeadsSettings, LabelTreeSettings, RankSettings, RerankSettings, Settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.labeltree import FOREST, MANIFEST, WORDS, LabelTreeRecall
 from tagbus.stream.recall.words import Vocabulary
 
@@ -50,7 +51,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 async def recall(folder: Path, texts: list[str]) -> list[dict[str, float]]:
-    return [dict(one) for one in await LabelTreeRecall.load(folder).recall(texts, NO_VECTORS)]
+    return [dict(one) for one in await LabelTreeRecall.load(folder).recall(Query([], texts, NO_VECTORS))]
 
 
 async def test_a_content_gets_the_tag_of_its_word_first(folder: Path) -> None:

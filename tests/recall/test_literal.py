@@ -14,6 +14,7 @@ from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Payload, Point
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.literal import INFLECTED, MATCHES, Lexicon, LiteralRecall
 from tests.cli.harness import scripts
 
@@ -165,7 +166,7 @@ def point(tag_id: str, name: str, *aliases: str) -> Point:
 
 
 async def found(recall: LiteralRecall, *texts: str) -> list[list[str]]:
-    return [list(one) for one in await recall.recall(texts, np.zeros((len(texts), 2), np.float32))]
+    return [list(one) for one in await recall.recall(Query([], texts, np.zeros((len(texts), 2), np.float32)))]
 
 
 class TestTaxonomy:

@@ -13,7 +13,7 @@ from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Point, Vectors
-from tagbus.stream.recall.base import Recaller
+from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.features import count_votes
 from tagbus.stream.recall.graph import Candidate, GraphRecall, Reach
 from tagbus.stream.recall.pool import Drawn, Facts, Numbers, Pool, Ranker, Rated, Second, best
@@ -32,8 +32,8 @@ class Says:
     name: str
     found: Mapping[str, float]
 
-    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:  # noqa: ARG002
-        return [self.found for _ in texts]
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
+        return [self.found for _ in query.texts]
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Down:
 
     name: str = "heads"
 
-    async def recall(self, texts: Sequence[str], vectors: Vectors) -> list[Mapping[str, float]]:  # noqa: ARG002
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:  # noqa: ARG002
         raise DependencyDown("the heads do not answer")
 
 

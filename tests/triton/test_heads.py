@@ -27,6 +27,7 @@ from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
 from tagbus.stream.index.apply import Memory
 from tagbus.stream.local.triton import TritonServer, default_repository
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads import CONTENTS, LENGTHS, MANIFEST, MODEL, HeadsRecall, cut, read_manifest
 from tests.triton.conftest import Start
 from tests.triton.harness import executions, read_config
@@ -110,13 +111,13 @@ async def test_two_hundred_titles_have_the_tags_of_the_process(
     texts = [*titles(200), "", "soil " * 600]
     vectors = await in_process.encode(texts)
     here = HeadsRecall.load(FOLDER / str(VERSION), RELEASE.name)
-    expected = await here.recall(texts, vectors)
+    expected = await here.recall(Query([], texts, vectors))
     await here.close()
     heads = await open_heads(learnt.address)
     before, answered = executions(learnt.address, "heads"), counted("answered")
 
-    found = await heads.recall(texts, vectors)
-    alone = [(await heads.recall([text], vectors[row : row + 1]))[0] for row, text in enumerate(texts[:5])]
+    found = await heads.recall(Query([], texts, vectors))
+    alone = [(await heads.recall(Query([], [text], vectors[row : row + 1])))[0] for row, text in enumerate(texts[:5])]
 
     assert executions(learnt.address, "heads") > before
     assert counted("answered") > answered
@@ -129,7 +130,7 @@ async def test_without_an_address_of_their_own_they_are_where_the_encoder_is(
     learnt: TritonServer, open_heads: OpenHeads
 ) -> None:
     heads = await open_heads(None, encoder=learnt.address)
-    assert len(await heads.recall(["Tea"], some_vectors(1))) == 1
+    assert len(await heads.recall(Query([], ["Tea"], some_vectors(1)))) == 1
     assert REGISTRY.get_sample_value("tagbus_heads_servers") == 1
 
 
@@ -185,7 +186,7 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_w
     try:
         began = asyncio.get_running_loop().time()
         with pytest.raises(DependencyDown):
-            await heads.recall(["Tea"], some_vectors(1))
+            await heads.recall(Query([], ["Tea"], some_vectors(1)))
         assert asyncio.get_running_loop().time() - began < 10
     finally:
         os.kill(learnt.pid, signal.SIGCONT)
@@ -200,7 +201,7 @@ async def test_what_the_model_fails_on_is_no_poison(learnt: TritonServer, open_h
     with pytest.raises(DependencyDown, match="out of data bounds"):
         await heads._model.run(terms, weights, some_vectors(1))
     assert counted("failed") - failed == 3
-    assert len(await heads.recall(["Tea"], some_vectors(1))) == 1
+    assert len(await heads.recall(Query([], ["Tea"], some_vectors(1)))) == 1
 
 
 async def test_killed_and_restarted_between_calls(
@@ -229,7 +230,7 @@ async def again(heads: HeadsRecall) -> None:
     async with asyncio.timeout(30):
         while True:
             with suppress(DependencyDown):
-                assert len(await heads.recall(["Tea"], some_vectors(1))) == 1
+                assert len(await heads.recall(Query([], ["Tea"], some_vectors(1)))) == 1
                 return
 
 

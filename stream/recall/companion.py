@@ -1,0 +1,92 @@
+"""A companion: a second encoder over the same exemplars, with a judgement of its own.
+
+An encoder that was trained on a corpus knows its tags; the one of the release knows what nobody has tagged yet. The
+companion reads each content once and gives two lists: the votes of its own neighbours, and the tags whose trained
+vectors are like the content (recall/tagvectors.py). Where a ranker has both encoders' neighbours, it is better than
+with those of either alone.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tagbus.stream.config import RecallSettings
+from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.memory.store import Store, Vectors
+from tagbus.stream.recall.base import Query, Recaller
+from tagbus.stream.recall.features import count_votes
+from tagbus.stream.recall.graph import GraphRecall, Reach
+from tagbus.stream.recall.pool import Numbers, pool
+from tagbus.stream.recall.tagvectors import TagVectors
+
+VOTES: Final = "companion_votes"
+TAGS: Final = "companion_tags"
+LISTS: Final = (VOTES, TAGS)
+# Neighbours that vote, and tags of each list at most.
+NEIGHBOURS: Final = 100
+BEST: Final = 60
+
+Found = list[Mapping[str, float]]
+
+
+class Companion:
+    """An encoder, the stores that it fills, and the tag vectors that it was trained against."""
+
+    def __init__(self, encoder: Encoder, tags: Store, exemplars: Store, vectors: TagVectors) -> None:
+        self.encoder = encoder
+        self._vectors = vectors
+        # Its own tag texts are not asked: the release's are, for all tags.
+        settings = RecallSettings(c2t=False)
+        self._graph = GraphRecall(tags, exemplars, encoder.release.recall, settings)
+        self._encoded: dict[Query, asyncio.Task[Vectors]] = {}
+
+    def recallers(self) -> list[Recaller]:
+        """Its two lists, which share one look at a content."""
+        return [_Asked(VOTES, self.votes), _Asked(TAGS, self.tags)]
+
+    async def votes(self, query: Query) -> Found:
+        """Of each content the tags that its neighbours carry, with their share of the votes, best first."""
+        seen = await self._graph.look(query.ids, await self._encode(query), Reach(0, NEIGHBOURS))
+        numbers = Numbers()
+        full = pool(numbers, query.texts, seen, {})
+        votes = count_votes(full)
+        best = np.flatnonzero(votes.rank < BEST)
+        rows, tags = np.divmod(votes.keys[best], max(1, full.width))
+        best = best[order := np.lexsort((votes.rank[best], rows))]
+        found: list[dict[str, float]] = [{} for _ in query.texts]
+        shares = votes.shares[0][best].tolist()
+        for row, tag, share in zip(rows[order].tolist(), tags[order].tolist(), shares, strict=True):
+            found[row][numbers.ids[tag]] = share
+        return list(found)
+
+    async def tags(self, query: Query) -> Found:
+        """Of each content the tags whose vectors are most like it, with their probability, best first."""
+        vectors = await self._encode(query)
+        return await asyncio.to_thread(self._vectors.best, vectors, BEST)
+
+    async def _encode(self, query: Query) -> Vectors:
+        """Both lists are asked for at once: who comes second waits for what the first has begun."""
+        task = self._encoded.get(query)
+        if task is None:
+            task = self._encoded[query] = asyncio.create_task(self.encoder.encode(query.texts))
+            task.add_done_callback(lambda _: self._encoded.pop(query, None))
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Free the encoder; its stores are closed with the memory."""
+        await asyncio.gather(*self._encoded.values(), return_exceptions=True)
+        await self.encoder.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One of the lists."""
+
+    name: str
+    ask: Callable[[Query], Awaitable[Found]]
+
+    async def recall(self, query: Query) -> Found:
+        return await self.ask(query)

@@ -1,0 +1,112 @@
+"""A companion that the settings switch on: it holds the same records, and is named in every result."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tagbus.stream.cli import build, companions
+from tagbus.stream.cli.learnt import over_of, pipeline_of
+from tagbus.stream.config import CompanionSettings, MemorySettings, Settings
+from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
+from tagbus.stream.encoder.release import default_folder
+from tagbus.stream.errors import UserError
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.recall.companion import LISTS
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
+from tests.releases import SHIPPED, make_release
+
+TAGS = [Tag(id="bees", name="beekeeping"), Tag(id="law", name="law of the sea"), Tag(id="tea", name="tea")]
+KNOWN = [
+    Exemplar(id="1", title="Honey from the roof", accepted=("bees",)),
+    Exemplar(id="2", title="Harbours and treaties", accepted=("law",)),
+]
+CONTENT = Content(id="c", title="Honey and hives", text="Bees in the city")
+
+
+def tag_vectors(length: int) -> TagVectors:
+    vectors = np.random.default_rng(0).normal(size=(len(TAGS), length)).astype(np.float32)
+    return TagVectors(tuple(tag.id for tag in TAGS), vectors, np.zeros(len(TAGS), np.float32), 20.0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = make_release(tmp_path_factory.mktemp("companion"), "other-1")
+    (place / FILE).write_bytes(tag_vectors(SHIPPED.dimension).dump())
+    return place
+
+
+def settings(folder: Path, kind: str = "exact") -> Settings:
+    memory = MemorySettings.model_validate({"kind": kind})
+    return Settings(companion=CompanionSettings(folder=folder), memory=memory)
+
+
+async def tagged(chosen: Settings) -> TaggedContent:
+    async with build.opened(chosen) as brain:
+        await build.fill(brain.projection(), TAGS, KNOWN, lambda _: None)
+        (result,) = await brain.tagger().tag([CONTENT])
+    assert isinstance(result, TaggedContent)
+    return result
+
+
+@pytest.mark.parametrize("kind", ["exact", "embedded"])
+async def test_a_result_names_the_companion_and_what_its_neighbours_say(made: Path, kind: str) -> None:
+    result = await tagged(settings(made, kind))
+
+    assert result.versions.companion == companions.name_of(settings(made))
+    assert "companion" in result.path
+    bees = next(tag for tag in result.tags if tag.id == "bees")
+    assert bees.evidence.companion is not None
+    assert 0 < bees.evidence.companion <= 1
+
+
+async def test_its_memory_holds_the_same_records_by_its_own_vectors(made: Path, tmp_path: Path) -> None:
+    chosen = settings(made)
+    memory = await build.cached_memory(tmp_path, chosen)
+    async with build.brain(chosen, memory) as brain:
+        await build.fill(brain.projection(), TAGS, KNOWN, lambda _: None)
+        assert memory.beside is not None
+        assert await memory.beside.exemplars.keys() == await memory.exemplars.keys() == {"1/people", "2/people"}
+        await build.fill(brain.projection(), TAGS, KNOWN[:1], lambda _: None)
+        assert await memory.beside.exemplars.keys() == {"1/people"}
+        await build.save_memory(tmp_path, memory)
+
+    again = await build.cached_memory(tmp_path, chosen)
+    assert again.beside is not None
+    assert again.beside.exemplars.release == "other-1"
+    assert await again.beside.exemplars.count() == 1
+    assert isinstance(again.beside.exemplars, ExactStore)
+    await again.close()
+
+
+def test_a_ranker_must_have_been_trained_beside_it(made: Path) -> None:
+    pipeline = pipeline_of(settings(made), SHIPPED.name)
+
+    assert pipeline.name == f"{SHIPPED.name}+{companions.name_of(settings(made))}"
+    assert over_of(pipeline).companion == companions.name_of(settings(made))
+    assert over_of(pipeline).lists == ("names", *LISTS)
+
+
+async def test_an_encoder_without_tag_vectors_is_no_companion(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "other-1"))
+    (folder / FILE).unlink()
+
+    with pytest.raises(UserError, match=r"tags\.npz.*--recipe upper"):
+        await tagged(settings(folder))
+
+
+async def test_vectors_of_another_length_are_refused(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "other-1"))
+    (folder / FILE).write_bytes(tag_vectors(7).dump())
+
+    with pytest.raises(UserError, match="vectors of 7 numbers"):
+        await tagged(settings(folder))
+
+
+async def test_the_release_is_not_its_own_companion(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(default_folder(), tmp_path / "same"))
+    (folder / FILE).write_bytes(tag_vectors(SHIPPED.dimension).dump())
+
+    with pytest.raises(UserError, match="it is the release itself"):
+        await tagged(settings(folder))

@@ -1,0 +1,145 @@
+"""A companion: what its neighbours vote for and what its tag vectors say, by one look at each content."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tagbus.stream.encoder.base import Vectors
+from tagbus.stream.encoder.release import Release, default_folder, load_release
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.store import Point
+from tagbus.stream.recall.base import Query
+from tagbus.stream.recall.companion import TAGS, VOTES, Companion
+from tagbus.stream.recall.tagvectors import TagVectors
+
+D = 3
+WORDS = {"fire": 0, "soil": 1, "zebra": 2}
+NONE = np.zeros((0, 1), np.float32)
+
+
+class Axes:
+    """An encoder whose every word is an axis; it counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.down = False
+
+    @property
+    def release(self) -> Release:
+        return load_release(default_folder()).model_copy(update={"name": "axes-1", "dimension": D})
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        self.asked.append(list(texts))
+        if self.down:
+            raise DependencyDown("the encoder does not answer")
+        return np.stack([vector(*text.split()) for text in texts])
+
+    async def close(self) -> None:
+        self.down = True
+
+
+def vector(*words: str) -> Vectors:
+    found = np.zeros(D, np.float32)
+    for word in words:
+        found[WORDS[word]] += 1
+    return np.asarray(found / np.linalg.norm(found), np.float32)
+
+
+def exemplar(name: str, words: str, accepted: Sequence[str], source: str = "people") -> Point:
+    payload = {"id": name, "source": source, "accepted": list(accepted), "rejected": []}
+    return Point(f"{name}/{source}", vector(*words.split()), payload)
+
+
+async def companion(encoder: Axes, *exemplars: Point) -> Companion:
+    tags, store = ExactStore("axes-1", D), ExactStore("axes-1", D)
+    await store.upsert(exemplars)
+    vectors = TagVectors(("t-fire", "t-soil", "t-zebra"), np.eye(D, dtype=np.float32), np.zeros(D, np.float32), 20.0)
+    return Companion(encoder, tags, store, vectors)
+
+
+MEMORY = (
+    exemplar("c1", "fire", ["t-fire"]),
+    exemplar("c2", "fire soil", ["t-fire", "t-soil"]),
+    exemplar("c3", "zebra", ["t-zebra"]),
+)
+
+
+async def test_neighbours_vote_the_nearer_the_more() -> None:
+    made = await companion(Axes(), *MEMORY)
+
+    first, second = await made.votes(Query(["a", "b"], ["fire", "zebra"], NONE))
+
+    assert list(first)[:2] == ["t-fire", "t-soil"]
+    assert next(iter(second)) == "t-zebra"
+    assert all(1 >= share > 0 for share in (*first.values(), *second.values()))
+
+
+async def test_a_contents_own_exemplar_does_not_vote_for_it() -> None:
+    made = await companion(Axes(), *MEMORY, exemplar("a", "zebra", ["t-own"], "machine"))
+
+    (found,) = await made.votes(Query(["a"], ["zebra"], NONE))
+    (other,) = await made.votes(Query(["b"], ["zebra"], NONE))
+
+    assert "t-own" not in found
+    assert "t-own" in other
+
+
+async def test_without_neighbours_nothing_is_voted_for() -> None:
+    made = await companion(Axes())
+
+    assert await made.votes(Query(["a", "b"], ["fire", "soil"], NONE)) == [{}, {}]
+
+
+async def test_tag_vectors_say_what_a_content_is_like() -> None:
+    made = await companion(Axes(), *MEMORY)
+
+    (found,) = await made.tags(Query(["a"], ["soil soil fire"], NONE))
+
+    assert list(found) == ["t-soil", "t-fire", "t-zebra"]
+    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+
+
+async def test_both_lists_of_a_batch_cost_one_look_at_its_contents() -> None:
+    encoder = Axes()
+    made = await companion(encoder, *MEMORY)
+    query = Query(["a", "b"], ["fire", "soil"], NONE)
+
+    lists = await asyncio.gather(*(one.recall(query) for one in made.recallers()))
+
+    assert [one.name for one in made.recallers()] == [VOTES, TAGS]
+    assert [next(iter(one)) for one in lists[1]] == ["t-fire", "t-soil"]
+    assert encoder.asked == [["fire", "soil"]]
+
+
+async def test_another_batch_is_looked_at_anew() -> None:
+    encoder = Axes()
+    made = await companion(encoder, *MEMORY)
+
+    await made.tags(Query(["a"], ["fire"], NONE))
+    await made.tags(Query(["a"], ["fire"], NONE))
+
+    assert encoder.asked == [["fire"], ["fire"]]
+
+
+async def test_an_encoder_that_does_not_answer_is_told_to_both() -> None:
+    encoder = Axes()
+    made = await companion(encoder, *MEMORY)
+    encoder.down = True
+    query = Query(["a"], ["fire"], NONE)
+
+    for one in made.recallers():
+        with pytest.raises(DependencyDown):
+            await one.recall(query)
+
+
+async def test_closing_waits_for_what_is_under_way() -> None:
+    encoder = Axes()
+    made = await companion(encoder, *MEMORY)
+    await made.tags(Query(["a"], ["fire"], NONE))
+
+    await made.close()
+
+    assert encoder.down
