@@ -30,7 +30,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from tagbus.models import mine, upper
 from tagbus.models.bert import max_tokens, weights_folder
 from tagbus.models.data import Corpus, Truth, numbers_of, open_corpus, tag_texts, text_of, without
-from tagbus.models.journal import Journal
+from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.pairs import Ints, Logged, Loss, Marks, PairLoss, Trainer
 from tagbus.stream import quality
 from tagbus.stream.contract.events import Tag
@@ -154,7 +154,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     with PartialState().main_process_first():
         upper.begin(to, plan)
         data = read(corpus, plan, to)
-    journal = Journal(to / upper.JOURNAL)
+    journal = Journal(to / JOURNAL)
     pairs = 0
     for number in range(plan.rounds):
         after = to / "rounds" / str(number + 1)

@@ -32,7 +32,7 @@ from tagbus.models import mine, upper
 from tagbus.models.bert import weights_folder
 from tagbus.models.data import Corpus, Truth, numbers_of, open_corpus, tag_texts, text_of, without
 from tagbus.models.export import strip, to_float16
-from tagbus.models.journal import Journal
+from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.pairs import Logged
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
@@ -121,7 +121,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
         loss=BinaryCrossEntropyLoss(model),
-        callbacks=[Logged(Journal(to / upper.JOURNAL))],
+        callbacks=[Logged(Journal(to / JOURNAL))],
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(to / "steps")))  # type: ignore[no-untyped-call]
     model.save_pretrained(str(to), create_model_card=False)

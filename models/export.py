@@ -25,6 +25,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
 from tagbus.models.bert import Bert, max_tokens, weights_folder
+from tagbus.models.journal import JOURNAL
 from tagbus.stream.contract.release import NAME
 from tagbus.stream.encoder.golden import TEXTS, make_golden
 from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, RecallDefaults, Release, sha256
@@ -186,9 +187,11 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     golden = make_golden(release.name, golden_vectors(out, release))
     write(out / GOLDEN, golden)
     release = release.model_copy(update={"golden_sha256": sha256(golden)})
-    if source is not None and (source / FILE).exists():
-        # The vectors that the encoder was trained against, for a companion.
-        write(out / FILE, (source / FILE).read_bytes())
+    if source is not None:
+        # The vectors that the encoder was trained against, for a companion; and what its training cost.
+        for taken in (source / FILE, source / JOURNAL):
+            if taken.exists():
+                write(out / taken.name, taken.read_bytes())
     write(out / RELEASE, (release.model_dump_json(indent=2, by_alias=True) + "\n").encode())
     print(f"{out}: release {release.name}, {len(model_bytes) / 1e6:.1f} MB")
     return release

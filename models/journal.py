@@ -6,6 +6,10 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
+
+# In the folder of the run.
+JOURNAL: Final = "metrics.jsonl"
 
 
 class Journal:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from tagbus.models.bert import WEIGHTS, Bert, turned
 from tagbus.models.data import Corpus, numbers_of, tag_texts, text_of
 from tagbus.models.hidden import Hidden, Reader, Row, keep
-from tagbus.models.journal import Journal
+from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.losses import SCALE, decoupled_softmax
 from tagbus.stream import quality
 from tagbus.stream.cli import out
@@ -32,7 +32,6 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 
 STATE: Final = "state.pt"
-JOURNAL: Final = "metrics.jsonl"
 # Batches that are sorted by length together: longer runs mix less, shorter ones pad more.
 BUCKET: Final = 16
 SAVE_STEPS: Final = 200

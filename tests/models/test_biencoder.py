@@ -68,6 +68,10 @@ def test_the_upper_layers_learn_the_toy_set(base: Path, corpus: Path, tmp_path: 
     assert lines[-1]["p_at_1"] > 90
     assert lines[-1]["by_text_p_at_1"] > 80
 
+    export.export(tmp_path / "1", "float32", "toy-1", tmp_path)
+    assert (tmp_path / "1" / FILE).read_bytes() == (tmp_path / FILE).read_bytes(), "for a companion"
+    assert journal(tmp_path / "1") == journal(tmp_path)
+
 
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
