@@ -27,7 +27,7 @@ from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall import labeltree
-from tagbus.stream.recall.labeltree import FOREST, Manifest
+from tagbus.stream.recall.labeltree import FOREST, Manifest, aside
 from tagbus.stream.recall.words import Bags, Vocabulary
 
 METRICS: Final = "metrics.jsonl"
@@ -67,7 +67,8 @@ def train(corpus: Corpus, vocabulary: Vocabulary, to: Path, trees: int, threads:
         if not contents:
             raise UserError("no training content has a known word and a tag of the taxonomy: there is nothing to learn")
         out.say(f"training {trees} trees on {contents} contents, {len(tags)} tags")
-        omikuji.Model.train_on_data(str(data), _parameters(trees), threads).save(str(made))
+        with aside():
+            omikuji.Model.train_on_data(str(data), _parameters(trees), threads).save(str(made))
         files = {path.name: sha256(path.read_bytes()) for path in made.iterdir()}
         shutil.rmtree(to / FOREST, ignore_errors=True)
         made.rename(to / FOREST)

@@ -8,7 +8,11 @@ file), words.json (the terms), and Omikuji's own files; `tagbus train labeltree`
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, Protocol, Self
 
@@ -28,6 +32,9 @@ FOREST: Final = "forest"
 MANIFEST_BYTES: Final = 100_000_000
 WORDS_BYTES: Final = 100_000_000
 FILE_BYTES: Final = 4_000_000_000
+
+# Two at once would each take the other's output for its own.
+_ONE: Final = threading.Lock()
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9]+\.(json|cbor)$")]
 
@@ -103,6 +110,21 @@ def name_of(files: Mapping[str, str], words: bytes, tags: Sequence[str]) -> str:
     return f"labeltree-{sha256(b''.join(hashlib.sha256(part).digest() for part in parts))[:8]}"
 
 
+@contextmanager
+def aside() -> Iterator[None]:
+    """Omikuji logs to standard output, where results go: for a while what is written there goes to standard error."""
+    with _ONE:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
 def _open(folder: Path) -> Forest:
     try:
         import omikuji
@@ -111,7 +133,8 @@ def _open(folder: Path) -> Forest:
             "TAGBUS_LABELTREE__FOLDER needs omikuji, which is not installed: pip install 'tagbus[trees]'"
         ) from None
     try:
-        forest = omikuji.Model.load(str(folder))
+        with aside():
+            forest = omikuji.Model.load(str(folder))
     except RuntimeError as error:
         raise UserError(f"{folder}: {shorten(str(error))}, expected files of `tagbus train labeltree`") from None
     # Several contents at once are several calls; a call of its own threads would take them from the encoder.

@@ -93,6 +93,17 @@ async def test_the_settings_switch_them_on(folder: Path) -> None:
         await learnt.close()
 
 
+def test_omikuji_does_not_speak_where_results_go(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It logs what it loads to standard output, which `tagbus tag` fills with results."""
+    LabelTreeRecall.load(folder)
+    print("a result")
+    LabelTreeRecall.load(folder)
+
+    found = capfd.readouterr()
+    assert found.out == "a result\n"
+    assert "omikuji" in found.err
+
+
 def test_it_refuses_a_file_that_was_changed(folder: Path) -> None:
     (folder / WORDS).write_bytes((folder / WORDS).read_bytes() + b" ")
 
