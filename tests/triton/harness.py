@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from google.protobuf import text_format
 from onnx import TensorProto, helper, numpy_helper
+from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
 from tagbus.stream.config import EncoderSettings
@@ -137,6 +138,11 @@ def copy_learnt(target: Path) -> Path:
 def settings(address: str, **changes: object) -> EncoderSettings:
     """Triton at that address, with a deadline that a busy machine keeps, and no cache unless it is asked for."""
     return EncoderSettings(kind="triton", address=address, **{"deadline_seconds": 60.0, "cache": 0, **changes})  # type: ignore[arg-type]
+
+
+def requests(outcome: str) -> float:
+    """How many requests for vectors this process has sent that ended so."""
+    return REGISTRY.get_sample_value("tagbus_encoder_requests_total", {"outcome": outcome}) or 0.0
 
 
 def executions(address: str, model: str = "encoder") -> int:

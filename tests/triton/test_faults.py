@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
@@ -22,7 +21,7 @@ from tagbus.stream.encoder.triton import OUTPUT, TritonEncoder
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
 from tagbus.stream.local.triton import TritonServer
 from tests.triton.conftest import Open, Start
-from tests.triton.harness import Config, copy_repository, edit_config, executions, settings
+from tests.triton.harness import Config, copy_repository, edit_config, executions, requests, settings
 
 TEXTS = [f"Fishing rights in the Baltic Sea, volume {number}" for number in range(120)]
 RELEASE = load_release(default_folder())
@@ -32,10 +31,6 @@ WANTED = Wanted(RELEASE.name, {OUTPUT: ("float32", (RELEASE.dimension,))})
 def batch(texts: int, length: int) -> Tensors:
     shape = (texts, length)
     return {"input_ids": np.full(shape, 100, np.int64), "attention_mask": np.ones(shape, np.int64)}
-
-
-def requests(outcome: str) -> float:
-    return REGISTRY.get_sample_value("tagbus_encoder_requests_total", {"outcome": outcome}) or 0.0
 
 
 async def until_asked(server: TritonServer, before: int) -> None:
@@ -261,11 +256,11 @@ async def test_a_text_that_fails_the_model_is_poison_and_its_neighbours_are_not(
         await encoder.encode(["Tea", "bad", "Saunas"])
 
     assert requests("failed") - failed == 1 + 3
-    before = executions(triton.address)
+    answered = requests("answered")
     np.testing.assert_allclose(
         await encoder.encode(["Tea", "Saunas"]), await in_process.encode(["Tea", "Saunas"]), atol=1e-5
     )
-    assert executions(triton.address) == before, "what was encoded beside it is kept"
+    assert requests("answered") == answered, "what was encoded beside it is kept"
 
 
 async def test_one_failure_proves_nothing(triton: TritonServer, open_encoder: Open, in_process: OnnxEncoder) -> None:
