@@ -54,6 +54,7 @@ def command(
         float, typer.Option(min=0, max=0.9, help="share of the tags treated as new")
     ] = DEFAULT.new_share,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="models of each kind, averaged")] = DEFAULT.seeds,
     threads: Annotated[int, typer.Option(min=0, help="of LightGBM; 0: all cores")] = 1,
     top: Annotated[
         int, typer.Option(min=1, max=1000, help="candidates of a content that the cross-encoder is asked about")
@@ -63,7 +64,7 @@ def command(
 
     Writes a calibration for its scores beside it, and a line of metrics for each step to metrics.jsonl.
     """
-    recipe = Recipe(trees=trees, leaves=leaves, new_share=new_share, seed=seed, threads=threads, top=top)
+    recipe = Recipe(trees=trees, leaves=leaves, new_share=new_share, seed=seed, threads=threads, top=top, seeds=seeds)
     asyncio.run(_command(without(open_corpus(corpus), left_out), to, cache, recipe))
 
 
@@ -127,11 +128,12 @@ def train(
         listed=recipe.listed,
         voted=recipe.voted,
         kept=recipe.kept,
+        sure=recipe.sure,
         propensity=first.choice.propensity,
         model_sha256=sha256(first.model),
         tables_sha256=sha256(tables),
         fitted_on=len(lesson.truth),
-        trees=2 * first.choice.trees,
+        trees=2 * recipe.seeds * first.choice.trees,
         second=None if again is None or reading is None else _second(again, reading, recipe),
     )
     if again is not None:
@@ -167,5 +169,5 @@ def _second(again: Pass, reading: Reading, recipe: Recipe) -> SecondPass:
         top=recipe.top,
         propensity=again.choice.propensity,
         model_sha256=sha256(again.model),
-        trees=2 * again.choice.trees,
+        trees=2 * recipe.seeds * again.choice.trees,
     )

@@ -85,6 +85,7 @@ class Manifest(BaseModel):
     listed: int = Field(ge=1, le=1000, description="candidates of a list at most")
     voted: int = Field(ge=1, le=1000, description="candidates by votes at most")
     kept: int = Field(ge=1, le=1000, description="candidates that are judged at most, the best by reciprocal ranks")
+    sure: int = Field(0, ge=0, le=1000, description="of each list by name, the best that are judged in any case")
     propensity: FiniteFloat = Field(ge=0, le=10, description="a tag's score grows by this times -log of its propensity")
     model_sha256: Sha256
     tables_sha256: Sha256
@@ -103,7 +104,7 @@ class TreeRanker:
         self._session = _session(model)
         self._manifest = manifest
         self._tables = tables
-        self._limits = Limits(manifest.listed, manifest.voted, manifest.kept)
+        self._limits = Limits(manifest.listed, manifest.voted, manifest.kept, manifest.sure)
         self.name = manifest.name
         self.known: Sequence[str] = known
         self.columns: Sequence[str] = manifest.columns if second is None else (*manifest.columns, CROSS)

@@ -51,12 +51,16 @@ AROUND: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many candidates each way gives at most: the best of a recaller's list, and of the neighbours' votes; and how
-    many of a content's are judged, the best by the first guess."""
+    """How many candidates each way gives at most: the best of a recaller's list, and of the neighbours' votes; how many
+    of a content's are judged, the best by the first guess; and how many of each list by name whatever the guess says.
+
+    A new tag stands on no other list, and the more of these there are, the less a name alone counts in the guess.
+    """
 
     listed: int
     voted: int
     kept: int
+    sure: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +100,17 @@ def draw(pool: Pool, limits: Limits) -> Drawn:
     votes = count_votes(pool)
     best = votes.rank < limits.voted
     keys, points = [votes.keys[best]], [_points("votes", votes.rank[best])]
+    sure = np.zeros(0, np.int64)
     for name, one in pool.lists.items():
         rank = _ranks(one.rows)
         keys.append(_key(one, pool.width)[rank < limits.listed])
         points.append(_points(name, rank[rank < limits.listed]))
+        if name in BY_NAME:
+            sure = np.concatenate([sure, _key(one, pool.width)[rank < min(limits.sure, limits.listed)]])
     union, place = np.unique(np.concatenate(keys), return_inverse=True)
     guess = np.bincount(place, np.concatenate(points), len(union)).astype(np.float64)
     drawn = Drawn(union // pool.width, union % pool.width, votes)
-    return drawn.where(_placed(drawn.rows, guess) < limits.kept)
+    return drawn.where((_placed(drawn.rows, guess) < limits.kept) | np.isin(union, sure))
 
 
 def count_votes(pool: Pool) -> Votes:
