@@ -29,7 +29,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from tagbus.models import mine, upper
 from tagbus.models.bert import max_tokens, weights_folder
-from tagbus.models.data import Corpus, Truth, numbers_of, open_corpus, tag_texts, text_of, without
+from tagbus.models.data import Corpus, Truth, numbers_of, part_of, tag_texts, text_of
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.pairs import Ints, Logged, Loss, Marks, PairLoss, Trainer
 from tagbus.stream import quality
@@ -68,6 +68,7 @@ def command(
     recipe: Annotated[Literal["full", "upper"], typer.Option(help="upper: on a CPU, the upper layers only")] = "full",
     base: Annotated[Path | None, typer.Option(help="the encoder to start from; MiniLM without it")] = None,
     left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="train on the first contents only")] = None,
     loss: Annotated[Loss, typer.Option(help="MultipleNegativesRanking, or RAE-XMC's over contents and tags")] = (
         "contrastive"
     ),
@@ -83,8 +84,7 @@ def command(
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
 ) -> None:
     """Train the encoder on the contents of PLACE. Runs that were cut off go on when they are called again."""
-    corpus = without(open_corpus(place), left_out)
-    name = place if left_out is None else f"{place} without {left_out}"
+    corpus, name = part_of(place, left_out, most)
     folder = base or weights_folder()
     if recipe == "upper":
         plan = upper.Plan(

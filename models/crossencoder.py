@@ -30,7 +30,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from tagbus.models import mine, upper
 from tagbus.models.bert import weights_folder
-from tagbus.models.data import Corpus, Truth, numbers_of, open_corpus, tag_texts, text_of, without
+from tagbus.models.data import Corpus, Truth, numbers_of, part_of, tag_texts, text_of
 from tagbus.models.export import strip, to_float16
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.pairs import Logged
@@ -57,7 +57,6 @@ class Plan(BaseModel):
     batch: int = Field(64, ge=2)
     rate: float = Field(5e-5, gt=0)
     tokens: int = Field(96, ge=8, le=MOST_TOKENS, description="of tag and content together")
-    most: int | None = Field(None, ge=1, description="contents to train on, the first ones; all of them without it")
     seed: int = 0
 
 
@@ -78,8 +77,9 @@ def command(
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
 ) -> None:
     """Train the cross-encoder on the contents of PLACE, and export it."""
+    corpus, name = part_of(place, left_out, most)
     plan = Plan(
-        corpus=place if left_out is None else f"{place} without {left_out}",
+        corpus=name,
         base=str(base or weights_folder()),
         encoder=str(encoder or default_folder()),
         negatives=negatives,
@@ -87,10 +87,9 @@ def command(
         batch=batch,
         rate=rate,
         tokens=tokens,
-        most=most,
         seed=seed,
     )
-    train(without(open_corpus(place), left_out), plan, to)
+    train(corpus, plan, to)
 
 
 def train(corpus: Corpus, plan: Plan, to: Path) -> None:
@@ -133,13 +132,7 @@ async def labelled(corpus: Corpus, plan: Plan) -> dict[str, list[str] | list[flo
     tags = corpus.tags()
     texts, numbers = tag_texts(tags), {tag.id: number for number, tag in enumerate(tags)}
 
-    def contents() -> Iterator[tuple[str, list[int]]]:
-        for place, item in enumerate(corpus.exemplars("train")):
-            if plan.most is not None and place >= plan.most:
-                return
-            yield text_of(item), numbers_of(item, numbers)
-
-    found = list(contents())
+    found = [(text_of(item), numbers_of(item, numbers)) for item in corpus.exemplars("train")]
     truth = Truth.of(tags for _, tags in found)
     encoder = OnnxEncoder(Path(plan.encoder))
     try:

@@ -15,6 +15,7 @@ import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
@@ -95,6 +96,30 @@ def without(corpus: Corpus, file: Path | None) -> Corpus:
     if file is None:
         return corpus
     return Without(corpus, frozenset(line.value.decode(errors="replace") for line in files.read_lines(file)))
+
+
+def part_of(place: str, left_out: Path | None, most: int | None) -> tuple[Corpus, str]:
+    """What a command is to train on, and how its plan names it: another part is another run."""
+    corpus, name = without(open_corpus(place), left_out), place
+    if left_out is not None:
+        name += f" without {left_out}"
+    return (corpus, name) if most is None else (First(corpus, most), f"{name}, the first {most} contents")
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """A corpus with its first training contents only, to compare recipes in minutes."""
+
+    corpus: Corpus
+    most: int
+
+    def tags(self) -> list[Tag]:
+        """All of them."""
+        return self.corpus.tags()
+
+    def exemplars(self, split: Split) -> Iterator[Exemplar]:
+        """The first of training, and all of the others."""
+        return islice(self.corpus.exemplars(split), self.most if split == "train" else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,11 @@ def _ranked(ranker: str) -> dict[str, str]:
     return {"TAGBUS_RANK__FOLDER": f"{MODELS}/{ranker}"}
 
 
+def _encoder(folder: str) -> dict[str, str]:
+    """With this one for all of memory."""
+    return {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/{folder}"}
+
+
 # What `models.baselines` found; `python -m tagbus.models.baselines NAME` makes it.
 BASELINES: Final = (
     Row("tfidf-neighbours", "TF-IDF, votes of the 100 nearest titles"),
@@ -48,18 +53,16 @@ OURS: Final = (
     Row("fusion", "heads, literal names and graph recall, fused: without ranker", FUSED),
     Row("ranker", "heads, literal names and graph recall, ranked", FUSED | _ranked("ranker")),
     Row("ranker-val", "its ranker trained on the validation contents alone", FUSED | _ranked("ranker-val")),
-    Row(
-        "ranker-reranker",
-        "heads, literal names and graph recall, ranked with a cross-encoder's score of the best 24",
-        FUSED | {"TAGBUS_RERANK__FOLDER": f"{MODELS}/reranker"} | _ranked("ranker-reranker"),
-    ),
     Row("no-instances", "untrained, tags only", {"TAGBUS_RECALL__C2C2T": "false"}),
     Row("no-tags", "untrained, instances only", {"TAGBUS_RECALL__C2T": "false"}),
     Row("lambda-0.2", "untrained, lambda 0.2", {"TAGBUS_RECALL__LAMBDA": "0.2"}),
     Row("lambda-0.5", "untrained, lambda 0.5", {"TAGBUS_RECALL__LAMBDA": "0.5"}),
     Row("lambda-0.8", "untrained, lambda 0.8", {"TAGBUS_RECALL__LAMBDA": "0.8"}),
     Row("untrained-hnsw", "untrained, neighbours by HNSW", HNSW),
-    Row("encoder", "trained encoder alone", {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/encoder"}),
+    Row("encoder", "trained encoder alone", _encoder("encoder")),
+    Row("short", "an encoder trained on 10,000 titles for one epoch, alone", _encoder("ablations/short")),
+    Row("no-masking", "short, false negatives of a batch not masked", _encoder("ablations/no-masking")),
+    Row("no-hard-negatives", "short, neither mined nor clustered", _encoder("ablations/no-hard-negatives")),
     Row("no-companion", "full without the companion", FUSED | TREES | _ranked("full-no-companion")),
     Row(
         "full",
@@ -70,6 +73,11 @@ OURS: Final = (
     Row("no-labeltree", "full without label trees", COMPANION | FUSED | _ranked("full-no-labeltree")),
     Row("no-literal", "full without literal names", COMPANION | TREES | HEADS | _ranked("full-no-literal")),
     Row("no-ranker", "full, all ranks fused instead", FULL),
+    Row(
+        "full-reranker",
+        "full, with a cross-encoder's score of the best 24",
+        FULL | {"TAGBUS_RERANK__FOLDER": f"{MODELS}/reranker"} | _ranked("full-reranker"),
+    ),
     Row("full-hnsw", "full, neighbours by HNSW", FULL | HNSW | _ranked("full")),
 )
 

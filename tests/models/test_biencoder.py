@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from tagbus.models import biencoder, export, upper
-from tagbus.models.data import Truth, Without, open_corpus
+from tagbus.models.data import Truth, Without, open_corpus, part_of
 from tagbus.models.pairs import PairLoss
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.errors import UserError
@@ -113,6 +113,16 @@ def test_tags_that_are_left_out_are_nowhere(corpus: Path) -> None:
     assert all(item.accepted and "music" not in item.accepted for item in items)
     with pytest.raises(UserError, match="'jazz' is to be left out, and is no tag"):
         Without(open_corpus(str(corpus)), frozenset({"jazz"})).tags()
+
+
+def test_the_first_contents_are_another_run(corpus: Path) -> None:
+    """All tags and held-out contents stay: figures compare."""
+    whole = open_corpus(str(corpus))
+    part, name = part_of(str(corpus), None, 3)
+    assert list(part.exemplars("train")) == list(whole.exemplars("train"))[:3]
+    assert list(part.exemplars("val")) == list(whole.exemplars("val")) != []
+    assert part.tags() == whole.tags()
+    assert name == f"{corpus}, the first 3 contents"
 
 
 def test_what_is_right_in_a_batch() -> None:

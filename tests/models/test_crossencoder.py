@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder
 
 from tagbus.models import crossencoder
 from tagbus.models.bert import weights_folder
-from tagbus.models.data import open_corpus
+from tagbus.models.data import First, open_corpus
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
 from tagbus.stream.recall.rerank import OnnxReranker, name_of, read_manifest
 from tests.models.toy import toy_corpus
@@ -19,8 +19,8 @@ from tests.triton.harness import described, found, read_config
 
 async def test_the_pairs_are_those_of_the_paper(tmp_path: Path) -> None:
     """Each right pair once, then its wrong ones, which are wrong."""
-    corpus = open_corpus(str(toy_corpus(tmp_path)))
-    plan = crossencoder.Plan(corpus="toy", base="", encoder=str(default_folder()), negatives=2, most=30)
+    corpus = First(open_corpus(str(toy_corpus(tmp_path))), 30)
+    plan = crossencoder.Plan(corpus="toy", base="", encoder=str(default_folder()), negatives=2)
     found = await crossencoder.labelled(corpus, plan)
     right = {item_text: set(tags) for item_text, tags in ((e.text, e.accepted) for e in corpus.exemplars("train"))}
     pairs = list(zip(found["tag"], found["content"], found["label"], strict=True))
@@ -35,9 +35,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The toy encoder, random as it is, does not learn to compare two texts in seconds.
     base, corpus = weights_folder(), toy_corpus(folder / "corpus")
     plan = crossencoder.Plan(
-        corpus=str(corpus), base=str(base), encoder=str(default_folder()), negatives=2, batch=16, rate=2e-4, most=60
+        corpus=str(corpus), base=str(base), encoder=str(default_folder()), negatives=2, batch=16, rate=2e-4
     )
-    crossencoder.train(open_corpus(str(corpus)), plan, folder / "out")
+    crossencoder.train(First(open_corpus(str(corpus)), 60), plan, folder / "out")
     return folder / "out"
 
 
