@@ -79,6 +79,7 @@ OURS: Final = (
         FULL | {"TAGBUS_RERANK__FOLDER": f"{MODELS}/reranker"} | _ranked("full-reranker"),
     ),
     Row("full-hnsw", "full, neighbours by HNSW", FULL | HNSW | _ranked("full")),
+    Row("no-companion-hnsw", "that without the companion", FUSED | TREES | HNSW | _ranked("full-no-companion")),
 )
 
 # For tags that are new: trained on a corpus without them.
