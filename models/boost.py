@@ -4,17 +4,15 @@ LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the 
 other says how probable each is.
 """
 
-import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import lightgbm
 import numpy as np
 
 from tagbus.models.candidates import Candidates, Lesson, Recipe, Scores, both, chance
+from tagbus.models.journal import Journal
 from tagbus.models.trees import to_onnx
 from tagbus.stream import quality
 from tagbus.stream.cli import out
@@ -27,21 +25,6 @@ STEP: Final = 50
 EXPONENTS: Final = tuple(np.arange(0, 0.51, 0.05).round(2).tolist())
 FIRST: Final = 10
 HALVES: Final = (False, True)
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """A line of JSON for each step."""
-
-    path: Path
-    started: float
-    more: Mapping[str, str] = field(default_factory=dict)
-
-    def write(self, **figures: float | str) -> None:
-        """One more line, with the seconds since the start and what stands in every line."""
-        line = {"seconds": round(time.monotonic() - self.started, 1), **self.more, **figures}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +114,7 @@ def fit(found: Candidates, recipe: Recipe, trees: int) -> Trained:
     return Trained(order, chance)
 
 
-def choose(lesson: Lesson, recipe: Recipe, log: Log) -> Choice:
+def choose(lesson: Lesson, recipe: Recipe, log: Journal) -> Choice:
     """Train on each half of the contents, score the other as the tagger sees it, take what is best over both."""
     plain, masked = lesson.plain, lesson.masked
     steps = range(STEP, recipe.trees + 1, STEP)
@@ -152,9 +135,8 @@ def choose(lesson: Lesson, recipe: Recipe, log: Log) -> Choice:
         for exponent in EXPONENTS:
             total = mixed + exponent * plain.rare
             figures = measure(lesson, total)
-            log.write(
-                trees=step, propensity=exponent, **{k: round(v, 3) for k, v in asdict(figures).items() if k != "ece"}
-            )
+            told = {name: round(value, 3) for name, value in asdict(figures).items() if name != "ece"}
+            log.write({"trees": step, "propensity": exponent, **told})
             goal = figures.ndcg_at_5 + figures.psp_at_5
             if best is None or goal > best[0]:
                 best = goal, Choice(step, exponent, (float(order), float(chance)), total, tuple(halves))
@@ -184,7 +166,7 @@ def best_of(found: Candidates, scores: Scores) -> tuple[Ints, Ints]:
     return order[place < FIRST], place[place < FIRST]
 
 
-def learn_pass(lesson: Lesson, recipe: Recipe, log: Log) -> Pass:
+def learn_pass(lesson: Lesson, recipe: Recipe, log: Journal) -> Pass:
     """Choose by halves of the contents, then train on all. Raises UserError where so few trees are asked for that none
     can be chosen."""
     choice = choose(lesson, recipe, log)

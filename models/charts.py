@@ -1,6 +1,5 @@
 """Pictures beside the table: reliability diagrams of its rows, learning curves of the training runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -9,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-LOG: Final = "metrics.jsonl"
+from tagbus.models.journal import JOURNAL, lines
+
 BINS: Final = 15
 # What a training log may hold that is worth a curve.
 CURVES: Final = ("loss", "p_at_1", "p_at_5", "ndcg_at_5")
@@ -21,7 +21,7 @@ def draw(table: Path, models: Path, names: Sequence[str]) -> None:
     pairs = {name: _pairs(path) for name, path in kept.items() if path.exists()}
     if pairs:
         reliability(pairs, table.with_name(f"{table.stem}-reliability.png"))
-    logs = {str(log.parent.relative_to(models)): lines(log) for log in sorted(models.glob(f"**/{LOG}"))}
+    logs = {str(log.parent.relative_to(models)): lines(log) for log in sorted(models.glob(f"**/{JOURNAL}"))}
     if logs:
         learning(logs, table.with_name(f"{table.stem}-learning.png"))
 
@@ -67,14 +67,3 @@ def learning(logs: Mapping[str, Sequence[Mapping[str, object]]], to: Path) -> No
 def _number(line: Mapping[str, object], name: str) -> float:
     value = line.get(name)
     return float(value) if isinstance(value, int | float) else float("nan")
-
-
-def lines(log: Path) -> list[Mapping[str, object]]:
-    """The lines of a training log; a last one that was cut off is left out."""
-    found = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found

@@ -21,8 +21,9 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from tagbus.models import charts, newtags
+from tagbus.models import charts, journal, newtags
 from tagbus.models.data import Corpus, numbers_of, open_corpus
+from tagbus.models.journal import JOURNAL
 from tagbus.models.rows import BASELINES, OURS, Row
 from tagbus.models.systems import K, dressed, filled, settings_of, variables_of
 from tagbus.stream import calibrate, quality
@@ -236,6 +237,7 @@ def _baseline(row: Row, exam: Exam, models: Path) -> tuple[Ranked, dict[str, obj
 
 async def _ours(row: Row, exam: Exam, bare: Brain, places: Places) -> tuple[Ranked, dict[str, object]]:
     settings = settings_of(row, places.models)
+    training = training_of(settings)
     async with dressed(bare, settings) as brain:
         tagger = brain.tagger() if brain.pipeline.ranker else brain.tagger(await fit(brain, exam.val))
         contents = [content_of(item) for item in exam.test]
@@ -244,23 +246,26 @@ async def _ours(row: Row, exam: Exam, bare: Brain, places: Places) -> tuple[Rank
             results = await tag_all(tagger, contents, bar.advance)
         seconds = time.process_time() - started
     return exam.ranked(results), {
-        "train_seconds": round(sum(map(_trained, _folders(settings))), 1),
+        "train_seconds": round(sum(part["cpu_seconds"] for part in training.values()), 1),
         "contents_per_second": round(len(contents) / seconds, 1),
+        "training": training,
         "command": places.line.format(row.name),
         "settings": variables_of(row, places.models),
     }
 
 
-def _folders(settings: Settings) -> list[Path]:
-    parts = (settings.encoder, settings.companion, settings.heads, settings.labeltree, settings.rank, settings.rerank)
-    return [part.folder for part in parts if part.folder is not None]
-
-
-def _trained(folder: Path) -> float:
-    """CPU seconds of the training whose log lies beside what it made, or seconds where it counts those alone."""
-    log = folder / charts.LOG
-    costs = [line.get("cpu_seconds", line.get("seconds")) for line in charts.lines(log)] if log.exists() else []
-    return max((float(cost) for cost in costs if isinstance(cost, int | float)), default=0.0)
+def training_of(settings: Settings) -> dict[str, dict[str, float]]:
+    """What each trained part took, by the log that lies beside it."""
+    parts = {
+        "encoder": settings.encoder.folder,
+        "companion": settings.companion.folder,
+        "heads": settings.heads.folder,
+        "labeltree": settings.labeltree.folder,
+        "ranker": settings.rank.folder,
+        "reranker": settings.rerank.folder,
+    }
+    costs = {name: journal.cost(folder / JOURNAL) for name, folder in parts.items() if folder is not None}
+    return {name: cost for name, cost in costs.items() if cost}
 
 
 def _write(path: Path, report: Report) -> None:

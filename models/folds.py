@@ -10,7 +10,6 @@ are trained on all of them. Where there are many contents, one fold of them is e
 import asyncio
 import hashlib
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -24,7 +23,8 @@ import typer
 from tagbus.models import heads
 from tagbus.models.candidates import Candidates, Lesson, Recipe, Source, count, learn
 from tagbus.models.data import Corpus, open_corpus, text_of, without
-from tagbus.models.ranker import METRICS, Log, train
+from tagbus.models.journal import JOURNAL, Journal
+from tagbus.models.ranker import train
 from tagbus.stream import rank
 from tagbus.stream.cli import build
 from tagbus.stream.cli.learnt import over_of
@@ -140,11 +140,11 @@ def command(
         whole = Place(run, cache or place / "cache", left_out)
         drill.heads(corpus, heads_to, whole, course)
         teaching = without(open_corpus(corpus), left_out)
-        started, log = time.process_time(), Log(draft / METRICS, time.monotonic())
+        log = Journal(draft / JOURNAL)
         folded = [Fold(teaching, number, folds, drill.val and number == 0) for number in range(min(folds, taken))]
         learnt = [_taught(fold, place, whole, drill, course) for fold in folded]
         _write_ranker(teaching, learnt, heads_to, draft, course.recipe)
-        log.write(cpu_seconds=round(time.process_time() - started, 1))
+        log.write({"folds": len(folded)})
         _copy(draft, ranker_to)
 
 

@@ -8,11 +8,8 @@ its own embedding. All tags are scored at every step (decoupled softmax), so not
 """
 
 import asyncio
-import json
 import math
 import os
-import resource
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +25,7 @@ from torch.nn import functional
 from tagbus.models.data import open_corpus, without
 from tagbus.models.headexport import BEST, Form, export
 from tagbus.models.headgraph import Precision
+from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.lesson import Lesson, Set, gather
 from tagbus.models.losses import SCALE, decoupled_softmax
 from tagbus.stream import quality
@@ -38,7 +36,6 @@ from tagbus.stream.recall import heads
 from tagbus.stream.recall.words import Bags
 
 CHECKPOINT: Final = "checkpoint.pt"
-METRICS: Final = "metrics.jsonl"
 # Contents that are scored at once where nothing is learnt.
 BATCH: Final = 512
 DECAY: Final = 0.01
@@ -221,23 +218,13 @@ def train(trainer: Trainer, folder: Path) -> None:
     if path.exists():
         trainer.resume(path)
         out.say(f"heads: goes on from step {trainer.step} of {trainer.steps} ({path})")
-    begun, spent, first = time.monotonic(), time.process_time(), trainer.step
+    journal, first = Journal(folder / JOURNAL), trainer.step
     losses: list[float] = []
-    with out.bar("training heads", trainer.steps) as bar, (folder / METRICS).open("a") as log:
+    with out.bar("training heads", trainer.steps) as bar:
 
         def note(**values: object) -> None:
-            cpu = time.process_time() - spent
             contents = (trainer.step - first) * trainer.recipe.batch
-            line = {
-                "step": trainer.step,
-                **values,
-                "seconds": round(time.monotonic() - begun, 1),
-                "cpu_seconds": round(cpu, 1),
-                "cpu_seconds_per_1000_contents": round(1000 * cpu / max(1, contents), 3),
-                "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            }
-            log.write(json.dumps(line) + "\n")
-            log.flush()
+            journal.write({"step": trainer.step, **values}, contents=contents)
 
         bar.to(trainer.step)
         while trainer.step < trainer.steps:

@@ -7,11 +7,8 @@ classifier at each node. It remembers what words tell that neighbours and heads 
 baseline (`models/baselines.py`).
 """
 
-import json
 import os
-import resource
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +18,7 @@ import omikuji
 import typer
 
 from tagbus.models.data import Corpus, open_corpus, text_of, without
+from tagbus.models.journal import JOURNAL, Journal
 from tagbus.stream.cli import out
 from tagbus.stream.cli.files import chunks
 from tagbus.stream.contract.events import Exemplar
@@ -30,7 +28,6 @@ from tagbus.stream.recall import labeltree
 from tagbus.stream.recall.labeltree import FOREST, Manifest, aside
 from tagbus.stream.recall.words import Bags, Vocabulary
 
-METRICS: Final = "metrics.jsonl"
 BEST: Final = 60
 BEAM: Final = 10
 CHUNK: Final = 4096
@@ -57,7 +54,7 @@ def command(
 
 def train(corpus: Corpus, vocabulary: Vocabulary, to: Path, trees: int, threads: int) -> Manifest:
     """Train, and write the folder. Raises UserError for a corpus without a training content that has a known word."""
-    begun, spent = time.monotonic(), time.process_time()
+    journal = Journal(to / JOURNAL)
     carried = {tag for item in corpus.exemplars("train") for tag in item.accepted}
     tags = tuple(tag.id for tag in corpus.tags() if tag.id in carried)
     to.mkdir(parents=True, exist_ok=True)
@@ -87,7 +84,7 @@ def train(corpus: Corpus, vocabulary: Vocabulary, to: Path, trees: int, threads:
         part = to / f".{name}.{os.getpid()}.part"
         part.write_bytes(content)
         part.replace(to / name)
-    _note(to, time.monotonic() - begun, time.process_time() - spent, contents)
+    journal.write({"name": manifest.name}, contents=contents)
     return manifest
 
 
@@ -124,14 +121,3 @@ def _rows(bags: Bags) -> Iterator[str]:
         some = slice(start, start + length)
         pairs = sorted(zip(bags.terms[some].tolist(), bags.weights[some].tolist(), strict=True))
         yield " ".join(f"{term}:{weight:.6g}" for term, weight in pairs)
-
-
-def _note(to: Path, seconds: float, cpu: float, contents: int) -> None:
-    line = {
-        "contents": contents,
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu, 1),
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
-    with (to / METRICS).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(line) + "\n")

@@ -11,19 +11,18 @@ the first. It may not have been trained on these contents either; `tagbus train 
 """
 
 import asyncio
-import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from tagbus.models.boost import STEP, Choice, Pass, best_of, learn_pass, measure
-from tagbus.models.boost import Log as Log
 from tagbus.models.boost import choose as choose
 from tagbus.models.boost import fit as fit
 from tagbus.models.candidates import Lesson, Recipe, Source, count, learn
 from tagbus.models.data import Corpus, open_corpus, text_of, without
+from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.second import Reading, reread
 from tagbus.stream import calibrate, rank
 from tagbus.stream.cli import build, out
@@ -37,7 +36,6 @@ from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.recall.rerank import OnnxReranker, Wording
 from tagbus.stream.tagger import Pipeline
 
-METRICS: Final = "metrics.jsonl"
 DEFAULT: Final = Recipe()
 # Of a second pass, what is told of it.
 SAID: Final = ("p_at_1", "ndcg_at_5", "r_at_10", "psp_at_5")
@@ -109,7 +107,7 @@ def train(
 
     Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second.onnx with one.
     """
-    log = Log(to / METRICS, time.monotonic())
+    log = Journal(to / JOURNAL)
     first = learn_pass(lesson, recipe, log)
     again = None if reading is None else _again(lesson, first.choice, reading, recipe, log)
     last = again or first
@@ -148,15 +146,15 @@ def train(
     pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, over.companion, manifest.name, reranker)
     right = lesson.plain.right[chosen]
     calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(lesson.truth)).save(to / rank.CALIBRATION)
-    log.write(name=manifest.name, trees=last.choice.trees, propensity=last.choice.propensity)
+    log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})
     return manifest
 
 
-def _again(lesson: Lesson, choice: Choice, reading: Reading, recipe: Recipe, log: Log) -> Pass:
+def _again(lesson: Lesson, choice: Choice, reading: Reading, recipe: Recipe, log: Journal) -> Pass:
     """The pass that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
     orders = choice.scores, choice.score(lesson.masked, recipe.seed)
     seen = reread(lesson, orders, reading, recipe.top)
-    found = learn_pass(seen, recipe, replace(log, more={"reranker": reading.reranker.name}))
+    found = learn_pass(seen, recipe, log.marked(reranker=reading.reranker.name))
     before, after = (asdict(measure(*one)) for one in ((lesson, choice.scores), (seen, found.choice.scores)))
     for name in SAID:
         out.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")

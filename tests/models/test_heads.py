@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tagbus.models.headexport import Form, export, useful
 from tagbus.models.headgraph import Precision, quantised, to_onnx, weights_of
-from tagbus.models.heads import CHECKPOINT, METRICS, Heads, Recipe, Trainer, tensors, train
+from tagbus.models.heads import CHECKPOINT, Heads, Recipe, Trainer, tensors, train
+from tagbus.models.journal import JOURNAL
 from tagbus.models.lesson import Lesson, Set
 from tagbus.models.losses import SCALE
 from tagbus.stream.errors import UserError
@@ -144,10 +145,10 @@ def test_a_run_leaves_its_metrics(tmp_path: Path) -> None:
 
     train(trainer, tmp_path)
 
-    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / JOURNAL).read_text().splitlines()]
     assert [line["epoch"] for line in lines if "epoch" in line] == [1, 2, 3]
     assert {"p_at_1", "ece"} <= lines[-1]["val"].keys()
-    assert all(line["peak_megabytes"] > 0 and line["cpu_seconds_per_1000_contents"] > 0 for line in lines)
+    assert all(line["peak_mb"] > 0 and line["cpu_seconds_per_1000_contents"] > 0 for line in lines)
 
 
 def answers(model: bytes, data: Set) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
