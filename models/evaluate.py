@@ -172,9 +172,9 @@ async def measure_rows(corpus: Corpus, rows: Sequence[Row], places: Places) -> A
                 yield _entry(row, *await _ours(row, exam, brain, places), exam, places)
 
 
-def _memory(settings: Settings) -> tuple[Path | None, Path | None, str]:
+def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
     """What rows that share a memory have in common."""
-    return settings.encoder.folder, settings.companion.folder, settings.memory.kind
+    return settings.encoder.folder, settings.companion.folder, settings.memory.kind, settings.recall.c2c2t
 
 
 def _entry(row: Row, ranked: Ranked, run: Mapping[str, object], exam: Exam, places: Places) -> dict[str, object]:

@@ -10,6 +10,8 @@ MODELS: Final = "{models}"
 LITERAL: Final = {"TAGBUS_RECALL__LITERAL": "true"}
 HEADS: Final = {"TAGBUS_HEADS__FOLDER": f"{MODELS}/heads"}
 FUSED: Final = LITERAL | HEADS
+# No instances: a content is held against tags' texts alone.
+NAMED: Final = {"TAGBUS_RECALL__C2C2T": "false"}
 HNSW: Final = {"TAGBUS_MEMORY__KIND": "hnsw"}
 TREES: Final = {"TAGBUS_LABELTREE__FOLDER": f"{MODELS}/labeltree"}
 # The encoder that `train biencoder --recipe upper` made.
@@ -53,16 +55,16 @@ OURS: Final = (
     Row("fusion", "heads, literal names and graph recall, fused: without ranker", FUSED),
     Row("ranker", "heads, literal names and graph recall, ranked", FUSED | _ranked("ranker")),
     Row("ranker-val", "its ranker trained on the validation contents alone", FUSED | _ranked("ranker-val")),
-    Row("no-instances", "untrained, tags only", {"TAGBUS_RECALL__C2C2T": "false"}),
     Row("no-tags", "untrained, instances only", {"TAGBUS_RECALL__C2T": "false"}),
     Row("lambda-0.2", "untrained, lambda 0.2", {"TAGBUS_RECALL__LAMBDA": "0.2"}),
     Row("lambda-0.5", "untrained, lambda 0.5", {"TAGBUS_RECALL__LAMBDA": "0.5"}),
     Row("lambda-0.8", "untrained, lambda 0.8", {"TAGBUS_RECALL__LAMBDA": "0.8"}),
     Row("untrained-hnsw", "untrained, neighbours by HNSW", HNSW),
     Row("encoder", "trained encoder alone", _encoder("encoder")),
-    Row("short", "an encoder trained on 10,000 titles for one epoch, alone", _encoder("ablations/short")),
-    Row("no-masking", "short, false negatives of a batch not masked", _encoder("ablations/no-masking")),
-    Row("no-hard-negatives", "short, neither mined nor clustered", _encoder("ablations/no-hard-negatives")),
+    Row("no-instances", "untrained, tags only", NAMED),
+    Row("short", "an encoder trained on 10,000 titles for an epoch, tags only", NAMED | _encoder("ablations/short")),
+    Row("no-masking", "short, false negatives of a batch not masked", NAMED | _encoder("ablations/no-masking")),
+    Row("no-hard-negatives", "short, neither mined nor clustered", NAMED | _encoder("ablations/no-hard-negatives")),
     Row("no-companion", "full without the companion", FUSED | TREES | _ranked("full-no-companion")),
     Row(
         "full",

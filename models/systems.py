@@ -46,7 +46,8 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterator[Brain]:
     """A brain of encoder and memory alone, over all tags and training contents; see `dressed`.
 
-    Embeddings that `cache` lacks are kept there.
+    Embeddings that `cache` lacks are kept there. With C2C2T off nothing would ask for the contents, so they are not
+    encoded.
     """
     bare = settings.model_copy(
         update={
@@ -58,12 +59,13 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
     )
     memory = await build.cached_memory(cache, bare)
     async with build.brain(bare, memory) as brain:
-        tags = corpus.tags()
-        contents = sum(1 for _ in corpus.exemplars("train"))
+        tags, instances = corpus.tags(), settings.recall.c2c2t
+        contents = sum(1 for _ in corpus.exemplars("train")) if instances else 0
         with out.bar("filling memory", len(tags) + contents) as bar:
-            await build.fill(brain.projection(), tags, corpus.exemplars("train"), bar.advance)
+            known = corpus.exemplars("train") if instances else iter(())
+            await build.fill(brain.projection(), tags, known, bar.advance)
         stores = [memory.exemplars, *([] if memory.beside is None else [memory.beside.exemplars])]
-        if not all((cache / store.release).exists() for store in stores):
+        if instances and not all((cache / store.release).exists() for store in stores):
             await build.save_memory(cache, memory)
         yield brain
 

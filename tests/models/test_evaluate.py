@@ -11,7 +11,7 @@ from tagbus.models import evaluate, newtags
 from tagbus.models.baselines import compare
 from tagbus.models.data import open_corpus
 from tagbus.models.rows import BASELINES, OURS
-from tagbus.models.systems import settings_of
+from tagbus.models.systems import filled, settings_of
 from tagbus.stream.errors import UserError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -117,6 +117,18 @@ def test_learning_curves_are_drawn_from_the_logs_of_training(report: Path, folde
     evaluate.command(str(folder), to=tmp_path / "models.json", models=tmp_path, cache=tmp_path, new_tags=None)
 
     assert (tmp_path / "models-learning.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("name", "instances"), [("no-instances", 0), ("lambda-0.5", 240)])
+async def test_without_instances_none_is_encoded(
+    name: str, instances: int, folder: Path, report: Path, tmp_path: Path
+) -> None:
+    row = next(row for row in OURS if row.name == name)
+    corpus = open_corpus(str(folder))
+    cache = tmp_path / "cache" if not instances else report.parent / "cache"
+    async with filled(settings_of(row, tmp_path), corpus, cache) as brain:
+        assert await brain.memory.exemplars.count() == instances
+        assert await brain.memory.tags.count() == len(corpus.tags())
 
 
 async def test_a_new_tag_is_found_better_with_exemplars(folder: Path, report: Path, tmp_path: Path) -> None:
