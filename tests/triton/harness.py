@@ -1,9 +1,12 @@
 """Model repositories for the real tritonserver: the package's own without its warm-up, and models that are wrong."""
 
+import asyncio
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -14,10 +17,13 @@ from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
 from tagbus.stream.config import EncoderSettings
 from tagbus.stream.encoder.release import MODEL
-from tagbus.stream.local.triton import default_repository
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.local.child import reachable
+from tagbus.stream.local.triton import TritonServer, default_repository
 from tagbus.stream.recall.heads import MODEL as HEADS
 from tests.rerankers import write_reranker
 
+Found = TypeVar("Found")
 Config = model_config_pb2.ModelConfig
 # ONNX Runtime's name of each type that Triton names.
 TYPES = {
@@ -26,6 +32,20 @@ TYPES = {
     model_config_pb2.TYPE_FP16: "tensor(float16)",
     model_config_pb2.TYPE_FP32: "tensor(float)",
 }
+
+
+async def again(server: TritonServer, ask: Callable[[], Awaitable[Found]]) -> Found:
+    """What it finds as soon as it is answered again.
+
+    Triton below 2.53 may die of requests that were given up while it stood still (triton-inference-server/server#7368:
+    1 of 25 times here). Then it is started again, as the one who runs it would.
+    """
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(DependencyDown):
+                return await ask()
+            if not reachable(server.address):
+                await asyncio.to_thread(server.restart)
 
 
 def read_config(path: Path) -> Config:

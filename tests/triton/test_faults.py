@@ -21,7 +21,7 @@ from tagbus.stream.encoder.triton import OUTPUT, TritonEncoder
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
 from tagbus.stream.local.triton import TritonServer
 from tests.triton.conftest import Open, Start
-from tests.triton.harness import Config, copy_repository, edit_config, executions, requests, settings
+from tests.triton.harness import Config, again, copy_repository, edit_config, executions, requests, settings
 
 TEXTS = [f"Fishing rights in the Baltic Sea, volume {number}" for number in range(120)]
 RELEASE = load_release(default_folder())
@@ -85,11 +85,7 @@ async def test_a_server_that_stays_away_is_a_dependency_that_is_down(
     with pytest.raises(DependencyDown, match="no Triton at"):
         await open_encoder(server.address, deadline_seconds=0.5)
     await asyncio.to_thread(server.restart)
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(DependencyDown):
-                assert len(await encoder.encode(TEXTS[:1])) == 1
-                break
+    assert len(await again(server, lambda: encoder.encode(TEXTS[:1]))) == 1
 
 
 async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_when_it_answers(
@@ -104,11 +100,7 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_w
             await encoder.encode(["Tea"])
     finally:
         os.kill(server.pid, signal.SIGCONT)
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(DependencyDown):
-                assert len(await encoder.encode(["Tea"])) == 1
-                break
+    assert len(await again(server, lambda: encoder.encode(["Tea"]))) == 1
 
 
 async def test_dead_processes_behind_a_ready_model_are_noticed_and_are_no_poison(
@@ -131,11 +123,7 @@ async def test_dead_processes_behind_a_ready_model_are_noticed_and_are_no_poison
         assert client.is_model_ready("encoder", "1")
         client.unload_model("encoder")
         client.load_model("encoder")
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(DependencyDown):
-                assert len(await encoder.encode(["Tea"])) == 1
-                break
+    assert len(await again(server, lambda: encoder.encode(["Tea"]))) == 1
 
 
 async def test_a_full_queue_is_not_a_server_that_is_down(tmp_path: Path, start: Start, open_encoder: Open) -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads import CONTENTS, LENGTHS, MANIFEST, MODEL, HeadsRecall, cut, read_manifest
 from tests.triton.conftest import Start
-from tests.triton.harness import executions, read_config
+from tests.triton.harness import again, executions, read_config
 
 FOLDER = default_repository() / "heads"
 CONFIG = read_config(FOLDER / "config.pbtxt")
@@ -179,18 +178,19 @@ async def test_where_nobody_listens_the_worker_waits_no_longer_than_the_deadline
 
 
 async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_when_it_answers(
-    learnt: TritonServer, open_heads: OpenHeads
+    learnt_repository: Path, start: Start, open_heads: OpenHeads
 ) -> None:
-    heads = await open_heads(learnt.address, deadline=2.0)
-    os.kill(learnt.pid, signal.SIGSTOP)
+    server = start(learnt_repository, ("heads",))
+    heads = await open_heads(server.address, deadline=2.0)
+    os.kill(server.pid, signal.SIGSTOP)
     try:
         began = asyncio.get_running_loop().time()
         with pytest.raises(DependencyDown):
             await heads.recall(Query([], ["Tea"], some_vectors(1)))
         assert asyncio.get_running_loop().time() - began < 10
     finally:
-        os.kill(learnt.pid, signal.SIGCONT)
-    await again(heads)
+        os.kill(server.pid, signal.SIGCONT)
+    assert len(await again(server, lambda: heads.recall(Query([], ["Tea"], some_vectors(1))))) == 1
 
 
 async def test_what_the_model_fails_on_is_no_poison(learnt: TritonServer, open_heads: OpenHeads) -> None:
@@ -218,20 +218,7 @@ async def test_killed_and_restarted_between_calls(
         with pytest.raises(DependencyDown, match="no Triton at"):
             await tagger.tag([content])
         await asyncio.to_thread(server.restart)
-        async with asyncio.timeout(30):
-            while True:
-                with suppress(DependencyDown):
-                    assert await tagger.tag([content]) == [before]
-                    break
-
-
-async def again(heads: HeadsRecall) -> None:
-    """Returns when they answer."""
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(DependencyDown):
-                assert len(await heads.recall(Query([], ["Tea"], some_vectors(1)))) == 1
-                return
+        assert await again(server, lambda: tagger.tag([content])) == [before]
 
 
 def test_the_heads_of_another_release_have_the_version_that_is_recorded_for_it(folder: Path, tmp_path: Path) -> None:
