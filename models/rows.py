@@ -17,6 +17,10 @@ TREES: Final = {"TAGBUS_LABELTREE__FOLDER": f"{MODELS}/labeltree"}
 # The encoder that `train biencoder --recipe upper` made.
 COMPANION: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/encoder"}
 FULL: Final = COMPANION | TREES | FUSED
+# Encoders in eight bits, neighbours by HNSW, and what was trained over them.
+EIGHT: Final = {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/int8d/encoder"}
+LIGHT: Final = EIGHT | HNSW | LITERAL | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8d/heads"}
+BESIDE: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/int8d/companion"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ OURS: Final = (
     Row("lambda-0.5", "untrained, lambda 0.5", {"TAGBUS_RECALL__LAMBDA": "0.5"}),
     Row("lambda-0.8", "untrained, lambda 0.8", {"TAGBUS_RECALL__LAMBDA": "0.8"}),
     Row("untrained-hnsw", "untrained, neighbours by HNSW", HNSW),
+    Row("untrained-int8", "untrained, the encoder in eight bits", EIGHT),
     Row("encoder", "trained encoder alone", _encoder("encoder")),
     Row("no-instances", "untrained, tags only", NAMED),
     Row("short", "an encoder trained on 10,000 titles for an epoch, tags only", NAMED | _encoder("ablations/short")),
@@ -80,8 +85,9 @@ OURS: Final = (
         "full, with a cross-encoder's score of the best 24",
         FULL | {"TAGBUS_RERANK__FOLDER": f"{MODELS}/reranker"} | _ranked("full-reranker"),
     ),
-    Row("full-hnsw", "full, neighbours by HNSW", FULL | HNSW | _ranked("full")),
-    Row("no-companion-hnsw", "that without the companion", FUSED | TREES | HNSW | _ranked("full-no-companion")),
+    Row("light", "in eight bits with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8d/light")),
+    Row("light-trees", "light with label trees", LIGHT | TREES | _ranked("int8d/light-trees")),
+    Row("full-int8", "light with label trees and the companion", LIGHT | TREES | BESIDE | _ranked("int8d/full")),
 )
 
 # For tags that are new: trained on a corpus without them.

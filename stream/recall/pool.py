@@ -160,8 +160,8 @@ def pool(
     found: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> Pool:
     """The arrays of a batch: its texts, what memory holds around each, and what each other recaller found."""
-    lists = {NAMES: _listed(numbers, [[(hit.key, hit.similarity) for hit in one.direct] for one in seen])}
-    lists |= {name: _listed(numbers, [list(one.items()) for one in each]) for name, each in found.items()}
+    named = [{hit.key: hit.similarity for hit in one.direct} for one in seen]
+    lists = {name: _listed(numbers, each) for name, each in {NAMES: named, **found}.items()}
     ballots = _ballots(numbers, seen)
     words = np.array([text.count(" ") + 1 for text in contents], np.int64)
     return Pool(words, len(numbers), lists, ballots)
@@ -189,12 +189,12 @@ def best(rows: Ints, tags: Ints, scores: NDArray[np.floating], count: int) -> In
     return order[np.arange(len(rows)) - np.searchsorted(rows, rows) < count]
 
 
-def _listed(numbers: Numbers, found: Sequence[Sequence[tuple[str, float]]]) -> Listed:
-    flat = list(chain.from_iterable(found))
+def _listed(numbers: Numbers, found: Sequence[Mapping[str, float]]) -> Listed:
+    tags = numbers.of(list(chain.from_iterable(found)))
     return Listed(
         np.repeat(np.arange(len(found)), [len(one) for one in found]),
-        numbers.of([tag_id for tag_id, _ in flat]),
-        np.array([score for _, score in flat], np.float32),
+        tags,
+        np.fromiter(chain.from_iterable(one.values() for one in found), np.float32, len(tags)),
     )
 
 

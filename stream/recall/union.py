@@ -19,6 +19,9 @@ FUSION: Final = 60
 # Ids that are kept as numbers beyond a ranker's own: then they are counted anew.
 MOST_NUMBERS: Final = 1_000_000
 
+# What evidence says of a recaller's list: its field, and the name of the list.
+SCORED: Final = {"heads": "heads", "labeltree": "labeltree", "companion": "companion_votes"}
+
 # What one recaller found for one content: tag ids with its scores, best first.
 Listing = Mapping[str, float]
 
@@ -163,18 +166,11 @@ def _finish(
 ) -> Candidate:
     """The candidate with its stage, and the evidence of the recallers beside the graph."""
     tag = candidate.id
-    evidence = candidate.evidence
-    heads = listings.get("heads", {}).get(tag)
-    if heads is not None:
-        evidence = evidence.model_copy(update={"heads": round(heads, 4)})
-    labeltree = listings.get("labeltree", {}).get(tag)
-    if labeltree is not None:
-        evidence = evidence.model_copy(update={"labeltree": round(labeltree, 4)})
-    companion = listings.get("companion_votes", {}).get(tag)
-    if companion is not None:
-        evidence = evidence.model_copy(update={"companion": round(companion, 4)})
+    scores = ((field, listings.get(name, {}).get(tag)) for field, name in SCORED.items())
+    said: dict[str, float | str] = {field: round(score, 4) for field, score in scores if score is not None}
     literal = listings.get("literal", {})
     if tag in literal:
         names: Mapping[str, str] = getattr(literal, "names", {})
-        evidence = evidence.model_copy(update={"literal": names.get(tag, candidate.name)})
+        said["literal"] = names.get(tag, candidate.name)
+    evidence = candidate.evidence.model_copy(update=said) if said else candidate.evidence
     return replace(candidate, stage=stage, evidence=evidence, features=features.get(tag) if features else None)
