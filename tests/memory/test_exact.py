@@ -92,6 +92,24 @@ async def test_slabs_grow_and_go(unit: Unit, monkeypatch: pytest.MonkeyPatch) ->
     await store.close()
 
 
+async def test_an_id_that_many_payloads_name_is_one_string(tmp_path: Path, unit: Unit) -> None:
+    """Given two payloads with one tag, stored in turn, then it is the same object, also after a load."""
+
+    async def same(store: ExactStore) -> bool:
+        first, second = (await store.fetch(["a", "b"])).values()
+        assert first == {"accepted": ["yso-1", 2], "id": "a"}
+        return first["accepted"][0] is second["accepted"][0]  # type: ignore[index]
+
+    store = ExactStore("r", 2)
+    for key, vector in zip("ab", unit([[1, 0], [0, 1]]), strict=True):
+        await store.upsert([Point(key, vector, {"accepted": ["yso-1", 2], "id": key})])
+        # More than the parser remembers.
+        await store.upsert([Point("c", vector, {"accepted": [f"other-{n}" for n in range(100_000)]})])
+    assert await same(store)
+    await store.save(tmp_path / "kept")
+    assert await same(await ExactStore.load(tmp_path / "kept", "r", 2))
+
+
 def test_a_shortlist_of_equals_stays_short() -> None:
     """A million copies of one text must not fill the memory: the limit and some 1,000 equals are kept."""
     shortlist = Shortlist(queries=1, limit=10, dimension=4)
