@@ -1,6 +1,6 @@
 """Contents a CPU second of the trained pipeline beside Annif's Omikuji project, same titles, same cores, one run.
 
-    python bench/models.py [--rows full-hnsw,no-companion-hnsw] [--models .cache/models]
+    python bench/models.py [--rows light,light-trees,full-int8] [--models .cache/models]
                            [--data ../shared/data/yso-titles] [--count 4096]
 
 Both are trained and warm; batches of 256 go to one and to the other in turn, each waiting while the other works. Both
@@ -183,7 +183,7 @@ def ask(process: "subprocess.Popen[str]", texts: Sequence[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="full-hnsw,no-companion-hnsw")
+    parser.add_argument("--rows", default="light,light-trees,full-int8")
     parser.add_argument("--models", type=Path, default=Path(".cache/models"))
     parser.add_argument("--data", default="../shared/data/yso-titles")
     parser.add_argument("--cache", type=Path, default=Path(".cache/evaluate"))
