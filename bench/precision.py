@@ -1,10 +1,11 @@
 """float32, float16 and int8 side by side: size, speed, tagging quality, and whether neighbours in a batch show.
 
-    python bench/precision.py ../shared/data/yso-titles [--memory 40000] [--titles 2000]
+    python -P bench/precision.py ../shared/data/yso-titles [--memory 40000] [--titles 2000]
 
 Quality: titles of test.tsv against all tags and a random part of train.tsv[.xz], by the RAE-XMC score (arXiv
 2502.10615, equation 4) over the 50 nearest tags and 100 nearest titles, tau 0.08, lambda 0.5. Exports the three models
-first (torch is needed). Writes bench/results/precision.json.
+first (torch is needed, and -P: beside this file lies a triton.py, which torch would take for its own). Writes
+bench/results/precision.json.
 """
 
 import argparse

@@ -18,9 +18,9 @@ TREES: Final = {"TAGBUS_LABELTREE__FOLDER": f"{MODELS}/labeltree"}
 COMPANION: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/encoder"}
 FULL: Final = COMPANION | TREES | FUSED
 # Encoders in eight bits, neighbours by HNSW, and what was trained over them.
-EIGHT: Final = {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/int8d/encoder"}
-LIGHT: Final = EIGHT | HNSW | LITERAL | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8d/heads"}
-BESIDE: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/int8d/companion"}
+EIGHT: Final = {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/int8/encoder"}
+LIGHT: Final = EIGHT | HNSW | LITERAL | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8/heads"}
+BESIDE: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/int8/companion"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,14 @@ OURS: Final = (
         "full, with a cross-encoder's score of the best 24",
         FULL | {"TAGBUS_RERANK__FOLDER": f"{MODELS}/reranker"} | _ranked("full-reranker"),
     ),
-    Row("light", "in eight bits with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8d/light")),
+    Row("light", "in eight bits with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8/light")),
     Row(
         "light-small",
         "light, heads of 50,000 of the 204,253 terms: 31 MB instead of 91",
-        LIGHT | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8d/heads-small"} | _ranked("int8d/light-small"),
+        LIGHT | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8/heads-small"} | _ranked("int8/light-small"),
     ),
-    Row("light-trees", "light with label trees", LIGHT | TREES | _ranked("int8d/light-trees")),
-    Row("full-int8", "light with label trees and the companion", LIGHT | TREES | BESIDE | _ranked("int8d/full")),
+    Row("light-trees", "light with label trees", LIGHT | TREES | _ranked("int8/light-trees")),
+    Row("full-int8", "light with label trees and the companion", LIGHT | TREES | BESIDE | _ranked("int8/full")),
 )
 
 # For tags that are new: trained on a corpus without them.
