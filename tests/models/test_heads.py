@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tagbus.models.headexport import Form, export, useful
 from tagbus.models.headgraph import Precision, quantised, to_onnx, weights_of
-from tagbus.models.heads import CHECKPOINT, Heads, Recipe, Trainer, tensors, train
+from tagbus.models.heads import CHECKPOINT, Heads, Recipe, Trainer, command, tensors, train
 from tagbus.models.journal import JOURNAL
 from tagbus.models.lesson import Lesson, Set
 from tagbus.models.losses import SCALE
@@ -24,6 +24,7 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads import HeadsRecall, cut
 from tagbus.stream.recall.words import Vocabulary
+from tests.models.toy import toy_corpus
 
 D = 16
 WORDS = tuple(f"word{number}" for number in range(40))
@@ -212,3 +213,19 @@ def test_what_is_exported_is_what_the_tagger_loads(toy: Trainer, tmp_path: Path)
     (found,) = asyncio.run(recaller.recall(Query([], [word], unit(np.ones((1, D))))))
     assert next(iter(found)) == TAGS[WORDS.index(word) % 8]
     assert len(found) == 3
+
+
+def test_a_run_is_exported_again_with_fewer_terms(tmp_path: Path) -> None:
+    """Given a run that has ended, when it is exported elsewhere, then nothing is trained and its log goes along."""
+    corpus, run = str(toy_corpus(tmp_path / "corpus")), tmp_path / "run"
+    recipe: dict[str, Any] = {"words": 1, "bigrams": 1000, "terms": 100, "rows": 0, "named": 0, "epochs": 1}
+    recipe |= {"batch": 32, "rate": 1e-3, "feature_dropout": 0.3, "dropout": 0.4, "seed": 0, "threads": 1, "best": 3}
+    command(corpus, run, None, None, None, **recipe, precision="int8", keep=0)
+    log = (run / JOURNAL).read_bytes()
+
+    command(corpus, tmp_path / "small", run, None, None, **recipe, precision="int8", keep=5)
+
+    assert (tmp_path / "small" / JOURNAL).read_bytes() == (run / JOURNAL).read_bytes() == log
+    words = Vocabulary.parse("words.json", (tmp_path / "small" / "words.json").read_bytes())
+    assert words.terms is not None
+    assert len(words.terms) == 5
