@@ -10,7 +10,6 @@ its own embedding. All tags are scored at every step (decoupled softmax), so not
 import asyncio
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -277,9 +276,6 @@ def command(
     trainer = Trainer(lesson, recipe)
     train(trainer, folder)
     manifest = export(trainer.heads, lesson, trainer.contents, to, Form(best, precision, keep))
-    if folder != to:
-        # What training cost, for the table: it reads the folder that is used.
-        shutil.copyfile(folder / JOURNAL, to / JOURNAL)
     found = trainer.quality(lesson.val)
     out.print_line(
         f"{to}: {manifest.name}, {(to / heads.MODEL).stat().st_size / 1e6:.1f} MB, {len(lesson.tags)} tags, "

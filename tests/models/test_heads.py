@@ -216,7 +216,7 @@ def test_what_is_exported_is_what_the_tagger_loads(toy: Trainer, tmp_path: Path)
 
 
 def test_a_run_is_exported_again_with_fewer_terms(tmp_path: Path) -> None:
-    """Given a run that has ended, when it is exported elsewhere, then nothing is trained and its log goes along."""
+    """Given a run that has ended, when it is exported elsewhere, then nothing is trained."""
     corpus, run = str(toy_corpus(tmp_path / "corpus")), tmp_path / "run"
     recipe: dict[str, Any] = {"words": 1, "bigrams": 1000, "terms": 100, "rows": 0, "named": 0, "epochs": 1}
     recipe |= {"batch": 32, "rate": 1e-3, "feature_dropout": 0.3, "dropout": 0.4, "seed": 0, "threads": 1, "best": 3}
@@ -225,7 +225,7 @@ def test_a_run_is_exported_again_with_fewer_terms(tmp_path: Path) -> None:
 
     command(corpus, tmp_path / "small", run, None, None, **recipe, precision="int8", keep=5)
 
-    assert (tmp_path / "small" / JOURNAL).read_bytes() == (run / JOURNAL).read_bytes() == log
+    assert (run / JOURNAL).read_bytes() == log
     words = Vocabulary.parse("words.json", (tmp_path / "small" / "words.json").read_bytes())
     assert words.terms is not None
     assert len(words.terms) == 5
