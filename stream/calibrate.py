@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from scipy.optimize import isotonic_regression
 
 from tagbus.stream.contract.release import LEAST, MOST, MOST_KNOTS, Curve
-from tagbus.stream.errors import Complaint, ReleaseMismatch, UserError, shorten
+from tagbus.stream.errors import FieldError, ReleaseMismatch, UserError, shorten
 
 Floats = NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def load(path: Path, pipeline: str) -> Calibration:
     try:
         calibration = Calibration.model_validate_json(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_complaint(error)}") from None
+        raise UserError(f"{path}: {_first_error(error)}") from None
     calibration.match(pipeline, str(path))
     _check_name(path, calibration)
     return calibration
@@ -147,8 +147,8 @@ def _check_name(path: Path, calibration: Calibration) -> None:
         calibration.contents,
     )
     if calibration.name != expected and calibration != uncalibrated(calibration.release):
-        complaint = Complaint("name", shorten(calibration.name), f"{expected}, the hash of what the file holds")
-        raise UserError(f"{path}: {complaint}")
+        wrong = FieldError("name", shorten(calibration.name), f"{expected}, the hash of what the file holds")
+        raise UserError(f"{path}: {wrong}")
 
 
 def _name(release: str, scores: Sequence[float], probabilities: Sequence[float], fitted_on: int, contents: int) -> str:
@@ -156,8 +156,8 @@ def _name(release: str, scores: Sequence[float], probabilities: Sequence[float],
     return f"isotonic-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
-def _first_complaint(error: ValidationError) -> Complaint:
+def _first_error(error: ValidationError) -> FieldError:
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"]) or "file"
     expected = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Input should be "))
-    return Complaint(field, shorten(problem["input"]), expected)
+    return FieldError(field, shorten(problem["input"]), expected)

@@ -67,7 +67,7 @@ class DependencyDown(Retryable):
 
 
 @dataclass(frozen=True)
-class Complaint:
+class FieldError:
     """What is wrong with one field of an event: where, what was found (shortened) and what would be right."""
 
     field: str
@@ -81,15 +81,15 @@ class Complaint:
 class Poison(TagbusError):
     """An event that can never be tagged.
 
-    `stage` names the step that refused it (decode, encode, recall), `complaints` what is wrong with which field.
+    `stage` names the step that refused it (decode, encode, recall), `errors` what is wrong with which field.
     """
 
     exit_code = 9
 
-    def __init__(self, stage: str, complaints: tuple[Complaint, ...]) -> None:
+    def __init__(self, stage: str, errors: tuple[FieldError, ...]) -> None:
         self.stage = stage
-        self.complaints = complaints
-        super().__init__("; ".join(str(complaint) for complaint in complaints))
+        self.errors = errors
+        super().__init__("; ".join(str(wrong) for wrong in errors))
 
 
 class Undecodable(Poison):

@@ -15,7 +15,7 @@ from tagbus.stream.config import TaggerSettings
 from tagbus.stream.contract.events import Content, ScoredTag, TaggedContent, Versions
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import content_text
-from tagbus.stream.errors import Complaint, Fatal, Poison, Retryable, Untaggable, shorten
+from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
 from tagbus.stream.recall.graph import Candidate
 from tagbus.stream.recall.union import Recall
 
@@ -186,5 +186,5 @@ def _scored(candidate: Candidate, confidence: float) -> ScoredTag:
 
 
 def _untaggable(text: str, error: Exception) -> Untaggable:
-    complaint = Complaint("text", shorten(text), f"a text that the encoder takes ({type(error).__name__}: {error})")
-    return Untaggable("encode", (complaint,))
+    wrong = FieldError("text", shorten(text), f"a text that the encoder takes ({type(error).__name__}: {error})")
+    return Untaggable("encode", (wrong,))

@@ -176,7 +176,7 @@ def test_a_calibration_of_another_release_is_refused_with_both_names(saved: Path
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         ({"scores": "0.5"}, "scores: '0.5' is wrong, expected a valid array"),
         ({"scores": []}, r"scores: \[\] is wrong"),
@@ -193,16 +193,16 @@ def test_a_calibration_of_another_release_is_refused_with_both_names(saved: Path
     ],
 )
 def test_a_file_of_the_wrong_form_is_refused_with_field_and_value(
-    saved: Path, change: dict[str, object], complaint: str
+    saved: Path, change: dict[str, object], message: str
 ) -> None:
     saved.write_text(json.dumps(json.loads(saved.read_text()) | change))
 
-    with pytest.raises(UserError, match=rf"calibration\.json: {complaint}"):
+    with pytest.raises(UserError, match=rf"calibration\.json: {message}"):
         load(saved, RELEASE)
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
         (b"", "file: .* expected JSON"),
         (b"\xff\xfe", "file: .* expected JSON"),
@@ -211,11 +211,11 @@ def test_a_file_of_the_wrong_form_is_refused_with_field_and_value(
         (b" " * 100_001, "more than 100000 bytes"),
     ],
 )
-def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_bytes(content)
 
-    with pytest.raises(UserError, match=rf"calibration\.json: {complaint}"):
+    with pytest.raises(UserError, match=rf"calibration\.json: {message}"):
         load(path, RELEASE)
 
 

@@ -243,7 +243,7 @@ def test_ece_equals_scikit_learns_calibration_curve_weighted_by_counts(pairs: li
 
 
 @pytest.mark.parametrize(
-    ("right", "complaint"),
+    ("right", "message"),
     [
         (truth([1], []), r"content 1 \(from 0\) has no right tag"),
         (truth([1], [2, 2]), r"content 1 \(from 0\): \[2, 2\], expected tag numbers >= 0, each once"),
@@ -251,8 +251,8 @@ def test_ece_equals_scikit_learns_calibration_curve_weighted_by_counts(pairs: li
         (truth(), "no contents"),
     ],
 )
-def test_a_truth_that_is_none_is_refused_with_its_content(right: Truth, complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
+def test_a_truth_that_is_none_is_refused_with_its_content(right: Truth, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         precision_at(ranked([1], [2]), right, 1)
 
 
@@ -276,7 +276,7 @@ SCORES: Floats = np.full((1, 2), 0.5)
 
 
 @pytest.mark.parametrize(
-    ("call", "complaint"),
+    ("call", "message"),
     [
         (lambda: Ranked(np.array([[1, 2]]), SCORES[:, :1]), "one shape"),
         (lambda: Ranked(np.array([[2, 2]]), SCORES), "only once"),
@@ -291,6 +291,6 @@ SCORES: Floats = np.full((1, 2), 0.5)
         (lambda: ece(np.array([np.nan]), np.array([True])), "expected 0 to 1"),
     ],
 )
-def test_arrays_of_the_wrong_form_are_a_bug(call: Callable[[], object], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+def test_arrays_of_the_wrong_form_are_a_bug(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         call()

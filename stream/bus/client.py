@@ -206,7 +206,7 @@ def _properties(kafka: KafkaSettings, defaults: Properties, ours: Properties) ->
 
 
 class UserErrors:
-    """Turns librdkafka's complaints about properties into one line that shows no secret."""
+    """Turns librdkafka's errors about properties into one line that shows no secret."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka

@@ -7,7 +7,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, dead_letter_headers, source_headers
 from tagbus.stream.contract.events import TITLE_CHARS, DeadLetter
 from tagbus.stream.contract.message import UNREADABLE
-from tagbus.stream.errors import Complaint, Poison, Untaggable
+from tagbus.stream.errors import FieldError, Poison, Untaggable
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -64,7 +64,7 @@ def dead_letter(settings: Settings, source: Source, error: Poison, attempts: int
 
 def too_large(topic: str, size: int, limit: str) -> Untaggable:
     """The error of a result that its topic does not take."""
-    return Untaggable("publish", (Complaint(topic, f"a record of {size} bytes", limit),))
+    return Untaggable("publish", (FieldError(topic, f"a record of {size} bytes", limit),))
 
 
 def _key(key: bytes | None) -> tuple[bytes | None, Headers]:

@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tagbus.stream.bus.recent import Recent
-from tagbus.stream.errors import Complaint, Stale, shorten
+from tagbus.stream.errors import FieldError, Stale, shorten
 
 STAGE = "order"
 
@@ -292,7 +292,7 @@ def stale(content_id: str, given: Stamp, newer: Stamp) -> Stale:
     by_version = given > _TIME and newer > _TIME
     show = version_of if by_version else _moment
     expected = f"{show(newer)} or newer, as published already for content {shorten(content_id)}"
-    return Stale(STAGE, (Complaint("version" if by_version else "time", str(show(given)), expected),))
+    return Stale(STAGE, (FieldError("version" if by_version else "time", str(show(given)), expected),))
 
 
 def _moment(given: Stamp) -> str:

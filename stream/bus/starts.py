@@ -19,7 +19,7 @@ from tagbus.stream.bus import client
 from tagbus.stream.bus.deadletter import dead_letter
 from tagbus.stream.bus.flight import Place, Source, Verdict
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import Complaint, Untaggable, shorten
+from tagbus.stream.errors import FieldError, Untaggable, shorten
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Starts:
         reason = f"the process ended {before.starts} times while it was tagged"
         log.warning("starts: %s:%d:%d is set aside: %s", source.topic, source.partition, source.offset, reason)
         key = shorten(source.record.key)
-        error = Untaggable("tag", (Complaint("content", f"key {key}", f"a content that can be tagged ({reason})"),))
+        error = Untaggable("tag", (FieldError("content", f"key {key}", f"a content that can be tagged ({reason})"),))
         return dead_letter(self._settings, source, error, before.starts)
 
     def alone(self, place: Place, offset: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Protocol
 from tagbus.stream import telemetry
 from tagbus.stream.config import RetrySettings
 from tagbus.stream.contract.events import Content, TaggedContent, Versions
-from tagbus.stream.errors import Complaint, Fatal, Poison, Retryable, Untaggable, shorten
+from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
 from tagbus.stream.retry import backoff
 from tagbus.stream.tagger import Failure
 
@@ -157,7 +157,7 @@ def _untaggable(content: Content, error: Exception) -> Poison:
         return error
     found = f"content {shorten(content.id)}"
     short = f"{type(error).__name__}: {shorten(str(error), 200)}"
-    return Untaggable("tag", (Complaint("content", found, f"a content that the tagger takes ({short})"),))
+    return Untaggable("tag", (FieldError("content", found, f"a content that the tagger takes ({short})"),))
 
 
 def _where(error: Exception) -> str:

@@ -43,8 +43,8 @@ def validate(
             right += 1
         except Poison as error:
             wrong += 1
-            for complaint in error.complaints:
-                typer.echo(f"{line.place}: {complaint}")
+            for field_error in error.errors:
+                typer.echo(f"{line.place}: {field_error}")
     out.say(f"{right} right, {wrong} wrong")
     if wrong:
         raise CheckFailed(f"{wrong} lines are wrong")

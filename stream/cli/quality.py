@@ -22,8 +22,8 @@ from tagbus.stream.calibrate import Calibration, uncalibrated
 from tagbus.stream.cli import build, files, out
 from tagbus.stream.cli.tag import Cache, Exemplars, Tags, remember
 from tagbus.stream.config import Settings, load
-from tagbus.stream.contract.complaints import poison
 from tagbus.stream.contract.events import Content, Event, Exemplar, Tag, TaggedContent
+from tagbus.stream.contract.field_errors import poison
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.tagger import Tagger
 

@@ -21,7 +21,7 @@ from tagbus.stream.cli.records import SECONDS, failed, partitions, read, stretch
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Origin
 from tagbus.stream.contract.message import record_of
-from tagbus.stream.errors import Complaint, DependencyDown, Skipped, TagbusError, UserError
+from tagbus.stream.errors import DependencyDown, FieldError, Skipped, TagbusError, UserError
 
 STAGE = "operator"
 # A step of the transaction that says that it may be repeated is, so often; its outcome may be unknown.
@@ -118,7 +118,7 @@ def _letter(settings: Settings, message: Message, spot: Origin) -> Outgoing:
     """The record as a dead letter."""
     source = Source(spot.topic, spot.partition, spot.offset, record_of(message), timestamp(message).timestamp())
     found = f"{spot.topic}:{spot.partition}:{spot.offset}"
-    error = Skipped(STAGE, (Complaint("record", found, "one that can be tagged: an operator set it aside"),))
+    error = Skipped(STAGE, (FieldError("record", found, "one that can be tagged: an operator set it aside"),))
     (letter,) = dead_letter(settings, source, error).outgoing
     return letter
 

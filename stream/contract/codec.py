@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from tagbus.stream.contract import cloudevents
 from tagbus.stream.contract.cloudevents import Attributes, Envelope, Headers
-from tagbus.stream.contract.complaints import STAGE, invalid, poison, undecodable
 from tagbus.stream.contract.events import (
     ID_CHARS,
     Content,
@@ -26,7 +25,8 @@ from tagbus.stream.contract.events import (
     TaggedContent,
     exemplar_key,
 )
-from tagbus.stream.errors import Complaint, InvalidEvent, shorten
+from tagbus.stream.contract.field_errors import STAGE, invalid, poison, undecodable
+from tagbus.stream.errors import FieldError, InvalidEvent, shorten
 
 # A text of 500,000 characters takes 3 MB where every one is escaped as \uXXXX, and 2.7 MB as UTF-8 in base64; what
 # else an event may hold fits into the rest. Above it nothing is parsed.
@@ -193,7 +193,7 @@ def read_dead_letter(headers: Headers) -> DeadLetter:
     try:
         return DeadLetter.model_validate_strings(values)
     except ValidationError as error:
-        raise _renamed(poison(error, DeadLetter).complaints) from None
+        raise _renamed(poison(error, DeadLetter).errors) from None
 
 
 def read_source(headers: Headers) -> Origin:
@@ -292,8 +292,8 @@ def _number(name: str, text: str | None) -> int:
     raise invalid(name, "(missing)" if text is None else shorten(text), "a whole number of at least 0, as text")
 
 
-def _renamed(complaints: tuple[Complaint, ...]) -> InvalidEvent:
-    """The same complaints, with the names that the fields have as headers."""
+def _renamed(errors: tuple[FieldError, ...]) -> InvalidEvent:
+    """The same errors, with the names that the fields have as headers."""
     names = DEAD_LETTER_HEADERS
-    renamed = (Complaint(names.get(wrong.field, wrong.field), wrong.value, wrong.expected) for wrong in complaints)
+    renamed = (FieldError(names.get(wrong.field, wrong.field), wrong.value, wrong.expected) for wrong in errors)
     return InvalidEvent(STAGE, tuple(renamed))

@@ -24,7 +24,7 @@ from tagbus.stream.encoder.endpoint import Endpoint, Failed, Tensors, Wanted
 from tagbus.stream.encoder.golden import load_golden
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.encoder.tokens import BATCH_TOKENS, Batch, TextReader, pad, repad
-from tagbus.stream.errors import Complaint, DependencyDown, Untaggable, shorten
+from tagbus.stream.errors import DependencyDown, FieldError, Untaggable, shorten
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class TritonEncoder:
         try:
             tokens = self._reader.tokens(texts)
         except ValueError as error:
-            raise Untaggable("encode", (Complaint("text", "it", f"Unicode text ({error})"),)) from None
+            raise Untaggable("encode", (FieldError("text", "it", f"Unicode text ({error})"),)) from None
         return [pad(rows, tokens, length) for rows, length in cut([len(ids) for ids in tokens], self._lengths)]
 
     async def _fill(self, batch: Batch, texts: Sequence[str], vectors: Vectors) -> None:
@@ -174,7 +174,7 @@ class TritonEncoder:
                 failures += 1
             if failures == ATTEMPTS:
                 expected = f"a text that the encoder takes ({failure})"
-                raise Untaggable("encode", (Complaint("text", shorten(text), expected),))
+                raise Untaggable("encode", (FieldError("text", shorten(text), expected),))
             await asyncio.sleep(APART.first_seconds + next(delays))
         raise DependencyDown(f"not even a golden text is encoded: {failure}")
 

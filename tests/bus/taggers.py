@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tagbus.stream.bus.trial import BatchTagger
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag, TaggedContent, Versions
-from tagbus.stream.errors import Complaint, DependencyDown, Untaggable
+from tagbus.stream.errors import DependencyDown, FieldError, Untaggable
 from tagbus.stream.tagger import Failure
 
 VERSIONS = Versions.model_construct(release="trivial", calibration="none", taxonomy={})
@@ -111,7 +111,7 @@ class Picky(Trivial):
         self.refused = refused
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
-        error = Untaggable("encode", (Complaint("text", "'...'", "a text that the encoder takes"),))
+        error = Untaggable("encode", (FieldError("text", "'...'", "a text that the encoder takes"),))
         return [Failure(content.id, error) if self.refused(content) else tagged(content) for content in contents]
 
 

@@ -8,10 +8,10 @@ from tagbus.stream.bus.deadletter import HEADER_BYTES, KEY_BYTES, dead_letter
 from tagbus.stream.bus.flight import Outgoing, Source
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, read_dead_letter, read_source
-from tagbus.stream.errors import Complaint, Undecodable
+from tagbus.stream.errors import FieldError, Undecodable
 
 SETTINGS = Settings.model_validate({"batch": {"record_bytes": 10_000}})
-ERROR = Undecodable("decode", (Complaint("value", "'?'", "JSON"),))
+ERROR = Undecodable("decode", (FieldError("value", "'?'", "JSON"),))
 # Of headers that are a dead letter's own there is one of each: they do not come back.
 NAMES = strategies.text(max_size=20).filter(lambda name: not name.startswith(("tagbus.", "__streams.errors.")))
 HEADERS = strategies.lists(strategies.tuples(NAMES, strategies.none() | strategies.binary(max_size=6000)), max_size=6)

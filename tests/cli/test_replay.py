@@ -15,7 +15,7 @@ from tagbus.stream.cli.replay import Spool
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Origin, Record, encode_record, source_headers
 from tagbus.stream.contract.events import Content
-from tagbus.stream.errors import Complaint, Poison, Skipped, Stale, Undecodable, Untaggable
+from tagbus.stream.errors import FieldError, Poison, Skipped, Stale, Undecodable, Untaggable
 from tests.cli.harness import Answer, Cli
 from tests.cli.test_topics import settings as settings_of
 from tests.conftest import Broker
@@ -28,7 +28,7 @@ PARTITIONS = 3
 
 
 def error(kind: type[Poison], stage: str = "tag", field: str = "content") -> Poison:
-    return kind(stage, (Complaint(field, "something", "something else"),))
+    return kind(stage, (FieldError(field, "something", "something else"),))
 
 
 @dataclass

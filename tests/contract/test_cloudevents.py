@@ -202,4 +202,4 @@ def test_all_wrong_attributes_and_fields_are_named_at_once() -> None:
     with pytest.raises(Poison) as caught:
         decode_content(structured(id=1, type="", data={"id": 5, "title": "x"}))
 
-    assert [complaint.field for complaint in caught.value.complaints] == ["id", "type", "data.id"]
+    assert [wrong.field for wrong in caught.value.errors] == ["id", "type", "data.id"]

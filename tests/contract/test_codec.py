@@ -155,7 +155,7 @@ def test_a_wrong_key_is_named(decode: Decode, record: Record, message: str) -> N
 
     assert message in str(caught.value)
     assert caught.value.stage == "decode"
-    assert [complaint.field for complaint in caught.value.complaints] == ["key"]
+    assert [wrong.field for wrong in caught.value.errors] == ["key"]
 
 
 def test_the_key_of_an_exemplar_is_taken_apart_again() -> None:

@@ -75,7 +75,7 @@ def test_what_is_no_json_is_shown_where_it_breaks_off(value: bytes, message: str
             decode(Record(b"a/people", value))
 
         assert message in str(caught.value)
-        assert caught.value.complaints[0].field == "value"
+        assert caught.value.errors[0].field == "value"
 
 
 # What is JSON and no event
@@ -154,14 +154,14 @@ def test_every_wrong_field_is_named() -> None:
     with pytest.raises(InvalidEvent) as caught:
         parse(text(id=1, title=2, language=3), Content)
 
-    assert [complaint.field for complaint in caught.value.complaints] == ["id", "title", "language"]
+    assert [wrong.field for wrong in caught.value.errors] == ["id", "title", "language"]
 
 
 def test_five_wrong_fields_are_named_and_all_are_counted() -> None:
     with pytest.raises(InvalidEvent) as caught:
         parse(text(id=1, title=2, text=3, language=4, time=5, metadata=6), Content)
 
-    fields = [complaint.field for complaint in caught.value.complaints]
+    fields = [wrong.field for wrong in caught.value.errors]
     assert fields == ["id", "title", "text", "language", "time", "value"]
     assert "an event with 6 wrong fields, 5 of them named here" in str(caught.value)
 
@@ -229,7 +229,7 @@ def outcome(decode: Callable[[Record], Keyed | Tombstone], record: Record) -> Ke
         return decode(record)
     except Poison as error:
         poison = error
-    assert poison.complaints
+    assert poison.errors
     assert len(str(poison).encode()) < 4_096, "it must fit into a header"
     return poison
 
@@ -267,4 +267,4 @@ def test_an_event_with_a_field_of_another_type_gives_an_event_or_a_poison(
 
     result = outcome(decode_content, Record(None, json.dumps(fields).encode()))
     if isinstance(result, Poison):
-        assert {complaint.field.split(".")[0] for complaint in result.complaints} <= {*names, "text", "value"}
+        assert {wrong.field.split(".")[0] for wrong in result.errors} <= {*names, "text", "value"}

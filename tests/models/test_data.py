@@ -79,7 +79,7 @@ def test_forms_of_the_repository(make: Callable[[Path], None], tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("make", "file", "line", "complaint"),
+    ("make", "file", "line", "message"),
     [
         (raw_json, "trn.json", "{", r"trn.json:2: '\{' is wrong, expected a JSON object"),
         (raw_json, "trn.json", '{"target_ind": ["1"]}', r"trn.json:2: target_ind: \['1'\] is wrong, expected a list"),
@@ -89,12 +89,12 @@ def test_forms_of_the_repository(make: Callable[[Path], None], tmp_path: Path) -
     ],
 )
 def test_a_wrong_line_is_named(
-    make: Callable[[Path], None], file: str, line: str, complaint: str, tmp_path: Path
+    make: Callable[[Path], None], file: str, line: str, message: str, tmp_path: Path
 ) -> None:
     make(tmp_path)
     lines = (tmp_path / file).read_text().split("\n")
     (tmp_path / file).write_text("\n".join([lines[0], line, *lines[2:]]))
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=message):
         all_contents(open_corpus(str(tmp_path)))
 
 

@@ -20,7 +20,7 @@ from prometheus_client import REGISTRY
 from tagbus.stream import config
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.contract.events import Content, TaggedContent
-from tagbus.stream.errors import Complaint, TagbusError, Untaggable
+from tagbus.stream.errors import FieldError, TagbusError, Untaggable
 from tagbus.stream.tagger import Failure
 
 sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))
@@ -38,7 +38,7 @@ class Moody(Uneven):
         results = await super().tag(contents)
         if any(CRASHES in content.text for content in contents):
             raise ZeroDivisionError("a bug in the tagger")
-        error = Untaggable("encode", (Complaint("text", REFUSED, "a text that the encoder takes"),))
+        error = Untaggable("encode", (FieldError("text", REFUSED, "a text that the encoder takes"),))
         return [
             Failure(content.id, error) if REFUSED in content.text else result
             for content, result in zip(contents, results, strict=True)

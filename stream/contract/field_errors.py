@@ -10,10 +10,10 @@ from functools import cache
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
-from tagbus.stream.errors import Complaint, InvalidEvent, Poison, Undecodable, shorten
+from tagbus.stream.errors import FieldError, InvalidEvent, Poison, Undecodable, shorten
 
 STAGE = "decode"
-SHOWN = 5  # complaints in one error; an event may be wrong in more fields than anybody reads
+SHOWN = 5  # errors in one error; an event may be wrong in more fields than anybody reads
 
 # What our own validators raise in stream/contract: the message itself says what would be right.
 _OWN = {
@@ -53,12 +53,12 @@ def poison(error: ValidationError, model: type[BaseModel], prefix: str = "") -> 
 
 def invalid(field: str, value: str, expected: str) -> InvalidEvent:
     """The error for one wrong field. `value` is shown as it is: shorten it before."""
-    return InvalidEvent(STAGE, (Complaint(field, value, expected),))
+    return InvalidEvent(STAGE, (FieldError(field, value, expected),))
 
 
 def undecodable(field: str, value: str, expected: str) -> Undecodable:
     """The error for bytes that are no event. `value` is shown as it is: shorten it before."""
-    return Undecodable(STAGE, (Complaint(field, value, expected),))
+    return Undecodable(STAGE, (FieldError(field, value, expected),))
 
 
 def show(value: object) -> str:
@@ -83,15 +83,15 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
     return details if {detail["type"] for detail in details} <= _NO_VALUE else error.errors(include_url=False)
 
 
-def _bounded(details: list[ErrorDetails], model: type[BaseModel], prefix: str) -> tuple[Complaint, ...]:
-    found = tuple(_complaint(detail, model, prefix) for detail in details[:SHOWN])
+def _bounded(details: list[ErrorDetails], model: type[BaseModel], prefix: str) -> tuple[FieldError, ...]:
+    found = tuple(_field_error(detail, model, prefix) for detail in details[:SHOWN])
     if len(details) <= SHOWN:
         return found
     rest = f"an event with {len(details)} wrong fields, {SHOWN} of them named here,"
-    return (*found, Complaint("value", rest, "none"))
+    return (*found, FieldError("value", rest, "none"))
 
 
-def _complaint(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> Complaint:
+def _field_error(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> FieldError:
     kind, value = detail["type"], detail.get("input")
     where = [_part(part) for part in detail["loc"]]
     if field := _FIELD_OF.get(kind):
@@ -99,7 +99,7 @@ def _complaint(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> Com
         value = value.get(field, "") if isinstance(value, dict) else ""
     path = prefix + ".".join(where)
     shown = "(missing)" if kind in _NO_VALUE else show(value)
-    return Complaint(path or "value", shown, _expected(detail, model))
+    return FieldError(path or "value", shown, _expected(detail, model))
 
 
 def _part(part: str | int) -> str:
@@ -195,18 +195,18 @@ def _range(node: Schema, least: str, most: str, unit: str) -> str:
     return ""
 
 
-def _syntax(detail: ErrorDetails, field: str) -> Complaint:
+def _syntax(detail: ErrorDetails, field: str) -> FieldError:
     """Where the JSON breaks off, the bytes around it and the parser's reason."""
     value = detail["input"]
     raw = value if isinstance(value, bytes) else str(value).encode(errors="replace")
     reason = str(detail.get("ctx", {}).get("error", detail["msg"]))
     if not raw.strip():
-        return Complaint(field, "empty", "JSON; a tombstone is a record without a value")
+        return FieldError(field, "empty", "JSON; a tombstone is a record without a value")
     if raw.startswith(b"\xef\xbb\xbf"):
-        return Complaint(field, shorten(raw), "JSON without a byte order mark at its start (RFC 8259, section 8.1)")
+        return FieldError(field, shorten(raw), "JSON without a byte order mark at its start (RFC 8259, section 8.1)")
     expected = next((right for said, right in _SYNTAX.items() if said in reason), "JSON in UTF-8")
     near = max(0, _offset(raw, reason) - _WINDOW)
-    return Complaint(field, shorten(raw[near : near + 2 * _WINDOW]), f"{expected} ({reason})")
+    return FieldError(field, shorten(raw[near : near + 2 * _WINDOW]), f"{expected} ({reason})")
 
 
 def _offset(raw: bytes, reason: str) -> int:
