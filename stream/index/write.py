@@ -6,6 +6,7 @@ its commit as metadata. That is the start gate and the taxonomy version of every
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping
 
@@ -15,7 +16,7 @@ from tagbus.stream import refusal
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Retryable, TagbusError
 from tagbus.stream.index.apply import Memory, Projection
-from tagbus.stream.index.bootstrap import METADATA_SECONDS, Follower, Place, partitions, watermarks
+from tagbus.stream.index.bootstrap import GROWTH_SECONDS, METADATA_SECONDS, Follower, Place, partitions, watermarks
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Progress:
                 "enable.auto.commit": False,
             }
         )
+        self._known: list[Place] = []
+        self._listed = -math.inf
 
     def places(self) -> list[Place]:
         """Every partition of the memory topics."""
@@ -53,8 +56,14 @@ class Progress:
         return {place: watermarks(self._settings.kafka, self._consumer, place)[1] for place in self.places()}
 
     def committed(self) -> dict[Place, tuple[int, float]]:
-        """Next offset and time of commit (Unix seconds) of each partition that has any."""
-        asked = [TopicPartition(*place) for place in self.places()]
+        """Next offset and time of commit (Unix seconds) of each partition that has any.
+
+        Workers ask every 0.5 s; the partitions are listed every 30 s, for topics seldom grow.
+        """
+        if time.monotonic() - self._listed > GROWTH_SECONDS:
+            self._known = self.places()
+            self._listed = time.monotonic()
+        asked = [TopicPartition(*place) for place in self._known]
         try:
             found = self._consumer.committed(asked, METADATA_SECONDS)
         except KafkaException as error:

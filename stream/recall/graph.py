@@ -5,6 +5,7 @@ content, and C2C2T, tags of exemplars that are like it. Each candidate is scored
 (arXiv 2502.10615, equation 4): p = softmax(q K^T / tau) V with V = [lambda * Y ; (1 - lambda) * I].
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -108,10 +109,13 @@ class GraphRecall:
         """What memory holds around each content. Raises DependencyDown when the store does not answer."""
         if not ids:
             return []
-        direct = await self._search_tags(vectors, reach.tags)
-        similar = await self._search_exemplars(vectors, reach.contents)
         keys = [exemplar_key(content_id, "people") for content_id in ids]
-        own = await self._exemplars.fetch(keys)
+        # Together: on a server each is a round trip.
+        direct, similar, own = await asyncio.gather(
+            self._search_tags(vectors, reach.tags),
+            self._search_exemplars(vectors, reach.contents),
+            self._exemplars.fetch(keys),
+        )
         return [
             Seen(
                 tags,

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
+from confluent_kafka import Consumer
 
-from tagbus.stream.config import Settings
+from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Tag
+from tagbus.stream.index import write
 from tagbus.stream.index.apply import Projection
+from tagbus.stream.index.bootstrap import Place
 from tagbus.stream.index.write import Progress, SharedMemory, indexer
 from tests.conftest import Broker
 from tests.index.parts import Watched, at, memory, running
@@ -116,3 +119,27 @@ async def test_a_server_that_lost_its_collections_is_filled_anew_and_no_worker_s
     async with running(again), asyncio.timeout(SECONDS):
         await again.ready.wait()
     assert await lost.tags.count() == 10
+
+
+async def test_how_far_it_is_built_is_asked_often_and_which_partitions_there_are_seldom(
+    kafka: Broker, topics: Topics, progress_of: ProgressOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    writing, reading = progress_of(settings, "r1"), progress_of(settings, "r1")
+    places = writing.places()
+    listed: list[str] = []
+    list_partitions = write.partitions
+
+    def counted(kafka: KafkaSettings, consumer: Consumer, topic: str) -> list[Place]:
+        listed.append(topic)
+        return list_partitions(kafka, consumer, topic)
+
+    monkeypatch.setattr(write, "partitions", counted)
+    for offset in range(1, 4):
+        writing.commit(dict.fromkeys(places, offset))
+        assert {place: at for place, (at, _) in reading.committed().items()} == dict.fromkeys(places, offset)
+    assert listed == [settings.topics.tags, settings.topics.exemplars]
+
+    monkeypatch.setattr(write, "GROWTH_SECONDS", 0.0)
+    reading.committed()
+    assert listed == [settings.topics.tags, settings.topics.exemplars] * 2

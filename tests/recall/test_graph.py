@@ -1,5 +1,7 @@
 """Recall: candidates, scores and evidence, exact against a brute-force reading of the papers."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.memory.exact import ExactStore
-from tagbus.stream.memory.store import Point, Vectors
+from tagbus.stream.memory.store import Hit, Payload, Point, Vectors
 from tagbus.stream.recall.graph import Candidate, GraphRecall
 
 D = 8
@@ -220,3 +222,28 @@ async def test_an_empty_memory_and_an_empty_batch_give_nothing() -> None:
 
     assert await graph.recall([], np.zeros((0, D), np.float32), 100) == []
     assert (await graph.recall(["a"], unit(1)[None], 100))[0] == []
+
+
+class Meeting(ExactStore):
+    """A store that answers once as many calls are in flight as the barrier waits for."""
+
+    barrier = asyncio.Barrier(1)
+
+    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+        await self.barrier.wait()
+        return await super().search(queries, limit)
+
+    async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+        await self.barrier.wait()
+        return await super().fetch(keys)
+
+
+async def test_memory_is_asked_for_tags_exemplars_and_decisions_at_once() -> None:
+    """Given stores that answer when three calls are in flight, a content is looked up in one round trip."""
+    tags, exemplars = Meeting("r", D), Meeting("r", D)
+    await exemplars.upsert([exemplar("a", unit(1), ["t1"])])
+    tags.barrier = exemplars.barrier = asyncio.Barrier(3)
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
+    async with asyncio.timeout(10):
+        (seen,) = await graph.look(["a"], unit(2)[None], graph.reach)
+    assert seen.accepted == ("t1",)
