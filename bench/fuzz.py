@@ -24,7 +24,7 @@ from tagbus.stream.bus.flight import Verdict
 from tagbus.stream.bus.triage import Triage
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.message import record_of
+from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.apache import ApacheKafka
 from tests.bus.fuzzing import complaints, judged, same
 from tests.bus.harness import TOPICS, origin, running, settings

@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tagbus.stream.bus.plain import reader
 from tagbus.stream.cli import build, files, out
 from tagbus.stream.cli.demo import example
 from tagbus.stream.cli.quality import DataFolder
@@ -28,6 +27,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content
 from tagbus.stream.encoder.release import content_text
+from tagbus.stream.kafka.plain import reader
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.worker import LocalWorker
 

@@ -28,9 +28,9 @@ from tagbus.stream.cli.quality import DataFolder, made
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Tombstone, decode_exemplar, decode_tag, parse
 from tagbus.stream.contract.events import Content, Event, Exemplar, Tag
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.encoder.release import RELEASE, Release, content_text, default_folder
 from tagbus.stream.errors import Poison, UserError, shorten
+from tagbus.stream.kafka.message import record_of
 
 Split = Literal["train", "val", "test"]
 

@@ -7,8 +7,8 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.flight import Batch, Place, Source
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.errors import Fatal
+from tagbus.stream.kafka.message import record_of
 
 # What a record costs in memory besides its value and key, in bytes.
 RECORD_BYTES = 512

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import client, lag
+from tagbus.stream.bus import lag
 from tagbus.stream.bus.buffer import Buffer
 from tagbus.stream.bus.cut import Cutter
 from tagbus.stream.bus.flight import Flight, Flights, Left, Place
@@ -25,6 +25,7 @@ from tagbus.stream.bus.span import Bounds, Pace, Span
 from tagbus.stream.bus.starts import Starts
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
+from tagbus.stream.kafka import client
 
 log = logging.getLogger(__name__)
 

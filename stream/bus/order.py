@@ -13,10 +13,10 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import client
 from tagbus.stream.bus.flight import Batch, Flight, Outgoing, Place
 from tagbus.stream.bus.ledger import Docket, Ledger, Published, Stamp, read, write
 from tagbus.stream.config import Settings
+from tagbus.stream.kafka import client
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)

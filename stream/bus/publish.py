@@ -11,12 +11,13 @@ from collections.abc import Callable
 from confluent_kafka import Producer
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import client, send
+from tagbus.stream.bus import send
 from tagbus.stream.bus.flight import Flight, Flights
 from tagbus.stream.bus.send import AtLeastOnce, ExactlyOnce, Member, Sender
 from tagbus.stream.bus.wire import Abandoned, Again, Wire
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
+from tagbus.stream.kafka import client
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartition
 
-from tagbus.stream.bus import client
 from tagbus.stream.bus.buffer import Buffer
 from tagbus.stream.bus.flight import Place
 from tagbus.stream.bus.span import ASK_SECONDS, Bounds
 from tagbus.stream.bus.starts import Commit
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal
+from tagbus.stream.kafka import client
 
 log = logging.getLogger(__name__)
 

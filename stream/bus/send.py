@@ -14,12 +14,12 @@ from typing import Protocol
 from confluent_kafka import KafkaError, Producer, TopicPartition
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import client
 from tagbus.stream.bus.flight import Flight
 from tagbus.stream.bus.wire import Again, Wire
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, TagbusError
-from tagbus.stream.refusal import REFUSED
+from tagbus.stream.kafka import client
+from tagbus.stream.kafka.refusal import REFUSED
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)

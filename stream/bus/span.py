@@ -7,10 +7,10 @@ from typing import Final, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
-from tagbus.stream.bus import client
 from tagbus.stream.bus.flight import Place
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, OffsetLost, UserError
+from tagbus.stream.kafka import client
 
 # For a question to the broker. Behind a fetch that waits for records it takes fetch.wait.max.ms, 500.
 ASK_SECONDS: Final = 5.0

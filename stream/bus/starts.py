@@ -15,11 +15,11 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tagbus.stream.bus import client
 from tagbus.stream.bus.deadletter import dead_letter
 from tagbus.stream.bus.flight import Place, Source, Verdict
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import FieldError, Untaggable, shorten
+from tagbus.stream.kafka import client
 
 log = logging.getLogger(__name__)
 

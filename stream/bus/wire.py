@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tagbus.stream.bus import client
 from tagbus.stream.bus.deadletter import dead_letter, too_large
 from tagbus.stream.bus.flight import Flight, Flights, Outgoing
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import UserError
+from tagbus.stream.kafka import client
 
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})

@@ -12,7 +12,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import client, lag
+from tagbus.stream.bus import lag
 from tagbus.stream.bus.consume import Poller
 from tagbus.stream.bus.flight import Flight, Flights
 from tagbus.stream.bus.order import Order
@@ -23,7 +23,8 @@ from tagbus.stream.bus.trial import BatchTagger
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.registry import Schemas
 from tagbus.stream.errors import Fatal, TagbusError, UserError
-from tagbus.stream.refusal import Operation, lacking
+from tagbus.stream.kafka import client
+from tagbus.stream.kafka.refusal import Operation, lacking
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from tagbus.stream.bus import client
 from tagbus.stream.cli import build
 from tagbus.stream.cli.topics import layout
 from tagbus.stream.config import KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
 from tagbus.stream.index.apply import Memory
+from tagbus.stream.kafka import client
+from tagbus.stream.kafka.refusal import denied, locked_out
 from tagbus.stream.memory import open_stores
-from tagbus.stream.refusal import denied, locked_out
 
 Configuration = dict[str, str]
 Verdict = Literal["ok", "wrong", "unsure"]

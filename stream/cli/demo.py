@@ -21,7 +21,6 @@ import typer
 from confluent_kafka import Consumer
 
 from tagbus.stream import quality
-from tagbus.stream.bus.plain import reader
 from tagbus.stream.cli import files, out
 from tagbus.stream.cli.learnt import packaged
 from tagbus.stream.cli.topics import as_table, create_all, places, send, tagged_table
@@ -35,8 +34,9 @@ from tagbus.stream.contract.codec import (
     read_source,
 )
 from tagbus.stream.contract.events import Content, Tag, TaggedContent
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.plain import reader
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.local.worker import LocalWorker

@@ -25,8 +25,8 @@ from tagbus.stream.contract.codec import (
     read_source,
 )
 from tagbus.stream.contract.events import Content, DeadLetter
-from tagbus.stream.contract.message import UNREADABLE, record_of
 from tagbus.stream.errors import Poison, Stale
+from tagbus.stream.kafka.message import UNREADABLE, record_of
 
 REPLAYS = DEAD_LETTER_HEADERS["replays"]
 # What a letter says where something of the event was left out: it can no longer be sent as it came.

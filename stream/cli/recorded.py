@@ -4,11 +4,11 @@ from tagbus.stream.cli import build, out
 from tagbus.stream.cli.records import Sending, read, stretch
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.contract.release import ReleaseRecord, Served, encode_release
 from tagbus.stream.encoder.release import load_recorded, load_release
 from tagbus.stream.errors import Poison, ReleaseMismatch, UserError
 from tagbus.stream.index.releases import Releases
+from tagbus.stream.kafka.message import record_of
 
 
 def read_releases(settings: Settings) -> Releases:

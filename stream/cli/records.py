@@ -17,12 +17,12 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from tagbus.stream.bus import client
-from tagbus.stream.bus.plain import plain_producer, reader_to_end
 from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import DependencyDown, TagbusError, UserError
-from tagbus.stream.refusal import NO_BROKER, Operation, lacking, locked_out, of_group
+from tagbus.stream.kafka import client
+from tagbus.stream.kafka.plain import plain_producer, reader_to_end
+from tagbus.stream.kafka.refusal import NO_BROKER, Operation, lacking, locked_out, of_group
 
 SECONDS = 30.0
 CHUNK = 500

@@ -19,13 +19,13 @@ from tagbus.stream.cli.run import Level
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, decode_tagged
 from tagbus.stream.contract.events import TaggedContent
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord, Served, encode_release
 from tagbus.stream.encoder.release import load_recorded, load_release
 from tagbus.stream.errors import CheckFailed, Poison, TagbusError, UserError, shorten
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.bootstrap import Place
 from tagbus.stream.index.write import Progress, indexer
+from tagbus.stream.kafka.message import record_of
 
 log = logging.getLogger(__name__)
 

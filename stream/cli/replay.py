@@ -15,7 +15,7 @@ from tagbus.stream.cli.moments import moment
 from tagbus.stream.cli.records import Sending, Stretch, read
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.message import record_of
+from tagbus.stream.kafka.message import record_of
 
 # Rows of the table; the count says how many there are.
 SHOWN = 50

@@ -23,11 +23,11 @@ from tagbus.stream.cli.records import Sending, Stretch, read, stretch, timestamp
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tag, decode_tagged
 from tagbus.stream.contract.events import Content, Tag
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.errors import Poison, UserError, shorten
+from tagbus.stream.kafka.message import record_of
 from tagbus.stream.recall.graph import parameters
 
 # What an earlier sending added; a content that is sent through again is an event of its own.

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from tagbus.stream.bus import client
 from tagbus.stream.bus.deadletter import dead_letter
 from tagbus.stream.bus.flight import Outgoing, Source
 from tagbus.stream.cli import out
@@ -20,8 +19,9 @@ from tagbus.stream.cli.moments import place
 from tagbus.stream.cli.records import SECONDS, failed, partitions, read, stretch, timestamp
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Origin
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.errors import DependencyDown, FieldError, Skipped, TagbusError, UserError
+from tagbus.stream.kafka import client
+from tagbus.stream.kafka.message import record_of
 
 STAGE = "operator"
 # A step of the transaction that says that it may be repeated is, so often; its outcome may be unknown.

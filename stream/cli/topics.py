@@ -14,8 +14,6 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from rich.table import Table
 
-from tagbus.stream.bus import client
-from tagbus.stream.bus.plain import reader
 from tagbus.stream.cli import files, out
 from tagbus.stream.cli.backfill import outputs
 from tagbus.stream.cli.records import SECONDS, Sending, failed, partitions
@@ -32,9 +30,11 @@ from tagbus.stream.contract.codec import (
     unframed,
 )
 from tagbus.stream.contract.events import DeadLetter, TaggedContent
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.errors import CheckFailed, DependencyDown, Poison, shorten
-from tagbus.stream.refusal import denied, of_group
+from tagbus.stream.kafka import client
+from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.plain import reader
+from tagbus.stream.kafka.refusal import denied, of_group
 
 Word = Literal["content", "tags", "exemplars"]
 # Tombstones must outlive a memory that is down for a while: see memory.tombstone_hours.

@@ -13,11 +13,12 @@ from typing import ParamSpec, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from tagbus.stream import refusal, telemetry
+from tagbus.stream import telemetry
 from tagbus.stream.config import KafkaSettings, Settings
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.errors import DependencyDown, MemoryLost, Retryable, UserError
 from tagbus.stream.index.apply import Kind, MemoryRecord, Projection
+from tagbus.stream.kafka import refusal
+from tagbus.stream.kafka.message import record_of
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from tagbus.stream import refusal
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, Tombstone
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.contract.release import ACTIVE, Active, ReleaseRecord, decode_release
 from tagbus.stream.errors import DependencyDown, MemoryLost, Poison, Retryable
 from tagbus.stream.index.bootstrap import GROWTH_SECONDS, METADATA_SECONDS, Place, watermarks
+from tagbus.stream.kafka import refusal
+from tagbus.stream.kafka.message import record_of
 
 log = logging.getLogger(__name__)
 

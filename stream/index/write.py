@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
-from tagbus.stream import refusal
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Retryable, TagbusError
 from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.index.bootstrap import GROWTH_SECONDS, METADATA_SECONDS, Follower, Place, partitions, watermarks
+from tagbus.stream.kafka import refusal
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)

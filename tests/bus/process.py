@@ -17,9 +17,9 @@ from typing import Any
 import confluent_kafka
 
 from tagbus.stream import config
-from tagbus.stream.bus import client
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.errors import TagbusError
+from tagbus.stream.kafka import client
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 

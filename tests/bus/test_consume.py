@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tagbus.stream.bus import client
 from tagbus.stream.bus.consume import STOOD_SECONDS, Poller
 from tagbus.stream.bus.flight import Flights
 from tagbus.stream.bus.order import Order
+from tagbus.stream.kafka import client
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import settings
 

@@ -14,10 +14,11 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError
 
-from tagbus.stream.bus import client, send, worker
+from tagbus.stream.bus import send, worker
 from tagbus.stream.bus.send import Answer, answer
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal, Fenced, UserError
+from tagbus.stream.kafka import client
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import (
     TOPICS,

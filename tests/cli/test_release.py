@@ -11,11 +11,11 @@ from tagbus.stream.cli.demo import example
 from tagbus.stream.config import HeadsSettings, Settings, TaggerSettings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Event, TaggedContent, Versions
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.contract.release import Active, ReleaseRecord, Served, encode_release
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.releases import Releases
+from tagbus.stream.kafka.message import record_of
 from tests.cli.harness import Cli, Slice, write
 from tests.conftest import Broker
 from tests.releases import SHIPPED, Bus, make_release, make_twin

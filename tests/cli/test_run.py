@@ -12,8 +12,8 @@ from confluent_kafka import Message
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, Tombstone, decode_tagged, encode_record
 from tagbus.stream.contract.events import TEXT_CHARS, Content, Event, Tag, TaggedContent
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.encoder.release import default_folder, load_release
+from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.worker import LocalWorker
 from tests.bus.harness import event, exactly_once, until_all_out
 from tests.cli.harness import Slice, scripts

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tagbus.stream.contract.codec import read_dead_letter
-from tagbus.stream.contract.message import record_of
+from tagbus.stream.kafka.message import record_of
 from tests.cli.harness import Cli
 from tests.cli.test_topics import settings
 from tests.conftest import Broker

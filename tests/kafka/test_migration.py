@@ -16,8 +16,8 @@ from tagbus.stream.cli import build
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import decode_tagged, encode_record
 from tagbus.stream.contract.events import Content, Event, Tag, TaggedContent
-from tagbus.stream.contract.message import record_of
 from tagbus.stream.index.apply import Memory
+from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.worker import LocalWorker
 from tagbus.stream.memory.exact import ExactStore
 from tests.bus.harness import exactly_once, until_all_out

@@ -10,7 +10,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.codec import decode_tagged
-from tagbus.stream.contract.message import record_of
+from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.local.triton import TritonServer
 from tagbus.stream.local.worker import LocalWorker

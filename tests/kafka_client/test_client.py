@@ -5,10 +5,10 @@ import json
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from tagbus.stream.bus import client
 from tagbus.stream.config import CONFIDENTIAL, Settings, load
 from tagbus.stream.errors import Fatal, Fenced, TagbusError, UserError
-from tagbus.stream.refusal import Operation
+from tagbus.stream.kafka import client
+from tagbus.stream.kafka.refusal import Operation
 
 
 def given(**kafka: object) -> Settings:

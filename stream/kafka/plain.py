@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, Producer
 
-from tagbus.stream.bus.client import UserErrors
 from tagbus.stream.config import Settings
+from tagbus.stream.kafka.client import UserErrors
 
 # librdkafka's lines would stand between those of the command: what fails in the end is an error of the call.
 _SILENT = logging.getLogger(f"{__name__}.silent")

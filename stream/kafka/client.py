@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.errors import Fatal, Fenced, TagbusError, UserError
-from tagbus.stream.refusal import REFUSED, Operation, refusal, transactional_id
+from tagbus.stream.kafka.refusal import REFUSED, Operation, refusal, transactional_id
 
 log = logging.getLogger(__name__)
 

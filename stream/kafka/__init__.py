@@ -1,0 +1,1 @@
+"""Kafka as tagbus uses it: client settings, errors in our own tree, records in and out of messages."""
