@@ -10,6 +10,8 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from prometheus_client import Gauge
+
 from tagbus.stream import telemetry
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.cli import build
@@ -17,8 +19,9 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content, TaggedContent, Versions
 from tagbus.stream.contract.release import ReleaseRecord
 from tagbus.stream.encoder.release import load_recorded, load_release
-from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch, TagbusError
+from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch, Retryable, TagbusError
 from tagbus.stream.index import snapshot
+from tagbus.stream.index.apply import Kind
 from tagbus.stream.index.bootstrap import Follower, Offsets
 from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tagbus.stream.index.write import Progress, SharedMemory
@@ -116,7 +119,8 @@ class Brains:
         """Hold what the topic says until cancelled.
 
         Raises what goes wrong with the release in force, and at the start with the one that is to be: ReleaseMismatch,
-        MemoryLost, DependencyDown, UserError. Any other is only logged, and tried again.
+        MemoryLost, DependencyDown, UserError. Any other is only logged, and tried again; so is a dependency that goes
+        down under the release in force.
         """
         self._base = (await asyncio.to_thread(load_release, build.model_folder(self._settings))).name
         async with asyncio.TaskGroup() as self._tasks:
@@ -214,12 +218,18 @@ class Brains:
                 await self._live(held)
             except Exception as error:
                 first = _first(error)
-                if held is self._active or (self._active is None and held.name == self._target):
+                if self._ends(held, first):
                     raise
                 held.problem = f"{type(first).__name__}: {first}"
                 trace = None if isinstance(first, TagbusError) else first
                 log.warning("release %s is not held: %s", held.name, held.problem, exc_info=trace)
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _ends(self, held: Held, error: Exception) -> bool:
+        """Whether the worker cannot go on: nothing else tags, and it is no outage under a release that tagged."""
+        if self._active is None:
+            return held.name == self._target
+        return held is self._active and not isinstance(error, Retryable)
 
     async def _live(self, held: Held) -> None:
         settings = await asyncio.to_thread(self._own, held)
@@ -277,11 +287,22 @@ class Brains:
                     await self.opened.wait()
         telemetry.MEMORY_REMAINING.set(0)
         while True:
-            if self._active is not None and self._active.brain is not None:
-                memory = self._active.brain.memory
-                telemetry.TAXONOMY_TAGS.set(await memory.tags.count())
-                telemetry.MEMORY_EXEMPLARS.set(await memory.exemplars.count())
+            try:
+                await self._measure()
+            except Retryable as error:
+                # A gauge that is old for a while is no reason to end: batches wait for the store, readiness says so.
+                log.warning("the memory was not counted: %s", error)
             await asyncio.sleep(REPORT_SECONDS)
+
+    async def _measure(self) -> None:
+        gauges: tuple[tuple[Kind, Gauge], ...] = (
+            ("tags", telemetry.TAXONOMY_TAGS),
+            ("exemplars", telemetry.MEMORY_EXEMPLARS),
+        )
+        for kind, gauge in gauges:
+            # Looked up each time: a swap may have closed the memory of the release that was in force.
+            if self._active is not None and self._active.brain is not None:
+                gauge.set(await self._active.brain.memory.store(kind).count())
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -19,7 +20,7 @@ from tagbus.stream.errors import DependencyDown, MemoryLost, Retryable, UserErro
 from tagbus.stream.index.apply import Kind, MemoryRecord, Projection
 from tagbus.stream.kafka import refusal
 from tagbus.stream.kafka.message import record_of
-from tagbus.stream.retry import backoff
+from tagbus.stream.retry import until_answered
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ class Follower:
 
     async def _open(self) -> None:
         if self._resume is None:
-            await self._projection.sweep(self._reading.kept)
+            sweep = partial(self._projection.sweep, self._reading.kept)
+            await until_answered(sweep, self._settings.retry, "memory")
         self._reading.kept = {"tags": set(), "exemplars": set()}
         self.ready.set()
         await self._tell()
@@ -162,14 +164,7 @@ class Follower:
 
     async def _until_applied(self, records: Sequence[MemoryRecord]) -> Mapping[Kind, set[str]]:
         """A dependency that is down is waited for: applying again is harmless, and skipping would lose tags."""
-        delays = backoff(self._settings.retry)
-        while True:
-            try:
-                return await self._projection.apply(records)
-            except Retryable as error:
-                delay = next(delays)
-                log.warning("memory waits %.1f s: %s", delay, error)
-                await asyncio.sleep(delay)
+        return await until_answered(lambda: self._projection.apply(records), self._settings.retry, "memory")
 
     async def _tell(self) -> None:
         """Report progress; what could not be reported now is covered by the next report."""

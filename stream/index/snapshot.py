@@ -13,11 +13,12 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,8 +27,11 @@ from tagbus.stream.errors import MemoryLost, TagbusError, UserError, shorten
 from tagbus.stream.index.apply import Kind, Memory, Projection
 from tagbus.stream.index.bootstrap import Follower, Offsets, Place, Progress
 from tagbus.stream.memory.exact import ExactStore, read
+from tagbus.stream.retry import until_answered
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CURRENT: Final = "current.json"
 KINDS: Final[tuple[Kind, ...]] = ("tags", "exemplars")
@@ -107,11 +111,11 @@ async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | No
     companion, whose memory is in no snapshot.
     """
     found = current(folder)
-    if found is None or await memory.tags.count() or await memory.exemplars.count():
+    if found is None or any([await _waiting(memory.store(kind).count, settings) for kind in KINDS]):
         return None
     try:
         for kind in KINDS:
-            await _pour(folder / found.folder / kind, memory, kind)
+            await _waiting(partial(_pour, folder / found.folder / kind, memory, kind), settings)
     except (TagbusError, ValueError) as error:
         log.warning("the memory in %s is not used, all is read and encoded: %s", folder, error)
         return None
@@ -123,6 +127,11 @@ async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | No
         if old or memory.beside is not None or topics != {settings.topics.tags, settings.topics.exemplars}
         else found.offsets
     )
+
+
+async def _waiting(call: Callable[[], Awaitable[T]], settings: Settings) -> T:
+    """A store that does not answer is waited for: to read and encode all instead would take longer."""
+    return await until_answered(call, settings.retry, "memory")
 
 
 async def _pour(folder: Path, memory: Memory, kind: Kind) -> None:

@@ -1,6 +1,7 @@
 """What a worker does as `releases` changes: it holds all, tags by one, and never gives up the one that works."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 from qdrant_client import AsyncQdrantClient
 
+from tagbus.stream.cli import brains as module
 from tagbus.stream.cli.brains import Brains
 from tagbus.stream.cli.release import build_shared
 from tagbus.stream.config import MemorySettings, Settings
@@ -17,10 +19,11 @@ from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content, Tag, TaggedContent
 from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release
 from tagbus.stream.encoder.release import GOLDEN, load_release
-from tagbus.stream.errors import ReleaseMismatch
+from tagbus.stream.errors import DependencyDown, ReleaseMismatch
 from tagbus.stream.memory import open as memory
 from tagbus.stream.memory.server import ServerStore
 from tests.conftest import Broker
+from tests.index.parts import Failing
 from tests.releases import SHIPPED, Bus, make_release
 from tests.support import produce
 
@@ -161,6 +164,37 @@ async def test_a_dropped_release_is_let_go_once_its_batches_are_done(bus: Bus, f
         assert {one.versions.release for one in results if isinstance(one, TaggedContent)} == {SHIPPED.name}
         async with asyncio.timeout(SECONDS):
             while gauge("tagbus_releases_held") > 1:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_store_that_stops_answering_is_waited_for(
+    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a store that fails after the gate opened, nothing ends: contents are to be tried again until it is back."""
+    stores: dict[str, Failing] = {}
+
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> Failing:
+        stores[kind] = Failing(release, dimension)
+        return stores[kind]
+
+    monkeypatch.setattr(memory, "open_store", opened)
+    monkeypatch.setattr(module, "REPORT_SECONDS", 0.01)
+    bees = [Content(id="a", title="Bees in the city")]
+    async with running(settings_at(bus, folder)) as brains:
+        for store in stores.values():
+            store.failures = math.inf
+        async with asyncio.timeout(SECONDS):
+            while stores["tags"].refused < 3:
+                await asyncio.sleep(0.02)
+        with pytest.raises(DependencyDown, match="the store does not answer"):
+            await brains.tag(bees)
+        send(bus, encode_release(ReleaseRecord(release=SHIPPED)))
+        produce(bus.address, bus.names["tags"], [(b"law", None, [])])
+        for store in stores.values():
+            store.failures = 0
+        assert isinstance((await brains.tag(bees))[0], TaggedContent)
+        async with asyncio.timeout(SECONDS):
+            while gauge("tagbus_taxonomy_tags") != 1:
                 await asyncio.sleep(0.02)
 
 

@@ -15,6 +15,7 @@ from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import Kind, Memory, MemoryRecord
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.store import Hit, Payload, Point
 
 
 @cache
@@ -45,6 +46,46 @@ class Watched:
 
     async def close(self) -> None:
         """The shared encoder stays open."""
+
+
+class Failing(ExactStore):
+    """A store that answers `passes` more calls and refuses the `failures` after them; it counts those it refused."""
+
+    passes = 0
+    failures = 0.0
+    refused = 0
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        self._answer()
+        await super().upsert(points)
+
+    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+        self._answer()
+        return await super().search(queries, limit)
+
+    async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+        self._answer()
+        return await super().fetch(keys)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        self._answer()
+        await super().delete(keys)
+
+    async def keys(self) -> set[str]:
+        self._answer()
+        return await super().keys()
+
+    async def count(self) -> int:
+        self._answer()
+        return await super().count()
+
+    def _answer(self) -> None:
+        if self.passes:
+            self.passes -= 1
+        elif self.failures:
+            self.failures -= 1
+            self.refused += 1
+            raise DependencyDown("the store does not answer")
 
 
 def memory(release: Release | None = None) -> Memory:

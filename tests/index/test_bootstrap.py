@@ -16,7 +16,7 @@ from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tests.conftest import Broker
-from tests.index.parts import Watched, at, memory, record, running
+from tests.index.parts import Failing, Watched, at, memory, record, running
 from tests.support import Layout, create_topics, produce
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
@@ -129,6 +129,21 @@ async def test_a_dependency_that_is_down_is_waited_for(kafka: Broker, topics: To
         await opened(follower)
 
         assert await store.tags.count() == 10
+
+
+async def test_a_store_that_fails_as_the_gate_is_to_open_is_waited_for(kafka: Broker, topics: Topics) -> None:
+    names = topics({"tags": COMPACT, "exemplars": COMPACT})
+    store = memory()
+    failing = Failing(store.tags.release, store.tags.dimension)
+    await Projection(Watched(), Memory(failing, store.exemplars)).apply([record(Tag(id="old", name="swept out"))])
+    failing.failures = 3
+
+    follower = Follower(at(kafka.address, names), Projection(Watched(), Memory(failing, store.exemplars)))
+    async with running(follower):
+        await opened(follower)
+
+    assert failing.refused == 3
+    assert await failing.keys() == set()
 
 
 async def test_a_kept_store_is_swept_and_encodes_nothing_twice(kafka: Broker, topics: Topics) -> None:

@@ -13,7 +13,7 @@ from tagbus.stream.index import snapshot
 from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tests.conftest import Broker
-from tests.index.parts import Watched, at, encoder, memory, record
+from tests.index.parts import Failing, Watched, at, encoder, memory, record
 from tests.support import Layout, produce
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
@@ -49,6 +49,19 @@ async def test_the_embedded_store_takes_it_over_too(tmp_path: Path) -> None:
     assert await snapshot.load(tmp_path, new, SETTINGS) == PLACES
     assert await new.tags.count() == len(TAGS)
     await new.close()
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+async def test_a_store_that_fails_meanwhile_is_waited_for(tmp_path: Path, answered: int) -> None:
+    """Given a store that fails when it is asked whether it is empty, or when it is filled, it is filled later."""
+    await snapshot.save(tmp_path, await filled(), PLACES)
+    release = encoder().release
+    tags = Failing(release.name, release.dimension)
+    tags.passes, tags.failures = answered, 2
+
+    assert await snapshot.load(tmp_path, Memory(tags, memory().exemplars), SETTINGS) == PLACES
+
+    assert await tags.count() == len(TAGS)
 
 
 async def test_where_nothing_was_left_all_is_read(tmp_path: Path) -> None:
