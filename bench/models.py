@@ -21,9 +21,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tagbus.models.data import open_corpus, text_of
-from tagbus.models.rows import OURS
-from tagbus.models.systems import dressed, filled, settings_of
+from tagbus.models.data.corpus import open_corpus, text_of
+from tagbus.models.evaluate.rows import OURS
+from tagbus.models.evaluate.systems import dressed, filled, settings_of
 from tagbus.stream.calibrate import uncalibrated
 from tagbus.stream.cli.build import Brain
 from tagbus.stream.cli.quality import content_of
@@ -164,7 +164,7 @@ async def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]
 
 
 def annif_process(folder: Path) -> "subprocess.Popen[str]":
-    command = [PYTHON, "-m", "tagbus.models.annif", str(folder)]
+    command = [PYTHON, "-m", "tagbus.models.baselines.annif", str(folder)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

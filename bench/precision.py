@@ -22,7 +22,7 @@ from typing import get_args
 
 import numpy as np
 
-from tagbus.models.export import Precision, export
+from tagbus.models.export.encoder import Precision, export
 from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.quality import Ranked, Truth, precision_at

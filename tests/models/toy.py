@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-from tagbus.models.bert import weights_folder
+from tagbus.models.export.bert import weights_folder
 
 # Each topic has words of its own; a content has words of its topics, and the tags are named by none of them.
 WORDS = {

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("omikuji", reason="label trees are Omikuji's, of the extra `trees`")
 
-from tagbus.models import labeltree as training
+from tagbus.models.train import labeltree as training
 from tagbus.stream.cli.learnt import open_learnt, over_of
 from tagbus.stream.config import HeadsSettings, LabelTreeSettings, RankSettings, RerankSettings, Settings
 from tagbus.stream.contract.events import Exemplar, Tag

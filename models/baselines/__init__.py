@@ -1,0 +1,1 @@
+"""Classical taggers that ours is compared with."""

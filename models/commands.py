@@ -1,0 +1,66 @@
+"""The commands of the extra `train`, as the entry points of the group `tagbus.commands` name them.
+
+    tagbus train biencoder|heads|labeltree|reranker|ranker
+    tagbus export
+    tagbus evaluate-models
+
+Each is imported when it is called: `tagbus --help` needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tagbus.stream.errors import UserError
+
+if TYPE_CHECKING:
+    from typer._click import Context
+
+INSTALL: Final = "pip install 'tagbus[train]'"
+
+
+class Lazy(TyperCommand):
+    """The function `command` of a module; its one line of help stands here."""
+
+    def __init__(self, name: str, module: str, help: str) -> None:
+        super().__init__(name, callback=None, help=help)
+        self.module = module
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: "Context | None" = None, **extra: Any
+    ) -> "Context":
+        """The context of the command itself. Raises UserError where the extra is not installed."""
+        try:
+            module = importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("tagbus."):
+                raise
+            raise UserError(f"{self.name} needs {error.name}, which is not installed: {INSTALL}") from None
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(name=self.name)(module.command)
+        return typer.main.get_command(app).make_context(info_name, args, parent, **extra)
+
+
+train = TyperGroup(
+    name="train",
+    help="Train what the tagger runs: encoder, classifier heads, label trees, cross-encoder, ranker.",
+    no_args_is_help=True,
+    commands={
+        name: Lazy(name, f"tagbus.models.{module}", text)
+        for name, module, text in (
+            (
+                "biencoder",
+                "train.biencoder",
+                "Train the encoder: contents near their tags and near contents that share them.",
+            ),
+            ("heads", "train.heads", "Train a classifier over all known tags: what memorising pays for."),
+            ("labeltree", "train.labeltree", "Train label trees over bags of words, for what the words alone tell."),
+            ("reranker", "train.crossencoder", "Train the cross-encoder that reads tag and content together."),
+            ("ranker", "rank.ranker", "Train the ranker over the candidates of all recallers."),
+        )
+    },
+)
+export = Lazy("export", "tagbus.models.export.encoder", "Write a trained encoder as ONNX: a complete version folder.")
+evaluate = Lazy("evaluate-models", "tagbus.models.evaluate.table", "Compare trained models and baselines in one table.")

@@ -1,0 +1,1 @@
+"""What training reads: contents whose tags are known, and the forms in which they come."""

@@ -1,0 +1,1 @@
+"""`tagbus evaluate-models`: baselines and trained models in one table."""

@@ -1,0 +1,81 @@
+"""From a row of the table to a tagger: its settings, and a brain over a corpus."""
+
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from tagbus.models.data.corpus import Corpus
+from tagbus.models.evaluate.rows import MODELS, Row
+from tagbus.stream.cli import build, out
+from tagbus.stream.cli.build import Brain
+from tagbus.stream.cli.learnt import open_learnt
+from tagbus.stream.config import Settings, load
+
+# Tags that a content gets.
+K: Final = 10
+
+
+def variables_of(row: Row, models: Path) -> dict[str, str]:
+    """The variables of a row, with the folder of trained models in its place."""
+    return {name: value.replace(MODELS, str(models)) for name, value in row.settings.items()}
+
+
+def settings_of(row: Row, models: Path) -> Settings:
+    """The settings of this process with those of the row over them. Raises UserError as `load` does."""
+    with _environment(variables_of(row, models)):
+        settings = load()
+    return settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": K})})
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables that stand for a while: settings are read from nowhere else."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@asynccontextmanager
+async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterator[Brain]:
+    """A brain of encoder and memory alone, over all tags and training contents; see `dressed`.
+
+    Embeddings that `cache` lacks are kept there. With C2C2T off nothing would ask for the contents, so they are not
+    encoded.
+    """
+    bare = settings.model_copy(
+        update={
+            "heads": settings.heads.model_copy(update={"folder": None}),
+            "labeltree": settings.labeltree.model_copy(update={"folder": None}),
+            "rank": settings.rank.model_copy(update={"folder": None}),
+            "rerank": settings.rerank.model_copy(update={"folder": None}),
+        }
+    )
+    memory = await build.cached_memory(cache, bare)
+    async with build.brain(bare, memory) as brain:
+        tags, instances = corpus.tags(), settings.recall.c2c2t
+        contents = sum(1 for _ in corpus.exemplars("train")) if instances else 0
+        with out.bar("filling memory", len(tags) + contents) as bar:
+            known = corpus.exemplars("train") if instances else iter(())
+            await build.fill(brain.projection(), tags, known, bar.advance)
+        stores = [memory.exemplars, *([] if memory.beside is None else [memory.beside.exemplars])]
+        if instances and not all((cache / store.release).exists() for store in stores):
+            await build.save_memory(cache, memory)
+        yield brain
+
+
+@asynccontextmanager
+async def dressed(brain: Brain, settings: Settings) -> AsyncIterator[Brain]:
+    """The same encoder and memory with what these settings switch on: to fill a memory of 328,152 contents takes
+    longer than to tag 10,130. Raises as `open_learnt` does."""
+    trained = await open_learnt(settings, brain.release.name)
+    try:
+        yield replace(brain, settings=settings, learnt=trained)
+    finally:
+        await trained.close()

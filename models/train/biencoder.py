@@ -1,0 +1,286 @@
+"""`tagbus train biencoder`: contents near their tags, and near contents that share them.
+
+    tagbus train biencoder examples --out runs/examples                 on a GPU: any encoder, all of it
+    tagbus train biencoder examples --out runs/examples --recipe upper  on a CPU: the upper layers (upper.py)
+    tagbus export --model runs/examples --out triton_repo/encoder/2
+
+A round embeds everything with the encoder as it is then, mines hard negatives, clusters the contents, and trains one
+epoch with sentence-transformers' trainer. What a run is made of stands in plan.json, what it did in metrics.jsonl.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import numpy as np
+import torch
+import typer
+from accelerate import PartialState
+from datasets import Dataset
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from tagbus.models.data.corpus import Corpus, Truth, numbers_of, part_of, tag_texts, text_of
+from tagbus.models.export.bert import max_tokens, weights_folder
+from tagbus.models.journal import JOURNAL, Journal
+from tagbus.models.train import mine, upper
+from tagbus.models.train.pairs import Ints, Logged, Loss, Marks, PairLoss, Trainer
+from tagbus.stream import quality
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import UserError
+
+Vectors = NDArray[np.float32]
+
+# Of the nearest wrong tags, as many are drawn from: Elsevier's section 3.1.
+AMONG: Final = 100
+
+
+class Plan(BaseModel):
+    """What a run is made of; it stands in plan.json beside the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Literal["full"] = "full"
+    corpus: str
+    base: str
+    loss: Loss = Field("contrastive", description="masked_ranking or decoupled_contrastive of losses.py")
+    false_negatives: Marks = Field("masked", description="what else is right in a batch")
+    parents: Literal["parents", "plain"] = Field("plain", description="a line of parents' names in tags' texts")
+    negatives: int = Field(3, ge=0, description="hard ones a pair")
+    cluster: int = Field(8, ge=1, description="contents that stand together in a batch; 1: none")
+    rounds: int = Field(3, ge=1)
+    batch: int = Field(128, ge=2, description="pairs, a device")
+    rate: float = Field(5e-5, gt=0)
+    tokens: int = Field(64, ge=3)
+    seed: int = 0
+
+
+def command(
+    place: Annotated[str, typer.Argument(help="the corpus: a folder, or `topics`; see docs/training.md")],
+    to: Annotated[Path, typer.Option("--out", help="where the encoder, its plan and its log go; a run there goes on")],
+    recipe: Annotated[Literal["full", "upper"], typer.Option(help="upper: on a CPU, the upper layers only")] = "full",
+    base: Annotated[Path | None, typer.Option(help="the encoder to start from; MiniLM without it")] = None,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="train on the first contents only")] = None,
+    loss: Annotated[Loss, typer.Option(help="MultipleNegativesRanking, or RAE-XMC's over contents and tags")] = (
+        "contrastive"
+    ),
+    false_negatives: Annotated[Marks, typer.Option(help="what else is right in a batch")] = ("masked"),
+    parents: Annotated[Literal["parents", "plain"], typer.Option(help="parents' names in tags' texts")] = "plain",
+    negatives: Annotated[int, typer.Option(min=0, help="hard negatives a pair")] = 3,
+    cluster: Annotated[int, typer.Option(min=1, help="similar contents that share a batch; 1: none")] = 8,
+    layers: Annotated[int, typer.Option(min=1, help="layers that --recipe upper trains")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="epochs; negatives and clusters are new in each")] = 3,
+    batch: Annotated[int | None, typer.Option(min=2, help="128 pairs, or 512 contents with --recipe upper")] = None,
+    rate: Annotated[float | None, typer.Option(help="5e-5, or 1e-4 with --recipe upper")] = None,
+    tokens: Annotated[int | None, typer.Option(min=3, help="of a text: 64, or 32 with --recipe upper")] = None,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+) -> None:
+    """Train the encoder on the contents of PLACE. Runs that were cut off go on when they are called again."""
+    corpus, name = part_of(place, left_out, most)
+    folder = base or weights_folder()
+    if recipe == "upper":
+        plan = upper.Plan(
+            corpus=name,
+            layers=layers,
+            epochs=rounds,
+            batch=batch or 512,
+            rate=rate or 1e-4,
+            tokens=tokens or 32,
+            seed=seed,
+        )
+        upper.train(corpus, plan, folder, to)
+        return
+    full = Plan(
+        corpus=name,
+        base=str(folder),
+        loss=loss,
+        false_negatives=false_negatives,
+        parents=parents,
+        negatives=negatives,
+        cluster=cluster,
+        rounds=rounds,
+        batch=batch or 128,
+        rate=rate or 5e-5,
+        tokens=tokens or 64,
+        seed=seed,
+    )
+    train(corpus, full, to)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The corpus as the rounds use it: texts on disk (Arrow, read as they are needed), the rest as numbers."""
+
+    tags: list[Tag]
+    texts: list[str]
+    contents: Dataset
+    truth: Truth
+    held: Dataset
+    held_truth: Truth
+
+
+def read(corpus: Corpus, plan: Plan, to: Path) -> Data:
+    """Training and validation contents. Raises UserError where there is nothing to train on."""
+    tags = corpus.tags()
+    numbers = {tag.id: number for number, tag in enumerate(tags)}
+
+    def split(name: Literal["train", "val"]) -> tuple[Dataset, Truth]:
+        truth = Truth.of(numbers_of(item, numbers) for item in corpus.exemplars(name))
+        texts = _on_disk(lambda: ({"text": text_of(item)} for item in corpus.exemplars(name)), to, name)
+        if len(texts) != len(truth):
+            raise UserError(f"{to / 'cache'} is of another corpus; delete it")
+        return texts, truth
+
+    if next(corpus.exemplars("train"), None) is None:
+        raise UserError(f"{plan.corpus} has no contents to train on")
+    return Data(tags, tag_texts(tags, plan.parents), *split("train"), *split("val"))
+
+
+def train(corpus: Corpus, plan: Plan, to: Path) -> None:
+    """Train round by round, and leave an encoder of Hugging Face's form in `to`.
+
+    With several processes (torchrun, accelerate) the first one mines, and the batch is each device's.
+    """
+    torch.manual_seed(plan.seed)
+    base = Path(plan.base)
+    with PartialState().main_process_first():
+        upper.begin(to, plan)
+        data = read(corpus, plan, to)
+    journal = Journal(to / JOURNAL)
+    pairs = 0
+    for number in range(plan.rounds):
+        after = to / "rounds" / str(number + 1)
+        if after.exists():
+            continue
+        model = SentenceTransformer(str(after.with_name(str(number)) if number else base), local_files_only=True)
+        model.max_seq_length = plan.tokens
+        if not number and PartialState().is_main_process:
+            journal.write({"round": 0, **evaluate(model, data)})
+        pairs += one_round(model, data, plan, number, to, journal)
+        if PartialState().is_main_process:
+            journal.write({"round": number + 1, **evaluate(model, data)}, pairs)
+            publish(model, base, after)
+        PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        shutil.copytree(to / "rounds" / str(plan.rounds), to, dirs_exist_ok=True)
+
+
+def embed(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
+    """Unit vectors of the texts, float32 [n, width]."""
+    found = model.encode(texts, batch_size=256, normalize_embeddings=True, show_progress_bar=len(texts) > 5000)
+    return np.asarray(found, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """What a round trains on: batches of pair numbers, and hard negatives int64 [contents, plan.negatives]."""
+
+    batches: list[Ints]
+    negatives: Ints
+
+
+def one_round(model: SentenceTransformer, data: Data, plan: Plan, number: int, to: Path, journal: Journal) -> int:
+    """Mine, cluster and train one epoch. Returns how many pairs it had."""
+    folder = to / "steps" / str(number)
+    with PartialState().main_process_first():
+        mined = _mined(model, data, plan, number, folder / "mined.npz")
+        pairs = _pairs(data, mined.negatives, number, to)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=plan.batch,
+        # It falls from round to round; within one it stands still.
+        learning_rate=plan.rate * (plan.rounds - number) / plan.rounds,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=0 if number else min(100, len(mined.batches) // 10),
+        bf16=torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        save_strategy="steps",
+        save_steps=500,
+        save_total_limit=1,
+        logging_steps=50,
+        report_to="none",
+        seed=plan.seed,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=pairs,
+        loss=PairLoss(model, data.truth, len(data.tags), plan.loss, plan.false_negatives),
+        callbacks=[Logged(journal)],
+    )
+    trainer.made = mined.batches
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))  # type: ignore[no-untyped-call]
+    return sum(map(len, mined.batches))
+
+
+def _mined(model: SentenceTransformer, data: Data, plan: Plan, number: int, path: Path) -> Mined:
+    """Asked of the encoder once a round: a run that goes on finds it in `path`."""
+    if not path.exists():
+        contents, tags = embed(model, data.contents["text"][:]), embed(model, data.texts)
+        seed = plan.seed * 1000 + number
+        negatives = mine.hard_negatives(contents, tags, data.truth, plan.negatives, AMONG, seed)
+        order = mine.clusters(contents, plan.cluster, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.npz")
+        np.savez(part, order=order, negatives=negatives)
+        part.replace(path)
+    with np.load(path, allow_pickle=False) as found:
+        order, negatives = found["order"], found["negatives"]
+    places, right = data.truth.pairs(order)
+    starts = data.truth.starts[order]
+    first = np.cumsum(np.diff(data.truth.starts)[order]) - np.diff(data.truth.starts)[order]
+    pairs = starts[places] + np.arange(len(places)) - first[places]
+    made = [pairs[rows] for rows in mine.batches(order[places], right, plan.batch)]
+    # Smaller ones, left over where nothing else could join, have too few negatives to teach.
+    whole = [rows for rows in made if len(rows) == plan.batch] or made
+    return Mined([whole[place] for place in np.random.default_rng(number).permutation(len(whole))], negatives)
+
+
+def _pairs(data: Data, negatives: Ints, number: int, to: Path) -> Dataset:
+    """Every right pair with its negatives, on disk: columns content, tag, negative_1 and so on, and the numbers."""
+
+    def rows() -> Iterator[dict[str, str | list[int]]]:
+        for content, text in enumerate(data.contents["text"]):
+            wrong = [int(tag) for tag in negatives[content]]
+            named = {f"negative_{place}": data.texts[tag] for place, tag in enumerate(wrong, start=1)}
+            for tag in data.truth[content]:
+                yield {"content": text, "tag": data.texts[tag], **named, "label": [content, int(tag), *wrong]}
+
+    return _on_disk(rows, to, f"round-{number}-{len(data.truth.tags)}")
+
+
+def _on_disk(rows: Callable[[], Iterator[Mapping[str, object]]], to: Path, name: str) -> Dataset:
+    # The fingerprint that the library makes would pickle the generator with all that it holds.
+    found = Dataset.from_generator(rows, cache_dir=str(to / "cache"), fingerprint=f"tagbus-{name}")
+    if not isinstance(found, Dataset):
+        raise TypeError(f"{found} is no data set")
+    return found
+
+
+def evaluate(model: SentenceTransformer, data: Data) -> dict[str, float]:
+    """Quality on the validation contents by the cosine to the tags' texts alone, in percent."""
+    if not len(data.held_truth):
+        return {}
+    counts = np.bincount(data.truth.tags, minlength=len(data.tags)).astype(np.int64)
+    contents, tags = embed(model, data.held["text"][:]), embed(model, data.texts)
+    ranked = upper.nearest(contents, tags, np.zeros(len(tags), np.float32))
+    figures = quality.measure(ranked, data.held_truth.lists(), quality.propensities(counts, len(data.truth)))
+    return {f"by_text_{name}": round(value, 2) for name, value in asdict(figures).items() if name != "ece"}
+
+
+def publish(model: SentenceTransformer, base: Path, to: Path) -> None:
+    """Write the encoder whole or not at all, in the form of the base: what was read of a text before is read again."""
+    part = to.with_name(f"{to.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.max_seq_length = max_tokens(base)
+    model.save_pretrained(str(part), create_model_card=False)
+    part.replace(to)

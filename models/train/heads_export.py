@@ -1,0 +1,69 @@
+"""What `tagbus train heads` leaves: heads.onnx, words.json and heads.json, of which the tagger and Triton run."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from tagbus.models.export.heads_graph import Precision, to_onnx, weights_of
+from tagbus.models.train.lesson import Lesson
+from tagbus.models.train.losses import SCALE
+from tagbus.stream.encoder.release import sha256
+from tagbus.stream.recall import heads
+from tagbus.stream.recall.words import Bags
+
+# Tags that a content gets: of YSO's right tags 67% are among them, of a title's 3.5.
+BEST: Final = 60
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How heads are written: tags that a content gets, the tables' precision, and the rows that are kept, 0 for all."""
+
+    best: int = BEST
+    precision: Precision = "int8"
+    keep: int = 0
+
+
+def export(trained: nn.Module, lesson: Lesson, fitted_on: int, folder: Path, form: Form) -> heads.Manifest:
+    """Write heads.onnx, words.json and heads.json, each whole or not at all; `fitted_on`: contents."""
+    state = {name: value.detach().float().cpu().numpy() for name, value in trained.state_dict().items()}
+    kept = useful(state["bag.weight"], lesson.train.bags, form.keep)
+    state["bag.weight"] = state["bag.weight"][kept]
+    model = to_onnx(weights_of(state, SCALE), form.best, form.precision).SerializeToString(deterministic=True)
+    words = lesson.vocabulary.some(kept.tolist()).dump()
+    manifest = heads.Manifest(
+        name=heads.name_of(model, words, lesson.tags),
+        release=lesson.release,
+        dimension=lesson.names.shape[1],
+        best=min(form.best, len(lesson.tags)),
+        precision=form.precision,
+        model_sha256=sha256(model),
+        words_sha256=sha256(words),
+        golden=heads.golden_of(model, len(kept), lesson.names.shape[1]),
+        fitted_on=fitted_on,
+        tags=lesson.tags,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    about = manifest.model_dump_json(indent=2).encode() + b"\n"
+    for name, content in ((heads.MODEL, model), (heads.WORDS, words), (heads.MANIFEST, about)):
+        part = folder / f".{name}.{os.getpid()}.part"
+        part.write_bytes(content)
+        part.replace(folder / name)
+    return manifest
+
+
+def useful(bag: Floats, bags: Bags, keep: int) -> Ints:
+    """The rows that move contents most: weight in all training contents times length of the row; int64, rising.
+
+    50,000 of YSO's 204,266 chosen so cost 0.8 of P@1, chosen by frequency 1.6.
+    """
+    mass = np.bincount(bags.terms, bags.weights, len(bag)) * np.linalg.norm(bag, axis=1)
+    return np.sort(np.argsort(-mass, kind="stable")[: keep or len(bag)])

@@ -1,0 +1,219 @@
+"""What heads are trained on: bags, vectors and right tags of contents, and where terms and tags start."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagbus.models.data.corpus import Corpus, text_of
+from tagbus.stream.cli import build, out
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.errors import UserError
+from tagbus.stream.memory import exact
+from tagbus.stream.recall.words import Bags, Vocabulary, digest
+
+CHUNK: Final = 4096
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Terms(Protocol):
+    """Which terms heads know: see `models.train.heads.Recipe`."""
+
+    @property
+    def words(self) -> int: ...
+    @property
+    def bigrams(self) -> int: ...
+    @property
+    def terms(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def named(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """n contents: bags, unit vectors float32 [n, d], and right tags, those of content i at `tags[starts[i]:]`."""
+
+    bags: Bags
+    vectors: Floats
+    tags: Ints
+    starts: Ints
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def some(self, rows: Ints) -> "Set":
+        """Those contents, in that order."""
+        # A bag holds numbers and where each content's begin, as tags do.
+        tags = Bags(self.tags, np.zeros(len(self.tags), np.float32), self.starts).rows(rows)
+        return Set(self.bags.rows(rows), self.vectors[rows], tags.terms, tags.starts)
+
+    def pairs(self) -> tuple[Ints, Ints]:
+        """Contents and their right tags, int64 [m] each."""
+        counts = np.diff(self.starts, append=len(self.tags))
+        return np.repeat(np.arange(len(self.starts)), counts), self.tags
+
+    def truth(self) -> list[Ints]:
+        """The right tags of each content."""
+        return np.split(self.tags, self.starts[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """All that training reads. `terms` [terms, d] and `names` [t, d] are where rows start, `counts` int64 [t] how many
+    contents carry each tag, `digest` tells this data from other data."""
+
+    release: str
+    tags: tuple[str, ...]
+    vocabulary: Vocabulary
+    train: Set
+    val: Set
+    terms: Floats
+    names: Floats
+    counts: Ints
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Names of tags as contents of their own: the bags of all, so many times over, and each name's vector [t, d]."""
+
+    bags: Bags
+    vectors: Floats
+    times: int
+
+
+async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path | None, terms: Terms) -> Lesson:
+    """Read the corpus, encode what `cache` does not hold, and lay the vectors down in the folder.
+
+    Memory holds bags and right tags of the contents, some 400 bytes a title, and no texts. Raises UserError for a
+    corpus without training contents.
+    """
+    with TemporaryDirectory() as spare:
+        place = cache or Path(spare)
+        memory = await build.cached_memory(place, settings)
+        async with build.brain(settings, memory) as brain:
+            count = len(corpus.tags()) + sum(1 for _ in corpus.exemplars("train"))
+            with out.bar("encoding contents", count) as bar:
+                await build.fill(brain.projection(), corpus.tags(), corpus.exemplars("train"), bar.advance)
+            await build.save_memory(place, memory)
+            release, stores = brain.release, place / brain.release.name
+            return await _lesson(corpus, brain.encoder, stores, folder, terms, (release.name, release.dimension))
+
+
+async def _lesson(
+    corpus: Corpus, encoder: Encoder, stores: Path, folder: Path, terms: Terms, of: tuple[str, int]
+) -> Lesson:
+    all_tags = corpus.tags()
+    known = _known(all_tags, corpus.exemplars("train"))
+    if not known:
+        raise UserError("no training content carries a tag of the taxonomy: there is nothing to learn")
+    numbers = {tag.id: number for number, tag in enumerate(known)}
+    vocabulary = Vocabulary.learn(
+        (text_of(item) for item in corpus.exemplars("train")), terms.words, terms.bigrams, terms.terms
+    )
+    if not vocabulary.terms:
+        raise UserError(f"no word stands in {terms.words} training contents: there is nothing to learn")
+    starts = await _encode(encoder, vocabulary.terms)
+    if terms.rows:
+        starts = _shared(vocabulary, starts, terms.rows)
+        vocabulary = vocabulary.hashed(terms.rows)
+    names = np.empty((len(known), of[1]), np.float32)
+    _fetch(stores / "tags", of, numbers, names)
+    own = Own(vocabulary.bags([tag.name for tag in known] * terms.named), names, terms.named)
+    train = _train(corpus, vocabulary, numbers, stores, folder, of, own)
+    counts = np.bincount(train.tags, minlength=len(known)) - terms.named
+    held = [item for item in corpus.exemplars("val") if any(tag in numbers for tag in item.accepted)]
+    vectors = await _encode(encoder, [text_of(item) for item in held])
+    val = Set(vocabulary.bags(text_of(item) for item in held), vectors, *_right(held, numbers))
+    ids = tuple(tag.id for tag in known)
+    return Lesson(of[0], ids, vocabulary, train, val, starts, names, counts, _digest(of[0], ids, vocabulary, train))
+
+
+def _known(tags: Sequence[Tag], items: Iterable[Exemplar]) -> list[Tag]:
+    """The tags that a training content carries: of others there is nothing to learn."""
+    carried = {tag for item in items for tag in item.accepted}
+    return [tag for tag in tags if tag.id in carried]
+
+
+def _train(
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    numbers: dict[str, int],
+    stores: Path,
+    folder: Path,
+    of: tuple[str, int],
+    own: Own,
+) -> Set:
+    """The training contents, and after them the tags' own names; their vectors stay in a file of the folder."""
+    items = {item.key: place for place, item in enumerate(_teaching(corpus, numbers))}
+    bags = vocabulary.bags(text_of(item) for item in _teaching(corpus, numbers))
+    tags, starts = _right(_teaching(corpus, numbers), numbers)
+    if len(items) != len(starts):
+        raise UserError(f"{len(starts)} training contents have only {len(items)} ids; each needs its own")
+    more = np.tile(np.arange(len(numbers)), own.times)
+    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (len(items) + len(more), of[1]))
+    _fetch(stores / "exemplars", of, items, vectors)
+    vectors[len(items) :] = own.vectors[more]
+    joined = Bags(
+        np.concatenate([bags.terms, own.bags.terms]),
+        np.concatenate([bags.weights, own.bags.weights]),
+        np.concatenate([bags.starts, own.bags.starts + len(bags.terms)]),
+    )
+    last = len(tags) + np.arange(len(more))
+    return Set(joined, vectors, np.concatenate([tags, more]), np.concatenate([starts, last]))
+
+
+def _teaching(corpus: Corpus, numbers: dict[str, int]) -> Iterator[Exemplar]:
+    return (item for item in corpus.exemplars("train") if any(tag in numbers for tag in item.accepted))
+
+
+def _right(items: Iterable[Exemplar], numbers: dict[str, int]) -> tuple[Ints, Ints]:
+    """Right tags of the contents, and where each content's begin."""
+    rows = [sorted({numbers[tag] for tag in item.accepted if tag in numbers}) for item in items]
+    lengths = np.array([len(row) for row in rows], np.int64)
+    return np.array([tag for row in rows for tag in row], np.int64), np.cumsum(lengths) - lengths
+
+
+def _fetch(store: Path, of: tuple[str, int], places: dict[str, int], to: Floats) -> None:
+    """Fill the rows of `to` with the vectors that a store keeps of these keys."""
+    for points in exact.read(store, *of):
+        for point in points:
+            if (place := places.get(point.key)) is not None:
+                to[place] = point.vector
+
+
+async def _encode(encoder: Encoder, texts: Sequence[str]) -> Floats:
+    chunks = iter(texts)
+    parts = [np.empty((0, encoder.release.dimension), np.float32)]
+    with out.bar("encoding terms and held-out contents", len(texts)) as bar:
+        while some := list(islice(chunks, CHUNK)):
+            parts.append(await encoder.encode(some))
+            bar.advance(len(some))
+    return np.concatenate(parts)
+
+
+def _shared(vocabulary: Vocabulary, starts: Floats, rows: int) -> Floats:
+    """Where hashed rows start: the mean of their terms, each as often as it stands somewhere."""
+    sums = np.zeros((rows, starts.shape[1]), np.float32)
+    places = np.array([digest(term, rows) for term in vocabulary.terms or ()], np.int64)
+    np.add.at(sums, places, starts * np.array(vocabulary.frequencies, np.float32)[:, None])
+    return sums / np.maximum(np.bincount(places, vocabulary.frequencies, rows), 1).astype(np.float32)[:, None]
+
+
+def _digest(release: str, tags: Sequence[str], vocabulary: Vocabulary, train: Set) -> str:
+    found = hashlib.sha256("\n".join([release, *tags]).encode())
+    for part in (vocabulary.dump(), train.tags.tobytes(), train.bags.terms.tobytes()):
+        found.update(hashlib.sha256(part).digest())
+    return found.hexdigest()[:16]

@@ -1,0 +1,114 @@
+"""What sentence-transformers' trainer is given: the losses over pairs, batches that are made already, and the log."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tagbus.models.data.corpus import Truth
+from tagbus.models.journal import Journal
+from tagbus.models.train.losses import SCALE, decoupled_contrastive, masked_ranking
+
+Loss = Literal["ranking", "contrastive"]
+Marks = Literal["masked", "kept"]
+Ints = NDArray[np.int64]
+
+
+class PairLoss(nn.Module):
+    """The losses of losses.py, as the trainer calls them: columns content, tag and negatives, and a label a row.
+
+    The label is int64 [2 + negatives]: the numbers of the content, of its tag, and of the hard negatives.
+    """
+
+    def __init__(self, model: nn.Module, truth: Truth, tags: int, loss: Loss, false_negatives: Marks) -> None:
+        super().__init__()
+        self.model = model
+        self._tags = tags
+        self._loss = loss
+        self._false_negatives = false_negatives
+        self._truth = truth
+        contents = np.repeat(np.arange(len(truth)), np.diff(truth.starts))
+        # Rising, so that a pair is found by bisection: a table of contents by tags would be gigabytes.
+        self._pairs = torch.from_numpy(contents * tags + truth.tags)
+
+    def right(self, contents: Tensor, tags: Tensor) -> Tensor:
+        """Which of the tags are right for which content: bool [n, m] from numbers int64 [n] and [m]."""
+        pairs = self._pairs.to(contents.device)
+        asked = contents[:, None] * self._tags + tags
+        return pairs[torch.searchsorted(pairs, asked).clamp(max=len(pairs) - 1)] == asked
+
+    def shared(self, contents: Tensor) -> Tensor:
+        """Which contents share a tag: bool [n, n]."""
+        places, tags = self._truth.pairs(contents.cpu().numpy())
+        known, columns = np.unique(tags, return_inverse=True)
+        marks = torch.zeros(len(contents), len(known), device=contents.device)
+        marks[torch.from_numpy(places), torch.from_numpy(columns)] = 1
+        return marks @ marks.T > 0
+
+    def forward(self, sentence_features: Sequence[dict[str, Tensor]], labels: Tensor) -> Tensor:
+        """The loss of a batch."""
+        vectors = [nn.functional.normalize(self.model(one)["sentence_embedding"], dim=1) for one in sentence_features]
+        contents, tags = vectors[0], torch.cat(vectors[1:])
+        numbers = labels[:, 1:].T.reshape(-1)
+        own = torch.arange(len(contents), device=labels.device)
+        right = self.right(labels[:, 0], numbers)
+        if self._false_negatives == "kept":
+            right = torch.zeros_like(right).scatter(1, own[:, None], value=1)
+        scores = SCALE * contents @ tags.T
+        if self._loss == "ranking":
+            return masked_ranking(scores, own, right)
+        alone = torch.eye(len(contents), dtype=torch.bool, device=labels.device)
+        keys = torch.cat([SCALE * contents @ contents.T, scores], 1)
+        absent = torch.cat([alone, torch.zeros_like(right)], 1)
+        return decoupled_contrastive(keys, torch.cat([self.shared(labels[:, 0]), right], 1), absent)
+
+
+class Trainer(SentenceTransformerTrainer):
+    """sentence-transformers' trainer over batches that are made already."""
+
+    made: list[Ints]
+
+    def get_batch_sampler(self, dataset: Dataset, *_: object, **__: object) -> "Made":
+        """The batches, whatever the options."""
+        return Made(dataset, self.made)
+
+
+class Made(DefaultBatchSampler):
+    """Batches of row numbers, in the order in which they were made."""
+
+    def __init__(self, dataset: Dataset, made: list[Ints]) -> None:
+        super().__init__(dataset, batch_size=max(map(len, made), default=1), drop_last=False)
+        self._made = made
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows.tolist() for rows in self._made)
+
+
+class Logged(TrainerCallback):
+    """What the trainer logs goes into the journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        logs: Mapping[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        """Every 50 steps, the first process only."""
+        if state.is_world_process_zero and logs and "loss" in logs:
+            line = {name: value for name, value in logs.items() if name in {"loss", "learning_rate", "grad_norm"}}
+            self._journal.write({"step": state.global_step, **line})

@@ -1,0 +1,190 @@
+"""One table: rows of ours through the tagger, rows of baselines from what they found, new tags; a cut of examples/."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tagbus.models.baselines.classical import compare
+from tagbus.models.data.corpus import open_corpus
+from tagbus.models.evaluate import newtags, table
+from tagbus.models.evaluate.rows import BASELINES, OURS
+from tagbus.models.evaluate.systems import filled, settings_of
+from tagbus.stream.errors import UserError
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+ISSUED = {"name", "p_at_1", "p_at_3", "p_at_5", "ndcg_at_5", "r_at_10", "psp_at_5", "ece", "train_seconds"} | {
+    "contents_per_second",
+    "command",
+}
+
+
+def some(name: str, count: int) -> Iterator[dict[str, object]]:
+    with (EXAMPLES / name).open(encoding="utf-8") as file:
+        for line, _ in zip(file, range(count), strict=False):
+            yield json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few hundred titles and the tags that they carry."""
+    place: Path = tmp_path_factory.mktemp("corpus")
+    splits = {
+        "train": list(some("exemplars.jsonl", 240)),
+        "val": list(some("calibration.jsonl", 40)),
+        "test": [
+            {**content, "accepted": answer["accepted"]}
+            for content, answer in zip(some("content.jsonl", 30), some("answers.jsonl", 30), strict=True)
+        ],
+    }
+    used = {tag for rows in splits.values() for row in rows for tag in row["accepted"]}  # type: ignore[attr-defined]
+    tags = [tag for tag in some("tags.jsonl", 10_000) if tag["id"] in used]
+    for name, rows in {**splits, "tags": tags}.items():
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of a baseline and three rows of ours, over two memories."""
+    place: Path = tmp_path_factory.mktemp("models")
+    compare("tfidf-neighbours", open_corpus(str(folder)), place / "tfidf-neighbours", "its command")
+    table.command(
+        str(folder),
+        rows="lambda-0.5,tfidf-neighbours,untrained,untrained-hnsw",
+        to=place / "models.json",
+        models=place,
+        cache=place / "cache",
+        new_tags=None,
+    )
+    return place / "models.json"
+
+
+def rows(report: Path) -> list[dict[str, object]]:
+    found = json.loads(report.read_text())["rows"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_rows_come_in_the_order_of_the_table_with_every_figure(report: Path) -> None:
+    found = rows(report)
+
+    assert [row["name"] for row in found] == ["tfidf-neighbours", "untrained", "lambda-0.5", "untrained-hnsw"]
+    for row in found:
+        assert set(row) >= ISSUED
+        low, high = row["intervals"]["p_at_1"]  # type: ignore[index]
+        assert low <= row["p_at_1"] <= high  # type: ignore[operator]
+    assert found[0]["command"] == "its command"
+    assert "--rows untrained" in str(found[1]["command"])
+    assert found[2]["settings"] == {"TAGBUS_RECALL__LAMBDA": "0.5"}
+
+
+def test_a_row_of_another_memory_gets_one_with_the_same_embeddings(report: Path) -> None:
+    exact, indexed = (row for row in rows(report) if str(row["name"]).startswith("untrained"))
+
+    assert indexed["settings"] == {"TAGBUS_MEMORY__KIND": "hnsw"}
+    # So few titles are searched exactly by both.
+    assert [indexed[name] for name in ("p_at_5", "ndcg_at_5", "ece")] == [
+        exact[name] for name in ("p_at_5", "ndcg_at_5", "ece")
+    ]
+    assert len(list((report.parent / "cache").glob("*/exemplars/hnsw.json"))) == 1
+
+
+def test_the_table_stands_beside_it_as_markdown_and_pictures(report: Path) -> None:
+    page = report.with_suffix(".md").read_text()
+
+    assert "| untrained | " in page
+    assert "±" in page
+    assert report.with_name("models-reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_that_are_kept_are_not_measured_again(report: Path, folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "models.json"
+    kept.write_text(report.read_text())
+
+    table.command(str(folder), to=kept, models=tmp_path, cache=tmp_path, new_tags=None)
+
+    assert rows(kept) == rows(report)
+
+
+def test_learning_curves_are_drawn_from_the_logs_of_training(report: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "heads").mkdir()
+    lines = [{"seconds": step, "loss": 5 - step, "p_at_1": 10 * step} for step in range(3)]
+    (tmp_path / "heads" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"seconds": 3, "lo')
+
+    table.command(str(folder), to=tmp_path / "models.json", models=tmp_path, cache=tmp_path, new_tags=None)
+
+    assert (tmp_path / "models-learning.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("name", "instances"), [("no-instances", 0), ("lambda-0.5", 240)])
+async def test_without_instances_none_is_encoded(
+    name: str, instances: int, folder: Path, report: Path, tmp_path: Path
+) -> None:
+    row = next(row for row in OURS if row.name == name)
+    corpus = open_corpus(str(folder))
+    cache = tmp_path / "cache" if not instances else report.parent / "cache"
+    async with filled(settings_of(row, tmp_path), corpus, cache) as brain:
+        assert await brain.memory.exemplars.count() == instances
+        assert await brain.memory.tags.count() == len(corpus.tags())
+
+
+async def test_a_new_tag_is_found_better_with_exemplars(folder: Path, report: Path, tmp_path: Path) -> None:
+    corpus = open_corpus(str(folder))
+    train = [tag for item in corpus.exemplars("train") for tag in item.accepted]
+    test = [tag for item in corpus.exemplars("test") for tag in item.accepted]
+    new = sorted(sorted(set(test)), key=lambda tag: -train.count(tag))[:5]
+    (tmp_path / "new.txt").write_text("\n".join(new) + "\n")
+
+    found = await newtags.measure(corpus, tmp_path / "new.txt", tmp_path, report.parent / "cache")
+
+    assert found["tags"] == 5
+    row = found["rows"][0]  # type: ignore[index]
+    assert row["name"] == "untrained"
+    assert row["r_at_10_after_0"] <= row["r_at_10_after_20"]
+    # Nothing is trained here: the row of the trained pipeline is left out.
+    assert "ranker" not in {row["name"] for row in found["rows"]}  # type: ignore[attr-defined]
+    assert "| untrained | " in newtags.markdown(found)
+
+
+def test_exemplars_of_new_tags_come_back_one_by_one(folder: Path) -> None:
+    corpus = open_corpus(str(folder))
+    train = list(corpus.exemplars("train"))
+    accepted = [tag for item in train for tag in item.accepted]
+    tag = max(set(accepted), key=accepted.count)
+
+    steps = newtags.first_exemplars(corpus, frozenset({tag}))
+
+    whole = {item.id: item for item in train}
+    for step, changed in zip(newtags.STEPS, steps, strict=True):
+        assert len(changed) == min(step, accepted.count(tag))
+        assert all(tag in item.accepted and item.accepted == whole[name].accepted for name, item in changed.items())
+
+
+@pytest.mark.parametrize(("name", "message"), [("best", "best' is no row"), ("bonsai", "is not there")])
+def test_a_row_that_cannot_be_measured_is_named(name: str, message: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        table.command(str(folder), rows=name, to=tmp_path / "m.json", models=tmp_path, cache=tmp_path, new_tags=None)
+
+
+def test_every_row_has_settings_that_the_service_knows(tmp_path: Path) -> None:
+    names = [row.name for row in (*BASELINES, *OURS)]
+
+    assert len(set(names)) == len(names)
+    for row in OURS:
+        assert settings_of(row, tmp_path).tagger.tags == 10
+
+
+def test_figures_of_a_perfect_list_are_full(folder: Path) -> None:
+    exam = table.Exam.of(open_corpus(str(folder)))
+    truth = exam.truth(exam.test)
+    indices = np.full((len(truth), 10), -1, np.int64)
+    for row, tags in enumerate(truth):
+        indices[row, : len(tags)] = tags
+
+    found = table.figures(table.Ranked(indices, np.full(indices.shape, 0.9)), exam)
+
+    assert (found["p_at_1"], found["r_at_10"], found["coverage_at_1"], found["acc_at_3"]) == (100, 100, 100, 100)
+    assert found["ece"] == pytest.approx(0.1)

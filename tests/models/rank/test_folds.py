@@ -1,0 +1,155 @@
+"""Heads and ranker out of fold, on a slice of the examples, as `make models` trains them on the whole."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic_core import from_json
+
+from tagbus.models.data.corpus import open_corpus, without
+from tagbus.models.rank import folds
+from tagbus.models.rank.candidates import Candidates, Lesson
+from tagbus.stream import rank
+from tagbus.stream.calibrate import load
+from tagbus.stream.cli import files
+from tagbus.stream.cli.demo import example
+from tagbus.stream.recall import heads
+from tests.cli.harness import Cli, Slice, cut, write
+
+
+@pytest.fixture(scope="module")
+def cutting(tmp_path_factory: pytest.TempPathFactory) -> Slice:
+    some = cut(tmp_path_factory.mktemp("slice"))
+    held = [
+        item.model_copy(update={"accepted": known})
+        for item in files.all_of(example("calibration.jsonl"), files.exemplar_of)
+        if (known := tuple(tag for tag in item.accepted if tag in {one.id for one in some.tags}))
+    ]
+    write(some.folder / "calibration.jsonl", held[:20])
+    return some
+
+
+@pytest.fixture(scope="module")
+def trained(cutting: Slice, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    folds.command(str(cutting.folder), folder / "heads", folder / "ranker", folds=2, epochs=2, batch=32)
+    return folder
+
+
+def test_the_ranker_is_the_one_of_the_heads_that_are_written(trained: Path) -> None:
+    manifest = rank.read_manifest(trained / "ranker")
+    assert manifest.heads == heads.read_manifest(trained / "heads").name
+    assert manifest.fitted_on == heads.read_manifest(trained / "heads").fitted_on == 300
+    assert set(manifest.lists) == {"names", "literal", "heads"}
+
+
+def test_only_what_the_tagger_reads_is_written(trained: Path) -> None:
+    assert {path.name for path in (trained / "heads").iterdir()} == {heads.MODEL, heads.WORDS, heads.MANIFEST}
+    assert {path.name for path in (trained / "ranker").iterdir()} == {
+        rank.MODEL,
+        rank.TABLES,
+        rank.CALIBRATION,
+        rank.MANIFEST,
+    }
+
+
+def test_the_calibration_is_that_of_the_whole_pipeline(trained: Path) -> None:
+    manifest = rank.read_manifest(trained / "ranker")
+    load(trained / "ranker" / rank.CALIBRATION, f"{manifest.release}+literal+{manifest.heads}+{manifest.name}")
+
+
+@pytest.fixture
+def tagbus(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(monkeypatch, capfd)
+
+
+def test_the_tagger_takes_both_and_explains_each_feature(trained: Path, cutting: Slice, tagbus: Cli) -> None:
+    on = {
+        "HEADS__FOLDER": str(trained / "heads"),
+        "RANK__FOLDER": str(trained / "ranker"),
+        "RECALL__LITERAL": "true",
+    }
+    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on)
+    assert answer.code == 0, answer.err
+    manifest = rank.read_manifest(trained / "ranker")
+    assert f"heads {manifest.heads}, ranker {manifest.name}, calibration isotonic-" in answer.lines[1]
+    assert answer.lines[2].endswith(" by rank")
+    assert all(f"{column}=" in answer.out for column in manifest.columns)
+
+
+@pytest.fixture(scope="module")
+def left_out(cutting: Slice) -> Path:
+    path = cutting.folder / "new.txt"
+    path.write_text("".join(f"{tag.id}\n" for tag in cutting.tags[:3]))
+    return path
+
+
+def once(cutting: Slice, left_out: Path, place: Path) -> None:
+    folds.command(
+        str(cutting.folder),
+        place / "heads",
+        place / "ranker",
+        size=folds.Size.LARGE,
+        folds=3,
+        taken=1,
+        left_out=left_out,
+        cache=place / "cache",
+        keep=place / "kept",
+        epochs=1,
+        batch=32,
+    )
+
+
+@pytest.fixture(scope="module")
+def large(cutting: Slice, left_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("large")
+    once(cutting, left_out, place)
+    return place
+
+
+def test_one_fold_and_the_validation_contents_teach_the_ranker_of_a_large_corpus(
+    large: Path, cutting: Slice, left_out: Path
+) -> None:
+    corpus = without(open_corpus(str(cutting.folder)), left_out)
+    held = [item for item in corpus.exemplars("train") if folds.fold_of(item, 3) == 0]
+    assert 50 < len(held) < 150
+    val = list(corpus.exemplars("val"))
+    assert rank.read_manifest(large / "ranker").fitted_on == len(held) + len(val)
+
+
+def test_tags_that_are_left_out_are_known_to_neither(large: Path, cutting: Slice) -> None:
+    new = {tag.id for tag in cutting.tags[:3]}
+    assert not new & set(heads.read_manifest(large / "heads").tags)
+    with np.load(large / "ranker" / rank.TABLES, allow_pickle=False) as tables:
+        known = from_json(tables["tags"].tobytes())
+    assert {tag.id for tag in cutting.tags} - new <= set(known)
+    assert not new & set(known)
+
+
+def test_a_run_that_is_kept_goes_on(
+    large: Path, cutting: Slice, left_out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = rank.read_manifest(large / "ranker")
+    once(cutting, left_out, large)
+    assert capfd.readouterr().err.count("goes on from step") == 2
+    assert rank.read_manifest(large / "ranker") == before
+    costs = [json.loads(line) for line in (large / "ranker" / "metrics.jsonl").read_text().splitlines()]
+    assert costs[-1]["cpu_seconds"] > 0
+
+
+def test_lessons_are_joined_content_by_content() -> None:
+    def one(rows: list[int], contents: int) -> Lesson:
+        number = len(rows)
+        part = Candidates(
+            np.array(rows, np.int64),
+            np.arange(number),
+            np.zeros((number, 2), np.float32),
+            np.zeros(number, np.bool_),
+            np.zeros(number, np.float32),
+        )
+        return Lesson(part, part, [np.array([row]) for row in range(contents)], np.ones(3))
+
+    joined = folds.join([one([0, 1, 1], 3), one([0, 2], 3)])
+    assert joined.plain.rows.tolist() == [0, 1, 1, 3, 5]
+    assert len(joined.truth) == 6

@@ -1,0 +1,233 @@
+"""Training the ranker: which tags are treated as new, what is counted, and a folder that the tagger takes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+from tagbus.models.rank.candidates import Recipe, Source, as_new, count, learn
+from tagbus.models.rank.ranker import Over, train
+from tagbus.models.rank.second import Reading
+from tagbus.stream import calibrate, rank
+from tagbus.stream.config import RecallSettings
+from tagbus.stream.contract.events import Exemplar
+from tagbus.stream.encoder.release import RecallDefaults
+from tagbus.stream.errors import UserError
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.store import Point, Vectors
+from tagbus.stream.recall.base import Query
+from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.pool import NAMES, Facts, Floats, Numbers, Pool, pool
+from tagbus.stream.recall.rerank import Pair, Wording
+from tagbus.stream.recall.union import Recall
+
+D = 16
+TAGS = 40
+RNG = np.random.default_rng(0)
+CENTRES = RNG.normal(size=(TAGS, D)).astype(np.float32)
+
+
+@dataclass
+class Heads:
+    """Heads that find a content's tags among five, most of the time first: the text names its tags."""
+
+    name: str = "heads"
+
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
+        found = []
+        for text in query.texts:
+            rng = np.random.default_rng(len(text) + int(text.split()[0]))
+            noise = {f"t{tag}": float(rng.random() * 0.5) for tag in rng.integers(0, TAGS, 4)}
+            right = {f"t{tag}": float(rng.random()) for tag in text.split()}
+            found.append(dict(sorted((noise | right).items(), key=lambda pair: -pair[1])))
+        return found
+
+
+def unit(vector: Vectors) -> Vectors:
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+def annotated(count: int, seed: int, prefix: str) -> tuple[list[Exemplar], Vectors]:
+    """Contents of two tags each, near both."""
+    rng = np.random.default_rng(seed)
+    tags = rng.integers(0, TAGS, (count, 2))
+    vectors = np.stack([unit(CENTRES[pair].sum(axis=0) + rng.normal(size=D)) for pair in tags])
+    items = [
+        Exemplar(id=f"{prefix}{i}", text=f"{pair[0]} {pair[1]}", accepted=tuple({f"t{tag}" for tag in pair}))
+        for i, pair in enumerate(tags.tolist())
+    ]
+    return items, vectors
+
+
+async def source(seed: int = 1) -> Source:
+    tags, contents = ExactStore("r", D), ExactStore("r", D)
+    ids = [f"t{i}" for i in range(TAGS)]
+    await tags.upsert(
+        [
+            Point(key, unit(centre), {"name": key, "aliases": [], "parents": []})
+            for key, centre in zip(ids, CENTRES, strict=True)
+        ]
+    )
+    items, vectors = annotated(400, seed, "train-")
+    await contents.upsert(
+        [
+            Point(
+                item.key,
+                vector,
+                {"id": item.id, "source": "people", "accepted": list(item.accepted), "rejected": []},
+            )
+            for item, vector in zip(items, vectors, strict=True)
+        ]
+    )
+    graph = GraphRecall(tags, contents, RecallDefaults(), RecallSettings())
+    numbers = Numbers(ids)
+    return Source(graph, [Heads()], numbers, count(numbers, iter(items)))
+
+
+RECIPE = Recipe(trees=50, leaves=7, names=10, neighbours=20, threads=1)
+OVER = Over("r", (NAMES, "heads"), "heads-1")
+NAMES_ALONE = Over("r")
+
+
+async def batch(over: Source, items: Sequence[Exemplar], vectors: Vectors) -> tuple[Pool, Facts]:
+    seen = await over.graph.look([item.id for item in items], vectors, over.graph.reach)
+    texts = [item.text for item in items]
+    full = pool(over.numbers, texts, seen, {"heads": await Heads().recall(Query([], texts, vectors))})
+    none = np.zeros(0, np.int64)
+    return full, Facts(np.arange(TAGS), np.full(TAGS, 2), none, none)
+
+
+async def test_counts_are_those_of_a_loop() -> None:
+    items = [
+        Exemplar(id="1", text="x", accepted=("a", "b")),
+        Exemplar(id="2", text="x", accepted=("b", "a", "c")),
+        Exemplar(id="3", text="x", accepted=("c", "unheard")),
+    ]
+
+    tables = count(Numbers(["a", "b", "c", "d"]), iter(items), fewest=2)
+
+    assert tables.counts.tolist() == [2, 2, 2, 0]
+    assert tables.contents == 3
+    assert tables.with_(np.array([0, 1, 0]), np.array([1, 0, 2])).tolist() == [2, 2, 0]
+
+
+async def test_a_tag_treated_as_new_is_known_to_nothing_that_was_trained() -> None:
+    over = await source()
+    items, vectors = annotated(30, 5, "val-")
+    full, facts = await batch(over, items, vectors)
+
+    hidden, twice = as_new(full, facts, over.tables, 0, Recipe(new_share=0.3))
+
+    width = full.width
+    new = set(zip(*_new(hidden, NAMES, width), strict=True))
+    heads = hidden.lists["heads"]
+    assert not set(zip(heads.rows.tolist(), heads.tags.tolist(), strict=True)) & new
+    assert (heads.tags < width).all()
+    assert 0.2 < len(new) / len(full.lists[NAMES].tags) < 0.4
+    assert len(hidden.lists[NAMES].tags) == len(full.lists[NAMES].tags)
+    assert over.tables.count(np.arange(width, 2 * width)).sum() == 0
+    assert twice.tags.tolist() == list(range(2 * width))
+    votes = hidden.ballots
+    # A fifth of the young tags has five exemplars and a fifth twenty, of some twenty: some votes stay, most go.
+    assert 0 < (votes.tags >= width).sum() < 0.3 * 0.6 * len(full.ballots.tags)
+    assert (votes.tags < width).sum() == pytest.approx(0.7 * len(full.ballots.tags), rel=0.1)
+
+
+def _new(hidden: Pool, name: str, width: int) -> tuple[list[int], list[int]]:
+    listed = hidden.lists[name]
+    here = listed.tags >= width
+    return listed.rows[here].tolist(), (listed.tags[here] - width).tolist()
+
+
+async def test_nothing_is_new_with_a_share_of_zero() -> None:
+    over = await source()
+    full, facts = await batch(over, *annotated(10, 5, "val-"))
+
+    hidden, _ = as_new(full, facts, over.tables, 0, Recipe(new_share=0))
+
+    assert hidden.lists["heads"].tags.tolist() == full.lists["heads"].tags.tolist()
+    assert hidden.ballots.tags.tolist() == full.ballots.tags.tolist()
+
+
+async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_path: Path) -> None:
+    over = await source()
+    items, vectors = annotated(200, 7, "val-")
+
+    manifest = train(tmp_path, await learn(over, items, vectors, RECIPE), over, OVER, RECIPE)
+
+    ranker = rank.TreeRanker.load(tmp_path, OVER)
+    assert ranker.name == manifest.name
+    assert manifest.fitted_on == 200
+    assert calibrate.load(tmp_path / rank.CALIBRATION, f"r+heads-1+{manifest.name}").contents == 200
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["name"] == manifest.name
+    test, queries = annotated(200, 8, "test-")
+    learnt = await right_first(Recall(over.graph, over.others, ranker), test, queries)
+    assert learnt > await right_first(Recall(over.graph, over.others), test, queries)
+    assert learnt > 0.6
+
+
+async def right_first(recall: Recall, items: Sequence[Exemplar], vectors: Vectors) -> float:
+    """P@1, a fraction."""
+    found = await recall.recall([item.id for item in items], [item.text for item in items], vectors, 5)
+    return float(np.mean([one[0].id in item.accepted for one, item in zip(found, items, strict=True)]))
+
+
+@dataclass
+class Reads:
+    """A cross-encoder that nine times in ten knows what is right: the text names its tags."""
+
+    name: str = "reranker-00000000"
+
+    def score(self, pairs: Sequence[Pair]) -> Floats:
+        right = [f" {tag[1:]} " in f" {content} " for tag, content in pairs]
+        sure = [crc32("".join(pair).encode()) % 10 for pair in pairs]
+        return np.array([one != (each == 0) for one, each in zip(right, sure, strict=True)], np.float32)
+
+
+async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path) -> None:
+    over, recipe = replace(await source(), others=[]), replace(RECIPE, top=8)
+    items, vectors = annotated(200, 7, "val-")
+    lesson = await learn(over, items, vectors, recipe)
+    payloads = await over.graph.facts(over.numbers.ids)
+    reading = Reading(Reads(), Wording([item.text for item in items], over.numbers.ids, payloads))
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for folder in (alone, both):
+        folder.mkdir()
+    first = train(alone, lesson, over, NAMES_ALONE, recipe)
+
+    manifest = train(both, lesson, over, NAMES_ALONE, recipe, reading)
+
+    assert "second" not in json.loads((alone / rank.MANIFEST).read_text())
+    assert manifest.second is not None
+    assert (manifest.second.reranker, manifest.second.top) == ("reranker-00000000", 8)
+    # The first pass is what it is without a second.
+    assert manifest.model_copy(update={"name": first.name, "second": None}) == first
+    assert (both / rank.MODEL).read_bytes() == (alone / rank.MODEL).read_bytes()
+    pipeline = f"r+{manifest.name}+reranker-00000000"
+    assert calibrate.load(both / rank.CALIBRATION, pipeline).contents == 200
+    test, queries = annotated(200, 8, "test-")
+    ranked = rank.TreeRanker.load(alone, NAMES_ALONE)
+    reranked = rank.TreeRanker.load(both, NAMES_ALONE, Reads())
+    before = await right_first(Recall(over.graph, over.others, ranked), test, queries)
+    assert await right_first(Recall(over.graph, over.others, reranked), test, queries) > before + 0.03
+
+
+async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:
+    names = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        over = await source()
+        lesson = await learn(over, *annotated(60, 7, "val-"), RECIPE)
+        names.append(train(folder, lesson, over, OVER, RECIPE).name)
+
+    assert names[0] == names[1]
+
+
+async def test_without_validation_contents_there_is_nothing_to_learn_from() -> None:
+    with pytest.raises(UserError, match="validation"):
+        await learn(await source(), [], np.zeros((0, D), np.float32), RECIPE)

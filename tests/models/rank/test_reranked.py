@@ -1,0 +1,100 @@
+"""The ranker with a cross-encoder, from training to the tagger, on a slice of the examples."""
+
+from pathlib import Path
+
+import pytest
+
+from tagbus.models.rank import ranker
+from tagbus.stream import rank
+from tagbus.stream.calibrate import load
+from tagbus.stream.cli import files
+from tagbus.stream.cli.demo import example
+from tagbus.stream.recall.rerank import Manifest
+from tests.cli.harness import Cli, Slice, clean, cut, objects, write
+from tests.rerankers import write_reranker
+
+
+@pytest.fixture(scope="module")
+def cutting(tmp_path_factory: pytest.TempPathFactory) -> Slice:
+    some = cut(tmp_path_factory.mktemp("slice"))
+    known = {tag.id for tag in some.tags}
+    held = [
+        item.model_copy(update={"accepted": kept})
+        for item in files.all_of(example("calibration.jsonl"), files.exemplar_of)
+        if (kept := tuple(tag for tag in item.accepted if tag in known))
+    ]
+    write(some.folder / "calibration.jsonl", held[:60])
+    return some
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    folder = tmp_path_factory.mktemp("reranker")
+    return folder, write_reranker(folder, 96)
+
+
+@pytest.fixture(scope="module")
+def trained(cutting: Slice, reranker: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("ranker")
+    with pytest.MonkeyPatch.context() as patch:
+        clean(patch)
+        patch.setenv("TAGBUS_RERANK__FOLDER", str(reranker[0]))
+        patch.setenv("TAGBUS_RECALL__LITERAL", "true")
+        ranker.command(str(cutting.folder), to, cutting.folder / "cache", trees=50, top=5)
+    return to
+
+
+@pytest.fixture
+def tagbus(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(monkeypatch, capfd)
+
+
+def on(trained: Path, reranker: tuple[Path, Manifest]) -> dict[str, str]:
+    return {
+        "RANK__FOLDER": str(trained),
+        "RERANK__FOLDER": str(reranker[0]),
+        "RECALL__LITERAL": "true",
+        "TAGGER__TAGS": "12",
+    }
+
+
+def test_what_is_trained_is_named_after_both(trained: Path, reranker: tuple[Path, Manifest]) -> None:
+    manifest = rank.read_manifest(trained)
+    assert manifest.second is not None
+    assert (manifest.second.reranker, manifest.second.top) == (reranker[1].name, 5)
+    load(trained / rank.CALIBRATION, f"{manifest.release}+literal+{manifest.name}+{reranker[1].name}")
+
+
+def test_the_tagger_asks_it_about_the_best_and_says_so(
+    trained: Path, reranker: tuple[Path, Manifest], cutting: Slice, tagbus: Cli
+) -> None:
+    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on(trained, reranker))
+
+    assert answer.code == 0, answer.err
+    manifest = rank.read_manifest(trained)
+    assert f"ranker {manifest.name}, reranker {reranker[1].name}, calibration isotonic-" in answer.lines[1]
+    asked = [line.split("cross=")[1].split()[0] for line in answer.out.splitlines() if "cross=" in line]
+    assert len(asked) == 12 * len(cutting.contents)
+    scores = [float(score) for score in asked if score != "-"]
+    # Five a content at most: one may end below the twelve.
+    assert 4 * len(cutting.contents) < len(scores) <= 5 * len(cutting.contents)
+    assert 0 <= min(scores) < max(scores) <= 1
+
+
+def test_a_result_names_it(trained: Path, reranker: tuple[Path, Manifest], cutting: Slice, tagbus: Cli) -> None:
+    answer = tagbus("tag", cutting.file, *cutting.memory, settings=on(trained, reranker))
+
+    (first, *_) = objects(answer.out)
+    assert first["path"] == ["encode", "recall", "literal", "rank", "rerank", "calibrate"]
+    assert first["versions"]["reranker"] == reranker[1].name  # type: ignore[index]
+
+
+def test_without_it_the_ranker_is_refused(
+    trained: Path, reranker: tuple[Path, Manifest], cutting: Slice, tagbus: Cli
+) -> None:
+    settings = {name: value for name, value in on(trained, reranker).items() if name != "RERANK__FOLDER"}
+
+    answer = tagbus("tag", cutting.file, *cutting.memory, settings=settings)
+
+    assert answer.code == 6
+    assert f"was trained over reranker '{reranker[1].name}', but this is None" in answer.one_line()

@@ -1,0 +1,33 @@
+"""The commands of training: listed without torch, and one line says what to install."""
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+from tagbus.models.commands import Lazy
+from tagbus.stream.errors import UserError
+
+
+def test_the_commands_are_listed_without_torch() -> None:
+    code = (
+        "import sys; from tagbus.models.commands import train, export, evaluate; "
+        "train.get_help(train.make_context('train', [], resilient_parsing=True)); "
+        "heavy = {'torch', 'lightgbm', 'transformers', 'datasets'} & set(sys.modules); sys.exit(str(heavy or '') or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_an_entry_point() -> None:
+    found = {entry.name: entry.load() for entry in entry_points(group="tagbus.commands")}
+    assert set(found) == {"train", "export", "evaluate-models"}
+    assert set(found["train"].commands) == {"biencoder", "heads", "labeltree", "reranker", "ranker"}
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "tagbus.models.train.losses", raising=False)
+    with pytest.raises(UserError, match=r"^losses needs torch, which is not installed: pip install 'tagbus\[train\]'$"):
+        Lazy("losses", "tagbus.models.train.losses", "").make_context("losses", [])

@@ -1,0 +1,135 @@
+"""Training the encoder on a toy set: it finds the known optimum, goes on where it was cut off, and is exported."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from tagbus.models.data.corpus import Truth, Without, open_corpus, part_of
+from tagbus.models.export.encoder import export
+from tagbus.models.train import biencoder, upper
+from tagbus.models.train.pairs import PairLoss
+from tagbus.stream.encoder.onnx import OnnxEncoder
+from tagbus.stream.errors import UserError
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
+from tests.models.toy import journal, toy_corpus, toy_encoder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_encoder(tmp_path_factory.mktemp("toy") / "base")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_corpus(tmp_path_factory.mktemp("toy") / "corpus")
+
+
+async def test_an_encoder_learns_the_toy_set_and_is_exported(base: Path, corpus: Path, tmp_path: Path) -> None:
+    """Given topics that their names do not tell, when trained one round, then every content's best tag is right, and
+    the exported encoder gives the vectors of the trained one."""
+    plan = biencoder.Plan(corpus=str(corpus), base=str(base), batch=6, rounds=1, rate=3e-3, negatives=2, cluster=3)
+    biencoder.train(open_corpus(str(corpus)), plan, tmp_path / "run")
+
+    lines = [line for line in journal(tmp_path / "run") if "round" in line]
+    assert lines[0]["by_text_p_at_1"] < 60
+    assert lines[-1]["by_text_p_at_1"] > 95
+    assert lines[-1]["cpu_seconds_per_1000_pairs"] > 0
+    assert (tmp_path / "run" / "plan.json").exists()
+
+    texts = ["tea coffee milk", "football", "a choir and a boat on the water"]
+    export(tmp_path / "1", "float32", "toy-1", tmp_path / "run")
+    encoder = OnnxEncoder(tmp_path / "1")
+    try:
+        found = await encoder.encode(texts)
+    finally:
+        await encoder.close()
+    expected = SentenceTransformer(str(tmp_path / "run"), device="cpu").encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def upper_plan(corpus: Path, epochs: int) -> upper.Plan:
+    return upper.Plan(corpus=str(corpus), batch=16, epochs=epochs, rate=1e-2, tag_rate=0.02, dropout=0)
+
+
+def test_the_upper_layers_learn_the_toy_set(base: Path, corpus: Path, tmp_path: Path) -> None:
+    upper.train(open_corpus(str(corpus)), upper_plan(corpus, 20), base, tmp_path)
+
+    found = TagVectors.parse(tmp_path, (tmp_path / FILE).read_bytes())
+    assert found.ids == tuple(tag.id for tag in open_corpus(str(corpus)).tags())
+    lines = [line for line in journal(tmp_path) if "epoch" in line]
+    assert lines[0]["p_at_1"] < 60
+    assert lines[-1]["p_at_1"] > 90
+    assert lines[-1]["by_text_p_at_1"] > 80
+
+    export(tmp_path / "1", "float32", "toy-1", tmp_path)
+    assert (tmp_path / "1" / FILE).read_bytes() == (tmp_path / FILE).read_bytes(), "for a companion"
+    assert journal(tmp_path / "1") == journal(tmp_path)
+
+
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
+    base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a run that was killed after 7 steps, when it is called again, then it ends with a whole one's weights."""
+    monkeypatch.setattr(upper, "SAVE_STEPS", 5)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    upper.train(open_corpus(str(corpus)), upper_plan(corpus, 2), base, whole)
+
+    step, steps = upper._step, []
+
+    def killed(*arguments: object) -> tuple[float, int]:
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return step(*arguments)
+
+    monkeypatch.setattr(upper, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        upper.train(open_corpus(str(corpus)), upper_plan(corpus, 2), base, cut)
+    monkeypatch.setattr(upper, "_step", step)
+    upper.train(open_corpus(str(corpus)), upper_plan(corpus, 2), base, cut)
+
+    for name in ("model.safetensors", "plan.json"):
+        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+
+
+def test_a_folder_of_another_plan_is_refused(base: Path, corpus: Path, tmp_path: Path) -> None:
+    upper.begin(tmp_path, upper_plan(corpus, 1))
+    with pytest.raises(UserError, match="is of another run; take another --out"):
+        upper.train(open_corpus(str(corpus)), upper_plan(corpus, 2), base, tmp_path)
+
+
+def test_tags_that_are_left_out_are_nowhere(corpus: Path) -> None:
+    left = Without(open_corpus(str(corpus)), frozenset({"music"}))
+    assert "music" not in {tag.id for tag in left.tags()}
+    items = list(left.exemplars("train"))
+    assert items
+    assert all(item.accepted and "music" not in item.accepted for item in items)
+    with pytest.raises(UserError, match="'jazz' is to be left out, and is no tag"):
+        Without(open_corpus(str(corpus)), frozenset({"jazz"})).tags()
+
+
+def test_the_first_contents_are_another_run(corpus: Path) -> None:
+    """All tags and held-out contents stay: figures compare."""
+    whole = open_corpus(str(corpus))
+    part, name = part_of(str(corpus), None, 3)
+    assert list(part.exemplars("train")) == list(whole.exemplars("train"))[:3]
+    assert list(part.exemplars("val")) == list(whole.exemplars("val")) != []
+    assert part.tags() == whole.tags()
+    assert name == f"{corpus}, the first 3 contents"
+
+
+def test_what_is_right_in_a_batch() -> None:
+    """By the numbers of contents and tags, whatever their texts are."""
+    truth = Truth.of([[0, 2], [1], [2, 3]])
+    loss = PairLoss(torch.nn.Identity(), truth, 4, "contrastive", "masked")
+    contents, tags = torch.tensor([2, 0, 1]), torch.tensor([0, 1, 2, 3, 2])
+    assert loss.right(contents, tags).int().tolist() == [[0, 0, 1, 1, 1], [1, 0, 1, 0, 1], [0, 1, 0, 0, 0]]
+    assert loss.shared(contents).int().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]

@@ -1,0 +1,89 @@
+"""The cross-encoder on a toy set: right pairs above wrong ones, and an export that gives what torch gives."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+
+from tagbus.models.data.corpus import First, open_corpus
+from tagbus.models.export.bert import weights_folder
+from tagbus.models.train import crossencoder
+from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
+from tagbus.stream.recall.rerank import OnnxReranker, name_of, read_manifest
+from tests.models.toy import toy_corpus
+from tests.triton.harness import described, found, read_config
+
+
+async def test_the_pairs_are_those_of_the_paper(tmp_path: Path) -> None:
+    """Each right pair once, then its wrong ones, which are wrong."""
+    corpus = First(open_corpus(str(toy_corpus(tmp_path))), 30)
+    plan = crossencoder.Plan(corpus="toy", base="", encoder=str(default_folder()), negatives=2)
+    found = await crossencoder.labelled(corpus, plan)
+    right = {item_text: set(tags) for item_text, tags in ((e.text, e.accepted) for e in corpus.exemplars("train"))}
+    pairs = list(zip(found["tag"], found["content"], found["label"], strict=True))
+    assert len(pairs) == 3 * sum(label == 1 for *_, label in pairs)
+    assert all((tag in right[str(content)]) == (label == 1) for tag, content, label in pairs)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("reranker")
+    # The toy encoder, random as it is, does not learn to compare two texts in seconds.
+    base, corpus = weights_folder(), toy_corpus(folder / "corpus")
+    plan = crossencoder.Plan(
+        corpus=str(corpus), base=str(base), encoder=str(default_folder()), negatives=2, batch=16, rate=2e-4
+    )
+    crossencoder.train(First(open_corpus(str(corpus)), 60), plan, folder / "out")
+    return folder / "out"
+
+
+LONG = "Soil carbon, nitrogen and the growth of Scots pine on drained peatlands. " * 12
+PAIRS = [
+    ("animals", "dog cat horse"),
+    ("animals", "car bus train"),
+    ("vehicles", "car bus train"),
+    ("Finnish language\nsuomi", "Vesistöjen rehevöityminen"),
+    ("peatlands", LONG),
+    (LONG, "peatlands"),
+    ("図書館", ""),
+]
+
+
+def test_a_cross_encoder_learns_the_toy_set(trained: Path) -> None:
+    scores = CrossEncoder(str(trained), device="cpu", max_length=96).predict(PAIRS)
+
+    assert scores[0] > scores[1]
+    assert scores[2] > scores[1]
+
+
+def test_the_tagger_reads_as_torch_does(trained: Path) -> None:
+    """Given pairs of every length, one by one and together, what the export gives is torch's score."""
+    expected = CrossEncoder(str(trained), device="cpu", max_length=96).predict(PAIRS)
+    reranker = OnnxReranker.load(trained, 1)
+
+    together = reranker.score(PAIRS)
+    alone = np.concatenate([reranker.score([pair]) for pair in PAIRS])
+    reranker.close()
+
+    np.testing.assert_allclose(together, expected, atol=1e-3)
+    np.testing.assert_allclose(alone, expected, atol=1e-3)
+
+
+def test_the_manifest_names_what_was_exported(trained: Path) -> None:
+    said = read_manifest(trained)
+
+    assert said.model_sha256 == sha256((trained / "model.onnx").read_bytes())
+    assert said.name == name_of((trained / "model.onnx").read_bytes(), (trained / "tokenizer.json").read_bytes())
+    assert (said.encoder, said.max_tokens) == (load_release(default_folder()).name, 96)
+
+
+def test_tritons_configuration_is_that_of_what_was_exported(trained: Path) -> None:
+    config = read_config(default_folder().parents[1] / "reranker" / "config.pbtxt")
+    session = onnxruntime.InferenceSession(trained / MODEL, providers=["CPUExecutionProvider"])
+    assert described(config.input) == found(session.get_inputs())
+    assert described(config.output) == found(session.get_outputs())
+    assert not any(isinstance(one.shape[0], int) for one in (*session.get_inputs(), *session.get_outputs()))
