@@ -119,7 +119,7 @@ class RetrySettings(Section):
 
 
 class TriageSettings(Section):
-    """What is set aside, and what is answered without the tagger."""
+    """What is set aside, and what is skipped."""
 
     poison_share: float = Field(
         0.2, gt=0, le=1, description="share of the last contents that may be set aside before the worker ends; 1: any"
@@ -129,9 +129,9 @@ class TriageSettings(Section):
         3, ge=2, le=100, description="starts after which a content that ends the process is set aside"
     )
     duplicates: Literal["publish", "skip"] = Field(
-        "publish", description="the same content again: its result is published again, or nothing is"
+        "publish",
+        description="the same content again: tagged and published again, or skipped if nothing has changed",
     )
-    results: int = Field(10_000, ge=0, description="results kept to answer duplicates; 0: none")
     versions: int = Field(1_000_000, ge=0, description="contents whose published version is known at once, at most")
 
 

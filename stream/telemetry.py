@@ -67,7 +67,7 @@ EVENT_TO_COMMIT = BatchHistogram(
 OLDEST_UNCOMMITTED = Gauge(
     "tagbus_oldest_uncommitted_seconds", "Age of the oldest record read and not committed", ["partition"]
 )
-DUPLICATES = Counter("tagbus_duplicates_total", "Contents answered from the results kept of the same content")
+DUPLICATES = Counter("tagbus_duplicates_total", "Contents that came again, equal in all fields")
 POISON_SHARE = Gauge("tagbus_poison_share", "Share of the last contents that were set aside")
 RESTORED = Counter("tagbus_versions_restored_total", "Published versions read from their topic")
 

@@ -8,14 +8,13 @@ partition that left and came back has another epoch, so its old batches can neve
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.events import Versions
 
 Place = tuple[str, int]
 
@@ -73,20 +72,20 @@ class Verdict:
     stage: str = ""
     # The event's own time, in Unix seconds; None: the record's counts.
     event_time: float | None = None
-    # The content as it is kept to answer the same one again.
-    kept: "Kept | None" = None
+    # The content, as it is remembered to know the same one again.
+    seen: "Seen | None" = None
 
 
 @dataclass(slots=True, eq=False)
-class Kept:
-    """A content that came, and its result once there is one. It answers nothing before it is `committed`. `mark`: the
-    fingerprint of the content."""
+class Seen:
+    """A content that went to the tagger. `revision`: the tagger's when it was tagged, None: unknown. `published` is set
+    by the publish thread, once its tags are committed."""
 
+    place: Place
     epoch: int
-    mark: int
-    versions: Versions | None = None
-    outgoing: Sequence[Outgoing] = ()
-    committed: bool = False
+    fingerprint: int
+    revision: Hashable | None
+    published: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -1,51 +1,53 @@
 """What becomes of each record of a batch: tags, a withdrawal, or a dead letter. Kafka is not asked here.
 
 What cannot be decoded is set aside, and so is what is older than the published version of its content (`order`). What
-is known already is answered from the results that are kept (`results`). The rest goes to the tagger (`trial`).
+came before is skipped where the setting says so (`duplicates`). The rest goes to the tagger (`trial`).
 
 Decoding and writing run on the loop thread for each record, so they are most of what a content costs: see
 `bench/bus.py` before you add to them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.deadletter import dead_letter, too_large
-from tagbus.stream.bus.flight import Batch, Flight, Kept, Outgoing, Source, Verdict
+from tagbus.stream.bus.deadletter import REPLAY_SOURCE, RETAG, dead_letter, too_large
+from tagbus.stream.bus.duplicates import Duplicates
+from tagbus.stream.bus.flight import Batch, Flight, Outgoing, Seen, Source, Verdict
 from tagbus.stream.bus.ledger import Docket, Stamp, stale, stamp
 from tagbus.stream.bus.order import Order
-from tagbus.stream.bus.results import Results, again, committed
 from tagbus.stream.bus.share import PoisonShare
 from tagbus.stream.bus.trial import Aside, BatchTagger, Outcome, Stall, Trial
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import SOURCE_HEADERS, Tombstone, decode_content
-from tagbus.stream.contract.events import Content, Exemplar, TaggedContent, Versions, exemplar_key
+from tagbus.stream.contract.events import Content, Exemplar, TaggedContent, exemplar_key
 from tagbus.stream.contract.registry import Schemas
 from tagbus.stream.errors import Poison
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 _OFFSET = SOURCE_HEADERS[2]
+_SENT_AGAIN = frozenset({RETAG, REPLAY_SOURCE})
 
 
 @dataclass(slots=True)
 class _Sheet:
-    """A batch as it is judged. `valid` are the places of the contents that go to the tagger, `kept` where to keep the
-    result of each."""
+    """A batch as it is judged. `valid` are the places of the contents that go to the tagger, `seen` how each of them
+    is remembered."""
 
     batch: Batch
     docket: Docket
-    versions: Versions | None
+    # The tagger's, before the batch is tagged; None where it is not known, or not asked for.
+    revision: Hashable | None
     # Of every record, but for its offset.
     headers: Headers
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     valid: list[int] = field(default_factory=list)
     contents: list[Content] = field(default_factory=list)
-    kept: list[Kept | None] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
     # Contents' own times, in Unix seconds.
     times: dict[int, float] = field(default_factory=dict)
 
@@ -68,7 +70,8 @@ class Triage:
         self._limit = settings.batch.record_bytes
         self._order = order or Order(settings)
         self._schemas = schemas or Schemas(settings.registry, settings.topics)
-        self._results = Results(settings.triage.results) if settings.triage.results else None
+        self._duplicates = Duplicates()
+        self._skip = settings.triage.duplicates == "skip"
         self._share = PoisonShare(settings.triage)
 
     async def judge(self, batch: Batch, stall: Stall) -> list[Verdict]:
@@ -87,8 +90,11 @@ class Triage:
                 outcomes = await Trial(self._tagger, self._settings.retry, stall).run(sheet.contents)
             await sheet.docket.wait()
         with _timed("encode"):
-            for index, content, kept, outcome in zip(sheet.valid, sheet.contents, sheet.kept, outcomes, strict=True):
-                sheet.verdicts[index] = self._verdict(sheet, index, content, kept, outcome)
+            self._settle(sheet, outcomes)
+            for index, content, outcome in zip(sheet.valid, sheet.contents, outcomes, strict=True):
+                sheet.verdicts[index] = self._verdict(sheet, index, content, outcome)
+            for index, seen in zip(sheet.valid, sheet.seen, strict=True):
+                sheet.verdicts[index].seen = seen
         sheet.docket.close()
         return [sheet.verdicts[index] for index in range(len(batch.sources))]
 
@@ -96,14 +102,16 @@ class Triage:
         """A batch is committed. Raises TooMuchPoison."""
         self._order.committed(flight)
         verdicts = flight.verdicts or ()
-        committed(verdicts)
+        for verdict in verdicts:
+            if verdict.seen is not None:
+                verdict.seen.published = verdict.outcome == "tagged"
         self._share.count(verdicts)
 
     def _sheet(self, batch: Batch) -> _Sheet:
         values = (batch.place[0].encode(), b"%d" % batch.place[1])
-        versions = None if self._results is None else self._tagger.versions()
+        revision = self._tagger.revision() if self._skip else None
         headers = tuple(zip(SOURCE_HEADERS, values, strict=False))
-        return _Sheet(batch, self._order.open(batch), versions, headers)
+        return _Sheet(batch, self._order.open(batch), revision, headers)
 
     def _decode(self, sheet: _Sheet, index: int, source: Source) -> None:
         """A verdict where the tagger is not needed, else a content for it."""
@@ -125,30 +133,33 @@ class Triage:
             if newer:
                 sheet.verdicts[index] = self._stale(source, event, claimed, newer)
                 return
-        kept = None
-        if self._results is not None and sheet.versions is not None:
-            kept = self._results.come(event, sheet.batch.epoch, sheet.versions)
-            if kept.committed and not sheet.docket.contested(index):
-                sheet.verdicts[index] = self._duplicate(sheet, index, kept)
-                return
+        if self._skipped(sheet, index, event, source):
+            if index in sheet.docket.claims:
+                sheet.docket.decide(index, passes=True)
+            sheet.verdicts[index] = Verdict("duplicate", (), "", sheet.times.get(index, source.timestamp))
+            return
         sheet.valid.append(index)
         sheet.contents.append(event)
-        sheet.kept.append(None if kept is None or kept.committed else kept)
+        sheet.seen.append(self._duplicates.come(event, sheet.batch, sheet.revision))
 
-    def _duplicate(self, sheet: _Sheet, index: int, kept: Kept) -> Verdict:
-        """The answer that is kept, or nothing where the setting says so."""
+    def _skipped(self, sheet: _Sheet, index: int, content: Content, source: Source) -> bool:
+        """Whether a content needs no tags because it has them already. Counts it where it came before."""
+        before = self._duplicates.before(content, sheet.batch)
+        # What a person sends through again is to be tagged again.
+        if before is None or any(name in _SENT_AGAIN for name, _ in source.record.headers):
+            return False
         telemetry.DUPLICATES.inc()
-        if index in sheet.docket.claims:
-            sheet.docket.decide(index, passes=True)
-        source = sheet.batch.sources[index]
-        if self._settings.triage.duplicates == "skip":
-            return Verdict("duplicate", (), "", sheet.times.get(index, source.timestamp))
-        outgoing = again(kept.outgoing, sheet.headers_of(source))
-        if index in sheet.docket.claims:
-            outgoing = (*outgoing, self._version(sheet, index, source, outgoing[0]))
-        return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp))
+        same = sheet.revision is not None and before.revision == sheet.revision
+        return same and not sheet.docket.contested(index)
 
-    def _verdict(self, sheet: _Sheet, index: int, content: Content, kept: Kept | None, outcome: Outcome) -> Verdict:
+    def _settle(self, sheet: _Sheet, outcomes: Sequence[Outcome]) -> None:
+        """A result that was made while anything changed, or without all that it should rest on, is of no revision."""
+        changed = sheet.revision is not None and self._tagger.revision() != sheet.revision
+        for seen, outcome in zip(sheet.seen, outcomes, strict=True):
+            if changed or isinstance(outcome, Aside) or outcome.degraded:
+                seen.revision = None
+
+    def _verdict(self, sheet: _Sheet, index: int, content: Content, outcome: Outcome) -> Verdict:
         source, claimed = sheet.batch.sources[index], index in sheet.docket.claims
         if isinstance(outcome, Aside):
             if claimed:
@@ -157,18 +168,16 @@ class Triage:
         value = self._schemas.encode(self._topic, outcome)
         if len(value) > self._limit:
             error = too_large(self._topic, len(value), f"at most batch.record_bytes = {self._limit}")
-            return self._verdict(sheet, index, content, None, Aside(error, 1))
+            return self._verdict(sheet, index, content, Aside(error, 1))
         if claimed and (newer := sheet.docket.decide(index, passes=True)):
             return self._stale(source, content, sheet.docket.stamp(index), newer)
         headers = sheet.headers_of(source)
         outgoing: tuple[Outgoing, ...] = (Outgoing(self._topic, content.id.encode(), value, headers),)
         if self._least is not None:
             outgoing = (*outgoing, *self._write_back(content, outcome, headers, self._least))
-        if self._results is not None and kept is not None and not outcome.degraded:
-            self._results.keep(content.id, kept, outcome.versions, outgoing)
         if claimed:
             outgoing = (*outgoing, self._version(sheet, index, source, outgoing[0]))
-        return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp), kept)
+        return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp))
 
     def _version(self, sheet: _Sheet, index: int, source: Source, result: Outgoing) -> Outgoing:
         """What version of its content a result is of, or that there is none any more."""
@@ -194,11 +203,9 @@ class Triage:
         return (Outgoing(topic, exemplar.key.encode(), self._schemas.encode(topic, exemplar), headers),)
 
     def _withdrawal(self, sheet: _Sheet, index: int, source: Source, tombstone: Tombstone) -> Verdict:
-        """Nulls for the content's tags and for both of its exemplars. What is kept of it is forgotten; what comes later
-        and is older stays withdrawn."""
+        """Nulls for the content's tags and for both of its exemplars. What comes later and is older stays withdrawn."""
         topics, key, headers = self._settings.topics, tombstone.key.encode(), sheet.headers_of(source)
-        if self._results is not None:
-            self._results.forget(tombstone.key)
+        self._duplicates.forget(tombstone.key)
         keys = (
             (topics.tagged, key),
             (topics.exemplars, exemplar_key(tombstone.key, "people").encode()),

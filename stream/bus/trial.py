@@ -8,13 +8,13 @@ the contents that are bad, and it is waited for as well.
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tagbus.stream import telemetry
 from tagbus.stream.config import RetrySettings
-from tagbus.stream.contract.events import Content, TaggedContent, Versions
+from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
 from tagbus.stream.retry import backoff
 from tagbus.stream.tagger import Failure
@@ -33,8 +33,12 @@ class BatchTagger(Protocol):
         """Results or failures, same length and order. Raises Retryable when a dependency is down."""
         ...
 
-    def versions(self) -> Versions:
-        """What a content that is tagged now is tagged by."""
+    def revision(self) -> Hashable | None:
+        """What the result of a content rests on besides the content: equal as long as nothing that could change it has.
+
+        None where that is not known, as while a release is being replaced. Never raises: it is asked outside of
+        `Trial`, where an error would end the worker.
+        """
         ...
 
 

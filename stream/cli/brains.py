@@ -7,7 +7,7 @@ by the one that they began with. The old one goes on following, so it can be mad
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from prometheus_client import Gauge
@@ -47,6 +47,8 @@ class Held:
         self.brain: build.Brain | None = None
         self.source: Follower | SharedMemory | None = None
         self._tagger: Tagger | None = None
+        # Another one for each calibration that it is given.
+        self._stood = object()
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -66,6 +68,7 @@ class Held:
             curve = None
         calibration = None if curve is None else Calibration(**curve.model_dump())
         self._tagger = self.brain.tagger(calibration, self.source.taxonomy)
+        self._stood = object()
         self.problem = ""
 
     async def rest(self) -> None:
@@ -88,6 +91,11 @@ class Held:
     def versions(self) -> Versions:
         """The tagger's."""
         return self._standing().versions()
+
+    def revision(self) -> Hashable | None:
+        """Release, calibration and how far its memory is (trial.BatchTagger)."""
+        source = self.source
+        return None if self._tagger is None or source is None else (self._stood, source.applied())
 
     def state(self) -> str:
         """Why it is not ready, for people."""
@@ -134,6 +142,10 @@ class Brains:
     def versions(self) -> Versions:
         """Of the release in force now."""
         return self._in_force().versions()
+
+    def revision(self) -> Hashable | None:
+        """Of the release in force now; None while there is none, or it is being replaced."""
+        return None if self._active is None else self._active.revision()
 
     def notes(self) -> list[str]:
         """What an operator should know, though the worker tags: that another release is active than tags here."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import CancelledError
 from types import FrameType
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ from tagbus.stream.cli import build, out
 from tagbus.stream.cli.backfill import Asked, plan
 from tagbus.stream.cli.brains import Brains
 from tagbus.stream.config import Settings, load
-from tagbus.stream.contract.events import Content, TaggedContent, Versions
+from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import TagbusError, UserError
 from tagbus.stream.health import HealthServer
 from tagbus.stream.index.write import Progress, indexer
@@ -76,9 +76,9 @@ class Service:
         """By the release in force, which is there once the gate is open."""
         return await self._brains.tag(contents)
 
-    def versions(self) -> Versions:
-        """Of the release in force."""
-        return self._brains.versions()
+    def revision(self) -> Hashable | None:
+        """Of the release in force and its memory."""
+        return self._brains.revision()
 
     def notes(self) -> list[str]:
         """What is worth to be told, though it is ready."""

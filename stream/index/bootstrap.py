@@ -89,6 +89,10 @@ class Follower:
             if topic == self._settings.topics.tags
         }
 
+    def applied(self) -> tuple[tuple[Place, int], ...]:
+        """The next offset of each partition of all memory topics: what differs where anything was applied since."""
+        return tuple((place, state.position) for place, state in tuple(self._reading.partitions.items()))
+
     def remaining(self) -> int:
         """Offsets still to be read before the gate opens."""
         return sum(max(0, state.end - state.position) for state in self._reading.partitions.values())

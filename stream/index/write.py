@@ -139,6 +139,10 @@ class SharedMemory:
             if topic == self._tags
         }
 
+    def applied(self) -> tuple[tuple[Place, int], ...]:
+        """The next offset of each partition of all memory topics, as the indexer has recorded them."""
+        return tuple(self._positions.items())
+
     def remaining(self) -> int:
         """Offsets that the indexer still has to apply before the gate opens."""
         return sum(max(0, end - self._positions.get(place, 0)) for place, end in self._ends.items())

@@ -31,8 +31,8 @@ class Trivial:
         self.seconds = seconds
         self.seen: list[list[str]] = []
 
-    def versions(self) -> Versions:
-        return VERSIONS
+    def revision(self) -> str:
+        return "trivial"
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
         self.seen.append([content.id for content in contents])

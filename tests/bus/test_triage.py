@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, strategies
 
 from tagbus.stream import telemetry
+from tagbus.stream.bus.duplicates import fingerprint
 from tagbus.stream.bus.flight import Batch, Flight, Source, Verdict
 from tagbus.stream.bus.triage import Triage
 from tagbus.stream.bus.trial import CANARY, BatchTagger
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.events import Content, TaggedContent, Versions
+from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import TooMuchPoison
 from tagbus.stream.tagger import Failure
 from tests.bus.harness import event
@@ -91,20 +93,20 @@ def test_an_exemplar_that_is_written_back_fits_its_topic() -> None:
     assert [outgoing.key for outgoing in verdict.outgoing] == [b"a", b"a/machine"]
 
 
-class Named(Trivial):
-    """Its versions may change."""
+class Revised(Trivial):
+    """Its revision is what it is set to; `while_tagging` is what it becomes in the next call."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.release = "one"
+        self.now: str | None = "one"
+        self.while_tagging: str | None = None
 
-    def versions(self) -> Versions:
-        return Versions(release=self.release, calibration="none", taxonomy={})
+    def revision(self) -> str | None:
+        return self.now
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
-        found = [tagged(content) for content in contents]
-        self.seen.append([content.id for content in contents])
-        return [one.model_copy(update={"versions": self.versions()}) for one in found]
+        self.now = self.while_tagging or self.now
+        return await super().tag(contents)
 
 
 class Stream:
@@ -140,24 +142,27 @@ def skipping() -> Settings:
 
 
 class TestDuplicates:
-    def test_the_same_content_is_answered_without_the_tagger_and_published_again(self) -> None:
+    def test_the_same_content_is_counted_tagged_and_published_again(self) -> None:
         before = telemetry.DUPLICATES._value.get()
         stream = Stream()
         (first,) = stream.send(content("a", title="T", metadata={"k": [1]}))
         (second,) = stream.send(content("a", title="T", metadata={"k": [1]}))
-        assert stream.tagged == 1
+        assert stream.tagged == 2
         assert second.outcome == "tagged"
         assert [(one.topic, one.key, one.value) for one in second.outgoing] == [
             (one.topic, one.key, one.value) for one in first.outgoing
         ]
-        # But it says which record it answers.
+        # Each says which record it answers.
         assert (header(first, "tagbus.source.offset"), header(second, "tagbus.source.offset")) == ("0", "1")
         assert telemetry.DUPLICATES._value.get() == before + 1
 
-    def test_nothing_is_published_where_the_setting_says_so(self) -> None:
+    def test_nothing_is_tagged_or_published_where_the_setting_says_so(self) -> None:
+        before = telemetry.DUPLICATES._value.get()
         stream = Stream(skipping())
         verdicts = [*stream.send(content("a")), *stream.send(content("a"))]
         assert [(verdict.outcome, len(verdict.outgoing)) for verdict in verdicts] == [("tagged", 1), ("duplicate", 0)]
+        assert stream.tagged == 1
+        assert telemetry.DUPLICATES._value.get() == before + 1
 
     @pytest.mark.parametrize(
         "other",
@@ -172,22 +177,67 @@ class TestDuplicates:
         ],
     )
     def test_another_field_is_another_content(self, other: Record) -> None:
-        stream = Stream()
+        before = telemetry.DUPLICATES._value.get()
+        stream = Stream(skipping())
         stream.send(content("a"))
         stream.send(other)
         assert stream.tagged == 2
+        assert telemetry.DUPLICATES._value.get() == before
 
-    def test_another_release_calibration_or_taxonomy_tags_anew(self) -> None:
-        tagger = Named()
-        stream = Stream(tagger=tagger)
+    def test_every_field_is_compared(self) -> None:
+        """A field that the contract gains must not be forgotten here."""
+        fields = {
+            "title": "A title",
+            "text": "Another text.",
+            "language": "en",
+            "time": datetime(2026, 1, 31, tzinfo=UTC),
+            "version": 1,
+            "metadata": {"k": 1},
+            "scopes": ("one",),
+        }
+        plain = Content(id="a", text="Some text.")
+        for name in Content.model_fields.keys() - {"id"}:
+            assert fingerprint(plain.model_copy(update={name: fields[name]})) != fingerprint(plain), name
+
+    @pytest.mark.parametrize("revision", ["two", None])
+    def test_another_revision_tags_anew_and_so_does_one_that_is_not_known(self, revision: str | None) -> None:
+        tagger = Revised()
+        stream = Stream(skipping(), tagger)
         stream.send(content("a"))
-        tagger.release = "two"
+        tagger.now = revision
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    def test_a_result_of_a_revision_that_is_not_known_is_no_answer(self) -> None:
+        tagger = Revised()
+        tagger.now = None
+        stream = Stream(skipping(), tagger)
         stream.send(content("a"))
         stream.send(content("a"))
         assert stream.tagged == 2
 
+    def test_a_result_that_was_made_while_the_revision_changed_is_no_answer_even_after_it_changes_back(self) -> None:
+        tagger = Revised()
+        tagger.while_tagging = "two"
+        stream = Stream(skipping(), tagger)
+        stream.send(content("a"))
+        tagger.now, tagger.while_tagging = "one", None
+        stream.send(content("a"))
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    @pytest.mark.parametrize("header", ["tagbus.retag", "tagbus.replay.source"])
+    def test_what_a_person_sends_through_again_is_tagged_again(self, header: str) -> None:
+        before = telemetry.DUPLICATES._value.get()
+        stream = Stream(skipping())
+        stream.send(content("a"))
+        again = content("a")
+        (verdict,) = stream.send(Record(again.key, again.value, ((header, b"tag t1"),)))
+        assert (verdict.outcome, stream.tagged) == ("tagged", 2)
+        assert telemetry.DUPLICATES._value.get() == before
+
     def test_what_is_not_committed_answers_nothing(self) -> None:
-        stream = Stream()
+        stream = Stream(skipping())
         stream.send(content("a"), commit=False)
         stream.send(content("a"))
         assert stream.tagged == 2
@@ -216,22 +266,21 @@ class TestDuplicates:
         stream.send(content("a"), Record(b"a", None))
         assert [verdict.outcome for verdict in stream.send(content("a"))] == ["tagged"]
 
-    def test_a_result_that_is_degraded_is_not_kept(self) -> None:
+    def test_a_result_that_is_degraded_is_no_answer(self) -> None:
         class Degraded(Trivial):
             async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
                 self.seen.append([content.id for content in contents])
                 return [tagged(content).model_copy(update={"degraded": True}) for content in contents]
 
-        stream = Stream(tagger=Degraded())
+        stream = Stream(skipping(), Degraded())
         stream.send(content("a"))
         stream.send(content("a"))
         assert stream.tagged == 2
 
-    def test_none_are_kept_where_the_setting_says_so(self) -> None:
-        stream = Stream(Settings.model_validate({"triage": {"results": 0}}))
-        stream.send(content("a"))
-        stream.send(content("a"))
-        assert stream.tagged == 2
+    def test_a_content_that_was_set_aside_is_tried_again(self) -> None:
+        stream = Stream(skipping(), Picky(lambda content: content.id == "a"))
+        verdicts = [*stream.send(content("a")), *stream.send(content("a"))]
+        assert [verdict.outcome for verdict in verdicts] == ["dead_lettered", "dead_lettered"]
 
 
 def test_a_verdict_carries_the_time_of_its_event() -> None:

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, decode_tagged
 from tagbus.stream.contract.events import Content, TaggedContent
-from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.errors import DependencyDown, MemoryLost, UserError
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.tagger import Failure
 from tests.bus.harness import (
@@ -73,6 +73,24 @@ def test_a_batch_that_does_not_fill_goes_after_its_time(mock_kafka: MockCluster,
         produce(mock_kafka.address, "content", events(3), 0)
         until_all_out(mock_kafka.address, mock_topics, 3, seconds=5)
     assert tagger.seen == [["c0", "c1", "c2"]]
+
+
+def test_a_release_that_is_being_replaced_does_not_hide_what_ends_the_worker(
+    mock_kafka: MockCluster, mock_topics: Names
+) -> None:
+    class Replaced(Down):
+        """A tagger between two releases."""
+
+        def revision(self) -> str | None:
+            return None
+
+    tagger = Replaced()
+    run = Running(at_least_once(mock_kafka, mock_topics, triage={"duplicates": "skip"}), tagger).until_ready()
+    produce(mock_kafka.address, "content", events(1))
+    wait_until(lambda: tagger.calls or run.error, 30, "a batch at the tagger")
+    run.worker.fail(MemoryLost("the topics of the memory are shorter than it is"))
+    run.join()
+    assert isinstance(run.error, MemoryLost)
 
 
 def test_order_is_kept_within_a_partition(mock_kafka: MockCluster, mock_topics: Names) -> None:

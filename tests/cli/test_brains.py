@@ -16,7 +16,7 @@ from tagbus.stream.cli.brains import Brains
 from tagbus.stream.cli.release import build_shared
 from tagbus.stream.config import MemorySettings, Settings
 from tagbus.stream.contract.codec import Record, encode_record
-from tagbus.stream.contract.events import Content, Tag, TaggedContent
+from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release
 from tagbus.stream.encoder.release import GOLDEN, load_release
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch
@@ -150,6 +150,29 @@ async def test_a_refitted_calibration_counts_without_a_swap(bus: Bus, folder: Pa
         async with asyncio.timeout(SECONDS):
             while brains.versions().calibration != curve.name:
                 await asyncio.sleep(0.02)
+
+
+async def test_its_revision_differs_with_calibration_and_memory_and_never_raises(bus: Bus, folder: Path) -> None:
+    curve = Curve(
+        name="isotonic-3", release=SHIPPED.name, scores=(0.1, 0.5), probabilities=(0.2, 0.9), fitted_on=1, contents=1
+    )
+    correction = encode_record(Exemplar(id="a", text="Bees", rejected=("bees",)))
+    assert Brains(settings_at(bus, folder)).revision() is None
+    async with running(settings_at(bus, folder)) as brains:
+        seen = [brains.revision()]
+        assert seen == [brains.revision()]
+        assert seen != [None]
+        send(bus, encode_release(ReleaseRecord(release=SHIPPED, calibration=curve)))
+        async with asyncio.timeout(SECONDS):
+            while brains.revision() in seen:
+                await asyncio.sleep(0.02)
+        seen.append(brains.revision())
+        produce(bus.address, bus.names["exemplars"], [(correction.key, correction.value, [])])
+        async with asyncio.timeout(SECONDS):
+            while brains.revision() in seen:
+                await asyncio.sleep(0.02)
+    # The release in force has come to rest, as it does while it is replaced, or when it fails.
+    assert brains.revision() is None
 
 
 async def test_a_dropped_release_is_let_go_once_its_batches_are_done(bus: Bus, folder: Path) -> None:

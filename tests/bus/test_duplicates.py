@@ -1,4 +1,4 @@
-"""What is kept of results is bounded in number and in bytes, whatever comes."""
+"""Which contents are known to have come before: bounded in number, whatever comes."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,49 +7,48 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.flight import Kept, Outgoing, Verdict
-from tagbus.stream.bus.results import Results, committed
-from tagbus.stream.contract.events import Content, Versions
+from tagbus.stream.bus.duplicates import Duplicates
+from tagbus.stream.bus.flight import Batch, Seen
+from tagbus.stream.contract.events import Content
 from tests.bus.harness import event, running, settings
 from tests.bus.taggers import Trivial
 from tests.conftest import Broker
 from tests.support import Layout, consume_all, produce, wait_until
 
-VERSIONS = Versions(release="r", calibration="none", taxonomy={"0": 1})
+BATCH = Batch(("content", 0), 1, (), 0, 0.0)
 
 
 def content(name: str) -> Content:
     return Content(id=name, text="Some text.")
 
 
-def keep(results: Results, name: str, size: int) -> Kept:
-    kept = results.come(content(name), 1, VERSIONS)
-    outgoing = (Outgoing("tagged", name.encode(), b"x" * size, ()),)
-    results.keep(name, kept, VERSIONS, outgoing)
-    committed([Verdict("tagged", outgoing, kept=kept)])
-    return kept
+def publish(duplicates: Duplicates, name: str) -> Seen:
+    seen = duplicates.come(content(name), BATCH, 1)
+    seen.published = True
+    return seen
 
 
-def bytes_of(results: Results, names: set[str]) -> int:
-    found = [kept for name in names if (kept := results._kept.get(name)) is not None]
-    return sum(len(one.value or b"") for kept in found for one in kept.outgoing)
+@given(strategies.lists(strategies.sampled_from("abcdefgh")))
+def test_it_never_remembers_more_than_its_bound(names: list[str]) -> None:
+    duplicates = Duplicates(6)
+    for name in names:
+        publish(duplicates, name)
+        assert len(duplicates) <= 6
 
 
-@given(strategies.lists(strategies.tuples(strategies.sampled_from("abcdefgh"), strategies.integers(0, 40))))
-def test_it_never_keeps_more_than_its_bounds(steps: list[tuple[str, int]]) -> None:
-    results = Results(6, 100)
-    for name, size in steps:
-        keep(results, name, size)
-        assert len(results) <= 6
-        assert bytes_of(results, set("abcdefgh")) <= 100 + 40
-
-
-def test_what_is_used_stays() -> None:
-    results = Results(10)
-    first = keep(results, "used", 1)
+def test_what_comes_often_is_remembered() -> None:
+    duplicates = Duplicates(10)
+    last = publish(duplicates, "often")
     for offset in range(1, 50):
-        keep(results, f"c{offset}", 1)
-        assert results.come(content("used"), 1, VERSIONS) is first
+        publish(duplicates, f"c{offset}")
+        assert duplicates.before(content("often"), BATCH) is last
+        last = publish(duplicates, "often")
+
+
+def test_one_that_came_on_another_partition_does_not_count() -> None:
+    duplicates = Duplicates(10)
+    publish(duplicates, "a")
+    assert duplicates.before(content("a"), Batch(("content", 1), 1, (), 0, 0.0)) is None
 
 
 @pytest.mark.kafka
@@ -70,6 +69,6 @@ def test_a_duplicate_is_committed_whether_it_is_published_or_not(
         for offset in range(3):
             produce(kafka.address, names["content"], [(b"a", event("a", version=1), [])])
             wait_until(partial(more_than, offset), 30, "the commit of one more")
-        assert sum(len(seen) for seen in tagger.seen) == 1
+        assert sum(len(seen) for seen in tagger.seen) == published
     watcher.close()
     assert len(consume_all(kafka.address, names["tagged"])) == published
