@@ -7,6 +7,7 @@ by the one that they began with. The old one goes on following, so it can be mad
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -15,7 +16,7 @@ from prometheus_client import Gauge
 from tagbus.stream import telemetry
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.cli import build
-from tagbus.stream.config import Settings
+from tagbus.stream.config import RetrySettings, Settings
 from tagbus.stream.contract.events import Content, TaggedContent, Versions
 from tagbus.stream.contract.release import ReleaseRecord
 from tagbus.stream.encoder.release import load_recorded, load_release
@@ -25,13 +26,14 @@ from tagbus.stream.index.apply import Kind
 from tagbus.stream.index.bootstrap import Follower, Offsets
 from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tagbus.stream.index.write import Progress, SharedMemory
+from tagbus.stream.retry import backoff
 from tagbus.stream.tagger import Failure, Tagger
 
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 5.0
-# After so long a release that could not be held is tried again.
-RETRY_SECONDS = 10.0
+# How long a release that could not be held waits: each attempt reads its model and its memory again.
+RETRY = RetrySettings(first_seconds=10.0, cap_seconds=300.0)
 
 
 class Held:
@@ -41,8 +43,10 @@ class Held:
         self.name = name
         self.record = record
         self.problem = ""
-        # Set when it may begin: at a start those that are not to be in force wait until one is.
+        # Set when it may begin: at a start those that are not to be in force wait until one is. One that failed begins
+        # again when it is to be in force, without a wait.
         self.turn = asyncio.Event()
+        self.delays = backoff(RETRY)
         self.task: asyncio.Task[None] | None = None
         self.brain: build.Brain | None = None
         self.source: Follower | SharedMemory | None = None
@@ -70,6 +74,7 @@ class Held:
         self._tagger = self.brain.tagger(calibration, self.source.taxonomy)
         self._stood = object()
         self.problem = ""
+        self.delays = backoff(RETRY)
 
     async def rest(self) -> None:
         """Tag no more, and wait for the batches in flight."""
@@ -224,18 +229,27 @@ class Brains:
 
     async def _keep(self, held: Held) -> None:
         """Hold it for as long as it is wanted. A release that fails must not take the one in force along."""
-        await held.turn.wait()
         while True:
-            try:
-                await self._live(held)
-            except Exception as error:
-                first = _first(error)
-                if self._ends(held, first):
-                    raise
-                held.problem = f"{type(first).__name__}: {first}"
-                trace = None if isinstance(first, TagbusError) else first
-                log.warning("release %s is not held: %s", held.name, held.problem, exc_info=trace)
-            await asyncio.sleep(RETRY_SECONDS)
+            await held.turn.wait()
+            await self._attempt(held)
+            held.turn.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(next(held.delays)):
+                    await held.turn.wait()
+            held.turn.set()
+
+    async def _attempt(self, held: Held) -> None:
+        """Hold it until it fails, and let go of all that this attempt made, which may be gigabytes."""
+        try:
+            await self._live(held)
+        except Exception as error:
+            first = _first(error)
+            if self._ends(held, first):
+                raise
+            held.problem = f"{type(first).__name__}: {first}"
+            trace = None if isinstance(first, TagbusError) else first
+            log.warning("release %s is not held: %s", held.name, held.problem, exc_info=trace)
+            _clear(error)
 
     def _ends(self, held: Held, error: Exception) -> bool:
         """Whether the worker cannot go on: nothing else tags, and it is no outage under a release that tagged."""
@@ -335,3 +349,14 @@ def _first(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _clear(error: BaseException) -> None:
+    """Drop what the frames of an error, and of those in and behind it, hold on to."""
+    for one in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        _clear(one)
+    for behind in (error.__cause__, error.__context__):
+        if behind is not None:
+            _clear(behind)
+    traceback.clear_frames(error.__traceback__)
+    error.__traceback__ = error.__cause__ = error.__context__ = None

@@ -1,11 +1,13 @@
 """What a worker does as `releases` changes: it holds all, tags by one, and never gives up the one that works."""
 
 import asyncio
+import itertools
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from weakref import ref
 
 import pytest
 from prometheus_client import REGISTRY
@@ -14,14 +16,16 @@ from qdrant_client import AsyncQdrantClient
 from tagbus.stream.cli import brains as module
 from tagbus.stream.cli.brains import Brains
 from tagbus.stream.cli.release import build_shared
-from tagbus.stream.config import MemorySettings, Settings
+from tagbus.stream.config import MemorySettings, RetrySettings, Settings
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release
 from tagbus.stream.encoder.release import GOLDEN, load_release
-from tagbus.stream.errors import DependencyDown, ReleaseMismatch
+from tagbus.stream.errors import DependencyDown, Fatal, ReleaseMismatch
 from tagbus.stream.memory import open as memory
+from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.server import ServerStore
+from tagbus.stream.memory.store import Point
 from tests.conftest import Broker
 from tests.index.parts import Failing
 from tests.releases import SHIPPED, Bus, make_release
@@ -131,6 +135,60 @@ async def test_a_broken_release_is_refused_and_the_old_one_goes_on(bus: Bus, fol
             while brains.notes():
                 await asyncio.sleep(0.02)
         assert gauge("tagbus_release_pending") == 0
+
+
+class Full(ExactStore):
+    """A store that takes nothing."""
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        raise Fatal(f"no room for {len(points)} more")
+
+
+async def test_a_release_that_fails_to_load_leaves_nothing_behind_and_is_tried_ever_more_seldom(
+    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a second release whose store takes nothing, its stores are freed while it waits for its next attempt."""
+    attempts: list[ref[Full]] = []
+    asked: list[float] = []
+
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> ExactStore:
+        if release != SECOND:
+            return ExactStore(release, dimension)
+        store = Full(release, dimension)
+        attempts.append(ref(store))
+        return store
+
+    def waits(given: RetrySettings) -> Iterator[float]:
+        assert given.cap_seconds > given.first_seconds
+        for seconds in (0.0, 0.0, 0.0, 3600.0):
+            asked.append(seconds)
+            yield seconds
+
+    monkeypatch.setattr(memory, "open_store", opened)
+    monkeypatch.setattr(module, "backoff", waits)
+    async with running(settings_at(bus, folder)) as brains:
+        send(bus, encode_release(recorded(folder)), active(SECOND))
+        async with asyncio.timeout(SECONDS):
+            while asked != [0.0, 0.0, 0.0, 3600.0]:
+                await asyncio.sleep(0.02)
+        assert "no room for " in brains.notes()[0]
+        assert len(attempts) == 8
+        assert [one for one in attempts if one() is not None] == []
+
+
+async def test_a_release_that_waits_is_tried_at_once_when_it_is_made_active_again(
+    bus: Bus, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a folder that was not there, an operator who puts it there and activates it waits for no backoff."""
+    monkeypatch.setattr(module, "backoff", lambda _: itertools.repeat(3600.0))
+    async with running(settings_at(bus, tmp_path)) as brains:
+        send(bus, encode_release(recorded(folder)), active(SECOND))
+        async with asyncio.timeout(SECONDS):
+            while "has no folder here" not in " ".join(brains.notes()):
+                await asyncio.sleep(0.02)
+        (tmp_path / SECOND).symlink_to(folder / SECOND)
+        send(bus, active(SECOND))
+        await until(brains, SECOND)
 
 
 async def test_a_start_without_the_release_that_is_active_ends_and_says_why(bus: Bus, tmp_path: Path) -> None:
