@@ -23,9 +23,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tagbus.stream.local.cluster import ApacheCluster
 from tests.kafka.chaos.faults import SIZE
 from tests.kafka.chaos.run import STALL_SECONDS, Plan, Report, chaos
+from tests.kafka.cluster import ApacheCluster
 
 RESULTS = Path(__file__).parent / "results"
 NEEDED = {"kills": 20, "rebalances": 10, "fenced": 3, "aborts": 1}

@@ -38,6 +38,7 @@ from tagbus.stream.tagger import Failure, Tagger
 
 BATCH = 256
 PYTHON = ".cache/baselines/bin/python"
+ANNIF = Path(__file__).parent / "peers" / "annif_peer.py"
 
 
 class Shares:
@@ -164,7 +165,7 @@ async def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]
 
 
 def annif_process(folder: Path) -> "subprocess.Popen[str]":
-    command = [PYTHON, "-m", "tagbus.models.baselines.annif", str(folder)]
+    command = [PYTHON, str(ANNIF), str(folder)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

@@ -1,5 +1,6 @@
 """What is installed: the packages, the wheel, what it needs and what it must not bring."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tagbus.models.commands import Lazy, evaluate, export, train
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -71,6 +74,41 @@ def test_the_packages_are_the_folders_with_code() -> None:
     }
     listed = {name for name in PROJECT["tool"]["setuptools"]["packages"] if name.startswith(tuple(tops.values()))}
     assert listed == found
+
+
+def modules() -> dict[str, Path]:
+    """The modules of stream/ and models/ by their dotted names, but for the packages themselves."""
+    code = [path for path in files() if path.parts[0] in {"stream", "models"} and path.suffix == ".py"]
+    return {".".join(("tagbus", *path.with_suffix("").parts)): path for path in code if path.name != "__init__.py"}
+
+
+def imports(path: Path) -> set[str]:
+    """What a file imports, each name that it takes from a package as a module of it too."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{one.name}" for one in node.names}
+    return found
+
+
+def test_what_only_tests_and_benchmarks_use_is_not_in_the_wheel() -> None:
+    """Each module is imported by another, is a command, or is started by `python -m`."""
+    packaged = modules()
+    used = {
+        name
+        for path in files()
+        if path.parts[0] in {"stream", "models"} and path.suffix == ".py"
+        for name in imports(path)
+    }
+    used |= {command.module for command in (*train.commands.values(), export, evaluate) if isinstance(command, Lazy)}
+    used |= {target.split(":")[0] for target in PROJECT["project"]["entry-points"]["tagbus.commands"].values()}
+    used |= {name for name, path in packaged.items() if '__name__ == "__main__"' in (ROOT / path).read_text()}
+    used |= {name for name in packaged if name.endswith(".__main__")}
+    # Copied into the server's environment as the code of a backend.
+    used.add("tagbus.stream.local.ort_backend")
+    assert packaged.keys() - used == set()
 
 
 def test_the_constraints_pin_all_that_the_core_and_the_tests_need() -> None:
@@ -135,6 +173,8 @@ class TestWheel:
         assert examples
         assert {f"tagbus/{path.as_posix()}" for path in examples} <= names
         assert {"tagbus/stream/py.typed", "tagbus/models/py.typed"} <= names
+        code = {f"tagbus/{path.as_posix()}" for path in files() if path.parts[0] in {"stream", "models"}}
+        assert {name for name in names if name.startswith(("tagbus/stream/", "tagbus/models/"))} == code
         assert not any(name.startswith("tagbus/tests") for name in names)
 
     def test_it_is_small_enough_to_download(self, wheel: Path) -> None:

@@ -1,14 +1,6 @@
-"""Annif's Omikuji backend as a baseline: a project in a folder, as Annif's manual sets one up.
+"""Annif's Omikuji backend as a baseline: a project in a folder, as Annif's manual sets one up."""
 
-    .cache/baselines/bin/python -m tagbus.models.baselines.annif FOLDER
-
-answers each line of texts, a JSON list on standard input, with a line `cpu SECONDS`, what its suggestions took.
-"""
-
-import json
 import os
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -109,18 +101,3 @@ def _lay_out(folder: Path, titles: "Titles") -> None:
 
 def _uri(tag: int) -> str:
     return f"http://tagbus.example/{tag}"
-
-
-def _serve(folder: Path) -> None:
-    project = AnnifOmikuji(folder)
-    project.open()
-    for line in sys.stdin:
-        texts = json.loads(line)
-        started = time.process_time()
-        project.predict(texts, 10)
-        sys.stdout.write(f"cpu {time.process_time() - started}\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))

@@ -52,17 +52,6 @@ class TritonServer(Child):
         self._options = tuple(options)
         self._cache = cache or default_cache()
 
-    def model_pids(self, model: str) -> list[int]:
-        """The processes behind a model, one for each instance (Linux only)."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == self.pid and any(word.startswith(f"{model}_".encode()) for word in words):
-                    found.append(int(folder.name))
-        return sorted(found)
-
     def log_tail(self, lines: int = 20) -> str:
         """As any child's, without its tables."""
         said = super().log_tail(10 * lines).splitlines()

@@ -7,10 +7,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tagbus.stream.local.apache import ApacheKafka
-from tagbus.stream.local.secured import Listener, SecuredKafka
 from tests.cli.harness import Cli
 from tests.kafka.issuer import Endpoint, endpoint
 from tests.kafka.parts import Tenant, tenants
+from tests.kafka.secured import Listener, SecuredKafka
 from tests.support import Layout, wait_until
 
 # The tests take a principal each, so that no test's ACLs serve another.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tagbus.stream.local.secured import Issuer
+from tests.kafka.secured import Issuer
 
 NAME = "https://issuer.example"
 AUDIENCE = "kafka"

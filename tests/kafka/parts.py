@@ -12,11 +12,11 @@ from tagbus.stream.config import Settings
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.index.releases import ReleaseFollower
-from tagbus.stream.local.secured import SecuredKafka
 from tests.bus.harness import Running, settings
 from tests.bus.taggers import Trivial
 from tests.index.parts import encoder, memory
 from tests.kafka.rights import Right, grant
+from tests.kafka.secured import SecuredKafka
 from tests.support import Layout, create_topics, unique
 
 TOPICS = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions", "releases")

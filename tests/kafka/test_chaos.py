@@ -8,11 +8,11 @@ import pytest
 from tagbus.stream.contract.codec import dead_letter_headers, source_headers
 from tagbus.stream.contract.events import DeadLetter
 from tagbus.stream.local.apache import ApacheKafka
-from tagbus.stream.local.cluster import ApacheCluster
 from tests.conftest import Broker
 from tests.kafka.chaos.check import compare
 from tests.kafka.chaos.load import KIND
 from tests.kafka.chaos.run import Plan, chaos
+from tests.kafka.cluster import ApacheCluster
 from tests.support import Layout, Record, produce
 
 pytestmark = pytest.mark.kafka

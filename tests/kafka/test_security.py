@@ -12,13 +12,13 @@ import pytest
 from tagbus.stream.cli import records
 from tagbus.stream.errors import UserError
 from tagbus.stream.index import bootstrap
-from tagbus.stream.local.secured import SecuredKafka
 from tests.bus.harness import events, exactly_once, until_all_out
 from tests.cli.harness import Cli
 from tests.kafka.conftest import ROBOT
 from tests.kafka.issuer import Endpoint
 from tests.kafka.parts import Tenant, worker
 from tests.kafka.rights import LEAST
+from tests.kafka.secured import SecuredKafka
 from tests.support import produce
 
 pytestmark = pytest.mark.kafka

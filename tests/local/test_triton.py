@@ -16,7 +16,7 @@ from tagbus.stream.local.triton import TritonServer, available
 from tests.local.test_apache import gone
 from tests.support import wait_until
 from tests.triton.conftest import can_run as can_run
-from tests.triton.harness import copy_repository
+from tests.triton.harness import copy_repository, model_pids
 
 
 def shared(folder: Path) -> list[Path]:
@@ -27,7 +27,7 @@ def shared(folder: Path) -> list[Path]:
 def test_it_is_killed_restarted_on_its_port_and_stopped(tmp_path: Path) -> None:
     with TritonServer(copy_repository(tmp_path, instances=1)) as server:
         address, pid, folder = server.address, server.pid, server.folder
-        (behind,) = server.model_pids("encoder")
+        (behind,) = model_pids(pid, "encoder")
         assert server.cpu_seconds() > 0
         assert shared(folder)
         assert list(folder.glob("python_env_*")), "which killed servers would leave in /tmp"
@@ -55,19 +55,20 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from tagbus.stream.local.triton import TritonServer\n"
         f"with TritonServer(Path({str(repository)!r})) as server:\n"
-        "    print(server.pid, *server.model_pids('encoder'), server.folder, flush=True)\n"
+        "    print(server.pid, server.folder, flush=True)\n"
         "    input()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
-        pid, behind, folder = parent.stdout.readline().split()
+        pid, folder = parent.stdout.readline().split()
+        (behind,) = model_pids(int(pid), "encoder")
 
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
 
-        wait_until(lambda: gone(int(pid)) and gone(int(behind)), 10, "the end of the server")
+        wait_until(lambda: gone(int(pid)) and gone(behind), 10, "the end of the server")
         wait_until(lambda: not Path(folder).exists(), 10, "the end of its folder")
         wait_until(lambda: not shared(Path(folder)), 10, "the end of its shared memory")
 

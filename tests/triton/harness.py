@@ -175,3 +175,15 @@ def texts_seen(address: str, model: str = "encoder") -> int:
     """How many texts the model has answered since the server started, however they were merged."""
     with InferenceServerClient(address) as client:
         return int(client.get_inference_statistics(model).model_stats[0].inference_count)
+
+
+def model_pids(server: int, model: str) -> list[int]:
+    """The processes behind a model of the server with this pid, one for each instance (Linux only)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == server and any(word.startswith(f"{model}_".encode()) for word in words):
+                found.append(int(folder.name))
+    return sorted(found)

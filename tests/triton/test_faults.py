@@ -21,7 +21,7 @@ from tagbus.stream.encoder.triton import OUTPUT, TritonEncoder
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
 from tagbus.stream.local.triton import TritonServer
 from tests.triton.conftest import Open, Start
-from tests.triton.harness import Config, again, copy_repository, edit_config, executions, requests, settings
+from tests.triton.harness import Config, again, copy_repository, edit_config, executions, model_pids, requests, settings
 
 TEXTS = [f"Fishing rights in the Baltic Sea, volume {number}" for number in range(120)]
 RELEASE = load_release(default_folder())
@@ -109,7 +109,7 @@ async def test_dead_processes_behind_a_ready_model_are_noticed_and_are_no_poison
     """With one of two dead every other request fails, a canary may pass in between, and no text is to blame."""
     server = start(repository)
     encoder = await open_encoder(server.address, deadline_seconds=4)
-    first, second = server.model_pids("encoder")
+    first, second = model_pids(server.pid, "encoder")
     os.kill(first, signal.SIGKILL)
     for text in TEXTS[:2]:
         with suppress(DependencyDown):

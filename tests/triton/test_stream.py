@@ -16,6 +16,7 @@ from tagbus.stream.local.triton import TritonServer
 from tagbus.stream.local.worker import LocalWorker
 from tests.support import consume_all, produce, wait_until
 from tests.triton.conftest import Start
+from tests.triton.harness import model_pids
 
 COUNT = 300
 # Short waits, so that the test is short.
@@ -77,7 +78,7 @@ def test_a_worker_outlives_its_server_and_says_when_it_is_not_ready(
 
         # A server that calls itself ready and has no process behind its model.
         wait_until(lambda: ready(worker), 60, "the worker to be ready again")
-        for pid in server.model_pids("encoder"):
+        for pid in model_pids(server.pid, "encoder"):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not ready(worker), 60, "the worker to notice that nothing is embedded")
         with InferenceServerClient(server.address) as client:

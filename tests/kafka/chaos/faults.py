@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tagbus.stream.local.cluster import ApacheCluster
 from tests.kafka.chaos.fleet import Fleet, Member
+from tests.kafka.cluster import ApacheCluster
 
 SIZE = 3
 MOST = 5

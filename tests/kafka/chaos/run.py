@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from tagbus.stream.local.cluster import ApacheCluster
 from tests.bus.harness import settings
 from tests.kafka.chaos.check import Outcome, Watch, compare
 from tests.kafka.chaos.faults import SIZE, Faults
 from tests.kafka.chaos.fleet import Evidence, Fleet
 from tests.kafka.chaos.load import Load
+from tests.kafka.cluster import ApacheCluster
 from tests.support import create_topics, unique, wait_until
 
 # A member that dies while the group forms is waited for as long as this, and the next fault comes after 3 to 7 s: with

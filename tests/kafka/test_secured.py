@@ -9,7 +9,7 @@ import pytest
 
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.local.apache import ApacheKafka
-from tagbus.stream.local.secured import Listener, SecuredKafka
+from tests.kafka.secured import Listener, SecuredKafka
 
 pytestmark = pytest.mark.kafka
 

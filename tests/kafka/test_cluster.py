@@ -12,11 +12,12 @@ from confluent_kafka.admin import AdminClient
 
 from tagbus.stream.errors import UserError
 from tagbus.stream.local.apache import ApacheKafka
-from tagbus.stream.local.cluster import ApacheCluster
+from tests.kafka.cluster import ApacheCluster
 from tests.support import consume_all, create_topics, unique, wait_until
 
 pytestmark = pytest.mark.kafka
 Make = Callable[..., ApacheKafka]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +73,14 @@ def test_it_is_started_once_and_has_a_size(cluster: ApacheCluster) -> None:
 
 def test_it_ends_with_the_process_that_started_it(apache: Make) -> None:
     script = (
-        "from tagbus.stream.local.cluster import ApacheCluster\n"
+        "from tests.kafka.cluster import ApacheCluster\n"
         "cluster = ApacheCluster(2)\n"
         "cluster.start()\n"
         "print(*(f'{node.pid} {node.folder}' for node in cluster.nodes), flush=True)\n"
         "input()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         words = parent.stdout.readline().split()

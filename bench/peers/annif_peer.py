@@ -1,0 +1,27 @@
+"""Annif on request: each line of standard input is a JSON list of texts, each answer `cpu SECONDS` of its suggestions.
+
+.cache/baselines/bin/python bench/peers/annif_peer.py PROJECT
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from tagbus.models.baselines.annif import AnnifOmikuji
+
+TAGS = 10
+
+
+def main(folder: Path) -> None:
+    project = AnnifOmikuji(folder)
+    project.open()
+    for line in sys.stdin:
+        texts = json.loads(line)
+        started = time.process_time()
+        project.predict(texts, TAGS)
+        print(f"cpu {time.process_time() - started}", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
