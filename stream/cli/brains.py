@@ -208,6 +208,9 @@ class Brains:
     def _drop(self, held: Held) -> None:
         del self._held[held.name]
         if held.task is not None:
+            # Not before the loop has let go of the task, whose cancellation refers to all that it had.
+            loop = asyncio.get_running_loop()
+            held.task.add_done_callback(lambda _: loop.call_soon(build.free_dropped))
             held.task.cancel()
 
     def _swap(self) -> None:

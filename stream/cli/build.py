@@ -229,6 +229,16 @@ def settle() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def free_dropped() -> None:
+    """Free what was settled and nobody refers to any longer, where it refers to itself.
+
+    No round looks at what is settled, so it is looked at whole here, which stops the process: 0.08 s with 8,578
+    exemplars in memory, 1.7 s with 328,152. Therefore only where a release was dropped.
+    """
+    gc.unfreeze()
+    settle()
+
+
 def _chunks(kind: Kind, events: Iterable[Tag | Exemplar]) -> Iterator[list[MemoryRecord]]:
     records = (
         MemoryRecord(kind, encode_record(event), f"{kind}:{number}") for number, event in enumerate(events, start=1)

@@ -1,6 +1,7 @@
 """What a worker does as `releases` changes: it holds all, tags by one, and never gives up the one that works."""
 
 import asyncio
+import gc
 import itertools
 import math
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -277,6 +278,35 @@ async def test_a_store_that_stops_answering_is_waited_for(
         async with asyncio.timeout(SECONDS):
             while gauge("tagbus_taxonomy_tags") != 1:
                 await asyncio.sleep(0.02)
+
+
+class Looped(ExactStore):
+    """A store that refers to itself, as what is asynchronous easily does: only a round of garbage collection frees it."""
+
+    def __init__(self, release: str, dimension: int) -> None:
+        super().__init__(release, dimension)
+        self.itself = self
+
+
+async def test_a_dropped_releases_memory_is_freed(bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in memory is taken out of garbage collection; what is dropped must be found by it all the same."""
+    stores: dict[str, list[ref[Looped]]] = {SHIPPED.name: [], SECOND: []}
+
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> Looped:
+        store = Looped(release, dimension)
+        stores[release].append(ref(store))
+        return store
+
+    monkeypatch.setattr(memory, "open_store", opened)
+    send(bus, encode_release(ReleaseRecord(release=SHIPPED)), encode_release(recorded(folder)))
+    async with running(settings_at(bus, folder)) as brains:
+        send(bus, active(SECOND), Record(SHIPPED.name.encode(), None))
+        await until(brains, SECOND)
+        async with asyncio.timeout(SECONDS):
+            while any(one() is not None for one in stores[SHIPPED.name]):
+                await asyncio.sleep(0.02)
+        assert [one() is not None for one in stores[SECOND]] == [True, True]
+        assert gc.get_freeze_count() > 10_000, "the memory in force is out of garbage collection still"
 
 
 class Shared(AsyncQdrantClient):
