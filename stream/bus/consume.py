@@ -164,7 +164,10 @@ class Poller:
         return not self.quit
 
     def drain(self, seconds: float) -> None:
-        """Read no more, wait at most so long for what is under way, drop the rest and hold no partition."""
+        """Read no more, wait at most so long for what is under way, drop the rest and hold no partition.
+
+        Raises UserError, Fenced or Fatal when the client cannot go on: what is left is dropped then too.
+        """
         self._draining = True
         self._buffers.clear()
         places = self._flights.places()
@@ -175,7 +178,11 @@ class Poller:
 
     def _serve(self) -> bool:
         """Serve the group while draining; a record that comes all the same is not ours to commit."""
-        self._consumer.consume(100, 0.05)
+        with client.serving(self._settings.kafka, self._topic):
+            messages = self._consumer.consume(100, 0.05)
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._judge(error, message)
         return self.touch()
 
     def _commit(self, offsets: list[TopicPartition]) -> KafkaError | None:

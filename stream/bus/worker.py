@@ -79,10 +79,10 @@ class Worker:
                 while not self._stopping.is_set() and not self._poller.finished:
                     self._poller.turn()
                     self._publisher.check(self._poller.up_since)
-        except KafkaException as exception:
-            self.fail(Fatal(f"Kafka client failed: {client.error_of(exception).str()}"))
         except TagbusError as error:
             self.fail(error)
+        except client.Raised as raised:
+            self.fail(self._named(raised))
         finally:
             self._close()
         if self._failure is not None:
@@ -227,15 +227,30 @@ class Worker:
         drain = 0.0 if self._poller.quit else self._settings.batch.drain_seconds
         try:
             self._poller.drain(drain)
-        except (TagbusError, KafkaException) as error:
-            # What is left is read again by the next owner, so a first error says more than this one.
-            log.warning("worker: drain failed: %s", error)
+        except TagbusError as error:
+            self._failed_late("drain", error)
+        except client.Raised as raised:
+            self._failed_late("drain", self._named(raised))
         self._publisher.stop(1.0 if self._poller.quit else JOIN_SECONDS)
         self._order.close()
-        self._consumer.close()
+        try:
+            self._consumer.close()
+        except client.Raised as raised:
+            self._failed_late("close", self._named(raised))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._looping.join(JOIN_SECONDS)
         log.info("worker: stopped")
+
+    def _failed_late(self, step: str, error: TagbusError) -> None:
+        """What is left is read again by the next owner, so a first error says more than this one."""
+        log.warning("worker: %s failed: %s", step, error)
+        self.fail(error)
+
+    def _named(self, raised: object) -> TagbusError:
+        """What a call of the client raised, as an error that has an exit code."""
+        error = client.error_of(raised)
+        ending = client.named(error, self._settings.topics.content, self._settings.kafka)
+        return ending or Fatal(f"Kafka client failed: {error.str()}")
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)

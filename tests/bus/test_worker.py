@@ -7,14 +7,19 @@ import time
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import confluent_kafka
+import pytest
 from confluent_kafka import KafkaError
 from prometheus_client import REGISTRY
 
+from tagbus.stream import errors
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, decode_tagged
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import DependencyDown, MemoryLost, UserError
+from tagbus.stream.kafka import client
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.tagger import Failure
 from tests.bus.harness import (
@@ -231,6 +236,37 @@ def test_nothing_is_lost_when_the_process_is_killed_or_stopped(
         until_all_out(mock_kafka.address, mock_topics, 2000)
         assert processes[-1].stop() == 0
     assert set(outcome(mock_kafka.address, mock_topics)) == inputs(mock_kafka.address, mock_topics)
+
+
+@pytest.mark.parametrize("at", ["consume", "close"])
+def test_a_client_that_fails_while_the_worker_ends_gives_the_end_its_name(
+    mock_kafka: MockCluster, mock_topics: Names, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """librdkafka's fatal errors come from any call, as a KafkaError that `except Exception` does not catch."""
+    fatal = KafkaError(KafkaError.FENCED_INSTANCE_ID, "fenced", fatal=True)
+    stopped = threading.Event()
+
+    class Fenced(confluent_kafka.Consumer):
+        def consume(self, *args: Any, **kwargs: Any) -> list[confluent_kafka.Message]:
+            if at == "consume" and stopped.is_set():
+                raise fatal  # type: ignore[misc]
+            return super().consume(*args, **kwargs)
+
+        def close(self) -> None:
+            super().close()
+            if at == "close":
+                raise fatal  # type: ignore[misc]
+
+    monkeypatch.setattr(client, "Consumer", Fenced)
+    produce(mock_kafka.address, "content", events(1))
+    tagger = Gated(lambda _: True)
+    run = Running(at_least_once(mock_kafka, mock_topics), tagger)
+    wait_until(lambda: tagger.waiting or run.error, 30, "a batch at the tagger")
+    stopped.set()
+    run.worker.stop()
+    tagger.open = at == "close"
+    run.join()
+    assert isinstance(run.error, errors.Fenced)
 
 
 def test_content_waits_for_the_gate(mock_kafka: MockCluster, mock_topics: Names) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, Fenced
-from tests.bus.harness import Process, ending, events, exactly_once, settings, until_all_out
+from tests.bus.harness import Process, Running, ending, events, exactly_once, running, settings, until_all_out
+from tests.bus.taggers import Gated, Trivial
 from tests.conftest import Broker
 from tests.support import produce, wait_until
 
@@ -119,6 +120,22 @@ def test_of_two_processes_with_one_static_membership_one_ends_and_says_so(
         assert ended.ended() == (Fenced if protocol == "classic" else Fatal).exit_code
         assert "kafka.instance=one" in ended.text()
         assert left.stop() == 0
+
+
+def test_a_member_that_is_fenced_while_it_drains_ends_and_says_so(kafka: Broker, names: Names, given: Settings) -> None:
+    # Given a worker that was stopped and waits for a batch
+    static = {"membership": "static", "delivery": "at_least_once"}
+    given = given.model_copy(update={"kafka": given.kafka.model_copy(update=static)})
+    produce(kafka.address, names["content"], events(1))
+    tagger = Gated(lambda _: True)
+    older = Running(given, tagger)
+    wait_until(lambda: tagger.waiting or older.error, 30, "a batch at the tagger")
+    older.worker.stop()
+    # When another process takes over its membership
+    with running(given, Trivial()):
+        older.join()
+    # Then the end has its name
+    assert isinstance(older.error, Fenced), older.error
 
 
 def test_a_member_that_was_frozen_beyond_its_session_commits_nothing(
