@@ -32,6 +32,8 @@ Gate = Callable[[], Awaitable[None]]
 
 # How long to wait for threads to end when everything else is done.
 JOIN_SECONDS = 5.0
+# Between two looks at what is waited for before content is fetched; a stop is seen within it.
+WAIT_SECONDS = 0.05
 
 
 async def open_gate() -> None:
@@ -65,7 +67,8 @@ class Worker:
         self._publisher = Publisher(settings, self._producer, self._poller, self._flights, self._published, self.fail)
         self._loop = asyncio.new_event_loop()
         self._looping = threading.Thread(target=self._run_loop, name="loop", daemon=True)
-        self._stopping = threading.Event()
+        # A flag: `stop` runs in signal handlers, where a lock may be one that the interrupted thread holds.
+        self._stopping = False
         self._failure: BaseException | None = None
         self._gate_open = False
 
@@ -76,7 +79,7 @@ class Worker:
         try:
             if self._prepare():
                 log.info("worker: group=%s instance=%s", self._settings.kafka.group, self._settings.kafka.instance)
-                while not self._stopping.is_set() and not self._poller.finished:
+                while not self._stopping and not self._poller.finished:
                     self._poller.turn()
                     self._publisher.check(self._poller.up_since)
         except TagbusError as error:
@@ -91,15 +94,15 @@ class Worker:
     def stop(self) -> None:
         """Stop reading, finish what is under way within batch.drain_seconds, leave the group. Called a second time:
         drop it at once; the next owner reads it again."""
-        if self._stopping.is_set():
+        if self._stopping:
             self._poller.quit = True
-        self._stopping.set()
+        self._stopping = True
 
     def fail(self, error: BaseException) -> None:
         """End the worker with this error: `run` raises the first that came."""
         self._failure = self._failure or error
         self._poller.quit = True
-        self._stopping.set()
+        self._stopping = True
 
     def alive(self) -> bool:
         """The poll loop turned within health.stall_seconds, whatever the dependencies do."""
@@ -109,7 +112,7 @@ class Worker:
         """The gate is open, partitions are assigned, brokers answer, and no batch waits for a dependency."""
         return (
             self._gate_open
-            and not self._stopping.is_set()
+            and not self._stopping
             and self._poller.ready
             and self._publisher.ready
             and not self._flights.stalled()
@@ -136,11 +139,11 @@ class Worker:
         await self._gate()
 
     def _wait(self, condition: Callable[[], bool]) -> bool:
-        while not self._stopping.is_set():
+        while not self._stopping:
             self._poller.touch()
             if condition():
                 return True
-            self._stopping.wait(0.05)
+            time.sleep(WAIT_SECONDS)
         return False
 
     def _topics_there(self) -> bool:
@@ -223,7 +226,7 @@ class Worker:
 
     def _close(self) -> None:
         """Drain, end the threads, leave the group. The publisher ends before the consumer that it commits through."""
-        self._stopping.set()
+        self._stopping = True
         drain = 0.0 if self._poller.quit else self._settings.batch.drain_seconds
         try:
             self._poller.drain(drain)

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import confluent_kafka
@@ -15,6 +17,7 @@ from confluent_kafka import KafkaError
 from prometheus_client import REGISTRY
 
 from tagbus.stream import errors
+from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, decode_tagged
 from tagbus.stream.contract.events import Content, TaggedContent
@@ -194,6 +197,32 @@ def test_a_stop_does_not_wait_for_a_dependency_and_loses_nothing(mock_kafka: Moc
     with running(given, Trivial()):
         until_all_out(mock_kafka.address, mock_topics, 100)
     exactly_once(mock_kafka.address, mock_topics)
+
+
+def test_a_signal_may_come_at_any_line_of_a_wait(mock_kafka: MockCluster, mock_topics: Names) -> None:
+    """A handler runs between two lines of the main thread: a lock that this thread holds then is never let go of."""
+
+    def interrupted_at(worker: Worker, line: int) -> None:
+        left = line
+
+        def trace(_: FrameType, kind: str, __: object) -> Callable[..., Any]:
+            nonlocal left
+            left -= kind == "line"
+            if left == 0:
+                left = -1
+                worker.stop()
+            return trace
+
+        sys.settrace(trace)
+        worker._wait(lambda: False)
+
+    for line in range(1, 40):
+        worker = Worker(at_least_once(mock_kafka, mock_topics), Trivial())
+        waiting = threading.Thread(target=interrupted_at, args=(worker, line), daemon=True)
+        waiting.start()
+        waiting.join(10)
+        assert not waiting.is_alive(), f"stopped at line {line} of the wait, it stands still"
+        worker._consumer.close()
 
 
 def test_a_stop_finishes_what_is_under_way(mock_kafka: MockCluster, mock_topics: Names) -> None:
