@@ -115,7 +115,7 @@ async def measure(settings: Settings, contents: Sequence[Content], rounds: int, 
         tags = files.all_of(example("tags.jsonl"), files.tag_of)
         exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
         with out.bar("memory", len(tags) + len(exemplars)) as bar:
-            await build.fill(brain.projection(), tags, exemplars, bar.advance)
+            await build.fill(brain.projection(), {"tags": tags, "exemplars": exemplars}, bar.advance)
         for topic, records in (
             (settings.topics.tags, map(encode_record, tags)),
             (settings.topics.exemplars, map(encode_record, exemplars)),

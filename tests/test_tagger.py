@@ -17,7 +17,8 @@ from tagbus.stream.contract.events import TEXT_CHARS, Content, Exemplar, Tag, Ta
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
-from tagbus.stream.index.apply import Memory, Projection
+from tagbus.stream.index.apply import Projection
+from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.literal import LiteralRecall
 from tagbus.stream.recall.union import Recall

@@ -63,7 +63,7 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
         contents = sum(1 for _ in corpus.exemplars("train")) if instances else 0
         with out.bar("filling memory", len(tags) + contents) as bar:
             known = corpus.exemplars("train") if instances else iter(())
-            await build.fill(brain.projection(), tags, known, bar.advance)
+            await build.fill(brain.projection(), {"tags": tags, "exemplars": known}, bar.advance)
         stores = [memory.exemplars, *([] if memory.beside is None else [memory.beside.exemplars])]
         if instances and not all((cache / store.release).exists() for store in stores):
             await build.save_memory(cache, memory)

@@ -220,7 +220,9 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[Lesson, Over, Source]:
             list(corpus.exemplars("val")),
             count(numbers, corpus.exemplars("train"), recipe.fewest_together),
         )
-        await build.fill(brain.projection(), corpus.tags(), corpus.exemplars("train"), lambda _: None)
+        await build.fill(
+            brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, lambda _: None
+        )
         graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
         others = brain.others()
         source = Source(graph, others, numbers, tables)

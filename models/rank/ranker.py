@@ -77,7 +77,9 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         numbers = Numbers([tag.id for tag in corpus.tags()])
         tables = count(numbers, (item for item in corpus.exemplars("train")), recipe.fewest_together)
         with out.bar("encoding memory", len(numbers) + tables.contents) as bar:
-            await build.fill(brain.projection(), corpus.tags(), corpus.exemplars("train"), bar.advance)
+            await build.fill(
+                brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
+            )
         if cache is not None:
             await build.save_memory(cache, memory)
         graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)

@@ -106,7 +106,9 @@ async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path |
         async with build.brain(settings, memory) as brain:
             count = len(corpus.tags()) + sum(1 for _ in corpus.exemplars("train"))
             with out.bar("encoding contents", count) as bar:
-                await build.fill(brain.projection(), corpus.tags(), corpus.exemplars("train"), bar.advance)
+                await build.fill(
+                    brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
+                )
             await build.save_memory(place, memory)
             release, stores = brain.release, place / brain.release.name
             return await _lesson(corpus, brain.encoder, stores, folder, terms, (release.name, release.dimension))

@@ -11,8 +11,6 @@ import traceback
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from prometheus_client import Gauge
-
 from tagbus.stream import telemetry
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.cli import build
@@ -22,10 +20,10 @@ from tagbus.stream.contract.release import ReleaseRecord
 from tagbus.stream.encoder.release import load_recorded, load_release
 from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch, Retryable, TagbusError
 from tagbus.stream.index import snapshot
-from tagbus.stream.index.apply import Kind
 from tagbus.stream.index.bootstrap import Follower, Offsets
 from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tagbus.stream.index.write import Progress, SharedMemory
+from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.retry import backoff
 from tagbus.stream.tagger import Failure, Tagger
 
@@ -324,14 +322,10 @@ class Brains:
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _measure(self) -> None:
-        gauges: tuple[tuple[Kind, Gauge], ...] = (
-            ("tags", telemetry.TAXONOMY_TAGS),
-            ("exemplars", telemetry.MEMORY_EXEMPLARS),
-        )
-        for kind, gauge in gauges:
+        for name, kind in KINDS.items():
             # Looked up each time: a swap may have closed the memory of the release that was in force.
             if self._active is not None and self._active.brain is not None:
-                gauge.set(await self._active.brain.memory.store(kind).count())
+                kind.gauge.set(await self._active.brain.memory.stores[name].count())
 
 
 @asynccontextmanager

@@ -3,10 +3,10 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, starmap
 from pathlib import Path
 
 from tagbus.stream.calibrate import Calibration
@@ -20,8 +20,8 @@ from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import RELEASE, Release, default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.index.apply import Kind, Memory, MemoryRecord, Projection
-from tagbus.stream.memory import open_stores
+from tagbus.stream.index.apply import MemoryRecord, Projection
+from tagbus.stream.memory import Memory, memory_of, open_memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.recall.base import Recaller
@@ -147,12 +147,12 @@ def exact(settings: Settings) -> Settings:
 async def opened(settings: Settings) -> AsyncIterator[Brain]:
     """The release of encoder.folder with the stores that the settings name. Raises as `open_encoder` does."""
     release = await asyncio.to_thread(load_release, model_folder(settings))
-    memory = Memory(*await open_stores(settings.memory, release.name, release.dimension))
+    memory = await open_memory(settings.memory, release.name, release.dimension)
     try:
         if (own := companions.alone(settings)) is not None:
             other = await asyncio.to_thread(load_release, model_folder(own))
-            stores = await open_stores(settings.memory, other.name, other.dimension)
-            memory = replace(memory, beside=Memory(*stores))
+            beside = await open_memory(settings.memory, other.name, other.dimension)
+            memory = replace(memory, beside=beside)
     except BaseException:
         await memory.close()
         raise
@@ -181,7 +181,7 @@ async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
     release = load_release(model_folder(settings))
     made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
 
-    async def store(kind: Kind) -> ExactStore:
+    async def store(kind: str) -> ExactStore:
         place = None if folder is None else folder / release.name / kind
         if place is None or not place.exists():
             return made(release.name, release.dimension)
@@ -189,12 +189,12 @@ async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
 
     own = companions.alone(settings)
     beside = None if own is None else await cached_memory(folder, own)
-    return Memory(await store("tags"), await store("exemplars"), beside)
+    return replace(await memory_of(store), beside=beside)
 
 
 async def save_memory(folder: Path, memory: Memory) -> None:
     """Keep the embeddings for the next run. Raises UserError where they cannot be written."""
-    for kind, store in (("tags", memory.tags), ("exemplars", memory.exemplars)):
+    for kind, store in memory.stores.items():
         if isinstance(store, ExactStore):
             try:
                 await store.save(folder / store.release / kind)
@@ -205,11 +205,12 @@ async def save_memory(folder: Path, memory: Memory) -> None:
 
 
 async def fill(
-    projection: Projection, tags: Iterable[Tag], exemplars: Iterable[Exemplar], advance: Callable[[int], None]
+    projection: Projection, events: Mapping[str, Iterable[Tag | Exemplar]], advance: Callable[[int], None]
 ) -> None:
-    """Memory becomes exactly these tags and exemplars; what it holds of them already is not encoded again."""
-    kept: dict[Kind, set[str]] = {"tags": set(), "exemplars": set()}
-    for records in chain(_chunks("tags", tags), _chunks("exemplars", exemplars)):
+    """Memory becomes exactly these events, by the names of their kinds; what it holds of them already is not encoded
+    again."""
+    kept = projection.empty()
+    for records in chain.from_iterable(starmap(_chunks, events.items())):
         for name, keys in (await projection.apply(records)).items():
             kept[name].update(keys)
         advance(len(records))
@@ -239,7 +240,7 @@ def free_dropped() -> None:
     settle()
 
 
-def _chunks(kind: Kind, events: Iterable[Tag | Exemplar]) -> Iterator[list[MemoryRecord]]:
+def _chunks(kind: str, events: Iterable[Tag | Exemplar]) -> Iterator[list[MemoryRecord]]:
     records = (
         MemoryRecord(kind, encode_record(event), f"{kind}:{number}") for number, event in enumerate(events, start=1)
     )

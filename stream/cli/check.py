@@ -21,10 +21,9 @@ from tagbus.stream.cli.topics import layout
 from tagbus.stream.config import KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
-from tagbus.stream.index.apply import Memory
 from tagbus.stream.kafka import client
 from tagbus.stream.kafka.refusal import denied, locked_out
-from tagbus.stream.memory import open_stores
+from tagbus.stream.memory import open_memory
 
 Configuration = dict[str, str]
 Verdict = Literal["ok", "wrong", "unsure"]
@@ -104,7 +103,7 @@ def _memory(settings: Settings) -> Finding:
     release = load_release(build.model_folder(settings))
 
     async def ask() -> tuple[int, int]:
-        memory = Memory(*await open_stores(settings.memory, release.name, release.dimension))
+        memory = await open_memory(settings.memory, release.name, release.dimension)
         try:
             return await memory.tags.count(), await memory.exemplars.count()
         finally:

@@ -6,7 +6,7 @@ from tagbus.stream.config import CompanionSettings, Settings
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import UserError
-from tagbus.stream.index.apply import Memory
+from tagbus.stream.memory import Memory
 from tagbus.stream.recall import tagvectors
 from tagbus.stream.recall.companion import Companion
 from tagbus.stream.recall.tagvectors import FILE, TagVectors

@@ -196,7 +196,9 @@ async def _evaluate(settings: Settings, data: DataFolder, cache: Path) -> dict[s
         titles = sum(1 for _ in data.exemplars("train"))
         try:
             with out.bar("encoding memory", len(taxonomy) + titles) as bar:
-                await build.fill(brain.projection(), taxonomy, data.exemplars("train"), bar.advance)
+                await build.fill(
+                    brain.projection(), {"tags": taxonomy, "exemplars": data.exemplars("train")}, bar.advance
+                )
         finally:
             await build.save_memory(cache, memory)
         tagger = brain.tagger(await fit(brain, list(data.exemplars("val"))))

@@ -66,7 +66,7 @@ async def remember(brain: build.Brain, tags: Path, exemplars: Path | None) -> No
     taxonomy = files.all_of(tags, files.tag_of)
     annotated = files.all_of(exemplars, files.exemplar_of) if exemplars else []
     with out.bar("encoding memory", len(taxonomy) + len(annotated)) as bar:
-        await build.fill(brain.projection(), taxonomy, annotated, bar.advance)
+        await build.fill(brain.projection(), {"tags": taxonomy, "exemplars": annotated}, bar.advance)
 
 
 def _json(_content: Content, found: Explained) -> str:

@@ -17,9 +17,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from tagbus.stream import telemetry
 from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.errors import DependencyDown, MemoryLost, Retryable, UserError
-from tagbus.stream.index.apply import Kind, MemoryRecord, Projection
+from tagbus.stream.index.apply import Kept, MemoryRecord, Projection
 from tagbus.stream.kafka import refusal
 from tagbus.stream.kafka.message import record_of
+from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.retry import until_answered
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ class _Partition:
 class _Reading:
     """What one reading of the topics has seen so far."""
 
+    kept: Kept
     partitions: dict[Place, _Partition] = field(default_factory=dict)
-    kept: dict[Kind, set[str]] = field(default_factory=lambda: {"tags": set(), "exemplars": set()})
 
 
 class Follower:
@@ -77,7 +78,8 @@ class Follower:
         self._projection = projection
         self._resume = resume
         self._progress = progress
-        self._reading = _Reading()
+        self._kinds = {KINDS[kind].topic(settings.topics): kind for kind in projection.empty()}
+        self._reading = _Reading(projection.empty())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory")
         self.ready = asyncio.Event()
 
@@ -134,7 +136,7 @@ class Follower:
         if self._resume is None:
             sweep = partial(self._projection.sweep, self._reading.kept)
             await until_answered(sweep, self._settings.retry, "memory")
-        self._reading.kept = {"tags": set(), "exemplars": set()}
+        self._reading.kept = self._projection.empty()
         self.ready.set()
         await self._tell()
         log.info("memory is complete: start gate open, taxonomy=%s", self.taxonomy())
@@ -159,14 +161,14 @@ class Follower:
             telemetry.MEMORY_APPLIED.inc(len(records))
             await self._tell()
 
-    def _remember(self, records: Sequence[MemoryRecord], kept: Mapping[Kind, set[str]]) -> None:
+    def _remember(self, records: Sequence[MemoryRecord], kept: Kept) -> None:
         for item in records:
             if item.record.key is not None:
                 self._reading.kept[item.kind].discard(item.record.key.decode(errors="replace"))
         for kind, keys in kept.items():
             self._reading.kept[kind].update(keys)
 
-    async def _until_applied(self, records: Sequence[MemoryRecord]) -> Mapping[Kind, set[str]]:
+    async def _until_applied(self, records: Sequence[MemoryRecord]) -> Kept:
         """A dependency that is down is waited for: applying again is harmless, and skipping would lose tags."""
         return await until_answered(lambda: self._projection.apply(records), self._settings.retry, "memory")
 
@@ -181,8 +183,7 @@ class Follower:
 
     def _record(self, message: Message) -> MemoryRecord:
         topic, partition = _place(message)
-        kind: Kind = "tags" if topic == self._settings.topics.tags else "exemplars"
-        return MemoryRecord(kind, record_of(message), f"{topic}:{partition}:{_offset(message)}")
+        return MemoryRecord(self._kinds[topic], record_of(message), f"{topic}:{partition}:{_offset(message)}")
 
     def _assign(self, consumer: Consumer) -> None:
         """Assign every partition that is not yet assigned, and capture where it ends now."""
@@ -200,12 +201,7 @@ class Follower:
             consumer.incremental_assign(fresh)
 
     def _places(self, consumer: Consumer) -> list[Place]:
-        topics = self._settings.topics
-        return [
-            place
-            for topic in (topics.tags, topics.exemplars)
-            for place in partitions(self._settings.kafka, consumer, topic)
-        ]
+        return [place for topic in self._kinds for place in partitions(self._settings.kafka, consumer, topic)]
 
     def _config(self) -> dict[str, str | int | float | bool]:
         return {

@@ -1,8 +1,7 @@
 """A release's memory as one builder leaves it for workers: points, and the offsets from which to go on.
 
     NAME/memory/current.json                    which of the folders beside it counts, and its offsets
-    NAME/memory/20260131T093000-1f3a/tags       as ExactStore.save writes it
-    NAME/memory/20260131T093000-1f3a/exemplars
+    NAME/memory/20260131T093000-1f3a/tags       a folder for each kind, as ExactStore.save writes it
 
 current.json is replaced in one step, so that a reader sees the old memory or the new one. The folder before it stays
 until the next but one is there, for those that read it still.
@@ -24,9 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import MemoryLost, TagbusError, UserError, shorten
-from tagbus.stream.index.apply import Kind, Memory, Projection
+from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower, Offsets, Place, Progress
 from tagbus.stream.memory.exact import ExactStore, read
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.store import Memory, Store
 from tagbus.stream.retry import until_answered
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CURRENT: Final = "current.json"
-KINDS: Final[tuple[Kind, ...]] = ("tags", "exemplars")
 
 
 class Position(BaseModel):
@@ -76,17 +76,16 @@ def current(folder: Path) -> Current | None:
 
 
 async def save(folder: Path, memory: Memory, positions: Mapping[Place, int]) -> None:
-    """Write the points of two exact stores. `positions` were taken before: what came since is applied again, which
+    """Write the points of exact stores. `positions` were taken before: what came since is applied again, which
     is harmless. Raises UserError where the folder cannot be written."""
     taken = time.time()
     name = f"{datetime.fromtimestamp(taken, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
     try:
-        for kind in KINDS:
-            store = memory.store(kind)
+        for kind, store in memory.stores.items():
             if not isinstance(store, ExactStore):
                 raise TypeError(f"{type(store).__name__} keeps its points itself")
             await store.save(folder / name / kind)
-        await asyncio.to_thread(_point, folder, name, memory.tags.release, taken, positions)
+        await asyncio.to_thread(_point, folder, name, memory.release, taken, positions)
     except OSError as error:
         raise UserError(f"{folder} cannot keep the memory: {error.strerror}") from None
 
@@ -111,22 +110,19 @@ async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | No
     companion, whose memory is in no snapshot.
     """
     found = current(folder)
-    if found is None or any([await _waiting(memory.store(kind).count, settings) for kind in KINDS]):
+    if found is None or not await _waiting(memory.empty, settings):
         return None
     try:
-        for kind in KINDS:
-            await _waiting(partial(_pour, folder / found.folder / kind, memory, kind), settings)
+        for kind, store in memory.stores.items():
+            await _waiting(partial(_pour, folder / found.folder / kind, store), settings)
     except (TagbusError, ValueError) as error:
         log.warning("the memory in %s is not used, all is read and encoded: %s", folder, error)
         return None
     log.info("memory of %s taken over from %s", found.release, folder / found.folder)
-    topics = {place[0] for place in found.offsets}
+    topics = {topic for topic, _ in found.offsets}
+    whole = {KINDS[kind].topic(settings.topics) for kind in memory.stores}
     old = found.time < time.time() - settings.memory.tombstone_hours * 3600
-    return (
-        None
-        if old or memory.beside is not None or topics != {settings.topics.tags, settings.topics.exemplars}
-        else found.offsets
-    )
+    return None if old or memory.beside is not None or topics != whole else found.offsets
 
 
 async def _waiting(call: Callable[[], Awaitable[T]], settings: Settings) -> T:
@@ -134,8 +130,7 @@ async def _waiting(call: Callable[[], Awaitable[T]], settings: Settings) -> T:
     return await until_answered(call, settings.retry, "memory")
 
 
-async def _pour(folder: Path, memory: Memory, kind: Kind) -> None:
-    store = memory.store(kind)
+async def _pour(folder: Path, store: Store) -> None:
     points = read(folder, store.release, store.dimension)
     while chunk := await asyncio.to_thread(next, points, None):
         await store.upsert(chunk)

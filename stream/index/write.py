@@ -14,9 +14,11 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Retryable, TagbusError
-from tagbus.stream.index.apply import Memory, Projection
+from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import GROWTH_SECONDS, METADATA_SECONDS, Follower, Place, partitions, watermarks
 from tagbus.stream.kafka import refusal
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.store import Memory
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
@@ -44,11 +46,10 @@ class Progress:
 
     def places(self) -> list[Place]:
         """Every partition of the memory topics."""
-        topics = self._settings.topics
         return [
             place
-            for topic in (topics.tags, topics.exemplars)
-            for place in partitions(self._settings.kafka, self._consumer, topic)
+            for kind in KINDS.values()
+            for place in partitions(self._settings.kafka, self._consumer, kind.topic(self._settings.topics))
         ]
 
     def ends(self) -> dict[Place, int]:
@@ -110,7 +111,7 @@ async def indexer(settings: Settings, projection: Projection, memory: Memory, pr
     rebuild takes the progress back first, so that no worker that starts meanwhile tags by half a memory.
     """
     resume = await asyncio.to_thread(progress.resume)
-    if resume is None or not (await memory.tags.count() or await memory.exemplars.count()):
+    if resume is None or await memory.empty():
         resume = None
         await asyncio.to_thread(lambda: progress.commit(dict.fromkeys(progress.places(), 0)))
 

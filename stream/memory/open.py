@@ -1,33 +1,48 @@
-"""From settings to the two stores of a worker."""
+"""From settings to the stores of a worker: one of every kind."""
 
 import asyncio
-from typing import Literal
+from collections.abc import Awaitable, Callable
 
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
-from tagbus.stream.memory.store import Store
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.store import Memory, Store
 
-Kind = Literal["tags", "exemplars"]
+# Opens the store of the kind of that name.
+Opener = Callable[[str], Awaitable[Store]]
 
 
-async def open_stores(settings: MemorySettings, release: str, dimension: int) -> tuple[Store, Store]:
-    """The store of tags and the store of exemplars.
+async def open_memory(settings: MemorySettings, release: str, dimension: int) -> Memory:
+    """A store of every kind, as the settings say.
 
     Raises ReleaseMismatch for stores of another release, UserError for settings that lead nowhere, DependencyDown
     where the server does not answer.
     """
-    tags = await open_store(settings, "tags", release, dimension)
+    return await memory_of(lambda kind: open_store(settings, kind, release, dimension))
+
+
+async def memory_of(open_: Opener) -> Memory:
+    """A store of every kind; where one cannot be opened those before it are closed."""
+    stores: dict[str, Store] = {}
     try:
-        return tags, await open_store(settings, "exemplars", release, dimension)
+        for kind in KINDS:
+            stores[kind] = await open_(kind)
     except BaseException:
-        await asyncio.shield(tags.close())
+        for store in stores.values():
+            await asyncio.shield(store.close())
         raise
+    return Memory(stores)
 
 
-async def open_store(settings: MemorySettings, kind: Kind, release: str, dimension: int) -> Store:
-    """One of the two; raises as `open_stores` does."""
+def exact_memory(release: str, dimension: int, made: type[ExactStore] = ExactStore) -> Memory:
+    """An empty memory in this process."""
+    return Memory({kind: made(release, dimension) for kind in KINDS})
+
+
+async def open_store(settings: MemorySettings, kind: str, release: str, dimension: int) -> Store:
+    """The store of one kind; raises as `open_memory` does."""
     match settings.kind:
         case "exact":
             return ExactStore(release, dimension)
@@ -41,7 +56,7 @@ async def open_store(settings: MemorySettings, kind: Kind, release: str, dimensi
             return await _open_server(settings, kind, release, dimension)
 
 
-async def _open_server(settings: MemorySettings, kind: Kind, release: str, dimension: int) -> Store:
+async def _open_server(settings: MemorySettings, kind: str, release: str, dimension: int) -> Store:
     # qdrant-client takes a second to import, which the other stores need not pay.
     from tagbus.stream.memory.server import ServerStore, connect
 

@@ -59,3 +59,38 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Make everything durable that the engine keeps, and let go of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The stores of one release by the names of their kinds, and those of a companion's release, which hold the same
+    records."""
+
+    stores: Mapping[str, Store]
+    beside: "Memory | None" = None
+
+    @property
+    def tags(self) -> Store:
+        """The store of tags."""
+        return self.stores["tags"]
+
+    @property
+    def exemplars(self) -> Store:
+        """The store of exemplars."""
+        return self.stores["exemplars"]
+
+    @property
+    def release(self) -> str:
+        """The release of all its stores."""
+        return self.tags.release
+
+    async def empty(self) -> bool:
+        """Whether no store holds a point."""
+        return not any([await store.count() for store in self.stores.values()])
+
+    async def close(self) -> None:
+        """Close all stores."""
+        for store in self.stores.values():
+            await store.close()
+        if self.beside is not None:
+            await self.beside.close()

@@ -281,7 +281,7 @@ async def test_a_store_that_stops_answering_is_waited_for(
 
 
 class Looped(ExactStore):
-    """A store that refers to itself, as what is asynchronous easily does: only a round of garbage collection frees it."""
+    """A store that refers to itself, as asynchronous things easily do: only a round of garbage collection frees it."""
 
     def __init__(self, release: str, dimension: int) -> None:
         super().__init__(release, dimension)

@@ -44,7 +44,7 @@ def settings(folder: Path, kind: str = "exact") -> Settings:
 
 async def tagged(chosen: Settings) -> TaggedContent:
     async with build.opened(chosen) as brain:
-        await build.fill(brain.projection(), TAGS, KNOWN, lambda _: None)
+        await build.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
         (result,) = await brain.tagger().tag([CONTENT])
     assert isinstance(result, TaggedContent)
     return result
@@ -65,10 +65,10 @@ async def test_its_memory_holds_the_same_records_by_its_own_vectors(made: Path, 
     chosen = settings(made)
     memory = await build.cached_memory(tmp_path, chosen)
     async with build.brain(chosen, memory) as brain:
-        await build.fill(brain.projection(), TAGS, KNOWN, lambda _: None)
+        await build.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
         assert memory.beside is not None
         assert await memory.beside.exemplars.keys() == await memory.exemplars.keys() == {"1/people", "2/people"}
-        await build.fill(brain.projection(), TAGS, KNOWN[:1], lambda _: None)
+        await build.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN[:1]}, lambda _: None)
         assert await memory.beside.exemplars.keys() == {"1/people"}
         await build.save_memory(tmp_path, memory)
 

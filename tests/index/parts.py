@@ -12,8 +12,9 @@ from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import Release, default_folder
 from tagbus.stream.errors import DependencyDown
-from tagbus.stream.index.apply import Kind, Memory, MemoryRecord
+from tagbus.stream.index.apply import MemoryRecord
 from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.memory import Memory, exact_memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Hit, Payload, Point
 
@@ -89,18 +90,18 @@ class Failing(ExactStore):
 
 
 def memory(release: Release | None = None) -> Memory:
-    """Two empty exact stores."""
+    """Empty exact stores."""
     of = release or encoder().release
-    return Memory(ExactStore(of.name, of.dimension), ExactStore(of.name, of.dimension))
+    return exact_memory(of.name, of.dimension)
 
 
 def record(event: Tag | Exemplar) -> MemoryRecord:
     """The record of an event, as it stands on its topic."""
-    kind: Kind = "tags" if isinstance(event, Tag) else "exemplars"
+    kind = "tags" if isinstance(event, Tag) else "exemplars"
     return MemoryRecord(kind, encode_record(event), f"{kind}:0:0")
 
 
-def tombstone(kind: Kind, key: str) -> MemoryRecord:
+def tombstone(kind: str, key: str) -> MemoryRecord:
     """The null that retires a tag or withdraws an exemplar."""
     return MemoryRecord(kind, Record(key.encode(), None), f"{kind}:0:0")
 

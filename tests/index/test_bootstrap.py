@@ -11,9 +11,10 @@ from confluent_kafka.cimpl import NewPartitions
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import MemoryLost, UserError
-from tagbus.stream.index.apply import Memory, Projection
+from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.local.apache import ApacheKafka
+from tagbus.stream.memory import Memory, memory_of
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tests.conftest import Broker
 from tests.index.parts import Failing, Watched, at, memory, record, running
@@ -135,10 +136,11 @@ async def test_a_store_that_fails_as_the_gate_is_to_open_is_waited_for(kafka: Br
     names = topics({"tags": COMPACT, "exemplars": COMPACT})
     store = memory()
     failing = Failing(store.tags.release, store.tags.dimension)
-    await Projection(Watched(), Memory(failing, store.exemplars)).apply([record(Tag(id="old", name="swept out"))])
+    projection = Projection(Watched(), Memory({**store.stores, "tags": failing}))
+    await projection.apply([record(Tag(id="old", name="swept out"))])
     failing.failures = 3
 
-    follower = Follower(at(kafka.address, names), Projection(Watched(), Memory(failing, store.exemplars)))
+    follower = Follower(at(kafka.address, names), projection)
     async with running(follower):
         await opened(follower)
 
@@ -152,7 +154,7 @@ async def test_a_kept_store_is_swept_and_encodes_nothing_twice(kafka: Broker, to
     stale = Tag(id="retired-long-ago", name="its tombstone is gone")
     watched = Watched()
     of = watched.release
-    store = Memory(await EmbeddedStore.temporary(of.name, of.dimension), memory().exemplars)
+    store = await memory_of(lambda _: EmbeddedStore.temporary(of.name, of.dimension))
     await Projection(watched, store).apply([*map(record, [*tags(20), stale])])
     encoded = watched.texts
 

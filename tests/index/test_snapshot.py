@@ -10,7 +10,8 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.index import snapshot
-from tagbus.stream.index.apply import Memory, Projection
+from tagbus.stream.index.apply import Projection
+from tagbus.stream.memory import Memory, memory_of
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tests.conftest import Broker
 from tests.index.parts import Failing, Watched, at, encoder, memory, record
@@ -45,7 +46,7 @@ async def test_the_embedded_store_takes_it_over_too(tmp_path: Path) -> None:
     pytest.importorskip("qdrant_edge")
     await snapshot.save(tmp_path, await filled(), PLACES)
     release = encoder().release
-    new = Memory(*[await EmbeddedStore.temporary(release.name, release.dimension) for _ in range(2)])
+    new = await memory_of(lambda _: EmbeddedStore.temporary(release.name, release.dimension))
     assert await snapshot.load(tmp_path, new, SETTINGS) == PLACES
     assert await new.tags.count() == len(TAGS)
     await new.close()
@@ -59,7 +60,7 @@ async def test_a_store_that_fails_meanwhile_is_waited_for(tmp_path: Path, answer
     tags = Failing(release.name, release.dimension)
     tags.passes, tags.failures = answered, 2
 
-    assert await snapshot.load(tmp_path, Memory(tags, memory().exemplars), SETTINGS) == PLACES
+    assert await snapshot.load(tmp_path, Memory({**memory().stores, "tags": tags}), SETTINGS) == PLACES
 
     assert await tags.count() == len(TAGS)
 

@@ -7,8 +7,9 @@ from collections.abc import Hashable, Sequence
 from tagbus.stream.calibrate import uncalibrated
 from tagbus.stream.config import RecallSettings, Settings
 from tagbus.stream.contract.events import Content, TaggedContent
-from tagbus.stream.index.apply import Memory, Projection
+from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import Failure, Tagger

@@ -16,10 +16,9 @@ from tagbus.stream.cli import build
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import decode_tagged, encode_record
 from tagbus.stream.contract.events import Content, Event, Tag, TaggedContent
-from tagbus.stream.index.apply import Memory
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.worker import LocalWorker
-from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory import exact_memory
 from tests.bus.harness import exactly_once, until_all_out
 from tests.cli.harness import Cli, Slice, cut
 from tests.conftest import Broker
@@ -110,9 +109,8 @@ class Again:
     async def of(self, name: str, tags: Sequence[Tag], titles: Sequence[str]) -> dict[str, TaggedContent]:
         base = Settings.model_construct()
         settings = base.model_copy(update={"encoder": base.encoder.model_copy(update={"folder": self.folders[name]})})
-        store = [ExactStore(name, SHIPPED.dimension) for _ in range(2)]
-        async with build.brain(settings, Memory(*store)) as brain:
-            await build.fill(brain.projection(), tags, self.slice_.exemplars, lambda _: None)
+        async with build.brain(settings, exact_memory(name, SHIPPED.dimension)) as brain:
+            await build.fill(brain.projection(), {"tags": tags, "exemplars": self.slice_.exemplars}, lambda _: None)
             found = await brain.tagger().tag([Content(id=title, title=title) for title in titles])
         assert all(isinstance(one, TaggedContent) for one in found), found
         return {one.id: one for one in found if isinstance(one, TaggedContent)}

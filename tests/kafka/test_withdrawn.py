@@ -11,8 +11,9 @@ import pytest
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.index.apply import Memory, Projection
+from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.memory import Memory, memory_of
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tests.bus.harness import Running, event, exactly_once, running, settings, until_all_out
 from tests.conftest import Broker
@@ -38,11 +39,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     release = encoder().release
 
     async def stores() -> Memory:
-        tags, exemplars = tmp_path / "tags", tmp_path / "exemplars"
-        return Memory(
-            await EmbeddedStore.open(tags, release.name, release.dimension),
-            await EmbeddedStore.open(exemplars, release.name, release.dimension),
-        )
+        return await memory_of(lambda kind: EmbeddedStore.open(tmp_path / kind, release.name, release.dimension))
 
     return lambda: asyncio.run(stores())
 

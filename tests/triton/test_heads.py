@@ -23,9 +23,8 @@ from tagbus.stream.contract.release import Served
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
-from tagbus.stream.index.apply import Memory
 from tagbus.stream.local.triton import TritonServer, default_repository
-from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory import exact_memory
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads import CONTENTS, LENGTHS, MANIFEST, MODEL, HeadsRecall, cut, read_manifest
 from tests.triton.conftest import Start
@@ -209,7 +208,7 @@ async def test_killed_and_restarted_between_calls(
 ) -> None:
     """Given a tagger, when its heads' server is gone, then no content is set aside, and it goes on by itself."""
     server = start(learnt_repository, ("heads",))
-    memory = Memory(ExactStore(RELEASE.name, RELEASE.dimension), ExactStore(RELEASE.name, RELEASE.dimension))
+    memory = exact_memory(RELEASE.name, RELEASE.dimension)
     content = Content(id="c", title="Beekeeping")
     async with build.brain(settings(folder, server.address, deadline=1.0), memory) as brain:
         tagger = brain.tagger()

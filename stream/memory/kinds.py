@@ -1,0 +1,134 @@
+"""What memory holds, one row a kind: its topic, how its records are read, what is encoded and what is kept.
+
+Whoever fills, saves or counts memory goes through `KINDS`; a new kind is a row more.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+from prometheus_client import Gauge
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import TopicSettings
+from tagbus.stream.contract.codec import Record, Tombstone, decode_exemplar, decode_tag
+from tagbus.stream.contract.events import Event, Exemplar, Tag
+from tagbus.stream.encoder.release import Release, content_text
+from tagbus.stream.memory.hits import KEY
+from tagbus.stream.memory.store import Payload
+
+E = TypeVar("E", bound=Event)
+
+# Field of every payload: whether the text has changed since it was encoded.
+HASH: Final = "text_hash"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an event becomes in memory: a point under `key`, the vector of `text`, and `payload`."""
+
+    key: str
+    text: str
+    payload: Payload
+
+
+class Kind(Protocol):
+    """One kind of point, as those see it that fill and open memory."""
+
+    @property
+    def name(self) -> str:
+        """Of its stores, its collections and its folders."""
+
+    @property
+    def tags(self) -> str | None:
+        """Which tags its points carry: see `Carried.tags`."""
+
+    @property
+    def model(self) -> type[Event]:
+        """Of the events on its topic."""
+
+    @property
+    def gauge(self) -> Gauge:
+        """How many points of it there are."""
+
+    def topic(self, topics: TopicSettings) -> str:
+        """The compacted topic that it is built from."""
+
+    def read(self, record: Record, release: Release) -> Entry | Tombstone:
+        """What a record of the topic asks for. Raises Undecodable or InvalidEvent."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind(Generic[E]):
+    """A row of the table: everything that is particular to one kind.
+
+    `text` is what the encoder reads of an event; `payload` is what is kept beside the vector, without the hash.
+    """
+
+    name: str
+    model: type[E]
+    named: Callable[[TopicSettings], str]
+    decode: Callable[[Record], E | Tombstone]
+    key: Callable[[E], str]
+    text: Callable[[Release, E], str]
+    payload: Callable[[E], Payload]
+    gauge: Gauge
+    tags: str | None = None
+
+    def topic(self, topics: TopicSettings) -> str:
+        """See `Kind`."""
+        return self.named(topics)
+
+    def read(self, record: Record, release: Release) -> Entry | Tombstone:
+        """See `Kind`."""
+        event = self.decode(record)
+        if isinstance(event, Tombstone):
+            return event
+        text = self.text(release, event)
+        return Entry(self.key(event), text, {**self.payload(event), HASH: _hash(text)})
+
+
+def _tag_payload(tag: Tag) -> Payload:
+    return {"name": tag.name, "aliases": list(tag.aliases), "parents": list(tag.parents)}
+
+
+def _exemplar_payload(exemplar: Exemplar) -> Payload:
+    return {
+        "id": exemplar.id,
+        "source": exemplar.source,
+        "accepted": list(exemplar.accepted),
+        "rejected": list(exemplar.rejected),
+    }
+
+
+def _hash(text: str) -> str:
+    """Tells a changed text from the same one: 64 bits are enough, there is one text for each key."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+TAGS: Final = EventKind(
+    name="tags",
+    model=Tag,
+    named=lambda topics: topics.tags,
+    decode=decode_tag,
+    key=lambda tag: tag.id,
+    text=lambda release, tag: release.tag_text(tag.name, tag.aliases, tag.description),
+    payload=_tag_payload,
+    gauge=telemetry.TAXONOMY_TAGS,
+    tags=KEY,
+)
+
+EXEMPLARS: Final = EventKind(
+    name="exemplars",
+    model=Exemplar,
+    named=lambda topics: topics.exemplars,
+    decode=decode_exemplar,
+    key=lambda exemplar: exemplar.key,
+    text=lambda _, exemplar: content_text(exemplar.title, exemplar.text),
+    payload=_exemplar_payload,
+    gauge=telemetry.MEMORY_EXEMPLARS,
+    tags="accepted",
+)
+
+KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (TAGS, EXEMPLARS)}
