@@ -1,4 +1,4 @@
-"""One pass of the ranker: trees of two kinds on a lesson, and what is chosen by halves of its contents.
+"""One pass of the ranker: trees of two kinds on a training set, and what is chosen by halves of its contents.
 
 LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the one orders a content's candidates, the
 other says how probable each is.
@@ -13,7 +13,7 @@ import numpy as np
 
 from tagbus.models.export.trees import to_onnx
 from tagbus.models.journal import Journal
-from tagbus.models.rank.candidates import Candidates, Lesson, Recipe, Scores, both, chance
+from tagbus.models.rank.candidates import Candidates, Recipe, Scores, TrainingSet, both, chance
 from tagbus.stream import quality
 from tagbus.stream.cli import out
 from tagbus.stream.errors import UserError
@@ -114,17 +114,17 @@ def fit(found: Candidates, recipe: Recipe, trees: int) -> Trained:
     return Trained(order, chance)
 
 
-def choose(lesson: Lesson, recipe: Recipe, log: Journal) -> Choice:
+def choose(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Choice:
     """Train on each half of the contents, score the other as the tagger sees it, take what is best over both."""
-    plain, masked = lesson.plain, lesson.masked
+    plain, masked = training_set.plain, training_set.masked
     steps = range(STEP, recipe.trees + 1, STEP)
     scores = {step: np.zeros((2, len(plain.rows))) for step in steps}
     halves = []
     for half in HALVES:
         others = _half(plain.rows, recipe.seed) != half
-        lesson_half = both(plain.where(~others), masked.where(_half(masked.rows, recipe.seed) == half))
-        out.say(f"training on half of the contents: {len(lesson_half.rows)} candidates")
-        trained = fit(lesson_half, recipe, recipe.trees)
+        half_set = both(plain.where(~others), masked.where(_half(masked.rows, recipe.seed) == half))
+        out.say(f"training on half of the contents: {len(half_set.rows)} candidates")
+        trained = fit(half_set, recipe, recipe.trees)
         halves.append(trained)
         for step, pair in zip(steps, trained.scores(plain.features[others], steps), strict=True):
             scores[step][:, others] = pair
@@ -134,7 +134,7 @@ def choose(lesson: Lesson, recipe: Recipe, log: Journal) -> Choice:
         mixed = order * scores[step][0] + chance * scores[step][1]
         for exponent in EXPONENTS:
             total = mixed + exponent * plain.rare
-            figures = measure(lesson, total)
+            figures = measure(training_set, total)
             told = {name: round(value, 3) for name, value in asdict(figures).items() if name != "ece"}
             log.write({"trees": step, "propensity": exponent, **told})
             goal = figures.ndcg_at_5 + figures.psp_at_5
@@ -150,12 +150,12 @@ def _half(rows: Ints, seed: int) -> Flags:
     return chance(rows, np.zeros_like(rows), seed) < 0.5
 
 
-def measure(lesson: Lesson, scores: Scores) -> quality.Quality:
+def measure(training_set: TrainingSet, scores: Scores) -> quality.Quality:
     """How good the plain candidates are in this order."""
-    chosen, place = best_of(lesson.plain, scores)
-    ranked = np.full((len(lesson.truth), FIRST), -1, np.int64)
-    ranked[lesson.plain.rows[chosen], place] = lesson.plain.tags[chosen]
-    return quality.measure(quality.Ranked(ranked, np.zeros(ranked.shape)), lesson.truth, lesson.propensity)
+    chosen, place = best_of(training_set.plain, scores)
+    ranked = np.full((len(training_set.truth), FIRST), -1, np.int64)
+    ranked[training_set.plain.rows[chosen], place] = training_set.plain.tags[chosen]
+    return quality.measure(quality.Ranked(ranked, np.zeros(ranked.shape)), training_set.truth, training_set.propensity)
 
 
 def best_of(found: Candidates, scores: Scores) -> tuple[Ints, Ints]:
@@ -166,12 +166,12 @@ def best_of(found: Candidates, scores: Scores) -> tuple[Ints, Ints]:
     return order[place < FIRST], place[place < FIRST]
 
 
-def learn_pass(lesson: Lesson, recipe: Recipe, log: Journal) -> Pass:
+def learn_pass(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Pass:
     """Choose by halves of the contents, then train on all. Raises UserError where so few trees are asked for that none
     can be chosen."""
-    choice = choose(lesson, recipe, log)
+    choice = choose(training_set, recipe, log)
     out.say(f"training on all contents: {choice.trees} trees of each kind, propensity exponent {choice.propensity}")
-    trained = fit(both(lesson.plain, lesson.masked), recipe, choice.trees)
+    trained = fit(both(training_set.plain, training_set.masked), recipe, choice.trees)
     kinds = zip((trained.order, trained.chance), choice.weights, strict=True)
     weighted = [(model, weight / len(models)) for models, weight in kinds for model in models]
-    return Pass(choice, to_onnx(weighted, lesson.plain.features.shape[1]))
+    return Pass(choice, to_onnx(weighted, training_set.plain.features.shape[1]))

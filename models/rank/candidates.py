@@ -78,7 +78,7 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingSet:
     """What is learnt from: the candidates as the tagger sees them, the same with some tags treated as new, the right
     tags of each content, and the propensity float64 [t] of each tag."""
 
@@ -117,7 +117,7 @@ def count(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1) -> T
     return Tables(counts, pairs[order], both.data[kept][order], len(lengths))
 
 
-async def learn(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> Lesson:
+async def learn(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> TrainingSet:
     """The candidates of contents that memory and heads do not hold, as the tagger would see them."""
     if not held:
         raise UserError("there are no validation contents; the ranker learns from contents that memory does not hold")
@@ -137,7 +137,7 @@ async def learn(source: Source, held: Sequence[Exemplar], vectors: Floats, recip
     counts = np.zeros(len(source.numbers), np.int64)
     counts[: len(source.tables.counts)] = source.tables.counts
     propensity = quality.propensities(counts, max(source.tables.contents, rank.FEWEST))
-    return Lesson(_joined(plain), _joined(masked), truth, propensity)
+    return TrainingSet(_joined(plain), _joined(masked), truth, propensity)
 
 
 async def _recall(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> Pool:

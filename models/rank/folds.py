@@ -22,7 +22,7 @@ import typer
 
 from tagbus.models.data.corpus import Corpus, open_corpus, text_of, without
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.rank.candidates import Candidates, Lesson, Recipe, Source, count, learn
+from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, count, learn
 from tagbus.models.rank.ranker import train
 from tagbus.models.train import heads
 from tagbus.stream import rank
@@ -166,7 +166,7 @@ class Fold:
         _write(folder, self.corpus.tags(), [item for item in items if fold_of(item, self.folds) != self.number], held)
 
 
-def _taught(fold: Fold, place: Path, whole: Place, drill: Drill, course: Course) -> tuple[Lesson, Over, Source]:
+def _taught(fold: Fold, place: Path, whole: Place, drill: Drill, course: Course) -> tuple[TrainingSet, Over, Source]:
     """What the ranker learns from a fold."""
     folder = place / f"fold-{fold.number}"
     if not folder.exists():
@@ -181,13 +181,13 @@ def _taught(fold: Fold, place: Path, whole: Place, drill: Drill, course: Course)
 
 
 def _write_ranker(
-    corpus: Corpus, learnt: Sequence[tuple[Lesson, Over, Source]], heads_of: Path, to: Path, recipe: Recipe
+    corpus: Corpus, learnt: Sequence[tuple[TrainingSet, Over, Source]], heads_of: Path, to: Path, recipe: Recipe
 ) -> None:
     _, over, source = learnt[-1]
     tables = count(source.numbers, corpus.exemplars("train"), recipe.fewest_together)
     over = replace(over, heads=read_manifest(heads_of).name)
     to.mkdir(parents=True, exist_ok=True)
-    train(to, join([lesson for lesson, _, _ in learnt]), replace(source, tables=tables), over, recipe)
+    train(to, join([training_set for training_set, _, _ in learnt]), replace(source, tables=tables), over, recipe)
 
 
 def _copy(draft: Path, to: Path) -> None:
@@ -210,8 +210,8 @@ def _write(folder: Path, tags: Sequence[Tag], train: Sequence[Exemplar], held: S
         (folder / f"{name}.jsonl").write_bytes(b"".join(encode(event) + b"\n" for event in events))
 
 
-async def _learn(folder: Path, recipe: Recipe) -> tuple[Lesson, Over, Source]:
-    """The lesson of the fold that a folder holds."""
+async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Source]:
+    """The training set of the fold that a folder holds."""
     corpus, settings = open_corpus(str(folder)), _settings(folder / "heads")
     memory = await build.cached_memory(folder / "cache", settings)
     async with build.brain(settings, memory) as brain:
@@ -226,8 +226,8 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[Lesson, Over, Source]:
         graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
         others = brain.others()
         source = Source(graph, others, numbers, tables)
-        lesson = await learn(source, held, await brain.encoder.encode([text_of(item) for item in held]), recipe)
-        return lesson, over_of(brain.pipeline), source
+        training_set = await learn(source, held, await brain.encoder.encode([text_of(item) for item in held]), recipe)
+        return training_set, over_of(brain.pipeline), source
 
 
 def _settings(folder: Path) -> Settings:
@@ -245,15 +245,15 @@ def _settings(folder: Path) -> Settings:
     )
 
 
-def join(lessons: Sequence[Lesson]) -> Lesson:
-    """The lessons as one: the contents of a later one come after those of an earlier one."""
-    starts = np.cumsum([0, *(len(one.truth) for one in lessons[:-1])]).tolist()
+def join(training_sets: Sequence[TrainingSet]) -> TrainingSet:
+    """The training sets as one: the contents of a later one come after those of an earlier one."""
+    starts = np.cumsum([0, *(len(one.truth) for one in training_sets[:-1])]).tolist()
     plain, masked = (
         _joined([replace(part, rows=part.rows + start) for part, start in zip(parts, starts, strict=True)])
-        for parts in ([one.plain for one in lessons], [one.masked for one in lessons])
+        for parts in ([one.plain for one in training_sets], [one.masked for one in training_sets])
     )
-    truth = [tags for one in lessons for tags in one.truth]
-    return Lesson(plain, masked, truth, np.mean([one.propensity for one in lessons], axis=0))
+    truth = [tags for one in training_sets for tags in one.truth]
+    return TrainingSet(plain, masked, truth, np.mean([one.propensity for one in training_sets], axis=0))
 
 
 def _joined(parts: Sequence[Candidates]) -> Candidates:

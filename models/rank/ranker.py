@@ -22,7 +22,7 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.rank.boost import STEP, Choice, Pass, best_of, learn_pass, measure
 from tagbus.models.rank.boost import choose as choose
 from tagbus.models.rank.boost import fit as fit
-from tagbus.models.rank.candidates import Lesson, Recipe, Source, count, learn
+from tagbus.models.rank.candidates import Recipe, Source, TrainingSet, count, learn
 from tagbus.models.rank.second import Reading, reread
 from tagbus.stream import calibrate, rank
 from tagbus.stream.cli import build, out
@@ -86,11 +86,11 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         others = brain.others()
         source = Source(graph, others, numbers, tables)
         vectors = await brain.encoder.encode([text_of(item) for item in held])
-        lesson = await learn(source, held, vectors, recipe)
+        training_set = await learn(source, held, vectors, recipe)
         over = over_of(brain.pipeline)
         wording = Wording([text_of(item) for item in held], numbers.ids, await graph.facts(numbers.ids))
         reading = None if reranker is None else Reading(reranker, wording)
-        manifest = train(to, lesson, source, over, recipe, reading)
+        manifest = train(to, training_set, source, over, recipe, reading)
     out.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
 
 
@@ -103,15 +103,15 @@ def _unranked(settings: Settings) -> Settings:
 
 
 def train(
-    to: Path, lesson: Lesson, source: Source, over: Over, recipe: Recipe, reading: Reading | None = None
+    to: Path, training_set: TrainingSet, source: Source, over: Over, recipe: Recipe, reading: Reading | None = None
 ) -> Manifest:
-    """Train on the lesson, and once more with what a cross-encoder reads of it if there is one.
+    """Train on the training set, and once more with what a cross-encoder reads of it if there is one.
 
     Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second.onnx with one.
     """
     log = Journal(to / JOURNAL)
-    first = learn_pass(lesson, recipe, log)
-    again = None if reading is None else _again(lesson, first.choice, reading, recipe, log)
+    first = learn_pass(training_set, recipe, log)
+    again = None if reading is None else _again(training_set, first.choice, reading, recipe, log)
     last = again or first
     known = source.numbers.ids[: len(source.tables.counts)]
     tables = rank.pack(source.tables, known)
@@ -132,7 +132,7 @@ def train(
         propensity=first.choice.propensity,
         model_sha256=sha256(first.model),
         tables_sha256=sha256(tables),
-        fitted_on=len(lesson.truth),
+        fitted_on=len(training_set.truth),
         trees=2 * recipe.seeds * first.choice.trees,
         second=None if again is None or reading is None else _second(again, reading, recipe),
     )
@@ -142,22 +142,22 @@ def train(
     (to / rank.TABLES).write_bytes(tables)
     # Without a second pass the file says nothing of one.
     (to / rank.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
-    chosen, _ = best_of(lesson.plain, last.choice.scores)
+    chosen, _ = best_of(training_set.plain, last.choice.scores)
     reranker = None if reading is None else reading.reranker.name
     literal = "literal" in over.lists
     pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, over.companion, manifest.name, reranker)
-    right = lesson.plain.right[chosen]
-    calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(lesson.truth)).save(to / rank.CALIBRATION)
+    right = training_set.plain.right[chosen]
+    calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(training_set.truth)).save(to / rank.CALIBRATION)
     log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})
     return manifest
 
 
-def _again(lesson: Lesson, choice: Choice, reading: Reading, recipe: Recipe, log: Journal) -> Pass:
+def _again(training_set: TrainingSet, choice: Choice, reading: Reading, recipe: Recipe, log: Journal) -> Pass:
     """The pass that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
-    orders = choice.scores, choice.score(lesson.masked, recipe.seed)
-    seen = reread(lesson, orders, reading, recipe.top)
+    orders = choice.scores, choice.score(training_set.masked, recipe.seed)
+    seen = reread(training_set, orders, reading, recipe.top)
     found = learn_pass(seen, recipe, log.marked(reranker=reading.reranker.name))
-    before, after = (asdict(measure(*one)) for one in ((lesson, choice.scores), (seen, found.choice.scores)))
+    before, after = (asdict(measure(*one)) for one in ((training_set, choice.scores), (seen, found.choice.scores)))
     for name in SAID:
         out.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
     return found

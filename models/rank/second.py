@@ -1,4 +1,4 @@
-"""The ranker's second pass: what it learns from, which is the first pass's lesson and a cross-encoder's score.
+"""The ranker's second pass: what it learns from, which is the first pass's training set and a cross-encoder's score.
 
 The cross-encoder is asked about the best few candidates of each content by the order of trees that have not learnt from
 that content, as in the tagger. It may not have been trained on these contents either.
@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from tagbus.models.rank.candidates import Candidates, Lesson, Scores
+from tagbus.models.rank.candidates import Candidates, Scores, TrainingSet
 from tagbus.stream.cli import out
 from tagbus.stream.rank import crossed
 from tagbus.stream.recall.pool import Floats, Ints, best
@@ -21,18 +21,18 @@ CHUNK: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A cross-encoder, and the texts of a lesson's contents by row and of its tags by number."""
+    """A cross-encoder, and the texts of a training set's contents by row and of its tags by number."""
 
     reranker: Reranker
     wording: Wording
 
 
-def reread(lesson: Lesson, orders: tuple[Scores, Scores], reading: Reading, top: int) -> Lesson:
-    """The lesson with the column `cross` for the `top` best of each content.
+def reread(training_set: TrainingSet, orders: tuple[Scores, Scores], reading: Reading, top: int) -> TrainingSet:
+    """The training set with the column `cross` for the `top` best of each content.
 
     `orders` are the first pass's scores of the plain and of the masked candidates, float64 [m] each.
     """
-    parts = (lesson.plain, lesson.masked)
+    parts = (training_set.plain, training_set.masked)
     asked = [best(part.rows, part.tags, order, top) for part, order in zip(parts, orders, strict=True)]
     width = len(reading.wording.ids)
     keys = [part.rows[some] * width + part.tags[some] for part, some in zip(parts, asked, strict=True)]
@@ -43,7 +43,7 @@ def reread(lesson: Lesson, orders: tuple[Scores, Scores], reading: Reading, top:
         _with(part, some, scores)
         for part, some, scores in zip(parts, asked, np.split(found, [len(keys[0])]), strict=True)
     )
-    return replace(lesson, plain=plain, masked=masked)
+    return replace(training_set, plain=plain, masked=masked)
 
 
 def _with(part: Candidates, asked: Ints, found: Floats) -> Candidates:

@@ -26,8 +26,8 @@ from tagbus.models.data.corpus import open_corpus, without
 from tagbus.models.export.heads_graph import Precision
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.heads_export import BEST, Form, export
-from tagbus.models.train.lesson import Lesson, Set, gather
 from tagbus.models.train.losses import SCALE, decoupled_softmax
+from tagbus.models.train.training_set import Set, TrainingSet, gather
 from tagbus.stream import quality
 from tagbus.stream.cli import out
 from tagbus.stream.config import load
@@ -121,12 +121,14 @@ def tensors(bags: Bags, vectors: Floats, device: torch.device) -> tuple[Tensor, 
 class Trainer:
     """Heads, what moves them, and how far they are."""
 
-    def __init__(self, lesson: Lesson, recipe: Recipe) -> None:
+    def __init__(self, training_set: TrainingSet, recipe: Recipe) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # The weights of the linear layers that do not start at a given value.
         torch.manual_seed(recipe.seed)
-        self.heads = Heads(lesson.terms, lesson.names, recipe.feature_dropout, recipe.dropout).to(self.device)
-        self.lesson, self.recipe, self.step = lesson, recipe, 0
+        self.heads = Heads(training_set.terms, training_set.names, recipe.feature_dropout, recipe.dropout).to(
+            self.device
+        )
+        self.training_set, self.recipe, self.step = training_set, recipe, 0
         dense = [weight for name, weight in self.heads.named_parameters() if name != "bag.weight"]
         self._optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.SparseAdam([self.heads.bag.weight], lr=recipe.rate),
@@ -140,13 +142,13 @@ class Trainer:
 
     @property
     def contents(self) -> int:
-        """Contents that it learns from; names are rows of the lesson too, and no contents."""
-        return len(self.lesson.train) - self.recipe.named * len(self.lesson.tags)
+        """Contents that it learns from; names are rows of the training set too, and no contents."""
+        return len(self.training_set.train) - self.recipe.named * len(self.training_set.tags)
 
     @property
     def per_epoch(self) -> int:
         """Steps of an epoch; what does not fill a batch waits for another epoch, in another order."""
-        return max(1, len(self.lesson.train) // self.recipe.batch)
+        return max(1, len(self.training_set.train) // self.recipe.batch)
 
     def advance(self) -> float:
         """One step; returns the loss. What is drawn depends on seed and step alone, so resuming changes nothing."""
@@ -157,7 +159,7 @@ class Trainer:
             optimizer.zero_grad()
             optimizer.param_groups[0]["lr"] = rate
         self.heads.train()
-        some = self.lesson.train.some(self._rows())
+        some = self.training_set.train.some(self._rows())
         rows, tags = (torch.from_numpy(array).to(self.device) for array in some.pairs())
         loss = decoupled_softmax(self.heads(*tensors(some.bags, some.vectors, self.device)), rows, tags)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -168,13 +170,13 @@ class Trainer:
 
     def _rows(self) -> Ints:
         epoch, place = divmod(self.step, self.per_epoch)
-        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.lesson.train))
+        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.training_set.train))
         # By rising row: the vectors are read from a file.
         return np.sort(order[place * self.recipe.batch :][: self.recipe.batch])
 
     def quality(self, part: Set) -> quality.Quality:
         """How good the heads are on contents that they were not trained on."""
-        propensity = quality.propensities(self.lesson.counts, len(self.lesson.train))
+        propensity = quality.propensities(self.training_set.counts, len(self.training_set.train))
         numbers, chances = (np.concatenate(arrays) for arrays in zip(*self._predict(part), strict=True))
         return quality.measure(quality.Ranked(numbers, chances), part.truth(), propensity)
 
@@ -209,7 +211,7 @@ class Trainer:
         return self
 
     def _about(self) -> dict[str, int | float | str]:
-        return asdict(self.recipe) | {"data": self.lesson.digest}
+        return asdict(self.recipe) | {"data": self.training_set.digest}
 
 
 def train(trainer: Trainer, folder: Path) -> None:
@@ -234,7 +236,7 @@ def train(trainer: Trainer, folder: Path) -> None:
                 note(loss=float(np.mean(losses)))
                 losses.clear()
             if trainer.step % trainer.per_epoch == 0:
-                note(epoch=trainer.step // trainer.per_epoch, val=asdict(trainer.quality(trainer.lesson.val)))
+                note(epoch=trainer.step // trainer.per_epoch, val=asdict(trainer.quality(trainer.training_set.val)))
             if trainer.step % trainer.recipe.every == 0 or trainer.step == trainer.steps:
                 trainer.save(path)
 
@@ -272,12 +274,13 @@ def command(
     recipe = Recipe(words, bigrams, terms, rows, named, epochs, batch, rate, feature_dropout, dropout, seed)
     folder = run or to
     folder.mkdir(parents=True, exist_ok=True)
-    lesson = asyncio.run(gather(without(open_corpus(corpus), left_out), load(), folder, cache, recipe))
-    trainer = Trainer(lesson, recipe)
+    training_set = asyncio.run(gather(without(open_corpus(corpus), left_out), load(), folder, cache, recipe))
+    trainer = Trainer(training_set, recipe)
     train(trainer, folder)
-    manifest = export(trainer.heads, lesson, trainer.contents, to, Form(best, precision, keep))
-    found = trainer.quality(lesson.val)
+    manifest = export(trainer.heads, training_set, trainer.contents, to, Form(best, precision, keep))
+    found = trainer.quality(training_set.val)
     out.print_line(
-        f"{to}: {manifest.name}, {(to / heads.MODEL).stat().st_size / 1e6:.1f} MB, {len(lesson.tags)} tags, "
-        f"{len(lesson.terms)} terms; val P@1 {found.p_at_1:.2f}, nDCG@5 {found.ndcg_at_5:.2f}, R@10 {found.r_at_10:.2f}"
+        f"{to}: {manifest.name}, {(to / heads.MODEL).stat().st_size / 1e6:.1f} MB, {len(training_set.tags)} tags, "
+        f"{len(training_set.terms)} terms; "
+        f"val P@1 {found.p_at_1:.2f}, nDCG@5 {found.ndcg_at_5:.2f}, R@10 {found.r_at_10:.2f}"
     )

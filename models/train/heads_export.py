@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tagbus.models.export.heads_graph import Precision, to_onnx, weights_of
-from tagbus.models.train.lesson import Lesson
 from tagbus.models.train.losses import SCALE
+from tagbus.models.train.training_set import TrainingSet
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.recall import heads
 from tagbus.stream.recall.words import Bags
@@ -32,24 +32,24 @@ class Form:
     keep: int = 0
 
 
-def export(trained: nn.Module, lesson: Lesson, fitted_on: int, folder: Path, form: Form) -> heads.Manifest:
+def export(trained: nn.Module, training_set: TrainingSet, fitted_on: int, folder: Path, form: Form) -> heads.Manifest:
     """Write heads.onnx, words.json and heads.json, each whole or not at all; `fitted_on`: contents."""
     state = {name: value.detach().float().cpu().numpy() for name, value in trained.state_dict().items()}
-    kept = useful(state["bag.weight"], lesson.train.bags, form.keep)
+    kept = useful(state["bag.weight"], training_set.train.bags, form.keep)
     state["bag.weight"] = state["bag.weight"][kept]
     model = to_onnx(weights_of(state, SCALE), form.best, form.precision).SerializeToString(deterministic=True)
-    words = lesson.vocabulary.some(kept.tolist()).dump()
+    words = training_set.vocabulary.some(kept.tolist()).dump()
     manifest = heads.Manifest(
-        name=heads.name_of(model, words, lesson.tags),
-        release=lesson.release,
-        dimension=lesson.names.shape[1],
-        best=min(form.best, len(lesson.tags)),
+        name=heads.name_of(model, words, training_set.tags),
+        release=training_set.release,
+        dimension=training_set.names.shape[1],
+        best=min(form.best, len(training_set.tags)),
         precision=form.precision,
         model_sha256=sha256(model),
         words_sha256=sha256(words),
-        golden=heads.golden_of(model, len(kept), lesson.names.shape[1]),
+        golden=heads.golden_of(model, len(kept), training_set.names.shape[1]),
         fitted_on=fitted_on,
-        tags=lesson.tags,
+        tags=training_set.tags,
     )
     folder.mkdir(parents=True, exist_ok=True)
     about = manifest.model_dump_json(indent=2).encode() + b"\n"

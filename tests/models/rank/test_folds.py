@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from tagbus.models.data.corpus import open_corpus, without
 from tagbus.models.rank import folds
-from tagbus.models.rank.candidates import Candidates, Lesson
+from tagbus.models.rank.candidates import Candidates, TrainingSet
 from tagbus.stream import rank
 from tagbus.stream.calibrate import load
 from tagbus.stream.cli import files
@@ -139,7 +139,7 @@ def test_a_run_that_is_kept_goes_on(
 
 
 def test_lessons_are_joined_content_by_content() -> None:
-    def one(rows: list[int], contents: int) -> Lesson:
+    def one(rows: list[int], contents: int) -> TrainingSet:
         number = len(rows)
         part = Candidates(
             np.array(rows, np.int64),
@@ -148,7 +148,7 @@ def test_lessons_are_joined_content_by_content() -> None:
             np.zeros(number, np.bool_),
             np.zeros(number, np.float32),
         )
-        return Lesson(part, part, [np.array([row]) for row in range(contents)], np.ones(3))
+        return TrainingSet(part, part, [np.array([row]) for row in range(contents)], np.ones(3))
 
     joined = folds.join([one([0, 1, 1], 3), one([0, 2], 3)])
     assert joined.plain.rows.tolist() == [0, 1, 1, 3, 5]

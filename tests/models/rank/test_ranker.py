@@ -192,15 +192,15 @@ class Reads:
 async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path) -> None:
     over, recipe = replace(await source(), others=[]), replace(RECIPE, top=8)
     items, vectors = annotated(200, 7, "val-")
-    lesson = await learn(over, items, vectors, recipe)
+    training_set = await learn(over, items, vectors, recipe)
     payloads = await over.graph.facts(over.numbers.ids)
     reading = Reading(Reads(), Wording([item.text for item in items], over.numbers.ids, payloads))
     alone, both = tmp_path / "alone", tmp_path / "both"
     for folder in (alone, both):
         folder.mkdir()
-    first = train(alone, lesson, over, NAMES_ALONE, recipe)
+    first = train(alone, training_set, over, NAMES_ALONE, recipe)
 
-    manifest = train(both, lesson, over, NAMES_ALONE, recipe, reading)
+    manifest = train(both, training_set, over, NAMES_ALONE, recipe, reading)
 
     assert "second" not in json.loads((alone / rank.MANIFEST).read_text())
     assert manifest.second is not None
@@ -222,8 +222,8 @@ async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
         over = await source()
-        lesson = await learn(over, *annotated(60, 7, "val-"), RECIPE)
-        names.append(train(folder, lesson, over, OVER, RECIPE).name)
+        training_set = await learn(over, *annotated(60, 7, "val-"), RECIPE)
+        names.append(train(folder, training_set, over, OVER, RECIPE).name)
 
     assert names[0] == names[1]
 

@@ -1,11 +1,11 @@
-"""What the second pass learns from: the first pass's lesson and, for the best few, what a cross-encoder says."""
+"""What the second pass learns from: the first pass's training set and, for the best few, what a cross-encoder says."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tagbus.models.rank.candidates import Candidates, Lesson
+from tagbus.models.rank.candidates import Candidates, TrainingSet
 from tagbus.models.rank.second import Reading, reread
 from tagbus.stream.recall.pool import Floats
 from tagbus.stream.recall.rerank import Pair, Wording
@@ -32,7 +32,7 @@ def candidates(rows: list[int], tags: list[int]) -> Candidates:
     return Candidates(np.array(rows), np.array(tags), np.arange(2 * count).reshape(-1, 2), nothing > 0, nothing)
 
 
-LESSON = Lesson(
+TRAINING_SET = TrainingSet(
     candidates([0, 0, 0, 1, 1], [0, 1, 2, 0, 2]),
     candidates([0, 0, 1, 1], [1, 2, 0, 2]),
     [np.array([0]), np.array([2])],
@@ -44,7 +44,7 @@ ORDERS = np.array([0.1, 0.2, 0.3, 1.0, 0.0]), np.array([2.0, 1.0, 0.0, 1.0])
 def test_the_best_of_each_content_are_asked_about_once() -> None:
     reads = Reads()
 
-    found = reread(LESSON, ORDERS, Reading(reads, WORDING), 1)
+    found = reread(TRAINING_SET, ORDERS, Reading(reads, WORDING), 1)
 
     assert sorted(reads.asked) == [("a", "1"), ("b", "0"), ("c", "0"), ("c", "1")]
     nan = np.nan
@@ -53,17 +53,17 @@ def test_the_best_of_each_content_are_asked_about_once() -> None:
 
 
 def test_all_else_stays_as_it_was() -> None:
-    found = reread(LESSON, ORDERS, Reading(Reads(), WORDING), 24)
+    found = reread(TRAINING_SET, ORDERS, Reading(Reads(), WORDING), 24)
 
-    assert np.array_equal(found.plain.features[:, :-1], LESSON.plain.features)
+    assert np.array_equal(found.plain.features[:, :-1], TRAINING_SET.plain.features)
     assert not np.isnan(found.plain.features).any()
-    assert found.masked.tags.tolist() == LESSON.masked.tags.tolist()
-    assert (found.truth, found.propensity) == (LESSON.truth, LESSON.propensity)
+    assert found.masked.tags.tolist() == TRAINING_SET.masked.tags.tolist()
+    assert (found.truth, found.propensity) == (TRAINING_SET.truth, TRAINING_SET.propensity)
 
 
 def test_a_pair_of_both_views_is_read_once() -> None:
     reads = Reads()
 
-    reread(LESSON, ORDERS, Reading(reads, WORDING), 24)
+    reread(TRAINING_SET, ORDERS, Reading(reads, WORDING), 24)
 
     assert len(reads.asked) == len(set(reads.asked)) == 5

@@ -18,8 +18,8 @@ from tagbus.models.export.heads_graph import Precision, quantised, to_onnx, weig
 from tagbus.models.journal import JOURNAL
 from tagbus.models.train.heads import CHECKPOINT, Heads, Recipe, Trainer, command, tensors, train
 from tagbus.models.train.heads_export import Form, export, useful
-from tagbus.models.train.lesson import Lesson, Set
 from tagbus.models.train.losses import SCALE
+from tagbus.models.train.training_set import Set, TrainingSet
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads import HeadsRecall, cut
@@ -46,7 +46,7 @@ def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def lesson(contents: int = 640, seed: int = 0) -> Lesson:
+def training_set(contents: int = 640, seed: int = 0) -> TrainingSet:
     """Tag i is right where word i stands, or word i + 8; the vectors say nothing."""
     draw = np.random.default_rng(seed)
     chosen = draw.integers(0, len(WORDS), (contents + 64, 3))
@@ -63,11 +63,11 @@ def lesson(contents: int = 640, seed: int = 0) -> Lesson:
     first = part(slice(contents))
     starts, names = (unit(draw.normal(size=(count, D))) for count in (len(vocabulary.frequencies), 8))
     counts = np.bincount(first.tags, minlength=8)
-    return Lesson("r1", TAGS, vocabulary, first, part(slice(contents, None)), starts, names, counts, f"toy-{seed}")
+    return TrainingSet("r1", TAGS, vocabulary, first, part(slice(contents, None)), starts, names, counts, f"toy-{seed}")
 
 
 def trained(recipe: Recipe = RECIPE) -> Trainer:
-    trainer = Trainer(lesson(), recipe)
+    trainer = Trainer(training_set(), recipe)
     while trainer.step < trainer.steps:
         trainer.advance()
     return trainer
@@ -84,15 +84,15 @@ def states(trainer: Trainer) -> dict[str, NDArray[np.float32]]:
 
 
 def test_a_toy_set_is_learnt_to_its_optimum(toy: Trainer) -> None:
-    before = Trainer(lesson(), RECIPE).quality(toy.lesson.val)
-    after = toy.quality(toy.lesson.val)
+    before = Trainer(training_set(), RECIPE).quality(toy.training_set.val)
+    after = toy.quality(toy.training_set.val)
 
     assert before.p_at_1 < 50
     assert after.p_at_1 > 95, "each word says its tag, so nearly every first tag can be right"
 
 
 def test_at_first_a_content_is_scored_by_its_words_and_vector_against_the_names() -> None:
-    data = lesson()
+    data = training_set()
     heads = Heads(data.terms, data.names).eval()
     some = data.train.some(np.arange(5))
 
@@ -116,15 +116,15 @@ def test_the_same_seed_gives_the_same_heads_and_another_others() -> None:
 
 def test_a_run_that_was_cut_off_ends_where_it_would_have(tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=2, every=7)
-    whole = Trainer(lesson(), recipe)
+    whole = Trainer(training_set(), recipe)
     (tmp_path / "whole").mkdir()
     train(whole, tmp_path / "whole")
 
-    cut_off = Trainer(lesson(), recipe)
+    cut_off = Trainer(training_set(), recipe)
     for _ in range(13):
         cut_off.advance()
     cut_off.save(tmp_path / CHECKPOINT)
-    resumed = Trainer(lesson(), recipe)
+    resumed = Trainer(training_set(), recipe)
     train(resumed, tmp_path)
 
     assert resumed.step == whole.step == whole.steps
@@ -135,14 +135,14 @@ def test_a_run_that_was_cut_off_ends_where_it_would_have(tmp_path: Path) -> None
     ("data", "recipe", "said"), [(0, replace(RECIPE, dropout=0.5), "dropout is 0.1"), (1, RECIPE, "data is 'toy-0'")]
 )
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, data: int, recipe: Recipe, said: str) -> None:
-    Trainer(lesson(), RECIPE).save(tmp_path / CHECKPOINT)
+    Trainer(training_set(), RECIPE).save(tmp_path / CHECKPOINT)
 
     with pytest.raises(UserError, match=said):
-        Trainer(lesson(seed=data), recipe).resume(tmp_path / CHECKPOINT)
+        Trainer(training_set(seed=data), recipe).resume(tmp_path / CHECKPOINT)
 
 
 def test_a_run_leaves_its_metrics(tmp_path: Path) -> None:
-    trainer = Trainer(lesson(), replace(RECIPE, epochs=3))
+    trainer = Trainer(training_set(), replace(RECIPE, epochs=3))
 
     train(trainer, tmp_path)
 
@@ -166,7 +166,7 @@ def answers(model: bytes, data: Set) -> tuple[NDArray[np.int64], NDArray[np.floa
 
 @pytest.mark.parametrize(("precision", "off"), [("float32", 1e-5), ("float16", 2e-3), ("int8", 3e-2)])
 def test_onnx_answers_as_torch_does_whatever_the_padding(toy: Trainer, precision: Precision, off: float) -> None:
-    bags = toy.lesson.vocabulary.bags(TEXTS)
+    bags = toy.training_set.vocabulary.bags(TEXTS)
     vectors = unit(np.random.default_rng(3).normal(size=(len(TEXTS), D)))
     none = np.zeros(len(TEXTS), np.int64)
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_the_terms_of_most_use_are_kept() -> None:
 
 
 def test_what_is_exported_is_what_the_tagger_loads(toy: Trainer, tmp_path: Path) -> None:
-    manifest = export(toy.heads, toy.lesson, toy.contents, tmp_path, Form(best=3, precision="int8", keep=20))
+    manifest = export(toy.heads, toy.training_set, toy.contents, tmp_path, Form(best=3, precision="int8", keep=20))
 
     recaller = HeadsRecall.load(tmp_path, "r1")
     kept = recaller.manifest

@@ -70,7 +70,7 @@ class Set:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingSet:
     """All that training reads. `terms` [terms, d] and `names` [t, d] are where rows start, `counts` int64 [t] how many
     contents carry each tag, `digest` tells this data from other data."""
 
@@ -94,7 +94,7 @@ class Own:
     times: int
 
 
-async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path | None, terms: Terms) -> Lesson:
+async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path | None, terms: Terms) -> TrainingSet:
     """Read the corpus, encode what `cache` does not hold, and lay the vectors down in the folder.
 
     Memory holds bags and right tags of the contents, some 400 bytes a title, and no texts. Raises UserError for a
@@ -111,12 +111,12 @@ async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path |
                 )
             await build.save_memory(place, memory)
             release, stores = brain.release, place / brain.release.name
-            return await _lesson(corpus, brain.encoder, stores, folder, terms, (release.name, release.dimension))
+            return await _training_set(corpus, brain.encoder, stores, folder, terms, (release.name, release.dimension))
 
 
-async def _lesson(
+async def _training_set(
     corpus: Corpus, encoder: Encoder, stores: Path, folder: Path, terms: Terms, of: tuple[str, int]
-) -> Lesson:
+) -> TrainingSet:
     all_tags = corpus.tags()
     known = _known(all_tags, corpus.exemplars("train"))
     if not known:
@@ -140,7 +140,9 @@ async def _lesson(
     vectors = await _encode(encoder, [text_of(item) for item in held])
     val = Set(vocabulary.bags(text_of(item) for item in held), vectors, *_right(held, numbers))
     ids = tuple(tag.id for tag in known)
-    return Lesson(of[0], ids, vocabulary, train, val, starts, names, counts, _digest(of[0], ids, vocabulary, train))
+    return TrainingSet(
+        of[0], ids, vocabulary, train, val, starts, names, counts, _digest(of[0], ids, vocabulary, train)
+    )
 
 
 def _known(tags: Sequence[Tag], items: Iterable[Exemplar]) -> list[Tag]:
