@@ -68,7 +68,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What all trainings here share: epochs and batch of the heads (0: the drill's own), and the ranker's recipe."""
+    """What all trainings here share: epochs and batch of the heads (0: the recipe's own), and the ranker's recipe."""
 
     epochs: int
     batch: int
@@ -76,7 +76,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Drill:
+class HeadsRecipe:
     """How all heads are trained here, and whether the ranker learns from the val contents too."""
 
     val: bool
@@ -105,11 +105,11 @@ class Drill:
         )
 
 
-DRILLS: Final = {
+HEADS_RECIPES: Final = {
     # On the 391 held-out contents of the example data: R@10 56.3, and 53.0 with heads.Recipe's own.
-    Size.SMALL: Drill(val=False, words=3, bigrams=NONE, named=2, rate=3e-3, batch=128),
+    Size.SMALL: HeadsRecipe(val=False, words=3, bigrams=NONE, named=2, rate=3e-3, batch=128),
     # On YSO's 5,083 validation titles names as contents cost 0.7 of P@1.
-    Size.LARGE: Drill(val=True, words=2, bigrams=4, named=0, rate=1e-3, batch=512),
+    Size.LARGE: HeadsRecipe(val=True, words=2, bigrams=4, named=0, rate=1e-3, batch=512),
 }
 
 
@@ -132,17 +132,19 @@ def command(
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Train heads on the train contents of CORPUS, and a ranker on the same contents out of fold."""
-    course, drill = Course(epochs, batch, Recipe(trees=trees, seed=seed, threads=threads)), DRILLS[size]
+    course, heads_recipe = Course(epochs, batch, Recipe(trees=trees, seed=seed, threads=threads)), HEADS_RECIPES[size]
     with TemporaryDirectory() as spare:
         place = keep or Path(spare)
         # Kept, the checkpoint and the metrics stand beside what they made, where the table of all models reads them.
         run, draft = (heads_to, ranker_to) if keep else (place / "run", place / "ranker")
         whole = Place(run, cache or place / "cache", left_out)
-        drill.heads(corpus, heads_to, whole, course)
+        heads_recipe.heads(corpus, heads_to, whole, course)
         teaching = without(open_corpus(corpus), left_out)
         log = Journal(draft / JOURNAL)
-        folded = [Fold(teaching, number, folds, drill.val and number == 0) for number in range(min(folds, taken))]
-        learnt = [_taught(fold, place, whole, drill, course) for fold in folded]
+        folded = [
+            Fold(teaching, number, folds, heads_recipe.val and number == 0) for number in range(min(folds, taken))
+        ]
+        learnt = [_taught(fold, place, whole, heads_recipe, course) for fold in folded]
         _write_ranker(teaching, learnt, heads_to, draft, course.recipe)
         log.write({"folds": len(folded)})
         _copy(draft, ranker_to)
@@ -166,7 +168,9 @@ class Fold:
         _write(folder, self.corpus.tags(), [item for item in items if fold_of(item, self.folds) != self.number], held)
 
 
-def _taught(fold: Fold, place: Path, whole: Place, drill: Drill, course: Course) -> tuple[TrainingSet, Over, Source]:
+def _taught(
+    fold: Fold, place: Path, whole: Place, heads_recipe: HeadsRecipe, course: Course
+) -> tuple[TrainingSet, Over, Source]:
     """What the ranker learns from a fold."""
     folder = place / f"fold-{fold.number}"
     if not folder.exists():
@@ -176,7 +180,7 @@ def _taught(fold: Fold, place: Path, whole: Place, drill: Drill, course: Course)
         # Of its own: what a fold leaves out is left out of its cache too.
         shutil.copytree(whole.cache, part / "cache")
         part.rename(folder)
-    drill.heads(str(folder), folder / "heads", Place(folder / "heads", folder / "cache"), course)
+    heads_recipe.heads(str(folder), folder / "heads", Place(folder / "heads", folder / "cache"), course)
     return asyncio.run(_learn(folder, course.recipe))
 
 
