@@ -67,7 +67,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RunConfig:
     """What all trainings here share: epochs and batch of the heads (0: the recipe's own), and the ranker's recipe."""
 
     epochs: int
@@ -86,7 +86,7 @@ class HeadsRecipe:
     rate: float
     batch: int
 
-    def heads(self, corpus: str, to: Path, place: Place, course: Course) -> None:
+    def heads(self, corpus: str, to: Path, place: Place, config: RunConfig) -> None:
         """Train heads on a folder's train contents."""
         heads.command(
             corpus,
@@ -98,10 +98,10 @@ class HeadsRecipe:
             bigrams=self.bigrams,
             named=self.named,
             rate=self.rate,
-            epochs=course.epochs,
-            batch=course.batch or self.batch,
-            seed=course.recipe.seed,
-            threads=course.recipe.threads,
+            epochs=config.epochs,
+            batch=config.batch or self.batch,
+            seed=config.recipe.seed,
+            threads=config.recipe.threads,
         )
 
 
@@ -132,20 +132,23 @@ def command(
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Train heads on the train contents of CORPUS, and a ranker on the same contents out of fold."""
-    course, heads_recipe = Course(epochs, batch, Recipe(trees=trees, seed=seed, threads=threads)), HEADS_RECIPES[size]
+    config, heads_recipe = (
+        RunConfig(epochs, batch, Recipe(trees=trees, seed=seed, threads=threads)),
+        HEADS_RECIPES[size],
+    )
     with TemporaryDirectory() as spare:
         place = keep or Path(spare)
         # Kept, the checkpoint and the metrics stand beside what they made, where the table of all models reads them.
         run, draft = (heads_to, ranker_to) if keep else (place / "run", place / "ranker")
         whole = Place(run, cache or place / "cache", left_out)
-        heads_recipe.heads(corpus, heads_to, whole, course)
+        heads_recipe.heads(corpus, heads_to, whole, config)
         teaching = without(open_corpus(corpus), left_out)
         log = Journal(draft / JOURNAL)
         folded = [
             Fold(teaching, number, folds, heads_recipe.val and number == 0) for number in range(min(folds, taken))
         ]
-        learnt = [_taught(fold, place, whole, heads_recipe, course) for fold in folded]
-        _write_ranker(teaching, learnt, heads_to, draft, course.recipe)
+        learnt = [_taught(fold, place, whole, heads_recipe, config) for fold in folded]
+        _write_ranker(teaching, learnt, heads_to, draft, config.recipe)
         log.write({"folds": len(folded)})
         _copy(draft, ranker_to)
 
@@ -169,7 +172,7 @@ class Fold:
 
 
 def _taught(
-    fold: Fold, place: Path, whole: Place, heads_recipe: HeadsRecipe, course: Course
+    fold: Fold, place: Path, whole: Place, heads_recipe: HeadsRecipe, config: RunConfig
 ) -> tuple[TrainingSet, Over, Source]:
     """What the ranker learns from a fold."""
     folder = place / f"fold-{fold.number}"
@@ -180,8 +183,8 @@ def _taught(
         # Of its own: what a fold leaves out is left out of its cache too.
         shutil.copytree(whole.cache, part / "cache")
         part.rename(folder)
-    heads_recipe.heads(str(folder), folder / "heads", Place(folder / "heads", folder / "cache"), course)
-    return asyncio.run(_learn(folder, course.recipe))
+    heads_recipe.heads(str(folder), folder / "heads", Place(folder / "heads", folder / "cache"), config)
+    return asyncio.run(_learn(folder, config.recipe))
 
 
 def _write_ranker(
