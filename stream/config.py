@@ -244,7 +244,7 @@ class LabelTreeSettings(Section):
 
 
 class CompanionSettings(Section):
-    """A second encoder over the same exemplars, as `tagbus export` writes one that was trained with --recipe upper."""
+    """A second encoder over the same exemplars: an export of one trained with --recipe top-layers."""
 
     folder: Path | None = Field(
         None, description="holds model.onnx, tokenizer.json, release.json and tags.npz; in the process; unset: off"

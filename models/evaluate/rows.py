@@ -14,7 +14,7 @@ FUSED: Final = LITERAL | HEADS
 NAMED: Final = {"TAGBUS_RECALL__C2C2T": "false"}
 HNSW: Final = {"TAGBUS_MEMORY__KIND": "hnsw"}
 TREES: Final = {"TAGBUS_LABELTREE__FOLDER": f"{MODELS}/labeltree"}
-# The encoder that `train biencoder --recipe upper` made.
+# The encoder that `train biencoder --recipe top-layers` made.
 COMPANION: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/encoder"}
 FULL: Final = COMPANION | TREES | FUSED
 # Encoders in eight bits, neighbours by HNSW, and what was trained over them.

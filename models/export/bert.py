@@ -1,4 +1,4 @@
-"""BERT, written out: what is exported, and what the cheap recipe trains the upper layers of.
+"""BERT, written out: what is exported, and what the cheap recipe trains the top layers of.
 
 The exporter then gives plain MatMul and Add nodes on whole weights, which float16 and int8 need.
 """

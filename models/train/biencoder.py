@@ -1,7 +1,7 @@
 """`tagbus train biencoder`: contents near their tags, and near contents that share them.
 
     tagbus train biencoder examples --out runs/examples                 on a GPU: any encoder, all of it
-    tagbus train biencoder examples --out runs/examples --recipe upper  on a CPU: the upper layers (upper.py)
+    tagbus train biencoder examples --out runs/examples --recipe top-layers  on a CPU: the top layers (top_layers.py)
     tagbus export --model runs/examples --out triton_repo/encoder/2
 
 A round embeds everything with the encoder as it is then, mines hard negatives, clusters the contents, and trains one
@@ -30,7 +30,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from tagbus.models.data.corpus import Corpus, Truth, numbers_of, part_of, tag_texts, text_of
 from tagbus.models.export.bert import max_tokens, weights_folder
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.train import mine, upper
+from tagbus.models.train import mine, top_layers
 from tagbus.models.train.pairs import Ints, Logged, Loss, Marks, PairLoss, Trainer
 from tagbus.stream import quality
 from tagbus.stream.contract.events import Tag
@@ -65,7 +65,9 @@ class Plan(BaseModel):
 def command(
     place: Annotated[str, typer.Argument(help="the corpus: a folder, or `topics`; see docs/training.md")],
     to: Annotated[Path, typer.Option("--out", help="where the encoder, its plan and its log go; a run there goes on")],
-    recipe: Annotated[Literal["full", "upper"], typer.Option(help="upper: on a CPU, the upper layers only")] = "full",
+    recipe: Annotated[
+        Literal["full", "top-layers"], typer.Option(help="top-layers: on a CPU, the top layers only")
+    ] = "full",
     base: Annotated[Path | None, typer.Option(help="the encoder to start from; MiniLM without it")] = None,
     left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
     most: Annotated[int | None, typer.Option(min=1, help="train on the first contents only")] = None,
@@ -76,18 +78,20 @@ def command(
     parents: Annotated[Literal["parents", "plain"], typer.Option(help="parents' names in tags' texts")] = "plain",
     negatives: Annotated[int, typer.Option(min=0, help="hard negatives a pair")] = 3,
     cluster: Annotated[int, typer.Option(min=1, help="similar contents that share a batch; 1: none")] = 8,
-    layers: Annotated[int, typer.Option(min=1, help="layers that --recipe upper trains")] = 2,
+    layers: Annotated[int, typer.Option(min=1, help="layers that --recipe top-layers trains")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="epochs; negatives and clusters are new in each")] = 3,
-    batch: Annotated[int | None, typer.Option(min=2, help="128 pairs, or 512 contents with --recipe upper")] = None,
-    rate: Annotated[float | None, typer.Option(help="5e-5, or 1e-4 with --recipe upper")] = None,
-    tokens: Annotated[int | None, typer.Option(min=3, help="of a text: 64, or 32 with --recipe upper")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=2, help="128 pairs, or 512 contents with --recipe top-layers")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="5e-5, or 1e-4 with --recipe top-layers")] = None,
+    tokens: Annotated[int | None, typer.Option(min=3, help="of a text: 64, or 32 with --recipe top-layers")] = None,
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
 ) -> None:
     """Train the encoder on the contents of PLACE. Runs that were cut off go on when they are called again."""
     corpus, name = part_of(place, left_out, most)
     folder = base or weights_folder()
-    if recipe == "upper":
-        plan = upper.Plan(
+    if recipe == "top-layers":
+        plan = top_layers.Plan(
             corpus=name,
             layers=layers,
             epochs=rounds,
@@ -96,7 +100,7 @@ def command(
             tokens=tokens or 32,
             seed=seed,
         )
-        upper.train(corpus, plan, folder, to)
+        top_layers.train(corpus, plan, folder, to)
         return
     full = Plan(
         corpus=name,
@@ -152,7 +156,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     torch.manual_seed(plan.seed)
     base = Path(plan.base)
     with PartialState().main_process_first():
-        upper.begin(to, plan)
+        top_layers.begin(to, plan)
         data = read(corpus, plan, to)
     journal = Journal(to / JOURNAL)
     pairs = 0
@@ -272,7 +276,7 @@ def evaluate(model: SentenceTransformer, data: Data) -> dict[str, float]:
         return {}
     counts = np.bincount(data.truth.tags, minlength=len(data.tags)).astype(np.int64)
     contents, tags = embed(model, data.held["text"][:]), embed(model, data.texts)
-    ranked = upper.nearest(contents, tags, np.zeros(len(tags), np.float32))
+    ranked = top_layers.nearest(contents, tags, np.zeros(len(tags), np.float32))
     figures = quality.measure(ranked, data.held_truth.lists(), quality.propensities(counts, len(data.truth)))
     return {f"by_text_{name}": round(value, 2) for name, value in asdict(figures).items() if name != "ece"}
 

@@ -1,7 +1,7 @@
 """The tag vectors that an encoder was trained against: a classifier of its own, which reads a content's vector alone.
 
-`tagbus train biencoder --recipe upper` trains the encoder against all tags as free vectors and leaves them beside it;
-`tagbus export` takes them along.
+`tagbus train biencoder --recipe top-layers` trains the encoder against all tags as free vectors and leaves them
+beside it; `tagbus export` takes them along.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class TagVectors:
                 scale = float(file["scale"])
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise UserError(
-                f"{place}: {shorten(str(error))}, expected a file of `tagbus train biencoder --recipe upper`"
+                f"{place}: {shorten(str(error))}, expected a file of `tagbus train biencoder --recipe top-layers`"
             ) from None
         if vectors.ndim != 2 or not len(ids) == len(vectors) == len(bias) > 0:
             raise UserError(f"{place}: {len(ids)} tags, vectors {vectors.shape}, {len(bias)} biases, which do not fit")
@@ -94,7 +94,7 @@ def read(folder: Path) -> tuple[bytes, str]:
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); expected what `tagbus export` leaves of an encoder that was "
-            "trained with --recipe upper"
+            "trained with --recipe top-layers"
         ) from None
     if len(content) > FILE_BYTES:
         raise UserError(f"{path}: more than {FILE_BYTES} bytes, expected the vectors of at most some million tags")

@@ -92,7 +92,7 @@ async def test_an_encoder_without_tag_vectors_is_no_companion(made: Path, tmp_pa
     folder = Path(shutil.copytree(made, tmp_path / "other-1"))
     (folder / FILE).unlink()
 
-    with pytest.raises(UserError, match=r"tags\.npz.*--recipe upper"):
+    with pytest.raises(UserError, match=r"tags\.npz.*--recipe top-layers"):
         await tagged(settings(folder))
 
 

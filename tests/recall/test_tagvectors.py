@@ -59,13 +59,13 @@ def test_the_name_is_another_for_other_vectors(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_them_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"tags\.npz.*--recipe upper"):
+    with pytest.raises(UserError, match=r"tags\.npz.*--recipe top-layers"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", KNOWN.dump()[:-30]])
 def test_what_is_no_such_file_is_refused(content: bytes) -> None:
-    with pytest.raises(UserError, match=r"tags\.npz.*--recipe upper"):
+    with pytest.raises(UserError, match=r"tags\.npz.*--recipe top-layers"):
         TagVectors.parse(PLACE, content)
 
 

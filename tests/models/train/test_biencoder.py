@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from tagbus.models.data.corpus import Truth, Without, open_corpus, part_of
 from tagbus.models.export.encoder import export
-from tagbus.models.train import biencoder, upper
+from tagbus.models.train import biencoder, top_layers
 from tagbus.models.train.pairs import PairLoss
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.errors import UserError
@@ -55,12 +55,12 @@ async def test_an_encoder_learns_the_toy_set_and_is_exported(base: Path, corpus:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def upper_plan(corpus: Path, epochs: int) -> upper.Plan:
-    return upper.Plan(corpus=str(corpus), batch=16, epochs=epochs, rate=1e-2, tag_rate=0.02, dropout=0)
+def top_layers_plan(corpus: Path, epochs: int) -> top_layers.Plan:
+    return top_layers.Plan(corpus=str(corpus), batch=16, epochs=epochs, rate=1e-2, tag_rate=0.02, dropout=0)
 
 
 def test_the_upper_layers_learn_the_toy_set(base: Path, corpus: Path, tmp_path: Path) -> None:
-    upper.train(open_corpus(str(corpus)), upper_plan(corpus, 20), base, tmp_path)
+    top_layers.train(open_corpus(str(corpus)), top_layers_plan(corpus, 20), base, tmp_path)
 
     found = TagVectors.parse(tmp_path, (tmp_path / FILE).read_bytes())
     assert found.ids == tuple(tag.id for tag in open_corpus(str(corpus)).tags())
@@ -78,11 +78,11 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a run that was killed after 7 steps, when it is called again, then it ends with a whole one's weights."""
-    monkeypatch.setattr(upper, "SAVE_STEPS", 5)
+    monkeypatch.setattr(top_layers, "SAVE_STEPS", 5)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    upper.train(open_corpus(str(corpus)), upper_plan(corpus, 2), base, whole)
+    top_layers.train(open_corpus(str(corpus)), top_layers_plan(corpus, 2), base, whole)
 
-    step, steps = upper._step, []
+    step, steps = top_layers._step, []
 
     def killed(*arguments: object) -> tuple[float, int]:
         if len(steps) == 7:
@@ -90,20 +90,20 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
         steps.append(1)
         return step(*arguments)
 
-    monkeypatch.setattr(upper, "_step", killed)
+    monkeypatch.setattr(top_layers, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        upper.train(open_corpus(str(corpus)), upper_plan(corpus, 2), base, cut)
-    monkeypatch.setattr(upper, "_step", step)
-    upper.train(open_corpus(str(corpus)), upper_plan(corpus, 2), base, cut)
+        top_layers.train(open_corpus(str(corpus)), top_layers_plan(corpus, 2), base, cut)
+    monkeypatch.setattr(top_layers, "_step", step)
+    top_layers.train(open_corpus(str(corpus)), top_layers_plan(corpus, 2), base, cut)
 
     for name in ("model.safetensors", "plan.json"):
         assert (whole / name).read_bytes() == (cut / name).read_bytes()
 
 
 def test_a_folder_of_another_plan_is_refused(base: Path, corpus: Path, tmp_path: Path) -> None:
-    upper.begin(tmp_path, upper_plan(corpus, 1))
+    top_layers.begin(tmp_path, top_layers_plan(corpus, 1))
     with pytest.raises(UserError, match="is of another run; take another --out"):
-        upper.train(open_corpus(str(corpus)), upper_plan(corpus, 2), base, tmp_path)
+        top_layers.train(open_corpus(str(corpus)), top_layers_plan(corpus, 2), base, tmp_path)
 
 
 def test_tags_that_are_left_out_are_nowhere(corpus: Path) -> None:

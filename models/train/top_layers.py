@@ -1,6 +1,6 @@
-"""The cheap recipe of `tagbus train biencoder`: on a CPU, the upper layers against all tags.
+"""The cheap recipe of `tagbus train biencoder`: on a CPU, the top layers against all tags.
 
-The lower layers are frozen and what they give is kept on disk (hidden.py); the upper ones are trained against every
+The lower layers are frozen and what they give is kept on disk (hidden.py); the top ones are trained against every
 tag at once, as a free vector that starts at the embedding of the tag's text. Tags' own texts are rows of the
 training set too (Renee, Jain et al. 2023, its table 12), so that a new tag's text lands near what it is about.
 """
@@ -44,9 +44,9 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: Literal["upper"] = "upper"
+    recipe: Literal["top-layers"] = "top-layers"
     corpus: str
-    layers: int = Field(2, ge=1, description="upper layers that are trained")
+    layers: int = Field(2, ge=1, description="top layers that are trained")
     tokens: int = Field(32, ge=3, description="tokens of a text that are read in training")
     epochs: int = Field(3, ge=1)
     batch: int = Field(512, ge=1, description="contents")
@@ -56,8 +56,8 @@ class Plan(BaseModel):
     seed: int = 0
 
 
-class Upper(Bert):
-    """The upper layers as parameters, and the tags: `names` [t, width] as their texts are embedded, `free` beside."""
+class TopLayers(Bert):
+    """The top layers as parameters, and the tags: `names` [t, width] as their texts are embedded, `free` beside."""
 
     def __init__(self, folder: Path, layers: int, names: Tensor) -> None:
         super().__init__(folder)
@@ -104,9 +104,9 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     parts = {part: _hidden(part, corpus, tags, plan, base, to, reader) for part in ("tags", "val", "train")}
     if not len(parts["train"]):
         raise UserError(f"{plan.corpus} has no contents to train on")
-    # The untrained upper layers give what the base gives: no pass of its own is needed for the tags' vectors.
-    start = Upper(base, plan.layers, torch.zeros(len(tags), bert.width)).to(device)
-    model = Upper(base, plan.layers, torch.from_numpy(embed(start, parts["tags"])).to(device)).to(device)
+    # The untrained top layers give what the base gives: no pass of its own is needed for the tags' vectors.
+    start = TopLayers(base, plan.layers, torch.zeros(len(tags), bert.width)).to(device)
+    model = TopLayers(base, plan.layers, torch.from_numpy(embed(start, parts["tags"])).to(device)).to(device)
     fit(model, parts, plan, to, Journal(to / JOURNAL))
     vectors, bias = (found.detach().cpu().numpy() for found in (model.names + model.free, model.bias))
     (to / FILE).write_bytes(TagVectors(tuple(tag.id for tag in tags), vectors, bias, SCALE).dump())
@@ -157,7 +157,7 @@ def batches(lengths: NDArray[np.int64], size: int, seed: int) -> list[NDArray[np
     return [found[place] for place in random.permutation(len(found))]
 
 
-def fit(model: Upper, parts: Mapping[str, Hidden], plan: Plan, to: Path, journal: Journal) -> None:
+def fit(model: TopLayers, parts: Mapping[str, Hidden], plan: Plan, to: Path, journal: Journal) -> None:
     """The epochs, from where state.pt left off."""
     layers = [weight for name, weight in model.named_parameters() if name.startswith("encoder_")]
     groups = [{"params": layers, "lr": plan.rate}, {"params": [model.free, model.bias], "lr": plan.tag_rate}]
@@ -197,7 +197,7 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _step(
-    model: Upper,
+    model: TopLayers,
     hidden: Hidden,
     rows: NDArray[np.int64],
     dropout: float,
@@ -217,7 +217,7 @@ def _step(
 
 
 @torch.inference_mode()
-def embed(model: Upper, hidden: Hidden) -> NDArray[np.float32]:
+def embed(model: TopLayers, hidden: Hidden) -> NDArray[np.float32]:
     """Unit vectors of all its texts, float32 [n, width]."""
     found = np.zeros((len(hidden), model.width), np.float32)
     for rows in batches(hidden.lengths, 256, 0) if len(hidden) else []:
@@ -226,7 +226,7 @@ def embed(model: Upper, hidden: Hidden) -> NDArray[np.float32]:
     return found
 
 
-def evaluate(model: Upper, parts: Mapping[str, Hidden]) -> dict[str, float]:
+def evaluate(model: TopLayers, parts: Mapping[str, Hidden]) -> dict[str, float]:
     """Quality on the validation contents, by the free vectors and, as `by_text_`, by the cosine to the tags' texts."""
     truth = parts["val"].truth.lists()
     if not truth:
@@ -258,7 +258,7 @@ def nearest(contents: NDArray[np.float32], tags: NDArray[np.float32], bias: NDAr
 
 
 def _resume(
-    path: Path, model: Upper, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
+    path: Path, model: TopLayers, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
 ) -> int:
     """The steps that state.pt has done; model and optimiser are as they were then."""
     if not path.exists():
@@ -271,7 +271,11 @@ def _resume(
 
 
 def _save(
-    path: Path, model: Upper, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR, step: int
+    path: Path,
+    model: TopLayers,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    step: int,
 ) -> None:
     part = path.with_suffix(".part")
     state = {"m": model.state_dict(), "o": optimiser.state_dict(), "s": schedule.state_dict(), "step": step}
@@ -282,7 +286,7 @@ def _save(
 def merge(base: Path, trained: Mapping[str, Tensor], to: Path) -> None:
     """An encoder folder of Hugging Face's form: the base's, with the layers that `trained` has.
 
-    `trained` is the state of Upper: `encoder_layer_4_output_dense_weight` and so on; what else it holds is left out.
+    `trained` is the state of TopLayers: `encoder_layer_4_output_dense_weight` and so on; the rest of it is left out.
     """
     to.mkdir(parents=True, exist_ok=True)
     for path in base.iterdir():
