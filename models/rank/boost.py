@@ -1,4 +1,4 @@
-"""One pass of the ranker: trees of two kinds on a training set, and what is chosen by halves of its contents.
+"""One stage of the ranker: trees of two kinds on a training set, and what is chosen by halves of its contents.
 
 LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the one orders a content's candidates, the
 other says how probable each is.
@@ -69,8 +69,8 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass of the ranker: what was chosen, and the trees of all contents as ONNX."""
+class Stage:
+    """One stage of the ranker: what was chosen, and the trees of all contents as ONNX."""
 
     choice: Choice
     model: bytes
@@ -166,7 +166,7 @@ def best_of(found: Candidates, scores: Scores) -> tuple[Ints, Ints]:
     return order[place < FIRST], place[place < FIRST]
 
 
-def learn_pass(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Pass:
+def train_stage(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Stage:
     """Choose by halves of the contents, then train on all. Raises UserError where so few trees are asked for that none
     can be chosen."""
     choice = choose(training_set, recipe, log)
@@ -174,4 +174,4 @@ def learn_pass(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Pass:
     trained = fit(both(training_set.plain, training_set.masked), recipe, choice.trees)
     kinds = zip((trained.order, trained.chance), choice.weights, strict=True)
     weighted = [(model, weight / len(models)) for models, weight in kinds for model in models]
-    return Pass(choice, to_onnx(weighted, training_set.plain.features.shape[1]))
+    return Stage(choice, to_onnx(weighted, training_set.plain.features.shape[1]))

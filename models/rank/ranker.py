@@ -6,7 +6,7 @@ LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the 
 other says how probable each is. They are trained on contents that neither memory nor heads hold. A part of the tags is
 treated as new there, so that the trees learn to judge a tag by its name and its first exemplars alone.
 
-With TAGBUS_RERANK__FOLDER there is a second pass: other trees that also see what a cross-encoder says of the best of
+With TAGBUS_RERANK__FOLDER there is a second stage: other trees that also see what a cross-encoder says of the best of
 the first. It may not have been trained on these contents either; `tagbus train reranker` leaves them out.
 """
 
@@ -19,11 +19,11 @@ import typer
 
 from tagbus.models.data.corpus import Corpus, open_corpus, text_of, without
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.rank.boost import STEP, Choice, Pass, best_of, learn_pass, measure
+from tagbus.models.rank.boost import STEP, Choice, Stage, best_of, measure, train_stage
 from tagbus.models.rank.boost import choose as choose
 from tagbus.models.rank.boost import fit as fit
 from tagbus.models.rank.candidates import Recipe, Source, TrainingSet, count, learn
-from tagbus.models.rank.second import Reading, reread
+from tagbus.models.rank.second_stage import Reading, reread
 from tagbus.stream import calibrate, rank
 from tagbus.stream.cli import build, out
 from tagbus.stream.cli.learnt import over_of
@@ -37,7 +37,7 @@ from tagbus.stream.recall.rerank import OnnxReranker, Wording
 from tagbus.stream.tagger import Pipeline
 
 DEFAULT: Final = Recipe()
-# Of a second pass, what is told of it.
+# Of a second stage, what is told of it.
 SAID: Final = ("p_at_1", "ndcg_at_5", "r_at_10", "psp_at_5")
 
 
@@ -110,7 +110,7 @@ def train(
     Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second.onnx with one.
     """
     log = Journal(to / JOURNAL)
-    first = learn_pass(training_set, recipe, log)
+    first = train_stage(training_set, recipe, log)
     again = None if reading is None else _again(training_set, first.choice, reading, recipe, log)
     last = again or first
     known = source.numbers.ids[: len(source.tables.counts)]
@@ -134,13 +134,13 @@ def train(
         tables_sha256=sha256(tables),
         fitted_on=len(training_set.truth),
         trees=2 * recipe.seeds * first.choice.trees,
-        second=None if again is None or reading is None else _second(again, reading, recipe),
+        second=None if again is None or reading is None else _second_stage(again, reading, recipe),
     )
     if again is not None:
         (to / rank.SECOND).write_bytes(again.model)
     (to / rank.MODEL).write_bytes(first.model)
     (to / rank.TABLES).write_bytes(tables)
-    # Without a second pass the file says nothing of one.
+    # Without a second stage the file says nothing of one.
     (to / rank.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
     chosen, _ = best_of(training_set.plain, last.choice.scores)
     reranker = None if reading is None else reading.reranker.name
@@ -152,18 +152,18 @@ def train(
     return manifest
 
 
-def _again(training_set: TrainingSet, choice: Choice, reading: Reading, recipe: Recipe, log: Journal) -> Pass:
-    """The pass that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
+def _again(training_set: TrainingSet, choice: Choice, reading: Reading, recipe: Recipe, log: Journal) -> Stage:
+    """The stage that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
     orders = choice.scores, choice.score(training_set.masked, recipe.seed)
     seen = reread(training_set, orders, reading, recipe.top)
-    found = learn_pass(seen, recipe, log.marked(reranker=reading.reranker.name))
+    found = train_stage(seen, recipe, log.marked(reranker=reading.reranker.name))
     before, after = (asdict(measure(*one)) for one in ((training_set, choice.scores), (seen, found.choice.scores)))
     for name in SAID:
         out.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
     return found
 
 
-def _second(again: Pass, reading: Reading, recipe: Recipe) -> SecondPass:
+def _second_stage(again: Stage, reading: Reading, recipe: Recipe) -> SecondPass:
     return SecondPass(
         reranker=reading.reranker.name,
         top=recipe.top,

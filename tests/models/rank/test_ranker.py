@@ -11,7 +11,7 @@ import pytest
 
 from tagbus.models.rank.candidates import Recipe, Source, as_new, count, learn
 from tagbus.models.rank.ranker import Over, train
-from tagbus.models.rank.second import Reading
+from tagbus.models.rank.second_stage import Reading
 from tagbus.stream import calibrate, rank
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Exemplar
@@ -205,7 +205,7 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
     assert "second" not in json.loads((alone / rank.MANIFEST).read_text())
     assert manifest.second is not None
     assert (manifest.second.reranker, manifest.second.top) == ("reranker-00000000", 8)
-    # The first pass is what it is without a second.
+    # The first stage is what it is without a second.
     assert manifest.model_copy(update={"name": first.name, "second": None}) == first
     assert (both / rank.MODEL).read_bytes() == (alone / rank.MODEL).read_bytes()
     pipeline = f"r+{manifest.name}+reranker-00000000"

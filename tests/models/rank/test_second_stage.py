@@ -1,4 +1,4 @@
-"""What the second pass learns from: the first pass's training set and, for the best few, what a cross-encoder says."""
+"""What the second stage learns from: the first one's training set and, for the best few, what a cross-encoder says."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tagbus.models.rank.candidates import Candidates, TrainingSet
-from tagbus.models.rank.second import Reading, reread
+from tagbus.models.rank.second_stage import Reading, reread
 from tagbus.stream.recall.pool import Floats
 from tagbus.stream.recall.rerank import Pair, Wording
 

@@ -1,4 +1,4 @@
-"""The ranker's second pass: what it learns from, which is the first pass's training set and a cross-encoder's score.
+"""The ranker's second stage: what it learns from, which is the first stage's training set and a cross-encoder's score.
 
 The cross-encoder is asked about the best few candidates of each content by the order of trees that have not learnt from
 that content, as in the tagger. It may not have been trained on these contents either.
@@ -30,7 +30,7 @@ class Reading:
 def reread(training_set: TrainingSet, orders: tuple[Scores, Scores], reading: Reading, top: int) -> TrainingSet:
     """The training set with the column `cross` for the `top` best of each content.
 
-    `orders` are the first pass's scores of the plain and of the masked candidates, float64 [m] each.
+    `orders` are the first stage's scores of the plain and of the masked candidates, float64 [m] each.
     """
     parts = (training_set.plain, training_set.masked)
     asked = [best(part.rows, part.tags, order, top) for part, order in zip(parts, orders, strict=True)]
