@@ -86,7 +86,7 @@ evaluate: $(VENV)/.core ## quality on DATA=folder with labels.tsv, train.tsv[.xz
 
 # One thread: two that wait for each other on busy cores took twenty times as long.
 models: $(VENV)/.test ## train heads and ranker for the example data into triton_repo/ (some 5 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tagbus.models.rank.folds examples --heads triton_repo/heads/1 --ranker triton_repo/ranker/1
+	OMP_NUM_THREADS=1 $(BIN)/python -m tagbus.models.rank.out_of_fold examples --heads triton_repo/heads/1 --ranker triton_repo/ranker/1
 
 BASELINES := .cache/baselines
 XMC_PECOS := .cache/pecos

@@ -8,7 +8,7 @@ import pytest
 from pydantic_core import from_json
 
 from tagbus.models.data.corpus import open_corpus, without
-from tagbus.models.rank import folds
+from tagbus.models.rank import out_of_fold
 from tagbus.models.rank.candidates import Candidates, TrainingSet
 from tagbus.stream import rank
 from tagbus.stream.calibrate import load
@@ -33,7 +33,7 @@ def cutting(tmp_path_factory: pytest.TempPathFactory) -> Slice:
 @pytest.fixture(scope="module")
 def trained(cutting: Slice, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    folds.command(str(cutting.folder), folder / "heads", folder / "ranker", folds=2, epochs=2, batch=32)
+    out_of_fold.command(str(cutting.folder), folder / "heads", folder / "ranker", folds=2, epochs=2, batch=32)
     return folder
 
 
@@ -86,11 +86,11 @@ def left_out(cutting: Slice) -> Path:
 
 
 def once(cutting: Slice, left_out: Path, place: Path) -> None:
-    folds.command(
+    out_of_fold.command(
         str(cutting.folder),
         place / "heads",
         place / "ranker",
-        size=folds.Size.LARGE,
+        size=out_of_fold.Size.LARGE,
         folds=3,
         taken=1,
         left_out=left_out,
@@ -112,7 +112,7 @@ def test_one_fold_and_the_validation_contents_teach_the_ranker_of_a_large_corpus
     large: Path, cutting: Slice, left_out: Path
 ) -> None:
     corpus = without(open_corpus(str(cutting.folder)), left_out)
-    held = [item for item in corpus.exemplars("train") if folds.fold_of(item, 3) == 0]
+    held = [item for item in corpus.exemplars("train") if out_of_fold.fold_of(item, 3) == 0]
     assert 50 < len(held) < 150
     val = list(corpus.exemplars("val"))
     assert rank.read_manifest(large / "ranker").fitted_on == len(held) + len(val)
@@ -150,6 +150,6 @@ def test_lessons_are_joined_content_by_content() -> None:
         )
         return TrainingSet(part, part, [np.array([row]) for row in range(contents)], np.ones(3))
 
-    joined = folds.join([one([0, 1, 1], 3), one([0, 2], 3)])
+    joined = out_of_fold.join([one([0, 1, 1], 3), one([0, 2], 3)])
     assert joined.plain.rows.tolist() == [0, 1, 1, 3, 5]
     assert len(joined.truth) == 6

@@ -1,6 +1,6 @@
 """Heads and ranker for a corpus, the ranker out of fold: more contents teach it than could be held out.
 
-    python -m tagbus.models.rank.folds CORPUS --heads FOLDER --ranker FOLDER
+    python -m tagbus.models.rank.out_of_fold CORPUS --heads FOLDER --ranker FOLDER
 
 The training contents are cut into folds. For each one heads are trained on the others, memory holds the others, and the
 ranker learns from what these give for the fold (stacking, Wolpert 1992, Neural Networks 5). The heads that are written
