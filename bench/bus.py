@@ -1,16 +1,16 @@
-"""Events a second, CPU and latency of tagbus, of other frameworks and of a bare loop, side by side on one broker.
+"""Throughput, CPU and latency of tagbus, other frameworks and a bare loop, side by side on one broker.
 
     make bench-bus        python bench/bus.py [--out FILE] [--only NAME ...] [--work MS ...] [--rounds 3]
 
-Each is one process that consumes `content` (4 partitions, 1 kB events) and produces one result an event, with the same
-fields and with headers that name its source. The tagger does nothing, or takes 50 ms for 500 events. All have lz4,
-5 ms of linger, acks=all, and a commit every 2,000 events or 0.1 s (bench/peers/spec.py).
+Each contender is one process that consumes `content` (4 partitions, 1 kB events) and produces one result per event,
+with the same fields and with headers that name the source record. The tagger does nothing, or takes 50 ms per 500
+events. All contenders use lz4, 5 ms of linger, acks=all, and commit every 2,000 events or 0.1 s (bench/peers/spec.py).
 
-A turn of one: its events are there before it starts; the first ones warm it up; the clock runs from the last of those
-to the last result, read with read_committed, for 12 s at most. All take turns, three times (--rounds), since the
-machine is faster in one minute than in another: a figure is the median of its turns, a ratio that of the ratios in
-each round. At the end 100 events a second come for the latency, from produce to read_committed. Every result is
-counted by the source that its headers name: `duplicated` and `lost` should be 0, for nothing fails here.
+A turn: the events are produced before the process starts, the first ones warm it up, and the clock runs from the last
+warm-up result to the last result, read with read_committed, for at most 12 s. The contenders take turns for three
+rounds (--rounds), because the speed of the machine drifts: a figure is the median over the turns, a ratio the median
+of the ratios within each round. Latency is measured last, at 100 events per second, from produce to read_committed.
+Results are counted by the source in their headers; no fault is injected, so `duplicated` and `lost` should be 0.
 """
 
 import argparse
@@ -51,7 +51,7 @@ _TEXT = " ".join(_RANDOM.choices(WORDS, k=200_000))
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One of those that are compared. `events`: as many as are there; the clock stops after 12 s at most."""
+    """One process to compare. `events`: how many are produced for a turn; the clock stops after at most 12 s."""
 
     name: str
     guarantee: Guarantee
@@ -59,12 +59,12 @@ class Contender:
     events: int
     ours: bool = False
     arguments: tuple[str, ...] = ()
-    # Why it is not started at all.
+    # Why it cannot run.
     failed: str | None = None
 
 
 def contenders() -> list[Contender]:
-    """All, those that are alike side by side."""
+    """All contenders, similar ones side by side."""
     both: tuple[Guarantee, Guarantee] = ("exactly_once", "at_least_once")
     return [
         *(Contender("bare loop", each, "bare_loop.py", 150_000, ours=True) for each in both),
@@ -79,7 +79,7 @@ def contenders() -> list[Contender]:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn gave."""
+    """The figures of one turn."""
 
     events_per_second: float
     cpu_seconds_per_10000: float
@@ -89,7 +89,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Row:
-    """What was measured of one, at one amount of work."""
+    """The figures of one contender at one amount of work."""
 
     name: str
     guarantee: Guarantee
@@ -102,11 +102,11 @@ class Row:
     failed: str | None = None
 
     def median(self, what: str) -> float | None:
-        """Of the turns."""
+        """Median over the turns."""
         return statistics.median(float(getattr(turn, what)) for turn in self.turns) if self.turns else None
 
     def report(self) -> dict[str, object]:
-        """As it stands in the file."""
+        """The row as written to the file."""
         found = {
             "name": self.name,
             "guarantee": self.guarantee,
@@ -126,7 +126,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A process under way, and all that is around it."""
+    """A running process and its surroundings."""
 
     broker: ApacheKafka
     topics: Topics
@@ -135,12 +135,12 @@ class Run:
     row: Row
 
 
-# Measures for a row; how many events there were, None where time ran out.
+# Measures one figure of a row. Returns the number of events, None on timeout.
 Part = Callable[[Run, int], int | None]
 
 
 def event(number: int) -> tuple[bytes, bytes]:
-    """Key and value of a content of 1 kB, of words, so that it compresses about as text does."""
+    """Key and value of a 1 kB content made of words, so that it compresses like text."""
     start = _RANDOM.randrange(len(_TEXT) - EVENT_BYTES)
     head = f'{{"id":"bench-{number:06d}","title":"Title {number}","text":"'
     text = _TEXT[start : start + EVENT_BYTES - len(head) - 2]
@@ -148,7 +148,7 @@ def event(number: int) -> tuple[bytes, bytes]:
 
 
 def compare(broker: ApacheKafka, some: Sequence[Contender], work_ms: float, python: str, rounds: int) -> list[Row]:
-    """All in turn, again and again, then the latency of each. One that does not do its part is reported as failed."""
+    """Throughput of all in turn for each round, then latency. A contender that fails is reported as failed."""
     rows = [Row(one.name, one.guarantee, work_ms, failed=one.failed) for one in some]
     for part in (*([throughput] * rounds), latency):
         for contender, row in zip(some, rows, strict=True):
@@ -162,7 +162,7 @@ def compare(broker: ApacheKafka, some: Sequence[Contender], work_ms: float, pyth
 
 
 def measure(broker: ApacheKafka, contender: Contender, row: Row, python: str, part: Part) -> None:
-    """One more figure for the row, by a process of its own. Raises Failed."""
+    """Measure one figure of the row in a fresh process. Raises Failed."""
     command = [python, str(PEERS / contender.script)]
     count = contender.events if part is throughput else 0
     with Topics(broker.address, PARTITIONS) as topics:
@@ -180,7 +180,7 @@ def measure(broker: ApacheKafka, contender: Contender, row: Row, python: str, pa
 
 
 def throughput(run: Run, count: int) -> int | None:
-    """From the last result of the warm-up on. Returns how many events there were, None where time ran out."""
+    """Measure from the last warm-up result on. Returns the number of events, None on timeout."""
     row, seen, start = run.row, len(run.reader.messages), time.monotonic()
     cpu, broker_cpu = run.process.cpu_seconds(), run.broker.cpu_seconds()
     end = run.reader.until(WARM + count, MEASURE_SECONDS, run.process)
@@ -200,7 +200,7 @@ def throughput(run: Run, count: int) -> int | None:
 
 
 def latency(run: Run, _: int) -> int:
-    """100 events a second, each timed by its key. Returns how many events there were."""
+    """Produce 100 events per second and time each by its key. Returns the number of events."""
     producer, number = run.topics.producer(0), int(LATENCY_RATE * LATENCY_SECONDS)
     sent: dict[bytes, float] = {}
     took: list[float] = []
@@ -224,7 +224,7 @@ def latency(run: Run, _: int) -> int:
 
 
 def ratios(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
-    """tagbus at exactly once against the others at exactly once, for each amount of work."""
+    """tagbus over the others, all exactly once, for each amount of work."""
     found: dict[str, dict[str, float | None]] = {}
     for work in sorted({row.work_ms for row in rows}):
         turns = {
@@ -246,13 +246,13 @@ def ratios(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
 
 
 def over(ours: Sequence[float], others: Sequence[float]) -> float | None:
-    """The median of the ratios in each round; None where one has not done all."""
+    """The median of the ratios of each round; None without a common round."""
     pairs = list(zip(ours, others, strict=False))
     return round(statistics.median(our / other for our, other in pairs), 2) if pairs else None
 
 
 def warm_up(broker: ApacheKafka) -> None:
-    """Let the broker's JVM compile what it will run, with a bare loop that does not count."""
+    """Warm up the broker's JVM with a bare loop that is not reported."""
     row = Row("warm-up", "exactly_once", 0.0)
     contender = Contender("warm-up", "exactly_once", "bare_loop.py", 100_000, ours=True)
     measure(broker, contender, row, sys.executable, throughput)
@@ -261,10 +261,12 @@ def warm_up(broker: ApacheKafka) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("bench/results/bus.json"))
-    parser.add_argument("--peers", default=".cache/peers/bin/python", help="the python that has the other frameworks")
-    parser.add_argument("--only", nargs="*", help="names of those to run")
-    parser.add_argument("--work", nargs="*", type=float, default=[0.0, 50.0], help="ms for 500 events")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
+    parser.add_argument(
+        "--peers", default=".cache/peers/bin/python", help="Python interpreter with the other frameworks"
+    )
+    parser.add_argument("--only", nargs="*", help="contenders to run")
+    parser.add_argument("--work", nargs="*", type=float, default=[0.0, 50.0], help="ms per 500 events")
+    parser.add_argument("--rounds", type=int, default=3, help="turns per contender")
     arguments = parser.parse_args()
     rows: list[Row] = []
     started = time.monotonic()
@@ -297,7 +299,7 @@ def main() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of our client, and of the others as bench/peers/constraints.txt pins them."""
+    """The version of our client, and those of the others as pinned in bench/peers/constraints.txt."""
     pins = dict(
         line.strip().split("==") for line in (PEERS / "constraints.txt").read_text().splitlines() if "==" in line
     )

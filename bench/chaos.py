@@ -1,15 +1,14 @@
-"""Exactly once under fire: three workers and three brokers are killed, stopped, paused and started again under load.
+"""Exactly-once delivery under faults: three workers and three brokers are killed, stopped, paused and restarted.
 
     python bench/chaos.py [--out FILE] [--seed N] [--seconds 300] [--contents 100000] [--protocol classic|consumer]
 
 Apache Kafka on this machine, replication 3. Every few seconds a worker gets SIGKILL or SIGTERM, joins, leaves, or is
-paused by SIGSTOP until group and transaction coordinator have given it up; brokers are killed and restarted. Then
-every input must stand once on `tagged` or `content.dlq`, where it belongs, in order of its key, under read_committed.
+paused by SIGSTOP until the group and transaction coordinators give it up; brokers are killed and restarted. Afterwards
+each input must be on `tagged` or `content.dlq` exactly once, on the right topic, in order per key (read_committed).
 
-The run goes on until enough has happened (20 kills, 10 rebalances, 3 fenced, 1 abort), for twice the time at most. The
-same faults at `at_least_once` must show doubles, or the check could not fail. Ends with code 1 where anything is wrong.
-
-The seed chooses contents and faults; what meets what is chosen by the machine.
+The run continues until enough has happened (20 kills, 10 rebalances, 3 fenced producers, 1 abort), for at most twice
+the time. A control run at `at_least_once` must show duplicates; otherwise the check proves nothing. Exits with code 1
+on any fault. The seed determines contents and faults, not their interleaving.
 """
 
 import argparse
@@ -37,18 +36,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--contents", type=int, default=100_000)
-    parser.add_argument("--control-seconds", type=float, default=60.0, help="of the run at at_least_once")
+    parser.add_argument("--control-seconds", type=float, default=60.0, help="duration of the at_least_once control run")
     parser.add_argument("--protocol", choices=["classic", "consumer"], default="classic", help="group.protocol")
     return parser.parse_args()
 
 
 def one(cluster: ApacheCluster, plan: Plan) -> Report:
-    """One run; what ended in an unexpected way is shown."""
+    """Run once and print unexpected exits."""
     print(f"\n{plan.delivery}, group.protocol={plan.protocol}, seed {plan.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix=f"tagbus-chaos-{plan.delivery}-"))
     report = chaos(cluster, plan, folder)
     for surprise in report.surprises:
-        print(f"ended in an unexpected way: {surprise}")
+        print(f"unexpected exit: {surprise}")
     print(f"{report.outcome}\n{report.evidence}\nlongest stall {report.longest_stall_seconds:.1f} s", flush=True)
     if report.faults() or report.stalls() or report.surprises:
         print(f"the workers' logs are in {folder}", flush=True)
@@ -58,7 +57,7 @@ def one(cluster: ApacheCluster, plan: Plan) -> Report:
 
 
 def summary(report: Report, control: Report, plan: Plan) -> dict[str, object]:
-    """What is written."""
+    """The JSON report."""
     outcome, evidence = report.outcome, report.evidence
     return {
         "sent": outcome.sent,
@@ -108,16 +107,18 @@ def main() -> int:
     wrong = [
         *report.faults(),
         *report.stalls(),
-        *(f"does not count, too few {lack}" for lack in report.missing),
-        *(f"ended unexpectedly: {log.splitlines()[0]}" for log in report.surprises),
-        *([] if control.outcome.duplicated else ["does not count: the control run at at_least_once doubled nothing"]),
+        *(f"inconclusive, too few {lack}" for lack in report.missing),
+        *(f"unexpected exit: {log.splitlines()[0]}" for log in report.surprises),
+        *([] if control.outcome.duplicated else ["inconclusive: the at_least_once control run had no duplicates"]),
         *([f"the control run lost {control.outcome.lost}"] if control.outcome.lost else []),
     ]
     found = summary(report, control, plan)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
-    print("\n".join(["WRONG:", *wrong]) if wrong else "every content came out once, where it belongs, in order")
+    print(
+        "\n".join(["WRONG:", *wrong]) if wrong else "every content came out exactly once, on the right topic, in order"
+    )
     return 1 if wrong else 0
 
 

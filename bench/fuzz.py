@@ -1,9 +1,9 @@
-"""Mutated events, a hundred thousand of them: nothing crashes, nothing is lost, dead letters are what came.
+"""100,000 mutated events: no crash, no loss, and dead letters equal to their input byte for byte.
 
     python bench/fuzz.py [--out FILE] [--seed N] [--events 100000] [--kafka 20000]
 
-All of them go through decode and triage in this process; the first of them also through a worker on Apache Kafka, with
-a tagger that does nothing. Ends with code 1 where anything is wrong. The seed gives the same events again.
+All events go through decoding and classification in this process; the first ones also go through a worker on Apache
+Kafka with a tagger that does nothing. Exits with code 1 on any fault. The same seed gives the same events.
 """
 
 import argparse
@@ -37,13 +37,13 @@ RESULTS = Path(__file__).parent / "results"
 BATCH = 200
 VALUE_BYTES = 5_000_000
 OUT_SECONDS = 300.0
-# Most events are bad here, which is what the service would stop for.
+# Most events are poison here; the service would stop at its default share.
 ANY_SHARE = {"poison_share": 1}
 
 
 @dataclass(slots=True)
 class Found:
-    """What became of the events. `crashes` ended no event in a verdict; `changed` are verdicts that do not fit."""
+    """Outcomes of the events. `crashes`: no verdict; `changed`: a verdict that does not match the event."""
 
     events: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -59,7 +59,7 @@ class Found:
 
 @dataclass(slots=True)
 class Sent:
-    """What the brokers have, for the watch."""
+    """How many events the broker has confirmed, for the watch."""
 
     confirmed: int = 0
 
@@ -69,12 +69,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS / "fuzz.json")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
     parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--kafka", type=int, default=20_000, help="how many of them go through Kafka too")
+    parser.add_argument("--kafka", type=int, default=20_000, help="how many also go through Kafka")
     return parser.parse_args()
 
 
 def in_process(seed: int, count: int) -> Found:
-    """Through decode and triage, in batches."""
+    """Run the events through decoding and classification, in batches."""
     given = Settings.model_validate({"triage": ANY_SHARE})
     triage, mutants, found = Triage(given, Trivial()), Mutants(random.Random(seed)), Found(count)  # noqa: S311
     for first in range(0, count, BATCH):
@@ -92,7 +92,7 @@ def in_process(seed: int, count: int) -> Found:
 
 
 def verdicts(triage: Triage, records: Sequence[Record], first: int, found: Found) -> list[Verdict | None]:
-    """One for each record; None for one that crashes it, which is looked for alone where the batch does."""
+    """A verdict per record, None where it crashes. A batch that crashes is repeated one record at a time."""
     try:
         return list(judged(triage, records, first))
     except Exception as error:
@@ -104,7 +104,7 @@ def verdicts(triage: Triage, records: Sequence[Record], first: int, found: Found
 
 
 def through_kafka(seed: int, count: int) -> Found:
-    """The first events of the same seed through a worker, exactly once."""
+    """Run the first events of the same seed through a worker with exactly-once delivery."""
     with ApacheKafka() as broker:
         names = {name: name for name in TOPICS}
         wide = (4, {"max.message.bytes": str(VALUE_BYTES)})
@@ -134,11 +134,11 @@ def produce(address: str, mutants: Mutants, count: int) -> None:
                 break
             except BufferError:
                 producer.poll(0.1)
-    assert producer.flush(60) == 0, "the broker did not take the events"
+    assert producer.flush(60) == 0, "the broker did not accept the events"
 
 
 def compared(address: str, names: dict[str, str]) -> Found:
-    """What came out, against what is on `content`."""
+    """Compare the output with the records on `content`."""
     given = {(m.partition() or 0, m.offset() or 0): record_of(m) for m in consume_all(address, names["content"])}
     results = consume_all(address, names["tagged"])
     letters = consume_all(address, names["dead_letters"])
@@ -152,12 +152,12 @@ def compared(address: str, names: dict[str, str]) -> Found:
         record = given[origin(letter)]
         if not same(record, record_of(letter)):
             found.changed += 1
-            found.examples.append(f"its dead letter has changed: {shown(record)}")
+            found.examples.append(f"the dead letter differs from its input: {shown(record)}")
     return found
 
 
 def shown(record: Record) -> str:
-    """A record, cut: the seed gives the whole again."""
+    """A record, truncated; the seed reproduces it in full."""
     return f"key={(record.key or b'')[:40]!r} value={(record.value or b'')[:300]!r} headers={record.headers[:6]!r}"[
         :800
     ]

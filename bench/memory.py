@@ -1,10 +1,10 @@
-"""The stores side by side: storing points, and finding the 100 best for a batch of 64.
+"""The vector stores side by side: upserts, and top-100 searches for batches of 64 queries.
 
     python bench/memory.py [--points 30000]
 
-Random unit vectors of 384 dimensions; the median of 5 searches, after one that does not count. Writes
-bench/results/memory.json. A Qdrant server takes part where TAGBUS_BENCH_QDRANT holds its URL; the client's in-memory
-mode is the one that the contract tests run on, and is no store for anything else.
+Random unit vectors of 384 dimensions; the median of 5 searches after one warm-up. Writes bench/results/memory.json.
+Set TAGBUS_BENCH_QDRANT to the URL of a Qdrant server to include it. The client's in-memory mode serves the contract
+tests only and is here for reference.
 """
 
 import argparse
@@ -87,7 +87,7 @@ async def main(count: int) -> None:
     if "TAGBUS_BENCH_QDRANT" in os.environ:
         stores["server"] = server
     else:
-        print("skipped: a Qdrant server (TAGBUS_BENCH_QDRANT holds no URL)", file=sys.stderr)
+        print("skipped: Qdrant server (TAGBUS_BENCH_QDRANT is not set)", file=sys.stderr)
     rows = []
     for name, open_ in stores.items():
         rows.append(await measure(name, open_, points, queries))

@@ -1,11 +1,11 @@
-"""Contents a CPU second of the trained pipeline beside Annif's Omikuji project, same titles, same cores, one run.
+"""Contents per CPU second of the trained pipeline and of Annif's Omikuji project: same titles, same cores, one run.
 
     python bench/models.py [--rows light,light-trees,full-int8] [--models .cache/models]
                            [--data ../shared/data/yso-titles] [--count 4096]
 
-Both are trained and warm; batches of 256 go to one and to the other in turn, each waiting while the other works. Both
-are counted in CPU seconds of their processes. Of ours, each part's share of that CPU time; label trees, which run in
-threads of their own, are asked once more alone for theirs. `make baselines` trains Annif's project.
+Both are trained and warm. They take turns on batches of 256, each idle while the other works, and are measured in CPU
+seconds of their processes. The report has the share of each of our components; label trees run in their own threads and
+are measured in a separate pass. `make baselines` trains Annif's project.
 """
 
 import argparse
@@ -42,7 +42,7 @@ ANNIF = Path(__file__).parent / "peers" / "annif_peer.py"
 
 
 class Shares:
-    """CPU seconds of parts. Each is one function that runs in one thread, so the clock of the thread is its own."""
+    """CPU seconds by component. Each component is a function on one thread, so the thread clock measures it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -50,11 +50,11 @@ class Shares:
         self._local = threading.local()
 
     def watch(self, owner: object, method: str, part: str) -> None:
-        """Put this method of an object under the clock."""
+        """Time this method of an object."""
         setattr(owner, method, self.clocked(getattr(owner, method), part))
 
     def clocked(self, step: Callable[..., object], part: str) -> Callable[..., object]:
-        """The same under the clock; what is under it inside counts there alone."""
+        """`step`, timed; time spent in nested timed calls is counted there only."""
 
         def called(*arguments: object, **named: object) -> object:
             outer: float = getattr(self._local, "inside", 0.0)
@@ -75,7 +75,7 @@ class Shares:
 
 
 class TimedEncoder:
-    """The tagger does nothing else while it encodes, so the clock of the process is the encoder's."""
+    """Times the encoder by the process clock: the tagger does nothing else while it encodes."""
 
     def __init__(self, encoder: Encoder, shares: Shares) -> None:
         self.release: Release = encoder.release
@@ -93,7 +93,7 @@ class TimedEncoder:
 
 
 def watched(brain: Brain, shares: Shares) -> Tagger:
-    """The tagger of a brain with every part under the clock."""
+    """A tagger whose components are all timed."""
     shares.watch(brain.memory.tags, "_search", "tags by similarity")
     shares.watch(brain.memory.exemplars, "_search", "neighbours")
     tagger = brain.tagger(uncalibrated(brain.pipeline.name))
@@ -117,7 +117,7 @@ def watched(brain: Brain, shares: Shares) -> Tagger:
 
 
 async def alone(tagger: Tagger, items: Sequence[Exemplar], shares: Shares) -> None:
-    """The label trees' part: Omikuji looks in threads that no clock of ours is in."""
+    """Measure the label trees separately: Omikuji predicts in threads of its own."""
     for trees in (other for other in tagger._recall._others if isinstance(other, LabelTreeRecall)):
         vectors = np.zeros((0, 0), np.float32)
         started = time.process_time()

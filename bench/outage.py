@@ -1,9 +1,9 @@
-"""Memory while a dependency is down: the worker's RSS after the first minute and at the end.
+"""Memory during an outage: the worker's RSS after the first minute and at the end.
 
     python bench/outage.py [--minutes 10]
 
-A worker on Apache Kafka with a tagger whose encoder never answers, and ten times as much content waiting as may be
-under way, by number and by bytes. Writes bench/results/outage.json. Goal: a ratio of at most 1.1.
+A worker on Apache Kafka whose encoder never answers, with ten times as much content waiting as may be in flight, by
+count and by bytes. Writes bench/results/outage.json. Goal: a ratio of at most 1.1.
 """
 
 import argparse
@@ -28,14 +28,14 @@ RESULTS = Path(__file__).parent / "results" / "outage.json"
 TOPICS = ("content", "tagged", "content.dlq", "exemplars", "content.versions")
 PARTITIONS = 4
 BATCH, IN_FLIGHT, SIZE = 128, 4, 8_000
-# Batches that may be under way, at the tagger or behind, times the contents of each.
+# Contents that may be in flight: batches, at the tagger or after it, times the contents of each.
 LIMIT = TOTAL * IN_FLIGHT * BATCH
 WAITING = 10 * LIMIT
 
 
 @contextmanager
 def worker(given: Settings, log: Path) -> Iterator[int]:
-    """Its process id. The process must outlive the measurement."""
+    """Run a worker and yield its process id. Exits if it ends during the measurement."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, str(PROCESS), "down"], env=environment(given), stdout=out, stderr=subprocess.STDOUT
@@ -53,7 +53,7 @@ def rss_mb(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise SystemExit("the worker has no RSS")
+    raise SystemExit("/proc reports no RSS for the worker")
 
 
 def sleep_until(moment: float) -> None:

@@ -1,10 +1,10 @@
-"""float32, float16 and int8 side by side: size, speed, tagging quality, and whether neighbours in a batch show.
+"""float32, float16 and int8 side by side: size, speed, tagging quality, and dependence of a vector on its batch.
 
     python -P bench/precision.py ../shared/data/yso-titles [--memory 40000] [--titles 2000]
 
-Quality: titles of test.tsv against all tags and a random part of train.tsv[.xz], by the RAE-XMC score (arXiv
+Quality: titles of test.tsv against all tags and a random sample of train.tsv[.xz], by the RAE-XMC score (arXiv
 2502.10615, equation 4) over the 50 nearest tags and 100 nearest titles, tau 0.08, lambda 0.5. Exports the three models
-first (torch is needed, and -P: beside this file lies a triton.py, which torch would take for its own). Writes
+first, which needs torch, and -P: without it torch imports bench/triton.py as its own dependency. Writes
 bench/results/precision.json.
 """
 
@@ -34,7 +34,7 @@ SPEED_TEXTS, ROUNDS = 256, 5
 
 @dataclass(frozen=True)
 class Titles:
-    """Texts, and of each the numbers of its tags."""
+    """Texts and the tag numbers of each."""
 
     texts: list[str]
     tags: Truth
@@ -48,13 +48,13 @@ def read(folder: Path, split: str) -> Titles:
 
 
 def part(titles: Titles, count: int) -> Titles:
-    """`count` of the titles, by a draw that is always the same."""
+    """A fixed random sample of `count` titles."""
     chosen = np.random.default_rng(0).permutation(len(titles.texts))[:count]
     return Titles([titles.texts[index] for index in chosen], [titles.tags[index] for index in chosen])
 
 
 def tagged(queries: Vectors, tags: Vectors, memory: Vectors, accepted: Truth) -> Ranked:
-    """The five best tags of each query by the RAE-XMC score."""
+    """The top five tags of each query by the RAE-XMC score."""
     indices = np.empty((len(queries), 5), dtype=np.int64)
     for row, query in enumerate(queries):
         by_tag, by_title = tags @ query, memory @ query
@@ -69,7 +69,7 @@ def tagged(queries: Vectors, tags: Vectors, memory: Vectors, accepted: Truth) ->
 
 
 async def speeds(encoders: dict[str, OnnxEncoder], texts: list[str]) -> dict[str, dict[str, float]]:
-    """Texts a second of each, in turns, the best of some rounds; CPU seconds are what a busy machine distorts least."""
+    """Throughput of each encoder, measured in turns, best of ROUNDS. CPU seconds are least affected by other load."""
     best = {name: {"texts_per_second": 0.0, "texts_per_cpu_second": 0.0} for name in encoders}
     for _ in range(ROUNDS):
         for name, encoder in encoders.items():
@@ -82,7 +82,7 @@ async def speeds(encoders: dict[str, OnnxEncoder], texts: list[str]) -> dict[str
 
 
 async def neighbours(encoder: OnnxEncoder, texts: list[str]) -> dict[str, float]:
-    """How far a text's vector alone is from its vector in a batch of all the texts."""
+    """The difference between a text's vector encoded alone and in a batch of all texts."""
     together = await encoder.encode(texts)
     alone = np.concatenate([await encoder.encode([text]) for text in texts])
     cosine = float((together * alone).sum(axis=1).min())
@@ -130,11 +130,11 @@ async def measure(data: Path, memory_size: int, titles_size: int) -> list[dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, help="folder with labels.tsv, train.tsv[.xz], test.tsv")
-    parser.add_argument("--memory", type=int, default=40_000, help="training titles in memory")
-    parser.add_argument("--titles", type=int, default=2_000, help="test titles to tag")
+    parser.add_argument("--memory", type=int, default=40_000, help="number of training titles in memory")
+    parser.add_argument("--titles", type=int, default=2_000, help="number of test titles")
     arguments = parser.parse_args()
     if not (arguments.data / "labels.tsv").exists():
-        raise SystemExit(f"precision: skipped, there is no labels.tsv in {arguments.data}")
+        raise SystemExit(f"precision: skipped, {arguments.data} has no labels.tsv")
     rows = asyncio.run(measure(arguments.data, arguments.memory, arguments.titles))
     method = (
         f"{arguments.titles} titles of test.tsv, {arguments.memory} random training titles and all tags in memory; "
@@ -143,7 +143,7 @@ def main() -> None:
     )
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"method": method, "machine": processor(), "rows": rows}, indent=1) + "\n")
-    print(f"written: {RESULTS}")
+    print(f"wrote {RESULTS}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Contents a second of the bare encoder, of the tagger, and of the whole stream, side by side in one run.
+"""Throughput of the encoder alone, the tagger and the whole stream, side by side in one run.
 
     python bench/stream.py [--out FILE] [--rounds 3] [--count 8000] [--data ../shared/data/yso-titles]
 
-The stream is Apache Kafka to Apache Kafka, exactly once, read with read_committed: from the first produce to the last
-result. All three get the same titles in the same batches, as many at once, with the same threads, over the memory of
-the examples. Each round measures all three, after one that warms the broker's JVM and does not count. The round
-with the median ratio is reported: these machines are shared, so the ratios mean more than the rates.
+The stream runs from Apache Kafka to Apache Kafka, exactly once, and is timed from the first produce to the last result
+under read_committed. All three get the same titles in the same batches, with the same concurrency and threads, over the
+memory of the examples. Each round measures all three; a first round warms up the broker's JVM and is dropped. The
+report is the round with the median ratio: on shared machines ratios are more reliable than rates.
 
-The titles are test.tsv of the data folder as it stands; where there is none, the examples' own, which are shorter.
+The titles are test.tsv of the data folder; without it, those of the examples, which are shorter.
 """
 
 import argparse
@@ -37,7 +37,7 @@ WARM_RECORDS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: contents a second of each, and CPU seconds of the broker while the stream ran."""
+    """One round: contents per second of each, and CPU seconds of the broker during the stream."""
 
     encoder_per_second: float
     tagger_per_second: float
@@ -46,7 +46,7 @@ class Round:
 
 
 def titles(data: Path, count: int) -> tuple[str, list[Content]]:
-    """Where the titles are from, and real titles as contents that no memory knows by their ids."""
+    """The source of the titles, and the titles as contents with ids that memory does not hold."""
     if (data / "test.tsv").exists():
         rows = list(DataFolder(data).exemplars("test"))
         source = "yso-titles/test.tsv"
@@ -59,7 +59,7 @@ def titles(data: Path, count: int) -> tuple[str, list[Content]]:
 async def at_once(
     batches: Sequence[Sequence[Content]], limit: int, work: Callable[[Sequence[Content]], Awaitable[object]]
 ) -> float:
-    """Contents a second of `work` over all batches, `limit` at once."""
+    """Contents per second of `work` over all batches, `limit` concurrently."""
     gate = asyncio.Semaphore(limit)
 
     async def one(batch: Sequence[Content]) -> None:
@@ -72,11 +72,11 @@ async def at_once(
 
 
 def stream(settings: Settings, contents: Sequence[Content], broker: ApacheKafka) -> tuple[float, float]:
-    """Contents a second through a running worker, and the broker's CPU seconds."""
+    """Contents per second through a running worker, and the broker's CPU seconds."""
     consumer = reader(settings)
     try:
         consumer.assign(places(settings.kafka, consumer, settings.topics.tagged, "latest"))
-        # The first fetch makes the connections.
+        # The first fetch opens the connections.
         consumer.consume(1, 1.0)
         cpu, started, seen = broker.cpu_seconds(), time.monotonic(), 0
         with out.bar("publishing", len(contents)) as bar:
@@ -91,13 +91,13 @@ def stream(settings: Settings, contents: Sequence[Content], broker: ApacheKafka)
 
 
 def warm_up(settings: Settings) -> None:
-    """Let the broker's JVM compile what it will run: a cold one takes twice the CPU of a warm one for a few minutes."""
+    """Warm up the broker's JVM: a cold one takes twice the CPU for a few minutes."""
     topic = settings.topics.dead_letters
     consumer = reader(settings)
     try:
         consumer.assign(places(settings.kafka, consumer, topic, "latest"))
         seen = 0
-        with out.bar("warming the broker", WARM_RECORDS) as bar:
+        with out.bar("warming up the broker", WARM_RECORDS) as bar:
             send(settings, topic, (Record(b"%d" % n, bytes(1000)) for n in range(WARM_RECORDS)), bar)
         while seen < WARM_RECORDS:
             seen += len(consumer.consume(1000, 1.0))
@@ -106,7 +106,7 @@ def warm_up(settings: Settings) -> None:
 
 
 async def measure(settings: Settings, contents: Sequence[Content], rounds: int, broker: ApacheKafka) -> list[Round]:
-    """All rounds. The worker is there, idle, while encoder and tagger are measured."""
+    """Run all rounds. The worker is idle while encoder and tagger are measured."""
     size, limit = settings.batch.contents, settings.batch.in_flight
     batches = [contents[start : start + size] for start in range(0, len(contents), size)]
     memory = await build.cached_memory(None, settings)

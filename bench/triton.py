@@ -1,12 +1,12 @@
-"""The encoder through Triton beside the encoder in the process, in one run, on one machine.
+"""The encoder through Triton compared with the in-process encoder, in one run on one machine.
 
     python bench/triton.py [--rounds 5] [--seconds 8] [--out bench/results/triton.json]
 
-Texts a second and CPU seconds per 1,000 texts (client and server together), for texts of exactly 16 and 128 tokens and
-for titles as they are; executions per request with and without padding to a few lengths; how long a request of 1,024
-tokens takes by the number in flight, which encoder.in_flight comes from; and what is left at twice the capacity.
-What is compared is measured in turn, again and again: each ratio is the median over the rounds. Some 7 minutes on two
-cores. It runs the server of TritonServer: Triton 2.51 with the stand-in for its onnxruntime backend.
+Measures texts per second and CPU seconds per 1,000 texts (client and server together) for texts of exactly 16 and 128
+tokens and for titles; executions per request with and without padding to a few lengths; the latency of a request of
+1,024 tokens by the number in flight, from which encoder.in_flight is set; and goodput at twice the capacity. The two
+encoders take turns, and each ratio is the median over the rounds. Takes about 7 minutes on two cores. The server is
+TritonServer: Triton 2.51 with the stand-in for its onnxruntime backend.
 """
 
 import argparse
@@ -39,23 +39,23 @@ from tagbus.stream.retry import backoff
 
 BATCHES = (1, 8, 32, 64)
 LENGTHS = (16, 128)
-# Calls at once: as many batches as a worker has at its tagger (batch.in_flight).
+# Concurrent calls: the batches that a worker has in flight (batch.in_flight).
 CALLS = 4
-# Tokens of one measurement: some 1.5 s on two cores. There are 20 in each round.
+# Tokens per measurement: about 1.5 s on two cores. A round has 20 measurements.
 TOKENS = 20_000
-# Four times as many at the batch that is compared: at the end of a measurement an instance has nothing to do for some
-# 0.2 s, which were a tenth of it.
+# Four times as many at the batch size that is compared: an instance is idle for about 0.2 s at the end of a
+# measurement, a tenth of it otherwise.
 COMPARED, LONGER = 32, 4
-# Requests at once that keep the instances busy and the queue short.
+# Concurrent requests that keep the instances busy and the queue short.
 BUSY = 4
-# How a worker waits when its encoder is refused (retry.first_seconds, retry.cap_seconds).
+# A worker's backoff after a refused request (retry.first_seconds, retry.cap_seconds).
 PATIENCE = RetrySettings()
 FOLDER = default_folder()
 READER = TextReader(FOLDER, load_release(FOLDER))
 
 
 def texts_of(tokens: int) -> list[str]:
-    """Different texts of exactly so many tokens, made of titles and filled with short words."""
+    """Distinct texts of exactly `tokens` tokens, made of titles and filled up with short words."""
     found = []
     words = " ".join(titles()).split()
     for number in count():
@@ -77,12 +77,12 @@ def titles() -> list[str]:
 
 
 def settings(address: str, **changes: object) -> EncoderSettings:
-    """Without the cache, which would answer what is asked twice."""
+    """Settings without the cache, which would answer repeated texts."""
     return EncoderSettings(kind="triton", address=address, cache=0, **changes)  # type: ignore[arg-type]
 
 
 async def at_once(limit: int, calls: Sequence[Callable[[], Awaitable[object]]]) -> None:
-    """All calls, `limit` of them at a time."""
+    """Run all calls, at most `limit` concurrently."""
     left = iter(calls)
 
     async def lane() -> None:
@@ -94,7 +94,7 @@ async def at_once(limit: int, calls: Sequence[Callable[[], Awaitable[object]]]) 
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of the report before it is measured: texts of so many tokens (the mean), so many a call."""
+    """What a row of the report measures: texts, their mean length in tokens, and texts per call."""
 
     kind: str
     batch: int
@@ -104,7 +104,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Speed:
-    """Texts a second, and CPU seconds of this process and the server per 1,000 texts."""
+    """Texts per second, and CPU seconds of this process and the server per 1,000 texts."""
 
     rate: float
     cpu: float
@@ -117,7 +117,7 @@ def cells() -> list[Cell]:
     found = []
     for kind, tokens, pool, batches in (*kinds, (", titles", mean, real, (32, 128))):
         for batch in batches:
-            # Rounded up to whole batches for each call at once.
+            # At least one batch per concurrent call.
             wanted = max(batch * CALLS, TOKENS // tokens * (LONGER if batch == COMPARED else 1))
             found.append(Cell(kind, batch, tokens, [pool[index % len(pool)] for index in range(wanted)]))
     return found
@@ -137,7 +137,7 @@ Pairs = list[tuple[Speed, Speed]]
 
 
 async def rounds_of(triton: Encoder, process: Encoder, server: TritonServer, rounds: int) -> list[tuple[Cell, Pairs]]:
-    """Each cell in the process and through Triton, in turn, the first of the two another one in each round."""
+    """Each cell in the process and through Triton; the order alternates from round to round."""
     found: list[tuple[Cell, Pairs]] = [(cell, []) for cell in cells()]
     for encoder in (process, triton):
         await encoder.encode(found[0][0].texts[:128])
@@ -151,7 +151,7 @@ async def rounds_of(triton: Encoder, process: Encoder, server: TritonServer, rou
 
 
 def ratios(found: list[tuple[Cell, Pairs]]) -> dict[str, float]:
-    """Triton over the process at the batch that is compared, by the length of the texts: the median of the rounds."""
+    """Triton over in-process throughput at batch COMPARED, by length of the texts: median over the rounds."""
     return {
         f"{cell.tokens}{cell.kind}": round(statistics.median(two.rate / one.rate for one, two in pairs), 3)
         for cell, pairs in found
@@ -184,7 +184,7 @@ def executions(server: TritonServer) -> int:
 
 
 async def merged(server: TritonServer) -> dict[str, float]:
-    """Executions a request: 200 titles sent one by one at once, padded to a few lengths and at their own."""
+    """Executions per request of 200 concurrent single-title requests, padded to a few lengths and unpadded."""
     report = {}
     for name in ("padded", "own_length"):
         encoder = await TritonEncoder.open(FOLDER, settings(server.address, in_flight=64))
@@ -198,7 +198,7 @@ async def merged(server: TritonServer) -> dict[str, float]:
 
 
 async def latencies(server: TritonServer, pool: list[str], seconds: float) -> list[dict[str, float]]:
-    """Requests of 1,024 tokens, so many always in flight, with the deadline of the settings."""
+    """Latency of requests of 1,024 tokens by the number in flight, with the deadline of the settings."""
     report = []
     for limit in (2, 4, 8, 16, 32, 64):
         encoder = await TritonEncoder.open(FOLDER, settings(server.address, in_flight=limit))
@@ -235,7 +235,7 @@ async def latencies(server: TritonServer, pool: list[str], seconds: float) -> li
 
 
 def eight(pool: list[str], number: int) -> list[str]:
-    """A request of 1,024 tokens from texts of 128."""
+    """A request of 1,024 tokens: eight texts of 128."""
     return list(islice(pool, number * 8 % (len(pool) - 8), number * 8 % (len(pool) - 8) + 8))
 
 
@@ -250,9 +250,9 @@ def asked() -> float:
 
 
 async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: float) -> dict[str, float]:
-    """What the server gets done when twice as many requests are in flight as it can answer before they expire.
+    """Goodput with twice as many requests in flight as the server can answer before they expire, relative to the peak.
 
-    The peak is what it gets done when it is busy and its queue short. Goodput counts the texts of calls that succeed.
+    The peak is the throughput with busy instances and a short queue. Goodput counts the texts of successful calls.
     """
     goodputs, retries, refused, lanes = [], [], [], 0
     peaks = []
@@ -260,7 +260,7 @@ async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: 
         (alone,) = await opened(server, 1)
         peaks.append(await closed_loop([alone], BUSY, pool, seconds))
         await alone.close()
-        # A try has half of the deadline, and half of that it may wait in Triton's queue.
+        # An attempt has half of the deadline, and may spend half of that in Triton's queue.
         lanes = max(2 * BUSY, math.ceil(2 * peaks[-1] / 8 * alone._settings.deadline_seconds / 2 * QUEUED))
         encoders = await opened(server, math.ceil(lanes / alone._settings.in_flight))
         before = asked(), counted("tagbus_retries_total", step="encode"), refusals()
@@ -270,7 +270,9 @@ async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: 
         refused.append((refusals() - before[2]) / made)
         for encoder in encoders:
             await encoder.close()
-        print(f"peak {peaks[-1]:.1f}, of it {goodputs[-1]:.2f} with {lanes} in flight, {retries[-1]:.3f} retries")
+        print(
+            f"peak {peaks[-1]:.1f}, goodput {goodputs[-1]:.2f} of it with {lanes} in flight, {retries[-1]:.3f} retries"
+        )
     return {
         "peak_texts_per_second": round(statistics.median(peaks), 1),
         "goodput_over_peak": round(statistics.median(goodputs), 3),
@@ -289,7 +291,7 @@ async def opened(server: TritonServer, workers: int) -> list[TritonEncoder]:
 
 
 async def closed_loop(encoders: Sequence[Encoder], lanes: int, pool: list[str], seconds: float) -> float:
-    """Texts a second that come back, so many requests asked for at once, each backing off when it is refused."""
+    """Texts per second with `lanes` concurrent requests, each backing off when refused."""
     numbers, ends, done = count(), time.monotonic() + seconds, 0
 
     async def lane(encoder: Encoder) -> None:
@@ -309,9 +311,9 @@ async def closed_loop(encoders: Sequence[Encoder], lanes: int, pool: list[str], 
 
 
 async def measure(server: TritonServer, rounds: int, seconds: float) -> dict[str, object]:
-    """Everything, one after the other."""
+    """Run all measurements in sequence."""
     process = OnnxEncoder(FOLDER)
-    # A busy machine may be slow, and must not fail.
+    # A long deadline: on a busy machine this measurement may be slow but must not fail.
     triton = await TritonEncoder.open(FOLDER, settings(server.address, deadline_seconds=60))
     far = await difference(triton, process)
     found = await rounds_of(triton, process, server, rounds)
@@ -339,7 +341,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("bench/results/triton.json"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of latency and overload")
+    parser.add_argument("--seconds", type=float, default=8.0, help="duration of each latency and overload measurement")
     arguments = parser.parse_args()
     with TritonServer() as server:
         found = asyncio.run(measure(server, arguments.rounds, arguments.seconds))

@@ -1,6 +1,8 @@
-"""Annif on request: each line of standard input is a JSON list of texts, each answer `cpu SECONDS` of its suggestions.
+"""Annif as a subprocess: reads a JSON list of texts per line, answers `cpu SECONDS`, the CPU time of its suggestions.
 
-.cache/baselines/bin/python bench/peers/annif_peer.py PROJECT
+    .cache/baselines/bin/python bench/peers/annif_peer.py PROJECT
+
+bench/models.py starts it in the environment of the baselines.
 """
 
 import json

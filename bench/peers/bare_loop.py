@@ -1,8 +1,8 @@
-"""The floor: consume and produce with confluent-kafka in one thread, nothing between them but the work.
+"""The lower bound: consume and produce with confluent-kafka in one thread, with nothing but the work in between.
 
     python bench/peers/bare_loop.py SPEC [bytes]
 
-With `bytes` an event is not even parsed: a constant goes out in its place.
+With `bytes` events are not parsed: each result is a constant.
 """
 
 import json
@@ -19,12 +19,12 @@ CONSTANT = json.dumps(result({"id": "bench-000000"}), separators=(",", ":")).enc
 
 
 def parsed(value: bytes) -> bytes:
-    """The event read and its result written, as any tagger needs them."""
+    """Parse the event and serialize its result, as any tagger must."""
     return to_json(result(from_json(value)))
 
 
 class Loop:
-    """Batches of 500 in, and a commit every 2,000 events or 0.1 s, whichever comes first."""
+    """Consumes batches of 500 and commits every 2,000 events or 0.1 s, whichever comes first."""
 
     def __init__(self, spec: Spec, answer: Callable[[bytes], bytes]) -> None:
         self._spec = spec
@@ -39,7 +39,7 @@ class Loop:
         self.running = True
 
     def run(self) -> None:
-        """Until `running` is False."""
+        """Run until `running` is False."""
         if self._exactly_once:
             self._producer.init_transactions()
         self._consumer.subscribe([self._spec.content])

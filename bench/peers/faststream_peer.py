@@ -1,7 +1,7 @@
 """FastStream on confluent-kafka: a batch subscriber of 500 that confirms each result, then commits. At least once.
 
-It has no transactions. Its publish_batch gives all messages of a batch the same headers, so each result is published
-by itself, all at once.
+FastStream has no transactions. Its publish_batch sets the same headers on all messages of a batch, so results are
+published one by one, concurrently.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ async def tag(contents: list[dict], message: KafkaMessage) -> None:
 
 
 async def publish(content: dict, raw) -> None:
-    """One result."""
+    """Publish one result."""
     headers = source_headers(raw.topic(), raw.partition(), raw.offset())
     await broker.publish(
         result(content), SPEC.tagged, key=raw.key(), headers={name: value.decode() for name, value in headers}

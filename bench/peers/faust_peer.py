@@ -1,4 +1,4 @@
-"""Faust (faust-streaming): an agent that takes 500 events at a time, JSON by its own codec (orjson)."""
+"""Faust (faust-streaming): an agent that takes batches of 500 events, with its own JSON codec (orjson)."""
 
 import asyncio
 import tempfile
@@ -18,7 +18,7 @@ app = faust.App(
     producer_acks=-1,
     producer_compression_type=COMPRESSION,
     producer_linger=LINGER_MS / 1000,
-    # librdkafka's batch.size; the default of 16 kB is 16 events.
+    # As librdkafka's batch.size; the default of 16 kB is 16 events.
     producer_max_batch_size=1_000_000,
     store="memory://",
     topic_disable_leader=True,

@@ -1,4 +1,4 @@
-"""What a run of the benchmark is made of: topics of its own, the process that is measured, and a reader of results."""
+"""Parts of a benchmark run: its topics, the measured process, and a reader of the results."""
 
 import json
 import os
@@ -18,17 +18,17 @@ from confluent_kafka.cimpl import NewTopic
 from spec import COMPRESSION, Spec, source_headers
 
 STOP_SECONDS = 10.0
-# Of the log of a process that failed, in characters.
+# Characters of a failed process's log that are reported.
 TAIL = 300
 _SOURCE = [name for name, _ in source_headers("", 0, 0)]
 
 
 class Failed(Exception):
-    """A contender did not do what it should; the text says what."""
+    """A contender failed; the message says how."""
 
 
 class Topics:
-    """An input and an output topic with names of their own; a context manager that makes and deletes them."""
+    """An input and an output topic with unique names; a context manager that creates and deletes them."""
 
     def __init__(self, brokers: str, partitions: int) -> None:
         self.group = f"bench-{uuid.uuid4().hex[:8]}"
@@ -48,7 +48,7 @@ class Topics:
             future.result()
 
     def producer(self, linger_ms: int) -> Producer:
-        """For events: to the partition that Java clients would choose."""
+        """A producer of events, with the partitioner of Java clients."""
         return Producer(
             {
                 "bootstrap.servers": self._brokers,
@@ -59,7 +59,7 @@ class Topics:
         )
 
     def fill(self, events: Iterable[tuple[bytes, bytes]]) -> None:
-        """Produce them all, and wait until the broker has them."""
+        """Produce all events and wait for their confirmation."""
         producer = self.producer(20)
         for key, value in events:
             while True:
@@ -69,11 +69,11 @@ class Topics:
                 except BufferError:
                     producer.poll(0.1)
         if producer.flush(60):
-            raise Failed("the broker did not take the events within 60 s")
+            raise Failed("the broker did not confirm the events within 60 s")
 
 
 class Process:
-    """The process that is measured; a context manager that starts it and stops it."""
+    """The measured process; a context manager that starts and stops it."""
 
     def __init__(self, command: list[str], spec: Spec, arguments: Iterable[str] = ()) -> None:
         self._command = [*command, json.dumps(asdict(spec)), *arguments]
@@ -91,23 +91,23 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """For a profiler."""
+        """The process id, for a profiler."""
         return self._process.pid
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its threads (proc(5))."""
+        """User and system time of all threads (proc(5))."""
         with open(f"/proc/{self.pid}/stat") as stat:
             fields = stat.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def check(self) -> None:
-        """Raises Failed where it has ended by itself."""
+        """Raises Failed if the process has exited."""
         code = self._process.poll()
         if code is not None:
-            raise Failed(f"ended with code {code}: {self.tail()}")
+            raise Failed(f"exited with code {code}: {self.tail()}")
 
     def tail(self) -> str:
-        """The end of its log, on one line."""
+        """The end of the log, on one line."""
         self._log.seek(0)
         return " ".join(self._log.read().decode(errors="replace").split())[-TAIL:]
 
@@ -123,14 +123,14 @@ class Process:
 
 
 class Reader:
-    """All results as they become visible with read_committed; a context manager."""
+    """Collects all results as they become visible under read_committed; a context manager."""
 
     def __init__(self, spec: Spec, partitions: int) -> None:
         self._consumer = Consumer(
             {
                 **spec.consumer(),
                 "group.id": f"{spec.group}-reader",
-                # Results are read as soon as they are there, whatever the broker could collect.
+                # Results are read as soon as they are visible; the default lets the broker wait for more.
                 "fetch.wait.max.ms": 100,
             }
         )
@@ -144,14 +144,14 @@ class Reader:
         self._consumer.close()
 
     def read(self, seconds: float) -> list[Message]:
-        """What came, after at most so long."""
+        """Messages that arrive within `seconds`."""
         first = self._consumer.consume(1, seconds)
         found = [message for message in first + self._consumer.consume(2000, 0) if message.error() is None]
         self.messages += found
         return found
 
     def until(self, count: int, seconds: float, process: Process) -> float | None:
-        """Wait for so many results in all; the time when they were there (time.monotonic()), or None after so long."""
+        """Wait for `count` results in total. Returns their time of arrival (time.monotonic()), None on timeout."""
         end = time.monotonic() + seconds
         while len(self.messages) < count:
             if time.monotonic() > end:
@@ -161,8 +161,8 @@ class Reader:
         return time.monotonic()
 
     def duplicated_and_lost(self, sent: int | None) -> tuple[int, int]:
-        """By the sources that the headers name. `sent`: None where the run was cut short; lost is then a source that
-        is missing between others. Raises Failed where a header is missing."""
+        """Duplicated and lost results, by the source in their headers. With `sent` None (the run was cut short) a
+        source counts as lost if a later one of its partition has a result. Raises Failed if a header is missing."""
         found = Counter(map(_source, self.messages))
         distinct = len(found)
         if sent is None:
@@ -173,7 +173,7 @@ class Reader:
         return len(self.messages) - distinct, sent - distinct
 
     def result_bytes(self) -> float:
-        """Mean size of a result's value."""
+        """Mean size of a result's value in bytes."""
         return sum(len(message.value() or b"") for message in self.messages) / max(1, len(self.messages))
 
 

@@ -1,7 +1,7 @@
-"""Quix Streams: one event at a time through a StreamingDataFrame, JSON by its own serializers (orjson).
+"""Quix Streams: one event at a time through a StreamingDataFrame, with its own JSON serializers (orjson).
 
-It has no call for a batch of events outside windows, so the work of 500 is spread over them: a millisecond of sleep as
-soon as it is due, and what a sleep takes too long is taken off the next.
+It has no batch callback outside windows, so the work of 500 events is spread over them: it sleeps as soon as a
+millisecond is due, and subtracts from the next sleep what the last one overran.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ class Work:
 
 
 def headers(*_: object) -> list[tuple[str, bytes]]:
-    """Of the result of the event that is under way."""
+    """Headers of the current event's result."""
     source = message_context()
     return source_headers(source.topic, source.partition, source.offset)
 
@@ -42,7 +42,7 @@ def main() -> None:
         processing_guarantee="exactly-once" if spec.guarantee == "exactly_once" else "at-least-once",
         commit_every=COMMIT_EVERY,
         commit_interval=COMMIT_SECONDS,
-        # How late a commit that is due may be: the loop looks after each poll.
+        # Bounds how late a commit may be: the loop checks after each poll.
         consumer_poll_timeout=COMMIT_SECONDS,
         consumer_extra_config={"isolation.level": "read_committed"},
         producer_extra_config=PRODUCER,

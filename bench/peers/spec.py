@@ -1,6 +1,6 @@
-"""What every worker of the benchmark is told, and the result that each gives for an event.
+"""The parameters of every worker of the benchmark, and the result that each produces for an event.
 
-It needs nothing but Python's own library, for it runs in the environment of tagbus and in that of the others.
+Standard library only: it runs in the environment of tagbus and in that of the other frameworks.
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Literal, Self
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 
-# The tagger's work is for so many events, and a worker that takes batches takes so many at once.
+# Batch size of workers that take batches, and the number of events that `work_ms` is for.
 BATCH = 500
-# Contents of one transaction or commit at most, and how long one waits to fill: what tagbus does by itself.
+# Most contents of a transaction or commit, and how long it waits to fill: the defaults of tagbus.
 COMMIT_EVERY = 2000
 COMMIT_SECONDS = 0.1
 LINGER_MS = 5
@@ -21,7 +21,7 @@ COMPRESSION = "lz4"
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One worker: where it reads and writes, its guarantee, and how long its tagger takes for 500 events."""
+    """One worker: input and output, guarantee, and how long its tagger takes for 500 events."""
 
     brokers: str
     group: str
@@ -32,15 +32,15 @@ class Spec:
 
     @classmethod
     def from_argv(cls) -> Self:
-        """From the JSON object that is the only argument of the process."""
+        """Read the JSON object in the first argument of the process."""
         return cls(**json.loads(sys.argv[1]))
 
     def work_seconds(self, events: int) -> float:
-        """How long the tagger takes for so many."""
+        """How long the tagger takes for `events` events."""
         return self.work_ms / 1000 * events / BATCH
 
     def consumer(self) -> dict[str, str | int | bool]:
-        """librdkafka's settings of a consumer that commits by itself."""
+        """librdkafka settings of a consumer with manual commits."""
         return {
             "bootstrap.servers": self.brokers,
             "group.id": self.group,
@@ -50,7 +50,7 @@ class Spec:
         }
 
     def producer(self) -> dict[str, str | int | bool]:
-        """librdkafka's settings of the producer."""
+        """librdkafka settings of the producer."""
         return {"bootstrap.servers": self.brokers, **PRODUCER}
 
 
@@ -63,7 +63,7 @@ PRODUCER: dict[str, str | int | bool] = {
 
 
 def result(content: dict[str, object]) -> dict[str, object]:
-    """What tagbus's tagger says of this content, as JSON's own types: the same fields, the same bytes."""
+    """The result of tagbus's tagger for this content as JSON types: same fields, same bytes."""
     return {
         "id": content["id"],
         "tags": [
@@ -91,7 +91,7 @@ def result(content: dict[str, object]) -> dict[str, object]:
 
 
 def source_headers(topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
-    """The headers of a result: the record that it comes from."""
+    """Headers that name the source record of a result."""
     return [
         ("tagbus.source.topic", topic.encode()),
         ("tagbus.source.partition", b"%d" % partition),

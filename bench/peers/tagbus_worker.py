@@ -1,4 +1,4 @@
-"""tagbus's own worker with a tagger that does nothing, or only takes its time."""
+"""The tagbus worker with a tagger that does nothing, or sleeps."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ TAG = ScoredTag(id="t1", name="Tag", score=0.5, confidence=0.9, stage="recall", 
 
 
 class Trivial:
-    """Gives every content the same tag, after the time that the work takes."""
+    """Gives every content the same tag after the configured work time."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
@@ -38,7 +38,7 @@ class Trivial:
 
 
 async def gate() -> None:
-    """What `tagbus run` does when its memory is complete."""
+    """The start gate of `tagbus run`, without a memory to wait for."""
     settle()
 
 
