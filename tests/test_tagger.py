@@ -322,7 +322,7 @@ class TestPipeline:
 
     async def test_a_name_that_stands_in_a_content_is_a_candidate(self, filled: Memory, cutting: Slice) -> None:
         version = {"0": 1}
-        given = with_literal(filled, version)
+        given = with_literal(filled, LiteralRecall(filled.tags), version)
         named = next(tag for tag in cutting.tags if "(" not in tag.name and " " in tag.name)
         (one,) = results(await given.tag([content("a", f"{named.name} and 百 more")]))
         found = {tag.id: tag for tag in one.tags}
@@ -331,10 +331,11 @@ class TestPipeline:
 
     async def test_a_tag_is_found_and_lost_literally_with_the_taxonomy(self, filled: Memory) -> None:
         version = {"0": 1}
-        given = with_literal(filled, version)
+        literal = LiteralRecall(filled.tags)
+        given = with_literal(filled, literal, version)
         text = "A study of zymurgy and nothing else"
         await given.tag([content("a", text)])
-        projection = Projection(encoder(), filled)
+        projection = Projection(encoder(), filled, listeners=[literal.change])
         await projection.apply([record(Tag(id="new", name="brewing", aliases=("zymurgy",)))])
         version["0"] = 2
         (one,) = results(await given.tag([content("a", text)]))
@@ -357,9 +358,9 @@ class TestPipeline:
             Tagger(encoder(), Recall(graph), curve(), TaggerSettings(), pipeline=pipeline)
 
 
-def with_literal(over: Memory, version: Mapping[str, int]) -> Tagger:
+def with_literal(over: Memory, literal: LiteralRecall, version: Mapping[str, int]) -> Tagger:
     """The tagger with literal names beside graph recall."""
     graph = GraphRecall(over.tags, over.exemplars, encoder().release.recall, RecallSettings())
     pipeline = Pipeline(encoder().release.name, literal=True)
-    recall = Recall(graph, [LiteralRecall(over.tags, lambda: version)])
+    recall = Recall(graph, [literal])
     return Tagger(encoder(), recall, uncalibrated(pipeline.name), TaggerSettings(), lambda: version, pipeline)

@@ -76,6 +76,6 @@ async def dressed(brain: Brain, settings: Settings) -> AsyncIterator[Brain]:
     longer than to tag 10,130. Raises as `open_learnt` does."""
     trained = await open_learnt(settings, brain.release.name)
     try:
-        yield replace(brain, settings=settings, learnt=trained)
+        yield replace(brain, settings=settings, learnt=trained, literal=build.literal_of(settings, brain.memory))
     finally:
         await trained.close()

@@ -336,7 +336,7 @@ async def _source(settings: Settings, brain: build.Brain) -> AsyncIterator[Follo
         return
     progress = await asyncio.to_thread(Progress, settings, brain.release.name)
     try:
-        yield SharedMemory(settings, progress)
+        yield SharedMemory(settings, progress, brain.changes())
     finally:
         await asyncio.to_thread(progress.close)
 

@@ -20,13 +20,15 @@ from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import RELEASE, Release, default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.index.apply import MemoryRecord, Projection
+from tagbus.stream.index.apply import Listener, MemoryRecord, Projection
+from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.memory import Memory, memory_of, open_memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.companion import Companion
 from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.literal import LiteralRecall
 from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import Pipeline, Tagger, Taxonomy
 
@@ -44,6 +46,7 @@ class Brain:
     encoder: Encoder
     memory: Memory
     learnt: Learnt
+    literal: LiteralRecall | None = None
     companion: Companion | None = None
 
     @property
@@ -59,13 +62,23 @@ class Brain:
     def projection(self) -> Projection:
         """What turns records of the memory topics into points."""
         if self.companion is None or self.memory.beside is None:
-            return Projection(self.encoder, self.memory)
-        return Projection(self.encoder, self.memory, Projection(self.companion.encoder, self.memory.beside))
+            beside = None
+        else:
+            beside = Projection(self.companion.encoder, self.memory.beside)
+        return Projection(self.encoder, self.memory, beside, self._listeners())
 
-    def others(self, taxonomy: Taxonomy = dict) -> list[Recaller]:
+    def changes(self) -> TagChanges | None:
+        """What is to be told of tags where another process writes the memory, None where nothing is."""
+        return TagChanges(self.release, self._listeners()) if self._listeners() else None
+
+    def _listeners(self) -> list[Listener]:
+        return [] if self.literal is None else [self.literal.change]
+
+    def others(self) -> list[Recaller]:
         """The recallers beside the graph, in the order of the path."""
+        named = [] if self.literal is None else [self.literal]
         more = [] if self.companion is None else self.companion.recallers()
-        return [*self.learnt.others(self.settings, self.memory.tags, taxonomy), *more]
+        return [*named, *self.learnt.others(), *more]
 
     def tagger(self, calibration: Calibration | None = None, taxonomy: Taxonomy = dict) -> Tagger:
         """The pipeline over this memory; the calibration of the settings unless one is given.
@@ -76,7 +89,7 @@ class Brain:
         graph = GraphRecall(
             tags, self.memory.exemplars, self.release.recall, settings.recall, settings.tagger.neighbours
         )
-        recall = Recall(graph, self.others(taxonomy), self.learnt.ranker)
+        recall = Recall(graph, self.others(), self.learnt.ranker)
         chosen = calibration or calibration_of(settings, self.release)
         return Tagger(self.encoder, recall, chosen, settings.tagger, taxonomy, self.pipeline)
 
@@ -172,7 +185,12 @@ async def brain(settings: Settings, memory: Memory) -> AsyncIterator[Brain]:
             stack.push_async_callback(companion.close)
         trained = await open_learnt(settings, encoder.release.name)
         stack.push_async_callback(trained.close)
-        yield Brain(settings, encoder, memory, trained, companion)
+        yield Brain(settings, encoder, memory, trained, literal_of(settings, memory), companion)
+
+
+def literal_of(settings: Settings, memory: Memory) -> LiteralRecall | None:
+    """Literal recall over these tags, None where it is off. Raises UserError for a language that is none."""
+    return LiteralRecall(memory.tags, settings.recall.languages.split(",")) if settings.recall.literal else None
 
 
 async def cached_memory(folder: Path | None, settings: Settings) -> Memory:

@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib.resources
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -15,14 +15,12 @@ from tagbus.stream.config import Settings
 from tagbus.stream.encoder.open import without_client
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
-from tagbus.stream.memory.store import Store
 from tagbus.stream.recall import companion
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.heads import HeadsRecall
 from tagbus.stream.recall.heads import read_manifest as read_heads
 from tagbus.stream.recall.labeltree import LabelTreeRecall
 from tagbus.stream.recall.labeltree import read_manifest as read_labeltree
-from tagbus.stream.recall.literal import LiteralRecall
 from tagbus.stream.recall.pool import NAMES
 from tagbus.stream.recall.rerank import OnnxReranker
 from tagbus.stream.recall.rerank import read_manifest as read_reranker
@@ -47,10 +45,9 @@ class Learnt:
     ranker: rank.TreeRanker | None = None
     reranker: OnnxReranker | None = None
 
-    def others(self, settings: Settings, tags: Store, taxonomy: Callable[[], Mapping[str, int]]) -> list[Recaller]:
-        """The recallers beside the graph, in the order of the path."""
-        literal = [LiteralRecall(tags, taxonomy, settings.recall.languages.split(","))] if self.pipeline.literal else []
-        return [*literal, *(one for one in (self.heads, self.labeltree) if one is not None)]
+    def others(self) -> list[Recaller]:
+        """The recallers that were trained, in the order of the path."""
+        return [one for one in (self.heads, self.labeltree) if one is not None]
 
     async def close(self) -> None:
         """Free heads and cross-encoder. Nothing may be tagged any longer."""

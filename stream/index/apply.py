@@ -1,20 +1,22 @@
 """Records of the memory topics become points in the stores, or leave them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.errors import Poison
-from tagbus.stream.memory.kinds import KINDS, Entry
-from tagbus.stream.memory.store import Memory, Point
+from tagbus.stream.memory.kinds import KINDS, TAGS, Entry
+from tagbus.stream.memory.store import Memory, Payload, Point
 
 log = logging.getLogger(__name__)
 
 # Point keys by the names of their kinds.
 Kept = dict[str, set[str]]
+# Is told what memory holds of tags now, None where it holds them no longer.
+Listener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,19 @@ class MemoryRecord:
 class Projection:
     """Applies records to memory in their order. One caller at a time: order is what makes it right."""
 
-    def __init__(self, encoder: Encoder, memory: Memory, beside: "Projection | None" = None) -> None:
-        """`beside`: what applies the same records to a companion's memory, before this one's."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        memory: Memory,
+        beside: "Projection | None" = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        """`beside`: what applies the same records to a companion's memory, before this one's. `listeners` know of each
+        change of a tag when `apply` or `sweep` returns: before a taxonomy version shows it."""
         self._encoder = encoder
         self._memory = memory
         self._beside = beside
+        self._listeners = listeners
 
     def empty(self) -> Kept:
         """No keys of any kind, to collect in what `apply` returns."""
@@ -69,18 +79,25 @@ class Projection:
     async def _delete(self, kind: str, keys: Sequence[str]) -> None:
         if keys:
             await self._memory.stores[kind].delete(keys)
+            await self._tell(kind, dict.fromkeys(keys))
 
     async def _upsert(self, kind: str, entries: Sequence[Entry]) -> None:
         """Encode and store, but for what stands there already: a restart over a kept store encodes nothing twice."""
         store = self._memory.stores[kind]
         known = await store.fetch([entry.key for entry in entries])
         fresh = [entry for entry in entries if known.get(entry.key) != entry.payload]
-        if not fresh:
-            return
-        vectors = await self._encoder.encode([entry.text for entry in fresh])
-        await store.upsert(
-            [Point(entry.key, vector, entry.payload) for entry, vector in zip(fresh, vectors, strict=True)]
-        )
+        if fresh:
+            vectors = await self._encoder.encode([entry.text for entry in fresh])
+            await store.upsert(
+                [Point(entry.key, vector, entry.payload) for entry, vector in zip(fresh, vectors, strict=True)]
+            )
+        # All of them: a store may have taken what it did not confirm, and what is told twice does no harm.
+        await self._tell(kind, {entry.key: entry.payload for entry in entries})
+
+    async def _tell(self, kind: str, changes: Mapping[str, Payload | None]) -> None:
+        if kind == TAGS.name and changes:
+            for listener in self._listeners:
+                await listener(changes)
 
     def _decode(self, item: MemoryRecord, kept: set[str]) -> dict[str, Entry | None]:
         try:

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tagbus.stream import telemetry
 from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.errors import DependencyDown, MemoryLost, Retryable, UserError
-from tagbus.stream.index.apply import Kept, MemoryRecord, Projection
+from tagbus.stream.index.apply import Kept, MemoryRecord
 from tagbus.stream.kafka import refusal
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.memory.kinds import KINDS
@@ -60,13 +60,23 @@ class _Reading:
     partitions: dict[Place, _Partition] = field(default_factory=dict)
 
 
+class Applier(Protocol):
+    """What the records go to: a Projection, or TagChanges. Its methods are described there."""
+
+    def empty(self) -> Kept: ...
+
+    async def apply(self, records: Sequence[MemoryRecord]) -> Kept: ...
+
+    async def sweep(self, kept: Mapping[str, set[str]]) -> None: ...
+
+
 class Follower:
     """Reads the memory topics into a projection; `ready` is set when the start gate may open."""
 
     def __init__(
         self,
         settings: Settings,
-        projection: Projection,
+        projection: Applier,
         resume: Mapping[Place, int] | None = None,
         progress: Progress | None = None,
     ) -> None:

@@ -16,6 +16,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Retryable, TagbusError
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import GROWTH_SECONDS, METADATA_SECONDS, Follower, Place, partitions, watermarks
+from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.kafka import refusal
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.store import Memory
@@ -122,46 +123,70 @@ async def indexer(settings: Settings, projection: Projection, memory: Memory, pr
 
 
 class SharedMemory:
-    """What a worker sees of the shared memory: the start gate and the taxonomy version."""
+    """What a worker sees of the shared memory: the start gate and the taxonomy version.
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
-        self._tags = settings.topics.tags
-        self._retry = settings.retry
+    The server does not tell what changes in it. A worker that keeps something of its own of the tags reads `tags`
+    itself, from where the indexer was; its taxonomy version is what both have applied.
+    """
+
+    def __init__(self, settings: Settings, progress: Progress, changes: TagChanges | None = None) -> None:
+        """`changes`: what is to be told of tags, where anything is."""
+        self._settings = settings
         self._progress = progress
+        self._changes = changes
         self._positions: dict[Place, int] = {}
         self._ends: dict[Place, int] = {}
+        self._built = asyncio.Event()
+        self._told: Follower | None = None
         self.ready = asyncio.Event()
 
     def taxonomy(self) -> dict[str, int]:
         """Applied offset of each partition of `tags`."""
-        return {
-            str(partition): position - 1
-            for (topic, partition), position in sorted(self._positions.items())
-            if topic == self._tags
-        }
+        applied = {str(number): offset - 1 for (_, number), offset in sorted(self._of_tags().items())}
+        if self._told is None:
+            return applied
+        told = self._told.taxonomy()
+        return {number: min(offset, told.get(number, -1)) for number, offset in applied.items()}
 
     def applied(self) -> tuple[tuple[Place, int], ...]:
-        """The next offset of each partition of all memory topics, as the indexer has recorded them."""
-        return tuple(self._positions.items())
+        """The next offset of each partition of all memory topics, as the indexer has recorded them, and of those of
+        `tags` that listeners were told of."""
+        return (*self._positions.items(), *(() if self._told is None else self._told.applied()))
 
     def remaining(self) -> int:
         """Offsets that the indexer still has to apply before the gate opens."""
         return sum(max(0, end - self._positions.get(place, 0)) for place, end in self._ends.items())
 
     async def run(self) -> None:
-        """Follow the indexer's progress until cancelled; the gate opens when it has reached today's ends."""
-        delays = backoff(self._retry)
+        """Follow the indexer's progress until cancelled; the gate opens when it has reached today's ends.
+
+        Raises as Follower.run does, in a group, where `changes` are told.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            await self._built.wait()
+            if self._changes is not None:
+                self._told = Follower(self._settings, self._changes, self._of_tags())
+                tasks.create_task(self._told.run())
+                await self._told.ready.wait()
+            self.ready.set()
+
+    async def _watch(self) -> None:
+        delays = backoff(self._settings.retry)
         while True:
             try:
                 await asyncio.to_thread(self._look)
-                delays = backoff(self._retry)
+                delays = backoff(self._settings.retry)
             except Retryable as error:
                 log.warning("shared memory: %s", error)
                 await asyncio.sleep(next(delays))
             if self._ends and all(self._positions.get(place, 0) >= end for place, end in self._ends.items()):
-                self.ready.set()
+                self._built.set()
             await asyncio.sleep(POLL_SECONDS)
 
     def _look(self) -> None:
         self._ends = self._ends or self._progress.ends()
         self._positions = {place: offset for place, (offset, _) in self._progress.committed().items()}
+
+    def _of_tags(self) -> dict[Place, int]:
+        return {place: offset for place, offset in self._positions.items() if place[0] == self._settings.topics.tags}

@@ -7,7 +7,7 @@ dictionary; words of a language that it was not told of stand for themselves, so
 import asyncio
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Final, cast
@@ -15,6 +15,7 @@ from typing import Final, cast
 from simplemma import lemmatize
 
 from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Store
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.scripts import DENSE
@@ -44,6 +45,8 @@ _QUALIFIER: Final = re.compile(r"\([^)]*\)?")
 
 Lemmas = tuple[str, ...]
 Words = tuple[str, ...]
+# A name: its words as they are written, and the name whole.
+_Entry = tuple[Words, str]
 
 
 class Matches(dict[str, float]):
@@ -57,6 +60,9 @@ class Matches(dict[str, float]):
 class Lexicon:
     """The names of all tags by their lemmas: a name is added or taken away without a look at the others.
 
+    One thread may change it while others match, and nobody waits: what a match walks through is replaced, never
+    changed. A tag whose names change is found by the old ones, the new ones or both for that moment.
+
     A title against 24,813 tags takes 63 µs, 11 of them for its lemmas. An automaton of pyahocorasick takes 43, and
     0.34 s for each change, after which it must be made anew.
     """
@@ -67,10 +73,10 @@ class Lexicon:
         Raises UserError for one that simplemma has not.
         """
         self._names: dict[str, tuple[str, ...]] = {}
-        # Under the lemmas of a name: its words as they are written, and the name, by tag.
-        self._entries: dict[Lemmas, dict[str, tuple[Words, str]]] = {}
+        # Under the lemmas of a name: its entry by tag.
+        self._entries: dict[Lemmas, Mapping[str, _Entry]] = {}
         # Under the first lemma of names: how many there are of each length.
-        self._lengths: dict[str, dict[int, int]] = {}
+        self._lengths: dict[str, Mapping[int, int]] = {}
         self._lemma = _lemmatizer(tuple(languages))
 
     def __len__(self) -> int:
@@ -82,29 +88,20 @@ class Lexicon:
 
     def put(self, tag_id: str, names: tuple[str, ...]) -> None:
         """The names of a tag, in place of those that it had."""
-        if self._names.get(tag_id) == names:
+        before = self._names.get(tag_id, ())
+        if before == names:
             return
-        self.drop(tag_id)
+        entries = self._entries_of(names)
         self._names[tag_id] = names
-        for lemmas, words, name in self._keys(names):
-            entry = self._entries.setdefault(lemmas, {})
-            if not entry:
-                lengths = self._lengths.setdefault(lemmas[0], {})
-                lengths[len(lemmas)] = lengths.get(len(lemmas), 0) + 1
-            entry.setdefault(tag_id, (words, name))
+        for lemmas, entry in entries.items():
+            self._add(lemmas, tag_id, entry)
+        for lemmas in self._entries_of(before).keys() - entries.keys():
+            self._remove(lemmas, tag_id)
 
     def drop(self, tag_id: str) -> None:
         """Forget a tag."""
-        for lemmas, _, _ in self._keys(self._names.pop(tag_id, ())):
-            entry = self._entries.get(lemmas, {})
-            entry.pop(tag_id, None)
-            if not entry and self._entries.pop(lemmas, None) is not None:
-                lengths = self._lengths[lemmas[0]]
-                lengths[len(lemmas)] -= 1
-                if not lengths[len(lemmas)]:
-                    del lengths[len(lemmas)]
-                if not lengths:
-                    del self._lengths[lemmas[0]]
+        for lemmas in self._entries_of(self._names.pop(tag_id, ())):
+            self._remove(lemmas, tag_id)
 
     def match(self, text: str) -> Matches:
         """Every tag whose name stands in the text, longer and shorter ones, at most 100."""
@@ -119,60 +116,97 @@ class Lexicon:
         ranked = sorted(((tag_id, *each) for tag_id, each in found.items()), key=lambda one: (-one[1], one[0]))
         return Matches(ranked[:MATCHES])
 
-    def _keys(self, names: tuple[str, ...]) -> Iterator[tuple[Lemmas, Words, str]]:
+    def _add(self, lemmas: Lemmas, tag_id: str, entry: _Entry) -> None:
+        if lemmas not in self._entries:
+            self._count(lemmas, 1)
+        self._entries[lemmas] = {**self._entries.get(lemmas, {}), tag_id: entry}
+
+    def _remove(self, lemmas: Lemmas, tag_id: str) -> None:
+        left = {each: entry for each, entry in self._entries[lemmas].items() if each != tag_id}
+        if left:
+            self._entries[lemmas] = left
+        else:
+            del self._entries[lemmas]
+            self._count(lemmas, -1)
+
+    def _count(self, lemmas: Lemmas, more: int) -> None:
+        """There is one name more or less of this first lemma and this length."""
+        lengths = dict(self._lengths.get(lemmas[0], {}))
+        lengths[len(lemmas)] = lengths.get(len(lemmas), 0) + more
+        if left := {length: count for length, count in lengths.items() if count}:
+            self._lengths[lemmas[0]] = left
+        else:
+            del self._lengths[lemmas[0]]
+
+    def _entries_of(self, names: tuple[str, ...]) -> dict[Lemmas, _Entry]:
+        """Of names with the same lemmas the first counts."""
+        entries: dict[Lemmas, _Entry] = {}
         for name in names:
             words = _words(_unqualified(name), NAME_WORDS + 1)
             if 0 < len(words) <= NAME_WORDS and len(name) <= NAME_CHARS:
-                yield tuple(map(self._lemma, words)), words, name
+                entries.setdefault(tuple(map(self._lemma, words)), (words, name))
+        return entries
 
 
 class LiteralRecall:
-    """Tags by their names, over a store of tags that changes while it is asked."""
+    """Tags by their names, over a memory that changes while it is asked.
+
+    What memory holds already is read once. From then on `change` takes over what is put and deleted, and nobody who
+    tags waits for it.
+    """
 
     name = "literal"
 
-    def __init__(
-        self, tags: Store, taxonomy: Callable[[], Mapping[str, int]] = dict, languages: Sequence[str] = ("en",)
-    ) -> None:
-        """`taxonomy` gives the applied offset of each partition of `tags`: where it has moved, names are read again.
-
-        Raises UserError for a language that simplemma has not.
-        """
+    def __init__(self, tags: Store, languages: Sequence[str] = ("en",)) -> None:
+        """Raises UserError for a language that simplemma has not."""
         self._tags = tags
-        self._taxonomy = taxonomy
         self._lexicon = Lexicon(languages)
-        self._seen: Mapping[str, int] | None = None
-        self._one = asyncio.Lock()
+        # Changes are made one after the other, so that the last one counts.
+        self._changing = Serial("literal")
+        self._reading = asyncio.Lock()
+        # What changed before all was read, None afterwards: what was read meanwhile may be older.
+        self._changed: set[str] | None = set()
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """The words that matched of each tag that stands in a text, most first. Raises DependencyDown."""
-        # In a thread, for a long text must not hold up the loop; one at a time, for the lexicon may change between.
-        async with self._one:
-            await self._follow()
-            return await asyncio.to_thread(lambda: [self._lexicon.match(text) for text in query.texts])
+        if self._changed is not None:
+            async with self._reading:
+                await self._read()
+        # In a thread, for a long text must not hold up the loop.
+        return await asyncio.to_thread(lambda: [self._lexicon.match(text) for text in query.texts])
 
-    async def _follow(self) -> None:
-        """Take over what has changed in the store. The version is read before the store, so nothing is missed."""
-        version = dict(self._taxonomy())
-        if version == self._seen:
+    async def change(self, tags: Mapping[str, Payload | None]) -> None:
+        """Take over what memory holds of these tags now; None: it holds them no longer."""
+        await self._changing.run(self._change, tags)
+
+    async def _read(self) -> None:
+        """Take over what stood in memory before anybody told of changes."""
+        if self._changed is None:
             return
-        keys = await self._tags.keys()
-        for retired in self._lexicon.tags() - keys:
-            self._lexicon.drop(retired)
-        wanted = sorted(keys)
+        wanted = await self._changing.run(self._unread, await self._tags.keys())
         for start in range(0, len(wanted), CHUNK):
-            payloads = await self._tags.fetch(wanted[start : start + CHUNK])
-            await asyncio.to_thread(self._take, payloads)
-        self._seen = version
+            await self._changing.run(self._take, await self._tags.fetch(wanted[start : start + CHUNK]))
+        self._changed = None
+
+    def _unread(self, keys: set[str]) -> list[str]:
+        return sorted(keys - (self._changed or set()))
 
     def _take(self, payloads: Mapping[str, Payload]) -> None:
         for tag_id, payload in payloads.items():
-            self._lexicon.put(tag_id, _names(payload))
+            if self._changed is not None and tag_id not in self._changed:
+                self._lexicon.put(tag_id, _names(payload))
+
+    def _change(self, tags: Mapping[str, Payload | None]) -> None:
+        if self._changed is not None:
+            self._changed.update(tags)
+        for tag_id, payload in tags.items():
+            if payload is None:
+                self._lexicon.drop(tag_id)
+            else:
+                self._lexicon.put(tag_id, _names(payload))
 
 
-def _note(
-    found: dict[str, tuple[float, str]], entries: Iterator[tuple[str, tuple[Words, str]]], words: Sequence[str]
-) -> None:
+def _note(found: dict[str, tuple[float, str]], entries: Iterable[tuple[str, _Entry]], words: Sequence[str]) -> None:
     """Add the tags that are named so, where they were not found with more words."""
     for tag_id, (written, name) in entries:
         if tag_id in found and found[tag_id][0] >= len(words):

@@ -316,17 +316,44 @@ class Shared(AsyncQdrantClient):
         """It stays open."""
 
 
-async def test_with_a_shared_memory_a_builder_fills_it_and_the_worker_goes_over(
-    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = Shared(":memory:")
+def shared(client: Shared, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The same with the memory in this Qdrant."""
 
     async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> ServerStore:
         return await ServerStore.open(client, "memory", kind, release, dimension)
 
     monkeypatch.setattr(memory, "_open_server", opened)
-    settings = settings_at(bus, folder)
-    settings = settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "server"})})
+    return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "server"})})
+
+
+async def test_with_a_shared_memory_a_new_tag_is_matched_literally_with_the_version_that_shows_it(
+    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shared(Shared(":memory:"), settings_at(bus, folder), monkeypatch)
+    settings = settings.model_copy(update={"recall": settings.recall.model_copy(update={"literal": True})})
+    builder = asyncio.create_task(build_shared(settings, ReleaseRecord(release=SHIPPED), 1.0))
+    text = Content(id="a", title="A study of zymurgy and nothing else")
+    try:
+        async with running(settings) as brains, asyncio.timeout(SECONDS):
+            await brains.tag([text])
+            before = brains.versions().taxonomy
+            new = encode_record(Tag(id="new", name="brewing", aliases=("zymurgy",)))
+            produce(bus.address, bus.names["tags"], [(new.key, new.value, [])])
+            while brains.versions().taxonomy == before:
+                await asyncio.sleep(0.02)
+            (result,) = await brains.tag([text])
+            assert isinstance(result, TaggedContent)
+            assert {tag.id: tag.evidence.literal for tag in result.tags}["new"] == "zymurgy"
+    finally:
+        builder.cancel()
+        await asyncio.gather(builder, return_exceptions=True)
+
+
+async def test_with_a_shared_memory_a_builder_fills_it_and_the_worker_goes_over(
+    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Shared(":memory:")
+    settings = shared(client, settings_at(bus, folder), monkeypatch)
     fresh = recorded(folder)
     builders = [
         asyncio.create_task(build_shared(settings, one, 1.0)) for one in (ReleaseRecord(release=SHIPPED), fresh)

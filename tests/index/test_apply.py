@@ -1,11 +1,14 @@
 """Records of the memory topics become points, or leave."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import MemoryRecord, Projection
+from tagbus.stream.memory.store import Payload
 from tests.index.parts import Watched, memory, record, tombstone
 
 CATS = Tag(id="t1", name="cats")
@@ -43,6 +46,40 @@ async def test_a_companions_memory_is_filled_before_and_emptied_with_it() -> Non
     await projection.sweep({"tags": {"t1"}, "exemplars": set()})
     assert await beside.exemplars.keys() == await store.exemplars.keys() == set()
     assert await beside.tags.keys() == {"t1"}
+
+
+async def test_listeners_know_of_each_change_of_a_tag_once_memory_shows_it() -> None:
+    store = memory()
+    told: list[Mapping[str, Payload | None]] = []
+
+    async def listen(changes: Mapping[str, Payload | None]) -> None:
+        held = await store.tags.fetch(list(changes))
+        assert {key: held.get(key) for key in changes} == changes
+        told.append(changes)
+
+    projection = Projection(Watched(), store, listeners=[listen])
+    await projection.apply([record(CATS), record(DOGS), record(TITLE)])
+    await projection.apply([record(Tag(id="t1", name="felines")), tombstone("tags", "t2")])
+    await projection.apply([record(TITLE)])
+    await projection.sweep({"tags": set(), "exemplars": set()})
+
+    names = [{key: payload and payload["name"] for key, payload in one.items()} for one in told]
+    assert names == [{"t1": "cats", "t2": "dogs"}, {"t2": None}, {"t1": "felines"}, {"t1": None}]
+
+
+async def test_a_change_that_the_store_took_without_an_answer_is_told_when_it_is_applied_again() -> None:
+    """Given a store that keeps a tag and fails before it says so, the next attempt finds it there, and tells of it."""
+    store = memory()
+    told: list[str] = []
+
+    async def listen(changes: Mapping[str, Payload | None]) -> None:
+        told.extend(changes)
+
+    projection = Projection(Watched(), store, listeners=[listen])
+    await Projection(Watched(), store).apply([record(CATS)])
+    await projection.apply([record(CATS)])
+
+    assert told == ["t1"]
 
 
 async def test_of_records_with_one_key_the_last_counts() -> None:

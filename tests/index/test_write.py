@@ -13,9 +13,11 @@ from tagbus.stream.contract.events import Tag
 from tagbus.stream.index import write
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Place
+from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.index.write import Progress, SharedMemory, indexer
+from tagbus.stream.memory.store import Payload
 from tests.conftest import Broker
-from tests.index.parts import Watched, at, memory, running
+from tests.index.parts import Watched, at, encoder, memory, running
 from tests.support import Layout, produce, wait_until
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
@@ -67,6 +69,42 @@ async def test_a_workers_gate_opens_when_the_indexer_has_caught_up(
 
     assert await store.tags.count() == 50
     assert sum(offset + 1 for offset in shared.taxonomy().values()) == 50
+    watching.cancel()
+
+
+async def test_a_workers_taxonomy_is_what_the_indexer_wrote_and_its_listeners_know(
+    kafka: Broker, topics: Topics, progress_of: ProgressOf
+) -> None:
+    """Given a listener that is slow, no version shows a tag that it has not been told of; a retired one is told too."""
+    settings = settings_at(kafka, topics({"tags": 1, "exemplars": 1}))
+    publish(kafka, settings.topics.tags, 3)
+    store, progress = memory(), progress_of(settings, "r1")
+    told: list[Mapping[str, Payload | None]] = []
+    go = asyncio.Event()
+
+    async def listen(changes: Mapping[str, Payload | None]) -> None:
+        await go.wait()
+        told.append(changes)
+
+    changes = TagChanges(encoder().release, [listen])
+    shared = SharedMemory(settings, progress_of(settings, "r1"), changes)
+    writing = await indexer(settings, Projection(Watched(), store), store, progress)
+    watching = asyncio.create_task(shared.run())
+    async with running(writing), asyncio.timeout(SECONDS):
+        await shared.ready.wait()
+        assert (shared.taxonomy(), told) == ({"0": 2}, [])
+
+        publish(kafka, settings.topics.tags, 1, first=3)
+        produce(kafka.address, settings.topics.tags, [(b"t0", None, [])])
+        while max(offset for _, offset in shared.applied()) < 5:
+            await asyncio.sleep(0.02)
+        assert shared.taxonomy() == {"0": 2}
+
+        go.set()
+        while shared.taxonomy() != {"0": 4}:
+            await asyncio.sleep(0.02)
+    names = {key: payload and payload["name"] for one in told for key, payload in one.items()}
+    assert names == {"t3": "subject 3", "t0": None}
     watching.cancel()
 
 

@@ -1,7 +1,8 @@
 """Literal recall: tags whose name or alias stands in the content, over a taxonomy that changes."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from threading import Event
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from tagbus.stream.cli import files
 from tagbus.stream.cli.demo import example
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Payload, Point
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.literal import INFLECTED, MATCHES, Lexicon, LiteralRecall
 from tests.cli.harness import scripts
+from tests.index.parts import encoder, record, tombstone
 
 
 def lexicon(names: Mapping[str, Sequence[str]], *languages: str) -> Lexicon:
@@ -151,6 +154,7 @@ class Counted(ExactStore):
     """A store that counts what is read of it, and can be away."""
 
     fetched = 0
+    listed = 0
     away = False
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
@@ -159,10 +163,19 @@ class Counted(ExactStore):
         self.fetched += len(keys)
         return await super().fetch(keys)
 
+    async def keys(self) -> set[str]:
+        self.listed += 1
+        return await super().keys()
 
-def point(tag_id: str, name: str, *aliases: str) -> Point:
-    vector = np.array([1, 0], np.float32)
-    return Point(tag_id, vector, {"name": name, "aliases": list(aliases), "parents": [], "text_hash": ""})
+
+def point(tag_id: str, name: str, *aliases: str, dimension: int = 2) -> Point:
+    vector = np.zeros(dimension, np.float32)
+    vector[0] = 1
+    return Point(tag_id, vector, payload(name, *aliases))
+
+
+def payload(name: str, *aliases: str) -> Payload:
+    return {"name": name, "aliases": list(aliases), "parents": [], "text_hash": ""}
 
 
 async def found(recall: LiteralRecall, *texts: str) -> list[list[str]]:
@@ -170,24 +183,85 @@ async def found(recall: LiteralRecall, *texts: str) -> list[list[str]]:
 
 
 class TestTaxonomy:
-    async def test_a_tag_is_found_and_lost_with_the_version_that_shows_it(self) -> None:
-        store, version = Counted("r", 2), {"0": 1}
-        recall = LiteralRecall(store, lambda: version)
+    async def test_a_tag_is_found_and_lost_with_the_change_that_tells_of_it(self) -> None:
+        store = Counted("r", 2)
+        recall = LiteralRecall(store)
         await store.upsert([point("t", "bees"), point("u", "cities")])
         assert await found(recall, "bees in cities") == [["t", "u"]]
 
-        await store.upsert([point("t", "wasps", "hornets")])
-        await store.delete(["u"])
-        version["0"] = 2
+        await recall.change({"t": payload("wasps", "hornets"), "u": None})
         assert await found(recall, "bees in cities", "a hornet") == [[], ["t"]]
 
+    async def test_of_25_000_tags_one_change_reads_none_again(self) -> None:
+        dimension = encoder().release.dimension
+        store = Counted(encoder().release.name, dimension)
+        await store.upsert([point(f"t{number}", f"word{number}", dimension=dimension) for number in range(25_000)])
+        recall = LiteralRecall(store)
+        projection = Projection(encoder(), Memory({"tags": store}), listeners=[recall.change])
+        assert await found(recall, "word7 word24999") == [["t24999", "t7"]]
+        assert (store.listed, store.fetched) == (1, 25_000)
+
+        await projection.apply([record(Tag(id="new", name="gravitational lensing"))])
+        await projection.apply([tombstone("tags", "t7")])
+
+        assert await found(recall, "word7 and gravitational lensing") == [["new"]]
+        # The projection asks whether the new tag stands there already.
+        assert (store.listed, store.fetched) == (1, 25_001)
+
+    async def test_tagging_does_not_wait_for_changes(self) -> None:
+        recall = LiteralRecall(Counted("r", 2))
+        await recall.change({"t": payload("bees")})
+        assert await found(recall, "bees in cities") == [["t"]]
+        slow = Slow({"t": payload("wasps"), "u": payload("cities")})
+        changing = asyncio.create_task(recall.change(slow))
+        try:
+            async with asyncio.timeout(10):
+                await asyncio.to_thread(slow.begun.wait, 10)
+                assert await found(recall, "bees in cities") == [["t"]]
+            assert not changing.done()
+        finally:
+            slow.go.set()
+        await changing
+        assert await found(recall, "wasps and bees in cities") == [["t", "u"]]
+
+    async def test_what_changes_before_all_is_read_counts(self) -> None:
+        """Given a store that was read before a change and answers after it, the change is newer."""
+        store = Counted("r", 2)
+        await store.upsert([point("t", "bees"), point("u", "cities"), point("v", "towns")])
+        recall = LiteralRecall(store)
+        answer, asked = asyncio.Event(), asyncio.Event()
+        fetch = store.fetch
+
+        async def late(keys: Sequence[str]) -> dict[str, Payload]:
+            read = await fetch(keys)
+            asked.set()
+            await answer.wait()
+            return read
+
+        store.fetch = late  # type: ignore[method-assign]
+        async with asyncio.timeout(10):
+            first = asyncio.create_task(found(recall, "bees, wasps, cities, towns"))
+            await asked.wait()
+            await recall.change({"t": payload("wasps"), "u": None})
+            answer.set()
+            assert await first == [["t", "v"]]
+            assert await found(recall, "bees in cities") == [[]]
+
     async def test_nothing_is_read_where_nothing_changed(self) -> None:
-        store, version = Counted("r", 2), {"0": 1}
-        recall = LiteralRecall(store, lambda: version)
+        store = Counted("r", 2)
+        recall = LiteralRecall(store)
         await store.upsert([point("t", "bees")])
         await found(recall, "bees")
         await found(recall, "bees")
         assert store.fetched == 1
+
+    async def test_what_was_told_from_the_beginning_is_never_read(self) -> None:
+        store = Counted("r", 2)
+        recall = LiteralRecall(store)
+        await store.upsert([point("t", "bees")])
+        await recall.change({"t": payload("bees")})
+        assert await found(recall, "bees") == [["t"]]
+        assert store.fetched == 0
 
     async def test_it_reads_again_after_the_store_was_away(self) -> None:
         store = Counted("r", 2)
@@ -200,8 +274,8 @@ class TestTaxonomy:
         assert await found(recall, "bees") == [["t"]]
 
     async def test_batches_at_once_see_one_taxonomy(self) -> None:
-        store, version = Counted("r", 2), {"0": 1}
-        recall = LiteralRecall(store, lambda: version)
+        store = Counted("r", 2)
+        recall = LiteralRecall(store)
         await store.upsert([point(f"t{number:04}", f"word{number}") for number in range(3000)])
         answers = await asyncio.gather(*(found(recall, "word7 word2999") for _ in range(4)))
         assert answers == [[["t0007", "t2999"]]] * 4
@@ -209,6 +283,20 @@ class TestTaxonomy:
 
     async def test_no_text_no_answer(self) -> None:
         assert await found(LiteralRecall(ExactStore("r", 2))) == []
+
+
+class Slow(dict[str, Payload | None]):
+    """Changes that come one by one, each once `go` is set."""
+
+    def __init__(self, changes: Mapping[str, Payload | None]) -> None:
+        super().__init__(changes)
+        self.begun, self.go = Event(), Event()
+
+    def items(self) -> Iterator[tuple[str, Payload | None]]:  # type: ignore[override]
+        self.begun.set()
+        for one in super().items():
+            assert self.go.wait(30)
+            yield one
 
 
 def test_the_events_hold_what_is_read_here() -> None:
