@@ -104,10 +104,11 @@ def watched(brain: Brain, shares: Shares) -> Tagger:
             shares.watch(other._model._session, "run", "heads")  # type: ignore[attr-defined]
         elif isinstance(other, LiteralRecall):
             shares.watch(other._lexicon, "match", "literal names")
-    if (companion := brain.companion) is not None and brain.memory.beside is not None:
-        shares.watch(companion.encoder, "_run", "companion's encoder")
-        shares.watch(brain.memory.beside.exemplars, "_search", "companion's neighbours")
-        companion._vectors = SimpleNamespace(best=shares.clocked(companion._vectors.best, "companion's tags"))
+    if (second_encoder := brain.second_encoder) is not None and brain.memory.beside is not None:
+        shares.watch(second_encoder.encoder, "_run", "second encoder's encoder")
+        shares.watch(brain.memory.beside.exemplars, "_search", "second encoder's neighbours")
+        best = shares.clocked(second_encoder._vectors.best, "second encoder's tags")
+        second_encoder._vectors = SimpleNamespace(best=best)
     ranker = brain.learnt.ranker
     if ranker is not None:
         shares.watch(ranker, "draw", "features")

@@ -243,7 +243,7 @@ class LabelTreeSettings(Section):
     folder: Path | None = Field(None, description="holds labeltree.json, words.json and forest/; unset: off")
 
 
-class CompanionSettings(Section):
+class SecondEncoderSettings(Section):
     """A second encoder over the same exemplars: an export of one trained with --recipe top-layers."""
 
     folder: Path | None = Field(
@@ -305,7 +305,7 @@ class Settings(BaseSettings):
     recall: RecallSettings = RecallSettings()
     heads: HeadsSettings = HeadsSettings()
     labeltree: LabelTreeSettings = LabelTreeSettings()
-    companion: CompanionSettings = CompanionSettings()
+    second_encoder: SecondEncoderSettings = SecondEncoderSettings()
     rank: RankSettings = RankSettings()
     rerank: RerankSettings = RerankSettings()
     tagger: TaggerSettings = TaggerSettings()

@@ -47,13 +47,13 @@ CROSS: Final = "cross"
 @dataclass(frozen=True, slots=True)
 class Over:
     """What a ranker is trained over, and what it may be used over: an encoder's release, the recallers whose lists are
-    read, `names` first, and the names of heads, label trees and companion where they are among them."""
+    read, `names` first, and the names of heads, label trees and second encoder where they are among them."""
 
     release: str
     lists: tuple[str, ...] = (NAMES,)
     heads: str | None = None
     labeltree: str | None = None
-    companion: str | None = None
+    second_encoder: str | None = None
 
 
 class SecondPass(BaseModel):
@@ -77,7 +77,7 @@ class Manifest(BaseModel):
     release: str = Field(description="of the encoder whose neighbours and similarities it was trained on")
     heads: str | None = Field(description="name of the classifier heads that it was trained on, if any")
     labeltree: str | None = Field(None, description="name of the label trees that it was trained on, if any")
-    companion: str | None = Field(None, description="name of the companion that it was trained beside, if any")
+    second_encoder: str | None = Field(None, description="name of the second encoder that it was trained with, if any")
     lists: tuple[str, ...] = Field(description="recallers whose lists it reads, `names` (C2T) first")
     columns: tuple[str, ...] = Field(description="features, in the order of the trees' input")
     names: int = Field(ge=1, le=1000, description="nearest tags that are read")
@@ -117,7 +117,7 @@ class TreeRanker:
 
         Raises UserError for a file that is missing or no ranker's, ReleaseMismatch where a hash is not the one that
         ranker.json names or the ranker was trained over another release, other heads, other label trees,
-        another companion, other recallers or another cross-encoder.
+        another second encoder, other recallers or another cross-encoder.
         """
         manifest = read_manifest(folder)
         files = _files(folder)
@@ -129,7 +129,7 @@ class TreeRanker:
             ("release", manifest.release, over.release),
             ("heads", manifest.heads, over.heads),
             ("label trees", manifest.labeltree, over.labeltree),
-            ("companion", manifest.companion, over.companion),
+            ("second_encoder", manifest.second_encoder, over.second_encoder),
             ("recallers", sorted(manifest.lists), sorted(over.lists)),
             ("reranker", manifest.second and manifest.second.reranker, reranker and reranker.name),
         ):

@@ -1,6 +1,7 @@
 """The tagger: contents in, tags or failures out. One object for the stream, the batch command and the evaluation.
 
-It knows nothing of Kafka. Steps: encode, recall (graph, literal names, heads, label trees, companion), rank (with a
+It knows nothing of Kafka. Steps: encode, recall (graph, literal names, heads, label trees, second encoder), rank (with
+a
 cross-encoder), calibrate.
 """
 
@@ -28,14 +29,15 @@ Features = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What gives the scores: the names of the release, and of heads, label trees, companion, ranker and cross-encoder
+    """What gives the scores: the names of the release, and of heads, label trees, second encoder, ranker and
+    cross-encoder
     where they are on."""
 
     release: str
     literal: bool = False
     heads: str | None = None
     labeltree: str | None = None
-    companion: str | None = None
+    second_encoder: str | None = None
     ranker: str | None = None
     reranker: str | None = None
 
@@ -43,7 +45,7 @@ class Pipeline:
     def name(self) -> str:
         """What a calibration is fitted to: the release's name where nothing else is on."""
         literal = "literal" if self.literal else None
-        recallers = (literal, self.heads, self.labeltree, self.companion)
+        recallers = (literal, self.heads, self.labeltree, self.second_encoder)
         parts = (self.release, *recallers, self.ranker, self.reranker)
         return "+".join(part for part in parts if part is not None)
 
@@ -54,7 +56,7 @@ class Pipeline:
             "literal": self.literal,
             "heads": self.heads,
             "labeltree": self.labeltree,
-            "companion": self.companion,
+            "second_encoder": self.second_encoder,
             "rank": self.ranker,
             "rerank": self.reranker,
         }
@@ -109,7 +111,7 @@ class Tagger:
             calibration=self._calibration.name,
             heads=self._pipeline.heads,
             labeltree=self._pipeline.labeltree,
-            companion=self._pipeline.companion,
+            second_encoder=self._pipeline.second_encoder,
             ranker=self._pipeline.ranker,
             reranker=self._pipeline.reranker,
             taxonomy=dict(self._taxonomy()),

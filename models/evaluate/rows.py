@@ -15,12 +15,12 @@ NAMED: Final = {"TAGBUS_RECALL__C2C2T": "false"}
 HNSW: Final = {"TAGBUS_MEMORY__KIND": "hnsw"}
 TREES: Final = {"TAGBUS_LABELTREE__FOLDER": f"{MODELS}/labeltree"}
 # The encoder that `train biencoder --recipe top-layers` made.
-COMPANION: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/encoder"}
-FULL: Final = COMPANION | TREES | FUSED
+SECOND_ENCODER: Final = {"TAGBUS_SECOND_ENCODER__FOLDER": f"{MODELS}/encoder"}
+FULL: Final = SECOND_ENCODER | TREES | FUSED
 # Encoders in eight bits, neighbours by HNSW, and what was trained over them.
 EIGHT: Final = {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/int8/encoder"}
 LIGHT: Final = EIGHT | HNSW | LITERAL | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8/heads"}
-BESIDE: Final = {"TAGBUS_COMPANION__FOLDER": f"{MODELS}/int8/companion"}
+BESIDE: Final = {"TAGBUS_SECOND_ENCODER__FOLDER": f"{MODELS}/int8/second_encoder"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,15 @@ OURS: Final = (
     Row("short", "an encoder trained on 10,000 titles for an epoch, tags only", NAMED | _encoder("ablations/short")),
     Row("no-masking", "short, false negatives of a batch not masked", NAMED | _encoder("ablations/no-masking")),
     Row("no-hard-negatives", "short, neither mined nor clustered", NAMED | _encoder("ablations/no-hard-negatives")),
-    Row("no-companion", "full without the companion", FUSED | TREES | _ranked("full-no-companion")),
+    Row("no-second-encoder", "full without the second encoder", FUSED | TREES | _ranked("full-no-second-encoder")),
     Row(
         "full",
-        "heads, label trees, literal names, graph recall, the trained encoder as companion, ranked",
+        "heads, label trees, literal names, graph recall, the trained encoder as second encoder, ranked",
         FULL | _ranked("full"),
     ),
-    Row("no-heads", "full without heads", COMPANION | TREES | LITERAL | _ranked("full-no-heads")),
-    Row("no-labeltree", "full without label trees", COMPANION | FUSED | _ranked("full-no-labeltree")),
-    Row("no-literal", "full without literal names", COMPANION | TREES | HEADS | _ranked("full-no-literal")),
+    Row("no-heads", "full without heads", SECOND_ENCODER | TREES | LITERAL | _ranked("full-no-heads")),
+    Row("no-labeltree", "full without label trees", SECOND_ENCODER | FUSED | _ranked("full-no-labeltree")),
+    Row("no-literal", "full without literal names", SECOND_ENCODER | TREES | HEADS | _ranked("full-no-literal")),
     Row("no-ranker", "full, all ranks fused instead", FULL),
     Row(
         "full-reranker",
@@ -92,7 +92,7 @@ OURS: Final = (
         LIGHT | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8/heads-small"} | _ranked("int8/light-small"),
     ),
     Row("light-trees", "light with label trees", LIGHT | TREES | _ranked("int8/light-trees")),
-    Row("full-int8", "light with label trees and the companion", LIGHT | TREES | BESIDE | _ranked("int8/full")),
+    Row("full-int8", "light with label trees and the second encoder", LIGHT | TREES | BESIDE | _ranked("int8/full")),
 )
 
 # For tags that are new: trained on a corpus without them.
@@ -101,9 +101,9 @@ NEW: Final = (
     Row("untrained-literal", "and literal names, fused", LITERAL),
     Row(
         "full",
-        "heads, label trees, literal names, graph recall, the trained encoder as companion, ranked",
+        "heads, label trees, literal names, graph recall, the trained encoder as second encoder, ranked",
         LITERAL
-        | COMPANION
+        | SECOND_ENCODER
         | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/new/heads", "TAGBUS_LABELTREE__FOLDER": f"{MODELS}/new/labeltree"}
         | _ranked("new/full"),
     ),

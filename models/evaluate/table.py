@@ -175,7 +175,7 @@ async def measure_rows(corpus: Corpus, rows: Sequence[Row], places: Places) -> A
 
 def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
     """What rows that share a memory have in common."""
-    return settings.encoder.folder, settings.companion.folder, settings.memory.kind, settings.recall.c2c2t
+    return settings.encoder.folder, settings.second_encoder.folder, settings.memory.kind, settings.recall.c2c2t
 
 
 def _entry(row: Row, ranked: Ranked, run: Mapping[str, object], exam: Exam, places: Places) -> dict[str, object]:
@@ -259,7 +259,7 @@ def training_of(settings: Settings) -> dict[str, dict[str, float]]:
     """What each trained part took, by the log that lies beside it."""
     parts = {
         "encoder": settings.encoder.folder,
-        "companion": settings.companion.folder,
+        "second_encoder": settings.second_encoder.folder,
         "heads": settings.heads.folder,
         "labeltree": settings.labeltree.folder,
         "ranker": settings.rank.folder,

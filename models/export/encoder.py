@@ -188,7 +188,7 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     write(out / GOLDEN, golden)
     release = release.model_copy(update={"golden_sha256": sha256(golden)})
     if source is not None:
-        # The vectors that the encoder was trained against, for a companion; and what its training cost.
+        # The vectors that the encoder was trained against, for a second encoder; and what its training cost.
         for taken in (source / FILE, source / JOURNAL):
             if taken.exists():
                 write(out / taken.name, taken.read_bytes())

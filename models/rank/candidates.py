@@ -16,10 +16,10 @@ from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError
 from tagbus.stream.rank import rarity
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.companion import VOTES
 from tagbus.stream.recall.features import Limits, Tables, draw, table
 from tagbus.stream.recall.graph import GraphRecall, Reach
 from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Flags, Floats, Ints, Listed, Numbers, Pool, facts, pool
+from tagbus.stream.recall.second_encoder import VOTES
 
 BATCH: Final = 256
 # Recallers that read names, not what was trained: they find a new tag as they find any.
@@ -38,7 +38,8 @@ class Recipe:
     `new_share`: of the tags, for each content its own, treated as new or young. `threads`: LightGBM's, 0: all cores;
     they wait for each other, and beside other work one thread took 2 s where two took 34. `top`: of a content's
     candidates, those that a cross-encoder is asked about. `seeds`: models of each kind, which are averaged. `sure`: of
-    the lists by name, what is judged in any case: with heads, label trees and a companion 31% of the tags treated as
+    the lists by name, what is judged in any case: with heads, label trees and a second encoder 31% of the tags treated
+    as
     new were found instead of 24%, and all others as before.
     """
 
@@ -168,7 +169,7 @@ def as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe)
 
     Such a tag gets a number of its own, beyond those that the tables know: it has no prior and goes with no other tag.
     What was trained has not found it; of its votes so many are left as it would have with 0, 1, 5 or 20 exemplars, and
-    as often it is on the list of a companion's votes.
+    as often it is on the list of a second encoder's votes.
     """
     width = full.width
 

@@ -29,11 +29,11 @@ from tagbus.stream import rank
 from tagbus.stream.cli import build
 from tagbus.stream.cli.learnt import over_of
 from tagbus.stream.config import (
-    CompanionSettings,
     HeadsSettings,
     LabelTreeSettings,
     RankSettings,
     RerankSettings,
+    SecondEncoderSettings,
     Settings,
     load,
 )
@@ -244,7 +244,7 @@ def _settings(folder: Path) -> Settings:
         update={
             "heads": HeadsSettings(folder=folder),
             "labeltree": LabelTreeSettings(),
-            "companion": CompanionSettings(),
+            "second_encoder": SecondEncoderSettings(),
             "rank": RankSettings(),
             "rerank": RerankSettings(),
             "recall": given.recall.model_copy(update={"literal": True}),

@@ -120,7 +120,7 @@ def train(
         release=over.release,
         heads=over.heads,
         labeltree=over.labeltree,
-        companion=over.companion,
+        second_encoder=over.second_encoder,
         lists=over.lists,
         columns=columns(over.lists),
         names=recipe.names,
@@ -145,7 +145,7 @@ def train(
     chosen, _ = best_of(training_set.plain, last.choice.scores)
     reranker = None if reading is None else reading.reranker.name
     literal = "literal" in over.lists
-    pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, over.companion, manifest.name, reranker)
+    pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, over.second_encoder, manifest.name, reranker)
     right = training_set.plain.right[chosen]
     calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(training_set.truth)).save(to / rank.CALIBRATION)
     log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})

@@ -10,7 +10,7 @@ from itertools import chain, islice, starmap
 from pathlib import Path
 
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.cli import companions, learnt
+from tagbus.stream.cli import learnt, second_encoders
 from tagbus.stream.cli.learnt import Learnt, open_learnt
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
@@ -26,9 +26,9 @@ from tagbus.stream.memory import Memory, memory_of, open_memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.recall.base import Recaller
-from tagbus.stream.recall.companion import Companion
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.recall.second_encoder import SecondEncoder
 from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import Pipeline, Tagger, Taxonomy
 
@@ -47,7 +47,7 @@ class Brain:
     memory: Memory
     learnt: Learnt
     literal: LiteralRecall | None = None
-    companion: Companion | None = None
+    second_encoder: SecondEncoder | None = None
 
     @property
     def pipeline(self) -> Pipeline:
@@ -61,10 +61,10 @@ class Brain:
 
     def projection(self) -> Projection:
         """What turns records of the memory topics into points."""
-        if self.companion is None or self.memory.beside is None:
+        if self.second_encoder is None or self.memory.beside is None:
             beside = None
         else:
-            beside = Projection(self.companion.encoder, self.memory.beside)
+            beside = Projection(self.second_encoder.encoder, self.memory.beside)
         return Projection(self.encoder, self.memory, beside, self._listeners())
 
     def changes(self) -> TagChanges | None:
@@ -77,7 +77,7 @@ class Brain:
     def others(self) -> list[Recaller]:
         """The recallers beside the graph, in the order of the path."""
         named = [] if self.literal is None else [self.literal]
-        more = [] if self.companion is None else self.companion.recallers()
+        more = [] if self.second_encoder is None else self.second_encoder.recallers()
         return [*named, *self.learnt.others(), *more]
 
     def tagger(self, calibration: Calibration | None = None, taxonomy: Taxonomy = dict) -> Tagger:
@@ -123,8 +123,10 @@ def snapshot_folder(settings: Settings, name: str) -> Path | None:
 def settings_of(settings: Settings, folder: Path, served: Served | None) -> Settings:
     """The settings of one release among several: its folder, and where Triton has it; heads have the same version.
 
-    A calibration, heads, label trees, a companion, a ranker and a cross-encoder that the settings name belong to the
-    release of encoder.folder alone; another brings its own in `heads`, `labeltree`, `companion`, `rank` and `rerank` of
+    A calibration, heads, label trees, a second encoder, a ranker and a cross-encoder that the settings name belong to
+    the
+    release of encoder.folder alone; another brings its own in `heads`, `labeltree`, `second_encoder`, `rank` and
+    `rerank` of
     its folder.
     """
     if folder == model_folder(settings):
@@ -140,7 +142,7 @@ def settings_of(settings: Settings, folder: Path, served: Served | None) -> Sett
             "tagger": settings.tagger.model_copy(update={"calibration": None}),
             "heads": settings.heads.model_copy(update=heads),
             "labeltree": settings.labeltree.model_copy(update={"folder": _within(folder, "labeltree")}),
-            "companion": settings.companion.model_copy(update={"folder": _within(folder, "companion")}),
+            "second_encoder": settings.second_encoder.model_copy(update={"folder": _within(folder, "second_encoder")}),
             "rank": settings.rank.model_copy(update={"folder": _within(folder, "rank")}),
             "rerank": settings.rerank.model_copy(update={"folder": _within(folder, "rerank")}),
         }
@@ -162,7 +164,7 @@ async def opened(settings: Settings) -> AsyncIterator[Brain]:
     release = await asyncio.to_thread(load_release, model_folder(settings))
     memory = await open_memory(settings.memory, release.name, release.dimension)
     try:
-        if (own := companions.alone(settings)) is not None:
+        if (own := second_encoders.alone(settings)) is not None:
             other = await asyncio.to_thread(load_release, model_folder(own))
             beside = await open_memory(settings.memory, other.name, other.dimension)
             memory = replace(memory, beside=beside)
@@ -180,12 +182,12 @@ async def brain(settings: Settings, memory: Memory) -> AsyncIterator[Brain]:
         stack.push_async_callback(memory.close)
         encoder = await open_encoder(settings.encoder, model_folder(settings))
         stack.push_async_callback(encoder.close)
-        companion = await companions.open_companion(settings, memory.beside)
-        if companion is not None:
-            stack.push_async_callback(companion.close)
+        second_encoder = await second_encoders.open_second_encoder(settings, memory.beside)
+        if second_encoder is not None:
+            stack.push_async_callback(second_encoder.close)
         trained = await open_learnt(settings, encoder.release.name)
         stack.push_async_callback(trained.close)
-        yield Brain(settings, encoder, memory, trained, literal_of(settings, memory), companion)
+        yield Brain(settings, encoder, memory, trained, literal_of(settings, memory), second_encoder)
 
 
 def literal_of(settings: Settings, memory: Memory) -> LiteralRecall | None:
@@ -205,7 +207,7 @@ async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
             return made(release.name, release.dimension)
         return await made.load(place, release.name, release.dimension)
 
-    own = companions.alone(settings)
+    own = second_encoders.alone(settings)
     beside = None if own is None else await cached_memory(folder, own)
     return replace(await memory_of(store), beside=beside)
 

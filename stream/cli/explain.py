@@ -19,7 +19,7 @@ def text(content: Content, found: Explained) -> str:
         "release": result.versions.release,
         "heads": result.versions.heads,
         "label trees": result.versions.labeltree,
-        "companion": result.versions.companion,
+        "second_encoder": result.versions.second_encoder,
         "ranker": result.versions.ranker,
         "reranker": result.versions.reranker,
         "calibration": result.versions.calibration,
@@ -54,8 +54,8 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
         yield f"heads {evidence.heads:.4g}"
     if evidence.labeltree is not None:
         yield f"label trees {evidence.labeltree:.4g}"
-    if evidence.companion is not None:
-        yield f"companion's votes {evidence.companion:.4g}"
+    if evidence.second_encoder is not None:
+        yield f"second encoder's votes {evidence.second_encoder:.4g}"
     if evidence.votes:
         named = ", ".join(f"{printable(one.id)} by {one.source} {one.similarity:.4g}" for one in evidence.neighbours)
         yield f"{evidence.votes} votes" + (f" ({named})" if named else "")

@@ -10,12 +10,12 @@ from typing import Final
 
 from tagbus.stream import calibrate, rank
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.cli import companions
+from tagbus.stream.cli import second_encoders
 from tagbus.stream.config import Settings
 from tagbus.stream.encoder.open import without_client
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
-from tagbus.stream.recall import companion
+from tagbus.stream.recall import second_encoder
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.heads import HeadsRecall
 from tagbus.stream.recall.heads import read_manifest as read_heads
@@ -31,7 +31,7 @@ LISTS: Final[Mapping[str, tuple[str, ...]]] = {
     "literal": ("literal",),
     "heads": ("heads",),
     "labeltree": ("labeltree",),
-    "companion": companion.LISTS,
+    "second_encoder": second_encoder.LISTS,
 }
 
 
@@ -84,7 +84,7 @@ def pipeline_of(settings: Settings, release: str) -> Pipeline:
         settings.recall.literal,
         None if heads is None else read_heads(heads).name,
         None if trees is None else read_labeltree(trees).name,
-        companions.name_of(settings),
+        second_encoders.name_of(settings),
         None if ranker is None else rank.read_manifest(ranker).name,
         None if reranker is None else read_reranker(reranker).name,
     )
@@ -93,7 +93,7 @@ def pipeline_of(settings: Settings, release: str) -> Pipeline:
 def over_of(pipeline: Pipeline) -> rank.Over:
     """What a ranker of this pipeline reads."""
     lists = chain.from_iterable(LISTS.get(step, ()) for step in pipeline.path)
-    return rank.Over(pipeline.release, (NAMES, *lists), pipeline.heads, pipeline.labeltree, pipeline.companion)
+    return rank.Over(pipeline.release, (NAMES, *lists), pipeline.heads, pipeline.labeltree, pipeline.second_encoder)
 
 
 async def open_learnt(settings: Settings, release: str) -> Learnt:

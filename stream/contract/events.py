@@ -156,8 +156,8 @@ class Evidence(Event):
     )
     heads: float | None = Field(None, description="probability by the classifier heads, 0 to 1, if they found it")
     labeltree: float | None = Field(None, description="probability by the label trees, 0 to 1, if they found it")
-    companion: float | None = Field(
-        None, description="share of the votes of a companion's neighbours, 0 to 1, if they carry it"
+    second_encoder: float | None = Field(
+        None, description="share of the votes of a second encoder's neighbours, 0 to 1, if they carry it"
     )
     literal: str | None = Field(None, description="the tag's name or alias that stands in the content, if it does")
     decided: bool = Field(False, description="people accepted the tag for this very content")
@@ -184,7 +184,7 @@ class Versions(Event):
     calibration: str = Field(description="name of the calibration, or `none`")
     heads: str | None = Field(None, description="name of the classifier heads, if they were on")
     labeltree: str | None = Field(None, description="name of the label trees, if they were on")
-    companion: str | None = Field(None, description="name of the companion, a second encoder, if it was on")
+    second_encoder: str | None = Field(None, description="name of the second encoder, if it was on")
     ranker: str | None = Field(None, description="name of the ranker, if it was on")
     reranker: str | None = Field(None, description="name of the cross-encoder that the ranker asked, if it was on")
     taxonomy: dict[str, int] = Field(description="applied offset of each partition of `tags`")

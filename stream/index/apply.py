@@ -38,7 +38,8 @@ class Projection:
         beside: "Projection | None" = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        """`beside`: what applies the same records to a companion's memory, before this one's. `listeners` know of each
+        """`beside`: what applies the same records to a second encoder's memory, before this one's. `listeners` know of
+        each
         change of a tag when `apply` or `sweep` returns: before a taxonomy version shows it."""
         self._encoder = encoder
         self._memory = memory

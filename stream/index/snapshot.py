@@ -107,7 +107,7 @@ async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | No
 
     Tombstones older than the snapshot's end may be gone after memory.tombstone_hours, so an older one fills the memory
     and all is read again: nothing is encoded twice, and what is no longer on the topics is swept out. So it is with a
-    companion, whose memory is in no snapshot.
+    second encoder, whose memory is in no snapshot.
     """
     found = current(folder)
     if found is None or not await _waiting(memory.empty, settings):

@@ -63,7 +63,8 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The stores of one release by the names of their kinds, and those of a companion's release, which hold the same
+    """The stores of one release by the names of their kinds, and those of a second encoder's release, which hold the
+    same
     records."""
 
     stores: Mapping[str, Store]

@@ -17,7 +17,7 @@ class Query:
 
 
 class Recaller(Protocol):
-    """Finds tags beside the graph: literal names, classifier heads, label trees, a companion."""
+    """Finds tags beside the graph: literal names, classifier heads, label trees, a second encoder."""
 
     @property
     def name(self) -> str:

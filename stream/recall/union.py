@@ -20,7 +20,7 @@ FUSION: Final = 60
 MOST_NUMBERS: Final = 1_000_000
 
 # What evidence says of a recaller's list: its field, and the name of the list.
-SCORED: Final = {"heads": "heads", "labeltree": "labeltree", "companion": "companion_votes"}
+SCORED: Final = {"heads": "heads", "labeltree": "labeltree", "second_encoder": "second_encoder_votes"}
 
 # What one recaller found for one content: tag ids with its scores, best first.
 Listing = Mapping[str, float]

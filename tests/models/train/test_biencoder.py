@@ -70,7 +70,7 @@ def test_the_upper_layers_learn_the_toy_set(base: Path, corpus: Path, tmp_path: 
     assert lines[-1]["by_text_p_at_1"] > 80
 
     export(tmp_path / "1", "float32", "toy-1", tmp_path)
-    assert (tmp_path / "1" / FILE).read_bytes() == (tmp_path / FILE).read_bytes(), "for a companion"
+    assert (tmp_path / "1" / FILE).read_bytes() == (tmp_path / FILE).read_bytes(), "for a second encoder"
     assert journal(tmp_path / "1") == journal(tmp_path)
 
 

@@ -1,7 +1,7 @@
-"""A companion: a second encoder over the same exemplars, with a judgement of its own.
+"""A second encoder over the same exemplars, with a judgement of its own.
 
 An encoder that was trained on a corpus knows its tags; the one of the release knows what nobody has tagged yet. The
-companion reads each content once and gives two lists: the votes of its own neighbours, and the tags whose trained
+second encoder reads each content once and gives two lists: the votes of its own neighbours, and the tags whose trained
 vectors are like the content (recall/tagvectors.py). Where a ranker has both encoders' neighbours, it is better than
 with those of either alone.
 """
@@ -22,8 +22,8 @@ from tagbus.stream.recall.graph import GraphRecall, Reach
 from tagbus.stream.recall.pool import Numbers, pool
 from tagbus.stream.recall.tagvectors import TagVectors
 
-VOTES: Final = "companion_votes"
-TAGS: Final = "companion_tags"
+VOTES: Final = "second_encoder_votes"
+TAGS: Final = "second_encoder_tags"
 LISTS: Final = (VOTES, TAGS)
 # Neighbours that vote, and tags of each list at most.
 NEIGHBOURS: Final = 100
@@ -32,7 +32,7 @@ BEST: Final = 60
 Found = list[Mapping[str, float]]
 
 
-class Companion:
+class SecondEncoder:
     """An encoder, the stores that it fills, and the tag vectors that it was trained against."""
 
     def __init__(self, encoder: Encoder, tags: Store, exemplars: Store, vectors: TagVectors) -> None:

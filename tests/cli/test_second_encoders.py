@@ -1,4 +1,4 @@
-"""A companion that the settings switch on: it holds the same records, and is named in every result."""
+"""A second encoder that the settings switch on: it holds the same records, and is named in every result."""
 
 import shutil
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagbus.stream.cli import build, companions
+from tagbus.stream.cli import build, second_encoders
 from tagbus.stream.cli.learnt import over_of, pipeline_of
-from tagbus.stream.config import CompanionSettings, MemorySettings, Settings
+from tagbus.stream.config import MemorySettings, SecondEncoderSettings, Settings
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
 from tagbus.stream.memory.exact import ExactStore
-from tagbus.stream.recall.companion import LISTS
+from tagbus.stream.recall.second_encoder import LISTS
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 from tests.releases import SHIPPED, make_release
 
@@ -32,14 +32,14 @@ def tag_vectors(length: int) -> TagVectors:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = make_release(tmp_path_factory.mktemp("companion"), "other-1")
+    place = make_release(tmp_path_factory.mktemp("second_encoder"), "other-1")
     (place / FILE).write_bytes(tag_vectors(SHIPPED.dimension).dump())
     return place
 
 
 def settings(folder: Path, kind: str = "exact") -> Settings:
     memory = MemorySettings.model_validate({"kind": kind})
-    return Settings(companion=CompanionSettings(folder=folder), memory=memory)
+    return Settings(second_encoder=SecondEncoderSettings(folder=folder), memory=memory)
 
 
 async def tagged(chosen: Settings) -> TaggedContent:
@@ -51,14 +51,14 @@ async def tagged(chosen: Settings) -> TaggedContent:
 
 
 @pytest.mark.parametrize("kind", ["exact", "embedded"])
-async def test_a_result_names_the_companion_and_what_its_neighbours_say(made: Path, kind: str) -> None:
+async def test_a_result_names_the_second_encoder_and_what_its_neighbours_say(made: Path, kind: str) -> None:
     result = await tagged(settings(made, kind))
 
-    assert result.versions.companion == companions.name_of(settings(made))
-    assert "companion" in result.path
+    assert result.versions.second_encoder == second_encoders.name_of(settings(made))
+    assert "second_encoder" in result.path
     bees = next(tag for tag in result.tags if tag.id == "bees")
-    assert bees.evidence.companion is not None
-    assert 0 < bees.evidence.companion <= 1
+    assert bees.evidence.second_encoder is not None
+    assert 0 < bees.evidence.second_encoder <= 1
 
 
 async def test_its_memory_holds_the_same_records_by_its_own_vectors(made: Path, tmp_path: Path) -> None:
@@ -83,12 +83,12 @@ async def test_its_memory_holds_the_same_records_by_its_own_vectors(made: Path, 
 def test_a_ranker_must_have_been_trained_beside_it(made: Path) -> None:
     pipeline = pipeline_of(settings(made), SHIPPED.name)
 
-    assert pipeline.name == f"{SHIPPED.name}+{companions.name_of(settings(made))}"
-    assert over_of(pipeline).companion == companions.name_of(settings(made))
+    assert pipeline.name == f"{SHIPPED.name}+{second_encoders.name_of(settings(made))}"
+    assert over_of(pipeline).second_encoder == second_encoders.name_of(settings(made))
     assert over_of(pipeline).lists == ("names", *LISTS)
 
 
-async def test_an_encoder_without_tag_vectors_is_no_companion(made: Path, tmp_path: Path) -> None:
+async def test_an_encoder_without_tag_vectors_is_no_second_encoder(made: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made, tmp_path / "other-1"))
     (folder / FILE).unlink()
 
@@ -104,7 +104,7 @@ async def test_vectors_of_another_length_are_refused(made: Path, tmp_path: Path)
         await tagged(settings(folder))
 
 
-async def test_the_release_is_not_its_own_companion(tmp_path: Path) -> None:
+async def test_the_release_is_not_its_own_second_encoder(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(default_folder(), tmp_path / "same"))
     (folder / FILE).write_bytes(tag_vectors(SHIPPED.dimension).dump())
 

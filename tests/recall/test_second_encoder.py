@@ -1,4 +1,4 @@
-"""A companion: what its neighbours vote for and what its tag vectors say, by one look at each content."""
+"""A second encoder: what its neighbours vote for and what its tag vectors say, by one look at each content."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tagbus.stream.errors import DependencyDown
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Point
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.companion import TAGS, VOTES, Companion
+from tagbus.stream.recall.second_encoder import TAGS, VOTES, SecondEncoder
 from tagbus.stream.recall.tagvectors import TagVectors
 
 D = 3
@@ -53,11 +53,11 @@ def exemplar(name: str, words: str, accepted: Sequence[str], source: str = "peop
     return Point(f"{name}/{source}", vector(*words.split()), payload)
 
 
-async def companion(encoder: Axes, *exemplars: Point) -> Companion:
+async def second_encoder(encoder: Axes, *exemplars: Point) -> SecondEncoder:
     tags, store = ExactStore("axes-1", D), ExactStore("axes-1", D)
     await store.upsert(exemplars)
     vectors = TagVectors(("t-fire", "t-soil", "t-zebra"), np.eye(D, dtype=np.float32), np.zeros(D, np.float32), 20.0)
-    return Companion(encoder, tags, store, vectors)
+    return SecondEncoder(encoder, tags, store, vectors)
 
 
 MEMORY = (
@@ -68,7 +68,7 @@ MEMORY = (
 
 
 async def test_neighbours_vote_the_nearer_the_more() -> None:
-    made = await companion(Axes(), *MEMORY)
+    made = await second_encoder(Axes(), *MEMORY)
 
     first, second = await made.votes(Query(["a", "b"], ["fire", "zebra"], NONE))
 
@@ -78,7 +78,7 @@ async def test_neighbours_vote_the_nearer_the_more() -> None:
 
 
 async def test_a_contents_own_exemplar_does_not_vote_for_it() -> None:
-    made = await companion(Axes(), *MEMORY, exemplar("a", "zebra", ["t-own"], "machine"))
+    made = await second_encoder(Axes(), *MEMORY, exemplar("a", "zebra", ["t-own"], "machine"))
 
     (found,) = await made.votes(Query(["a"], ["zebra"], NONE))
     (other,) = await made.votes(Query(["b"], ["zebra"], NONE))
@@ -88,13 +88,13 @@ async def test_a_contents_own_exemplar_does_not_vote_for_it() -> None:
 
 
 async def test_without_neighbours_nothing_is_voted_for() -> None:
-    made = await companion(Axes())
+    made = await second_encoder(Axes())
 
     assert await made.votes(Query(["a", "b"], ["fire", "soil"], NONE)) == [{}, {}]
 
 
 async def test_tag_vectors_say_what_a_content_is_like() -> None:
-    made = await companion(Axes(), *MEMORY)
+    made = await second_encoder(Axes(), *MEMORY)
 
     (found,) = await made.tags(Query(["a"], ["soil soil fire"], NONE))
 
@@ -104,7 +104,7 @@ async def test_tag_vectors_say_what_a_content_is_like() -> None:
 
 async def test_both_lists_of_a_batch_cost_one_look_at_its_contents() -> None:
     encoder = Axes()
-    made = await companion(encoder, *MEMORY)
+    made = await second_encoder(encoder, *MEMORY)
     query = Query(["a", "b"], ["fire", "soil"], NONE)
 
     lists = await asyncio.gather(*(one.recall(query) for one in made.recallers()))
@@ -116,7 +116,7 @@ async def test_both_lists_of_a_batch_cost_one_look_at_its_contents() -> None:
 
 async def test_another_batch_is_looked_at_anew() -> None:
     encoder = Axes()
-    made = await companion(encoder, *MEMORY)
+    made = await second_encoder(encoder, *MEMORY)
 
     await made.tags(Query(["a"], ["fire"], NONE))
     await made.tags(Query(["a"], ["fire"], NONE))
@@ -126,7 +126,7 @@ async def test_another_batch_is_looked_at_anew() -> None:
 
 async def test_an_encoder_that_does_not_answer_is_told_to_both() -> None:
     encoder = Axes()
-    made = await companion(encoder, *MEMORY)
+    made = await second_encoder(encoder, *MEMORY)
     encoder.down = True
     query = Query(["a"], ["fire"], NONE)
 
@@ -137,7 +137,7 @@ async def test_an_encoder_that_does_not_answer_is_told_to_both() -> None:
 
 async def test_closing_waits_for_what_is_under_way() -> None:
     encoder = Axes()
-    made = await companion(encoder, *MEMORY)
+    made = await second_encoder(encoder, *MEMORY)
     await made.tags(Query(["a"], ["fire"], NONE))
 
     await made.close()
