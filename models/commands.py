@@ -1,6 +1,6 @@
 """The commands of the extra `train`, as the entry points of the group `tagbus.commands` name them.
 
-    tagbus train biencoder|heads|labeltree|reranker|ranker
+    tagbus train biencoder|heads|labeltree|cross-encoder|ranker
     tagbus export
     tagbus evaluate-models
 
@@ -57,7 +57,7 @@ train = TyperGroup(
             ),
             ("heads", "train.heads", "Train a classifier over all known tags: what memorising pays for."),
             ("labeltree", "train.labeltree", "Train label trees over bags of words, for what the words alone tell."),
-            ("reranker", "train.crossencoder", "Train the cross-encoder that reads tag and content together."),
+            ("cross-encoder", "train.crossencoder", "Train the cross-encoder that reads tag and content together."),
             ("ranker", "rank.ranker", "Train the ranker over the candidates of all recallers."),
         )
     },

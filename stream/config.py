@@ -259,11 +259,12 @@ class RankSettings(Section):
     )
 
 
-class RerankSettings(Section):
-    """The cross-encoder that the ranker asks, as `tagbus train reranker` writes it."""
+class CrossEncoderSettings(Section):
+    """The cross-encoder that the ranker asks, as `tagbus train cross-encoder` writes it."""
 
     folder: Path | None = Field(
-        None, description="holds model.onnx, tokenizer.json and reranker.json, for a ranker trained with it; unset: off"
+        None,
+        description="holds model.onnx, tokenizer.json and cross_encoder.json, for a ranker trained with it; unset: off",
     )
 
 
@@ -307,7 +308,7 @@ class Settings(BaseSettings):
     labeltree: LabelTreeSettings = LabelTreeSettings()
     second_encoder: SecondEncoderSettings = SecondEncoderSettings()
     rank: RankSettings = RankSettings()
-    rerank: RerankSettings = RerankSettings()
+    cross_encoder: CrossEncoderSettings = CrossEncoderSettings()
     tagger: TaggerSettings = TaggerSettings()
     health: HealthSettings = HealthSettings()
 

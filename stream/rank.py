@@ -22,10 +22,10 @@ from pydantic_core import from_json, to_json
 
 from tagbus.stream import telemetry
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.recall.cross_encoder import CrossEncoder, Wording
 from tagbus.stream.recall.features import Limits, Tables, columns, draw, table
 from tagbus.stream.recall.graph import Reach
 from tagbus.stream.recall.pool import NAMES, Drawn, Facts, Floats, Ints, Pool, Rated, Second, best
-from tagbus.stream.recall.rerank import Reranker, Wording
 from tagbus.stream.recall.trained import Sha256, Trained
 
 MANIFEST: Final = "ranker.json"
@@ -61,7 +61,7 @@ class SecondPass(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reranker: str = Field(description="name of the cross-encoder whose score it reads")
+    cross_encoder: str = Field(description="name of the cross-encoder whose score it reads")
     top: int = Field(ge=1, le=1000, description="candidates of a content that it is asked about, the first pass's best")
     propensity: FiniteFloat = Field(ge=0, le=10, description="as that of the first pass")
     model_sha256: Sha256
@@ -112,7 +112,7 @@ class TreeRanker:
         self.second: Second | None = second
 
     @classmethod
-    def load(cls, folder: Path, over: Over, reranker: Reranker | None = None) -> Self:
+    def load(cls, folder: Path, over: Over, cross_encoder: CrossEncoder | None = None) -> Self:
         """The ranker of a folder, for what is on here, and the cross-encoder that it asks.
 
         Raises UserError for a file that is missing or no ranker's, ReleaseMismatch where a hash is not the one that
@@ -131,7 +131,7 @@ class TreeRanker:
             ("label trees", manifest.labeltree, over.labeltree),
             ("second_encoder", manifest.second_encoder, over.second_encoder),
             ("recallers", sorted(manifest.lists), sorted(over.lists)),
-            ("reranker", manifest.second and manifest.second.reranker, reranker and reranker.name),
+            ("cross_encoder", manifest.second and manifest.second.cross_encoder, cross_encoder and cross_encoder.name),
         ):
             if trained != used:
                 raise ReleaseMismatch(
@@ -142,9 +142,9 @@ class TreeRanker:
             raise ReleaseMismatch(f"{folder / MANIFEST}: columns: not those that this version of tagbus computes")
         tables, known = unpack(folder / TABLES, packed)
         second = None
-        if manifest.second is not None and reranker is not None:
+        if manifest.second is not None and cross_encoder is not None:
             again = files.verified(SECOND, manifest.second.model_sha256, FILE_BYTES)
-            second = CrossRanker(manifest.second, again, tables, reranker)
+            second = CrossRanker(manifest.second, again, tables, cross_encoder)
         return cls(manifest, model, tables, known, second)
 
     def draw(self, pool: Pool) -> Drawn:
@@ -164,11 +164,11 @@ class TreeRanker:
 class CrossRanker:
     """The second pass: trees over the features of all candidates and the cross-encoder's score of the best few."""
 
-    def __init__(self, about: SecondPass, model: bytes, tables: Tables, reranker: Reranker) -> None:
+    def __init__(self, about: SecondPass, model: bytes, tables: Tables, cross_encoder: CrossEncoder) -> None:
         self._about = about
         self._session = _session(model)
         self._tables = tables
-        self._reranker = reranker
+        self._cross_encoder = cross_encoder
 
     async def rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
         """The trees' score of each candidate, asked about or not; `cross` is the last of their features."""
@@ -176,8 +176,8 @@ class CrossRanker:
 
     def _rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
         asked = best(drawn.rows, drawn.tags, rated.scores, self._about.top)
-        with telemetry.RERANK_SECONDS.time():
-            found = self._reranker.score(wording.pairs(drawn.rows[asked], drawn.tags[asked]))
+        with telemetry.CROSS_ENCODER_SECONDS.time():
+            found = self._cross_encoder.score(wording.pairs(drawn.rows[asked], drawn.tags[asked]))
         features = crossed(rated.features, asked, found)
         if not len(features):
             return Rated(rated.scores, features)

@@ -39,14 +39,14 @@ class Pipeline:
     labeltree: str | None = None
     second_encoder: str | None = None
     ranker: str | None = None
-    reranker: str | None = None
+    cross_encoder: str | None = None
 
     @property
     def name(self) -> str:
         """What a calibration is fitted to: the release's name where nothing else is on."""
         literal = "literal" if self.literal else None
         recallers = (literal, self.heads, self.labeltree, self.second_encoder)
-        parts = (self.release, *recallers, self.ranker, self.reranker)
+        parts = (self.release, *recallers, self.ranker, self.cross_encoder)
         return "+".join(part for part in parts if part is not None)
 
     @property
@@ -58,7 +58,7 @@ class Pipeline:
             "labeltree": self.labeltree,
             "second_encoder": self.second_encoder,
             "rank": self.ranker,
-            "rerank": self.reranker,
+            "cross_encoder": self.cross_encoder,
         }
         return ("encode", "recall", *(step for step, on in more.items() if on), "calibrate")
 
@@ -113,7 +113,7 @@ class Tagger:
             labeltree=self._pipeline.labeltree,
             second_encoder=self._pipeline.second_encoder,
             ranker=self._pipeline.ranker,
-            reranker=self._pipeline.reranker,
+            cross_encoder=self._pipeline.cross_encoder,
             taxonomy=dict(self._taxonomy()),
         )
 

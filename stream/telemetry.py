@@ -81,7 +81,9 @@ ENCODER_SERVERS = Gauge("tagbus_encoder_servers", "Triton servers that are up an
 HEADS_REQUESTS = Counter("tagbus_heads_requests_total", "Requests to Triton, by what became of them", ["outcome"])
 HEADS_SERVERS = Gauge("tagbus_heads_servers", "Triton servers that are up and serve the heads")
 RECALL_SECONDS = Histogram("tagbus_recall_seconds", "How long the memory was searched for a batch", buckets=_SECONDS)
-RERANK_SECONDS = Histogram("tagbus_rerank_seconds", "How long the cross-encoder read for a batch", buckets=_SECONDS)
+CROSS_ENCODER_SECONDS = Histogram(
+    "tagbus_cross_encoder_seconds", "How long the cross-encoder read for a batch", buckets=_SECONDS
+)
 
 # The memory.
 TAXONOMY_TAGS = Gauge("tagbus_taxonomy_tags", "Tags in memory")

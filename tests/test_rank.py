@@ -12,9 +12,9 @@ from tagbus.stream import rank
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.rank import CROSS, MANIFEST, MODEL, SECOND, TABLES, Manifest, Over, TreeRanker, pack, rarity, unpack
+from tagbus.stream.recall.cross_encoder import Pair, Wording
 from tagbus.stream.recall.features import Tables, columns
 from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Floats, Listed, Pool
-from tagbus.stream.recall.rerank import Pair, Wording
 
 # One tree, votes > 0.5 gives 2 and the rest 1: the protobuf of an ONNX graph, made by hand so that the service's tests
 # need no training library.
@@ -218,7 +218,7 @@ def test_tables_that_are_none_are_a_clear_error(content: bytes) -> None:
 class Reads:
     """A cross-encoder that finds every other pair right, and keeps what it was asked."""
 
-    name: str = "reranker-0a1b2c3d"
+    name: str = "cross_encoder-0a1b2c3d"
     asked: list[Pair] = field(default_factory=list)
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
@@ -231,7 +231,7 @@ def twice(folder: Path) -> Path:
     """A ranker of two passes; the second splits by what the cross-encoder says of the two best."""
     model = stump((*columns(LISTS), CROSS), CROSS)
     (folder / SECOND).write_bytes(model)
-    about = {"reranker": Reads().name, "top": 2, "propensity": 0.0, "model_sha256": sha256(model), "trees": 1}
+    about = {"cross_encoder": Reads().name, "top": 2, "propensity": 0.0, "model_sha256": sha256(model), "trees": 1}
     change(folder, second=about)
     return folder
 
@@ -271,17 +271,17 @@ async def test_nothing_drawn_is_nothing_read(twice: Path) -> None:
 
 
 def test_a_ranker_that_was_trained_with_a_cross_encoder_is_refused_without_it(twice: Path) -> None:
-    with pytest.raises(ReleaseMismatch, match="trained over reranker 'reranker-0a1b2c3d', but this is None"):
+    with pytest.raises(ReleaseMismatch, match="trained over cross_encoder 'cross_encoder-0a1b2c3d', but this is None"):
         load(twice)
 
 
 def test_a_ranker_that_was_trained_with_another_cross_encoder_is_refused(twice: Path) -> None:
-    with pytest.raises(ReleaseMismatch, match="but this is 'reranker-00000000'"):
-        TreeRanker.load(twice, OVER, Reads("reranker-00000000"))
+    with pytest.raises(ReleaseMismatch, match="but this is 'cross_encoder-00000000'"):
+        TreeRanker.load(twice, OVER, Reads("cross_encoder-00000000"))
 
 
 def test_a_ranker_that_was_trained_without_one_is_refused_with_it(folder: Path) -> None:
-    with pytest.raises(ReleaseMismatch, match="trained over reranker None, but this is 'reranker-0a1b2c3d'"):
+    with pytest.raises(ReleaseMismatch, match="trained over cross_encoder None, but this is 'cross_encoder-0a1b2c3d'"):
         TreeRanker.load(folder, OVER, Reads())
 
 

@@ -307,10 +307,16 @@ class TestPipeline:
     def test_it_is_named_after_all_that_gives_the_scores(self) -> None:
         assert Pipeline("r").name == "r"
         assert Pipeline("r", literal=True, heads="h", ranker="k").name == "r+literal+h+k"
-        assert Pipeline("r", heads="h", ranker="k", reranker="c").name == "r+h+k+c"
+        assert Pipeline("r", heads="h", ranker="k", cross_encoder="c").name == "r+h+k+c"
         assert Pipeline("r", heads="h", labeltree="l", ranker="k").name == "r+h+l+k"
         assert Pipeline("r", labeltree="l").path == ("encode", "recall", "labeltree", "calibrate")
-        assert Pipeline("r", ranker="k", reranker="c").path == ("encode", "recall", "rank", "rerank", "calibrate")
+        assert Pipeline("r", ranker="k", cross_encoder="c").path == (
+            "encode",
+            "recall",
+            "rank",
+            "cross_encoder",
+            "calibrate",
+        )
         assert Pipeline("r", literal=True, heads="h", ranker="k").path == (
             "encode",
             "recall",

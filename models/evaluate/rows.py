@@ -81,9 +81,9 @@ OURS: Final = (
     Row("no-literal", "full without literal names", SECOND_ENCODER | TREES | HEADS | _ranked("full-no-literal")),
     Row("no-ranker", "full, all ranks fused instead", FULL),
     Row(
-        "full-reranker",
+        "full-cross-encoder",
         "full, with a cross-encoder's score of the best 24",
-        FULL | {"TAGBUS_RERANK__FOLDER": f"{MODELS}/reranker"} | _ranked("full-reranker"),
+        FULL | {"TAGBUS_CROSS_ENCODER__FOLDER": f"{MODELS}/cross_encoder"} | _ranked("full-cross-encoder"),
     ),
     Row("light", "in eight bits with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8/light")),
     Row(

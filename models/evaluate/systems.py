@@ -54,7 +54,7 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
             "heads": settings.heads.model_copy(update={"folder": None}),
             "labeltree": settings.labeltree.model_copy(update={"folder": None}),
             "rank": settings.rank.model_copy(update={"folder": None}),
-            "rerank": settings.rerank.model_copy(update={"folder": None}),
+            "cross_encoder": settings.cross_encoder.model_copy(update={"folder": None}),
         }
     )
     memory = await build.cached_memory(cache, bare)

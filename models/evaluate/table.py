@@ -263,7 +263,7 @@ def training_of(settings: Settings) -> dict[str, dict[str, float]]:
         "heads": settings.heads.folder,
         "labeltree": settings.labeltree.folder,
         "ranker": settings.rank.folder,
-        "reranker": settings.rerank.folder,
+        "cross_encoder": settings.cross_encoder.folder,
     }
     costs = {name: journal.cost(folder / JOURNAL) for name, folder in parts.items() if folder is not None}
     return {name: cost for name, cost in costs.items() if cost}

@@ -29,10 +29,10 @@ from tagbus.stream import rank
 from tagbus.stream.cli import build
 from tagbus.stream.cli.learnt import over_of
 from tagbus.stream.config import (
+    CrossEncoderSettings,
     HeadsSettings,
     LabelTreeSettings,
     RankSettings,
-    RerankSettings,
     SecondEncoderSettings,
     Settings,
     load,
@@ -246,7 +246,7 @@ def _settings(folder: Path) -> Settings:
             "labeltree": LabelTreeSettings(),
             "second_encoder": SecondEncoderSettings(),
             "rank": RankSettings(),
-            "rerank": RerankSettings(),
+            "cross_encoder": CrossEncoderSettings(),
             "recall": given.recall.model_copy(update={"literal": True}),
         }
     )

@@ -6,8 +6,9 @@ LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the 
 other says how probable each is. They are trained on contents that neither memory nor heads hold. A part of the tags is
 treated as new there, so that the trees learn to judge a tag by its name and its first exemplars alone.
 
-With TAGBUS_RERANK__FOLDER there is a second stage: other trees that also see what a cross-encoder says of the best of
-the first. It may not have been trained on these contents either; `tagbus train reranker` leaves them out.
+With TAGBUS_CROSS_ENCODER__FOLDER there is a second stage: other trees that also see what a cross-encoder says of the
+best of
+the first. It may not have been trained on these contents either; `tagbus train cross-encoder` leaves them out.
 """
 
 import asyncio
@@ -30,10 +31,10 @@ from tagbus.stream.cli.learnt import over_of
 from tagbus.stream.config import Settings, load
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.rank import Manifest, Over, SecondPass
+from tagbus.stream.recall.cross_encoder import OnnxCrossEncoder, Wording
 from tagbus.stream.recall.features import columns
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import Numbers
-from tagbus.stream.recall.rerank import OnnxReranker, Wording
 from tagbus.stream.tagger import Pipeline
 
 DEFAULT: Final = Recipe()
@@ -68,8 +69,8 @@ def command(
 
 async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe) -> None:
     given = load()
-    settings, read = _unranked(given), given.rerank.folder
-    reranker = None if read is None else OnnxReranker.load(read, given.encoder.threads)
+    settings, read = _unranked(given), given.cross_encoder.folder
+    cross_encoder = None if read is None else OnnxCrossEncoder.load(read, given.encoder.threads)
     to.mkdir(parents=True, exist_ok=True)
     memory = await build.cached_memory(cache, settings)
     async with build.brain(settings, memory) as brain:
@@ -89,7 +90,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         training_set = await learn(source, held, vectors, recipe)
         over = over_of(brain.pipeline)
         wording = Wording([text_of(item) for item in held], numbers.ids, await graph.facts(numbers.ids))
-        reading = None if reranker is None else Reading(reranker, wording)
+        reading = None if cross_encoder is None else Reading(cross_encoder, wording)
         manifest = train(to, training_set, source, over, recipe, reading)
     out.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
 
@@ -98,7 +99,10 @@ def _unranked(settings: Settings) -> Settings:
     """What there is before there is a ranker."""
     none = {"folder": None}
     return settings.model_copy(
-        update={"rank": settings.rank.model_copy(update=none), "rerank": settings.rerank.model_copy(update=none)}
+        update={
+            "rank": settings.rank.model_copy(update=none),
+            "cross_encoder": settings.cross_encoder.model_copy(update=none),
+        }
     )
 
 
@@ -143,9 +147,11 @@ def train(
     # Without a second stage the file says nothing of one.
     (to / rank.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
     chosen, _ = best_of(training_set.plain, last.choice.scores)
-    reranker = None if reading is None else reading.reranker.name
+    cross_encoder = None if reading is None else reading.cross_encoder.name
     literal = "literal" in over.lists
-    pipeline = Pipeline(over.release, literal, over.heads, over.labeltree, over.second_encoder, manifest.name, reranker)
+    pipeline = Pipeline(
+        over.release, literal, over.heads, over.labeltree, over.second_encoder, manifest.name, cross_encoder
+    )
     right = training_set.plain.right[chosen]
     calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(training_set.truth)).save(to / rank.CALIBRATION)
     log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})
@@ -156,7 +162,7 @@ def _again(training_set: TrainingSet, choice: Choice, reading: Reading, recipe: 
     """The stage that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
     orders = choice.scores, choice.score(training_set.masked, recipe.seed)
     seen = reread(training_set, orders, reading, recipe.top)
-    found = train_stage(seen, recipe, log.marked(reranker=reading.reranker.name))
+    found = train_stage(seen, recipe, log.marked(cross_encoder=reading.cross_encoder.name))
     before, after = (asdict(measure(*one)) for one in ((training_set, choice.scores), (seen, found.choice.scores)))
     for name in SAID:
         out.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
@@ -165,7 +171,7 @@ def _again(training_set: TrainingSet, choice: Choice, reading: Reading, recipe: 
 
 def _second_stage(again: Stage, reading: Reading, recipe: Recipe) -> SecondPass:
     return SecondPass(
-        reranker=reading.reranker.name,
+        cross_encoder=reading.cross_encoder.name,
         top=recipe.top,
         propensity=again.choice.propensity,
         model_sha256=sha256(again.model),

@@ -12,8 +12,8 @@ import numpy as np
 from tagbus.models.rank.candidates import Candidates, Scores, TrainingSet
 from tagbus.stream.cli import out
 from tagbus.stream.rank import crossed
+from tagbus.stream.recall.cross_encoder import CrossEncoder, Wording
 from tagbus.stream.recall.pool import Floats, Ints, best
-from tagbus.stream.recall.rerank import Reranker, Wording
 
 # Pairs between two steps of the progress bar.
 CHUNK: Final = 1024
@@ -23,7 +23,7 @@ CHUNK: Final = 1024
 class Reading:
     """A cross-encoder, and the texts of a training set's contents by row and of its tags by number."""
 
-    reranker: Reranker
+    cross_encoder: CrossEncoder
     wording: Wording
 
 
@@ -56,6 +56,6 @@ def _read(reading: Reading, rows: Ints, tags: Ints) -> Floats:
     with out.bar("reading pairs", len(rows)) as bar:
         for start in range(0, len(rows), CHUNK):
             some = slice(start, start + CHUNK)
-            found.append(reading.reranker.score(reading.wording.pairs(rows[some], tags[some])))
+            found.append(reading.cross_encoder.score(reading.wording.pairs(rows[some], tags[some])))
             bar.advance(len(found[-1]))
     return np.concatenate(found)

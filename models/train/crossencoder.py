@@ -1,11 +1,14 @@
-"""`tagbus train reranker`: a cross-encoder that reads "[CLS] tag [SEP] content" and says whether they belong together.
+"""`tagbus train cross-encoder`: a cross-encoder that reads "[CLS] tag [SEP] content" and says whether they belong
+together.
 
-    tagbus train reranker examples --encoder triton_repo/encoder/1 --out runs/reranker
+    tagbus train cross-encoder examples --encoder triton_repo/encoder/1 --out runs/cross_encoder
 
 Elsevier (2023.emnlp-industry.30, section 3.1): a right pair and three wrong ones at random of the hundred tags that the
-bi-encoder puts nearest, binary cross-entropy; it reranks the top 20 to 30. Trained by sentence-transformers. Beside the
+bi-encoder puts nearest, binary cross-entropy; it reorders the top 20 to 30. Trained by sentence-transformers. Beside
+the
 weights it writes model.onnx (input_ids, attention_mask, token_type_ids int64 [batch, length] to score float32 [batch])
-and reranker.json, as the tagger takes them; triton_repo/reranker holds Triton's configuration for model.onnx. A tag is
+and cross_encoder.json, as the tagger takes them; triton_repo/cross_encoder holds Triton's configuration for
+model.onnx. A tag is
 read as the tagger reads it: its name and its aliases.
 """
 
@@ -37,7 +40,7 @@ from tagbus.models.train.pairs import Logged
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.recall.rerank import INPUTS, MANIFEST, MOST_TOKENS, OUTPUT, Manifest, name_of, tag_text
+from tagbus.stream.recall.cross_encoder import INPUTS, MANIFEST, MOST_TOKENS, OUTPUT, Manifest, name_of, tag_text
 
 AMONG: Final = 100
 # float16 weights: largest difference of a probability to torch at which a model is written.
@@ -171,7 +174,8 @@ class Judge(nn.Module):
 
 
 def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
-    """Write model.onnx (float16 weights) and reranker.json. Raises ReleaseMismatch where it is too far from torch."""
+    """Write model.onnx (float16 weights) and cross_encoder.json. Raises ReleaseMismatch where it is too far from
+    torch."""
     pairs = [("tea", "A history of tea"), ("fishing rights", "Soil carbon, nitrogen and the growth of Scots pine " * 3)]
     feed = dict(
         model.tokenizer(*map(list, zip(*pairs, strict=True)), padding=True, truncation=True, return_tensors="pt")

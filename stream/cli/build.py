@@ -126,7 +126,7 @@ def settings_of(settings: Settings, folder: Path, served: Served | None) -> Sett
     A calibration, heads, label trees, a second encoder, a ranker and a cross-encoder that the settings name belong to
     the
     release of encoder.folder alone; another brings its own in `heads`, `labeltree`, `second_encoder`, `rank` and
-    `rerank` of
+    `cross_encoder` of
     its folder.
     """
     if folder == model_folder(settings):
@@ -144,7 +144,7 @@ def settings_of(settings: Settings, folder: Path, served: Served | None) -> Sett
             "labeltree": settings.labeltree.model_copy(update={"folder": _within(folder, "labeltree")}),
             "second_encoder": settings.second_encoder.model_copy(update={"folder": _within(folder, "second_encoder")}),
             "rank": settings.rank.model_copy(update={"folder": _within(folder, "rank")}),
-            "rerank": settings.rerank.model_copy(update={"folder": _within(folder, "rerank")}),
+            "cross_encoder": settings.cross_encoder.model_copy(update={"folder": _within(folder, "cross_encoder")}),
         }
     )
 

@@ -21,7 +21,7 @@ def text(content: Content, found: Explained) -> str:
         "label trees": result.versions.labeltree,
         "second_encoder": result.versions.second_encoder,
         "ranker": result.versions.ranker,
-        "reranker": result.versions.reranker,
+        "cross_encoder": result.versions.cross_encoder,
         "calibration": result.versions.calibration,
     }
     lines = [

@@ -17,13 +17,13 @@ from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall import second_encoder
 from tagbus.stream.recall.base import Recaller
+from tagbus.stream.recall.cross_encoder import OnnxCrossEncoder
+from tagbus.stream.recall.cross_encoder import read_manifest as read_cross_encoder
 from tagbus.stream.recall.heads import HeadsRecall
 from tagbus.stream.recall.heads import read_manifest as read_heads
 from tagbus.stream.recall.labeltree import LabelTreeRecall
 from tagbus.stream.recall.labeltree import read_manifest as read_labeltree
 from tagbus.stream.recall.pool import NAMES
-from tagbus.stream.recall.rerank import OnnxReranker
-from tagbus.stream.recall.rerank import read_manifest as read_reranker
 from tagbus.stream.tagger import Pipeline
 
 # The lists that a step of the path gives a ranker.
@@ -43,7 +43,7 @@ class Learnt:
     heads: HeadsRecall | None = None
     labeltree: LabelTreeRecall | None = None
     ranker: rank.TreeRanker | None = None
-    reranker: OnnxReranker | None = None
+    cross_encoder: OnnxCrossEncoder | None = None
 
     def others(self) -> list[Recaller]:
         """The recallers that were trained, in the order of the path."""
@@ -53,8 +53,8 @@ class Learnt:
         """Free heads and cross-encoder. Nothing may be tagged any longer."""
         if self.heads is not None:
             await self.heads.close()
-        if self.reranker is not None:
-            await asyncio.to_thread(self.reranker.close)
+        if self.cross_encoder is not None:
+            await asyncio.to_thread(self.cross_encoder.close)
 
 
 def packaged() -> dict[str, str]:
@@ -73,10 +73,10 @@ def pipeline_of(settings: Settings, release: str) -> Pipeline:
     """What the settings switch on over the release of that name. Raises UserError for a folder that holds none, and for
     a cross-encoder without a ranker."""
     heads, trees = settings.heads.folder, settings.labeltree.folder
-    ranker, reranker = settings.rank.folder, settings.rerank.folder
-    if reranker is not None and ranker is None:
+    ranker, cross_encoder = settings.rank.folder, settings.cross_encoder.folder
+    if cross_encoder is not None and ranker is None:
         raise UserError(
-            f"TAGBUS_RERANK__FOLDER={reranker}: its scores are the ranker's to read, and there is none; set "
+            f"TAGBUS_CROSS_ENCODER__FOLDER={cross_encoder}: only a ranker reads its scores, and there is none; set "
             "TAGBUS_RANK__FOLDER to one that was trained with it, or unset this"
         )
     return Pipeline(
@@ -86,7 +86,7 @@ def pipeline_of(settings: Settings, release: str) -> Pipeline:
         None if trees is None else read_labeltree(trees).name,
         second_encoders.name_of(settings),
         None if ranker is None else rank.read_manifest(ranker).name,
-        None if reranker is None else read_reranker(reranker).name,
+        None if cross_encoder is None else read_cross_encoder(cross_encoder).name,
     )
 
 
@@ -109,10 +109,10 @@ async def open_learnt(settings: Settings, release: str) -> Learnt:
 def _load(settings: Settings, release: str) -> Learnt:
     """All but the heads."""
     pipeline = pipeline_of(settings, release)
-    folder, read, trees = settings.rank.folder, settings.rerank.folder, settings.labeltree.folder
-    reranker = None if read is None else OnnxReranker.load(read, settings.encoder.threads)
-    ranker = None if folder is None else rank.TreeRanker.load(folder, over_of(pipeline), reranker)
-    return Learnt(pipeline, None, None if trees is None else LabelTreeRecall.load(trees), ranker, reranker)
+    folder, read, trees = settings.rank.folder, settings.cross_encoder.folder, settings.labeltree.folder
+    cross_encoder = None if read is None else OnnxCrossEncoder.load(read, settings.encoder.threads)
+    ranker = None if folder is None else rank.TreeRanker.load(folder, over_of(pipeline), cross_encoder)
+    return Learnt(pipeline, None, None if trees is None else LabelTreeRecall.load(trees), ranker, cross_encoder)
 
 
 async def _open_heads(settings: Settings, release: str) -> HeadsRecall | None:

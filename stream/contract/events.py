@@ -186,7 +186,7 @@ class Versions(Event):
     labeltree: str | None = Field(None, description="name of the label trees, if they were on")
     second_encoder: str | None = Field(None, description="name of the second encoder, if it was on")
     ranker: str | None = Field(None, description="name of the ranker, if it was on")
-    reranker: str | None = Field(None, description="name of the cross-encoder that the ranker asked, if it was on")
+    cross_encoder: str | None = Field(None, description="name of the cross-encoder that the ranker asked, if it was on")
     taxonomy: dict[str, int] = Field(description="applied offset of each partition of `tags`")
 
 

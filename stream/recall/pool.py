@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.stream.memory.store import Payload
+from tagbus.stream.recall.cross_encoder import Wording
 from tagbus.stream.recall.graph import Reach, Seen, decided_by_machine, texts
-from tagbus.stream.recall.rerank import Wording
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

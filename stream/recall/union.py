@@ -10,9 +10,9 @@ import numpy as np
 
 from tagbus.stream.memory.store import Vectors
 from tagbus.stream.recall.base import Query, Recaller
+from tagbus.stream.recall.cross_encoder import Wording
 from tagbus.stream.recall.graph import Candidate, Found, GraphRecall, Seen, Stage, named
 from tagbus.stream.recall.pool import Drawn, Flags, Numbers, Ranker, Rated, best, facts, pool
-from tagbus.stream.recall.rerank import Wording
 
 # Reciprocal rank fusion: a tag at rank r (from 0) of a list gets 1 / (60 + r + 1).
 FUSION: Final = 60

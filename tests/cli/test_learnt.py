@@ -9,17 +9,17 @@ from tagbus.stream import rank
 from tagbus.stream.calibrate import uncalibrated
 from tagbus.stream.cli.learnt import calibration_of, open_learnt, packaged, pipeline_of
 from tagbus.stream.config import (
+    CrossEncoderSettings,
     HeadsSettings,
     RankSettings,
     RecallSettings,
-    RerankSettings,
     Settings,
     TaggerSettings,
 )
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.tagger import Pipeline
-from tests.rerankers import write_reranker
+from tests.cross_encoders import write_cross_encoder
 
 RELEASE = load_release(default_folder()).name
 
@@ -31,7 +31,7 @@ def settings(**chosen: object) -> Settings:
 async def test_with_nothing_switched_on_all_is_the_release() -> None:
     assert pipeline_of(settings(), RELEASE) == Pipeline(RELEASE)
     learnt = await open_learnt(settings(), RELEASE)
-    assert (learnt.heads, learnt.ranker, learnt.reranker) == (None, None, None)
+    assert (learnt.heads, learnt.ranker, learnt.cross_encoder) == (None, None, None)
 
 
 def test_the_calibration_beside_the_model_is_for_the_model_alone() -> None:
@@ -55,8 +55,8 @@ async def test_a_folder_that_holds_nothing_is_told(part: str, tmp_path: Path) ->
 
 
 async def test_a_cross_encoder_without_a_ranker_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"TAGBUS_RERANK__FOLDER=.*; set TAGBUS_RANK__FOLDER"):
-        await open_learnt(settings(rerank=RerankSettings(folder=tmp_path)), RELEASE)
+    with pytest.raises(UserError, match=r"TAGBUS_CROSS_ENCODER__FOLDER=.*; set TAGBUS_RANK__FOLDER"):
+        await open_learnt(settings(cross_encoder=CrossEncoderSettings(folder=tmp_path)), RELEASE)
 
 
 class TestPackaged:
@@ -75,11 +75,11 @@ class TestPackaged:
     async def test_a_cross_encoder_that_the_ranker_does_not_know_is_refused(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        manifest = write_reranker(tmp_path)
-        for name, value in (packaged() | {"TAGBUS_RERANK__FOLDER": str(tmp_path)}).items():
+        manifest = write_cross_encoder(tmp_path)
+        for name, value in (packaged() | {"TAGBUS_CROSS_ENCODER__FOLDER": str(tmp_path)}).items():
             monkeypatch.setenv(name, value)
-        assert pipeline_of(Settings(), RELEASE).reranker == manifest.name
-        with pytest.raises(ReleaseMismatch, match=f"trained over reranker None, but this is '{manifest.name}'"):
+        assert pipeline_of(Settings(), RELEASE).cross_encoder == manifest.name
+        with pytest.raises(ReleaseMismatch, match=f"trained over cross_encoder None, but this is '{manifest.name}'"):
             await open_learnt(Settings(), RELEASE)
 
     def test_with_the_encoder_it_is_less_than_60_megabytes(self) -> None:

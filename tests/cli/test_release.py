@@ -181,11 +181,11 @@ def test_each_release_has_its_own_model_on_triton_and_its_own_heads_and_ranker(t
     base = Settings(heads=HeadsSettings(folder=Path("base")), tagger=TaggerSettings(calibration=Path("base.json")))
     assert settings_of(base, default_folder(), None) == base
     (tmp_path / "rank").mkdir()
-    (tmp_path / "rerank").mkdir()
+    (tmp_path / "cross_encoder").mkdir()
     own = settings_of(base, tmp_path, Served(model="encoder", version=2))
     assert (own.encoder.folder, own.encoder.model, own.encoder.version) == (tmp_path, "encoder", 2)
     assert (own.heads.folder, own.rank.folder, own.tagger.calibration) == (None, tmp_path / "rank", None)
-    assert own.rerank.folder == tmp_path / "rerank"
+    assert own.cross_encoder.folder == tmp_path / "cross_encoder"
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "active", "Upper", ""])

@@ -69,7 +69,7 @@ VERSIONS = st.builds(
     calibration=NAMES,
     heads=st.none() | NAMES,
     ranker=st.none() | NAMES,
-    reranker=st.none() | NAMES,
+    cross_encoder=st.none() | NAMES,
     taxonomy=st.dictionaries(NAMES, st.integers(0, 2**63 - 1), max_size=3),
 )
 

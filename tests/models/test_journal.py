@@ -11,14 +11,14 @@ from tagbus.models.journal import JOURNAL, Journal, cost, lines
 def test_a_line_says_what_it_took_so_far(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run" / JOURNAL)
     journal.write({"loss": 1.5}, pairs=2000)
-    journal.marked(reranker="r").write({"trees": 50})
+    journal.marked(cross_encoder="r").write({"trees": 50})
 
     first, second = lines(tmp_path / "run" / JOURNAL)
     assert first["loss"] == 1.5
     assert first["pairs"] == 2000
     assert first["cpu_seconds_per_1000_pairs"] == pytest.approx(float(str(first["cpu_seconds"])) / 2, abs=0.1)
     assert float(str(first["peak_mb"])) > 1
-    assert {"reranker": "r", "trees": 50}.items() <= second.items()
+    assert {"cross_encoder": "r", "trees": 50}.items() <= second.items()
     assert "pairs" not in second
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("omikuji", reason="label trees are Omikuji's, of the extra `
 
 from tagbus.models.train import labeltree as training
 from tagbus.stream.cli.learnt import open_learnt, over_of
-from tagbus.stream.config import HeadsSettings, LabelTreeSettings, RankSettings, RerankSettings, Settings
+from tagbus.stream.config import CrossEncoderSettings, HeadsSettings, LabelTreeSettings, RankSettings, Settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.recall.base import Query
@@ -80,7 +80,7 @@ async def test_what_stands_beside_a_content_changes_nothing(folder: Path) -> Non
 
 
 async def test_the_settings_switch_them_on(folder: Path) -> None:
-    off = Settings(heads=HeadsSettings(), rank=RankSettings(), rerank=RerankSettings())
+    off = Settings(heads=HeadsSettings(), rank=RankSettings(), cross_encoder=CrossEncoderSettings())
     settings = off.model_copy(update={"labeltree": LabelTreeSettings(folder=folder)})
 
     learnt = await open_learnt(settings, "r1")

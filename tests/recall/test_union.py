@@ -14,10 +14,10 @@ from tagbus.stream.errors import DependencyDown
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.recall.base import Query, Recaller
+from tagbus.stream.recall.cross_encoder import Pair, Wording
 from tagbus.stream.recall.features import count_votes
 from tagbus.stream.recall.graph import Candidate, GraphRecall, Reach
 from tagbus.stream.recall.pool import Drawn, Facts, Numbers, Pool, Ranker, Rated, Second, best
-from tagbus.stream.recall.rerank import Pair, Wording
 from tagbus.stream.recall.union import Recall
 
 D = 8

@@ -52,7 +52,7 @@ def learnt_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def learnt(learnt_repository: Path) -> Iterator[TritonServer]:
     """A server of what is trained beside the encoder, that no test kills."""
-    with TritonServer(learnt_repository, ("heads", "other", "reranker")) as server:
+    with TritonServer(learnt_repository, ("heads", "other", "cross_encoder")) as server:
         yield server
 
 

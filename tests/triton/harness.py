@@ -21,7 +21,7 @@ from tagbus.stream.errors import DependencyDown
 from tagbus.stream.local.child import reachable
 from tagbus.stream.local.triton import TritonServer, default_repository
 from tagbus.stream.recall.heads import MODEL as HEADS
-from tests.rerankers import write_reranker
+from tests.cross_encoders import write_cross_encoder
 
 Found = TypeVar("Found")
 Config = model_config_pb2.ModelConfig
@@ -133,12 +133,13 @@ def add_stranger(repository: Path, name: str, dimension: int) -> None:
 
 
 def copy_learnt(target: Path) -> Path:
-    """What is trained beside the encoder, without warm-up: `heads`, `reranker` with a model that needs no training, the
+    """What is trained beside the encoder, without warm-up: `heads`, `cross_encoder` with a model that needs no
+    training, the
     folder `ranker` that is no model, and a stranger `other`, heads whose tags have other numbers."""
     source = default_repository()
-    for name in ("heads", "ranker", "reranker"):
+    for name in ("heads", "ranker", "cross_encoder"):
         shutil.copytree(source / name, target / name)
-    write_reranker(target / "reranker" / "1")
+    write_cross_encoder(target / "cross_encoder" / "1")
     shutil.copytree(target / "heads", target / "other")
     path = target / "other" / "1" / HEADS
     model = onnx.load(path)
@@ -149,7 +150,7 @@ def copy_learnt(target: Path) -> Path:
     def slim(config: Config) -> None:
         del config.model_warmup[:]
 
-    for name in ("heads", "reranker", "other"):
+    for name in ("heads", "cross_encoder", "other"):
         edit_config(target, name, slim)
     edit_config(target, "other", lambda config: setattr(config, "name", "other"))
     return target

@@ -136,7 +136,7 @@ async def test_without_an_address_of_their_own_they_are_where_the_encoder_is(
     ("changes", "words"),
     [
         ({"model": "other"}, r"is not heads-[0-9a-f]{8}: golden question 0 gives tag number \d+ a probability of"),
-        ({"model": "reranker"}, r"INVALID_ARGUMENT: .*; expected heads-"),
+        ({"model": "cross_encoder"}, r"INVALID_ARGUMENT: .*; expected heads-"),
         ({"model": "nobody"}, "unknown model: 'nobody'"),
         ({"version": 7}, "version 7 is not found"),
     ],

@@ -20,9 +20,9 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.recall.base import Query
+from tagbus.stream.recall.cross_encoder import Pair, Wording
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import NAMES, Facts, Floats, Numbers, Pool, pool
-from tagbus.stream.recall.rerank import Pair, Wording
 from tagbus.stream.recall.union import Recall
 
 D = 16
@@ -181,7 +181,7 @@ async def right_first(recall: Recall, items: Sequence[Exemplar], vectors: Vector
 class Reads:
     """A cross-encoder that nine times in ten knows what is right: the text names its tags."""
 
-    name: str = "reranker-00000000"
+    name: str = "cross_encoder-00000000"
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
         right = [f" {tag[1:]} " in f" {content} " for tag, content in pairs]
@@ -204,17 +204,17 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
 
     assert "second" not in json.loads((alone / rank.MANIFEST).read_text())
     assert manifest.second is not None
-    assert (manifest.second.reranker, manifest.second.top) == ("reranker-00000000", 8)
+    assert (manifest.second.cross_encoder, manifest.second.top) == ("cross_encoder-00000000", 8)
     # The first stage is what it is without a second.
     assert manifest.model_copy(update={"name": first.name, "second": None}) == first
     assert (both / rank.MODEL).read_bytes() == (alone / rank.MODEL).read_bytes()
-    pipeline = f"r+{manifest.name}+reranker-00000000"
+    pipeline = f"r+{manifest.name}+cross_encoder-00000000"
     assert calibrate.load(both / rank.CALIBRATION, pipeline).contents == 200
     test, queries = annotated(200, 8, "test-")
     ranked = rank.TreeRanker.load(alone, NAMES_ALONE)
-    reranked = rank.TreeRanker.load(both, NAMES_ALONE, Reads())
+    cross_encoded = rank.TreeRanker.load(both, NAMES_ALONE, Reads())
     before = await right_first(Recall(over.graph, over.others, ranked), test, queries)
-    assert await right_first(Recall(over.graph, over.others, reranked), test, queries) > before + 0.03
+    assert await right_first(Recall(over.graph, over.others, cross_encoded), test, queries) > before + 0.03
 
 
 async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 
 from tagbus.models.rank.candidates import Candidates, TrainingSet
 from tagbus.models.rank.second_stage import Reading, reread
+from tagbus.stream.recall.cross_encoder import Pair, Wording
 from tagbus.stream.recall.pool import Floats
-from tagbus.stream.recall.rerank import Pair, Wording
 
 IDS = ("a", "b", "c")
 WORDING = Wording(["0", "1"], IDS, {key: {"name": key, "aliases": []} for key in IDS})
@@ -18,7 +18,7 @@ WORDING = Wording(["0", "1"], IDS, {key: {"name": key, "aliases": []} for key in
 class Reads:
     """A cross-encoder that gives each pair a number of its own: content, point, place of the tag."""
 
-    name: str = "reranker-00000000"
+    name: str = "cross_encoder-00000000"
     asked: list[Pair] = field(default_factory=list)
 
     def score(self, pairs: Sequence[Pair]) -> Floats:

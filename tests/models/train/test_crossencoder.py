@@ -12,7 +12,7 @@ from tagbus.models.data.corpus import First, open_corpus
 from tagbus.models.export.bert import weights_folder
 from tagbus.models.train import crossencoder
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
-from tagbus.stream.recall.rerank import OnnxReranker, name_of, read_manifest
+from tagbus.stream.recall.cross_encoder import OnnxCrossEncoder, name_of, read_manifest
 from tests.models.toy import toy_corpus
 from tests.triton.harness import described, found, read_config
 
@@ -31,7 +31,7 @@ async def test_the_pairs_are_those_of_the_paper(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("reranker")
+    folder = tmp_path_factory.mktemp("cross_encoder")
     # The toy encoder, random as it is, does not learn to compare two texts in seconds.
     base, corpus = weights_folder(), toy_corpus(folder / "corpus")
     plan = crossencoder.Plan(
@@ -63,11 +63,11 @@ def test_a_cross_encoder_learns_the_toy_set(trained: Path) -> None:
 def test_the_tagger_reads_as_torch_does(trained: Path) -> None:
     """Given pairs of every length, one by one and together, what the export gives is torch's score."""
     expected = CrossEncoder(str(trained), device="cpu", max_length=96).predict(PAIRS)
-    reranker = OnnxReranker.load(trained, 1)
+    cross_encoder = OnnxCrossEncoder.load(trained, 1)
 
-    together = reranker.score(PAIRS)
-    alone = np.concatenate([reranker.score([pair]) for pair in PAIRS])
-    reranker.close()
+    together = cross_encoder.score(PAIRS)
+    alone = np.concatenate([cross_encoder.score([pair]) for pair in PAIRS])
+    cross_encoder.close()
 
     np.testing.assert_allclose(together, expected, atol=1e-3)
     np.testing.assert_allclose(alone, expected, atol=1e-3)
@@ -82,7 +82,7 @@ def test_the_manifest_names_what_was_exported(trained: Path) -> None:
 
 
 def test_tritons_configuration_is_that_of_what_was_exported(trained: Path) -> None:
-    config = read_config(default_folder().parents[1] / "reranker" / "config.pbtxt")
+    config = read_config(default_folder().parents[1] / "cross_encoder" / "config.pbtxt")
     session = onnxruntime.InferenceSession(trained / MODEL, providers=["CPUExecutionProvider"])
     assert described(config.input) == found(session.get_inputs())
     assert described(config.output) == found(session.get_outputs())

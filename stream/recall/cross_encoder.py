@@ -2,8 +2,8 @@
 
 It sees which words of the one answer which of the other ("[CLS] tag [SEP] content [SEP]", Elsevier,
 2023.emnlp-industry.30, section 3.1), where the encoder's two vectors have never met. It is too slow for all candidates:
-a ranker asks it about its best few. A folder holds reranker.json, model.onnx and tokenizer.json; `tagbus train
-reranker` writes it.
+a ranker asks it about its best few. A folder holds cross_encoder.json, model.onnx and tokenizer.json; `tagbus train
+cross_encoder` writes it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from tagbus.stream.memory.store import Payload
 from tagbus.stream.recall.graph import texts
 from tagbus.stream.recall.trained import Sha256, Trained
 
-MANIFEST: Final = "reranker.json"
+MANIFEST: Final = "cross_encoder.json"
 INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT: Final = "score"
 MOST_TOKENS: Final = 512
@@ -43,11 +43,11 @@ Ints = NDArray[np.int64]
 
 
 class Manifest(BaseModel):
-    """reranker.json."""
+    """cross_encoder.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^reranker-[0-9a-f]{8}$", description="stands in every result")
+    name: str = Field(pattern=r"^cross_encoder-[0-9a-f]{8}$", description="stands in every result")
     encoder: str = Field(description="the release whose nearest tags were the wrong ones of its training")
     max_tokens: int = Field(ge=8, le=MOST_TOKENS, description="of a pair, [CLS] and both [SEP] among them")
     content_template: Literal["{title}\n{text}"] = Field(description="of a content, as the encoder reads it")
@@ -56,7 +56,7 @@ class Manifest(BaseModel):
     tokenizer_sha256: Sha256
 
 
-class Reranker(Protocol):
+class CrossEncoder(Protocol):
     """How well tags and contents go together. Several threads may ask at once."""
 
     name: str
@@ -83,7 +83,7 @@ class Wording:
         return tag_text(cast(str, payload["name"]), texts(payload, "aliases"))
 
 
-class OnnxReranker:
+class OnnxCrossEncoder:
     """The cross-encoder of a folder, in this process."""
 
     def __init__(self, manifest: Manifest, model: bytes, tokenizer: str, threads: int = 0) -> None:
@@ -100,14 +100,14 @@ class OnnxReranker:
         self._tokenizer.no_padding()
         # "[SEP]" in a content is five characters, not the end of a segment.
         self._tokenizer.encode_special_tokens = True
-        self._pool = ThreadPoolExecutor(threads or cores(), "reranker")
+        self._pool = ThreadPoolExecutor(threads or cores(), "cross_encoder")
 
     @classmethod
     def load(cls, folder: Path, threads: int = 0) -> Self:
         """The cross-encoder of a folder.
 
         Raises UserError for a file that is missing or no cross-encoder's, ReleaseMismatch where a hash is not the one
-        that reranker.json names.
+        that cross_encoder.json names.
         """
         manifest, files = read_manifest(folder), _files(folder)
         model = files.verified(MODEL, manifest.model_sha256, MODEL_BYTES)
@@ -115,7 +115,7 @@ class OnnxReranker:
         return cls(manifest, model, tokenizer.decode(), threads)
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
-        """See `Reranker`. What does not fit into the tokens is cut from the longer of the two."""
+        """See `CrossEncoder`. What does not fit into the tokens is cut from the longer of the two."""
         found = np.empty(len(pairs), np.float32)
         for start in range(0, len(pairs), CHUNK):
             part = pairs[start : start + CHUNK]
@@ -159,14 +159,14 @@ def tag_text(name: str, aliases: Sequence[str]) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """reranker.json. Raises UserError that names the file, the field and what would be right."""
+    """cross_encoder.json. Raises UserError that names the file, the field and what would be right."""
     return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
 def name_of(model: bytes, tokenizer: bytes) -> str:
     """The name of a cross-encoder: another one has another."""
-    return f"reranker-{sha256((sha256(model) + sha256(tokenizer)).encode())[:8]}"
+    return f"cross_encoder-{sha256((sha256(model) + sha256(tokenizer)).encode())[:8]}"
 
 
 def _files(folder: Path) -> Trained:
-    return Trained(folder, MANIFEST, "tagbus train reranker")
+    return Trained(folder, MANIFEST, "tagbus train cross-encoder")

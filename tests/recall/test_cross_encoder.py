@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from tagbus.stream.encoder.release import MODEL, TOKENIZER
 from tagbus.stream.encoder.tokens import BATCH_TOKENS
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.recall import rerank
-from tagbus.stream.recall.rerank import MANIFEST, OnnxReranker, Wording, cut, tag_text
-from tests.rerankers import write_reranker
+from tagbus.stream.recall.cross_encoder import MANIFEST, OnnxCrossEncoder, Wording, cut, tag_text
+from tests.cross_encoders import write_cross_encoder
 
 TOKENS = 32
 TEXTS = st.lists(st.sampled_from(["fire", "soil", "zebra", "[SEP]", "森林", ""]), max_size=40).map(" ".join)
@@ -22,19 +21,19 @@ TEXTS = st.lists(st.sampled_from(["fire", "soil", "zebra", "[SEP]", "森林", ""
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("reranker")
-    write_reranker(place, TOKENS)
+    place = tmp_path_factory.mktemp("cross_encoder")
+    write_cross_encoder(place, TOKENS)
     return place
 
 
 @pytest.fixture(scope="module")
-def reranker(folder: Path) -> Iterator[OnnxReranker]:
-    made = OnnxReranker.load(folder, 2)
+def cross_encoder(folder: Path) -> Iterator[OnnxCrossEncoder]:
+    made = OnnxCrossEncoder.load(folder, 2)
     yield made
     made.close()
 
 
-def test_it_reads_a_tag_and_a_content_and_tells_which_is_which(reranker: OnnxReranker) -> None:
+def test_it_reads_a_tag_and_a_content_and_tells_which_is_which(cross_encoder: OnnxCrossEncoder) -> None:
     pairs = [
         ("fire soil", "Fire, and more of it"),
         ("fire", "fire soil"),
@@ -43,39 +42,41 @@ def test_it_reads_a_tag_and_a_content_and_tells_which_is_which(reranker: OnnxRer
         ("fire", ""),
     ]
 
-    assert reranker.score(pairs).tolist() == [0.5, 1.0, 0.0, 0.0, 0.0]
+    assert cross_encoder.score(pairs).tolist() == [0.5, 1.0, 0.0, 0.0, 0.0]
 
 
-def test_nothing_asked_is_nothing_answered(reranker: OnnxReranker) -> None:
-    assert reranker.score([]).shape == (0,)
+def test_nothing_asked_is_nothing_answered(cross_encoder: OnnxCrossEncoder) -> None:
+    assert cross_encoder.score([]).shape == (0,)
 
 
 @settings(max_examples=30, deadline=None)
 @given(pairs=st.lists(st.tuples(TEXTS, TEXTS), max_size=12))
-def test_a_pair_gets_the_same_among_others_as_alone(reranker: OnnxReranker, pairs: list[tuple[str, str]]) -> None:
-    together = reranker.score(pairs)
+def test_a_pair_gets_the_same_among_others_as_alone(
+    cross_encoder: OnnxCrossEncoder, pairs: list[tuple[str, str]]
+) -> None:
+    together = cross_encoder.score(pairs)
 
-    assert together.tolist() == [reranker.score([pair]).item() for pair in pairs]
+    assert together.tolist() == [cross_encoder.score([pair]).item() for pair in pairs]
 
 
-def test_many_pairs_are_read_in_parts(reranker: OnnxReranker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_pairs_are_read_in_parts(cross_encoder: OnnxCrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [("fire", "fire" if number % 3 else "soil " * (number % 40)) for number in range(500)]
-    whole = reranker.score(pairs)
-    monkeypatch.setattr(rerank, "CHUNK", 7)
+    whole = cross_encoder.score(pairs)
+    monkeypatch.setattr("tagbus.stream.recall.cross_encoder.CHUNK", 7)
 
-    assert reranker.score(pairs).tolist() == whole.tolist() == [float(number % 3 > 0) for number in range(500)]
+    assert cross_encoder.score(pairs).tolist() == whole.tolist() == [float(number % 3 > 0) for number in range(500)]
 
 
-def test_what_looks_like_the_end_of_a_segment_is_characters(reranker: OnnxReranker) -> None:
+def test_what_looks_like_the_end_of_a_segment_is_characters(cross_encoder: OnnxCrossEncoder) -> None:
     """Given "[SEP]" in a tag, its bracket, word and bracket are looked for in the content."""
-    assert reranker.score([("[SEP]", "a [SEP] b"), ("[SEP]", "sep")]).tolist() == [1.0, pytest.approx(1 / 3)]
+    assert cross_encoder.score([("[SEP]", "a [SEP] b"), ("[SEP]", "sep")]).tolist() == [1.0, pytest.approx(1 / 3)]
 
 
-def test_what_does_not_fit_is_cut_from_the_longer(reranker: OnnxReranker) -> None:
+def test_what_does_not_fit_is_cut_from_the_longer(cross_encoder: OnnxCrossEncoder) -> None:
     long = "soil " * 100_000
     pairs = [("fire", f"fire {long}"), ("fire", f"{long} fire"), (f"fire {long}", "fire soil"), (long, long)]
 
-    assert reranker.score(pairs).tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert cross_encoder.score(pairs).tolist() == [1.0, 0.0, 1.0, 1.0]
 
 
 def test_runs_are_of_like_length_and_bounded() -> None:
@@ -109,7 +110,7 @@ def change(folder: Path, **fields: object) -> None:
     [
         (lambda folder: (folder / MANIFEST).unlink(), UserError, MANIFEST),
         (lambda folder: (folder / MODEL).unlink(), UserError, MODEL),
-        (lambda folder: (folder / TOKENIZER).unlink(), UserError, "tagbus train reranker"),
+        (lambda folder: (folder / TOKENIZER).unlink(), UserError, "tagbus train cross-encoder"),
         (lambda folder: change(folder, max_tokens=100_000), UserError, "max_tokens: 100000"),
         (lambda folder: change(folder, tag_template="{name}"), UserError, "tag_template: '{name}'"),
         (lambda folder: change(folder, name="../x"), UserError, "name"),
@@ -120,8 +121,8 @@ def change(folder: Path, **fields: object) -> None:
 def test_a_broken_folder_is_a_clear_error(
     tmp_path: Path, break_: Callable[[Path], object], error: type[Exception], words: str
 ) -> None:
-    write_reranker(tmp_path)
+    write_cross_encoder(tmp_path)
     break_(tmp_path)
 
     with pytest.raises(error, match=words):
-        OnnxReranker.load(tmp_path)
+        OnnxCrossEncoder.load(tmp_path)

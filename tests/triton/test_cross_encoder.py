@@ -9,15 +9,15 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 from tagbus.stream.encoder.release import MODEL, TOKENIZER
 from tagbus.stream.local.triton import TritonServer, default_repository
-from tagbus.stream.recall.rerank import INPUTS, OUTPUT
+from tagbus.stream.recall.cross_encoder import INPUTS, OUTPUT
 from tests.triton.harness import described, found, read_config
 
-CONFIG = read_config(default_repository() / "reranker" / "config.pbtxt")
+CONFIG = read_config(default_repository() / "cross_encoder" / "config.pbtxt")
 PAIRS = [("tea", "A history of tea"), ("soil", "Tea"), ("fishing rights", "Fishing rights in the Baltic Sea")]
 
 
 def test_names_shapes_and_types_are_the_taggers(learnt_repository: Path) -> None:
-    session = onnxruntime.InferenceSession(learnt_repository / "reranker" / "1" / MODEL)
+    session = onnxruntime.InferenceSession(learnt_repository / "cross_encoder" / "1" / MODEL)
     assert described(CONFIG.input) == found(session.get_inputs())
     assert described(CONFIG.output) == found(session.get_outputs())
     assert [one.name for one in CONFIG.input] == list(INPUTS)
@@ -33,7 +33,7 @@ def test_each_length_is_warmed_with_the_least_the_usual_and_the_largest_batch() 
 
 
 def test_triton_gives_what_the_process_gives(learnt: TritonServer, learnt_repository: Path) -> None:
-    folder = learnt_repository / "reranker" / "1"
+    folder = learnt_repository / "cross_encoder" / "1"
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     tokenizer.enable_padding(length=32)
     tokens = tokenizer.encode_batch(PAIRS)
@@ -46,7 +46,7 @@ def test_triton_gives_what_the_process_gives(learnt: TritonServer, learnt_reposi
         inputs.append(InferInput(name, list(values.shape), "INT64"))
         inputs[-1].set_data_from_numpy(values)
     with InferenceServerClient(learnt.address) as client:
-        scores = client.infer("reranker", inputs, model_version="1").as_numpy(OUTPUT)
+        scores = client.infer("cross_encoder", inputs, model_version="1").as_numpy(OUTPUT)
 
     assert expected.tolist() == [1, 0, 1]
     np.testing.assert_allclose(scores, expected[:, None], atol=1e-6)
@@ -57,5 +57,5 @@ def test_a_folder_that_is_no_model_disturbs_nobody(learnt: TritonServer) -> None
     with InferenceServerClient(learnt.address) as client:
         states = {one.name: one.state for one in client.get_model_repository_index().models}
         assert client.is_server_ready()
-    assert states["heads"] == states["reranker"] == "READY"
+    assert states["heads"] == states["cross_encoder"] == "READY"
     assert states.get("ranker", "") != "READY"

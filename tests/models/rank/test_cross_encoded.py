@@ -9,9 +9,9 @@ from tagbus.stream import rank
 from tagbus.stream.calibrate import load
 from tagbus.stream.cli import files
 from tagbus.stream.cli.demo import example
-from tagbus.stream.recall.rerank import Manifest
+from tagbus.stream.recall.cross_encoder import Manifest
 from tests.cli.harness import Cli, Slice, clean, cut, objects, write
-from tests.rerankers import write_reranker
+from tests.cross_encoders import write_cross_encoder
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +28,17 @@ def cutting(tmp_path_factory: pytest.TempPathFactory) -> Slice:
 
 
 @pytest.fixture(scope="module")
-def reranker(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
-    folder = tmp_path_factory.mktemp("reranker")
-    return folder, write_reranker(folder, 96)
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    folder = tmp_path_factory.mktemp("cross_encoder")
+    return folder, write_cross_encoder(folder, 96)
 
 
 @pytest.fixture(scope="module")
-def trained(cutting: Slice, reranker: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(cutting: Slice, cross_encoder: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("ranker")
     with pytest.MonkeyPatch.context() as patch:
         clean(patch)
-        patch.setenv("TAGBUS_RERANK__FOLDER", str(reranker[0]))
+        patch.setenv("TAGBUS_CROSS_ENCODER__FOLDER", str(cross_encoder[0]))
         patch.setenv("TAGBUS_RECALL__LITERAL", "true")
         ranker.command(str(cutting.folder), to, cutting.folder / "cache", trees=50, top=5)
     return to
@@ -49,30 +49,30 @@ def tagbus(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     return Cli(monkeypatch, capfd)
 
 
-def on(trained: Path, reranker: tuple[Path, Manifest]) -> dict[str, str]:
+def on(trained: Path, cross_encoder: tuple[Path, Manifest]) -> dict[str, str]:
     return {
         "RANK__FOLDER": str(trained),
-        "RERANK__FOLDER": str(reranker[0]),
+        "CROSS_ENCODER__FOLDER": str(cross_encoder[0]),
         "RECALL__LITERAL": "true",
         "TAGGER__TAGS": "12",
     }
 
 
-def test_what_is_trained_is_named_after_both(trained: Path, reranker: tuple[Path, Manifest]) -> None:
+def test_what_is_trained_is_named_after_both(trained: Path, cross_encoder: tuple[Path, Manifest]) -> None:
     manifest = rank.read_manifest(trained)
     assert manifest.second is not None
-    assert (manifest.second.reranker, manifest.second.top) == (reranker[1].name, 5)
-    load(trained / rank.CALIBRATION, f"{manifest.release}+literal+{manifest.name}+{reranker[1].name}")
+    assert (manifest.second.cross_encoder, manifest.second.top) == (cross_encoder[1].name, 5)
+    load(trained / rank.CALIBRATION, f"{manifest.release}+literal+{manifest.name}+{cross_encoder[1].name}")
 
 
 def test_the_tagger_asks_it_about_the_best_and_says_so(
-    trained: Path, reranker: tuple[Path, Manifest], cutting: Slice, tagbus: Cli
+    trained: Path, cross_encoder: tuple[Path, Manifest], cutting: Slice, tagbus: Cli
 ) -> None:
-    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on(trained, reranker))
+    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on(trained, cross_encoder))
 
     assert answer.code == 0, answer.err
     manifest = rank.read_manifest(trained)
-    assert f"ranker {manifest.name}, reranker {reranker[1].name}, calibration isotonic-" in answer.lines[1]
+    assert f"ranker {manifest.name}, cross-encoder {cross_encoder[1].name}, calibration isotonic-" in answer.lines[1]
     asked = [line.split("cross=")[1].split()[0] for line in answer.out.splitlines() if "cross=" in line]
     assert len(asked) == 12 * len(cutting.contents)
     scores = [float(score) for score in asked if score != "-"]
@@ -81,20 +81,20 @@ def test_the_tagger_asks_it_about_the_best_and_says_so(
     assert 0 <= min(scores) < max(scores) <= 1
 
 
-def test_a_result_names_it(trained: Path, reranker: tuple[Path, Manifest], cutting: Slice, tagbus: Cli) -> None:
-    answer = tagbus("tag", cutting.file, *cutting.memory, settings=on(trained, reranker))
+def test_a_result_names_it(trained: Path, cross_encoder: tuple[Path, Manifest], cutting: Slice, tagbus: Cli) -> None:
+    answer = tagbus("tag", cutting.file, *cutting.memory, settings=on(trained, cross_encoder))
 
     (first, *_) = objects(answer.out)
-    assert first["path"] == ["encode", "recall", "literal", "rank", "rerank", "calibrate"]
-    assert first["versions"]["reranker"] == reranker[1].name  # type: ignore[index]
+    assert first["path"] == ["encode", "recall", "literal", "rank", "cross_encoder", "calibrate"]
+    assert first["versions"]["cross_encoder"] == cross_encoder[1].name  # type: ignore[index]
 
 
 def test_without_it_the_ranker_is_refused(
-    trained: Path, reranker: tuple[Path, Manifest], cutting: Slice, tagbus: Cli
+    trained: Path, cross_encoder: tuple[Path, Manifest], cutting: Slice, tagbus: Cli
 ) -> None:
-    settings = {name: value for name, value in on(trained, reranker).items() if name != "RERANK__FOLDER"}
+    settings = {name: value for name, value in on(trained, cross_encoder).items() if name != "CROSS_ENCODER__FOLDER"}
 
     answer = tagbus("tag", cutting.file, *cutting.memory, settings=settings)
 
     assert answer.code == 6
-    assert f"was trained over reranker '{reranker[1].name}', but this is None" in answer.one_line()
+    assert f"was trained over cross_encoder '{cross_encoder[1].name}', but this is None" in answer.one_line()

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, sha256
-from tagbus.stream.recall.rerank import INPUTS, MANIFEST, OUTPUT, Manifest, name_of
+from tagbus.stream.recall.cross_encoder import INPUTS, MANIFEST, OUTPUT, Manifest, name_of
 
 # Ids up to here are [CLS], [SEP] and unused places of BERT's vocabulary.
 SPECIAL: Final = 998
@@ -52,7 +52,7 @@ def overlap() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_reranker(folder: Path, tokens: int = 32) -> Manifest:
+def write_cross_encoder(folder: Path, tokens: int = 32) -> Manifest:
     """Its folder, with the tokenizer of the shipped encoder."""
     model, tokenizer = overlap(), (default_folder() / TOKENIZER).read_bytes()
     manifest = Manifest(
