@@ -24,9 +24,9 @@ import numpy as np
 from tagbus.models.data.corpus import open_corpus, text_of
 from tagbus.models.evaluate.rows import OURS
 from tagbus.models.evaluate.systems import dressed, filled, settings_of
+from tagbus.stream.app.assemble import Brain
+from tagbus.stream.app.evaluation import content_of
 from tagbus.stream.calibrate import uncalibrated
-from tagbus.stream.cli.build import Brain
-from tagbus.stream.cli.quality import content_of
 from tagbus.stream.contract.events import Content, Exemplar
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import Release

@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tagbus.stream.cli import build, files, out
-from tagbus.stream.cli.demo import example
-from tagbus.stream.cli.quality import DataFolder
+from tagbus.stream.app import assemble, console, files
+from tagbus.stream.app.data_folder import DataFolder
+from tagbus.stream.app.examples import example
 from tagbus.stream.cli.topics import create_all, places, send
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, encode_record
@@ -79,7 +79,7 @@ def stream(settings: Settings, contents: Sequence[Content], broker: ApacheKafka)
         # The first fetch opens the connections.
         consumer.consume(1, 1.0)
         cpu, started, seen = broker.cpu_seconds(), time.monotonic(), 0
-        with out.bar("publishing", len(contents)) as bar:
+        with console.bar("publishing", len(contents)) as bar:
             send(settings, settings.topics.content, map(encode_record, contents), bar)
         while seen < len(contents):
             seen += sum(message.error() is None for message in consumer.consume(1000, 0.2))
@@ -97,7 +97,7 @@ def warm_up(settings: Settings) -> None:
     try:
         consumer.assign(places(settings.kafka, consumer, topic, "latest"))
         seen = 0
-        with out.bar("warming up the broker", WARM_RECORDS) as bar:
+        with console.bar("warming up the broker", WARM_RECORDS) as bar:
             send(settings, topic, (Record(b"%d" % n, bytes(1000)) for n in range(WARM_RECORDS)), bar)
         while seen < WARM_RECORDS:
             seen += len(consumer.consume(1000, 1.0))
@@ -109,18 +109,18 @@ async def measure(settings: Settings, contents: Sequence[Content], rounds: int, 
     """Run all rounds. The worker is idle while encoder and tagger are measured."""
     size, limit = settings.batch.contents, settings.batch.in_flight
     batches = [contents[start : start + size] for start in range(0, len(contents), size)]
-    memory = await build.cached_memory(None, settings)
+    memory = await assemble.cached_memory(None, settings)
     found = []
-    async with build.brain(settings, memory) as brain:
+    async with assemble.brain(settings, memory) as brain:
         tags = files.all_of(example("tags.jsonl"), files.tag_of)
         exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
-        with out.bar("memory", len(tags) + len(exemplars)) as bar:
-            await build.fill(brain.projection(), {"tags": tags, "exemplars": exemplars}, bar.advance)
+        with console.bar("memory", len(tags) + len(exemplars)) as bar:
+            await assemble.fill(brain.projection(), {"tags": tags, "exemplars": exemplars}, bar.advance)
         for topic, records in (
             (settings.topics.tags, map(encode_record, tags)),
             (settings.topics.exemplars, map(encode_record, exemplars)),
         ):
-            with out.bar(f"publishing {topic}", 1) as bar:
+            with console.bar(f"publishing {topic}", 1) as bar:
                 send(settings, topic, records, bar)
         tagger = brain.tagger()
 
@@ -136,7 +136,7 @@ async def measure(settings: Settings, contents: Sequence[Content], rounds: int, 
                 tagger_rate = await at_once(batches, limit, tagger.tag)
                 stream_rate, cpu = await asyncio.to_thread(stream, settings, fresh, broker)
                 found.append(Round(encoder_rate, tagger_rate, stream_rate, cpu))
-                out.say(f"round {number}: {found[-1]}")
+                console.say(f"round {number}: {found[-1]}")
             worker.stop()
     return found[1:]
 

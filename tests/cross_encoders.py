@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, sha256
-from tagbus.stream.recall.cross_encoder import INPUTS, MANIFEST, OUTPUT, Manifest, name_of
+from tagbus.stream.rank.cross_encoder import INPUTS, MANIFEST, OUTPUT, Manifest, name_of
 
 # Ids up to here are [CLS], [SEP] and unused places of BERT's vocabulary.
 SPECIAL: Final = 998

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from spec import BATCH, Spec
 
+from tagbus.stream.app.assemble import settle
 from tagbus.stream.bus.worker import Worker
-from tagbus.stream.cli.build import settle
 from tagbus.stream.config import BatchSettings, KafkaSettings, Settings, TopicSettings
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag, TaggedContent, Versions
 from tagbus.stream.tagger import Failure

@@ -23,7 +23,7 @@ from scipy.sparse import csr_array, csr_matrix
 
 from tagbus.models.baselines.annif import AnnifOmikuji
 from tagbus.models.data.corpus import Corpus, Split, Truth, numbers_of, open_corpus, text_of
-from tagbus.stream.cli import out
+from tagbus.stream.app import console
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError, shorten
 
@@ -232,7 +232,7 @@ def command(
         raise UserError(f"{shorten(name)} is no baseline, expected {', '.join(BASELINES)}")
     line = f"python -m tagbus.models.baselines {name} {corpus} --out {to}"
     run = compare(name, open_corpus(corpus), to / name, line)
-    out.print_line(json.dumps(asdict(run)))
+    console.print_line(json.dumps(asdict(run)))
 
 
 def compare(name: str, corpus: Corpus, to: Path, line: str) -> Run:
@@ -243,7 +243,7 @@ def compare(name: str, corpus: Corpus, to: Path, line: str) -> Run:
     started = time.process_time()
     baseline.train(Titles([text_of(item) for item in train], _truth(train, numbers), len(numbers)))
     trained = time.process_time() - started
-    out.say(f"{name}: trained in {trained:.0f} CPU seconds")
+    console.say(f"{name}: trained in {trained:.0f} CPU seconds")
     to.mkdir(parents=True, exist_ok=True)
     rate = 0.0
     splits: tuple[Split, ...] = ("val", "test")

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.models.data import xmc
-from tagbus.stream.cli import files, records
-from tagbus.stream.cli.quality import DataFolder, made
+from tagbus.stream.app import files, records
+from tagbus.stream.app.data_folder import DataFolder, made
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Tombstone, decode_exemplar, decode_tag, parse
 from tagbus.stream.contract.events import Content, Event, Exemplar, Tag

@@ -13,10 +13,10 @@ import numpy as np
 from tagbus.models.data.corpus import Corpus, Without, without
 from tagbus.models.evaluate.rows import MODELS, NEW, Row
 from tagbus.models.evaluate.systems import K, dressed, filled, settings_of, variables_of
+from tagbus.stream.app import console
+from tagbus.stream.app.assemble import Brain
+from tagbus.stream.app.evaluation import content_of, tag_all
 from tagbus.stream.calibrate import uncalibrated
-from tagbus.stream.cli import out
-from tagbus.stream.cli.build import Brain
-from tagbus.stream.cli.quality import content_of, tag_all
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError
@@ -51,7 +51,7 @@ async def measure(corpus: Corpus, file: Path, models: Path, cache: Path) -> dict
     rows = []
     for row in NEW:
         if (missing := _missing(row, models)) is not None:
-            out.say(f"{row.name}: {missing} is not there, so new tags are not measured with it")
+            console.say(f"{row.name}: {missing} is not there, so new tags are not measured with it")
             continue
         rows.append({"name": row.name, "what": row.what, **await _row(row, corpus, rest, test, added, models, cache)})
     return {"tags": len(new), "contents": len(test), "rows": rows}
@@ -100,14 +100,14 @@ async def _row(
             records = [MemoryRecord("exemplars", encode_record(item), name) for name, item in changed.items()]
             await brain.projection().apply(records)
             found[f"r_at_10_after_{step}"] = round(await _recall(brain, test, rest.left_out), 2)
-            out.say(f"{row.name}, {step} exemplars: {found[f'r_at_10_after_{step}']}")
+            console.say(f"{row.name}, {step} exemplars: {found[f'r_at_10_after_{step}']}")
     return found
 
 
 async def _recall(brain: Brain, test: Sequence[Exemplar], new: frozenset[str]) -> float:
     numbers = {tag: number for number, tag in enumerate(sorted(new))}
     tagger = brain.tagger(uncalibrated(brain.pipeline.name))
-    with out.bar("tagging", len(test)) as bar:
+    with console.bar("tagging", len(test)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in test], bar.advance)
     # Whatever is no new tag takes a place and is never right.
     indices = np.full((len(results), K), -1, np.int64)

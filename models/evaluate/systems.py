@@ -9,9 +9,9 @@ from typing import Final
 
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.evaluate.rows import MODELS, Row
-from tagbus.stream.cli import build, out
-from tagbus.stream.cli.build import Brain
-from tagbus.stream.cli.learnt import open_learnt
+from tagbus.stream.app import assemble, console
+from tagbus.stream.app.assemble import Brain
+from tagbus.stream.app.trained import open_learnt
 from tagbus.stream.config import Settings, load
 
 # Tags that a content gets.
@@ -57,16 +57,16 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
             "cross_encoder": settings.cross_encoder.model_copy(update={"folder": None}),
         }
     )
-    memory = await build.cached_memory(cache, bare)
-    async with build.brain(bare, memory) as brain:
+    memory = await assemble.cached_memory(cache, bare)
+    async with assemble.brain(bare, memory) as brain:
         tags, instances = corpus.tags(), settings.recall.c2c2t
         contents = sum(1 for _ in corpus.exemplars("train")) if instances else 0
-        with out.bar("filling memory", len(tags) + contents) as bar:
+        with console.bar("filling memory", len(tags) + contents) as bar:
             known = corpus.exemplars("train") if instances else iter(())
-            await build.fill(brain.projection(), {"tags": tags, "exemplars": known}, bar.advance)
+            await assemble.fill(brain.projection(), {"tags": tags, "exemplars": known}, bar.advance)
         stores = [memory.exemplars, *([] if memory.beside is None else [memory.beside.exemplars])]
         if instances and not all((cache / store.release).exists() for store in stores):
-            await build.save_memory(cache, memory)
+            await assemble.save_memory(cache, memory)
         yield brain
 
 
@@ -76,6 +76,6 @@ async def dressed(brain: Brain, settings: Settings) -> AsyncIterator[Brain]:
     longer than to tag 10,130. Raises as `open_learnt` does."""
     trained = await open_learnt(settings, brain.release.name)
     try:
-        yield replace(brain, settings=settings, learnt=trained, literal=build.literal_of(settings, brain.memory))
+        yield replace(brain, settings=settings, learnt=trained, literal=assemble.literal_of(settings, brain.memory))
     finally:
         await trained.close()

@@ -28,9 +28,9 @@ from tagbus.models.evaluate.rows import BASELINES, OURS, Row
 from tagbus.models.evaluate.systems import K, dressed, filled, settings_of, variables_of
 from tagbus.models.journal import JOURNAL
 from tagbus.stream import calibrate, quality
-from tagbus.stream.cli import out
-from tagbus.stream.cli.build import Brain
-from tagbus.stream.cli.quality import content_of, fit, tag_all
+from tagbus.stream.app import console
+from tagbus.stream.app.assemble import Brain
+from tagbus.stream.app.evaluation import content_of, fit, tag_all
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, TaggedContent
 from tagbus.stream.errors import UserError, shorten
@@ -186,7 +186,7 @@ def _entry(row: Row, ranked: Ranked, run: Mapping[str, object], exam: Exam, plac
     found = ranked.indices >= 0
     np.savez_compressed(kept, confidence=ranked.scores[found], right=right[found])
     entry = {"name": row.name, "what": row.what, **figures(ranked, exam), **run}
-    out.say(f"{row.name}: P@1 {entry['p_at_1']}")
+    console.say(f"{row.name}: P@1 {entry['p_at_1']}")
     return entry
 
 
@@ -243,7 +243,7 @@ async def _ours(row: Row, exam: Exam, bare: Brain, places: Places) -> tuple[Rank
         tagger = brain.tagger() if brain.pipeline.ranker else brain.tagger(await fit(brain, exam.val))
         contents = [content_of(item) for item in exam.test]
         started = time.process_time()
-        with out.bar(f"tagging, {row.name}", len(contents)) as bar:
+        with console.bar(f"tagging, {row.name}", len(contents)) as bar:
             results = await tag_all(tagger, contents, bar.advance)
         seconds = time.process_time() - started
     return exam.ranked(results), {
@@ -317,4 +317,4 @@ def _print(report: Report) -> None:
     table = Table("row", *COLUMNS.values(), title="percent; ECE a fraction; intervals in the files")
     for row in _rows(report):
         table.add_row(str(row["name"]), *("-" if row.get(name) is None else f"{row[name]}" for name in COLUMNS))
-    out.stderr.print(table)
+    console.stderr.print(table)

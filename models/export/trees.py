@@ -12,7 +12,7 @@ import numpy as np
 from lightgbm import Booster
 from onnx import TensorProto, helper
 
-from tagbus.stream.rank import INPUT
+from tagbus.stream.rank.trees import INPUT
 
 OPSET: Final = 17
 ML_OPSET: Final = 3

@@ -15,7 +15,7 @@ from tagbus.models.export.trees import to_onnx
 from tagbus.models.journal import Journal
 from tagbus.models.rank.candidates import Candidates, Recipe, Scores, TrainingSet, both, chance
 from tagbus.stream import quality
-from tagbus.stream.cli import out
+from tagbus.stream.app import console
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.pool import Flags, Floats, Ints
 
@@ -123,7 +123,7 @@ def choose(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Choice:
     for half in HALVES:
         others = _half(plain.rows, recipe.seed) != half
         half_set = both(plain.where(~others), masked.where(_half(masked.rows, recipe.seed) == half))
-        out.say(f"training on half of the contents: {len(half_set.rows)} candidates")
+        console.say(f"training on half of the contents: {len(half_set.rows)} candidates")
         trained = fit(half_set, recipe, recipe.trees)
         halves.append(trained)
         for step, pair in zip(steps, trained.scores(plain.features[others], steps), strict=True):
@@ -170,7 +170,7 @@ def train_stage(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Stag
     """Choose by halves of the contents, then train on all. Raises UserError where so few trees are asked for that none
     can be chosen."""
     choice = choose(training_set, recipe, log)
-    out.say(f"training on all contents: {choice.trees} trees of each kind, propensity exponent {choice.propensity}")
+    console.say(f"training on all contents: {choice.trees} trees of each kind, propensity exponent {choice.propensity}")
     trained = fit(both(training_set.plain, training_set.masked), recipe, choice.trees)
     kinds = zip((trained.order, trained.chance), choice.weights, strict=True)
     weighted = [(model, weight / len(models)) for models, weight in kinds for model in models]

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from tagbus.models.data.corpus import text_of
-from tagbus.stream import quality, rank
-from tagbus.stream.cli import out
+from tagbus.stream import quality
+from tagbus.stream.app import console
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError
-from tagbus.stream.rank import rarity
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.candidates import Facts, facts
+from tagbus.stream.rank.features import Limits, Tables, draw, table
+from tagbus.stream.rank.trees import rarity
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.features import Limits, Tables, draw, table
 from tagbus.stream.recall.graph import GraphRecall, Reach
-from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Flags, Floats, Ints, Listed, Numbers, Pool, facts, pool
+from tagbus.stream.recall.pool import NAMES, Ballots, Flags, Floats, Ints, Listed, Numbers, Pool, pool
 from tagbus.stream.recall.second_encoder import VOTES
 
 BATCH: Final = 256
@@ -126,7 +128,7 @@ async def learn(source: Source, held: Sequence[Exemplar], vectors: Floats, recip
     payloads = await source.graph.facts(source.numbers.ids)
     known = facts(source.numbers, payloads)
     truth = [np.unique(source.numbers.of(item.accepted)) for item in held]
-    with out.bar("recalling candidates", len(held)) as bar:
+    with console.bar("recalling candidates", len(held)) as bar:
         for start in range(0, len(held), BATCH):
             some = held[start : start + BATCH]
             full = await _recall(source, some, vectors[start : start + BATCH], recipe)
@@ -137,7 +139,7 @@ async def learn(source: Source, held: Sequence[Exemplar], vectors: Floats, recip
             bar.advance(len(some))
     counts = np.zeros(len(source.numbers), np.int64)
     counts[: len(source.tables.counts)] = source.tables.counts
-    propensity = quality.propensities(counts, max(source.tables.contents, rank.FEWEST))
+    propensity = quality.propensities(counts, max(source.tables.contents, trees.FEWEST))
     return TrainingSet(_joined(plain), _joined(masked), truth, propensity)
 
 

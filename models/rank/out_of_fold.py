@@ -25,9 +25,8 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, count, learn
 from tagbus.models.rank.ranker import train
 from tagbus.models.train import heads
-from tagbus.stream import rank
-from tagbus.stream.cli import build
-from tagbus.stream.cli.learnt import over_of
+from tagbus.stream.app import assemble
+from tagbus.stream.app.trained import over_of
 from tagbus.stream.config import (
     CrossEncoderSettings,
     HeadsSettings,
@@ -39,7 +38,8 @@ from tagbus.stream.config import (
 )
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Event, Exemplar, Tag
-from tagbus.stream.rank import Over
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.trees import Over
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.heads import read_manifest
 from tagbus.stream.recall.pool import NAMES, Numbers
@@ -200,7 +200,7 @@ def _write_ranker(
 def _copy(draft: Path, to: Path) -> None:
     if draft != to:
         to.mkdir(parents=True, exist_ok=True)
-        for name in (rank.MODEL, rank.TABLES, rank.CALIBRATION, rank.MANIFEST):
+        for name in (trees.MODEL, trees.TABLES, trees.CALIBRATION, trees.MANIFEST):
             shutil.copyfile(draft / name, to / name)
 
 
@@ -220,14 +220,14 @@ def _write(folder: Path, tags: Sequence[Tag], train: Sequence[Exemplar], held: S
 async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Source]:
     """The training set of the fold that a folder holds."""
     corpus, settings = open_corpus(str(folder)), _settings(folder / "heads")
-    memory = await build.cached_memory(folder / "cache", settings)
-    async with build.brain(settings, memory) as brain:
+    memory = await assemble.cached_memory(folder / "cache", settings)
+    async with assemble.brain(settings, memory) as brain:
         numbers = Numbers([tag.id for tag in corpus.tags()])
         held, tables = (
             list(corpus.exemplars("val")),
             count(numbers, corpus.exemplars("train"), recipe.fewest_together),
         )
-        await build.fill(
+        await assemble.fill(
             brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, lambda _: None
         )
         graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)

@@ -25,14 +25,15 @@ from tagbus.models.rank.boost import choose as choose
 from tagbus.models.rank.boost import fit as fit
 from tagbus.models.rank.candidates import Recipe, Source, TrainingSet, count, learn
 from tagbus.models.rank.second_stage import Reading, reread
-from tagbus.stream import calibrate, rank
-from tagbus.stream.cli import build, out
-from tagbus.stream.cli.learnt import over_of
+from tagbus.stream import calibrate
+from tagbus.stream.app import assemble, console
+from tagbus.stream.app.trained import over_of
 from tagbus.stream.config import Settings, load
 from tagbus.stream.encoder.release import sha256
-from tagbus.stream.rank import Manifest, Over, SecondPass
-from tagbus.stream.recall.cross_encoder import OnnxCrossEncoder, Wording
-from tagbus.stream.recall.features import columns
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, Wording
+from tagbus.stream.rank.features import columns
+from tagbus.stream.rank.trees import Manifest, Over, SecondPass
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.tagger import Pipeline
@@ -72,17 +73,17 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
     settings, read = _unranked(given), given.cross_encoder.folder
     cross_encoder = None if read is None else OnnxCrossEncoder.load(read, given.encoder.threads)
     to.mkdir(parents=True, exist_ok=True)
-    memory = await build.cached_memory(cache, settings)
-    async with build.brain(settings, memory) as brain:
+    memory = await assemble.cached_memory(cache, settings)
+    async with assemble.brain(settings, memory) as brain:
         held = list(corpus.exemplars("val"))
         numbers = Numbers([tag.id for tag in corpus.tags()])
         tables = count(numbers, (item for item in corpus.exemplars("train")), recipe.fewest_together)
-        with out.bar("encoding memory", len(numbers) + tables.contents) as bar:
-            await build.fill(
+        with console.bar("encoding memory", len(numbers) + tables.contents) as bar:
+            await assemble.fill(
                 brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
             )
         if cache is not None:
-            await build.save_memory(cache, memory)
+            await assemble.save_memory(cache, memory)
         graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
         others = brain.others()
         source = Source(graph, others, numbers, tables)
@@ -92,7 +93,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         wording = Wording([text_of(item) for item in held], numbers.ids, await graph.facts(numbers.ids))
         reading = None if cross_encoder is None else Reading(cross_encoder, wording)
         manifest = train(to, training_set, source, over, recipe, reading)
-    out.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
+    console.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
 
 
 def _unranked(settings: Settings) -> Settings:
@@ -118,7 +119,7 @@ def train(
     again = None if reading is None else _again(training_set, first.choice, reading, recipe, log)
     last = again or first
     known = source.numbers.ids[: len(source.tables.counts)]
-    tables = rank.pack(source.tables, known)
+    tables = trees.pack(source.tables, known)
     manifest = Manifest(
         name=f"ranker-{sha256(first.model + tables + (again.model if again else b''))[:8]}",
         release=over.release,
@@ -141,11 +142,11 @@ def train(
         second=None if again is None or reading is None else _second_stage(again, reading, recipe),
     )
     if again is not None:
-        (to / rank.SECOND).write_bytes(again.model)
-    (to / rank.MODEL).write_bytes(first.model)
-    (to / rank.TABLES).write_bytes(tables)
+        (to / trees.SECOND).write_bytes(again.model)
+    (to / trees.MODEL).write_bytes(first.model)
+    (to / trees.TABLES).write_bytes(tables)
     # Without a second stage the file says nothing of one.
-    (to / rank.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
+    (to / trees.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
     chosen, _ = best_of(training_set.plain, last.choice.scores)
     cross_encoder = None if reading is None else reading.cross_encoder.name
     literal = "literal" in over.lists
@@ -153,7 +154,9 @@ def train(
         over.release, literal, over.heads, over.labeltree, over.second_encoder, manifest.name, cross_encoder
     )
     right = training_set.plain.right[chosen]
-    calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(training_set.truth)).save(to / rank.CALIBRATION)
+    calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(training_set.truth)).save(
+        to / trees.CALIBRATION
+    )
     log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})
     return manifest
 
@@ -165,7 +168,7 @@ def _again(training_set: TrainingSet, choice: Choice, reading: Reading, recipe: 
     found = train_stage(seen, recipe, log.marked(cross_encoder=reading.cross_encoder.name))
     before, after = (asdict(measure(*one)) for one in ((training_set, choice.scores), (seen, found.choice.scores)))
     for name in SAID:
-        out.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
+        console.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
     return found
 
 

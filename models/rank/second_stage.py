@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 
 from tagbus.models.rank.candidates import Candidates, Scores, TrainingSet
-from tagbus.stream.cli import out
-from tagbus.stream.rank import crossed
-from tagbus.stream.recall.cross_encoder import CrossEncoder, Wording
-from tagbus.stream.recall.pool import Floats, Ints, best
+from tagbus.stream.app import console
+from tagbus.stream.rank.candidates import best
+from tagbus.stream.rank.cross_encoder import CrossEncoder, Wording
+from tagbus.stream.rank.trees import crossed
+from tagbus.stream.recall.pool import Floats, Ints
 
 # Pairs between two steps of the progress bar.
 CHUNK: Final = 1024
@@ -53,7 +54,7 @@ def _with(part: Candidates, asked: Ints, found: Floats) -> Candidates:
 def _read(reading: Reading, rows: Ints, tags: Ints) -> Floats:
     """The cross-encoder's score of each pair."""
     found: list[Floats] = [np.zeros(0, np.float32)]
-    with out.bar("reading pairs", len(rows)) as bar:
+    with console.bar("reading pairs", len(rows)) as bar:
         for start in range(0, len(rows), CHUNK):
             some = slice(start, start + CHUNK)
             found.append(reading.cross_encoder.score(reading.wording.pairs(rows[some], tags[some])))

@@ -40,7 +40,7 @@ from tagbus.models.train.pairs import Logged
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.recall.cross_encoder import INPUTS, MANIFEST, MOST_TOKENS, OUTPUT, Manifest, name_of, tag_text
+from tagbus.stream.rank.cross_encoder import INPUTS, MANIFEST, MOST_TOKENS, OUTPUT, Manifest, name_of, tag_text
 
 AMONG: Final = 100
 # float16 weights: largest difference of a probability to torch at which a model is written.

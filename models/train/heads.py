@@ -29,7 +29,7 @@ from tagbus.models.train.heads_export import BEST, Form, export
 from tagbus.models.train.losses import SCALE, decoupled_softmax
 from tagbus.models.train.training_set import Set, TrainingSet, gather
 from tagbus.stream import quality
-from tagbus.stream.cli import out
+from tagbus.stream.app import console
 from tagbus.stream.config import load
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall import heads
@@ -219,10 +219,10 @@ def train(trainer: Trainer, folder: Path) -> None:
     path = folder / CHECKPOINT
     if path.exists():
         trainer.resume(path)
-        out.say(f"heads: goes on from step {trainer.step} of {trainer.steps} ({path})")
+        console.say(f"heads: goes on from step {trainer.step} of {trainer.steps} ({path})")
     journal, first = Journal(folder / JOURNAL), trainer.step
     losses: list[float] = []
-    with out.bar("training heads", trainer.steps) as bar:
+    with console.bar("training heads", trainer.steps) as bar:
 
         def note(**values: object) -> None:
             contents = (trainer.step - first) * trainer.recipe.batch
@@ -279,7 +279,7 @@ def command(
     train(trainer, folder)
     manifest = export(trainer.heads, training_set, trainer.contents, to, Form(best, precision, keep))
     found = trainer.quality(training_set.val)
-    out.print_line(
+    console.print_line(
         f"{to}: {manifest.name}, {(to / heads.MODEL).stat().st_size / 1e6:.1f} MB, {len(training_set.tags)} tags, "
         f"{len(training_set.terms)} terms; "
         f"val P@1 {found.p_at_1:.2f}, nDCG@5 {found.ndcg_at_5:.2f}, R@10 {found.r_at_10:.2f}"

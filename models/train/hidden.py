@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tagbus.models.data.corpus import Truth
 from tagbus.models.export.bert import Bert
-from tagbus.stream.cli.files import chunks
+from tagbus.stream.app.files import chunks
 from tagbus.stream.encoder.release import TOKENIZER
 
 KEY: Final = "key.json"

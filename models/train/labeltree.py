@@ -19,8 +19,8 @@ import typer
 
 from tagbus.models.data.corpus import Corpus, open_corpus, text_of, without
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.stream.cli import out
-from tagbus.stream.cli.files import chunks
+from tagbus.stream.app import console
+from tagbus.stream.app.files import chunks
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError
@@ -49,7 +49,7 @@ def command(
     if not vocabulary.terms:
         raise UserError(f"no word stands in {words} training contents: there is nothing to learn")
     manifest = train(place, vocabulary, to, trees, threads)
-    out.print_line(f"{to}: {manifest.name}, {len(manifest.tags)} tags, {len(vocabulary.terms)} terms")
+    console.print_line(f"{to}: {manifest.name}, {len(manifest.tags)} tags, {len(vocabulary.terms)} terms")
 
 
 def train(corpus: Corpus, vocabulary: Vocabulary, to: Path, trees: int, threads: int) -> Manifest:
@@ -63,7 +63,7 @@ def train(corpus: Corpus, vocabulary: Vocabulary, to: Path, trees: int, threads:
         contents = write_sparse(data, corpus.exemplars("train"), vocabulary, tags)
         if not contents:
             raise UserError("no training content has a known word and a tag of the taxonomy: there is nothing to learn")
-        out.say(f"training {trees} trees on {contents} contents, {len(tags)} tags")
+        console.say(f"training {trees} trees on {contents} contents, {len(tags)} tags")
         with aside():
             omikuji.Model.train_on_data(str(data), _parameters(trees), threads).save(str(made))
         files = {path.name: sha256(path.read_bytes()) for path in made.iterdir()}

@@ -25,7 +25,7 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Hidden, Reader, Row, keep
 from tagbus.models.train.losses import SCALE, decoupled_softmax
 from tagbus.stream import quality
-from tagbus.stream.cli import out
+from tagbus.stream.app import console
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError
@@ -141,7 +141,7 @@ def _hidden(part: str, corpus: Corpus, tags: list[Tag], plan: Plan, base: Path, 
         "tokens": plan.tokens,
     }
     total = len(tags) if part == "tags" else sum(1 for _ in corpus.exemplars("val" if part == "val" else "train"))
-    with out.bar(f"lower layers, {part}", total) as bar:
+    with console.bar(f"lower layers, {part}", total) as bar:
         return keep(to / "lower" / part, key, rows(), reader, bar.advance)
 
 
@@ -169,7 +169,7 @@ def fit(model: TopLayers, parts: Mapping[str, Hidden], plan: Plan, to: Path, jou
     if not done:
         journal.write({"epoch": 0, **evaluate(model, parts)})
     pairs = 0
-    with out.bar("training", steps) as bar:
+    with console.bar("training", steps) as bar:
         for epoch in range(plan.epochs):
             for number, (part, rows) in enumerate(_epoch(parts, plan, epoch), start=epoch * len(every) + 1):
                 if number <= done:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.models.data.corpus import Corpus, text_of
-from tagbus.stream.cli import build, out
+from tagbus.stream.app import assemble, console
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.encoder.base import Encoder
@@ -102,14 +102,14 @@ async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path |
     """
     with TemporaryDirectory() as spare:
         place = cache or Path(spare)
-        memory = await build.cached_memory(place, settings)
-        async with build.brain(settings, memory) as brain:
+        memory = await assemble.cached_memory(place, settings)
+        async with assemble.brain(settings, memory) as brain:
             count = len(corpus.tags()) + sum(1 for _ in corpus.exemplars("train"))
-            with out.bar("encoding contents", count) as bar:
-                await build.fill(
+            with console.bar("encoding contents", count) as bar:
+                await assemble.fill(
                     brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
                 )
-            await build.save_memory(place, memory)
+            await assemble.save_memory(place, memory)
             release, stores = brain.release, place / brain.release.name
             return await _training_set(corpus, brain.encoder, stores, folder, terms, (release.name, release.dimension))
 
@@ -201,7 +201,7 @@ def _fetch(store: Path, of: tuple[str, int], places: dict[str, int], to: Floats)
 async def _encode(encoder: Encoder, texts: Sequence[str]) -> Floats:
     chunks = iter(texts)
     parts = [np.empty((0, encoder.release.dimension), np.float32)]
-    with out.bar("encoding terms and held-out contents", len(texts)) as bar:
+    with console.bar("encoding terms and held-out contents", len(texts)) as bar:
         while some := list(islice(chunks, CHUNK)):
             parts.append(await encoder.encode(some))
             bar.advance(len(some))

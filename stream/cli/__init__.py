@@ -9,7 +9,8 @@ from types import FrameType
 import typer
 from typer.core import TyperGroup
 
-from tagbus.stream.cli import check, contract, demo, out, quality, release, replay, retag, run, skip, tag, topics
+from tagbus.stream.app import console
+from tagbus.stream.cli import check, contract, demo, quality, release, replay, retag, run, skip, tag, topics
 from tagbus.stream.errors import TagbusError, UserError
 
 app = typer.Typer(
@@ -103,5 +104,5 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
 def _leave(error: Exception) -> None:
     if not isinstance(error, TagbusError):
         raise error
-    out.say(f"tagbus: {error}")
+    console.say(f"tagbus: {error}")
     sys.exit(error.exit_code)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tagbus.stream.cli import files, out
+from tagbus.stream.app import console, files
 from tagbus.stream.config import load
 from tagbus.stream.contract import schema as documents
 from tagbus.stream.errors import CheckFailed, Poison
@@ -45,6 +45,6 @@ def validate(
             wrong += 1
             for field_error in error.errors:
                 typer.echo(f"{line.place}: {field_error}")
-    out.say(f"{right} right, {wrong} wrong")
+    console.say(f"{right} right, {wrong} wrong")
     if wrong:
         raise CheckFailed(f"{wrong} lines are wrong")

@@ -5,7 +5,6 @@ shows what comes out. The mock cluster has no transactions, so there it is at le
 """
 
 import base64
-import importlib.resources
 import json
 import signal
 import sys
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import numpy as np
@@ -21,8 +19,9 @@ import typer
 from confluent_kafka import Consumer
 
 from tagbus.stream import quality
-from tagbus.stream.cli import files, out
-from tagbus.stream.cli.learnt import packaged
+from tagbus.stream.app import console, files
+from tagbus.stream.app.examples import example
+from tagbus.stream.app.trained import packaged
 from tagbus.stream.cli.topics import as_table, create_all, places, send, tagged_table
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.codec import (
@@ -61,7 +60,7 @@ class Outcomes:
     def count(self) -> int:
         return len(self.tagged) + len(self.dead)
 
-    def until(self, count: int, bar: out.Bar) -> None:
+    def until(self, count: int, bar: console.Bar) -> None:
         """Read until so many records of `content` have an outcome. Raises DependencyDown after a minute."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while self.count < count:
@@ -114,12 +113,12 @@ def _delivery(kafka: Kind) -> Literal["exactly_once", "at_least_once"]:
 def _broker(kafka: Kind, stack: ExitStack) -> Settings:
     """Start the broker, make the topics, and say how results are delivered there."""
     if kafka == "apache":
-        out.say("starting Apache Kafka (the first time it is fetched from Maven Central); delivery: exactly once")
+        console.say("starting Apache Kafka (the first time it is fetched from Maven Central); delivery: exactly once")
         settings = _settings(stack.enter_context(ApacheKafka()).address, kafka)
         create_all(settings)
         return settings
     cluster = stack.enter_context(MockCluster())
-    out.say("started librdkafka's mock cluster in this process; it has no transactions, so delivery: at least once")
+    console.say("started librdkafka's mock cluster in this process; it has no transactions, so delivery: at least once")
     settings = _settings(cluster.address, kafka)
     names = settings.topics
     for name in (names.content, names.tags, names.exemplars, names.tagged, names.dead_letters, names.versions):
@@ -135,7 +134,7 @@ def _encoder(kind: EncoderKind, stack: ExitStack) -> EncoderSettings:
         from tagbus.stream.local.triton import TritonServer
     except ImportError as error:
         raise UserError(f"--encoder triton needs tritonclient ({error}): pip install 'tagbus[triton]'") from None
-    out.say("starting tritonserver (the first time its environment is installed: 374 MB)")
+    console.say("starting tritonserver (the first time its environment is installed: 374 MB)")
     return EncoderSettings(kind="triton", address=stack.enter_context(TritonServer()).address)
 
 
@@ -162,9 +161,9 @@ class Demo:
         self._publish("tags", [encode_record(tag) for tag in tags])
         self._publish("exemplars", [encode_record(exemplar) for exemplar in exemplars])
         if trained := packaged():
-            out.say("the worker also has the heads, the ranker and the literal names that travel in the package")
+            console.say("the worker also has the heads, the ranker and the literal names that travel in the package")
         worker = self._stack.enter_context(LocalWorker(self._settings, trained))
-        with out.bar("worker: reading tags and exemplars into memory", len(tags) + len(exemplars)) as bar:
+        with console.bar("worker: reading tags and exemplars into memory", len(tags) + len(exemplars)) as bar:
             worker.wait_until_ready(lambda remaining: bar.to(len(tags) + len(exemplars) - remaining))
         outcomes = self._outcomes()
         try:
@@ -175,7 +174,7 @@ class Demo:
         except DependencyDown as error:
             raise DependencyDown(f"{error}; the end of the worker's log:\n{worker.tail()}") from None
         worker.stop()
-        out.say("worker stopped by SIGTERM: drained and left the group")
+        console.say("worker stopped by SIGTERM: drained and left the group")
         return {
             "events": self._published,
             "tagged": len(outcomes.tagged),
@@ -197,7 +196,7 @@ class Demo:
 
     def _publish(self, topic: Literal["content", "tags", "exemplars"], records: Sequence[Record]) -> None:
         name = cast(str, getattr(self._settings.topics, topic))
-        with out.bar(f"publishing {len(records)} to {name}", len(records)) as bar:
+        with console.bar(f"publishing {len(records)} to {name}", len(records)) as bar:
             send(self._settings, name, iter(records), bar)
         if topic == "content":
             self._published += len(records)
@@ -207,7 +206,7 @@ class Demo:
         contents = files.all_of(example("content.jsonl"), files.content_of)
         started = time.monotonic()
         self._publish("content", [*(encode_record(content) for content in contents), *broken()])
-        with out.bar("tagging", self._published) as bar:
+        with console.bar("tagging", self._published) as bar:
             outcomes.until(self._published, bar)
         return self._published / (time.monotonic() - started)
 
@@ -217,24 +216,25 @@ class Demo:
         known = _answers()
         names = {tag.id: tag.name for tag in _all_tags()}
         for content_id in list(titles)[:SHOWN]:
-            out.stdout.print(tagged_table(outcomes.of(content_id), titles[content_id]))
-            out.print_line("librarians said: " + ", ".join(names[tag] for tag in sorted(known[content_id])) + "\n")
-        out.print_line(f"{len(outcomes.dead)} broken events on {outcomes.dead_letters}, byte for byte, with reasons:")
+            console.stdout.print(tagged_table(outcomes.of(content_id), titles[content_id]))
+            console.print_line("librarians said: " + ", ".join(names[tag] for tag in sorted(known[content_id])) + "\n")
+        topic = outcomes.dead_letters
+        console.print_line(f"{len(outcomes.dead)} broken events on {topic}, byte for byte, with reasons:")
         for record in outcomes.dead.values():
-            out.print_line(str(as_table("content.dlq", record)))
+            console.print_line(str(as_table("content.dlq", record)))
 
     def _new_tag(self, outcomes: Outcomes) -> None:
         """A tag published while the service runs: not found before, found once the taxonomy version shows it."""
         tag = files.all_of(example("new_tag.json"), files.tag_of)[0]
         contents = files.all_of(example("new_tag_content.jsonl"), files.content_of)
         before = self._tag(outcomes, contents[0])
-        out.print_line(f"\nbefore tag '{tag.name}' exists: {_names(before)}")
+        console.print_line(f"\nbefore tag '{tag.name}' exists: {_names(before)}")
         self._publish("tags", [encode_record(tag)])
         after = self._until_shown(outcomes, before)
         found = [self._tag(outcomes, content) for content in contents]
         hits = sum(tag.id in {one.id for one in result.tags} for result in found)
-        out.print_line(f"after taxonomy version {after.versions.taxonomy} shows it: {_names(found[0])}")
-        out.print_line(f"'{tag.name}' found for {hits} of {len(contents)} titles that librarians gave it\n")
+        console.print_line(f"after taxonomy version {after.versions.taxonomy} shows it: {_names(found[0])}")
+        console.print_line(f"'{tag.name}' found for {hits} of {len(contents)} titles that librarians gave it\n")
 
     def _until_shown(self, outcomes: Outcomes, before: TaggedContent) -> TaggedContent:
         """Publish a title again and again until a result's taxonomy version has moved on."""
@@ -249,14 +249,9 @@ class Demo:
 
     def _tag(self, outcomes: Outcomes, content: Content) -> TaggedContent:
         self._publish("content", [encode_record(content)])
-        with out.bar("tagging", 1) as bar:
+        with console.bar("tagging", 1) as bar:
             outcomes.until(self._published, bar)
         return outcomes.of(content.id)
-
-
-def example(name: str) -> Path:
-    """A file of the example data, which travels in the package."""
-    return Path(str(importlib.resources.files("tagbus.examples") / name))
 
 
 def broken() -> Iterator[Record]:

@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Iterator
 
-from tagbus.stream.cli.out import printable
+from tagbus.stream.app.console import printable
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag
 from tagbus.stream.tagger import Explained, Features
 

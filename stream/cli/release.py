@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tagbus.stream.cli import build, out, recorded, shadow
-from tagbus.stream.cli.records import Stretch, read, stretch
+from tagbus.stream.app import assemble, console, recorded, shadow
+from tagbus.stream.app.records import Stretch, read, stretch
 from tagbus.stream.cli.run import Level
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, decode_tagged
@@ -49,7 +49,7 @@ def list_() -> None:
     """Show the releases of the topic: which one is in force, and whether its files are here."""
     settings = load()
     releases = recorded.read_releases(settings)
-    base = load_release(build.model_folder(settings))
+    base = load_release(assemble.model_folder(settings))
     active = recorded.in_force(settings, releases)
     table = Table("release", "", "encoder", "precision", "dimension", "calibration", "files")
     for name in sorted({*releases.records, base.name, active}):
@@ -60,8 +60,8 @@ def list_() -> None:
         fitted = curve.name if curve else "by its folder"
         where = "" if record else "  (encoder.folder; not on the topic)"
         mark = "active" if name == active else ""
-        table.add_row(name, mark, *map(out.printable, (*about, fitted, f"{_files(settings, name, record)}{where}")))
-    out.stdout.print(table)
+        table.add_row(name, mark, *map(console.printable, (*about, fitted, f"{_files(settings, name, record)}{where}")))
+    console.stdout.print(table)
 
 
 @release.command("build")
@@ -82,7 +82,7 @@ def build_(
     _check_name(name)
     settings = load()
     record = recorded.record_for(settings, name, _served(triton))
-    out.set_up_logging(level)
+    console.set_up_logging(level)
     asyncio.run(_build(settings, record, every if follow else None))
 
 
@@ -101,14 +101,14 @@ def check(
     releases = recorded.read_releases(settings)
     record = recorded.on_topic(releases, name)
     active = recorded.in_force(settings, releases)
-    out.set_up_logging(level)
+    console.set_up_logging(level)
     pair = shadow.Pair(
         name,
         active,
         recorded.own(settings, name, record),
         recorded.own(settings, active, releases.records.get(active)),
-        build.snapshot_folder(settings, name),
-        build.snapshot_folder(settings, active),
+        assemble.snapshot_folder(settings, name),
+        assemble.snapshot_folder(settings, active),
     )
     report = asyncio.run(shadow.compare(pair, file))
     for finding in report.findings:
@@ -125,9 +125,9 @@ def activate(name: Name) -> None:
     _check_name(name)
     settings = load()
     releases = recorded.read_releases(settings)
-    active, base = recorded.in_force(settings, releases), load_release(build.model_folder(settings)).name
+    active, base = recorded.in_force(settings, releases), load_release(assemble.model_folder(settings)).name
     if name == active:
-        out.say(f"release {name} is in force already")
+        console.say(f"release {name} is in force already")
         return
     if name != base:
         recorded.on_topic(releases, name)
@@ -136,10 +136,10 @@ def activate(name: Name) -> None:
             # A release that is on the topic stays held by every worker: only so can it come back at once.
             recorded.publish(settings, encode_release(recorded.record_for(settings, base, None)))
     if name in releases.records:
-        load_recorded(build.release_folder(settings, name), releases.records[name].release)
+        load_recorded(assemble.release_folder(settings, name), releases.records[name].release)
     _require_followed(settings, name)
     recorded.publish(settings, encode_release(Active(release=name, time=datetime.now(UTC))))
-    out.say(f"release {name} is active; {active} is kept until `tagbus release drop {active}`")
+    console.say(f"release {name} is active; {active} is kept until `tagbus release drop {active}`")
 
 
 @release.command()
@@ -160,7 +160,7 @@ def drop(
             "look at /readyz of the workers, or at a shorter time with --minutes"
         )
     recorded.publish(settings, Record(name.encode(), None))
-    out.say(f"release {name} is dropped; its folder and its collections may be deleted")
+    console.say(f"release {name} is dropped; its folder and its collections may be deleted")
 
 
 async def _build(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
@@ -180,7 +180,7 @@ async def _build(settings: Settings, record: ReleaseRecord, every: float | None)
 
 async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
     own = recorded.own(settings, record.release.name, record)
-    folder = build.snapshot_folder(settings, record.release.name)
+    folder = assemble.snapshot_folder(settings, record.release.name)
     if folder is None:
         raise UserError("TAGBUS_RELEASES__FOLDER is not set: expected the folder in which workers look for releases")
     reached: dict[Place, int] = {}
@@ -189,7 +189,7 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
         reached.update(positions)
 
     async with (
-        build.opened(build.exact(own)) as brain,
+        assemble.opened(assemble.exact(own)) as brain,
         snapshot.caught_up(folder, own, brain.projection(), brain.memory, tell) as task,
     ):
         saved: dict[Place, int] = {}
@@ -214,7 +214,7 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
 
 async def build_shared(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
     """Fill a release's collections of the shared memory, announce it, and follow the topics unless `every` is None."""
-    async with build.opened(recorded.own(settings, record.release.name, record)) as brain:
+    async with assemble.opened(recorded.own(settings, record.release.name, record)) as brain:
         progress = await asyncio.to_thread(Progress, settings, brain.release.name)
         follower = await indexer(settings, brain.projection(), brain.memory, progress)
         try:
@@ -243,11 +243,11 @@ def _served(text: str | None) -> Served | None:
 
 def _files(settings: Settings, name: str, record: ReleaseRecord | None) -> str:
     try:
-        folder = build.release_folder(settings, name)
+        folder = assemble.release_folder(settings, name)
         one = load_release(folder) if record is None else load_recorded(folder, record.release)
     except TagbusError as error:
         return str(error)
-    left = build.snapshot_folder(settings, one.name)
+    left = assemble.snapshot_folder(settings, one.name)
     there = snapshot.current(left) if left is not None else None
     return f"ok, memory of {datetime.fromtimestamp(there.time, UTC):%Y-%m-%dT%H:%M:%SZ}" if there else "ok"
 

@@ -8,11 +8,11 @@ from typing import Annotated, Self
 import typer
 from rich.table import Table
 
+from tagbus.stream.app import console
+from tagbus.stream.app.records import Sending, Stretch, read
+from tagbus.stream.app.time_arguments import moment
 from tagbus.stream.bus.deadletter import REPLAY_SOURCE
-from tagbus.stream.cli import out
-from tagbus.stream.cli.letters import REPLAYS, Choice, Letter, Wanted, choose, originals
-from tagbus.stream.cli.moments import moment
-from tagbus.stream.cli.records import Sending, Stretch, read
+from tagbus.stream.cli.dead_letter_selection import REPLAYS, Choice, Letter, Wanted, choose, originals
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.kafka.message import record_of
@@ -43,10 +43,10 @@ def replay(
     if beyond := len(choice.letters) - len(letters):
         choice.left_out["beyond --limit"] = beyond
     if send:
-        out.say(f"sent back: {_send(settings, letters)}{_left_out(choice)}")
+        console.say(f"sent back: {_send(settings, letters)}{_left_out(choice)}")
     else:
         _show(letters)
-        out.say(f"to be sent back by --send: {len(letters)}{_left_out(choice)}")
+        console.say(f"to be sent back by --send: {len(letters)}{_left_out(choice)}")
 
 
 def record_to_send(record: Record, letter: Letter) -> Record:
@@ -89,7 +89,7 @@ class Spool:
 
 def _send(settings: Settings, letters: Sequence[Letter]) -> int:
     """Send them in the order of their events, each to its partition; returns how many brokers have confirmed."""
-    with Spool() as spool, out.bar("reading dead letters", len(letters)) as bar:
+    with Spool() as spool, console.bar("reading dead letters", len(letters)) as bar:
         for rank, record in _fetch(settings, letters):
             spool.put(rank, record)
             bar.advance(1)
@@ -119,10 +119,10 @@ def _show(letters: Sequence[Letter]) -> None:
     table = Table("from", "reason", "replays")
     for letter in letters[:SHOWN]:
         origin = f"{letter.last.topic}:{letter.last.partition}:{letter.last.offset}"
-        table.add_row(out.printable(origin), out.printable(letter.why), str(letter.replays))
-    out.stdout.print(table)
+        table.add_row(console.printable(origin), console.printable(letter.why), str(letter.replays))
+    console.stdout.print(table)
     if len(letters) > SHOWN:
-        out.print_line(f"and {len(letters) - SHOWN} more")
+        console.print_line(f"and {len(letters) - SHOWN} more")
 
 
 def _left_out(choice: Choice) -> str:

@@ -14,12 +14,12 @@ from typing import Annotated, Protocol
 import typer
 from confluent_kafka import Message
 
+from tagbus.stream.app import assemble, console, files
+from tagbus.stream.app.records import Sending, Stretch, read, stretch, timestamp
+from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.deadletter import REPLAY_SOURCE, RETAG
 from tagbus.stream.bus.ledger import Stamp, older, stamp_of
-from tagbus.stream.cli import build, files, out
-from tagbus.stream.cli.letters import REPLAYS
-from tagbus.stream.cli.moments import MOMENT, moment
-from tagbus.stream.cli.records import Sending, Stretch, read, stretch, timestamp
+from tagbus.stream.cli.dead_letter_selection import REPLAYS
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tag, decode_tagged
 from tagbus.stream.contract.events import Content, Tag
@@ -87,9 +87,9 @@ class OneTag:
             raise UserError(f"{shorten(name)} is no tag of topic {settings.topics.tags}, and no result names it")
         self._encoder: Encoder | None = None
         if tag is None:
-            out.say(f"{name} is not in force: only contents whose latest result names it are affected")
+            console.say(f"{name} is not in force: only contents whose latest result names it are affected")
             return
-        self._encoder = self._runner.run(open_encoder(settings.encoder, build.model_folder(settings)))
+        self._encoder = self._runner.run(open_encoder(settings.encoder, assemble.model_folder(settings)))
         stack.callback(self._close, self._encoder)
         release = self._encoder.release
         text = release.tag_text(tag.name, tag.aliases, tag.description)
@@ -146,7 +146,7 @@ def _send(settings: Settings, content: Stretch, concern: Concern) -> None:
     with Sending(settings, content.topic) as sending:
         for found in _affected(settings, content, concern):
             sending.send(record_to_send(found.record, concern.reason), found.partition)
-    out.say(f"sent through again: {sending.confirmed} ({concern.reason})")
+    console.say(f"sent through again: {sending.confirmed} ({concern.reason})")
 
 
 def _show(settings: Settings, content: Stretch, concern: Concern) -> None:
@@ -154,16 +154,16 @@ def _show(settings: Settings, content: Stretch, concern: Concern) -> None:
     for number, found in enumerate(_affected(settings, content, concern), start=1):
         if number <= SHOWN:
             title = found.content.title or found.content.text
-            out.print_line(out.printable(f"{found.content.id}  {title}")[:120])
+            console.print_line(console.printable(f"{found.content.id}  {title}")[:120])
     if number > SHOWN:
-        out.print_line(f"and {number - SHOWN} more")
-    out.say(f"to be sent through again by --send: {number} ({concern.reason})")
+        console.print_line(f"and {number - SHOWN} more")
+    console.say(f"to be sent through again by --send: {number} ({concern.reason})")
 
 
 def _affected(settings: Settings, content: Stretch, concern: Concern) -> Iterator[Found]:
     newest = _newest(settings, content)
     there = sum(place is not None for place, _ in newest.values())
-    with out.bar("looking for contents that are affected", there) as bar:
+    with console.bar("looking for contents that are affected", there) as bar:
         for chunk in files.chunks(_found(settings, content, newest), CHUNK):
             yield from concern.affected(chunk)
             bar.advance(len(chunk))
@@ -172,7 +172,7 @@ def _affected(settings: Settings, content: Stretch, concern: Concern) -> Iterato
 def _newest(settings: Settings, content: Stretch) -> dict[str, Newest]:
     """Where the newest event of each content stands, by the rule that tells a stale one."""
     newest: dict[str, Newest] = {}
-    with out.bar(f"reading {content.topic}", content.offsets) as bar:
+    with console.bar(f"reading {content.topic}", content.offsets) as bar:
         for message in read(settings, content):
             bar.advance(1)
             try:
@@ -205,7 +205,7 @@ def _named(settings: Settings, tag: str) -> set[str]:
     """Ids of the contents whose latest result names the tag."""
     named: set[str] = set()
     results = stretch(settings, settings.topics.tagged)
-    with out.bar(f"reading {results.topic}", results.offsets) as bar:
+    with console.bar(f"reading {results.topic}", results.offsets) as bar:
         for message in read(settings, results):
             bar.advance(1)
             try:

@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from tagbus.stream.app import console
+from tagbus.stream.app.records import SECONDS, failed, partitions, read, stretch, timestamp
+from tagbus.stream.app.time_arguments import place
 from tagbus.stream.bus.deadletter import dead_letter
 from tagbus.stream.bus.flight import Outgoing, Source
-from tagbus.stream.cli import out
-from tagbus.stream.cli.moments import place
-from tagbus.stream.cli.records import SECONDS, failed, partitions, read, stretch, timestamp
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Origin
 from tagbus.stream.errors import DependencyDown, FieldError, Skipped, TagbusError, UserError
@@ -46,7 +46,7 @@ def skip(where: Where) -> None:
             _in_one_transaction(settings, consumer, letter, spot)
         else:
             _one_after_the_other(settings, consumer, letter, spot)
-    out.say(f"{where} is set aside on {letter.topic}; the group goes on at offset {spot.offset + 1}")
+    console.say(f"{where} is set aside on {letter.topic}; the group goes on at offset {spot.offset + 1}")
 
 
 def _require_stopped(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagbus.stream.cli import build, files, out
+from tagbus.stream.app import assemble, console, files
 from tagbus.stream.cli.explain import text
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import encode
@@ -48,25 +48,25 @@ async def _tag(
     settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None, show: Show
 ) -> int:
     lines = files.read_lines(file)
-    memory = await build.cached_memory(cache, settings)
-    async with build.brain(settings, memory) as brain:
+    memory = await assemble.cached_memory(cache, settings)
+    async with assemble.brain(settings, memory) as brain:
         # Before the memory is encoded: settings that do not fit each other are told at once.
         tagger = brain.tagger()
         await remember(brain, tags, exemplars)
         if cache is not None:
-            await build.save_memory(cache, memory)
+            await assemble.save_memory(cache, memory)
         failed = 0
         for chunk in files.chunks(lines, BATCH):
             failed += await _answer(tagger, chunk, show)
         return failed
 
 
-async def remember(brain: build.Brain, tags: Path, exemplars: Path | None) -> None:
+async def remember(brain: assemble.Brain, tags: Path, exemplars: Path | None) -> None:
     """Fill the memory from files, with a progress bar."""
     taxonomy = files.all_of(tags, files.tag_of)
     annotated = files.all_of(exemplars, files.exemplar_of) if exemplars else []
-    with out.bar("encoding memory", len(taxonomy) + len(annotated)) as bar:
-        await build.fill(brain.projection(), {"tags": taxonomy, "exemplars": annotated}, bar.advance)
+    with console.bar("encoding memory", len(taxonomy) + len(annotated)) as bar:
+        await assemble.fill(brain.projection(), {"tags": taxonomy, "exemplars": annotated}, bar.advance)
 
 
 def _json(_content: Content, found: Explained) -> str:

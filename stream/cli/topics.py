@@ -14,9 +14,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from rich.table import Table
 
-from tagbus.stream.cli import files, out
-from tagbus.stream.cli.backfill import outputs
-from tagbus.stream.cli.records import SECONDS, Sending, failed, partitions
+from tagbus.stream.app import console, files
+from tagbus.stream.app.backfill import outputs
+from tagbus.stream.app.records import SECONDS, Sending, failed, partitions
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
 from tagbus.stream.contract.codec import (
     Record,
@@ -78,11 +78,11 @@ def _create(settings: Settings, configurations: Mapping[str, dict[str, str]]) ->
     for name, future in admin.create_topics(wanted, request_timeout=SECONDS).items():
         try:
             future.result()
-            out.say(f"created {name} with {counts[name]} partition{'s' * (counts[name] > 1)}")
+            console.say(f"created {name} with {counts[name]} partition{'s' * (counts[name] > 1)}")
         except KafkaException as error:
             if client.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise failed(settings.kafka, error, f"topic {name} was not created", name, "Create") from None
-            out.say(f"{name} is there already")
+            console.say(f"{name} is there already")
     for name in configurations:
         _wait_until_shown(settings.kafka, admin, name)
 
@@ -126,7 +126,7 @@ def publish(
     with tempfile.TemporaryDirectory() as folder:
         source = _spooled(file, Path(folder))
         count = _all_right(source, to)
-        with out.bar(f"publishing to {topic_name(settings.topics, to)}", count) as bar:
+        with console.bar(f"publishing to {topic_name(settings.topics, to)}", count) as bar:
             records = (encode_record(files.READERS[to](line)) for line in files.read_lines(source))
             send(settings, topic_name(settings.topics, to), records, bar)
 
@@ -138,7 +138,7 @@ def retire(
     """Publish a null value: the tag is retired, the content or the exemplar withdrawn."""
     settings = load()
     record = tombstone(to, key)
-    with out.bar("publishing", 1) as bar:
+    with console.bar("publishing", 1) as bar:
         send(settings, topic_name(settings.topics, to), iter([record]), bar)
 
 
@@ -173,13 +173,13 @@ def _all_right(source: Path, to: Word) -> int:
             right += 1
         except Poison as error:
             wrong += 1
-            out.say(f"{line.place}: {error}")
+            console.say(f"{line.place}: {error}")
     if wrong:
         raise CheckFailed(f"{wrong} lines are wrong, nothing was published")
     return right
 
 
-def send(settings: Settings, topic: str, records: Iterator[Record], bar: out.Bar) -> None:
+def send(settings: Settings, topic: str, records: Iterator[Record], bar: console.Bar) -> None:
     """Produce records and see each acknowledged. Raises UserError or DependencyDown when one is not."""
     with Sending(settings, topic) as sending:
         for record in records:
@@ -204,9 +204,9 @@ def tail(
         if form == "json":
             typer.echo(as_json(topic, record))
         elif isinstance(shown := as_table(topic, record), str):
-            out.print_line(shown)
+            console.print_line(shown)
         else:
-            out.stdout.print(shown)
+            console.stdout.print(shown)
 
 
 def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"]) -> Iterator[Message]:
@@ -252,7 +252,7 @@ def as_table(topic: str, record: Record) -> Table | str:
     if topic == "tagged":
         event = decode_tagged(record)
         if isinstance(event, Tombstone):
-            return f"{out.printable(event.key)} was withdrawn"
+            return f"{console.printable(event.key)} was withdrawn"
         return tagged_table(event, event.id)
     return dead_letter_line(read_dead_letter(record.headers), record)
 
@@ -260,7 +260,7 @@ def as_table(topic: str, record: Record) -> Table | str:
 def dead_letter_line(letter: DeadLetter, record: Record) -> str:
     """Where it came from, why it was refused, and how its value begins."""
     where = f"{letter.topic}:{letter.partition}:{letter.offset}"
-    reason = out.printable(f"{where}  {letter.exception} at {letter.stage}: {letter.message}")
+    reason = console.printable(f"{where}  {letter.exception} at {letter.stage}: {letter.message}")
     return f"{reason}\n    {'null' if record.value is None else shorten(record.value, 100)}"
 
 
@@ -274,7 +274,8 @@ def tagged_table(event: TaggedContent, title: str, most: int = 5) -> Table:
         if tag.evidence.similarity is not None:
             why.append(f"like its name {tag.evidence.similarity:.2f}")
         if tag.evidence.votes:
-            nearest = "".join(f" ({out.printable(one.id)} {one.similarity:.2f})" for one in tag.evidence.neighbours[:1])
+            first = tag.evidence.neighbours[:1]
+            nearest = "".join(f" ({console.printable(one.id)} {one.similarity:.2f})" for one in first)
             why.append(f"{tag.evidence.votes} neighbour{'s' * (tag.evidence.votes > 1)}{nearest}")
-        table.add_row(out.printable(tag.name), f"{tag.confidence:.2f}", f"{tag.score:.3f}", "; ".join(why))
+        table.add_row(console.printable(tag.name), f"{tag.confidence:.2f}", f"{tag.score:.3f}", "; ".join(why))
     return table

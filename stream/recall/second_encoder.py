@@ -17,10 +17,10 @@ from tagbus.stream.config import RecallSettings
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.memory.store import Store, Vectors
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.features import count_votes
 from tagbus.stream.recall.graph import GraphRecall, Reach
 from tagbus.stream.recall.pool import Numbers, pool
 from tagbus.stream.recall.tagvectors import TagVectors
+from tagbus.stream.recall.votes import count_votes
 
 VOTES: Final = "second_encoder_votes"
 TAGS: Final = "second_encoder_tags"

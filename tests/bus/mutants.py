@@ -8,7 +8,8 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from tagbus.stream.cli.demo import broken, example
+from tagbus.stream.app.examples import example
+from tagbus.stream.cli.demo import broken
 from tagbus.stream.contract.codec import Record
 
 Headers = tuple[tuple[str, bytes | None], ...]

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.cli import files, main
-from tagbus.stream.cli.demo import example
+from tagbus.stream.app import files
+from tagbus.stream.app.examples import example
+from tagbus.stream.cli import main
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Content, Event, Exemplar, Tag
 

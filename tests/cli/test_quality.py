@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream import calibrate
-from tagbus.stream.cli import files
-from tagbus.stream.cli.demo import example
+from tagbus.stream.app import files
+from tagbus.stream.app.examples import example
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.encoder.release import default_folder, load_release
 from tests.cli.harness import Cli, Slice, objects, write

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.cli import files
-from tagbus.stream.cli.build import settings_of
-from tagbus.stream.cli.demo import example
+from tagbus.stream.app import files
+from tagbus.stream.app.assemble import settings_of
+from tagbus.stream.app.examples import example
 from tagbus.stream.config import HeadsSettings, Settings, TaggerSettings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Event, TaggedContent, Versions

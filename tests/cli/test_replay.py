@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tagbus.stream.bus.deadletter import REPLAY_SOURCE, dead_letter
 from tagbus.stream.bus.flight import Source
-from tagbus.stream.cli.letters import OWN, REPLAYS, origin, originals
+from tagbus.stream.cli.dead_letter_selection import OWN, REPLAYS, origin, originals
 from tagbus.stream.cli.replay import Spool
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Origin, Record, encode_record, source_headers

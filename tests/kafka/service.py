@@ -11,8 +11,8 @@ from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import Failure, Tagger
+from tagbus.stream.tagger.union import Recall
 from tests.index.parts import encoder
 
 

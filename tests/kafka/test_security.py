@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.cli import records
+from tagbus.stream.app import records
 from tagbus.stream.errors import UserError
 from tagbus.stream.index import bootstrap
 from tests.bus.harness import events, exactly_once, until_all_out

@@ -13,7 +13,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="heads are written with onnx, of the extra `train`")
 
 from tagbus.models.export.heads_graph import Weights, to_onnx  # noqa: E402
-from tagbus.stream.cli.learnt import open_learnt  # noqa: E402
+from tagbus.stream.app.trained import open_learnt  # noqa: E402
 from tagbus.stream.config import HeadsSettings, Settings  # noqa: E402
 from tagbus.stream.encoder.release import sha256  # noqa: E402
 from tagbus.stream.errors import ReleaseMismatch, UserError  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("omikuji", reason="label trees are Omikuji's, of the extra `trees`")
 
 from tagbus.models.train import labeltree as training
-from tagbus.stream.cli.learnt import open_learnt, over_of
+from tagbus.stream.app.trained import open_learnt, over_of
 from tagbus.stream.config import CrossEncoderSettings, HeadsSettings, LabelTreeSettings, RankSettings, Settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import ReleaseMismatch, UserError

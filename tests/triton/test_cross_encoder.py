@@ -9,7 +9,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 from tagbus.stream.encoder.release import MODEL, TOKENIZER
 from tagbus.stream.local.triton import TritonServer, default_repository
-from tagbus.stream.recall.cross_encoder import INPUTS, OUTPUT
+from tagbus.stream.rank.cross_encoder import INPUTS, OUTPUT
 from tests.triton.harness import described, found, read_config
 
 CONFIG = read_config(default_repository() / "cross_encoder" / "config.pbtxt")

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from tagbus.stream.cli import build
-from tagbus.stream.cli.build import settings_of
-from tagbus.stream.cli.demo import example
-from tagbus.stream.cli.learnt import open_learnt
+from tagbus.stream.app import assemble
+from tagbus.stream.app.assemble import settings_of
+from tagbus.stream.app.examples import example
+from tagbus.stream.app.trained import open_learnt
 from tagbus.stream.config import EncoderSettings, HeadsSettings, Settings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.contract.release import Served
@@ -210,7 +210,7 @@ async def test_killed_and_restarted_between_calls(
     server = start(learnt_repository, ("heads",))
     memory = exact_memory(RELEASE.name, RELEASE.dimension)
     content = Content(id="c", title="Beekeeping")
-    async with build.brain(settings(folder, server.address, deadline=1.0), memory) as brain:
+    async with assemble.brain(settings(folder, server.address, deadline=1.0), memory) as brain:
         tagger = brain.tagger()
         (before,) = await tagger.tag([content])
         server.kill()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
 from tagbus.models.export.trees import to_onnx
-from tagbus.stream.rank import INPUT
+from tagbus.stream.rank.trees import INPUT
 
 COLUMNS = 4
 Floats = NDArray[np.float32]

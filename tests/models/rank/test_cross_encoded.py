@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tagbus.models.rank import ranker
-from tagbus.stream import rank
+from tagbus.stream.app import files
+from tagbus.stream.app.examples import example
 from tagbus.stream.calibrate import load
-from tagbus.stream.cli import files
-from tagbus.stream.cli.demo import example
-from tagbus.stream.recall.cross_encoder import Manifest
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.cross_encoder import Manifest
 from tests.cli.harness import Cli, Slice, clean, cut, objects, write
 from tests.cross_encoders import write_cross_encoder
 
@@ -59,10 +59,10 @@ def on(trained: Path, cross_encoder: tuple[Path, Manifest]) -> dict[str, str]:
 
 
 def test_what_is_trained_is_named_after_both(trained: Path, cross_encoder: tuple[Path, Manifest]) -> None:
-    manifest = rank.read_manifest(trained)
+    manifest = trees.read_manifest(trained)
     assert manifest.second is not None
     assert (manifest.second.cross_encoder, manifest.second.top) == (cross_encoder[1].name, 5)
-    load(trained / rank.CALIBRATION, f"{manifest.release}+literal+{manifest.name}+{cross_encoder[1].name}")
+    load(trained / trees.CALIBRATION, f"{manifest.release}+literal+{manifest.name}+{cross_encoder[1].name}")
 
 
 def test_the_tagger_asks_it_about_the_best_and_says_so(
@@ -71,7 +71,7 @@ def test_the_tagger_asks_it_about_the_best_and_says_so(
     answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on(trained, cross_encoder))
 
     assert answer.code == 0, answer.err
-    manifest = rank.read_manifest(trained)
+    manifest = trees.read_manifest(trained)
     assert f"ranker {manifest.name}, cross-encoder {cross_encoder[1].name}, calibration isotonic-" in answer.lines[1]
     asked = [line.split("cross=")[1].split()[0] for line in answer.out.splitlines() if "cross=" in line]
     assert len(asked) == 12 * len(cutting.contents)

@@ -10,10 +10,10 @@ from pydantic_core import from_json
 from tagbus.models.data.corpus import open_corpus, without
 from tagbus.models.rank import out_of_fold
 from tagbus.models.rank.candidates import Candidates, TrainingSet
-from tagbus.stream import rank
+from tagbus.stream.app import files
+from tagbus.stream.app.examples import example
 from tagbus.stream.calibrate import load
-from tagbus.stream.cli import files
-from tagbus.stream.cli.demo import example
+from tagbus.stream.rank import trees
 from tagbus.stream.recall import heads
 from tests.cli.harness import Cli, Slice, cut, write
 
@@ -38,7 +38,7 @@ def trained(cutting: Slice, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_ranker_is_the_one_of_the_heads_that_are_written(trained: Path) -> None:
-    manifest = rank.read_manifest(trained / "ranker")
+    manifest = trees.read_manifest(trained / "ranker")
     assert manifest.heads == heads.read_manifest(trained / "heads").name
     assert manifest.fitted_on == heads.read_manifest(trained / "heads").fitted_on == 300
     assert set(manifest.lists) == {"names", "literal", "heads"}
@@ -47,16 +47,16 @@ def test_the_ranker_is_the_one_of_the_heads_that_are_written(trained: Path) -> N
 def test_only_what_the_tagger_reads_is_written(trained: Path) -> None:
     assert {path.name for path in (trained / "heads").iterdir()} == {heads.MODEL, heads.WORDS, heads.MANIFEST}
     assert {path.name for path in (trained / "ranker").iterdir()} == {
-        rank.MODEL,
-        rank.TABLES,
-        rank.CALIBRATION,
-        rank.MANIFEST,
+        trees.MODEL,
+        trees.TABLES,
+        trees.CALIBRATION,
+        trees.MANIFEST,
     }
 
 
 def test_the_calibration_is_that_of_the_whole_pipeline(trained: Path) -> None:
-    manifest = rank.read_manifest(trained / "ranker")
-    load(trained / "ranker" / rank.CALIBRATION, f"{manifest.release}+literal+{manifest.heads}+{manifest.name}")
+    manifest = trees.read_manifest(trained / "ranker")
+    load(trained / "ranker" / trees.CALIBRATION, f"{manifest.release}+literal+{manifest.heads}+{manifest.name}")
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_tagger_takes_both_and_explains_each_feature(trained: Path, cutting:
     }
     answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on)
     assert answer.code == 0, answer.err
-    manifest = rank.read_manifest(trained / "ranker")
+    manifest = trees.read_manifest(trained / "ranker")
     assert f"heads {manifest.heads}, ranker {manifest.name}, calibration isotonic-" in answer.lines[1]
     assert answer.lines[2].endswith(" by rank")
     assert all(f"{column}=" in answer.out for column in manifest.columns)
@@ -115,13 +115,13 @@ def test_one_fold_and_the_validation_contents_teach_the_ranker_of_a_large_corpus
     held = [item for item in corpus.exemplars("train") if out_of_fold.fold_of(item, 3) == 0]
     assert 50 < len(held) < 150
     val = list(corpus.exemplars("val"))
-    assert rank.read_manifest(large / "ranker").fitted_on == len(held) + len(val)
+    assert trees.read_manifest(large / "ranker").fitted_on == len(held) + len(val)
 
 
 def test_tags_that_are_left_out_are_known_to_neither(large: Path, cutting: Slice) -> None:
     new = {tag.id for tag in cutting.tags[:3]}
     assert not new & set(heads.read_manifest(large / "heads").tags)
-    with np.load(large / "ranker" / rank.TABLES, allow_pickle=False) as tables:
+    with np.load(large / "ranker" / trees.TABLES, allow_pickle=False) as tables:
         known = from_json(tables["tags"].tobytes())
     assert {tag.id for tag in cutting.tags} - new <= set(known)
     assert not new & set(known)
@@ -130,10 +130,10 @@ def test_tags_that_are_left_out_are_known_to_neither(large: Path, cutting: Slice
 def test_a_run_that_is_kept_goes_on(
     large: Path, cutting: Slice, left_out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = rank.read_manifest(large / "ranker")
+    before = trees.read_manifest(large / "ranker")
     once(cutting, left_out, large)
     assert capfd.readouterr().err.count("goes on from step") == 2
-    assert rank.read_manifest(large / "ranker") == before
+    assert trees.read_manifest(large / "ranker") == before
     costs = [json.loads(line) for line in (large / "ranker" / "metrics.jsonl").read_text().splitlines()]
     assert costs[-1]["cpu_seconds"] > 0
 

@@ -12,18 +12,20 @@ import pytest
 from tagbus.models.rank.candidates import Recipe, Source, as_new, count, learn
 from tagbus.models.rank.ranker import Over, train
 from tagbus.models.rank.second_stage import Reading
-from tagbus.stream import calibrate, rank
+from tagbus.stream import calibrate
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import UserError
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Point, Vectors
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.candidates import Facts
+from tagbus.stream.rank.cross_encoder import Pair, Wording
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.cross_encoder import Pair, Wording
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.pool import NAMES, Facts, Floats, Numbers, Pool, pool
-from tagbus.stream.recall.union import Recall
+from tagbus.stream.recall.pool import NAMES, Floats, Numbers, Pool, pool
+from tagbus.stream.tagger.union import Recall
 
 D = 16
 TAGS = 40
@@ -159,10 +161,10 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
 
     manifest = train(tmp_path, await learn(over, items, vectors, RECIPE), over, OVER, RECIPE)
 
-    ranker = rank.TreeRanker.load(tmp_path, OVER)
+    ranker = trees.TreeRanker.load(tmp_path, OVER)
     assert ranker.name == manifest.name
     assert manifest.fitted_on == 200
-    assert calibrate.load(tmp_path / rank.CALIBRATION, f"r+heads-1+{manifest.name}").contents == 200
+    assert calibrate.load(tmp_path / trees.CALIBRATION, f"r+heads-1+{manifest.name}").contents == 200
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["name"] == manifest.name
     test, queries = annotated(200, 8, "test-")
@@ -202,17 +204,17 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
 
     manifest = train(both, training_set, over, NAMES_ALONE, recipe, reading)
 
-    assert "second" not in json.loads((alone / rank.MANIFEST).read_text())
+    assert "second" not in json.loads((alone / trees.MANIFEST).read_text())
     assert manifest.second is not None
     assert (manifest.second.cross_encoder, manifest.second.top) == ("cross_encoder-00000000", 8)
     # The first stage is what it is without a second.
     assert manifest.model_copy(update={"name": first.name, "second": None}) == first
-    assert (both / rank.MODEL).read_bytes() == (alone / rank.MODEL).read_bytes()
+    assert (both / trees.MODEL).read_bytes() == (alone / trees.MODEL).read_bytes()
     pipeline = f"r+{manifest.name}+cross_encoder-00000000"
-    assert calibrate.load(both / rank.CALIBRATION, pipeline).contents == 200
+    assert calibrate.load(both / trees.CALIBRATION, pipeline).contents == 200
     test, queries = annotated(200, 8, "test-")
-    ranked = rank.TreeRanker.load(alone, NAMES_ALONE)
-    cross_encoded = rank.TreeRanker.load(both, NAMES_ALONE, Reads())
+    ranked = trees.TreeRanker.load(alone, NAMES_ALONE)
+    cross_encoded = trees.TreeRanker.load(both, NAMES_ALONE, Reads())
     before = await right_first(Recall(over.graph, over.others, ranked), test, queries)
     assert await right_first(Recall(over.graph, over.others, cross_encoded), test, queries) > before + 0.03
 

@@ -12,7 +12,7 @@ from tagbus.models.data.corpus import First, open_corpus
 from tagbus.models.export.bert import weights_folder
 from tagbus.models.train import crossencoder
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
-from tagbus.stream.recall.cross_encoder import OnnxCrossEncoder, name_of, read_manifest
+from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, name_of, read_manifest
 from tests.models.toy import toy_corpus
 from tests.triton.harness import described, found, read_config
 

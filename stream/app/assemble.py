@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, starmap
 from pathlib import Path
 
+from tagbus.stream.app import second_encoders, trained
+from tagbus.stream.app.trained import Learnt, open_learnt
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.cli import learnt, second_encoders
-from tagbus.stream.cli.learnt import Learnt, open_learnt
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
@@ -29,8 +29,8 @@ from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.literal import LiteralRecall
 from tagbus.stream.recall.second_encoder import SecondEncoder
-from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import Pipeline, Tagger, Taxonomy
+from tagbus.stream.tagger.union import Recall
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def model_folder(settings: Settings) -> Path:
 
 
 def calibration_of(settings: Settings, release: Release) -> Calibration:
-    """The calibration of what the settings switch on over this release: see `learnt.calibration_of`."""
-    return learnt.calibration_of(settings, release.name)
+    """The calibration of what the settings switch on over this release: see `trained.calibration_of`."""
+    return trained.calibration_of(settings, release.name)
 
 
 def release_folder(settings: Settings, name: str) -> Path:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from tagbus.stream.app.assemble import cached_memory, save_memory
 from tagbus.stream.calibrate import Calibration, fit, uncalibrated
-from tagbus.stream.cli.build import cached_memory, save_memory
 from tagbus.stream.config import RecallSettings, Settings, TaggerSettings
 from tagbus.stream.contract.events import TEXT_CHARS, Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.encoder.base import Encoder, Vectors
@@ -21,8 +21,8 @@ from tagbus.stream.index.apply import Projection
 from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.literal import LiteralRecall
-from tagbus.stream.recall.union import Recall
 from tagbus.stream.tagger import DECIDED, Failure, Pipeline, Tagger
+from tagbus.stream.tagger.union import Recall
 from tests.cli.harness import Slice, cut, scripts
 from tests.index.parts import encoder, memory, record, tombstone
 

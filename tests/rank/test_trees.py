@@ -8,13 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagbus.stream import rank
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.rank import CROSS, MANIFEST, MODEL, SECOND, TABLES, Manifest, Over, TreeRanker, pack, rarity, unpack
-from tagbus.stream.recall.cross_encoder import Pair, Wording
-from tagbus.stream.recall.features import Tables, columns
-from tagbus.stream.recall.pool import NAMES, Ballots, Facts, Floats, Listed, Pool
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.candidates import Facts
+from tagbus.stream.rank.cross_encoder import Pair, Wording
+from tagbus.stream.rank.features import Tables, columns
+from tagbus.stream.rank.trees import (
+    CROSS,
+    MANIFEST,
+    MODEL,
+    SECOND,
+    TABLES,
+    Manifest,
+    Over,
+    TreeRanker,
+    pack,
+    rarity,
+    unpack,
+)
+from tagbus.stream.recall.pool import NAMES, Ballots, Floats, Listed, Pool
 
 # One tree, votes > 0.5 gives 2 and the rest 1: the protobuf of an ONNX graph, made by hand so that the service's tests
 # need no training library.
@@ -29,7 +42,7 @@ def stump(names: Sequence[str] = columns(LISTS), split: str = "heads_score") -> 
     onnx = pytest.importorskip("onnx", reason="onnx, of the extra train, makes the tree that the ranker runs")
     node = onnx.helper.make_node(
         "TreeEnsembleRegressor",
-        [rank.INPUT],
+        [trees.INPUT],
         ["scores"],
         domain="ai.onnx.ml",
         n_targets=1,
@@ -50,7 +63,7 @@ def stump(names: Sequence[str] = columns(LISTS), split: str = "heads_score") -> 
     graph = onnx.helper.make_graph(
         [node],
         "stump",
-        [onnx.helper.make_tensor_value_info(rank.INPUT, float_, ["m", len(names)])],
+        [onnx.helper.make_tensor_value_info(trees.INPUT, float_, ["m", len(names)])],
         [onnx.helper.make_tensor_value_info("scores", float_, ["m", 1])],
     )
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tagbus.stream.encoder.release import MODEL, TOKENIZER
 from tagbus.stream.encoder.tokens import BATCH_TOKENS
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.recall.cross_encoder import MANIFEST, OnnxCrossEncoder, Wording, cut, tag_text
+from tagbus.stream.rank.cross_encoder import MANIFEST, OnnxCrossEncoder, Wording, cut, tag_text
 from tests.cross_encoders import write_cross_encoder
 
 TOKENS = 32
@@ -62,7 +62,7 @@ def test_a_pair_gets_the_same_among_others_as_alone(
 def test_many_pairs_are_read_in_parts(cross_encoder: OnnxCrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [("fire", "fire" if number % 3 else "soil " * (number % 40)) for number in range(500)]
     whole = cross_encoder.score(pairs)
-    monkeypatch.setattr("tagbus.stream.recall.cross_encoder.CHUNK", 7)
+    monkeypatch.setattr("tagbus.stream.rank.cross_encoder.CHUNK", 7)
 
     assert cross_encoder.score(pairs).tolist() == whole.tolist() == [float(number % 3 > 0) for number in range(500)]
 

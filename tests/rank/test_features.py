@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagbus.stream.recall.features import TAUS, Limits, Tables, columns, count_votes, draw, table
-from tagbus.stream.recall.pool import Ballots, Facts, Ints, Listed, Pool
+from tagbus.stream.rank.candidates import Facts
+from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
+from tagbus.stream.recall.pool import Ballots, Ints, Listed, Pool
+from tagbus.stream.recall.votes import TAUS, count_votes
 
 WIDTH = 9
 LISTS = ("names", "heads")

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream import rank
+from tagbus.stream.app.trained import calibration_of, open_learnt, packaged, pipeline_of
 from tagbus.stream.calibrate import uncalibrated
-from tagbus.stream.cli.learnt import calibration_of, open_learnt, packaged, pipeline_of
 from tagbus.stream.config import (
     CrossEncoderSettings,
     HeadsSettings,
@@ -18,6 +17,7 @@ from tagbus.stream.config import (
 )
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.rank import trees
 from tagbus.stream.tagger import Pipeline
 from tests.cross_encoders import write_cross_encoder
 
@@ -69,7 +69,7 @@ class TestPackaged:
             monkeypatch.setenv(name, value)
         given = Settings()
         learnt = await open_learnt(given, RELEASE)
-        assert learnt.pipeline.ranker == rank.read_manifest(Path(on["TAGBUS_RANK__FOLDER"])).name
+        assert learnt.pipeline.ranker == trees.read_manifest(Path(on["TAGBUS_RANK__FOLDER"])).name
         assert calibration_of(given, RELEASE).name.startswith("isotonic-")
 
     async def test_a_cross_encoder_that_the_ranker_does_not_know_is_refused(
@@ -92,8 +92,8 @@ class TestPackaged:
         place = Path(on["TAGBUS_RANK__FOLDER"])
         for path in place.iterdir():
             (tmp_path / path.name).write_bytes(path.read_bytes())
-        manifest = json.loads((place / rank.MANIFEST).read_text()) | {"heads": "heads-00000000"}
-        (tmp_path / rank.MANIFEST).write_text(json.dumps(manifest))
+        manifest = json.loads((place / trees.MANIFEST).read_text()) | {"heads": "heads-00000000"}
+        (tmp_path / trees.MANIFEST).write_text(json.dumps(manifest))
         given = settings(
             recall=RecallSettings(literal=on["TAGBUS_RECALL__LITERAL"] == "true"),
             heads=HeadsSettings(folder=Path(on["TAGBUS_HEADS__FOLDER"])),

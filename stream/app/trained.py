@@ -8,17 +8,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from tagbus.stream import calibrate, rank
+from tagbus.stream import calibrate
+from tagbus.stream.app import second_encoders
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.cli import second_encoders
 from tagbus.stream.config import Settings
 from tagbus.stream.encoder.open import without_client
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder
+from tagbus.stream.rank.cross_encoder import read_manifest as read_cross_encoder
 from tagbus.stream.recall import second_encoder
 from tagbus.stream.recall.base import Recaller
-from tagbus.stream.recall.cross_encoder import OnnxCrossEncoder
-from tagbus.stream.recall.cross_encoder import read_manifest as read_cross_encoder
 from tagbus.stream.recall.heads import HeadsRecall
 from tagbus.stream.recall.heads import read_manifest as read_heads
 from tagbus.stream.recall.labeltree import LabelTreeRecall
@@ -42,7 +43,7 @@ class Learnt:
     pipeline: Pipeline
     heads: HeadsRecall | None = None
     labeltree: LabelTreeRecall | None = None
-    ranker: rank.TreeRanker | None = None
+    ranker: trees.TreeRanker | None = None
     cross_encoder: OnnxCrossEncoder | None = None
 
     def others(self) -> list[Recaller]:
@@ -62,9 +63,9 @@ def packaged() -> dict[str, str]:
     does."""
     folder = Path(str(importlib.resources.files("tagbus.triton_repo")))
     ranker, heads = folder / "ranker" / "1", folder / "heads" / "1"
-    if not (ranker / rank.MANIFEST).exists():
+    if not (ranker / trees.MANIFEST).exists():
         return {}
-    manifest = rank.read_manifest(ranker)
+    manifest = trees.read_manifest(ranker)
     found = {"TAGBUS_RANK__FOLDER": str(ranker), "TAGBUS_RECALL__LITERAL": str("literal" in manifest.lists).lower()}
     return found | ({"TAGBUS_HEADS__FOLDER": str(heads)} if manifest.heads is not None else {})
 
@@ -72,7 +73,7 @@ def packaged() -> dict[str, str]:
 def pipeline_of(settings: Settings, release: str) -> Pipeline:
     """What the settings switch on over the release of that name. Raises UserError for a folder that holds none, and for
     a cross-encoder without a ranker."""
-    heads, trees = settings.heads.folder, settings.labeltree.folder
+    heads, forest = settings.heads.folder, settings.labeltree.folder
     ranker, cross_encoder = settings.rank.folder, settings.cross_encoder.folder
     if cross_encoder is not None and ranker is None:
         raise UserError(
@@ -83,17 +84,17 @@ def pipeline_of(settings: Settings, release: str) -> Pipeline:
         release,
         settings.recall.literal,
         None if heads is None else read_heads(heads).name,
-        None if trees is None else read_labeltree(trees).name,
+        None if forest is None else read_labeltree(forest).name,
         second_encoders.name_of(settings),
-        None if ranker is None else rank.read_manifest(ranker).name,
+        None if ranker is None else trees.read_manifest(ranker).name,
         None if cross_encoder is None else read_cross_encoder(cross_encoder).name,
     )
 
 
-def over_of(pipeline: Pipeline) -> rank.Over:
+def over_of(pipeline: Pipeline) -> trees.Over:
     """What a ranker of this pipeline reads."""
     lists = chain.from_iterable(LISTS.get(step, ()) for step in pipeline.path)
-    return rank.Over(pipeline.release, (NAMES, *lists), pipeline.heads, pipeline.labeltree, pipeline.second_encoder)
+    return trees.Over(pipeline.release, (NAMES, *lists), pipeline.heads, pipeline.labeltree, pipeline.second_encoder)
 
 
 async def open_learnt(settings: Settings, release: str) -> Learnt:
@@ -109,10 +110,10 @@ async def open_learnt(settings: Settings, release: str) -> Learnt:
 def _load(settings: Settings, release: str) -> Learnt:
     """All but the heads."""
     pipeline = pipeline_of(settings, release)
-    folder, read, trees = settings.rank.folder, settings.cross_encoder.folder, settings.labeltree.folder
+    folder, read, forest = settings.rank.folder, settings.cross_encoder.folder, settings.labeltree.folder
     cross_encoder = None if read is None else OnnxCrossEncoder.load(read, settings.encoder.threads)
-    ranker = None if folder is None else rank.TreeRanker.load(folder, over_of(pipeline), cross_encoder)
-    return Learnt(pipeline, None, None if trees is None else LabelTreeRecall.load(trees), ranker, cross_encoder)
+    ranker = None if folder is None else trees.TreeRanker.load(folder, over_of(pipeline), cross_encoder)
+    return Learnt(pipeline, None, None if forest is None else LabelTreeRecall.load(forest), ranker, cross_encoder)
 
 
 async def _open_heads(settings: Settings, release: str) -> HeadsRecall | None:
@@ -139,5 +140,5 @@ def calibration_of(settings: Settings, release: str) -> Calibration:
 def _beside(settings: Settings, pipeline: Pipeline) -> Path | None:
     alone = pipeline.name == pipeline.release
     folder = settings.rank.folder or ((settings.encoder.folder or default_folder()) if alone else None)
-    path = None if folder is None else folder / rank.CALIBRATION
+    path = None if folder is None else folder / trees.CALIBRATION
     return path if path is not None and path.exists() else None

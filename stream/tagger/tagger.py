@@ -18,7 +18,7 @@ from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
 from tagbus.stream.recall.graph import Candidate
-from tagbus.stream.recall.union import Recall
+from tagbus.stream.tagger.union import Recall
 
 # What people decided is as sure as anything gets, and a confidence stays inside (0, 1).
 DECIDED = 0.9999

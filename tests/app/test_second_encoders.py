@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagbus.stream.cli import build, second_encoders
-from tagbus.stream.cli.learnt import over_of, pipeline_of
+from tagbus.stream.app import assemble, second_encoders
+from tagbus.stream.app.trained import over_of, pipeline_of
 from tagbus.stream.config import MemorySettings, SecondEncoderSettings, Settings
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.encoder.release import default_folder
@@ -43,8 +43,8 @@ def settings(folder: Path, kind: str = "exact") -> Settings:
 
 
 async def tagged(chosen: Settings) -> TaggedContent:
-    async with build.opened(chosen) as brain:
-        await build.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
+    async with assemble.opened(chosen) as brain:
+        await assemble.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
         (result,) = await brain.tagger().tag([CONTENT])
     assert isinstance(result, TaggedContent)
     return result
@@ -63,16 +63,16 @@ async def test_a_result_names_the_second_encoder_and_what_its_neighbours_say(mad
 
 async def test_its_memory_holds_the_same_records_by_its_own_vectors(made: Path, tmp_path: Path) -> None:
     chosen = settings(made)
-    memory = await build.cached_memory(tmp_path, chosen)
-    async with build.brain(chosen, memory) as brain:
-        await build.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
+    memory = await assemble.cached_memory(tmp_path, chosen)
+    async with assemble.brain(chosen, memory) as brain:
+        await assemble.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
         assert memory.beside is not None
         assert await memory.beside.exemplars.keys() == await memory.exemplars.keys() == {"1/people", "2/people"}
-        await build.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN[:1]}, lambda _: None)
+        await assemble.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN[:1]}, lambda _: None)
         assert await memory.beside.exemplars.keys() == {"1/people"}
-        await build.save_memory(tmp_path, memory)
+        await assemble.save_memory(tmp_path, memory)
 
-    again = await build.cached_memory(tmp_path, chosen)
+    again = await assemble.cached_memory(tmp_path, chosen)
     assert again.beside is not None
     assert again.beside.exemplars.release == "other-1"
     assert await again.beside.exemplars.count() == 1

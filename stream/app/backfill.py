@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.span import Span
-from tagbus.stream.cli.moments import MOMENT, moment
 from tagbus.stream.config import Settings, TopicSettings
 from tagbus.stream.errors import UserError, shorten
 

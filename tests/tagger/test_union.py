@@ -13,12 +13,13 @@ from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Point, Vectors
+from tagbus.stream.rank.candidates import Drawn, Facts, Ranker, Rated, Second, best
+from tagbus.stream.rank.cross_encoder import Pair, Wording
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.cross_encoder import Pair, Wording
-from tagbus.stream.recall.features import count_votes
 from tagbus.stream.recall.graph import Candidate, GraphRecall, Reach
-from tagbus.stream.recall.pool import Drawn, Facts, Numbers, Pool, Ranker, Rated, Second, best
-from tagbus.stream.recall.union import Recall
+from tagbus.stream.recall.pool import Numbers, Pool
+from tagbus.stream.recall.votes import count_votes
+from tagbus.stream.tagger.union import Recall
 
 D = 8
 FITTED = RecallDefaults(c2t_threshold=-1, c2c_threshold=-1, tau=0.1, lambda_=0.5, tag_keys=3, content_keys=4)

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from tagbus.stream import telemetry
+from tagbus.stream.app import assemble
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.cli import build
 from tagbus.stream.config import RetrySettings, Settings
 from tagbus.stream.contract.events import Content, TaggedContent, Versions
 from tagbus.stream.contract.release import ReleaseRecord
@@ -46,7 +46,7 @@ class Held:
         self.turn = asyncio.Event()
         self.delays = backoff(RETRY)
         self.task: asyncio.Task[None] | None = None
-        self.brain: build.Brain | None = None
+        self.brain: assemble.Brain | None = None
         self.source: Follower | SharedMemory | None = None
         self._tagger: Tagger | None = None
         # Another one for each calibration that it is given.
@@ -133,7 +133,7 @@ class Brains:
         MemoryLost, DependencyDown, UserError. Any other is only logged, and tried again; so is a dependency that goes
         down under the release in force.
         """
-        self._base = (await asyncio.to_thread(load_release, build.model_folder(self._settings))).name
+        self._base = (await asyncio.to_thread(load_release, assemble.model_folder(self._settings))).name
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(ReleaseFollower(self._settings, self._on_change).run())
             self._tasks.create_task(self._report())
@@ -208,7 +208,7 @@ class Brains:
         if held.task is not None:
             # Not before the loop has let go of the task, whose cancellation refers to all that it had.
             loop = asyncio.get_running_loop()
-            held.task.add_done_callback(lambda _: loop.call_soon(build.free_dropped))
+            held.task.add_done_callback(lambda _: loop.call_soon(assemble.free_dropped))
             held.task.cancel()
 
     def _swap(self) -> None:
@@ -260,9 +260,9 @@ class Brains:
 
     async def _live(self, held: Held) -> None:
         settings = await asyncio.to_thread(self._own, held)
-        async with build.opened(settings) as brain:
+        async with assemble.opened(settings) as brain:
             resume: Offsets | None = None
-            if settings.memory.kind != "server" and (kept := build.snapshot_folder(settings, held.name)):
+            if settings.memory.kind != "server" and (kept := assemble.snapshot_folder(settings, held.name)):
                 resume = await snapshot.load(kept, brain.memory, settings)
             if resume is not None:
                 source = Follower(settings, brain.projection(), resume)
@@ -283,17 +283,17 @@ class Brains:
                     f"release {held.name} is active, but it is not on topic {self._settings.topics.releases}"
                 )
             return self._settings
-        folder = build.release_folder(self._settings, held.name)
+        folder = assemble.release_folder(self._settings, held.name)
         load_recorded(folder, held.record.release)
-        return build.settings_of(self._settings, folder, held.record.triton)
+        return assemble.settings_of(self._settings, folder, held.record.triton)
 
-    async def _follow(self, held: Held, brain: build.Brain, source: Follower | SharedMemory) -> None:
+    async def _follow(self, held: Held, brain: assemble.Brain, source: Follower | SharedMemory) -> None:
         held.brain, held.source = brain, source
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(source.run())
                 await source.ready.wait()
-                build.settle()
+                assemble.settle()
                 held.stand()
                 self._swap()
         finally:
@@ -329,7 +329,7 @@ class Brains:
 
 
 @asynccontextmanager
-async def _source(settings: Settings, brain: build.Brain) -> AsyncIterator[Follower | SharedMemory]:
+async def _source(settings: Settings, brain: assemble.Brain) -> AsyncIterator[Follower | SharedMemory]:
     """What fills the memory from its beginning, or sees how far the indexer has filled it."""
     if settings.memory.kind != "server":
         yield Follower(settings, brain.projection())

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from tagbus.stream.memory.store import Vectors
+from tagbus.stream.rank.candidates import Drawn, Ranker, Rated, best, facts
+from tagbus.stream.rank.cross_encoder import Wording
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.cross_encoder import Wording
 from tagbus.stream.recall.graph import Candidate, Found, GraphRecall, Seen, Stage, named
-from tagbus.stream.recall.pool import Drawn, Flags, Numbers, Ranker, Rated, best, facts, pool
+from tagbus.stream.recall.pool import Flags, Numbers, pool
 
 # Reciprocal rank fusion: a tag at rank r (from 0) of a list gets 1 / (60 + r + 1).
 FUSION: Final = 60

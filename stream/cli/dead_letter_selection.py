@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from confluent_kafka import Message
 
+from tagbus.stream.app.records import Stretch, read, stretch, timestamp
 from tagbus.stream.bus.deadletter import REPLAY_SOURCE
-from tagbus.stream.cli.records import Stretch, read, stretch, timestamp
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import (
     DEAD_LETTER_HEADERS,

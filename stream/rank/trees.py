@@ -22,10 +22,11 @@ from pydantic_core import from_json, to_json
 
 from tagbus.stream import telemetry
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
-from tagbus.stream.recall.cross_encoder import CrossEncoder, Wording
-from tagbus.stream.recall.features import Limits, Tables, columns, draw, table
+from tagbus.stream.rank.candidates import Drawn, Facts, Rated, Second, best
+from tagbus.stream.rank.cross_encoder import CrossEncoder, Wording
+from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
 from tagbus.stream.recall.graph import Reach
-from tagbus.stream.recall.pool import NAMES, Drawn, Facts, Floats, Ints, Pool, Rated, Second, best
+from tagbus.stream.recall.pool import NAMES, Floats, Ints, Pool
 from tagbus.stream.recall.trained import Sha256, Trained
 
 MANIFEST: Final = "ranker.json"

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from tagbus.stream.cli import brains, run
-from tagbus.stream.cli.run import Service
+from tagbus.stream.app import releases
+from tagbus.stream.app.service import Service
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Tag
@@ -31,8 +31,8 @@ def test_a_worker_outlives_its_store(kafka: Broker, monkeypatch: pytest.MonkeyPa
         return stores[kind]
 
     monkeypatch.setattr(memory, "open_store", opened)
-    monkeypatch.setattr(brains, "REPORT_SECONDS", 0.01)
-    monkeypatch.setattr(run, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(releases, "REPORT_SECONDS", 0.01)
+    monkeypatch.setattr("tagbus.stream.app.service.PROBE_SECONDS", 0.5)
     bus = Bus.made(kafka.address)
     bees = encode_record(Tag(id="bees", name="beekeeping"))
     produce(bus.address, bus.names["tags"], [(bees.key, bees.value, [])])

@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tagbus.stream.recall.pool import Ballots, Drawn, Facts, Flags, Floats, Ints, Listed, Pool, Votes
+from tagbus.stream.rank.candidates import Drawn, Facts
+from tagbus.stream.recall.pool import Flags, Floats, Ints, Listed, Pool
+from tagbus.stream.recall.votes import Votes, count_votes, placed, ranks
 
-# Temperatures of the neighbours' votes: at 0.08 some twenty of them count, at 0.04 some five.
-TAUS: Final = (0.08, 0.04)
 # The first guess, by reciprocal ranks: the best of it are judged, and held against its five best. Of YSO's titles 64.2%
 # of the right tags are among its first 50, 62.2% with the usual 60 and equal weights; 74% are among all 137.
 FUSION: Final = 10
@@ -102,7 +102,7 @@ def draw(pool: Pool, limits: Limits) -> Drawn:
     keys, points = [votes.keys[best]], [_points("votes", votes.rank[best])]
     sure = np.zeros(0, np.int64)
     for name, one in pool.lists.items():
-        rank = _ranks(one.rows)
+        rank = ranks(one.rows)
         keys.append(_key(one, pool.width)[rank < limits.listed])
         points.append(_points(name, rank[rank < limits.listed]))
         if name in BY_NAME:
@@ -110,20 +110,7 @@ def draw(pool: Pool, limits: Limits) -> Drawn:
     union, place = np.unique(np.concatenate(keys), return_inverse=True)
     guess = np.bincount(place, np.concatenate(points), len(union)).astype(np.float64)
     drawn = Drawn(union // pool.width, union % pool.width, votes)
-    return drawn.where((_placed(drawn.rows, guess) < limits.kept) | np.isin(union, sure))
-
-
-def count_votes(pool: Pool) -> Votes:
-    """What the neighbours say. Machine decisions never outvote people's."""
-    ballots, width = pool.ballots, pool.width
-    keys = ballots.rows[ballots.voters] * width + ballots.tags
-    order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
-    voters = ballots.voters[order]
-    shares = [_sum(_weights(ballots, len(pool.words), tau)[voters], starts) for tau in TAUS]
-    keys = keys[order][starts]
-    rows = keys // width
-    return Votes(keys, shares, np.diff(starts, append=len(order)), voters[starts], _placed(rows, shares[0]))
+    return drawn.where((placed(drawn.rows, guess) < limits.kept) | np.isin(union, sure))
 
 
 def table(pool: Pool, drawn: Drawn, facts: Facts, tables: Tables, lists: Sequence[str]) -> Floats:
@@ -140,7 +127,7 @@ def table(pool: Pool, drawn: Drawn, facts: Facts, tables: Tables, lists: Sequenc
     counts = tables.count(drawn.tags)
     voted = _of_votes(pool, drawn.votes, keys, counts)
     fused += np.nan_to_num(_points("votes", voted[2]))
-    place = _placed(drawn.rows, fused)
+    place = placed(drawn.rows, fused)
     around = [
         np.log1p(counts),
         *_together(drawn, place, counts, tables),
@@ -159,10 +146,10 @@ def _of_list(listed: Listed, keys: Ints, width: int) -> tuple[Floats, Floats, Fl
     score, rank, margin = (np.full(len(keys), np.nan, np.float32) for _ in range(3))
     if len(listed.rows):
         place, there = _place(keys, _key(listed, width))
-        ranks = _ranks(listed.rows)
-        first = np.arange(len(ranks)) - ranks
+        places = ranks(listed.rows)
+        first = np.arange(len(places)) - places
         score[place] = listed.scores[there]
-        rank[place] = ranks[there]
+        rank[place] = places[there]
         margin[place] = (listed.scores - listed.scores[first])[there]
     return score, rank, margin
 
@@ -182,7 +169,7 @@ def _of_votes(pool: Pool, votes: Votes, keys: Ints, counts: Floats) -> list[Floa
         columns[3][place] = (votes.shares[0] / most[rows])[there]
         columns[4][place] = votes.voters[there]
         columns[5][place] = ballots.similarity[votes.nearest][there]
-        columns[6][place] = _ranks(ballots.rows)[votes.nearest][there]
+        columns[6][place] = ranks(ballots.rows)[votes.nearest][there]
         columns[7] = 1000 * columns[1] / (1 + counts)
     return list(columns)
 
@@ -229,29 +216,14 @@ def _neighbourhood(pool: Pool) -> tuple[Floats, Floats, Floats]:
     """Of each content: similarity of the nearest and of the tenth neighbour, and the tags that a neighbour carries."""
     ballots, contents = pool.ballots, len(pool.words)
     nearest, tenth, mean = (np.full(contents, np.nan, np.float32) for _ in range(3))
-    ranks = _ranks(ballots.rows)
+    places = ranks(ballots.rows)
     for rank, column in ((0, nearest), (9, tenth)):
-        here = ranks == rank
+        here = places == rank
         column[ballots.rows[here]] = ballots.similarity[here]
     size = np.bincount(ballots.rows, minlength=contents)
     carried = np.bincount(ballots.rows[ballots.voters], minlength=contents)
     np.divide(carried, size, out=mean, where=size > 0, casting="unsafe")
     return nearest, tenth, mean
-
-
-def _weights(ballots: Ballots, contents: int, tau: float) -> Floats:
-    """The weight of each neighbour, those of a content add up to 1: a softmax at temperature tau, float32 [m]."""
-    ranks = _ranks(ballots.rows)
-    nearest = ballots.similarity[np.arange(len(ranks)) - ranks]
-    weights = np.exp((ballots.similarity - nearest) / np.float32(tau)).astype(np.float64)
-    if ballots.machine.any():
-        by_machine = np.bincount(ballots.rows, weights * ballots.machine, contents)
-        by_people = np.bincount(ballots.rows, weights * ~ballots.machine, contents)
-        over = (by_people > 0) & (by_machine > by_people)
-        cap = np.divide(by_people, by_machine, out=np.ones(contents), where=over)
-        weights = np.where(ballots.machine, weights * cap[ballots.rows], weights)
-    total = np.bincount(ballots.rows, weights, contents)
-    return np.asarray(weights / total[ballots.rows], np.float32)
 
 
 def _key(listed: Listed, width: int) -> Ints:
@@ -267,25 +239,9 @@ def _place(keys: Ints, wanted: Ints) -> tuple[Ints, Flags]:
     return place[there], there
 
 
-def _ranks(rows: Ints) -> Ints:
-    """Each one's place among those of its row, from 0; `rows` is ascending."""
-    return np.arange(len(rows)) - np.searchsorted(rows, rows)
-
-
 def _points(name: str, rank: Ints | Floats) -> NDArray[np.float64]:
     """What a place in that recaller's list is worth to the first guess."""
     return np.asarray(BY_NAME.get(name, 1.0) / (FUSION + rank), np.float64)
-
-
-def _placed(rows: Ints, scores: NDArray[np.floating]) -> Ints:
-    """Each one's place by falling score among those of its row, from 0; of equal ones the first; `rows` ascends."""
-    place = np.empty(len(rows), np.int64)
-    place[np.lexsort((-scores, rows))] = _ranks(rows)
-    return place
-
-
-def _sum(values: Floats, starts: Ints) -> Floats:
-    return np.add.reduceat(values, starts) if len(starts) else np.zeros(0, np.float32)
 
 
 def _take(values: NDArray[np.int64], numbers: Ints) -> NDArray[np.int64]:

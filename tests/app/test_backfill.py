@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tagbus.stream.app.backfill import Asked, Backfill, plan
 from tagbus.stream.bus.span import Span
-from tagbus.stream.cli.backfill import Asked, Backfill, plan
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import UserError

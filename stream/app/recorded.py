@@ -1,7 +1,7 @@
 """Releases on their topic, as the commands see and write them."""
 
-from tagbus.stream.cli import build, out
-from tagbus.stream.cli.records import Sending, read, stretch
+from tagbus.stream.app import assemble, console
+from tagbus.stream.app.records import Sending, read, stretch
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.release import ReleaseRecord, Served, encode_release
@@ -18,13 +18,13 @@ def read_releases(settings: Settings) -> Releases:
         try:
             releases = releases.after(record_of(message))
         except Poison as error:
-            out.say(f"skipped {message.topic()}:{message.partition()}:{message.offset()}: {error}")
+            console.say(f"skipped {message.topic()}:{message.partition()}:{message.offset()}: {error}")
     return releases
 
 
 def in_force(settings: Settings, releases: Releases) -> str:
     """The name of the release that workers are to tag with."""
-    return releases.active.release if releases.active else load_release(build.model_folder(settings)).name
+    return releases.active.release if releases.active else load_release(assemble.model_folder(settings)).name
 
 
 def announce(settings: Settings, record: ReleaseRecord) -> None:
@@ -33,7 +33,7 @@ def announce(settings: Settings, record: ReleaseRecord) -> None:
     found = read_releases(settings).records.get(name)
     if found is None or (found.release, found.triton) != (record.release, record.triton):
         publish(settings, encode_release(record))
-        out.say(f"release {name} is on topic {settings.topics.releases}: workers hold it beside the one in force")
+        console.say(f"release {name} is on topic {settings.topics.releases}: workers hold it beside the one in force")
 
 
 def record_for(settings: Settings, name: str, served: Served | None) -> ReleaseRecord:
@@ -41,7 +41,7 @@ def record_for(settings: Settings, name: str, served: Served | None) -> ReleaseR
 
     Raises UserError where the topic has another one of that name: a release is immutable.
     """
-    folder = build.release_folder(settings, name)
+    folder = assemble.release_folder(settings, name)
     found = read_releases(settings).records.get(name)
     one = load_release(folder) if found is None else load_recorded(folder, found.release)
     if one.name != name:
@@ -54,7 +54,7 @@ def record_for(settings: Settings, name: str, served: Served | None) -> ReleaseR
         return found
     if served is None and settings.encoder.kind == "triton":
         served = Served(model=settings.encoder.model, version=settings.encoder.version)
-    curve = build.calibration_of(build.settings_of(settings, folder, served), one)
+    curve = assemble.calibration_of(assemble.settings_of(settings, folder, served), one)
     return ReleaseRecord(release=one, calibration=None if curve.name == "none" else curve, triton=served)
 
 
@@ -71,12 +71,12 @@ def on_topic(releases: Releases, name: str) -> ReleaseRecord:
 def own(settings: Settings, name: str, record: ReleaseRecord | None) -> Settings:
     """The settings of one release, its files verified. Raises ReleaseMismatch that names the file that differs."""
     if record is None:
-        if (base := load_release(build.model_folder(settings)).name) != name:
+        if (base := load_release(assemble.model_folder(settings)).name) != name:
             raise ReleaseMismatch(f"release {name} is not on topic {settings.topics.releases}, nor {base} itself")
         return settings
-    folder = build.release_folder(settings, name)
+    folder = assemble.release_folder(settings, name)
     load_recorded(folder, record.release)
-    return build.settings_of(settings, folder, record.triton)
+    return assemble.settings_of(settings, folder, record.triton)
 
 
 def publish(settings: Settings, record: Record) -> None:

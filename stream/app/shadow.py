@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tagbus.stream.app import assemble, files
+from tagbus.stream.app.evaluation import content_of, fit, tag_all
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.cli import build, files
-from tagbus.stream.cli.quality import content_of, fit, tag_all
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import SOURCES
 from tagbus.stream.contract.events import Exemplar, exemplar_key
@@ -70,14 +70,14 @@ async def compare(pair: Pair, file: Path) -> Report:
 
 
 @asynccontextmanager
-async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[build.Brain]:
+async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[assemble.Brain]:
     """A release with a memory that is complete: the shared one as it is, else one of this process's own."""
     if settings.memory.kind == "server":
-        async with build.opened(settings) as brain:
+        async with assemble.opened(settings) as brain:
             yield brain
         return
-    own = build.exact(settings)
-    async with build.opened(own) as brain, snapshot.caught_up(kept, own, brain.projection(), brain.memory):
+    own = assemble.exact(settings)
+    async with assemble.opened(own) as brain, snapshot.caught_up(kept, own, brain.projection(), brain.memory):
         yield brain
 
 
@@ -103,7 +103,7 @@ async def _offsets(pair: Pair) -> Finding:
     return Finding(usable, "offsets", words if usable else "the snapshot is ahead of the topics: they are others now")
 
 
-async def _require_unknown(brain: build.Brain, annotated: Sequence[Exemplar], file: Path) -> None:
+async def _require_unknown(brain: assemble.Brain, annotated: Sequence[Exemplar], file: Path) -> None:
     keys = [exemplar_key(item.id, source) for item in annotated for source in SOURCES]
     if both := sorted(await brain.memory.exemplars.fetch(keys)):
         raise UserError(
@@ -111,15 +111,15 @@ async def _require_unknown(brain: build.Brain, annotated: Sequence[Exemplar], fi
         )
 
 
-async def _counts(fresh: build.Brain, old: build.Brain) -> Finding:
+async def _counts(fresh: assemble.Brain, old: assemble.Brain) -> Finding:
     here, there = [(await one.memory.tags.count(), await one.memory.exemplars.count()) for one in (fresh, old)]
     words = f"{here[0]} tags and {here[1]} exemplars"
     return Finding(here == there, "counts", words if here == there else f"{words}, in force {there[0]} and {there[1]}")
 
 
-async def _golden(brain: build.Brain) -> Finding:
+async def _golden(brain: assemble.Brain) -> Finding:
     """Whether the endpoint gives the release's golden vectors now."""
-    golden = load_golden(build.model_folder(brain.settings), brain.release)
+    golden = load_golden(assemble.model_folder(brain.settings), brain.release)
     try:
         golden.check(await brain.encoder.encode(golden.texts), "the encoder")
     except ReleaseMismatch as error:
@@ -127,7 +127,7 @@ async def _golden(brain: build.Brain) -> Finding:
     return Finding(True, "golden texts", f"{len(golden.texts)} vectors as recorded")
 
 
-async def _refit(brain: build.Brain, annotated: Sequence[Exemplar]) -> tuple[Calibration | None, Finding]:
+async def _refit(brain: assemble.Brain, annotated: Sequence[Exemplar]) -> tuple[Calibration | None, Finding]:
     try:
         fitted = await fit(brain, annotated)
     except UserError as error:
@@ -135,7 +135,7 @@ async def _refit(brain: build.Brain, annotated: Sequence[Exemplar]) -> tuple[Cal
     return fitted, Finding(True, "calibration", f"{fitted.name} from {fitted.fitted_on} pairs")
 
 
-async def _precision(brain: build.Brain, annotated: Sequence[Exemplar]) -> float:
+async def _precision(brain: assemble.Brain, annotated: Sequence[Exemplar]) -> float:
     """P@1 in percent: contents whose first tag is right."""
     results = await tag_all(brain.tagger(), [content_of(item) for item in annotated], lambda _: None)
     right = sum(

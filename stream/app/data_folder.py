@@ -1,0 +1,63 @@
+"""A collection of titles with their tags in a folder: what `tagbus evaluate` and training read."""
+
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from tagbus.stream.contract.events import Event, Exemplar, Tag
+from tagbus.stream.contract.field_errors import poison
+from tagbus.stream.errors import UserError
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """A folder in the form of the YSO titles: labels.tsv, train.tsv or train.tsv.xz, val.tsv, test.tsv.
+
+    A label's line is number, URI, name; the other files have text, tab, label numbers with commas.
+    """
+
+    folder: Path
+
+    def tags(self) -> list[Tag]:
+        """The taxonomy, with numbers as ids."""
+        path = self.folder / "labels.tsv"
+        rows = enumerate((line.split("\t") for line in _text_lines(path)), start=1)
+        return [made(Tag, f"{path}:{number}", id=row[0], name=(*row, "", "")[2]) for number, row in rows]
+
+    def exemplars(self, split: str) -> Iterator[Exemplar]:
+        """The titles of a split with their tags. Raises UserError that names the line."""
+        path = self.folder / f"{split}.tsv"
+        if not path.exists():
+            path = self.folder / f"{split}.tsv.xz"
+        for number, line in enumerate(_text_lines(path), start=1):
+            text, tab, labels = line.partition("\t")
+            if not tab:
+                raise UserError(f"{path}:{number}: expected text, tab, label numbers with commas")
+            yield made(
+                Exemplar, f"{path}:{number}", id=f"{split}-{number}", text=text, accepted=tuple(labels.split(","))
+            )
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+            for line in file:
+                yield line.rstrip("\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; see `tagbus evaluate --help`") from None
+    except (lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; expected text in UTF-8") from None
+
+
+def made(model: type[E], place: str, **fields: object) -> E:
+    """An event from fields that were read. Raises UserError that names `place`, the field and what would be right."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise UserError(f"{place}: {poison(error, model)}") from None

@@ -1,0 +1,82 @@
+"""How good and how sure the tags are: tag contents whose right tags are known, fit a calibration, measure."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagbus.stream import calibrate, quality
+from tagbus.stream.app import assemble, console
+from tagbus.stream.app.data_folder import made
+from tagbus.stream.calibrate import Calibration, uncalibrated
+from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
+from tagbus.stream.errors import UserError
+from tagbus.stream.tagger import Tagger
+
+BATCH: Final = 256
+# Batches tagged at once: one is encoded while the other searches.
+AT_ONCE: Final = 2
+K: Final = 10
+
+Truth = Mapping[str, frozenset[str]]
+
+
+async def fit(brain: assemble.Brain, annotated: Sequence[Exemplar]) -> Calibration:
+    """The calibration of this memory on contents whose right tags are known."""
+    tagger = brain.tagger(uncalibrated(brain.pipeline.name))
+    with console.bar("calibrating", len(annotated)) as bar:
+        results = await tag_all(tagger, [content_of(item) for item in annotated], bar.advance)
+    truth = {item.id: frozenset(item.accepted) for item in annotated}
+    scores, right = pairs(results, truth, lambda tag_score, _: tag_score)
+    return calibrate.fit(scores, right, brain.pipeline.name, len(results))
+
+
+def content_of(item: Exemplar) -> Content:
+    """The content that an exemplar annotates. Raises UserError for one without title and text."""
+    return made(Content, item.id, id=item.id, title=item.title, text=item.text)
+
+
+def pairs(
+    results: Sequence[TaggedContent], truth: Truth, number: Callable[[float, float], float]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Every (content, tag) of the results: `number(score, confidence)` float64 [n], and whether the tag is right."""
+    found = [(number(tag.score, tag.confidence), tag.id in truth[one.id]) for one in results for tag in one.tags]
+    return np.array([value for value, _ in found], np.float64), np.array([right for _, right in found], np.bool_)
+
+
+async def tag_all(tagger: Tagger, contents: Sequence[Content], advance: Callable[[int], None]) -> list[TaggedContent]:
+    """Tag contents in batches, a few at once, and give the results in order. Raises UserError for one that fails."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(batch: Sequence[Content]) -> list[TaggedContent]:
+        async with gate:
+            results = await tagger.tag(batch)
+        advance(len(batch))
+        return [_result(result) for result in results]
+
+    batches = [contents[start : start + BATCH] for start in range(0, len(contents), BATCH)]
+    return [result for done in await asyncio.gather(*map(one, batches)) for result in done]
+
+
+def _result(result: object) -> TaggedContent:
+    if not isinstance(result, TaggedContent):
+        raise UserError(f"a content could not be tagged: {result}")
+    return result
+
+
+def measure(
+    results: Sequence[TaggedContent], truth: Truth, taxonomy: Sequence[Tag], counts: Mapping[str, int], titles: int
+) -> quality.Quality:
+    """The figures of these results. `counts`: how many of `titles` training contents carry each tag."""
+    number = {tag.id: index for index, tag in enumerate(taxonomy)}
+    ranked = np.full((len(results), K), -1, np.int64)
+    confidence = np.zeros((len(results), K), np.float64)
+    for row, result in enumerate(results):
+        for column, tag in enumerate(result.tags[:K]):
+            ranked[row, column] = number[tag.id]
+            confidence[row, column] = tag.confidence
+    right = [np.array(sorted(number[tag] for tag in truth[result.id]), np.int64) for result in results]
+    frequency = np.array([counts.get(tag.id, 0) for tag in taxonomy], np.int64)
+    return quality.measure(quality.Ranked(ranked, confidence), right, quality.propensities(frequency, titles))

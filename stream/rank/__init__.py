@@ -1,0 +1,1 @@
+"""The ranker: candidates, their features, trees over them, and the cross-encoder that reads the best."""
