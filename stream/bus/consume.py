@@ -60,7 +60,7 @@ class Poller:
         self._order = order
         self._bounds = Bounds(settings, consumer, span)
         self._starts = Starts(settings, consumer, self._commit)
-        self._restarts = Restarts(settings, consumer, self._bounds, self._commit)
+        self._restarts = Restarts(settings, consumer, flights, self._bounds, self._commit, self._begin_anew)
         pace = Pace(span.rate if span else None)
         self._cutter = Cutter(settings.batch, flights, self._starts, order, pace, start)
         self._pressure = Pressure(settings, consumer, flights, self._cutter.limit)
@@ -284,14 +284,25 @@ class Poller:
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         places = _places(partitions)
+        self._take(places)
+        self._joined = True
+        self._group = self._consumer.consumer_group_metadata()
+        self._rebalanced("assigned", places)
+
+    def _take(self, places: list[Place]) -> None:
+        """Partitions that begin."""
         self._flights.assign(places)
         self._starts.assign(places)
         self._order.assign(places)
         for place in places:
             self._buffers[place] = Buffer(self._flights.epoch(place) or 0, self._bounds.end(place))
-        self._joined = True
-        self._group = self._consumer.consumer_group_metadata()
-        self._rebalanced("assigned", places)
+
+    def _begin_anew(self, place: Place) -> None:
+        """Its offsets have gone back, so what is known of it is of other records; its published versions still count
+        and are read again."""
+        self._forget([place])
+        self._leave([place])
+        self._take([place])
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Still the owner: what is under way may finish, and what is not begins again at the next owner."""

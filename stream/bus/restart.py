@@ -2,16 +2,19 @@
 
 With auto.offset.reset=error it says so instead of choosing itself. Such a partition can not be sought (librdkafka
 issue 2961: `_STATE`), it is taken out of the assignment and put in again where it shall begin.
+
+Where offsets have gone back (a topic that was created again) the partition begins as one that has just come. What was
+read before is published first: it stands nowhere else any more.
 """
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartition
 
 from tagbus.stream.bus.buffer import Buffer
-from tagbus.stream.bus.flight import Place
+from tagbus.stream.bus.flight import Flights, Place
 from tagbus.stream.bus.span import ASK_SECONDS, Bounds
 from tagbus.stream.bus.starts import Commit
 from tagbus.stream.config import Settings
@@ -26,12 +29,23 @@ PAUSE_SECONDS = 0.2
 class Restarts:
     """The partitions that wait to begin somewhere. Belongs to the poll thread."""
 
-    def __init__(self, settings: Settings, consumer: Consumer, bounds: Bounds, commit: Commit) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        flights: Flights,
+        bounds: Bounds,
+        commit: Commit,
+        anew: Callable[[Place], None],
+    ) -> None:
+        """`anew` is told of a partition whose offsets have gone back, before its records come."""
         self._kafka = settings.kafka
         self._topic = settings.topics.content
         self._consumer = consumer
+        self._flights = flights
         self._bounds = bounds
         self._commit = commit
+        self._anew = anew
         strategy = settings.kafka.options.get("partition.assignment.strategy", "cooperative-sticky")
         self._eager = settings.kafka.group_protocol == "classic" and strategy != "cooperative-sticky"
         self._waiting: set[Place] = set()
@@ -52,26 +66,42 @@ class Restarts:
         self._next_try = time.monotonic() + PAUSE_SECONDS
         try:
             with client.serving(self._kafka, self._topic):
-                self._begin({place: buffer.last for place, buffer in buffers.items()})
+                self._begin(buffers)
         except KafkaException as exception:
             client.report(client.error_of(exception))
             return
         except DependencyDown as error:
             log.warning("restart: %s", error)
             return
-        self._waiting.clear()
-        self._next_try = 0.0
+        if not self._waiting:
+            self._next_try = 0.0
 
-    def _begin(self, read: Mapping[Place, int]) -> None:
-        """`read`: the last offset read of each partition, -1 where none was."""
-        places = [place for place in self._waiting if place in read]
+    def _begin(self, buffers: Mapping[Place, Buffer]) -> None:
+        self._waiting &= buffers.keys()
+        places = [place for place in self._waiting if self._published(place, buffers[place])]
+        # The last offset that was read, -1 where none was.
+        read = {place: buffer.last for place, buffer in buffers.items()}
         # All questions come before the first partition is fetched: behind a fetch each would take 500 ms.
         starts = [self._start(TopicPartition(*place), read) for place in places]
+        back = [start for start in starts if 0 <= start.offset <= read[start.topic, start.partition]]
         # What begins at a moment or at the end begins there again, whoever has the partition then.
-        pinned = [start for start in starts if start.offset >= 0 and read[start.topic, start.partition] < 0]
-        error = self._commit(pinned) if pinned else None
+        fresh = [start for start in starts if start.offset >= 0 and read[start.topic, start.partition] < 0]
+        error = self._commit([*fresh, *back]) if fresh or back else None
         if error is not None:
             raise KafkaException(error)
+        for place in ((start.topic, start.partition) for start in back):
+            self._bounds.fix_again(place)
+            self._anew(place)
+        self._assign(starts, read)
+        self._waiting.difference_update(places)
+
+    def _published(self, place: Place, buffer: Buffer) -> bool:
+        """Whether nothing that was read of it waits or is under way."""
+        return not buffer.records and self._flights.first(place) is None
+
+    def _assign(self, starts: list[TopicPartition], read: Mapping[Place, int]) -> None:
+        """Have the partitions fetched from there."""
+        places = {(start.topic, start.partition) for start in starts}
         if self._eager:
             kept = [
                 TopicPartition(*place, last + 1 if last >= 0 else OFFSET_STORED)
@@ -89,10 +119,12 @@ class Restarts:
 
     def _start(self, partition: TopicPartition, read: Mapping[Place, int]) -> TopicPartition:
         place = (partition.topic, partition.partition)
-        (committed,) = self._consumer.committed([partition], ASK_SECONDS)
-        if committed.error is not None:
-            raise KafkaException(committed.error)
-        lost = max(committed.offset, read[place] + 1 if read[place] >= 0 else -1)
-        offset = self._bounds.again(place, lost) if lost >= 0 else self._bounds.begin(place)
+        if read[place] >= 0:
+            offset = self._bounds.beyond(place, read[place] + 1)
+        else:
+            (committed,) = self._consumer.committed([partition], ASK_SECONDS)
+            if committed.error is not None:
+                raise KafkaException(committed.error)
+            offset = self._bounds.begin(place) if committed.offset < 0 else self._bounds.again(place, committed.offset)
         log.info("restart: topic=%s partition=%d offset=%d", *place, offset)
         return TopicPartition(*place, offset)

@@ -63,11 +63,16 @@ class Bounds:
             )
         until = self._span.until
         if until is not None:
-            self._ends = {place: self._high(place) if until == "end" else self._at(place, until) for place in places}
+            self._ends = {place: self._end(place, until) for place in places}
 
     def end(self, place: Place) -> int:
         """The offset from which on nothing is read, NO_END for all."""
         return self._ends.get(place, NO_END)
+
+    def fix_again(self, place: Place) -> None:
+        """Find out anew where a partition ends whose offsets have gone back. Raises DependencyDown."""
+        if self._span is not None and (until := self._span.until) is not None:
+            self._ends[place] = self._end(place, until)
 
     @property
     def bounded(self) -> bool:
@@ -94,16 +99,25 @@ class Bounds:
         `lost` itself where the broker has it: the group's first offset may have been committed by another member after
         the client had asked for it. Raises OffsetLost where it is gone.
         """
-        policy = self._settings.kafka.out_of_range
         low, high = self._watermarks(place)
-        if low <= lost <= high:
-            return lost
+        return lost if low <= lost <= high else self._beyond(place, lost, low, high)
+
+    def beyond(self, place: Place, lost: int) -> int:
+        """The same for a partition that this worker has read up to `lost`: the broker refused that offset, so whatever
+        it has there by now is not what would have come next."""
+        return self._beyond(place, lost, *self._watermarks(place))
+
+    def _beyond(self, place: Place, lost: int, low: int, high: int) -> int:
+        policy = self._settings.kafka.out_of_range
         if policy == "stop":
             raise OffsetLost(
                 f"offset {lost} of {place[0]}:{place[1]} is no longer on the broker, which has {low} to {high}; "
                 "kafka.out_of_range says to stop, earliest or latest would go on there"
             )
         return low if policy == "earliest" else high
+
+    def _end(self, place: Place, until: Literal["end"] | datetime) -> int:
+        return self._high(place) if until == "end" else self._at(place, until)
 
     def _named(self, place: Place, offsets: Mapping[int, int]) -> int:
         low, high = self._watermarks(place)

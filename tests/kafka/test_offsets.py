@@ -5,16 +5,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from tagbus.stream.bus.span import Span
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import OffsetLost
 from tests.bus.harness import Process, Running, ending, event, events, outcome, running, settings, until_all_out
-from tests.bus.taggers import Trivial
+from tests.bus.taggers import Gated, Trivial
 from tests.conftest import Broker
-from tests.support import Layout, produce, unique, wait_until
+from tests.support import Layout, consume_all, produce, unique, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -124,3 +124,100 @@ def test_one_of_two_that_backfill_ends_when_the_other_has(kafka: Broker, topics:
         assert run.error is None
     assert outcome(kafka.address, names).total() == 100
     assert len(outcome(kafka.address, names)) == 100
+
+
+def recreate(kafka: Broker, name: str, partitions: int = 1) -> None:
+    """Delete a topic and create it again, as fast as the broker does."""
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    admin.delete_topics([name])[name].result(10)
+    while True:
+        try:
+            admin.create_topics([NewTopic(name, partitions)])[name].result(10)
+            return
+        except KafkaException as exception:
+            if exception.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+
+def ids(kafka: Broker, names: Names, topic: str = "tagged") -> list[bytes]:
+    """The keys on a topic of results, in order."""
+    return [message.key() or b"" for message in consume_all(kafka.address, names[topic])]
+
+
+class TestATopicThatIsCreatedAgain:
+    """Offsets go back under a worker that runs."""
+
+    @PROTOCOLS
+    def test_it_is_read_from_its_beginning_where_the_setting_says_so(
+        self, kafka: Broker, names: Names, protocol: str
+    ) -> None:
+        given = given_for(kafka, names, out_of_range="earliest", group_protocol=protocol)
+        produce(kafka.address, names["content"], events(20))
+        with running(given, Trivial()) as run:
+            until_all_out(kafka.address, names, 20)
+            recreate(kafka, names["content"])
+            produce(kafka.address, names["content"], events(5, "new"))
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 60, "what is new to come out")
+            # It goes on from there, and a later start too
+            produce(kafka.address, names["content"], events(5, "more"))
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 30, 60, "what comes later to come out")
+            wait_until(lambda: committed(given) == 10, 20, "the commit of all")
+        assert ids(kafka, names)[20:] == [b"%s%d" % (prefix, i) for prefix in (b"new", b"more") for i in range(5)]
+
+    def test_it_is_read_from_its_end_where_the_setting_says_so(self, kafka: Broker, names: Names) -> None:
+        # Given a worker that is busy with the old topic until there are records in the new one
+        given = given_for(kafka, names, out_of_range="latest")
+        produce(kafka.address, names["content"], events(20))
+        tagger = Gated(lambda content: content.id.startswith("c"))
+        with running(given, tagger) as run:
+            wait_until(lambda: tagger.waiting or run.error, 30, "a batch at the tagger")
+            recreate(kafka, names["content"])
+            produce(kafka.address, names["content"], events(5, "new"))
+            tagger.open = True
+            wait_until(lambda: run.error or committed(given) == 5, 60, "the worker at the end of the new topic")
+            produce(kafka.address, names["content"], events(5, "more"))
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 60, "what comes later to come out")
+        assert ids(kafka, names)[20:] == [b"more%d" % i for i in range(5)]
+
+    def test_it_ends_the_worker_with_code_11_where_the_setting_says_so(self, kafka: Broker, names: Names) -> None:
+        # Given a batch of the old topic that is still at the tagger
+        given = given_for(kafka, names, out_of_range="stop")
+        produce(kafka.address, names["content"], events(20))
+        tagger = Gated(lambda _: True)
+        run = Running(given, tagger)
+        wait_until(lambda: tagger.waiting or run.error, 30, "a batch at the tagger")
+        recreate(kafka, names["content"])
+        produce(kafka.address, names["content"], events(5, "new"))
+        # When it is done, then it is published first: nobody can read it again
+        tagger.open = True
+        run.join(60)
+        assert isinstance(run.error, OffsetLost), run.error
+        assert run.error.exit_code == 11
+        assert "offset 20 of" in str(run.error)
+        assert len(ids(kafka, names)) == 20
+
+    def test_what_is_in_flight_comes_out_before_what_is_new(self, kafka: Broker, names: Names) -> None:
+        given = given_for(kafka, names, out_of_range="earliest")
+        produce(kafka.address, names["content"], events(20))
+        tagger = Gated(lambda content: content.id.startswith("c"))
+        with running(given, tagger) as run:
+            wait_until(lambda: tagger.waiting or run.error, 30, "a batch at the tagger")
+            recreate(kafka, names["content"])
+            produce(kafka.address, names["content"], events(5, "new"))
+            tagger.open = True
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 60, "all to come out")
+        assert ids(kafka, names)[20:] == [b"new%d" % i for i in range(5)]
+
+    def test_the_published_versions_of_its_contents_still_count(self, kafka: Broker, names: Names) -> None:
+        given = given_for(kafka, names, out_of_range="earliest")
+        first = [(b"a", event("a", version=2), []), (b"b", event("b", version=2), [])]
+        produce(kafka.address, names["content"], [*first, *events(10)])
+        with running(given, Trivial()) as run:
+            until_all_out(kafka.address, names, 12)
+            recreate(kafka, names["content"])
+            again = [(b"a", event("a", version=1), []), (b"b", event("b", version=2), [])]
+            produce(kafka.address, names["content"], again)
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 13, 60, "what is new to come out")
+        # Its results stand on `tagged`, whatever became of the records that they came from.
+        assert ids(kafka, names)[12:] == [b"b"]
+        assert ids(kafka, names, "dead_letters") == [b"a"]
