@@ -85,6 +85,7 @@ class TopicSettings(Section):
     content: str = "content"
     tags: str = "tags"
     exemplars: str = "exemplars"
+    knowledge: str = Field("knowledge", description="definitions, rules and news for prompts, compacted")
     tagged: str = "tagged"
     dead_letters: str = "content.dlq"
     versions: str = Field("content.versions", description="the published version of each content, compacted")

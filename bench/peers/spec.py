@@ -70,6 +70,7 @@ def result(content: dict[str, object]) -> dict[str, object]:
             {
                 "id": "t1",
                 "name": "Tag",
+                "names": {},
                 "score": 0.5,
                 "confidence": 0.9,
                 "stage": "recall",
@@ -77,15 +78,25 @@ def result(content: dict[str, object]) -> dict[str, object]:
                     "similarity": 0.5,
                     "votes": 0,
                     "neighbours": [],
-                    "heads": None,
-                    "literal": None,
+                    "scores": {},
+                    "matched": {},
+                    "passage": None,
                     "decided": False,
                 },
             }
         ],
-        "versions": {"release": "trivial", "calibration": "none", "heads": None, "ranker": None, "taxonomy": {}},
+        "versions": {
+            "release": "trivial",
+            "taxonomy": {},
+            "components": {},
+            "calibration": "none",
+            "prompt": None,
+            "llm": None,
+        },
         "path": ["trivial"],
-        "degraded": False,
+        "degraded": [],
+        "usage": None,
+        "scopes": [],
         "time": None,
     }
 

@@ -30,9 +30,7 @@ class Trivial:
         if self._spec.work_ms:
             await asyncio.sleep(self._spec.work_seconds(len(contents)))
         return [
-            TaggedContent(
-                id=content.id, tags=(TAG,), versions=VERSIONS, path=("trivial",), degraded=False, time=content.time
-            )
+            TaggedContent(id=content.id, tags=(TAG,), versions=VERSIONS, path=("trivial",), time=content.time)
             for content in contents
         ]
 

@@ -27,7 +27,8 @@ from tagbus.stream.app import files, records
 from tagbus.stream.app.data_folder import DataFolder, made
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Tombstone, decode_exemplar, decode_tag, parse
-from tagbus.stream.contract.events import Content, Event, Exemplar, Tag
+from tagbus.stream.contract.events import Content, Exemplar, Tag
+from tagbus.stream.contract.fields import Event
 from tagbus.stream.encoder.release import RELEASE, Release, content_text, default_folder
 from tagbus.stream.errors import Poison, UserError, shorten
 from tagbus.stream.kafka.message import record_of

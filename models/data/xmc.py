@@ -18,7 +18,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tagbus.stream.contract.events import NAME_CHARS, TEXT_CHARS, TITLE_CHARS
+from tagbus.stream.contract.fields import NAME_CHARS, TEXT_CHARS, TITLE_CHARS
 from tagbus.stream.errors import UserError, shorten
 
 Part = Literal["trn", "tst"]

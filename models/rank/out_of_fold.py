@@ -37,7 +37,8 @@ from tagbus.stream.config import (
     load,
 )
 from tagbus.stream.contract.codec import encode
-from tagbus.stream.contract.events import Event, Exemplar, Tag
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.fields import Event
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.trees import Over
 from tagbus.stream.recall.graph import GraphRecall

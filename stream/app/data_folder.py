@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from tagbus.stream.contract.events import Event, Exemplar, Tag
+from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.field_errors import poison
+from tagbus.stream.contract.fields import Event
 from tagbus.stream.errors import UserError
 
 E = TypeVar("E", bound=Event)

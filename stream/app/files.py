@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from tagbus.stream.contract.codec import VALUE_BYTES, parse
-from tagbus.stream.contract.events import Content, Event, Exemplar, Tag
+from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag
+from tagbus.stream.contract.fields import Event
 from tagbus.stream.errors import Poison, UserError
 
 E = TypeVar("E", bound=Event)
@@ -65,11 +66,17 @@ def exemplar_of(line: Line) -> Exemplar:
     return parse(line.value, Exemplar)
 
 
+def knowledge_of(line: Line) -> Knowledge:
+    """The segment of knowledge on a line. Raises Poison."""
+    return parse(line.value, Knowledge)
+
+
 # What the word of a topic says about the lines of a file.
-READERS: dict[str, Callable[[Line], Content | Tag | Exemplar]] = {
+READERS: dict[str, Callable[[Line], Content | Tag | Exemplar | Knowledge]] = {
     "content": content_of,
     "tags": tag_of,
     "exemplars": exemplar_of,
+    "knowledge": knowledge_of,
 }
 
 

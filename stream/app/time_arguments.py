@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from tagbus.stream.contract.codec import Origin
-from tagbus.stream.contract.events import RFC3339
+from tagbus.stream.contract.fields import RFC3339
 from tagbus.stream.errors import UserError, shorten
 
 MOMENT = "an RFC 3339 time with its offset, or how long ago: 90s, 15m, 2h, 7d"

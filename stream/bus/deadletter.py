@@ -5,7 +5,8 @@ import hashlib
 from tagbus.stream.bus.flight import Outgoing, Source, Verdict
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, dead_letter_headers, source_headers
-from tagbus.stream.contract.events import TITLE_CHARS, DeadLetter
+from tagbus.stream.contract.events import DeadLetter
+from tagbus.stream.contract.fields import TITLE_CHARS
 from tagbus.stream.errors import FieldError, Poison, Untaggable
 from tagbus.stream.kafka.message import UNREADABLE
 

@@ -198,6 +198,7 @@ class Triage:
             text=content.text[: self._limit // 8],
             accepted=accepted,
             time=content.time or datetime.now(UTC),
+            scopes=content.scopes,
         )
         topic = self._settings.topics.exemplars
         return (Outgoing(topic, exemplar.key.encode(), self._schemas.encode(topic, exemplar), headers),)

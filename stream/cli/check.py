@@ -79,8 +79,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
             least = there.get(settings.topics.content, 1) if name == settings.topics.versions else 1
             yield _topic(name, there[name], told.get(topics[name]), configuration["cleanup.policy"], least)
         else:
-            # Workers do without it: the release of encoder.folder is in force then.
-            verdict: Verdict = "unsure" if name == settings.topics.releases else "wrong"
+            # Workers do without these: the release of encoder.folder is in force then, and no prompt has knowledge.
+            optional = {settings.topics.releases, settings.topics.knowledge}
+            verdict: Verdict = "unsure" if name in optional else "wrong"
             yield Finding(verdict, f"topic {name}", _absent(settings.kafka, admin, name))
 
 

@@ -8,10 +8,11 @@ import typer
 
 from tagbus.stream.app import console, files
 from tagbus.stream.config import load
-from tagbus.stream.contract import schema as documents
+from tagbus.stream.contract import asyncapi as documents
+from tagbus.stream.contract.schema import json_schema
 from tagbus.stream.errors import CheckFailed, Poison
 
-Word = Literal["content", "tags", "exemplars"]
+Word = Literal["content", "tags", "exemplars", "knowledge"]
 
 
 def asyncapi() -> None:
@@ -20,10 +21,10 @@ def asyncapi() -> None:
 
 
 def schema(
-    topic: Annotated[str, typer.Argument(help="content, tags, exemplars, tagged, content.dlq or releases")],
+    topic: Annotated[str, typer.Argument(help="content, tags, exemplars, knowledge, tagged, content.dlq or releases")],
 ) -> None:
     """Print the JSON Schema of a topic's values."""
-    typer.echo(json.dumps(documents.json_schema(topic), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(json_schema(topic), indent=2, ensure_ascii=False))
 
 
 def config() -> None:

@@ -17,16 +17,12 @@ def text(content: Content, found: Explained) -> str:
     result = found.result
     versions = {
         "release": result.versions.release,
-        "heads": result.versions.heads,
-        "label trees": result.versions.labeltree,
-        "second_encoder": result.versions.second_encoder,
-        "ranker": result.versions.ranker,
-        "cross_encoder": result.versions.cross_encoder,
+        **result.versions.components,
         "calibration": result.versions.calibration,
     }
     lines = [
         f"{printable(content.id)}: {printable(content.title or content.text[:WIDTH])}",
-        "  " + ", ".join(f"{what} {printable(name)}" for what, name in versions.items() if name is not None),
+        "  " + ", ".join(f"{what} {printable(name)}" for what, name in versions.items()),
     ]
     for number, tag in enumerate(result.tags, start=1):
         lines += _of_tag(number, tag, found.features.get(tag.id, {}))
@@ -46,16 +42,12 @@ def _of_tag(number: int, tag: ScoredTag, features: Features) -> Iterator[str]:
 def _evidence(evidence: Evidence) -> Iterator[str]:
     if evidence.decided:
         yield "people accepted it for this content"
-    if evidence.literal is not None:
-        yield f"'{printable(evidence.literal)}' stands in it"
+    for words in evidence.matched.values():
+        yield f"'{printable(words)}' stands in it"
     if evidence.similarity is not None:
         yield f"similarity {evidence.similarity:.4g}"
-    if evidence.heads is not None:
-        yield f"heads {evidence.heads:.4g}"
-    if evidence.labeltree is not None:
-        yield f"label trees {evidence.labeltree:.4g}"
-    if evidence.second_encoder is not None:
-        yield f"second encoder's votes {evidence.second_encoder:.4g}"
+    for component, score in evidence.scores.items():
+        yield f"{printable(component)} {score:.4g}"
     if evidence.votes:
         named = ", ".join(f"{printable(one.id)} by {one.source} {one.similarity:.4g}" for one in evidence.neighbours)
         yield f"{evidence.votes} votes" + (f" ({named})" if named else "")

@@ -19,11 +19,9 @@ from tagbus.stream.app.backfill import outputs
 from tagbus.stream.app.records import SECONDS, Sending, failed, partitions
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
 from tagbus.stream.contract.codec import (
+    DECODERS,
     Record,
     Tombstone,
-    decode_content,
-    decode_exemplar,
-    decode_tag,
     decode_tagged,
     encode_record,
     read_dead_letter,
@@ -36,7 +34,7 @@ from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.plain import reader
 from tagbus.stream.kafka.refusal import denied, of_group
 
-Word = Literal["content", "tags", "exemplars"]
+Word = Literal["content", "tags", "exemplars", "knowledge"]
 # Tombstones must outlive a memory that is down for a while: see memory.tombstone_hours.
 HOUR_MS = 3_600_000
 
@@ -52,8 +50,8 @@ def _group() -> None:
 def create(
     output: Annotated[str | None, typer.Option("--output", help="those of a backfill with this output instead")] = None,
 ) -> None:
-    """Create the topics that are not there yet: `tags`, `exemplars`, `content.versions` and `releases` compacted, the
-    others kept by time."""
+    """Create the topics that are not there yet: `tags`, `exemplars`, `knowledge`, `content.versions` and `releases`
+    compacted, the others kept by time."""
     settings = load()
     if output is None:
         create_all(settings)
@@ -110,6 +108,7 @@ def layout(settings: Settings) -> dict[str, dict[str, str]]:
         names.content: {"cleanup.policy": "delete"},
         names.tags: compacted,
         names.exemplars: compacted,
+        names.knowledge: compacted,
         names.tagged: {"cleanup.policy": "delete"},
         names.dead_letters: {"cleanup.policy": "delete"},
         names.versions: {"cleanup.policy": "compact"},
@@ -132,10 +131,12 @@ def publish(
 
 
 def retire(
-    key: Annotated[str, typer.Argument(help="id of a tag or a content; `id/source` of an exemplar")],
+    key: Annotated[
+        str, typer.Argument(help="id of a tag, a content or a knowledge segment; `id/source` of an exemplar")
+    ],
     to: Annotated[Word, typer.Option("--from", help="the topic")],
 ) -> None:
-    """Publish a null value: the tag is retired, the content or the exemplar withdrawn."""
+    """Publish a null value: the tag is retired, the content, the exemplar or the knowledge segment withdrawn."""
     settings = load()
     record = tombstone(to, key)
     with console.bar("publishing", 1) as bar:
@@ -145,13 +146,18 @@ def retire(
 def tombstone(to: Word, key: str) -> Record:
     """The record that retires `key`. Raises Poison for a key that no record of that topic can have."""
     record = Record(key.encode(errors="surrogateescape"), None)
-    {"content": decode_content, "tags": decode_tag, "exemplars": decode_exemplar}[to](record)
+    DECODERS[to](record)
     return record
 
 
 def topic_name(names: TopicSettings, word: Word) -> str:
     """The topic that a word of the design names here."""
-    return {"content": names.content, "tags": names.tags, "exemplars": names.exemplars}[word]
+    return {
+        "content": names.content,
+        "tags": names.tags,
+        "exemplars": names.exemplars,
+        "knowledge": names.knowledge,
+    }[word]
 
 
 def _spooled(file: Path, folder: Path) -> Path:

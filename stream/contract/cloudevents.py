@@ -12,8 +12,8 @@ from typing import Annotated, Generic, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from tagbus.stream.contract.events import Event, Time
 from tagbus.stream.contract.field_errors import invalid, poison, undecodable
+from tagbus.stream.contract.fields import Event, Time
 from tagbus.stream.errors import shorten
 
 Headers = Sequence[tuple[str, bytes | None]]

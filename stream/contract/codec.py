@@ -6,7 +6,7 @@ fields that the contract does not know are ignored.
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar, get_args
 
@@ -14,18 +14,9 @@ from pydantic import ValidationError
 
 from tagbus.stream.contract import cloudevents
 from tagbus.stream.contract.cloudevents import Attributes, Envelope, Headers
-from tagbus.stream.contract.events import (
-    ID_CHARS,
-    Content,
-    DeadLetter,
-    Event,
-    Exemplar,
-    Source,
-    Tag,
-    TaggedContent,
-    exemplar_key,
-)
+from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Knowledge, Tag, TaggedContent, exemplar_key
 from tagbus.stream.contract.field_errors import STAGE, invalid, poison, undecodable
+from tagbus.stream.contract.fields import ID_CHARS, Event, Source
 from tagbus.stream.errors import FieldError, InvalidEvent, shorten
 
 # A text of 500,000 characters takes 3 MB where every one is escaped as \uXXXX, and 2.7 MB as UTF-8 in base64; what
@@ -54,7 +45,7 @@ DEAD_LETTER_HEADERS = {
     "value_sha256": "tagbus.value.sha256",
 }
 
-Keyed = Content | Tag | Exemplar | TaggedContent
+Keyed = Content | Tag | Exemplar | Knowledge | TaggedContent
 E = TypeVar("E", bound=Event)
 
 
@@ -98,6 +89,7 @@ class _Topic(Generic[E]):
 _CONTENT = _Topic(Content, Envelope[Content], lambda event: event.id, keyless=True)
 _TAG = _Topic(Tag, Envelope[Tag], lambda event: event.id)
 _EXEMPLAR = _Topic(Exemplar, Envelope[Exemplar], lambda event: event.key, EXEMPLAR_KEY_CHARS)
+_KNOWLEDGE = _Topic(Knowledge, Envelope[Knowledge], lambda event: event.id)
 _TAGGED = _Topic(TaggedContent, Envelope[TaggedContent], lambda event: event.id)
 
 
@@ -123,9 +115,24 @@ def decode_exemplar(record: Record) -> Exemplar | Tombstone:
     return found
 
 
+def decode_knowledge(record: Record) -> Knowledge | Tombstone:
+    """A record of `knowledge`."""
+    return _decode(record, _KNOWLEDGE)
+
+
 def decode_tagged(record: Record) -> TaggedContent | Tombstone:
     """A record of `tagged`."""
     return _decode(record, _TAGGED)
+
+
+# By the word of the topic: what reads its records.
+DECODERS: Mapping[str, Callable[[Record], Keyed | Tombstone]] = {
+    "content": decode_content,
+    "tags": decode_tag,
+    "exemplars": decode_exemplar,
+    "knowledge": decode_knowledge,
+    "tagged": decode_tagged,
+}
 
 
 def parse(value: bytes, model: type[E]) -> E:

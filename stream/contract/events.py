@@ -3,79 +3,34 @@
 Unknown fields pass, so that old and new workers share a group. Types are strict: a number is no id.
 """
 
-import re
-from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    JsonValue,
-    Strict,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import ConfigDict, FailFast, Field, model_validator
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError, from_json, to_json
+from pydantic_core import PydanticCustomError
 
-ID_CHARS = 256
-NAME_CHARS = 512
-TITLE_CHARS = 4_096
-TEXT_CHARS = 500_000
-LIST_ITEMS = 1_000
-METADATA_BYTES = 16_384
-
-# pydantic alone also takes Unix times, a space or `_` for the T, and times without an offset.
-RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
-
-_MATCH = re.compile(RFC3339).match
-
-
-def _rfc3339(value: object) -> object:
-    if isinstance(value, datetime) or (isinstance(value, str) and _MATCH(value)):
-        return value
-    raise PydanticCustomError("not_rfc3339", "an RFC 3339 time with its offset, for instance 2026-01-31T09:30:00Z")
-
-
-def _bounded(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if not value:
-        return value
-    text = to_json(value, inf_nan_mode="constants")
-    if len(text) > METADATA_BYTES:
-        raise PydanticCustomError("metadata_too_large", "an object of at most 16384 bytes of JSON")
-    try:
-        # pydantic reads NaN, and 1e400 as infinity: neither could be written as JSON again.
-        from_json(text, allow_inf_nan=False)
-    except ValueError:
-        raise PydanticCustomError("metadata_not_finite", "finite numbers") from None
-    return value
-
-
-Id = Annotated[str, StringConstraints(min_length=1, max_length=ID_CHARS)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
-# FailFast: a list of a million wrong items would otherwise take seconds and a million errors.
-Ids = Annotated[tuple[Id, ...], Field(max_length=LIST_ITEMS), FailFast()]
-Names = Annotated[tuple[Name, ...], Field(max_length=LIST_ITEMS), FailFast()]
-# Strict(False): after a validator of ours pydantic no longer knows that the text came from JSON; the check is strict.
-Time = Annotated[AwareDatetime, Strict(False), BeforeValidator(_rfc3339), Field(json_schema_extra={"pattern": RFC3339})]
-Metadata = Annotated[dict[str, JsonValue], AfterValidator(_bounded)]
-Source = Literal["people", "machine"]
-
-
-class Event(BaseModel):
-    """What every model of the contract shares."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
-
+from tagbus.stream.contract.fields import (
+    LANGUAGE_CHARS,
+    TEXT_CHARS,
+    TITLE_CHARS,
+    Event,
+    Id,
+    Ids,
+    Metadata,
+    Name,
+    Names,
+    NamesByLanguage,
+    Scopes,
+    Source,
+    Time,
+    Word,
+)
 
 _NOT_BLANK: dict[str, JsonDict] = {
     field: {"required": [field], "properties": {field: {"pattern": r"\S"}}} for field in ("title", "text")
 }
+_EMPTY: JsonDict = {"default": {}}
+# Defaults that can change come from factories: of one that is given pydantic makes a deep copy for each event, 0.8 µs.
 
 
 class Content(Event):
@@ -84,18 +39,20 @@ class Content(Event):
     model_config = ConfigDict(json_schema_extra={"anyOf": [_NOT_BLANK["title"], _NOT_BLANK["text"]]})
 
     id: Id = Field(description="unique and stable; also the record's key")
-    title: str = Field("", max_length=TITLE_CHARS)
+    title: str = Field("", max_length=TITLE_CHARS, description="plain text")
     text: str = Field("", max_length=TEXT_CHARS, description="plain text; title and text may not both be empty")
-    language: str | None = Field(None, max_length=35, description="BCP 47, for instance `en`")
+    language: str | None = Field(None, max_length=LANGUAGE_CHARS, description="BCP 47, for instance `en`")
     time: Time | None = Field(None, description="when it was published or changed at the source (RFC 3339)")
     version: int | None = Field(
         None, ge=0, lt=2**63, description="grows with each change; an older one never replaces a newer one"
     )
-    # A factory: of a default that can change pydantic makes a deep copy for each content, 0.8 µs of 2.
     metadata: Metadata = Field(
         default_factory=dict,
         description="the producer's own, at most 16,384 bytes of JSON",
-        json_schema_extra={"default": {}},
+        json_schema_extra=_EMPTY,
+    )
+    scopes: Scopes = Field(
+        (), description="tenants, content types or languages: it sees what shares one of them or has none"
     )
 
     @model_validator(mode="after")
@@ -109,10 +66,14 @@ class Tag(Event):
     """One entry of the taxonomy. A null value on the topic means that the tag is retired."""
 
     id: Id = Field(description="unique and stable; also the record's key")
-    name: Name
-    description: str = Field("", max_length=TITLE_CHARS)
-    aliases: Names = ()
+    name: Name = Field(description="what results call it")
+    description: str = Field("", max_length=TITLE_CHARS, description="what it is for, in a sentence or two")
+    aliases: Names = Field((), description="other names for the same thing")
     parents: Ids = Field((), description="ids of broader tags")
+    names: NamesByLanguage = Field(
+        default_factory=dict, description="the name in other languages, by BCP 47 tag", json_schema_extra=_EMPTY
+    )
+    scopes: Scopes = Field((), description="only contents that share one of them get this tag; none: all contents do")
 
 
 class Exemplar(Event):
@@ -120,12 +81,13 @@ class Exemplar(Event):
     each other."""
 
     id: Id = Field(description="the content's id")
-    source: Source = "people"
-    title: str = Field("", max_length=TITLE_CHARS)
-    text: str = Field("", max_length=TEXT_CHARS)
+    source: Source = Field("people", description="who decided")
+    title: str = Field("", max_length=TITLE_CHARS, description="the content's")
+    text: str = Field("", max_length=TEXT_CHARS, description="the content's, plain text")
     accepted: Ids = Field((), description="ids of tags that are right")
     rejected: Ids = Field((), description="ids of tags that are wrong")
     time: Time | None = Field(None, description="when it was decided (RFC 3339)")
+    scopes: Scopes = Field((), description="only contents that share one of them see it; none: all contents do")
 
     @property
     def key(self) -> str:
@@ -138,12 +100,39 @@ def exemplar_key(content_id: str, source: Source) -> str:
     return f"{content_id}/{source}"
 
 
+class Knowledge(Event):
+    """A segment of background knowledge for prompts. A null value on the topic means that it is withdrawn."""
+
+    id: Id = Field(description="unique and stable; also the record's key")
+    kind: Word = Field(description="`definition`, `rule` or `news`; others pass")
+    title: str = Field("", max_length=TITLE_CHARS, description="what it is about")
+    text: str = Field(min_length=1, max_length=TEXT_CHARS, description="plain text, some sentences")
+    valid_from: Time | None = Field(None, description="not used before this time (RFC 3339); null: from the start")
+    valid_until: Time | None = Field(None, description="not used from this time on (RFC 3339); null: without end")
+    scopes: Scopes = Field((), description="only contents that share one of them see it; none: all contents do")
+
+    @model_validator(mode="after")
+    def _begins_first(self) -> Self:
+        if self.valid_from is not None and self.valid_until is not None and self.valid_until <= self.valid_from:
+            raise PydanticCustomError("never_valid", "a time after `valid_from`")
+        return self
+
+
 class Neighbour(Event):
     """An exemplar that voted for a tag."""
 
     id: str = Field(description="content id of the exemplar")
-    source: Source
+    source: Source = Field(description="who decided")
     similarity: float = Field(description="cosine of the two contents, -1 to 1")
+
+
+class Passage(Event):
+    """The part of a content that speaks for a tag. Offsets count Unicode characters."""
+
+    field: str = Field(description="`title` or `text` of the content")
+    start: int = Field(ge=0, description="offset of its first character")
+    end: int = Field(ge=0, description="offset after its last character")
+    text: str = Field(description="the characters from start to end")
 
 
 class Evidence(Event):
@@ -154,50 +143,85 @@ class Evidence(Event):
     neighbours: Annotated[tuple[Neighbour, ...], FailFast()] = Field(
         (), description="the most similar of those that voted"
     )
-    heads: float | None = Field(None, description="probability by the classifier heads, 0 to 1, if they found it")
-    labeltree: float | None = Field(None, description="probability by the label trees, 0 to 1, if they found it")
-    second_encoder: float | None = Field(
-        None, description="share of the votes of a second encoder's neighbours, 0 to 1, if they carry it"
+    scores: dict[str, float] = Field(
+        default_factory=dict,
+        description="by component, what it gave the tag: a probability or a share of votes, 0 to 1",
+        json_schema_extra=_EMPTY,
     )
-    literal: str | None = Field(None, description="the tag's name or alias that stands in the content, if it does")
+    matched: dict[str, str] = Field(
+        default_factory=dict,
+        description="by component, the name or the words by which it found the tag in the content",
+        json_schema_extra=_EMPTY,
+    )
+    passage: Passage | None = Field(
+        None, description="the part of the content that speaks for the tag, if one is named"
+    )
     decided: bool = Field(False, description="people accepted the tag for this very content")
 
 
 class ScoredTag(Event):
     """A tag that was found, how well, how surely and why."""
 
-    id: Id
-    name: Name
+    id: Id = Field(description="the tag's")
+    name: Name = Field(description="the tag's")
+    names: NamesByLanguage = Field(
+        default_factory=dict, description="the tag's, by language (BCP 47)", json_schema_extra=_EMPTY
+    )
     score: float = Field(
         description="the stage's: recall, share of the softmax over memory, 0 to 1 (RAE-XMC); "
         "fusion, sum of reciprocal ranks; rank, the ranker's"
     )
     confidence: float = Field(description="calibrated probability that the tag is right, between 0 and 1")
-    stage: Literal["recall", "fusion", "rank", "people"] = Field(description="what gave score and confidence")
-    evidence: Evidence
+    stage: str = Field(
+        description="what gave score and confidence: `recall`, `fusion`, `rank` or `people`; more may come"
+    )
+    evidence: Evidence = Field(description="why")
 
 
 class Versions(Event):
     """Which versions of everything gave the numbers."""
 
     release: str = Field(description="name of the release: encoder, tokenizer, dimension, thresholds")
-    calibration: str = Field(description="name of the calibration, or `none`")
-    heads: str | None = Field(None, description="name of the classifier heads, if they were on")
-    labeltree: str | None = Field(None, description="name of the label trees, if they were on")
-    second_encoder: str | None = Field(None, description="name of the second encoder, if it was on")
-    ranker: str | None = Field(None, description="name of the ranker, if it was on")
-    cross_encoder: str | None = Field(None, description="name of the cross-encoder that the ranker asked, if it was on")
     taxonomy: dict[str, int] = Field(description="applied offset of each partition of `tags`")
+    components: dict[str, str] = Field(
+        default_factory=dict,
+        description="version of each component that was on, for instance of `heads` or `ranker`",
+        json_schema_extra=_EMPTY,
+    )
+    calibration: str = Field(description="name of the calibration, or `none`")
+    prompt: str | None = Field(None, description="name of the prompt, if a language model was asked")
+    llm: str | None = Field(None, description="name of the language model, if one was asked")
+
+
+class Degraded(Event):
+    """A stage that was skipped for this content, and why."""
+
+    stage: str = Field(description="name of the stage")
+    reason: str = Field(description="a short word, for instance `dependency_down`")
+
+
+class Usage(Event):
+    """What a content cost at a language model."""
+
+    calls: int = Field(ge=0, description="requests")
+    tokens_in: int = Field(ge=0, description="tokens of the prompts")
+    tokens_out: int = Field(ge=0, description="tokens of the answers")
+    cost: float | None = Field(None, ge=0, description="in `currency`; null where the model has no price")
+    currency: str | None = Field(None, description="ISO 4217, for instance `USD`; null where cost is")
 
 
 class TaggedContent(Event):
     """The product: a content's tags, best first. A null value means that the content was withdrawn."""
 
     id: Id = Field(description="the content's id; also the record's key")
-    tags: Annotated[tuple[ScoredTag, ...], FailFast()]
-    versions: Versions
-    path: Annotated[tuple[str, ...], FailFast()] = Field(description="the stages that it went through")
-    degraded: bool = Field(False, description="a stage was skipped because its service was down")
+    tags: Annotated[tuple[ScoredTag, ...], FailFast()] = Field(description="best first; may be empty")
+    versions: Versions = Field(description="by which it was tagged")
+    path: Annotated[tuple[str, ...], FailFast()] = Field(description="the stages that it went through, in order")
+    degraded: Annotated[tuple[Degraded, ...], FailFast()] = Field(
+        (), description="the stages that were skipped because something was down or used up"
+    )
+    usage: Usage | None = Field(None, description="what it cost; null where no language model was asked")
+    scopes: Scopes = Field((), description="the content's own scopes, as they came")
     time: Time | None = Field(None, description="the content's own time, as it came")
 
 

@@ -18,6 +18,7 @@ SHOWN = 5  # errors in one error; an event may be wrong in more fields than anyb
 # What our own validators raise in stream/contract: the message itself says what would be right.
 _OWN = {
     "empty_content",
+    "never_valid",
     "metadata_too_large",
     "metadata_not_finite",
     "not_rfc3339",
@@ -26,7 +27,7 @@ _OWN = {
     "data_twice",
 }
 # pydantic reports these for the whole event; the field that its author has to look at is this one.
-_FIELD_OF = {"empty_content": "text", "no_data": "data", "data_twice": "data_base64"}
+_FIELD_OF = {"empty_content": "text", "never_valid": "valid_until", "no_data": "data", "data_twice": "data_base64"}
 _NO_VALUE = {"missing", "no_data"}
 # What the JSON parser says, and what would be right.
 _SYNTAX = {

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from tagbus.stream.config import RegistrySettings, TopicSettings
 from tagbus.stream.contract.codec import encode
-from tagbus.stream.contract.events import Event
+from tagbus.stream.contract.fields import Event
 from tagbus.stream.contract.schema import Json, json_schema
 from tagbus.stream.errors import DependencyDown, TagbusError, UserError, shorten
 

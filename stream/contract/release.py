@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraint
 from pydantic_core import PydanticCustomError
 
 from tagbus.stream.contract.codec import Record, Tombstone, parse, unframed
-from tagbus.stream.contract.events import Event, Time
 from tagbus.stream.contract.field_errors import invalid
+from tagbus.stream.contract.fields import Event, Time
 from tagbus.stream.errors import shorten
 
 ACTIVE: Final = "active"

@@ -1,39 +1,39 @@
-"""The contract as documents, made from the models: JSON Schema 2020-12 of a topic, AsyncAPI 3.0.0 of them all."""
+"""JSON Schema 2020-12 of every topic's values, made from the models."""
 
-from typing import Literal
+from pydantic import JsonValue, TypeAdapter
 
-from pydantic import BaseModel, JsonValue, TypeAdapter
-from pydantic.json_schema import models_json_schema
-
-from tagbus.stream.config import TopicSettings
-from tagbus.stream.contract.cloudevents import STRUCTURED, Attributes
-from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, EXEMPLAR_KEY_CHARS, SOURCE_HEADERS, SOURCES
+from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS
 from tagbus.stream.contract.events import (
-    ID_CHARS,
     Content,
     DeadLetter,
-    Event,
     Evidence,
     Exemplar,
+    Knowledge,
     Neighbour,
     ScoredTag,
     Tag,
     TaggedContent,
     Versions,
 )
-from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord
+from tagbus.stream.contract.fields import Event
+from tagbus.stream.contract.release import Active, ReleaseRecord
 from tagbus.stream.errors import UserError, shorten
 
 Json = dict[str, JsonValue]
-Topic = Literal["content", "tags", "exemplars", "tagged", "dead_letters", "releases"]
 
-# Of the contract, not of the package: the second number grows with a new field, the first with another meaning.
-# tests/contract/fixtures holds records of every version, which decode for ever.
-CONTRACT_VERSION = "1.4.0"
+# Of the contract, not of the package: the second number grows with a new optional field, the third with a description.
+# A change that an older reader would refuse, or would read as something else, is not made any more.
+# tests/contract/fixtures holds schemas and records of every version, which decode for ever.
+CONTRACT_VERSION = "2.0.0"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-KAFKA_BINDING = "0.5.0"
 
-MODELS: dict[str, type[Event]] = {"content": Content, "tags": Tag, "exemplars": Exemplar, "tagged": TaggedContent}
+MODELS: dict[str, type[Event]] = {
+    "content": Content,
+    "tags": Tag,
+    "exemplars": Exemplar,
+    "knowledge": Knowledge,
+    "tagged": TaggedContent,
+}
 DEAD_LETTERS = "content.dlq"
 RELEASES = "releases"
 
@@ -41,6 +41,12 @@ EXAMPLES: dict[str, Event] = {
     "content": Content(id="article-17", title="Bees in the city", text="Beekeepers on roofs.", language="en"),
     "tags": Tag(id="p1234", name="urban beekeeping", aliases=("city bees",), parents=("p1000",)),
     "exemplars": Exemplar(id="article-3", title="Honey from the roof", accepted=("p1234",), rejected=("p77",)),
+    "knowledge": Knowledge(
+        id="urban-beekeeping",
+        kind="definition",
+        title="Urban beekeeping",
+        text="The keeping of honey bees in towns.",
+    ),
     "tagged": TaggedContent(
         id="article-17",
         tags=(
@@ -60,17 +66,6 @@ EXAMPLES: dict[str, Event] = {
     ),
 }
 
-_MEANING = {
-    "content": "what is to be tagged; a record without a value withdraws a content",
-    "tags": "the taxonomy; a record without a value retires a tag",
-    "exemplars": "contents whose tags are known, from people or machine; a record without a value withdraws one",
-    "tagged": "the product: scored tags of each content; a record without a value where a content was withdrawn",
-    "dead_letters": "events that can never be tagged, byte for byte as they came, the reason in the headers",
-    "releases": f"the releases under their names, and under the key `{ACTIVE}` which one is in force; one without a "
-    "value is dropped",
-}
-_TITLES = {"content": "Content", "tags": "Tag", "exemplars": "Exemplar", "tagged": "TaggedContent"}
-
 
 def json_schema(topic: str) -> Json:
     """The JSON Schema of a topic's value; of `content.dlq`, whose values are anything, that of its headers as text.
@@ -78,7 +73,7 @@ def json_schema(topic: str) -> Json:
     Raises UserError for a topic that is none of the contract's.
     """
     if topic == DEAD_LETTERS:
-        return {"$schema": DIALECT, **_dead_letter_headers()}
+        return {"$schema": DIALECT, **dead_letter_headers()}
     if topic == RELEASES:
         return {"$schema": DIALECT, "title": "Release", **TypeAdapter[Event](ReleaseRecord | Active).json_schema()}
     if topic not in MODELS:
@@ -87,212 +82,12 @@ def json_schema(topic: str) -> Json:
     return {"$schema": DIALECT, **MODELS[topic].model_json_schema()}
 
 
-def asyncapi(topics: TopicSettings) -> Json:
-    """The AsyncAPI 3.0.0 document of topics with these names. Operations are named from tagbus's point of view."""
-    addresses: dict[Topic, str] = {
-        "content": topics.content,
-        "tags": topics.tags,
-        "exemplars": topics.exemplars,
-        "tagged": topics.tagged,
-        "dead_letters": topics.dead_letters,
-        "releases": topics.releases,
-    }
-    return {
-        "asyncapi": "3.0.0",
-        "info": {
-            "title": "tagbus",
-            "version": CONTRACT_VERSION,
-            "description": "Content comes in, scored and explained tags go out. Values are JSON in UTF-8, or"
-            " CloudEvents 1.0 in binary or structured mode. Produce with murmur2, as Java clients do, so that a key"
-            " lands on one partition whoever writes it. Read `tagged` with isolation.level=read_committed.",
-            "license": {"name": "Apache-2.0"},
-        },
-        "defaultContentType": "application/json",
-        "channels": {name: _channel(name, address, topics) for name, address in addresses.items()},
-        "operations": {
-            "receiveContent": _operation("receive", "content", "Reads content in batches and tags it."),
-            "receiveTags": _operation("receive", "tags", "Builds the memory of tags and follows it."),
-            "receiveExemplars": _operation("receive", "exemplars", "Builds the memory of known contents."),
-            "receiveReleases": _operation("receive", "releases", "Holds every release, and tags by the active one."),
-            "sendTagged": _operation("send", "tagged", "One record for each content, in one transaction with offsets."),
-            "sendDeadLetters": _operation("send", "dead_letters", "Sets aside what can never be tagged."),
-            "sendExemplars": _operation(
-                "send", "exemplars", "Writes sure results back as `machine`, and the tombstones of withdrawn contents."
-            ),
-        },
-        "components": {"schemas": _schemas(), "messages": _messages(), "correlationIds": _correlations()},
-    }
-
-
-def _channel(name: Topic, address: str, topics: TopicSettings) -> Json:
-    kafka: Json = {
-        "topic": address,
-        "partitions": 1 if name == "releases" else topics.partitions,
-        "replicas": topics.replication,
-        "bindingVersion": KAFKA_BINDING,
-    }
-    if name in {"tags", "exemplars", "releases"}:
-        kafka["topicConfiguration"] = {"cleanup.policy": ["compact"]}
-    return {
-        "address": address,
-        "description": _MEANING[name],
-        "messages": {message: _ref("messages", message) for message in _messages_of(name)},
-        "bindings": {"kafka": kafka},
-    }
-
-
-def _operation(action: Literal["send", "receive"], channel: Topic, summary: str) -> Json:
-    # Only the channel's own references are allowed here (AsyncAPI 3.0.0, Operation Object).
-    messages: list[JsonValue] = [
-        {"$ref": f"#/channels/{channel}/messages/{name}"}
-        for name in _messages_of(channel)
-        if action == "receive" or not name.endswith("CloudEvent")
-    ]
-    return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}, "summary": summary, "messages": messages}
-
-
-def _messages_of(channel: Topic) -> tuple[str, ...]:
-    if channel == "dead_letters":
-        return ("DeadLetter",)
-    if channel == "releases":
-        return ("ReleaseRecord", "ReleaseTombstone", "Active")
-    title = _TITLES[channel]
-    plain = (title, f"{title}Tombstone")
-    return plain if channel == "tagged" else (*plain, f"{title}CloudEvent")
-
-
-def _messages() -> Json:
-    messages: Json = {"DeadLetter": _dead_letter_message(), **_release_messages()}
-    for word, title in _TITLES.items():
-        headers = "SourceHeaders" if word == "tagged" else "CloudEventHeaders"
-        messages[title] = _message(word, title, headers) | {
-            "contentType": "application/json",
-            "payload": _ref("schemas", title),
-            "correlationId": _ref("correlationIds", "contentId" if word != "tags" else "tagId"),
-            "examples": [{"name": title, "payload": EXAMPLES[word].model_dump(mode="json")}],
-        }
-        messages[f"{title}Tombstone"] = _message(word, f"{title}Tombstone", headers) | {"payload": {"type": "null"}}
-        if word != "tagged":
-            messages[f"{title}CloudEvent"] = _message(word, f"{title}CloudEvent", "StructuredHeaders") | {
-                "contentType": STRUCTURED,
-                "payload": _envelope(title),
-            }
-    return messages
-
-
-def _message(word: str, name: str, headers: str) -> Json:
-    form = "without a value" if name.endswith("Tombstone") else "with a value"
-    return {
-        "name": name,
-        "title": name,
-        "summary": f"A record of `{word}` {form}.",
-        "headers": _ref("schemas", headers),
-        "bindings": {"kafka": {"key": _key(word), "bindingVersion": KAFKA_BINDING}},
-    }
-
-
-def _key(word: str) -> Json:
-    # Written out in every message: the official schema of AsyncAPI 3.0.0 refuses a reference here.
-    if word == "exemplars":
-        return {
-            "type": "string",
-            "maxLength": EXEMPLAR_KEY_CHARS,
-            "pattern": f"^[\\s\\S]+/({'|'.join(SOURCES)})$",
-            "description": "content id and source, so that neither source erases the other",
-        }
-    return {"type": "string", "minLength": 1, "maxLength": ID_CHARS, "description": "the event's id, in UTF-8"}
-
-
-def _dead_letter_message() -> Json:
-    return {
-        "name": "DeadLetter",
-        "title": "DeadLetter",
-        "summary": "Key, value and headers as they came, then the reason in headers of their own.",
-        "contentType": "application/octet-stream",
-        "headers": _ref("schemas", "DeadLetterHeaders"),
-        "payload": {"description": "the bytes as they came; cut where `tagbus.value.bytes` is given"},
-        "bindings": {"kafka": {"key": {"description": "as it came"}, "bindingVersion": KAFKA_BINDING}},
-    }
-
-
-def _release_messages() -> Json:
-    name: Json = {"type": "string", "pattern": NAME, "description": "the release's name"}
-    active: Json = {"const": ACTIVE}
-    parts: tuple[tuple[str, str, Json, Json], ...] = (
-        ("ReleaseRecord", "A release that workers hold.", name, _ref("schemas", "ReleaseRecord")),
-        ("ReleaseTombstone", "A release that is dropped.", name, {"type": "null"}),
-        ("Active", "Which release is in force.", active, _ref("schemas", "Active")),
-    )
-    return {
-        title: {
-            "name": title,
-            "title": title,
-            "summary": summary,
-            "contentType": "application/json",
-            "payload": payload,
-            "bindings": {"kafka": {"key": key, "bindingVersion": KAFKA_BINDING}},
-        }
-        for title, summary, key, payload in parts
-    }
-
-
-def _envelope(title: str) -> Json:
-    data: Json = {"type": "object", "properties": {"data": _ref("schemas", title)}, "required": ["data"]}
-    base64: Json = {
-        "type": "object",
-        "properties": {"data_base64": {"type": "string", "contentEncoding": "base64"}},
-        "required": ["data_base64"],
-    }
-    return {"allOf": [_ref("schemas", "CloudEvent")], "oneOf": [data, base64]}
-
-
-def _correlations() -> Json:
-    return {
-        "contentId": {"description": "the content that it is about", "location": "$message.payload#/id"},
-        "tagId": {"description": "the tag that it is about", "location": "$message.payload#/id"},
-    }
-
-
-def _schemas() -> Json:
-    models: tuple[type[BaseModel], ...] = (*MODELS.values(), ReleaseRecord, Active, Attributes)
-    _, document = models_json_schema(
-        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
-    )
-    schemas: Json = dict(document["$defs"])
-    schemas["CloudEvent"] = schemas.pop("Attributes")
-    return schemas | {
-        "SourceHeaders": _source_headers(),
-        "DeadLetterHeaders": _dead_letter_headers(),
-        "CloudEventHeaders": _cloudevent_headers(),
-        "StructuredHeaders": _structured_headers(),
-    }
-
-
-def _text(description: str) -> Json:
-    return {"type": "string", "description": description}
-
-
-def _number(description: str) -> Json:
-    return {"type": "string", "pattern": "^[0-9]+$", "description": f"{description}, as text"}
-
-
-def _source_headers() -> Json:
-    topic, partition, offset = SOURCE_HEADERS
-    return {
-        "title": "SourceHeaders",
-        "type": "object",
-        "description": "The record that it comes from.",
-        "properties": {topic: _text("topic"), partition: _number("partition"), offset: _number("offset")},
-        "required": list(SOURCE_HEADERS),
-    }
-
-
-def _dead_letter_headers() -> Json:
+def dead_letter_headers() -> Json:
     """Every header is text: the numbers of DeadLetter are decimal digits."""
     properties: Json = {}
     for field, name in DEAD_LETTER_HEADERS.items():
         info = DeadLetter.model_fields[field]
-        describe = _text if info.annotation in {str, str | None} else _number
+        describe = text_schema if info.annotation in {str, str | None} else number_schema
         properties[name] = describe(info.description or field)
     required = [DEAD_LETTER_HEADERS[field] for field, info in DeadLetter.model_fields.items() if info.is_required()]
     return {
@@ -304,30 +99,9 @@ def _dead_letter_headers() -> Json:
     }
 
 
-def _cloudevent_headers() -> Json:
-    """Headers of a plain or a binary record: all of the required attributes, or none."""
-    fields = Attributes.model_fields
-    properties: Json = {f"ce_{name}": _text(fields[name].description or name) for name in fields}
-    del properties["ce_datacontenttype"]
-    properties["content-type"] = _text("a JSON media type")
-    required = [f"ce_{name}" for name, info in fields.items() if info.is_required()]
-    return {
-        "title": "CloudEventHeaders",
-        "type": "object",
-        "description": "None for plain JSON; the attributes of a CloudEvent in binary mode.",
-        "properties": properties,
-        "dependencies": {name: list[JsonValue](required) for name in required},
-    }
+def text_schema(description: str) -> Json:
+    return {"type": "string", "description": description}
 
 
-def _structured_headers() -> Json:
-    return {
-        "title": "StructuredHeaders",
-        "type": "object",
-        "properties": {"content-type": {"type": "string", "pattern": f"^{STRUCTURED.replace('+', '[+]')}(;.*)?$"}},
-        "required": ["content-type"],
-    }
-
-
-def _ref(kind: Literal["schemas", "messages", "correlationIds"], name: str) -> Json:
-    return {"$ref": f"#/components/{kind}/{name}"}
+def number_schema(description: str) -> Json:
+    return {"type": "string", "pattern": "^[0-9]+$", "description": f"{description}, as text"}

@@ -13,7 +13,8 @@ from prometheus_client import Gauge
 from tagbus.stream import telemetry
 from tagbus.stream.config import TopicSettings
 from tagbus.stream.contract.codec import Record, Tombstone, decode_exemplar, decode_tag
-from tagbus.stream.contract.events import Event, Exemplar, Tag
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.fields import Event
 from tagbus.stream.encoder.release import Release, content_text
 from tagbus.stream.memory.hits import KEY
 from tagbus.stream.memory.store import Payload

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.stream.config import RecallSettings
-from tagbus.stream.contract.events import Evidence, Neighbour, Source, exemplar_key
+from tagbus.stream.contract.events import Evidence, Neighbour, exemplar_key
+from tagbus.stream.contract.fields import Source
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.memory.store import Hit, Payload, Store, Vectors
 

@@ -50,6 +50,18 @@ class Pipeline:
         return "+".join(part for part in parts if part is not None)
 
     @property
+    def components(self) -> dict[str, str]:
+        """The versions of those that are on."""
+        versions = {
+            "heads": self.heads,
+            "labeltree": self.labeltree,
+            "second_encoder": self.second_encoder,
+            "ranker": self.ranker,
+            "cross_encoder": self.cross_encoder,
+        }
+        return {component: version for component, version in versions.items() if version is not None}
+
+    @property
     def path(self) -> tuple[str, ...]:
         """The steps that a content goes through."""
         more = {
@@ -108,13 +120,9 @@ class Tagger:
         """What a content that is tagged now is tagged by."""
         return Versions(
             release=self._pipeline.release,
-            calibration=self._calibration.name,
-            heads=self._pipeline.heads,
-            labeltree=self._pipeline.labeltree,
-            second_encoder=self._pipeline.second_encoder,
-            ranker=self._pipeline.ranker,
-            cross_encoder=self._pipeline.cross_encoder,
             taxonomy=dict(self._taxonomy()),
+            components=self._pipeline.components,
+            calibration=self._calibration.name,
         )
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
@@ -169,7 +177,7 @@ class Tagger:
             tags=tuple(tag for tag in tags if tag.confidence >= self._settings.least_confidence),
             versions=versions,
             path=self._pipeline.path,
-            degraded=False,
+            scopes=content.scopes,
             time=content.time,
         )
         return Explained(result, {one.id: one.features for one in candidates if one.features is not None})

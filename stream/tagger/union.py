@@ -20,7 +20,7 @@ FUSION: Final = 60
 # Ids that are kept as numbers beyond a ranker's own: then they are counted anew.
 MOST_NUMBERS: Final = 1_000_000
 
-# What evidence says of a recaller's list: its field, and the name of the list.
+# What evidence says of a recaller's list: the component, and the name of the list.
 SCORED: Final = {"heads": "heads", "labeltree": "labeltree", "second_encoder": "second_encoder_votes"}
 
 # What one recaller found for one content: tag ids with its scores, best first.
@@ -167,11 +167,11 @@ def _finish(
 ) -> Candidate:
     """The candidate with its stage, and the evidence of the recallers beside the graph."""
     tag = candidate.id
-    scores = ((field, listings.get(name, {}).get(tag)) for field, name in SCORED.items())
-    said: dict[str, float | str] = {field: round(score, 4) for field, score in scores if score is not None}
+    given = ((component, listings.get(name, {}).get(tag)) for component, name in SCORED.items())
+    scores = {component: round(score, 4) for component, score in given if score is not None}
     literal = listings.get("literal", {})
-    if tag in literal:
-        names: Mapping[str, str] = getattr(literal, "names", {})
-        said["literal"] = names.get(tag, candidate.name)
-    evidence = candidate.evidence.model_copy(update=said) if said else candidate.evidence
+    names: Mapping[str, str] = getattr(literal, "names", {})
+    matched = {"literal": names.get(tag, candidate.name)} if tag in literal else {}
+    said = {"scores": scores, "matched": matched}
+    evidence = candidate.evidence.model_copy(update=said) if scores or matched else candidate.evidence
     return replace(candidate, stage=stage, evidence=evidence, features=features.get(tag) if features else None)

@@ -343,7 +343,7 @@ async def test_with_a_shared_memory_a_new_tag_is_matched_literally_with_the_vers
                 await asyncio.sleep(0.02)
             (result,) = await brains.tag([text])
             assert isinstance(result, TaggedContent)
-            assert {tag.id: tag.evidence.literal for tag in result.tags}["new"] == "zymurgy"
+            assert {tag.id: tag.evidence.matched for tag in result.tags}["new"] == {"literal": "zymurgy"}
     finally:
         builder.cancel()
         await asyncio.gather(builder, return_exceptions=True)

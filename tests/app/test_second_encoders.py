@@ -54,11 +54,10 @@ async def tagged(chosen: Settings) -> TaggedContent:
 async def test_a_result_names_the_second_encoder_and_what_its_neighbours_say(made: Path, kind: str) -> None:
     result = await tagged(settings(made, kind))
 
-    assert result.versions.second_encoder == second_encoders.name_of(settings(made))
+    assert result.versions.components["second_encoder"] == second_encoders.name_of(settings(made))
     assert "second_encoder" in result.path
     bees = next(tag for tag in result.tags if tag.id == "bees")
-    assert bees.evidence.second_encoder is not None
-    assert 0 < bees.evidence.second_encoder <= 1
+    assert 0 < bees.evidence.scores["second_encoder"] <= 1
 
 
 async def test_its_memory_holds_the_same_records_by_its_own_vectors(made: Path, tmp_path: Path) -> None:

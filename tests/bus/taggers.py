@@ -19,9 +19,7 @@ TAG = ScoredTag.model_construct(
 
 def tagged(content: Content, tag: ScoredTag = TAG) -> TaggedContent:
     """A result with one tag."""
-    return TaggedContent(
-        id=content.id, tags=(tag,), versions=VERSIONS, path=("trivial",), degraded=False, time=content.time
-    )
+    return TaggedContent(id=content.id, tags=(tag,), versions=VERSIONS, path=("trivial",), time=content.time)
 
 
 class Trivial:

@@ -1,6 +1,7 @@
 """Triage: what becomes of each record of a batch. No Kafka here."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from tagbus.stream.bus.triage import Triage
 from tagbus.stream.bus.trial import CANARY, BatchTagger
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.events import Content, TaggedContent
+from tagbus.stream.contract.events import Content, Degraded, TaggedContent
 from tagbus.stream.errors import TooMuchPoison
 from tagbus.stream.tagger import Failure
 from tests.bus.harness import event
@@ -91,6 +92,12 @@ def test_an_exemplar_that_is_written_back_fits_its_topic() -> None:
     (verdict,) = judge(Trivial(), [event("a", "\x01" * 400_000)], settings)
     assert all(len(outgoing.value or b"") <= settings.batch.record_bytes for outgoing in verdict.outgoing)
     assert [outgoing.key for outgoing in verdict.outgoing] == [b"a", b"a/machine"]
+
+
+def test_an_exemplar_that_is_written_back_has_the_scopes_of_its_content() -> None:
+    settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
+    (verdict,) = judge(Trivial(), [b'{"id": "a", "title": "Bees", "scopes": ["news"]}'], settings)
+    assert json.loads(verdict.outgoing[1].value or b"")["scopes"] == ["news"]
 
 
 class Revised(Trivial):
@@ -267,12 +274,13 @@ class TestDuplicates:
         assert [verdict.outcome for verdict in stream.send(content("a"))] == ["tagged"]
 
     def test_a_result_that_is_degraded_is_no_answer(self) -> None:
-        class Degraded(Trivial):
+        class Skipping(Trivial):
             async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
                 self.seen.append([content.id for content in contents])
-                return [tagged(content).model_copy(update={"degraded": True}) for content in contents]
+                skipped = (Degraded(stage="rank", reason="dependency_down"),)
+                return [tagged(content).model_copy(update={"degraded": skipped}) for content in contents]
 
-        stream = Stream(skipping(), Degraded())
+        stream = Stream(skipping(), Skipping())
         stream.send(content("a"))
         stream.send(content("a"))
         assert stream.tagged == 2

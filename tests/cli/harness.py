@@ -18,7 +18,8 @@ from tagbus.stream.app import files
 from tagbus.stream.app.examples import example
 from tagbus.stream.cli import main
 from tagbus.stream.contract.codec import encode
-from tagbus.stream.contract.events import Content, Event, Exemplar, Tag
+from tagbus.stream.contract.events import Content, Exemplar, Tag
+from tagbus.stream.contract.fields import Event
 
 TAGS, EXEMPLARS, CONTENTS = 200, 300, 40
 

@@ -53,7 +53,7 @@ def test_all_is_right_once_the_topics_are_made(kafka: Broker, tagbus: Cli) -> No
 def test_a_cleanup_policy_that_would_lose_records_is_wrong(
     kafka: Broker, tagbus: Cli, topics: Callable[[Mapping[str, Layout]], dict[str, str]], wrong: str, policy: str
 ) -> None:
-    right = dict.fromkeys(("tags", "exemplars", "versions", "releases"), "compact")
+    right = dict.fromkeys(("tags", "exemplars", "knowledge", "versions", "releases"), "compact")
     names = topics({word: (1, {"cleanup.policy": right.get(word, "delete")}) for word in TOPICS if word != wrong})
     names |= topics({wrong: (1, {"cleanup.policy": policy})})
     answer = tagbus("check", settings=settings(kafka, names))
@@ -124,8 +124,8 @@ def test_a_missing_topic_is_wrong_and_says_what_makes_it(kafka: Broker, tagbus: 
     answer = tagbus("check", settings=settings(kafka))
     assert answer.code == 3
     wrong = [line for line in answer.lines if line.startswith("wrong")]
-    # Without the one for releases a worker does: it is `unsure`.
-    assert len(wrong) == len(TOPICS) - 1
+    # Without those for releases and knowledge a worker does: they are `unsure`.
+    assert len(wrong) == len(TOPICS) - 2
     assert all(line.endswith("is not there; `tagbus topics create` makes it") for line in wrong)
 
 

@@ -33,6 +33,12 @@ class TestValidate:
         assert answer.out == ""
         assert answer.err.endswith(" right, 0 wrong\n")
 
+    def test_segments_of_knowledge(self, tagbus: Cli) -> None:
+        lines = b'{"id": "a", "kind": "rule", "text": "x"}\n{"id": "b", "kind": "rule"}'
+        answer = tagbus("validate", "-", "--as", "knowledge", stdin=lines)
+        assert answer.code == 3
+        assert answer.lines == ["-:2: text: (missing) is wrong, expected a string of 1 to 500000 characters"]
+
     def test_line_and_field_of_every_error(self, tagbus: Cli, tmp_path: Path) -> None:
         file = tmp_path / "contents.jsonl"
         file.write_bytes(b"\n".join(HOSTILE))
@@ -68,7 +74,7 @@ class TestDocuments:
         assert document["asyncapi"] == "3.0.0"
         assert {channel["address"] for channel in document["channels"].values()} >= {"news", "tags", "tagged"}
 
-    @pytest.mark.parametrize("topic", ["content", "tags", "exemplars", "tagged", "content.dlq"])
+    @pytest.mark.parametrize("topic", ["content", "tags", "exemplars", "knowledge", "tagged", "content.dlq"])
     def test_a_schema_is_one(self, tagbus: Cli, topic: str) -> None:
         jsonschema.Draft202012Validator.check_schema(json.loads(tagbus("schema", topic).out))
 

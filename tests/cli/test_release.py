@@ -10,7 +10,8 @@ from tagbus.stream.app.assemble import settings_of
 from tagbus.stream.app.examples import example
 from tagbus.stream.config import HeadsSettings, Settings, TaggerSettings
 from tagbus.stream.contract.codec import encode_record
-from tagbus.stream.contract.events import Event, TaggedContent, Versions
+from tagbus.stream.contract.events import TaggedContent, Versions
+from tagbus.stream.contract.fields import Event
 from tagbus.stream.contract.release import Active, ReleaseRecord, Served, encode_release
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release
 from tagbus.stream.index import snapshot

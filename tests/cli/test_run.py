@@ -11,7 +11,8 @@ from confluent_kafka import Message
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, Tombstone, decode_tagged, encode_record
-from tagbus.stream.contract.events import TEXT_CHARS, Content, Event, Tag, TaggedContent
+from tagbus.stream.contract.events import Content, Tag, TaggedContent
+from tagbus.stream.contract.fields import TEXT_CHARS, Event
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.worker import LocalWorker

@@ -28,7 +28,7 @@ MURMUR2 = {
     "abc": 479470107,
 }
 PARTITIONS = 7
-TOPICS = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions", "releases")
+TOPICS = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
 
 RESULT = TaggedContent(
     id="article-17",
@@ -83,7 +83,7 @@ class TestCreate:
     def test_the_memory_topics_are_compacted_and_the_others_kept_by_time(
         self, kafka: Broker, made: dict[str, str]
     ) -> None:
-        for name in ("TAGS", "EXEMPLARS"):
+        for name in ("TAGS", "EXEMPLARS", "KNOWLEDGE"):
             found = configuration(kafka, made[f"TOPICS__{name}"])
             assert found["cleanup.policy"] == "compact"
             assert found["delete.retention.ms"] == "86400000"
@@ -151,9 +151,17 @@ class TestPublish:
         assert answer.code == 2
         assert answer.one_line().endswith("is not there; `tagbus topics create` makes it")
 
+    def test_a_segment_of_knowledge(self, kafka: Broker, made: dict[str, str], tagbus: Cli) -> None:
+        segment = b'{"id": "k1", "kind": "rule", "text": "Hives on roofs are urban beekeeping."}'
+        assert tagbus("publish", "-", "--to", "knowledge", settings=made, stdin=segment).code == 0
+        (message,) = consume_all(kafka.address, made["TOPICS__KNOWLEDGE"])
+        assert (message.key(), json.loads(message.value() or b"")["kind"]) == (b"k1", "rule")
+
 
 class TestRetire:
-    @pytest.mark.parametrize(("key", "word"), [("p1", "tags"), ("a/people", "exemplars"), ("Größe", "content")])
+    @pytest.mark.parametrize(
+        ("key", "word"), [("p1", "tags"), ("a/people", "exemplars"), ("k1", "knowledge"), ("Größe", "content")]
+    )
     def test_a_null_under_the_key(self, kafka: Broker, made: dict[str, str], tagbus: Cli, key: str, word: str) -> None:
         assert tagbus("retire", key, "--from", word, settings=made).code == 0
         (message,) = consume_all(kafka.address, made[f"TOPICS__{word.upper()}"])

@@ -1,7 +1,6 @@
 """Events as hypothesis makes them: every form that the contract allows, kept small."""
 
-from collections.abc import Sequence
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -10,15 +9,19 @@ from pydantic import JsonValue
 from tagbus.stream.contract.events import (
     Content,
     DeadLetter,
+    Degraded,
     Evidence,
     Exemplar,
+    Knowledge,
     Neighbour,
+    Passage,
     ScoredTag,
-    Source,
     Tag,
     TaggedContent,
+    Usage,
     Versions,
 )
+from tagbus.stream.contract.fields import Source
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])  # lone surrogates are no characters
 IDS = st.text(CHARACTERS, min_size=1, max_size=20)
@@ -27,8 +30,12 @@ NAMES = st.text(CHARACTERS, min_size=1, max_size=40)
 SOURCES: SearchStrategy[Source] = st.sampled_from(["people", "machine"])
 ZONES = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 TIMES = st.none() | st.datetimes(timezones=ZONES)
+SOME_TIME = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+LATER = st.timedeltas(timedelta(microseconds=1), timedelta(days=999)).map(SOME_TIME.__add__)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SHARES = st.floats(0, 1)
+COUNTS = st.integers(0, 2**53)
+BY_LANGUAGE = st.dictionaries(st.text(CHARACTERS, min_size=1, max_size=35), NAMES, max_size=3)
 JSON: SearchStrategy[JsonValue] = st.recursive(
     st.none() | st.booleans() | st.integers() | FINITE | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
@@ -48,57 +55,82 @@ CONTENTS = st.builds(
     language=st.none() | st.text(CHARACTERS, max_size=35),
     time=TIMES,
     metadata=st.dictionaries(TEXTS, JSON, max_size=3),
+    scopes=lists(IDS),
 )
-TAGS = st.builds(Tag, id=IDS, name=NAMES, description=TEXTS, aliases=lists(NAMES), parents=lists(IDS))
+TAGS = st.builds(
+    Tag,
+    id=IDS,
+    name=NAMES,
+    description=TEXTS,
+    aliases=lists(NAMES),
+    parents=lists(IDS),
+    names=BY_LANGUAGE,
+    scopes=lists(IDS),
+)
 EXEMPLARS = st.builds(
-    Exemplar, id=IDS, source=SOURCES, title=TEXTS, text=TEXTS, accepted=lists(IDS), rejected=lists(IDS), time=TIMES
+    Exemplar,
+    id=IDS,
+    source=SOURCES,
+    title=TEXTS,
+    text=TEXTS,
+    accepted=lists(IDS),
+    rejected=lists(IDS),
+    time=TIMES,
+    scopes=lists(IDS),
+)
+KNOWLEDGE = st.builds(
+    Knowledge,
+    id=IDS,
+    kind=st.text(CHARACTERS, min_size=1, max_size=64),
+    title=TEXTS,
+    text=NAMES,
+    valid_from=st.none() | st.just(SOME_TIME),
+    valid_until=st.none() | LATER,
+    scopes=lists(IDS),
 )
 NEIGHBOURS = st.builds(Neighbour, id=IDS, source=SOURCES, similarity=FINITE)
+PASSAGES = st.builds(Passage, field=NAMES, start=COUNTS, end=COUNTS, text=TEXTS)
 EVIDENCE = st.builds(
     Evidence,
     similarity=st.none() | FINITE,
     votes=st.integers(0, 100),
     neighbours=st.lists(NEIGHBOURS, max_size=2).map(tuple),
-    heads=st.none() | SHARES,
-    literal=st.none() | NAMES,
+    scores=st.dictionaries(NAMES, FINITE, max_size=2),
+    matched=st.dictionaries(NAMES, TEXTS, max_size=2),
+    passage=st.none() | PASSAGES,
     decided=st.booleans(),
+)
+SCORED = st.builds(
+    ScoredTag, id=IDS, name=NAMES, names=BY_LANGUAGE, score=FINITE, confidence=SHARES, stage=NAMES, evidence=EVIDENCE
 )
 VERSIONS = st.builds(
     Versions,
     release=NAMES,
-    calibration=NAMES,
-    heads=st.none() | NAMES,
-    ranker=st.none() | NAMES,
-    cross_encoder=st.none() | NAMES,
     taxonomy=st.dictionaries(NAMES, st.integers(0, 2**63 - 1), max_size=3),
+    components=st.dictionaries(NAMES, NAMES, max_size=3),
+    calibration=NAMES,
+    prompt=st.none() | NAMES,
+    llm=st.none() | NAMES,
 )
-
-
-def tagged(stages: Sequence[str]) -> SearchStrategy[TaggedContent]:
-    """Results whose tags are of these stages."""
-    scored = st.builds(
-        ScoredTag,
-        id=IDS,
-        name=NAMES,
-        score=FINITE,
-        confidence=SHARES,
-        stage=st.sampled_from(stages),
-        evidence=EVIDENCE,
-    )
-    return st.builds(
-        TaggedContent,
-        id=IDS,
-        tags=st.lists(scored, max_size=2).map(tuple),
-        versions=VERSIONS,
-        path=lists(NAMES),
-        degraded=st.booleans(),
-        time=TIMES,
-    )
-
-
-# The stages of a worker without recallers beside the graph: all that readers of 1.1 know.
-TAGGED_BY_RECALL = tagged(["recall", "people"])
-TAGGED = tagged(["recall", "fusion", "rank", "people"])
+USAGE = st.builds(
+    Usage,
+    calls=COUNTS,
+    tokens_in=COUNTS,
+    tokens_out=COUNTS,
+    cost=st.none() | st.floats(0, 1e6),
+    currency=st.none() | NAMES,
+)
+TAGGED = st.builds(
+    TaggedContent,
+    id=IDS,
+    tags=st.lists(SCORED, max_size=2).map(tuple),
+    versions=VERSIONS,
+    path=lists(NAMES),
+    degraded=st.lists(st.builds(Degraded, stage=NAMES, reason=NAMES), max_size=2).map(tuple),
+    usage=st.none() | USAGE,
+    scopes=lists(IDS),
+    time=TIMES,
+)
 LETTERS = st.builds(
     DeadLetter,
     topic=NAMES,
@@ -111,5 +143,5 @@ LETTERS = st.builds(
     value_bytes=st.none() | st.integers(0, 2**31 - 1),
     value_sha256=st.none() | TEXTS,
 )
-EVENTS = CONTENTS | TAGS | EXEMPLARS | TAGGED
-EVENTS_BY_RECALL = CONTENTS | TAGS | EXEMPLARS | TAGGED_BY_RECALL
+INPUTS = CONTENTS | TAGS | EXEMPLARS
+EVENTS = INPUTS | KNOWLEDGE | TAGGED

@@ -17,6 +17,7 @@ from tagbus.stream.contract.codec import (
     dead_letter_headers,
     decode_content,
     decode_exemplar,
+    decode_knowledge,
     decode_tag,
     decode_tagged,
     encode,
@@ -28,7 +29,8 @@ from tagbus.stream.contract.codec import (
     source_headers,
     split_exemplar_key,
 )
-from tagbus.stream.contract.events import ID_CHARS, TEXT_CHARS, Content, DeadLetter, Exemplar, Tag, TaggedContent
+from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Knowledge, Tag, TaggedContent
+from tagbus.stream.contract.fields import ID_CHARS, TEXT_CHARS
 from tagbus.stream.contract.schema import EXAMPLES
 from tagbus.stream.errors import InvalidEvent, Poison, Undecodable
 from tests.contract.strategies import EVENTS, LETTERS
@@ -38,6 +40,7 @@ DECODE: dict[type, Decode] = {
     Content: decode_content,
     Tag: decode_tag,
     Exemplar: decode_exemplar,
+    Knowledge: decode_knowledge,
     TaggedContent: decode_tagged,
 }
 
@@ -59,7 +62,7 @@ def test_what_is_encoded_is_decoded_to_the_same_event(event: Keyed) -> None:
 @pytest.mark.parametrize("word", EXAMPLES)
 def test_the_examples_of_the_documents_round_trip(word: str) -> None:
     event = EXAMPLES[word]
-    assert isinstance(event, Content | Tag | Exemplar | TaggedContent)
+    assert isinstance(event, Content | Tag | Exemplar | Knowledge | TaggedContent)
 
     assert DECODE[type(event)](encode_record(event)) == event
 
@@ -67,7 +70,7 @@ def test_the_examples_of_the_documents_round_trip(word: str) -> None:
 def test_json_is_written_compact_and_in_utf8() -> None:
     assert encode(Content(id="a", title="Bienen über Köln", metadata={"pages": [1, 2.5]})).decode() == (
         '{"id":"a","title":"Bienen über Köln","text":"","language":null,"time":null,'
-        '"version":null,"metadata":{"pages":[1,2.5]}}'
+        '"version":null,"metadata":{"pages":[1,2.5]},"scopes":[]}'
     )
 
 
@@ -108,6 +111,7 @@ def test_a_value_above_the_bound_is_refused_before_it_is_parsed() -> None:
         (decode_content, Record(b"a", None), "a"),
         (decode_content, Record("ä/ö".encode(), None), "ä/ö"),
         (decode_tag, Record(b"t" * ID_CHARS, None), "t" * ID_CHARS),
+        (decode_knowledge, Record(b"k" * ID_CHARS, None), "k" * ID_CHARS),
         (decode_exemplar, Record(b"a/people", None), "a/people"),
         (decode_exemplar, Record(b"a/b/machine", None), "a/b/machine"),
         (decode_exemplar, Record(b"e" * ID_CHARS + b"/machine", None), "e" * ID_CHARS + "/machine"),

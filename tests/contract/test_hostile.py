@@ -20,7 +20,8 @@ from tagbus.stream.contract.codec import (
     encode_record,
     parse,
 )
-from tagbus.stream.contract.events import METADATA_BYTES, Content, Exemplar, Tag, TaggedContent
+from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag, TaggedContent
+from tagbus.stream.contract.fields import METADATA_BYTES
 from tagbus.stream.errors import InvalidEvent, Poison, Undecodable
 from tests.contract.strategies import CONTENTS, EVENTS
 
@@ -134,14 +135,31 @@ def test_what_is_no_json_is_shown_where_it_breaks_off(value: bytes, message: str
         (
             TaggedContent,
             text(tags=[{}], path=[]),
-            "tags.0.stage: (missing) is wrong, expected `recall` or `fusion` or `rank` or `people`",
+            "tags.0.stage: (missing) is wrong, expected a string",
         ),
-        (TaggedContent, text(degraded=1), "degraded: 1 is wrong, expected true or false"),
+        (TaggedContent, text(degraded=1), "degraded: 1 is wrong, expected a list"),
+        (TaggedContent, text(degraded=[{"stage": "rank"}]), "degraded.0.reason: (missing) is wrong, expected a string"),
+        (TaggedContent, text(usage={"calls": -1}), "usage.calls: -1 is wrong, expected a whole number of at least 0"),
+        (Content, text(scopes="news"), "scopes: 'news' is wrong, expected a list of at most 64 items, each a"),
+        (Content, text(scopes=[""]), "scopes.0: '' is wrong, expected a string of 1 to 256 characters"),
+        (Content, text(scopes=["x"] * 65), "scopes: a list of length 65 is wrong, expected a list of at most 64 items"),
+        (Tag, text(names={"fi": ""}), "names.fi: '' is wrong, expected a string of 1 to 512 characters"),
+        (Tag, text(names=["x"]), "names: a list of length 1 is wrong, expected an object"),
+        (Knowledge, text(kind="rule"), "text: (missing) is wrong, expected a string of 1 to 500000 characters"),
+        (Knowledge, text(text="x"), "kind: (missing) is wrong, expected a string of 1 to 64 characters"),
+        (Knowledge, text(kind="k" * 65, text="x"), "is wrong, expected a string of 1 to 64 characters"),
+        (
+            Knowledge,
+            text(kind="news", text="x", valid_from="2026-02-01T00:00:00Z", valid_until="2026-01-01T00:00:00Z"),
+            "valid_until: '2026-01-01T00:00:00Z' is wrong, expected a time after `valid_from`",
+        ),
         (TaggedContent, text(versions={"taxonomy": {"a b": "x"}}), "versions.taxonomy.'a b': 'x' is wrong"),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named_with_its_value_and_what_would_be_right(
-    model: type[Content] | type[Tag] | type[Exemplar] | type[TaggedContent], value: bytes, message: str
+    model: type[Content] | type[Tag] | type[Exemplar] | type[Knowledge] | type[TaggedContent],
+    value: bytes,
+    message: str,
 ) -> None:
     with pytest.raises(InvalidEvent) as caught:
         parse(value, model)

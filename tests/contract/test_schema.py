@@ -10,20 +10,22 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from pydantic import JsonValue
 
 from tagbus.stream.config import TopicSettings
+from tagbus.stream.contract.asyncapi import asyncapi
 from tagbus.stream.contract.codec import (
     Record,
     dead_letter_headers,
     decode_content,
     decode_exemplar,
+    decode_knowledge,
     decode_tag,
     encode,
     event_key,
     source_headers,
 )
-from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Tag, TaggedContent
-from tagbus.stream.contract.schema import DEAD_LETTERS, EXAMPLES, MODELS, RELEASES, asyncapi, json_schema
+from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Knowledge, Tag, TaggedContent
+from tagbus.stream.contract.schema import DEAD_LETTERS, EXAMPLES, MODELS, RELEASES, json_schema
 from tagbus.stream.errors import Poison, UserError
-from tests.contract.strategies import CONTENTS, EVENTS, EXEMPLARS, LETTERS, TAGS
+from tests.contract.strategies import EVENTS, INPUTS, KNOWLEDGE, LETTERS
 
 # The AsyncAPI initiative's own schema of AsyncAPI 3.0.0; its first line says where it is from.
 OFFICIAL = json.loads((Path(__file__).parent / "asyncapi-3.0.0.json").read_text())
@@ -31,7 +33,7 @@ TOPICS = TopicSettings(content="news", dead_letters="news.dlq", partitions=7, re
 VALIDATORS = {word: Draft202012Validator(json_schema(word)) for word in (*MODELS, DEAD_LETTERS)}
 WORDS = {model: word for word, model in MODELS.items()}
 
-Event = Content | Tag | Exemplar | TaggedContent
+Event = Content | Tag | Exemplar | Knowledge | TaggedContent
 
 
 def at(document: JsonValue, *path: str) -> JsonValue:
@@ -104,6 +106,7 @@ def test_the_channels_have_the_addresses_and_the_layout_of_the_settings() -> Non
         "content": "news",
         "tags": "tags",
         "exemplars": "exemplars",
+        "knowledge": "knowledge",
         "tagged": "tagged",
         "dead_letters": "news.dlq",
         "releases": "releases",
@@ -114,7 +117,7 @@ def test_the_channels_have_the_addresses_and_the_layout_of_the_settings() -> Non
         partitions = 1 if name == "releases" else 7
         assert (kafka["partitions"], kafka["replicas"], kafka["topic"]) == (partitions, 3, at(channel, "address"))
         compacted = kafka.get("topicConfiguration") == {"cleanup.policy": ["compact"]}
-        assert compacted == (name in {"tags", "exemplars", "releases"})
+        assert compacted == (name in {"tags", "exemplars", "knowledge", "releases"})
 
 
 def test_the_operations_say_what_tagbus_receives_and_sends() -> None:
@@ -126,6 +129,7 @@ def test_the_operations_say_what_tagbus_receives_and_sends() -> None:
         ("receive", "#/channels/content"),
         ("receive", "#/channels/tags"),
         ("receive", "#/channels/exemplars"),
+        ("receive", "#/channels/knowledge"),
         ("receive", "#/channels/releases"),
         ("send", "#/channels/tagged"),
         ("send", "#/channels/dead_letters"),
@@ -148,7 +152,7 @@ def test_the_messages_of_an_operation_are_its_channels() -> None:
             assert reference.startswith(f"{channel}/messages/")
 
 
-@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "TaggedContent", "Release"])
+@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "Knowledge", "TaggedContent", "Release"])
 def test_every_compacted_or_withdrawable_topic_describes_its_tombstones(title: str) -> None:
     assert at(DOCUMENT, "components", "messages", f"{title}Tombstone", "payload") == {"type": "null"}
 
@@ -162,7 +166,7 @@ def test_every_schema_of_the_document_is_valid_json_schema() -> None:
         Draft202012Validator.check_schema(schema)
 
 
-@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "TaggedContent"])
+@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "Knowledge", "TaggedContent"])
 def test_the_examples_of_the_document_are_valid(title: str) -> None:
     examples = at(DOCUMENT, "components", "messages", title, "examples")
     assert isinstance(examples, list)
@@ -171,8 +175,8 @@ def test_the_examples_of_the_document_are_valid(title: str) -> None:
         component(title).validate(at(example, "payload"))
 
 
-@given(CONTENTS | TAGS | EXEMPLARS)
-def test_keys_are_as_the_document_says(event: Content | Tag | Exemplar) -> None:
+@given(INPUTS | KNOWLEDGE)
+def test_keys_are_as_the_document_says(event: Content | Tag | Exemplar | Knowledge) -> None:
     schema = at(DOCUMENT, "components", "messages", type(event).__name__, "bindings", "kafka", "key")
     assert isinstance(schema, dict)
 
@@ -265,11 +269,12 @@ def test_an_unknown_topic_is_refused_with_those_that_are_known() -> None:
         json_schema("contents")
 
     assert str(caught.value) == (
-        "'contents' is no topic of the contract; they are content, tags, exemplars, tagged, content.dlq, releases"
+        "'contents' is no topic of the contract; "
+        "they are content, tags, exemplars, knowledge, tagged, content.dlq, releases"
     )
 
 
-DECODE = {"content": decode_content, "tags": decode_tag, "exemplars": decode_exemplar}
+DECODE = {"content": decode_content, "tags": decode_tag, "exemplars": decode_exemplar, "knowledge": decode_knowledge}
 
 
 @pytest.mark.parametrize(
@@ -300,6 +305,15 @@ DECODE = {"content": decode_content, "tags": decode_tag, "exemplars": decode_exe
         ("tags", {"id": "a", "name": "x", "aliases": [""]}),
         ("tags", {"id": "a", "name": "x", "aliases": ["x"] * 1001}),
         ("tags", {"id": "a", "name": "x", "parents": [1]}),
+        ("content", {"id": "a", "title": "x", "scopes": "news"}),
+        ("content", {"id": "a", "title": "x", "scopes": ["x"] * 65}),
+        ("tags", {"id": "a", "name": "x", "names": {"fi": ""}}),
+        ("tags", {"id": "a", "name": "x", "names": {"x" * 36: "y"}}),
+        ("tags", {"id": "a", "name": "x", "names": {"": "y"}}),
+        ("knowledge", {"id": "a", "kind": "rule"}),
+        ("knowledge", {"id": "a", "kind": "", "text": "x"}),
+        ("knowledge", {"id": "a", "kind": "rule", "text": ""}),
+        ("knowledge", {"id": "a", "kind": "rule", "text": "x", "valid_from": "2026"}),
         ("exemplars", {"title": "x"}),
         ("exemplars", {"id": "a", "source": "robot"}),
         ("exemplars", {"id": "a", "source": None}),

@@ -1,7 +1,9 @@
-"""Records of every released version of the contract decode for ever, and what is written now an old reader reads."""
+"""Records of every version of the contract decode for ever, and what is written now an old reader reads.
+
+With one exception: 2.0.0 gave results another shape. What producers and editors wrote for 1.x is read as ever.
+"""
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,31 +13,27 @@ from jsonschema import Draft202012Validator
 from pydantic import JsonValue
 
 from tagbus.stream.contract.codec import (
+    DECODERS,
     Keyed,
     Record,
     Tombstone,
-    decode_content,
-    decode_exemplar,
-    decode_tag,
-    decode_tagged,
     encode,
+    encode_record,
     read_dead_letter,
     unframed,
 )
-from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Tag, TaggedContent
+from tagbus.stream.contract.events import DeadLetter
 from tagbus.stream.contract.schema import CONTRACT_VERSION, DEAD_LETTERS, MODELS, json_schema
-from tests.contract.strategies import EVENTS, EVENTS_BY_RECALL
+from tests.contract.additive import changes, fields, least, with_strangers
+from tests.contract.additive import given as given_fields
+from tests.contract.strategies import EVENTS, INPUTS
 
 # A folder for each version: for each topic its JSON Schema, and records with what is in them. None is ever changed.
 FIXTURES = Path(__file__).parent / "fixtures"
 VERSIONS = sorted(folder.name for folder in FIXTURES.iterdir())
-DECODE: Mapping[str, Callable[[Record], Keyed | Tombstone]] = {
-    "content": decode_content,
-    "tags": decode_tag,
-    "exemplars": decode_exemplar,
-    "tagged": decode_tagged,
-}
-WORDS = {Content: "content", Tag: "tags", Exemplar: "exemplars", TaggedContent: "tagged"}
+# Since then nothing may change but that optional fields come.
+ADDITIVE = [version for version in VERSIONS if version >= "2"]
+WORDS = {model: word for word, model in MODELS.items()}
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def test_a_record_of_any_version_is_read(example: Example) -> None:
         letter = read_dead_letter(example.record.headers).model_dump()
         assert letter == letter | (example.event or {})
         return
-    event = DECODE[example.topic](example.record)
+    event = DECODERS[example.topic](example.record)
 
     if example.event is None:
         assert event == Tombstone((example.record.key or b"").decode())
@@ -108,16 +106,98 @@ def test_the_version_of_today_is_among_them(topic: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@given(event=EVENTS_BY_RECALL)
-def test_what_is_written_without_heads_and_ranker_is_valid_to_any_version(version: str, event: Keyed) -> None:
+@given(event=INPUTS)
+def test_what_is_published_today_is_valid_to_any_version(version: str, event: Keyed) -> None:
     Draft202012Validator(schema(version, WORDS[type(event)])).validate(json.loads(encode(event)))
 
 
-@pytest.mark.parametrize("version", [version for version in VERSIONS if version >= "1.2.0"])
+@pytest.mark.parametrize("version", ADDITIVE)
 @given(event=EVENTS)
-def test_what_is_written_today_is_valid_since_a_result_names_fusion_and_rank(version: str, event: Keyed) -> None:
-    """A reader of an older version that checks `stage` against its list refuses those two words."""
+def test_what_is_written_today_is_valid_since_2(version: str, event: Keyed) -> None:
     Draft202012Validator(schema(version, WORDS[type(event)])).validate(json.loads(encode(event)))
+
+
+@pytest.mark.parametrize(("version", "topic"), [(version, topic) for version in ADDITIVE for topic in topics(version)])
+def test_a_schema_is_only_ever_extended(version: str, topic: str) -> None:
+    assert list(changes(schema(version, topic), json.loads(json.dumps(json_schema(topic))))) == []
+
+
+BEFORE: dict[str, JsonValue] = {
+    "description": "One.",
+    "properties": {"id": {"maxLength": 4, "type": "string"}, "kind": {"enum": ["a"], "title": "Kind"}},
+    "required": ["id"],
+}
+ID: JsonValue = {"maxLength": 4, "type": "string"}
+LONGER: JsonValue = {"maxLength": 5, "type": "string"}
+KIND: JsonValue = {"enum": ["a"], "title": "Kind"}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"description": "Another."}, []),
+        ({"properties": {"id": ID, "kind": KIND, "title": {"type": "string"}}}, []),
+        ({"$defs": {"New": {}}}, []),
+        ({"properties": {"id": ID}}, ["$.properties.kind: gone"]),
+        ({"properties": {"id": {"type": "string"}, "kind": KIND}}, ["$.properties.id.maxLength: gone"]),
+        ({"properties": {"id": LONGER, "kind": KIND}}, ["$.properties.id.maxLength: 4 became 5"]),
+        ({"properties": {"id": ID, "kind": {"enum": ["a", "b"]}}}, ["$.properties.kind.enum: ['a'] became ['a', 'b']"]),
+        ({"properties": {"id": ID, "kind": {"enum": ["a"], "minLength": 1}}}, ["$.properties.kind.minLength: new"]),
+        ({"required": ["id", "kind"]}, ["$.required: ['id'] became ['id', 'kind']"]),
+        ({"required": []}, ["$.required: ['id'] became []"]),
+    ],
+)  # fmt: skip
+def test_additive_means_optional_fields_and_nothing_else(change: dict[str, JsonValue], found: list[str]) -> None:
+    assert list(changes(BEFORE, BEFORE | change)) == found
+
+
+# The records of today
+
+
+def todays(what: str) -> list[object]:
+    """Those of one kind, of every topic."""
+    records = [one.values[0] for one in examples() if one.id == f"{CONTRACT_VERSION} {one.values[0].topic}: {what}"]  # type: ignore[attr-defined]
+    return [pytest.param(one, id=one.topic) for one in records]
+
+
+@pytest.mark.parametrize("example", todays("every field"))
+def test_a_record_with_every_field_set_comes_back_as_it_is(example: Example) -> None:
+    event = DECODERS[example.topic](example.record)
+    assert not isinstance(event, Tombstone)
+    value = json.loads(example.record.value or b"")
+    known = fields(json_schema(example.topic))
+    filled = {path for path, one in given_fields(value, known) if one not in (None, [], {}, "")}
+
+    assert filled == known.keys(), "a new field belongs into the record too"
+    assert json.loads(encode(event)) == value
+    assert DECODERS[example.topic](encode_record(event)) == event
+
+
+@pytest.mark.parametrize("example", todays("the least"))
+def test_a_record_without_any_optional_field_is_read(example: Example) -> None:
+    event = DECODERS[example.topic](example.record)
+    assert not isinstance(event, Tombstone)
+    known = fields(json_schema(example.topic))
+    # Of title and text a content needs one.
+    needed = least(known) | ({"text"} if example.topic == "content" else set())
+
+    assert {path for path, _ in given_fields(json.loads(example.record.value or b""), known)} == needed
+    assert DECODERS[example.topic](encode_record(event)) == event
+
+
+@pytest.mark.parametrize("example", todays("every field"))
+def test_fields_of_a_later_version_pass_in_every_object(example: Example) -> None:
+    """Old workers and new ones share a group."""
+    value: JsonValue = json.loads(example.record.value or b"")
+    later = json.dumps(with_strangers(value, fields(json_schema(example.topic)))).encode()
+
+    assert later.count(b"from_the_future") > 0
+    assert DECODERS[example.topic](Record(example.record.key, later)) == DECODERS[example.topic](example.record)
+
+
+@pytest.mark.parametrize("what", ["every field", "the least"])
+def test_every_topic_has_such_a_record(what: str) -> None:
+    assert {one.values[0].topic for one in todays(what)} == set(MODELS)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

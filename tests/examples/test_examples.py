@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tagbus.examples import cut
-from tagbus.stream.contract.events import TEXT_CHARS, Content, Exemplar, Tag
+from tagbus.stream.contract.events import Content, Exemplar, Tag
+from tagbus.stream.contract.fields import TEXT_CHARS
 
 FOLDER = Path(__file__).parents[2] / "examples"
 M = TypeVar("M", bound=BaseModel)

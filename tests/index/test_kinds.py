@@ -8,7 +8,7 @@ from prometheus_client import Gauge
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, Tombstone, encode, parse
-from tagbus.stream.contract.events import Event, Id
+from tagbus.stream.contract.fields import Event, Id
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.apply import MemoryRecord, Projection
 from tagbus.stream.index.bootstrap import Follower

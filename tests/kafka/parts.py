@@ -19,8 +19,8 @@ from tests.kafka.rights import Right, grant
 from tests.kafka.secured import SecuredKafka
 from tests.support import Layout, create_topics, unique
 
-TOPICS = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions", "releases")
-COMPACTED = frozenset({"tags", "exemplars", "versions", "releases"})
+TOPICS = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
+COMPACTED = frozenset({"tags", "exemplars", "knowledge", "versions", "releases"})
 COMPACT: Layout = (1, {"cleanup.policy": "compact"})
 LAYOUT: Mapping[str, Layout] = {topic: COMPACT if topic in COMPACTED else 1 for topic in TOPICS}
 

@@ -51,7 +51,7 @@ def _on(operation: Operation, *topics: str) -> tuple[Right, ...]:
     return tuple(Right(operation, "topic", topic) for topic in topics)
 
 
-_ALL = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions", "releases")
+_ALL = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
 _GROUP = Right("Read", "group", "group")
 _TRANSACTION = Right("Write", "transactional id", "transactional_id")
 _AT_LEAST_ONCE = (

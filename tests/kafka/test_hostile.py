@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 from confluent_kafka import Producer
 
-from tagbus.stream.contract.events import TEXT_CHARS
+from tagbus.stream.contract.fields import TEXT_CHARS
 from tests.bus.harness import event, exactly_once, origin, running, settings, until_all_out
 from tests.bus.taggers import Trivial
 from tests.conftest import Broker

@@ -15,7 +15,8 @@ from confluent_kafka import Message, Producer
 from tagbus.stream.app import assemble
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import decode_tagged, encode_record
-from tagbus.stream.contract.events import Content, Event, Tag, TaggedContent
+from tagbus.stream.contract.events import Content, Tag, TaggedContent
+from tagbus.stream.contract.fields import Event
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.worker import LocalWorker
 from tagbus.stream.memory import exact_memory

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 
 import hypothesis
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from tagbus.stream.app.assemble import cached_memory, save_memory
 from tagbus.stream.calibrate import Calibration, fit, uncalibrated
 from tagbus.stream.config import RecallSettings, Settings, TaggerSettings
-from tagbus.stream.contract.events import TEXT_CHARS, Content, Exemplar, Tag, TaggedContent
+from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
+from tagbus.stream.contract.fields import TEXT_CHARS
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
@@ -190,7 +192,14 @@ class TestVersions:
             assert one.versions.calibration == curve().name
             assert one.versions.taxonomy == {"0": 17, "1": -1}
             assert one.path == ("encode", "recall", "calibrate")
-            assert not one.degraded
+            assert one.degraded == ()
+            assert one.usage is None
+            assert one.versions.components == {}
+
+    async def test_a_result_has_scopes_and_time_of_its_content(self, filled: Memory) -> None:
+        given = Content(id="a", title="Bees", scopes=("news", "tenant-7"), time=datetime(2026, 1, 31, tzinfo=UTC))
+        (one,) = results(await tagger(filled).tag([given]))
+        assert (one.scopes, one.time) == (given.scopes, given.time)
 
     async def test_the_taxonomy_is_read_before_the_search(self, filled: Memory) -> None:
         """A tag that arrives while a batch is searched may show in it, and is never promised by its version."""
@@ -309,6 +318,12 @@ class TestPipeline:
         assert Pipeline("r", literal=True, heads="h", ranker="k").name == "r+literal+h+k"
         assert Pipeline("r", heads="h", ranker="k", cross_encoder="c").name == "r+h+k+c"
         assert Pipeline("r", heads="h", labeltree="l", ranker="k").name == "r+h+l+k"
+        assert Pipeline("r", literal=True, heads="h", second_encoder="s", ranker="k", cross_encoder="c").components == {
+            "heads": "h",
+            "second_encoder": "s",
+            "ranker": "k",
+            "cross_encoder": "c",
+        }
         assert Pipeline("r", labeltree="l").path == ("encode", "recall", "labeltree", "calibrate")
         assert Pipeline("r", ranker="k", cross_encoder="c").path == (
             "encode",
@@ -332,7 +347,7 @@ class TestPipeline:
         named = next(tag for tag in cutting.tags if "(" not in tag.name and " " in tag.name)
         (one,) = results(await given.tag([content("a", f"{named.name} and 百 more")]))
         found = {tag.id: tag for tag in one.tags}
-        assert found[named.id].evidence.literal == named.name
+        assert found[named.id].evidence.matched == {"literal": named.name}
         assert (found[named.id].stage, one.path) == ("fusion", ("encode", "recall", "literal", "calibrate"))
 
     async def test_a_tag_is_found_and_lost_literally_with_the_taxonomy(self, filled: Memory) -> None:
@@ -345,7 +360,7 @@ class TestPipeline:
         await projection.apply([record(Tag(id="new", name="brewing", aliases=("zymurgy",)))])
         version["0"] = 2
         (one,) = results(await given.tag([content("a", text)]))
-        assert {tag.id: tag.evidence.literal for tag in one.tags}["new"] == "zymurgy"
+        assert {tag.id: tag.evidence.matched for tag in one.tags}["new"] == {"literal": "zymurgy"}
         assert one.versions.taxonomy == version
 
         await projection.apply([tombstone("tags", "new")])

@@ -149,10 +149,10 @@ async def test_the_evidence_says_which_recaller_gave_what() -> None:
     found = await one(over, [Says("heads", {"t1": 0.123456}), Says("literal", {"t0": 2.0})])
 
     evidence = {candidate.id: candidate.evidence for candidate in found}
-    assert evidence["t1"].heads == pytest.approx(0.1235)
-    assert evidence["t1"].literal is None
-    assert evidence["t0"].heads is None
-    assert evidence["t0"].literal == "The Text"
+    assert evidence["t1"].scores == {"heads": pytest.approx(0.1235)}
+    assert evidence["t1"].matched == {}
+    assert evidence["t0"].scores == {}
+    assert evidence["t0"].matched == {"literal": "The Text"}
 
 
 @pytest.mark.parametrize("ranker", [None, Longest()])

@@ -86,7 +86,7 @@ def test_a_result_names_it(trained: Path, cross_encoder: tuple[Path, Manifest], 
 
     (first, *_) = objects(answer.out)
     assert first["path"] == ["encode", "recall", "literal", "rank", "cross_encoder", "calibrate"]
-    assert first["versions"]["cross_encoder"] == cross_encoder[1].name  # type: ignore[index]
+    assert first["versions"]["components"]["cross_encoder"] == cross_encoder[1].name  # type: ignore[index]
 
 
 def test_without_it_the_ranker_is_refused(
