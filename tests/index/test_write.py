@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 
 import pytest
 from confluent_kafka import Consumer
@@ -10,6 +11,7 @@ from confluent_kafka import Consumer
 from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index import write
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Place
@@ -42,11 +44,22 @@ def progress_of() -> Iterator[Callable[[Settings, str], Progress]]:
     with ExitStack() as stack:
 
         def make(settings: Settings, release: str) -> Progress:
+            with closing(Progress(settings, release)) as first:
+                wait_until(partial(_answers, first), SECONDS, "the group's coordinator")
             progress = Progress(settings, release)
             stack.callback(progress.close)
             return progress
 
         yield make
+
+
+def _answers(progress: Progress) -> bool:
+    """A broker that has just started does not know yet that it is the group's coordinator."""
+    try:
+        progress.committed()
+    except DependencyDown:
+        return False
+    return True
 
 
 async def test_a_workers_gate_opens_when_the_indexer_has_caught_up(
