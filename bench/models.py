@@ -21,7 +21,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tagbus.models.data.corpus import open_corpus, text_of
+from tagbus.models.data.corpus import open_corpus
+from tagbus.models.data.texts import text_of
 from tagbus.models.evaluate.rows import OURS
 from tagbus.models.evaluate.systems import dressed, filled, settings_of
 from tagbus.stream.app.assemble import Brain

@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, csr_matrix
 
 from tagbus.models.baselines.annif import AnnifOmikuji
-from tagbus.models.data.corpus import Corpus, Split, Truth, numbers_of, open_corpus, text_of
+from tagbus.models.data.corpus import Corpus, open_corpus
+from tagbus.models.data.splits import Split
+from tagbus.models.data.texts import text_of
+from tagbus.models.data.truth import Truth, numbers_of
 from tagbus.stream.app import console
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError, shorten

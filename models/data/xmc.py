@@ -1,13 +1,13 @@
 """Folders of the Extreme Classification Repository (Bhatia et al., manikvarma.org/downloads/XC/XMLRepository.html).
 
-Three forms, each file plain or .gz:
+Three formats, each file plain or .gz:
 
     raw text, JSON     lbl.json, trn.json, tst.json: an object a line, title, content and target_ind (label numbers)
     raw text, lines    Y.txt, trn_X.txt, tst_X.txt: a text a line; trn_X_Y.txt, tst_X_Y.txt: sparse label rows
-    bag of words       train.txt, test.txt: "points features labels", then "3,17 12:0.5 90:1.2"; the text is made of the
-                       features' names (Xf.txt) or numbers, heaviest first; the labels' names from Y.txt or Yf.txt
+    bag of words       train.txt, test.txt: "points features labels", then "3,17 12:0.5 90:1.2"; the text consists of
+                       the features' names (Xf.txt) or numbers, heaviest first; label names are in Y.txt or Yf.txt
 
-A sparse file starts with "rows columns"; a row is "column:value column:value".
+A sparse file starts with "rows columns"; each row is "column:value column:value".
 """
 
 import gzip
@@ -18,6 +18,9 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tagbus.models.data.splits import Split, split_of
+from tagbus.stream.app.data_folder import made
+from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.fields import NAME_CHARS, TEXT_CHARS, TITLE_CHARS
 from tagbus.stream.errors import UserError, shorten
 
@@ -26,7 +29,7 @@ Part = Literal["trn", "tst"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A content: where it stands, its text and the numbers of its labels."""
+    """A content: its place (file and line), title, text and label numbers."""
 
     place: str
     title: str
@@ -35,19 +38,19 @@ class Row:
 
 
 class Folder(Protocol):
-    """A folder in one of the forms."""
+    """A folder in one of the formats."""
 
     def labels(self) -> Iterator[tuple[str, str]]:
-        """Where each label stands, and its name (its number where it has none)."""
+        """Place and name of each label; unnamed labels are named by their number."""
         ...
 
     def rows(self, part: Part) -> Iterator[Row]:
-        """The contents, one at a time. Raises UserError that names file and line."""
+        """The contents, streamed. Raises UserError that names file and line."""
         ...
 
 
 def find(folder: Path) -> Folder | None:
-    """The folder in the form that its files have, None where they have none."""
+    """The folder in the format of its files, None if they have no known format."""
     if _there(folder, "lbl.json"):
         return RawJson(folder)
     if _there(folder, "trn_X.txt"):
@@ -57,7 +60,7 @@ def find(folder: Path) -> Folder | None:
 
 @dataclass(frozen=True, slots=True)
 class RawJson:
-    """Raw text, an object a line."""
+    """Raw text, one JSON object per line."""
 
     folder: Path
 
@@ -74,13 +77,13 @@ class RawJson:
             labels = fields.get("target_ind", [])
             if not isinstance(labels, list) or not all(type(one) is int and one >= 0 for one in labels):
                 raise UserError(f"{place}: target_ind: {shorten(labels)} is wrong, expected a list of label numbers")
-            # A product's title is its text where there is no more to say.
+            # A product without a description has its title as text.
             yield Row(place, title[:TITLE_CHARS] if text else "", (text or title)[:TEXT_CHARS], _once(labels))
 
 
 @dataclass(frozen=True, slots=True)
 class RawLines:
-    """Raw text, a line each, and label rows beside it."""
+    """Raw text, one per line, with a separate file of label rows."""
 
     folder: Path
 
@@ -89,7 +92,7 @@ class RawLines:
         return ((place, _name(line, number)) for number, (place, line) in enumerate(_lines(self.folder, "Y.txt")))
 
     def rows(self, part: Part) -> Iterator[Row]:
-        """Each line of the texts with its row of labels."""
+        """Each text with its row of labels."""
         rows = _lines(self.folder, f"{part}_X_Y.txt")
         place, head = next(rows, (f"{self.folder}/{part}_X_Y.txt:1", ""))
         _numbers(place, head.split(), "rows columns", 2)
@@ -104,12 +107,12 @@ class RawLines:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Bags of words: what is known of a text is its features."""
+    """Bags of words: only the features of a text are known."""
 
     folder: Path
 
     def labels(self) -> Iterator[tuple[str, str]]:
-        """The names of Y.txt or Yf.txt; the numbers of the labels without them."""
+        """The names in Y.txt or Yf.txt, else the label numbers."""
         for name in ("Y.txt", "Yf.txt"):
             if _there(self.folder, name):
                 lines = _lines(self.folder, name)
@@ -134,8 +137,30 @@ class Words:
         return place, _numbers(place, head.split(), "points features labels", 3)
 
 
+@dataclass(frozen=True, slots=True)
+class XmcCorpus:
+    """A folder as a corpus; its training set has no validation contents, so some are held out of it."""
+
+    folder: Folder
+
+    def tags(self) -> list[Tag]:
+        """The labels, with their numbers as ids."""
+        return [
+            made(Tag, place, id=str(number), name=name) for number, (place, name) in enumerate(self.folder.labels())
+        ]
+
+    def exemplars(self, split: Split) -> Iterator[Exemplar]:
+        """The contents that have a label and a text."""
+        part: Part = "tst" if split == "test" else "trn"
+        for number, row in enumerate(self.folder.rows(part)):
+            name = f"{part}-{number}"
+            if row.labels and row.text and (part == "tst" or (split_of(name) == "val") == (split == "val")):
+                accepted = tuple(map(str, row.labels))
+                yield made(Exemplar, row.place, id=name, title=row.title, text=row.text, accepted=accepted)
+
+
 def _words(place: str, row: str, names: list[str] | None) -> list[str]:
-    """The features of a row by name, heaviest first."""
+    """The names of a row's features, heaviest first."""
     found = []
     for item in row.split():
         feature, _, value = item.partition(":")
@@ -152,11 +177,11 @@ def _there(folder: Path, name: str) -> bool:
 
 
 def _lines(folder: Path, name: str) -> Iterator[tuple[str, str]]:
-    """Where each line stands, and the line. Raises UserError when the file cannot be read."""
+    """Place and text of each line. Raises UserError if the file cannot be read."""
     path = folder / name
     path = path if path.exists() else folder / f"{name}.gz"
     try:
-        # The repository's older files hold single bytes that are no UTF-8.
+        # Older files of the repository hold bytes that are not UTF-8.
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):

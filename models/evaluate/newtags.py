@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from tagbus.models.data.corpus import Corpus, Without, without
+from tagbus.models.data.corpus import Corpus, WithoutTags, without
 from tagbus.models.evaluate.rows import MODELS, NEW, Row
 from tagbus.models.evaluate.systems import K, dressed, filled, settings_of, variables_of
 from tagbus.stream.app import console
@@ -30,7 +30,7 @@ STEPS: Final = (0, 1, 5, 20)
 class Published:
     """A corpus whose new tags are there by name, without a content that carries them."""
 
-    def __init__(self, corpus: Corpus, rest: Without) -> None:
+    def __init__(self, corpus: Corpus, rest: WithoutTags) -> None:
         self.tags = corpus.tags
         self.exemplars = rest.exemplars
 
@@ -41,7 +41,7 @@ async def measure(corpus: Corpus, file: Path, models: Path, cache: Path) -> dict
     Raises UserError where the file names no tags, or no test content carries one.
     """
     rest = without(corpus, file)
-    if not isinstance(rest, Without) or not rest.left_out:
+    if not isinstance(rest, WithoutTags) or not rest.left_out:
         raise UserError(f"{file}: no tags, expected their ids, one a line")
     new = rest.left_out
     test = [item for item in corpus.exemplars("test") if new.intersection(item.accepted)]
@@ -87,7 +87,7 @@ def _missing(row: Row, models: Path) -> str | None:
 async def _row(
     row: Row,
     corpus: Corpus,
-    rest: Without,
+    rest: WithoutTags,
     test: Sequence[Exemplar],
     added: Sequence[Mapping[str, Exemplar]],
     models: Path,

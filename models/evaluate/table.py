@@ -22,7 +22,8 @@ import typer
 from rich.table import Table
 
 from tagbus.models import journal
-from tagbus.models.data.corpus import Corpus, numbers_of, open_corpus
+from tagbus.models.data.corpus import Corpus, open_corpus
+from tagbus.models.data.truth import numbers_of
 from tagbus.models.evaluate import charts, newtags
 from tagbus.models.evaluate.rows import BASELINES, OURS, Row
 from tagbus.models.evaluate.systems import K, dressed, filled, settings_of, variables_of

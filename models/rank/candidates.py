@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from tagbus.models.data.corpus import text_of
+from tagbus.models.data.texts import text_of
 from tagbus.stream import quality
 from tagbus.stream.app import console
 from tagbus.stream.contract.events import Exemplar

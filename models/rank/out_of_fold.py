@@ -20,7 +20,8 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
-from tagbus.models.data.corpus import Corpus, open_corpus, text_of, without
+from tagbus.models.data.corpus import Corpus, open_corpus, without
+from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, count, learn
 from tagbus.models.rank.ranker import train

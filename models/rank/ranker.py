@@ -18,7 +18,8 @@ from typing import Annotated, Final
 
 import typer
 
-from tagbus.models.data.corpus import Corpus, open_corpus, text_of, without
+from tagbus.models.data.corpus import Corpus, open_corpus, without
+from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.rank.boost import STEP, Choice, Stage, best_of, measure, train_stage
 from tagbus.models.rank.boost import choose as choose

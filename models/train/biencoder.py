@@ -27,7 +27,9 @@ from sentence_transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from tagbus.models.data.corpus import Corpus, Truth, numbers_of, part_of, tag_texts, text_of
+from tagbus.models.data.corpus import Corpus, select
+from tagbus.models.data.texts import tag_texts, text_of
+from tagbus.models.data.truth import Truth, numbers_of
 from tagbus.models.export.bert import max_tokens, weights_folder
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train import mine, top_layers
@@ -88,7 +90,7 @@ def command(
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
 ) -> None:
     """Train the encoder on the contents of PLACE. Runs that were cut off go on when they are called again."""
-    corpus, name = part_of(place, left_out, most)
+    corpus, name = select(place, left_out, most)
     folder = base or weights_folder()
     if recipe == "top-layers":
         plan = top_layers.Plan(

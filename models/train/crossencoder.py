@@ -31,7 +31,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
-from tagbus.models.data.corpus import Corpus, Truth, numbers_of, part_of, tag_texts, text_of
+from tagbus.models.data.corpus import Corpus, select
+from tagbus.models.data.texts import tag_texts, text_of
+from tagbus.models.data.truth import Truth, numbers_of
 from tagbus.models.export.bert import weights_folder
 from tagbus.models.export.encoder import strip, to_float16
 from tagbus.models.journal import JOURNAL, Journal
@@ -80,7 +82,7 @@ def command(
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
 ) -> None:
     """Train the cross-encoder on the contents of PLACE, and export it."""
-    corpus, name = part_of(place, left_out, most)
+    corpus, name = select(place, left_out, most)
     plan = Plan(
         corpus=name,
         base=str(base or weights_folder()),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tagbus.models.data.corpus import Truth
+from tagbus.models.data.truth import Truth
 from tagbus.models.export.bert import Bert
 from tagbus.stream.app.files import chunks
 from tagbus.stream.encoder.release import TOKENIZER

@@ -17,7 +17,8 @@ from typing import Annotated, Final
 import omikuji
 import typer
 
-from tagbus.models.data.corpus import Corpus, open_corpus, text_of, without
+from tagbus.models.data.corpus import Corpus, open_corpus, without
+from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.stream.app import console
 from tagbus.stream.app.files import chunks

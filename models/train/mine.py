@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tagbus.models.data.corpus import Truth
+from tagbus.models.data.truth import Truth
 
 Vectors = NDArray[np.float32]
 Ints = NDArray[np.int64]

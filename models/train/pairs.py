@@ -12,7 +12,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tagbus.models.data.corpus import Truth
+from tagbus.models.data.truth import Truth
 from tagbus.models.journal import Journal
 from tagbus.models.train.losses import SCALE, decoupled_contrastive, masked_ranking
 

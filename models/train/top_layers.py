@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagbus.models.data.corpus import Corpus, numbers_of, tag_texts, text_of
+from tagbus.models.data.corpus import Corpus
+from tagbus.models.data.texts import tag_texts, text_of
+from tagbus.models.data.truth import numbers_of
 from tagbus.models.export.bert import WEIGHTS, Bert, turned
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Hidden, Reader, Row, keep

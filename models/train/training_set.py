@@ -11,7 +11,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tagbus.models.data.corpus import Corpus, text_of
+from tagbus.models.data.corpus import Corpus
+from tagbus.models.data.texts import text_of
 from tagbus.stream.app import assemble, console
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, Tag

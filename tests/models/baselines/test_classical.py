@@ -20,7 +20,8 @@ from tagbus.models.baselines.classical import (
     matrix_of,
     write_xmc,
 )
-from tagbus.models.data.corpus import Truth, open_corpus
+from tagbus.models.data.corpus import open_corpus
+from tagbus.models.data.truth import Truth
 
 TEXTS = ("red fish", "red fish swims", "blue bird", "blue bird flies", "old stone")
 TITLES = Titles(TEXTS, Truth.of([[0], [0, 1], [2], [2, 3], [4]]), 5)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.models.data.corpus import Corpus, open_corpus, text_of
+from tagbus.models.data.corpus import Corpus, open_corpus
+from tagbus.models.data.texts import text_of
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Tag

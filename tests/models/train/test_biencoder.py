@@ -7,7 +7,8 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from tagbus.models.data.corpus import Truth, Without, open_corpus, part_of
+from tagbus.models.data.corpus import WithoutTags, open_corpus, select
+from tagbus.models.data.truth import Truth
 from tagbus.models.export.encoder import export
 from tagbus.models.train import biencoder, top_layers
 from tagbus.models.train.pairs import PairLoss
@@ -107,19 +108,19 @@ def test_a_folder_of_another_plan_is_refused(base: Path, corpus: Path, tmp_path:
 
 
 def test_tags_that_are_left_out_are_nowhere(corpus: Path) -> None:
-    left = Without(open_corpus(str(corpus)), frozenset({"music"}))
+    left = WithoutTags(open_corpus(str(corpus)), frozenset({"music"}))
     assert "music" not in {tag.id for tag in left.tags()}
     items = list(left.exemplars("train"))
     assert items
     assert all(item.accepted and "music" not in item.accepted for item in items)
     with pytest.raises(UserError, match="'jazz' is to be left out, and is no tag"):
-        Without(open_corpus(str(corpus)), frozenset({"jazz"})).tags()
+        WithoutTags(open_corpus(str(corpus)), frozenset({"jazz"})).tags()
 
 
 def test_the_first_contents_are_another_run(corpus: Path) -> None:
     """All tags and held-out contents stay: figures compare."""
     whole = open_corpus(str(corpus))
-    part, name = part_of(str(corpus), None, 3)
+    part, name = select(str(corpus), None, 3)
     assert list(part.exemplars("train")) == list(whole.exemplars("train"))[:3]
     assert list(part.exemplars("val")) == list(whole.exemplars("val")) != []
     assert part.tags() == whole.tags()

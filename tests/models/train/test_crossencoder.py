@@ -8,7 +8,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 
-from tagbus.models.data.corpus import First, open_corpus
+from tagbus.models.data.corpus import FirstContents, open_corpus
 from tagbus.models.export.bert import weights_folder
 from tagbus.models.train import crossencoder
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
@@ -19,7 +19,7 @@ from tests.triton.harness import described, found, read_config
 
 async def test_the_pairs_are_those_of_the_paper(tmp_path: Path) -> None:
     """Each right pair once, then its wrong ones, which are wrong."""
-    corpus = First(open_corpus(str(toy_corpus(tmp_path))), 30)
+    corpus = FirstContents(open_corpus(str(toy_corpus(tmp_path))), 30)
     plan = crossencoder.Plan(corpus="toy", base="", encoder=str(default_folder()), negatives=2)
     found = await crossencoder.labelled(corpus, plan)
     right = {item_text: set(tags) for item_text, tags in ((e.text, e.accepted) for e in corpus.exemplars("train"))}
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = crossencoder.Plan(
         corpus=str(corpus), base=str(base), encoder=str(default_folder()), negatives=2, batch=16, rate=2e-4
     )
-    crossencoder.train(First(open_corpus(str(corpus)), 60), plan, folder / "out")
+    crossencoder.train(FirstContents(open_corpus(str(corpus)), 60), plan, folder / "out")
     return folder / "out"
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagbus.models.data.corpus import open_corpus, text_of
+from tagbus.models.data.corpus import open_corpus
+from tagbus.models.data.texts import text_of
 from tagbus.models.train.labeltree import command, write_sparse
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.base import Query

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagbus.models.data.corpus import Truth
+from tagbus.models.data.truth import Truth
 from tagbus.models.train import mine
 
 
