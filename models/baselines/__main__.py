@@ -1,8 +1,8 @@
-"""python -m tagbus.models.baselines NAME CORPUS --out FOLDER: see classical.py."""
+"""python -m tagbus.models.baselines NAME CORPUS --out FOLDER: see compare.py."""
 
 import typer
 
-from tagbus.models.baselines.classical import command
+from tagbus.models.baselines.compare import command
 
 if __name__ == "__main__":
     typer.run(command)

@@ -3,13 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tagbus.models.baselines.classical import Found, Titles
+from tagbus.models.baselines.base import BEST, Found, Titles, empty
 
 PROJECT: Final = "bonsai"
 # What nltk's tokenizer wants to read before it splits a text; titles need nothing of it.
@@ -35,7 +34,7 @@ class AnnifOmikuji:
         """The project in this folder, which `train` makes."""
         self._folder = folder.absolute()
 
-    def train(self, titles: "Titles") -> None:
+    def train(self, titles: Titles) -> None:
         """Load the vocabulary and train on one thread, through Annif's own objects."""
         _lay_out(self._folder, titles)
         self.open()
@@ -61,12 +60,11 @@ class AnnifOmikuji:
             annif.registry.initialize_projects(self._app)
             self._project = annif.registry.get_project(PROJECT)
 
-    def predict(self, texts: Sequence[str], best: int) -> "Found":
+    def predict(self, texts: Sequence[str], best: int) -> Found:
         """Suggestions in Annif's batches of 32."""
         from annif.corpus.types import Document
 
-        indices = np.full((len(texts), best), -1, np.int64)
-        scores = np.zeros((len(texts), best))
+        indices, scores = empty(len(texts), best)
         with self._app.app_context():
             for start in range(0, len(texts), 32):
                 batch = self._project.suggest([Document(text) for text in texts[start : start + 32]])
@@ -84,13 +82,13 @@ class AnnifOmikuji:
         return self._known
 
 
-def _lay_out(folder: Path, titles: "Titles") -> None:
+def _lay_out(folder: Path, titles: Titles) -> None:
     """Annif's files."""
     punkt = folder / "nltk" / "tokenizers" / "punkt_tab" / "english"
     punkt.mkdir(parents=True, exist_ok=True)
     for name in PUNKT:
         (punkt / name).touch()
-    (folder / "projects.cfg").write_text(SETTINGS.format(limit=60), encoding="utf-8")
+    (folder / "projects.cfg").write_text(SETTINGS.format(limit=BEST), encoding="utf-8")
     with (folder / "tags.tsv").open("w", encoding="utf-8") as file:
         file.writelines(f"<{_uri(tag)}>\ttag {tag}\n" for tag in range(titles.tags))
     with (folder / "train.tsv").open("w", encoding="utf-8") as file:

@@ -68,7 +68,7 @@ class WithoutTags:
         """The remaining tags. Raises UserError if a tag to leave out is not in the corpus."""
         tags = self.corpus.tags()
         if strange := sorted(self.left_out - {tag.id for tag in tags}):
-            raise UserError(f"{shorten(strange[0])} is to be left out, but the corpus has no such tag")
+            raise UserError(f"cannot leave out {shorten(strange[0])}: the corpus has no such tag")
         return [tag for tag in tags if tag.id not in self.left_out]
 
     def exemplars(self, split: Split) -> Iterator[Exemplar]:

@@ -4,7 +4,7 @@
 
 Bonsai (Khandagale et al. 2020, Machine Learning 109): shallow trees of many children over the tags, a linear
 classifier at each node. It remembers what words tell that neighbours and heads miss; alone, on plain TF-IDF, it is a
-baseline (`models/baselines/classical.py`).
+baseline (`models/baselines/trees.py`).
 """
 
 import os

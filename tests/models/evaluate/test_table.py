@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagbus.models.baselines.classical import compare
+from tagbus.models.baselines.compare import compare
 from tagbus.models.data.corpus import open_corpus
 from tagbus.models.evaluate import newtags, table
 from tagbus.models.evaluate.rows import BASELINES, OURS
