@@ -34,6 +34,7 @@ from tagbus.models.export.bert import max_tokens, weights_folder
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train import mine, top_layers
 from tagbus.models.train.pairs import Ints, Logged, Loss, Marks, PairLoss, Trainer
+from tagbus.models.train.plan import begin
 from tagbus.stream import quality
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.errors import UserError
@@ -158,7 +159,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     torch.manual_seed(plan.seed)
     base = Path(plan.base)
     with PartialState().main_process_first():
-        top_layers.begin(to, plan)
+        begin(to, plan)
         data = read(corpus, plan, to)
     journal = Journal(to / JOURNAL)
     pairs = 0

@@ -37,8 +37,9 @@ from tagbus.models.data.truth import Truth, numbers_of
 from tagbus.models.export.bert import weights_folder
 from tagbus.models.export.encoder import strip, to_float16
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.train import mine, top_layers
+from tagbus.models.train import mine
 from tagbus.models.train.pairs import Logged
+from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
@@ -100,7 +101,7 @@ def command(
 def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     """Train, and leave the model in `to`, exported. Raises UserError where there is nothing to train on."""
     torch.manual_seed(plan.seed)
-    top_layers.begin(to, plan)
+    begin(to, plan)
     rows = asyncio.run(labelled(corpus, plan))
     if not rows["label"]:
         raise UserError(f"{plan.corpus} has no contents to train on")

@@ -26,6 +26,7 @@ from tagbus.models.export.bert import WEIGHTS, Bert, turned
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Hidden, Reader, Row, keep
 from tagbus.models.train.losses import SCALE, decoupled_softmax
+from tagbus.models.train.plan import begin
 from tagbus.stream import quality
 from tagbus.stream.app import console
 from tagbus.stream.contract.events import Tag
@@ -113,15 +114,6 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     vectors, bias = (found.detach().cpu().numpy() for found in (model.names + model.free, model.bias))
     (to / FILE).write_bytes(TagVectors(tuple(tag.id for tag in tags), vectors, bias, SCALE).dump())
     merge(base, {name: weight.cpu() for name, weight in model.state_dict().items()}, to)
-
-
-def begin(to: Path, plan: BaseModel) -> None:
-    """Write plan.json, or find it as it is in a run that goes on. Raises UserError where it is another's."""
-    to.mkdir(parents=True, exist_ok=True)
-    path, said = to / "plan.json", plan.model_dump_json(indent=2) + "\n"
-    if path.exists() and path.read_text() != said:
-        raise UserError(f"{path} is of another run; take another --out, or the same options to go on with it")
-    path.write_text(said)
 
 
 def _hidden(part: str, corpus: Corpus, tags: list[Tag], plan: Plan, base: Path, to: Path, reader: Reader) -> Hidden:

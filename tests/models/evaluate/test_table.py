@@ -9,10 +9,11 @@ import pytest
 
 from tagbus.models.baselines.compare import compare
 from tagbus.models.data.corpus import open_corpus
-from tagbus.models.evaluate import newtags, table
+from tagbus.models.evaluate import measure, newtags, table
 from tagbus.models.evaluate.rows import BASELINES, OURS
 from tagbus.models.evaluate.systems import filled, settings_of
 from tagbus.stream.errors import UserError
+from tagbus.stream.quality import Ranked
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 ISSUED = {"name", "p_at_1", "p_at_3", "p_at_5", "ndcg_at_5", "r_at_10", "psp_at_5", "ece", "train_seconds"} | {
@@ -178,13 +179,13 @@ def test_every_row_has_settings_that_the_service_knows(tmp_path: Path) -> None:
 
 
 def test_figures_of_a_perfect_list_are_full(folder: Path) -> None:
-    exam = table.Exam.of(open_corpus(str(folder)))
+    exam = measure.Exam.of(open_corpus(str(folder)))
     truth = exam.truth(exam.test)
     indices = np.full((len(truth), 10), -1, np.int64)
     for row, tags in enumerate(truth):
         indices[row, : len(tags)] = tags
 
-    found = table.figures(table.Ranked(indices, np.full(indices.shape, 0.9)), exam)
+    found = measure.figures(Ranked(indices, np.full(indices.shape, 0.9)), exam)
 
     assert (found["p_at_1"], found["r_at_10"], found["coverage_at_1"], found["acc_at_3"]) == (100, 100, 100, 100)
     assert found["ece"] == pytest.approx(0.1)

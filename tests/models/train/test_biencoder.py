@@ -12,6 +12,7 @@ from tagbus.models.data.truth import Truth
 from tagbus.models.export.encoder import export
 from tagbus.models.train import biencoder, top_layers
 from tagbus.models.train.pairs import PairLoss
+from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
@@ -102,8 +103,8 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
 
 
 def test_a_folder_of_another_plan_is_refused(base: Path, corpus: Path, tmp_path: Path) -> None:
-    top_layers.begin(tmp_path, top_layers_plan(corpus, 1))
-    with pytest.raises(UserError, match="is of another run; take another --out"):
+    begin(tmp_path, top_layers_plan(corpus, 1))
+    with pytest.raises(UserError, match="is of another run: use another --out"):
         top_layers.train(open_corpus(str(corpus)), top_layers_plan(corpus, 2), base, tmp_path)
 
 

@@ -1,0 +1,185 @@
+"""The figures of a row: baselines from what they found, ours end to end through the tagger, on the test contents."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tagbus.models import journal
+from tagbus.models.data.corpus import Corpus
+from tagbus.models.data.truth import numbers_of
+from tagbus.models.evaluate.rows import BASELINES, Row
+from tagbus.models.evaluate.systems import K, dressed, filled, settings_of, variables_of
+from tagbus.models.journal import JOURNAL
+from tagbus.stream import calibrate, quality
+from tagbus.stream.app import console
+from tagbus.stream.app.assemble import Brain
+from tagbus.stream.app.evaluation import content_of, fit, tag_all
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.events import Exemplar, TaggedContent
+from tagbus.stream.errors import UserError
+from tagbus.stream.intervals import bootstrap, recall_by_band
+from tagbus.stream.quality import Floats, Ints, Ranked
+
+# LLM4Tag publishes no tag below; Acc@k, Coverage@k and #Right are of what is left.
+PUBLISHED: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """What every row is measured on."""
+
+    numbers: Mapping[str, int]
+    counts: Ints
+    propensity: Floats
+    val: Sequence[Exemplar]
+    test: Sequence[Exemplar]
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> "Exam":
+        """Read a corpus."""
+        numbers = {tag.id: number for number, tag in enumerate(corpus.tags())}
+        counts = np.zeros(len(numbers), np.int64)
+        contents = 0
+        for item in corpus.exemplars("train"):
+            counts[numbers_of(item, numbers)] += 1
+            contents += 1
+        propensity = quality.propensities(counts, contents)
+        return cls(numbers, counts, propensity, list(corpus.exemplars("val")), list(corpus.exemplars("test")))
+
+    def truth(self, items: Sequence[Exemplar]) -> list[Ints]:
+        """The right tags of each."""
+        return [np.unique(np.array(numbers_of(item, self.numbers), np.int64)) for item in items]
+
+    def ranked(self, results: Sequence[TaggedContent]) -> Ranked:
+        """What the tagger found."""
+        indices, scores = np.full((len(results), K), -1, np.int64), np.zeros((len(results), K))
+        for row, result in enumerate(results):
+            for column, tag in enumerate(result.tags[:K]):
+                indices[row, column], scores[row, column] = self.numbers[tag.id], tag.confidence
+        return Ranked(indices, scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where trained models and embeddings lie, and the command that measures a row, with {} for its name."""
+
+    models: Path
+    cache: Path
+    line: str
+
+
+async def measure_rows(corpus: Corpus, rows: Sequence[Row], places: Places) -> AsyncIterator[dict[str, object]]:
+    """The figures of rows. Raises UserError for one whose models are not there."""
+    exam = Exam.of(corpus)
+    baselines = {row.name for row in BASELINES}
+    for row in rows:
+        if row.name in baselines:
+            yield _entry(row, *_baseline(row, exam, places.models), exam, places)
+    ours = [row for row in rows if row.name not in baselines]
+    for _, group in groupby(ours, key=lambda row: _memory(settings_of(row, places.models))):
+        some = list(group)
+        async with filled(settings_of(some[0], places.models), corpus, places.cache) as brain:
+            for row in some:
+                yield _entry(row, *await _ours(row, exam, brain, places), exam, places)
+
+
+def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
+    """What rows that share a memory have in common."""
+    return settings.encoder.folder, settings.second_encoder.folder, settings.memory.kind, settings.recall.c2c2t
+
+
+def _entry(row: Row, ranked: Ranked, run: Mapping[str, object], exam: Exam, places: Places) -> dict[str, object]:
+    """A row of the table. What was found is kept for the diagrams."""
+    kept = places.models / "rows" / f"{row.name}.npz"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    right = quality.hits(ranked, exam.truth(exam.test))
+    found = ranked.indices >= 0
+    np.savez_compressed(kept, confidence=ranked.scores[found], right=right[found])
+    entry = {"name": row.name, "what": row.what, **figures(ranked, exam), **run}
+    console.say(f"{row.name}: P@1 {entry['p_at_1']}")
+    return entry
+
+
+def figures(ranked: Ranked, exam: Exam) -> dict[str, object]:
+    """Everything that the table says of what was found for the test contents."""
+    truth = exam.truth(exam.test)
+    parts = quality.parts(ranked, truth, exam.propensity)
+    interval = bootstrap(parts)
+    low, high = _rounded(interval.low), _rounded(interval.high)
+    bands = recall_by_band(ranked, truth, exam.counts)
+    published = quality.at_least(ranked, PUBLISHED)
+    some = bool((published.indices >= 0).any())
+    return {
+        **_rounded(quality.measure(ranked, truth, exam.propensity)),
+        "f1_at_5": round(quality.f1_at(ranked, truth, 5), 2),
+        **{f"r_at_10_{name}": None if value is None else round(value, 2) for name, value in bands.items()},
+        "acc_at_3": round(quality.acc_at(published, truth, 3), 2) if some else None,
+        "coverage_at_1": round(quality.coverage_at(published, 1), 2),
+        "right": round(quality.right_tags(published, truth), 3),
+        "hr_at_1": round(quality.hit_rate(published, truth, 1), 2),
+        "intervals": {name: [low[name], high[name]] for name in low},
+    }
+
+
+def _rounded(found: quality.Quality) -> dict[str, float]:
+    return {name: round(value, 4 if name == "ece" else 2) for name, value in asdict(found).items()}
+
+
+def _baseline(row: Row, exam: Exam, models: Path) -> tuple[Ranked, dict[str, object]]:
+    """What a baseline found, its confidence fitted on the validation contents as ours is."""
+    folder = models / row.name
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        splits = {split: np.load(folder / f"{split}.npz", allow_pickle=False) for split in ("val", "test")}
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} is not there; `python -m tagbus.models.baselines {row.name}` makes it"
+        ) from None
+    val, test = (
+        Ranked(splits[split]["indices"][:, :K].astype(np.int64), splits[split]["scores"][:, :K].astype(np.float64))
+        for split in ("val", "test")
+    )
+    found = val.indices >= 0
+    right = quality.hits(val, exam.truth(exam.val))
+    curve = calibrate.fit(val.scores[found], right[found], row.name, len(exam.val))
+    del run["name"]
+    return Ranked(test.indices, curve.apply(test.scores)), run
+
+
+async def _ours(row: Row, exam: Exam, bare: Brain, places: Places) -> tuple[Ranked, dict[str, object]]:
+    settings = settings_of(row, places.models)
+    training = training_of(settings)
+    async with dressed(bare, settings) as brain:
+        tagger = brain.tagger() if brain.pipeline.ranker else brain.tagger(await fit(brain, exam.val))
+        contents = [content_of(item) for item in exam.test]
+        started = time.process_time()
+        with console.bar(f"tagging, {row.name}", len(contents)) as bar:
+            results = await tag_all(tagger, contents, bar.advance)
+        seconds = time.process_time() - started
+    return exam.ranked(results), {
+        "train_seconds": round(sum(part["cpu_seconds"] for part in training.values()), 1),
+        "contents_per_second": round(len(contents) / seconds, 1),
+        "training": training,
+        "command": places.line.format(row.name),
+        "settings": variables_of(row, places.models),
+    }
+
+
+def training_of(settings: Settings) -> dict[str, dict[str, float]]:
+    """What each trained part took, by the log that lies beside it."""
+    parts = {
+        "encoder": settings.encoder.folder,
+        "second_encoder": settings.second_encoder.folder,
+        "heads": settings.heads.folder,
+        "labeltree": settings.labeltree.folder,
+        "ranker": settings.rank.folder,
+        "cross_encoder": settings.cross_encoder.folder,
+    }
+    costs = {name: journal.cost(folder / JOURNAL) for name, folder in parts.items() if folder is not None}
+    return {name: cost for name, cost in costs.items() if cost}

@@ -1,0 +1,18 @@
+"""plan.json: what a training run consists of. A run resumes only with the same plan."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from tagbus.stream.errors import UserError
+
+PLAN = "plan.json"
+
+
+def begin(to: Path, plan: BaseModel) -> None:
+    """Write the plan, or check it if the folder has one. Raises UserError if the folder holds a run of another plan."""
+    to.mkdir(parents=True, exist_ok=True)
+    path, said = to / PLAN, plan.model_dump_json(indent=2) + "\n"
+    if path.exists() and path.read_text() != said:
+        raise UserError(f"{path} is of another run: use another --out, or the same options to resume it")
+    path.write_text(said)
