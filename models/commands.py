@@ -57,7 +57,7 @@ train = TyperGroup(
             ),
             ("heads", "train.heads", "Train a classifier over all known tags: what memorising pays for."),
             ("labeltree", "train.labeltree", "Train label trees over bags of words, for what the words alone tell."),
-            ("cross-encoder", "train.crossencoder", "Train the cross-encoder that reads tag and content together."),
+            ("cross-encoder", "train.cross_encoder", "Train the cross-encoder that reads tag and content together."),
             ("ranker", "rank.ranker", "Train the ranker over the candidates of all recallers."),
         )
     },

@@ -23,7 +23,7 @@ def test_the_commands_are_listed_without_torch() -> None:
 def test_every_command_is_an_entry_point() -> None:
     found = {entry.name: entry.load() for entry in entry_points(group="tagbus.commands")}
     assert set(found) == {"train", "export", "evaluate-models"}
-    assert set(found["train"].commands) == {"biencoder", "heads", "labeltree", "cross_encoder", "ranker"}
+    assert set(found["train"].commands) == {"biencoder", "heads", "labeltree", "cross-encoder", "ranker"}
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder
 
 from tagbus.models.data.corpus import FirstContents, open_corpus
 from tagbus.models.export.bert import weights_folder
-from tagbus.models.train import crossencoder
+from tagbus.models.train import cross_encoder
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
 from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, name_of, read_manifest
 from tests.models.toy import toy_corpus
@@ -20,8 +20,8 @@ from tests.triton.harness import described, found, read_config
 async def test_the_pairs_are_those_of_the_paper(tmp_path: Path) -> None:
     """Each right pair once, then its wrong ones, which are wrong."""
     corpus = FirstContents(open_corpus(str(toy_corpus(tmp_path))), 30)
-    plan = crossencoder.Plan(corpus="toy", base="", encoder=str(default_folder()), negatives=2)
-    found = await crossencoder.labelled(corpus, plan)
+    plan = cross_encoder.Plan(corpus="toy", base="", encoder=str(default_folder()), negatives=2)
+    found = await cross_encoder.labelled(corpus, plan)
     right = {item_text: set(tags) for item_text, tags in ((e.text, e.accepted) for e in corpus.exemplars("train"))}
     pairs = list(zip(found["tag"], found["content"], found["label"], strict=True))
     assert len(pairs) == 3 * sum(label == 1 for *_, label in pairs)
@@ -34,10 +34,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cross_encoder")
     # The toy encoder, random as it is, does not learn to compare two texts in seconds.
     base, corpus = weights_folder(), toy_corpus(folder / "corpus")
-    plan = crossencoder.Plan(
+    plan = cross_encoder.Plan(
         corpus=str(corpus), base=str(base), encoder=str(default_folder()), negatives=2, batch=16, rate=2e-4
     )
-    crossencoder.train(FirstContents(open_corpus(str(corpus)), 60), plan, folder / "out")
+    cross_encoder.train(FirstContents(open_corpus(str(corpus)), 60), plan, folder / "out")
     return folder / "out"
 
 
