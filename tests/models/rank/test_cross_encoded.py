@@ -72,7 +72,7 @@ def test_the_tagger_asks_it_about_the_best_and_says_so(
 
     assert answer.code == 0, answer.err
     manifest = trees.read_manifest(trained)
-    assert f"ranker {manifest.name}, cross-encoder {cross_encoder[1].name}, calibration isotonic-" in answer.lines[1]
+    assert f"ranker {manifest.name}, cross_encoder {cross_encoder[1].name}, calibration isotonic-" in answer.lines[1]
     asked = [line.split("cross=")[1].split()[0] for line in answer.out.splitlines() if "cross=" in line]
     assert len(asked) == 12 * len(cutting.contents)
     scores = [float(score) for score in asked if score != "-"]
