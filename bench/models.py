@@ -24,7 +24,7 @@ import numpy as np
 from tagbus.models.data.corpus import open_corpus
 from tagbus.models.data.texts import text_of
 from tagbus.models.evaluate.rows import OURS
-from tagbus.models.evaluate.systems import dressed, filled, settings_of
+from tagbus.models.evaluate.systems import settings_of, with_components, with_memory
 from tagbus.stream.app.assemble import Brain
 from tagbus.stream.app.evaluation import content_of
 from tagbus.stream.calibrate import uncalibrated
@@ -136,7 +136,7 @@ async def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]
     items = list(corpus.exemplars("test"))[: arguments.count]
     shares = Shares()
     ours = annif = 0.0
-    async with filled(settings, corpus, arguments.cache) as bare, dressed(bare, settings) as brain:
+    async with with_memory(settings, corpus, arguments.cache) as bare, with_components(bare, settings) as brain:
         tagger = watched(brain, shares)
         with annif_process(arguments.models / "annif-bonsai" / "project") as process:
             await tagger.tag([content_of(item) for item in items[:BATCH]])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 INSTALL: Final = "pip install 'tagbus[train]'"
 
 
-class Lazy(TyperCommand):
+class LazyCommand(TyperCommand):
     """The function `command` of a module; its one line of help stands here."""
 
     def __init__(self, name: str, module: str, help: str) -> None:
@@ -48,7 +48,7 @@ train = TyperGroup(
     help="Train what the tagger runs: encoder, classifier heads, label trees, cross-encoder, ranker.",
     no_args_is_help=True,
     commands={
-        name: Lazy(name, f"tagbus.models.{module}", text)
+        name: LazyCommand(name, f"tagbus.models.{module}", text)
         for name, module, text in (
             (
                 "biencoder",
@@ -62,5 +62,9 @@ train = TyperGroup(
         )
     },
 )
-export = Lazy("export", "tagbus.models.export.encoder", "Write a trained encoder as ONNX: a complete version folder.")
-evaluate = Lazy("evaluate-models", "tagbus.models.evaluate.table", "Compare trained models and baselines in one table.")
+export = LazyCommand(
+    "export", "tagbus.models.export.encoder", "Write a trained encoder as ONNX: a complete version folder."
+)
+evaluate = LazyCommand(
+    "evaluate-models", "tagbus.models.evaluate.table", "Compare trained models and baselines in one table."
+)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.models.commands import Lazy, evaluate, export, train
+from tagbus.models.commands import LazyCommand, evaluate, export, train
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -102,7 +102,9 @@ def test_what_only_tests_and_benchmarks_use_is_not_in_the_wheel() -> None:
         if path.parts[0] in {"stream", "models"} and path.suffix == ".py"
         for name in imports(path)
     }
-    used |= {command.module for command in (*train.commands.values(), export, evaluate) if isinstance(command, Lazy)}
+    used |= {
+        command.module for command in (*train.commands.values(), export, evaluate) if isinstance(command, LazyCommand)
+    }
     used |= {target.split(":")[0] for target in PROJECT["project"]["entry-points"]["tagbus.commands"].values()}
     used |= {name for name, path in packaged.items() if '__name__ == "__main__"' in (ROOT / path).read_text()}
     used |= {name for name in packaged if name.endswith(".__main__")}

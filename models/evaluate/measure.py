@@ -14,7 +14,7 @@ from tagbus.models import journal
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.data.truth import numbers_of
 from tagbus.models.evaluate.rows import BASELINES, Row
-from tagbus.models.evaluate.systems import K, dressed, filled, settings_of, variables_of
+from tagbus.models.evaluate.systems import K, settings_of, variables_of, with_components, with_memory
 from tagbus.models.journal import JOURNAL
 from tagbus.stream import calibrate, quality
 from tagbus.stream.app import console
@@ -31,7 +31,7 @@ PUBLISHED: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class EvaluationSet:
     """What every row is measured on."""
 
     numbers: Mapping[str, int]
@@ -41,7 +41,7 @@ class Exam:
     test: Sequence[Exemplar]
 
     @classmethod
-    def of(cls, corpus: Corpus) -> "Exam":
+    def of(cls, corpus: Corpus) -> "EvaluationSet":
         """Read a corpus."""
         numbers = {tag.id: number for number, tag in enumerate(corpus.tags())}
         counts = np.zeros(len(numbers), np.int64)
@@ -66,7 +66,7 @@ class Exam:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Paths:
     """Where trained models and embeddings lie, and the command that measures a row, with {} for its name."""
 
     models: Path
@@ -74,19 +74,19 @@ class Places:
     line: str
 
 
-async def measure_rows(corpus: Corpus, rows: Sequence[Row], places: Places) -> AsyncIterator[dict[str, object]]:
+async def measure_rows(corpus: Corpus, rows: Sequence[Row], paths: Paths) -> AsyncIterator[dict[str, object]]:
     """The figures of rows. Raises UserError for one whose models are not there."""
-    exam = Exam.of(corpus)
+    test_set = EvaluationSet.of(corpus)
     baselines = {row.name for row in BASELINES}
     for row in rows:
         if row.name in baselines:
-            yield _entry(row, *_baseline(row, exam, places.models), exam, places)
+            yield _entry(row, *_baseline(row, test_set, paths.models), test_set, paths)
     ours = [row for row in rows if row.name not in baselines]
-    for _, group in groupby(ours, key=lambda row: _memory(settings_of(row, places.models))):
+    for _, group in groupby(ours, key=lambda row: _memory(settings_of(row, paths.models))):
         some = list(group)
-        async with filled(settings_of(some[0], places.models), corpus, places.cache) as brain:
+        async with with_memory(settings_of(some[0], paths.models), corpus, paths.cache) as brain:
             for row in some:
-                yield _entry(row, *await _ours(row, exam, brain, places), exam, places)
+                yield _entry(row, *await _ours(row, test_set, brain, paths), test_set, paths)
 
 
 def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
@@ -94,29 +94,31 @@ def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
     return settings.encoder.folder, settings.second_encoder.folder, settings.memory.kind, settings.recall.c2c2t
 
 
-def _entry(row: Row, ranked: Ranked, run: Mapping[str, object], exam: Exam, places: Places) -> dict[str, object]:
+def _entry(
+    row: Row, ranked: Ranked, run: Mapping[str, object], test_set: EvaluationSet, paths: Paths
+) -> dict[str, object]:
     """A row of the table. What was found is kept for the diagrams."""
-    kept = places.models / "rows" / f"{row.name}.npz"
+    kept = paths.models / "rows" / f"{row.name}.npz"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    right = quality.hits(ranked, exam.truth(exam.test))
+    right = quality.hits(ranked, test_set.truth(test_set.test))
     found = ranked.indices >= 0
     np.savez_compressed(kept, confidence=ranked.scores[found], right=right[found])
-    entry = {"name": row.name, "what": row.what, **figures(ranked, exam), **run}
+    entry = {"name": row.name, "what": row.what, **figures(ranked, test_set), **run}
     console.say(f"{row.name}: P@1 {entry['p_at_1']}")
     return entry
 
 
-def figures(ranked: Ranked, exam: Exam) -> dict[str, object]:
+def figures(ranked: Ranked, test_set: EvaluationSet) -> dict[str, object]:
     """Everything that the table says of what was found for the test contents."""
-    truth = exam.truth(exam.test)
-    parts = quality.parts(ranked, truth, exam.propensity)
+    truth = test_set.truth(test_set.test)
+    parts = quality.parts(ranked, truth, test_set.propensity)
     interval = bootstrap(parts)
     low, high = _rounded(interval.low), _rounded(interval.high)
-    bands = recall_by_band(ranked, truth, exam.counts)
+    bands = recall_by_band(ranked, truth, test_set.counts)
     published = quality.at_least(ranked, PUBLISHED)
     some = bool((published.indices >= 0).any())
     return {
-        **_rounded(quality.measure(ranked, truth, exam.propensity)),
+        **_rounded(quality.measure(ranked, truth, test_set.propensity)),
         "f1_at_5": round(quality.f1_at(ranked, truth, 5), 2),
         **{f"r_at_10_{name}": None if value is None else round(value, 2) for name, value in bands.items()},
         "acc_at_3": round(quality.acc_at(published, truth, 3), 2) if some else None,
@@ -131,7 +133,7 @@ def _rounded(found: quality.Quality) -> dict[str, float]:
     return {name: round(value, 4 if name == "ece" else 2) for name, value in asdict(found).items()}
 
 
-def _baseline(row: Row, exam: Exam, models: Path) -> tuple[Ranked, dict[str, object]]:
+def _baseline(row: Row, test_set: EvaluationSet, models: Path) -> tuple[Ranked, dict[str, object]]:
     """What a baseline found, its confidence fitted on the validation contents as ours is."""
     folder = models / row.name
     try:
@@ -146,28 +148,28 @@ def _baseline(row: Row, exam: Exam, models: Path) -> tuple[Ranked, dict[str, obj
         for split in ("val", "test")
     )
     found = val.indices >= 0
-    right = quality.hits(val, exam.truth(exam.val))
-    curve = calibrate.fit(val.scores[found], right[found], row.name, len(exam.val))
+    right = quality.hits(val, test_set.truth(test_set.val))
+    curve = calibrate.fit(val.scores[found], right[found], row.name, len(test_set.val))
     del run["name"]
     return Ranked(test.indices, curve.apply(test.scores)), run
 
 
-async def _ours(row: Row, exam: Exam, bare: Brain, places: Places) -> tuple[Ranked, dict[str, object]]:
-    settings = settings_of(row, places.models)
+async def _ours(row: Row, test_set: EvaluationSet, bare: Brain, paths: Paths) -> tuple[Ranked, dict[str, object]]:
+    settings = settings_of(row, paths.models)
     training = training_of(settings)
-    async with dressed(bare, settings) as brain:
-        tagger = brain.tagger() if brain.pipeline.ranker else brain.tagger(await fit(brain, exam.val))
-        contents = [content_of(item) for item in exam.test]
+    async with with_components(bare, settings) as brain:
+        tagger = brain.tagger() if brain.pipeline.ranker else brain.tagger(await fit(brain, test_set.val))
+        contents = [content_of(item) for item in test_set.test]
         started = time.process_time()
         with console.bar(f"tagging, {row.name}", len(contents)) as bar:
             results = await tag_all(tagger, contents, bar.advance)
         seconds = time.process_time() - started
-    return exam.ranked(results), {
+    return test_set.ranked(results), {
         "train_seconds": round(sum(part["cpu_seconds"] for part in training.values()), 1),
         "contents_per_second": round(len(contents) / seconds, 1),
         "training": training,
-        "command": places.line.format(row.name),
-        "settings": variables_of(row, places.models),
+        "command": paths.line.format(row.name),
+        "settings": variables_of(row, paths.models),
     }
 
 

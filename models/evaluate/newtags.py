@@ -12,7 +12,7 @@ import numpy as np
 
 from tagbus.models.data.corpus import Corpus, WithoutTags, without
 from tagbus.models.evaluate.rows import MODELS, NEW, Row
-from tagbus.models.evaluate.systems import K, dressed, filled, settings_of, variables_of
+from tagbus.models.evaluate.systems import K, settings_of, variables_of, with_components, with_memory
 from tagbus.stream.app import console
 from tagbus.stream.app.assemble import Brain
 from tagbus.stream.app.evaluation import content_of, tag_all
@@ -27,7 +27,7 @@ from tagbus.stream.quality import Ints, Ranked, recall_at
 STEPS: Final = (0, 1, 5, 20)
 
 
-class Published:
+class NewTagsByName:
     """A corpus whose new tags are there by name, without a content that carries them."""
 
     def __init__(self, corpus: Corpus, rest: WithoutTags) -> None:
@@ -80,8 +80,8 @@ def first_exemplars(corpus: Corpus, new: frozenset[str]) -> list[dict[str, Exemp
 
 
 def _missing(row: Row, models: Path) -> str | None:
-    places = [name for name, value in row.settings.items() if MODELS in value]
-    return next((place for name in places if not Path(place := variables_of(row, models)[name]).exists()), None)
+    paths = [name for name, value in row.settings.items() if MODELS in value]
+    return next((place for name in paths if not Path(place := variables_of(row, models)[name]).exists()), None)
 
 
 async def _row(
@@ -95,7 +95,10 @@ async def _row(
 ) -> dict[str, object]:
     found: dict[str, object] = {}
     settings = settings_of(row, models)
-    async with filled(settings, Published(corpus, rest), cache) as bare, dressed(bare, settings) as brain:
+    async with (
+        with_memory(settings, NewTagsByName(corpus, rest), cache) as bare,
+        with_components(bare, settings) as brain,
+    ):
         for step, changed in zip(STEPS, added, strict=True):
             records = [MemoryRecord("exemplars", encode_record(item), name) for name, item in changed.items()]
             await brain.projection().apply(records)

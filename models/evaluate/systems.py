@@ -43,8 +43,8 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterator[Brain]:
-    """A brain of encoder and memory alone, over all tags and training contents; see `dressed`.
+async def with_memory(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterator[Brain]:
+    """A brain of encoder and memory alone, over all tags and training contents; see `with_components`.
 
     Embeddings that `cache` lacks are kept there. With C2C2T off nothing would ask for the contents, so they are not
     encoded.
@@ -71,7 +71,7 @@ async def filled(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterat
 
 
 @asynccontextmanager
-async def dressed(brain: Brain, settings: Settings) -> AsyncIterator[Brain]:
+async def with_components(brain: Brain, settings: Settings) -> AsyncIterator[Brain]:
     """The same encoder and memory with what these settings switch on: to fill a memory of 328,152 contents takes
     longer than to tag 10,130. Raises as `open_learnt` does."""
     trained = await open_learnt(settings, brain.release.name)

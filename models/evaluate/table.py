@@ -19,7 +19,7 @@ from rich.table import Table
 
 from tagbus.models.data.corpus import Corpus, open_corpus
 from tagbus.models.evaluate import charts, newtags
-from tagbus.models.evaluate.measure import Places, measure_rows
+from tagbus.models.evaluate.measure import Paths, measure_rows
 from tagbus.models.evaluate.rows import BASELINES, OURS, Row
 from tagbus.stream.app import console
 from tagbus.stream.errors import UserError, shorten
@@ -51,8 +51,8 @@ def command(
     """Compare trained models and baselines on the test contents of CORPUS, in one table."""
     chosen = _named([name for name in rows.split(",") if name])
     if chosen:
-        places = Places(models, cache, f"tagbus evaluate-models {corpus} --rows {{}}")
-        asyncio.run(_measure(open_corpus(corpus), chosen, places, to))
+        paths = Paths(models, cache, f"tagbus evaluate-models {corpus} --rows {{}}")
+        asyncio.run(_measure(open_corpus(corpus), chosen, paths, to))
     if new_tags is not None:
         found = asyncio.run(newtags.measure(open_corpus(corpus), new_tags, models, cache))
         _write(to, {**_kept(to), "new_tags": found})
@@ -92,9 +92,9 @@ def _with(report: Report, found: Mapping[str, object]) -> list[dict[str, object]
     return sorted(rows.values(), key=lambda row: order.index(str(row["name"])) if row["name"] in order else len(order))
 
 
-async def _measure(corpus: Corpus, rows: Sequence[Row], places: Places, to: Path) -> None:
+async def _measure(corpus: Corpus, rows: Sequence[Row], paths: Paths, to: Path) -> None:
     """Each row is written as soon as it is there, to a file that another run may have changed meanwhile."""
-    async for found in measure_rows(corpus, rows, places):
+    async for found in measure_rows(corpus, rows, paths):
         report = _kept(to)
         _write(to, {**report, "rows": _with(report, found)})
 

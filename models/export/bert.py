@@ -50,7 +50,7 @@ class Bert(nn.Module):
         # One segment only: its embedding is the same at every position.
         weights["embeddings.position_embeddings.weight"] += weights.pop("embeddings.token_type_embeddings.weight")[0]
         for name, weight in weights.items():
-            self.register_buffer(name.replace(".", "_"), turned(name, weight))
+            self.register_buffer(name.replace(".", "_"), transposed(name, weight))
 
     def _weight(self, name: str) -> Tensor:
         return self.get_buffer(name)
@@ -102,7 +102,7 @@ class Bert(nn.Module):
         return self.pool(self.run(self.embed(input_ids), mask, 0, self.layers), mask)
 
 
-def turned(name: str, weight: Tensor) -> Tensor:
+def transposed(name: str, weight: Tensor) -> Tensor:
     """A weight as Bert multiplies by it, and back again: Hugging Face keeps [out, in]."""
     return weight.T.contiguous() if weight.ndim == 2 and "embeddings" not in name else weight
 

@@ -179,7 +179,7 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
         precision=precision,
         dimension=model.width,
         max_tokens=tokens,
-        recall=fitted(out, default_folder() if source is None else out),
+        recall=recall_defaults(out, default_folder() if source is None else out),
     )
     out.mkdir(parents=True, exist_ok=True)
     write(out / MODEL, model_bytes)
@@ -219,7 +219,7 @@ def golden_vectors(folder: Path, release: Release) -> NDArray[np.float32]:
     return np.concatenate(vectors)
 
 
-def fitted(*folders: Path) -> RecallDefaults:
+def recall_defaults(*folders: Path) -> RecallDefaults:
     """The recall defaults of the first folder that holds a release, or the first ones where none does."""
     for path in (folder / RELEASE for folder in folders):
         if path.exists():

@@ -13,7 +13,7 @@ import numpy as np
 
 from tagbus.models.export.trees import to_onnx
 from tagbus.models.journal import Journal
-from tagbus.models.rank.candidates import Candidates, Recipe, Scores, TrainingSet, both, chance
+from tagbus.models.rank.candidates import Candidates, Recipe, Scores, TrainingSet, uniform, with_masked
 from tagbus.stream import quality
 from tagbus.stream.app import console
 from tagbus.stream.errors import UserError
@@ -122,7 +122,7 @@ def choose(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Choice:
     halves = []
     for half in HALVES:
         others = _half(plain.rows, recipe.seed) != half
-        half_set = both(plain.where(~others), masked.where(_half(masked.rows, recipe.seed) == half))
+        half_set = with_masked(plain.where(~others), masked.where(_half(masked.rows, recipe.seed) == half))
         console.say(f"training on half of the contents: {len(half_set.rows)} candidates")
         trained = fit(half_set, recipe, recipe.trees)
         halves.append(trained)
@@ -147,7 +147,7 @@ def choose(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Choice:
 
 def _half(rows: Ints, seed: int) -> Flags:
     """To which half of the contents a row belongs."""
-    return chance(rows, np.zeros_like(rows), seed) < 0.5
+    return uniform(rows, np.zeros_like(rows), seed) < 0.5
 
 
 def measure(training_set: TrainingSet, scores: Scores) -> quality.Quality:
@@ -171,7 +171,7 @@ def train_stage(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Stag
     can be chosen."""
     choice = choose(training_set, recipe, log)
     console.say(f"training on all contents: {choice.trees} trees of each kind, propensity exponent {choice.propensity}")
-    trained = fit(both(training_set.plain, training_set.masked), recipe, choice.trees)
+    trained = fit(with_masked(training_set.plain, training_set.masked), recipe, choice.trees)
     kinds = zip((trained.order, trained.chance), choice.weights, strict=True)
     weighted = [(model, weight / len(models)) for models, weight in kinds for model in models]
     return Stage(choice, to_onnx(weighted, training_set.plain.features.shape[1]))

@@ -101,7 +101,7 @@ class Source:
     tables: Tables
 
 
-def count(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1) -> Tables:
+def count_tags(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1) -> Tables:
     """How often each tag was right, and with which others; pairs that were right together `fewest` times at least."""
     known = len(numbers)
     flat: list[int] = []
@@ -120,7 +120,7 @@ def count(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1) -> T
     return Tables(counts, pairs[order], both.data[kept][order], len(lengths))
 
 
-async def learn(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> TrainingSet:
+async def collect(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> TrainingSet:
     """The candidates of contents that memory and heads do not hold, as the tagger would see them."""
     if not held:
         raise UserError("there are no validation contents; the ranker learns from contents that memory does not hold")
@@ -134,7 +134,7 @@ async def learn(source: Source, held: Sequence[Exemplar], vectors: Floats, recip
             full = await _recall(source, some, vectors[start : start + BATCH], recipe)
             right = np.concatenate([row * full.width + tags for row, tags in enumerate(truth[start : start + BATCH])])
             plain.append(_drawn(full, known, source.tables, right, start, full.width, recipe))
-            hidden = as_new(full, known, source.tables, start, recipe)
+            hidden = mask_as_new(full, known, source.tables, start, recipe)
             masked.append(_drawn(*hidden, source.tables, right, start, full.width, recipe))
             bar.advance(len(some))
     counts = np.zeros(len(source.numbers), np.int64)
@@ -166,7 +166,7 @@ def _drawn(full: Pool, known: Facts, tables: Tables, right: Ints, start: int, wi
     )
 
 
-def as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe) -> tuple[Pool, Facts]:
+def mask_as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe) -> tuple[Pool, Facts]:
     """The pool with a share of each content's tags treated as new or young; contents count from `start`.
 
     Such a tag gets a number of its own, beyond those that the tables know: it has no prior and goes with no other tag.
@@ -176,13 +176,13 @@ def as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe)
     width = full.width
 
     def hide(rows: Ints, tags: Ints) -> tuple[Flags, Ints]:
-        drawn = chance(rows + start, tags, recipe.seed)
+        drawn = uniform(rows + start, tags, recipe.seed)
         hidden = drawn < recipe.new_share
         return hidden, np.where(hidden, tags + width, tags)
 
     def share(rows: Ints, tags: Ints) -> Scores:
         """Of a tag's exemplars, those that it would have if it were so young."""
-        age = chance(rows + start, tags, recipe.seed + 1) * len(YOUNG)
+        age = uniform(rows + start, tags, recipe.seed + 1) * len(YOUNG)
         return np.array(YOUNG)[age.astype(np.int64)] / np.maximum(tables.count(tags), 1)
 
     lists = {}
@@ -192,12 +192,12 @@ def as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe)
         if name in BY_NAME:
             kept = np.ones(len(tags), np.bool_)
         elif name == VOTES:
-            kept |= chance(listed.rows + start, listed.tags, recipe.seed + 3) < share(listed.rows, listed.tags)
+            kept |= uniform(listed.rows + start, listed.tags, recipe.seed + 3) < share(listed.rows, listed.tags)
         lists[name] = Listed(listed.rows[kept], tags[kept], listed.scores[kept])
     ballots = full.ballots
     rows = ballots.rows[ballots.voters]
     hidden, tags = hide(rows, ballots.tags)
-    drawn = chance(np.arange(len(tags)) + start * 1_000_003, tags, recipe.seed + 2)
+    drawn = uniform(np.arange(len(tags)) + start * 1_000_003, tags, recipe.seed + 2)
     kept = ~hidden | (drawn < share(rows, ballots.tags))
     twice = Facts(
         np.concatenate([known.tags, known.tags + width]),
@@ -209,7 +209,7 @@ def as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe)
     return Pool(full.words, 2 * width, lists, votes), twice
 
 
-def both(plain: Candidates, masked: Candidates) -> Candidates:
+def with_masked(plain: Candidates, masked: Candidates) -> Candidates:
     """Each content twice: as it is, and with some tags treated as new. On the masked ones alone P@1 was 0.2 lower."""
     return _joined([plain, replace(masked, rows=masked.rows + plain.rows.max(initial=0) + 1)])
 
@@ -219,7 +219,7 @@ def _joined(parts: Sequence[Candidates]) -> Candidates:
     return Candidates(*map(np.concatenate, columns))
 
 
-def chance(first: Ints, second: Ints, seed: int) -> Scores:
+def uniform(first: Ints, second: Ints, seed: int) -> Scores:
     """A number in [0, 1) for each pair, the same whenever it comes (the finaliser of SplitMix64)."""
     mixed = first.astype(np.uint64) << np.uint64(32) ^ second.astype(np.uint64)
     mixed += np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)

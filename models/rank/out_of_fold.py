@@ -23,7 +23,7 @@ import typer
 from tagbus.models.data.corpus import Corpus, open_corpus, without
 from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, count, learn
+from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, collect, count_tags
 from tagbus.models.rank.ranker import train
 from tagbus.models.train import heads
 from tagbus.stream.app import assemble
@@ -60,7 +60,7 @@ class Size(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HeadsRun:
     """Where a training of heads keeps its checkpoint and its embeddings, and the tags that it leaves out."""
 
     run: Path
@@ -88,7 +88,7 @@ class HeadsRecipe:
     rate: float
     batch: int
 
-    def heads(self, corpus: str, to: Path, place: Place, config: RunConfig) -> None:
+    def heads(self, corpus: str, to: Path, place: HeadsRun, config: RunConfig) -> None:
         """Train heads on a folder's train contents."""
         heads.command(
             corpus,
@@ -142,14 +142,14 @@ def command(
         place = keep or Path(spare)
         # Kept, the checkpoint and the metrics stand beside what they made, where the table of all models reads them.
         run, draft = (heads_to, ranker_to) if keep else (place / "run", place / "ranker")
-        whole = Place(run, cache or place / "cache", left_out)
+        whole = HeadsRun(run, cache or place / "cache", left_out)
         heads_recipe.heads(corpus, heads_to, whole, config)
         teaching = without(open_corpus(corpus), left_out)
         log = Journal(draft / JOURNAL)
         folded = [
             Fold(teaching, number, folds, heads_recipe.val and number == 0) for number in range(min(folds, taken))
         ]
-        learnt = [_taught(fold, place, whole, heads_recipe, config) for fold in folded]
+        learnt = [_train_fold(fold, place, whole, heads_recipe, config) for fold in folded]
         _write_ranker(teaching, learnt, heads_to, draft, config.recipe)
         log.write({"folds": len(folded)})
         _copy(draft, ranker_to)
@@ -173,8 +173,8 @@ class Fold:
         _write(folder, self.corpus.tags(), [item for item in items if fold_of(item, self.folds) != self.number], held)
 
 
-def _taught(
-    fold: Fold, place: Path, whole: Place, heads_recipe: HeadsRecipe, config: RunConfig
+def _train_fold(
+    fold: Fold, place: Path, whole: HeadsRun, heads_recipe: HeadsRecipe, config: RunConfig
 ) -> tuple[TrainingSet, Over, Source]:
     """What the ranker learns from a fold."""
     folder = place / f"fold-{fold.number}"
@@ -185,7 +185,7 @@ def _taught(
         # Of its own: what a fold leaves out is left out of its cache too.
         shutil.copytree(whole.cache, part / "cache")
         part.rename(folder)
-    heads_recipe.heads(str(folder), folder / "heads", Place(folder / "heads", folder / "cache"), config)
+    heads_recipe.heads(str(folder), folder / "heads", HeadsRun(folder / "heads", folder / "cache"), config)
     return asyncio.run(_learn(folder, config.recipe))
 
 
@@ -193,7 +193,7 @@ def _write_ranker(
     corpus: Corpus, learnt: Sequence[tuple[TrainingSet, Over, Source]], heads_of: Path, to: Path, recipe: Recipe
 ) -> None:
     _, over, source = learnt[-1]
-    tables = count(source.numbers, corpus.exemplars("train"), recipe.fewest_together)
+    tables = count_tags(source.numbers, corpus.exemplars("train"), recipe.fewest_together)
     over = replace(over, heads=read_manifest(heads_of).name)
     to.mkdir(parents=True, exist_ok=True)
     train(to, join([training_set for training_set, _, _ in learnt]), replace(source, tables=tables), over, recipe)
@@ -227,7 +227,7 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Sourc
         numbers = Numbers([tag.id for tag in corpus.tags()])
         held, tables = (
             list(corpus.exemplars("val")),
-            count(numbers, corpus.exemplars("train"), recipe.fewest_together),
+            count_tags(numbers, corpus.exemplars("train"), recipe.fewest_together),
         )
         await assemble.fill(
             brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, lambda _: None
@@ -235,7 +235,7 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Sourc
         graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
         others = brain.others()
         source = Source(graph, others, numbers, tables)
-        training_set = await learn(source, held, await brain.encoder.encode([text_of(item) for item in held]), recipe)
+        training_set = await collect(source, held, await brain.encoder.encode([text_of(item) for item in held]), recipe)
         return training_set, over_of(brain.pipeline), source
 
 

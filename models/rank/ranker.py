@@ -24,8 +24,8 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.rank.boost import STEP, Choice, Stage, best_of, measure, train_stage
 from tagbus.models.rank.boost import choose as choose
 from tagbus.models.rank.boost import fit as fit
-from tagbus.models.rank.candidates import Recipe, Source, TrainingSet, count, learn
-from tagbus.models.rank.second_stage import Reading, reread
+from tagbus.models.rank.candidates import Recipe, Source, TrainingSet, collect, count_tags
+from tagbus.models.rank.second_stage import CrossScoring, add_cross_scores
 from tagbus.stream import calibrate
 from tagbus.stream.app import assemble, console
 from tagbus.stream.app.trained import over_of
@@ -78,7 +78,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
     async with assemble.brain(settings, memory) as brain:
         held = list(corpus.exemplars("val"))
         numbers = Numbers([tag.id for tag in corpus.tags()])
-        tables = count(numbers, (item for item in corpus.exemplars("train")), recipe.fewest_together)
+        tables = count_tags(numbers, (item for item in corpus.exemplars("train")), recipe.fewest_together)
         with console.bar("encoding memory", len(numbers) + tables.contents) as bar:
             await assemble.fill(
                 brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
@@ -89,11 +89,11 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         others = brain.others()
         source = Source(graph, others, numbers, tables)
         vectors = await brain.encoder.encode([text_of(item) for item in held])
-        training_set = await learn(source, held, vectors, recipe)
+        training_set = await collect(source, held, vectors, recipe)
         over = over_of(brain.pipeline)
         wording = Wording([text_of(item) for item in held], numbers.ids, await graph.facts(numbers.ids))
-        reading = None if cross_encoder is None else Reading(cross_encoder, wording)
-        manifest = train(to, training_set, source, over, recipe, reading)
+        scoring = None if cross_encoder is None else CrossScoring(cross_encoder, wording)
+        manifest = train(to, training_set, source, over, recipe, scoring)
     console.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
 
 
@@ -109,7 +109,7 @@ def _unranked(settings: Settings) -> Settings:
 
 
 def train(
-    to: Path, training_set: TrainingSet, source: Source, over: Over, recipe: Recipe, reading: Reading | None = None
+    to: Path, training_set: TrainingSet, source: Source, over: Over, recipe: Recipe, scoring: CrossScoring | None = None
 ) -> Manifest:
     """Train on the training set, and once more with what a cross-encoder reads of it if there is one.
 
@@ -117,7 +117,7 @@ def train(
     """
     log = Journal(to / JOURNAL)
     first = train_stage(training_set, recipe, log)
-    again = None if reading is None else _again(training_set, first.choice, reading, recipe, log)
+    again = None if scoring is None else _again(training_set, first.choice, scoring, recipe, log)
     last = again or first
     known = source.numbers.ids[: len(source.tables.counts)]
     tables = trees.pack(source.tables, known)
@@ -140,7 +140,7 @@ def train(
         tables_sha256=sha256(tables),
         fitted_on=len(training_set.truth),
         trees=2 * recipe.seeds * first.choice.trees,
-        second=None if again is None or reading is None else _second_stage(again, reading, recipe),
+        second=None if again is None or scoring is None else _second_stage(again, scoring, recipe),
     )
     if again is not None:
         (to / trees.SECOND).write_bytes(again.model)
@@ -149,7 +149,7 @@ def train(
     # Without a second stage the file says nothing of one.
     (to / trees.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
     chosen, _ = best_of(training_set.plain, last.choice.scores)
-    cross_encoder = None if reading is None else reading.cross_encoder.name
+    cross_encoder = None if scoring is None else scoring.cross_encoder.name
     literal = "literal" in over.lists
     pipeline = Pipeline(
         over.release, literal, over.heads, over.labeltree, over.second_encoder, manifest.name, cross_encoder
@@ -162,20 +162,20 @@ def train(
     return manifest
 
 
-def _again(training_set: TrainingSet, choice: Choice, reading: Reading, recipe: Recipe, log: Journal) -> Stage:
+def _again(training_set: TrainingSet, choice: Choice, scoring: CrossScoring, recipe: Recipe, log: Journal) -> Stage:
     """The stage that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
     orders = choice.scores, choice.score(training_set.masked, recipe.seed)
-    seen = reread(training_set, orders, reading, recipe.top)
-    found = train_stage(seen, recipe, log.marked(cross_encoder=reading.cross_encoder.name))
+    seen = add_cross_scores(training_set, orders, scoring, recipe.top)
+    found = train_stage(seen, recipe, log.marked(cross_encoder=scoring.cross_encoder.name))
     before, after = (asdict(measure(*one)) for one in ((training_set, choice.scores), (seen, found.choice.scores)))
     for name in SAID:
         console.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
     return found
 
 
-def _second_stage(again: Stage, reading: Reading, recipe: Recipe) -> SecondPass:
+def _second_stage(again: Stage, scoring: CrossScoring, recipe: Recipe) -> SecondPass:
     return SecondPass(
-        cross_encoder=reading.cross_encoder.name,
+        cross_encoder=scoring.cross_encoder.name,
         top=recipe.top,
         propensity=again.choice.propensity,
         model_sha256=sha256(again.model),

@@ -33,7 +33,7 @@ from tagbus.models.data.truth import Truth, numbers_of
 from tagbus.models.export.bert import max_tokens, weights_folder
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train import mine, top_layers
-from tagbus.models.train.pairs import Ints, Logged, Loss, Marks, PairLoss, Trainer
+from tagbus.models.train.pairs import FalseNegatives, Ints, JournalCallback, Loss, PairLoss, Trainer
 from tagbus.models.train.plan import begin
 from tagbus.stream import quality
 from tagbus.stream.contract.events import Tag
@@ -54,7 +54,7 @@ class Plan(BaseModel):
     corpus: str
     base: str
     loss: Loss = Field("contrastive", description="masked_ranking or decoupled_contrastive of losses.py")
-    false_negatives: Marks = Field("masked", description="what else is right in a batch")
+    false_negatives: FalseNegatives = Field("masked", description="what else is right in a batch")
     parents: Literal["parents", "plain"] = Field("plain", description="a line of parents' names in tags' texts")
     negatives: int = Field(3, ge=0, description="hard ones a pair")
     cluster: int = Field(8, ge=1, description="contents that stand together in a batch; 1: none")
@@ -77,7 +77,7 @@ def command(
     loss: Annotated[Loss, typer.Option(help="MultipleNegativesRanking, or RAE-XMC's over contents and tags")] = (
         "contrastive"
     ),
-    false_negatives: Annotated[Marks, typer.Option(help="what else is right in a batch")] = ("masked"),
+    false_negatives: Annotated[FalseNegatives, typer.Option(help="what else is right in a batch")] = ("masked"),
     parents: Annotated[Literal["parents", "plain"], typer.Option(help="parents' names in tags' texts")] = "plain",
     negatives: Annotated[int, typer.Option(min=0, help="hard negatives a pair")] = 3,
     cluster: Annotated[int, typer.Option(min=1, help="similar contents that share a batch; 1: none")] = 8,
@@ -222,7 +222,7 @@ def one_round(model: SentenceTransformer, data: Data, plan: Plan, number: int, t
         args=arguments,
         train_dataset=pairs,
         loss=PairLoss(model, data.truth, len(data.tags), plan.loss, plan.false_negatives),
-        callbacks=[Logged(journal)],
+        callbacks=[JournalCallback(journal)],
     )
     trainer.made = mined.batches
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))  # type: ignore[no-untyped-call]

@@ -38,7 +38,7 @@ from tagbus.models.export.bert import weights_folder
 from tagbus.models.export.encoder import strip, to_float16
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train import mine
-from tagbus.models.train.pairs import Logged
+from tagbus.models.train.pairs import JournalCallback
 from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
@@ -126,7 +126,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
         loss=BinaryCrossEntropyLoss(model),
-        callbacks=[Logged(Journal(to / JOURNAL))],
+        callbacks=[JournalCallback(Journal(to / JOURNAL))],
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(to / "steps")))  # type: ignore[no-untyped-call]
     model.save_pretrained(str(to), create_model_card=False)
@@ -163,7 +163,7 @@ def _rows(
                 yield tags[wrong[content, other % wrong.shape[1]]], text, 0.0
 
 
-class Judge(nn.Module):
+class Scorer(nn.Module):
     """The trained model as it is exported: token ids to a probability."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -187,10 +187,10 @@ def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
         raise TypeError("a cross-encoder without a transformer")
     # The attention that the exporter takes apart into plain nodes.
     model.model.set_attn_implementation("eager")
-    judge = Judge(model.model).float().cpu().eval()
+    scorer = Scorer(model.model).float().cpu().eval()
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=MOST_TOKENS)}
     program = torch.onnx.export(
-        judge,
+        scorer,
         tuple(feed[name] for name in INPUTS),
         dynamo=True,
         dynamic_shapes=dict.fromkeys(INPUTS, axes),
@@ -209,7 +209,7 @@ def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
     # Padded further than it was traced with, and with one row more.
     wider = {name: torch.nn.functional.pad(torch.cat([feed[name], feed[name][:1]]), (0, 5)) for name in INPUTS}
     with torch.no_grad():
-        expected = judge(*(wider[name] for name in INPUTS)).numpy()
+        expected = scorer(*(wider[name] for name in INPUTS)).numpy()
     found = session.run([OUTPUT], {name: tensor.numpy() for name, tensor in wider.items()})[0]
     if (far := float(np.abs(found - expected).max())) > MOST:
         raise ReleaseMismatch(f"the exported cross-encoder is too far from torch: {far:.1e} > {MOST:.0e}")

@@ -25,9 +25,9 @@ from torch.nn import functional
 from tagbus.models.data.corpus import open_corpus, without
 from tagbus.models.export.heads_graph import Precision
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.train.heads_export import BEST, Form, export
+from tagbus.models.train.heads_export import BEST, ExportOptions, export
 from tagbus.models.train.losses import SCALE, decoupled_softmax
-from tagbus.models.train.training_set import Set, TrainingSet, gather
+from tagbus.models.train.training_set import Examples, TrainingSet, gather
 from tagbus.stream import quality
 from tagbus.stream.app import console
 from tagbus.stream.config import load
@@ -174,13 +174,13 @@ class Trainer:
         # By rising row: the vectors are read from a file.
         return np.sort(order[place * self.recipe.batch :][: self.recipe.batch])
 
-    def quality(self, part: Set) -> quality.Quality:
+    def quality(self, part: Examples) -> quality.Quality:
         """How good the heads are on contents that they were not trained on."""
         propensity = quality.propensities(self.training_set.counts, len(self.training_set.train))
         numbers, chances = (np.concatenate(arrays) for arrays in zip(*self._predict(part), strict=True))
         return quality.measure(quality.Ranked(numbers, chances), part.truth(), propensity)
 
-    def _predict(self, part: Set) -> Iterator[tuple[Ints, NDArray[np.float64]]]:
+    def _predict(self, part: Examples) -> Iterator[tuple[Ints, NDArray[np.float64]]]:
         self.heads.eval()
         with torch.no_grad():
             for start in range(0, len(part), BATCH):
@@ -277,7 +277,7 @@ def command(
     training_set = asyncio.run(gather(without(open_corpus(corpus), left_out), load(), folder, cache, recipe))
     trainer = Trainer(training_set, recipe)
     train(trainer, folder)
-    manifest = export(trainer.heads, training_set, trainer.contents, to, Form(best, precision, keep))
+    manifest = export(trainer.heads, training_set, trainer.contents, to, ExportOptions(best, precision, keep))
     found = trainer.quality(training_set.val)
     console.print_line(
         f"{to}: {manifest.name}, {(to / heads.MODEL).stat().st_size / 1e6:.1f} MB, {len(training_set.tags)} tags, "

@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ExportOptions:
     """How heads are written: tags that a content gets, the tables' precision, and the rows that are kept, 0 for all."""
 
     best: int = BEST
@@ -32,19 +32,21 @@ class Form:
     keep: int = 0
 
 
-def export(trained: nn.Module, training_set: TrainingSet, fitted_on: int, folder: Path, form: Form) -> heads.Manifest:
+def export(
+    trained: nn.Module, training_set: TrainingSet, fitted_on: int, folder: Path, options: ExportOptions
+) -> heads.Manifest:
     """Write heads.onnx, words.json and heads.json, each whole or not at all; `fitted_on`: contents."""
     state = {name: value.detach().float().cpu().numpy() for name, value in trained.state_dict().items()}
-    kept = useful(state["bag.weight"], training_set.train.bags, form.keep)
+    kept = useful(state["bag.weight"], training_set.train.bags, options.keep)
     state["bag.weight"] = state["bag.weight"][kept]
-    model = to_onnx(weights_of(state, SCALE), form.best, form.precision).SerializeToString(deterministic=True)
+    model = to_onnx(weights_of(state, SCALE), options.best, options.precision).SerializeToString(deterministic=True)
     words = training_set.vocabulary.some(kept.tolist()).dump()
     manifest = heads.Manifest(
         name=heads.name_of(model, words, training_set.tags),
         release=training_set.release,
         dimension=training_set.names.shape[1],
-        best=min(form.best, len(training_set.tags)),
-        precision=form.precision,
+        best=min(options.best, len(training_set.tags)),
+        precision=options.precision,
         model_sha256=sha256(model),
         words_sha256=sha256(words),
         golden=heads.golden_of(model, len(kept), training_set.names.shape[1]),

@@ -32,7 +32,7 @@ Row = tuple[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Hidden:
+class HiddenStates:
     """States of texts, and which tags are right for each."""
 
     states: NDArray[np.int16]
@@ -57,7 +57,7 @@ class Hidden:
         return torch.from_numpy(states).view(torch.bfloat16), torch.from_numpy(mask.astype(np.float32))
 
 
-class Reader:
+class StateReader:
     """Texts to token ids, as the service reads them, and token ids through the lower layers."""
 
     def __init__(self, folder: Path, bert: Bert, layers: int, tokens: int) -> None:
@@ -89,9 +89,9 @@ class Reader:
         return [found[row] for row in range(len(ids))]
 
 
-def keep(
-    folder: Path, key: Mapping[str, str | int], rows: Iterable[Row], reader: Reader, advance: Callable[[int], None]
-) -> Hidden:
+def cached(
+    folder: Path, key: Mapping[str, str | int], rows: Iterable[Row], reader: StateReader, advance: Callable[[int], None]
+) -> HiddenStates:
     """The states of these texts: from the folder where it holds them under this key, computed into it else."""
     said = json.dumps(dict(key), sort_keys=True)
     if not (folder / KEY).exists() or (folder / KEY).read_text() != said:
@@ -103,10 +103,10 @@ def keep(
     width = (folder / "states.bin").stat().st_size // 2 // int(starts[-1])
     states = np.memmap(folder / "states.bin", np.int16, "r", shape=(int(starts[-1]), width))
     pairs, tags = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("pairs", "tags"))
-    return Hidden(states, starts, Truth(pairs, tags))
+    return HiddenStates(states, starts, Truth(pairs, tags))
 
 
-def _write(folder: Path, rows: Iterable[Row], reader: Reader, advance: Callable[[int], None]) -> None:
+def _write(folder: Path, rows: Iterable[Row], reader: StateReader, advance: Callable[[int], None]) -> None:
     lengths: list[int] = []
 
     def right() -> Iterator[Sequence[int]]:

@@ -17,7 +17,7 @@ from tagbus.models.journal import Journal
 from tagbus.models.train.losses import SCALE, decoupled_contrastive, masked_ranking
 
 Loss = Literal["ranking", "contrastive"]
-Marks = Literal["masked", "kept"]
+FalseNegatives = Literal["masked", "kept"]
 Ints = NDArray[np.int64]
 
 
@@ -27,7 +27,7 @@ class PairLoss(nn.Module):
     The label is int64 [2 + negatives]: the numbers of the content, of its tag, and of the hard negatives.
     """
 
-    def __init__(self, model: nn.Module, truth: Truth, tags: int, loss: Loss, false_negatives: Marks) -> None:
+    def __init__(self, model: nn.Module, truth: Truth, tags: int, loss: Loss, false_negatives: FalseNegatives) -> None:
         super().__init__()
         self.model = model
         self._tags = tags
@@ -75,12 +75,12 @@ class Trainer(SentenceTransformerTrainer):
 
     made: list[Ints]
 
-    def get_batch_sampler(self, dataset: Dataset, *_: object, **__: object) -> "Made":
+    def get_batch_sampler(self, dataset: Dataset, *_: object, **__: object) -> "FixedBatches":
         """The batches, whatever the options."""
-        return Made(dataset, self.made)
+        return FixedBatches(dataset, self.made)
 
 
-class Made(DefaultBatchSampler):
+class FixedBatches(DefaultBatchSampler):
     """Batches of row numbers, in the order in which they were made."""
 
     def __init__(self, dataset: Dataset, made: list[Ints]) -> None:
@@ -94,7 +94,7 @@ class Made(DefaultBatchSampler):
         return (rows.tolist() for rows in self._made)
 
 
-class Logged(TrainerCallback):
+class JournalCallback(TrainerCallback):
     """What the trainer logs goes into the journal."""
 
     def __init__(self, journal: Journal) -> None:

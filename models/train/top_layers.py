@@ -22,9 +22,9 @@ from torch.nn import functional
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.data.texts import tag_texts, text_of
 from tagbus.models.data.truth import numbers_of
-from tagbus.models.export.bert import WEIGHTS, Bert, turned
+from tagbus.models.export.bert import WEIGHTS, Bert, transposed
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.train.hidden import Hidden, Reader, Row, keep
+from tagbus.models.train.hidden import HiddenStates, Row, StateReader, cached
 from tagbus.models.train.losses import SCALE, decoupled_softmax
 from tagbus.models.train.plan import begin
 from tagbus.stream import quality
@@ -103,7 +103,7 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     bert = Bert(base).to(device)
     if plan.layers > bert.layers:
         raise UserError(f"--layers: {plan.layers} is wrong, the encoder has {bert.layers}")
-    reader = Reader(base, bert, bert.layers - plan.layers, plan.tokens)
+    reader = StateReader(base, bert, bert.layers - plan.layers, plan.tokens)
     parts = {part: _hidden(part, corpus, tags, plan, base, to, reader) for part in ("tags", "val", "train")}
     if not len(parts["train"]):
         raise UserError(f"{plan.corpus} has no contents to train on")
@@ -116,7 +116,9 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     merge(base, {name: weight.cpu() for name, weight in model.state_dict().items()}, to)
 
 
-def _hidden(part: str, corpus: Corpus, tags: list[Tag], plan: Plan, base: Path, to: Path, reader: Reader) -> Hidden:
+def _hidden(
+    part: str, corpus: Corpus, tags: list[Tag], plan: Plan, base: Path, to: Path, reader: StateReader
+) -> HiddenStates:
     """The states of a split, or of the tags' texts with the tag itself as the right one."""
     numbers = {tag.id: number for number, tag in enumerate(tags)}
 
@@ -136,7 +138,7 @@ def _hidden(part: str, corpus: Corpus, tags: list[Tag], plan: Plan, base: Path, 
     }
     total = len(tags) if part == "tags" else sum(1 for _ in corpus.exemplars("val" if part == "val" else "train"))
     with console.bar(f"lower layers, {part}", total) as bar:
-        return keep(to / "lower" / part, key, rows(), reader, bar.advance)
+        return cached(to / "lower" / part, key, rows(), reader, bar.advance)
 
 
 def batches(lengths: NDArray[np.int64], size: int, seed: int) -> list[NDArray[np.int64]]:
@@ -151,7 +153,7 @@ def batches(lengths: NDArray[np.int64], size: int, seed: int) -> list[NDArray[np
     return [found[place] for place in random.permutation(len(found))]
 
 
-def fit(model: TopLayers, parts: Mapping[str, Hidden], plan: Plan, to: Path, journal: Journal) -> None:
+def fit(model: TopLayers, parts: Mapping[str, HiddenStates], plan: Plan, to: Path, journal: Journal) -> None:
     """The epochs, from where state.pt left off."""
     layers = [weight for name, weight in model.named_parameters() if name.startswith("encoder_")]
     groups = [{"params": layers, "lr": plan.rate}, {"params": [model.free, model.bias], "lr": plan.tag_rate}]
@@ -179,7 +181,7 @@ def fit(model: TopLayers, parts: Mapping[str, Hidden], plan: Plan, to: Path, jou
                 journal.write({"epoch": epoch + 1, **evaluate(model, parts)}, pairs)
 
 
-def _epoch(parts: Mapping[str, Hidden], plan: Plan, epoch: int) -> list[tuple[str, NDArray[np.int64]]]:
+def _epoch(parts: Mapping[str, HiddenStates], plan: Plan, epoch: int) -> list[tuple[str, NDArray[np.int64]]]:
     seed = plan.seed * 1000 + epoch
     found = [(part, rows) for part in ("train", "tags") for rows in batches(parts[part].lengths, plan.batch, seed)]
     return [found[place] for place in np.random.default_rng(seed).permutation(len(found))]
@@ -192,7 +194,7 @@ def _rate(step: int, steps: int) -> float:
 
 def _step(
     model: TopLayers,
-    hidden: Hidden,
+    hidden: HiddenStates,
     rows: NDArray[np.int64],
     dropout: float,
     layers: list[nn.Parameter],
@@ -211,7 +213,7 @@ def _step(
 
 
 @torch.inference_mode()
-def embed(model: TopLayers, hidden: Hidden) -> NDArray[np.float32]:
+def embed(model: TopLayers, hidden: HiddenStates) -> NDArray[np.float32]:
     """Unit vectors of all its texts, float32 [n, width]."""
     found = np.zeros((len(hidden), model.width), np.float32)
     for rows in batches(hidden.lengths, 256, 0) if len(hidden) else []:
@@ -220,7 +222,7 @@ def embed(model: TopLayers, hidden: Hidden) -> NDArray[np.float32]:
     return found
 
 
-def evaluate(model: TopLayers, parts: Mapping[str, Hidden]) -> dict[str, float]:
+def evaluate(model: TopLayers, parts: Mapping[str, HiddenStates]) -> dict[str, float]:
     """Quality on the validation contents, by the free vectors and, as `by_text_`, by the cosine to the tags' texts."""
     truth = parts["val"].truth.lists()
     if not truth:
@@ -293,5 +295,5 @@ def merge(base: Path, trained: Mapping[str, Tensor], to: Path) -> None:
     weights = load_file(base / WEIGHTS)
     for name, weight in weights.items():
         if (found := trained.get(name.replace(".", "_"))) is not None:
-            weights[name] = turned(name, found.to(weight.dtype))
+            weights[name] = transposed(name, found.to(weight.dtype))
     save_file(weights, to / WEIGHTS, metadata={"format": "pt"})

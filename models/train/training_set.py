@@ -43,7 +43,7 @@ class Terms(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Set:
+class Examples:
     """n contents: bags, unit vectors float32 [n, d], and right tags, those of content i at `tags[starts[i]:]`."""
 
     bags: Bags
@@ -54,11 +54,11 @@ class Set:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def some(self, rows: Ints) -> "Set":
+    def some(self, rows: Ints) -> "Examples":
         """Those contents, in that order."""
         # A bag holds numbers and where each content's begin, as tags do.
         tags = Bags(self.tags, np.zeros(len(self.tags), np.float32), self.starts).rows(rows)
-        return Set(self.bags.rows(rows), self.vectors[rows], tags.terms, tags.starts)
+        return Examples(self.bags.rows(rows), self.vectors[rows], tags.terms, tags.starts)
 
     def pairs(self) -> tuple[Ints, Ints]:
         """Contents and their right tags, int64 [m] each."""
@@ -78,8 +78,8 @@ class TrainingSet:
     release: str
     tags: tuple[str, ...]
     vocabulary: Vocabulary
-    train: Set
-    val: Set
+    train: Examples
+    val: Examples
     terms: Floats
     names: Floats
     counts: Ints
@@ -87,7 +87,7 @@ class TrainingSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class NameExamples:
     """Names of tags as contents of their own: the bags of all, so many times over, and each name's vector [t, d]."""
 
     bags: Bags
@@ -134,12 +134,12 @@ async def _training_set(
         vocabulary = vocabulary.hashed(terms.rows)
     names = np.empty((len(known), of[1]), np.float32)
     _fetch(stores / "tags", of, numbers, names)
-    own = Own(vocabulary.bags([tag.name for tag in known] * terms.named), names, terms.named)
+    own = NameExamples(vocabulary.bags([tag.name for tag in known] * terms.named), names, terms.named)
     train = _train(corpus, vocabulary, numbers, stores, folder, of, own)
     counts = np.bincount(train.tags, minlength=len(known)) - terms.named
     held = [item for item in corpus.exemplars("val") if any(tag in numbers for tag in item.accepted)]
     vectors = await _encode(encoder, [text_of(item) for item in held])
-    val = Set(vocabulary.bags(text_of(item) for item in held), vectors, *_right(held, numbers))
+    val = Examples(vocabulary.bags(text_of(item) for item in held), vectors, *_right(held, numbers))
     ids = tuple(tag.id for tag in known)
     return TrainingSet(
         of[0], ids, vocabulary, train, val, starts, names, counts, _digest(of[0], ids, vocabulary, train)
@@ -159,8 +159,8 @@ def _train(
     stores: Path,
     folder: Path,
     of: tuple[str, int],
-    own: Own,
-) -> Set:
+    own: NameExamples,
+) -> Examples:
     """The training contents, and after them the tags' own names; their vectors stay in a file of the folder."""
     items = {item.key: place for place, item in enumerate(_teaching(corpus, numbers))}
     bags = vocabulary.bags(text_of(item) for item in _teaching(corpus, numbers))
@@ -177,7 +177,7 @@ def _train(
         np.concatenate([bags.starts, own.bags.starts + len(bags.terms)]),
     )
     last = len(tags) + np.arange(len(more))
-    return Set(joined, vectors, np.concatenate([tags, more]), np.concatenate([starts, last]))
+    return Examples(joined, vectors, np.concatenate([tags, more]), np.concatenate([starts, last]))
 
 
 def _teaching(corpus: Corpus, numbers: dict[str, int]) -> Iterator[Exemplar]:
@@ -217,7 +217,7 @@ def _shared(vocabulary: Vocabulary, starts: Floats, rows: int) -> Floats:
     return sums / np.maximum(np.bincount(places, vocabulary.frequencies, rows), 1).astype(np.float32)[:, None]
 
 
-def _digest(release: str, tags: Sequence[str], vocabulary: Vocabulary, train: Set) -> str:
+def _digest(release: str, tags: Sequence[str], vocabulary: Vocabulary, train: Examples) -> str:
     found = hashlib.sha256("\n".join([release, *tags]).encode())
     for part in (vocabulary.dump(), train.tags.tobytes(), train.bags.terms.tobytes()):
         found.update(hashlib.sha256(part).digest())

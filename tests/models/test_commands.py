@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from tagbus.models.commands import Lazy
+from tagbus.models.commands import LazyCommand
 from tagbus.stream.errors import UserError
 
 
@@ -30,4 +30,4 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "tagbus.models.train.losses", raising=False)
     with pytest.raises(UserError, match=r"^losses needs torch, which is not installed: pip install 'tagbus\[train\]'$"):
-        Lazy("losses", "tagbus.models.train.losses", "").make_context("losses", [])
+        LazyCommand("losses", "tagbus.models.train.losses", "").make_context("losses", [])

@@ -11,7 +11,7 @@ from tagbus.models.baselines.compare import compare
 from tagbus.models.data.corpus import open_corpus
 from tagbus.models.evaluate import measure, newtags, table
 from tagbus.models.evaluate.rows import BASELINES, OURS
-from tagbus.models.evaluate.systems import filled, settings_of
+from tagbus.models.evaluate.systems import settings_of, with_memory
 from tagbus.stream.errors import UserError
 from tagbus.stream.quality import Ranked
 
@@ -127,7 +127,7 @@ async def test_without_instances_none_is_encoded(
     row = next(row for row in OURS if row.name == name)
     corpus = open_corpus(str(folder))
     cache = tmp_path / "cache" if not instances else report.parent / "cache"
-    async with filled(settings_of(row, tmp_path), corpus, cache) as brain:
+    async with with_memory(settings_of(row, tmp_path), corpus, cache) as brain:
         assert await brain.memory.exemplars.count() == instances
         assert await brain.memory.tags.count() == len(corpus.tags())
 
@@ -179,13 +179,13 @@ def test_every_row_has_settings_that_the_service_knows(tmp_path: Path) -> None:
 
 
 def test_figures_of_a_perfect_list_are_full(folder: Path) -> None:
-    exam = measure.Exam.of(open_corpus(str(folder)))
-    truth = exam.truth(exam.test)
+    test_set = measure.EvaluationSet.of(open_corpus(str(folder)))
+    truth = test_set.truth(test_set.test)
     indices = np.full((len(truth), 10), -1, np.int64)
     for row, tags in enumerate(truth):
         indices[row, : len(tags)] = tags
 
-    found = measure.figures(Ranked(indices, np.full(indices.shape, 0.9)), exam)
+    found = measure.figures(Ranked(indices, np.full(indices.shape, 0.9)), test_set)
 
     assert (found["p_at_1"], found["r_at_10"], found["coverage_at_1"], found["acc_at_3"]) == (100, 100, 100, 100)
     assert found["ece"] == pytest.approx(0.1)

@@ -9,9 +9,9 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from tagbus.models.rank.candidates import Recipe, Source, as_new, count, learn
+from tagbus.models.rank.candidates import Recipe, Source, collect, count_tags, mask_as_new
 from tagbus.models.rank.ranker import Over, train
-from tagbus.models.rank.second_stage import Reading
+from tagbus.models.rank.second_stage import CrossScoring
 from tagbus.stream import calibrate
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Exemplar
@@ -87,7 +87,7 @@ async def source(seed: int = 1) -> Source:
     )
     graph = GraphRecall(tags, contents, RecallDefaults(), RecallSettings())
     numbers = Numbers(ids)
-    return Source(graph, [Heads()], numbers, count(numbers, iter(items)))
+    return Source(graph, [Heads()], numbers, count_tags(numbers, iter(items)))
 
 
 RECIPE = Recipe(trees=50, leaves=7, names=10, neighbours=20, threads=1)
@@ -110,7 +110,7 @@ async def test_counts_are_those_of_a_loop() -> None:
         Exemplar(id="3", text="x", accepted=("c", "unheard")),
     ]
 
-    tables = count(Numbers(["a", "b", "c", "d"]), iter(items), fewest=2)
+    tables = count_tags(Numbers(["a", "b", "c", "d"]), iter(items), fewest=2)
 
     assert tables.counts.tolist() == [2, 2, 2, 0]
     assert tables.contents == 3
@@ -122,7 +122,7 @@ async def test_a_tag_treated_as_new_is_known_to_nothing_that_was_trained() -> No
     items, vectors = annotated(30, 5, "val-")
     full, facts = await batch(over, items, vectors)
 
-    hidden, twice = as_new(full, facts, over.tables, 0, Recipe(new_share=0.3))
+    hidden, twice = mask_as_new(full, facts, over.tables, 0, Recipe(new_share=0.3))
 
     width = full.width
     new = set(zip(*_new(hidden, NAMES, width), strict=True))
@@ -149,7 +149,7 @@ async def test_nothing_is_new_with_a_share_of_zero() -> None:
     over = await source()
     full, facts = await batch(over, *annotated(10, 5, "val-"))
 
-    hidden, _ = as_new(full, facts, over.tables, 0, Recipe(new_share=0))
+    hidden, _ = mask_as_new(full, facts, over.tables, 0, Recipe(new_share=0))
 
     assert hidden.lists["heads"].tags.tolist() == full.lists["heads"].tags.tolist()
     assert hidden.ballots.tags.tolist() == full.ballots.tags.tolist()
@@ -159,7 +159,7 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
     over = await source()
     items, vectors = annotated(200, 7, "val-")
 
-    manifest = train(tmp_path, await learn(over, items, vectors, RECIPE), over, OVER, RECIPE)
+    manifest = train(tmp_path, await collect(over, items, vectors, RECIPE), over, OVER, RECIPE)
 
     ranker = trees.TreeRanker.load(tmp_path, OVER)
     assert ranker.name == manifest.name
@@ -194,15 +194,15 @@ class Reads:
 async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path) -> None:
     over, recipe = replace(await source(), others=[]), replace(RECIPE, top=8)
     items, vectors = annotated(200, 7, "val-")
-    training_set = await learn(over, items, vectors, recipe)
+    training_set = await collect(over, items, vectors, recipe)
     payloads = await over.graph.facts(over.numbers.ids)
-    reading = Reading(Reads(), Wording([item.text for item in items], over.numbers.ids, payloads))
+    scoring = CrossScoring(Reads(), Wording([item.text for item in items], over.numbers.ids, payloads))
     alone, both = tmp_path / "alone", tmp_path / "both"
     for folder in (alone, both):
         folder.mkdir()
     first = train(alone, training_set, over, NAMES_ALONE, recipe)
 
-    manifest = train(both, training_set, over, NAMES_ALONE, recipe, reading)
+    manifest = train(both, training_set, over, NAMES_ALONE, recipe, scoring)
 
     assert "second" not in json.loads((alone / trees.MANIFEST).read_text())
     assert manifest.second is not None
@@ -224,7 +224,7 @@ async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
         over = await source()
-        training_set = await learn(over, *annotated(60, 7, "val-"), RECIPE)
+        training_set = await collect(over, *annotated(60, 7, "val-"), RECIPE)
         names.append(train(folder, training_set, over, OVER, RECIPE).name)
 
     assert names[0] == names[1]
@@ -232,4 +232,4 @@ async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:
 
 async def test_without_validation_contents_there_is_nothing_to_learn_from() -> None:
     with pytest.raises(UserError, match="validation"):
-        await learn(await source(), [], np.zeros((0, D), np.float32), RECIPE)
+        await collect(await source(), [], np.zeros((0, D), np.float32), RECIPE)

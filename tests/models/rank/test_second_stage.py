@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tagbus.models.rank.candidates import Candidates, TrainingSet
-from tagbus.models.rank.second_stage import Reading, reread
+from tagbus.models.rank.second_stage import CrossScoring, add_cross_scores
 from tagbus.stream.rank.cross_encoder import Pair, Wording
 from tagbus.stream.recall.pool import Floats
 
@@ -44,7 +44,7 @@ ORDERS = np.array([0.1, 0.2, 0.3, 1.0, 0.0]), np.array([2.0, 1.0, 0.0, 1.0])
 def test_the_best_of_each_content_are_asked_about_once() -> None:
     reads = Reads()
 
-    found = reread(TRAINING_SET, ORDERS, Reading(reads, WORDING), 1)
+    found = add_cross_scores(TRAINING_SET, ORDERS, CrossScoring(reads, WORDING), 1)
 
     assert sorted(reads.asked) == [("a", "1"), ("b", "0"), ("c", "0"), ("c", "1")]
     nan = np.nan
@@ -53,7 +53,7 @@ def test_the_best_of_each_content_are_asked_about_once() -> None:
 
 
 def test_all_else_stays_as_it_was() -> None:
-    found = reread(TRAINING_SET, ORDERS, Reading(Reads(), WORDING), 24)
+    found = add_cross_scores(TRAINING_SET, ORDERS, CrossScoring(Reads(), WORDING), 24)
 
     assert np.array_equal(found.plain.features[:, :-1], TRAINING_SET.plain.features)
     assert not np.isnan(found.plain.features).any()
@@ -64,6 +64,6 @@ def test_all_else_stays_as_it_was() -> None:
 def test_a_pair_of_both_views_is_read_once() -> None:
     reads = Reads()
 
-    reread(TRAINING_SET, ORDERS, Reading(reads, WORDING), 24)
+    add_cross_scores(TRAINING_SET, ORDERS, CrossScoring(reads, WORDING), 24)
 
     assert len(reads.asked) == len(set(reads.asked)) == 5

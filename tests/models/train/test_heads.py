@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tagbus.models.export.heads_graph import Precision, quantised, to_onnx, weights_of
 from tagbus.models.journal import JOURNAL
 from tagbus.models.train.heads import CHECKPOINT, Heads, Recipe, Trainer, command, tensors, train
-from tagbus.models.train.heads_export import Form, export, useful
+from tagbus.models.train.heads_export import ExportOptions, export, useful
 from tagbus.models.train.losses import SCALE
-from tagbus.models.train.training_set import Set, TrainingSet
+from tagbus.models.train.training_set import Examples, TrainingSet
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads import HeadsRecall, cut
@@ -55,10 +55,10 @@ def training_set(contents: int = 640, seed: int = 0) -> TrainingSet:
     right = [sorted({number % 8 for number in row if number < 16} or {7}) for row in chosen.tolist()]
     vectors = unit(draw.normal(size=(len(texts), D)))
 
-    def part(rows: slice) -> Set:
+    def part(rows: slice) -> Examples:
         lengths = np.array([len(one) for one in right[rows]])
         tags = np.concatenate([np.array(one) for one in right[rows]])
-        return Set(vocabulary.bags(texts[rows]), vectors[rows], tags, np.cumsum(lengths) - lengths)
+        return Examples(vocabulary.bags(texts[rows]), vectors[rows], tags, np.cumsum(lengths) - lengths)
 
     first = part(slice(contents))
     starts, names = (unit(draw.normal(size=(count, D))) for count in (len(vocabulary.frequencies), 8))
@@ -152,7 +152,7 @@ def test_a_run_leaves_its_metrics(tmp_path: Path) -> None:
     assert all(line["peak_mb"] > 0 and line["cpu_seconds_per_1000_contents"] > 0 for line in lines)
 
 
-def answers(model: bytes, data: Set) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def answers(model: bytes, data: Examples) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     numbers: list[Any] = [None] * len(data)
     chances: list[Any] = [None] * len(data)
@@ -173,7 +173,7 @@ def test_onnx_answers_as_torch_does_whatever_the_padding(toy: Trainer, precision
         expected = toy.heads.eval()(*tensors(bags, vectors, torch.device("cpu"))).softmax(1).numpy()
 
     model = to_onnx(weights_of(states(toy), SCALE), 60, precision).SerializeToString()
-    numbers, chances = answers(model, Set(bags, vectors, none[:0], none))
+    numbers, chances = answers(model, Examples(bags, vectors, none[:0], none))
 
     assert numbers.shape == (len(TEXTS), len(TAGS)), "there are no more than all tags"
     assert np.abs(np.take_along_axis(expected, numbers, 1) - chances).max() < off
@@ -200,7 +200,9 @@ def test_the_terms_of_most_use_are_kept() -> None:
 
 
 def test_what_is_exported_is_what_the_tagger_loads(toy: Trainer, tmp_path: Path) -> None:
-    manifest = export(toy.heads, toy.training_set, toy.contents, tmp_path, Form(best=3, precision="int8", keep=20))
+    manifest = export(
+        toy.heads, toy.training_set, toy.contents, tmp_path, ExportOptions(best=3, precision="int8", keep=20)
+    )
 
     recaller = HeadsRecall.load(tmp_path, "r1")
     kept = recaller.manifest
