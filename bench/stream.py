@@ -22,12 +22,12 @@ from pathlib import Path
 from tagbus.stream.app import assemble, console, files
 from tagbus.stream.app.data_folder import DataFolder
 from tagbus.stream.app.examples import example
-from tagbus.stream.cli.topics import create_all, places, send
+from tagbus.stream.cli.topics import create_all, send
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content
 from tagbus.stream.encoder.release import content_text
-from tagbus.stream.kafka.plain import reader
+from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.worker import LocalWorker
 
@@ -73,36 +73,30 @@ async def at_once(
 
 def stream(settings: Settings, contents: Sequence[Content], broker: ApacheKafka) -> tuple[float, float]:
     """Contents per second through a running worker, and the broker's CPU seconds."""
-    consumer = reader(settings)
-    try:
-        consumer.assign(places(settings.kafka, consumer, settings.topics.tagged, "latest"))
+    with TopicReader(settings.kafka) as reader:
+        reader.discover([settings.topics.tagged], "end")
         # The first fetch opens the connections.
-        consumer.consume(1, 1.0)
+        reader.read(1, 1.0)
         cpu, started, seen = broker.cpu_seconds(), time.monotonic(), 0
         with console.bar("publishing", len(contents)) as bar:
             send(settings, settings.topics.content, map(encode_record, contents), bar)
         while seen < len(contents):
-            seen += sum(message.error() is None for message in consumer.consume(1000, 0.2))
+            seen += len(reader.read(1000, 0.2).messages)
             if time.monotonic() - started > DEADLINE_SECONDS:
                 raise TimeoutError(f"{seen} of {len(contents)} results after {DEADLINE_SECONDS:.0f} s")
         return len(contents) / (time.monotonic() - started), broker.cpu_seconds() - cpu
-    finally:
-        consumer.close()
 
 
 def warm_up(settings: Settings) -> None:
     """Warm up the broker's JVM: a cold one takes twice the CPU for a few minutes."""
     topic = settings.topics.dead_letters
-    consumer = reader(settings)
-    try:
-        consumer.assign(places(settings.kafka, consumer, topic, "latest"))
+    with TopicReader(settings.kafka) as reader:
+        reader.discover([topic], "end")
         seen = 0
         with console.bar("warming up the broker", WARM_RECORDS) as bar:
             send(settings, topic, (Record(b"%d" % n, bytes(1000)) for n in range(WARM_RECORDS)), bar)
         while seen < WARM_RECORDS:
-            seen += len(consumer.consume(1000, 1.0))
-    finally:
-        consumer.close()
+            seen += len(reader.read(1000, 1.0).messages)
 
 
 async def measure(settings: Settings, contents: Sequence[Content], rounds: int, broker: ApacheKafka) -> list[Round]:

@@ -2,6 +2,7 @@
 
 TagbusError
 ├── UserError            a mistake of whoever runs the command: an argument, a setting, a file
+│   └── TopicMissing     a Kafka topic does not exist
 ├── Retryable            the same call may succeed later; hold the partitions, lose nothing
 │   └── DependencyDown   a broker, an encoder or a store does not answer
 ├── Poison               this one event can never be tagged; it goes to the dead-letter topic
@@ -48,6 +49,13 @@ class UserError(TagbusError):
     """A mistake of whoever runs the command. The message is one line and says what would be right."""
 
     exit_code = 2
+
+
+class TopicMissing(UserError):
+    """A Kafka topic does not exist."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic} is not there; `tagbus topics create` makes it")
 
 
 class CheckFailed(TagbusError):

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from tagbus.models.data.splits import Split, digest, split_of
 from tagbus.models.data.texts import text_of
-from tagbus.stream.app import records
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Tombstone, decode_exemplar, decode_tag
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.ranges import current_range, read_all, read_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TopicCorpus:
         """The tags that are not retired."""
         found: dict[str, Tag] = {}
         topic = self.settings.topics.tags
-        for message in records.read(self.settings, records.stretch(self.settings, topic)):
+        for message in read_all(self.settings.kafka, topic):
             try:
                 event = decode_tag(record_of(message))
             except Poison:
@@ -40,11 +40,11 @@ class TopicCorpus:
 
     def exemplars(self, split: Split) -> Iterator[Exemplar]:
         """People's decisions that have a text and an accepted tag; 1 in 50 is for validation, 1 in 50 for the test."""
-        what = records.stretch(self.settings, self.settings.topics.exemplars)
+        what = current_range(self.settings.kafka, self.settings.topics.exemplars)
         last: dict[bytes, tuple[int, int]] = {}
-        for message in records.read(self.settings, what):
+        for message in read_range(self.settings.kafka, what):
             last[digest(record_of(message).key or b"")] = (message.partition() or 0, message.offset() or 0)
-        for message in records.read(self.settings, what):
+        for message in read_range(self.settings.kafka, what):
             record = record_of(message)
             if last[digest(record.key or b"")] != (message.partition() or 0, message.offset() or 0):
                 continue

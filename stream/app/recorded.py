@@ -1,7 +1,6 @@
 """Releases on their topic, as the commands see and write them."""
 
 from tagbus.stream.app import assemble, console
-from tagbus.stream.app.records import Sending, read, stretch
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.release import ReleaseRecord, Served, encode_release
@@ -9,12 +8,14 @@ from tagbus.stream.encoder.release import load_recorded, load_release
 from tagbus.stream.errors import Poison, ReleaseMismatch, UserError
 from tagbus.stream.index.releases import Releases
 from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.ranges import read_all
+from tagbus.stream.kafka.writer import TopicWriter
 
 
 def read_releases(settings: Settings) -> Releases:
     """What the topic says now. Raises UserError where there is none, DependencyDown without a broker."""
     releases = Releases()
-    for message in read(settings, stretch(settings, settings.topics.releases)):
+    for message in read_all(settings.kafka, settings.topics.releases):
         try:
             releases = releases.after(record_of(message))
         except Poison as error:
@@ -81,5 +82,5 @@ def own(settings: Settings, name: str, record: ReleaseRecord | None) -> Settings
 
 def publish(settings: Settings, record: Record) -> None:
     """Write one record. Raises UserError or DependencyDown."""
-    with Sending(settings, settings.topics.releases) as sending:
-        sending.send(record)
+    with TopicWriter(settings.kafka, settings.topics.releases) as writer:
+        writer.send(record)

@@ -25,7 +25,8 @@ from tagbus.stream.bus.span import Bounds, Pace, Span
 from tagbus.stream.bus.starts import Starts
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka.errors import classify, error_of, map_kafka_errors
+from tagbus.stream.kafka.logs import report
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ class Poller:
 
     def _serve(self) -> bool:
         """Serve the group while draining; a record that comes all the same is not ours to commit."""
-        with client.serving(self._settings.kafka, self._topic):
+        with map_kafka_errors(self._settings.kafka, self._topic):
             messages = self._consumer.consume(100, 0.05)
         for message in messages:
             if (error := message.error()) is not None:
@@ -190,10 +191,10 @@ class Poller:
         if self._down is not None:
             return KafkaError(KafkaError._ALL_BROKERS_DOWN, "no broker answers", retriable=True)
         try:
-            with client.serving(self._settings.kafka, self._topic):
+            with map_kafka_errors(self._settings.kafka, self._topic):
                 committed = self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as exception:
-            return client.error_of(exception)
+            return error_of(exception)
         return next((partition.error for partition in committed if partition.error is not None), None)
 
     def _consume(self) -> list[Message]:
@@ -203,7 +204,7 @@ class Poller:
         """
         limit = self._cutter.limit
         number = max(1, min(limit.contents, int(limit.size / self._mean)))
-        with client.serving(self._settings.kafka, self._topic):
+        with map_kafka_errors(self._settings.kafka, self._topic):
             if any(buffer.records for buffer in self._buffers.values()):
                 return self._consumer.consume(number, self._until_due())
             first = self._consumer.consume(1, self._idle())
@@ -243,12 +244,12 @@ class Poller:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             self._restarts.add(place)
             return
-        ending = client.named(error, place[0], self._settings.kafka)
+        ending = classify(error, self._settings.kafka, place[0])
         if ending is not None:
             raise ending
         if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT}:
             self.broker_down()
-        client.report(error)
+        report(error)
 
     def _look(self) -> None:
         """What is looked at once a second."""

@@ -10,13 +10,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.flight import Batch, Flight, Outgoing, Place
 from tagbus.stream.bus.ledger import Docket, Ledger, Published, Stamp, read, write
 from tagbus.stream.config import Settings
-from tagbus.stream.kafka import client
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.message import Partition, partition_of
+from tagbus.stream.kafka.metadata import Watermarks, watermarks
+from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
@@ -24,7 +28,6 @@ log = logging.getLogger(__name__)
 # Records a call, and how long it waits for them: a partition that left is noticed within it.
 CHUNK = 2000
 WAIT_SECONDS = 0.2
-ASK_SECONDS = 10.0
 JOIN_SECONDS = 5.0
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -147,42 +150,44 @@ class _Reading:
         self._ledgers = ledgers
         self._wanted = wanted
         self._closed = closed
-        self._left: dict[int, Place] = {place[1]: place for place in ledgers}
-        self._ends: dict[int, int] = {}
+        # By partition of the versions' topic: the partition of `content` that it belongs to, and where it ends.
+        self._left: dict[Partition, Place] = {(self._topic, place[1]): place for place in ledgers}
+        self._ends: dict[Partition, int] = {}
 
     def run(self) -> None:
-        """Until all are read, or none is wanted. Raises UserError where the topic is not there."""
-        starts = self._ask()
+        """Until all are read, or none is wanted. Raises TopicMissing, UserError where a right is missing, Fatal."""
+        found = self._ask()
         if not self._left:
             return
-        consumer = Consumer(self._config("read_committed"), logger=log)
-        try:
-            consumer.assign([TopicPartition(self._topic, partition, starts[partition]) for partition in self._left])
+        # Out of range it goes on at the first record: the topic is compacted, its beginning may move while it is read.
+        with TopicReader(self._settings.kafka) as reader:
+            reader.assign({partition: found[partition] for partition in self._left})
             while self._going():
-                for message in consumer.consume(CHUNK, WAIT_SECONDS):
-                    self._take(message)
-        finally:
-            consumer.close()
+                chunk = reader.read(CHUNK, WAIT_SECONDS)
+                for message in chunk.messages:
+                    self._learn(message)
+                for partition, position in chunk.positions.next.items():
+                    self._reached(partition, position)
 
-    def _ask(self) -> dict[int, int]:
-        """Where each partition begins; asked until the broker answers. Those that are empty are ready."""
-        starts: dict[int, int] = {}
+    def _ask(self) -> dict[Partition, Watermarks]:
+        """Where each partition begins and ends; asked until the broker answers. Those that are empty are ready."""
+        found: dict[Partition, Watermarks] = {}
         delays = backoff(self._settings.retry)
-        asker = Consumer(self._config("read_uncommitted"), logger=log)
+        asker = clients.reader(self._settings.kafka, isolation="read_uncommitted")
         try:
-            while self._going() and not self._left.keys() <= starts.keys():
+            while self._going() and not self._left.keys() <= found.keys():
                 try:
-                    for partition in self._left.keys() - starts.keys():
-                        place = TopicPartition(self._topic, partition)
-                        starts[partition], self._ends[partition] = asker.get_watermark_offsets(place, ASK_SECONDS)
-                except KafkaException as exception:
-                    self._judge(client.error_of(exception))
+                    for partition in self._left.keys() - found.keys():
+                        found[partition] = watermarks(asker, self._settings.kafka, partition)
+                except DependencyDown as error:
+                    log.warning("versions: %s", error)
                     self._closed.wait(next(delays))
         finally:
             asker.close()
-        for partition, start in starts.items():
-            self._reached(partition, start)
-        return starts
+        self._ends = {partition: marks.high for partition, marks in found.items()}
+        for partition, marks in found.items():
+            self._reached(partition, marks.low)
+        return found
 
     def _going(self) -> bool:
         self._left = {
@@ -190,45 +195,16 @@ class _Reading:
         }
         return bool(self._left)
 
-    def _take(self, message: Message) -> None:
-        error, partition, offset = message.error(), message.partition(), message.offset()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            self._judge(error)
-            return
-        if partition is None or offset is None or partition not in self._left:
-            return
-        if error is None:
-            self._learn(self._ledgers[self._left[partition]], message)
-            offset += 1
-        self._reached(partition, offset)
-
-    def _judge(self, error: KafkaError) -> None:
-        """Raise what ends the process, log what time mends."""
-        ending = client.named(error, self._topic, self._settings.kafka)
-        if ending is not None:
-            raise ending
-        log.warning("versions: error=%s reason=%s", error.name(), error.str())
-
-    def _learn(self, ledger: Ledger, message: Message) -> None:
+    def _learn(self, message: Message) -> None:
+        place = self._left.get(partition_of(message))
         key, value = message.key(), message.value()
         telemetry.RESTORED.inc()
-        if isinstance(key, bytes) and isinstance(value, bytes | None):
-            ledger.published.put(hash(key.decode(errors="replace")), 0 if value is None else read(value))
+        if place is not None and isinstance(key, bytes) and isinstance(value, bytes | None):
+            published = self._ledgers[place].published
+            published.put(hash(key.decode(errors="replace")), 0 if value is None else read(value))
 
-    def _reached(self, partition: int, position: int) -> None:
+    def _reached(self, partition: Partition, position: int) -> None:
         if position >= self._ends[partition] and partition in self._left:
             place = self._left.pop(partition)
             self._ledgers[place].ready = True
-            log.info("versions: partition=%d contents=%d", partition, len(self._ledgers[place].published))
-
-    def _config(self, isolation: str) -> dict[str, str | int | float | bool]:
-        return {
-            **self._settings.kafka.client(),
-            # librdkafka wants a group; nothing joins it and nothing is committed to it.
-            "group.id": f"{self._settings.kafka.group}-versions",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            # The topic is compacted: its beginning may move while it is read.
-            "auto.offset.reset": "earliest",
-            "isolation.level": isolation,
-        }
+            log.info("versions: partition=%d contents=%d", partition[1], len(self._ledgers[place].published))

@@ -17,7 +17,7 @@ from tagbus.stream.bus.send import AtLeastOnce, ExactlyOnce, Member, Sender
 from tagbus.stream.bus.wire import Abandoned, Again, Wire
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka.errors import map_kafka_errors
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Publisher:
             self._opened.set()
             while not self._stop.is_set():
                 self._publish(self._flights.finished(IDLE_SECONDS))
-                with client.serving(self._settings.kafka):
+                with map_kafka_errors(self._settings.kafka):
                     self._producer.poll(0)
         except Abandoned:
             log.warning("publish: stopped with batches left, which the next owner reads again")

@@ -19,7 +19,8 @@ from tagbus.stream.bus.span import ASK_SECONDS, Bounds
 from tagbus.stream.bus.starts import Commit
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka.errors import error_of, map_kafka_errors
+from tagbus.stream.kafka.logs import report
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +66,10 @@ class Restarts:
             return
         self._next_try = time.monotonic() + PAUSE_SECONDS
         try:
-            with client.serving(self._kafka, self._topic):
+            with map_kafka_errors(self._kafka, self._topic):
                 self._begin(buffers)
         except KafkaException as exception:
-            client.report(client.error_of(exception))
+            report(error_of(exception))
             return
         except DependencyDown as error:
             log.warning("restart: %s", error)
@@ -114,7 +115,7 @@ class Restarts:
             try:
                 self._consumer.incremental_assign(starts)
             except KafkaException as exception:
-                reason = client.error_of(exception).str()
+                reason = error_of(exception).str()
                 raise Fatal(f"partitions that were taken out of the assignment do not go in again: {reason}") from None
 
     def _start(self, partition: TopicPartition, read: Mapping[Place, int]) -> TopicPartition:

@@ -18,8 +18,8 @@ from tagbus.stream.bus.flight import Flight
 from tagbus.stream.bus.wire import Again, Wire
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, TagbusError
-from tagbus.stream.kafka import client
-from tagbus.stream.kafka.refusal import REFUSED
+from tagbus.stream.kafka.errors import FENCED, NO_TOPIC, RAISED, classify, error_of
+from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Answer(Enum):
 
 def answer(error: KafkaError) -> Answer:
     """Source: librdkafka's INTRODUCTION.md, "Transactional producer API", error handling."""
-    if error.fatal() or error.code() in client.FENCED | REFUSED | client.NO_TOPIC:
+    if error.fatal() or error.code() in FENCED | REFUSED | NO_TOPIC:
         return Answer.END
     if error.txn_requires_abort():
         return Answer.ABORT
@@ -146,7 +146,7 @@ class ExactlyOnce:
             raise
         except BaseException:
             # An open transaction would hold up read_committed readers until it times out.
-            with suppress(*client.Raised):
+            with suppress(*RAISED):
                 self._producer.abort_transaction(LAST_SECONDS)
             raise
         telemetry.TRANSACTIONS.labels(outcome="committed").inc()
@@ -165,8 +165,8 @@ class ExactlyOnce:
             self.asked = time.monotonic()
             try:
                 return call()
-            except client.Raised as raised:
-                error = client.error_of(raised)
+            except RAISED as raised:
+                error = error_of(raised)
             finally:
                 self.asked = None
             log.warning("transaction: step=%s error=%s reason=%s", name, error.name(), error.str())
@@ -183,7 +183,7 @@ class ExactlyOnce:
         # A transaction tells of a refused record in whatever step comes next; else the offsets' own topic was refused.
         unsent = self._wire.unsent() if not error.fatal() else ""
         topic = unsent or self._settings.topics.content
-        ending = client.named(error, topic, self._settings.kafka, "Write" if unsent else "Read")
+        ending = classify(error, self._settings.kafka, topic, "Write" if unsent else "Read")
         return ending or Fatal(f"transaction: {step} failed ({error.name()}): {error.str()}")
 
 
@@ -215,7 +215,7 @@ class AtLeastOnce:
             error = self._member.commit(_offsets(flights), self._wire.given_up)
             if error is None:
                 return
-            ending = client.named(error, self._settings.topics.content, self._settings.kafka)
+            ending = classify(error, self._settings.kafka, self._settings.topics.content)
             if ending is not None:
                 raise ending
             log.warning("commit: error=%s reason=%s", error.name(), error.str())

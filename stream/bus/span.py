@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer
 
 from tagbus.stream.bus.flight import Place
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import DependencyDown, OffsetLost, UserError
-from tagbus.stream.kafka import client
+from tagbus.stream.errors import OffsetLost, UserError
+from tagbus.stream.kafka.metadata import Watermarks, offset_at, watermarks
 
 # For a question to the broker. Behind a fetch that waits for records it takes fetch.wait.max.ms, 500.
 ASK_SECONDS: Final = 5.0
@@ -127,26 +127,13 @@ class Bounds:
         return offset
 
     def _at(self, place: Place, time: datetime) -> int:
-        asked = TopicPartition(*place, int(time.timestamp() * 1000))
-        try:
-            (found,) = self._consumer.offsets_for_times([asked], ASK_SECONDS)
-        except KafkaException as exception:
-            raise _silent(place, exception) from None
-        # -1: no record is as late as that.
-        return found.offset if found.offset >= 0 else self._high(place)
+        return offset_at(self._consumer, self._settings.kafka, place, time, ASK_SECONDS)
 
     def _high(self, place: Place) -> int:
-        return self._watermarks(place)[1]
+        return self._watermarks(place).high
 
-    def _watermarks(self, place: Place) -> tuple[int, int]:
-        try:
-            found = self._consumer.get_watermark_offsets(TopicPartition(*place), ASK_SECONDS)
-        except KafkaException as exception:
-            raise _silent(place, exception) from None
-        if found is None:
-            raise DependencyDown(f"no broker says where {place[0]}:{place[1]} begins and ends")
-        low, high = found
-        return low, high
+    def _watermarks(self, place: Place) -> Watermarks:
+        return watermarks(self._consumer, self._settings.kafka, place, ASK_SECONDS)
 
 
 class Pace:
@@ -168,8 +155,3 @@ class Pace:
         """A batch went."""
         if self._rate is not None:
             self._free = max(self._free, now) + contents / self._rate
-
-
-def _silent(place: Place, exception: KafkaException) -> DependencyDown:
-    error = client.error_of(exception)
-    return DependencyDown(f"no broker says where {place[0]}:{place[1]} begins and ends: {error.str()}")

@@ -19,7 +19,8 @@ from tagbus.stream.bus.deadletter import dead_letter
 from tagbus.stream.bus.flight import Place, Source, Verdict
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import FieldError, Untaggable, shorten
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka.errors import error_of, map_kafka_errors
+from tagbus.stream.kafka.logs import report
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +103,10 @@ class Starts:
             return
         self._next_try = now + PAUSE_SECONDS
         try:
-            with client.serving(self._settings.kafka, self._settings.topics.content):
+            with map_kafka_errors(self._settings.kafka, self._settings.topics.content):
                 committed = self._consumer.committed([TopicPartition(*place) for place in heads], ASK_SECONDS)
         except KafkaException as exception:
-            client.report(client.error_of(exception))
+            report(error_of(exception))
             return
         marks = {(of.topic, of.partition): Mark.read(of.metadata) for of in committed if of.error is None}
         offsets = [
@@ -114,7 +115,7 @@ class Starts:
         ]
         error = self._commit(offsets) if offsets else None
         if error is not None:
-            client.report(error)
+            report(error)
             return
         for place, mark in marks.items():
             self._begin(place, heads[place], mark)
@@ -136,7 +137,7 @@ class Starts:
         lane = self._lanes[place]
         error = self._commit([TopicPartition(*place, offset, str(Mark(lane.before.starts + 1, offset)))])
         if error is not None:
-            client.report(error)
+            report(error)
             return False
         lane.offset = offset
         self.under_way = place

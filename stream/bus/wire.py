@@ -8,7 +8,7 @@ from tagbus.stream.bus.deadletter import dead_letter, too_large
 from tagbus.stream.bus.flight import Flight, Flights, Outgoing
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import UserError
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka.errors import RAISED, classify, error_of, map_kafka_errors
 
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
@@ -64,7 +64,7 @@ class Wire:
 
     def flush(self) -> None:
         """Wait until the fate of every record is known."""
-        with client.serving(self._settings.kafka):
+        with map_kafka_errors(self._settings.kafka):
             while self._producer.flush(1.0):
                 self.check_patience()
 
@@ -80,14 +80,14 @@ class Wire:
         failed, self._failed = self._failed, []
         self._alone = self._alone or any(error.code() in _LARGE for error, _ in failed)
         for error, topic in failed:
-            ending = client.named(error, topic, self._settings.kafka, "Write")
+            ending = classify(error, self._settings.kafka, topic, "Write")
             # Fenced and fatal show their true cause in the step that ends the transaction.
             if isinstance(ending, UserError):
                 raise ending
 
     def unsent(self) -> str:
         """The topics of the records that failed, as a message names them."""
-        with client.serving(self._settings.kafka):
+        with map_kafka_errors(self._settings.kafka):
             self._producer.poll(0)
         return " or ".join(sorted({topic for _, topic in self._failed}))
 
@@ -110,8 +110,8 @@ class Wire:
                 except BufferError:
                     self._make_room()
                     self._put_one(out)
-                except client.Raised as raised:
-                    self._failed.append((client.error_of(raised), out.topic))
+                except RAISED as raised:
+                    self._failed.append((error_of(raised), out.topic))
 
     def _put_one(self, out: Outgoing) -> None:
         while True:
@@ -122,13 +122,13 @@ class Wire:
                 return
             except BufferError:
                 self._make_room()
-            except client.Raised as raised:
+            except RAISED as raised:
                 # Refused before it was queued: too large for the client, or the transaction has failed already.
-                self._failed.append((client.error_of(raised), out.topic))
+                self._failed.append((error_of(raised), out.topic))
                 return
 
     def _make_room(self) -> None:
-        with client.serving(self._settings.kafka):
+        with map_kafka_errors(self._settings.kafka):
             self._producer.poll(0.1)
         self.check_patience()
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus import lag
@@ -22,9 +22,13 @@ from tagbus.stream.bus.triage import Triage
 from tagbus.stream.bus.trial import BatchTagger
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.registry import Schemas
-from tagbus.stream.errors import Fatal, TagbusError, UserError
-from tagbus.stream.kafka import client
-from tagbus.stream.kafka.refusal import Operation, lacking
+from tagbus.stream.errors import DependencyDown, Fatal, TagbusError, UserError
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.access import missing_rights
+from tagbus.stream.kafka.errors import RAISED, classify, error_of
+from tagbus.stream.kafka.logs import report
+from tagbus.stream.kafka.metadata import list_partitions
+from tagbus.stream.kafka.rights import Operation
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ Gate = Callable[[], Awaitable[None]]
 JOIN_SECONDS = 5.0
 # Between two looks at what is waited for before content is fetched; a stop is seen within it.
 WAIT_SECONDS = 0.05
+# How long one question for the partitions of a topic may take: a stop is seen within it.
+LIST_SECONDS = 2.0
 
 
 async def open_gate() -> None:
@@ -59,9 +65,9 @@ class Worker:
         self._gate = gate
         self._flights = Flights(settings.batch.in_flight, settings.batch.in_flight_bytes)
         # Transaction markers count in the end of a partition and are never delivered: only the client knows it.
-        ends: client.Properties = {"enable.partition.eof": span is not None and span.until is not None}
-        self._consumer = client.consumer(settings, self._on_error, ends)
-        self._producer = client.producer(settings, self._on_error)
+        ends: clients.Properties = {"enable.partition.eof": span is not None and span.until is not None}
+        self._consumer = clients.group_member(settings, self._on_error, ends)
+        self._producer = clients.result_producer(settings, self._on_error)
         self._poller = Poller(settings, self._consumer, self._flights, self._order, span, self._begin)
         self._partitions: tuple[int, ...] = ()
         self._publisher = Publisher(settings, self._producer, self._poller, self._flights, self._published, self.fail)
@@ -84,7 +90,7 @@ class Worker:
                     self._publisher.check(self._poller.up_since)
         except TagbusError as error:
             self.fail(error)
-        except client.Raised as raised:
+        except RAISED as raised:
             self.fail(self._named(raised))
         finally:
             self._close()
@@ -151,19 +157,15 @@ class Worker:
         topics = self._settings.topics
         counts: dict[str, int] = {}
         versions = (topics.versions,) if self._settings.triage.versions else ()
-        if refused := lacking(self._settings.kafka, self._needs()):
+        if refused := missing_rights(self._settings.kafka, self._needs()):
             raise refused
         for topic in (topics.content, topics.tagged, topics.dead_letters, topics.exemplars, *versions):
             try:
-                found = self._consumer.list_topics(topic, 2.0).topics[topic]
-            except KafkaException as exception:
-                error = client.error_of(exception)
-                client.report(error)
+                found = list_partitions(self._consumer, self._settings.kafka, topic, seconds=LIST_SECONDS)
+            except DependencyDown as error:
+                report(error)
                 return False
-            if found.error is not None and found.error.code() != KafkaError.LEADER_NOT_AVAILABLE:
-                ending = client.named(found.error, topic, self._settings.kafka)
-                raise ending or UserError(f"topic {topic}: {found.error.str()}")
-            counts[topic] = len(found.partitions)
+            counts[topic] = len(found)
         if versions:
             self._check_versions(counts[topics.content], counts[topics.versions])
         self._partitions = tuple(range(counts[topics.content]))
@@ -217,12 +219,12 @@ class Worker:
 
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka's own errors, from the poll or the publish thread."""
-        ending = client.named(error, self._settings.topics.content, self._settings.kafka)
+        ending = classify(error, self._settings.kafka, self._settings.topics.content)
         if ending is not None:
             self.fail(ending)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._poller.broker_down()
-        client.report(error)
+        report(error)
 
     def _close(self) -> None:
         """Drain, end the threads, leave the group. The publisher ends before the consumer that it commits through."""
@@ -232,13 +234,13 @@ class Worker:
             self._poller.drain(drain)
         except TagbusError as error:
             self._failed_late("drain", error)
-        except client.Raised as raised:
+        except RAISED as raised:
             self._failed_late("drain", self._named(raised))
         self._publisher.stop(1.0 if self._poller.quit else JOIN_SECONDS)
         self._order.close()
         try:
             self._consumer.close()
-        except client.Raised as raised:
+        except RAISED as raised:
             self._failed_late("close", self._named(raised))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._looping.join(JOIN_SECONDS)
@@ -251,8 +253,8 @@ class Worker:
 
     def _named(self, raised: object) -> TagbusError:
         """What a call of the client raised, as an error that has an exit code."""
-        error = client.error_of(raised)
-        ending = client.named(error, self._settings.topics.content, self._settings.kafka)
+        error = error_of(raised)
+        ending = classify(error, self._settings.kafka, self._settings.topics.content)
         return ending or Fatal(f"Kafka client failed: {error.str()}")
 
     def _run_loop(self) -> None:

@@ -21,8 +21,10 @@ from tagbus.stream.cli.topics import layout
 from tagbus.stream.config import KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
-from tagbus.stream.kafka import client
-from tagbus.stream.kafka.refusal import denied, locked_out
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.access import why_locked_out
+from tagbus.stream.kafka.errors import classify, error_of
+from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.memory import open_memory
 
 Configuration = dict[str, str]
@@ -59,11 +61,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield _guarded("memory", lambda: _memory(settings))
     if settings.registry.url is not None:
         yield _registry(settings.registry, settings.registry.url)
-    admin = client.admin(settings)
+    admin = clients.admin(settings.kafka)
     try:
         cluster = admin.list_topics(timeout=SECONDS)
     except KafkaException as error:
-        reason = locked_out(settings.kafka) or client.error_of(error).str()
+        reason = why_locked_out(settings.kafka) or error_of(error).str()
         yield Finding("wrong", "broker", f"{settings.kafka.brokers}: {reason}")
         return
     yield Finding("ok", "broker", f"{settings.kafka.brokers}, {len(cluster.brokers)} brokers")
@@ -158,8 +160,8 @@ def _absent(kafka: KafkaSettings, admin: AdminClient, topic: str) -> str:
     try:
         error = admin.list_topics(topic, SECONDS).topics[topic].error
     except KafkaException as exception:
-        error = client.error_of(exception)
-    refused = denied(error, kafka, topic, "Describe") if error else None
+        error = error_of(exception)
+    refused = classify(error, kafka, topic, "Describe") if error and error.code() in REFUSED else None
     return str(refused or "is not there; `tagbus topics create` makes it")
 
 

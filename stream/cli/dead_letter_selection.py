@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 
 from confluent_kafka import Message
 
-from tagbus.stream.app.records import Stretch, read, stretch, timestamp
 from tagbus.stream.bus.deadletter import REPLAY_SOURCE
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import (
@@ -26,7 +25,8 @@ from tagbus.stream.contract.codec import (
 )
 from tagbus.stream.contract.events import Content, DeadLetter
 from tagbus.stream.errors import Poison, Stale
-from tagbus.stream.kafka.message import UNREADABLE, record_of
+from tagbus.stream.kafka.message import UNREADABLE, record_of, timestamp
+from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_all, read_range
 
 REPLAYS = DEAD_LETTER_HEADERS["replays"]
 # What a letter says where something of the event was left out: it can no longer be sent as it came.
@@ -101,7 +101,7 @@ class Choice:
 def choose(settings: Settings, wanted: Wanted) -> Choice:
     """Sort the dead letters. Raises UserError where a topic is not there, DependencyDown without a broker."""
     left_out: Counter[str] = Counter()
-    content = stretch(settings, settings.topics.content)
+    content = current_range(settings.kafka, settings.topics.content)
     chosen: dict[Event, Letter] = {}
     for event, letter in _newest(settings, wanted, left_out).items():
         verdict = letter.verdict or _placed(settings, letter, content.ends)
@@ -126,7 +126,9 @@ def originals(record: Record) -> tuple[tuple[str, bytes | None], ...]:
 def _newest(settings: Settings, wanted: Wanted, left_out: Counter[str]) -> dict[Event, Letter]:
     """The newest letter of each event, among them those that are not asked for: they stand for the older ones."""
     found: dict[Event, Letter] = {}
-    for message in read(settings, stretch(settings, settings.topics.dead_letters, wanted.since)):
+    for message in read_range(
+        settings.kafka, current_range(settings.kafka, settings.topics.dead_letters, wanted.since)
+    ):
         try:
             letter = _letter(message, wanted)
         except Poison:
@@ -183,7 +185,7 @@ def _published(settings: Settings, letters: Collection[Letter]) -> set[Event]:
     by_place = {letter.last: letter for letter in letters}
     since = min(letter.time for letter in letters) - SKEW
     found: set[Event] = set()
-    for message in read(settings, stretch(settings, settings.topics.tagged, since)):
+    for message in read_all(settings.kafka, settings.topics.tagged, since):
         record = record_of(message)
         try:
             source = read_source(record.headers)
@@ -203,13 +205,13 @@ def _after(source: Origin, time: datetime, letter: Letter) -> bool:
     return time > letter.time
 
 
-def _sent_back(settings: Settings, letters: Mapping[Event, Letter], content: Stretch) -> set[Event]:
+def _sent_back(settings: Settings, letters: Mapping[Event, Letter], content: OffsetRange) -> set[Event]:
     """Those that stand on `content` once more, behind the one that failed: they are on their way."""
     starts: dict[int, int] = {}
     for last in (letter.last for letter in letters.values()):
         starts[last.partition] = min(last.offset + 1, starts.get(last.partition, last.offset + 1))
     found: set[Event] = set()
-    for message in read(settings, content.after(starts)):
+    for message in read_range(settings.kafka, content.after(starts)):
         record = record_of(message)
         first = _replayed(record)
         letter = letters.get((first, record.key)) if first else None

@@ -16,13 +16,12 @@ from typing import Annotated, Literal, cast
 
 import numpy as np
 import typer
-from confluent_kafka import Consumer
 
 from tagbus.stream import quality
 from tagbus.stream.app import console, files
 from tagbus.stream.app.examples import example
 from tagbus.stream.app.trained import packaged
-from tagbus.stream.cli.topics import as_table, create_all, places, send, tagged_table
+from tagbus.stream.cli.topics import as_table, create_all, send, tagged_table
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.codec import (
     Origin,
@@ -35,7 +34,7 @@ from tagbus.stream.contract.codec import (
 from tagbus.stream.contract.events import Content, Tag, TaggedContent
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.kafka.message import record_of
-from tagbus.stream.kafka.plain import reader
+from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.local.worker import LocalWorker
@@ -51,7 +50,7 @@ SHOWN = 4
 class Outcomes:
     """What came out so far, by the record of `content` that it comes from: a record that comes twice counts once."""
 
-    consumer: Consumer
+    reader: TopicReader
     dead_letters: str
     tagged: dict[Origin, TaggedContent] = field(default_factory=dict)
     dead: dict[Origin, Record] = field(default_factory=dict)
@@ -77,9 +76,7 @@ class Outcomes:
         return [result for result in self.tagged.values() if result.id == content_id][-1]
 
     def _read(self) -> None:
-        for message in self.consumer.consume(500, 0.2):
-            if message.error() is not None:
-                continue
+        for message in self.reader.read(500, 0.2).messages:
             record = record_of(message)
             if message.topic() == self.dead_letters:
                 self.dead[read_source(record.headers)] = record
@@ -186,13 +183,10 @@ class Demo:
         }
 
     def _outcomes(self) -> Outcomes:
-        consumer = reader(self._settings)
-        self._stack.callback(consumer.close)
         names = self._settings.topics
-        kafka = self._settings.kafka
-        for topic in (names.tagged, names.dead_letters):
-            consumer.incremental_assign(places(kafka, consumer, topic, "earliest"))
-        return Outcomes(consumer, names.dead_letters)
+        reader = self._stack.enter_context(TopicReader(self._settings.kafka))
+        reader.discover([names.tagged, names.dead_letters])
+        return Outcomes(reader, names.dead_letters)
 
     def _publish(self, topic: Literal["content", "tags", "exemplars"], records: Sequence[Record]) -> None:
         name = cast(str, getattr(self._settings.topics, topic))

@@ -14,7 +14,6 @@ import typer
 from rich.table import Table
 
 from tagbus.stream.app import assemble, console, recorded, shadow
-from tagbus.stream.app.records import Stretch, read, stretch
 from tagbus.stream.cli.run import Level
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, decode_tagged
@@ -23,9 +22,9 @@ from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord, 
 from tagbus.stream.encoder.release import load_recorded, load_release
 from tagbus.stream.errors import CheckFailed, Poison, TagbusError, UserError, shorten
 from tagbus.stream.index import snapshot
-from tagbus.stream.index.bootstrap import Place
 from tagbus.stream.index.write import Progress, indexer
-from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.message import Partition, record_of
+from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
 
 log = logging.getLogger(__name__)
 
@@ -183,16 +182,16 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
     folder = assemble.snapshot_folder(settings, record.release.name)
     if folder is None:
         raise UserError("TAGBUS_RELEASES__FOLDER is not set: expected the folder in which workers look for releases")
-    reached: dict[Place, int] = {}
+    reached: dict[Partition, int] = {}
 
-    async def tell(positions: Mapping[Place, int]) -> None:
+    async def tell(positions: Mapping[Partition, int]) -> None:
         reached.update(positions)
 
     async with (
         assemble.opened(assemble.exact(own)) as brain,
         snapshot.caught_up(folder, own, brain.projection(), brain.memory, tell) as task,
     ):
-        saved: dict[Place, int] = {}
+        saved: dict[Partition, int] = {}
         try:
             while True:
                 if saved != reached:
@@ -267,9 +266,9 @@ def _require_followed(settings: Settings, name: str) -> None:
 
 def _shown(settings: Settings, name: str, since: datetime) -> str | None:
     """A result of that release among the newest of each partition, none older than `since`."""
-    found = stretch(settings, settings.topics.tagged, since)
+    found = current_range(settings.kafka, settings.topics.tagged, since)
     tail = {partition: max(start, found.ends[partition] - TAIL) for partition, start in found.starts.items()}
-    for message in read(settings, Stretch(found.topic, tail, found.ends)):
+    for message in read_range(settings.kafka, OffsetRange(found.topic, tail, found.ends)):
         try:
             event = decode_tagged(record_of(message))
         except Poison:

@@ -9,13 +9,14 @@ import typer
 from rich.table import Table
 
 from tagbus.stream.app import console
-from tagbus.stream.app.records import Sending, Stretch, read
 from tagbus.stream.app.time_arguments import moment
 from tagbus.stream.bus.deadletter import REPLAY_SOURCE
 from tagbus.stream.cli.dead_letter_selection import REPLAYS, Choice, Letter, Wanted, choose, originals
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.ranges import OffsetRange, read_range
+from tagbus.stream.kafka.writer import TopicWriter
 
 # Rows of the table; the count says how many there are.
 SHOWN = 50
@@ -93,10 +94,10 @@ def _send(settings: Settings, letters: Sequence[Letter]) -> int:
         for rank, record in _fetch(settings, letters):
             spool.put(rank, record)
             bar.advance(1)
-        with Sending(settings, settings.topics.content) as sending:
+        with TopicWriter(settings.kafka, settings.topics.content) as writer:
             for rank, record in spool.ranked():
-                sending.send(record_to_send(record, letters[rank]), letters[rank].last.partition)
-        return sending.confirmed
+                writer.send(record_to_send(record, letters[rank]), letters[rank].last.partition)
+        return writer.confirmed
 
 
 def _fetch(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[int, Record]]:
@@ -107,7 +108,7 @@ def _fetch(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[int,
     for partition, offset in ranks:
         starts[partition] = min(offset, starts.get(partition, offset))
         ends[partition] = max(offset + 1, ends.get(partition, 0))
-    for message in read(settings, Stretch(settings.topics.dead_letters, starts, ends)):
+    for message in read_range(settings.kafka, OffsetRange(settings.topics.dead_letters, starts, ends)):
         rank = ranks.get((message.partition() or 0, message.offset() or 0))
         if rank is not None:
             yield rank, record_of(message)

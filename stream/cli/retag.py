@@ -15,7 +15,6 @@ import typer
 from confluent_kafka import Message
 
 from tagbus.stream.app import assemble, console, files
-from tagbus.stream.app.records import Sending, Stretch, read, stretch, timestamp
 from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.deadletter import REPLAY_SOURCE, RETAG
 from tagbus.stream.bus.ledger import Stamp, older, stamp_of
@@ -27,7 +26,9 @@ from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.errors import Poison, UserError, shorten
-from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.message import record_of, timestamp
+from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_all, read_range
+from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.recall.graph import parameters
 
 # What an earlier sending added; a content that is sent through again is an event of its own.
@@ -125,7 +126,7 @@ def retag(
     settings, start = load(), moment("--since", since)
     with ExitStack() as stack:
         concern = OneTag(settings, tag or "", stack) if start is None else All(_since(start))
-        content = stretch(settings, settings.topics.content, start)
+        content = current_range(settings.kafka, settings.topics.content, start)
         if send:
             _send(settings, content, concern)
         else:
@@ -142,14 +143,14 @@ def _since(start: datetime) -> str:
     return f"since {start.isoformat(timespec='seconds')}"
 
 
-def _send(settings: Settings, content: Stretch, concern: Concern) -> None:
-    with Sending(settings, content.topic) as sending:
+def _send(settings: Settings, content: OffsetRange, concern: Concern) -> None:
+    with TopicWriter(settings.kafka, content.topic) as writer:
         for found in _affected(settings, content, concern):
-            sending.send(record_to_send(found.record, concern.reason), found.partition)
-    console.say(f"sent through again: {sending.confirmed} ({concern.reason})")
+            writer.send(record_to_send(found.record, concern.reason), found.partition)
+    console.say(f"sent through again: {writer.confirmed} ({concern.reason})")
 
 
-def _show(settings: Settings, content: Stretch, concern: Concern) -> None:
+def _show(settings: Settings, content: OffsetRange, concern: Concern) -> None:
     number = 0
     for number, found in enumerate(_affected(settings, content, concern), start=1):
         if number <= SHOWN:
@@ -160,7 +161,7 @@ def _show(settings: Settings, content: Stretch, concern: Concern) -> None:
     console.say(f"to be sent through again by --send: {number} ({concern.reason})")
 
 
-def _affected(settings: Settings, content: Stretch, concern: Concern) -> Iterator[Found]:
+def _affected(settings: Settings, content: OffsetRange, concern: Concern) -> Iterator[Found]:
     newest = _newest(settings, content)
     there = sum(place is not None for place, _ in newest.values())
     with console.bar("looking for contents that are affected", there) as bar:
@@ -169,11 +170,11 @@ def _affected(settings: Settings, content: Stretch, concern: Concern) -> Iterato
             bar.advance(len(chunk))
 
 
-def _newest(settings: Settings, content: Stretch) -> dict[str, Newest]:
+def _newest(settings: Settings, content: OffsetRange) -> dict[str, Newest]:
     """Where the newest event of each content stands, by the rule that tells a stale one."""
     newest: dict[str, Newest] = {}
     with console.bar(f"reading {content.topic}", content.offsets) as bar:
-        for message in read(settings, content):
+        for message in read_range(settings.kafka, content):
             bar.advance(1)
             try:
                 event = decode_content(record_of(message))
@@ -189,9 +190,9 @@ def _newest(settings: Settings, content: Stretch) -> dict[str, Newest]:
     return newest
 
 
-def _found(settings: Settings, content: Stretch, newest: Mapping[str, Newest]) -> Iterator[Found]:
+def _found(settings: Settings, content: OffsetRange, newest: Mapping[str, Newest]) -> Iterator[Found]:
     """The newest event of each content."""
-    for message in read(settings, content):
+    for message in read_range(settings.kafka, content):
         record, place = record_of(message), _place(message)
         try:
             event = decode_content(record)
@@ -204,9 +205,9 @@ def _found(settings: Settings, content: Stretch, newest: Mapping[str, Newest]) -
 def _named(settings: Settings, tag: str) -> set[str]:
     """Ids of the contents whose latest result names the tag."""
     named: set[str] = set()
-    results = stretch(settings, settings.topics.tagged)
+    results = current_range(settings.kafka, settings.topics.tagged)
     with console.bar(f"reading {results.topic}", results.offsets) as bar:
-        for message in read(settings, results):
+        for message in read_range(settings.kafka, results):
             bar.advance(1)
             try:
                 result = decode_tagged(record_of(message))
@@ -224,7 +225,7 @@ def _named(settings: Settings, tag: str) -> set[str]:
 def _tag(settings: Settings, name: str) -> Tag | None:
     """The tag as it stands on its topic now; None where it is retired or was never there."""
     found = None
-    for message in read(settings, stretch(settings, settings.topics.tags)):
+    for message in read_all(settings.kafka, settings.topics.tags):
         if message.key() != name.encode():
             continue
         try:

@@ -13,19 +13,25 @@ import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from tagbus.stream.app import console
-from tagbus.stream.app.records import SECONDS, failed, partitions, read, stretch, timestamp
 from tagbus.stream.app.time_arguments import place
 from tagbus.stream.bus.deadletter import dead_letter
 from tagbus.stream.bus.flight import Outgoing, Source
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Origin
 from tagbus.stream.errors import DependencyDown, FieldError, Skipped, TagbusError, UserError
-from tagbus.stream.kafka import client
-from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.access import failure
+from tagbus.stream.kafka.errors import classify, error_of
+from tagbus.stream.kafka.logs import report
+from tagbus.stream.kafka.message import record_of, timestamp
+from tagbus.stream.kafka.metadata import list_partitions
+from tagbus.stream.kafka.ranges import current_range, read_range
 
 STAGE = "operator"
 # A step of the transaction that says that it may be repeated is, so often; its outcome may be unknown.
 TRIES = 5
+# How long one question to the brokers may take.
+SECONDS = 30.0
 
 
 Where = Annotated[str, typer.Argument(metavar="TOPIC:PARTITION:OFFSET", help="the record that blocks")]
@@ -52,11 +58,11 @@ def skip(where: Where) -> None:
 def _require_stopped(settings: Settings) -> None:
     """Raise UserError that names the members of the group."""
     # A variable of its own: without it the client is gone before its answer is there, which then never comes.
-    group, admin = settings.kafka.group, client.admin(settings)
+    group, admin = settings.kafka.group, clients.admin(settings.kafka)
     try:
         found = admin.describe_consumer_groups([group], request_timeout=SECONDS)[group].result()
     except KafkaException as error:
-        raise failed(settings.kafka, error, f"group {group} was not told", settings.topics.content) from None
+        raise failure(error, settings.kafka, f"group {group} was not told", settings.topics.content) from None
     if found.members:
         names = ", ".join(sorted(f"{member.client_id} at {member.host.lstrip('/')}" for member in found.members))
         raise UserError(
@@ -71,13 +77,13 @@ def _member(settings: Settings, spot: Origin) -> Iterator[Consumer]:
     errors: list[TagbusError] = []
 
     def report(error: KafkaError) -> None:
-        if ending := client.named(error, spot.topic, settings.kafka):
+        if ending := classify(error, settings.kafka, spot.topic):
             errors.append(ending)
 
     instance = {"instance": f"{settings.kafka.instance}-skip", "membership": "dynamic"}
-    consumer = client.consumer(_with(settings, instance), report)
+    consumer = clients.group_member(_with(settings, instance), report)
     try:
-        if spot.partition not in partitions(settings.kafka, consumer, spot.topic):
+        if (spot.topic, spot.partition) not in list_partitions(consumer, settings.kafka, spot.topic):
             raise UserError(f"topic {spot.topic} has no partition {spot.partition}")
         consumer.subscribe([spot.topic])
         until = time.monotonic() + SECONDS + settings.kafka.session_seconds
@@ -98,13 +104,13 @@ def _next(settings: Settings, consumer: Consumer, spot: Origin) -> Message:
     try:
         (found,) = consumer.committed([TopicPartition(spot.topic, spot.partition)], SECONDS)
     except KafkaException as error:
-        raise failed(settings.kafka, error, "what the group has committed was not told", spot.topic) from None
-    whole = stretch(settings, spot.topic)
+        raise failure(error, settings.kafka, "what the group has committed was not told", spot.topic) from None
+    whole = current_range(settings.kafka, spot.topic)
     low, high = whole.starts[spot.partition], whole.ends[spot.partition]
     # Nothing committed: kafka.start says where it begins.
     stands = found.offset if found.offset >= 0 else low if settings.kafka.start == "earliest" else high
     # What is committed may be the offset of a transaction's marker, or of a record that is gone.
-    message = next(read(settings, whole.after({spot.partition: stands})), None)
+    message = next(read_range(settings.kafka, whole.after({spot.partition: stands})), None)
     if message is None or message.offset() != spot.offset:
         upcoming = "which is its end" if message is None else f"its next record is at {message.offset()}"
         raise UserError(
@@ -125,7 +131,7 @@ def _letter(settings: Settings, message: Message, spot: Origin) -> Outgoing:
 
 def _in_one_transaction(settings: Settings, consumer: Consumer, letter: Outgoing, spot: Origin) -> None:
     """Letter and offset in one transaction, fenced by the group (KIP-447)."""
-    producer = client.producer(_with(settings, {"instance": "skip"}), client.report)
+    producer = clients.result_producer(_with(settings, {"instance": "skip"}), report)
     offsets = [TopicPartition(spot.topic, spot.partition, spot.offset + 1)]
     group = consumer.consumer_group_metadata()
     _step(settings, "init", lambda: producer.init_transactions(SECONDS))
@@ -143,11 +149,13 @@ def _in_one_transaction(settings: Settings, consumer: Consumer, letter: Outgoing
 
 def _one_after_the_other(settings: Settings, consumer: Consumer, letter: Outgoing, spot: Origin) -> None:
     """At least once: the letter is confirmed first."""
-    _produce(settings, client.producer(settings, client.report), letter)
+    _produce(settings, clients.result_producer(settings, report), letter)
     try:
         consumer.commit(offsets=[TopicPartition(spot.topic, spot.partition, spot.offset + 1)], asynchronous=False)
     except KafkaException as error:
-        raise failed(settings.kafka, error, "the letter is out, but the offset was not committed", spot.topic) from None
+        raise failure(
+            error, settings.kafka, "the letter is out, but the offset was not committed", spot.topic
+        ) from None
 
 
 def _produce(settings: Settings, producer: Producer, letter: Outgoing) -> None:
@@ -161,7 +169,7 @@ def _produce(settings: Settings, producer: Producer, letter: Outgoing) -> None:
     if producer.flush(SECONDS):
         raise DependencyDown(f"{settings.kafka.brokers} did not take the letter within {SECONDS:.0f} s")
     if errors:
-        raise failed(settings.kafka, KafkaException(errors[0]), "the letter was not taken", letter.topic, "Write")
+        raise failure(errors[0], settings.kafka, "the letter was not taken", letter.topic, "Write")
 
 
 def _step(settings: Settings, name: str, call: Callable[[], None]) -> None:
@@ -170,10 +178,9 @@ def _step(settings: Settings, name: str, call: Callable[[], None]) -> None:
         try:
             return call()
         except KafkaException as error:
-            if not client.error_of(error).retriable() or attempt == TRIES:
-                raise failed(
-                    settings.kafka, error, f"the transaction failed ({name})", settings.topics.dead_letters, "Write"
-                ) from None
+            if not error_of(error).retriable() or attempt == TRIES:
+                doing = f"the transaction failed ({name})"
+                raise failure(error, settings.kafka, doing, settings.topics.dead_letters, "Write") from None
     return None
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from rich.table import Table
 
 from tagbus.stream.app import console, files
 from tagbus.stream.app.backfill import outputs
-from tagbus.stream.app.records import SECONDS, Sending, failed, partitions
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
 from tagbus.stream.contract.codec import (
     DECODERS,
@@ -29,14 +28,19 @@ from tagbus.stream.contract.codec import (
 )
 from tagbus.stream.contract.events import DeadLetter, TaggedContent
 from tagbus.stream.errors import CheckFailed, DependencyDown, Poison, shorten
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.access import failure
+from tagbus.stream.kafka.errors import classify, error_of
 from tagbus.stream.kafka.message import record_of
-from tagbus.stream.kafka.plain import reader
-from tagbus.stream.kafka.refusal import denied, of_group
+from tagbus.stream.kafka.reader import TopicReader
+from tagbus.stream.kafka.rights import REFUSED
+from tagbus.stream.kafka.writer import TopicWriter
 
 Word = Literal["content", "tags", "exemplars", "knowledge"]
 # Tombstones must outlive a memory that is down for a while: see memory.tombstone_hours.
 HOUR_MS = 3_600_000
+# How long the brokers may take to make the topics, and to show them.
+SECONDS = 30.0
 
 topics = typer.Typer(help="Make the topics.", no_args_is_help=True)
 
@@ -67,7 +71,7 @@ def create_all(settings: Settings) -> None:
 
 
 def _create(settings: Settings, configurations: Mapping[str, dict[str, str]]) -> None:
-    admin = client.admin(settings)
+    admin = clients.admin(settings.kafka)
     counts = {name: 1 if name == settings.topics.releases else settings.topics.partitions for name in configurations}
     wanted = [
         NewTopic(name, counts[name], settings.topics.replication, config=config)
@@ -78,8 +82,8 @@ def _create(settings: Settings, configurations: Mapping[str, dict[str, str]]) ->
             future.result()
             console.say(f"created {name} with {counts[name]} partition{'s' * (counts[name] > 1)}")
         except KafkaException as error:
-            if client.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise failed(settings.kafka, error, f"topic {name} was not created", name, "Create") from None
+            if error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise failure(error, settings.kafka, f"topic {name} was not created", name, "Create") from None
             console.say(f"{name} is there already")
     for name in configurations:
         _wait_until_shown(settings.kafka, admin, name)
@@ -90,13 +94,13 @@ def _wait_until_shown(kafka: KafkaSettings, admin: AdminClient, name: str) -> No
     deadline = time.monotonic() + SECONDS
     try:
         while error := admin.list_topics(name, SECONDS).topics[name].error:
-            if refused := denied(error, kafka, name, "Describe"):
+            if error.code() in REFUSED and (refused := classify(error, kafka, name, "Describe")):
                 raise refused
             if time.monotonic() > deadline:
                 raise DependencyDown(f"topic {name} does not show within {SECONDS:.0f} s")
             time.sleep(0.05)
     except KafkaException as error:
-        raise DependencyDown(f"the topics were made, but: {client.error_of(error).str()}") from None
+        raise DependencyDown(f"the topics were made, but: {error_of(error).str()}") from None
 
 
 def layout(settings: Settings) -> dict[str, dict[str, str]]:
@@ -187,11 +191,11 @@ def _all_right(source: Path, to: Word) -> int:
 
 def send(settings: Settings, topic: str, records: Iterator[Record], bar: console.Bar) -> None:
     """Produce records and see each acknowledged. Raises UserError or DependencyDown when one is not."""
-    with Sending(settings, topic) as sending:
+    with TopicWriter(settings.kafka, topic) as writer:
         for record in records:
-            sending.send(record)
-            bar.to(sending.confirmed)
-    bar.to(sending.confirmed)
+            writer.send(record)
+            bar.to(writer.confirmed)
+    bar.to(writer.confirmed)
 
 
 def tail(
@@ -217,32 +221,10 @@ def tail(
 
 def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"]) -> Iterator[Message]:
     """Committed records of all partitions as they come, in no group. Ends only by its caller."""
-    consumer = reader(settings)
-    try:
-        consumer.assign(places(settings.kafka, consumer, topic, start))
+    with TopicReader(settings.kafka) as reader:
+        reader.discover([topic], "beginning" if start == "earliest" else "end")
         while True:
-            for message in consumer.consume(100, 0.5):
-                error = message.error()
-                if error is None:
-                    yield message
-                elif not of_group(error) and (ending := client.named(error, topic, settings.kafka)):
-                    raise ending
-    finally:
-        consumer.close()
-
-
-def places(
-    kafka: KafkaSettings, consumer: Consumer, topic: str, start: Literal["earliest", "latest"]
-) -> list[TopicPartition]:
-    """Every partition of a topic at its beginning or its end. Raises UserError when it is not there."""
-    found = partitions(kafka, consumer, topic)
-    try:
-        ends = {
-            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), SECONDS) for partition in found
-        }
-    except KafkaException as error:
-        raise failed(kafka, error, f"no broker answered for topic {topic}", topic) from None
-    return [TopicPartition(topic, partition, ends[partition][start == "latest"]) for partition in sorted(ends)]
+            yield from reader.read(100, 0.5).messages
 
 
 def as_json(topic: str, record: Record) -> str:

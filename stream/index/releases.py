@@ -1,25 +1,23 @@
 """Following the topic `releases`: which releases there are, and which of them is in force."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.contract.release import ACTIVE, Active, ReleaseRecord, decode_release
-from tagbus.stream.errors import DependencyDown, MemoryLost, Poison, Retryable
-from tagbus.stream.index.bootstrap import GROWTH_SECONDS, METADATA_SECONDS, Place, watermarks
-from tagbus.stream.kafka import refusal
-from tagbus.stream.kafka.message import record_of
+from tagbus.stream.errors import MemoryLost, Poison
+from tagbus.stream.kafka.follower import TopicFollower
+from tagbus.stream.kafka.message import offset_of, partition_of, record_of
+from tagbus.stream.kafka.reader import Gap, Positions, TopicReader
 
 log = logging.getLogger(__name__)
 
 MOST = 100
-ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+WAIT_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +50,24 @@ class ReleaseFollower:
         self._settings = settings
         self._changed = changed
         self._releases = Releases()
-        self._ends: dict[Place, int] = {}
-        self._positions: dict[Place, int] = {}
         self._told = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="releases")
 
     async def run(self) -> None:
         """Follow until cancelled. Raises DependencyDown when no broker answers at the start, UserError when Kafka
         refuses, MemoryLost when the topic is another one now."""
-        loop = asyncio.get_running_loop()
-        consumer = Consumer(self._config())
-        try:
-            await loop.run_in_executor(self._thread, self._assign, consumer)
-            self._tell(self._releases)
-            asked = loop.time()
+        topic = self._settings.topics.releases
+        reader = TopicReader(self._settings.kafka, _lost, missing="wait")
+        async with TopicFollower(reader, [topic]) as following:
+            self._tell(self._releases, following.positions)
             while True:
-                messages = await loop.run_in_executor(self._thread, consumer.consume, MOST, 0.2)
-                self._tell(self._apply(messages))
-                if loop.time() - asked > GROWTH_SECONDS:
-                    asked = loop.time()
-                    await self._look_again(loop, consumer)
-        finally:
-            await loop.run_in_executor(self._thread, consumer.close)
-            self._thread.shutdown()
+                chunk = await following.read(MOST, WAIT_SECONDS)
+                self._tell(self._apply(chunk.messages), chunk.positions)
 
-    async def _look_again(self, loop: asyncio.AbstractEventLoop, consumer: Consumer) -> None:
-        try:
-            await loop.run_in_executor(self._thread, self._assign, consumer)
-        except Retryable as error:
-            log.warning("releases: %s", error)
-
-    def _tell(self, releases: Releases) -> None:
+    def _tell(self, releases: Releases, positions: Positions) -> None:
         """Report when all is read that was there at the start, then every change."""
         fresh = releases != self._releases
         self._releases = releases
-        if any(self._positions[place] < end for place, end in self._ends.items()):
+        if not positions.caught_up():
             return
         if fresh or not self._told:
             self._told = True
@@ -95,60 +76,12 @@ class ReleaseFollower:
     def _apply(self, messages: Sequence[Message]) -> Releases:
         releases = self._releases
         for message in messages:
-            place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
-            error = message.error()
-            if error is None:
-                try:
-                    releases = releases.after(record_of(message))
-                except Poison as poison:
-                    log.warning("skipped %s:%d:%d: %s", *place, offset, poison)
-                self._positions[place] = offset + 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._positions[place] = offset
-            else:
-                self._fail(error)
+            try:
+                releases = releases.after(record_of(message))
+            except Poison as poison:
+                log.warning("skipped %s:%d:%d: %s", *partition_of(message), offset_of(message), poison)
         return releases
 
-    def _fail(self, error: KafkaError) -> None:
-        topic = self._settings.topics.releases
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise MemoryLost(f"topic {topic} is another one now: {error.str()}; restart to read it anew")
-        if not refusal.of_group(error) and (missing := refusal.denied(error, self._settings.kafka, topic)):
-            raise missing
-        log.warning("releases: %s", error.str())
 
-    def _assign(self, consumer: Consumer) -> None:
-        """Read every partition that is not read yet from its beginning."""
-        fresh = []
-        for place in self._places(consumer):
-            if place not in self._ends:
-                low, self._ends[place] = watermarks(self._settings.kafka, consumer, place)
-                self._positions[place] = low
-                fresh.append(TopicPartition(*place, low))
-        if fresh:
-            consumer.incremental_assign(fresh)
-
-    def _places(self, consumer: Consumer) -> list[Place]:
-        kafka, topic = self._settings.kafka, self._settings.topics.releases
-        try:
-            found = consumer.list_topics(topic, METADATA_SECONDS).topics[topic]
-        except KafkaException as error:
-            reason = f"no broker answered for topic {topic}: {error.args[0].str()}"
-            raise refusal.locked_out(kafka) or DependencyDown(reason) from None
-        if found.error is None:
-            return [(topic, partition) for partition in sorted(found.partitions)]
-        if found.error.code() in ABSENT:
-            return []
-        raise refusal.denied(found.error, kafka, topic) or DependencyDown(f"topic {topic}: {found.error.str()}")
-
-    def _config(self) -> dict[str, str | int | float | bool]:
-        return {
-            **self._settings.kafka.client(),
-            "log_level": 2,
-            # librdkafka wants a group; nothing joins it and nothing is committed to it.
-            "group.id": f"{self._settings.kafka.group}-releases",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
-        }
+def _lost(gap: Gap) -> MemoryLost:
+    return MemoryLost(f"topic {gap.partition[0]} is another one now: {gap}; restart to read it anew")

@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import MemoryLost, TagbusError, UserError, shorten
 from tagbus.stream.index.apply import Projection
-from tagbus.stream.index.bootstrap import Follower, Offsets, Place, Progress
+from tagbus.stream.index.bootstrap import Follower, Offsets, Progress
+from tagbus.stream.kafka.message import Partition
 from tagbus.stream.memory.exact import ExactStore, read
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.store import Memory, Store
@@ -75,7 +76,7 @@ def current(folder: Path) -> Current | None:
         return None
 
 
-async def save(folder: Path, memory: Memory, positions: Mapping[Place, int]) -> None:
+async def save(folder: Path, memory: Memory, positions: Mapping[Partition, int]) -> None:
     """Write the points of exact stores. `positions` were taken before: what came since is applied again, which
     is harmless. Raises UserError where the folder cannot be written."""
     taken = time.time()
@@ -90,9 +91,9 @@ async def save(folder: Path, memory: Memory, positions: Mapping[Place, int]) -> 
         raise UserError(f"{folder} cannot keep the memory: {error.strerror}") from None
 
 
-def _point(folder: Path, name: str, release: str, taken: float, positions: Mapping[Place, int]) -> None:
+def _point(folder: Path, name: str, release: str, taken: float, positions: Mapping[Partition, int]) -> None:
     before = current(folder)
-    placed = tuple(Position(topic=place[0], partition=place[1], offset=at) for place, at in positions.items())
+    placed = tuple(Position(topic=topic, partition=number, offset=at) for (topic, number), at in positions.items())
     draft = folder / f"{CURRENT}.new"
     draft.write_text(Current(release=release, folder=name, time=taken, positions=placed).model_dump_json() + "\n")
     draft.replace(folder / CURRENT)

@@ -10,14 +10,18 @@ import math
 import time
 from collections.abc import Mapping
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, TopicPartition
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Retryable, TagbusError
 from tagbus.stream.index.apply import Projection
-from tagbus.stream.index.bootstrap import GROWTH_SECONDS, METADATA_SECONDS, Follower, Place, partitions, watermarks
+from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.index.changes import TagChanges
-from tagbus.stream.kafka import refusal
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.errors import RAISED, classify, error_of
+from tagbus.stream.kafka.message import Partition
+from tagbus.stream.kafka.metadata import list_partitions, watermarks
+from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.store import Memory
 from tagbus.stream.retry import backoff
@@ -25,6 +29,10 @@ from tagbus.stream.retry import backoff
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+# How long one question about committed offsets may take.
+ANSWER_SECONDS = 10.0
+# Topics seldom grow: how often their partitions are listed.
+LIST_SECONDS = 30.0
 
 
 class Progress:
@@ -33,72 +41,67 @@ class Progress:
     def __init__(self, settings: Settings, release: str) -> None:
         self._settings = settings
         self._group = f"{settings.kafka.group}-index-{release}"
-        self._consumer = Consumer(
-            {
-                **settings.kafka.client(),
-                # What fails for good is an error of the call; librdkafka's own lines would be 20 a second.
-                "log_level": 2,
-                "group.id": self._group,
-                "enable.auto.commit": False,
-            }
-        )
-        self._known: list[Place] = []
+        self._consumer = clients.offset_store(settings.kafka, self._group)
+        self._known: list[Partition] = []
         self._listed = -math.inf
 
-    def places(self) -> list[Place]:
+    def partitions(self) -> list[Partition]:
         """Every partition of the memory topics."""
+        kafka = self._settings.kafka
         return [
-            place
+            partition
             for kind in KINDS.values()
-            for place in partitions(self._settings.kafka, self._consumer, kind.topic(self._settings.topics))
+            for partition in list_partitions(self._consumer, kafka, kind.topic(self._settings.topics))
         ]
 
-    def ends(self) -> dict[Place, int]:
+    def ends(self) -> dict[Partition, int]:
         """High watermarks as they are now."""
-        return {place: watermarks(self._settings.kafka, self._consumer, place)[1] for place in self.places()}
+        kafka = self._settings.kafka
+        return {partition: watermarks(self._consumer, kafka, partition).high for partition in self.partitions()}
 
-    def committed(self) -> dict[Place, tuple[int, float]]:
+    def committed(self) -> dict[Partition, tuple[int, float]]:
         """Next offset and time of commit (Unix seconds) of each partition that has any.
 
         Workers ask every 0.5 s; the partitions are listed every 30 s, for topics seldom grow.
         """
-        if time.monotonic() - self._listed > GROWTH_SECONDS:
-            self._known = self.places()
+        if time.monotonic() - self._listed > LIST_SECONDS:
+            self._known = self.partitions()
             self._listed = time.monotonic()
-        asked = [TopicPartition(*place) for place in self._known]
+        asked = [TopicPartition(*partition) for partition in self._known]
         try:
-            found = self._consumer.committed(asked, METADATA_SECONDS)
-        except KafkaException as error:
-            raise self._failed("no broker told how far the memory is built", error) from None
+            found = self._consumer.committed(asked, ANSWER_SECONDS)
+        except RAISED as raised:
+            raise self._failed("no broker told how far the memory is built", raised) from None
         return {
             (at.topic, at.partition): (at.offset, float(at.metadata or 0))
             for at in found
             if at.offset != OFFSET_INVALID
         }
 
-    def commit(self, positions: Mapping[Place, int]) -> None:
+    def commit(self, positions: Mapping[Partition, int]) -> None:
         """Record the next offsets as of now. Raises DependencyDown."""
         now = f"{time.time():.3f}"
-        offsets = [TopicPartition(*place, position, now) for place, position in positions.items()]
+        offsets = [TopicPartition(*partition, position, now) for partition, position in positions.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            raise self._failed("no broker took how far the memory is built", error) from None
+        except RAISED as raised:
+            raise self._failed("no broker took how far the memory is built", raised) from None
 
-    def _failed(self, what: str, exception: KafkaException) -> TagbusError:
+    def _failed(self, what: str, raised: object) -> TagbusError:
         # A group that is refused is not found, so the call times out; the refusal is a message of the consumer.
         told = self._consumer.poll(0)
-        error = (told.error() if told is not None else None) or exception.args[0]
+        error = (told.error() if told is not None else None) or error_of(raised)
         kafka = self._settings.kafka.model_copy(update={"group": self._group})
-        return refusal.denied(error, kafka, "") or DependencyDown(f"{what}: {error.str()}")
+        refused = classify(error, kafka, self._settings.topics.tags) if error.code() in REFUSED else None
+        return refused or DependencyDown(f"{what}: {error.str()}")
 
-    def resume(self) -> dict[Place, int] | None:
+    def resume(self) -> dict[Partition, int] | None:
         """Where to go on, or None for a rebuild: never built, or so long ago that tombstones may be gone."""
         committed = self.committed()
         oldest = time.time() - self._settings.memory.tombstone_hours * 3600
         if not committed or any(at < oldest for _, at in committed.values()):
             return None
-        return {place: offset for place, (offset, _) in committed.items()}
+        return {partition: offset for partition, (offset, _) in committed.items()}
 
     def close(self) -> None:
         """Let go of the broker."""
@@ -114,9 +117,9 @@ async def indexer(settings: Settings, projection: Projection, memory: Memory, pr
     resume = await asyncio.to_thread(progress.resume)
     if resume is None or await memory.empty():
         resume = None
-        await asyncio.to_thread(lambda: progress.commit(dict.fromkeys(progress.places(), 0)))
+        await asyncio.to_thread(lambda: progress.commit(dict.fromkeys(progress.partitions(), 0)))
 
-    async def tell(positions: Mapping[Place, int]) -> None:
+    async def tell(positions: Mapping[Partition, int]) -> None:
         await asyncio.to_thread(progress.commit, positions)
 
     return Follower(settings, projection, resume, tell)
@@ -134,8 +137,8 @@ class SharedMemory:
         self._settings = settings
         self._progress = progress
         self._changes = changes
-        self._positions: dict[Place, int] = {}
-        self._ends: dict[Place, int] = {}
+        self._positions: dict[Partition, int] = {}
+        self._ends: dict[Partition, int] = {}
         self._built = asyncio.Event()
         self._told: Follower | None = None
         self.ready = asyncio.Event()
@@ -148,14 +151,14 @@ class SharedMemory:
         told = self._told.taxonomy()
         return {number: min(offset, told.get(number, -1)) for number, offset in applied.items()}
 
-    def applied(self) -> tuple[tuple[Place, int], ...]:
+    def applied(self) -> tuple[tuple[Partition, int], ...]:
         """The next offset of each partition of all memory topics, as the indexer has recorded them, and of those of
         `tags` that listeners were told of."""
         return (*self._positions.items(), *(() if self._told is None else self._told.applied()))
 
     def remaining(self) -> int:
         """Offsets that the indexer still has to apply before the gate opens."""
-        return sum(max(0, end - self._positions.get(place, 0)) for place, end in self._ends.items())
+        return sum(max(0, end - self._positions.get(partition, 0)) for partition, end in self._ends.items())
 
     async def run(self) -> None:
         """Follow the indexer's progress until cancelled; the gate opens when it has reached today's ends.
@@ -180,13 +183,14 @@ class SharedMemory:
             except Retryable as error:
                 log.warning("shared memory: %s", error)
                 await asyncio.sleep(next(delays))
-            if self._ends and all(self._positions.get(place, 0) >= end for place, end in self._ends.items()):
+            if self._ends and all(self._positions.get(partition, 0) >= end for partition, end in self._ends.items()):
                 self._built.set()
             await asyncio.sleep(POLL_SECONDS)
 
     def _look(self) -> None:
         self._ends = self._ends or self._progress.ends()
-        self._positions = {place: offset for place, (offset, _) in self._progress.committed().items()}
+        self._positions = {partition: offset for partition, (offset, _) in self._progress.committed().items()}
 
-    def _of_tags(self) -> dict[Place, int]:
-        return {place: offset for place, offset in self._positions.items() if place[0] == self._settings.topics.tags}
+    def _of_tags(self) -> dict[Partition, int]:
+        tags = self._settings.topics.tags
+        return {partition: offset for partition, offset in self._positions.items() if partition[0] == tags}

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
+from tagbus.stream.config import KafkaSettings
 from tagbus.stream.errors import DependencyDown
+from tagbus.stream.kafka import clients
 from tagbus.stream.local.child import HOST, Child, free_ports, reachable, tail
 from tagbus.stream.local.jars import available, default_cache, fetch
 
@@ -131,7 +132,8 @@ class ApacheKafka(Child):
         if not reachable(self.address):
             return 0
         try:
-            metadata = AdminClient({"bootstrap.servers": self.address, "log_level": 0}).list_topics(timeout=2)
+            admin = clients.quiet_admin(KafkaSettings(brokers=self.address), lambda _: None)
+            metadata = admin.list_topics(timeout=2)
         except KafkaException:
             return 0
         return len(metadata.brokers) if metadata.cluster_id == self._cluster_id else 0

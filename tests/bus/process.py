@@ -19,7 +19,7 @@ import confluent_kafka
 from tagbus.stream import config
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.errors import TagbusError
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka import clients
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -62,7 +62,7 @@ class Mortal(confluent_kafka.Producer):
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if KILL_AT:
-        client.Producer = Mortal  # type: ignore[attr-defined]
+        clients.Producer = Mortal  # type: ignore[attr-defined]
     worker = Worker(config.load(), named(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
 

@@ -7,7 +7,7 @@ import pytest
 from tagbus.stream.bus.consume import STOOD_SECONDS, Poller
 from tagbus.stream.bus.flight import Flights
 from tagbus.stream.bus.order import Order
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka import clients
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import settings
 
@@ -15,7 +15,7 @@ from tests.bus.harness import settings
 @pytest.fixture
 def poller(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> Iterator[Poller]:
     given = settings(mock_kafka.address, mock_topics)
-    consumer = client.consumer(given, lambda _: None, {})
+    consumer = clients.group_member(given, lambda _: None, {})
     yield Poller(given, consumer, Flights(1, 1000), Order(given), None, lambda _: None)
     consumer.close()
 

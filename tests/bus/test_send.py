@@ -18,7 +18,7 @@ from tagbus.stream.bus import send, worker
 from tagbus.stream.bus.send import Answer, answer
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal, Fenced, UserError
-from tagbus.stream.kafka import client
+from tagbus.stream.kafka import clients
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import (
     TOPICS,
@@ -83,7 +83,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
             made.note("abort")
             super().abort_transaction(timeout)
 
-    monkeypatch.setattr(client, "Producer", Recorded)
+    monkeypatch.setattr(clients, "Producer", Recorded)
     return made
 
 

@@ -188,7 +188,7 @@ async def test_offsets_out_of_range_lose_the_memory_loudly(kafka: Broker, topics
 async def test_partitions_that_a_memory_topic_gets_later_are_read_too(
     kafka: Broker, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tagbus.stream.index.bootstrap.GROWTH_SECONDS", 0.1)
+    monkeypatch.setattr("tagbus.stream.kafka.follower.GROWTH_SECONDS", 0.1)
     names = topics({"tags": 1, "exemplars": 1})
     store = memory()
 
@@ -207,8 +207,8 @@ async def test_partitions_that_a_memory_topic_gets_later_are_read_too(
 async def test_a_broker_that_is_away_for_a_while_does_not_end_the_following(
     apache: Callable[..., ApacheKafka], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tagbus.stream.index.bootstrap.GROWTH_SECONDS", 0.1)
-    monkeypatch.setattr("tagbus.stream.index.bootstrap.METADATA_SECONDS", 1.0)
+    monkeypatch.setattr("tagbus.stream.kafka.follower.GROWTH_SECONDS", 0.1)
+    monkeypatch.setattr("tagbus.stream.kafka.metadata.ASK_SECONDS", 1.0)
     store = memory()
     with apache() as broker:
         create_topics(broker.address, {"tags": 1, "exemplars": 1})

@@ -14,9 +14,9 @@ from tagbus.stream.contract.events import Tag
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index import write
 from tagbus.stream.index.apply import Projection
-from tagbus.stream.index.bootstrap import Place
 from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.index.write import Progress, SharedMemory, indexer
+from tagbus.stream.kafka.message import Partition
 from tagbus.stream.memory.store import Payload
 from tests.conftest import Broker
 from tests.index.parts import Watched, at, encoder, memory, running
@@ -146,7 +146,7 @@ async def test_after_longer_than_tombstones_are_kept_the_memory_is_built_anew(
     settings = settings_at(kafka, names, tombstone_hours=1e-9)
     publish(kafka, settings.topics.tags, 10)
     progress = progress_of(settings, "r1")
-    progress.commit(dict.fromkeys(progress.places(), 0))
+    progress.commit(dict.fromkeys(progress.partitions(), 0))
 
     wait_until(lambda: progress.resume() is None, SECONDS, "the commit to be older than 3.6 microseconds")
     assert progress_of(settings_at(kafka, names), "r1").resume() is not None
@@ -177,20 +177,22 @@ async def test_how_far_it_is_built_is_asked_often_and_which_partitions_there_are
 ) -> None:
     settings = settings_at(kafka, topics(LAYOUT))
     writing, reading = progress_of(settings, "r1"), progress_of(settings, "r1")
-    places = writing.places()
+    partitions = writing.partitions()
     listed: list[str] = []
-    list_partitions = write.partitions
+    list_partitions = write.list_partitions
 
-    def counted(kafka: KafkaSettings, consumer: Consumer, topic: str) -> list[Place]:
+    def counted(client: Consumer, kafka: KafkaSettings, topic: str) -> list[Partition]:
         listed.append(topic)
-        return list_partitions(kafka, consumer, topic)
+        return list_partitions(client, kafka, topic)
 
-    monkeypatch.setattr(write, "partitions", counted)
+    monkeypatch.setattr(write, "list_partitions", counted)
     for offset in range(1, 4):
-        writing.commit(dict.fromkeys(places, offset))
-        assert {place: at for place, (at, _) in reading.committed().items()} == dict.fromkeys(places, offset)
+        writing.commit(dict.fromkeys(partitions, offset))
+        assert {partition: at for partition, (at, _) in reading.committed().items()} == dict.fromkeys(
+            partitions, offset
+        )
     assert listed == [settings.topics.tags, settings.topics.exemplars]
 
-    monkeypatch.setattr(write, "GROWTH_SECONDS", 0.0)
+    monkeypatch.setattr(write, "LIST_SECONDS", 0.0)
     reading.committed()
     assert listed == [settings.topics.tags, settings.topics.exemplars] * 2

@@ -172,7 +172,7 @@ async def test_the_indexer_works_with_the_least_rights(tenant: Tenant) -> None:
 async def test_an_indexer_that_lacks_a_right_ends_and_names_it(
     missing: Right, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "METADATA_SECONDS", 1.0)
+    monkeypatch.setattr(write, "ANSWER_SECONDS", 1.0)
     tenant.make_topics()
     tenant.may(set(LEAST["index"]) - {missing})
 

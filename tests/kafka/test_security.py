@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.app import records
 from tagbus.stream.errors import UserError
-from tagbus.stream.index import bootstrap
+from tagbus.stream.kafka import metadata
 from tests.bus.harness import events, exactly_once, until_all_out
 from tests.cli.harness import Cli
 from tests.kafka.conftest import ROBOT
@@ -167,7 +166,7 @@ OUT: Mapping[Callable[[Ways], Tenant], str] = {
 def test_what_is_wrong_is_one_line_without_a_secret(
     wrong: Callable[[Ways], Tenant], ways: Ways, tagbus: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "SECONDS", 0.5)
+    monkeypatch.setattr(metadata, "ASK_SECONDS", 0.5)
     tenant = wrong(ways)
 
     answer = tagbus("tail", "tagged", "--count", "1", settings=tenant.environment())
@@ -181,7 +180,7 @@ def test_what_is_wrong_is_one_line_without_a_secret(
 def test_a_worker_that_is_not_let_in_ends_and_logs_no_secret(
     wrong: Callable[[Ways], Tenant], ways: Ways, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "METADATA_SECONDS", 0.5)
+    monkeypatch.setattr(metadata, "ASK_SECONDS", 0.5)
     caplog.set_level(logging.DEBUG)
 
     run = worker(wrong(ways).settings())

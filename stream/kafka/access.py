@@ -1,0 +1,105 @@
+"""What this principal may do, asked of the broker; and why a call that nobody answers failed."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import get_args
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin._acl import AclOperation
+from confluent_kafka.admin._topic import TopicDescription
+
+from tagbus.stream.config import KafkaSettings
+from tagbus.stream.errors import DependencyDown, TagbusError, UserError
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.errors import NO_BROKER, classify, error_of
+from tagbus.stream.kafka.rights import AUTHENTICATION, Operation, handshake, principal, rejected
+
+# How long a new client is listened to. A failed login is reported after 0.3 s, an idle machine provided.
+LISTEN_SECONDS = 3.0
+
+# Settings of a topic or a record that no second try makes right.
+_INVALID = frozenset(
+    {
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+    }
+)
+_NAMES = {
+    AclOperation.READ: "Read",
+    AclOperation.WRITE: "Write",
+    AclOperation.DESCRIBE: "Describe",
+    AclOperation.CREATE: "Create",
+}
+
+
+def failure(raised: object, kafka: KafkaSettings, doing: str, topic: str, operation: Operation = "Read") -> TagbusError:
+    """The error to raise where a call is not repeated: what `classify` says, UserError for a wrong setting of the
+    topic or for credentials that no broker accepts, else DependencyDown. `doing` begins the message of the latter."""
+    error = error_of(raised)
+    if error.code() in _INVALID:
+        return UserError(f"{doing}: {error.str()}")
+    if error.code() in NO_BROKER and (reason := why_locked_out(kafka)):
+        return reason
+    return classify(error, kafka, topic, operation) or DependencyDown(f"{doing}: {error.str()}")
+
+
+def missing_rights(kafka: KafkaSettings, needs: Sequence[tuple[Operation, str]]) -> UserError | None:
+    """All rights on topics that are missing, in one question (KIP-430): so a right that only the first withdrawal
+    would need is missed at the start.
+
+    None where nothing is missing or the broker does not tell. Without security.protocol nothing is asked: everybody is
+    ANONYMOUS then, and librdkafka's mock cluster does not know the question.
+    """
+    if "security.protocol" not in kafka.options:
+        return None
+    client = clients.quiet_admin(kafka, lambda _: None)
+    topics = TopicCollection(list(dict.fromkeys(topic for _, topic in needs)))
+    asked = client.describe_topics(topics, include_authorized_operations=True, request_timeout=LISTEN_SECONDS)
+    allowed = {topic: _allowed(future) for topic, future in asked.items()}
+    missing = [(operation, topic) for operation, topic in needs if operation not in allowed[topic]]
+    if not missing:
+        return None
+    rights = ", ".join(f"{operation} on topic {topic}" for operation, topic in missing)
+    return UserError(f"Kafka refuses {principal(kafka)}: grant {rights} (TOPIC_AUTHORIZATION_FAILED)")
+
+
+def why_locked_out(kafka: KafkaSettings) -> UserError | None:
+    """Why no broker accepts the credentials, None where that is not it; asked when a call found no broker.
+
+    The call that fails says `Broker transport failure` for a wrong password and an unknown certificate alike, and
+    librdkafka gives the reason to a callback alone; so a new client tries again and is listened to, some seconds.
+    """
+    if "security.protocol" not in kafka.options:
+        return None
+    told: list[KafkaError] = []
+    client = clients.quiet_admin(kafka, told.append)
+    end = time.monotonic() + LISTEN_SECONDS
+    while time.monotonic() < end:
+        try:
+            client.list_topics(timeout=0.2)
+            return None
+        except KafkaException:
+            client.poll(0)
+        for error in told:
+            if error.code() in AUTHENTICATION:
+                return UserError(rejected(error, kafka))
+            if reason := handshake(error.str()):
+                return UserError(f"{reason} ({error.str()})")
+    return None
+
+
+def _allowed(described: "Future[TopicDescription]") -> frozenset[str]:
+    """The operations on a topic that are allowed; all where the broker does not tell."""
+    everything = frozenset(get_args(Operation))
+    try:
+        operations = described.result(LISTEN_SECONDS).authorized_operations
+    except TimeoutError:
+        return everything
+    except KafkaException as exception:
+        return frozenset() if error_of(exception).code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else everything
+    return frozenset(_NAMES[operation] for operation in operations if operation in _NAMES) or everything

@@ -1,0 +1,186 @@
+"""The kinds of Kafka clients and what each of them sets; no client is configured anywhere else.
+
+| client | for | sets |
+| --- | --- | --- |
+| `group_member` | the worker, `tagbus skip` | no auto commit; no `auto.offset.reset`: it never chooses where to begin |
+| `reader` | topics read in no group | `enable.partition.eof`: transaction markers count in the high watermark |
+| `offset_store` | committed offsets of a group that nobody joins | nothing but the group |
+| `result_producer` | results, dead letters | the transaction; failed deliveries only; lz4, 5 ms of linger |
+| `plain_producer` | what a person or a command publishes | idempotence; 10 MB; 20 ms of linger |
+| `admin` | topics, groups, ACLs | nothing |
+
+All consumers read committed records unless told otherwise, and all producers are idempotent and partition by murmur2,
+as Java clients do. `kafka.options` and `kafka.secrets` pass through, except the few properties that the delivery
+guarantee rests on: those have settings of their own or may not be changed. Each function raises UserError for a
+property that librdkafka does not take.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from tagbus.stream.config import KafkaSettings, Settings
+from tagbus.stream.errors import UserError
+from tagbus.stream.kafka.errors import error_of
+from tagbus.stream.kafka.logs import QUIET, log
+from tagbus.stream.kafka.rights import transactional_id
+
+ErrorCallback = Callable[[KafkaError], None]
+Properties = dict[str, str | int | float | bool]
+
+# Room for headers and key above the largest value, in bytes: the client must not refuse what the broker takes.
+_RECORD_ROOM = 131_072
+# Of what a person publishes; the broker's and the topic's limits decide.
+_PLAIN_BYTES = 10_000_000
+
+# librdkafka's errors come to the caller as well, and its own lines would be 20 a second while brokers are away.
+_SILENT: Properties = {"log_level": 2}
+_PRODUCER: Properties = {"enable.idempotence": True, "partitioner": "murmur2_random"}
+
+_GUARDED = {
+    "auto.commit.interval.ms": "nothing: tagbus commits each batch itself",
+    "auto.offset.reset": "kafka.start and kafka.out_of_range",
+    "bootstrap.servers": "kafka.brokers",
+    "enable.auto.commit": "nothing: tagbus commits each batch itself",
+    "enable.auto.offset.store": "nothing: tagbus commits each batch itself",
+    "enable.idempotence": "kafka.delivery",
+    "enable.partition.eof": "nothing",
+    "group.id": "kafka.group",
+    "group.instance.id": "kafka.membership",
+    "group.protocol": "kafka.group_protocol",
+    "isolation.level": "nothing: aborted records are never content",
+    "max.poll.interval.ms": "kafka.poll_seconds",
+    "message.max.bytes": "batch.record_bytes",
+    "partitioner": "nothing: keys must land where Java clients put them",
+    "session.timeout.ms": "kafka.session_seconds",
+    "transaction.timeout.ms": "kafka.transaction_seconds",
+    "transactional.id": "kafka.transactional_id and kafka.instance",
+}
+
+
+def group_member(settings: Settings, on_error: ErrorCallback, more: Properties | None = None) -> Consumer:
+    """A member of the group, not yet subscribed; `more` holds properties of this one.
+
+    Without a committed offset, and with one that is gone, it reports _AUTO_OFFSET_RESET instead of choosing itself.
+    """
+    kafka = settings.kafka
+    ours: Properties = {
+        "group.id": kafka.group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "max.poll.interval.ms": _milliseconds(max(kafka.poll_seconds, kafka.session_seconds)),
+    }
+    defaults: Properties = {"queued.max.messages.kbytes": max(1024, settings.batch.in_flight_bytes // 1024)}
+    if kafka.membership == "static":
+        ours["group.instance.id"] = kafka.instance
+    if kafka.group_protocol == "consumer":
+        # KIP-848 keeps session, heartbeat and strategy on the broker, and librdkafka refuses them.
+        ours["group.protocol"] = "consumer"
+    else:
+        ours["session.timeout.ms"] = _milliseconds(kafka.session_seconds)
+        defaults["partition.assignment.strategy"] = "cooperative-sticky"
+        defaults["heartbeat.interval.ms"] = _milliseconds(min(3.0, kafka.session_seconds / 3))
+    properties = _properties(kafka, defaults, {**ours, **(more or {})})
+    with _named_properties(kafka):
+        return Consumer(properties, error_cb=on_error, logger=log)
+
+
+def reader(
+    kafka: KafkaSettings,
+    reset: Literal["earliest", "error"] = "earliest",
+    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
+) -> Consumer:
+    """A consumer that is assigned by hand, in no group.
+
+    `reset`: where an offset is out of range it goes on at the earliest record, or reports _AUTO_OFFSET_RESET.
+    `isolation` also says where a partition ends: before its first open transaction, or at its high watermark.
+    """
+    ours: Properties = {
+        # librdkafka wants a group; nothing joins it and nothing is committed to it.
+        "group.id": f"{kafka.group}-reader",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": reset,
+        "isolation.level": isolation,
+    }
+    properties = _properties(kafka, _SILENT, ours)
+    with _named_properties(kafka):
+        return Consumer(properties, logger=QUIET)
+
+
+def offset_store(kafka: KafkaSettings, group: str) -> Consumer:
+    """Commits and reads offsets of a group that nobody joins."""
+    properties = _properties(kafka, _SILENT, {"group.id": group, "enable.auto.commit": False})
+    with _named_properties(kafka):
+        return Consumer(properties, logger=QUIET)
+
+
+def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
+    """The producer of results: transactional, or idempotent at `at_least_once`."""
+    kafka = settings.kafka
+    ours: Properties = {
+        **_PRODUCER,
+        "message.max.bytes": settings.batch.record_bytes + _RECORD_ROOM,
+        "delivery.report.only.error": True,
+    }
+    defaults: Properties = {"compression.type": "lz4", "linger.ms": 5}
+    if kafka.delivery == "exactly_once":
+        ours["transactional.id"] = transactional_id(kafka)
+        ours["transaction.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
+    # librdkafka refuses a transactional producer whose messages may outlive their transaction.
+    defaults["message.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
+    properties = _properties(kafka, defaults, ours)
+    with _named_properties(kafka):
+        return Producer(properties, error_cb=on_error, logger=log)
+
+
+def plain_producer(kafka: KafkaSettings) -> Producer:
+    """For tags, exemplars, releases and contents that a person or a command publishes."""
+    ours: Properties = {**_PRODUCER, "message.max.bytes": _PLAIN_BYTES}
+    properties = _properties(kafka, {**_SILENT, "linger.ms": 20}, ours)
+    with _named_properties(kafka):
+        return Producer(properties, logger=QUIET)
+
+
+def admin(kafka: KafkaSettings) -> AdminClient:
+    """For topics, groups and checks."""
+    properties = _properties(kafka, {}, {})
+    with _named_properties(kafka):
+        return AdminClient(properties, logger=log)
+
+
+def quiet_admin(kafka: KafkaSettings, on_error: ErrorCallback) -> AdminClient:
+    """An admin client that logs nothing: what it is told goes to `on_error`."""
+    properties = _properties(kafka, {}, {"log_level": 0})
+    with _named_properties(kafka):
+        return AdminClient(properties, error_cb=on_error)
+
+
+def _properties(kafka: KafkaSettings, defaults: Properties, ours: Properties) -> Properties:
+    """Raises UserError for a guarded property among the operator's."""
+    for name in (*kafka.options, *kafka.secrets):
+        if name in _GUARDED:
+            raise UserError(f"kafka.options: {name} may not be set there, set {_GUARDED[name]}")
+    return {**defaults, **kafka.client(), **ours}
+
+
+@contextmanager
+def _named_properties(kafka: KafkaSettings) -> Iterator[None]:
+    """Turns librdkafka's complaint about a property into one line that shows no secret."""
+    try:
+        yield
+    except (KafkaException, ValueError, TypeError) as error:
+        text = error_of(error).str() if isinstance(error, KafkaException) else str(error)
+        for secret in kafka.secrets.values():
+            if secret.get_secret_value():
+                text = text.replace(secret.get_secret_value(), "********")
+        raise UserError(f"kafka.options: {text}") from None
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -1,0 +1,98 @@
+"""librdkafka's errors in our own tree.
+
+| librdkafka says | it becomes |
+| --- | --- |
+| another process has this transactional.id or group.instance.id | Fenced |
+| a right is missing, or the credentials are rejected | UserError that names the right to grant |
+| a topic or a partition does not exist | TopicMissing |
+| another fatal error of the client | Fatal |
+| a setting of the topic is wrong | UserError, from `failure` only |
+| anything else | None: librdkafka retries, or the same call may succeed later |
+
+What to do about an error in a step of the transaction is decided beside the transaction, in bus/send.py.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import KafkaError, KafkaException
+
+from tagbus.stream.config import KafkaSettings
+from tagbus.stream.errors import Fatal, Fenced, TagbusError, TopicMissing, UserError
+from tagbus.stream.kafka.rights import REFUSED, Operation, refusal, transactional_id
+
+FENCED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.TRANSACTION_COORDINATOR_FENCED,
+    }
+)
+NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+# What a call says where no broker answers, or where none accepts the credentials.
+NO_BROKER = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
+
+# A consumer's fatal error comes as _FATAL, which is not marked fatal, with the cause in its text alone.
+_CAUSES = {KafkaError(code).str(): code for code in (*FENCED, KafkaError.UNRELEASED_INSTANCE_ID)}
+
+# What a call of librdkafka raises. A fatal error of the client comes from any call that serves callbacks: as a bare
+# KafkaError, which no `except Exception` catches because the type does not derive from BaseException, or, where
+# another callback runs after it, as a SystemError.
+RAISED: tuple[type[BaseException], ...] = (KafkaException, KafkaError, SystemError)  # type: ignore[assignment]
+
+
+def error_of(raised: object) -> KafkaError:
+    """The KafkaError in what a call raised. Raises a SystemError that came from elsewhere again."""
+    if isinstance(raised, SystemError):
+        cause = raised.__cause__ or raised.__context__
+        if not isinstance(cause, KafkaException | KafkaError):
+            raise raised
+        raised = cause
+    error = raised.args[0] if isinstance(raised, KafkaException) else raised
+    return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
+
+
+def classify(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Operation = "Read") -> TagbusError | None:
+    """The error of our tree that ends the process, or None where waiting helps.
+
+    `topic` and `operation` are what the call asked for; the message names them.
+    """
+    code = error.code()
+    if code == KafkaError._FATAL:
+        code = next((cause for text, cause in _CAUSES.items() if text in error.str()), code)
+    if code in FENCED:
+        return Fenced(_fenced(code, error, kafka))
+    if code in REFUSED:
+        return UserError(refusal(error, kafka, topic, operation))
+    if code in NO_TOPIC:
+        return TopicMissing(topic)
+    if code == KafkaError.UNRELEASED_INSTANCE_ID:
+        return Fatal(
+            f"another process runs with kafka.instance={kafka.instance}, or ended without leaving the group "
+            "(static membership, UNRELEASED_INSTANCE_ID): then start again when its session has ended, "
+            "group.consumer.session.timeout.ms"
+        )
+    if error.fatal() or code == KafkaError._FATAL:
+        return Fatal(f"Kafka client failed ({error.name()}): {error.str()}")
+    return None
+
+
+@contextmanager
+def map_kafka_errors(kafka: KafkaSettings, topic: str = "", operation: Operation = "Read") -> Iterator[None]:
+    """Around calls of the client. Raises what `classify` makes of an error, and KafkaException where waiting helps."""
+    try:
+        yield
+    except RAISED as raised:
+        error = error_of(raised)
+        raise classify(error, kafka, topic, operation) or KafkaException(error) from None
+
+
+def _fenced(code: int, error: KafkaError, kafka: KafkaSettings) -> str:
+    if code == KafkaError.FENCED_INSTANCE_ID:
+        return f"another process has taken over kafka.instance={kafka.instance} in group {kafka.group}: {error.str()}"
+    return (
+        f"another process has taken over transactional id {transactional_id(kafka)}, or a transaction was open for "
+        f"longer than kafka.transaction_seconds ({error.name()}): {error.str()}"
+    )

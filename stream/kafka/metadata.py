@@ -1,0 +1,90 @@
+"""What brokers say about a topic: its partitions, where they begin and end, and what came since a moment.
+
+Each function takes the client that asks. They raise what `errors.classify` makes of an error, and DependencyDown where
+no broker answers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from tagbus.stream.config import KafkaSettings
+from tagbus.stream.errors import DependencyDown, TopicMissing
+from tagbus.stream.kafka.access import failure
+from tagbus.stream.kafka.errors import RAISED, classify, error_of
+from tagbus.stream.kafka.message import Partition
+from tagbus.stream.kafka.rights import Operation
+
+# How long one question may take.
+ASK_SECONDS = 10.0
+
+
+class Watermarks(NamedTuple):
+    """The first offset of a partition and the next one to be written. To a client that reads committed records a
+    partition ends before its first open transaction."""
+
+    low: int
+    high: int
+
+
+def list_partitions(
+    client: Consumer | Producer,
+    kafka: KafkaSettings,
+    topic: str,
+    operation: Operation = "Read",
+    seconds: float | None = None,
+) -> list[Partition]:
+    """Every partition of a topic, in order. `operation` is what is to be done with it: the message for a missing right
+    names it.
+
+    Raises TopicMissing, and UserError too where no broker accepts the credentials.
+    """
+    try:
+        found = client.list_topics(topic, seconds or ASK_SECONDS).topics[topic]
+    except RAISED as raised:
+        raise failure(raised, kafka, f"no broker answered for topic {topic}", topic, operation) from None
+    if found.error is not None:
+        raise failure(found.error, kafka, f"topic {topic} cannot be used", topic, operation)
+    if not found.partitions:
+        raise TopicMissing(topic)
+    return [(topic, number) for number in sorted(found.partitions)]
+
+
+def watermarks(
+    client: Consumer, kafka: KafkaSettings, partition: Partition, seconds: float | None = None
+) -> Watermarks:
+    """Where a partition begins and ends now."""
+    with _answered(kafka, partition):
+        found = client.get_watermark_offsets(TopicPartition(*partition), seconds or ASK_SECONDS)
+    # The client's own way to say that it ran into the timeout.
+    if found is None:
+        raise _silent(partition, "timed out")
+    return Watermarks(*found)
+
+
+def offset_at(
+    client: Consumer, kafka: KafkaSettings, partition: Partition, time: datetime, seconds: float | None = None
+) -> int:
+    """The offset of the first record at or after a time; the end of the partition where nothing came since."""
+    asked = TopicPartition(*partition, max(0, int(time.timestamp() * 1000)))
+    with _answered(kafka, partition):
+        (found,) = client.offsets_for_times([asked], seconds or ASK_SECONDS)
+        if found.error is not None:
+            raise KafkaException(found.error)
+    return int(found.offset) if found.offset >= 0 else watermarks(client, kafka, partition, seconds).high
+
+
+@contextmanager
+def _answered(kafka: KafkaSettings, partition: Partition) -> Iterator[None]:
+    try:
+        yield
+    except RAISED as raised:
+        error = error_of(raised)
+        raise classify(error, kafka, partition[0]) or _silent(partition, error.str()) from None
+
+
+def _silent(partition: Partition, reason: str) -> DependencyDown:
+    return DependencyDown(f"no broker says where {partition[0]}:{partition[1]} begins and ends: {reason}")

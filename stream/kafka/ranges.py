@@ -1,0 +1,88 @@
+"""A part of a topic that is fixed before it is read: what is there now, or what came since a moment."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from confluent_kafka import Message
+
+from tagbus.stream.config import KafkaSettings
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.message import offset_of, partition_of
+from tagbus.stream.kafka.metadata import Watermarks, list_partitions, offset_at, watermarks
+from tagbus.stream.kafka.reader import TopicReader
+
+# How long a broker may return nothing before the end.
+SILENCE_SECONDS = 30.0
+CHUNK = 500
+WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """Records of a topic: from `starts` to before `ends`, offsets by number of the partition."""
+
+    topic: str
+    starts: Mapping[int, int]
+    ends: Mapping[int, int]
+
+    @property
+    def offsets(self) -> int:
+        """How many records there are at most."""
+        return sum(max(0, end - self.starts[partition]) for partition, end in self.ends.items())
+
+    def after(self, starts: Mapping[int, int]) -> "OffsetRange":
+        """The same, of these partitions only and no earlier than these offsets."""
+        later = {partition: max(self.starts[partition], start) for partition, start in starts.items()}
+        return OffsetRange(self.topic, later, {partition: self.ends[partition] for partition in later})
+
+
+def current_range(kafka: KafkaSettings, topic: str, since: datetime | None = None) -> OffsetRange:
+    """All that a topic holds now, or what came at `since` or after.
+
+    Raises TopicMissing, UserError where a right is missing, DependencyDown where no broker answers.
+    """
+    starts: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    client = clients.reader(kafka)
+    try:
+        for partition in list_partitions(client, kafka, topic):
+            number = partition[1]
+            starts[number], ends[number] = watermarks(client, kafka, partition)
+            if since is not None:
+                starts[number] = offset_at(client, kafka, partition, since)
+    finally:
+        client.close()
+    return OffsetRange(topic, starts, ends)
+
+
+def read_all(kafka: KafkaSettings, topic: str, since: datetime | None = None) -> Iterator[Message]:
+    """Every committed record that a topic holds now, or that came at `since` or after. Raises as `read_range` does."""
+    yield from read_range(kafka, current_range(kafka, topic, since))
+
+
+def read_range(kafka: KafkaSettings, wanted: OffsetRange) -> Iterator[Message]:
+    """Every committed record of it, in the order of each partition.
+
+    Raises as TopicReader.read does, and DependencyDown where nothing comes for SILENCE_SECONDS.
+    """
+    with TopicReader(kafka) as reader:
+        reader.assign(
+            {
+                (wanted.topic, number): Watermarks(wanted.starts[number], end)
+                for number, end in wanted.ends.items()
+                if wanted.starts[number] < end
+            }
+        )
+        heard, last = time.monotonic(), reader.positions.copy()
+        while not reader.positions.caught_up():
+            chunk = reader.read(CHUNK, WAIT_SECONDS)
+            for message in chunk.messages:
+                if offset_of(message) < wanted.ends[partition_of(message)[1]]:
+                    yield message
+            if chunk.positions != last:
+                heard, last = time.monotonic(), chunk.positions
+            elif time.monotonic() - heard > SILENCE_SECONDS:
+                raise DependencyDown(f"topic {wanted.topic}: nothing came for {SILENCE_SECONDS:.0f} s before its end")

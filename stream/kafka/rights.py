@@ -1,0 +1,82 @@
+"""Why Kafka refuses this principal, in words: the ACL to grant, or what is wrong with its credentials."""
+
+from typing import Literal
+
+from confluent_kafka import KafkaError
+
+from tagbus.stream.config import KafkaSettings
+
+Operation = Literal["Read", "Write", "Describe", "Create"]
+
+AUTHENTICATION = frozenset(
+    {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM}
+)
+AUTHORIZATION = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+REFUSED = AUTHENTICATION | AUTHORIZATION
+
+
+def transactional_id(kafka: KafkaSettings) -> str:
+    """Prefix and instance, so that one prefixed ACL serves every worker."""
+    return f"{kafka.transactional_id}-{kafka.instance}"
+
+
+def refusal(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Operation) -> str:
+    """What to grant for an error of REFUSED, or that the broker rejects the credentials.
+
+    Kafka's answer names the kind of resource and rarely the resource itself; `topic` and `operation` are what the
+    refused call asked for.
+
+    Source: Kafka's documentation, Security, "Operations and Resources on Protocols".
+    """
+    if error.code() in AUTHENTICATION:
+        return rejected(error, kafka)
+    return f"Kafka refuses {principal(kafka)}: grant {_right(error.code(), kafka, topic, operation)} ({error.name()})"
+
+
+def rejected(error: KafkaError, kafka: KafkaSettings) -> str:
+    """The broker does not accept the credentials."""
+    return (
+        f"Kafka does not let {principal(kafka)} in ({error.name()}): {error.str()}; "
+        "see the security settings in kafka.options and kafka.secrets"
+    )
+
+
+def handshake(reason: str) -> str:
+    """What to look at where the TLS handshake failed; empty where it did not."""
+    if "certificate verify failed" in reason:
+        return (
+            "the broker's certificate is not trusted: its CA is not in ssl.ca.location, it has expired, or it names "
+            "another host than kafka.brokers"
+        )
+    if "tls alert" in reason:
+        return "the broker does not take our certificate: see ssl.certificate.location in kafka.options"
+    if "SSL handshake failed" in reason:
+        return "no TLS with the broker: see security.protocol in kafka.options"
+    return ""
+
+
+def principal(kafka: KafkaSettings) -> str:
+    """The user of SASL PLAIN and SCRAM. Only the broker knows the principal of a certificate or a token."""
+    user = kafka.options.get("sasl.username")
+    return f"User:{user}" if user else "this principal"
+
+
+def _right(code: int, kafka: KafkaSettings, topic: str, operation: Operation) -> str:
+    match code:
+        case KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return f"{operation} on topic {topic}"
+        case KafkaError.GROUP_AUTHORIZATION_FAILED:
+            # Joining, committing, and offsets in a transaction (TxnOffsetCommit) all need it.
+            return f"Read on group {kafka.group}"
+        case KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return f"Write on transactional id {transactional_id(kafka)}"
+        case _:
+            # Brokers before 2.8 want IdempotentWrite of every idempotent producer without a transactional id.
+            return f"{'Create' if operation == 'Create' else 'IdempotentWrite'} on the cluster"

@@ -1,0 +1,86 @@
+"""Records of a person or a command, each one confirmed by the broker."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaError, Message
+
+from tagbus.stream.config import KafkaSettings
+from tagbus.stream.contract.codec import Record
+from tagbus.stream.errors import DependencyDown, TagbusError
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.access import failure, missing_rights
+from tagbus.stream.kafka.errors import RAISED
+from tagbus.stream.kafka.metadata import list_partitions
+
+FLUSH_SECONDS = 30.0
+
+
+class TopicWriter:
+    """Writes to one topic through an idempotent producer; leaving the block waits until every record is confirmed.
+
+    Raises UserError or DependencyDown where one is not, from `send` or at the end.
+    """
+
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._producer = clients.plain_producer(kafka)
+        # Asked first: librdkafka holds the records of a topic that does not exist for 30 s before it says so.
+        list_partitions(self._producer, kafka, topic, "Write")
+        # An idempotent producer that may write nowhere ends with a fatal error that names no topic.
+        if refused := missing_rights(kafka, [("Write", topic)]):
+            raise refused
+        self._errors: list[KafkaError] = []
+        self.confirmed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._explained():
+            left = self._producer.flush(FLUSH_SECONDS)
+        if error is not None:
+            return
+        self._check()
+        if left:
+            raise DependencyDown(f"{self._kafka.brokers} did not take {left} records within {FLUSH_SECONDS:.0f} s")
+
+    def send(self, record: Record, partition: int = -1) -> None:
+        """Send one; -1 leaves the partition to the key."""
+        headers: list[tuple[str, str | bytes | None]] = list(record.headers)
+        with self._explained():
+            while True:
+                try:
+                    self._producer.produce(
+                        self._topic, record.value, record.key, partition, self._report, headers=headers
+                    )
+                    break
+                except BufferError:
+                    self._producer.poll(0.5)
+            self._producer.poll(0)
+        self._check()
+
+    def _report(self, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            self.confirmed += 1
+        else:
+            self._errors.append(error)
+
+    def _check(self) -> None:
+        if self._errors:
+            raise self._failed(self._errors[0])
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except RAISED as raised:
+            raise self._failed(raised) from None
+
+    def _failed(self, raised: object) -> TagbusError:
+        return failure(raised, self._kafka, f"not all records reached {self._topic}", self._topic, "Write")

@@ -1,0 +1,92 @@
+"""The clients' properties: what passes through, what may not be changed, and what is never shown."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import KafkaError
+
+from tagbus.stream.config import CONFIDENTIAL, KafkaSettings, Settings, load
+from tagbus.stream.errors import UserError
+from tagbus.stream.kafka import clients
+
+
+def given(**kafka: object) -> Settings:
+    return Settings.model_validate({"kafka": {"brokers": "127.0.0.1:1", "options": {"log_level": "0"}, **kafka}})
+
+
+def nothing(error: KafkaError) -> None:
+    """An error callback."""
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("enable.auto.commit", "tagbus commits each batch itself"),
+        ("group.id", r"kafka\.group"),
+        ("group.protocol", r"kafka\.group_protocol"),
+        ("group.instance.id", r"kafka\.membership"),
+        ("auto.offset.reset", r"kafka\.start and kafka\.out_of_range"),
+        ("transactional.id", r"kafka\.transactional_id and kafka\.instance"),
+        ("partitioner", "where Java clients put them"),
+    ],
+)
+def test_what_the_guarantee_rests_on_may_not_be_set(name: str, right: str) -> None:
+    with pytest.raises(UserError, match=f"{name} may not be set there, set .*{right}"):
+        clients.group_member(given(options={name: "x"}), nothing)
+
+
+@pytest.mark.parametrize("name", sorted(CONFIDENTIAL))
+def test_a_secret_is_refused_among_the_options(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TAGBUS_KAFKA__OPTIONS", json.dumps({"ssl.ca.location": "/ca.pem", name: "hunter2"}))
+    with pytest.raises(UserError, match=f"{name} is a secret, set it in kafka.secrets") as raised:
+        load()
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_misspelt_property_is_named() -> None:
+    with pytest.raises(UserError, match=r"securty\.protocol"):
+        clients.group_member(given(options={"securty.protocol": "ssl"}), nothing)
+
+
+def test_a_secret_is_never_shown() -> None:
+    with pytest.raises(UserError) as raised:
+        clients.result_producer(
+            given(secrets={"sasl.mechanism": "hunter2"}, options={"security.protocol": "hunter2"}), nothing
+        )
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("membership", ["dynamic", "static"])
+def test_both_group_protocols_and_memberships_are_taken(protocol: str, membership: str) -> None:
+    # KIP-848: librdkafka refuses settings of session, heartbeat and strategy.
+    clients.group_member(given(group_protocol=protocol, membership=membership, session_seconds=30), nothing).close()
+
+
+def test_what_the_new_group_protocol_does_not_know_is_named() -> None:
+    with pytest.raises(UserError, match=r"partition\.assignment\.strategy"):
+        clients.group_member(
+            given(group_protocol="consumer", options={"partition.assignment.strategy": "range"}), nothing
+        )
+
+
+def test_long_transactions_and_large_records_are_taken() -> None:
+    clients.result_producer(given(transaction_seconds=600), nothing)
+    clients.result_producer(given(delivery="at_least_once"), nothing)
+    clients.admin(given().kafka)
+
+
+@pytest.mark.parametrize("make", [clients.reader, clients.plain_producer, clients.admin])
+def test_no_other_client_takes_what_may_not_be_set(make: Callable[[KafkaSettings], object]) -> None:
+    with pytest.raises(UserError, match=r"group\.id may not be set there, set kafka\.group"):
+        make(given(options={"group.id": "x"}).kafka)
+
+
+def test_every_client_takes_what_an_operator_sets() -> None:
+    kafka = given(options={"log_level": "0", "socket.keepalive.enable": "true", "client.rack": "a"}).kafka
+    for consumer in (clients.reader(kafka), clients.reader(kafka, "error", "read_uncommitted")):
+        consumer.close()
+    clients.offset_store(kafka, "g").close()
+    clients.plain_producer(kafka)
+    clients.quiet_admin(kafka, nothing)
