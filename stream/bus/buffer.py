@@ -27,7 +27,6 @@ class Cut:
 class Buffer:
     """The records of one assigned partition. Times are of time.monotonic(). Belongs to the poll thread."""
 
-    epoch: int
     # The offset from which on nothing is read.
     end: int
     records: deque[tuple[Message, int]] = field(default_factory=deque)
@@ -74,7 +73,7 @@ class Buffer:
         return bool(self.records) and (self.full(cut) or now >= self.oldest + cut.seconds)
 
     def take(self, place: Place, cut: Cut, now: float) -> Batch:
-        """The next batch: as many records as the cut allows, and one at least."""
+        """The next batch: as many records as the cut allows, and one at least. Its epoch is not known here."""
         sources: list[Source] = []
         size, read = 0, self.oldest
         while self.records and len(sources) < cut.contents and size < cut.size:
@@ -85,7 +84,7 @@ class Buffer:
         self.oldest = now
         self.blocked = None
         telemetry.BATCH_CONTENTS.observe(len(sources))
-        return Batch(place, self.epoch, tuple(sources), size, read)
+        return Batch(place, 0, tuple(sources), size, read)
 
 
 def _source(place: Place, message: Message) -> Source:

@@ -7,9 +7,10 @@ served by polling (max.poll.interval.ms) and pausing costs about a second a cycl
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -24,11 +25,13 @@ from tagbus.stream.bus.restart import Restarts
 from tagbus.stream.bus.span import Bounds, Pace, Span
 from tagbus.stream.bus.starts import Starts
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import DependencyDown
+from tagbus.stream.errors import DependencyDown, Poison
 from tagbus.stream.kafka.errors import classify, error_of, map_kafka_errors
 from tagbus.stream.kafka.logs import report
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # How long one call may wait for a record: a stop, and a commit at least once, are seen within it.
 IDLE_SECONDS = 0.05
@@ -42,7 +45,7 @@ LOOK_SECONDS = 1.0
 
 class Poller:
     """The consumer and what it has read. All methods belong to the poll thread; `ready`, `up_since`, `turned`, `quit`,
-    `group` and `commit` to any."""
+    `group`, `commit` and `tag_again` to any."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Poller:
         self._consumer = consumer
         self._flights = flights
         self._order = order
+        self._start = start
         self._bounds = Bounds(settings, consumer, span)
         self._starts = Starts(settings, consumer, self._commit)
         self._restarts = Restarts(settings, consumer, flights, self._bounds, self._commit, self._begin_anew)
@@ -74,7 +78,8 @@ class Poller:
         self._looked = 0.0
         self._group: object = None
         self._commits_here = settings.kafka.delivery == "at_least_once"
-        self._commits: SimpleQueue[tuple[list[TopicPartition], Future[KafkaError | None]]] = SimpleQueue()
+        # What the publish thread asks of this one.
+        self._asked: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.turned = time.monotonic()
         # Set from any thread: whatever is waited for is given up.
         self.quit = False
@@ -105,15 +110,25 @@ class Poller:
 
     def commit(self, offsets: list[TopicPartition], given_up: Callable[[], bool]) -> KafkaError | None:
         """Have the poll thread commit, and wait for it (send.Member)."""
-        done: Future[KafkaError | None] = Future()
-        self._commits.put((offsets, done))
+        done = self._ask(lambda: self._commit(offsets), given_up)
+        return done.result() if done.done() else KafkaError(KafkaError._TIMED_OUT, "given up", retriable=True)
+
+    def tag_again(self, flight: Flight, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
+        """Have the poll thread put the partition's batches under way once more, and wait for it (send.Member)."""
+        self._ask(lambda: self._start_again(flight, refused), given_up)
+
+    def _ask(self, act: Callable[[], T], given_up: Callable[[], bool]) -> "Future[T]":
+        """Have the poll thread do it; it is done, or given up, when this returns."""
+        done: Future[T] = Future()
+        self._asked.put(lambda: done.set_result(act()))
         self._flights.wake()
-        while not given_up():
-            try:
-                return done.result(0.1)
-            except TimeoutError:
-                continue
-        return KafkaError(KafkaError._TIMED_OUT, "given up", retriable=True)
+        while not done.done() and not given_up():
+            wait([done], 0.1)
+        return done
+
+    def _start_again(self, flight: Flight, refused: Mapping[int, Poison]) -> None:
+        for again in self._flights.again(flight, refused):
+            self._start(again)
 
     def subscribe(self, partitions: Iterable[int]) -> bool:
         """Join the group of a topic with these partitions. False: no broker says where they end now."""
@@ -143,7 +158,7 @@ class Poller:
         self._cutter.cut(self._buffers)
         self._pressure.resume(self._buffers)
         if self._pressure.hold(self._buffers):
-            if self._commits.empty():
+            if self._asked.empty():
                 self._flights.wait(0.05)
             return
         read = time.monotonic()
@@ -159,9 +174,8 @@ class Poller:
             self._up = now
         self.turned = now
         self._group = self._consumer.consumer_group_metadata()
-        while not self._commits.empty():
-            offsets, done = self._commits.get()
-            done.set_result(self._commit(offsets))
+        while not self._asked.empty():
+            self._asked.get()()
         return not self.quit
 
     def drain(self, seconds: float) -> None:
@@ -296,7 +310,7 @@ class Poller:
         self._starts.assign(places)
         self._order.assign(places)
         for place in places:
-            self._buffers[place] = Buffer(self._flights.epoch(place) or 0, self._bounds.end(place))
+            self._buffers[place] = Buffer(self._bounds.end(place))
 
     def _begin_anew(self, place: Place) -> None:
         """Its offsets have gone back, so what is known of it is of other records; its published versions still count

@@ -8,13 +8,14 @@ partition that left and came back has another epoch, so its old batches can neve
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record
+from tagbus.stream.errors import Poison
 
 Place = tuple[str, int]
 
@@ -37,13 +38,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A run of consecutive records of one partition. `size` is in bytes, `read` on time.monotonic()."""
+    """A run of consecutive records of one partition. `size` is in bytes, `read` on time.monotonic().
+
+    `refused`: records whose result Kafka does not take, by their place in the batch, and why: they are set aside.
+    """
 
     place: Place
     epoch: int
     sources: tuple[Source, ...]
     size: int
     read: float
+    refused: Mapping[int, Poison] = field(default_factory=dict)
 
     @property
     def next_offset(self) -> int:
@@ -214,13 +219,33 @@ class Flights:
             )
 
     def enter(self, batch: Batch) -> Flight:
-        """Put a batch under way. Its partition is ours: only the poll thread enters, and it gives partitions away."""
+        """Put a batch under way, in the epoch that its partition is in. That is ours: only the poll thread enters, and
+        it gives partitions away."""
         with self._changed:
-            flight = Flight(batch, time.monotonic())
-            self._lanes[batch.place].flights.append(flight)
+            lane = self._lanes[batch.place]
+            flight = Flight(replace(batch, epoch=lane.epoch), time.monotonic())
+            lane.flights.append(flight)
             self._bytes += batch.size
             self._report()
             return flight
+
+    def again(self, flight: Flight, refused: Mapping[int, Poison]) -> list[Flight]:
+        """All batches of the partition of one whose results Kafka does not take, to be tagged again in another epoch:
+        what was decided of those behind it rests on results that will never be published. None if it is not ours."""
+        with self._changed:
+            if not self._owned(flight.batch):
+                return []
+            self._epoch += 1
+            lane = self._lanes[flight.batch.place]
+            lane.epoch = self._epoch
+            old, lane.flights = lane.flights, deque()
+            for one in old:
+                if one.work is not None:
+                    one.work.cancel()
+                more = {**one.batch.refused, **refused} if one is flight else one.batch.refused
+                lane.flights.append(Flight(replace(one.batch, epoch=self._epoch, refused=more), one.entered))
+            self._report()
+            return list(lane.flights)
 
     def land(self, flight: Flight, verdicts: list[Verdict]) -> None:
         """The tagger is done with it."""

@@ -186,8 +186,13 @@ class Ledger:
             claim.contested = any(older(claim.stamp, one) for one in stamps)
             return 0
         claim.contested = False
-        newest = next((other.stamp for other in reversed(before) if other.passes), self.published.get(claim.key))
+        newest = self.newest(claim)
         return newest if older(claim.stamp, newest) else 0
+
+    def newest(self, claim: _Claim) -> Stamp:
+        """What is published of the id when the claim's turn comes, where all before it is decided."""
+        passed = (other.stamp for other in reversed(self._before(claim)) if other.passes)
+        return next(passed, self.published.get(claim.key))
 
     def push(self, claim: _Claim) -> None:
         """Put a claim under way, whatever is published."""
@@ -246,6 +251,15 @@ class Docket:
         if self._ledger is not None:
             self.claims[index] = _Claim(self, hash(content_id), given, passes=True)
             self._ledger.push(self.claims[index])
+
+    def refuse(self, index: int) -> None:
+        """The record at `index` will not pass, and what is published without it is asked for when its turn comes."""
+        claim = self.claims[index]
+        claim.passes, claim.contested = False, True
+
+    def newest(self, index: int) -> Stamp:
+        """What is published of the content of a record that does not pass, or 0. Asked when its turn comes."""
+        return 0 if self._ledger is None else self._ledger.newest(self.claims[index])
 
     def stamp(self, index: int) -> Stamp:
         """The stamp of a record that claimed."""

@@ -109,8 +109,9 @@ class Order:
             self._committed.append(_Committed(batch.place, batch.epoch, batch.sources[0].offset, published))
 
     def record(self, key: bytes | None, given: Stamp, partition: int, headers: Headers) -> Outgoing:
-        """The record that goes out with a result: its content's version is the published one now."""
-        return Outgoing(self._settings.topics.versions, key, write(given), headers, partition)
+        """The record that goes out with a result: its content's version is the published one now. 0: none is."""
+        value = write(given) if given else None
+        return Outgoing(self._settings.topics.versions, key, value, headers, partition)
 
     def _resize(self) -> None:
         """Share the limit among the partitions there are now; one that is being read is left for the next time."""

@@ -14,7 +14,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.bus import send
 from tagbus.stream.bus.flight import Flight, Flights
 from tagbus.stream.bus.send import AtLeastOnce, ExactlyOnce, Member, Sender
-from tagbus.stream.bus.wire import Abandoned, Again, Wire
+from tagbus.stream.bus.wire import Abandoned, Again, Refused, Wire
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.kafka.errors import map_kafka_errors
@@ -43,6 +43,7 @@ class Publisher:
         """`published` is told of each batch after its commit, `fail` of what ends the worker."""
         self._settings = settings
         self._producer = producer
+        self._member = member
         self._flights = flights
         self._published = published
         self._fail = fail
@@ -118,6 +119,8 @@ class Publisher:
                 self._sender.send(flights)
                 break
             except Again as error:
+                if isinstance(error, Refused):
+                    self._member.tag_again(error.flight, {error.index: error.poison}, self._stop.is_set)
                 flights = [flight for flight in flights if self._flights.owns(flight)]
                 self._struggling = bool(flights)
                 if flights:

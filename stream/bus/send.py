@@ -6,7 +6,7 @@ results are there, because an open one holds up every read_committed reader and 
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Protocol
@@ -17,7 +17,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.bus.flight import Flight
 from tagbus.stream.bus.wire import Again, Wire
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import Fatal, TagbusError
+from tagbus.stream.errors import Fatal, Poison, TagbusError
 from tagbus.stream.kafka.errors import FENCED, NO_TOPIC, RAISED, classify, error_of
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.retry import backoff
@@ -88,6 +88,11 @@ class Member(Protocol):
 
     def commit(self, offsets: list[TopicPartition], given_up: Callable[[], bool]) -> KafkaError | None:
         """Commit and wait; None when it is done."""
+        ...
+
+    def tag_again(self, flight: Flight, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
+        """Have a batch, and those of its partition behind it, tagged again without the results that Kafka refused, and
+        wait until that has begun: none of them is ours to publish then."""
         ...
 
 

@@ -36,7 +36,7 @@ _SENT_AGAIN = frozenset({RETAG, REPLAY_SOURCE})
 @dataclass(slots=True)
 class _Sheet:
     """A batch as it is judged. `valid` are the places of the contents that go to the tagger, `seen` how each of them
-    is remembered."""
+    is remembered, `refused` the contents whose result Kafka does not take."""
 
     batch: Batch
     docket: Docket
@@ -48,6 +48,7 @@ class _Sheet:
     valid: list[int] = field(default_factory=list)
     contents: list[Content] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
+    refused: dict[int, Content] = field(default_factory=dict)
     # Contents' own times, in Unix seconds.
     times: dict[int, float] = field(default_factory=dict)
 
@@ -93,6 +94,8 @@ class Triage:
             self._settle(sheet, outcomes)
             for index, content, outcome in zip(sheet.valid, sheet.contents, outcomes, strict=True):
                 sheet.verdicts[index] = self._verdict(sheet, index, content, outcome)
+            for index, content in sheet.refused.items():
+                sheet.verdicts[index] = self._refused(sheet, index, content)
             for index, seen in zip(sheet.valid, sheet.seen, strict=True):
                 sheet.verdicts[index].seen = seen
         sheet.docket.close()
@@ -121,7 +124,12 @@ class Triage:
             sheet.verdicts[index] = dead_letter(self._settings, source, error)
             return
         if isinstance(event, Tombstone):
-            sheet.verdicts[index] = self._withdrawal(sheet, index, source, event)
+            refused = sheet.batch.refused.get(index)
+            sheet.verdicts[index] = (
+                self._withdrawal(sheet, index, source, event)
+                if refused is None
+                else dead_letter(self._settings, source, refused)
+            )
             return
         if event.version is not None or event.time is not None:
             milliseconds = None
@@ -133,6 +141,11 @@ class Triage:
             if newer:
                 sheet.verdicts[index] = self._stale(source, event, claimed, newer)
                 return
+        if index in sheet.batch.refused:
+            if index in sheet.docket.claims:
+                sheet.docket.refuse(index)
+            sheet.refused[index] = event
+            return
         if self._skipped(sheet, index, event, source):
             if index in sheet.docket.claims:
                 sheet.docket.decide(index, passes=True)
@@ -178,6 +191,18 @@ class Triage:
         if claimed:
             outgoing = (*outgoing, self._version(sheet, index, source, outgoing[0]))
         return Verdict("tagged", outgoing, "", sheet.times.get(index, source.timestamp))
+
+    def _refused(self, sheet: _Sheet, index: int, content: Content) -> Verdict:
+        """A dead letter for a result that Kafka does not take. Without transactions its version may be out already, so
+        the one that is published goes out behind it."""
+        source = sheet.batch.sources[index]
+        letter = dead_letter(self._settings, source, sheet.batch.refused[index])
+        if index in sheet.docket.claims:
+            newest = sheet.docket.newest(index)
+            headers = sheet.headers_of(source)
+            version = self._order.record(content.id.encode(), newest, source.partition, headers)
+            letter.outgoing = (*letter.outgoing, version)
+        return letter
 
     def _version(self, sheet: _Sheet, index: int, source: Source, result: Outgoing) -> Outgoing:
         """What version of its content a result is of, or that there is none any more."""

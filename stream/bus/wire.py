@@ -1,13 +1,14 @@
 """Records out of this process: handed to librdkafka, confirmed by the brokers, and sorted where they were not."""
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tagbus.stream.bus.deadletter import dead_letter, too_large
+from tagbus.stream.bus.deadletter import too_large
 from tagbus.stream.bus.flight import Flight, Flights, Outgoing
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import UserError
+from tagbus.stream.errors import Poison, UserError
 from tagbus.stream.kafka.errors import RAISED, classify, error_of, map_kafka_errors
 
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
@@ -20,6 +21,16 @@ class Again(Exception):
     def __init__(self, reason: str, error: KafkaError | None = None) -> None:
         super().__init__(reason)
         self.error = error
+
+
+class Refused(Again):
+    """A broker takes the result of one record not even alone: the batch is to be tagged again without it."""
+
+    def __init__(self, flight: Flight, index: int, error: Poison) -> None:
+        super().__init__(str(error))
+        self.flight = flight
+        self.index = index
+        self.poison = error
 
 
 class Abandoned(Exception):
@@ -48,7 +59,8 @@ class Wire:
         self._alone = False
 
     def produce(self, flights: Sequence[Flight]) -> None:
-        """Hand all records to the client. Raises Again where one that was sent alone failed, and Abandoned."""
+        """Hand all records to the client. Raises Again where one that was sent alone failed, Refused where it is too
+        large, and Abandoned."""
         self._failed.clear()
         put = self._put_alone if self._alone else self._put
         for flight in flights:
@@ -146,17 +158,16 @@ class Wire:
                     continue
                 error = self._failed[0][0]
                 if error.code() in _LARGE:
-                    self._set_aside(out, flight, index)
+                    self._refuse(out, flight, index)
                 raise Again(f"a record was not delivered: {error.str()}", error)
 
-    def _set_aside(self, out: Outgoing, flight: Flight, index: int) -> None:
-        """A result that the broker finds too large becomes a dead letter; a dead letter cannot."""
+    def _refuse(self, out: Outgoing, flight: Flight, index: int) -> NoReturn:
+        """Raise Refused for a record that the broker finds too large; UserError where it goes with a dead letter."""
         limit = self._settings.batch.record_bytes
         size = len(out.value or b"") + len(out.key or b"")
-        if out.topic == self._settings.topics.dead_letters or flight.verdicts is None:
+        if flight.verdicts is None or flight.verdicts[index].outcome == "dead_lettered":
             raise UserError(
                 f"topic {out.topic} does not take a record of {size} bytes: "
                 f"raise its max.message.bytes, or lower batch.record_bytes ({limit})"
             )
-        error = too_large(out.topic, size, "at most the topic's max.message.bytes")
-        flight.verdicts[index] = dead_letter(self._settings, flight.batch.sources[index], error)
+        raise Refused(flight, index, too_large(out.topic, size, "at most the topic's max.message.bytes"))

@@ -6,6 +6,7 @@ from hypothesis import given, strategies
 
 from tagbus.stream.bus.flight import Batch, Flight, Flights, Place, Source
 from tagbus.stream.contract.codec import Record
+from tagbus.stream.errors import Untaggable
 from tests.support import wait_until
 
 A, B = ("content", 0), ("content", 1)
@@ -54,6 +55,25 @@ def test_one_place_is_kept_from_a_partition_that_fills_all_others() -> None:
     enter(flights, B)
     assert not flights.room(B, 10)
     assert flights.crowded()
+
+
+def test_what_is_tagged_again_keeps_its_order_and_is_of_another_epoch() -> None:
+    flights = Flights(3, 1000)
+    flights.assign([A, B])
+    first, second, other = enter(flights, A), enter(flights, A), enter(flights, B)
+    flights.land(second, [])
+    reason = Untaggable("publish", ())
+    again = flights.again(first, {0: reason})
+    assert [flight.batch.sources for flight in again] == [first.batch.sources, second.batch.sources]
+    assert [dict(flight.batch.refused) for flight in again] == [{0: reason}, {}]
+    # What was decided does not count, and what comes is of the same epoch.
+    assert [flights.owns(flight) for flight in (first, second, other, *again)] == [False, False, True, True, True]
+    assert {flight.batch.epoch for flight in (*again, enter(flights, A))} == {flights.epoch(A)}
+    assert flights.finished(0) == []
+    # What was refused before stays refused.
+    assert dict(flights.again(again[0], {2: reason})[0].batch.refused) == {0: reason, 2: reason}
+    # A batch that is not ours any more is not tagged again.
+    assert flights.again(first, {0: reason}) == []
 
 
 def test_a_partition_alone_may_use_every_place() -> None:

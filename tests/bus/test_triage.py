@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import given, strategies
 from tagbus.stream import telemetry
 from tagbus.stream.bus.duplicates import fingerprint
 from tagbus.stream.bus.flight import Batch, Flight, Source, Verdict
+from tagbus.stream.bus.ledger import Ledger, Published
+from tagbus.stream.bus.order import Order
 from tagbus.stream.bus.triage import Triage
 from tagbus.stream.bus.trial import CANARY, BatchTagger
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.events import Content, Degraded, TaggedContent
-from tagbus.stream.errors import TooMuchPoison
+from tagbus.stream.errors import TooMuchPoison, Untaggable
 from tagbus.stream.tagger import Failure
 from tests.bus.harness import event
 from tests.bus.taggers import Allergic, Down, Picky, Trivial, tagged
@@ -70,6 +73,27 @@ def test_what_fails_alone_where_its_neighbours_pass_is_set_aside() -> None:
     assert header(verdicts[1], "__streams.errors.exception") == "Untaggable"
     # All three, its half of them, the content alone, and once more between two canaries
     assert header(verdicts[1], "tagbus.attempts") == "4"
+
+
+def test_what_kafka_does_not_take_is_set_aside_and_tells_what_is_published_instead() -> None:
+    values = [event("a", version=1), event("a", version=2), event("a", version=1), event("b"), None]
+    refused = {index: Untaggable("publish", ()) for index in (1, 3, 4)}
+    tagger, order = Trivial(), Order(QUICK)
+    order._ledgers = {("content", 3): Ledger(Published(10), ready=True)}
+    triage = Triage(QUICK, tagger, order)
+    verdicts = asyncio.run(triage.judge(replace(batch(values), refused=refused), lambda _: None))
+    assert [verdict.outcome for verdict in verdicts] == [
+        "tagged",
+        "dead_lettered",
+        "tagged",
+        "dead_lettered",
+        "dead_lettered",
+    ]
+    assert tagger.seen == [["a", "a"]]
+    assert [(one.topic, one.value) for one in verdicts[1].outgoing[1:]] == [
+        ("content.versions", b'{"version":1,"time":null}')
+    ]
+    assert all(len(verdict.outgoing) == 1 for verdict in verdicts[3:])
 
 
 def test_a_batch_without_contents_does_not_ask_the_tagger() -> None:

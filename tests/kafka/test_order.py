@@ -14,7 +14,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, read_dead_letter
 from tagbus.stream.errors import UserError
 from tests.bus.harness import event, exactly_once, origin, running, settings, until_all_out
-from tests.bus.taggers import Trivial
+from tests.bus.taggers import Huge, Trivial
 from tests.conftest import Broker
 from tests.support import Layout, consume_all, produce, wait_until
 
@@ -77,6 +77,70 @@ def test_an_older_version_is_set_aside_within_a_batch_and_between_batches(
         f"Stale at order: version: {version} is wrong, expected 3 or newer, as published already for content 'a'"
         for version in (2, 0)
     ]
+
+
+class TestAResultThatIsTooLarge:
+    """It is set aside, so its version is never published, and keeps no older one out."""
+
+    @pytest.mark.parametrize("size", [1, 3, 100])
+    @pytest.mark.parametrize("refused_by", ["the worker", "the broker"])
+    def test_what_is_older_is_published(self, kafka: Broker, topics: Make, size: int, refused_by: str) -> None:
+        # Given newer versions whose results are above batch.record_bytes, or above what the topic takes
+        names = _with_limit(topics, 50_000 if refused_by == "the broker" else 1_000_000)
+        send(kafka, names, *(event("a", version=version) for version in (1, 8, 3, 2, 9, 4)))
+        record_bytes = 50_000 if refused_by == "the worker" else 1_000_000
+        with _huge(_uncompressed(kafka, names, "exactly_once", contents=size, record_bytes=record_bytes)):
+            until_all_out(kafka.address, names, 6)
+        # Then what is older than those, and newer than what is published, is published, and nothing is doubled
+        exactly_once(kafka.address, names)
+        assert [origin(message)[1] for message in consume_all(kafka.address, names["tagged"])] == [0, 2, 5]
+        letters = consume_all(kafka.address, names["dead_letters"])
+        found = {origin(letter)[1]: text for letter, text in zip(letters, texts(letters), strict=True)}
+        assert {offset: text.split(":")[0] for offset, text in found.items()} == {
+            1: "Untaggable at publish",
+            3: "Stale at order",
+            4: "Untaggable at publish",
+        }
+        assert "expected 3 or newer" in found[3]
+
+    def test_so_it_is_without_transactions(self, kafka: Broker, topics: Make) -> None:
+        names = _with_limit(topics, 50_000)
+        send(kafka, names, *(event("a", version=version) for version in (1, 8, 3, 2, 9, 4)))
+        with _huge(_uncompressed(kafka, names, "at_least_once", contents=3)):
+            until_all_out(kafka.address, names, 6)
+        # What goes out with a record that is refused may go out twice.
+        assert {origin(message)[1] for message in consume_all(kafka.address, names["tagged"])} == {0, 2, 5}
+        assert {origin(letter)[1] for letter in consume_all(kafka.address, names["dead_letters"])} >= {1, 3, 4}
+
+    @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+    def test_nor_does_it_keep_one_out_after_a_restart(self, kafka: Broker, topics: Make, delivery: str) -> None:
+        names = _with_limit(topics, 50_000)
+        given = _uncompressed(kafka, names, delivery)
+        send(kafka, names, event("a", version=1), event("a", version=8))
+        with _huge(given):
+            until_all_out(kafka.address, names, 2)
+        send(kafka, names, event("a", version=3))
+        with _huge(given):
+            until_all_out(kafka.address, names, 3)
+        assert {origin(message)[1] for message in consume_all(kafka.address, names["tagged"])} == {0, 2}
+
+
+def _with_limit(topics: Make, size: int) -> Names:
+    tagged: Layout = (2, {"max.message.bytes": str(size)})
+    return topics({"content": 2, "tagged": tagged, "dead_letters": 1, "exemplars": 1, "versions": VERSIONS})
+
+
+def _uncompressed(kafka: Broker, names: Names, delivery: str, **batch: object) -> Settings:
+    """The broker's limit is on what comes over the wire."""
+    options = {"options": {"compression.type": "none"}, "delivery": delivery}
+    return settings(kafka.address, names, kafka=options, batch=batch)
+
+
+@contextmanager
+def _huge(given: Settings) -> Iterator[None]:
+    """A worker whose results of version 8 and above take 60,000 bytes."""
+    with running(given, Huge(lambda content: (content.version or 0) >= 8, 60_000)):
+        yield
 
 
 def test_a_new_owner_knows_what_is_published(kafka: Broker, names: Names) -> None:
