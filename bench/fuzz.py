@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from confluent_kafka import Producer
 
-from tagbus.stream.bus.flight import Verdict
-from tagbus.stream.bus.triage import Triage
+from tagbus.stream.bus.in_flight import Verdict
+from tagbus.stream.bus.process.processor import Triage
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.kafka.message import record_of

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tagbus.stream.bus.flight import TOTAL
+from tagbus.stream.bus.in_flight import TOTAL
 from tagbus.stream.config import Settings
 from tagbus.stream.local.apache import ApacheKafka
 from tests.bus.harness import PROCESS, environment, events, settings

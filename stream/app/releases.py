@@ -96,7 +96,7 @@ class Held:
         return self._standing().versions()
 
     def revision(self) -> Hashable | None:
-        """Release, calibration and how far its memory is (trial.BatchTagger)."""
+        """Release, calibration and how far its memory is (isolation.BatchTagger)."""
         source = self.source
         return None if self._tagger is None or source is None else (self._stood, source.applied())
 

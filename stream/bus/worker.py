@@ -12,14 +12,14 @@ from functools import partial
 from confluent_kafka import KafkaError
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus import lag
-from tagbus.stream.bus.consume import Poller
-from tagbus.stream.bus.flight import Flight, Flights
-from tagbus.stream.bus.order import Order
-from tagbus.stream.bus.publish import Publisher
-from tagbus.stream.bus.span import Span
-from tagbus.stream.bus.triage import Triage
-from tagbus.stream.bus.trial import BatchTagger
+from tagbus.stream.bus.consume import lag
+from tagbus.stream.bus.consume.poller import Poller
+from tagbus.stream.bus.consume.span import Span
+from tagbus.stream.bus.in_flight import Flight, Flights
+from tagbus.stream.bus.process.isolation import BatchTagger
+from tagbus.stream.bus.process.processor import Triage
+from tagbus.stream.bus.process.version_topic import Order
+from tagbus.stream.bus.publish.publisher import Publisher
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.registry import Schemas
 from tagbus.stream.errors import DependencyDown, Fatal, TagbusError, UserError

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from confluent_kafka import Message
 
-from tagbus.stream.bus.deadletter import REPLAY_SOURCE
+from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import (
     DEAD_LETTER_HEADERS,

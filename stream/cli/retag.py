@@ -16,8 +16,8 @@ from confluent_kafka import Message
 
 from tagbus.stream.app import assemble, console, files
 from tagbus.stream.app.time_arguments import MOMENT, moment
-from tagbus.stream.bus.deadletter import REPLAY_SOURCE, RETAG
-from tagbus.stream.bus.ledger import Stamp, older, stamp_of
+from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG
+from tagbus.stream.bus.process.versions import Stamp, older, stamp_of
 from tagbus.stream.cli.dead_letter_selection import REPLAYS
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tag, decode_tagged

@@ -9,7 +9,7 @@
 | a setting of the topic is wrong | UserError, from `failure` only |
 | anything else | None: librdkafka retries, or the same call may succeed later |
 
-What to do about an error in a step of the transaction is decided beside the transaction, in bus/send.py.
+What to do about an error in a step of the transaction is decided beside the transaction, in bus/publish/transaction.py.
 """
 
 from collections.abc import Iterator

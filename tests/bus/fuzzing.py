@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
-from tagbus.stream.bus.flight import Batch, Source, Verdict
-from tagbus.stream.bus.triage import Triage
+from tagbus.stream.bus.in_flight import Batch, Source, Verdict
+from tagbus.stream.bus.process.processor import Triage
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, decode_tagged, read_dead_letter, read_source
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from tagbus.stream.bus.span import Span
-from tagbus.stream.bus.trial import BatchTagger
+from tagbus.stream.bus.consume.span import Span
+from tagbus.stream.bus.process.isolation import BatchTagger
 from tagbus.stream.bus.worker import Gate, Worker, open_gate
 from tagbus.stream.config import Settings
 from tests.support import consume_all, unique, wait_until
 
-PROCESS = Path(__file__).parent / "process.py"
+PROCESS = Path(__file__).parent / "worker_process.py"
 TOPICS = ("content", "tagged", "dead_letters", "exemplars", "versions")
 
 

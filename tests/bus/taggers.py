@@ -6,7 +6,7 @@ import random
 import signal
 from collections.abc import Callable, Sequence
 
-from tagbus.stream.bus.trial import BatchTagger
+from tagbus.stream.bus.process.isolation import BatchTagger
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag, TaggedContent, Versions
 from tagbus.stream.errors import DependencyDown, FieldError, Untaggable
 from tagbus.stream.tagger import Failure

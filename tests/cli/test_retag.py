@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from confluent_kafka import Message
 
-from tagbus.stream.bus.deadletter import REPLAY_SOURCE
+from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE
 from tagbus.stream.cli.retag import RETAG
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag, Tag, TaggedContent, Versions

@@ -1,5 +1,5 @@
 """A worker as it was at version 1.0.0 of the contract, as a process: contents have no version, so none is published,
-and dead letters do not count replays. Arguments as of tests/bus/process.py."""
+and dead letters do not count replays. Arguments as of tests/bus/worker_process.py."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from tagbus.stream.contract.events import Content
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tests.bus import process
+from tests.bus import worker_process
 
 
 class OldContent(Content):
@@ -29,4 +29,4 @@ if __name__ == "__main__":
     codec._CONTENT = codec._Topic(OldContent, Envelope[OldContent], lambda event: event.id, keyless=True)
     del codec.DEAD_LETTER_HEADERS["replays"]
     os.environ["TAGBUS_TRIAGE__VERSIONS"] = "0"
-    sys.exit(process.main())
+    sys.exit(worker_process.main())

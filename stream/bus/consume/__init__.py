@@ -1,0 +1,1 @@
+"""From Kafka to batches: the poll thread."""

@@ -1,0 +1,86 @@
+"""Back-pressure: the consumer is left alone while nothing finds room, and what is held for longer is paused."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from confluent_kafka import Consumer, TopicPartition
+
+from tagbus.stream import telemetry
+from tagbus.stream.bus.consume.buffer import Buffer, Cut
+from tagbus.stream.bus.in_flight import Flights, Place
+from tagbus.stream.config import Settings
+
+# How long the consumer is left alone while nothing finds room, and while only one partition finds none: then the
+# others wait for it, so it is paused earlier.
+HOLD_SECONDS = 2.0
+YIELD_SECONDS = 0.5
+
+
+class Pressure:
+    """Which partitions are paused. Belongs to the poll thread."""
+
+    def __init__(self, settings: Settings, consumer: Consumer, flights: Flights, limit: Cut) -> None:
+        """`limit`: a batch at most."""
+        self._consumer = consumer
+        self._flights = flights
+        self._limit = limit
+        # Bytes that may wait to be cut.
+        self._size = settings.batch.in_flight_bytes
+        # The consumer that is left alone for max.poll.interval.ms is out of the group.
+        self._hold = min(HOLD_SECONDS, settings.kafka.poll_seconds / 4)
+        self._yield = min(YIELD_SECONDS, self._hold)
+
+    def hold(self, buffers: Mapping[Place, Buffer]) -> bool:
+        """Whether to leave the consumer alone for now. Pauses the partitions that have been held for too long."""
+        now = time.monotonic()
+        swamped = self._swamped(buffers)
+        limit = self._hold if swamped or self._flights.crowded() else self._yield
+        held = {
+            place: buffer.blocked
+            for place, buffer in buffers.items()
+            if buffer.blocked is not None and not buffer.paused and (swamped or buffer.full(self._limit))
+        }
+        if not held:
+            return False
+        late = [place for place, since in held.items() if now - since >= limit]
+        if late:
+            self.pause(buffers if swamped else late, buffers)
+        return not late
+
+    def pause(self, places: Iterable[Place], buffers: Mapping[Place, Buffer]) -> None:
+        """Read no more of these partitions until `resume`."""
+        fresh = [place for place in places if place not in buffers or not buffers[place].paused]
+        if not fresh:
+            return
+        self._consumer.pause([TopicPartition(*place) for place in fresh])
+        for place in fresh:
+            if place in buffers:
+                buffers[place].paused = True
+        _report(buffers)
+
+    def resume(self, buffers: Mapping[Place, Buffer]) -> None:
+        """Go on with what has room again."""
+        paused = [place for place, buffer in buffers.items() if buffer.paused and not buffer.ended]
+        if not paused or self._swamped(buffers):
+            return
+        places = [place for place in paused if not buffers[place].full(self._limit)]
+        if not places:
+            return
+        self._consumer.resume([TopicPartition(*place) for place in places])
+        for place in places:
+            buffers[place].paused = False
+        _report(buffers)
+
+    def forget(self, gone: Mapping[Place, Buffer], buffers: Mapping[Place, Buffer]) -> None:
+        """Partitions that went: a pause would outlive the assignment in librdkafka, so it ends here."""
+        paused = [TopicPartition(*place) for place, buffer in gone.items() if buffer.paused]
+        if paused:
+            self._consumer.resume(paused)
+        _report(buffers)
+
+    def _swamped(self, buffers: Mapping[Place, Buffer]) -> bool:
+        return sum(buffer.size for buffer in buffers.values()) >= self._size
+
+
+def _report(buffers: Mapping[Place, Buffer]) -> None:
+    telemetry.PAUSED.set(sum(buffer.paused for buffer in buffers.values()))

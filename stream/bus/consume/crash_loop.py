@@ -1,0 +1,196 @@
+"""Contents that end the process: found by counting the starts of a partition that got no further.
+
+The count stands in the metadata of the committed offset, so it survives the process and goes with the partition. Any
+progress clears it, because offsets of a transaction carry no metadata. After `triage.deadly_starts` less one such
+starts the partition is careful: one record at a time, marked before the tagger sees it, and nothing else of this
+worker beside it. Who ends the process then is known, and set aside at the next start.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from tagbus.stream.bus.in_flight import Place, Source, Verdict
+from tagbus.stream.bus.process.dead_letters import dead_letter
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import FieldError, Untaggable, shorten
+from tagbus.stream.kafka.errors import error_of, map_kafka_errors
+from tagbus.stream.kafka.logs import report
+
+log = logging.getLogger(__name__)
+
+Commit = Callable[[list[TopicPartition]], KafkaError | None]
+
+# For the question what is committed; it takes a millisecond where the broker is well.
+ASK_SECONDS: Final = 5.0
+# Between two tries to count, while a rebalance or a broker stands in the way.
+PAUSE_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the metadata of a committed offset says: `starts` without progress, and which record was `alone`."""
+
+    starts: int = 0
+    alone: int | None = None
+
+    def __str__(self) -> str:
+        if not self.starts:
+            return ""
+        return json.dumps({"starts": self.starts} | ({} if self.alone is None else {"alone": self.alone}))
+
+    @classmethod
+    def read(cls, metadata: str | None) -> "Mark":
+        """The mark in the metadata, which may be somebody else's: what is no mark is none."""
+        try:
+            found = json.loads(metadata or "{}")
+        except (ValueError, RecursionError):
+            return cls()
+        if not isinstance(found, dict):
+            return cls()
+        return cls(_number(found.get("starts")) or 0, _number(found.get("alone")))
+
+
+@dataclass(slots=True)
+class _Lane:
+    """A partition in this assignment: what was found, where the mark stands, and for how many records to be careful."""
+
+    before: Mark
+    offset: int
+    left: int = 0
+
+
+class Starts:
+    """The starts of each assigned partition. Belongs to the poll thread."""
+
+    def __init__(self, settings: Settings, consumer: Consumer, commit: Commit) -> None:
+        """`commit` commits offsets with their metadata and waits."""
+        self._settings = settings
+        self._limit = settings.triage.deadly_starts
+        # As many records of one partition may have been under way (in_flight.Flights.room).
+        self._window = settings.batch.in_flight * settings.batch.contents
+        self._consumer = consumer
+        self._commit = commit
+        self._lanes: dict[Place, _Lane] = {}
+        self._next_try = 0.0
+        # The partitions that are not counted yet, those whose records go alone, and that of which one does now.
+        self.fresh: set[Place] = set()
+        self.careful: set[Place] = set()
+        self.under_way: Place | None = None
+
+    def assign(self, places: Iterable[Place]) -> None:
+        """Partitions that came: none is begun before it is counted."""
+        places = list(places)
+        self.forget(places)
+        self.fresh.update(places)
+
+    def counted(self, place: Place) -> bool:
+        """Whether its records may go to the tagger."""
+        return place in self._lanes
+
+    def count(self, heads: Mapping[Place, int]) -> None:
+        """Count this start for partitions whose first record is there, by its offset; where that fails, later.
+
+        By then no transaction has offsets of theirs open: librdkafka waits for that before it fetches.
+        """
+        now = time.monotonic()
+        if not heads or now < self._next_try:
+            return
+        self._next_try = now + PAUSE_SECONDS
+        try:
+            with map_kafka_errors(self._settings.kafka, self._settings.topics.content):
+                committed = self._consumer.committed([TopicPartition(*place) for place in heads], ASK_SECONDS)
+        except KafkaException as exception:
+            report(error_of(exception))
+            return
+        marks = {(of.topic, of.partition): Mark.read(of.metadata) for of in committed if of.error is None}
+        offsets = [
+            TopicPartition(*place, heads[place], str(Mark(mark.starts + 1, mark.alone)))
+            for place, mark in marks.items()
+        ]
+        error = self._commit(offsets) if offsets else None
+        if error is not None:
+            report(error)
+            return
+        for place, mark in marks.items():
+            self._begin(place, heads[place], mark)
+        self._next_try = 0.0
+
+    def dead(self, source: Source) -> Verdict | None:
+        """The verdict on a record that has ended the process too often; such a record is not to be tagged."""
+        before = self._lanes[source.topic, source.partition].before
+        if before.alone != source.offset or before.starts < self._limit:
+            return None
+        reason = f"the process ended {before.starts} times while it was tagged"
+        log.warning("starts: %s:%d:%d is set aside: %s", source.topic, source.partition, source.offset, reason)
+        key = shorten(source.record.key)
+        error = Untaggable("tag", (FieldError("content", f"key {key}", f"a content that can be tagged ({reason})"),))
+        return dead_letter(self._settings, source, error, before.starts)
+
+    def alone(self, place: Place, offset: int) -> bool:
+        """Mark a record of a careful partition as the one under way; False: not now."""
+        lane = self._lanes[place]
+        error = self._commit([TopicPartition(*place, offset, str(Mark(lane.before.starts + 1, offset)))])
+        if error is not None:
+            report(error)
+            return False
+        lane.offset = offset
+        self.under_way = place
+        return True
+
+    def settle(self) -> None:
+        """The record that was alone is committed."""
+        place, self.under_way = self.under_way, None
+        if place is None:
+            return
+        lane = self._lanes[place]
+        lane.left -= 1
+        if not lane.left:
+            self.careful.discard(place)
+            log.info("starts: %s:%d is no longer careful", *place)
+
+    def leave(self, untouched: Mapping[Place, int | None]) -> None:
+        """Partitions that are given away in order: a start that got no further and ended well does not count.
+
+        `untouched`: those of which nothing can be on its way to Kafka, with the offset that was committed last.
+        """
+        offsets = [
+            TopicPartition(*place, lane.offset, str(lane.before))
+            for place, committed in untouched.items()
+            if (lane := self._lanes.get(place)) is not None and (committed or 0) <= lane.offset
+        ]
+        error = self._commit(offsets) if offsets else None
+        if error is not None:
+            log.info("starts: this start is counted: error=%s", error.name())
+
+    def forget(self, places: Iterable[Place]) -> None:
+        """Partitions that are gone."""
+        for place in places:
+            self._lanes.pop(place, None)
+            self.fresh.discard(place)
+            self.careful.discard(place)
+            if self.under_way == place:
+                self.under_way = None
+
+    def _begin(self, place: Place, offset: int, before: Mark) -> None:
+        lane = _Lane(before, offset)
+        if before.starts >= self._limit - 1:
+            lane.left = self._window
+            self.careful.add(place)
+            log.warning(
+                "starts: %s:%d is begun for the %d. time without progress: one record at a time for %d records",
+                *place,
+                before.starts + 1,
+                self._window,
+            )
+        self._lanes[place] = lane
+        self.fresh.discard(place)
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,34 @@
+"""Lag in time: how long an event took to its commit, and how old the oldest is that is not committed."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from tagbus.stream import telemetry
+from tagbus.stream.bus.consume.buffer import Buffer
+from tagbus.stream.bus.in_flight import Flight, Flights, Place
+
+
+def observe(flight: Flight) -> None:
+    """A batch is committed. An event's time is its own, or else its record's."""
+    now = time.time()
+    times = (
+        source.timestamp if verdict.event_time is None else verdict.event_time
+        for source, verdict in zip(flight.batch.sources, flight.verdicts or (), strict=True)
+    )
+    # The producer's clock may be ahead of this one.
+    telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])
+
+
+def report(flights: Flights, buffers: Mapping[Place, Buffer]) -> None:
+    """Set the age of the oldest uncommitted record of each partition; 0 where all is committed."""
+    now = time.time()
+    for place, buffer in buffers.items():
+        flight = flights.first(place)
+        made = buffer.time if flight is None else flight.batch.sources[0].timestamp
+        telemetry.OLDEST_UNCOMMITTED.labels(partition=str(place[1])).set(0.0 if made is None else max(0.0, now - made))
+
+
+def forget(places: Iterable[Place]) -> None:
+    """Partitions that are gone: another worker reports them now."""
+    for _, partition in places:
+        telemetry.OLDEST_UNCOMMITTED.remove(str(partition))

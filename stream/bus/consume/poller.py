@@ -1,0 +1,368 @@
+"""The poll thread: content in from Kafka, cut into batches, with the consumer always in its group.
+
+A batch is a run of consecutive records of one partition, cut by count, by bytes and by time. While a batch finds no
+room the consumer is not asked for more; beyond a while its partition is paused instead, because the group must be
+served by polling (max.poll.interval.ms) and pausing costs about a second a cycle.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
+from queue import SimpleQueue
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from tagbus.stream import telemetry
+from tagbus.stream.bus.consume import lag
+from tagbus.stream.bus.consume.back_pressure import Pressure
+from tagbus.stream.bus.consume.buffer import Buffer
+from tagbus.stream.bus.consume.crash_loop import Starts
+from tagbus.stream.bus.consume.cut import Cutter
+from tagbus.stream.bus.consume.restart import Restarts
+from tagbus.stream.bus.consume.span import Bounds, Pace, Span
+from tagbus.stream.bus.in_flight import Flight, Flights, Left, Place
+from tagbus.stream.bus.process.version_topic import Order
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import DependencyDown, Poison
+from tagbus.stream.kafka.errors import classify, error_of, map_kafka_errors
+from tagbus.stream.kafka.logs import report
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# How long one call may wait for a record: a stop, and a commit at least once, are seen within it.
+IDLE_SECONDS = 0.05
+# The same where batches are under way whose commit the publish thread will ask for, at least once.
+COMMIT_SECONDS = 0.005
+# A poll thread that has not turned for so long was stopped, or its machine was: it knows nothing of the brokers.
+STOOD_SECONDS = 5.0
+# Between two looks at what need not be known at once: lag, patience, brokers that were away.
+LOOK_SECONDS = 1.0
+
+
+class Poller:
+    """The consumer and what it has read. All methods belong to the poll thread; `ready`, `up_since`, `turned`, `quit`,
+    `group`, `commit` and `tag_again` to any."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        flights: Flights,
+        order: Order,
+        span: Span | None,
+        start: Callable[[Flight], None],
+    ) -> None:
+        """`start` hands a batch to the tagger and returns at once."""
+        self._settings = settings
+        self._topic = settings.topics.content
+        self._consumer = consumer
+        self._flights = flights
+        self._order = order
+        self._start = start
+        self._bounds = Bounds(settings, consumer, span)
+        self._starts = Starts(settings, consumer, self._commit)
+        self._restarts = Restarts(settings, consumer, flights, self._bounds, self._commit, self._begin_anew)
+        pace = Pace(span.rate if span else None)
+        self._cutter = Cutter(settings.batch, flights, self._starts, order, pace, start)
+        self._pressure = Pressure(settings, consumer, flights, self._cutter.limit)
+        self._buffers: dict[Place, Buffer] = {}
+        self._mean = 1024.0
+        self._joined = False
+        self._draining = False
+        self._down: float | None = None
+        self._up = time.monotonic()
+        self._looked = 0.0
+        self._group: object = None
+        self._commits_here = settings.kafka.delivery == "at_least_once"
+        # What the publish thread asks of this one.
+        self._asked: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.turned = time.monotonic()
+        # Set from any thread: whatever is waited for is given up.
+        self.quit = False
+
+    @property
+    def ready(self) -> bool:
+        """The group has given this worker its partitions (of many members some may hold none), and brokers answer."""
+        return self._joined and self._down is None
+
+    @property
+    def up_since(self) -> float | None:
+        """Since when brokers answer and this process runs (of time.monotonic()); None while no broker does."""
+        return self._up if self._down is None else None
+
+    @property
+    def finished(self) -> bool:
+        """All that this worker was to read is committed. Never without partitions: some may be on their way."""
+        return (
+            self._bounds.bounded
+            and bool(self._buffers)
+            and all(buffer.ended and not buffer.records for buffer in self._buffers.values())
+            and not self._flights.busy()
+        )
+
+    def group(self) -> object:
+        """The group's metadata, as it was when the poll thread last looked."""
+        return self._group
+
+    def commit(self, offsets: list[TopicPartition], given_up: Callable[[], bool]) -> KafkaError | None:
+        """Have the poll thread commit, and wait for it."""
+        done = self._ask(lambda: self._commit(offsets), given_up)
+        return done.result() if done.done() else KafkaError(KafkaError._TIMED_OUT, "given up", retriable=True)
+
+    def tag_again(self, flight: Flight, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
+        """Have the poll thread put the partition's batches under way once more, and wait for it."""
+        self._ask(lambda: self._start_again(flight, refused), given_up)
+
+    def _ask(self, act: Callable[[], T], given_up: Callable[[], bool]) -> "Future[T]":
+        """Have the poll thread do it; it is done, or given up, when this returns."""
+        done: Future[T] = Future()
+        self._asked.put(lambda: done.set_result(act()))
+        self._flights.wake()
+        while not done.done() and not given_up():
+            wait([done], 0.1)
+        return done
+
+    def _start_again(self, flight: Flight, refused: Mapping[int, Poison]) -> None:
+        for again in self._flights.again(flight, refused):
+            self._start(again)
+
+    def subscribe(self, partitions: Iterable[int]) -> bool:
+        """Join the group of a topic with these partitions. False: no broker says where they end now."""
+        try:
+            self._bounds.fix(partitions)
+        except DependencyDown as error:
+            log.warning("consume: %s", error)
+            return False
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        return True
+
+    def broker_down(self) -> None:
+        """librdkafka says that no broker answers."""
+        self._down = self._down or time.monotonic()
+
+    def turn(self) -> None:
+        """Once round: what may be cut goes to the tagger, and more is read.
+
+        Raises UserError when the topic is gone or may not be read, Fenced or Fatal when the client cannot go on,
+        OffsetLost as `kafka.out_of_range` says, DependencyDown when one has been away for retry.deadline_seconds.
+        """
+        self.touch()
+        self._look()
+        self._restarts.serve(self._buffers)
+        self._cutter.cut(self._buffers)
+        self._pressure.resume(self._buffers)
+        if self._pressure.hold(self._buffers):
+            if self._asked.empty():
+                self._flights.wait(0.05)
+            return
+        read = time.monotonic()
+        for message in self._consume():
+            self._add(message, read)
+        if self._bounds.bounded:
+            self._pressure.pause([place for place, buffer in self._buffers.items() if buffer.ended], self._buffers)
+
+    def touch(self) -> bool:
+        """Show that the poll thread is alive and serve the publish thread; returns whether to go on waiting."""
+        now = time.monotonic()
+        if now - self.turned > STOOD_SECONDS:
+            self._up = now
+        self.turned = now
+        self._group = self._consumer.consumer_group_metadata()
+        while not self._asked.empty():
+            self._asked.get()()
+        return not self.quit
+
+    def drain(self, seconds: float) -> None:
+        """Read no more, wait at most so long for what is under way, drop the rest and hold no partition.
+
+        Raises UserError, Fenced or Fatal when the client cannot go on: what is left is dropped then too.
+        """
+        self._draining = True
+        self._buffers.clear()
+        places = self._flights.places()
+        self._pressure.pause(places, self._buffers)
+        if not self._flights.drain(places, seconds, self._serve):
+            log.warning("drain: deadline=%.1fs passed, what is left is read again by the next owner", seconds)
+        self._give_back(self._flights.places())
+
+    def _serve(self) -> bool:
+        """Serve the group while draining; a record that comes all the same is not ours to commit."""
+        with map_kafka_errors(self._settings.kafka, self._topic):
+            messages = self._consumer.consume(100, 0.05)
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._judge(error, message)
+        return self.touch()
+
+    def _commit(self, offsets: list[TopicPartition]) -> KafkaError | None:
+        """With brokers away a commit takes as long as session.timeout.ms to fail, so then it is not begun."""
+        if self._down is not None:
+            return KafkaError(KafkaError._ALL_BROKERS_DOWN, "no broker answers", retriable=True)
+        try:
+            with map_kafka_errors(self._settings.kafka, self._topic):
+                committed = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as exception:
+            return error_of(exception)
+        return next((partition.error for partition in committed if partition.error is not None), None)
+
+    def _consume(self) -> list[Message]:
+        """Records and errors; waits for the first where nothing is buffered, else until the next batch is due.
+
+        Whatever is raised here ends the worker: the client throws away the records that it had in hand.
+        """
+        limit = self._cutter.limit
+        number = max(1, min(limit.contents, int(limit.size / self._mean)))
+        with map_kafka_errors(self._settings.kafka, self._topic):
+            if any(buffer.records for buffer in self._buffers.values()):
+                return self._consumer.consume(number, self._until_due())
+            first = self._consumer.consume(1, self._idle())
+            return first + self._consumer.consume(number, 0) if first else []
+
+    def _until_due(self) -> float:
+        now = time.monotonic()
+        waits = [
+            0.02 if buffer.blocked is not None else buffer.oldest + self._cutter.limit.seconds - now
+            for buffer in self._buffers.values()
+            if buffer.records
+        ]
+        return min(max(0.0, min(waits)), self._idle())
+
+    def _idle(self) -> float:
+        return COMMIT_SECONDS if self._commits_here and self._flights.busy() else IDLE_SECONDS
+
+    def _add(self, message: Message, read: float) -> None:
+        error = message.error()
+        if error is not None:
+            self._judge(error, message)
+            return
+        if self._down is not None:
+            self._back(self._down)
+        buffer = self._buffers.get((message.topic() or "", message.partition() or 0))
+        # A partition may have gone within the very call that returned its records.
+        if buffer is not None and not self._draining and (size := buffer.add(message, read)):
+            self._mean += (size - self._mean) / 32
+
+    def _judge(self, error: KafkaError, message: Message) -> None:
+        """Raise what ends the process; log what librdkafka mends itself."""
+        place = (message.topic() or self._topic, message.partition() or 0)
+        if error.code() == KafkaError._PARTITION_EOF:
+            if (buffer := self._buffers.get(place)) is not None and (message.offset() or 0) >= buffer.end:
+                buffer.ended = True
+            return
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._restarts.add(place)
+            return
+        ending = classify(error, self._settings.kafka, place[0])
+        if ending is not None:
+            raise ending
+        if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT}:
+            self.broker_down()
+        report(error)
+
+    def _look(self) -> None:
+        """What is looked at once a second."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        lag.report(self._flights, self._buffers)
+        self._check_patience(now)
+        if self._down is not None:
+            self._ask_broker(self._down)
+
+    def _check_patience(self, now: float) -> None:
+        deadline = self._settings.retry.deadline_seconds
+        since = min(filter(None, (self._flights.stalled(), self._down)), default=now)
+        if deadline is not None and now - since > deadline:
+            which = "no broker has" if self._down is not None else "a dependency of the tagger has not"
+            raise DependencyDown(
+                f"{which} answered for {now - since:.0f} s, longer than retry.deadline_seconds = {deadline:g}"
+            )
+
+    def _ask_broker(self, down: float) -> None:
+        """librdkafka never says that a broker is back, so it is asked."""
+        try:
+            self._consumer.list_topics(self._topic, 1.0)
+        except KafkaException:
+            return
+        self._back(down)
+
+    def _back(self, down: float) -> None:
+        self._down, self._up = None, time.monotonic()
+        log.info("consume: brokers answer again after %.1fs", self._up - down)
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        places = _places(partitions)
+        self._take(places)
+        self._joined = True
+        self._group = self._consumer.consumer_group_metadata()
+        self._rebalanced("assigned", places)
+
+    def _take(self, places: list[Place]) -> None:
+        """Partitions that begin."""
+        self._flights.assign(places)
+        self._starts.assign(places)
+        self._order.assign(places)
+        for place in places:
+            self._buffers[place] = Buffer(self._bounds.end(place))
+
+    def _begin_anew(self, place: Place) -> None:
+        """Its offsets have gone back, so what is known of it is of other records; its published versions still count
+        and are read again."""
+        self._forget([place])
+        self._leave([place])
+        self._take([place])
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Still the owner: what is under way may finish, and what is not begins again at the next owner."""
+        places = _places(partitions)
+        self._forget(places)
+        if not self._draining:
+            # Half of max.poll.interval.ms at most: beyond it the group would take the partitions for lost.
+            seconds = min(self._settings.batch.drain_seconds, self._settings.kafka.poll_seconds / 2)
+            self._flights.drain(places, seconds, self.touch)
+        self._rebalanced("revoked", places, self._give_back(places).batches)
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Another member may have them already: nothing is committed."""
+        places = _places(partitions)
+        self._forget(places)
+        self._joined = False
+        self._rebalanced("lost", places, self._leave(places).batches)
+
+    def _forget(self, places: list[Place]) -> None:
+        """Drop what waits to be cut."""
+        gone = {place: self._buffers.pop(place) for place in places if place in self._buffers}
+        self._pressure.forget(gone, self._buffers)
+
+    def _give_back(self, places: list[Place]) -> Left:
+        """Partitions that are still ours: whoever has them next knows that this start ended well."""
+        left = self._flights.leave(places)
+        self._starts.leave(left.untouched)
+        self._gone(places)
+        return left
+
+    def _leave(self, places: list[Place]) -> Left:
+        left = self._flights.leave(places)
+        self._gone(places)
+        return left
+
+    def _gone(self, places: list[Place]) -> None:
+        self._starts.forget(places)
+        self._order.leave(places)
+        lag.forget(places)
+
+    def _rebalanced(self, kind: str, places: list[Place], dropped: int = 0) -> None:
+        telemetry.REBALANCES.labels(kind=kind).inc()
+        names = ",".join(str(partition) for _, partition in sorted(places))
+        log.info("rebalance: kind=%s topic=%s partitions=%s dropped_batches=%d", kind, self._topic, names, dropped)
+
+
+def _places(partitions: Iterable[TopicPartition]) -> list[Place]:
+    return [(partition.topic, partition.partition) for partition in partitions]

@@ -1,0 +1,131 @@
+"""Partitions that librdkafka has stopped to fetch: the group has no offset of theirs, or one that is gone.
+
+With auto.offset.reset=error it says so instead of choosing itself. Such a partition can not be sought (librdkafka
+issue 2961: `_STATE`), it is taken out of the assignment and put in again where it shall begin.
+
+Where offsets have gone back (a topic that was created again) the partition begins as one that has just come. What was
+read before is published first: it stands nowhere else any more.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartition
+
+from tagbus.stream.bus.consume.buffer import Buffer
+from tagbus.stream.bus.consume.crash_loop import Commit
+from tagbus.stream.bus.consume.span import ASK_SECONDS, Bounds
+from tagbus.stream.bus.in_flight import Flights, Place
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import DependencyDown, Fatal
+from tagbus.stream.kafka.errors import error_of, map_kafka_errors
+from tagbus.stream.kafka.logs import report
+
+log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.2
+
+
+class Restarts:
+    """The partitions that wait to begin somewhere. Belongs to the poll thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        flights: Flights,
+        bounds: Bounds,
+        commit: Commit,
+        anew: Callable[[Place], None],
+    ) -> None:
+        """`anew` is told of a partition whose offsets have gone back, before its records come."""
+        self._kafka = settings.kafka
+        self._topic = settings.topics.content
+        self._consumer = consumer
+        self._flights = flights
+        self._bounds = bounds
+        self._commit = commit
+        self._anew = anew
+        strategy = settings.kafka.options.get("partition.assignment.strategy", "cooperative-sticky")
+        self._eager = settings.kafka.group_protocol == "classic" and strategy != "cooperative-sticky"
+        self._waiting: set[Place] = set()
+        self._next_try = 0.0
+
+    def add(self, place: Place) -> None:
+        """librdkafka says that it does not know where to read on."""
+        self._waiting.add(place)
+
+    def serve(self, buffers: Mapping[Place, Buffer]) -> None:
+        """Have what waits begin; where that fails, later.
+
+        Raises OffsetLost where `kafka.out_of_range` says to stop, UserError for an offset that a backfill names and
+        the broker has not.
+        """
+        if not self._waiting or time.monotonic() < self._next_try:
+            return
+        self._next_try = time.monotonic() + PAUSE_SECONDS
+        try:
+            with map_kafka_errors(self._kafka, self._topic):
+                self._begin(buffers)
+        except KafkaException as exception:
+            report(error_of(exception))
+            return
+        except DependencyDown as error:
+            log.warning("restart: %s", error)
+            return
+        if not self._waiting:
+            self._next_try = 0.0
+
+    def _begin(self, buffers: Mapping[Place, Buffer]) -> None:
+        self._waiting &= buffers.keys()
+        places = [place for place in self._waiting if self._published(place, buffers[place])]
+        # The last offset that was read, -1 where none was.
+        read = {place: buffer.last for place, buffer in buffers.items()}
+        # All questions come before the first partition is fetched: behind a fetch each would take 500 ms.
+        starts = [self._start(TopicPartition(*place), read) for place in places]
+        back = [start for start in starts if 0 <= start.offset <= read[start.topic, start.partition]]
+        # What begins at a moment or at the end begins there again, whoever has the partition then.
+        fresh = [start for start in starts if start.offset >= 0 and read[start.topic, start.partition] < 0]
+        error = self._commit([*fresh, *back]) if fresh or back else None
+        if error is not None:
+            raise KafkaException(error)
+        for place in ((start.topic, start.partition) for start in back):
+            self._bounds.fix_again(place)
+            self._anew(place)
+        self._assign(starts, read)
+        self._waiting.difference_update(places)
+
+    def _published(self, place: Place, buffer: Buffer) -> bool:
+        """Whether nothing that was read of it waits or is under way."""
+        return not buffer.records and self._flights.first(place) is None
+
+    def _assign(self, starts: list[TopicPartition], read: Mapping[Place, int]) -> None:
+        """Have the partitions fetched from there."""
+        places = {(start.topic, start.partition) for start in starts}
+        if self._eager:
+            kept = [
+                TopicPartition(*place, last + 1 if last >= 0 else OFFSET_STORED)
+                for place, last in read.items()
+                if place not in places
+            ]
+            self._consumer.assign([*kept, *starts])
+        elif starts:
+            self._consumer.incremental_unassign(starts)
+            try:
+                self._consumer.incremental_assign(starts)
+            except KafkaException as exception:
+                reason = error_of(exception).str()
+                raise Fatal(f"partitions that were taken out of the assignment do not go in again: {reason}") from None
+
+    def _start(self, partition: TopicPartition, read: Mapping[Place, int]) -> TopicPartition:
+        place = (partition.topic, partition.partition)
+        if read[place] >= 0:
+            offset = self._bounds.beyond(place, read[place] + 1)
+        else:
+            (committed,) = self._consumer.committed([partition], ASK_SECONDS)
+            if committed.error is not None:
+                raise KafkaException(committed.error)
+            offset = self._bounds.begin(place) if committed.offset < 0 else self._bounds.again(place, committed.offset)
+        log.info("restart: topic=%s partition=%d offset=%d", *place, offset)
+        return TopicPartition(*place, offset)

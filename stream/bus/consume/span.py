@@ -1,0 +1,157 @@
+"""What part of `content` is read, and how fast: for a service without a bound, for a backfill with one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer
+
+from tagbus.stream.bus.in_flight import Place
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import OffsetLost, UserError
+from tagbus.stream.kafka.metadata import Watermarks, offset_at, watermarks
+
+# For a question to the broker. Behind a fetch that waits for records it takes fetch.wait.max.ms, 500.
+ASK_SECONDS: Final = 5.0
+NO_END: Final = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a backfill reads.
+
+    `starts`: where a partition begins as long as its group has no offset of it: the earliest record, the first one at
+    or after a time, or an offset for each partition (a partition that is not named begins at its end). `until`: it
+    ends before what is there when the worker starts, or before the first record at or after a time; None: never.
+    `rate`: contents a second at most, of this worker; None: as fast as it goes.
+    """
+
+    starts: Literal["earliest"] | datetime | Mapping[int, int] = "earliest"
+    until: Literal["end"] | datetime | None = None
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "until"):
+            value = getattr(self, name)
+            if isinstance(value, datetime) and value.tzinfo is None:
+                raise UserError(f"{name}: {value.isoformat()} has no time zone, expected one, for instance Z")
+        if self.rate is not None and self.rate <= 0:
+            raise UserError(f"rate: {self.rate:g} is wrong, expected contents a second above 0")
+
+
+class Bounds:
+    """Where the partitions of `content` begin and end. Asks the broker through the worker's consumer."""
+
+    def __init__(self, settings: Settings, consumer: Consumer, span: Span | None) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._span = span
+        self._ends: dict[Place, int] = {}
+
+    def fix(self, partitions: Iterable[int]) -> None:
+        """Find out where each of all the partitions ends now. Raises UserError for one that the span names and is not
+        there, DependencyDown when no broker answers."""
+        if self._span is None:
+            return
+        places = [(self._settings.topics.content, partition) for partition in partitions]
+        if isinstance(self._span.starts, Mapping) and (
+            wrong := set(self._span.starts) - {place[1] for place in places}
+        ):
+            raise UserError(
+                f"topic {self._settings.topics.content} has no partition {min(wrong)}, expected 0 to {len(places) - 1}"
+            )
+        until = self._span.until
+        if until is not None:
+            self._ends = {place: self._end(place, until) for place in places}
+
+    def end(self, place: Place) -> int:
+        """The offset from which on nothing is read, NO_END for all."""
+        return self._ends.get(place, NO_END)
+
+    def fix_again(self, place: Place) -> None:
+        """Find out anew where a partition ends whose offsets have gone back. Raises DependencyDown."""
+        if self._span is not None and (until := self._span.until) is not None:
+            self._ends[place] = self._end(place, until)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the work has an end."""
+        return self._span is not None and self._span.until is not None
+
+    def begin(self, place: Place) -> int:
+        """The offset at which a partition begins of which the group has none, or OFFSET_BEGINNING.
+
+        Raises UserError for an offset that is not on the broker, DependencyDown when no broker answers.
+        """
+        if self._span is None:
+            return OFFSET_BEGINNING if self._settings.kafka.start == "earliest" else self._high(place)
+        starts = self._span.starts
+        if isinstance(starts, datetime):
+            return self._at(place, starts)
+        if isinstance(starts, Mapping):
+            return self._named(place, starts)
+        return OFFSET_BEGINNING
+
+    def again(self, place: Place, lost: int) -> int:
+        """The offset at which a partition goes on that the client could not go on with at `lost`.
+
+        `lost` itself where the broker has it: the group's first offset may have been committed by another member after
+        the client had asked for it. Raises OffsetLost where it is gone.
+        """
+        low, high = self._watermarks(place)
+        return lost if low <= lost <= high else self._beyond(place, lost, low, high)
+
+    def beyond(self, place: Place, lost: int) -> int:
+        """The same for a partition that this worker has read up to `lost`: the broker refused that offset, so whatever
+        it has there by now is not what would have come next."""
+        return self._beyond(place, lost, *self._watermarks(place))
+
+    def _beyond(self, place: Place, lost: int, low: int, high: int) -> int:
+        policy = self._settings.kafka.out_of_range
+        if policy == "stop":
+            raise OffsetLost(
+                f"offset {lost} of {place[0]}:{place[1]} is no longer on the broker, which has {low} to {high}; "
+                "kafka.out_of_range says to stop, earliest or latest would go on there"
+            )
+        return low if policy == "earliest" else high
+
+    def _end(self, place: Place, until: Literal["end"] | datetime) -> int:
+        return self._high(place) if until == "end" else self._at(place, until)
+
+    def _named(self, place: Place, offsets: Mapping[int, int]) -> int:
+        low, high = self._watermarks(place)
+        offset = offsets.get(place[1], high)
+        if not low <= offset <= high:
+            raise UserError(f"offset {offset} of {place[0]}:{place[1]} is not on the broker, expected {low} to {high}")
+        return offset
+
+    def _at(self, place: Place, time: datetime) -> int:
+        return offset_at(self._consumer, self._settings.kafka, place, time, ASK_SECONDS)
+
+    def _high(self, place: Place) -> int:
+        return self._watermarks(place).high
+
+    def _watermarks(self, place: Place) -> Watermarks:
+        return watermarks(self._consumer, self._settings.kafka, place, ASK_SECONDS)
+
+
+class Pace:
+    """At most so many contents a second, without bursts of more than a second's worth."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = rate
+        self._free = 0.0
+
+    def most(self, contents: int) -> int:
+        """The largest batch."""
+        return contents if self._rate is None else max(1, min(contents, int(self._rate)))
+
+    def free(self, now: float) -> bool:
+        """Whether a batch may go."""
+        return now >= self._free
+
+    def spend(self, contents: int, now: float) -> None:
+        """A batch went."""
+        if self._rate is not None:
+            self._free = max(self._free, now) + contents / self._rate

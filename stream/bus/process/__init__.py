@@ -1,0 +1,1 @@
+"""What becomes of each record of a batch: the loop thread."""

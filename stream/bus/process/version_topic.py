@@ -1,0 +1,211 @@
+"""The order of versions: an event that is older than the published version of its content never replaces it.
+
+The published versions stand in a compacted topic, written in the transaction of the results, to the partition of the
+same number as the content's: who holds a partition of `content` reads that one partition, before its first batch.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from confluent_kafka import Message
+
+from tagbus.stream import telemetry
+from tagbus.stream.bus.in_flight import Batch, Flight, Outgoing, Place
+from tagbus.stream.bus.process.versions import Docket, Ledger, Published, Stamp, read, write
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.message import Partition, partition_of
+from tagbus.stream.kafka.metadata import Watermarks, watermarks
+from tagbus.stream.kafka.reader import TopicReader
+from tagbus.stream.retry import backoff
+
+log = logging.getLogger(__name__)
+
+# Records a call, and how long it waits for them: a partition that left is noticed within it.
+CHUNK = 2000
+WAIT_SECONDS = 0.2
+JOIN_SECONDS = 5.0
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+class _Committed(NamedTuple):
+    """A batch that is committed, without its records: they shall not be held until the next batch comes."""
+
+    place: Place
+    epoch: int
+    offset: int
+    published: tuple[bool, ...]
+
+
+class Order:
+    """The ledgers of the assigned partitions. `open` and `record` belong to the loop thread, the others to any."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._limit = settings.triage.versions
+        self._ledgers: dict[Place, Ledger] = {}
+        self._committed: deque[_Committed] = deque()
+        self._resized = True
+        self._failure: Exception | None = None
+        self._closed = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def assign(self, places: Iterable[Place]) -> None:
+        """Partitions that came: their published versions are read in a thread of its own. Returns at once."""
+        fresh = list(places)
+        if not self._limit or not fresh:
+            return
+        share = self._limit // len({*self._ledgers, *fresh})
+        ledgers = {place: Ledger(Published(share)) for place in fresh}
+        self._ledgers = {**self._ledgers, **ledgers}
+        self._resized = False
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=self._restore, args=(ledgers,), name="order", daemon=True))
+        self._threads[-1].start()
+
+    def ready(self, place: Place) -> bool:
+        """Whether the partition's published versions are known. Raises what kept them from being read: UserError
+        where the topic is not there, Fatal."""
+        if self._failure is not None:
+            raise self._failure
+        ledger = self._ledgers.get(place)
+        return not self._limit or (ledger is not None and ledger.ready)
+
+    def leave(self, places: Iterable[Place]) -> None:
+        """Partitions that went: what was under way there is forgotten, and what is published will be read again."""
+        gone = set(places)
+        self._ledgers = {place: ledger for place, ledger in self._ledgers.items() if place not in gone}
+        self._resized = False
+
+    def close(self) -> None:
+        """End the threads."""
+        self._closed.set()
+        self._ledgers = {}
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
+
+    def open(self, batch: Batch) -> Docket:
+        """The docket of a batch; batches of a partition come in order of offsets."""
+        while self._committed:
+            done = self._committed.popleft()
+            if (ledger := self._ledgers.get(done.place)) is not None:
+                ledger.commit(done.epoch, done.offset, done.published)
+        if not self._resized:
+            self._resize()
+        ledger = self._ledgers.get(batch.place)
+        offset = batch.sources[0].offset
+        return Docket(None, offset) if ledger is None else ledger.open(batch.epoch, offset)
+
+    def committed(self, flight: Flight) -> None:
+        """A batch is committed: its versions are published. From the publish thread; taken in at the next `open`."""
+        if self._limit:
+            batch = flight.batch
+            published = tuple(verdict.outcome in {"tagged", "withdrawn"} for verdict in flight.verdicts or ())
+            self._committed.append(_Committed(batch.place, batch.epoch, batch.sources[0].offset, published))
+
+    def record(self, key: bytes | None, given: Stamp, partition: int, headers: Headers) -> Outgoing:
+        """The record that goes out with a result: its content's version is the published one now. 0: none is."""
+        value = write(given) if given else None
+        return Outgoing(self._settings.topics.versions, key, value, headers, partition)
+
+    def _resize(self) -> None:
+        """Share the limit among the partitions there are now; one that is being read is left for the next time."""
+        ledgers = list(self._ledgers.values())
+        self._resized = all(ledger.ready for ledger in ledgers)
+        for ledger in ledgers:
+            if ledger.ready:
+                ledger.published.resize(self._limit // len(ledgers))
+
+    def _restore(self, ledgers: Mapping[Place, Ledger]) -> None:
+        try:
+            _Reading(self._settings, ledgers, self._wanted, self._closed).run()
+        except Exception as error:
+            # The poll thread raises it.
+            self._failure = error
+
+    def _wanted(self, place: Place, ledger: Ledger) -> bool:
+        return self._ledgers.get(place) is ledger and not self._closed.is_set()
+
+
+class _Reading:
+    """Reads the partitions of one assignment from their beginning to the end that they have now.
+
+    The end is asked without regard to transactions, and read to with: results of the partition's last owner that are
+    not committed yet are waited for, as the broker makes the offsets that they came from wait.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledgers: Mapping[Place, Ledger],
+        wanted: Callable[[Place, Ledger], bool],
+        closed: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._topic = settings.topics.versions
+        self._ledgers = ledgers
+        self._wanted = wanted
+        self._closed = closed
+        # By partition of the versions' topic: the partition of `content` that it belongs to, and where it ends.
+        self._left: dict[Partition, Place] = {(self._topic, place[1]): place for place in ledgers}
+        self._ends: dict[Partition, int] = {}
+
+    def run(self) -> None:
+        """Until all are read, or none is wanted. Raises TopicMissing, UserError where a right is missing, Fatal."""
+        found = self._ask()
+        if not self._left:
+            return
+        # Out of range it goes on at the first record: the topic is compacted, its beginning may move while it is read.
+        with TopicReader(self._settings.kafka) as reader:
+            reader.assign({partition: found[partition] for partition in self._left})
+            while self._going():
+                chunk = reader.read(CHUNK, WAIT_SECONDS)
+                for message in chunk.messages:
+                    self._learn(message)
+                for partition, position in chunk.positions.next.items():
+                    self._reached(partition, position)
+
+    def _ask(self) -> dict[Partition, Watermarks]:
+        """Where each partition begins and ends; asked until the broker answers. Those that are empty are ready."""
+        found: dict[Partition, Watermarks] = {}
+        delays = backoff(self._settings.retry)
+        asker = clients.reader(self._settings.kafka, isolation="read_uncommitted")
+        try:
+            while self._going() and not self._left.keys() <= found.keys():
+                try:
+                    for partition in self._left.keys() - found.keys():
+                        found[partition] = watermarks(asker, self._settings.kafka, partition)
+                except DependencyDown as error:
+                    log.warning("versions: %s", error)
+                    self._closed.wait(next(delays))
+        finally:
+            asker.close()
+        self._ends = {partition: marks.high for partition, marks in found.items()}
+        for partition, marks in found.items():
+            self._reached(partition, marks.low)
+        return found
+
+    def _going(self) -> bool:
+        self._left = {
+            partition: place for partition, place in self._left.items() if self._wanted(place, self._ledgers[place])
+        }
+        return bool(self._left)
+
+    def _learn(self, message: Message) -> None:
+        place = self._left.get(partition_of(message))
+        key, value = message.key(), message.value()
+        telemetry.RESTORED.inc()
+        if place is not None and isinstance(key, bytes) and isinstance(value, bytes | None):
+            published = self._ledgers[place].published
+            published.put(hash(key.decode(errors="replace")), 0 if value is None else read(value))
+
+    def _reached(self, partition: Partition, position: int) -> None:
+        if position >= self._ends[partition] and partition in self._left:
+            place = self._left.pop(partition)
+            self._ledgers[place].ready = True
+            log.info("versions: partition=%d contents=%d", partition[1], len(self._ledgers[place].published))

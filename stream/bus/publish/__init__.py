@@ -1,0 +1,1 @@
+"""From results to Kafka: the publish thread."""

@@ -1,0 +1,238 @@
+"""How results and offsets reach Kafka: in one transaction, or results first and offsets after.
+
+Exactly once: results, dead letters and offsets are one Kafka transaction (KIP-98, KIP-447), begun only when the
+results are there, because an open one holds up every read_committed reader and times out.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from typing import Protocol
+
+from confluent_kafka import KafkaError, Producer, TopicPartition
+
+from tagbus.stream import telemetry
+from tagbus.stream.bus.in_flight import Flight
+from tagbus.stream.bus.publish.record_producer import Again, Wire
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import Fatal, Poison, TagbusError
+from tagbus.stream.kafka.errors import FENCED, NO_TOPIC, RAISED, classify, error_of
+from tagbus.stream.kafka.rights import REFUSED
+from tagbus.stream.retry import backoff
+
+log = logging.getLogger(__name__)
+
+# One call of a transaction's step, in seconds; a step that timed out is called again, its outcome is unknown.
+# librdkafka keeps to it but for the offsets: those wait for the group's coordinator without end (librdkafka 5456), even
+# for one that is back, where the client had given up its broker meanwhile (librdkafka 5511). It is the publish thread
+# that hangs then; the poll thread ends the worker (publisher.Publisher.check).
+STEP_SECONDS = 10.0
+# How long an abort may take where the worker ends: beyond it the broker aborts by transaction.timeout.ms.
+LAST_SECONDS = 1.0
+# Of a commit of offsets by a member whose partitions went meanwhile.
+_STALE = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.REBALANCE_IN_PROGRESS,
+    }
+)
+
+_WAITED_OUT = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._WAIT_COORD,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+
+
+class Answer(Enum):
+    """What to do about the error of a transaction's step."""
+
+    CALL_AGAIN = "call the same step again"
+    """The error is retriable. So is a commit that timed out: its outcome is unknown until the same call answers, so
+    nothing is rewound and nothing is sent again."""
+    ABORT = "abort, then publish the same results again"
+    """Nothing of the transaction counts. A stale member is told so too: where its partitions are still ours (a member
+    epoch of KIP-848 moves with every rebalance), the results go out again with the group's fresh metadata."""
+    END = "end the process"
+    """Fenced, fatal, a right or a topic is missing, or what librdkafka does not say how to mend."""
+
+
+def answer(error: KafkaError) -> Answer:
+    """Source: librdkafka's INTRODUCTION.md, "Transactional producer API", error handling."""
+    if error.fatal() or error.code() in FENCED | REFUSED | NO_TOPIC:
+        return Answer.END
+    if error.txn_requires_abort():
+        return Answer.ABORT
+    return Answer.CALL_AGAIN if error.retriable() else Answer.END
+
+
+class Member(Protocol):
+    """This worker as a member of its group. The client lets one thread at a time into the consumer, and makes every
+    other wait, even in a rebalance callback: the poll thread acts for the one that publishes."""
+
+    def group(self) -> object:
+        """The group's metadata, as fresh as the poll thread's last turn."""
+        ...
+
+    def commit(self, offsets: list[TopicPartition], given_up: Callable[[], bool]) -> KafkaError | None:
+        """Commit and wait; None when it is done."""
+        ...
+
+    def tag_again(self, flight: Flight, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
+        """Have a batch, and those of its partition behind it, tagged again without the results that Kafka refused, and
+        wait until that has begun: none of them is ours to publish then."""
+        ...
+
+
+class Sender(Protocol):
+    """How the results and offsets of some batches reach Kafka.
+
+    `asked`: since when a call of the client has not come back (of time.monotonic()); None where none is out.
+    """
+
+    asked: float | None
+
+    def open(self) -> None:
+        """Make ready; waits for brokers. Raises Abandoned, Fenced, Fatal, UserError."""
+        ...
+
+    def send(self, flights: Sequence[Flight]) -> None:
+        """Results out and offsets committed. Raises Again, Abandoned, Fenced, Fatal, UserError."""
+        ...
+
+
+class ExactlyOnce:
+    """Results, dead letters and offsets in one transaction (KIP-98, KIP-447)."""
+
+    def __init__(self, wire: Wire, producer: Producer, member: Member, settings: Settings) -> None:
+        self._wire = wire
+        self._producer = producer
+        self._member = member
+        self._settings = settings
+        self.asked: float | None = None
+
+    def open(self) -> None:
+        """Fence earlier processes of this transactional.id and end what they left open."""
+        self._step("init", lambda: self._producer.init_transactions(STEP_SECONDS))
+
+    def send(self, flights: Sequence[Flight]) -> None:
+        """One transaction for these batches."""
+        # Taken before ownership is checked: should the partition go after the check, this generation is stale by the
+        # time another member may have it, and the broker refuses it.
+        group = self._member.group()
+        if not self._wire.still_ours(flights):
+            raise Again("a partition has gone")
+        self._step("begin", self._producer.begin_transaction)
+        try:
+            self._wire.produce(flights)
+            # Before the brokers have the records: it costs no time then, and it makes the transaction known to its
+            # coordinator. An abort of one that is not known is answered by INVALID_TXN_STATE, which is fatal
+            # (librdkafka 4849): seen where a broker went away with the first record's registration.
+            offsets = _offsets(flights)
+            self._step("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group, STEP_SECONDS))
+            self._confirm()
+            self._step("commit", lambda: self._producer.commit_transaction(STEP_SECONDS))
+        except Again:
+            self._step("abort", lambda: self._producer.abort_transaction(STEP_SECONDS))
+            telemetry.TRANSACTIONS.labels(outcome="aborted").inc()
+            self._wire.sort_failures()
+            raise
+        except BaseException:
+            # An open transaction would hold up read_committed readers until it times out.
+            with suppress(*RAISED):
+                self._producer.abort_transaction(LAST_SECONDS)
+            raise
+        telemetry.TRANSACTIONS.labels(outcome="committed").inc()
+
+    def _confirm(self) -> None:
+        self._wire.flush()
+        if self._wire.purged():
+            # The cause is told in whatever is asked next; this call, which cannot succeed here, changes nothing.
+            self._step("produce", self._producer.begin_transaction)
+        self._wire.confirm()
+
+    def _step(self, name: str, call: Callable[[], None]) -> None:
+        """One step, called again as long as that may help. Raises Again where the transaction must be aborted."""
+        delays = backoff(self._settings.retry)
+        while True:
+            self.asked = time.monotonic()
+            try:
+                return call()
+            except RAISED as raised:
+                error = error_of(raised)
+            finally:
+                self.asked = None
+            log.warning("transaction: step=%s error=%s reason=%s", name, error.name(), error.str())
+            match answer(error):
+                case Answer.END:
+                    raise self._ending(name, error)
+                case Answer.ABORT if name != "abort":
+                    raise Again(error.str(), error)
+            telemetry.RETRIES.labels(step=name).inc()
+            self._wire.check_patience()
+            time.sleep(next(delays))
+
+    def _ending(self, step: str, error: KafkaError) -> TagbusError:
+        # A transaction tells of a refused record in whatever step comes next; else the offsets' own topic was refused.
+        unsent = self._wire.unsent() if not error.fatal() else ""
+        topic = unsent or self._settings.topics.content
+        ending = classify(error, self._settings.kafka, topic, "Write" if unsent else "Read")
+        return ending or Fatal(f"transaction: {step} failed ({error.name()}): {error.str()}")
+
+
+class AtLeastOnce:
+    """Results confirmed by the brokers first, offsets committed after: a crash in between doubles, nothing is lost."""
+
+    def __init__(self, wire: Wire, member: Member, settings: Settings) -> None:
+        self._wire = wire
+        self._member = member
+        self._settings = settings
+        # The poll thread commits, within a session.
+        self.asked: float | None = None
+
+    def open(self) -> None:
+        """Nothing to make ready."""
+
+    def send(self, flights: Sequence[Flight]) -> None:
+        """Produce, wait for every confirmation, commit."""
+        try:
+            self._wire.produce(flights)
+            self._wire.confirm()
+        except Again as again:
+            if again.error is not None and (again.error.fatal() or again.error.code() == KafkaError._FATAL):
+                raise Fatal(f"Kafka client failed: {again}") from None
+            self._wire.sort_failures()
+            raise
+        delays = backoff(self._settings.retry)
+        while self._wire.still_ours(flights):
+            error = self._member.commit(_offsets(flights), self._wire.given_up)
+            if error is None:
+                return
+            ending = classify(error, self._settings.kafka, self._settings.topics.content)
+            if ending is not None:
+                raise ending
+            log.warning("commit: error=%s reason=%s", error.name(), error.str())
+            telemetry.RETRIES.labels(step="commit").inc()
+            if not (error.retriable() or error.code() in _STALE or error.code() in _WAITED_OUT):
+                raise Fatal(f"commit failed ({error.name()}): {error.str()}")
+            self._wire.check_patience()
+            time.sleep(next(delays))
+        raise Again("a partition has gone")
+
+
+def _offsets(flights: Sequence[Flight]) -> list[TopicPartition]:
+    """The last offset plus one of each partition; the flights of a partition are in order."""
+    last = {flight.batch.place: flight.batch.next_offset for flight in flights}
+    return [TopicPartition(*place, offset) for place, offset in last.items()]

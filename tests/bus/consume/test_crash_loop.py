@@ -1,0 +1,146 @@
+"""How starts without progress are counted, and which record is set aside. The broker is librdkafka's mock cluster."""
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from hypothesis import given, strategies
+
+from tagbus.stream.bus.consume.crash_loop import Mark, Starts
+from tagbus.stream.bus.in_flight import Source
+from tagbus.stream.contract.codec import Record, read_dead_letter
+from tagbus.stream.local.mock import MockCluster
+from tests.bus.harness import settings
+
+A, B = ("content", 0), ("content", 1)
+WINDOW = 6
+
+
+class Group:
+    """A group on the mock cluster, and as many starts of a worker as one likes."""
+
+    def __init__(self, address: str, consumer: Consumer) -> None:
+        self.settings = settings(address, batch={"contents": 3, "in_flight": 2})
+        self.consumer = consumer
+        self.refused: KafkaError | None = None
+
+    def commit(self, offsets: list[TopicPartition]) -> KafkaError | None:
+        if self.refused is None:
+            self.consumer.commit(offsets=offsets, asynchronous=False)
+        return self.refused
+
+    def mark(self, place: tuple[str, int] = A) -> tuple[int, Mark]:
+        (found,) = self.consumer.committed([TopicPartition(*place)], 10)
+        return found.offset, Mark.read(found.metadata)
+
+    def start(self, offset: int = 5) -> Starts:
+        starts = Starts(self.settings, self.consumer, self.commit)
+        starts.assign([A])
+        starts.count({A: offset})
+        return starts
+
+
+@pytest.fixture
+def group(mock_kafka: MockCluster) -> Iterator[Group]:
+    mock_kafka.topic("content", 2)
+    consumer = Consumer({"bootstrap.servers": mock_kafka.address, "group.id": "g", "enable.auto.commit": False})
+    yield Group(mock_kafka.address, consumer)
+    consumer.close()
+
+
+def source(offset: int) -> Source:
+    return Source(*A, offset, Record(b"k", b"v"))
+
+
+@given(strategies.builds(Mark, strategies.integers(1, 2**40), strategies.none() | strategies.integers(0, 2**62)))
+def test_a_mark_is_read_as_it_was_written(mark: Mark) -> None:
+    assert Mark.read(str(mark)) == mark
+
+
+@given(strategies.none() | strategies.text() | strategies.from_regex(r'\{"(starts|alone)": .{0,9}\}', fullmatch=True))
+def test_metadata_of_others_is_no_mark(metadata: str | None) -> None:
+    assert Mark.read(metadata).starts >= 0
+
+
+def test_no_starts_is_no_metadata() -> None:
+    assert str(Mark()) == ""
+    assert Mark.read("") == Mark.read('{"starts": true}') == Mark.read('{"alone": "x"}') == Mark()
+
+
+def test_each_start_without_progress_counts_one_more(group: Group) -> None:
+    for number in (1, 2, 3):
+        assert group.start().counted(A)
+        assert group.mark() == (5, Mark(number))
+
+
+def test_progress_clears_the_count(group: Group) -> None:
+    group.start()
+    # A transaction's offsets carry no metadata.
+    group.commit([TopicPartition(*A, 7)])
+    group.start(7)
+    assert group.mark() == (7, Mark(1))
+
+
+def test_nothing_is_begun_before_it_is_counted(group: Group) -> None:
+    group.refused = KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
+    starts = group.start()
+    assert not starts.counted(A)
+    assert starts.fresh == {A}
+
+
+def test_a_start_that_ends_in_order_without_progress_does_not_count(group: Group) -> None:
+    group.start()
+    starts = group.start()
+    starts.leave({A: None})
+    assert group.mark() == (5, Mark(1))
+
+
+def test_a_start_that_got_on_is_not_taken_back(group: Group) -> None:
+    starts = group.start()
+    group.commit([TopicPartition(*A, 7)])
+    starts.leave({A: 7})
+    assert group.mark() == (7, Mark())
+
+
+def test_a_partition_is_careful_from_the_start_that_may_be_the_last(group: Group) -> None:
+    assert not group.start().careful
+    assert not group.start().careful
+    assert group.start().careful == {A}
+
+
+def test_a_partition_is_careful_for_as_many_records_as_may_have_been_under_way(group: Group) -> None:
+    group.start()
+    group.start()
+    starts = group.start()
+    for offset in range(5, 5 + WINDOW):
+        assert starts.careful == {A}
+        assert starts.alone(A, offset)
+        assert group.mark() == (offset, Mark(3, offset))
+        assert starts.under_way == A
+        starts.settle()
+    assert starts.careful == set()
+
+
+def test_a_record_that_was_alone_as_the_process_ended_is_dead(group: Group) -> None:
+    for _ in range(2):
+        group.start()
+    third = group.start()
+    assert third.alone(A, 5)
+    assert third.dead(source(5)) is None
+    fourth = group.start()
+    assert fourth.dead(source(6)) is None
+    verdict = fourth.dead(source(5))
+    assert verdict is not None
+    reason = read_dead_letter(verdict.outgoing[0].headers)
+    assert (reason.exception, reason.stage, reason.attempts) == ("Untaggable", "tag", 3)
+    assert "ended 3 times" in reason.message
+
+
+def test_a_partition_that_left_is_counted_anew(group: Group) -> None:
+    group.start()
+    group.start()
+    starts = group.start()
+    starts.alone(A, 5)
+    starts.forget([A])
+    assert not starts.counted(A)
+    assert (starts.careful, starts.under_way) == (set(), None)

@@ -1,0 +1,37 @@
+"""The poll thread by itself: what it says of the brokers. What it does with records is in test_worker.py."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tagbus.stream.bus.consume.poller import STOOD_SECONDS, Poller
+from tagbus.stream.bus.in_flight import Flights
+from tagbus.stream.bus.process.version_topic import Order
+from tagbus.stream.kafka import clients
+from tagbus.stream.local.mock import MockCluster
+from tests.bus.harness import settings
+
+
+@pytest.fixture
+def poller(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> Iterator[Poller]:
+    given = settings(mock_kafka.address, mock_topics)
+    consumer = clients.group_member(given, lambda _: None, {})
+    yield Poller(given, consumer, Flights(1, 1000), Order(given), None, lambda _: None)
+    consumer.close()
+
+
+def test_brokers_answer_until_it_is_told_otherwise(poller: Poller) -> None:
+    assert poller.up_since is not None
+    poller.broker_down()
+    assert poller.up_since is None
+
+
+def test_a_process_that_was_stopped_knows_nothing_of_the_time_before(poller: Poller) -> None:
+    since = poller.up_since or 0.0
+    # While it turns, it knows since when
+    poller.touch()
+    assert poller.up_since == since
+    # When it has stood still, it begins anew
+    poller.turned -= 2 * STOOD_SECONDS
+    poller.touch()
+    assert poller.up_since == poller.turned > since

@@ -1,0 +1,160 @@
+"""A batch at the tagger: who is set aside, who is waited for, and what it costs. No Kafka here."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from math import ceil, log2
+
+import pytest
+from hypothesis import given, strategies
+
+from tagbus.stream.bus.process.isolation import CANARY, Aside, BatchTagger, Outcome, Trial
+from tagbus.stream.config import RetrySettings
+from tagbus.stream.contract.events import Content, TaggedContent
+from tagbus.stream.errors import Fatal, ReleaseMismatch
+from tagbus.stream.tagger import Failure
+from tests.bus.taggers import Allergic, Down, Picky, Trivial
+
+QUICK = RetrySettings(first_seconds=0.0001, cap_seconds=0.0002)
+
+
+def contents(count: int) -> list[Content]:
+    return [Content(id=f"c{number}", text="a secret text") for number in range(count)]
+
+
+def run(tagger: BatchTagger, given: Sequence[Content], stall: Callable[[bool], None] = lambda _: None) -> list[Outcome]:
+    return list(asyncio.run(Trial(tagger, QUICK, stall).run(given)))
+
+
+def aside(outcomes: Sequence[Outcome]) -> set[int]:
+    return {index for index, outcome in enumerate(outcomes) if isinstance(outcome, Aside)}
+
+
+class Counted(Trivial):
+    """Raises for batches with a content in `bad`, and for all in the calls from `first` to `last`."""
+
+    def __init__(self, bad: set[str], first: int = 0, last: int = 0) -> None:
+        super().__init__()
+        self.bad = bad
+        self.out = range(first, last)
+        self.calls = 0
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        self.calls += 1
+        if self.calls in self.out or any(content.id in self.bad for content in contents):
+            raise ZeroDivisionError(f"cannot divide {contents[0].text}")
+        return await super().tag(contents)
+
+
+sizes_and_bad = strategies.integers(1, 70).flatmap(
+    lambda size: strategies.tuples(strategies.just(size), strategies.sets(strategies.integers(0, size - 1)))
+)
+
+
+@given(sizes_and_bad)
+def test_exactly_the_bad_are_set_aside_by_few_calls(case: tuple[int, set[int]]) -> None:
+    size, bad = case
+    tagger = Counted({f"c{number}" for number in bad})
+    assert aside(run(tagger, contents(size))) == bad
+    assert tagger.calls <= len(bad) * (2 * ceil(log2(size)) + 1) + 4
+
+
+def test_one_bad_content_of_500_takes_a_call_for_each_halving() -> None:
+    tagger = Counted({"c123"})
+    outcomes = run(tagger, contents(500))
+    assert aside(outcomes) == {123}
+    assert tagger.calls <= 2 * 9 + 1 + 4
+
+
+@given(sizes_and_bad, strategies.integers(1, 60), strategies.integers(0, 60))
+def test_an_outage_that_comes_at_any_moment_sets_no_good_content_aside(
+    case: tuple[int, set[int]], first: int, length: int
+) -> None:
+    size, bad = case
+    tagger = Counted({f"c{number}" for number in bad}, first, first + length)
+    assert aside(run(tagger, contents(size))) == bad
+
+
+def test_a_failure_that_the_tagger_returns_is_confirmed_too() -> None:
+    # Given a tagger that refuses every content for a while, the canary among them
+    class Refusing(Picky):
+        def __init__(self) -> None:
+            super().__init__(lambda _: self.calls < 10)
+            self.calls = 0
+
+        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+            self.calls += 1
+            return await super().tag(contents)
+
+    # Then it is not the contents that are bad
+    stalls: list[bool] = []
+    assert aside(run(Refusing(), contents(3), stalls.append)) == set()
+    assert (stalls[0], stalls[-1]) == (True, False)
+
+
+def test_what_fails_without_neighbours_is_set_aside_where_the_canary_passes() -> None:
+    assert aside(run(Allergic(lambda content: content.id != CANARY.id), contents(2))) == {0, 1}
+    assert aside(run(Picky(lambda content: content.id != CANARY.id), contents(1))) == {0}
+
+
+def test_the_calls_that_a_content_failed_in_are_counted() -> None:
+    (outcome,) = run(Counted({"c0"}), contents(1))
+    assert isinstance(outcome, Aside)
+    assert outcome.attempts == 2
+
+
+def test_a_tagger_that_fails_for_everything_is_waited_for() -> None:
+    tagger, stalls = Allergic(lambda _: not mended), list[bool]()
+    mended = False
+
+    async def scenario() -> Sequence[Outcome]:
+        nonlocal mended
+        task = asyncio.create_task(Trial(tagger, QUICK, stalls.append).run(contents(2)))
+        while len(stalls) < 3:
+            await asyncio.sleep(0)
+        mended = True
+        return await task
+
+    assert aside(asyncio.run(scenario())) == set()
+    assert (stalls[0], stalls[-1]) == (True, False)
+    assert set(stalls[:-1]) == {True}, "between two tries it still waits"
+
+
+def test_a_dependency_that_is_down_is_waited_for_and_what_is_done_stays_done() -> None:
+    tagger, stalls = Down(5), list[bool]()
+    assert aside(run(tagger, contents(1), stalls.append)) == set()
+    assert (tagger.calls, stalls) == (6, [True] * 5 + [False])
+
+
+def test_a_fatal_error_of_the_tagger_is_passed_on() -> None:
+    class Mismatched(Trivial):
+        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+            raise ReleaseMismatch(f"another release made these {len(contents)}")
+
+    with pytest.raises(Fatal):
+        run(Mismatched(), contents(1))
+
+
+def test_a_batch_that_is_too_large_for_memory_is_halved() -> None:
+    class Small(Trivial):
+        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+            if len(contents) > 3:
+                raise MemoryError
+            return await super().tag(contents)
+
+    assert aside(run(Small(), contents(20))) == set()
+
+
+def test_a_tagger_that_returns_too_few_loses_nothing() -> None:
+    class Short(Trivial):
+        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+            return (await super().tag(contents))[:1]
+
+    outcomes = run(Short(), contents(3))
+    assert aside(outcomes) == set()
+    assert [outcome.id for outcome in outcomes if isinstance(outcome, TaggedContent)] == ["c0", "c1", "c2"]
+
+
+def test_the_log_quotes_no_content(caplog: pytest.LogCaptureFixture) -> None:
+    run(Counted({"c1"}), contents(2))
+    assert "failed" in caplog.text
+    assert "secret" not in caplog.text

@@ -1,0 +1,328 @@
+"""Triage: what becomes of each record of a batch. No Kafka here."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, strategies
+
+from tagbus.stream import telemetry
+from tagbus.stream.bus.in_flight import Batch, Flight, Source, Verdict
+from tagbus.stream.bus.process.duplicates import fingerprint
+from tagbus.stream.bus.process.isolation import CANARY, BatchTagger
+from tagbus.stream.bus.process.processor import Triage
+from tagbus.stream.bus.process.version_topic import Order
+from tagbus.stream.bus.process.versions import Ledger, Published
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Record
+from tagbus.stream.contract.events import Content, Degraded, TaggedContent
+from tagbus.stream.errors import TooMuchPoison, Untaggable
+from tagbus.stream.tagger import Failure
+from tests.bus.harness import event
+from tests.bus.taggers import Allergic, Down, Picky, Trivial, tagged
+
+QUICK = Settings.model_validate({"retry": {"first_seconds": 0.001, "cap_seconds": 0.002}})
+
+
+def batch(values: Sequence[bytes | None]) -> Batch:
+    records = [Record(b"gone" if value is None else None, value) for value in values]
+    sources = tuple(Source("content", 3, 10 + i, record) for i, record in enumerate(records))
+    return Batch(("content", 3), 1, sources, 0, 0.0)
+
+
+def judge(tagger: BatchTagger, values: Sequence[bytes | None], settings: Settings = QUICK) -> list[Verdict]:
+    return asyncio.run(Triage(settings, tagger).judge(batch(values), lambda _: None))
+
+
+def header(verdict: Verdict, name: str) -> str:
+    return (dict(verdict.outgoing[0].headers)[name] or b"").decode()
+
+
+def contents(*names: str) -> list[bytes]:
+    return [event(name) for name in names]
+
+
+def test_there_is_a_verdict_for_each_record_in_order() -> None:
+    verdicts = judge(Trivial(), [event("a"), b"?", None, event("b")])
+    assert [verdict.outcome for verdict in verdicts] == ["tagged", "dead_lettered", "withdrawn", "tagged"]
+    assert [header(verdict, "tagbus.source.offset") for verdict in verdicts] == ["10", "11", "12", "13"]
+
+
+@given(
+    strategies.lists(
+        strategies.one_of(strategies.none(), strategies.binary(), strategies.text().map(event)), min_size=1, max_size=8
+    )
+)
+def test_whatever_comes_each_record_has_its_own_verdict(values: list[bytes | None]) -> None:
+    verdicts = judge(Trivial(), values)
+    assert [header(verdict, "tagbus.source.offset") for verdict in verdicts] == [
+        str(10 + i) for i in range(len(values))
+    ]
+    for value, verdict in zip(values, verdicts, strict=True):
+        assert verdict.outcome != "dead_lettered" or verdict.outgoing[0].value == value
+
+
+def test_what_fails_alone_where_its_neighbours_pass_is_set_aside() -> None:
+    tagger = Allergic(lambda content: content.id == "bad")
+    verdicts = judge(tagger, contents("a", "bad", "b"))
+    assert [verdict.outcome for verdict in verdicts] == ["tagged", "dead_lettered", "tagged"]
+    assert verdicts[1].stage == "tag"
+    assert header(verdicts[1], "__streams.errors.exception") == "Untaggable"
+    # All three, its half of them, the content alone, and once more between two canaries
+    assert header(verdicts[1], "tagbus.attempts") == "4"
+
+
+def test_what_kafka_does_not_take_is_set_aside_and_tells_what_is_published_instead() -> None:
+    values = [event("a", version=1), event("a", version=2), event("a", version=1), event("b"), None]
+    refused = {index: Untaggable("publish", ()) for index in (1, 3, 4)}
+    tagger, order = Trivial(), Order(QUICK)
+    order._ledgers = {("content", 3): Ledger(Published(10), ready=True)}
+    triage = Triage(QUICK, tagger, order)
+    verdicts = asyncio.run(triage.judge(replace(batch(values), refused=refused), lambda _: None))
+    assert [verdict.outcome for verdict in verdicts] == [
+        "tagged",
+        "dead_lettered",
+        "tagged",
+        "dead_lettered",
+        "dead_lettered",
+    ]
+    assert tagger.seen == [["a", "a"]]
+    assert [(one.topic, one.value) for one in verdicts[1].outgoing[1:]] == [
+        ("content.versions", b'{"version":1,"time":null}')
+    ]
+    assert all(len(verdict.outgoing) == 1 for verdict in verdicts[3:])
+
+
+def test_a_batch_without_contents_does_not_ask_the_tagger() -> None:
+    assert [verdict.outcome for verdict in judge(Down(), [b"?", None])] == ["dead_lettered", "withdrawn"]
+
+
+def test_a_failure_keeps_its_stage() -> None:
+    (verdict,) = judge(Picky(lambda content: content.id != CANARY.id), contents("a"))
+    assert (verdict.outcome, verdict.stage) == ("dead_lettered", "encode")
+
+
+def test_results_below_the_confidence_are_not_written_back() -> None:
+    settings = Settings.model_validate({"tagger": {"write_back": 0.95}})
+    (verdict,) = judge(Trivial(), contents("a"), settings)
+    assert [outgoing.topic for outgoing in verdict.outgoing] == ["tagged"]
+
+
+def test_an_exemplar_that_is_written_back_fits_its_topic() -> None:
+    settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
+    (verdict,) = judge(Trivial(), [event("a", "\x01" * 400_000)], settings)
+    assert all(len(outgoing.value or b"") <= settings.batch.record_bytes for outgoing in verdict.outgoing)
+    assert [outgoing.key for outgoing in verdict.outgoing] == [b"a", b"a/machine"]
+
+
+def test_an_exemplar_that_is_written_back_has_the_scopes_of_its_content() -> None:
+    settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
+    (verdict,) = judge(Trivial(), [b'{"id": "a", "title": "Bees", "scopes": ["news"]}'], settings)
+    assert json.loads(verdict.outgoing[1].value or b"")["scopes"] == ["news"]
+
+
+class Revised(Trivial):
+    """Its revision is what it is set to; `while_tagging` is what it becomes in the next call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: str | None = "one"
+        self.while_tagging: str | None = None
+
+    def revision(self) -> str | None:
+        return self.now
+
+    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        self.now = self.while_tagging or self.now
+        return await super().tag(contents)
+
+
+class Stream:
+    """A triage whose batches are committed as they come."""
+
+    def __init__(self, settings: Settings = QUICK, tagger: Trivial | None = None) -> None:
+        self.tagger = tagger or Trivial()
+        self.triage = Triage(settings, self.tagger)
+        self.offset = 0
+
+    def send(self, *records: Record, epoch: int = 1, commit: bool = True) -> list[Verdict]:
+        sources = tuple(
+            Source("content", 3, self.offset + i, record, 1_700_000_000.0) for i, record in enumerate(records)
+        )
+        self.offset += len(records)
+        flight = Flight(Batch(("content", 3), epoch, sources, 0, 0.0), 0.0)
+        flight.verdicts = asyncio.run(self.triage.judge(flight.batch, lambda _: None))
+        if commit:
+            self.triage.published(flight)
+        return flight.verdicts
+
+    @property
+    def tagged(self) -> int:
+        return sum(len(seen) for seen in self.tagger.seen)
+
+
+def content(name: str, text: str = "Some text.", **fields: object) -> Record:
+    return Record(None, event(name, text, **fields))
+
+
+def skipping() -> Settings:
+    return Settings.model_validate({"triage": {"duplicates": "skip"}})
+
+
+class TestDuplicates:
+    def test_the_same_content_is_counted_tagged_and_published_again(self) -> None:
+        before = telemetry.DUPLICATES._value.get()
+        stream = Stream()
+        (first,) = stream.send(content("a", title="T", metadata={"k": [1]}))
+        (second,) = stream.send(content("a", title="T", metadata={"k": [1]}))
+        assert stream.tagged == 2
+        assert second.outcome == "tagged"
+        assert [(one.topic, one.key, one.value) for one in second.outgoing] == [
+            (one.topic, one.key, one.value) for one in first.outgoing
+        ]
+        # Each says which record it answers.
+        assert (header(first, "tagbus.source.offset"), header(second, "tagbus.source.offset")) == ("0", "1")
+        assert telemetry.DUPLICATES._value.get() == before + 1
+
+    def test_nothing_is_tagged_or_published_where_the_setting_says_so(self) -> None:
+        before = telemetry.DUPLICATES._value.get()
+        stream = Stream(skipping())
+        verdicts = [*stream.send(content("a")), *stream.send(content("a"))]
+        assert [(verdict.outcome, len(verdict.outgoing)) for verdict in verdicts] == [("tagged", 1), ("duplicate", 0)]
+        assert stream.tagged == 1
+        assert telemetry.DUPLICATES._value.get() == before + 1
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            content("a", "Another text."),
+            content("a", title="A title"),
+            content("a", language="en"),
+            content("a", time="2026-01-31T09:30:00Z"),
+            content("a", version=1),
+            content("a", metadata={"k": 1}),
+            content("b"),
+        ],
+    )
+    def test_another_field_is_another_content(self, other: Record) -> None:
+        before = telemetry.DUPLICATES._value.get()
+        stream = Stream(skipping())
+        stream.send(content("a"))
+        stream.send(other)
+        assert stream.tagged == 2
+        assert telemetry.DUPLICATES._value.get() == before
+
+    def test_every_field_is_compared(self) -> None:
+        """A field that the contract gains must not be forgotten here."""
+        fields = {
+            "title": "A title",
+            "text": "Another text.",
+            "language": "en",
+            "time": datetime(2026, 1, 31, tzinfo=UTC),
+            "version": 1,
+            "metadata": {"k": 1},
+            "scopes": ("one",),
+        }
+        plain = Content(id="a", text="Some text.")
+        for name in Content.model_fields.keys() - {"id"}:
+            assert fingerprint(plain.model_copy(update={name: fields[name]})) != fingerprint(plain), name
+
+    @pytest.mark.parametrize("revision", ["two", None])
+    def test_another_revision_tags_anew_and_so_does_one_that_is_not_known(self, revision: str | None) -> None:
+        tagger = Revised()
+        stream = Stream(skipping(), tagger)
+        stream.send(content("a"))
+        tagger.now = revision
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    def test_a_result_of_a_revision_that_is_not_known_is_no_answer(self) -> None:
+        tagger = Revised()
+        tagger.now = None
+        stream = Stream(skipping(), tagger)
+        stream.send(content("a"))
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    def test_a_result_that_was_made_while_the_revision_changed_is_no_answer_even_after_it_changes_back(self) -> None:
+        tagger = Revised()
+        tagger.while_tagging = "two"
+        stream = Stream(skipping(), tagger)
+        stream.send(content("a"))
+        tagger.now, tagger.while_tagging = "one", None
+        stream.send(content("a"))
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    @pytest.mark.parametrize("header", ["tagbus.retag", "tagbus.replay.source"])
+    def test_what_a_person_sends_through_again_is_tagged_again(self, header: str) -> None:
+        before = telemetry.DUPLICATES._value.get()
+        stream = Stream(skipping())
+        stream.send(content("a"))
+        again = content("a")
+        (verdict,) = stream.send(Record(again.key, again.value, ((header, b"tag t1"),)))
+        assert (verdict.outcome, stream.tagged) == ("tagged", 2)
+        assert telemetry.DUPLICATES._value.get() == before
+
+    def test_what_is_not_committed_answers_nothing(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"), commit=False)
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    def test_the_last_content_of_an_id_counts_also_while_it_is_under_way(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"))
+        stream.send(content("a", "Another text."), commit=False)
+        (verdict,) = stream.send(content("a"))
+        assert verdict.outcome == "tagged"
+
+    def test_an_answer_of_an_earlier_assignment_does_not_count(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"), epoch=1)
+        (verdict,) = stream.send(content("a"), epoch=2)
+        assert verdict.outcome == "tagged"
+
+    def test_a_withdrawal_forgets_the_answer(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"))
+        stream.send(Record(b"a", None))
+        assert [verdict.outcome for verdict in stream.send(content("a"))] == ["tagged"]
+
+    def test_a_withdrawal_forgets_the_answer_that_is_under_way(self) -> None:
+        stream = Stream(skipping())
+        stream.send(content("a"), Record(b"a", None))
+        assert [verdict.outcome for verdict in stream.send(content("a"))] == ["tagged"]
+
+    def test_a_result_that_is_degraded_is_no_answer(self) -> None:
+        class Skipping(Trivial):
+            async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+                self.seen.append([content.id for content in contents])
+                skipped = (Degraded(stage="rank", reason="dependency_down"),)
+                return [tagged(content).model_copy(update={"degraded": skipped}) for content in contents]
+
+        stream = Stream(skipping(), Skipping())
+        stream.send(content("a"))
+        stream.send(content("a"))
+        assert stream.tagged == 2
+
+    def test_a_content_that_was_set_aside_is_tried_again(self) -> None:
+        stream = Stream(skipping(), Picky(lambda content: content.id == "a"))
+        verdicts = [*stream.send(content("a")), *stream.send(content("a"))]
+        assert [verdict.outcome for verdict in verdicts] == ["dead_lettered", "dead_lettered"]
+
+
+def test_a_verdict_carries_the_time_of_its_event() -> None:
+    verdicts = Stream().send(content("a", time="1970-01-01T01:00:05+01:00"), content("b"), Record(b"c", None))
+    assert [verdict.event_time for verdict in verdicts] == [5.0, 1_700_000_000.0, 1_700_000_000.0]
+
+
+def test_too_much_poison_is_told_after_the_commit() -> None:
+    settings = Settings.model_validate({"triage": {"poison_window": 10, "poison_share": 0.2}})
+    stream = Stream(settings)
+    stream.send(*[content(f"c{i}") for i in range(8)], Record(None, b"?"), Record(None, b"?"))
+    with pytest.raises(TooMuchPoison):
+        stream.send(Record(None, b"?"))

@@ -1,0 +1,224 @@
+"""Which version is published: judged as if contents came one by one, however their batches end. No Kafka here."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, strategies
+
+from tagbus.stream.bus.process.recent import Recent
+from tagbus.stream.bus.process.versions import (
+    Ledger,
+    Published,
+    Stamp,
+    milliseconds_of,
+    older,
+    read,
+    stale,
+    stamp,
+    stamp_of,
+    version_of,
+    write,
+)
+
+VERSIONS = strategies.none() | strategies.integers(0, 2**63 - 1)
+TIMES = strategies.none() | strategies.datetimes(timezones=strategies.just(UTC))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One record: of which id, its stamp (0: none), whether the tagger fails for it, and whether it withdraws."""
+
+    id: str
+    stamp: Stamp
+    fails: bool = False
+    withdraws: bool = False
+
+
+STAMPS = strategies.builds(
+    stamp, strategies.none() | strategies.integers(0, 3), strategies.none() | strategies.integers(0, 3)
+)
+STEPS = strategies.builds(Step, strategies.sampled_from("ab"), STAMPS, strategies.booleans()) | strategies.builds(
+    lambda name, time: Step(name, stamp(None, time), withdraws=True),
+    strategies.sampled_from("ab"),
+    strategies.integers(0, 3),
+)
+
+
+def one_by_one(batches: Sequence[Sequence[Step]]) -> list[list[bool]]:
+    """What shall be published."""
+    published: dict[str, Stamp] = {}
+    verdicts = []
+    for batch in batches:
+        verdicts.append([])
+        for step in batch:
+            passes = step.withdraws or not (older(step.stamp, published.get(step.id, 0)) or step.fails)
+            if passes and step.stamp:
+                published[step.id] = step.stamp
+            verdicts[-1].append(passes)
+    return verdicts
+
+
+class Worker:
+    """Batches of one partition at the tagger at once; they end when they are told, and commit in order."""
+
+    def __init__(self, ledger: Ledger, batches: Sequence[Sequence[Step]]) -> None:
+        self.ledger = ledger
+        self.batches = batches
+        self.ends = [asyncio.Event() for _ in batches]
+        self.verdicts: list[list[bool] | None] = [None] * len(batches)
+        self.committed = 0
+
+    async def judge(self, number: int) -> None:
+        batch, docket, stale_now = self.batches[number], self.ledger.open(1, number), set[int]()
+        for index, step in enumerate(batch):
+            if step.withdraws:
+                docket.withdraw(index, step.id, step.stamp)
+            elif step.stamp and docket.claim(index, step.id, step.stamp):
+                stale_now.add(index)
+        await self.ends[number].wait()
+        await docket.wait()
+        found = []
+        for index, step in enumerate(batch):
+            passes = step.withdraws or (index not in stale_now and not step.fails)
+            if index in docket.claims and not step.withdraws and docket.decide(index, passes=passes):
+                passes = False
+            found.append(passes)
+        docket.close()
+        self.verdicts[number] = found
+
+    def commit(self) -> None:
+        while self.committed < len(self.batches) and (found := self.verdicts[self.committed]) is not None:
+            self.ledger.commit(1, self.committed, found)
+            self.committed += 1
+
+    async def run(self, order: Sequence[int]) -> list[list[bool] | None]:
+        tasks = [asyncio.create_task(self.judge(number)) for number in range(len(self.batches))]
+        for number in order:
+            await asyncio.sleep(0)
+            self.ends[number].set()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            self.commit()
+        await asyncio.gather(*tasks)
+        self.commit()
+        return self.verdicts
+
+
+@given(strategies.data())
+def test_batches_that_end_in_any_order_are_judged_as_one_by_one(data: strategies.DataObject) -> None:
+    batches = data.draw(strategies.lists(strategies.lists(STEPS, min_size=1, max_size=6), min_size=1, max_size=6))
+    order = data.draw(strategies.permutations(range(len(batches))))
+    ledger = Ledger(Published(1000))
+
+    async def scenario() -> list[list[bool] | None]:
+        return await Worker(ledger, batches).run(order)
+
+    assert asyncio.run(scenario()) == one_by_one(batches)
+    assert not ledger._claims
+    assert not ledger._dockets
+
+
+def test_an_older_version_is_stale_an_equal_one_is_not() -> None:
+    ledger = Ledger(Published(10))
+    ledger.published.put(hash("a"), stamp(5, None))
+    docket = ledger.open(1, 0)
+    assert docket.claim(0, "a", stamp(5, None)) == 0
+    assert docket.claim(1, "b", stamp(1, None)) == 0
+    docket.decide(0, passes=True)
+    assert docket.claim(2, "a", stamp(4, None)) == stamp(5, None)
+
+
+def test_what_was_under_way_in_an_assignment_that_has_ended_counts_for_nothing() -> None:
+    # Given a batch of an earlier assignment that comes late, into the ledger of the new one
+    ledger = Ledger(Published(10))
+    late = ledger.open(1, 0)
+    late.claim(0, "a", stamp(9, None))
+    late.decide(0, passes=True)
+    # When the first batch of the new assignment comes
+    docket = ledger.open(2, 0)
+    # Then an older version passes, for the newer was never published
+    assert docket.claim(0, "a", stamp(1, None)) == 0
+    # And a batch that comes even later claims nothing
+    assert ledger.open(1, 5).claim(0, "a", stamp(0, None)) == 0
+    ledger.commit(1, 5, [True])
+    assert ledger.published.get(hash("a")) == 0
+
+
+@given(VERSIONS, TIMES)
+def test_a_stamp_says_what_it_was_made_of_also_on_the_topic(version: int | None, time: datetime | None) -> None:
+    made = stamp_of(version, time)
+    assert version_of(made) == version
+    found = milliseconds_of(made)
+    assert (found is None) == (time is None)
+    assert time is None or found is None or abs(found / 1000 - time.timestamp()) <= 0.00051
+    assert read(write(made)) == made
+
+
+@given(VERSIONS, TIMES, VERSIONS, TIMES)
+def test_versions_are_compared_first_then_times(
+    version: int | None, time: datetime | None, other_version: int | None, other_time: datetime | None
+) -> None:
+    one, other = stamp_of(version, time), stamp_of(other_version, other_time)
+    found = older(one, other)
+    if version is not None and other_version is not None:
+        assert found == (version < other_version)
+    elif time is not None and other_time is not None:
+        assert found == ((milliseconds_of(one) or 0) < (milliseconds_of(other) or 0))
+    else:
+        assert not found
+
+
+@given(strategies.integers(-(2**63), 2**63 - 1), strategies.integers(-(2**63), 2**63 - 1))
+def test_a_time_may_be_any_number(one: int, other: int) -> None:
+    given, newer = stamp(None, one), stamp(None, other)
+    assert not older(given, newer) or one < other
+    assert version_of(given) is None
+    assert read(write(given)) == given
+    assert "is wrong, expected" in str(stale("a", given, newer))
+
+
+@given(strategies.binary(max_size=40))
+def test_a_value_that_is_none_of_ours_says_nothing(value: bytes) -> None:
+    assert read(value) >= 0
+
+
+@pytest.mark.parametrize("value", [b"", b"[]", b'{"version":-1}', b'{"time":1e30}', b'{"version":"1"}', b"\xff", b"{}"])
+def test_a_value_that_is_wrong_says_nothing(value: bytes) -> None:
+    assert read(value) == 0
+
+
+def test_the_error_says_what_is_published() -> None:
+    assert str(stale("a", stamp(3, 0), stamp(5, 0))) == (
+        "version: 3 is wrong, expected 5 or newer, as published already for content 'a'"
+    )
+    assert str(stale("a", stamp(3, 0), stamp(None, 1500))) == (
+        "time: 1970-01-01T00:00:00.000Z is wrong, expected 1970-01-01T00:00:01.500Z or newer, "
+        "as published already for content 'a'"
+    )
+
+
+@given(strategies.integers(1, 20), strategies.lists(strategies.integers(0, 30)))
+def test_what_came_last_is_remembered_and_never_more_than_the_limit(limit: int, keys: list[int]) -> None:
+    recent: Recent[int, int] = Recent(limit)
+    for number, key in enumerate(keys):
+        recent.put(key, number)
+        assert len(recent) <= max(2, limit)
+    last = list(dict.fromkeys(reversed(keys)))[: max(1, limit // 2)]
+    for key in last[: limit // 2]:
+        assert recent.get(key) == len(keys) - 1 - keys[::-1].index(key)
+
+
+@given(strategies.lists(strategies.integers(0, 30)), strategies.integers(2, 20))
+def test_it_can_be_told_to_remember_less(keys: list[int], limit: int) -> None:
+    recent: Recent[int, int] = Recent(100)
+    for key in keys:
+        recent.put(key, key)
+    recent.resize(limit)
+    assert min(limit // 2, len(set(keys))) <= len(recent) <= limit
+    assert {recent.get(key) for key in keys} <= {None, *keys}
+    recent.put(99, 99)
+    assert recent.get(99) == 99
+    assert len(recent) <= limit
