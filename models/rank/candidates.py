@@ -19,7 +19,8 @@ from tagbus.stream.rank.candidates import Facts, facts
 from tagbus.stream.rank.features import Limits, Tables, draw, table
 from tagbus.stream.rank.trees import rarity
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.graph import GraphRecall, Reach
+from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.neighbours import Reach
 from tagbus.stream.recall.pool import NAMES, Ballots, Flags, Floats, Ints, Listed, Numbers, Pool, pool
 from tagbus.stream.recall.second_encoder import VOTES
 
@@ -103,11 +104,11 @@ class Source:
 
 def count_tags(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1) -> Tables:
     """How often each tag was right, and with which others; pairs that were right together `fewest` times at least."""
-    known = len(numbers)
+    known = numbers.known
     flat: list[int] = []
     lengths: list[int] = []
     for item in exemplars:
-        tags = {numbers[tag_id] for tag_id in item.accepted}
+        tags = set(numbers.of(item.accepted).tolist())
         flat += [number for number in tags if number < known]
         lengths.append(len(flat))
     ones = np.ones(len(flat), np.int64)

@@ -224,7 +224,7 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Sourc
     corpus, settings = open_corpus(str(folder)), _settings(folder / "heads")
     memory = await assemble.cached_memory(folder / "cache", settings)
     async with assemble.brain(settings, memory) as brain:
-        numbers = Numbers([tag.id for tag in corpus.tags()])
+        numbers = Numbers([tag.id for tag in corpus.tags()], memory.tags.numbers)
         held, tables = (
             list(corpus.exemplars("val")),
             count_tags(numbers, corpus.exemplars("train"), recipe.fewest_together),

@@ -77,9 +77,9 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
     memory = await assemble.cached_memory(cache, settings)
     async with assemble.brain(settings, memory) as brain:
         held = list(corpus.exemplars("val"))
-        numbers = Numbers([tag.id for tag in corpus.tags()])
+        numbers = Numbers([tag.id for tag in corpus.tags()], memory.tags.numbers)
         tables = count_tags(numbers, (item for item in corpus.exemplars("train")), recipe.fewest_together)
-        with console.bar("encoding memory", len(numbers) + tables.contents) as bar:
+        with console.bar("encoding memory", numbers.known + tables.contents) as bar:
             await assemble.fill(
                 brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
             )
@@ -119,7 +119,7 @@ def train(
     first = train_stage(training_set, recipe, log)
     again = None if scoring is None else _again(training_set, first.choice, scoring, recipe, log)
     last = again or first
-    known = source.numbers.ids[: len(source.tables.counts)]
+    known = source.numbers.ids[: source.numbers.known]
     tables = trees.pack(source.tables, known)
     manifest = Manifest(
         name=f"ranker-{sha256(first.model + tables + (again.model if again else b''))[:8]}",

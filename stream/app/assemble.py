@@ -22,7 +22,7 @@ from tagbus.stream.encoder.release import RELEASE, Release, default_folder, load
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.index.apply import Listener, MemoryRecord, Projection
 from tagbus.stream.index.changes import TagChanges
-from tagbus.stream.memory import Memory, memory_of, open_memory
+from tagbus.stream.memory import Carried, Memory, memory_of, open_memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.recall.base import Recaller
@@ -201,11 +201,11 @@ async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
     release = load_release(model_folder(settings))
     made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
 
-    async def store(kind: str) -> ExactStore:
+    async def store(kind: str, carried: Carried) -> ExactStore:
         place = None if folder is None else folder / release.name / kind
         if place is None or not place.exists():
-            return made(release.name, release.dimension)
-        return await made.load(place, release.name, release.dimension)
+            return made(release.name, release.dimension, carried)
+        return await made.load(place, release.name, release.dimension, carried)
 
     own = second_encoders.alone(settings)
     beside = None if own is None else await cached_memory(folder, own)

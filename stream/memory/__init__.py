@@ -5,16 +5,20 @@ disk) and `server` (a Qdrant server, shared). A store holds points of one kind a
 """
 
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.hits import Carried, Hits, Slice, TagNumbers
 from tagbus.stream.memory.open import exact_memory, memory_of, open_memory, open_store
-from tagbus.stream.memory.store import Hit, Memory, Payload, Point, Store, Vectors
+from tagbus.stream.memory.store import Memory, Payload, Point, Store, Vectors
 
 __all__ = [
+    "Carried",
     "ExactStore",
-    "Hit",
+    "Hits",
     "Memory",
     "Payload",
     "Point",
+    "Slice",
     "Store",
+    "TagNumbers",
     "Vectors",
     "exact_memory",
     "memory_of",

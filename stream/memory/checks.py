@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import from_json
 
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
-from tagbus.stream.memory.store import Payload, Point, Vectors
+from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 
 # Qdrant's JSON reader gives up at 128 levels, pydantic's at 200.
 PAYLOAD_DEPTH = 64
@@ -54,12 +54,15 @@ def checked(points: Sequence[Point], dimension: int) -> Batch:
     return Batch(keys, vectors, [encode(key, point.payload) for key, point in last.items()])
 
 
-def check_queries(queries: Vectors, dimension: int, limit: int) -> None:
-    """Raises ValueError for queries that are not float32 [n, d], finite and of unit length, and for a limit below 1."""
+def check_queries(queries: Vectors, dimension: int, limit: int, scopes: Scopes) -> None:
+    """Raises ValueError for queries that are not float32 [n, d], finite and of unit length, for a limit below 1, and
+    for scopes that are not one set a query."""
     if limit < 1:
         raise ValueError(f"limit is {limit}, expected at least 1")
     if queries.ndim != 2 or queries.shape[1] != dimension or queries.dtype != np.float32:
         raise ValueError(f"queries are {queries.dtype} {list(queries.shape)}, expected float32 [n, {dimension}]")
+    if scopes is not None and len(scopes) != len(queries):
+        raise ValueError(f"{len(queries)} queries and {len(scopes)} sets of scopes, expected one a query")
     wrong = _not_unit(queries)
     if wrong is not None:
         raise ValueError(f"query {wrong} {_fault(queries[wrong])}")

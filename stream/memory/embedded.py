@@ -9,14 +9,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from tagbus.stream.errors import DependencyDown, UserError, shorten
 from tagbus.stream.memory.checks import Batch, Description, check_queries, checked
-from tagbus.stream.memory.engine import hit, pack, point_id, settled, unpack
+from tagbus.stream.memory.engine import SCOPES, Found, found, pack, point_id, settled, unpack, visible, wanted
+from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
 from tagbus.stream.memory.serial import Serial
-from tagbus.stream.memory.store import Hit, Payload, Point, Vectors
+from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -32,9 +34,11 @@ SHARD = "shard"
 class EmbeddedStore:
     """Points in a folder; `open` or `temporary` make one. One process at a time has it open."""
 
-    def __init__(self, opened: "_Opened", description: Description, serial: Serial) -> None:
+    def __init__(self, opened: "_Opened", description: Description, serial: Serial, carried: Carried) -> None:
         self.release = description.release
         self.dimension = description.dimension
+        self.numbers = carried.numbers
+        self._carried = carried
         self._shard = opened.shard
         self._folder = opened.folder
         self._held = opened.held
@@ -42,28 +46,29 @@ class EmbeddedStore:
         self._unflushed = 0
 
     @classmethod
-    async def open(cls, folder: Path, release: str, dimension: int) -> Self:
-        """The store in this folder, or a new one where there is none.
+    async def open(cls, folder: Path, release: str, dimension: int, carried: Carried | None = None) -> Self:
+        """The store in this folder, or a new one where there is none. `carried`: which tags its points carry, if any.
 
         Raises ReleaseMismatch for a store of another release or dimension, UserError where qdrant-edge is missing,
         another process has the store open, or the folder holds something else.
         """
-        return await cls._open(folder, release, dimension, ExitStack())
+        return await cls._open(folder, Description(release=release, dimension=dimension), ExitStack(), carried)
 
     @classmethod
-    async def temporary(cls, release: str, dimension: int) -> Self:
+    async def temporary(cls, release: str, dimension: int, carried: Carried | None = None) -> Self:
         """A new store in a temporary folder, which goes away with close()."""
         held = ExitStack()
         folder = Path(tempfile.mkdtemp(prefix="tagbus-"))
         held.callback(shutil.rmtree, folder, ignore_errors=True)
-        return await cls._open(folder / "store", release, dimension, held)
+        description = Description(release=release, dimension=dimension)
+        return await cls._open(folder / "store", description, held, carried)
 
     @classmethod
-    async def _open(cls, folder: Path, release: str, dimension: int, held: ExitStack) -> Self:
-        description = Description(release=release, dimension=dimension)
+    async def _open(cls, folder: Path, description: Description, held: ExitStack, carried: Carried | None) -> Self:
         serial = Serial("embedded-store")
         try:
-            return cls(await serial.run(_open, folder, description, held), description, serial)
+            opened = await serial.run(_open, folder, description, held)
+            return cls(opened, description, serial, carried or Carried(TagNumbers()))
         except BaseException:
             held.close()
             serial.close()
@@ -73,14 +78,15 @@ class EmbeddedStore:
         """Insert or replace by key. Raises ValueError as `checks.checked` says, and stores nothing then."""
         await self._serial.run(lambda: self._put(checked(points, self.dimension)))
 
-    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
-        check_queries(queries, self.dimension, limit)
+        check_queries(queries, self.dimension, limit, scopes)
 
-        async def ask(indices: Sequence[int], asked: int) -> list[list[Hit]]:
-            return await self._serial.run(self._search, queries[list(indices)], asked)
+        async def ask(indices: Sequence[int], asked: int) -> list[list[Found]]:
+            seen = None if scopes is None else [scopes[index] for index in indices]
+            return await self._serial.run(self._search, queries[list(indices)], asked, seen)
 
-        return await settled(ask, len(queries), limit)
+        return await settled(ask, len(queries), limit, self._carried)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         """The payloads of those keys that are there."""
@@ -130,7 +136,7 @@ class EmbeddedStore:
                 self._shard.flush()
             self._unflushed = 0
 
-    def _search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+    def _search(self, queries: Vectors, limit: int, scopes: Scopes) -> list[list[Found]]:
         import qdrant_edge
 
         if not len(queries):
@@ -139,13 +145,17 @@ class EmbeddedStore:
         parameters = qdrant_edge.SearchParams(exact=True)
         requests = [
             qdrant_edge.QueryRequest(
-                limit=limit, query=qdrant_edge.Query.Nearest(query), with_payload=True, params=parameters
+                limit=limit,
+                query=qdrant_edge.Query.Nearest(query),
+                with_payload=wanted(self._carried),
+                filter=_filter(seen),
+                params=parameters,
             )
-            for query in queries.tolist()
+            for query, seen in zip(queries.tolist(), scopes or repeat(None, len(queries)), strict=True)
         ]
         with self._engine():
-            found = self._shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
-        return [[hit(point.payload, point.score) for point in points] for points in found]
+            answered = self._shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
+        return [[found(point.payload, point.score, self._carried) for point in points] for points in answered]
 
     def _fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         with self._engine():
@@ -233,7 +243,18 @@ def _shard(folder: Path, dimension: int) -> "qdrant_edge.EdgeShard":
         vectors = qdrant_edge.EdgeVectorParams(size=dimension, distance=qdrant_edge.Distance.Cosine)
         qdrant_edge.EdgeShard.create(str(draft), qdrant_edge.EdgeConfig(vectors=vectors)).close()
         draft.rename(shard)
-    return qdrant_edge.EdgeShard.load(str(shard))
+    opened = qdrant_edge.EdgeShard.load(str(shard))
+    if SCOPES not in opened.info().payload_schema:
+        opened.update(qdrant_edge.UpdateOperation.create_field_index(SCOPES, qdrant_edge.PayloadSchemaType.Keyword))
+    return opened
+
+
+def _filter(scopes: frozenset[str] | None) -> "qdrant_edge.Filter | None":
+    import qdrant_edge
+
+    if scopes is None:
+        return None
+    return qdrant_edge.Filter(must=[qdrant_edge.FieldCondition(SCOPES, match=qdrant_edge.MatchAny(visible(scopes)))])
 
 
 def _lock(folder: Path, held: ExitStack) -> None:

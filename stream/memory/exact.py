@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from sys import intern
-from typing import BinaryIO, Self
+from typing import BinaryIO, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +20,16 @@ from pydantic_core import from_json, to_json
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from tagbus.stream.errors import UserError, shorten
-from tagbus.stream.memory.checks import DESCRIPTION, Batch, Description, check_queries, checked, decode
+from tagbus.stream.memory.checks import DESCRIPTION, Batch, Description, check_queries, checked
+from tagbus.stream.memory.columns import Columns
+from tagbus.stream.memory.hits import Carried, Floats, Hits, Ints, TagNumbers
+from tagbus.stream.memory.scopes import groups
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.shortlist import Shortlist
-from tagbus.stream.memory.store import Hit, Payload, Point, Vectors
+from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
+
+# Rows and their similarities.
+Ranked = tuple[Ints, Floats]
 
 SLAB = 32_768
 # Rows a matrix product and queries a block: 256 x 8,192 scores are 8 MB.
@@ -37,38 +42,35 @@ CHUNK = 4_096
 VECTORS = "vectors.npy"
 POINTS = "points.jsonl"
 
+_NOTHING: Final[Ranked] = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+
 
 class ExactStore:
-    """Points in this process's memory: vectors as one float32 row each, payloads as they come with every hit.
+    """Points in this process's memory: vectors as one float32 row each, all else as columns."""
 
-    A payload is decoded once, when it is stored: to decode 100 of them for each query took 0.18 ms of the 0.48 ms that
-    a search of 8,578 points took.
-    """
-
-    def __init__(self, release: str, dimension: int) -> None:
+    def __init__(self, release: str, dimension: int, carried: Carried | None = None) -> None:
+        """`carried`: which tags its points carry; none if not given."""
         _one_thread()
+        carried = carried or Carried(TagNumbers())
         self.release = release
         self.dimension = dimension
+        self.numbers = carried.numbers
         self._slabs: list[Vectors] = []
-        self._keys: list[str] = []
-        self._payloads: list[Payload] = []
-        self._rows: dict[str, int] = {}
+        self._columns = Columns(carried)
         self._serial = Serial("exact-store")
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Insert or replace by key. Raises ValueError as `checks.checked` says, and stores nothing then."""
         await self._serial.run(lambda: self._put(checked(points, self.dimension)))
 
-    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
-        check_queries(queries, self.dimension, limit)
-        return await self._serial.run(self._search, queries, limit)
+        check_queries(queries, self.dimension, limit, scopes)
+        return await self._serial.run(self._search, queries, limit, scopes)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         """The payloads of those keys that are there."""
-        return await self._serial.run(
-            lambda: {key: self._payloads[self._rows[key]] for key in keys if key in self._rows}
-        )
+        return await self._serial.run(self._fetch, keys)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove by key; a key that is not there is no error."""
@@ -76,11 +78,11 @@ class ExactStore:
 
     async def keys(self) -> set[str]:
         """Every key."""
-        return await self._serial.run(lambda: set(self._keys))
+        return await self._serial.run(lambda: set(self._columns.keys()))
 
     async def count(self) -> int:
         """How many points there are."""
-        return await self._serial.run(lambda: len(self._keys))
+        return await self._serial.run(lambda: len(self._columns))
 
     async def close(self) -> None:
         """Let go of the thread. The points are gone with the process, unless `save` kept them."""
@@ -94,12 +96,12 @@ class ExactStore:
         await self._serial.run(self._save, folder)
 
     @classmethod
-    async def load(cls, folder: Path, release: str, dimension: int) -> Self:
+    async def load(cls, folder: Path, release: str, dimension: int, carried: Carried | None = None) -> Self:
         """The store that `save` wrote.
 
         Raises UserError where there is none or it is damaged, ReleaseMismatch where another release made it.
         """
-        store = cls(release, dimension)
+        store = cls(release, dimension, carried)
         await store._serial.run(store._load, folder)
         return store
 
@@ -108,67 +110,72 @@ class ExactStore:
         self._store(batch)
 
     def _store(self, batch: Batch) -> None:
-        count = len(self._keys)
-        fresh = [key for key in batch.keys if key not in self._rows]
-        self._reserve(count + len(fresh))
-        for row, key in enumerate(fresh, start=count):
-            self._rows[key] = row
-        self._keys += fresh
-        self._payloads += [{}] * len(fresh)
-        rows = np.array([self._rows[key] for key in batch.keys], np.int64)
+        columns = self._columns
+        fresh = [key for key in batch.keys if key not in columns]
+        self._reserve(len(columns) + len(fresh))
+        for key in fresh:
+            columns.add(key)
+        rows = np.array([columns.row(key) for key in batch.keys], np.int64)
         for slab in np.unique(rows // SLAB):
             here = rows // SLAB == slab
             self._slabs[slab][rows[here] % SLAB] = batch.vectors[here]
         for row, body in zip(rows.tolist(), batch.bodies, strict=True):
-            self._payloads[row] = _shared(decode(body))
+            columns.put(row, body)
 
     def _reserve(self, rows: int) -> None:
         while len(self._slabs) * SLAB < rows:
             self._slabs.append(np.empty((SLAB, self.dimension), np.float32))
 
+    def _fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+        return {key: self._columns.payload(key) for key in keys if key in self._columns}
+
     def _delete(self, keys: Sequence[str]) -> None:
         for key in keys:
-            row = self._rows.pop(key, None)
+            row = self._columns.remove(key)
             if row is not None:
                 self._close_gap(row)
         # One empty slab stays, or a count that goes up and down across an edge would allocate each time.
-        del self._slabs[len(self._keys) // SLAB + 2 :]
+        del self._slabs[len(self._columns) // SLAB + 2 :]
 
     def _close_gap(self, row: int) -> None:
-        """The last row moves into the gap, so that the rows stay without one."""
-        last = len(self._keys) - 1
-        moved, payload = self._keys.pop(), self._payloads.pop()
+        """The last row has moved into the gap, so that the rows stay without one; its vector follows."""
+        last = len(self._columns)
         if row != last:
             self._slabs[row // SLAB][row % SLAB] = self._slabs[last // SLAB][last % SLAB]
-            self._keys[row], self._payloads[row] = moved, payload
-            self._rows[moved] = row
 
-    def _search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
-        limit = min(limit, len(self._keys))
+    def _search(self, queries: Vectors, limit: int, scopes: Scopes) -> Hits:
+        found = [_NOTHING] * len(queries)
+        for seen, members in groups(scopes, len(queries)):
+            best = self._nearest(queries[members], limit, seen)
+            for query, one in zip(members.tolist(), best, strict=True):
+                found[query] = one
+        return self._columns.hits(found)
+
+    def _nearest(self, queries: Vectors, limit: int, scopes: frozenset[str] | None) -> list[Ranked]:
+        """The best rows of each query, among those that these scopes see."""
+        limit = min(limit, self._columns.count_visible(scopes))
         if limit == 0:
-            return [[] for _ in queries]
+            return [_NOTHING] * len(queries)
+        visible = self._columns.visible(scopes)
         block = max(1, min(QUERIES, PLACES // limit))
-        found: list[list[Hit]] = []
+        found: list[Ranked] = []
         for start in range(0, len(queries), block):
             some = queries[start : start + block]
             shortlist = Shortlist(len(some), limit, self.dimension)
             for first, vectors in self._pieces():
-                shortlist.add(some @ vectors.T, first)
-            found += [self._hits(query, shortlist.rows(index), limit) for index, query in enumerate(some)]
+                _compare(shortlist, some, vectors, first, visible)
+            found += [
+                self._best(*self._scored(query, shortlist.rows(index)), limit) for index, query in enumerate(some)
+            ]
         return found
 
     def _pieces(self) -> Iterator[tuple[int, Vectors]]:
         """The number of the first row, and the rows [<= 8,192, d]."""
-        for first in range(0, len(self._keys), PIECE):
-            start, rows = first % SLAB, min(PIECE, len(self._keys) - first)
+        for first in range(0, len(self._columns), PIECE):
+            start, rows = first % SLAB, min(PIECE, len(self._columns) - first)
             yield first, self._slabs[first // SLAB][start : start + rows]
 
-    def _hits(self, query: NDArray[np.float32], rows: NDArray[np.int64], limit: int) -> list[Hit]:
-        return self._best(*self._scored(query, rows), limit)
-
-    def _scored(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _scored(self, query: NDArray[np.float32], rows: Ints) -> Ranked:
         """The rows and their similarities, best first."""
         rows = np.sort(rows)
         scores = np.vecdot(self._gather(rows).astype(np.float64), query.astype(np.float64))
@@ -176,13 +183,14 @@ class ExactStore:
         order = np.argsort(-scores)
         return rows[order], scores[order]
 
-    def _best(self, rows: NDArray[np.int64], scores: NDArray[np.float32], limit: int) -> list[Hit]:
+    def _best(self, rows: Ints, scores: Floats, limit: int) -> Ranked:
         """The first `limit` of rows that are in the order of their similarities; ties by key."""
-        keys = [self._keys[row] for row in rows.tolist()]
-        found = list(zip(keys, scores.tolist(), rows.tolist(), strict=True))
         if (scores[1:] == scores[:-1]).any():
-            found.sort(key=lambda one: (-one[1], one[0]))
-        return [Hit(key, score, self._payloads[row]) for key, score, row in found[:limit]]
+            keys = self._columns.keys_of(rows)
+            falling = (-scores).tolist()
+            order = sorted(range(len(rows)), key=lambda place: (falling[place], keys[place]))
+            rows, scores = rows[order], scores[order]
+        return rows[:limit], scores[:limit]
 
     def _gather(self, rows: NDArray[np.int64]) -> Vectors:
         """The vectors of rows in rising order, float32 [n, d]."""
@@ -209,12 +217,12 @@ class ExactStore:
         with (folder / VECTORS).open("wb") as file:
             self._write_vectors(file)
         with (folder / POINTS).open("wb") as file:
-            for key, payload in zip(self._keys, self._payloads, strict=True):
-                file.write(to_json([key, payload]) + b"\n")
-        Description(release=self.release, dimension=self.dimension, count=len(self._keys)).write(folder)
+            for row, key in enumerate(self._columns.keys()):
+                file.write(b"[" + to_json(key) + b"," + self._columns.body(row) + b"]\n")
+        Description(release=self.release, dimension=self.dimension, count=len(self._columns)).write(folder)
 
     def _write_vectors(self, file: BinaryIO) -> None:
-        shape = (len(self._keys), self.dimension)
+        shape = (len(self._columns), self.dimension)
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for _, vectors in self._pieces():
             file.write(vectors.astype("<f4", copy=False).data)
@@ -227,8 +235,8 @@ class ExactStore:
                 self._store(checked(points, self.dimension))
             except ValueError as error:
                 raise _damaged(folder, error) from None
-        if len(self._keys) != count:
-            raise _damaged(folder, ValueError(f"{count} vectors and {len(self._keys)} keys"))
+        if len(self._columns) != count:
+            raise _damaged(folder, ValueError(f"{count} vectors and {len(self._columns)} keys"))
 
 
 def read(folder: Path, release: str, dimension: int) -> Iterator[list[Point]]:
@@ -253,16 +261,16 @@ def read(folder: Path, release: str, dimension: int) -> Iterator[list[Point]]:
         raise _damaged(folder, error) from None
 
 
-def _shared(payload: Payload) -> Payload:
-    """The payload with one string for each id in its lists, however many payloads name it.
-
-    A title's 100 neighbours name 350 tags. To look these up took 0.35 ms of CPU where each was a string of its own, for
-    it must be hashed and compared, and lies elsewhere in memory.
-    """
-    return {
-        name: [intern(one) if type(one) is str else one for one in value] if isinstance(value, list) else value
-        for name, value in payload.items()
-    }
+def _compare(
+    shortlist: Shortlist, queries: Vectors, vectors: Vectors, first: int, visible: NDArray[np.bool_] | None
+) -> None:
+    """Put the rows of a piece on the shortlist, those that are visible, bool by row; None: all."""
+    if visible is None:
+        shortlist.add(queries @ vectors.T, np.arange(first, first + len(vectors)))
+        return
+    seen = np.flatnonzero(visible[first : first + len(vectors)])
+    if len(seen):
+        shortlist.add(queries @ vectors[seen].T, seen + first)
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:

@@ -134,19 +134,17 @@ class Hits:
         if kept.all():
             return self
         tag_starts, tags = taken(self.tag_starts[:-1][kept], np.diff(self.tag_starts)[kept], self.tags)
-        starts = np.concatenate(([0], np.cumsum(kept)))[self.starts]
-        return Hits(starts, self.keys[kept], self.scores[kept], tag_starts, tags)
+        return Hits(bounds(kept)[self.starts], self.keys[kept], self.scores[kept], tag_starts, tags)
 
-
-def nothing(queries: int) -> Hits:
-    """No hit for any of these queries."""
-    return joined([_EMPTY] * queries)
+    def within(self, limit: int) -> "Hits":
+        """The best `limit` hits of each query."""
+        return self.where(self.ranks < limit)
 
 
 def joined(slices: Sequence[Slice]) -> Hits:
     """Slices as the hits of so many queries."""
     if not slices:
-        return Hits(np.zeros(1, np.int64), _EMPTY.keys, _EMPTY.scores, _EMPTY.tag_starts, _EMPTY.tags)
+        return no_hits(0)
     lengths = np.concatenate([np.diff(one.tag_starts) for one in slices])
     return Hits(
         bounds([len(one) for one in slices]),
@@ -157,7 +155,7 @@ def joined(slices: Sequence[Slice]) -> Hits:
     )
 
 
-def bounds(lengths: Sequence[int] | Ints) -> Ints:
+def bounds(lengths: Sequence[int] | Ints | Flags) -> Ints:
     """Where lists of these lengths begin and end when they lie one after the other, int64 [n + 1]."""
     found = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=found[1:])
@@ -170,4 +168,9 @@ def taken(first: Ints, lengths: Ints, values: Ints) -> tuple[Ints, Ints]:
     return starts, values[np.repeat(first - starts[:-1], lengths) + np.arange(starts[-1])]
 
 
-_EMPTY: Final = Slice(np.zeros(0, np.object_), np.zeros(0, np.float32), np.zeros(1, np.int64), np.zeros(0, np.int64))
+NO_HITS: Final = Slice(np.zeros(0, np.object_), np.zeros(0, np.float32), np.zeros(1, np.int64), np.zeros(0, np.int64))
+
+
+def no_hits(queries: int) -> Hits:
+    """Nothing for any of these queries."""
+    return Hits(np.zeros(queries + 1, np.int64), NO_HITS.keys, NO_HITS.scores, NO_HITS.tag_starts, NO_HITS.tags)

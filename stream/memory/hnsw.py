@@ -2,13 +2,14 @@
 
 HNSW (Malkov and Yashunin, arXiv 1603.09320) is usearch's. It holds a copy of each vector in eight bits a number, under
 the row at which the exact store has it. What it finds is scored again from the stored vectors, so a similarity is that
-of the exact store. Few points are searched exactly, and so is a query whose last place is tied. usearch lets other
-threads of Python run while it searches and builds.
+of the exact store. Few points are searched exactly, and so is a query whose last place is tied, or for which the
+index found too few points of its scopes. usearch lets other threads of Python run while it searches and builds.
 """
 
 import errno
 import hashlib
 import logging
+import math
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.memory.checks import Batch
-from tagbus.stream.memory.exact import CHUNK, VECTORS, ExactStore
-from tagbus.stream.memory.store import Hit, Vectors
+from tagbus.stream.memory.exact import CHUNK, VECTORS, ExactStore, Ranked
+from tagbus.stream.memory.hits import Carried, Ints
+from tagbus.stream.memory.store import Vectors
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -42,6 +44,10 @@ MARGIN = 10
 RANGE = 6.0
 # Where more than this part of the points is asked for, the index would look at most of them.
 PART = 20
+# Where scopes leave a smaller part of the points than this, these are searched exactly.
+SHARE = 0.3
+# So much more is asked for than the part of the points that is seen makes necessary on average.
+MORE = 1.5
 
 INDEX: Final = "hnsw.usearch"
 KEPT: Final = "hnsw.json"
@@ -63,17 +69,17 @@ class HnswStore(ExactStore):
     A point that is added or changed takes 0.2 to 0.6 ms of CPU, and searches wait for it as for any upsert.
     """
 
-    def __init__(self, release: str, dimension: int) -> None:
-        """Raises UserError where usearch is missing."""
-        super().__init__(release, dimension)
+    def __init__(self, release: str, dimension: int, carried: Carried | None = None) -> None:
+        """As an exact store's. Raises UserError where usearch is missing."""
+        super().__init__(release, dimension, carried)
         self._index = _empty(dimension)
 
     def _put(self, batch: Batch) -> None:
-        first = len(self._keys)
-        replaced = sorted(self._rows[key] for key in batch.keys if key in self._rows)
+        first = len(self._columns)
+        replaced = sorted(self._columns.row(key) for key in batch.keys if key in self._columns)
         self._store(batch)
         self._index.remove(np.array(replaced, np.uint64))
-        self._add(np.array([*replaced, *range(first, len(self._keys))], np.int64))
+        self._add(np.array([*replaced, *range(first, len(self._columns))], np.int64))
 
     def _add(self, rows: NDArray[np.int64]) -> None:
         for start in range(0, len(rows), CHUNK):
@@ -81,23 +87,29 @@ class HnswStore(ExactStore):
             self._index.add(some.astype(np.uint64), _bytes(self._gather(some)), threads=1)
 
     def _close_gap(self, row: int) -> None:
-        last = len(self._keys) - 1
+        last = len(self._columns)
         super()._close_gap(row)
         self._index.remove(row)
         if row != last:
             self._index.rename(last, row)
 
-    def _search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
-        if not len(queries) or len(self._keys) < max(FLOOR, PART * limit):
-            return super()._search(queries, limit)
-        found = _nearest(self._index, queries, limit + MARGIN)
-        return [self._settled(query, rows, limit) for query, rows in zip(queries, found, strict=True)]
+    def _nearest(self, queries: Vectors, limit: int, scopes: frozenset[str] | None) -> list[Ranked]:
+        """The index knows no scopes: it is asked for so many more that enough of them are seen, unless that is most."""
+        count, seen = len(self._columns), self._columns.count_visible(scopes)
+        if not len(queries) or seen < max(FLOOR, PART * limit, SHARE * count):
+            return super()._nearest(queries, limit, scopes)
+        visible = self._columns.visible(scopes)
+        asked = limit + MARGIN if visible is None else math.ceil((limit + MARGIN) * MORE * count / seen)
+        found = _found(self._index, queries, asked)
+        if visible is not None:
+            found = [rows[visible[rows]][: limit + MARGIN] for rows in found]
+        return [self._settled(query, rows, limit, scopes) for query, rows in zip(queries, found, strict=True)]
 
-    def _settled(self, query: Vectors, rows: NDArray[np.int64], limit: int) -> list[Hit]:
+    def _settled(self, query: Vectors, rows: Ints, limit: int, scopes: frozenset[str] | None) -> Ranked:
         """The best of these rows. Where rows beyond them may be as good as the last place, of all rows."""
         rows, scores = self._scored(query, rows)
         if len(rows) <= limit or scores[-1] == scores[limit - 1]:
-            return super()._search(query[None], limit)[0]
+            return super()._nearest(query[None], limit, scopes)[0]
         return self._best(rows, scores, limit)
 
     def _write(self, folder: Path) -> None:
@@ -121,8 +133,8 @@ class HnswStore(ExactStore):
         if _is_kept(folder):
             self._index.load(str(folder / INDEX))
             return
-        log.info("building the index of %d points of %s", len(self._keys), folder)
-        self._add(np.arange(len(self._keys)))
+        log.info("building the index of %d points of %s", len(self._columns), folder)
+        self._add(np.arange(len(self._columns)))
         try:
             self._keep(folder)
         except OSError as error:
@@ -146,7 +158,7 @@ def _bytes(vectors: Vectors) -> NDArray[np.int8]:
     return np.asarray(np.rint(vectors * np.float32(scale)).clip(-127, 127), np.int8)
 
 
-def _nearest(index: "Index", queries: Vectors, count: int) -> list[NDArray[np.int64]]:
+def _found(index: "Index", queries: Vectors, count: int) -> list[NDArray[np.int64]]:
     """The rows of each query that the index finds, nearest first, `count` at most."""
     from usearch.index import BatchMatches
 

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.hits import Carried, TagNumbers
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.store import Memory, Store
 
-# Opens the store of the kind of that name.
-Opener = Callable[[str], Awaitable[Store]]
+# Opens the store of the kind of that name, whose points carry those tags.
+Opener = Callable[[str, Carried], Awaitable[Store]]
 
 
 async def open_memory(settings: MemorySettings, release: str, dimension: int) -> Memory:
@@ -20,15 +21,16 @@ async def open_memory(settings: MemorySettings, release: str, dimension: int) ->
     Raises ReleaseMismatch for stores of another release, UserError for settings that lead nowhere, DependencyDown
     where the server does not answer.
     """
-    return await memory_of(lambda kind: open_store(settings, kind, release, dimension))
+    return await memory_of(lambda kind, carried: open_store(settings, kind, release, dimension, carried))
 
 
 async def memory_of(open_: Opener) -> Memory:
-    """A store of every kind; where one cannot be opened those before it are closed."""
+    """A store of every kind, which share the numbers of tags; where one cannot be opened those before it are closed."""
+    numbers = TagNumbers()
     stores: dict[str, Store] = {}
     try:
-        for kind in KINDS:
-            stores[kind] = await open_(kind)
+        for name, kind in KINDS.items():
+            stores[name] = await open_(name, Carried(numbers, kind.tags))
     except BaseException:
         for store in stores.values():
             await asyncio.shield(store.close())
@@ -38,31 +40,36 @@ async def memory_of(open_: Opener) -> Memory:
 
 def exact_memory(release: str, dimension: int, made: type[ExactStore] = ExactStore) -> Memory:
     """An empty memory in this process."""
-    return Memory({kind: made(release, dimension) for kind in KINDS})
+    numbers = TagNumbers()
+    return Memory({name: made(release, dimension, Carried(numbers, kind.tags)) for name, kind in KINDS.items()})
 
 
-async def open_store(settings: MemorySettings, kind: str, release: str, dimension: int) -> Store:
+async def open_store(
+    settings: MemorySettings, kind: str, release: str, dimension: int, carried: Carried | None = None
+) -> Store:
     """The store of one kind; raises as `open_memory` does."""
     match settings.kind:
         case "exact":
-            return ExactStore(release, dimension)
+            return ExactStore(release, dimension, carried)
         case "hnsw":
-            return HnswStore(release, dimension)
+            return HnswStore(release, dimension, carried)
         case "embedded":
             if settings.path is None:
-                return await EmbeddedStore.temporary(release, dimension)
-            return await EmbeddedStore.open(settings.path / release / kind, release, dimension)
+                return await EmbeddedStore.temporary(release, dimension, carried)
+            return await EmbeddedStore.open(settings.path / release / kind, release, dimension, carried)
         case "server":
-            return await _open_server(settings, kind, release, dimension)
+            return await _open_server(settings, kind, release, dimension, carried)
 
 
-async def _open_server(settings: MemorySettings, kind: str, release: str, dimension: int) -> Store:
+async def _open_server(
+    settings: MemorySettings, kind: str, release: str, dimension: int, carried: Carried | None
+) -> Store:
     # qdrant-client takes a second to import, which the other stores need not pay.
     from tagbus.stream.memory.server import ServerStore, connect
 
-    client, place = connect(settings.url, settings.api_key, settings.deadline_seconds)
+    server = connect(settings.url, settings.api_key, settings.deadline_seconds)
     try:
-        return await ServerStore.open(client, place, kind, release, dimension, settings.deadline_seconds)
+        return await ServerStore.open(server, kind, release, dimension, carried)
     except BaseException:
-        await asyncio.shield(client.close())
+        await asyncio.shield(server.client.close())
         raise

@@ -11,6 +11,7 @@ import math
 import re
 import uuid
 from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -23,8 +24,20 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.checks import Batch, Description, check_queries, checked
-from tagbus.stream.memory.engine import hit, pack, point_id, settled, unpack
-from tagbus.stream.memory.store import Hit, Payload, Point, Vectors
+from tagbus.stream.memory.engine import (
+    EVERYBODY,
+    SCOPES,
+    Found,
+    found,
+    pack,
+    point_id,
+    settled,
+    unpack,
+    visible,
+    wanted,
+)
+from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
+from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 
 T = TypeVar("T")
 
@@ -39,34 +52,46 @@ RELEASE = re.compile(r"[A-Za-z0-9._-]{1,200}")
 RETRYABLE = {408, 425, 429}
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A client of a Qdrant server, the server's name in errors, and the deadline of a call in seconds."""
+
+    client: AsyncQdrantClient
+    place: str
+    seconds: float = 10.0
+
+
 class ServerStore:
     """Points in a collection of a Qdrant server; `open` makes one."""
 
-    def __init__(
-        self, client: AsyncQdrantClient, place: str, collection: str, release: str, dimension: int, seconds: float
-    ) -> None:
+    def __init__(self, server: Server, collection: str, release: str, dimension: int, carried: Carried) -> None:
         self.release = release
         self.dimension = dimension
         self.collection = collection
-        self._client = client
-        self._place = place
-        self._seconds = seconds
+        self.numbers = carried.numbers
+        self._carried = carried
+        self._client = server.client
+        self._place = server.place
+        self._seconds = server.seconds
 
     @classmethod
     async def open(
-        cls, client: AsyncQdrantClient, place: str, kind: str, release: str, dimension: int, seconds: float = 10.0
+        cls, server: Server, kind: str, release: str, dimension: int, carried: Carried | None = None
     ) -> Self:
         """The collection of this kind and release, made where there is none. The store closes the client.
 
-        `place` names the server in errors, `seconds` is the deadline of a call. Raises ReleaseMismatch for a
-        collection of another release or dimension, UserError for a key that the server refuses.
+        `carried`: which tags its points carry, if any. Raises ReleaseMismatch for a collection of another release or
+        dimension, UserError for a key that the server refuses.
         """
         if not RELEASE.fullmatch(release):
             raise UserError(f"release {shorten(release)} names no collection: letters, digits, '.', '_' and '-' do")
-        store = cls(client, place, f"tagbus-{release}-{kind}", release, dimension, seconds)
-        if not await store._call(client.collection_exists(store.collection)):
+        store = cls(server, f"tagbus-{release}-{kind}", release, dimension, carried or Carried(TagNumbers()))
+        if not await store._call(store._client.collection_exists(store.collection)):
             await store._create()
-        store._match(await store._call(client.get_collection(store.collection)))
+        info = await store._call(store._client.get_collection(store.collection))
+        store._match(info)
+        if SCOPES not in info.payload_schema:
+            await store._index()
         return store
 
     async def upsert(self, points: Sequence[Point]) -> None:
@@ -75,20 +100,28 @@ class ServerStore:
         for chunk in _chunks(batch):
             await self._call(self._client.upsert(self.collection, chunk, wait=True))
 
-    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
-        check_queries(queries, self.dimension, limit)
+        check_queries(queries, self.dimension, limit, scopes)
 
-        async def ask(indices: Sequence[int], asked: int) -> list[list[Hit]]:
+        async def ask(indices: Sequence[int], asked: int) -> list[list[Found]]:
             parameters = qdrant.SearchParams(hnsw_ef=max(EF, 2 * asked))
             requests = [
-                qdrant.QueryRequest(query=query, limit=asked, with_payload=True, params=parameters)
-                for query in queries[list(indices)].tolist()
+                qdrant.QueryRequest(
+                    query=queries[index].tolist(),
+                    limit=asked,
+                    with_payload=wanted(self._carried),
+                    filter=None if scopes is None else _filter(scopes[index]),
+                    params=parameters,
+                )
+                for index in indices
             ]
-            found = await self._call(self._client.query_batch_points(self.collection, requests))
-            return [[hit(point.payload, point.score) for point in response.points] for response in found]
+            answered = await self._call(self._client.query_batch_points(self.collection, requests))
+            return [
+                [found(point.payload, point.score, self._carried) for point in response.points] for response in answered
+            ]
 
-        return await settled(ask, len(queries), limit)
+        return await settled(ask, len(queries), limit, self._carried)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         """The payloads of those keys that are there."""
@@ -134,6 +167,17 @@ class ServerStore:
             if not await self._call(self._client.collection_exists(self.collection)):
                 raise
 
+    async def _index(self) -> None:
+        """Index the scopes, before there are points: built later, the vectors' index would know nothing of them.
+
+        Points of a collection that was made before there were scopes are everybody's.
+        """
+        await self._call(
+            self._client.create_payload_index(self.collection, SCOPES, qdrant.PayloadSchemaType.KEYWORD, wait=True)
+        )
+        unscoped = qdrant.Filter(must=[qdrant.IsEmptyCondition(is_empty=qdrant.PayloadField(key=SCOPES))])
+        await self._call(self._client.set_payload(self.collection, {SCOPES: [EVERYBODY]}, points=unscoped, wait=True))
+
     def _match(self, info: qdrant.CollectionInfo) -> None:
         place = f"collection {self.collection} of {self._place}"
         vectors = info.config.params.vectors
@@ -172,7 +216,7 @@ class ServerStore:
         return Fatal(f"{said}: {shorten(error.content, 200)}")
 
 
-def connect(url: str, api_key: SecretStr | None, seconds: float) -> tuple[AsyncQdrantClient, str]:
+def connect(url: str, api_key: SecretStr | None, seconds: float) -> Server:
     """A client of the server, and the server's name for errors: its URL without what may be secret in it.
 
     Nothing is sent yet. Raises UserError for a URL that is none.
@@ -187,7 +231,11 @@ def connect(url: str, api_key: SecretStr | None, seconds: float) -> tuple[AsyncQ
     except ValueError:
         expected = "expected http://host:port or https://host:port"
         raise UserError(f"TAGBUS_MEMORY__URL is no address of a server: {expected}") from None
-    return client, place
+    return Server(client, place, seconds)
+
+
+def _filter(scopes: frozenset[str]) -> qdrant.Filter:
+    return qdrant.Filter(must=[qdrant.FieldCondition(key=SCOPES, match=qdrant.MatchAny(any=visible(scopes)))])
 
 
 def _ids(keys: Sequence[str]) -> Iterator[list[int | str | uuid.UUID]]:

@@ -2,35 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from tagbus.stream.memory.hits import Hits, TagNumbers
+
 Vectors = NDArray[np.float32]
 Payload = Mapping[str, JsonValue]
+# The scopes of each query's content, or None where every point counts.
+Scopes = Sequence[frozenset[str]] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is stored: a key (any text), a unit vector float32 [d], and JSON that comes back with every hit."""
+    """What is stored: a key (any text), a unit vector float32 [d], and JSON, whose list `scopes` says who sees it."""
 
     key: str
     vector: NDArray[np.float32]
     payload: Payload
 
 
-class Hit(NamedTuple):
-    """What is found: cosine similarity in -1 to 1. A tuple, for a hundred are made for each content."""
-
-    key: str
-    similarity: float
-    payload: Payload
-
-
 class Store(Protocol):
-    """Points of one kind (tags, or exemplars) of one release.
+    """Points of one kind of one release. `numbers` are of the tags that they carry.
 
     Every method may be called while another runs; a search sees each point whole, before or after an upsert.
     Raises DependencyDown when the engine does not answer.
@@ -38,12 +34,16 @@ class Store(Protocol):
 
     release: str
     dimension: int
+    numbers: TagNumbers
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Insert or replace by key. Raises ValueError for a vector that is not finite or not of length d."""
 
-    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
-        """The `limit` most similar points of each query [n, d], best first; ties by key."""
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
+        """The `limit` most similar points of each query [n, d], best first; ties by key.
+
+        With `scopes`, one set a query, only points that have no scope or share one of these.
+        """
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         """The payloads of those keys that are there."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.rank.cross_encoder import Wording
-from tagbus.stream.recall.graph import Reach, texts
+from tagbus.stream.recall.neighbours import Reach, texts
 from tagbus.stream.recall.pool import Flags, Floats, Ints, Numbers, Pool
 from tagbus.stream.recall.votes import Votes
 

@@ -22,7 +22,7 @@ from tagbus.stream.encoder.onnx import cores
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, sha256
 from tagbus.stream.encoder.tokens import BATCH_TOKENS, CHARACTERS_A_TOKEN
 from tagbus.stream.memory.store import Payload
-from tagbus.stream.recall.graph import texts
+from tagbus.stream.recall.neighbours import texts
 from tagbus.stream.recall.trained import Sha256, Trained
 
 MANIFEST: Final = "cross_encoder.json"

@@ -25,7 +25,7 @@ from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.rank.candidates import Drawn, Facts, Rated, Second, best
 from tagbus.stream.rank.cross_encoder import CrossEncoder, Wording
 from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
-from tagbus.stream.recall.graph import Reach
+from tagbus.stream.recall.neighbours import Reach
 from tagbus.stream.recall.pool import NAMES, Floats, Ints, Pool
 from tagbus.stream.recall.trained import Sha256, Trained
 

@@ -4,16 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tagbus.stream.memory.store import Vectors
+from tagbus.stream.memory.store import Scopes, Vectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """A batch that tags are looked for: n content ids, their texts, and the release's unit vectors [n, d]."""
+    """A batch that tags are looked for: n content ids, texts, the release's unit vectors [n, d], and each one's scopes.
+
+    Without scopes everything may be seen.
+    """
 
     ids: Sequence[str]
     texts: Sequence[str]
     vectors: Vectors
+    scopes: Scopes = None
 
 
 class Recaller(Protocol):

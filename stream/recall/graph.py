@@ -5,19 +5,23 @@ content, and C2C2T, tags of exemplars that are like it. Each candidate is scored
 (arXiv 2502.10615, equation 4): p = softmax(q K^T / tau) V with V = [lambda * Y ; (1 - lambda) * I].
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.stream.config import RecallSettings
-from tagbus.stream.contract.events import Evidence, Neighbour, exemplar_key
-from tagbus.stream.contract.fields import Source
+from tagbus.stream.contract.events import Evidence
 from tagbus.stream.encoder.release import RecallDefaults
-from tagbus.stream.memory.store import Hit, Payload, Store, Vectors
+from tagbus.stream.memory.hits import NO_HITS, Flags, Hits, Ints, Slice, TagNumbers, joined
+from tagbus.stream.memory.scopes import scopes_of
+from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
+from tagbus.stream.recall.neighbours import Neighbourhood, Reach, Seen, neighbour
+
+Doubles = NDArray[np.float64]
 
 Stage = Literal["recall", "fusion", "rank"]
 
@@ -39,27 +43,6 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """How far a search goes: the nearest tags and the nearest exemplars of a content."""
-
-    tags: int
-    contents: int
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What memory holds around one content, and what people decided about it."""
-
-    # The nearest tags, most similar first.
-    direct: Sequence[Hit]
-    # The nearest exemplars that may vote, most similar first, and what each accepted: never the content's own, one a
-    # content.
-    near: Sequence[tuple[Hit, Sequence[str]]]
-    accepted: tuple[str, ...] = ()
-    rejected: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """What recall found for one content. Plain dictionaries by tag id: an object a tag cost more than the search."""
 
@@ -68,7 +51,7 @@ class Found:
     # The cosine of those that came by C2T.
     like: Mapping[str, float] = field(default_factory=dict)
     # The neighbours that voted, most similar first, and what each accepted.
-    near: Sequence[tuple[Hit, Sequence[str]]] = ()
+    near: Slice = NO_HITS
 
 
 def parameters(release: RecallDefaults, settings: RecallSettings) -> RecallDefaults:
@@ -85,95 +68,86 @@ class GraphRecall:
     ) -> None:
         """`named`: how many neighbours a tag's evidence names at most."""
         self._tags = tags
-        self._exemplars = exemplars
+        self._neighbourhood = Neighbourhood(tags, exemplars, settings)
         self._settings = settings
         self._fitted = parameters(fitted, settings)
         self._named = named
 
-    async def recall(self, ids: Sequence[str], vectors: Vectors, limit: int) -> list[list[Candidate]]:
+    @property
+    def numbers(self) -> TagNumbers:
+        """Of the tags in everything that it sees."""
+        return self._tags.numbers
+
+    async def recall(
+        self, ids: Sequence[str], vectors: Vectors, limit: int, scopes: Scopes = None
+    ) -> list[list[Candidate]]:
         """At most `limit` candidates, by falling score, of each content `ids` with unit vectors [n, d].
 
         A content's own exemplars never vote for it. Tags that people accepted for it come first and those that they
-        rejected never come. Retired tags never come. Raises DependencyDown when the store does not answer.
+        rejected never come. Retired tags never come, nor those that its scopes do not see. Raises DependencyDown when
+        the store does not answer.
         """
-        seen = await self.look(ids, vectors, self.reach)
-        found = [self.score(one) for one in seen]
-        names = named(await self.payloads(found, seen))
-        return [self.pick(*pair, names, limit) for pair in zip(found, seen, strict=True)]
+        seen = await self.look(ids, vectors, self.reach, scopes)
+        found = self.score(seen)
+        names = names_by_content(await self.payloads(found, seen), len(ids), scopes)
+        return [self.pick(*each, limit) for each in zip(found, seen, names, strict=True)]
 
     @property
     def reach(self) -> Reach:
         """How far the release's fitted parameters search."""
         return Reach(self._fitted.tag_keys, self._fitted.content_keys)
 
-    async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach) -> list[Seen]:
+    async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
         """What memory holds around each content. Raises DependencyDown when the store does not answer."""
-        if not ids:
-            return []
-        keys = [exemplar_key(content_id, "people") for content_id in ids]
-        # Together: on a server each is a round trip.
-        direct, similar, own = await asyncio.gather(
-            self._search_tags(vectors, reach.tags),
-            self._search_exemplars(vectors, reach.contents),
-            self._exemplars.fetch(keys),
-        )
-        return [
-            Seen(
-                tags,
-                [(hit, texts(hit.payload, "accepted")) for hit in _electorate(content_id, contents)[: reach.contents]],
-                tuple(texts(own.get(key, {}), "accepted")),
-                frozenset(texts(own.get(key, {}), "rejected")),
-            )
-            for content_id, key, tags, contents in zip(ids, keys, direct, similar, strict=True)
-        ]
+        return await self._neighbourhood.look(ids, vectors, reach, scopes)
 
-    async def _search_tags(self, vectors: Vectors, limit: int) -> list[list[Hit]]:
-        if not self._settings.c2t:
-            return [[] for _ in vectors]
-        return await self._tags.search(vectors, limit)
+    def score(self, seen: Sequence[Seen]) -> list[Found]:
+        """RAE-XMC over the top keys of each content: the share of each tag that comes by a meta-path."""
+        fitted, width = self._fitted, max(1, len(self.numbers))
+        direct = joined([one.direct.first(fitted.tag_keys) for one in seen])
+        near = joined([one.near.first(fitted.content_keys) for one in seen])
+        machine = [one.machine[: fitted.content_keys] for one in seen]
+        tag_shares, vote_shares = self._shares(direct, near, np.concatenate([np.zeros(0, np.bool_), *machine]))
+        # A content and a tag are one number: row * width + tag.
+        direct_keys = direct.queries * width + direct.tags
+        votes = _Votes.of(near.queries[near.carriers] * width + near.tags, vote_shares[near.carriers])
+        strong = near.scores.astype(np.float64) >= fitted.c2c_threshold
+        like = (direct.ranks < fitted.c2t_limit) & (direct.scores.astype(np.float64) >= fitted.c2t_threshold)
+        chosen = votes.best(strong[near.carriers], width, fitted.c2c2t_limit)
+        keys = np.union1d(chosen, direct_keys[like])
+        order = np.argsort(direct_keys)
+        scores = _at(keys, votes.keys, votes.shares) + _at(keys, direct_keys[order], tag_shares[order])
+        return self._found(np.divmod(keys, width), scores, direct.where(like), near.where(strong))
 
-    async def _search_exemplars(self, vectors: Vectors, limit: int) -> list[list[Hit]]:
-        if not self._settings.c2c2t:
-            return [[] for _ in vectors]
-        # Two more than asked for: a content's own exemplars, by people and by machine, are left out afterwards.
-        return await self._exemplars.search(vectors, limit + 2)
-
-    def score(self, seen: Seen) -> Found:
-        """RAE-XMC over the top keys: the share of each tag that comes by a meta-path."""
-        fitted = self._fitted
-        direct, ballots = seen.direct[: fitted.tag_keys], seen.near[: fitted.content_keys]
-        if not direct and not ballots:
-            return Found()
-        tag_weights, exemplar_weights = self._weights(direct, [hit for hit, _ in ballots])
-        total = float(tag_weights.sum() + exemplar_weights.sum())
-        share = self._share()
-        voted: dict[str, float] = {}
-        for (_, accepted), vote in zip(ballots, (share / total * exemplar_weights).tolist(), strict=True):
-            for tag_id in accepted:
-                voted[tag_id] = voted.get(tag_id, 0.0) + vote
-        near = [ballot for ballot in ballots if ballot[0].similarity >= fitted.c2c_threshold]
-        scores = self._chosen(voted if len(near) == len(ballots) else _tags_of(near), voted)
-        like: dict[str, float] = {}
-        for rank, (hit, weight) in enumerate(zip(direct, ((1 - share) / total * tag_weights).tolist(), strict=True)):
-            if rank < fitted.c2t_limit and hit.similarity >= fitted.c2t_threshold:
-                like[hit.key] = hit.similarity
-                scores[hit.key] = voted.get(hit.key, 0.0) + weight
-            elif hit.key in scores:
-                scores[hit.key] += weight
-        return Found(scores, like, near)
-
-    def _chosen(self, tags: Iterable[str], voted: Mapping[str, float]) -> dict[str, float]:
-        """C2C2T: the tags with most votes, and their votes; of equal ones those of nearer exemplars."""
-        ranked = sorted(tags, key=voted.__getitem__, reverse=True)
-        return {tag_id: voted[tag_id] for tag_id in ranked[: self._fitted.c2c2t_limit]}
-
-    def _weights(
-        self, direct: Sequence[Hit], similar: Sequence[Hit]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        cosines = np.array([hit.similarity for hit in (*direct, *similar)], dtype=np.float64)
+    def _shares(self, direct: Hits, near: Hits, machine: Flags) -> tuple[Doubles, Doubles]:
+        """What each tag and each exemplar weighs of its content's softmax, lambda included, float64."""
+        rows, contents = (direct.queries, near.queries), len(direct)
+        cosines = direct.scores.astype(np.float64), near.scores.astype(np.float64)
         # Minus the largest, or exp overflows for a small tau.
-        weights = np.exp((cosines - cosines.max()) / self._fitted.tau)
-        return weights[: len(direct)], _capped(weights[len(direct) :], similar)
+        largest = np.full(contents, -np.inf)
+        for row, cosine in zip(rows, cosines, strict=True):
+            np.maximum.at(largest, row, cosine)
+        by_tag, by_exemplar = (
+            np.exp((cosine - largest[row]) / self._fitted.tau) for row, cosine in zip(rows, cosines, strict=True)
+        )
+        by_exemplar = _capped(by_exemplar, rows[1], machine, contents)
+        total = np.bincount(rows[0], by_tag, contents) + np.bincount(rows[1], by_exemplar, contents)
+        share = self._share()
+        return (1 - share) * by_tag / total[rows[0]], share * by_exemplar / total[rows[1]]
+
+    def _found(self, pairs: tuple[Ints, Ints], scores: Doubles, like: Hits, near: Hits) -> list[Found]:
+        """By content, from rows, ascending, and tags."""
+        rows, tags = pairs
+        ids, shares = [self.numbers.ids[tag] for tag in tags.tolist()], scores.tolist()
+        edges = np.searchsorted(rows, np.arange(len(like) + 1)).tolist()
+        return [
+            Found(
+                dict(zip(ids[start:end], shares[start:end], strict=True)),
+                dict(zip(direct.keys.tolist(), direct.scores.tolist(), strict=True)),
+                voters,
+            )
+            for (start, end), direct, voters in zip(pairwise(edges), like, near, strict=True)
+        ]
 
     def _share(self) -> float:
         """lambda; with one meta-path switched off the other has all the weight."""
@@ -203,41 +177,58 @@ class GraphRecall:
 
     def _evidence(self, found: Found, chosen: Sequence[str], decided: frozenset[str]) -> dict[str, Evidence]:
         """Why each of the chosen tags was found."""
-        voters: dict[str, list[int]] = {tag_id: [] for tag_id in chosen}
-        for number, (_, tags) in enumerate(found.near):
-            for tag_id in tags:
-                if tag_id in voters:
-                    voters[tag_id].append(number)
+        near = found.near
+        voted = near.tags == self.numbers.of(chosen)[:, None]
+        voter = np.repeat(np.arange(len(near)), np.diff(near.tag_starts))
+        votes = voted.sum(axis=1).tolist()
+        named = [voter[one][: self._named].tolist() if some else [] for one, some in zip(voted, votes, strict=True)]
         # The same few neighbours speak for most of a content's tags: each is written out once.
-        named = {number for numbers in voters.values() for number in numbers[: self._named]}
-        neighbours = {number: _neighbour(found.near[number][0]) for number in named}
+        neighbours = {
+            place: neighbour(near.keys[place], float(near.scores[place])) for place in set(chain.from_iterable(named))
+        }
         return {
             tag_id: Evidence(
                 similarity=round(found.like[tag_id], 4) if tag_id in found.like else None,
-                votes=len(numbers),
-                neighbours=tuple(neighbours[number] for number in numbers[: self._named]),
+                votes=count,
+                neighbours=tuple(neighbours[place] for place in places),
                 decided=tag_id in decided,
             )
-            for tag_id, numbers in voters.items()
+            for tag_id, count, places in zip(chosen, votes, named, strict=True)
         }
 
 
-def _neighbour(hit: Hit) -> Neighbour:
-    return Neighbour(
-        id=cast(str, hit.payload["id"]),
-        source=cast(Source, hit.payload["source"]),
-        similarity=round(hit.similarity, 4),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class _Votes:
+    """The exemplars' votes, added up: `keys` int64 [v], ascending, with their `shares` float64 [v].
+
+    Vote i of all is for key `places[i]`; `first` int64 [v] is the first vote of each.
+    """
+
+    keys: Ints
+    shares: Doubles
+    places: Ints
+    first: Ints
+
+    @classmethod
+    def of(cls, keys: Ints, shares: Doubles) -> "_Votes":
+        union, first, places = np.unique(keys, return_index=True, return_inverse=True)
+        return cls(union, np.bincount(places, shares, len(union)).astype(np.float64), places, first)
+
+    def best(self, counted: Flags, width: int, limit: int) -> Ints:
+        """C2C2T: the keys with most votes, `limit` a content, of those that a counted vote is for; of equal ones that
+        of the nearer exemplar."""
+        there = np.flatnonzero(np.bincount(self.places, counted, len(self.keys)))
+        rows = self.keys[there] // width
+        order = np.lexsort((self.first[there], -self.shares[there], rows))
+        return self.keys[there[order]][np.arange(len(rows)) - np.searchsorted(rows, rows) < limit]
 
 
-def _tags_of(ballots: Iterable[tuple[Hit, Sequence[str]]]) -> dict[str, None]:
-    """Every tag of these exemplars once, in their order."""
-    return dict.fromkeys(tag_id for _, accepted in ballots for tag_id in accepted)
-
-
-def texts(payload: Payload, name: str) -> Sequence[str]:
-    """A list of strings in a payload that this project wrote."""
-    return payload.get(name, ())  # type: ignore[return-value]
+def _at(keys: Ints, known: Ints, values: Doubles) -> Doubles:
+    """The value of each key, 0 for one that is not known; `known` ascends."""
+    if not len(known):
+        return np.zeros(len(keys))
+    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[place] == keys, values[place], 0.0)
 
 
 def named(payloads: Mapping[str, Payload]) -> dict[str, str]:
@@ -245,30 +236,23 @@ def named(payloads: Mapping[str, Payload]) -> dict[str, str]:
     return {tag_id: cast(str, payload["name"]) for tag_id, payload in payloads.items()}
 
 
-def _electorate(content_id: str, similar: Sequence[Hit]) -> list[Hit]:
-    """Who may vote: never the content itself, and one vote a content, people's before the machine's.
-
-    Asks the keys, which say both: to look into 80 payloads that lie apart cost as much as to count their votes.
-    """
-    own = {exemplar_key(content_id, "people"), exemplar_key(content_id, "machine")}
-    others = [hit for hit in similar if hit.key not in own]
-    if not any(decided_by_machine(hit) for hit in others):
-        return others
-    by_people = {hit.payload["id"] for hit in others if not decided_by_machine(hit)}
-    return [hit for hit in others if not decided_by_machine(hit) or hit.payload["id"] not in by_people]
+def names_by_content(payloads: Mapping[str, Payload], contents: int, scopes: Scopes) -> list[Mapping[str, str]]:
+    """The names of the tags that each content sees."""
+    names = named(payloads)
+    scoped = {tag_id: own for tag_id, payload in payloads.items() if (own := scopes_of(payload))}
+    if scopes is None or not scoped:
+        return [names] * contents
+    hidden = {one: {tag_id for tag_id, own in scoped.items() if own.isdisjoint(one)} for one in set(scopes)}
+    shown = {one: {tag_id: names[tag_id] for tag_id in names.keys() - tags} for one, tags in hidden.items()}
+    return [shown[one] for one in scopes]
 
 
-def _capped(weights: NDArray[np.float64], similar: Sequence[Hit]) -> NDArray[np.float64]:
+def _capped(weights: Doubles, rows: Ints, machine: Flags, contents: int) -> Doubles:
     """Machine decisions never outvote people's: together they weigh at most as much as the people's together."""
-    machine = np.array([decided_by_machine(hit) for hit in similar], dtype=bool)
     if not machine.any():
         return weights
-    by_people, by_machine = float(weights[~machine].sum()), float(weights[machine].sum())
-    if by_people == 0.0 or by_machine <= by_people:
-        return weights
-    return np.where(machine, weights * (by_people / by_machine), weights)
-
-
-def decided_by_machine(hit: Hit) -> bool:
-    """Whether nobody but this service decided about that exemplar."""
-    return hit.key.endswith("/machine")
+    by_people = np.bincount(rows, weights * ~machine, contents)
+    by_machine = np.bincount(rows, weights * machine, contents)
+    over = (by_people > 0) & (by_machine > by_people)
+    cap = np.divide(by_people, by_machine, out=np.ones(contents), where=over)
+    return np.where(machine, weights * cap[rows], weights)

@@ -9,33 +9,55 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tagbus.stream.recall.graph import Seen, decided_by_machine
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
-Flags = NDArray[np.bool_]
+from tagbus.stream.memory.hits import Flags as Flags
+from tagbus.stream.memory.hits import Floats as Floats
+from tagbus.stream.memory.hits import Ints as Ints
+from tagbus.stream.memory.hits import TagNumbers, joined
+from tagbus.stream.recall.neighbours import Seen
 
 # The list of the tags whose text is like the content's (C2T).
 NAMES = "names"
 
 
-class Numbers(dict[str, int]):
-    """Tag ids as numbers from 0: those known first, in their order, then as they come."""
+class Numbers:
+    """A ranker's numbers of tags: those that it knows first, in their order, then all others as they come to memory.
 
-    def __init__(self, known: Sequence[str] = ()) -> None:
-        super().__init__(zip(known, range(len(known)), strict=True))
+    So equal scores are in one order, whatever came to memory first. An array leads from memory's numbers to these.
+    """
+
+    def __init__(self, known: Sequence[str] = (), memory: TagNumbers | None = None) -> None:
+        self._memory = TagNumbers() if memory is None else memory
+        self.known = len(known)
         self.ids = list(known)
+        self._of = np.zeros(0, np.int64)
+        first = self._memory.of(known)
+        self._of = np.full(len(self._memory), -1)
+        self._of[first] = np.arange(self.known)
+        self._append(np.flatnonzero(self._of < 0))
 
-    def __missing__(self, tag_id: str) -> int:
-        number = self[tag_id] = len(self)
-        self.ids.append(tag_id)
-        return number
+    def __len__(self) -> int:
+        self._grow()
+        return len(self.ids)
 
     def of(self, tags: Sequence[str]) -> Ints:
         """The number of each tag, int64 [n]."""
-        return np.fromiter(map(self.__getitem__, tags), np.int64, len(tags))
+        return self.of_memory(self._memory.of(tags))
+
+    def of_memory(self, tags: Ints) -> Ints:
+        """The number of each tag, from memory's, int64 [n]."""
+        self._grow()
+        return self._of[tags]
+
+    def _grow(self) -> None:
+        there, count = len(self._of), len(self._memory)
+        if there < count:
+            self._of = np.concatenate((self._of, np.zeros(count - there, np.int64)))
+            self._append(np.arange(there, count))
+
+    def _append(self, tags: Ints) -> None:
+        self._of[tags] = len(self.ids) + np.arange(len(tags))
+        self.ids += [self._memory.ids[tag] for tag in tags.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +104,12 @@ def pool(
     found: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> Pool:
     """The arrays of a batch: its texts, what memory holds around each, and what each other recaller found."""
-    named = [{hit.key: hit.similarity for hit in one.direct} for one in seen]
-    lists = {name: _listed(numbers, each) for name, each in {NAMES: named, **found}.items()}
-    ballots = _ballots(numbers, seen)
+    direct = joined([one.direct for one in seen])
+    names = Listed(direct.queries, numbers.of_memory(direct.tags), direct.scores)
+    lists = {NAMES: names, **{name: _listed(numbers, each) for name, each in found.items()}}
+    near = joined([one.near for one in seen])
+    machine = np.concatenate([np.zeros(0, np.bool_), *(one.machine for one in seen)])
+    ballots = Ballots(near.queries, near.scores, machine, near.carriers, numbers.of_memory(near.tags))
     words = np.array([text.count(" ") + 1 for text in contents], np.int64)
     return Pool(words, len(numbers), lists, ballots)
 
@@ -95,15 +120,4 @@ def _listed(numbers: Numbers, found: Sequence[Mapping[str, float]]) -> Listed:
         np.repeat(np.arange(len(found)), [len(one) for one in found]),
         tags,
         np.fromiter(chain.from_iterable(one.values() for one in found), np.float32, len(tags)),
-    )
-
-
-def _ballots(numbers: Numbers, seen: Sequence[Seen]) -> Ballots:
-    near = list(chain.from_iterable(one.near for one in seen))
-    return Ballots(
-        np.repeat(np.arange(len(seen)), [len(one.near) for one in seen]),
-        np.array([hit.similarity for hit, _ in near], np.float32),
-        np.array([decided_by_machine(hit) for hit, _ in near], np.bool_),
-        np.repeat(np.arange(len(near)), [len(accepted) for _, accepted in near]),
-        numbers.of(list(chain.from_iterable(accepted for _, accepted in near))),
     )

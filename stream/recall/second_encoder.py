@@ -17,7 +17,7 @@ from tagbus.stream.config import RecallSettings
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.memory.store import Store, Vectors
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.graph import GraphRecall, Reach
+from tagbus.stream.recall.neighbours import Neighbourhood, Reach
 from tagbus.stream.recall.pool import Numbers, pool
 from tagbus.stream.recall.tagvectors import TagVectors
 from tagbus.stream.recall.votes import count_votes
@@ -40,7 +40,8 @@ class SecondEncoder:
         self._vectors = vectors
         # Its own tag texts are not asked: the release's are, for all tags.
         settings = RecallSettings(c2t=False)
-        self._graph = GraphRecall(tags, exemplars, encoder.release.recall, settings)
+        self._neighbourhood = Neighbourhood(tags, exemplars, settings)
+        self._numbers = Numbers((), exemplars.numbers)
         self._encoded: dict[Query, asyncio.Task[Vectors]] = {}
 
     def recallers(self) -> list[Recaller]:
@@ -49,8 +50,8 @@ class SecondEncoder:
 
     async def votes(self, query: Query) -> Found:
         """Of each content the tags that its neighbours carry, with their share of the votes, best first."""
-        seen = await self._graph.look(query.ids, await self._encode(query), Reach(0, NEIGHBOURS))
-        numbers = Numbers()
+        seen = await self._neighbourhood.look(query.ids, await self._encode(query), Reach(0, NEIGHBOURS), query.scopes)
+        numbers = self._numbers
         full = pool(numbers, query.texts, seen, {})
         votes = count_votes(full)
         best = np.flatnonzero(votes.rank < BEST)

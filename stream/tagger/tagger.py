@@ -143,8 +143,9 @@ class Tagger:
             len(good), self._encoder.release.dimension
         )
         with telemetry.RECALL_SECONDS.time():
-            ids = [contents[index].id for index in good]
-            recalled = await self._recall.recall(ids, [texts[index] for index in good], vectors, self._settings.tags)
+            ids, scopes = [contents[index].id for index in good], [frozenset(contents[index].scopes) for index in good]
+            some = [texts[index] for index in good]
+            recalled = await self._recall.recall(ids, some, vectors, self._settings.tags, scopes)
         found = dict(zip(good, recalled, strict=True))
         return [
             Failure(content.id, outcome)

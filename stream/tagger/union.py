@@ -8,17 +8,16 @@ from typing import Final
 
 import numpy as np
 
-from tagbus.stream.memory.store import Vectors
+from tagbus.stream.memory.store import Payload, Scopes, Vectors
 from tagbus.stream.rank.candidates import Drawn, Ranker, Rated, best, facts
 from tagbus.stream.rank.cross_encoder import Wording
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.graph import Candidate, Found, GraphRecall, Seen, Stage, named
+from tagbus.stream.recall.graph import Candidate, Found, GraphRecall, Stage, names_by_content
+from tagbus.stream.recall.neighbours import Seen
 from tagbus.stream.recall.pool import Flags, Numbers, pool
 
 # Reciprocal rank fusion: a tag at rank r (from 0) of a list gets 1 / (60 + r + 1).
 FUSION: Final = 60
-# Ids that are kept as numbers beyond a ranker's own: then they are counted anew.
-MOST_NUMBERS: Final = 1_000_000
 
 # What evidence says of a recaller's list: the component, and the name of the list.
 SCORED: Final = {"heads": "heads", "labeltree": "labeltree", "second_encoder": "second_encoder_votes"}
@@ -46,38 +45,38 @@ class Recall:
         self._graph = graph
         self._others = others
         self._ranker = ranker
-        self._numbers = Numbers(ranker.known if ranker else ())
+        self._numbers = Numbers(ranker.known if ranker else (), graph.numbers)
 
     async def recall(
-        self, ids: Sequence[str], texts: Sequence[str], vectors: Vectors, limit: int
+        self, ids: Sequence[str], texts: Sequence[str], vectors: Vectors, limit: int, scopes: Scopes = None
     ) -> list[list[Candidate]]:
         """At most `limit` candidates, best first, of each content `ids` with its text and unit vector [n, d].
 
         A content's own exemplars never vote for it. Tags that people accepted for it come first and those that they
-        rejected never come. Retired and unknown tags never come. Raises DependencyDown when the memory or what a
-        recaller asks does not answer.
+        rejected never come. Retired and unknown tags never come, nor those that its scopes do not see. Raises
+        DependencyDown when the memory or what a recaller asks does not answer.
         """
+        query = Query(ids, texts, vectors, scopes)
         if not ids or (not self._others and self._ranker is None):
-            return await self._graph.recall(ids, vectors, limit)
+            return await self._graph.recall(ids, vectors, limit, scopes)
         reach = self._ranker.reach if self._ranker else self._graph.reach
-        query = Query(ids, texts, vectors)
         seen, lists = await asyncio.gather(
-            self._graph.look(ids, vectors, reach),
+            self._graph.look(ids, vectors, reach, scopes),
             asyncio.gather(*(other.recall(query) for other in self._others)),
         )
         found = dict(zip((other.name for other in self._others), lists, strict=True))
         if self._ranker is None:
-            return await self._fused(seen, found, limit)
-        return await self._ranked(self._ranker, texts, seen, found, limit)
+            return await self._fused(query, seen, found, limit)
+        return await self._ranked(self._ranker, query, seen, found, limit)
 
     async def _fused(
-        self, seen: Sequence[Seen], found: Mapping[str, Sequence[Listing]], limit: int
+        self, query: Query, seen: Sequence[Seen], found: Mapping[str, Sequence[Listing]], limit: int
     ) -> list[list[Candidate]]:
-        graphs = [self._graph.score(one) for one in seen]
+        graphs = self._graph.score(seen)
         wanted = chain(*(graph.scores for graph in graphs), *chain(*found.values()), *(one.accepted for one in seen))
-        names = named(await self._graph.facts(set(wanted)))
+        shown = names_by_content(await self._graph.facts(set(wanted)), len(seen), query.scopes)
         picked = []
-        for row, (graph, one) in enumerate(zip(graphs, seen, strict=True)):
+        for row, (graph, one, names) in enumerate(zip(graphs, seen, shown, strict=True)):
             listings = {name: each[row] for name, each in found.items()}
             ranked = [tag_id for _, tag_id in sorted((-score, tag_id) for tag_id, score in graph.scores.items())]
             order = Found(_fuse([ranked, *listings.values()], names), graph.like, graph.near)
@@ -88,27 +87,26 @@ class Recall:
     async def _ranked(
         self,
         ranker: Ranker,
-        contents: Sequence[str],
+        query: Query,
         seen: Sequence[Seen],
         found: Mapping[str, Sequence[Listing]],
         limit: int,
     ) -> list[list[Candidate]]:
-        if len(self._numbers) > len(ranker.known) + MOST_NUMBERS:
-            self._numbers = Numbers(ranker.known)
         numbers = self._numbers
-        full = pool(numbers, contents, seen, found)
+        full = pool(numbers, query.texts, seen, found)
         drawn = await asyncio.to_thread(ranker.draw, full)
         tags = [numbers.ids[number] for number in np.unique(drawn.tags).tolist()]
         payloads = await self._graph.facts({*tags, *chain(*(one.accepted for one in seen))})
         known = facts(numbers, payloads)
         drawn = drawn.where(np.isin(drawn.tags, known.tags) & ~_rejected(numbers, seen, drawn))
+        shown = names_by_content(payloads, len(seen), query.scopes)
+        drawn = drawn.where(~_hidden(numbers, payloads, shown, drawn))
         rated = await asyncio.to_thread(ranker.rate, full, drawn, known)
         if ranker.second is not None:
-            rated = await ranker.second.rate(drawn, rated, Wording(contents, numbers.ids, payloads))
+            rated = await ranker.second.rate(drawn, rated, Wording(query.texts, numbers.ids, payloads))
         orders = _best(numbers, drawn, rated, limit + max(len(one.accepted) for one in seen), ranker.columns, len(seen))
-        names = named(payloads)
         picked = []
-        for row, (order, one) in enumerate(zip(orders, seen, strict=True)):
+        for row, (order, one, names) in enumerate(zip(orders, seen, shown, strict=True)):
             listings = {name: each[row] for name, each in found.items()}
             candidates = self._graph.pick(_around(one, order), one, names, limit)
             picked.append([_finish(each, "rank", listings, order.features) for each in candidates])
@@ -134,6 +132,18 @@ def _rejected(numbers: Numbers, seen: Sequence[Seen], drawn: Drawn) -> Flags:
     return np.isin(drawn.rows * width + drawn.tags, np.array([row for row, _ in pairs]) * width + tags)
 
 
+def _hidden(
+    numbers: Numbers, payloads: Mapping[str, Payload], shown: Sequence[Mapping[str, str]], drawn: Drawn
+) -> Flags:
+    """Which of the drawn candidates their content's scopes do not see."""
+    hidden = np.zeros(len(drawn.rows), np.bool_)
+    for row, names in enumerate(shown):
+        if len(names) < len(payloads):
+            unseen = numbers.of([tag_id for tag_id in payloads if tag_id not in names])
+            hidden |= (drawn.rows == row) & np.isin(drawn.tags, unseen)
+    return hidden
+
+
 def _best(
     numbers: Numbers, drawn: Drawn, rated: Rated, limit: int, columns: Sequence[str], contents: int
 ) -> list[_Order]:
@@ -155,7 +165,7 @@ def _best(
 
 def _around(seen: Seen, order: _Order) -> Found:
     """The ranker's order with the evidence of memory."""
-    like = {hit.key: hit.similarity for hit in seen.direct}
+    like = dict(zip(seen.direct.keys.tolist(), seen.direct.scores.tolist(), strict=True))
     return Found(order.scores, like, seen.near)
 
 

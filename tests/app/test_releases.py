@@ -23,9 +23,11 @@ from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release
 from tagbus.stream.encoder.release import GOLDEN, load_release
 from tagbus.stream.errors import DependencyDown, Fatal, ReleaseMismatch
+from tagbus.stream.memory import Carried
 from tagbus.stream.memory import open as memory
 from tagbus.stream.memory.exact import ExactStore
-from tagbus.stream.memory.server import ServerStore
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.server import Server, ServerStore
 from tagbus.stream.memory.store import Point
 from tests.conftest import Broker
 from tests.index.parts import Failing
@@ -152,10 +154,10 @@ async def test_a_release_that_fails_to_load_leaves_nothing_behind_and_is_tried_e
     attempts: list[ref[Full]] = []
     asked: list[float] = []
 
-    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> ExactStore:
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int, carried: Carried) -> ExactStore:
         if release != SECOND:
-            return ExactStore(release, dimension)
-        store = Full(release, dimension)
+            return ExactStore(release, dimension, carried)
+        store = Full(release, dimension, carried)
         attempts.append(ref(store))
         return store
 
@@ -173,7 +175,7 @@ async def test_a_release_that_fails_to_load_leaves_nothing_behind_and_is_tried_e
             while asked != [0.0, 0.0, 0.0, 3600.0]:
                 await asyncio.sleep(0.02)
         assert "no room for " in brains.notes()[0]
-        assert len(attempts) == 8
+        assert len(attempts) == 4 * len(KINDS)
         assert [one for one in attempts if one() is not None] == []
 
 
@@ -255,8 +257,8 @@ async def test_a_store_that_stops_answering_is_waited_for(
     """Given a store that fails after the gate opened, nothing ends: contents are to be tried again until it is back."""
     stores: dict[str, Failing] = {}
 
-    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> Failing:
-        stores[kind] = Failing(release, dimension)
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int, carried: Carried) -> Failing:
+        stores[kind] = Failing(release, dimension, carried)
         return stores[kind]
 
     monkeypatch.setattr(memory, "open_store", opened)
@@ -283,8 +285,8 @@ async def test_a_store_that_stops_answering_is_waited_for(
 class Looped(ExactStore):
     """A store that refers to itself, as asynchronous things easily do: only a round of garbage collection frees it."""
 
-    def __init__(self, release: str, dimension: int) -> None:
-        super().__init__(release, dimension)
+    def __init__(self, release: str, dimension: int, carried: Carried) -> None:
+        super().__init__(release, dimension, carried)
         self.itself = self
 
 
@@ -292,8 +294,8 @@ async def test_a_dropped_releases_memory_is_freed(bus: Bus, folder: Path, monkey
     """What stands in memory is taken out of garbage collection; what is dropped must be found by it all the same."""
     stores: dict[str, list[ref[Looped]]] = {SHIPPED.name: [], SECOND: []}
 
-    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> Looped:
-        store = Looped(release, dimension)
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int, carried: Carried) -> Looped:
+        store = Looped(release, dimension, carried)
         stores[release].append(ref(store))
         return store
 
@@ -319,8 +321,8 @@ class Shared(AsyncQdrantClient):
 def shared(client: Shared, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The same with the memory in this Qdrant."""
 
-    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> ServerStore:
-        return await ServerStore.open(client, "memory", kind, release, dimension)
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int, carried: Carried) -> ServerStore:
+        return await ServerStore.open(Server(client, "memory"), kind, release, dimension, carried)
 
     monkeypatch.setattr(memory, "_open_server", opened)
     return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "server"})})

@@ -11,6 +11,7 @@ from tagbus.stream.app.service import Service
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Tag
+from tagbus.stream.memory import Carried
 from tagbus.stream.memory import open as memory
 from tests.bus.harness import event, exactly_once, until_all_out
 from tests.conftest import Broker
@@ -26,8 +27,8 @@ def test_a_worker_outlives_its_store(kafka: Broker, monkeypatch: pytest.MonkeyPa
     each content once when the store is back."""
     stores: dict[str, Failing] = {}
 
-    async def opened(_: MemorySettings, kind: str, release: str, dimension: int) -> Failing:
-        stores[kind] = Failing(release, dimension)
+    async def opened(_: MemorySettings, kind: str, release: str, dimension: int, carried: Carried) -> Failing:
+        stores[kind] = Failing(release, dimension, carried)
         return stores[kind]
 
     monkeypatch.setattr(memory, "open_store", opened)

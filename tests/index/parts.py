@@ -14,9 +14,9 @@ from tagbus.stream.encoder.release import Release, default_folder
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import MemoryRecord
 from tagbus.stream.index.bootstrap import Follower
-from tagbus.stream.memory import Memory, exact_memory
+from tagbus.stream.memory import Hits, Memory, exact_memory
 from tagbus.stream.memory.exact import ExactStore
-from tagbus.stream.memory.store import Hit, Payload, Point
+from tagbus.stream.memory.store import Payload, Point, Scopes
 
 
 @cache
@@ -60,9 +60,9 @@ class Failing(ExactStore):
         self._answer()
         await super().upsert(points)
 
-    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         self._answer()
-        return await super().search(queries, limit)
+        return await super().search(queries, limit, scopes)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         self._answer()

@@ -154,7 +154,7 @@ async def test_a_kept_store_is_swept_and_encodes_nothing_twice(kafka: Broker, to
     stale = Tag(id="retired-long-ago", name="its tombstone is gone")
     watched = Watched()
     of = watched.release
-    store = await memory_of(lambda _: EmbeddedStore.temporary(of.name, of.dimension))
+    store = await memory_of(lambda _, carried: EmbeddedStore.temporary(of.name, of.dimension, carried))
     await Projection(watched, store).apply([*map(record, [*tags(20), stale])])
     encoded = watched.texts
 

@@ -15,6 +15,7 @@ from tagbus.stream.memory import Memory, memory_of
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tests.conftest import Broker
 from tests.index.parts import Failing, Watched, at, encoder, memory, record
+from tests.memory.listing import listed
 from tests.support import Layout, produce
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
@@ -37,7 +38,7 @@ async def test_a_memory_is_taken_over_with_its_offsets(tmp_path: Path) -> None:
     assert await snapshot.load(tmp_path, new, SETTINGS) == PLACES
 
     vectors = await encoder().encode(["subject 3"])
-    assert await new.tags.search(vectors, 5) == await old.tags.search(vectors, 5)
+    assert await listed(new.tags, vectors, 5) == await listed(old.tags, vectors, 5)
     assert await new.tags.keys() == {tag.id for tag in TAGS}
     assert await new.exemplars.count() == 0
 
@@ -46,7 +47,7 @@ async def test_the_embedded_store_takes_it_over_too(tmp_path: Path) -> None:
     pytest.importorskip("qdrant_edge")
     await snapshot.save(tmp_path, await filled(), PLACES)
     release = encoder().release
-    new = await memory_of(lambda _: EmbeddedStore.temporary(release.name, release.dimension))
+    new = await memory_of(lambda _, carried: EmbeddedStore.temporary(release.name, release.dimension, carried))
     assert await snapshot.load(tmp_path, new, SETTINGS) == PLACES
     assert await new.tags.count() == len(TAGS)
     await new.close()

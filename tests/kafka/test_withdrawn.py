@@ -39,7 +39,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     release = encoder().release
 
     async def stores() -> Memory:
-        return await memory_of(lambda kind: EmbeddedStore.open(tmp_path / kind, release.name, release.dimension))
+        return await memory_of(
+            lambda kind, carried: EmbeddedStore.open(tmp_path / kind, release.name, release.dimension, carried)
+        )
 
     return lambda: asyncio.run(stores())
 

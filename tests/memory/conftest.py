@@ -13,20 +13,26 @@ from numpy.typing import ArrayLike
 from pydantic import JsonValue
 from qdrant_client import AsyncQdrantClient
 
-from tagbus.stream.memory import ExactStore, Point, Store, Vectors, hnsw
+from tagbus.stream.memory import Carried, ExactStore, Point, Store, TagNumbers, Vectors, hnsw
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tagbus.stream.memory.hnsw import HnswStore
-from tagbus.stream.memory.server import ServerStore, connect
+from tagbus.stream.memory.server import Server, ServerStore, connect
 
 RELEASE = "test-1"
 SERVER = os.environ.get("TAGBUS_TEST_QDRANT")
+
+
+def carried() -> Carried:
+    """A point carries the tags that its payload's field `tags` lists."""
+    return Carried(TagNumbers(), "tags")
+
 
 Opener = Callable[[int], AbstractAsyncContextManager[Store]]
 
 
 @asynccontextmanager
 async def _exact(dimension: int) -> AsyncIterator[Store]:
-    store = ExactStore(RELEASE, dimension)
+    store = ExactStore(RELEASE, dimension, carried())
     yield store
     await store.close()
 
@@ -37,7 +43,7 @@ async def _hnsw(dimension: int) -> AsyncIterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"FLOOR": 2, "MARGIN": 2, "PART": 1}.items():
             patch.setattr(hnsw, name, value)
-        store = HnswStore(RELEASE, dimension)
+        store = HnswStore(RELEASE, dimension, carried())
         yield store
         await store.close()
 
@@ -45,24 +51,25 @@ async def _hnsw(dimension: int) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def _embedded(dimension: int) -> AsyncIterator[Store]:
     with tempfile.TemporaryDirectory() as folder:
-        store = await EmbeddedStore.open(Path(folder), RELEASE, dimension)
+        store = await EmbeddedStore.open(Path(folder), RELEASE, dimension, carried())
         yield store
         await store.close()
 
 
 @asynccontextmanager
 async def _in_memory(dimension: int) -> AsyncIterator[Store]:
-    store = await ServerStore.open(AsyncQdrantClient(":memory:"), "memory", "tags", RELEASE, dimension)
+    server = Server(AsyncQdrantClient(":memory:"), "memory")
+    store = await ServerStore.open(server, "tags", RELEASE, dimension, carried())
     yield store
     await store.close()
 
 
 @asynccontextmanager
 async def _server(dimension: int) -> AsyncIterator[Store]:
-    client, place = connect(SERVER or "", None, 10.0)
-    store = await ServerStore.open(client, place, f"test-{uuid.uuid4().hex}", RELEASE, dimension)
+    server = connect(SERVER or "", None, 10.0)
+    store = await ServerStore.open(server, f"test-{uuid.uuid4().hex}", RELEASE, dimension, carried())
     yield store
-    await client.delete_collection(store.collection)
+    await server.client.delete_collection(store.collection)
     await store.close()
 
 

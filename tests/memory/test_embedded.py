@@ -9,6 +9,7 @@ import pytest
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import Point, Vectors, embedded
 from tagbus.stream.memory.embedded import EmbeddedStore
+from tests.memory.listing import listed
 
 Make = Callable[..., Point]
 Unit = Callable[..., Vectors]
@@ -22,7 +23,7 @@ async def test_points_are_there_after_a_reopening(tmp_path: Path, point: Make, u
     await store.close()
     again = await EmbeddedStore.open(tmp_path / "a" / "tags", "r1", 2)
     assert await again.fetch(["x", "y"]) == {"x": {"n": 1}}
-    assert [hit.key for hit in (await again.search(unit([(1, 0)]), 5))[0]] == ["x"]
+    assert [hit.key for hit in (await listed(again, unit([(1, 0)]), 5))[0]] == ["x"]
     await again.close()
 
 
@@ -35,6 +36,7 @@ import asyncio, os, numpy as np
 from pathlib import Path
 from tagbus.stream.memory import Point
 from tagbus.stream.memory.embedded import EmbeddedStore
+from tests.memory.listing import listed
 async def main():
     store = await EmbeddedStore.open(Path({str(tmp_path)!r}), "r1", 2)
     await store.upsert([Point(f"k{{n}}", np.array([1, 0], np.float32), {{}}) for n in range(100)])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import ExactStore, Point, Vectors, exact
 from tagbus.stream.memory.shortlist import Shortlist
+from tests.memory.listing import listed
 
 Unit = Callable[..., Vectors]
 
@@ -47,7 +48,7 @@ async def test_it_equals_a_sort_of_all_similarities(unit: Unit, monkeypatch: pyt
         await store.delete([f"k{n}" for n in gone])
         left = [each for n, each in enumerate(points) if n not in gone]
         asked = unit(queries) if queries else np.empty((0, 2), np.float32)
-        for query, hits in zip(asked, await store.search(asked, limit), strict=True):
+        for query, hits in zip(asked, await listed(store, asked, limit), strict=True):
             scores = [(each.vector.astype(np.float64) @ query.astype(np.float64), each) for each in left]
             ranked = sorted((-float(np.float32(score).clip(-1, 1)), each.key) for score, each in scores)[:limit]
             assert [(-hit.similarity, hit.key) for hit in hits] == ranked
@@ -62,13 +63,13 @@ async def test_a_similarity_does_not_depend_on_the_batch_or_the_row(unit: Unit) 
     store = ExactStore("r", 33)
     await store.upsert(points)
     queries = unit(np.random.default_rng(1).normal(size=(50, 33)))
-    together = await store.search(queries, 40)
-    alone = [(await store.search(query[None], 40))[0] for query in queries]
+    together = await listed(store, queries, 40)
+    alone = [(await listed(store, query[None], 40))[0] for query in queries]
     assert alone == together
     reverse = ExactStore("r", 33)
     for start in range(0, 20_000, 3_000):
         await reverse.upsert(points[::-1][start : start + 3_000])
-    assert await reverse.search(queries, 40) == together
+    assert await listed(reverse, queries, 40) == together
     scores = queries @ np.stack([each.vector for each in points]).T
     best = -np.sort(-scores, axis=1)[:, :40]
     assert [[hit.similarity for hit in hits] for hits in together] == pytest.approx(best, abs=1e-6)
@@ -84,7 +85,7 @@ async def test_slabs_grow_and_go(unit: Unit, monkeypatch: pytest.MonkeyPatch) ->
     await store.upsert(points)
     await store.delete([f"k{n}" for n in range(95)])
     for each in points[95:]:
-        assert (await store.search(each.vector[None], 1))[0][0].key == each.key
+        assert (await listed(store, each.vector[None], 1))[0][0].key == each.key
     await store.delete([f"k{n}" for n in range(95, 100)])
     assert await store.count() == 0
     await store.upsert(points[:1])
@@ -114,7 +115,7 @@ def test_a_shortlist_of_equals_stays_short() -> None:
     """A million copies of one text must not fill the memory: the limit and some 1,000 equals are kept."""
     shortlist = Shortlist(queries=1, limit=10, dimension=4)
     for piece in range(20):
-        shortlist.add(np.full((1, 8192), 0.5, np.float32), piece * 8192)
+        shortlist.add(np.full((1, 8192), 0.5, np.float32), np.arange(piece * 8192, (piece + 1) * 8192))
     assert 10 <= len(shortlist.rows(0)) <= 10 + 1024
 
 
@@ -125,11 +126,11 @@ async def test_what_is_saved_is_loaded(tmp_path: Path, unit: Unit) -> None:
     await store.upsert(points)
     await store.delete(["k7"])
     queries = unit(np.random.default_rng(2).normal(size=(10, 6)))
-    found = await store.search(queries, 20)
+    found = await listed(store, queries, 20)
     await store.save(tmp_path / "deep" / "cache")
     loaded = await ExactStore.load(tmp_path / "deep" / "cache", "r1", 6)
     assert await loaded.keys() == await store.keys()
-    assert await loaded.search(queries, 20) == found
+    assert await listed(loaded, queries, 20) == found
     assert await loaded.fetch(["ключ\n\x00"]) == {"ключ\n\x00": {"tags": ["é", "\u2028", None], "n": -1.5}}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["cache"]
     await store.close()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.memory import ExactStore, Hit, Point, Vectors, hnsw
+from tagbus.stream.memory import ExactStore, Point, Vectors, hnsw
 from tagbus.stream.memory.hnsw import HnswStore
+from tests.memory.listing import Hit, listed
 
 Unit = Callable[..., Vectors]
 
@@ -57,10 +58,10 @@ async def both(some: list[Point]) -> tuple[HnswStore, ExactStore]:
 async def test_it_finds_what_exact_search_finds(unit: Unit) -> None:
     store, exact = await both(points(clustered(unit, 5_000)))
     queries = clustered(unit, 100, seed=1)
-    found, right = await store.search(queries, 30), await exact.search(queries, 30)
+    found, right = await listed(store, queries, 30), await listed(exact, queries, 30)
     assert all(len(hits) == 30 for hits in found)
     assert recall(found, right) > 0.98
-    alone = [(await store.search(query[None], 30))[0] for query in queries]
+    alone = [(await listed(store, query[None], 30))[0] for query in queries]
     assert alone == found
 
 
@@ -80,7 +81,7 @@ async def test_what_is_gone_or_replaced_never_comes_back(unit: Unit) -> None:
             await each.upsert([*changed, *points(fresh[60:], first=10_000 + 100 * turn)])
     assert await store.keys() == await exact.keys()
     queries = clustered(unit, 100, seed=1)
-    found, right = await store.search(queries, 30), await exact.search(queries, 30)
+    found, right = await listed(store, queries, 30), await listed(exact, queries, 30)
     assert recall(found, right) > 0.97
     payloads = await exact.fetch(sorted(await exact.keys()))
     assert all(payloads[hit.key] == hit.payload for hits in found for hit in hits)
@@ -95,12 +96,12 @@ async def test_a_store_that_was_emptied_is_filled_again(unit: Unit) -> None:
     for left in (10, 0):
         for each in (store, exact):
             await each.delete([point.key for point in some[left:600]])
-        assert await store.search(queries, 5) == await exact.search(queries, 5)
+        assert await listed(store, queries, 5) == await listed(exact, queries, 5)
     for each in (store, exact):
         await each.upsert([])
         await each.upsert(some)
         await each.upsert([])
-    assert recall(await store.search(queries, 20), await exact.search(queries, 20)) > 0.98
+    assert recall(await listed(store, queries, 20), await listed(exact, queries, 20)) > 0.98
 
 
 async def test_equals_beyond_the_shortlist_are_in_the_order_of_keys(unit: Unit) -> None:
@@ -109,7 +110,7 @@ async def test_equals_beyond_the_shortlist_are_in_the_order_of_keys(unit: Unit) 
     some = points(vectors)
     store, _ = await both(some[::-1])
     for limit in (1, 20, 90):
-        [hits] = await store.search(vectors[500:501], limit)
+        [hits] = await listed(store, vectors[500:501], limit)
         assert [hit.key for hit in hits] == [f"k{n:05}" for n in range(500, 500 + limit)]
 
 
@@ -117,7 +118,7 @@ async def test_a_limit_that_wants_most_points_is_exact(unit: Unit) -> None:
     store, exact = await both(points(clustered(unit, 1_000)))
     queries = clustered(unit, 5, seed=1)
     for limit in (100, 999, 1_000, 5_000):
-        assert await store.search(queries, limit) == await exact.search(queries, limit)
+        assert await listed(store, queries, limit) == await listed(exact, queries, limit)
 
 
 async def test_an_index_is_kept_beside_its_points(tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture) -> None:
@@ -127,10 +128,10 @@ async def test_an_index_is_kept_beside_its_points(tmp_path: Path, unit: Unit, ca
     await store.save(tmp_path / "cache")
     loaded = await HnswStore.load(tmp_path / "cache", "r", D)
     queries = clustered(unit, 20, seed=1)
-    assert await loaded.search(queries, 30) == await store.search(queries, 30)
+    assert await listed(loaded, queries, 30) == await listed(store, queries, 30)
     assert not caplog.messages
     await loaded.upsert(points(queries, first=5_000))
-    assert [hits[0].key for hits in await loaded.search(queries, 3)] == [f"k{n:05}" for n in range(5_000, 5_020)]
+    assert [hits[0].key for hits in await listed(loaded, queries, 3)] == [f"k{n:05}" for n in range(5_000, 5_020)]
     with pytest.raises(ReleaseMismatch):
         await HnswStore.load(tmp_path / "cache", "another", D)
 
@@ -147,7 +148,7 @@ async def test_an_exact_stores_folder_gets_its_index_once(
     again = await HnswStore.load(tmp_path / "cache", "r", D)
     assert not caplog.messages
     queries = clustered(unit, 20, seed=1)
-    assert await first.search(queries, 30) == await again.search(queries, 30)
+    assert await listed(first, queries, 30) == await listed(again, queries, 30)
     assert await (await ExactStore.load(tmp_path / "cache", "r", D)).keys() == await exact.keys()
 
 
@@ -187,7 +188,7 @@ async def test_an_index_that_is_not_of_these_points_is_built_anew(
         caplog.clear()
         loaded = await HnswStore.load(folder, "r", D)
         assert caplog.messages[0].startswith("building the index"), spoil
-        assert recall(await loaded.search(queries, 10), await exact.search(queries, 10)) > 0.95
+        assert recall(await listed(loaded, queries, 10), await listed(exact, queries, 10)) > 0.95
 
 
 async def test_a_folder_that_takes_no_index_is_no_obstacle(

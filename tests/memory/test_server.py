@@ -13,7 +13,8 @@ from qdrant_client import models as qdrant
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, ReleaseMismatch, UserError
 from tagbus.stream.memory import Point, Vectors, open_store, server
-from tagbus.stream.memory.server import ServerStore
+from tagbus.stream.memory.server import Server, ServerStore
+from tests.memory.listing import listed
 
 Make = Callable[..., Point]
 Unit = Callable[..., Vectors]
@@ -34,9 +35,9 @@ async def create(
 async def test_kinds_and_releases_have_collections_of_their_own(
     client: AsyncQdrantClient, point: Make, unit: Unit
 ) -> None:
-    tags = await ServerStore.open(client, "memory", "tags", "r1", 2)
-    exemplars = await ServerStore.open(client, "memory", "exemplars", "r1", 2)
-    other = await ServerStore.open(client, "memory", "tags", "r2", 2)
+    tags = await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
+    exemplars = await ServerStore.open(Server(client, "memory"), "exemplars", "r1", 2)
+    other = await ServerStore.open(Server(client, "memory"), "tags", "r2", 2)
     await tags.upsert([point("x", (1, 0))])
     assert [await store.count() for store in (tags, exemplars, other)] == [1, 0, 0]
     names = {each.name for each in (await client.get_collections()).collections}
@@ -44,45 +45,45 @@ async def test_kinds_and_releases_have_collections_of_their_own(
 
 
 async def test_points_are_there_after_a_reopening(client: AsyncQdrantClient, point: Make) -> None:
-    await (await ServerStore.open(client, "memory", "tags", "r1", 2)).upsert([point("x", (1, 0))])
-    assert await (await ServerStore.open(client, "memory", "tags", "r1", 2)).keys() == {"x"}
+    await (await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)).upsert([point("x", (1, 0))])
+    assert await (await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)).keys() == {"x"}
 
 
 async def test_a_collection_of_another_release_is_refused(client: AsyncQdrantClient) -> None:
     """Under this release's name, by an alias or a copy, lies what another release made."""
     await create(client, 2, {"release": "r0"}, qdrant.Distance.COSINE)
     with pytest.raises(ReleaseMismatch, match=r"collection tagbus-r1-tags of memory.*'r0'.*'r1'"):
-        await ServerStore.open(client, "memory", "tags", "r1", 2)
+        await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
 
 
 async def test_a_collection_of_another_dimension_is_refused(client: AsyncQdrantClient) -> None:
     await create(client, 3, {"release": "r1"}, qdrant.Distance.COSINE)
     with pytest.raises(ReleaseMismatch, match=r"3 dimensions.*makes 2"):
-        await ServerStore.open(client, "memory", "tags", "r1", 2)
+        await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
 
 
 async def test_a_collection_of_another_distance_is_refused(client: AsyncQdrantClient) -> None:
     await create(client, 2, None, qdrant.Distance.EUCLID)
     with pytest.raises(ReleaseMismatch, match="was not made by tagbus"):
-        await ServerStore.open(client, "memory", "tags", "r1", 2)
+        await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
 
 
 async def test_a_server_that_keeps_no_metadata_is_trusted_by_name(client: AsyncQdrantClient) -> None:
     """Qdrant before 1.16."""
     await create(client, 2, None, qdrant.Distance.COSINE)
-    assert await (await ServerStore.open(client, "memory", "tags", "r1", 2)).count() == 0
+    assert await (await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)).count() == 0
 
 
 async def test_a_release_that_is_no_name_is_refused(client: AsyncQdrantClient) -> None:
     with pytest.raises(UserError, match="'a/b' names no collection"):
-        await ServerStore.open(client, "memory", "tags", "a/b", 2)
+        await ServerStore.open(Server(client, "memory"), "tags", "a/b", 2)
 
 
 async def test_a_foreign_point_is_named(client: AsyncQdrantClient, unit: Unit) -> None:
-    store = await ServerStore.open(client, "memory", "tags", "r1", 2)
+    store = await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
     await client.upsert(store.collection, [qdrant.PointStruct(id=1, vector=[1, 0], payload={"by": "hand"})])
     with pytest.raises(Fatal, match="a point that tagbus did not write"):
-        await store.search(unit([(1, 0)]), 1)
+        await listed(store, unit([(1, 0)]), 1)
 
 
 async def test_large_batches_go_in_several_requests(
@@ -91,7 +92,7 @@ async def test_large_batches_go_in_several_requests(
     monkeypatch.setattr(server, "CHUNK_BYTES", 300)
     monkeypatch.setattr(server, "IDS", 7)
     monkeypatch.setattr(server, "SCROLL", 7)
-    store = await ServerStore.open(client, "memory", "tags", "r1", 2)
+    store = await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
     await store.upsert([point(f"k{n}", (1, n), text="x" * n) for n in range(50)])
     keys = {f"k{n}" for n in range(50)}
     assert await store.keys() == keys

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagbus.stream.memory import Point, Store, Vectors
+from tests.memory.listing import listed
 
 Make = Callable[..., Point]
 Unit = Callable[..., Vectors]
@@ -22,7 +23,7 @@ async def test_an_empty_store_finds_nothing(store: Store, unit: Unit) -> None:
     assert await store.count() == 0
     assert await store.keys() == set()
     assert await store.fetch(["a"]) == {}
-    assert await store.search(unit([X, Y]), 5) == [[], []]
+    assert await listed(store, unit([X, Y]), 5) == [[], []]
     await store.delete(["a"])
     await store.delete([])
 
@@ -30,14 +31,14 @@ async def test_an_empty_store_finds_nothing(store: Store, unit: Unit) -> None:
 async def test_empty_batches_do_nothing(store: Store, point: Make) -> None:
     await store.upsert([])
     await store.upsert([point("a", X)])
-    assert await store.search(np.empty((0, 4), np.float32), 5) == []
+    assert await listed(store, np.empty((0, 4), np.float32), 5) == []
     assert await store.fetch([]) == {}
     assert await store.count() == 1
 
 
 async def test_hits_come_best_first_with_cosine_and_payload(store: Store, point: Make, unit: Unit) -> None:
     await store.upsert([point("far", Y, n=1), point("near", X, n=2), point("between", (1, 1, 0, 0), n=3)])
-    [hits] = await store.search(unit([X]), 3)
+    [hits] = await listed(store, unit([X]), 3)
     assert [hit.key for hit in hits] == ["near", "between", "far"]
     assert [hit.similarity for hit in hits] == pytest.approx([1, 0.5**0.5, 0], abs=1e-6)
     assert [hit.payload for hit in hits] == [{"n": 2}, {"n": 3}, {"n": 1}]
@@ -45,13 +46,13 @@ async def test_hits_come_best_first_with_cosine_and_payload(store: Store, point:
 
 async def test_each_query_gets_its_own_hits(store: Store, point: Make, unit: Unit) -> None:
     await store.upsert([point("x", X), point("y", Y), point("z", Z)])
-    found = await store.search(unit([Z, X, Y]), 1)
+    found = await listed(store, unit([Z, X, Y]), 1)
     assert [[hit.key for hit in hits] for hits in found] == [["z"], ["x"], ["y"]]
 
 
 async def test_a_limit_beyond_the_count_gives_all(store: Store, point: Make, unit: Unit) -> None:
     await store.upsert([point("x", X), point("y", Y)])
-    [hits] = await store.search(unit([X]), 1000)
+    [hits] = await listed(store, unit([X]), 1000)
     assert [hit.key for hit in hits] == ["x", "y"]
 
 
@@ -59,7 +60,7 @@ async def test_an_upsert_replaces_by_key(store: Store, point: Make, unit: Unit) 
     await store.upsert([point("a", X, old=True), point("b", Y)])
     await store.upsert([point("a", Z, new=True)])
     assert await store.count() == 2
-    [hits] = await store.search(unit([Z]), 1)
+    [hits] = await listed(store, unit([Z]), 1)
     assert (hits[0].key, hits[0].payload) == ("a", {"new": True})
     assert hits[0].similarity == pytest.approx(1)
 
@@ -80,11 +81,11 @@ async def test_what_is_deleted_is_found_no_more(store: Store, point: Make, unit:
     await store.delete(["a", "missing", "a"])
     assert await store.keys() == {"b", "c"}
     assert await store.count() == 2
-    found = await store.search(unit([X, Y, Z]), 3)
+    found = await listed(store, unit([X, Y, Z]), 3)
     assert [hits[0].key for hits in found[1:]] == ["b", "c"]
     assert all(hit.key != "a" for hits in found for hit in hits)
     await store.upsert([point("a", X)])
-    assert [hit.key for hit in (await store.search(unit([X]), 1))[0]] == ["a"]
+    assert [hit.key for hit in (await listed(store, unit([X]), 1))[0]] == ["a"]
 
 
 async def test_keys_are_any_text(store: Store, point: Make, unit: Unit) -> None:
@@ -92,7 +93,7 @@ async def test_keys_are_any_text(store: Store, point: Make, unit: Unit) -> None:
     await store.upsert([point(key, X, key=key) for key in keys])
     assert await store.keys() == set(keys)
     assert await store.fetch(keys) == {key: {"key": key} for key in keys}
-    assert [hit.key for hit in (await store.search(unit([X]), 10))[0]] == sorted(keys)
+    assert [hit.key for hit in (await listed(store, unit([X]), 10))[0]] == sorted(keys)
     await store.delete(keys[:-1])
     assert await store.keys() == {"7"}
 
@@ -107,7 +108,7 @@ async def test_payloads_come_back_as_they_were(store: Store, point: Make, unit: 
     }
     await store.upsert([point("a", X, **payload), point("b", Y)])
     assert await store.fetch(["a", "b"]) == {"a": payload, "b": {}}
-    assert (await store.search(unit([X]), 1))[0][0].payload == payload
+    assert (await listed(store, unit([X]), 1))[0][0].payload == payload
 
 
 async def test_a_payload_changed_after_the_upsert_changes_nothing(store: Store, unit: Unit) -> None:
@@ -122,7 +123,7 @@ async def test_ties_are_in_the_order_of_keys(store: Store, point: Make, unit: Un
     await store.upsert([point(key, (1, 2, 3, 4)) for key in keys])
     await store.upsert([point("best", (1, 2, 3, 5))])
     for limit in (1, 2, 17, 200):
-        [hits] = await store.search(unit([(1, 2, 3, 5)]), limit)
+        [hits] = await listed(store, unit([(1, 2, 3, 5)]), limit)
         assert [hit.key for hit in hits] == ["best", *sorted(keys)][:limit]
 
 
@@ -170,31 +171,33 @@ async def test_bad_queries_are_refused(store: Store, point: Make, unit: Unit) ->
     bad = unit([X, Y])
     bad[1, 2] = np.nan
     with pytest.raises(ValueError, match="query 1 is not finite"):
-        await store.search(bad, 1)
+        await listed(store, bad, 1)
     with pytest.raises(ValueError, match=r"\[1, 3\], expected float32 \[n, 4\]"):
-        await store.search(unit([(1, 0, 0)]), 1)
+        await listed(store, unit([(1, 0, 0)]), 1)
     with pytest.raises(ValueError, match=r"\[4\], expected"):
-        await store.search(unit(X), 1)
+        await listed(store, unit(X), 1)
     with pytest.raises(ValueError, match="limit is 0, expected at least 1"):
-        await store.search(unit([X]), 0)
+        await listed(store, unit([X]), 0)
 
 
 async def test_a_search_sees_each_point_whole(store: Store, unit: Unit) -> None:
-    """Points turn between two forms while others search: never the vector of one with the payload of the other."""
+    """Points turn between two forms while others search: never the vector of one with the tags of the other."""
     forms = [(unit(X), "x"), (unit(Y), "y")]
     keys = [f"k{n}" for n in range(20)]
 
     async def write(rounds: int) -> None:
         for turn in range(rounds):
             vector, name = forms[turn % 2]
-            await store.upsert([Point(key, vector, {"form": name}) for key in keys])
+            await store.upsert([Point(key, vector, {"tags": [name]}) for key in keys])
 
     async def read() -> None:
         while not writer.done():
-            found = await store.search(unit([X, Y]), 20)
-            for hits, name in zip(found, "xy", strict=True):
-                for hit in hits:
-                    assert (hit.similarity > 0.5) == (hit.payload["form"] == name)
+            hits = await store.search(unit([X, Y]), 20)
+            for found, name in zip(hits, "xy", strict=True):
+                assert found.tag_starts.tolist() == list(range(len(found) + 1))
+                carried = [store.numbers.ids[tag] for tag in found.tags.tolist()]
+                for similarity, tag in zip(found.scores.tolist(), carried, strict=True):
+                    assert (similarity > 0.5) == (tag == name)
             await asyncio.sleep(0)
 
     await write(1)
@@ -227,7 +230,7 @@ async def test_a_search_equals_brute_force_after_any_history(opener: Any, unit: 
                 await store.upsert([Point(key, unit(vector), {})])
                 expected[key] = unit(vector)
         assert await store.keys() == set(expected)
-        for query, hits in zip(queries, await store.search(queries, limit), strict=True):
+        for query, hits in zip(queries, await listed(store, queries, limit), strict=True):
             truth = {key: float(vector @ query) for key, vector in expected.items()}
             best = sorted(truth.values(), reverse=True)[:limit]
             assert [hit.similarity for hit in hits] == pytest.approx(best, abs=1e-5)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.encoder.release import RecallDefaults
+from tagbus.stream.memory import Hits, exact_memory
 from tagbus.stream.memory.exact import ExactStore
-from tagbus.stream.memory.store import Hit, Payload, Point, Vectors
+from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 from tagbus.stream.recall.graph import Candidate, GraphRecall
 
 D = 8
@@ -37,7 +38,8 @@ class World:
     source: str = "people"
 
     async def stores(self) -> tuple[ExactStore, ExactStore]:
-        tags, exemplars = ExactStore("r", D), ExactStore("r", D)
+        memory = exact_memory("r", D)
+        tags, exemplars = memory.tags, memory.exemplars
         await tags.upsert([Point(key, vector, {"name": f"name of {key}"}) for key, vector in self.tags.items()])
         for key, (vector, accepted) in self.exemplars.items():
             await exemplars.upsert([exemplar(key, vector, accepted, source=self.source)])
@@ -229,9 +231,9 @@ class Meeting(ExactStore):
 
     barrier = asyncio.Barrier(1)
 
-    async def search(self, queries: Vectors, limit: int) -> list[list[Hit]]:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         await self.barrier.wait()
-        return await super().search(queries, limit)
+        return await super().search(queries, limit, scopes)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         await self.barrier.wait()
@@ -240,7 +242,10 @@ class Meeting(ExactStore):
 
 async def test_memory_is_asked_for_tags_exemplars_and_decisions_at_once() -> None:
     """Given stores that answer when three calls are in flight, a content is looked up in one round trip."""
-    tags, exemplars = Meeting("r", D), Meeting("r", D)
+    memory = exact_memory("r", D, Meeting)
+    tags, exemplars = memory.tags, memory.exemplars
+    assert isinstance(tags, Meeting)
+    assert isinstance(exemplars, Meeting)
     await exemplars.upsert([exemplar("a", unit(1), ["t1"])])
     tags.barrier = exemplars.barrier = asyncio.Barrier(3)
     graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())

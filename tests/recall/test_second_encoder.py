@@ -9,7 +9,7 @@ import pytest
 from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.release import Release, default_folder, load_release
 from tagbus.stream.errors import DependencyDown
-from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory import exact_memory
 from tagbus.stream.memory.store import Point
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.second_encoder import TAGS, VOTES, SecondEncoder
@@ -54,7 +54,8 @@ def exemplar(name: str, words: str, accepted: Sequence[str], source: str = "peop
 
 
 async def second_encoder(encoder: Axes, *exemplars: Point) -> SecondEncoder:
-    tags, store = ExactStore("axes-1", D), ExactStore("axes-1", D)
+    memory = exact_memory("axes-1", D)
+    tags, store = memory.tags, memory.exemplars
     await store.upsert(exemplars)
     vectors = TagVectors(("t-fire", "t-soil", "t-zebra"), np.eye(D, dtype=np.float32), np.zeros(D, np.float32), 20.0)
     return SecondEncoder(encoder, tags, store, vectors)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import DependencyDown
-from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory import TagNumbers, exact_memory
 from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.rank.candidates import Drawn, Facts, Ranker, Rated, Second, best
 from tagbus.stream.rank.cross_encoder import Pair, Wording
 from tagbus.stream.recall.base import Query, Recaller
-from tagbus.stream.recall.graph import Candidate, GraphRecall, Reach
+from tagbus.stream.recall.graph import Candidate, GraphRecall
+from tagbus.stream.recall.neighbours import Reach
 from tagbus.stream.recall.pool import Numbers, Pool
 from tagbus.stream.recall.votes import count_votes
 from tagbus.stream.tagger.union import Recall
@@ -88,7 +89,8 @@ def unit(seed: int) -> Vectors:
 
 async def graph(exemplars: Sequence[Point] = (), names: Mapping[str, str] | None = None) -> GraphRecall:
     """Tags t0 to t5, and exemplars c0 to c7 that carry some of them."""
-    tags, contents = ExactStore("r", D), ExactStore("r", D)
+    memory = exact_memory("r", D)
+    tags, contents = memory.tags, memory.exemplars
     names = names or {f"t{i}": f"tag {'x' * i}" for i in range(6)}
     await tags.upsert(
         [
@@ -218,7 +220,8 @@ async def test_a_ranker_sees_what_each_recaller_found() -> None:
 
 
 async def test_a_batch_with_a_content_that_nothing_is_found_for() -> None:
-    tags, contents = ExactStore("r", D), ExactStore("r", D)
+    memory = exact_memory("r", D)
+    tags, contents = memory.tags, memory.exemplars
     over = GraphRecall(tags, contents, FITTED, RecallSettings())
 
     found = await Recall(over, [Says("heads", {"gone": 1.0})], Longest()).recall(
@@ -238,3 +241,14 @@ def test_numbers_keep_the_known_tags_first() -> None:
 
     assert numbers.of(["b", "new", "a", "new"]).tolist() == [1, 2, 0, 2]
     assert numbers.ids == ["a", "b", "new"]
+
+
+def test_numbers_follow_memorys() -> None:
+    """Given a memory that was empty, what comes to it later has a number beyond those known, whatever came first."""
+    memory = TagNumbers()
+    numbers = Numbers(["a", "b"], memory)
+
+    assert numbers.of_memory(memory.of(["late", "b", "a"])).tolist() == [2, 1, 0]
+    assert numbers.of_memory(memory.of(["later", "late"])).tolist() == [3, 2]
+    assert numbers.ids == ["a", "b", "late", "later"]
+    assert (len(numbers), numbers.known) == (4, 2)

@@ -17,7 +17,7 @@ from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import UserError
-from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory import exact_memory
 from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.candidates import Facts
@@ -66,7 +66,8 @@ def annotated(count: int, seed: int, prefix: str) -> tuple[list[Exemplar], Vecto
 
 
 async def source(seed: int = 1) -> Source:
-    tags, contents = ExactStore("r", D), ExactStore("r", D)
+    memory = exact_memory("r", D)
+    tags, contents = memory.tags, memory.exemplars
     ids = [f"t{i}" for i in range(TAGS)]
     await tags.upsert(
         [
@@ -86,7 +87,7 @@ async def source(seed: int = 1) -> Source:
         ]
     )
     graph = GraphRecall(tags, contents, RecallDefaults(), RecallSettings())
-    numbers = Numbers(ids)
+    numbers = Numbers(ids, graph.numbers)
     return Source(graph, [Heads()], numbers, count_tags(numbers, iter(items)))
 
 

@@ -1,0 +1,174 @@
+"""What an in-process store knows of its rows beside their vectors, a column each, so that a search gathers arrays.
+
+Row 0 to n - 1 are in use, without a gap. Payloads are kept as JSON: bytes take a third of the memory of dictionaries,
+and garbage collection does not look at them.
+"""
+
+from collections.abc import Iterator
+from sys import intern
+from typing import Final
+
+import numpy as np
+
+from tagbus.stream.memory.checks import decode
+from tagbus.stream.memory.hits import Carried, Flags, Floats, Hits, Ints, bounds, taken
+from tagbus.stream.memory.scopes import ScopeSets, carried_ids, scopes_of
+from tagbus.stream.memory.store import Payload
+
+FIRST: Final = 1024
+# Payloads that stay decoded: a batch asks for the same few thousand tags over and over.
+DECODED: Final = 16_384
+
+
+class Columns:
+    """Keys, payloads, carried tags and scopes by row."""
+
+    def __init__(self, carried: Carried) -> None:
+        self._carried = carried
+        self._keys = np.empty(FIRST, np.object_)
+        self._sets = np.zeros(FIRST, np.int32)
+        self._bodies: list[bytes] = []
+        self._decoded: dict[str, Payload] = {}
+        self._tags = Ragged()
+        self._scopes = ScopeSets()
+        self._rows: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._bodies)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def row(self, key: str) -> int:
+        """The row of a key. Raises KeyError."""
+        return self._rows[key]
+
+    def keys(self) -> Iterator[str]:
+        """Every key, by row."""
+        return iter(self._keys[: len(self)])
+
+    def body(self, row: int) -> bytes:
+        """The payload of a row as JSON."""
+        return self._bodies[row]
+
+    def payload(self, key: str) -> Payload:
+        """The payload of a key; not to be changed. Raises KeyError."""
+        found = self._decoded.get(key)
+        if found is None:
+            if len(self._decoded) >= DECODED:
+                self._decoded.clear()
+            found = self._decoded[key] = _shared(decode(self._bodies[self._rows[key]]))
+        return found
+
+    def add(self, key: str) -> int:
+        """A row more, with nothing in it yet."""
+        row = self._rows[key] = len(self._bodies)
+        if row == len(self._keys):
+            self._keys = np.concatenate((self._keys, np.empty(row, np.object_)))
+            self._sets = np.concatenate((self._sets, np.zeros(row, np.int32)))
+        self._keys[row] = key
+        self._bodies.append(b"{}")
+        self._sets[row] = self._scopes.enter(frozenset())
+        self._tags.add()
+        return row
+
+    def put(self, row: int, body: bytes) -> None:
+        """The payload of a row, and what it says of tags and scopes, in place of what was there."""
+        key, payload = self._keys[row], decode(body)
+        self._decoded.pop(key, None)
+        self._bodies[row] = body
+        self._tags.put(row, self._carried.numbers.of(carried_ids(self._carried, key, payload)))
+        self._scopes.leave(self._sets[row])
+        self._sets[row] = self._scopes.enter(scopes_of(payload))
+
+    def remove(self, key: str) -> int | None:
+        """Take a key's row away; the last row moves into the gap. Returns the row, None where the key is not there."""
+        row = self._rows.pop(key, None)
+        if row is None:
+            return None
+        self._decoded.pop(key, None)
+        self._scopes.leave(self._sets[row])
+        last = len(self._bodies) - 1
+        moved, body = self._keys[last], self._bodies.pop()
+        self._keys[last] = None
+        if row != last:
+            self._keys[row], self._bodies[row], self._sets[row] = moved, body, self._sets[last]
+            self._rows[moved] = row
+        self._tags.remove(row)
+        return row
+
+    def visible(self, scopes: frozenset[str] | None) -> Flags | None:
+        """Which rows a content of these scopes sees, bool [n]; None: all of them."""
+        if scopes is None or self.count_visible(scopes) == len(self):
+            return None
+        return self._scopes.visible(scopes)[self._sets[: len(self)]]
+
+    def count_visible(self, scopes: frozenset[str] | None) -> int:
+        """How many rows a content of these scopes sees."""
+        return len(self) if scopes is None else self._scopes.count(scopes)
+
+    def keys_of(self, rows: Ints) -> list[str]:
+        """The key of each row."""
+        found: list[str] = self._keys[rows].tolist()
+        return found
+
+    def hits(self, found: list[tuple[Ints, Floats]]) -> Hits:
+        """Rows and their similarities, by query, as hits."""
+        rows = np.concatenate([rows for rows, _ in found]) if found else np.zeros(0, np.int64)
+        scores = np.concatenate([scores for _, scores in found]) if found else np.zeros(0, np.float32)
+        starts = bounds([len(rows) for rows, _ in found])
+        return Hits(starts, self._keys[rows], scores, *self._tags.taken(rows))
+
+
+class Ragged:
+    """Lists of numbers by row, in one array: what a list leaves when it grows is given back when half of all is so."""
+
+    def __init__(self) -> None:
+        self._first = np.zeros(FIRST, np.int64)
+        self._lengths = np.zeros(FIRST, np.int64)
+        self._values = np.zeros(FIRST, np.int64)
+        self._rows = 0
+        self._end = 0
+
+    def add(self) -> None:
+        """A row more, empty."""
+        if self._rows == len(self._first):
+            self._first = np.concatenate((self._first, np.zeros(self._rows, np.int64)))
+            self._lengths = np.concatenate((self._lengths, np.zeros(self._rows, np.int64)))
+        self._first[self._rows] = self._lengths[self._rows] = 0
+        self._rows += 1
+
+    def put(self, row: int, values: Ints) -> None:
+        """The numbers of a row, in place of those it had."""
+        if len(values) > self._lengths[row]:
+            self._make_room(len(values))
+            self._first[row] = self._end
+            self._end += len(values)
+        self._lengths[row] = len(values)
+        self._values[self._first[row] : self._first[row] + len(values)] = values
+
+    def remove(self, row: int) -> None:
+        """Take a row away; the last one moves into the gap."""
+        self._rows -= 1
+        self._first[row], self._lengths[row] = self._first[self._rows], self._lengths[self._rows]
+
+    def taken(self, rows: Ints) -> tuple[Ints, Ints]:
+        """The numbers of these rows, one after the other: where each row's begin, int64 [n + 1], and the numbers."""
+        return taken(self._first[rows], self._lengths[rows], self._values)
+
+    def _make_room(self, more: int) -> None:
+        if self._end + more <= len(self._values):
+            return
+        starts, values = self.taken(np.arange(self._rows))
+        self._values = np.zeros(2 * (len(values) + more) + FIRST, np.int64)
+        self._values[: len(values)] = values
+        self._first[: self._rows], self._end = starts[:-1], len(values)
+
+
+def _shared(payload: Payload) -> Payload:
+    """The payload with one string for each id in its lists, however many payloads name it: a tag's id of 20 letters
+    takes 70 bytes."""
+    return {
+        name: [intern(one) if type(one) is str else one for one in value] if isinstance(value, list) else value
+        for name, value in payload.items()
+    }

@@ -1,0 +1,126 @@
+"""What memory holds around a content: the tags and the exemplars that are like it, and what people decided about it."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+
+from tagbus.stream.config import RecallSettings
+from tagbus.stream.contract.events import Neighbour, exemplar_key
+from tagbus.stream.contract.fields import Source
+from tagbus.stream.memory.hits import Flags, Hits, Slice, no_hits
+from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
+
+_MACHINE: Final = "/machine"
+_PEOPLE: Final = "/people"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a search goes: the nearest tags and the nearest exemplars of a content."""
+
+    tags: int
+    contents: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What memory holds around one content, and what people decided about it.
+
+    `direct`: the nearest tags, most similar first; the key of each is its id, and it carries itself.
+    `near`: the nearest exemplars that may vote, most similar first, with the tags that each accepted: never the
+    content's own, one a content. `machine` bool [m]: which of them nobody but this service decided.
+    `accepted` and `rejected`: the ids of the tags that people said are right and wrong for this very content.
+    """
+
+    direct: Slice
+    near: Slice
+    machine: Flags
+    accepted: tuple[str, ...] = ()
+    rejected: frozenset[str] = frozenset()
+
+
+class Neighbourhood:
+    """The stores of tags and of exemplars, asked together."""
+
+    def __init__(self, tags: Store, exemplars: Store, settings: RecallSettings) -> None:
+        """Raises ValueError for stores that number tags differently: they are not of one memory."""
+        if tags.numbers is not exemplars.numbers:
+            raise ValueError("the stores of tags and exemplars do not share their numbers of tags")
+        self._tags = tags
+        self._exemplars = exemplars
+        self._settings = settings
+
+    async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
+        """What is around each content. Raises DependencyDown when a store does not answer."""
+        if not ids:
+            return []
+        keys = [exemplar_key(content_id, "people") for content_id in ids]
+        # Together: on a server each is a round trip.
+        direct, similar, own = await asyncio.gather(
+            self._search_tags(vectors, reach.tags, scopes),
+            self._search_exemplars(vectors, reach.contents, scopes),
+            self._exemplars.fetch(keys),
+        )
+        near, machine = elected(ids, similar, reach.contents)
+        return [
+            Seen(
+                direct[row],
+                near[row],
+                machine[near.starts[row] : near.starts[row + 1]],
+                tuple(texts(own.get(key, {}), "accepted")),
+                frozenset(texts(own.get(key, {}), "rejected")),
+            )
+            for row, key in enumerate(keys)
+        ]
+
+    async def _search_tags(self, vectors: Vectors, limit: int, scopes: Scopes) -> Hits:
+        return await self._tags.search(vectors, limit, scopes) if self._settings.c2t else no_hits(len(vectors))
+
+    async def _search_exemplars(self, vectors: Vectors, limit: int, scopes: Scopes) -> Hits:
+        if not self._settings.c2c2t:
+            return no_hits(len(vectors))
+        # Two more than asked for: a content's own exemplars, by people and by machine, are left out afterwards.
+        return await self._exemplars.search(vectors, limit + 2, scopes)
+
+
+def elected(ids: Sequence[str], similar: Hits, limit: int) -> tuple[Hits, Flags]:
+    """The `limit` nearest exemplars of each content that may vote, and which of them nobody but this service decided.
+
+    Never the content itself, and one vote a content, people's before the machine's. The keys say all that.
+    """
+    keys = similar.keys.tolist()
+    machine = np.fromiter((key.endswith(_MACHINE) for key in keys), np.bool_, len(keys))
+    kept = np.ones(len(keys), np.bool_)
+    bounds = similar.starts.tolist()
+    for content_id, start, end in zip(ids, bounds[:-1], bounds[1:], strict=True):
+        for place in _without_vote(content_id, keys[start:end], machine[start:end]):
+            kept[start + place] = False
+    if kept.all():
+        return similar.within(limit), machine[similar.ranks < limit]
+    others = similar.where(kept)
+    return others.within(limit), machine[kept][others.ranks < limit]
+
+
+def _without_vote(content_id: str, keys: list[str], machine: Flags) -> Iterator[int]:
+    """The places of those that may not vote for this content."""
+    own = content_id + _PEOPLE, content_id + _MACHINE
+    yield from (keys.index(key) for key in own if key in keys)
+    if machine.any():
+        there = set(keys)
+        for place in np.flatnonzero(machine).tolist():
+            if keys[place].removesuffix(_MACHINE) + _PEOPLE in there:
+                yield place
+
+
+def neighbour(key: str, similarity: float) -> Neighbour:
+    """An exemplar as evidence names it; its key is `id/source`."""
+    content_id, _, source = key.rpartition("/")
+    return Neighbour(id=content_id, source=cast(Source, source), similarity=round(similarity, 4))
+
+
+def texts(payload: Payload, name: str) -> Sequence[str]:
+    """A list of strings in a payload that this project wrote."""
+    return payload.get(name, ())  # type: ignore[return-value]

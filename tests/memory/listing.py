@@ -1,0 +1,34 @@
+"""What a search finds, as tests read it: lists of hits with their payloads."""
+
+from typing import NamedTuple
+
+from tagbus.stream.memory import Payload, Store, Vectors
+from tagbus.stream.memory.store import Scopes
+
+
+class Hit(NamedTuple):
+    """A point that was found: cosine similarity in -1 to 1, the ids of the tags that it carries, and its payload."""
+
+    key: str
+    similarity: float
+    tags: list[str]
+    payload: Payload
+
+
+async def listed(store: Store, queries: Vectors, limit: int, scopes: Scopes = None) -> list[list[Hit]]:
+    """The hits of each query, with the payloads as they are afterwards."""
+    hits = await store.search(queries, limit, scopes)
+    payloads = await store.fetch(sorted(set(hits.keys.tolist())))
+    found = []
+    for one in hits:
+        bounds = one.tag_starts.tolist()
+        tags = [store.numbers.ids[number] for number in one.tags.tolist()]
+        found.append(
+            [
+                Hit(key, score, tags[start:end], payloads[key])
+                for key, score, start, end in zip(
+                    one.keys.tolist(), one.scores.tolist(), bounds[:-1], bounds[1:], strict=True
+                )
+            ]
+        )
+    return found
