@@ -1,10 +1,10 @@
-"""The commands of the extra `train`, as the entry points of the group `tagbus.commands` name them.
+"""The commands of the extra `train`: the entry points of the group `tagbus.commands`.
 
     tagbus train biencoder|heads|labeltree|cross-encoder|ranker
     tagbus export
     tagbus evaluate-models
 
-Each is imported when it is called: `tagbus --help` needs no torch.
+Modules are imported when their command runs: `tagbus --help` needs no torch.
 """
 
 import importlib
@@ -22,7 +22,7 @@ INSTALL: Final = "pip install 'tagbus[train]'"
 
 
 class LazyCommand(TyperCommand):
-    """The function `command` of a module; its one line of help stands here."""
+    """A command that imports its module, and the function `command` in it, only when it runs."""
 
     def __init__(self, name: str, module: str, help: str) -> None:
         super().__init__(name, callback=None, help=help)
@@ -31,7 +31,7 @@ class LazyCommand(TyperCommand):
     def make_context(
         self, info_name: str | None, args: list[str], parent: "Context | None" = None, **extra: Any
     ) -> "Context":
-        """The context of the command itself. Raises UserError where the extra is not installed."""
+        """The context of the imported command. Raises UserError if the extra is not installed."""
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
@@ -45,7 +45,7 @@ class LazyCommand(TyperCommand):
 
 train = TyperGroup(
     name="train",
-    help="Train what the tagger runs: encoder, classifier heads, label trees, cross-encoder, ranker.",
+    help="Train the tagger's models: encoder, classifier heads, label trees, cross-encoder, ranker.",
     no_args_is_help=True,
     commands={
         name: LazyCommand(name, f"tagbus.models.{module}", text)
@@ -53,17 +53,21 @@ train = TyperGroup(
             (
                 "biencoder",
                 "train.biencoder",
-                "Train the encoder: contents near their tags and near contents that share them.",
+                "Train the encoder to place contents near their tags and near contents that share them.",
             ),
-            ("heads", "train.heads", "Train a classifier over all known tags: what memorising pays for."),
-            ("labeltree", "train.labeltree", "Train label trees over bags of words, for what the words alone tell."),
-            ("cross-encoder", "train.cross_encoder", "Train the cross-encoder that reads tag and content together."),
+            ("heads", "train.heads", "Train a classifier over all known tags."),
+            ("labeltree", "train.labeltree", "Train label trees over bags of words."),
+            (
+                "cross-encoder",
+                "train.cross_encoder",
+                "Train the cross-encoder that scores a tag and a content together.",
+            ),
             ("ranker", "rank.ranker", "Train the ranker over the candidates of all recallers."),
         )
     },
 )
 export = LazyCommand(
-    "export", "tagbus.models.export.encoder", "Write a trained encoder as ONNX: a complete version folder."
+    "export", "tagbus.models.export.encoder", "Export a trained encoder as ONNX: a complete version folder."
 )
 evaluate = LazyCommand(
     "evaluate-models", "tagbus.models.evaluate.table", "Compare trained models and baselines in one table."

@@ -1,4 +1,4 @@
-"""The log of a training run: a JSON object a line, with what the run has cost so far."""
+"""The log of a training run, metrics.jsonl: one JSON object per line, with the cost of the run so far."""
 
 import json
 import resource
@@ -9,13 +9,13 @@ from copy import copy
 from pathlib import Path
 from typing import Final, Self
 
-# In the folder of the run, or beside what it made.
+# In the folder of the run, or next to its output.
 JOURNAL: Final = "metrics.jsonl"
 RATES: Final = ("cpu_seconds_per_1000_pairs", "cpu_seconds_per_1000_contents")
 
 
 class Journal:
-    """Appends to a file; a resumed run goes on in the same one."""
+    """Appends to a file; a resumed run continues the same file."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,13 +25,13 @@ class Journal:
         self._always: Mapping[str, str] = {}
 
     def marked(self, **always: str) -> Self:
-        """The same log; what is written by this one has these fields in every line."""
+        """The same log, with these fields in every line."""
         other = copy(self)
         other._always = {**self._always, **always}
         return other
 
     def write(self, fields: Mapping[str, object], pairs: int = 0, contents: int = 0) -> None:
-        """One line. `pairs` of content and tag, or contents: how many were trained on since the journal was opened."""
+        """Write a line. `pairs` (of content and tag) or `contents`: trained on since the journal was opened."""
         cpu = time.process_time() - self._cpu
         line = {
             **self._always,
@@ -48,7 +48,7 @@ class Journal:
 
 
 def lines(path: Path) -> list[dict[str, object]]:
-    """What was written; nothing where there is no file. A last line that was cut off is left out."""
+    """The lines of a log, empty without a file. A truncated last line is skipped."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -59,16 +59,16 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def cost(path: Path) -> dict[str, float]:
-    """What training took by its log: `cpu_seconds` of all stretches, the largest `peak_mb`, and the CPU seconds per
-    1,000 pairs or contents that were told last. Empty where there is no log."""
-    told = lines(path)
-    if not told:
+    """The cost of a training by its log: `cpu_seconds` over all resumptions, the largest `peak_mb`, and the last CPU
+    seconds per 1,000 pairs or contents. Empty without a log."""
+    log = lines(path)
+    if not log:
         return {}
-    clock = [_number(line, "cpu_seconds") for line in told]
-    # It starts anew where a run that was cut off goes on.
+    clock = [_number(line, "cpu_seconds") for line in log]
+    # The clock restarts at 0 when a run is resumed.
     ends = [now for now, after in zip(clock, [*clock[1:], 0.0], strict=True) if after < now]
-    peak = max(_number(line, "peak_mb") for line in told)
-    rates: dict[str, float] = {name: _number(told[-1], name) for name in RATES if name in told[-1]}
+    peak = max(_number(line, "peak_mb") for line in log)
+    rates: dict[str, float] = {name: _number(log[-1], name) for name in RATES if name in log[-1]}
     return {"cpu_seconds": round(sum(ends), 1), **({"peak_mb": peak} if peak else {}), **rates}
 
 
@@ -78,6 +78,6 @@ def _number(line: Mapping[str, object], name: str) -> float:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held, in megabytes."""
+    """The peak resident memory of this process, in megabytes."""
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found / 1e6 if sys.platform == "darwin" else found / 1e3

@@ -1,1 +1,1 @@
-"""Classical taggers that ours is compared with."""
+"""Classical taggers for comparison."""

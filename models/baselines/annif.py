@@ -1,4 +1,4 @@
-"""Annif's Omikuji backend as a baseline: a project in a folder, as Annif's manual sets one up."""
+"""Annif's Omikuji backend as a baseline: a project folder set up as in Annif's manual."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tagbus.models.baselines.base import BEST, Found, Titles, empty
 
 PROJECT: Final = "bonsai"
-# What nltk's tokenizer wants to read before it splits a text; titles need nothing of it.
+# Files that nltk's tokenizer reads before it splits a text; empty ones are enough for titles.
 PUNKT: Final = ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab")
 SETTINGS: Final = f"""[{PROJECT}]
 name=Omikuji Bonsai
@@ -28,14 +28,14 @@ limit={{limit}}
 
 
 class AnnifOmikuji:
-    """Annif 1.4 (Suominen 2019) with Bonsai: stemmed words, its own pipeline from text to suggestions."""
+    """Annif 1.4 (Suominen 2019) with Bonsai: stemmed words, and its own pipeline from text to suggestions."""
 
     def __init__(self, folder: Path) -> None:
-        """The project in this folder, which `train` makes."""
+        """`folder`: of the project, created by `train`."""
         self._folder = folder.absolute()
 
     def train(self, titles: Titles) -> None:
-        """Load the vocabulary and train on one thread, through Annif's own objects."""
+        """Load the vocabulary and train with one thread, through Annif's API."""
         _lay_out(self._folder, titles)
         self.open()
         from annif.corpus.document import DocumentFileTSV
@@ -46,7 +46,7 @@ class AnnifOmikuji:
             self._project.train(DocumentFileTSV(str(self._folder / "train.tsv"), self._project.subjects), jobs=1)
 
     def open(self) -> None:
-        """The project as it lies in the folder. Annif reads the environment when it is imported."""
+        """Open the trained project. Annif reads its environment variables at import."""
         os.environ |= {
             "ANNIF_PROJECTS": str(self._folder / "projects.cfg"),
             "ANNIF_DATADIR": str(self._folder / "data"),
@@ -61,7 +61,7 @@ class AnnifOmikuji:
             self._project = annif.registry.get_project(PROJECT)
 
     def predict(self, texts: Sequence[str], best: int) -> Found:
-        """Suggestions in Annif's batches of 32."""
+        """Suggestions, in Annif's batches of 32."""
         from annif.corpus.types import Document
 
         indices, scores = empty(len(texts), best)
@@ -75,7 +75,7 @@ class AnnifOmikuji:
         return indices, scores
 
     def _numbers(self) -> NDArray[np.int64]:
-        """The tag number of each of Annif's subject numbers."""
+        """Annif's subject numbers to tag numbers."""
         if not hasattr(self, "_known"):
             subjects = (self._project.subjects[number] for number in range(len(self._project.subjects)))
             self._known = np.array([int(subject.uri.rsplit("/", 1)[1]) for subject in subjects], np.int64)
@@ -83,7 +83,7 @@ class AnnifOmikuji:
 
 
 def _lay_out(folder: Path, titles: Titles) -> None:
-    """Annif's files."""
+    """Write the files of the project."""
     punkt = folder / "nltk" / "tokenizers" / "punkt_tab" / "english"
     punkt.mkdir(parents=True, exist_ok=True)
     for name in PUNKT:

@@ -1,4 +1,4 @@
-"""The interface of a baseline, what it learns from and what it returns."""
+"""The interface of a baseline, its training data and its predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Titles:
-    """Contents to train on: their texts and right tags, as numbers below `tags`."""
+    """Training contents: their texts and right tags, as numbers below `tags`."""
 
     texts: Sequence[str]
     truth: Truth
@@ -26,14 +26,14 @@ class Titles:
 
 
 class Baseline(Protocol):
-    """A tagger that is trained once and knows no other tags afterwards."""
+    """A tagger that is trained once, for a fixed set of tags."""
 
     def train(self, titles: Titles) -> None:
-        """Learn from these contents."""
+        """Train on these contents."""
         ...
 
     def predict(self, texts: Sequence[str], best: int) -> Found:
-        """Tag numbers int64 [n, best], best first, -1 where there are no more, and their scores float64 [n, best]."""
+        """Tag numbers int64 [n, best], best first, padded with -1, and their scores float64 [n, best]."""
         ...
 
 

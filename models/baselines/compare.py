@@ -31,8 +31,8 @@ from tagbus.stream.errors import UserError, shorten
 
 RUN: Final = "run.json"
 
-# Made with the folder of what is found, where one keeps its model. Bonsai's trees are wide and shallow;
-# Parabel's, which Omikuji has by default, are balanced and binary.
+# Each is created with the output folder, where a baseline may keep its model. Bonsai's trees are wide and shallow;
+# Parabel's, Omikuji's default, are balanced and binary.
 BASELINES: Final[Mapping[str, Callable[[Path], Baseline]]] = {
     "parabel": lambda _: Omikuji(),
     "bonsai": lambda _: Omikuji(cluster_balanced=False, cluster_k=100, max_depth=3),
@@ -44,7 +44,7 @@ BASELINES: Final[Mapping[str, Callable[[Path], Baseline]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a baseline cost: CPU seconds of training, contents a CPU second at prediction."""
+    """The cost of a baseline: CPU seconds of training, and contents per CPU second at prediction."""
 
     name: str
     train_seconds: float
@@ -55,18 +55,18 @@ class Run:
 def command(
     name: Annotated[str, typer.Argument(help=", ".join(BASELINES))],
     corpus: Annotated[str, typer.Argument(help="folder with train, val and test contents")],
-    to: Annotated[Path, typer.Option("--out", help="folder that gets a folder of this name")],
+    to: Annotated[Path, typer.Option("--out", help="parent of the output folder, which has the baseline's name")],
 ) -> None:
-    """Train a baseline on the training contents and keep what it finds for the others."""
+    """Train a baseline on the training contents and store its predictions for the others."""
     if name not in BASELINES:
-        raise UserError(f"{shorten(name)} is no baseline, expected {', '.join(BASELINES)}")
+        raise UserError(f"{shorten(name)} is not a baseline, expected {', '.join(BASELINES)}")
     line = f"python -m tagbus.models.baselines {name} {corpus} --out {to}"
     run = compare(name, open_corpus(corpus), to / name, line)
     console.print_line(json.dumps(asdict(run)))
 
 
 def compare(name: str, corpus: Corpus, to: Path, line: str) -> Run:
-    """Train, predict, write. Time is that of the CPU: the machines are shared."""
+    """Train, predict and write. Times are CPU times, because machines are shared."""
     numbers = {tag.id: number for number, tag in enumerate(corpus.tags())}
     train = list(corpus.exemplars("train"))
     baseline = BASELINES[name](to)

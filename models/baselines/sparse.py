@@ -14,7 +14,7 @@ Sparse: TypeAlias = "csr_array"
 
 
 def matrix_of(truth: Truth, tags: int) -> Sparse:
-    """Which tags are right, float32 [n, tags], ones where they are."""
+    """Right tags as a matrix of ones, float32 [n, tags]."""
     return csr_array((np.ones(len(truth.tags), np.float32), truth.tags, truth.starts), shape=(len(truth), tags))
 
 
@@ -26,7 +26,7 @@ def rows_of(features: Sparse) -> list[tuple[list[int], list[float]]]:
 
 
 def from_rows(scores: Sparse, best: int) -> Found:
-    """The best of each row of a sparse matrix of scores."""
+    """The best entries of each row of a sparse score matrix."""
     indices, found = empty(scores.shape[0], best)
     for row in range(scores.shape[0]):
         some = slice(scores.indptr[row], scores.indptr[row + 1])
@@ -37,7 +37,7 @@ def from_rows(scores: Sparse, best: int) -> Found:
 
 
 def write_xmc(path: Path, features: Sparse, titles: Titles) -> None:
-    """The sparse form of the Extreme Classification Repository. Contents without a word are left out."""
+    """Write the sparse format of the Extreme Classification Repository. Contents without a word are left out."""
     rows = rows_of(features)
     kept = [row for row, (words, _) in enumerate(rows) if words]
     with path.open("w", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""TF-IDF features, and the baseline that needs nothing else: votes of the nearest training titles."""
+"""TF-IDF features, and a baseline on them: votes of the nearest training titles."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +14,7 @@ LEAST_TITLES: Final = 2
 
 
 class TfIdf:
-    """Words of a text, weighted by how rare they are, each row of length 1; float32 [n, words]."""
+    """TF-IDF vectors of unit length, float32 [n, words]."""
 
     def __init__(self) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -22,16 +22,16 @@ class TfIdf:
         self._made = TfidfVectorizer(min_df=LEAST_TITLES, dtype=np.float32)
 
     def learn(self, texts: Sequence[str]) -> Sparse:
-        """The features of the texts that the words are taken from."""
+        """Fit the vocabulary to the texts and return their features."""
         return csr_array(self._made.fit_transform(texts))
 
     def of(self, texts: Sequence[str]) -> Sparse:
-        """The features of other texts."""
+        """Features of other texts."""
         return csr_array(self._made.transform(texts))
 
 
 class Neighbours:
-    """The tags of the nearest titles by TF-IDF, each title's vote weighted by a softmax of its cosine."""
+    """Tags of the nearest titles by TF-IDF; a vote is weighted by the softmax of the title's cosine."""
 
     def __init__(self, near: int = 100, tau: float = 0.1) -> None:
         self._near = near
@@ -39,12 +39,12 @@ class Neighbours:
         self._words = TfIdf()
 
     def train(self, titles: Titles) -> None:
-        """As the protocol says: nothing but an index is made."""
+        """Build the index; nothing else is trained."""
         self._titles = csr_array(self._words.learn(titles.texts).T)
         self._right = matrix_of(titles.truth, titles.tags)
 
     def predict(self, texts: Sequence[str], best: int) -> Found:
-        """As the protocol says."""
+        """See Baseline."""
         # 64 rows of cosines to 328,152 titles are 84 MB.
         parts = [self._some(texts[start : start + 64], best) for start in range(0, len(texts), 64)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

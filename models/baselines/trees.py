@@ -12,14 +12,14 @@ from tagbus.models.baselines.tfidf import TfIdf
 
 
 class Omikuji:
-    """Partitioned label trees: Parabel (Prabhu et al. 2018, WWW) and Bonsai (Khandagale et al. 2020), three each."""
+    """Label trees, three per model: Parabel (Prabhu et al. 2018, WWW) and Bonsai (Khandagale et al. 2020)."""
 
     def __init__(self, **settings: bool | int) -> None:
         self._settings = settings
         self._words = TfIdf()
 
     def train(self, titles: Titles) -> None:
-        """As the protocol says, on one thread."""
+        """See Baseline; uses one thread."""
         import omikuji
 
         parameters = omikuji.Model.default_hyper_param()
@@ -32,7 +32,7 @@ class Omikuji:
         self._model.init_prediction_thread_pool(1)
 
     def predict(self, texts: Sequence[str], best: int) -> Found:
-        """As the protocol says."""
+        """See Baseline."""
         features = self._words.of(texts)
         indices, scores = empty(len(texts), best)
         for row, (words, weights) in enumerate(rows_of(features)):
@@ -42,27 +42,27 @@ class Omikuji:
 
 
 class XrLinear:
-    """PECOS XR-Linear (Yu et al. 2022, JMLR): a tree over the tags' mean contents, a linear classifier at each node."""
+    """PECOS XR-Linear (Yu et al. 2022, JMLR): a tree over the tags' mean features, a linear classifier per node."""
 
     def __init__(self) -> None:
         self._words = TfIdf()
 
     def train(self, titles: Titles) -> None:
-        """As the protocol says, on one thread."""
+        """See Baseline; uses one thread."""
         import scipy.sparse
 
-        # pecos 1.2.8 asks for a module of scipy's that has moved.
+        # pecos 1.2.8 imports a scipy module that has moved.
         scipy.sparse.sputils = scipy.sparse._sputils
         from pecos.xmc import Indexer, LabelEmbeddingFactory
         from pecos.xmc.xlinear.model import XLinearModel
 
-        # PECOS knows scipy's matrices, not its arrays.
+        # PECOS takes scipy's matrices, not its arrays.
         words = csr_matrix(self._words.learn(titles.texts))
         right = csr_matrix(matrix_of(titles.truth, titles.tags))
         clusters = Indexer.gen(LabelEmbeddingFactory.create(right, words, method="pifa"), threads=1)
         self._model = XLinearModel.train(words, right.tocsc(), C=clusters, threads=1)
 
     def predict(self, texts: Sequence[str], best: int) -> Found:
-        """As the protocol says."""
+        """See Baseline."""
         words = csr_matrix(self._words.of(texts))
         return from_rows(self._model.predict(words, only_topk=best, beam_size=20, threads=1), best)

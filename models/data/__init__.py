@@ -1,1 +1,1 @@
-"""What training reads: contents whose tags are known, and the forms in which they come."""
+"""Training data: contents whose tags are known, and the formats that they come in."""

@@ -1,4 +1,4 @@
-"""Pictures beside the table: reliability diagrams of its rows, learning curves of the training runs."""
+"""Charts of the table: reliability diagrams of its rows, and learning curves of the training runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from tagbus.models.journal import JOURNAL, lines
 
 BINS: Final = 15
-# What a training log may hold that is worth a curve.
+# Fields of a training log that are plotted.
 CURVES: Final = ("loss", "p_at_1", "p_at_5", "ndcg_at_5")
 
 
 def draw(table: Path, models: Path, names: Sequence[str]) -> None:
-    """TABLE-reliability.png of the rows whose confidences are kept under `models`, TABLE-learning.png of its logs."""
+    """Write TABLE-reliability.png from the confidences stored in `models`, and TABLE-learning.png from its logs."""
     kept = {name: models / "rows" / f"{name}.npz" for name in names}
     pairs = {name: _pairs(path) for name, path in kept.items() if path.exists()}
     if pairs:
@@ -32,14 +32,14 @@ def _pairs(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
 
 
 def reliability(pairs: Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]], to: Path) -> None:
-    """How often tags of a confidence are right, one line a row (DeGroot and Fienberg 1983); PNG."""
+    """Reliability diagram (DeGroot and Fienberg 1983) with a line per row, as PNG."""
     figure = Figure(figsize=(6, 6), dpi=120)
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color="grey", linewidth=0.8)
     for name, (confidence, right) in pairs.items():
         place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
         counts = np.bincount(place, minlength=BINS)
-        # Ten tags say little of a bin.
+        # Bins with fewer than ten tags are too noisy to plot.
         some = counts >= 10
         mean = np.bincount(place, weights=confidence, minlength=BINS)[some] / counts[some]
         share = np.bincount(place, weights=right, minlength=BINS)[some] / counts[some]
@@ -50,7 +50,7 @@ def reliability(pairs: Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]
 
 
 def learning(logs: Mapping[str, Sequence[Mapping[str, object]]], to: Path) -> None:
-    """Each figure of the training logs over the seconds of training; PNG."""
+    """The logged figures over training time in seconds, as PNG."""
     figure = Figure(figsize=(4 * len(CURVES), 4), dpi=120)
     axes = figure.subplots(1, len(CURVES))
     for axis, curve in zip(axes, CURVES, strict=True):

@@ -1,4 +1,4 @@
-"""The figures of a row: baselines from what they found, ours end to end through the tagger, on the test contents."""
+"""The figures of a row on the test contents: baselines from stored predictions, ours end to end through the tagger."""
 
 import json
 import time
@@ -26,13 +26,13 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.intervals import bootstrap, recall_by_band
 from tagbus.stream.quality import Floats, Ints, Ranked
 
-# LLM4Tag publishes no tag below; Acc@k, Coverage@k and #Right are of what is left.
+# LLM4Tag drops tags with a lower confidence; Acc@k, Coverage@k and #Right count the remaining ones.
 PUBLISHED: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """What every row is measured on."""
+    """The contents that all rows are measured on, with tag counts and propensities of the training contents."""
 
     numbers: Mapping[str, int]
     counts: Ints
@@ -42,7 +42,7 @@ class EvaluationSet:
 
     @classmethod
     def of(cls, corpus: Corpus) -> "EvaluationSet":
-        """Read a corpus."""
+        """Read the corpus."""
         numbers = {tag.id: number for number, tag in enumerate(corpus.tags())}
         counts = np.zeros(len(numbers), np.int64)
         contents = 0
@@ -53,11 +53,11 @@ class EvaluationSet:
         return cls(numbers, counts, propensity, list(corpus.exemplars("val")), list(corpus.exemplars("test")))
 
     def truth(self, items: Sequence[Exemplar]) -> list[Ints]:
-        """The right tags of each."""
+        """The right tag numbers of each content."""
         return [np.unique(np.array(numbers_of(item, self.numbers), np.int64)) for item in items]
 
     def ranked(self, results: Sequence[TaggedContent]) -> Ranked:
-        """What the tagger found."""
+        """The tagger's results as arrays."""
         indices, scores = np.full((len(results), K), -1, np.int64), np.zeros((len(results), K))
         for row, result in enumerate(results):
             for column, tag in enumerate(result.tags[:K]):
@@ -67,7 +67,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where trained models and embeddings lie, and the command that measures a row, with {} for its name."""
+    """Folders of trained models and embeddings, and the command that measures a row, with {} for the row's name."""
 
     models: Path
     cache: Path
@@ -75,7 +75,7 @@ class Paths:
 
 
 async def measure_rows(corpus: Corpus, rows: Sequence[Row], paths: Paths) -> AsyncIterator[dict[str, object]]:
-    """The figures of rows. Raises UserError for one whose models are not there."""
+    """Measure rows, one at a time. Raises UserError if the models of a row are missing."""
     test_set = EvaluationSet.of(corpus)
     baselines = {row.name for row in BASELINES}
     for row in rows:
@@ -90,14 +90,14 @@ async def measure_rows(corpus: Corpus, rows: Sequence[Row], paths: Paths) -> Asy
 
 
 def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
-    """What rows that share a memory have in common."""
+    """The settings that rows with the same memory share."""
     return settings.encoder.folder, settings.second_encoder.folder, settings.memory.kind, settings.recall.c2c2t
 
 
 def _entry(
     row: Row, ranked: Ranked, run: Mapping[str, object], test_set: EvaluationSet, paths: Paths
 ) -> dict[str, object]:
-    """A row of the table. What was found is kept for the diagrams."""
+    """A row of the table. Its confidences are stored for the charts."""
     kept = paths.models / "rows" / f"{row.name}.npz"
     kept.parent.mkdir(parents=True, exist_ok=True)
     right = quality.hits(ranked, test_set.truth(test_set.test))
@@ -109,7 +109,7 @@ def _entry(
 
 
 def figures(ranked: Ranked, test_set: EvaluationSet) -> dict[str, object]:
-    """Everything that the table says of what was found for the test contents."""
+    """All quality figures of a result on the test contents."""
     truth = test_set.truth(test_set.test)
     parts = quality.parts(ranked, truth, test_set.propensity)
     interval = bootstrap(parts)
@@ -134,14 +134,14 @@ def _rounded(found: quality.Quality) -> dict[str, float]:
 
 
 def _baseline(row: Row, test_set: EvaluationSet, models: Path) -> tuple[Ranked, dict[str, object]]:
-    """What a baseline found, its confidence fitted on the validation contents as ours is."""
+    """A baseline's predictions, with confidences calibrated on the validation contents, as ours are."""
     folder = models / row.name
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         splits = {split: np.load(folder / f"{split}.npz", allow_pickle=False) for split in ("val", "test")}
     except OSError as error:
         raise UserError(
-            f"{error.filename} is not there; `python -m tagbus.models.baselines {row.name}` makes it"
+            f"{error.filename} is not there; create it with `python -m tagbus.models.baselines {row.name}`"
         ) from None
     val, test = (
         Ranked(splits[split]["indices"][:, :K].astype(np.int64), splits[split]["scores"][:, :K].astype(np.float64))
@@ -174,7 +174,7 @@ async def _ours(row: Row, test_set: EvaluationSet, bare: Brain, paths: Paths) ->
 
 
 def training_of(settings: Settings) -> dict[str, dict[str, float]]:
-    """What each trained part took, by the log that lies beside it."""
+    """The training cost of each component, from the log next to it."""
     parts = {
         "encoder": settings.encoder.folder,
         "second_encoder": settings.second_encoder.folder,

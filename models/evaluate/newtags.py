@@ -1,7 +1,7 @@
-"""New tags: how well tags are found that nothing was trained on, by their names alone and after a few exemplars.
+"""New tags: recall of tags without any training data, by name alone and after a few exemplars.
 
-Their annotations are taken out of memory, and out of what heads and ranker were trained on
-(`--without FILE` of the training commands). Their names stand in memory, as if they were just published.
+Their annotations are in neither memory nor the training data of heads and ranker (`--without FILE` of the training
+commands). Their names are in memory, as if they had just been published.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.index.apply import MemoryRecord
 from tagbus.stream.quality import Ints, Ranked, recall_at
 
-# Exemplars that each new tag has.
+# Exemplars per new tag.
 STEPS: Final = (0, 1, 5, 20)
 
 
 class NewTagsByName:
-    """A corpus whose new tags are there by name, without a content that carries them."""
+    """A corpus with all tags, but without the annotations of the new ones."""
 
     def __init__(self, corpus: Corpus, rest: WithoutTags) -> None:
         self.tags = corpus.tags
@@ -36,30 +36,30 @@ class NewTagsByName:
 
 
 async def measure(corpus: Corpus, file: Path, models: Path, cache: Path) -> dict[str, object]:
-    """R@10 in percent of the new tags on the test contents that carry them, for each system and number of exemplars.
+    """R@10 in percent of the new tags on the test contents that have one, by system and number of exemplars.
 
-    Raises UserError where the file names no tags, or no test content carries one.
+    Raises UserError if the file is empty, or no test content has one of the tags.
     """
     rest = without(corpus, file)
     if not isinstance(rest, WithoutTags) or not rest.left_out:
-        raise UserError(f"{file}: no tags, expected their ids, one a line")
+        raise UserError(f"{file}: no tags, expected their ids, one per line")
     new = rest.left_out
     test = [item for item in corpus.exemplars("test") if new.intersection(item.accepted)]
     if not test:
-        raise UserError(f"{file}: no test content carries one of these tags")
+        raise UserError(f"{file}: no test content has one of these tags")
     added = first_exemplars(corpus, new)
     rows = []
     for row in NEW:
         if (missing := _missing(row, models)) is not None:
-            console.say(f"{row.name}: {missing} is not there, so new tags are not measured with it")
+            console.say(f"{row.name}: {missing} is missing, skipped for new tags")
             continue
         rows.append({"name": row.name, "what": row.what, **await _row(row, corpus, rest, test, added, models, cache)})
     return {"tags": len(new), "contents": len(test), "rows": rows}
 
 
 def first_exemplars(corpus: Corpus, new: frozenset[str]) -> list[dict[str, Exemplar]]:
-    """For each of STEPS the training contents that change, by id, with the new tags that they carry then: each new tag
-    stands on the first so many of its contents."""
+    """For each of STEPS, the training contents that change, by id, with their new tags at that step: each new tag is
+    kept on the first contents that have it, as many as the step says."""
     carried: dict[str, list[str]] = {tag: [] for tag in sorted(new)}
     whole: dict[str, Exemplar] = {}
     for item in corpus.exemplars("train"):
@@ -112,7 +112,7 @@ async def _recall(brain: Brain, test: Sequence[Exemplar], new: frozenset[str]) -
     tagger = brain.tagger(uncalibrated(brain.pipeline.name))
     with console.bar("tagging", len(test)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in test], bar.advance)
-    # Whatever is no new tag takes a place and is never right.
+    # Other tags take up ranks and are never right.
     indices = np.full((len(results), K), -1, np.int64)
     for row, result in enumerate(results):
         for column, tag in enumerate(result.tags[:K]):
@@ -122,7 +122,7 @@ async def _recall(brain: Brain, test: Sequence[Exemplar], new: frozenset[str]) -
 
 
 def markdown(report: Mapping[str, object]) -> str:
-    """The table for a page."""
+    """The results as a markdown table."""
     rows = report["rows"]
     lines = [f"| row | {' | '.join(map(str, STEPS))} |", "| --- |" + " --- |" * len(STEPS)]
     lines += [

@@ -1,23 +1,23 @@
-"""The rows of the table of `tagbus evaluate-models`: a name, what it is, and the settings that differ. A line a row."""
+"""The rows of `tagbus evaluate-models`: name, description and settings, a line each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-# Stands for the folder of trained models in settings.
+# Placeholder for the folder of trained models in settings.
 MODELS: Final = "{models}"
 
 LITERAL: Final = {"TAGBUS_RECALL__LITERAL": "true"}
 HEADS: Final = {"TAGBUS_HEADS__FOLDER": f"{MODELS}/heads"}
 FUSED: Final = LITERAL | HEADS
-# No instances: a content is held against tags' texts alone.
+# No instances: contents are compared with tag texts alone.
 NAMED: Final = {"TAGBUS_RECALL__C2C2T": "false"}
 HNSW: Final = {"TAGBUS_MEMORY__KIND": "hnsw"}
 TREES: Final = {"TAGBUS_LABELTREE__FOLDER": f"{MODELS}/labeltree"}
-# The encoder that `train biencoder --recipe top-layers` made.
+# The encoder trained by `train biencoder --recipe top-layers`.
 SECOND_ENCODER: Final = {"TAGBUS_SECOND_ENCODER__FOLDER": f"{MODELS}/encoder"}
 FULL: Final = SECOND_ENCODER | TREES | FUSED
-# Encoders in eight bits, neighbours by HNSW, and what was trained over them.
+# int8 encoders, HNSW neighbours, and components trained with them.
 EIGHT: Final = {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/int8/encoder"}
 LIGHT: Final = EIGHT | HNSW | LITERAL | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8/heads"}
 BESIDE: Final = {"TAGBUS_SECOND_ENCODER__FOLDER": f"{MODELS}/int8/second_encoder"}
@@ -25,7 +25,7 @@ BESIDE: Final = {"TAGBUS_SECOND_ENCODER__FOLDER": f"{MODELS}/int8/second_encoder
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One system. Settings are the variables of the environment that switch it on."""
+    """One system. `settings` are the environment variables that configure it."""
 
     name: str
     what: str
@@ -33,16 +33,16 @@ class Row:
 
 
 def _ranked(ranker: str) -> dict[str, str]:
-    """With a ranker of its own: one trained over what these settings switch on."""
+    """With a ranker trained for the same components."""
     return {"TAGBUS_RANK__FOLDER": f"{MODELS}/{ranker}"}
 
 
 def _encoder(folder: str) -> dict[str, str]:
-    """With this one for all of memory."""
+    """With this encoder for the whole memory."""
     return {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/{folder}"}
 
 
-# What `models.baselines` found; `python -m tagbus.models.baselines NAME` makes it.
+# Predictions of `python -m tagbus.models.baselines NAME`.
 BASELINES: Final = (
     Row("tfidf-neighbours", "TF-IDF, votes of the 100 nearest titles"),
     Row("parabel", "Omikuji Parabel on TF-IDF"),
@@ -54,17 +54,17 @@ BASELINES: Final = (
 # End to end through the tagger.
 OURS: Final = (
     Row("untrained", "packaged encoder, memory of all titles and tags"),
-    Row("untrained-literal", "and literal names, fused", LITERAL),
+    Row("untrained-literal", "with literal names, fused", LITERAL),
     Row("heads-only", "classifier heads and graph recall, fused", HEADS),
     Row("fusion", "heads, literal names and graph recall, fused: without ranker", FUSED),
     Row("ranker", "heads, literal names and graph recall, ranked", FUSED | _ranked("ranker")),
-    Row("ranker-val", "its ranker trained on the validation contents alone", FUSED | _ranked("ranker-val")),
+    Row("ranker-val", "the ranker trained on the validation contents alone", FUSED | _ranked("ranker-val")),
     Row("no-tags", "untrained, instances only", {"TAGBUS_RECALL__C2T": "false"}),
     Row("lambda-0.2", "untrained, lambda 0.2", {"TAGBUS_RECALL__LAMBDA": "0.2"}),
     Row("lambda-0.5", "untrained, lambda 0.5", {"TAGBUS_RECALL__LAMBDA": "0.5"}),
     Row("lambda-0.8", "untrained, lambda 0.8", {"TAGBUS_RECALL__LAMBDA": "0.8"}),
     Row("untrained-hnsw", "untrained, neighbours by HNSW", HNSW),
-    Row("untrained-int8", "untrained, the encoder in eight bits", EIGHT),
+    Row("untrained-int8", "untrained, the encoder in int8", EIGHT),
     Row("encoder", "trained encoder alone", _encoder("encoder")),
     Row("no-instances", "untrained, tags only", NAMED),
     Row("short", "an encoder trained on 10,000 titles for an epoch, tags only", NAMED | _encoder("ablations/short")),
@@ -85,7 +85,7 @@ OURS: Final = (
         "full, with a cross-encoder's score of the best 24",
         FULL | {"TAGBUS_CROSS_ENCODER__FOLDER": f"{MODELS}/cross_encoder"} | _ranked("full-cross-encoder"),
     ),
-    Row("light", "in eight bits with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8/light")),
+    Row("light", "in int8 with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8/light")),
     Row(
         "light-small",
         "light, heads of 50,000 of the 204,253 terms: 31 MB instead of 91",
@@ -95,10 +95,10 @@ OURS: Final = (
     Row("full-int8", "light with label trees and the second encoder", LIGHT | TREES | BESIDE | _ranked("int8/full")),
 )
 
-# For tags that are new: trained on a corpus without them.
+# For new tags: trained on a corpus without them.
 NEW: Final = (
     Row("untrained", "packaged encoder"),
-    Row("untrained-literal", "and literal names, fused", LITERAL),
+    Row("untrained-literal", "with literal names, fused", LITERAL),
     Row(
         "full",
         "heads, label trees, literal names, graph recall, the trained encoder as second encoder, ranked",

@@ -1,4 +1,4 @@
-"""From a row of the table to a tagger: its settings, and a brain over a corpus."""
+"""From a row of the table to a tagger: its settings, and a tagging stack over a corpus."""
 
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -14,17 +14,17 @@ from tagbus.stream.app.assemble import Brain
 from tagbus.stream.app.trained import open_learnt
 from tagbus.stream.config import Settings, load
 
-# Tags that a content gets.
+# Tags per content.
 K: Final = 10
 
 
 def variables_of(row: Row, models: Path) -> dict[str, str]:
-    """The variables of a row, with the folder of trained models in its place."""
+    """The environment variables of a row, with the folder of trained models filled in."""
     return {name: value.replace(MODELS, str(models)) for name, value in row.settings.items()}
 
 
 def settings_of(row: Row, models: Path) -> Settings:
-    """The settings of this process with those of the row over them. Raises UserError as `load` does."""
+    """The settings of this process, overridden by those of the row. Raises UserError as `load` does."""
     with _environment(variables_of(row, models)):
         settings = load()
     return settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": K})})
@@ -32,7 +32,7 @@ def settings_of(row: Row, models: Path) -> Settings:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Variables that stand for a while: settings are read from nowhere else."""
+    """Set environment variables temporarily: settings are read from nowhere else."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -44,10 +44,9 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @asynccontextmanager
 async def with_memory(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterator[Brain]:
-    """A brain of encoder and memory alone, over all tags and training contents; see `with_components`.
+    """A stack of encoder and memory alone, over all tags and training contents; see `with_components`.
 
-    Embeddings that `cache` lacks are kept there. With C2C2T off nothing would ask for the contents, so they are not
-    encoded.
+    New embeddings are stored in `cache`. With C2C2T off, contents are never searched and not encoded.
     """
     bare = settings.model_copy(
         update={
@@ -72,8 +71,8 @@ async def with_memory(settings: Settings, corpus: Corpus, cache: Path) -> AsyncI
 
 @asynccontextmanager
 async def with_components(brain: Brain, settings: Settings) -> AsyncIterator[Brain]:
-    """The same encoder and memory with what these settings switch on: to fill a memory of 328,152 contents takes
-    longer than to tag 10,130. Raises as `open_learnt` does."""
+    """The same encoder and memory with the components of these settings: filling a memory of 328,152 contents takes
+    longer than tagging 10,130. Raises as `open_learnt` does."""
     trained = await open_learnt(settings, brain.release.name)
     try:
         yield replace(brain, settings=settings, learnt=trained, literal=assemble.literal_of(settings, brain.memory))

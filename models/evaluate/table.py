@@ -1,11 +1,12 @@
-"""`tagbus evaluate-models`: every baseline and each of ours in one table, on contents that nothing was chosen on.
+"""`tagbus evaluate-models`: baselines and trained models in one table, on test contents that nothing was tuned on.
 
-    tagbus evaluate-models CORPUS                       print the table of bench/results/models.json
-    tagbus evaluate-models CORPUS --rows untrained      measure that row anew and keep it there
-    tagbus evaluate-models CORPUS --new-tags FILE       tags that nothing was trained on, see models/evaluate/newtags.py
+    tagbus evaluate-models CORPUS                       print the table of bench/results/models.json tagbus
+    evaluate-models CORPUS --rows untrained      measure that row again and store it there tagbus evaluate-models CORPUS
+    --new-tags FILE       recall of tags without training data, see models/evaluate/newtags.py
 
-A row of ours goes end to end through the tagger. Its confidence is fitted on the validation contents, but for a ranker,
-which has learnt from those and brings its own. A baseline's row is made of what it found: see models/baselines/.
+Our rows run end to end through the tagger. Confidences are calibrated on the validation contents, except with a ranker,
+which was trained on them and brings its own calibration. A baseline's row is computed from its stored predictions: see
+models/baselines/.
 """
 
 import asyncio
@@ -35,18 +36,16 @@ Report = dict[str, object]
 
 
 def command(
-    corpus: Annotated[str, typer.Argument(help="folder with train, val and test contents")],
-    rows: Annotated[
-        str, typer.Option(help="rows to measure anew, with commas; those kept are printed as they are")
-    ] = "",
-    to: Annotated[Path, typer.Option("--out", help="the table, JSON; as .md and .png beside it")] = Path(
+    corpus: Annotated[str, typer.Argument(help="folder with training, validation and test contents")],
+    rows: Annotated[str, typer.Option(help="rows to measure, comma-separated; the others are printed as stored")] = "",
+    to: Annotated[Path, typer.Option("--out", help="the table as JSON; .md and .png are written next to it")] = Path(
         "bench/results/models.json"
     ),
-    models: Annotated[Path, typer.Option(help="folder of trained models and of what baselines found")] = Path(
+    models: Annotated[Path, typer.Option(help="folder of trained models and of the baselines' predictions")] = Path(
         ".cache/models"
     ),
-    cache: Annotated[Path, typer.Option(help="folder that keeps embeddings")] = Path(".cache/evaluate"),
-    new_tags: Annotated[Path | None, typer.Option(help="ids of tags to play new ones, one a line")] = None,
+    cache: Annotated[Path, typer.Option(help="folder to cache embeddings in")] = Path(".cache/evaluate"),
+    new_tags: Annotated[Path | None, typer.Option(help="ids of tags to evaluate as new ones, one per line")] = None,
 ) -> None:
     """Compare trained models and baselines on the test contents of CORPUS, in one table."""
     chosen = _named([name for name in rows.split(",") if name])
@@ -86,14 +85,14 @@ def _rows(report: Report) -> list[dict[str, object]]:
 
 
 def _with(report: Report, found: Mapping[str, object]) -> list[dict[str, object]]:
-    """The rows with this one in place of the one of its name, in the order of models/evaluate/rows.py."""
+    """The rows with this one added or replaced, in the order of rows.py."""
     order = [row.name for row in (*BASELINES, *OURS)]
     rows = {str(row["name"]): row for row in _rows(report)} | {str(found["name"]): dict(found)}
     return sorted(rows.values(), key=lambda row: order.index(str(row["name"])) if row["name"] in order else len(order))
 
 
 async def _measure(corpus: Corpus, rows: Sequence[Row], paths: Paths, to: Path) -> None:
-    """Each row is written as soon as it is there, to a file that another run may have changed meanwhile."""
+    """Write each row as soon as it is measured, to a file that another run may have changed meanwhile."""
     async for found in measure_rows(corpus, rows, paths):
         report = _kept(to)
         _write(to, {**report, "rows": _with(report, found)})
@@ -122,7 +121,7 @@ COLUMNS: Final = {
 
 
 def markdown(report: Report) -> str:
-    """The table for a page: each figure with its interval's half width."""
+    """The table as markdown: each figure with the half-width of its interval."""
     lines = ["| row | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " --- |" * len(COLUMNS)]
     lines += [f"| {row['name']} | " + " | ".join(_cells(row)) + " |" for row in _rows(report)]
     new = report.get("new_tags")
@@ -143,7 +142,7 @@ def _cells(row: Mapping[str, object]) -> Iterator[str]:
 
 
 def _print(report: Report) -> None:
-    """Without intervals, which a terminal has no room for."""
+    """Print the table without intervals, for lack of room."""
     table = Table("row", *COLUMNS.values(), title="percent; ECE a fraction; intervals in the files")
     for row in _rows(report):
         table.add_row(str(row["name"]), *("-" if row.get(name) is None else f"{row[name]}" for name in COLUMNS))

@@ -1,1 +1,1 @@
-"""Trained models as ONNX, as the service and Triton run them."""
+"""ONNX export of trained models, for the service and Triton."""

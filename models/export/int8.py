@@ -1,8 +1,8 @@
-"""An encoder's matrix products in eight bits: ONNX in float32 to ONNX that a CPU runs twice as fast.
+"""int8 quantisation of an encoder's matrix products: float32 ONNX to ONNX that runs twice as fast on a CPU.
 
-Weights have a scale for each channel. Activations are quantised while it runs, with a scale for each token (ZeroQuant,
-Yao et al. 2022, arXiv 2206.01861, section 4.1), so a vector does not depend on what else is in its batch. One scale
-for the whole batch, as onnxruntime.quantization.quantize_dynamic takes, moved a number of a vector by up to 0.04.
+Weights have a scale per channel. Activations are quantised at run time with a scale per token (ZeroQuant, Yao et al.
+2022, arXiv 2206.01861, section 4.1), so a vector does not depend on the rest of its batch. A single scale for the
+batch, as in onnxruntime.quantization.quantize_dynamic, changes elements of a vector by up to 0.04.
 """
 
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.helper import make_node, make_opsetid
 
-# The product with a scale for each column of the weights is one operator of ONNX Runtime's own.
+# The operator with a scale per column of the weights is an extension of ONNX Runtime.
 DOMAIN: Final = "com.microsoft"
-# Of int8 weights. Activations are bytes, with zero at 128: products of unsigned and signed bytes are what VNNI has.
+# Largest int8 weight. Activations are uint8 with zero at 128: VNNI multiplies unsigned by signed bytes.
 MOST: Final = 127
 ZERO: Final = 128
-# A row of zeros has a scale too.
+# Keeps the scale of an all-zero row positive.
 LEAST: Final = 1e-12
 
 
 def to_int8(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with each product of an activation [n, l, d] and a weight [d, m] in eight bits."""
+    """The model with every product of an activation [n, l, d] and a weight [d, m] in int8."""
     graph = proto.graph
     weights = {one.name: one for one in graph.initializer}
     graph.initializer.extend(
@@ -43,7 +43,7 @@ def to_int8(proto: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(node)
             continue
         source, name = node.input
-        # Query, key and value read the same activations.
+        # Query, key and value share their activations.
         if source not in quantised:
             quantised.add(source)
             nodes.extend(_quantise(source))
@@ -58,13 +58,13 @@ def to_int8(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def channels(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """A weight [d, m] as int8 times a scale for each column, float32 [m]: symmetric, to the column's largest value."""
+    """A weight [d, m] as int8 and a scale per column, float32 [m]: symmetric, by the column's largest magnitude."""
     scales = np.maximum(np.abs(weight).max(axis=0), LEAST) / MOST
     return np.rint(weight / scales).astype(np.int8), scales.astype(np.float32)
 
 
 def _quantise(source: str) -> Iterator[onnx.NodeProto]:
-    """Bytes `source_bytes` of float32 [n, l, d] and their scale `source_scale` [n, l, 1]: 127 steps to the largest."""
+    """Quantise float32 [n, l, d] to uint8 `source_bytes` and `source_scale` [n, l, 1]: 127 steps to the maximum."""
     yield make_node("Abs", [source], [f"{source}_abs"])
     yield make_node("ReduceMax", [f"{source}_abs", "int8_axis"], [f"{source}_most"], keepdims=1)
     yield make_node("Max", [f"{source}_most", "int8_least"], [f"{source}_range"])
@@ -74,7 +74,7 @@ def _quantise(source: str) -> Iterator[onnx.NodeProto]:
 
 
 def _product(node: onnx.NodeProto, source: str, name: str) -> Iterator[onnx.NodeProto]:
-    """What the product was, by its own name: summed in int32, then both scales."""
+    """The product under its original name: summed in int32, then scaled."""
     inputs = [f"{source}_bytes", f"{name}_int8", "int8_one", f"{name}_scales", "int8_zero"]
     whole = f"{node.output[0]}_unscaled"
     yield make_node("MatMulIntegerToFloat", inputs, [whole], name=f"{node.name}_int8", domain=DOMAIN)

@@ -1,8 +1,8 @@
-"""Gradient-boosted trees of LightGBM as one ONNX graph.
+"""LightGBM's gradient-boosted trees as one ONNX graph.
 
-onnxmltools rounds a threshold to the nearest float32, which may be above it: a feature that lies between goes the other
-way. Here thresholds are rounded down, so `x <= threshold` answers the same for every float32 x; several models become
-one ensemble, each with a weight.
+onnxmltools rounds thresholds to the nearest float32, which may be larger, so that a feature in between takes the other
+branch. Here thresholds are rounded down, so `x <= threshold` holds for the same float32 x. Several models become one
+weighted ensemble.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from tagbus.stream.rank.trees import INPUT
 
 OPSET: Final = 17
 ML_OPSET: Final = 3
-# What LightGBM takes for zero where a zero means missing, and the tree knows nothing missing.
+# LightGBM's missing_type of a split whose training data had no missing values.
 NO_MISSING: Final = "None"
 
 
@@ -37,9 +37,9 @@ Attributes = dict[str, list[int] | list[float] | list[str]]
 
 
 def to_onnx(models: Sequence[tuple[Booster, float]], features: int) -> bytes:
-    """A graph from features float32 [m, f] to the sum float32 [m, 1] of the models' raw scores times their weights.
+    """A graph from features float32 [m, f] to the weighted sum float32 [m, 1] of the models' raw scores.
 
-    NaN goes the way that it goes in LightGBM. Raises ValueError for a split that is not numerical.
+    NaN takes the same branch as in LightGBM. Raises ValueError for a split that is not numerical.
     """
     nodes: dict[str, list[int] | list[float] | list[str]] = {}
     tree = 0
@@ -72,7 +72,7 @@ def to_onnx(models: Sequence[tuple[Booster, float]], features: int) -> bytes:
 
 
 def _flat(root: Node, tree: int, weight: float) -> Iterator[tuple[str, int | float | str]]:
-    """The attributes of one tree's nodes, numbered as they are met."""
+    """The node attributes of one tree, numbered in order of traversal."""
     todo, numbered = [(root, 0)], 1
     while todo:
         node, number = todo.pop()
@@ -97,16 +97,16 @@ def _flat(root: Node, tree: int, weight: float) -> Iterator[tuple[str, int | flo
 
 
 def _down(node: Node) -> float:
-    """The largest float32 that is not above the threshold."""
+    """The largest float32 up to the threshold."""
     if node["decision_type"] != "<=":
         raise ValueError(f"a split by {node['decision_type']}, expected <=")
     threshold = float(node["threshold"])
-    # What is missing is parted from all the rest at the largest float64, and then at the largest float32.
+    # A split of missing from present values is at the largest float64, which becomes the largest float32.
     with np.errstate(over="ignore"):
         rounded = np.float32(threshold)
     return float(np.nextafter(rounded, np.float32(-np.inf)) if float(rounded) > threshold else rounded)
 
 
 def _missing_left(node: Node) -> bool:
-    """Whether NaN goes left: where training saw none, LightGBM takes it for 0."""
+    """Whether NaN goes left: without missing values in training, LightGBM treats it as 0."""
     return float(node["threshold"]) >= 0 if node["missing_type"] == NO_MISSING else node["default_left"]

@@ -1,1 +1,1 @@
-"""Training of the ranker, on held-out contents or out of fold."""
+"""Training of the ranker, on validation contents or out of fold."""

@@ -1,4 +1,4 @@
-"""What the ranker learns from: the candidates of held-out contents, and the same with some tags treated as new."""
+"""The ranker's training set: candidates of held-out contents, as they are and with some tags masked as new."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -25,9 +25,9 @@ from tagbus.stream.recall.pool import NAMES, Ballots, Flags, Floats, Ints, Liste
 from tagbus.stream.recall.second_encoder import VOTES
 
 BATCH: Final = 256
-# Recallers that read names, not what was trained: they find a new tag as they find any.
+# Recallers by name: nothing in them is trained, so they find new tags like any other.
 BY_NAME: Final = frozenset({NAMES, "literal"})
-# Exemplars that a tag treated as new has, each as often; 0: none.
+# Numbers of exemplars of a tag masked as new, drawn uniformly.
 YOUNG: Final = (0, 0, 1, 5, 20)
 
 Labels = NDArray[np.bool_]
@@ -36,14 +36,13 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a ranker is trained.
+    """Hyperparameters of a ranker.
 
-    `new_share`: of the tags, for each content its own, treated as new or young. `threads`: LightGBM's, 0: all cores;
-    they wait for each other, and beside other work one thread took 2 s where two took 34. `top`: of a content's
-    candidates, those that a cross-encoder is asked about. `seeds`: models of each kind, which are averaged. `sure`: of
-    the lists by name, what is judged in any case: with heads, label trees and a second encoder 31% of the tags treated
-    as
-    new were found instead of 24%, and all others as before.
+    `new_share`: share of tags masked as new, drawn anew for each content. `threads`: of LightGBM, 0: all cores; its
+    threads synchronise, and on busy cores one thread took 2 s where two took 34. `top`: candidates per content that
+    the cross-encoder scores. `seeds`: models of each kind, averaged. `sure`: entries of the lists by name that always
+    become candidates: with heads, label trees and a second encoder this finds 31% instead of 24% of the tags masked as
+    new, and does not change the others.
     """
 
     trees: int = 100
@@ -65,9 +64,9 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Candidates of n contents, m in all, by content: tag `tags[i]` for content `rows[i]`.
+    """m candidates of n contents, grouped by content: tag `tags[i]` for content `rows[i]`.
 
-    `features` are float32 [m, f]. `right` says which are right; `rare` float32 [m] is -log of each tag's propensity.
+    `features` float32 [m, f]; `right`: whether the tag is right; `rare` float32 [m]: -log of the tag's propensity.
     """
 
     rows: Ints
@@ -77,14 +76,14 @@ class Candidates:
     rare: Floats
 
     def where(self, kept: Flags) -> "Candidates":
-        """Those that are kept; the contents keep their rows."""
+        """The candidates in the mask; row numbers of contents do not change."""
         return Candidates(self.rows[kept], self.tags[kept], self.features[kept], self.right[kept], self.rare[kept])
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """What is learnt from: the candidates as the tagger sees them, the same with some tags treated as new, the right
-    tags of each content, and the propensity float64 [t] of each tag."""
+    """Candidates as the tagger sees them, the same with some tags masked as new, the right tags of each content, and
+    the propensity float64 [t] of each tag."""
 
     plain: Candidates
     masked: Candidates
@@ -94,7 +93,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where candidates come from."""
+    """The recallers, the numbers of the tags, and their statistics."""
 
     graph: GraphRecall
     others: Sequence[Recaller]
@@ -103,7 +102,7 @@ class Source:
 
 
 def count_tags(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1) -> Tables:
-    """How often each tag was right, and with which others; pairs that were right together `fewest` times at least."""
+    """Counts of each tag and of each pair of tags on the same content; pairs with at least `fewest` contents."""
     known = numbers.known
     flat: list[int] = []
     lengths: list[int] = []
@@ -122,9 +121,9 @@ def count_tags(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1)
 
 
 async def collect(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> TrainingSet:
-    """The candidates of contents that memory and heads do not hold, as the tagger would see them."""
+    """The training set from contents that are neither in memory nor in the training of the heads."""
     if not held:
-        raise UserError("there are no validation contents; the ranker learns from contents that memory does not hold")
+        raise UserError("there are no validation contents; the ranker is trained on contents that are not in memory")
     plain, masked = [], []
     payloads = await source.graph.facts(source.numbers.ids)
     known = facts(source.numbers, payloads)
@@ -154,7 +153,7 @@ async def _recall(source: Source, held: Sequence[Exemplar], vectors: Floats, rec
 
 
 def _drawn(full: Pool, known: Facts, tables: Tables, right: Ints, start: int, width: int, recipe: Recipe) -> Candidates:
-    """The candidates of a pool; a number from `width` on is that of a tag treated as new."""
+    """The candidates of a pool. Tag numbers from `width` on are tags masked as new."""
     drawn = draw(full, Limits(recipe.listed, recipe.voted, recipe.kept, recipe.sure))
     drawn = drawn.where(np.isin(drawn.tags, known.tags))
     tags = drawn.tags % width
@@ -168,11 +167,11 @@ def _drawn(full: Pool, known: Facts, tables: Tables, right: Ints, start: int, wi
 
 
 def mask_as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe) -> tuple[Pool, Facts]:
-    """The pool with a share of each content's tags treated as new or young; contents count from `start`.
+    """The pool with a share of each content's tags masked as new; `start` is the number of the first content.
 
-    Such a tag gets a number of its own, beyond those that the tables know: it has no prior and goes with no other tag.
-    What was trained has not found it; of its votes so many are left as it would have with 0, 1, 5 or 20 exemplars, and
-    as often it is on the list of a second encoder's votes.
+    A masked tag gets a number that the tables do not contain, so it has no prior and no co-occurrences. It is removed
+    from the lists of trained recallers, and keeps as many votes, also of a second encoder, as it would have with 0, 1,
+    5 or 20 exemplars.
     """
     width = full.width
 
@@ -182,7 +181,7 @@ def mask_as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Re
         return hidden, np.where(hidden, tags + width, tags)
 
     def share(rows: Ints, tags: Ints) -> Scores:
-        """Of a tag's exemplars, those that it would have if it were so young."""
+        """The share of a tag's exemplars that it keeps when masked."""
         age = uniform(rows + start, tags, recipe.seed + 1) * len(YOUNG)
         return np.array(YOUNG)[age.astype(np.int64)] / np.maximum(tables.count(tags), 1)
 
@@ -211,7 +210,7 @@ def mask_as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Re
 
 
 def with_masked(plain: Candidates, masked: Candidates) -> Candidates:
-    """Each content twice: as it is, and with some tags treated as new. On the masked ones alone P@1 was 0.2 lower."""
+    """Each content twice, plain and masked. Training on the masked ones alone costs 0.2 of P@1."""
     return _joined([plain, replace(masked, rows=masked.rows + plain.rows.max(initial=0) + 1)])
 
 
@@ -221,7 +220,7 @@ def _joined(parts: Sequence[Candidates]) -> Candidates:
 
 
 def uniform(first: Ints, second: Ints, seed: int) -> Scores:
-    """A number in [0, 1) for each pair, the same whenever it comes (the finaliser of SplitMix64)."""
+    """A deterministic pseudo-random number in [0, 1) per pair (the finaliser of SplitMix64)."""
     mixed = first.astype(np.uint64) << np.uint64(32) ^ second.astype(np.uint64)
     mixed += np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

@@ -1,10 +1,10 @@
-"""Heads and ranker for a corpus, the ranker out of fold: more contents teach it than could be held out.
+"""Heads and an out-of-fold ranker, which is trained on many more contents than could be held out.
 
     python -m tagbus.models.rank.out_of_fold CORPUS --heads FOLDER --ranker FOLDER
 
-The training contents are cut into folds. For each one heads are trained on the others, memory holds the others, and the
-ranker learns from what these give for the fold (stacking, Wolpert 1992, Neural Networks 5). The heads that are written
-are trained on all of them. Where there are many contents, one fold of them is enough (`--taken 1`).
+The training contents are split into folds. For each fold, heads are trained on the others, memory is filled with the
+others, and the ranker is trained on the candidates that these give for the fold (stacking, Wolpert 1992, Neural
+Networks 5). The heads that are written are trained on all folds. A large corpus needs one fold only (`--taken 1`).
 """
 
 import asyncio
@@ -47,13 +47,13 @@ from tagbus.stream.recall.heads import read_manifest
 from tagbus.stream.recall.pool import NAMES, Numbers
 
 LISTS: Final = (NAMES, "literal", "heads")
-# No bigram stands in so many contents.
+# More contents than any bigram is in: no bigrams.
 NONE: Final = 1_000_000
 DEFAULT: Final = Recipe()
 
 
 class Size(StrEnum):
-    """How many contents there are to learn from."""
+    """The size of the corpus."""
 
     SMALL = "small"
     LARGE = "large"
@@ -61,7 +61,7 @@ class Size(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeadsRun:
-    """Where a training of heads keeps its checkpoint and its embeddings, and the tags that it leaves out."""
+    """Folders of checkpoint and embeddings of a training of heads, and the file of tags to leave out."""
 
     run: Path
     cache: Path
@@ -70,7 +70,7 @@ class HeadsRun:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What all trainings here share: epochs and batch of the heads (0: the recipe's own), and the ranker's recipe."""
+    """Options of all trainings of a run: epochs and batch of the heads (0: the recipe's), and the ranker's recipe."""
 
     epochs: int
     batch: int
@@ -79,7 +79,7 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class HeadsRecipe:
-    """How all heads are trained here, and whether the ranker learns from the val contents too."""
+    """Hyperparameters of heads for a size of corpus; `val`: train the ranker on the validation contents too."""
 
     val: bool
     words: int
@@ -89,7 +89,7 @@ class HeadsRecipe:
     batch: int
 
     def heads(self, corpus: str, to: Path, place: HeadsRun, config: RunConfig) -> None:
-        """Train heads on a folder's train contents."""
+        """Train heads on the training contents of a folder."""
         heads.command(
             corpus,
             to,
@@ -108,56 +108,58 @@ class HeadsRecipe:
 
 
 HEADS_RECIPES: Final = {
-    # On the 391 held-out contents of the example data: R@10 56.3, and 53.0 with heads.Recipe's own.
+    # R@10 56.3 on the 391 held-out contents of the example data, 53.0 with the defaults of heads.Recipe.
     Size.SMALL: HeadsRecipe(val=False, words=3, bigrams=NONE, named=2, rate=3e-3, batch=128),
-    # On YSO's 5,083 validation titles names as contents cost 0.7 of P@1.
+    # Names as contents cost 0.7 of P@1 on YSO's 5,083 validation titles.
     Size.LARGE: HeadsRecipe(val=True, words=2, bigrams=4, named=0, rate=1e-3, batch=512),
 }
 
 
 def command(
-    corpus: Annotated[str, typer.Argument(help="folder with train and val contents")],
+    corpus: Annotated[str, typer.Argument(help="folder with training and validation contents")],
     heads_to: Annotated[Path, typer.Option("--heads", help="folder of the heads")],
     ranker_to: Annotated[Path, typer.Option("--ranker", help="folder of the ranker and its calibration")],
-    size: Annotated[Size, typer.Option(help="of the corpus: some 10,000 contents, or from 100,000")] = (Size.SMALL),
+    size: Annotated[Size, typer.Option(help="size of the corpus: about 10,000 contents, or from 100,000")] = (
+        Size.SMALL
+    ),
     folds: Annotated[int, typer.Option(min=2, max=20)] = 4,
-    taken: Annotated[int, typer.Option(min=1, max=20, help="folds that the ranker learns from")] = 20,
-    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
-    cache: Annotated[Path | None, typer.Option(help="folder that keeps embeddings")] = None,
+    taken: Annotated[int, typer.Option(min=1, max=20, help="folds to train the ranker on")] = 20,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one per line")] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder to cache embeddings in")] = None,
     keep: Annotated[
-        Path | None, typer.Option(help="folder that keeps folds and checkpoints: a run that was cut off goes on")
+        Path | None, typer.Option(help="folder for folds and checkpoints; an interrupted run is resumed from it")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="of the heads")] = 3,
-    batch: Annotated[int, typer.Option(min=0, help="contents a step of the heads; 0: as their size wants")] = 0,
-    trees: Annotated[int, typer.Option(min=50, max=5000, help="of the ranker, of each kind at most")] = DEFAULT.trees,
+    epochs: Annotated[int, typer.Option(min=1, help="epochs of the heads")] = 3,
+    batch: Annotated[int, typer.Option(min=0, help="contents per step of the heads; 0: by size of the corpus")] = 0,
+    trees: Annotated[
+        int, typer.Option(min=50, max=5000, help="most trees of the ranker, of each kind")
+    ] = DEFAULT.trees,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Train heads on the train contents of CORPUS, and a ranker on the same contents out of fold."""
+    """Train heads on the training contents of CORPUS, and a ranker on the same contents out of fold."""
     config, heads_recipe = (
         RunConfig(epochs, batch, Recipe(trees=trees, seed=seed, threads=threads)),
         HEADS_RECIPES[size],
     )
     with TemporaryDirectory() as spare:
         place = keep or Path(spare)
-        # Kept, the checkpoint and the metrics stand beside what they made, where the table of all models reads them.
+        # With --keep, checkpoint and metrics stay next to the models, where `tagbus evaluate-models` reads them.
         run, draft = (heads_to, ranker_to) if keep else (place / "run", place / "ranker")
         whole = HeadsRun(run, cache or place / "cache", left_out)
         heads_recipe.heads(corpus, heads_to, whole, config)
-        teaching = without(open_corpus(corpus), left_out)
+        kept = without(open_corpus(corpus), left_out)
         log = Journal(draft / JOURNAL)
-        folded = [
-            Fold(teaching, number, folds, heads_recipe.val and number == 0) for number in range(min(folds, taken))
-        ]
-        learnt = [_train_fold(fold, place, whole, heads_recipe, config) for fold in folded]
-        _write_ranker(teaching, learnt, heads_to, draft, config.recipe)
+        folded = [Fold(kept, number, folds, heads_recipe.val and number == 0) for number in range(min(folds, taken))]
+        collected = [_train_fold(fold, place, whole, heads_recipe, config) for fold in folded]
+        _write_ranker(kept, collected, heads_to, draft, config.recipe)
         log.write({"folds": len(folded)})
         _copy(draft, ranker_to)
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Fold `number` of `folds` of a corpus, held out, with the val contents too or without."""
+    """Fold `number` of `folds` of a corpus, held out; with `val` the validation contents are held out with it."""
 
     corpus: Corpus
     number: int
@@ -165,7 +167,7 @@ class Fold:
     val: bool
 
     def write(self, folder: Path) -> None:
-        """As a corpus of JSON lines."""
+        """Write the fold as a corpus of JSON lines."""
         items = list(self.corpus.exemplars("train"))
         held = [item for item in items if fold_of(item, self.folds) == self.number]
         if self.val:
@@ -176,13 +178,13 @@ class Fold:
 def _train_fold(
     fold: Fold, place: Path, whole: HeadsRun, heads_recipe: HeadsRecipe, config: RunConfig
 ) -> tuple[TrainingSet, Over, Source]:
-    """What the ranker learns from a fold."""
+    """Train heads without a fold, and return the ranker's training set from the fold."""
     folder = place / f"fold-{fold.number}"
     if not folder.exists():
         part = place / f"fold-{fold.number}.part"
         shutil.rmtree(part, ignore_errors=True)
         fold.write(part)
-        # Of its own: what a fold leaves out is left out of its cache too.
+        # A cache per fold: it must not hold embeddings of the fold.
         shutil.copytree(whole.cache, part / "cache")
         part.rename(folder)
     heads_recipe.heads(str(folder), folder / "heads", HeadsRun(folder / "heads", folder / "cache"), config)
@@ -190,13 +192,13 @@ def _train_fold(
 
 
 def _write_ranker(
-    corpus: Corpus, learnt: Sequence[tuple[TrainingSet, Over, Source]], heads_of: Path, to: Path, recipe: Recipe
+    corpus: Corpus, collected: Sequence[tuple[TrainingSet, Over, Source]], heads_of: Path, to: Path, recipe: Recipe
 ) -> None:
-    _, over, source = learnt[-1]
+    _, over, source = collected[-1]
     tables = count_tags(source.numbers, corpus.exemplars("train"), recipe.fewest_together)
     over = replace(over, heads=read_manifest(heads_of).name)
     to.mkdir(parents=True, exist_ok=True)
-    train(to, join([training_set for training_set, _, _ in learnt]), replace(source, tables=tables), over, recipe)
+    train(to, join([training_set for training_set, _, _ in collected]), replace(source, tables=tables), over, recipe)
 
 
 def _copy(draft: Path, to: Path) -> None:
@@ -207,12 +209,12 @@ def _copy(draft: Path, to: Path) -> None:
 
 
 def fold_of(item: Exemplar, folds: int) -> int:
-    """In which fold a content is: by its id alone, so that it stays there when others come."""
+    """The fold of a content, by its id alone: it does not change when contents are added."""
     return int.from_bytes(hashlib.blake2b(item.id.encode(), digest_size=8).digest()) % folds
 
 
 def _write(folder: Path, tags: Sequence[Tag], train: Sequence[Exemplar], held: Sequence[Exemplar]) -> None:
-    """A corpus of JSON lines."""
+    """Write a corpus of JSON lines."""
     folder.mkdir(parents=True)
     named: dict[str, Iterable[Event]] = {"tags": tags, "exemplars": train, "calibration": held}
     for name, events in named.items():
@@ -220,7 +222,7 @@ def _write(folder: Path, tags: Sequence[Tag], train: Sequence[Exemplar], held: S
 
 
 async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Source]:
-    """The training set of the fold that a folder holds."""
+    """The ranker's training set from the fold in a folder."""
     corpus, settings = open_corpus(str(folder)), _settings(folder / "heads")
     memory = await assemble.cached_memory(folder / "cache", settings)
     async with assemble.brain(settings, memory) as brain:
@@ -240,7 +242,7 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Sourc
 
 
 def _settings(folder: Path) -> Settings:
-    """The caller's settings with these heads and literal names, before there is a ranker or a cross-encoder."""
+    """The caller's settings with these heads and literal names, without ranker and cross-encoder."""
     given = load()
     return given.model_copy(
         update={
@@ -255,7 +257,7 @@ def _settings(folder: Path) -> Settings:
 
 
 def join(training_sets: Sequence[TrainingSet]) -> TrainingSet:
-    """The training sets as one: the contents of a later one come after those of an earlier one."""
+    """Concatenate training sets; contents are renumbered."""
     starts = np.cumsum([0, *(len(one.truth) for one in training_sets[:-1])]).tolist()
     plain, masked = (
         _joined([replace(part, rows=part.rows + start) for part, start in zip(parts, starts, strict=True)])

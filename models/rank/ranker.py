@@ -1,14 +1,14 @@
-"""`tagbus train ranker`: trees that put the candidates of all recallers into one order.
+"""`tagbus train ranker`: trees that rank the candidates of all recallers.
 
     tagbus train ranker CORPUS --out FOLDER
 
-LambdaMART (Burges 2010, MSR-TR-2010-82) and a binary classifier, averaged: the one orders a content's candidates, the
-other says how probable each is. They are trained on contents that neither memory nor heads hold. A part of the tags is
-treated as new there, so that the trees learn to judge a tag by its name and its first exemplars alone.
+LambdaMART and a binary classifier, averaged (boost.py), trained on contents that are neither in memory nor in the
+training of the heads. Some tags are masked as new, so that the trees also learn to rank a tag by its name and its first
+exemplars alone.
 
-With TAGBUS_CROSS_ENCODER__FOLDER there is a second stage: other trees that also see what a cross-encoder says of the
-best of
-the first. It may not have been trained on these contents either; `tagbus train cross-encoder` leaves them out.
+With a cross-encoder configured there is a second stage: trees with an additional feature, the cross-encoder's score of
+the best candidates of the first stage. The cross-encoder must not have been trained on these contents; `tagbus train
+cross-encoder` leaves them out.
 """
 
 import asyncio
@@ -40,30 +40,28 @@ from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.tagger import Pipeline
 
 DEFAULT: Final = Recipe()
-# Of a second stage, what is told of it.
+# Figures of the second stage that are printed.
 SAID: Final = ("p_at_1", "ndcg_at_5", "r_at_10", "psp_at_5")
 
 
 def command(
-    corpus: Annotated[str, typer.Argument(help="folder with train, val and test contents, or `topics`")],
+    corpus: Annotated[str, typer.Argument(help="folder with training, validation and test contents, or `topics`")],
     to: Annotated[Path, typer.Option("--out", help="folder of the ranker; ranker.json, ranker.onnx, tables.npz")],
-    cache: Annotated[Path | None, typer.Option("--cache", help="folder that keeps embeddings")] = None,
-    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
-    trees: Annotated[int, typer.Option(min=STEP, max=5000, help="of each kind at most")] = DEFAULT.trees,
-    leaves: Annotated[int, typer.Option(min=2, max=1024, help="of a tree")] = DEFAULT.leaves,
-    new_share: Annotated[
-        float, typer.Option(min=0, max=0.9, help="share of the tags treated as new")
-    ] = DEFAULT.new_share,
+    cache: Annotated[Path | None, typer.Option("--cache", help="folder to cache embeddings in")] = None,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one per line")] = None,
+    trees: Annotated[int, typer.Option(min=STEP, max=5000, help="most trees of each kind")] = DEFAULT.trees,
+    leaves: Annotated[int, typer.Option(min=2, max=1024, help="leaves per tree")] = DEFAULT.leaves,
+    new_share: Annotated[float, typer.Option(min=0, max=0.9, help="share of tags masked as new")] = DEFAULT.new_share,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="models of each kind, averaged")] = DEFAULT.seeds,
-    threads: Annotated[int, typer.Option(min=0, help="of LightGBM; 0: all cores")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="threads of LightGBM; 0: all cores")] = 1,
     top: Annotated[
-        int, typer.Option(min=1, max=1000, help="candidates of a content that the cross-encoder is asked about")
+        int, typer.Option(min=1, max=1000, help="candidates per content that the cross-encoder scores")
     ] = DEFAULT.top,
 ) -> None:
-    """Train the ranker of the recallers that the settings switch on, on the validation contents of CORPUS.
+    """Train a ranker for the configured recallers on the validation contents of CORPUS.
 
-    Writes a calibration for its scores beside it, and a line of metrics for each step to metrics.jsonl.
+    Writes a calibration of its scores next to it, and a line per step to metrics.jsonl.
     """
     recipe = Recipe(trees=trees, leaves=leaves, new_share=new_share, seed=seed, threads=threads, top=top, seeds=seeds)
     asyncio.run(_command(without(open_corpus(corpus), left_out), to, cache, recipe))
@@ -98,7 +96,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
 
 
 def _unranked(settings: Settings) -> Settings:
-    """What there is before there is a ranker."""
+    """The settings without ranker and cross-encoder."""
     none = {"folder": None}
     return settings.model_copy(
         update={
@@ -111,9 +109,9 @@ def _unranked(settings: Settings) -> Settings:
 def train(
     to: Path, training_set: TrainingSet, source: Source, over: Over, recipe: Recipe, scoring: CrossScoring | None = None
 ) -> Manifest:
-    """Train on the training set, and once more with what a cross-encoder reads of it if there is one.
+    """Train the first stage, and with a cross-encoder the second one.
 
-    Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second.onnx with one.
+    Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second.onnx for a second stage.
     """
     log = Journal(to / JOURNAL)
     first = train_stage(training_set, recipe, log)
@@ -146,7 +144,7 @@ def train(
         (to / trees.SECOND).write_bytes(again.model)
     (to / trees.MODEL).write_bytes(first.model)
     (to / trees.TABLES).write_bytes(tables)
-    # Without a second stage the file says nothing of one.
+    # Without a second stage the field is left out.
     (to / trees.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
     chosen, _ = best_of(training_set.plain, last.choice.scores)
     cross_encoder = None if scoring is None else scoring.cross_encoder.name
@@ -163,13 +161,13 @@ def train(
 
 
 def _again(training_set: TrainingSet, choice: Choice, scoring: CrossScoring, recipe: Recipe, log: Journal) -> Stage:
-    """The stage that sees the cross-encoder's score, and what it gains on contents that its trees have not learnt."""
+    """Train the second stage and print its gain, cross-validated."""
     orders = choice.scores, choice.score(training_set.masked, recipe.seed)
     seen = add_cross_scores(training_set, orders, scoring, recipe.top)
     found = train_stage(seen, recipe, log.marked(cross_encoder=scoring.cross_encoder.name))
     before, after = (asdict(measure(*one)) for one in ((training_set, choice.scores), (seen, found.choice.scores)))
     for name in SAID:
-        console.say(f"{name} on the halves: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
+        console.say(f"{name}, cross-validated: {before[name]:.2f}, with the cross-encoder {after[name]:.2f}")
     return found
 
 

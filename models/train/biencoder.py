@@ -1,11 +1,11 @@
-"""`tagbus train biencoder`: contents near their tags, and near contents that share them.
+"""`tagbus train biencoder`: an encoder that places contents near their tags and near contents that share them.
 
-    tagbus train biencoder examples --out runs/examples                 on a GPU: any encoder, all of it
+    tagbus train biencoder examples --out runs/examples                      on a GPU: any encoder, all layers
     tagbus train biencoder examples --out runs/examples --recipe top-layers  on a CPU: the top layers (top_layers.py)
     tagbus export --model runs/examples --out triton_repo/encoder/2
 
-A round embeds everything with the encoder as it is then, mines hard negatives, clusters the contents, and trains one
-epoch with sentence-transformers' trainer. What a run is made of stands in plan.json, what it did in metrics.jsonl.
+A round embeds everything with the current encoder, mines hard negatives, clusters the contents, and trains one epoch
+with sentence-transformers' trainer. plan.json holds the options of a run, metrics.jsonl its log.
 """
 
 import shutil
@@ -41,12 +41,12 @@ from tagbus.stream.errors import UserError
 
 Vectors = NDArray[np.float32]
 
-# Of the nearest wrong tags, as many are drawn from: Elsevier's section 3.1.
+# Negatives are drawn from this many nearest wrong tags (2023.emnlp-industry.30, section 3.1).
 AMONG: Final = 100
 
 
 class Plan(BaseModel):
-    """What a run is made of; it stands in plan.json beside the weights."""
+    """The options of a run, stored as plan.json next to the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,12 +54,14 @@ class Plan(BaseModel):
     corpus: str
     base: str
     loss: Loss = Field("contrastive", description="masked_ranking or decoupled_contrastive of losses.py")
-    false_negatives: FalseNegatives = Field("masked", description="what else is right in a batch")
-    parents: Literal["parents", "plain"] = Field("plain", description="a line of parents' names in tags' texts")
-    negatives: int = Field(3, ge=0, description="hard ones a pair")
-    cluster: int = Field(8, ge=1, description="contents that stand together in a batch; 1: none")
+    false_negatives: FalseNegatives = Field("masked", description="what becomes of other right tags in a batch")
+    parents: Literal["parents", "plain"] = Field(
+        "plain", description="whether tag texts end with the names of the parents"
+    )
+    negatives: int = Field(3, ge=0, description="hard negatives per pair")
+    cluster: int = Field(8, ge=1, description="similar contents that share a batch; 1: none")
     rounds: int = Field(3, ge=1)
-    batch: int = Field(128, ge=2, description="pairs, a device")
+    batch: int = Field(128, ge=2, description="pairs per device")
     rate: float = Field(5e-5, gt=0)
     tokens: int = Field(64, ge=3)
     seed: int = 0
@@ -67,30 +69,36 @@ class Plan(BaseModel):
 
 def command(
     place: Annotated[str, typer.Argument(help="the corpus: a folder, or `topics`; see docs/training.md")],
-    to: Annotated[Path, typer.Option("--out", help="where the encoder, its plan and its log go; a run there goes on")],
+    to: Annotated[
+        Path, typer.Option("--out", help="folder of the encoder, its plan and its log; a run in it is resumed")
+    ],
     recipe: Annotated[
-        Literal["full", "top-layers"], typer.Option(help="top-layers: on a CPU, the top layers only")
+        Literal["full", "top-layers"], typer.Option(help="top-layers: the top layers only, for a CPU")
     ] = "full",
-    base: Annotated[Path | None, typer.Option(help="the encoder to start from; MiniLM without it")] = None,
-    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
-    most: Annotated[int | None, typer.Option(min=1, help="train on the first contents only")] = None,
+    base: Annotated[Path | None, typer.Option(help="encoder to start from; MiniLM if unset")] = None,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one per line")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="train on this many contents only")] = None,
     loss: Annotated[Loss, typer.Option(help="MultipleNegativesRanking, or RAE-XMC's over contents and tags")] = (
         "contrastive"
     ),
-    false_negatives: Annotated[FalseNegatives, typer.Option(help="what else is right in a batch")] = ("masked"),
-    parents: Annotated[Literal["parents", "plain"], typer.Option(help="parents' names in tags' texts")] = "plain",
-    negatives: Annotated[int, typer.Option(min=0, help="hard negatives a pair")] = 3,
+    false_negatives: Annotated[FalseNegatives, typer.Option(help="whether other right tags in a batch are masked")] = (
+        "masked"
+    ),
+    parents: Annotated[Literal["parents", "plain"], typer.Option(help="add the parents' names to tag texts")] = "plain",
+    negatives: Annotated[int, typer.Option(min=0, help="hard negatives per pair")] = 3,
     cluster: Annotated[int, typer.Option(min=1, help="similar contents that share a batch; 1: none")] = 8,
-    layers: Annotated[int, typer.Option(min=1, help="layers that --recipe top-layers trains")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="epochs; negatives and clusters are new in each")] = 3,
+    layers: Annotated[int, typer.Option(min=1, help="layers to train with --recipe top-layers")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="epochs; negatives and clusters are renewed in each")] = 3,
     batch: Annotated[
         int | None, typer.Option(min=2, help="128 pairs, or 512 contents with --recipe top-layers")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="5e-5, or 1e-4 with --recipe top-layers")] = None,
-    tokens: Annotated[int | None, typer.Option(min=3, help="of a text: 64, or 32 with --recipe top-layers")] = None,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    tokens: Annotated[
+        int | None, typer.Option(min=3, help="tokens per text: 64, or 32 with --recipe top-layers")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="random seed")] = 0,
 ) -> None:
-    """Train the encoder on the contents of PLACE. Runs that were cut off go on when they are called again."""
+    """Train the encoder on the contents of PLACE. The same command resumes an interrupted run."""
     corpus, name = select(place, left_out, most)
     folder = base or weights_folder()
     if recipe == "top-layers":
@@ -124,7 +132,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The corpus as the rounds use it: texts on disk (Arrow, read as they are needed), the rest as numbers."""
+    """The corpus as the rounds use it: texts on disk (Arrow, memory-mapped), the rest as arrays."""
 
     tags: list[Tag]
     texts: list[str]
@@ -135,7 +143,7 @@ class Data:
 
 
 def read(corpus: Corpus, plan: Plan, to: Path) -> Data:
-    """Training and validation contents. Raises UserError where there is nothing to train on."""
+    """Training and validation contents. Raises UserError if there is nothing to train on."""
     tags = corpus.tags()
     numbers = {tag.id: number for number, tag in enumerate(tags)}
 
@@ -143,7 +151,7 @@ def read(corpus: Corpus, plan: Plan, to: Path) -> Data:
         truth = Truth.of(numbers_of(item, numbers) for item in corpus.exemplars(name))
         texts = _on_disk(lambda: ({"text": text_of(item)} for item in corpus.exemplars(name)), to, name)
         if len(texts) != len(truth):
-            raise UserError(f"{to / 'cache'} is of another corpus; delete it")
+            raise UserError(f"{to / 'cache'} belongs to another corpus; delete it")
         return texts, truth
 
     if next(corpus.exemplars("train"), None) is None:
@@ -152,9 +160,9 @@ def read(corpus: Corpus, plan: Plan, to: Path) -> Data:
 
 
 def train(corpus: Corpus, plan: Plan, to: Path) -> None:
-    """Train round by round, and leave an encoder of Hugging Face's form in `to`.
+    """Train round by round and write the encoder to `to`, in Hugging Face's format.
 
-    With several processes (torchrun, accelerate) the first one mines, and the batch is each device's.
+    With several processes (torchrun, accelerate) the first one mines; the batch size is per device.
     """
     torch.manual_seed(plan.seed)
     base = Path(plan.base)
@@ -188,14 +196,14 @@ def embed(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """What a round trains on: batches of pair numbers, and hard negatives int64 [contents, plan.negatives]."""
+    """The mined data of a round: batches of pair numbers, and hard negatives int64 [contents, plan.negatives]."""
 
     batches: list[Ints]
     negatives: Ints
 
 
 def one_round(model: SentenceTransformer, data: Data, plan: Plan, number: int, to: Path, journal: Journal) -> int:
-    """Mine, cluster and train one epoch. Returns how many pairs it had."""
+    """Mine, cluster and train one epoch. Returns the number of pairs."""
     folder = to / "steps" / str(number)
     with PartialState().main_process_first():
         mined = _mined(model, data, plan, number, folder / "mined.npz")
@@ -204,7 +212,7 @@ def one_round(model: SentenceTransformer, data: Data, plan: Plan, number: int, t
         output_dir=str(folder),
         num_train_epochs=1,
         per_device_train_batch_size=plan.batch,
-        # It falls from round to round; within one it stands still.
+        # Decays from round to round and is constant within one.
         learning_rate=plan.rate * (plan.rounds - number) / plan.rounds,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=0 if number else min(100, len(mined.batches) // 10),
@@ -230,7 +238,7 @@ def one_round(model: SentenceTransformer, data: Data, plan: Plan, number: int, t
 
 
 def _mined(model: SentenceTransformer, data: Data, plan: Plan, number: int, path: Path) -> Mined:
-    """Asked of the encoder once a round: a run that goes on finds it in `path`."""
+    """Mine once per round; a resumed run reads the result from `path`."""
     if not path.exists():
         contents, tags = embed(model, data.contents["text"][:]), embed(model, data.texts)
         seed = plan.seed * 1000 + number
@@ -247,13 +255,13 @@ def _mined(model: SentenceTransformer, data: Data, plan: Plan, number: int, path
     first = np.cumsum(np.diff(data.truth.starts)[order]) - np.diff(data.truth.starts)[order]
     pairs = starts[places] + np.arange(len(places)) - first[places]
     made = [pairs[rows] for rows in mine.batches(order[places], right, plan.batch)]
-    # Smaller ones, left over where nothing else could join, have too few negatives to teach.
+    # The leftover batches, smaller because no other pair fitted, have too few negatives.
     whole = [rows for rows in made if len(rows) == plan.batch] or made
     return Mined([whole[place] for place in np.random.default_rng(number).permutation(len(whole))], negatives)
 
 
 def _pairs(data: Data, negatives: Ints, number: int, to: Path) -> Dataset:
-    """Every right pair with its negatives, on disk: columns content, tag, negative_1 and so on, and the numbers."""
+    """Every right pair with its negatives, on disk: columns content, tag, negative_1 and so on, and label."""
 
     def rows() -> Iterator[dict[str, str | list[int]]]:
         for content, text in enumerate(data.contents["text"]):
@@ -266,15 +274,15 @@ def _pairs(data: Data, negatives: Ints, number: int, to: Path) -> Dataset:
 
 
 def _on_disk(rows: Callable[[], Iterator[Mapping[str, object]]], to: Path, name: str) -> Dataset:
-    # The fingerprint that the library makes would pickle the generator with all that it holds.
+    # The library's own fingerprint would pickle the generator and everything it refers to.
     found = Dataset.from_generator(rows, cache_dir=str(to / "cache"), fingerprint=f"tagbus-{name}")
     if not isinstance(found, Dataset):
-        raise TypeError(f"{found} is no data set")
+        raise TypeError(f"{found} is not a Dataset")
     return found
 
 
 def evaluate(model: SentenceTransformer, data: Data) -> dict[str, float]:
-    """Quality on the validation contents by the cosine to the tags' texts alone, in percent."""
+    """Quality on the validation contents by cosine to the tag texts alone, in percent."""
     if not len(data.held_truth):
         return {}
     counts = np.bincount(data.truth.tags, minlength=len(data.tags)).astype(np.int64)
@@ -285,7 +293,7 @@ def evaluate(model: SentenceTransformer, data: Data) -> dict[str, float]:
 
 
 def publish(model: SentenceTransformer, base: Path, to: Path) -> None:
-    """Write the encoder whole or not at all, in the form of the base: what was read of a text before is read again."""
+    """Write the encoder atomically, with the maximum length of the base."""
     part = to.with_name(f"{to.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     model.max_seq_length = max_tokens(base)

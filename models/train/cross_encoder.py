@@ -1,15 +1,12 @@
-"""`tagbus train cross-encoder`: a cross-encoder that reads "[CLS] tag [SEP] content" and says whether they belong
-together.
+"""`tagbus train cross-encoder`: a cross-encoder that reads "[CLS] tag [SEP] content" and scores whether the tag fits.
 
     tagbus train cross-encoder examples --encoder triton_repo/encoder/1 --out runs/cross_encoder
 
-Elsevier (2023.emnlp-industry.30, section 3.1): a right pair and three wrong ones at random of the hundred tags that the
-bi-encoder puts nearest, binary cross-entropy; it reorders the top 20 to 30. Trained by sentence-transformers. Beside
-the
-weights it writes model.onnx (input_ids, attention_mask, token_type_ids int64 [batch, length] to score float32 [batch])
-and cross_encoder.json, as the tagger takes them; triton_repo/cross_encoder holds Triton's configuration for
-model.onnx. A tag is
-read as the tagger reads it: its name and its aliases.
+Elsevier (2023.emnlp-industry.30, section 3.1): each right pair and three wrong ones, drawn from the 100 tags nearest by
+the bi-encoder; binary cross-entropy; reranks the top 20 to 30. Trained with sentence-transformers. Next to the weights
+it writes model.onnx (input_ids, attention_mask, token_type_ids int64 [batch, length] to score float32 [batch]) and
+cross_encoder.json, as the tagger loads them; triton_repo/cross_encoder holds the configuration for Triton. A tag's text
+is the one that the tagger uses: name and aliases.
 """
 
 import asyncio
@@ -46,43 +43,47 @@ from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.rank.cross_encoder import INPUTS, MANIFEST, MOST_TOKENS, OUTPUT, Manifest, name_of, tag_text
 
 AMONG: Final = 100
-# float16 weights: largest difference of a probability to torch at which a model is written.
+# Largest difference of a probability to torch, with float16 weights, of a model that is written.
 MOST: Final = 5e-3
 
 
 class Plan(BaseModel):
-    """What a run is made of; it stands in plan.json beside the weights."""
+    """The options of a run, stored as plan.json next to the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     corpus: str
     base: str
-    encoder: str = Field(description="release whose nearest tags the wrong ones are drawn of")
+    encoder: str = Field(description="release whose nearest tags are the candidates for negatives")
     negatives: int = Field(3, ge=1)
     epochs: int = Field(1, ge=1)
     batch: int = Field(64, ge=2)
     rate: float = Field(5e-5, gt=0)
-    tokens: int = Field(96, ge=8, le=MOST_TOKENS, description="of tag and content together")
+    tokens: int = Field(96, ge=8, le=MOST_TOKENS, description="maximum length of tag and content together")
     seed: int = 0
 
 
 def command(
     place: Annotated[str, typer.Argument(help="the corpus: a folder, or `topics`; see docs/training.md")],
-    to: Annotated[Path, typer.Option("--out", help="where the model, its plan and its log go; a run there goes on")],
+    to: Annotated[
+        Path, typer.Option("--out", help="folder of the model, its plan and its log; a run in it is resumed")
+    ],
     encoder: Annotated[
-        Path | None, typer.Option(help="the bi-encoder's version folder; the shipped one without it")
+        Path | None, typer.Option(help="version folder of the bi-encoder; the packaged one if unset")
     ] = (None),
-    base: Annotated[Path | None, typer.Option(help="the encoder to start from; MiniLM without it")] = None,
-    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
-    negatives: Annotated[int, typer.Option(min=1, help="wrong tags a right one")] = 3,
+    base: Annotated[Path | None, typer.Option(help="encoder to start from; MiniLM if unset")] = None,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one per line")] = None,
+    negatives: Annotated[int, typer.Option(min=1, help="wrong tags per right one")] = 3,
     epochs: Annotated[int, typer.Option(min=1)] = 1,
-    batch: Annotated[int, typer.Option(min=2, help="pairs, a device")] = 64,
+    batch: Annotated[int, typer.Option(min=2, help="pairs per device")] = 64,
     rate: Annotated[float, typer.Option(help="learning rate")] = 5e-5,
-    tokens: Annotated[int, typer.Option(min=8, max=MOST_TOKENS, help="of tag and content together")] = 96,
-    most: Annotated[int | None, typer.Option(min=1, help="train on the first contents only")] = None,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    tokens: Annotated[
+        int, typer.Option(min=8, max=MOST_TOKENS, help="maximum length of tag and content together")
+    ] = 96,
+    most: Annotated[int | None, typer.Option(min=1, help="train on this many contents only")] = None,
+    seed: Annotated[int, typer.Option(help="random seed")] = 0,
 ) -> None:
-    """Train the cross-encoder on the contents of PLACE, and export it."""
+    """Train the cross-encoder on the contents of PLACE and export it. The same command resumes an interrupted run."""
     corpus, name = select(place, left_out, most)
     plan = Plan(
         corpus=name,
@@ -99,7 +100,7 @@ def command(
 
 
 def train(corpus: Corpus, plan: Plan, to: Path) -> None:
-    """Train, and leave the model in `to`, exported. Raises UserError where there is nothing to train on."""
+    """Train and export the model to `to`. Raises UserError if there is nothing to train on."""
     torch.manual_seed(plan.seed)
     begin(to, plan)
     rows = asyncio.run(labelled(corpus, plan))
@@ -134,7 +135,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
 
 
 async def labelled(corpus: Corpus, plan: Plan) -> dict[str, list[str] | list[float]]:
-    """Columns tag, content and label (1 or 0): each right pair, and as many wrong ones as the plan says."""
+    """Columns tag, content and label (1 or 0): each right pair, and plan.negatives wrong ones per right one."""
     tags = corpus.tags()
     texts, numbers = tag_texts(tags), {tag.id: number for number, tag in enumerate(tags)}
 
@@ -155,7 +156,7 @@ async def labelled(corpus: Corpus, plan: Plan) -> dict[str, list[str] | list[flo
 def _rows(
     contents: list[str], tags: list[str], truth: Truth, wrong: NDArray[np.int64], negatives: int
 ) -> Iterator[tuple[str, str, float]]:
-    """Each right pair and its wrong ones; the wrong tags of a content stand in random order already."""
+    """Each right pair and its wrong ones. The wrong tags of a content are already in random order."""
     for content, text in enumerate(contents):
         for place, tag in enumerate(truth[content]):
             yield tags[tag], text, 1.0
@@ -164,7 +165,7 @@ def _rows(
 
 
 class Scorer(nn.Module):
-    """The trained model as it is exported: token ids to a probability."""
+    """The model to export: token ids to a probability."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -177,15 +178,14 @@ class Scorer(nn.Module):
 
 
 def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
-    """Write model.onnx (float16 weights) and cross_encoder.json. Raises ReleaseMismatch where it is too far from
-    torch."""
+    """Write model.onnx (float16 weights) and cross_encoder.json. Raises ReleaseMismatch if it differs from torch."""
     pairs = [("tea", "A history of tea"), ("fishing rights", "Soil carbon, nitrogen and the growth of Scots pine " * 3)]
     feed = dict(
         model.tokenizer(*map(list, zip(*pairs, strict=True)), padding=True, truncation=True, return_tensors="pt")
     )
     if model.model is None:
-        raise TypeError("a cross-encoder without a transformer")
-    # The attention that the exporter takes apart into plain nodes.
+        raise TypeError("the cross-encoder has no transformer")
+    # The attention implementation that exports as plain nodes.
     model.model.set_attn_implementation("eager")
     scorer = Scorer(model.model).float().cpu().eval()
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=MOST_TOKENS)}
@@ -206,7 +206,7 @@ def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
     whole = to_float16(proto).SerializeToString(deterministic=True)
     onnx.checker.check_model(onnx.load_from_string(whole), full_check=True)
     session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
-    # Padded further than it was traced with, and with one row more.
+    # More padding and one more row than the model was traced with.
     wider = {name: torch.nn.functional.pad(torch.cat([feed[name], feed[name][:1]]), (0, 5)) for name in INPUTS}
     with torch.no_grad():
         expected = scorer(*(wider[name] for name in INPUTS)).numpy()

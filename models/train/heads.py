@@ -1,10 +1,10 @@
-"""`tagbus train heads`: one vector a known tag, over a bag of words and the frozen encoder's vector.
+"""`tagbus train heads`: one classifier vector per known tag, over a bag of words and the frozen encoder's vector.
 
     tagbus train heads CORPUS --out FOLDER
 
 The family of Astec (Dahiya et al. 2021, WSDM) and SiameseXML (Dahiya et al. 2021, ICML): a TF-IDF weighted embedding
-bag, a residual block, dropout, and for each tag a vector that starts at its name's embedding. A term's vector starts at
-its own embedding. All tags are scored at every step (decoupled softmax), so nothing is sampled.
+bag, a residual block, dropout, and a vector per tag, initialised with the embedding of its name. Term vectors are
+initialised with the terms' embeddings. Every step scores all tags (decoupled softmax), so nothing is sampled.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from tagbus.stream.recall import heads
 from tagbus.stream.recall.words import Bags
 
 CHECKPOINT: Final = "checkpoint.pt"
-# Contents that are scored at once where nothing is learnt.
+# Batch size for evaluation.
 BATCH: Final = 512
 DECAY: Final = 0.01
 WARM_UP: Final = 100
@@ -48,11 +48,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How heads are trained.
+    """Hyperparameters of heads.
 
-    Terms: a word that stands in `words` contents, a bigram that stands in `bigrams`, `terms` at most, in `rows` rows by
-    their hash (0: a row each). `named`: how often an epoch has each tag's name as a content of that tag (Renee, Jain et
-    al. 2023, MLSys, table 12). `every`: steps between two checkpoints.
+    Terms are words in at least `words` contents and bigrams in at least `bigrams`, at most `terms` of them, hashed into
+    `rows` rows (0: a row each). `named`: how many times per epoch each tag's name is a training content of that tag
+    (Renee, Jain et al. 2023, MLSys, table 12). `every`: steps between checkpoints.
     """
 
     words: int = 2
@@ -70,12 +70,12 @@ class Recipe:
 
 
 class Heads(nn.Module):
-    """A content's bag and vector [n, d] to one logit for each tag [n, t]."""
+    """Bags and vectors [n, d] of contents to a logit per tag [n, t]."""
 
     names: Tensor
 
     def __init__(self, terms: Floats, names: Floats, feature_dropout: float = 0.3, dropout: float = 0.4) -> None:
-        """Start at embeddings: of the terms [terms, d] and of the tags' names [t, d], of unit length."""
+        """Initialise with unit embeddings of the terms [terms, d] and of the tag names [t, d]."""
         super().__init__()
         d = terms.shape[1]
         self.bag = nn.EmbeddingBag.from_pretrained(torch.from_numpy(terms), freeze=False, mode="sum", sparse=True)
@@ -88,7 +88,7 @@ class Heads(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.feature_dropout = feature_dropout
         nn.init.eye_(self.project.weight)
-        # The residual block starts as nothing, so that training starts in the encoder's own space.
+        # The residual block starts at zero, so that training starts in the encoder's space.
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
@@ -102,9 +102,9 @@ class Heads(nn.Module):
         return SCALE * normal
 
     def forward(self, terms: Tensor, starts: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
-        """int64 [m], int64 [n], float32 [m], float32 [n, d] to logits [n, t]: bfloat16 where it learns, else float32.
+        """int64 [m], int64 [n], float32 [m], float32 [n, d] to logits [n, t]: bfloat16 in training, else float32.
 
-        Against all tags of YSO bfloat16 is twice as fast as float32, where the processor has it.
+        On all tags of YSO bfloat16 is twice as fast as float32, on processors that support it.
         """
         kind = torch.bfloat16 if self.training else torch.float32
         content = self.content(terms, starts, weights, vectors)
@@ -112,18 +112,18 @@ class Heads(nn.Module):
 
 
 def tensors(bags: Bags, vectors: Floats, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The input of `Heads` for some contents."""
+    """The inputs of `Heads` for a batch of contents."""
     arrays = (bags.terms, bags.starts, bags.weights, np.ascontiguousarray(vectors))
     terms, starts, weights, rows = (torch.from_numpy(array).to(device) for array in arrays)
     return terms, starts, weights, rows
 
 
 class Trainer:
-    """Heads, what moves them, and how far they are."""
+    """Heads, their optimizers and the current step."""
 
     def __init__(self, training_set: TrainingSet, recipe: Recipe) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # The weights of the linear layers that do not start at a given value.
+        # For the linear layers, the only randomly initialised weights.
         torch.manual_seed(recipe.seed)
         self.heads = Heads(training_set.terms, training_set.names, recipe.feature_dropout, recipe.dropout).to(
             self.device
@@ -137,21 +137,21 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Total steps."""
         return self.recipe.epochs * self.per_epoch
 
     @property
     def contents(self) -> int:
-        """Contents that it learns from; names are rows of the training set too, and no contents."""
+        """Training contents, without the tag names that are rows of the training set too."""
         return len(self.training_set.train) - self.recipe.named * len(self.training_set.tags)
 
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch; what does not fill a batch waits for another epoch, in another order."""
+        """Steps per epoch; a remainder that fills no batch is left to another epoch's order."""
         return max(1, len(self.training_set.train) // self.recipe.batch)
 
     def advance(self) -> float:
-        """One step; returns the loss. What is drawn depends on seed and step alone, so resuming changes nothing."""
+        """Take one step and return the loss. Randomness depends on seed and step alone, so resuming changes nothing."""
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
         cosine = (1 + math.cos(math.pi * self.step / self.steps)) / 2
         rate = self.recipe.rate * cosine * min(1, (self.step + 1) / WARM_UP)
@@ -171,11 +171,11 @@ class Trainer:
     def _rows(self) -> Ints:
         epoch, place = divmod(self.step, self.per_epoch)
         order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.training_set.train))
-        # By rising row: the vectors are read from a file.
+        # Ascending, because the vectors are read from a file.
         return np.sort(order[place * self.recipe.batch :][: self.recipe.batch])
 
     def quality(self, part: Examples) -> quality.Quality:
-        """How good the heads are on contents that they were not trained on."""
+        """Quality on held-out contents."""
         propensity = quality.propensities(self.training_set.counts, len(self.training_set.train))
         numbers, chances = (np.concatenate(arrays) for arrays in zip(*self._predict(part), strict=True))
         return quality.measure(quality.Ranked(numbers, chances), part.truth(), propensity)
@@ -190,7 +190,7 @@ class Trainer:
                 yield numbers.cpu().numpy(), chances.cpu().numpy().astype(np.float64)
 
     def save(self, path: Path) -> None:
-        """Everything that training goes on from, in place of what is there."""
+        """Replace the checkpoint atomically."""
         part = path.with_suffix(f".{os.getpid()}.part")
         states = [optimizer.state_dict() for optimizer in self._optimizers]
         about = self._about()
@@ -198,12 +198,14 @@ class Trainer:
         part.replace(path)
 
     def resume(self, path: Path) -> Self:
-        """Go on from a checkpoint. Raises UserError where it is of other data or of another recipe."""
+        """Resume from a checkpoint. Raises UserError if its data or recipe differ."""
         found: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
         for field, value in self._about().items():
             if found["about"].get(field) != value:
                 was = found["about"].get(field)
-                raise UserError(f"{path}: {field} is {was!r}, but this run has {value!r}; delete it to begin anew")
+                raise UserError(
+                    f"{path}: {field} is {was!r}, but this run has {value!r}; delete the checkpoint to start over"
+                )
         self.heads.load_state_dict(found["heads"])
         for optimizer, state in zip(self._optimizers, found["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -215,11 +217,11 @@ class Trainer:
 
 
 def train(trainer: Trainer, folder: Path) -> None:
-    """Train to the end, from the folder's checkpoint where there is one; a line of metrics.jsonl for each stretch."""
+    """Train to the end, resuming from the folder's checkpoint if it has one. Logs to metrics.jsonl."""
     path = folder / CHECKPOINT
     if path.exists():
         trainer.resume(path)
-        console.say(f"heads: goes on from step {trainer.step} of {trainer.steps} ({path})")
+        console.say(f"heads: resuming at step {trainer.step} of {trainer.steps} ({path})")
     journal, first = Journal(folder / JOURNAL), trainer.step
     losses: list[float] = []
     with console.bar("training heads", trainer.steps) as bar:
@@ -244,31 +246,33 @@ def train(trainer: Trainer, folder: Path) -> None:
 def command(
     corpus: Annotated[str, typer.Argument(help="folder with train and val contents, or `topics`")],
     to: Annotated[Path, typer.Option("--out", help="folder of the heads: heads.onnx, words.json, heads.json")],
-    run: Annotated[Path | None, typer.Option(help="folder of checkpoint and metrics; that of --out if unset")] = None,
-    cache: Annotated[Path | None, typer.Option(help="folder that keeps embeddings")] = None,
-    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
-    words: Annotated[int, typer.Option(min=1, help="contents that a word must stand in")] = Recipe.words,
-    bigrams: Annotated[int, typer.Option(min=1, help="contents that a bigram must stand in")] = Recipe.bigrams,
-    terms: Annotated[int, typer.Option(min=1, help="words and bigrams at most, the most frequent")] = Recipe.terms,
-    rows: Annotated[int, typer.Option(min=0, help="rows that terms share by their hash; 0: each its own")] = 0,
-    named: Annotated[int, typer.Option(min=0, help="times an epoch has each tag's name as a content")] = Recipe.named,
+    run: Annotated[Path | None, typer.Option(help="folder of checkpoint and metrics; --out if unset")] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder to cache embeddings in")] = None,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one per line")] = None,
+    words: Annotated[int, typer.Option(min=1, help="least contents with a word")] = Recipe.words,
+    bigrams: Annotated[int, typer.Option(min=1, help="least contents with a bigram")] = Recipe.bigrams,
+    terms: Annotated[
+        int, typer.Option(min=1, help="most words and bigrams; the most frequent are kept")
+    ] = Recipe.terms,
+    rows: Annotated[int, typer.Option(min=0, help="hash terms into this many rows; 0: a row per term")] = 0,
+    named: Annotated[int, typer.Option(min=0, help="copies of each tag's name per epoch, as contents")] = Recipe.named,
     epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
-    batch: Annotated[int, typer.Option(min=1, help="contents a step")] = Recipe.batch,
-    rate: Annotated[float, typer.Option(min=0, help="of Adam, at its highest")] = Recipe.rate,
-    feature_dropout: Annotated[float, typer.Option(min=0, max=0.99, help="of terms")] = Recipe.feature_dropout,
-    dropout: Annotated[float, typer.Option(min=0, max=0.99, help="of hidden numbers")] = Recipe.dropout,
+    batch: Annotated[int, typer.Option(min=1, help="contents per step")] = Recipe.batch,
+    rate: Annotated[float, typer.Option(min=0, help="peak learning rate")] = Recipe.rate,
+    feature_dropout: Annotated[float, typer.Option(min=0, max=0.99, help="dropout of terms")] = Recipe.feature_dropout,
+    dropout: Annotated[float, typer.Option(min=0, max=0.99, help="dropout of hidden units")] = Recipe.dropout,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="one is best below some 10,000 tags")] = 1,
-    best: Annotated[int, typer.Option(min=1, max=1000, help="tags that a content gets")] = BEST,
+    threads: Annotated[int, typer.Option(min=1, help="1 is fastest below about 10,000 tags")] = 1,
+    best: Annotated[int, typer.Option(min=1, max=1000, help="tags returned per content")] = BEST,
     precision: Annotated[Precision, typer.Option(help="of the exported tables")] = "int8",
-    keep: Annotated[int, typer.Option(min=0, help="terms that are exported, those of most use; 0: all")] = 0,
+    keep: Annotated[int, typer.Option(min=0, help="export only this many terms, the most useful; 0: all")] = 0,
 ) -> None:
-    """Train classifier heads on the train contents of CORPUS; the val contents say how good they are.
+    """Train classifier heads on the training contents of CORPUS and evaluate them on the validation contents.
 
-    A run that was cut off goes on from its checkpoint when the same command is given again.
+    The same command resumes an interrupted run from its checkpoint.
     """
     if keep and rows:
-        raise UserError("--keep chooses among named terms, --rows gives them up: use one of the two")
+        raise UserError("--keep and --rows exclude each other: hashed terms have no names to choose among")
     # On two busy cores 8,578 contents and 2,485 tags took 1.5 CPU seconds an epoch with one thread, 18 with two.
     torch.set_num_threads(threads)
     recipe = Recipe(words, bigrams, terms, rows, named, epochs, batch, rate, feature_dropout, dropout, seed)

@@ -1,8 +1,8 @@
-"""What the frozen lower layers give for every text, on disk in bfloat16: computed once, read in every epoch.
+"""Hidden states of the frozen lower layers for every text, cached on disk in bfloat16 and read in every epoch.
 
-A folder holds states.bin (bfloat16 [tokens of all texts, width], 768 bytes a token at a width of 384), starts.npy
-(int64 [texts + 1]: where each text begins), tags.npy and pairs.npy (the right tags), and key.json, which says what it
-was made of and is written last.
+A folder holds states.bin (bfloat16 [tokens of all texts, width], 768 bytes per token at width 384), starts.npy (int64
+[texts + 1]: the first token of each text), tags.npy and pairs.npy (the right tags), and key.json, which identifies the
+inputs and is written last.
 """
 
 import json
@@ -23,17 +23,17 @@ from tagbus.stream.app.files import chunks
 from tagbus.stream.encoder.release import TOKENIZER
 
 KEY: Final = "key.json"
-# Sorting by length pays over many texts; a chunk of 4,096 titles is 60 MB of states.
+# Texts are sorted by length within a chunk; 4,096 titles are 60 MB of states.
 CHUNK: Final = 4096
 BATCH: Final = 128
 
-# A text and the numbers of its right tags.
+# A text and its right tag numbers.
 Row = tuple[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenStates:
-    """States of texts, and which tags are right for each."""
+    """Hidden states of texts, and the right tags of each."""
 
     states: NDArray[np.int16]
     starts: NDArray[np.int64]
@@ -48,7 +48,7 @@ class HiddenStates:
         return np.diff(self.starts)
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """States bfloat16 [len(rows), longest, width] and mask float32 [len(rows), longest] of these texts."""
+        """States bfloat16 [len(rows), longest, width] and mask float32 [len(rows), longest] of a batch."""
         lengths = self.lengths[rows]
         states = np.zeros((len(rows), int(lengths.max()), self.states.shape[1]), np.int16)
         for place, row in enumerate(rows):
@@ -58,21 +58,21 @@ class HiddenStates:
 
 
 class StateReader:
-    """Texts to token ids, as the service reads them, and token ids through the lower layers."""
+    """Tokenises texts as the service does, and runs the lower layers on them."""
 
     def __init__(self, folder: Path, bert: Bert, layers: int, tokens: int) -> None:
-        """`layers`: how many are frozen; `tokens`: how many of a text are read."""
+        """`layers`: frozen layers; `tokens`: maximum length of a text."""
         self._bert = bert.eval()
         self._layers = layers
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer.enable_truncation(tokens)
         self._tokenizer.no_padding()
-        # "[SEP]" in a content is five characters, not the end of a segment.
+        # "[SEP]" in a content is text, not a special token.
         self._tokenizer.encode_special_tokens = True
 
     @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> list[NDArray[np.int16]]:
-        """States of each text, bfloat16 bits as int16 [its tokens, width]."""
+        """The states of each text, bfloat16 bits as int16 [tokens, width]."""
         ids = [torch.tensor(one.ids) for one in self._tokenizer.encode_batch_fast(list(texts))]
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         found: dict[int, NDArray[np.int16]] = {}
@@ -92,13 +92,13 @@ class StateReader:
 def cached(
     folder: Path, key: Mapping[str, str | int], rows: Iterable[Row], reader: StateReader, advance: Callable[[int], None]
 ) -> HiddenStates:
-    """The states of these texts: from the folder where it holds them under this key, computed into it else."""
-    said = json.dumps(dict(key), sort_keys=True)
-    if not (folder / KEY).exists() or (folder / KEY).read_text() != said:
+    """The states of these texts, read from the folder if it has them under this key, else computed into it."""
+    expected = json.dumps(dict(key), sort_keys=True)
+    if not (folder / KEY).exists() or (folder / KEY).read_text() != expected:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / KEY).unlink(missing_ok=True)
         _write(folder, rows, reader, advance)
-        (folder / KEY).write_text(said)
+        (folder / KEY).write_text(expected)
     starts = np.load(folder / "starts.npy", allow_pickle=False)
     width = (folder / "states.bin").stat().st_size // 2 // int(starts[-1])
     states = np.memmap(folder / "states.bin", np.int16, "r", shape=(int(starts[-1]), width))

@@ -1,10 +1,10 @@
-"""`tagbus train labeltree`: Omikuji's trees over bags of words, as a recaller of the tagger.
+"""`tagbus train labeltree`: Omikuji's label trees over bags of words, a recaller of the tagger.
 
     tagbus train labeltree CORPUS --out FOLDER
 
-Bonsai (Khandagale et al. 2020, Machine Learning 109): shallow trees of many children over the tags, a linear
-classifier at each node. It remembers what words tell that neighbours and heads miss; alone, on plain TF-IDF, it is a
-baseline (`models/baselines/trees.py`).
+Bonsai (Khandagale et al. 2020, Machine Learning 109): shallow, wide trees over the tags with a linear classifier at
+each node. Finds tags by words that neighbours and heads miss. On its own, on plain TF-IDF, it is a baseline
+(`models/baselines/trees.py`).
 """
 
 import os
@@ -37,24 +37,24 @@ CHUNK: Final = 4096
 def command(
     corpus: Annotated[str, typer.Argument(help="folder with train contents, or `topics`")],
     to: Annotated[Path, typer.Option("--out", help="folder of the trees: labeltree.json, words.json, forest/")],
-    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one a line")] = None,
-    words: Annotated[int, typer.Option(min=1, help="contents that a word must stand in")] = 2,
-    bigrams: Annotated[int, typer.Option(min=1, help="contents that a bigram must stand in")] = 4,
-    terms: Annotated[int, typer.Option(min=1, help="words and bigrams at most, the most frequent")] = 300_000,
+    left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one per line")] = None,
+    words: Annotated[int, typer.Option(min=1, help="least contents with a word")] = 2,
+    bigrams: Annotated[int, typer.Option(min=1, help="least contents with a bigram")] = 4,
+    terms: Annotated[int, typer.Option(min=1, help="most words and bigrams; the most frequent are kept")] = 300_000,
     trees: Annotated[int, typer.Option(min=1, max=100)] = 3,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Train label trees on the train contents of CORPUS."""
+    """Train label trees on the training contents of CORPUS."""
     place = without(open_corpus(corpus), left_out)
     vocabulary = Vocabulary.learn((text_of(item) for item in place.exemplars("train")), words, bigrams, terms)
     if not vocabulary.terms:
-        raise UserError(f"no word stands in {words} training contents: there is nothing to learn")
+        raise UserError(f"no word is in {words} training contents: there is nothing to train on")
     manifest = train(place, vocabulary, to, trees, threads)
     console.print_line(f"{to}: {manifest.name}, {len(manifest.tags)} tags, {len(vocabulary.terms)} terms")
 
 
 def train(corpus: Corpus, vocabulary: Vocabulary, to: Path, trees: int, threads: int) -> Manifest:
-    """Train, and write the folder. Raises UserError for a corpus without a training content that has a known word."""
+    """Train and write the folder. Raises UserError if no training content has a known word and a tag."""
     journal = Journal(to / JOURNAL)
     carried = {tag for item in corpus.exemplars("train") for tag in item.accepted}
     tags = tuple(tag.id for tag in corpus.tags() if tag.id in carried)
@@ -63,7 +63,9 @@ def train(corpus: Corpus, vocabulary: Vocabulary, to: Path, trees: int, threads:
         data, made = Path(spare, "train.txt"), Path(spare, FOREST)
         contents = write_sparse(data, corpus.exemplars("train"), vocabulary, tags)
         if not contents:
-            raise UserError("no training content has a known word and a tag of the taxonomy: there is nothing to learn")
+            raise UserError(
+                "no training content has a known word and a tag of the taxonomy: there is nothing to train on"
+            )
         console.say(f"training {trees} trees on {contents} contents, {len(tags)} tags")
         with aside():
             omikuji.Model.train_on_data(str(data), _parameters(trees), threads).save(str(made))
@@ -90,7 +92,7 @@ def train(corpus: Corpus, vocabulary: Vocabulary, to: Path, trees: int, threads:
 
 
 def _parameters(trees: int) -> object:
-    """Bonsai's: a hundred children a node, three levels at most."""
+    """Bonsai's: 100 children per node, at most three levels."""
     parameters = omikuji.Model.default_hyper_param()
     for name, value in {"n_trees": trees, "cluster_balanced": False, "cluster_k": 100, "max_depth": 3}.items():
         setattr(parameters, name, value)
@@ -98,9 +100,9 @@ def _parameters(trees: int) -> object:
 
 
 def write_sparse(path: Path, items: Iterator[Exemplar], vocabulary: Vocabulary, tags: tuple[str, ...]) -> int:
-    """The sparse form of the Extreme Classification Repository; returns how many contents it has.
+    """Write the sparse format of the Extreme Classification Repository. Returns the number of contents.
 
-    Left out are contents without a known word, and those without a tag.
+    Contents without a known word or without a tag are left out.
     """
     numbers = {tag: number for number, tag in enumerate(tags)}
     kept = 0

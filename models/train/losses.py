@@ -1,6 +1,6 @@
-"""What is minimised in training, each named after its paper.
+"""Training losses, each with its paper.
 
-Scores are similarities divided by the temperature already: cosine times 20, which is 1 / 0.05, in all of them here.
+Scores are similarities divided by the temperature: cosine times 20, which is 1 / 0.05, in all of them.
 """
 
 from typing import Final
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# DEXML and the default of MultipleNegativesRanking both divide the cosine by 0.05.
+# DEXML and MultipleNegativesRanking's default both divide the cosine by 0.05.
 SCALE: Final = 20.0
 
 
@@ -17,8 +17,8 @@ def decoupled_softmax(logits: Tensor, rows: Tensor, tags: Tensor) -> Tensor:
     """Decoupled softmax over all tags (DEXML, Gupta et al., ICLR 2024, arXiv 2310.10636), mean over contents.
 
     For each right tag p of a content: -log(e^s_p / (e^s_p + sum of e^s_n over the wrong tags n)); right tags do not
-    compete with each other. `logits` [n, t]; `rows` and `tags` int64 [m] say which pairs are right, each pair once.
-    A content counts once, however many tags it has; one without any counts zero.
+    compete. `logits` [n, t]; `rows` and `tags` int64 [m] are the right pairs, without repetition. Each content has
+    weight 1 regardless of its number of tags; one without tags contributes 0.
     """
     right = logits[rows, tags].float()
     wrong = logits.index_put((rows, tags), torch.full((), -torch.inf, dtype=logits.dtype, device=logits.device))
@@ -31,9 +31,9 @@ def masked_ranking(scores: Tensor, own: Tensor, right: Tensor) -> Tensor:
     """MultipleNegativesRanking (Henderson et al. 2017, arXiv 1705.00652, section 4.4) with false negatives masked.
 
     Row i is a content with one of its tags, column own[i]: -log(e^s_own / (e^s_own + sum of e^s_n over the columns
-    that are no tag of the content)), mean over rows. What else in the batch is right for the content is no negative
-    (Zhihu). `scores` [n, m], `own` int64 [n], `right` bool [n, m]. With no column right but a row's own it is the
-    plain loss of the paper.
+    that are no tag of the content)), mean over rows. Other right tags in the batch are not negatives (Zhihu).
+    `scores` [n, m], `own` int64 [n], `right` bool [n, m]. If only own[i] is right in each row i, this is the paper's
+    loss.
     """
     false = right.scatter(1, own[:, None], value=0)
     return functional.cross_entropy(scores.masked_fill(false, -torch.inf), own)
@@ -42,10 +42,10 @@ def masked_ranking(scores: Tensor, own: Tensor, right: Tensor) -> Tensor:
 def decoupled_contrastive(scores: Tensor, right: Tensor, absent: Tensor) -> Tensor:
     """RAE-XMC's decoupled contrastive loss over the joint memory of contents and tags (arXiv 2502.10615).
 
-    The keys are the batch's contents and its tags. For each right key p of a content (its tags, and the contents that
-    share a tag with it): -log(e^s_p / (e^s_p + sum of e^s_n over the wrong keys n)), mean over its right keys, then
-    over contents. `scores` [n, k]; `right` bool [n, k]; `absent` bool [n, k]: keys that a content does not see, its
-    own first of all. A content with no right key counts zero.
+    The keys are the batch's contents and tags. For each right key p of a content (its tags, and the contents that share
+    a tag with it): -log(e^s_p / (e^s_p + sum of e^s_n over the wrong keys n)), mean over its right keys, then over
+    contents. `scores` [n, k]; `right` bool [n, k]; `absent` bool [n, k]: keys that a content must not see, such as
+    itself. A content without a right key contributes 0.
     """
     seen = right & ~absent
     rest = torch.logsumexp(scores.masked_fill(right | absent, -torch.inf), dim=1, keepdim=True)

@@ -1,7 +1,7 @@
-"""What the current encoder is asked before a round of training: hard negatives, and which contents go together.
+"""Hard negatives and clusters, mined with the current encoder before each round of training.
 
-sentence-transformers' `mine_hard_negatives` works on texts: it embeds them once more, drops contents that find too few
-negatives, and gives no numbers, by which false negatives are masked. Here both questions are asked of one embedding.
+sentence-transformers' `mine_hard_negatives` takes texts: it embeds them again, drops contents with too few negatives,
+and returns no tag numbers, which masking false negatives needs. Here one embedding serves both steps.
 """
 
 from collections import deque
@@ -19,10 +19,10 @@ CHUNK = 1024
 
 
 def hard_negatives(contents: Vectors, tags: Vectors, truth: Truth, count: int, among: int, seed: int) -> Ints:
-    """For each content `count` tags at random of the `among` nearest that are wrong for it, int64 [n, count].
+    """For each content, `count` random tags of the `among` nearest wrong ones, int64 [n, count].
 
-    Elsevier (2023.emnlp-industry.30, section 3.1) takes 3 of 100. Raises ValueError where a content is left with fewer
-    than `count` wrong tags.
+    Elsevier (2023.emnlp-industry.30, section 3.1) draws 3 of 100. Raises ValueError if a content has fewer than `count`
+    wrong tags.
     """
     random = np.random.default_rng(seed)
     found = np.empty((len(contents), count), np.int64)
@@ -33,18 +33,17 @@ def hard_negatives(contents: Vectors, tags: Vectors, truth: Truth, count: int, a
         scores[places, right] = -np.inf
         wrong = len(tags) - np.bincount(places, minlength=len(rows)).max(initial=0)
         if wrong < count:
-            raise ValueError(f"{count} negatives are asked for, and a content has {wrong} wrong tags")
+            raise ValueError(f"{count} negatives are asked for, but a content has only {wrong} wrong tags")
         most = min(among, int(wrong))
         nearest = np.argpartition(-scores, most - 1, axis=1)[:, :most]
-        # The first of a shuffled row are drawn without putting back.
+        # The head of a shuffled row: drawn without replacement.
         found[rows] = random.permuted(nearest, axis=1)[:, :count]
     return found
 
 
 def clusters(vectors: Vectors, size: int, seed: int) -> Ints:
-    """NGAME's clusters (Dahiya et al., WSDM 2023, section 3): contents in halves and halves again by balanced 2-means,
-    down to `size` or fewer. Returns all rows, those of a cluster one after another, int64 [n]; the clusters are in
-    random order."""
+    """NGAME's clusters (Dahiya et al., WSDM 2023, section 3): contents are halved by balanced 2-means until a cluster
+    has at most `size`. Returns all rows, int64 [n], cluster by cluster; the clusters are in random order."""
     random = np.random.default_rng(seed)
     done: list[Ints] = []
     left = [np.arange(len(vectors))]
@@ -58,7 +57,7 @@ def clusters(vectors: Vectors, size: int, seed: int) -> Ints:
 
 
 def _halves(vectors: Vectors, rows: Ints, random: np.random.Generator) -> tuple[Ints, Ints]:
-    """Balanced spherical 2-means: the half nearer to one centre than to the other, and the rest."""
+    """Balanced spherical 2-means: the rows nearer to the other centre, and the rows nearer to the first."""
     one, other = vectors[random.choice(rows, 2, replace=False)]
     middle = len(rows) // 2
     for _ in range(4):
@@ -68,10 +67,11 @@ def _halves(vectors: Vectors, rows: Ints, random: np.random.Generator) -> tuple[
 
 
 def batches(contents: Ints, tags: Ints, size: int) -> Iterator[Ints]:
-    """Pairs in batches of `size`, in which no content and no tag stands twice (Elsevier, section 3.1).
+    """Batches of `size` pairs in which no content and no tag occurs twice (Elsevier, section 3.1). Yields row numbers,
+    int64.
 
-    `contents` and `tags` int64 [m]: the pairs in the order in which they are wanted. One that may not join the batch
-    waits for the next; the last batches may be smaller. Gives row numbers, int64.
+    `contents` and `tags` int64 [m]: the pairs, in the desired order. A pair that conflicts with its batch is deferred
+    to the next; the last batches may be smaller.
     """
     waiting: deque[int] = deque()
     source = iter(range(len(contents)))
@@ -80,7 +80,7 @@ def batches(contents: Ints, tags: Ints, size: int) -> Iterator[Ints]:
         batch: list[int] = []
         seen: set[tuple[str, int]] = set()
         kept, waiting = waiting, deque()
-        # What waits is bounded: a set with one tag everywhere would hold all of it here.
+        # Deferred pairs are bounded: if one tag were everywhere, all of the pairs would be deferred.
         while len(batch) < size and len(waiting) < 50 * size:
             pair = kept.popleft() if kept else next(source, -1)
             if pair < 0:

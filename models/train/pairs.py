@@ -1,4 +1,4 @@
-"""What sentence-transformers' trainer is given: the losses over pairs, batches that are made already, and the log."""
+"""Adapters for sentence-transformers' trainer: losses over pairs, precomputed batches, and the log."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -22,9 +22,9 @@ Ints = NDArray[np.int64]
 
 
 class PairLoss(nn.Module):
-    """The losses of losses.py, as the trainer calls them: columns content, tag and negatives, and a label a row.
+    """The losses of losses.py with the trainer's interface: columns content, tag and negatives, and a label per row.
 
-    The label is int64 [2 + negatives]: the numbers of the content, of its tag, and of the hard negatives.
+    The label is int64 [2 + negatives]: the numbers of the content, its tag and the hard negatives.
     """
 
     def __init__(self, model: nn.Module, truth: Truth, tags: int, loss: Loss, false_negatives: FalseNegatives) -> None:
@@ -35,17 +35,17 @@ class PairLoss(nn.Module):
         self._false_negatives = false_negatives
         self._truth = truth
         contents = np.repeat(np.arange(len(truth)), np.diff(truth.starts))
-        # Rising, so that a pair is found by bisection: a table of contents by tags would be gigabytes.
+        # Ascending, for binary search: a dense table of contents by tags would take gigabytes.
         self._pairs = torch.from_numpy(contents * tags + truth.tags)
 
     def right(self, contents: Tensor, tags: Tensor) -> Tensor:
-        """Which of the tags are right for which content: bool [n, m] from numbers int64 [n] and [m]."""
+        """Whether tag j is right for content i: bool [n, m] from numbers int64 [n] and [m]."""
         pairs = self._pairs.to(contents.device)
-        asked = contents[:, None] * self._tags + tags
-        return pairs[torch.searchsorted(pairs, asked).clamp(max=len(pairs) - 1)] == asked
+        wanted = contents[:, None] * self._tags + tags
+        return pairs[torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)] == wanted
 
     def shared(self, contents: Tensor) -> Tensor:
-        """Which contents share a tag: bool [n, n]."""
+        """Whether contents i and j share a tag: bool [n, n]."""
         places, tags = self._truth.pairs(contents.cpu().numpy())
         known, columns = np.unique(tags, return_inverse=True)
         marks = torch.zeros(len(contents), len(known), device=contents.device)
@@ -71,17 +71,17 @@ class PairLoss(nn.Module):
 
 
 class Trainer(SentenceTransformerTrainer):
-    """sentence-transformers' trainer over batches that are made already."""
+    """sentence-transformers' trainer over precomputed batches."""
 
     made: list[Ints]
 
     def get_batch_sampler(self, dataset: Dataset, *_: object, **__: object) -> "FixedBatches":
-        """The batches, whatever the options."""
+        """The precomputed batches; the options are ignored."""
         return FixedBatches(dataset, self.made)
 
 
 class FixedBatches(DefaultBatchSampler):
-    """Batches of row numbers, in the order in which they were made."""
+    """Yields precomputed batches of row numbers, in order."""
 
     def __init__(self, dataset: Dataset, made: list[Ints]) -> None:
         super().__init__(dataset, batch_size=max(map(len, made), default=1), drop_last=False)
@@ -95,7 +95,7 @@ class FixedBatches(DefaultBatchSampler):
 
 
 class JournalCallback(TrainerCallback):
-    """What the trainer logs goes into the journal."""
+    """Writes the trainer's log to the journal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -108,7 +108,7 @@ class JournalCallback(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Every 50 steps, the first process only."""
+        """Write a line; called every 50 steps, and logs in the first process only."""
         if state.is_world_process_zero and logs and "loss" in logs:
             line = {name: value for name, value in logs.items() if name in {"loss", "learning_rate", "grad_norm"}}
             self._journal.write({"step": state.global_step, **line})

@@ -1,4 +1,4 @@
-"""plan.json: what a training run consists of. A run resumes only with the same plan."""
+"""plan.json: the options of a training run. A run resumes only with the same plan."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PLAN = "plan.json"
 def begin(to: Path, plan: BaseModel) -> None:
     """Write the plan, or check it if the folder has one. Raises UserError if the folder holds a run of another plan."""
     to.mkdir(parents=True, exist_ok=True)
-    path, said = to / PLAN, plan.model_dump_json(indent=2) + "\n"
-    if path.exists() and path.read_text() != said:
+    path, text = to / PLAN, plan.model_dump_json(indent=2) + "\n"
+    if path.exists() and path.read_text() != text:
         raise UserError(f"{path} is of another run: use another --out, or the same options to resume it")
-    path.write_text(said)
+    path.write_text(text)

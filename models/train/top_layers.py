@@ -1,8 +1,8 @@
-"""The cheap recipe of `tagbus train biencoder`: on a CPU, the top layers against all tags.
+"""`tagbus train biencoder --recipe top-layers`: trains the top layers of an encoder against all tags, on a CPU.
 
-The lower layers are frozen and what they give is kept on disk (hidden.py); the top ones are trained against every
-tag at once, as a free vector that starts at the embedding of the tag's text. Tags' own texts are rows of the
-training set too (Renee, Jain et al. 2023, its table 12), so that a new tag's text lands near what it is about.
+The lower layers are frozen and their hidden states cached on disk (hidden.py). The top layers are trained against all
+tags at once; each tag is a free vector, initialised with the embedding of its text. Tag texts are training rows too
+(Renee, Jain et al. 2023, table 12), so that the text of a new tag is embedded near its contents.
 """
 
 import shutil
@@ -35,7 +35,7 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 
 STATE: Final = "state.pt"
-# Batches that are sorted by length together: longer runs mix less, shorter ones pad more.
+# Batches sorted by length together: more of them shuffle less, fewer pad more.
 BUCKET: Final = 16
 SAVE_STEPS: Final = 200
 WARM_UP: Final = 200
@@ -43,24 +43,24 @@ K: Final = 10
 
 
 class Plan(BaseModel):
-    """What a run is made of; it stands in plan.json beside the weights."""
+    """The options of a run, stored as plan.json next to the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: Literal["top-layers"] = "top-layers"
     corpus: str
-    layers: int = Field(2, ge=1, description="top layers that are trained")
-    tokens: int = Field(32, ge=3, description="tokens of a text that are read in training")
+    layers: int = Field(2, ge=1, description="top layers to train")
+    tokens: int = Field(32, ge=3, description="maximum tokens of a text in training")
     epochs: int = Field(3, ge=1)
-    batch: int = Field(512, ge=1, description="contents")
-    rate: float = Field(1e-4, gt=0, description="learning rate of the layers; cosine, with a warm-up")
-    tag_rate: float = Field(1e-3, gt=0, description="learning rate of the tags' vectors")
+    batch: int = Field(512, ge=1, description="contents per step")
+    rate: float = Field(1e-4, gt=0, description="peak learning rate of the layers; cosine schedule with warm-up")
+    tag_rate: float = Field(1e-3, gt=0, description="peak learning rate of the tag vectors")
     dropout: float = Field(0.1, ge=0, lt=1)
     seed: int = 0
 
 
 class TopLayers(Bert):
-    """The top layers as parameters, and the tags: `names` [t, width] as their texts are embedded, `free` beside."""
+    """The top layers as parameters, and the tags: embeddings of their texts `names` [t, width], and offsets `free`."""
 
     def __init__(self, folder: Path, layers: int, names: Tensor) -> None:
         super().__init__(folder)
@@ -78,23 +78,21 @@ class TopLayers(Bert):
         return self.get_parameter(name)
 
     def vectors(self, states: Tensor, mask: Tensor, dropout: float = 0.0) -> Tensor:
-        """What the lower layers gave to unit vectors, float32 [n, width]."""
+        """Hidden states of the lower layers to unit vectors, float32 [n, width]."""
         with torch.autocast(states.device.type, torch.bfloat16):
             found = self.pool(self.run(states.float(), mask, self.first, self.layers, dropout), mask)
         return found.float()
 
     def logits(self, vectors: Tensor) -> Tensor:
-        """Every tag's score for every content, bfloat16 [n, t]."""
+        """The score of each tag for each content, bfloat16 [n, t]."""
         tags = (self.names + self.free).bfloat16()
         return functional.linear(SCALE * vectors.bfloat16(), tags) + self.bias.bfloat16()
 
 
 def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
-    """Train, and leave an encoder of Hugging Face's form in `to`, and the tags' vectors (`recall/tagvectors.py`).
+    """Train, and write to `to` the encoder in Hugging Face's format and the tag vectors (`recall/tagvectors.py`).
 
-    A run that was cut off goes on where it was.
-
-    Raises UserError where `to` holds a run of another plan.
+    An interrupted run is resumed. Raises UserError if `to` holds a run of another plan.
     """
     torch.manual_seed(plan.seed)
     begin(to, plan)
@@ -107,7 +105,7 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     parts = {part: _hidden(part, corpus, tags, plan, base, to, reader) for part in ("tags", "val", "train")}
     if not len(parts["train"]):
         raise UserError(f"{plan.corpus} has no contents to train on")
-    # The untrained top layers give what the base gives: no pass of its own is needed for the tags' vectors.
+    # The untrained top layers on cached states give the embeddings of the base, without another pass over the texts.
     start = TopLayers(base, plan.layers, torch.zeros(len(tags), bert.width)).to(device)
     model = TopLayers(base, plan.layers, torch.from_numpy(embed(start, parts["tags"])).to(device)).to(device)
     fit(model, parts, plan, to, Journal(to / JOURNAL))
@@ -119,7 +117,7 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
 def _hidden(
     part: str, corpus: Corpus, tags: list[Tag], plan: Plan, base: Path, to: Path, reader: StateReader
 ) -> HiddenStates:
-    """The states of a split, or of the tags' texts with the tag itself as the right one."""
+    """The states of a split, or of the tag texts, each with its own tag as the right one."""
     numbers = {tag.id: number for number, tag in enumerate(tags)}
 
     def rows() -> Iterator[Row]:
@@ -142,7 +140,7 @@ def _hidden(
 
 
 def batches(lengths: NDArray[np.int64], size: int, seed: int) -> list[NDArray[np.int64]]:
-    """All rows once, in batches of nearly one length, shuffled: int64 row numbers."""
+    """All rows in shuffled batches of similar length: int64 row numbers."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(lengths))
     found = []
@@ -154,7 +152,7 @@ def batches(lengths: NDArray[np.int64], size: int, seed: int) -> list[NDArray[np
 
 
 def fit(model: TopLayers, parts: Mapping[str, HiddenStates], plan: Plan, to: Path, journal: Journal) -> None:
-    """The epochs, from where state.pt left off."""
+    """Train all epochs, resuming from state.pt."""
     layers = [weight for name, weight in model.named_parameters() if name.startswith("encoder_")]
     groups = [{"params": layers, "lr": plan.rate}, {"params": [model.free, model.bias], "lr": plan.tag_rate}]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
@@ -188,7 +186,7 @@ def _epoch(parts: Mapping[str, HiddenStates], plan: Plan, epoch: int) -> list[tu
 
 
 def _rate(step: int, steps: int) -> float:
-    """A cosine from 1 to 0, after a warm-up."""
+    """Warm-up, then a cosine from 1 to 0."""
     return min(1.0, (step + 1) / min(WARM_UP, max(1, steps // 10))) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
 
 
@@ -200,7 +198,7 @@ def _step(
     layers: list[nn.Parameter],
     optimiser: torch.optim.Optimizer,
 ) -> tuple[float, int]:
-    """One batch. Returns its loss and how many pairs it had."""
+    """Take a step on a batch. Returns its loss and number of pairs."""
     device = model.free.device
     states, mask = (tensor.to(device) for tensor in hidden.batch(rows))
     right, tags = (torch.from_numpy(array).to(device) for array in hidden.truth.pairs(rows))
@@ -214,7 +212,7 @@ def _step(
 
 @torch.inference_mode()
 def embed(model: TopLayers, hidden: HiddenStates) -> NDArray[np.float32]:
-    """Unit vectors of all its texts, float32 [n, width]."""
+    """Unit vectors of all texts, float32 [n, width]."""
     found = np.zeros((len(hidden), model.width), np.float32)
     for rows in batches(hidden.lengths, 256, 0) if len(hidden) else []:
         states, mask = (tensor.to(model.free.device) for tensor in hidden.batch(rows))
@@ -223,7 +221,7 @@ def embed(model: TopLayers, hidden: HiddenStates) -> NDArray[np.float32]:
 
 
 def evaluate(model: TopLayers, parts: Mapping[str, HiddenStates]) -> dict[str, float]:
-    """Quality on the validation contents, by the free vectors and, as `by_text_`, by the cosine to the tags' texts."""
+    """Quality on the validation contents by the free vectors, and by cosine to the tag texts as `by_text_...`."""
     truth = parts["val"].truth.lists()
     if not truth:
         return {}
@@ -235,13 +233,13 @@ def evaluate(model: TopLayers, parts: Mapping[str, HiddenStates]) -> dict[str, f
     found = {}
     for prefix, tags, offset in (("", free, bias), ("by_text_", texts, zero)):
         figures = quality.measure(nearest(contents, tags, offset), truth, propensity)
-        # Scores are no confidences here: ECE says nothing.
+        # Scores are not confidences here, so ECE is meaningless.
         found.update({prefix + name: round(value, 2) for name, value in asdict(figures).items() if name != "ece"})
     return found
 
 
 def nearest(contents: NDArray[np.float32], tags: NDArray[np.float32], bias: NDArray[np.float32]) -> quality.Ranked:
-    """The best ten tags of each content by SCALE times the product, plus the bias."""
+    """The ten best tags of each content by SCALE times the dot product, plus the bias."""
     most = min(K, len(tags))
     indices = np.full((len(contents), K), -1, np.int64)
     scores = np.zeros((len(contents), K), np.float64)
@@ -256,7 +254,7 @@ def nearest(contents: NDArray[np.float32], tags: NDArray[np.float32], bias: NDAr
 def _resume(
     path: Path, model: TopLayers, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
 ) -> int:
-    """The steps that state.pt has done; model and optimiser are as they were then."""
+    """Restore model, optimiser and schedule from state.pt. Returns its step, 0 without one."""
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
@@ -280,9 +278,10 @@ def _save(
 
 
 def merge(base: Path, trained: Mapping[str, Tensor], to: Path) -> None:
-    """An encoder folder of Hugging Face's form: the base's, with the layers that `trained` has.
+    """Write the base's Hugging Face folder with its layers replaced by those in `trained`.
 
-    `trained` is the state of TopLayers: `encoder_layer_4_output_dense_weight` and so on; the rest of it is left out.
+    `trained` is the state dict of TopLayers (`encoder_layer_4_output_dense_weight` and so on); its other entries are
+    ignored.
     """
     to.mkdir(parents=True, exist_ok=True)
     for path in base.iterdir():

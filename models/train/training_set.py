@@ -1,4 +1,4 @@
-"""What heads are trained on: bags, vectors and right tags of contents, and where terms and tags start."""
+"""The training set of heads: bags, vectors and right tags of contents, and initial vectors of terms and tags."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ Ints = NDArray[np.int64]
 
 
 class Terms(Protocol):
-    """Which terms heads know: see `models.train.heads.Recipe`."""
+    """The options that choose the terms: see `models.train.heads.Recipe`."""
 
     @property
     def words(self) -> int: ...
@@ -44,7 +44,7 @@ class Terms(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """n contents: bags, unit vectors float32 [n, d], and right tags, those of content i at `tags[starts[i]:]`."""
+    """n contents: bags, unit vectors float32 [n, d], and right tags; those of content i start at `tags[starts[i]]`."""
 
     bags: Bags
     vectors: Floats
@@ -55,13 +55,13 @@ class Examples:
         return len(self.starts)
 
     def some(self, rows: Ints) -> "Examples":
-        """Those contents, in that order."""
-        # A bag holds numbers and where each content's begin, as tags do.
+        """The contents in these rows, in this order."""
+        # Tags have the layout of bags: numbers, and the start of each content's.
         tags = Bags(self.tags, np.zeros(len(self.tags), np.float32), self.starts).rows(rows)
         return Examples(self.bags.rows(rows), self.vectors[rows], tags.terms, tags.starts)
 
     def pairs(self) -> tuple[Ints, Ints]:
-        """Contents and their right tags, int64 [m] each."""
+        """Right pairs as content and tag numbers, int64 [m] each."""
         counts = np.diff(self.starts, append=len(self.tags))
         return np.repeat(np.arange(len(self.starts)), counts), self.tags
 
@@ -72,8 +72,8 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """All that training reads. `terms` [terms, d] and `names` [t, d] are where rows start, `counts` int64 [t] how many
-    contents carry each tag, `digest` tells this data from other data."""
+    """All inputs of training. `terms` [terms, d] and `names` [t, d] are initial vectors, `counts` int64 [t] the number
+    of contents per tag, `digest` a hash of the data."""
 
     release: str
     tags: tuple[str, ...]
@@ -88,7 +88,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True)
 class NameExamples:
-    """Names of tags as contents of their own: the bags of all, so many times over, and each name's vector [t, d]."""
+    """Tag names as training contents: their bags, repeated `times` times, and the vector of each name [t, d]."""
 
     bags: Bags
     vectors: Floats
@@ -96,10 +96,10 @@ class NameExamples:
 
 
 async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path | None, terms: Terms) -> TrainingSet:
-    """Read the corpus, encode what `cache` does not hold, and lay the vectors down in the folder.
+    """Read the corpus, encode what `cache` lacks, and write the vectors to a file in `folder`.
 
-    Memory holds bags and right tags of the contents, some 400 bytes a title, and no texts. Raises UserError for a
-    corpus without training contents.
+    Bags and right tags are held in memory, about 400 bytes per title; texts are not. Raises UserError if the corpus has
+    no training contents.
     """
     with TemporaryDirectory() as spare:
         place = cache or Path(spare)
@@ -121,13 +121,13 @@ async def _training_set(
     all_tags = corpus.tags()
     known = _known(all_tags, corpus.exemplars("train"))
     if not known:
-        raise UserError("no training content carries a tag of the taxonomy: there is nothing to learn")
+        raise UserError("no training content has a tag of the taxonomy: there is nothing to train on")
     numbers = {tag.id: number for number, tag in enumerate(known)}
     vocabulary = Vocabulary.learn(
         (text_of(item) for item in corpus.exemplars("train")), terms.words, terms.bigrams, terms.terms
     )
     if not vocabulary.terms:
-        raise UserError(f"no word stands in {terms.words} training contents: there is nothing to learn")
+        raise UserError(f"no word is in {terms.words} training contents: there is nothing to train on")
     starts = await _encode(encoder, vocabulary.terms)
     if terms.rows:
         starts = _shared(vocabulary, starts, terms.rows)
@@ -147,7 +147,7 @@ async def _training_set(
 
 
 def _known(tags: Sequence[Tag], items: Iterable[Exemplar]) -> list[Tag]:
-    """The tags that a training content carries: of others there is nothing to learn."""
+    """The tags with at least one training content."""
     carried = {tag for item in items for tag in item.accepted}
     return [tag for tag in tags if tag.id in carried]
 
@@ -161,12 +161,12 @@ def _train(
     of: tuple[str, int],
     own: NameExamples,
 ) -> Examples:
-    """The training contents, and after them the tags' own names; their vectors stay in a file of the folder."""
+    """The training contents, followed by the tag names. The vectors are memory-mapped from a file in the folder."""
     items = {item.key: place for place, item in enumerate(_teaching(corpus, numbers))}
     bags = vocabulary.bags(text_of(item) for item in _teaching(corpus, numbers))
     tags, starts = _right(_teaching(corpus, numbers), numbers)
     if len(items) != len(starts):
-        raise UserError(f"{len(starts)} training contents have only {len(items)} ids; each needs its own")
+        raise UserError(f"{len(starts)} training contents have only {len(items)} distinct ids; ids must be unique")
     more = np.tile(np.arange(len(numbers)), own.times)
     vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (len(items) + len(more), of[1]))
     _fetch(stores / "exemplars", of, items, vectors)
@@ -185,14 +185,14 @@ def _teaching(corpus: Corpus, numbers: dict[str, int]) -> Iterator[Exemplar]:
 
 
 def _right(items: Iterable[Exemplar], numbers: dict[str, int]) -> tuple[Ints, Ints]:
-    """Right tags of the contents, and where each content's begin."""
+    """Right tags of the contents, and the start of each content's."""
     rows = [sorted({numbers[tag] for tag in item.accepted if tag in numbers}) for item in items]
     lengths = np.array([len(row) for row in rows], np.int64)
     return np.array([tag for row in rows for tag in row], np.int64), np.cumsum(lengths) - lengths
 
 
 def _fetch(store: Path, of: tuple[str, int], places: dict[str, int], to: Floats) -> None:
-    """Fill the rows of `to` with the vectors that a store keeps of these keys."""
+    """Copy the vectors of these keys from a store to the rows of `to`."""
     for points in exact.read(store, *of):
         for point in points:
             if (place := places.get(point.key)) is not None:
@@ -210,7 +210,7 @@ async def _encode(encoder: Encoder, texts: Sequence[str]) -> Floats:
 
 
 def _shared(vocabulary: Vocabulary, starts: Floats, rows: int) -> Floats:
-    """Where hashed rows start: the mean of their terms, each as often as it stands somewhere."""
+    """Initial vectors of hashed rows: the mean of their terms, weighted by frequency."""
     sums = np.zeros((rows, starts.shape[1]), np.float32)
     places = np.array([digest(term, rows) for term in vocabulary.terms or ()], np.int64)
     np.add.at(sums, places, starts * np.array(vocabulary.frequencies, np.float32)[:, None])

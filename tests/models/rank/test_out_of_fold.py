@@ -132,7 +132,7 @@ def test_a_run_that_is_kept_goes_on(
 ) -> None:
     before = trees.read_manifest(large / "ranker")
     once(cutting, left_out, large)
-    assert capfd.readouterr().err.count("goes on from step") == 2
+    assert capfd.readouterr().err.count("resuming at step") == 2
     assert trees.read_manifest(large / "ranker") == before
     costs = [json.loads(line) for line in (large / "ranker" / "metrics.jsonl").read_text().splitlines()]
     assert costs[-1]["cpu_seconds"] > 0

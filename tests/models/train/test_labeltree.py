@@ -65,5 +65,5 @@ def test_tags_are_left_out(tmp_path: Path) -> None:
 def test_a_corpus_without_words_is_refused(tmp_path: Path) -> None:
     corpus = toy_corpus(tmp_path / "corpus")
 
-    with pytest.raises(UserError, match="there is nothing to learn"):
+    with pytest.raises(UserError, match="there is nothing to train on"):
         command(str(corpus), tmp_path / "out", None, words=1000, bigrams=1000, terms=100, trees=3, threads=1)

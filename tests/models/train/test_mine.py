@@ -29,7 +29,7 @@ def test_hard_negatives_are_the_nearest_wrong_tags() -> None:
 
 
 def test_too_few_wrong_tags_are_told() -> None:
-    with pytest.raises(ValueError, match="3 negatives are asked for, and a content has 2 wrong tags"):
+    with pytest.raises(ValueError, match="3 negatives are asked for, but a content has only 2 wrong tags"):
         mine.hard_negatives(np.ones((1, 2), np.float32), np.ones((4, 2), np.float32), Truth.of([[0, 1]]), 3, 4, 0)
 
 
