@@ -5,8 +5,9 @@ import sys
 from importlib.metadata import entry_points
 
 import pytest
+import typer
 
-from tagbus.models.commands import LazyCommand
+from tagbus.models.commands import LazyCommand, evaluate, export, train
 from tagbus.stream.errors import UserError
 
 
@@ -24,6 +25,13 @@ def test_every_command_is_an_entry_point() -> None:
     found = {entry.name: entry.load() for entry in entry_points(group="tagbus.commands")}
     assert set(found) == {"train", "export", "evaluate-models"}
     assert set(found["train"].commands) == {"biencoder", "heads", "labeltree", "cross-encoder", "ranker"}
+
+
+def test_every_command_imports_its_module_and_shows_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (*train.commands.values(), export, evaluate):
+        with pytest.raises(typer.Exit):
+            command.make_context(command.name, ["--help"])
+        assert "--out" in capsys.readouterr().out
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
