@@ -6,7 +6,7 @@
 | a right is missing, or the credentials are rejected | UserError that names the right to grant |
 | a topic or a partition does not exist | TopicMissing |
 | another fatal error of the client | Fatal |
-| a setting of the topic is wrong | UserError, from `failure` only |
+| a setting of the topic is wrong | UserError, from `access.failure` alone |
 | anything else | None: librdkafka retries, or the same call may succeed later |
 
 What to do about an error in a step of the transaction is decided beside the transaction, in bus/publish/transaction.py.

@@ -137,7 +137,7 @@ class TopicReader:
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.positions.next[partition_of(message)] = offset_of(message)
             else:
-                self._judge(error, message)
+                self._on_error(error, message)
         return Chunk(tuple(records), self.positions.copy())
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ class TopicReader:
             error = error_of(raised)
             raise classify(error, self._kafka, "") or DependencyDown(f"reading failed: {error.str()}") from None
 
-    def _judge(self, error: KafkaError, message: Message) -> None:
+    def _on_error(self, error: KafkaError, message: Message) -> None:
         topic = message.topic() or ""
         if error.code() == KafkaError._AUTO_OFFSET_RESET and self._out_of_range is not None:
             gap = Gap(partition_of(message), offset_of(message), f"other offsets ({error.str()})")

@@ -1,7 +1,9 @@
 """The clients' properties: what passes through, what may not be changed, and what is never shown."""
 
+import ast
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
@@ -9,6 +11,8 @@ from confluent_kafka import KafkaError
 from tagbus.stream.config import CONFIDENTIAL, KafkaSettings, Settings, load
 from tagbus.stream.errors import UserError
 from tagbus.stream.kafka import clients
+
+ROOT = Path(__file__).parents[2]
 
 
 def given(**kafka: object) -> Settings:
@@ -90,3 +94,31 @@ def test_every_client_takes_what_an_operator_sets() -> None:
     clients.offset_store(kafka, "g").close()
     clients.plain_producer(kafka)
     clients.quiet_admin(kafka, nothing)
+
+
+def imports_and_calls(path: Path) -> Iterator[str]:
+    """Modules that a file imports from, and names that it calls."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield f"{node.func.id}()"
+
+
+def test_no_client_is_configured_anywhere_else() -> None:
+    made = {"Consumer()", "Producer()", "AdminClient()"}
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in ("stream", "models")
+        for path in (ROOT / folder).rglob("*.py")
+        if made & {*imports_and_calls(path)}
+    }
+    assert found == {"stream/kafka/clients.py"}
+
+
+def test_the_contract_knows_no_kafka_client() -> None:
+    found = {name for path in (ROOT / "stream/contract").rglob("*.py") for name in imports_and_calls(path)}
+    # The registry's client speaks HTTP.
+    assert {name for name in found if name.startswith("confluent_kafka")} == {"confluent_kafka.schema_registry"}
