@@ -97,7 +97,7 @@ def watched(brain: Brain, shares: Shares) -> Tagger:
     """A tagger whose components are all timed."""
     shares.watch(brain.memory.tags, "_search", "tags by similarity")
     shares.watch(brain.memory.exemplars, "_search", "neighbours")
-    tagger = brain.tagger(uncalibrated(brain.pipeline.name))
+    tagger = brain.tagger(uncalibrated(brain.pipeline.fingerprint))
     tagger._encoder = TimedEncoder(brain.encoder, shares)
     for other in tagger._recall._others:
         if isinstance(other, HeadsRecall):

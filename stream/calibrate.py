@@ -1,23 +1,22 @@
 """Scores to confidences: isotonic regression to the probability that a tag is right.
 
 Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates". A score of
-recall ranks tags; its calibration says how often a tag with such a score is right. It belongs to one pipeline: a
-release, with the heads and the ranker that were on.
+recall ranks tags; its calibration says how often a tag with such a score is right. It belongs to the scores that it is
+fitted to: those of a release, by the steps of a path, by components of certain versions (`Fingerprint`).
 """
 
 import hashlib
+import json
 import math
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic import ConfigDict, ValidationError
 from scipy.optimize import isotonic_regression
 
-from tagbus.stream.contract.release import LEAST, MOST, MOST_KNOTS, Curve
+from tagbus.stream.contract.release import LEAST, MOST, MOST_KNOTS, Curve, Fingerprint
 from tagbus.stream.errors import FieldError, ReleaseMismatch, UserError, shorten
 
 Floats = NDArray[np.float64]
@@ -25,15 +24,15 @@ Floats = NDArray[np.float64]
 FEWEST_PAIRS = 50
 # 84 knots took 2.4 KB.
 FILE_BYTES = 100_000
-# Characters of a pipeline's name that a message shows: a release, heads and a ranker are some 60.
-NAMES = 200
-
 # Where pydantic's own words do not say what would be right.
 _EXPECTED = {"missing": "this field too", "extra_forbidden": "no such field", "json_invalid": "JSON"}
 
 
 class Calibration(Curve):
     """A fitted curve, and what is done with it."""
+
+    # In a file a misspelt field is a mistake; on the topic one of a later version passes.
+    model_config = ConfigDict(extra="forbid")
 
     @cached_property
     def _knots(self) -> tuple[Floats, Floats]:
@@ -43,11 +42,11 @@ class Calibration(Curve):
         """Confidences of scores, float64 of the same shape, in (0, 1); a higher score never gets a lower one."""
         return np.asarray(np.interp(scores, *self._knots), dtype=np.float64)
 
-    def match(self, pipeline: str, place: str) -> None:
-        """Raises ReleaseMismatch that names `place` and both where it is fitted to the scores of another pipeline."""
-        if self.release != pipeline:
+    def match(self, fingerprint: Fingerprint, place: str) -> None:
+        """Raises ReleaseMismatch that names `place` and both where it is fitted to other scores."""
+        if self.fingerprint != fingerprint:
             raise ReleaseMismatch(
-                f"{place} is fitted to {shorten(self.release, NAMES)}, but this is {shorten(pipeline, NAMES)}; "
+                f"{place} is fitted to '{self.fingerprint}', but this is '{fingerprint}'; "
                 "run `tagbus calibrate` with these settings"
             )
 
@@ -59,14 +58,21 @@ class Calibration(Curve):
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def uncalibrated(pipeline: str) -> Calibration:
+def uncalibrated(fingerprint: Fingerprint) -> Calibration:
     """What stands where nothing is fitted: named `none`, the confidence is the score, cut to the open interval."""
     return Calibration(
-        name="none", release=pipeline, scores=(LEAST, MOST), probabilities=(LEAST, MOST), fitted_on=0, contents=0
+        name="none",
+        release=fingerprint.release,
+        path=fingerprint.path,
+        components=dict(fingerprint.components),
+        scores=(LEAST, MOST),
+        probabilities=(LEAST, MOST),
+        fitted_on=0,
+        contents=0,
     )
 
 
-def fit(scores: Floats, right: NDArray[np.bool_], pipeline: str, contents: int) -> Calibration:
+def fit(scores: Floats, right: NDArray[np.bool_], fingerprint: Fingerprint, contents: int) -> Calibration:
     """Fit to pairs of content and tag: `scores` float64 [n], `right` bool [n] (the tag is one that people accept).
 
     `contents`: of how many contents the pairs are. The same input gives the same name. Raises UserError below 50 pairs
@@ -83,15 +89,10 @@ def fit(scores: Floats, right: NDArray[np.bool_], pipeline: str, contents: int) 
             f"there are {len(scores)}, {rights} of them right"
         )
     knots, probabilities = _knots(scores, right)
-    name = _name(pipeline, knots, probabilities, len(scores), contents)
-    return Calibration(
-        name=name,
-        release=pipeline,
-        scores=knots,
-        probabilities=probabilities,
-        fitted_on=len(scores),
-        contents=contents,
+    fitted = uncalibrated(fingerprint).model_copy(
+        update={"scores": knots, "probabilities": probabilities, "fitted_on": len(scores), "contents": contents}
     )
+    return fitted.model_copy(update={"name": _name(fitted)})
 
 
 def _knots(scores: Floats, right: NDArray[np.bool_]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -116,8 +117,8 @@ def _knots(scores: Floats, right: NDArray[np.bool_]) -> tuple[tuple[float, ...],
     return tuple(knots[kept].tolist()), tuple(heights[kept].tolist())
 
 
-def load(path: Path, pipeline: str) -> Calibration:
-    """Read a file of `tagbus calibrate` for the pipeline of that name.
+def load(path: Path, fingerprint: Fingerprint) -> Calibration:
+    """Read a file of `tagbus calibrate` for these scores.
 
     Raises UserError that names the file, the field and what would be right; ReleaseMismatch with both names.
     """
@@ -132,28 +133,23 @@ def load(path: Path, pipeline: str) -> Calibration:
         calibration = Calibration.model_validate_json(raw)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_error(error)}") from None
-    calibration.match(pipeline, str(path))
+    calibration.match(fingerprint, str(path))
     _check_name(path, calibration)
     return calibration
 
 
 def _check_name(path: Path, calibration: Calibration) -> None:
     """The name stands in every result, so a file that was changed by hand may not keep it."""
-    expected = _name(
-        calibration.release,
-        calibration.scores,
-        calibration.probabilities,
-        calibration.fitted_on,
-        calibration.contents,
-    )
-    if calibration.name != expected and calibration != uncalibrated(calibration.release):
+    expected = _name(calibration)
+    if calibration.name != expected and calibration != uncalibrated(calibration.fingerprint):
         wrong = FieldError("name", shorten(calibration.name), f"{expected}, the hash of what the file holds")
         raise UserError(f"{path}: {wrong}")
 
 
-def _name(release: str, scores: Sequence[float], probabilities: Sequence[float], fitted_on: int, contents: int) -> str:
-    content = to_json([release, scores, probabilities, fitted_on, contents])
-    return f"isotonic-{hashlib.sha256(content).hexdigest()[:8]}"
+def _name(calibration: Calibration) -> str:
+    """A hash of everything else."""
+    content = json.dumps(calibration.model_dump(exclude={"name"}), sort_keys=True)
+    return f"isotonic-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def _first_error(error: ValidationError) -> FieldError:

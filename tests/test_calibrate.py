@@ -1,6 +1,7 @@
 """Scores become confidences: never a higher one for a lower score, always inside (0, 1), and right as often as said."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
 from tagbus.stream.calibrate import MOST_KNOTS, Calibration, fit, load, uncalibrated
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.quality import Flags, Floats, ece
 
-RELEASE = "minilm-1"
+SCORES = Fingerprint("minilm-1", "recall", {})
+OTHERS = Fingerprint("minilm-2", "recall", {})
 
 
 def sample(pairs: int, seed: int = 0) -> tuple[Floats, Flags]:
@@ -39,7 +42,7 @@ def pairs(draw: st.DrawFn, score: st.SearchStrategy[float]) -> tuple[Floats, Fla
 
 @given(pairs(st.floats(0, 1)), st.lists(st.floats(-1, 2), max_size=20))
 def test_confidence_lies_inside_0_and_1_and_never_falls(given_pairs: tuple[Floats, Flags], asked: list[float]) -> None:
-    confidences = fit(*given_pairs, RELEASE, 10).apply(np.sort(asked))
+    confidences = fit(*given_pairs, SCORES, 10).apply(np.sort(asked))
 
     assert confidences.shape == (len(asked),)
     assert ((confidences > 0) & (confidences < 1)).all()
@@ -54,7 +57,7 @@ def test_it_is_isotonic_regression_with_a_right_pair_at_the_bottom_and_a_wrong_o
 ) -> None:
     scores, right = given_pairs
 
-    confidences = fit(scores, right, RELEASE, 10).apply(scores)
+    confidences = fit(scores, right, SCORES, 10).apply(scores)
 
     reference = IsotonicRegression(out_of_bounds="clip")
     reference.fit(np.append(scores, [scores.min(), scores.max()]), np.append(right, [True, False]))
@@ -62,7 +65,7 @@ def test_it_is_isotonic_regression_with_a_right_pair_at_the_bottom_and_a_wrong_o
 
 
 def test_confidence_is_constant_beyond_the_outer_knots_and_linear_between_knots() -> None:
-    curve = uncalibrated(RELEASE).model_copy(update={"scores": (0.2, 0.4), "probabilities": (0.1, 0.5)})
+    curve = uncalibrated(SCORES).model_copy(update={"scores": (0.2, 0.4), "probabilities": (0.1, 0.5)})
 
     np.testing.assert_allclose(curve.apply(np.array([-9, 0.2, 0.3, 0.4, 9])), [0.1, 0.1, 0.3, 0.5, 0.5])
 
@@ -71,14 +74,14 @@ def test_a_few_right_pairs_at_the_top_are_not_certainty() -> None:
     scores = np.append(np.full(57, 0.1), np.full(3, 0.9))
     right = scores > 0.5
 
-    confidences = fit(scores, right, RELEASE, 20).apply(np.array([0.1, 0.9]))
+    confidences = fit(scores, right, SCORES, 20).apply(np.array([0.1, 0.9]))
 
     # 1 of 58 with the added right pair, 3 of 4 with the added wrong one.
     np.testing.assert_allclose(confidences, [1 / 58, 3 / 4], atol=1e-6)
 
 
 def test_confidences_of_unseen_pairs_hold() -> None:
-    curve = fit(*sample(20_000), RELEASE, 2_000)
+    curve = fit(*sample(20_000), SCORES, 2_000)
     scores, right = sample(20_000, seed=1)
 
     assert ece(scores, right) > 0.1
@@ -90,10 +93,10 @@ def test_many_blocks_are_merged_to_few_knots() -> None:
     scores = np.arange(50_000) / 50_000
     right = np.arange(50_000) % 100 < np.arange(50_000) // 500
 
-    curve = fit(scores, right, RELEASE, 5_000)
-    even_more = fit(np.repeat(scores, 2), np.repeat(right, 2), RELEASE, 5_000)
+    curve = fit(scores, right, SCORES, 5_000)
+    even_more = fit(np.repeat(scores, 2), np.repeat(right, 2), SCORES, 5_000)
     ladder = np.repeat(np.arange(300), 400)
-    crowded = fit(ladder / 300, np.tile(np.arange(400), 300) < ladder, RELEASE, 5_000)
+    crowded = fit(ladder / 300, np.tile(np.arange(400), 300) < ladder, SCORES, 5_000)
 
     assert len(curve.scores) <= MOST_KNOTS
     assert len(even_more.scores) <= MOST_KNOTS
@@ -106,17 +109,17 @@ def test_the_same_pairs_have_the_same_name_and_others_another() -> None:
     scores, right = sample(500)
     shuffled = np.random.default_rng(2).permutation(500)
 
-    curve = fit(scores, right, RELEASE, 50)
+    curve = fit(scores, right, SCORES, 50)
 
-    assert curve == fit(scores[shuffled], right[shuffled], RELEASE, 50)
+    assert curve == fit(scores[shuffled], right[shuffled], SCORES, 50)
     assert curve.name.startswith("isotonic-")
     assert len(curve.name) == len("isotonic-1a2b3c4d")
-    assert curve.name != fit(*sample(500, seed=1), RELEASE, 50).name
-    assert curve.name != fit(scores, right, "minilm-2", 50).name
+    assert curve.name != fit(*sample(500, seed=1), SCORES, 50).name
+    assert curve.name != fit(scores, right, OTHERS, 50).name
 
 
 def test_without_a_calibration_the_confidence_is_the_score_inside_0_and_1() -> None:
-    curve = uncalibrated(RELEASE)
+    curve = uncalibrated(SCORES)
 
     assert curve.name == "none"
     np.testing.assert_allclose(curve.apply(np.array([-1.0, 0.0, 0.3, 1.0])), [1e-4, 1e-4, 0.3, 1 - 1e-4])
@@ -133,16 +136,16 @@ def test_without_a_calibration_the_confidence_is_the_score_inside_0_and_1() -> N
 )
 def test_too_few_pairs_or_one_kind_alone_are_refused(scores: Floats, right: Flags, found: str) -> None:
     with pytest.raises(UserError, match=f"at least 50 pairs.*right and wrong ones.*{found}"):
-        fit(scores, right, RELEASE, 10)
+        fit(scores, right, SCORES, 10)
 
 
 def test_scores_that_no_calibration_can_be_fitted_to_are_a_bug() -> None:
     scores, right = sample(60)
 
     with pytest.raises(ValueError, match=r"scores \(59,\) and right \(60,\)"):
-        fit(scores[1:], right, RELEASE, 10)
+        fit(scores[1:], right, SCORES, 10)
     with pytest.raises(ValueError, match="finite"):
-        fit(np.append(scores[1:], np.nan), right, RELEASE, 10)
+        fit(np.append(scores[1:], np.nan), right, SCORES, 10)
 
 
 @given(pairs(st.floats(0, 1)))
@@ -150,29 +153,57 @@ def test_a_saved_calibration_is_loaded_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, given_pairs: tuple[Floats, Flags]
 ) -> None:
     path = tmp_path_factory.mktemp("calibration") / "c.json"
-    curve = fit(*given_pairs, RELEASE, 10)
+    curve = fit(*given_pairs, SCORES, 10)
 
     curve.save(path)
 
-    assert load(path, RELEASE) == curve
+    assert load(path, SCORES) == curve
 
 
 def test_the_uncalibrated_curve_survives_saving_too(tmp_path: Path) -> None:
-    uncalibrated(RELEASE).save(tmp_path / "none.json")
+    uncalibrated(SCORES).save(tmp_path / "none.json")
 
-    assert load(tmp_path / "none.json", RELEASE) == uncalibrated(RELEASE)
+    assert load(tmp_path / "none.json", SCORES) == uncalibrated(SCORES)
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "calibration.json"
-    fit(*sample(500), RELEASE, 50).save(path)
+    fit(*sample(500), SCORES, 50).save(path)
     return path
 
 
 def test_a_calibration_of_another_release_is_refused_with_both_names(saved: Path) -> None:
-    with pytest.raises(ReleaseMismatch, match="'minilm-1', but this is 'minilm-2'"):
-        load(saved, "minilm-2")
+    with pytest.raises(ReleaseMismatch, match="'minilm-1 by recall', but this is 'minilm-2 by recall'"):
+        load(saved, OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        (Fingerprint("minilm-1", "recall+literal", {}), "minilm-1 by recall+literal"),
+        (Fingerprint("minilm-1", "recall", {"heads": "heads-1"}), "minilm-1 by recall (heads heads-1)"),
+    ],
+)
+def test_so_is_one_of_another_path_or_of_other_components(saved: Path, other: Fingerprint, shown: str) -> None:
+    message = f"is fitted to 'minilm-1 by recall', but this is '{shown}'; run `tagbus calibrate` with these settings"
+    with pytest.raises(ReleaseMismatch, match=re.escape(message)):
+        load(saved, other)
+
+
+def test_the_name_covers_release_path_and_components() -> None:
+    scores, right = sample(100)
+    both = {"heads": "heads-1", "ranker": "ranker-1"}
+    given = [
+        SCORES,
+        OTHERS,
+        Fingerprint("minilm-1", "recall+rank", {}),
+        Fingerprint("minilm-1", "recall+rank", both),
+        Fingerprint("minilm-1", "recall+rank", both | {"ranker": "ranker-2"}),
+    ]
+    assert len({fit(scores, right, one, 10).name for one in given}) == len(given)
+    turned = Fingerprint("minilm-1", "recall+rank", dict(reversed(both.items())))
+    assert fit(scores, right, turned, 10).name == fit(scores, right, given[3], 10).name
 
 
 @pytest.mark.parametrize(
@@ -187,6 +218,7 @@ def test_a_calibration_of_another_release_is_refused_with_both_names(saved: Path
         ({"probabilities": [1.5]}, "probabilities.0: 1.5 is wrong, expected less than or equal to 0.9999"),
         ({"fitted_on": -1}, "fitted_on: -1 is wrong, expected greater than or equal to 0"),
         ({"release": 7}, "release: 7 is wrong, expected a valid string"),
+        ({"path": "recall+"}, r"path: 'recall\+' is wrong"),
         ({"colour": "red"}, "colour: 'red' is wrong, expected no such field"),
         ({"fitted_on": 501}, "name: 'isotonic-.*' is wrong, expected isotonic-.* the hash of what the file holds"),
         ({"name": "mine"}, "name: 'mine' is wrong, expected isotonic-"),
@@ -198,7 +230,7 @@ def test_a_file_of_the_wrong_form_is_refused_with_field_and_value(
     saved.write_text(json.dumps(json.loads(saved.read_text()) | change))
 
     with pytest.raises(UserError, match=rf"calibration\.json: {message}"):
-        load(saved, RELEASE)
+        load(saved, SCORES)
 
 
 @pytest.mark.parametrize(
@@ -216,20 +248,20 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, content: bytes
     path.write_bytes(content)
 
     with pytest.raises(UserError, match=rf"calibration\.json: {message}"):
-        load(path, RELEASE)
+        load(path, SCORES)
 
 
 def test_a_path_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.json: cannot be read .*tagbus calibrate"):
-        load(tmp_path / "missing.json", RELEASE)
+        load(tmp_path / "missing.json", SCORES)
     with pytest.raises(UserError, match="cannot be read"):
-        load(tmp_path, RELEASE)
+        load(tmp_path, SCORES)
     with pytest.raises(UserError, match="cannot be written"):
-        uncalibrated(RELEASE).save(tmp_path / "no" / "such" / "folder.json")
+        uncalibrated(SCORES).save(tmp_path / "no" / "such" / "folder.json")
 
 
 def test_a_calibration_cannot_be_changed() -> None:
-    curve: Calibration = uncalibrated(RELEASE)
+    curve: Calibration = uncalibrated(SCORES)
 
     with pytest.raises(ValueError, match="frozen"):
         curve.name = "other"  # type: ignore[misc]

@@ -22,6 +22,7 @@ from tagbus.stream.app.assemble import Brain
 from tagbus.stream.app.evaluation import content_of, fit, tag_all
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, TaggedContent
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError
 from tagbus.stream.intervals import bootstrap, recall_by_band
 from tagbus.stream.quality import Floats, Ints, Ranked
@@ -149,7 +150,7 @@ def _baseline(row: Row, test_set: EvaluationSet, models: Path) -> tuple[Ranked, 
     )
     found = val.indices >= 0
     right = quality.hits(val, test_set.truth(test_set.val))
-    curve = calibrate.fit(val.scores[found], right[found], row.name, len(test_set.val))
+    curve = calibrate.fit(val.scores[found], right[found], Fingerprint(row.name, "baseline", {}), len(test_set.val))
     del run["name"]
     return Ranked(test.indices, curve.apply(test.scores)), run
 

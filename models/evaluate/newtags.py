@@ -109,7 +109,7 @@ async def _row(
 
 async def _recall(brain: Brain, test: Sequence[Exemplar], new: frozenset[str]) -> float:
     numbers = {tag: number for number, tag in enumerate(sorted(new))}
-    tagger = brain.tagger(uncalibrated(brain.pipeline.name))
+    tagger = brain.tagger(uncalibrated(brain.pipeline.fingerprint))
     with console.bar("tagging", len(test)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in test], bar.advance)
     # Other tags take up ranks and are never right.

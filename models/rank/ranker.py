@@ -153,7 +153,7 @@ def train(
         over.release, literal, over.heads, over.labeltree, over.second_encoder, manifest.name, cross_encoder
     )
     right = training_set.plain.right[chosen]
-    calibrate.fit(last.choice.scores[chosen], right, pipeline.name, len(training_set.truth)).save(
+    calibrate.fit(last.choice.scores[chosen], right, pipeline.fingerprint, len(training_set.truth)).save(
         to / trees.CALIBRATION
     )
     log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})

@@ -25,12 +25,12 @@ Truth = Mapping[str, frozenset[str]]
 
 async def fit(brain: assemble.Brain, annotated: Sequence[Exemplar]) -> Calibration:
     """The calibration of this memory on contents whose right tags are known."""
-    tagger = brain.tagger(uncalibrated(brain.pipeline.name))
+    tagger = brain.tagger(uncalibrated(brain.pipeline.fingerprint))
     with console.bar("calibrating", len(annotated)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in annotated], bar.advance)
     truth = {item.id: frozenset(item.accepted) for item in annotated}
     scores, right = pairs(results, truth, lambda tag_score, _: tag_score)
-    return calibrate.fit(scores, right, brain.pipeline.name, len(results))
+    return calibrate.fit(scores, right, brain.pipeline.fingerprint, len(results))
 
 
 def content_of(item: Exemplar) -> Content:

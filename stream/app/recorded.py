@@ -32,7 +32,7 @@ def announce(settings: Settings, record: ReleaseRecord) -> None:
     """Put the release on the topic, unless it stands there already."""
     name = record.release.name
     found = read_releases(settings).records.get(name)
-    if found is None or (found.release, found.triton) != (record.release, record.triton):
+    if found != record:
         publish(settings, encode_release(record))
         console.say(f"release {name} is on topic {settings.topics.releases}: workers hold it beside the one in force")
 
@@ -55,8 +55,7 @@ def record_for(settings: Settings, name: str, served: Served | None) -> ReleaseR
         return found
     if served is None and settings.encoder.kind == "triton":
         served = Served(model=settings.encoder.model, version=settings.encoder.version)
-    curve = assemble.calibration_of(assemble.settings_of(settings, folder, served), one)
-    return ReleaseRecord(release=one, calibration=None if curve.name == "none" else curve, triton=served)
+    return ReleaseRecord(release=one, triton=served)
 
 
 def on_topic(releases: Releases, name: str) -> ReleaseRecord:
@@ -80,7 +79,8 @@ def own(settings: Settings, name: str, record: ReleaseRecord | None) -> Settings
     return assemble.settings_of(settings, folder, record.triton)
 
 
-def publish(settings: Settings, record: Record) -> None:
-    """Write one record. Raises UserError or DependencyDown."""
+def publish(settings: Settings, *records: Record) -> None:
+    """Write records. Raises UserError or DependencyDown."""
     with TopicWriter(settings.kafka, settings.topics.releases) as writer:
-        writer.send(record)
+        for record in records:
+            writer.send(record)

@@ -8,7 +8,7 @@ by the one that they began with. The old one goes on following, so it can be mad
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from tagbus.stream import telemetry
@@ -16,7 +16,7 @@ from tagbus.stream.app import assemble
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import RetrySettings, Settings
 from tagbus.stream.contract.events import Content, TaggedContent, Versions
-from tagbus.stream.contract.release import ReleaseRecord
+from tagbus.stream.contract.release import Curve, Fingerprint, ReleaseRecord
 from tagbus.stream.encoder.release import load_recorded, load_release
 from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch, Retryable, TagbusError
 from tagbus.stream.index import snapshot
@@ -37,9 +37,11 @@ RETRY = RetrySettings(first_seconds=10.0, cap_seconds=300.0)
 class Held:
     """One release in this worker. It tags once it has caught up."""
 
-    def __init__(self, name: str, record: ReleaseRecord | None) -> None:
+    def __init__(self, name: str, record: ReleaseRecord | None, calibrations: Mapping[str, Curve]) -> None:
+        """`calibrations`: what the topic has of this release, by path."""
         self.name = name
         self.record = record
+        self.calibrations = calibrations
         self.problem = ""
         # Set when it may begin: at a start those that are not to be in force wait until one is. One that failed begins
         # again when it is to be in force, without a wait.
@@ -64,15 +66,19 @@ class Held:
         """Tag from now on, or with another calibration from now on."""
         if self.brain is None or self.source is None:
             return
-        curve = None if self.record is None else self.record.calibration
-        if curve is not None and curve.release != self.brain.pipeline.name:
-            log.warning("release %s: calibration %s is fitted to %s, not used", self.name, curve.name, curve.release)
-            curve = None
-        calibration = None if curve is None else Calibration(**curve.model_dump())
-        self._tagger = self.brain.tagger(calibration, self.source.taxonomy)
+        self._tagger = self.brain.tagger(self._calibration(self.brain.pipeline.fingerprint), self.source.taxonomy)
         self._stood = object()
         self.problem = ""
         self.delays = backoff(RETRY)
+
+    def _calibration(self, fingerprint: Fingerprint) -> Calibration | None:
+        """The topic's, if it is fitted to these scores; None: that of the settings."""
+        curve = self.calibrations.get(fingerprint.path)
+        if curve is not None and curve.fingerprint != fingerprint:
+            told = (self.name, curve.name, curve.fingerprint, fingerprint)
+            log.warning("release %s: calibration %s is not used: it is fitted to %s, and this is %s", *told)
+            return None
+        return None if curve is None else Calibration(**curve.model_dump())
 
     async def rest(self) -> None:
         """Tag no more, and wait for the batches in flight."""
@@ -175,6 +181,7 @@ class Brains:
         self._releases = releases
         for name, held in list(self._held.items()):
             self._renew(held, releases.records.get(name))
+            self._recalibrate(held)
         for name in sorted({*releases.records, self._target} - self._held.keys()):
             self._hold(name)
         self._held[self._target].turn.set()
@@ -183,22 +190,28 @@ class Brains:
             log.warning("%s", notes[0])
 
     def _renew(self, held: Held, record: ReleaseRecord | None) -> None:
-        """Take over a record that has changed. Only a calibration may: anything else makes it another release."""
+        """A record that has changed makes it another release."""
         if record is None or record == held.record:
             return
-        same = held.record is None or (held.record.release, held.record.triton) == (record.release, record.triton)
-        if same:
+        if held.record is None:
             held.record = record
-            if held.ready:
-                held.stand()
         elif held is self._active:
             log.error("release %s was recorded anew while it is in force: the change is ignored", held.name)
         else:
             self._drop(held)
 
+    def _recalibrate(self, held: Held) -> None:
+        """Take over calibrations that have changed: the next batch is the first that they count for."""
+        calibrations = self._releases.calibrations_of(held.name)
+        if calibrations != held.calibrations:
+            held.calibrations = calibrations
+            if held.ready:
+                held.stand()
+
     def _hold(self, name: str) -> None:
         assert self._tasks is not None  # noqa: S101 - `run` has begun
-        held = self._held[name] = Held(name, self._releases.records.get(name))
+        held = Held(name, self._releases.records.get(name), self._releases.calibrations_of(name))
+        self._held[name] = held
         if self._active is not None:
             held.turn.set()
         held.task = self._tasks.create_task(self._keep(held))

@@ -134,11 +134,12 @@ def calibration_of(settings: Settings, release: str) -> Calibration:
     but it, or none. Raises ReleaseMismatch for one that is fitted to another pipeline."""
     pipeline = pipeline_of(settings, release)
     path = settings.tagger.calibration or _beside(settings, pipeline)
-    return calibrate.uncalibrated(pipeline.name) if path is None else calibrate.load(path, pipeline.name)
+    fingerprint = pipeline.fingerprint
+    return calibrate.uncalibrated(fingerprint) if path is None else calibrate.load(path, fingerprint)
 
 
 def _beside(settings: Settings, pipeline: Pipeline) -> Path | None:
-    alone = pipeline.name == pipeline.release
+    alone = pipeline == Pipeline(pipeline.release)
     folder = settings.rank.folder or ((settings.encoder.folder or default_folder()) if alone else None)
     path = None if folder is None else folder / trees.CALIBRATION
     return path if path is not None and path.exists() else None

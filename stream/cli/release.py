@@ -18,7 +18,7 @@ from tagbus.stream.cli.run import Level
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, decode_tagged
 from tagbus.stream.contract.events import TaggedContent
-from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord, Served, encode_release
+from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord, Served, calibration_key, encode_release
 from tagbus.stream.encoder.release import load_recorded, load_release
 from tagbus.stream.errors import CheckFailed, Poison, TagbusError, UserError, shorten
 from tagbus.stream.index import snapshot
@@ -55,8 +55,7 @@ def list_() -> None:
         record = releases.records.get(name)
         one = record.release if record else base if name == base.name else None
         about = ("?", "?", "?") if one is None else (one.encoder, one.precision, str(one.dimension))
-        curve = record.calibration if record else None
-        fitted = curve.name if curve else "by its folder"
+        fitted = ", ".join(curve.name for curve in releases.calibrations_of(name).values()) or "by its folder"
         where = "" if record else "  (encoder.folder; not on the topic)"
         mark = "active" if name == active else ""
         table.add_row(name, mark, *map(console.printable, (*about, fitted, f"{_files(settings, name, record)}{where}")))
@@ -93,7 +92,8 @@ def check(
 ) -> None:
     """Compare release NAME with the one in force, and fit its calibration. Code 3 if anything is not ok.
 
-    FILE may not hold contents that are among the exemplars. Unless NAME is in force, its record gets the calibration.
+    FILE may not hold contents that are among the exemplars. Unless NAME is in force, the calibration goes to the topic,
+    where each worker that holds NAME takes it up.
     """
     _check_name(name)
     settings = load()
@@ -115,7 +115,7 @@ def check(
     if not all(finding.ok for finding in report.findings):
         raise CheckFailed(f"release {name} is not ready to be activated")
     if name != active and report.calibration is not None:
-        recorded.publish(settings, encode_release(record.model_copy(update={"calibration": report.calibration})))
+        recorded.publish(settings, encode_release(report.calibration))
 
 
 @release.command()
@@ -158,7 +158,8 @@ def drop(
             f"release {name} gave {place}, in the last {minutes:g} minutes: a worker still tags with it; "
             "look at /readyz of the workers, or at a shorter time with --minutes"
         )
-    recorded.publish(settings, Record(name.encode(), None))
+    keys = [name, *(calibration_key(name, path) for path in releases.calibrations_of(name))]
+    recorded.publish(settings, *(Record(key.encode(), None) for key in keys))
     console.say(f"release {name} is dropped; its folder and its collections may be deleted")
 
 

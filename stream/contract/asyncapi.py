@@ -9,7 +9,7 @@ from tagbus.stream.config import TopicSettings
 from tagbus.stream.contract.cloudevents import STRUCTURED, Attributes
 from tagbus.stream.contract.codec import EXEMPLAR_KEY_CHARS, SOURCE_HEADERS, SOURCES
 from tagbus.stream.contract.fields import ID_CHARS
-from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord
+from tagbus.stream.contract.release import ACTIVE, CALIBRATION, NAME, PATH, Active, Curve, ReleaseRecord
 from tagbus.stream.contract.schema import (
     CONTRACT_VERSION,
     EXAMPLES,
@@ -32,8 +32,8 @@ _MEANING = {
     "knowledge": "definitions, rules and news for prompts; a record without a value withdraws one",
     "tagged": "the product: scored tags of each content; a record without a value where a content was withdrawn",
     "dead_letters": "events that can never be tagged, byte for byte as they came, the reason in the headers",
-    "releases": f"the releases under their names, and under the key `{ACTIVE}` which one is in force; one without a "
-    "value is dropped",
+    "releases": f"the releases under their names, under the key `{ACTIVE}` which one is in force, and the calibrations "
+    f"under `{CALIBRATION}RELEASE/PATH`; what has no value is dropped",
 }
 _TITLES = {word: model.__name__ for word, model in MODELS.items()}
 _CORRELATED = {"tags": "tagId", "knowledge": "segmentId"}
@@ -109,7 +109,7 @@ def _messages_of(channel: Topic) -> tuple[str, ...]:
     if channel == "dead_letters":
         return ("DeadLetter",)
     if channel == "releases":
-        return ("ReleaseRecord", "ReleaseTombstone", "Active")
+        return ("ReleaseRecord", "ReleaseTombstone", "Active", "Curve", "CurveTombstone")
     title = _TITLES[channel]
     plain = (title, f"{title}Tombstone")
     return plain if channel == "tagged" else (*plain, f"{title}CloudEvent")
@@ -172,10 +172,17 @@ def _dead_letter_message() -> Json:
 def _release_messages() -> Json:
     name: Json = {"type": "string", "pattern": NAME, "description": "the release's name"}
     active: Json = {"const": ACTIVE}
+    curve: Json = {
+        "type": "string",
+        "pattern": f"^{CALIBRATION}{NAME[1:-1]}/{PATH[1:]}",
+        "description": "the release's name and the path whose scores it is fitted to",
+    }
     parts: tuple[tuple[str, str, Json, Json], ...] = (
         ("ReleaseRecord", "A release that workers hold.", name, _ref("schemas", "ReleaseRecord")),
         ("ReleaseTombstone", "A release that is dropped.", name, {"type": "null"}),
         ("Active", "Which release is in force.", active, _ref("schemas", "Active")),
+        ("Curve", "The calibration of a release's scores by a path.", curve, _ref("schemas", "Curve")),
+        ("CurveTombstone", "A calibration that counts no longer.", curve, {"type": "null"}),
     )
     return {
         title: {
@@ -209,7 +216,7 @@ def _correlations() -> Json:
 
 
 def _schemas() -> Json:
-    models: tuple[type[BaseModel], ...] = (*MODELS.values(), ReleaseRecord, Active, Attributes)
+    models: tuple[type[BaseModel], ...] = (*MODELS.values(), ReleaseRecord, Active, Curve, Attributes)
     _, document = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )

@@ -1,11 +1,13 @@
-"""The topic `releases`: each release under its name, and under the key `active` the name of the one in force.
+"""The topic `releases`: each release under its name, under the key `active` the name of the one in force, and under
+`calibration/RELEASE/PATH` the calibration of a release's scores by that path.
 
 It is compacted. A release without a value is dropped: no worker holds it any longer. Where nothing is active, the
-release of encoder.folder is in force.
+release of encoder.folder is in force. A calibration may be replaced while its release stays.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Final, Literal
 
@@ -19,6 +21,9 @@ from tagbus.stream.errors import shorten
 
 ACTIVE: Final = "active"
 NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
+# The steps that give a score, joined: a step that is skipped leaves scores of another kind.
+PATH: Final = r"^[a-z0-9_]{1,40}(\+[a-z0-9_]{1,40}){0,19}$"
+CALIBRATION: Final = "calibration/"
 FIELD: Final = re.compile(r"(\{(?:name|aliases|description)\})")
 MOST_KNOTS: Final = 200
 # A confidence lies inside (0, 1): so many pairs never prove that a tag is certain.
@@ -88,17 +93,43 @@ class Release(BaseModel):
         return "\n".join(line for line in lines if line)
 
 
-class Curve(BaseModel):
-    """A fitted calibration: confidence is interpolated linearly between knots, constant beyond the first and last."""
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Which scores a calibration is fitted to: those of a release, by the steps of a path, by components of these
+    versions."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    release: str
+    path: str
+    components: Mapping[str, str]
+
+    def __str__(self) -> str:
+        versions = ", ".join(f"{component} {version}" for component, version in self.components.items())
+        return f"{self.release} by {self.path}" + (f" ({versions})" if versions else "")
+
+
+class Curve(Event):
+    """A fitted calibration: confidence is interpolated linearly between knots, constant beyond the first and last.
+
+    A null value on the topic means that it counts no longer.
+    """
 
     name: str = Field(min_length=1, description="`isotonic-` and a hash of all the rest, or `none`")
-    release: str = Field(min_length=1, description="name of the release whose scores it is fitted to")
+    release: ReleaseName = Field(description="name of the release whose scores it is fitted to")
+    path: str = Field(pattern=PATH, description="the steps that gave the scores, joined: `recall+literal+heads+rank`")
+    components: dict[str, str] = Field(
+        default_factory=dict,
+        description="version of each component that took part in the scores",
+        json_schema_extra={"default": {}},
+    )
     scores: tuple[FiniteFloat, ...] = Field(min_length=1, max_length=MOST_KNOTS, description="of the knots, rising")
     probabilities: tuple[Probability, ...] = Field(description="of the knots, never falling")
     fitted_on: int = Field(ge=0, description="pairs of content and tag")
     contents: int = Field(ge=0, description="contents that the pairs are of")
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What it is fitted to."""
+        return Fingerprint(self.release, self.path, self.components)
 
     @field_validator("scores")
     @classmethod
@@ -128,7 +159,6 @@ class ReleaseRecord(Event):
     """A release that workers hold. A null value on the topic means that it was dropped."""
 
     release: Release = Field(description="release.json, word by word: what differs from a worker's own is not served")
-    calibration: Curve | None = Field(None, description="fitted to it; none: what lies in its folder")
     triton: Served | None = Field(None, description="where encoder.kind is triton; none: by the settings")
 
 
@@ -139,24 +169,42 @@ class Active(Event):
     time: Time = Field(description="when it was made so (RFC 3339)")
 
 
-def decode_release(record: Record) -> ReleaseRecord | Active | Tombstone:
+def decode_release(record: Record) -> ReleaseRecord | Active | Curve | Tombstone:
     """A record of `releases`. Raises Undecodable or InvalidEvent."""
     if record.key is None:
-        raise invalid("key", "(missing)", "a release's name, or `active`")
+        raise invalid("key", "(missing)", f"a release's name, `{ACTIVE}` or `{CALIBRATION}RELEASE/PATH`")
     key = record.key.decode(errors="replace")
     if record.value is None:
         return Tombstone(key)
-    value = unframed(record.value)
-    if key == ACTIVE:
-        return parse(value, Active)
-    found = parse(value, ReleaseRecord)
-    if found.release.name != key:
-        raise invalid("key", shorten(key), f"{shorten(found.release.name)}, as the value says")
-    return found
+    event = parse(unframed(record.value), _model(key))
+    if key != (right := release_key(event)):
+        raise invalid("key", shorten(key), f"{shorten(right)}, as the value says")
+    return event
 
 
-def encode_release(event: ReleaseRecord | Active) -> Record:
-    """The record of a release, or the one that makes it active."""
-    key = ACTIVE if isinstance(event, Active) else event.release.name
+def encode_release(event: ReleaseRecord | Active | Curve) -> Record:
+    """The record of a release, the one that makes it active, or that of a calibration."""
     # By alias: `lambda` as release.json has it, which is no name in Python.
-    return Record(key.encode(), event.model_dump_json(by_alias=True).encode())
+    return Record(release_key(event).encode(), event.model_dump_json(by_alias=True).encode())
+
+
+def release_key(event: ReleaseRecord | Active | Curve) -> str:
+    """The key of an event's record."""
+    match event:
+        case Active():
+            return ACTIVE
+        case Curve():
+            return calibration_key(event.release, event.path)
+        case ReleaseRecord():
+            return event.release.name
+
+
+def calibration_key(release: str, path: str) -> str:
+    """The key of a calibration's record."""
+    return f"{CALIBRATION}{release}/{path}"
+
+
+def _model(key: str) -> type[ReleaseRecord | Active | Curve]:
+    if key == ACTIVE:
+        return Active
+    return Curve if key.startswith(CALIBRATION) else ReleaseRecord

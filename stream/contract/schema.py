@@ -16,7 +16,7 @@ from tagbus.stream.contract.events import (
     Versions,
 )
 from tagbus.stream.contract.fields import Event
-from tagbus.stream.contract.release import Active, ReleaseRecord
+from tagbus.stream.contract.release import Active, Curve, ReleaseRecord
 from tagbus.stream.errors import UserError, shorten
 
 Json = dict[str, JsonValue]
@@ -75,7 +75,8 @@ def json_schema(topic: str) -> Json:
     if topic == DEAD_LETTERS:
         return {"$schema": DIALECT, **dead_letter_headers()}
     if topic == RELEASES:
-        return {"$schema": DIALECT, "title": "Release", **TypeAdapter[Event](ReleaseRecord | Active).json_schema()}
+        values = TypeAdapter[Event](ReleaseRecord | Active | Curve)
+        return {"$schema": DIALECT, "title": "Release", **values.json_schema()}
     if topic not in MODELS:
         known = ", ".join((*MODELS, DEAD_LETTERS, RELEASES))
         raise UserError(f"{shorten(topic)} is no topic of the contract; they are {known}")

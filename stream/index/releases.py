@@ -1,4 +1,4 @@
-"""Following the topic `releases`: which releases there are, and which of them is in force."""
+"""Following the topic `releases`: which releases there are, which one is in force, and their calibrations."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,15 @@ from confluent_kafka import Message
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, Tombstone
-from tagbus.stream.contract.release import ACTIVE, Active, ReleaseRecord, decode_release
+from tagbus.stream.contract.release import (
+    ACTIVE,
+    CALIBRATION,
+    Active,
+    Curve,
+    ReleaseRecord,
+    calibration_key,
+    decode_release,
+)
 from tagbus.stream.errors import MemoryLost, Poison
 from tagbus.stream.kafka.follower import TopicFollower
 from tagbus.stream.kafka.message import offset_of, partition_of, record_of
@@ -22,22 +30,32 @@ WAIT_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """What the topic says: the records by name, and which one was made active."""
+    """What the topic says: the records by name, which one was made active, and the calibrations by release and path."""
 
     records: Mapping[str, ReleaseRecord] = field(default_factory=dict)
     active: Active | None = None
+    calibrations: Mapping[tuple[str, str], Curve] = field(default_factory=dict)
 
     def after(self, record: Record) -> "Releases":
         """The same after one more record. Raises Poison for one that is no event."""
         match decode_release(record):
             case Tombstone(key) if key == ACTIVE:
                 return replace(self, active=None)
+            case Tombstone(key) if key.startswith(CALIBRATION):
+                left = {place: curve for place, curve in self.calibrations.items() if calibration_key(*place) != key}
+                return replace(self, calibrations=left)
             case Tombstone(key):
                 return replace(self, records={name: one for name, one in self.records.items() if name != key})
             case Active() as active:
                 return replace(self, active=active)
+            case Curve() as curve:
+                return replace(self, calibrations={**self.calibrations, (curve.release, curve.path): curve})
             case ReleaseRecord() as one:
                 return replace(self, records={**self.records, one.release.name: one})
+
+    def calibrations_of(self, release: str) -> dict[str, Curve]:
+        """The calibrations of a release, by path."""
+        return {path: curve for (name, path), curve in self.calibrations.items() if name == release}
 
 
 class ReleaseFollower:

@@ -14,6 +14,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import TaggerSettings
 from tagbus.stream.contract.events import Content, ScoredTag, TaggedContent, Versions
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
@@ -42,12 +43,9 @@ class Pipeline:
     cross_encoder: str | None = None
 
     @property
-    def name(self) -> str:
-        """What a calibration is fitted to: the release's name where nothing else is on."""
-        literal = "literal" if self.literal else None
-        recallers = (literal, self.heads, self.labeltree, self.second_encoder)
-        parts = (self.release, *recallers, self.ranker, self.cross_encoder)
-        return "+".join(part for part in parts if part is not None)
+    def fingerprint(self) -> Fingerprint:
+        """Which scores these are: what a calibration is fitted to."""
+        return Fingerprint(self.release, "+".join(self.path[1:-1]), self.components)
 
     @property
     def components(self) -> dict[str, str]:
@@ -109,7 +107,7 @@ class Tagger:
         calibration that is fitted to another.
         """
         self._pipeline = pipeline or Pipeline(encoder.release.name)
-        calibration.match(self._pipeline.name, f"calibration {calibration.name}")
+        calibration.match(self._pipeline.fingerprint, f"calibration {calibration.name}")
         self._encoder = encoder
         self._recall = recall
         self._calibration = calibration

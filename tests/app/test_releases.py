@@ -20,7 +20,7 @@ from tagbus.stream.cli.release import build_shared
 from tagbus.stream.config import MemorySettings, RetrySettings, Settings
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
-from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release
+from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release, release_key
 from tagbus.stream.encoder.release import GOLDEN, load_release
 from tagbus.stream.errors import DependencyDown, Fatal, ReleaseMismatch
 from tagbus.stream.memory import Carried
@@ -201,29 +201,58 @@ async def test_a_start_without_the_release_that_is_active_ends_and_says_why(bus:
     assert caught.group_contains(ReleaseMismatch, match="release nowhere-1 is active, but it is not on topic")
 
 
+def fitted(name: str, **changes: object) -> Curve:
+    """A calibration of the shipped release's recall."""
+    given = {"name": name, "release": SHIPPED.name, "path": "recall", "scores": (0.1, 0.5), "probabilities": (0.2, 0.9)}
+    return Curve.model_validate(given | {"fitted_on": 1, "contents": 1} | changes)
+
+
 async def test_a_refitted_calibration_counts_without_a_swap(bus: Bus, folder: Path) -> None:
-    curve = Curve(
-        name="isotonic-2", release=SHIPPED.name, scores=(0.1, 0.5), probabilities=(0.2, 0.9), fitted_on=1, contents=1
-    )
+    curve = fitted("isotonic-2")
     async with running(settings_at(bus, folder)) as brains:
         assert brains.versions().calibration != curve.name
-        send(bus, encode_release(ReleaseRecord(release=SHIPPED, calibration=curve)))
+        send(bus, encode_release(curve))
         async with asyncio.timeout(SECONDS):
             while brains.versions().calibration != curve.name:
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("change", [{"path": "recall+literal"}, {"components": {"heads": "heads-1"}}])
+async def test_a_calibration_of_other_scores_is_left_alone(
+    bus: Bus, folder: Path, change: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker has graph recall alone: neither the path nor the components are its own."""
+    send(bus, encode_release(fitted("isotonic-3")))
+    async with running(settings_at(bus, folder)) as brains:
+        assert brains.versions().calibration == "isotonic-3"
+        own = brains.revision()
+        send(bus, encode_release(fitted("isotonic-4", **change)))
+        async with asyncio.timeout(SECONDS):
+            while brains.revision() == own:
+                await asyncio.sleep(0.02)
+        assert brains.versions().calibration != "isotonic-4"
+
+
+async def test_a_calibration_that_is_withdrawn_counts_no_longer(bus: Bus, folder: Path) -> None:
+    curve = fitted("isotonic-3")
+    async with running(settings_at(bus, folder)) as brains:
+        own = brains.versions().calibration
+        for record, name in ((encode_release(curve), curve.name), (Record(release_key(curve).encode(), None), own)):
+            send(bus, record)
+            async with asyncio.timeout(SECONDS):
+                while brains.versions().calibration != name:
+                    await asyncio.sleep(0.02)
+
+
 async def test_its_revision_differs_with_calibration_and_memory_and_never_raises(bus: Bus, folder: Path) -> None:
-    curve = Curve(
-        name="isotonic-3", release=SHIPPED.name, scores=(0.1, 0.5), probabilities=(0.2, 0.9), fitted_on=1, contents=1
-    )
+    curve = fitted("isotonic-3")
     correction = encode_record(Exemplar(id="a", text="Bees", rejected=("bees",)))
     assert Brains(settings_at(bus, folder)).revision() is None
     async with running(settings_at(bus, folder)) as brains:
         seen = [brains.revision()]
         assert seen == [brains.revision()]
         assert seen != [None]
-        send(bus, encode_release(ReleaseRecord(release=SHIPPED, calibration=curve)))
+        send(bus, encode_release(curve))
         async with asyncio.timeout(SECONDS):
             while brains.revision() in seen:
                 await asyncio.sleep(0.02)

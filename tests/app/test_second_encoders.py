@@ -10,6 +10,7 @@ from tagbus.stream.app import assemble, second_encoders
 from tagbus.stream.app.trained import over_of, pipeline_of
 from tagbus.stream.config import MemorySettings, SecondEncoderSettings, Settings
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
 from tagbus.stream.memory.exact import ExactStore
@@ -82,7 +83,8 @@ async def test_its_memory_holds_the_same_records_by_its_own_vectors(made: Path, 
 def test_a_ranker_must_have_been_trained_beside_it(made: Path) -> None:
     pipeline = pipeline_of(settings(made), SHIPPED.name)
 
-    assert pipeline.name == f"{SHIPPED.name}+{second_encoders.name_of(settings(made))}"
+    assert pipeline.components == {"second_encoder": second_encoders.name_of(settings(made))}
+    assert pipeline.fingerprint == Fingerprint(SHIPPED.name, "recall+second_encoder", pipeline.components)
     assert over_of(pipeline).second_encoder == second_encoders.name_of(settings(made))
     assert over_of(pipeline).lists == ("names", *LISTS)
 

@@ -15,6 +15,7 @@ from tagbus.stream.config import (
     Settings,
     TaggerSettings,
 )
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.rank import trees
@@ -37,13 +38,13 @@ async def test_with_nothing_switched_on_all_is_the_release() -> None:
 def test_the_calibration_beside_the_model_is_for_the_model_alone() -> None:
     assert calibration_of(settings(), RELEASE).release == RELEASE
     literal = settings(recall=RecallSettings(literal=True))
-    assert calibration_of(literal, RELEASE) == uncalibrated(f"{RELEASE}+literal")
+    assert calibration_of(literal, RELEASE) == uncalibrated(Fingerprint(RELEASE, "recall+literal", {}))
 
 
 def test_a_calibration_that_is_named_must_fit(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
-    uncalibrated("another").save(path)
-    with pytest.raises(ReleaseMismatch, match=f"is fitted to 'another', but this is '{RELEASE}'; run `tagbus calib"):
+    uncalibrated(Fingerprint("another", "recall", {})).save(path)
+    with pytest.raises(ReleaseMismatch, match=f"fitted to 'another by recall', but this is '{RELEASE} by recall'; run"):
         calibration_of(settings(tagger=TaggerSettings(calibration=path)), RELEASE)
 
 

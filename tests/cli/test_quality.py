@@ -11,6 +11,7 @@ from tagbus.stream import calibrate
 from tagbus.stream.app import files
 from tagbus.stream.app.examples import example
 from tagbus.stream.contract.events import Exemplar
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import default_folder, load_release
 from tests.cli.harness import Cli, Slice, objects, write
 
@@ -33,7 +34,7 @@ class TestCalibrate:
         fitted = tagbus("calibrate", write(tmp_path / "fit.jsonl", unseen), *cutting.memory, "--out", out)
         assert fitted.code == 0
         release = load_release(default_folder()).name
-        curve = calibrate.load(out, release)
+        curve = calibrate.load(out, Fingerprint(release, "recall", {}))
         assert (curve.release, curve.contents) == (release, len(unseen))
         assert fitted.err.splitlines()[-1] == (
             f"{curve.name} for release {release}: {curve.fitted_on} pairs of {len(unseen)} contents, {out}"

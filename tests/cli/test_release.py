@@ -12,7 +12,7 @@ from tagbus.stream.config import HeadsSettings, Settings, TaggerSettings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import TaggedContent, Versions
 from tagbus.stream.contract.fields import Event
-from tagbus.stream.contract.release import Active, ReleaseRecord, Served, encode_release
+from tagbus.stream.contract.release import Active, Fingerprint, ReleaseRecord, Served, encode_release
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.releases import Releases
@@ -112,7 +112,7 @@ def test_from_the_first_build_to_the_drop(bus: Bus, tagbus: Cli, folder: Path, c
     assert set(topic(bus).records) == {SECOND}
 
 
-def test_a_check_that_is_all_right_puts_the_calibration_into_the_record(
+def test_a_check_that_is_all_right_puts_the_calibration_on_the_topic(
     bus: Bus, tagbus: Cli, tmp_path: Path, cutting: Slice, annotated: Path
 ) -> None:
     """Given the shipped encoder under another name, its figures are those of the one in force."""
@@ -120,14 +120,16 @@ def test_a_check_that_is_all_right_puts_the_calibration_into_the_record(
     publish(bus, "tags", cutting.tags[:FEW])
     given = bus.command(tmp_path)
     assert tagbus("release", "build", "twin-1", settings=given).code == 0
-    assert topic(bus).records["twin-1"].calibration is None
+    assert topic(bus).calibrations == {}
 
     checked = tagbus("release", "check", "twin-1", annotated, settings=given)
 
     assert checked.code == 0, checked.out + checked.err
-    curve = topic(bus).records["twin-1"].calibration
-    assert curve is not None
-    assert curve.release == "twin-1"
+    ((place, curve),) = topic(bus).calibrations.items()
+    assert place == ("twin-1", "recall")
+    assert curve.fingerprint == Fingerprint("twin-1", "recall", {})
+    assert tagbus("release", "drop", "twin-1", settings=given).code == 0
+    assert topic(bus).calibrations == {}
 
 
 def test_a_release_that_was_not_built_is_not_ok(bus: Bus, tagbus: Cli, tmp_path: Path, annotated: Path) -> None:

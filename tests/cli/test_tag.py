@@ -152,7 +152,7 @@ def test_a_calibration_of_another_pipeline_is_refused(tagbus: Cli, cutting: Slic
     answer = tagbus("tag", cutting.file, *cutting.memory, TAGGER__CALIBRATION=str(given), RECALL__LITERAL="true")
     assert answer.code == 6
     assert answer.one_line() == (
-        f"tagbus: {given} is fitted to 'minilm-l6-f16-1', but this is 'minilm-l6-f16-1+literal'; "
+        f"tagbus: {given} is fitted to 'minilm-l6-f16-1 by recall', but this is 'minilm-l6-f16-1 by recall+literal'; "
         "run `tagbus calibrate` with these settings"
     )
 

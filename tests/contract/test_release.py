@@ -11,6 +11,7 @@ from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.contract.release import (
     Active,
     Curve,
+    Fingerprint,
     Release,
     ReleaseRecord,
     Served,
@@ -32,12 +33,21 @@ ONE = Release(
     max_tokens=256,
 )
 CURVE = Curve(
-    name="isotonic-1", release=ONE.name, scores=(0.1, 0.5), probabilities=(0.2, 0.9), fitted_on=100, contents=10
+    name="isotonic-1",
+    release=ONE.name,
+    path="recall+heads+rank",
+    components={"heads": "heads-1", "ranker": "ranker-1"},
+    scores=(0.1, 0.5),
+    probabilities=(0.2, 0.9),
+    fitted_on=100,
+    contents=10,
 )
+KEY = b"calibration/minilm-2/recall+heads+rank"
 RECORDS = [
     ReleaseRecord(release=ONE),
-    ReleaseRecord(release=ONE, calibration=CURVE, triton=Served(model="encoder", version=2)),
+    ReleaseRecord(release=ONE, triton=Served(model="encoder", version=2)),
     Active(release=ONE.name, time=datetime(2026, 1, 31, 9, 30, tzinfo=UTC)),
+    CURVE,
 ]
 # As version 1.2.0 of the contract wrote it; it is read for ever.
 WRITTEN = (
@@ -49,8 +59,8 @@ WRITTEN = (
 ) % {b"h": HASH.encode()}
 
 
-@pytest.mark.parametrize("event", RECORDS, ids=["alone", "whole", "active"])
-def test_what_is_written_is_read_and_is_as_the_schema_says(event: ReleaseRecord | Active) -> None:
+@pytest.mark.parametrize("event", RECORDS, ids=["alone", "whole", "active", "calibration"])
+def test_what_is_written_is_read_and_is_as_the_schema_says(event: ReleaseRecord | Active | Curve) -> None:
     record = encode_release(event)
     assert decode_release(record) == event
     Draft202012Validator(json_schema(RELEASES)).validate(json.loads(record.value or b""))
@@ -64,10 +74,19 @@ def test_a_record_without_a_value_drops_a_release() -> None:
     assert decode_release(Record(b"minilm-2", None)) == Tombstone("minilm-2")
 
 
+def test_a_calibration_stands_under_its_release_and_path() -> None:
+    """So it may change while the release stays, and each path has its own."""
+    assert encode_release(CURVE).key == KEY
+    assert decode_release(Record(KEY, None)) == Tombstone(KEY.decode())
+    assert CURVE.fingerprint == Fingerprint("minilm-2", CURVE.path, {"heads": "heads-1", "ranker": "ranker-1"})
+
+
 def test_a_field_that_a_worker_does_not_know_passes_but_not_inside_a_release() -> None:
     """A release is served as it was recorded or not at all."""
     value = json.loads(WRITTEN)
     assert decode_release(Record(b"minilm-2", json.dumps(value | {"later": 1}).encode()))
+    later = json.dumps(json.loads(encode_release(CURVE).value or b"") | {"later": 1}).encode()
+    assert decode_release(Record(KEY, later)) == CURVE
     value["release"]["pooling"] = "last"
     with pytest.raises(InvalidEvent, match="pooling"):
         decode_release(Record(b"minilm-2", json.dumps(value).encode()))
@@ -81,6 +100,14 @@ def test_a_field_that_a_worker_does_not_know_passes_but_not_inside_a_release() -
         (b"active", b'{"release": "../x", "time": "2026-01-31T09:30:00Z"}', "release"),
         (b"active", b'{"release": "minilm-2"}', "time"),
         (b"active", b"{", "JSON"),
+        (
+            b"calibration/minilm-2/recall",
+            encode_release(CURVE).value,
+            "'calibration/minilm-2/recall+heads+rank', as the",
+        ),
+        (b"calibration/minilm-2", encode_release(CURVE).value, f"{KEY.decode()}', as the value says"),
+        (b"calibration/x/recall", b'{"name": "a", "release": "x/y", "path": "recall"}', "release"),
+        (b"calibration/x/recall", b'{"name": "a", "release": "x", "path": "re call"}', "path"),
     ],
 )
 def test_what_is_wrong_is_named(key: bytes | None, value: bytes, words: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.release import Active, ReleaseRecord, encode_release
+from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release, release_key
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tests.conftest import Broker
@@ -82,6 +82,27 @@ async def test_all_of_it_is_told_at_once_and_then_each_change(settings: Settings
         while found.active is not None:
             found = await next_of(told)
         assert found == Releases({SHIPPED.release.name: SHIPPED})
+
+
+async def test_a_calibration_is_told_by_release_and_path(settings: Settings) -> None:
+    curve = Curve(
+        name="isotonic-1",
+        release="second-1",
+        path="recall",
+        scores=(0.1, 0.5),
+        probabilities=(0.2, 0.9),
+        fitted_on=100,
+        contents=10,
+    )
+    newer = curve.model_copy(update={"name": "isotonic-2"})
+    ranked = curve.model_copy(update={"path": "recall+rank"})
+    other = curve.model_copy(update={"release": "third-1"})
+    send(settings, *map(encode_release, (curve, ranked, newer, other)))
+    async with followed(settings) as told:
+        found = await next_of(told)
+        assert found.calibrations_of("second-1") == {"recall": newer, "recall+rank": ranked}
+        send(settings, Record(release_key(newer).encode(), None))
+        assert (await next_of(told)).calibrations_of("second-1") == {"recall+rank": ranked}
 
 
 async def test_what_is_no_record_is_skipped_and_changes_nothing(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.tagger import Failure, Tagger
+from tagbus.stream.tagger import Failure, Pipeline, Tagger
 from tagbus.stream.tagger.union import Recall
 from tests.index.parts import encoder
 
@@ -23,7 +23,7 @@ class Service:
         self.memory = kept
         self.follower = Follower(given, Projection(encoder(), kept))
         recall = Recall(GraphRecall(kept.tags, kept.exemplars, encoder().release.recall, RecallSettings(), 1))
-        calibration = uncalibrated(encoder().release.name)
+        calibration = uncalibrated(Pipeline(encoder().release.name).fingerprint)
         self.tagger = Tagger(encoder(), recall, calibration, given.tagger, self.follower.taxonomy)
         self.following: asyncio.Task[None] | None = None
         self.passes = threading.Event()

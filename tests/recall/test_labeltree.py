@@ -13,6 +13,7 @@ from tagbus.models.train import labeltree as training
 from tagbus.stream.app.trained import open_learnt, over_of
 from tagbus.stream.config import CrossEncoderSettings, HeadsSettings, LabelTreeSettings, RankSettings, Settings
 from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.labeltree import FOREST, MANIFEST, WORDS, LabelTreeRecall
@@ -86,7 +87,7 @@ async def test_the_settings_switch_them_on(folder: Path) -> None:
     learnt = await open_learnt(settings, "r1")
     try:
         name = LabelTreeRecall.load(folder).manifest.name
-        assert learnt.pipeline.name == f"r1+{name}"
+        assert learnt.pipeline.fingerprint == Fingerprint("r1", "recall+labeltree", {"labeltree": name})
         assert over_of(learnt.pipeline).labeltree == name
         assert over_of(learnt.pipeline).lists == ("names", "labeltree")
     finally:

@@ -16,6 +16,7 @@ from tagbus.stream.calibrate import Calibration, fit, uncalibrated
 from tagbus.stream.config import RecallSettings, Settings, TaggerSettings
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.contract.fields import TEXT_CHARS
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
@@ -62,7 +63,7 @@ def tagger(
     settings = TaggerSettings.model_validate(chosen)
     release = encoder().release
     recall = Recall(GraphRecall(over.tags, over.exemplars, release.recall, RecallSettings(), settings.neighbours))
-    calibrated = calibration or uncalibrated(release.name)
+    calibrated = calibration or uncalibrated(Pipeline(release.name).fingerprint)
     return Tagger(using or encoder(), recall, calibrated, settings, lambda: taxonomy or {})
 
 
@@ -94,7 +95,7 @@ async def filled(cutting: Slice) -> AsyncIterator[Memory]:
 @cache
 def curve() -> Calibration:
     scores = np.linspace(0, 1, 200)
-    return fit(scores, np.arange(200) % 3 == 0, encoder().release.name, 20)
+    return fit(scores, np.arange(200) % 3 == 0, Pipeline(encoder().release.name).fingerprint, 20)
 
 
 def results(found: Sequence[TaggedContent | Failure]) -> list[TaggedContent]:
@@ -314,10 +315,16 @@ class TestPipeline:
     """What is on beside graph recall stands in each result, and a calibration belongs to all of it."""
 
     def test_it_is_named_after_all_that_gives_the_scores(self) -> None:
-        assert Pipeline("r").name == "r"
-        assert Pipeline("r", literal=True, heads="h", ranker="k").name == "r+literal+h+k"
-        assert Pipeline("r", heads="h", ranker="k", cross_encoder="c").name == "r+h+k+c"
-        assert Pipeline("r", heads="h", labeltree="l", ranker="k").name == "r+h+l+k"
+        assert Pipeline("r").fingerprint == Fingerprint("r", "recall", {})
+        assert Pipeline("r", literal=True, heads="h", ranker="k").fingerprint == Fingerprint(
+            "r", "recall+literal+heads+rank", {"heads": "h", "ranker": "k"}
+        )
+        assert Pipeline("r", heads="h", ranker="k", cross_encoder="c").fingerprint == Fingerprint(
+            "r", "recall+heads+rank+cross_encoder", {"heads": "h", "ranker": "k", "cross_encoder": "c"}
+        )
+        assert Pipeline("r", heads="h", labeltree="l", ranker="k").fingerprint == Fingerprint(
+            "r", "recall+heads+labeltree+rank", {"heads": "h", "labeltree": "l", "ranker": "k"}
+        )
         assert Pipeline("r", literal=True, heads="h", second_encoder="s", ranker="k", cross_encoder="c").components == {
             "heads": "h",
             "second_encoder": "s",
@@ -372,7 +379,8 @@ class TestPipeline:
         graph = GraphRecall(filled.tags, filled.exemplars, encoder().release.recall, RecallSettings())
         pipeline = Pipeline(encoder().release.name, literal=True)
         message = (
-            f"calibration {curve().name} is fitted to '{encoder().release.name}', but this is '{pipeline.name}'; "
+            f"calibration {curve().name} is fitted to '{encoder().release.name} by recall', "
+            f"but this is '{encoder().release.name} by recall+literal'; "
             "run `tagbus calibrate` with these settings"
         )
         with pytest.raises(ReleaseMismatch, match=re.escape(message)):
@@ -384,4 +392,4 @@ def with_literal(over: Memory, literal: LiteralRecall, version: Mapping[str, int
     graph = GraphRecall(over.tags, over.exemplars, encoder().release.recall, RecallSettings())
     pipeline = Pipeline(encoder().release.name, literal=True)
     recall = Recall(graph, [literal])
-    return Tagger(encoder(), recall, uncalibrated(pipeline.name), TaggerSettings(), lambda: version, pipeline)
+    return Tagger(encoder(), recall, uncalibrated(pipeline.fingerprint), TaggerSettings(), lambda: version, pipeline)

@@ -10,6 +10,7 @@ from tagbus.stream.app.examples import example
 from tagbus.stream.calibrate import load
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.cross_encoder import Manifest
+from tagbus.stream.tagger import Pipeline
 from tests.cli.harness import Cli, Slice, clean, cut, objects, write
 from tests.cross_encoders import write_cross_encoder
 
@@ -62,7 +63,8 @@ def test_what_is_trained_is_named_after_both(trained: Path, cross_encoder: tuple
     manifest = trees.read_manifest(trained)
     assert manifest.second is not None
     assert (manifest.second.cross_encoder, manifest.second.top) == (cross_encoder[1].name, 5)
-    load(trained / trees.CALIBRATION, f"{manifest.release}+literal+{manifest.name}+{cross_encoder[1].name}")
+    whole = Pipeline(manifest.release, literal=True, ranker=manifest.name, cross_encoder=cross_encoder[1].name)
+    load(trained / trees.CALIBRATION, whole.fingerprint)
 
 
 def test_the_tagger_asks_it_about_the_best_and_says_so(

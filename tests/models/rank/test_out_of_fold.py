@@ -15,6 +15,7 @@ from tagbus.stream.app.examples import example
 from tagbus.stream.calibrate import load
 from tagbus.stream.rank import trees
 from tagbus.stream.recall import heads
+from tagbus.stream.tagger import Pipeline
 from tests.cli.harness import Cli, Slice, cut, write
 
 
@@ -56,7 +57,8 @@ def test_only_what_the_tagger_reads_is_written(trained: Path) -> None:
 
 def test_the_calibration_is_that_of_the_whole_pipeline(trained: Path) -> None:
     manifest = trees.read_manifest(trained / "ranker")
-    load(trained / "ranker" / trees.CALIBRATION, f"{manifest.release}+literal+{manifest.heads}+{manifest.name}")
+    whole = Pipeline(manifest.release, literal=True, heads=manifest.heads, ranker=manifest.name)
+    load(trained / "ranker" / trees.CALIBRATION, whole.fingerprint)
 
 
 @pytest.fixture

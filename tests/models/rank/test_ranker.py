@@ -25,6 +25,7 @@ from tagbus.stream.rank.cross_encoder import Pair, Wording
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import NAMES, Floats, Numbers, Pool, pool
+from tagbus.stream.tagger import Pipeline
 from tagbus.stream.tagger.union import Recall
 
 D = 16
@@ -165,7 +166,8 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
     ranker = trees.TreeRanker.load(tmp_path, OVER)
     assert ranker.name == manifest.name
     assert manifest.fitted_on == 200
-    assert calibrate.load(tmp_path / trees.CALIBRATION, f"r+heads-1+{manifest.name}").contents == 200
+    fingerprint = Pipeline("r", heads="heads-1", ranker=manifest.name).fingerprint
+    assert calibrate.load(tmp_path / trees.CALIBRATION, fingerprint).contents == 200
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["name"] == manifest.name
     test, queries = annotated(200, 8, "test-")
@@ -211,8 +213,8 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
     # The first stage is what it is without a second.
     assert manifest.model_copy(update={"name": first.name, "second": None}) == first
     assert (both / trees.MODEL).read_bytes() == (alone / trees.MODEL).read_bytes()
-    pipeline = f"r+{manifest.name}+cross_encoder-00000000"
-    assert calibrate.load(both / trees.CALIBRATION, pipeline).contents == 200
+    pipeline = Pipeline("r", ranker=manifest.name, cross_encoder="cross_encoder-00000000")
+    assert calibrate.load(both / trees.CALIBRATION, pipeline.fingerprint).contents == 200
     test, queries = annotated(200, 8, "test-")
     ranked = trees.TreeRanker.load(alone, NAMES_ALONE)
     cross_encoded = trees.TreeRanker.load(both, NAMES_ALONE, Reads())
