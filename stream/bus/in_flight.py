@@ -94,11 +94,11 @@ class Seen:
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class InFlightBatch:
     """A batch under way. `verdicts` are there when the tagger is done, one a source, in order."""
 
     batch: Batch
-    entered: float
+    started: float
     verdicts: list[Verdict] | None = None
     # Since when it waits for a dependency: nobody knows for how long, so a drain does not wait for it.
     stalled: float | None = None
@@ -106,28 +106,28 @@ class Flight:
 
 
 @dataclass(slots=True)
-class _Lane:
+class PartitionQueue:
     """One assigned partition: its epoch, its flights in order, and the offset that was committed last."""
 
     epoch: int
-    flights: deque[Flight] = field(default_factory=deque)
+    entries: deque[InFlightBatch] = field(default_factory=deque)
     committed: int | None = None
 
     def working(self) -> int:
-        return sum(flight.verdicts is None for flight in self.flights)
+        return sum(entry.verdicts is None for entry in self.entries)
 
-    def finished(self) -> list[Flight]:
+    def finished(self) -> list[InFlightBatch]:
         """The flights that may be published: no unfinished one of this partition stands before them."""
         ready = []
-        for flight in self.flights:
-            if flight.verdicts is None:
+        for entry in self.entries:
+            if entry.verdicts is None:
                 break
-            ready.append(flight)
+            ready.append(entry)
         return ready
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Revoked:
     """What was given up with some partitions: batches, and which partitions have nothing on its way to Kafka.
 
     `untouched` holds the offset that was committed last in this assignment, None where there is none.
@@ -137,7 +137,7 @@ class Left:
     untouched: dict[Place, int | None]
 
 
-class Flights:
+class InFlight:
     """All that is under way. Every method may be called from any thread."""
 
     def __init__(self, number: int, size: int) -> None:
@@ -146,7 +146,7 @@ class Flights:
         self._size = size
         self._bytes = 0
         self._epoch = 0
-        self._lanes: dict[Place, _Lane] = {}
+        self._queues: dict[Place, PartitionQueue] = {}
         self._changed = threading.Condition()
 
     def assign(self, places: Iterable[Place]) -> None:
@@ -155,44 +155,44 @@ class Flights:
             self._epoch += 1
             for place in places:
                 self._drop(place)
-                self._lanes[place] = _Lane(self._epoch)
+                self._queues[place] = PartitionQueue(self._epoch)
             self._report()
 
-    def leave(self, places: Iterable[Place]) -> Left:
+    def revoke(self, places: Iterable[Place]) -> Revoked:
         """Partitions that went: their batches are dropped and will never commit."""
         with self._changed:
-            lanes = {place: lane for place in places if (lane := self._lanes.get(place)) is not None}
-            untouched = {place: lane.committed for place, lane in lanes.items() if not lane.finished()}
-            dropped = sum(self._drop(place) for place in lanes)
+            queues = {place: queue for place in places if (queue := self._queues.get(place)) is not None}
+            untouched = {place: queue.committed for place, queue in queues.items() if not queue.finished()}
+            dropped = sum(self._drop(place) for place in queues)
             self._report()
-            return Left(dropped, untouched)
+            return Revoked(dropped, untouched)
 
     def epoch(self, place: Place) -> int | None:
         """The epoch of a partition, or None where it is not ours."""
         with self._changed:
-            lane = self._lanes.get(place)
-            return None if lane is None else lane.epoch
+            queue = self._queues.get(place)
+            return None if queue is None else queue.epoch
 
     def places(self) -> list[Place]:
         """The partitions that are ours."""
         with self._changed:
-            return list(self._lanes)
+            return list(self._queues)
 
-    def owns(self, flight: Flight) -> bool:
+    def owns(self, entry: InFlightBatch) -> bool:
         """Whether the flight's partition is still held in the epoch that it was read in."""
         with self._changed:
-            return self._owned(flight.batch)
+            return self._owned(entry.batch)
 
     def busy(self) -> bool:
         """Whether anything is under way."""
         with self._changed:
-            return any(lane.flights for lane in self._lanes.values())
+            return any(queue.entries for queue in self._queues.values())
 
-    def first(self, place: Place) -> Flight | None:
+    def first(self, place: Place) -> InFlightBatch | None:
         """The oldest batch under way of a partition."""
         with self._changed:
-            lane = self._lanes.get(place)
-            return lane.flights[0] if lane is not None and lane.flights else None
+            queue = self._queues.get(place)
+            return queue.entries[0] if queue is not None and queue.entries else None
 
     def crowded(self) -> bool:
         """Whether the tagger has as many batches as it may, whatever their partitions."""
@@ -207,79 +207,79 @@ class Flights:
         wait for an earlier one count here and not there), and all partitions together four times as many.
         """
         with self._changed:
-            lane = self._lanes.get(place)
-            if lane is None or (self._bytes and self._bytes + size > self._size):
+            queue = self._queues.get(place)
+            if queue is None or (self._bytes and self._bytes + size > self._size):
                 return False
             if self._total() >= TOTAL * self._number:
                 return False
-            own = lane.working()
-            kept_free = 1 if own and len(self._lanes) > 1 and self._number > 1 else 0
+            own = queue.working()
+            kept_free = 1 if own and len(self._queues) > 1 and self._number > 1 else 0
             return (
-                self._working() < self._number and own < self._number - kept_free and len(lane.flights) < self._number
+                self._working() < self._number and own < self._number - kept_free and len(queue.entries) < self._number
             )
 
-    def enter(self, batch: Batch) -> Flight:
+    def start(self, batch: Batch) -> InFlightBatch:
         """Put a batch under way, in the epoch that its partition is in. That is ours: only the poll thread enters, and
         it gives partitions away."""
         with self._changed:
-            lane = self._lanes[batch.place]
-            flight = Flight(replace(batch, epoch=lane.epoch), time.monotonic())
-            lane.flights.append(flight)
+            queue = self._queues[batch.place]
+            entry = InFlightBatch(replace(batch, epoch=queue.epoch), time.monotonic())
+            queue.entries.append(entry)
             self._bytes += batch.size
             self._report()
-            return flight
+            return entry
 
-    def again(self, flight: Flight, refused: Mapping[int, Poison]) -> list[Flight]:
+    def again(self, entry: InFlightBatch, refused: Mapping[int, Poison]) -> list[InFlightBatch]:
         """All batches of the partition of one whose results Kafka does not take, to be tagged again in another epoch:
         what was decided of those behind it rests on results that will never be published. None if it is not ours."""
         with self._changed:
-            if not self._owned(flight.batch):
+            if not self._owned(entry.batch):
                 return []
             self._epoch += 1
-            lane = self._lanes[flight.batch.place]
-            lane.epoch = self._epoch
-            old, lane.flights = lane.flights, deque()
+            queue = self._queues[entry.batch.place]
+            queue.epoch = self._epoch
+            old, queue.entries = queue.entries, deque()
             for one in old:
                 if one.work is not None:
                     one.work.cancel()
-                more = {**one.batch.refused, **refused} if one is flight else one.batch.refused
-                lane.flights.append(Flight(replace(one.batch, epoch=self._epoch, refused=more), one.entered))
+                more = {**one.batch.refused, **refused} if one is entry else one.batch.refused
+                queue.entries.append(InFlightBatch(replace(one.batch, epoch=self._epoch, refused=more), one.started))
             self._report()
-            return list(lane.flights)
+            return list(queue.entries)
 
-    def land(self, flight: Flight, verdicts: list[Verdict]) -> None:
+    def complete(self, entry: InFlightBatch, verdicts: list[Verdict]) -> None:
         """The tagger is done with it."""
         with self._changed:
-            flight.verdicts = verdicts
-            flight.stalled = None
+            entry.verdicts = verdicts
+            entry.stalled = None
             self._changed.notify_all()
 
-    def stall(self, flight: Flight, *, stalled: bool) -> None:
+    def stall(self, entry: InFlightBatch, *, stalled: bool) -> None:
         """It waits for a dependency, or goes on."""
         with self._changed:
-            flight.stalled = (flight.stalled or time.monotonic()) if stalled else None
+            entry.stalled = (entry.stalled or time.monotonic()) if stalled else None
             self._changed.notify_all()
 
     def stalled(self) -> float | None:
         """Since when, on time.monotonic(), a batch waits for a dependency; None where none does."""
         with self._changed:
-            waiting = [flight.stalled for lane in self._lanes.values() for flight in lane.flights if flight.stalled]
+            waiting = [entry.stalled for queue in self._queues.values() for entry in queue.entries if entry.stalled]
             return min(waiting, default=None)
 
-    def finished(self, seconds: float) -> list[Flight]:
+    def finished(self, seconds: float) -> list[InFlightBatch]:
         """All flights that may be published now, in order within each partition; waits for one at most so long."""
         with self._changed:
-            self._changed.wait_for(lambda: any(lane.finished() for lane in self._lanes.values()), seconds)
-            return [flight for lane in self._lanes.values() for flight in lane.finished()]
+            self._changed.wait_for(lambda: any(queue.finished() for queue in self._queues.values()), seconds)
+            return [entry for queue in self._queues.values() for entry in queue.finished()]
 
-    def done(self, flight: Flight) -> None:
+    def done(self, entry: InFlightBatch) -> None:
         """It is published and committed."""
         with self._changed:
-            if self._owned(flight.batch):
-                lane = self._lanes[flight.batch.place]
-                lane.flights.remove(flight)
-                lane.committed = flight.batch.next_offset
-                self._bytes -= flight.batch.size
+            if self._owned(entry.batch):
+                queue = self._queues[entry.batch.place]
+                queue.entries.remove(entry)
+                queue.committed = entry.batch.next_offset
+                self._bytes -= entry.batch.size
                 self._report()
 
     def wait(self, seconds: float) -> None:
@@ -295,8 +295,8 @@ class Flights:
     def drained(self, places: Iterable[Place]) -> bool:
         """Whether nothing of these partitions is under way but what waits for a dependency, or behind that."""
         with self._changed:
-            lanes = [self._lanes[place] for place in places if place in self._lanes]
-            return all(not lane.flights or lane.flights[0].stalled for lane in lanes)
+            queues = [self._queues[place] for place in places if place in self._queues]
+            return all(not queue.entries or queue.entries[0].stalled for queue in queues)
 
     def drain(self, places: Iterable[Place], seconds: float, turn: Callable[[], bool]) -> bool:
         """Wait until `drained`, at most so long; `turn` is called a few times a second and says whether to go on."""
@@ -309,28 +309,28 @@ class Flights:
         return True
 
     def _owned(self, batch: Batch) -> bool:
-        lane = self._lanes.get(batch.place)
-        return lane is not None and lane.epoch == batch.epoch
+        queue = self._queues.get(batch.place)
+        return queue is not None and queue.epoch == batch.epoch
 
     def _total(self) -> int:
-        return sum(len(lane.flights) for lane in self._lanes.values())
+        return sum(len(queue.entries) for queue in self._queues.values())
 
     def _working(self) -> int:
-        return sum(lane.working() for lane in self._lanes.values())
+        return sum(queue.working() for queue in self._queues.values())
 
     def _drop(self, place: Place) -> int:
-        lane = self._lanes.pop(place, None)
-        if lane is None:
+        queue = self._queues.pop(place, None)
+        if queue is None:
             return 0
-        for flight in lane.flights:
-            self._bytes -= flight.batch.size
-            if flight.work is not None:
-                flight.work.cancel()
-        telemetry.BATCHES.labels(outcome="dropped").inc(len(lane.flights))
-        return len(lane.flights)
+        for entry in queue.entries:
+            self._bytes -= entry.batch.size
+            if entry.work is not None:
+                entry.work.cancel()
+        telemetry.BATCHES.labels(outcome="dropped").inc(len(queue.entries))
+        return len(queue.entries)
 
     def _report(self) -> None:
         telemetry.IN_FLIGHT_BATCHES.set(self._total())
         telemetry.IN_FLIGHT_BYTES.set(self._bytes)
-        telemetry.PARTITIONS.set(len(self._lanes))
+        telemetry.PARTITIONS.set(len(self._queues))
         self._changed.notify_all()

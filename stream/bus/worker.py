@@ -15,7 +15,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.bus.consume import lag
 from tagbus.stream.bus.consume.poller import Poller
 from tagbus.stream.bus.consume.span import Span
-from tagbus.stream.bus.in_flight import Flight, Flights
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.process.isolation import BatchTagger
 from tagbus.stream.bus.process.processor import Triage
 from tagbus.stream.bus.process.version_topic import Order
@@ -63,14 +63,14 @@ class Worker:
         self._schemas = Schemas(settings.registry, settings.topics)
         self._triage = Triage(settings, tagger, self._order, self._schemas)
         self._gate = gate
-        self._flights = Flights(settings.batch.in_flight, settings.batch.in_flight_bytes)
+        self._in_flight = InFlight(settings.batch.in_flight, settings.batch.in_flight_bytes)
         # Transaction markers count in the end of a partition and are never delivered: only the client knows it.
         ends: clients.Properties = {"enable.partition.eof": span is not None and span.until is not None}
         self._consumer = clients.group_member(settings, self._on_error, ends)
         self._producer = clients.result_producer(settings, self._on_error)
-        self._poller = Poller(settings, self._consumer, self._flights, self._order, span, self._begin)
+        self._poller = Poller(settings, self._consumer, self._in_flight, self._order, span, self._begin)
         self._partitions: tuple[int, ...] = ()
-        self._publisher = Publisher(settings, self._producer, self._poller, self._flights, self._published, self.fail)
+        self._publisher = Publisher(settings, self._producer, self._poller, self._in_flight, self._published, self.fail)
         self._loop = asyncio.new_event_loop()
         self._looping = threading.Thread(target=self._run_loop, name="loop", daemon=True)
         # A flag: `stop` runs in signal handlers, where a lock may be one that the interrupted thread holds.
@@ -121,7 +121,7 @@ class Worker:
             and not self._stopping
             and self._poller.ready
             and self._publisher.ready
-            and not self._flights.stalled()
+            and not self._in_flight.stalled()
         )
 
     def _prepare(self) -> bool:
@@ -189,28 +189,28 @@ class Worker:
                 f"{topics.content}; add the missing ones"
             )
 
-    def _begin(self, flight: Flight) -> None:
+    def _begin(self, entry: InFlightBatch) -> None:
         """Hand a batch to the loop."""
-        flight.work = asyncio.run_coroutine_threadsafe(self._judge(flight), self._loop)
-        flight.work.add_done_callback(self._on_judged)
+        entry.work = asyncio.run_coroutine_threadsafe(self._judge(entry), self._loop)
+        entry.work.add_done_callback(self._on_judged)
 
-    async def _judge(self, flight: Flight) -> None:
-        stall = partial(self._stall, flight)
-        self._flights.land(flight, await self._triage.judge(flight.batch, stall))
+    async def _judge(self, entry: InFlightBatch) -> None:
+        stall = partial(self._stall, entry)
+        self._in_flight.complete(entry, await self._triage.judge(entry.batch, stall))
 
-    def _published(self, flight: Flight) -> None:
+    def _published(self, entry: InFlightBatch) -> None:
         """A batch is committed: count it, and let the triage learn from it."""
         telemetry.BATCHES.labels(outcome="published").inc()
-        verdicts = flight.verdicts or ()
+        verdicts = entry.verdicts or ()
         for outcome, count in Counter(verdict.outcome for verdict in verdicts).items():
             telemetry.CONTENTS.labels(outcome=outcome).inc(count)
         for stage, count in Counter(verdict.stage for verdict in verdicts if verdict.stage).items():
             telemetry.DEAD_LETTERS.labels(stage=stage).inc(count)
-        lag.observe(flight)
-        self._triage.published(flight)
+        lag.observe(entry)
+        self._triage.published(entry)
 
-    def _stall(self, flight: Flight, stalled: bool) -> None:  # noqa: FBT001 - says which of two states it is in
-        self._flights.stall(flight, stalled=stalled)
+    def _stall(self, entry: InFlightBatch, stalled: bool) -> None:  # noqa: FBT001 - says which of two states it is in
+        self._in_flight.stall(entry, stalled=stalled)
 
     def _on_judged(self, work: Future[None]) -> None:
         """What the triage does not sort ends the worker: going on would leave the partition stuck."""

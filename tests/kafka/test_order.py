@@ -208,7 +208,7 @@ def test_a_partition_that_comes_back_is_read_again(kafka: Broker, names: Names) 
     place = (names["content"], 0)
     with order(given) as opened:
         wait_until(lambda: opened.ready(place), SECONDS, "the first assignment")
-        opened.leave([place])
+        opened.revoke([place])
         assert not opened.ready(place)
         # Given another owner that publishes meanwhile
         produce(kafka.address, names["versions"], [(b"a", b'{"version":3}', []), (b"x", b"no JSON", [])], 0)

@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.buffer import Buffer, Cut
-from tagbus.stream.bus.in_flight import Flights, Place
+from tagbus.stream.bus.in_flight import InFlight, Place
 from tagbus.stream.config import Settings
 
 # How long the consumer is left alone while nothing finds room, and while only one partition finds none: then the
@@ -19,10 +19,10 @@ YIELD_SECONDS = 0.5
 class Pressure:
     """Which partitions are paused. Belongs to the poll thread."""
 
-    def __init__(self, settings: Settings, consumer: Consumer, flights: Flights, limit: Cut) -> None:
+    def __init__(self, settings: Settings, consumer: Consumer, in_flight: InFlight, limit: Cut) -> None:
         """`limit`: a batch at most."""
         self._consumer = consumer
-        self._flights = flights
+        self._in_flight = in_flight
         self._limit = limit
         # Bytes that may wait to be cut.
         self._size = settings.batch.in_flight_bytes
@@ -34,7 +34,7 @@ class Pressure:
         """Whether to leave the consumer alone for now. Pauses the partitions that have been held for too long."""
         now = time.monotonic()
         swamped = self._swamped(buffers)
-        limit = self._hold if swamped or self._flights.crowded() else self._yield
+        limit = self._hold if swamped or self._in_flight.crowded() else self._yield
         held = {
             place: buffer.blocked
             for place, buffer in buffers.items()

@@ -57,7 +57,7 @@ class Mark:
 
 
 @dataclass(slots=True)
-class _Lane:
+class Counted:
     """A partition in this assignment: what was found, where the mark stands, and for how many records to be careful."""
 
     before: Mark
@@ -72,11 +72,11 @@ class Starts:
         """`commit` commits offsets with their metadata and waits."""
         self._settings = settings
         self._limit = settings.triage.deadly_starts
-        # As many records of one partition may have been under way (in_flight.Flights.room).
+        # As many records of one partition may have been under way (in_flight.InFlight.room).
         self._window = settings.batch.in_flight * settings.batch.contents
         self._consumer = consumer
         self._commit = commit
-        self._lanes: dict[Place, _Lane] = {}
+        self._counted: dict[Place, Counted] = {}
         self._next_try = 0.0
         # The partitions that are not counted yet, those whose records go alone, and that of which one does now.
         self.fresh: set[Place] = set()
@@ -91,7 +91,7 @@ class Starts:
 
     def counted(self, place: Place) -> bool:
         """Whether its records may go to the tagger."""
-        return place in self._lanes
+        return place in self._counted
 
     def count(self, heads: Mapping[Place, int]) -> None:
         """Count this start for partitions whose first record is there, by its offset; where that fails, later.
@@ -123,7 +123,7 @@ class Starts:
 
     def dead(self, source: Source) -> Verdict | None:
         """The verdict on a record that has ended the process too often; such a record is not to be tagged."""
-        before = self._lanes[source.topic, source.partition].before
+        before = self._counted[source.topic, source.partition].before
         if before.alone != source.offset or before.starts < self._limit:
             return None
         reason = f"the process ended {before.starts} times while it was tagged"
@@ -134,12 +134,12 @@ class Starts:
 
     def alone(self, place: Place, offset: int) -> bool:
         """Mark a record of a careful partition as the one under way; False: not now."""
-        lane = self._lanes[place]
-        error = self._commit([TopicPartition(*place, offset, str(Mark(lane.before.starts + 1, offset)))])
+        counted = self._counted[place]
+        error = self._commit([TopicPartition(*place, offset, str(Mark(counted.before.starts + 1, offset)))])
         if error is not None:
             report(error)
             return False
-        lane.offset = offset
+        counted.offset = offset
         self.under_way = place
         return True
 
@@ -148,21 +148,21 @@ class Starts:
         place, self.under_way = self.under_way, None
         if place is None:
             return
-        lane = self._lanes[place]
-        lane.left -= 1
-        if not lane.left:
+        counted = self._counted[place]
+        counted.left -= 1
+        if not counted.left:
             self.careful.discard(place)
             log.info("starts: %s:%d is no longer careful", *place)
 
-    def leave(self, untouched: Mapping[Place, int | None]) -> None:
+    def revoke(self, untouched: Mapping[Place, int | None]) -> None:
         """Partitions that are given away in order: a start that got no further and ended well does not count.
 
         `untouched`: those of which nothing can be on its way to Kafka, with the offset that was committed last.
         """
         offsets = [
-            TopicPartition(*place, lane.offset, str(lane.before))
+            TopicPartition(*place, counted.offset, str(counted.before))
             for place, committed in untouched.items()
-            if (lane := self._lanes.get(place)) is not None and (committed or 0) <= lane.offset
+            if (counted := self._counted.get(place)) is not None and (committed or 0) <= counted.offset
         ]
         error = self._commit(offsets) if offsets else None
         if error is not None:
@@ -171,16 +171,16 @@ class Starts:
     def forget(self, places: Iterable[Place]) -> None:
         """Partitions that are gone."""
         for place in places:
-            self._lanes.pop(place, None)
+            self._counted.pop(place, None)
             self.fresh.discard(place)
             self.careful.discard(place)
             if self.under_way == place:
                 self.under_way = None
 
     def _begin(self, place: Place, offset: int, before: Mark) -> None:
-        lane = _Lane(before, offset)
+        counted = Counted(before, offset)
         if before.starts >= self._limit - 1:
-            lane.left = self._window
+            counted.left = self._window
             self.careful.add(place)
             log.warning(
                 "starts: %s:%d is begun for the %d. time without progress: one record at a time for %d records",
@@ -188,7 +188,7 @@ class Starts:
                 before.starts + 1,
                 self._window,
             )
-        self._lanes[place] = lane
+        self._counted[place] = counted
         self.fresh.discard(place)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tagbus.stream.bus.consume.buffer import Buffer, Cut
 from tagbus.stream.bus.consume.crash_loop import Starts
 from tagbus.stream.bus.consume.span import Pace
-from tagbus.stream.bus.in_flight import Batch, Flight, Flights, Place
+from tagbus.stream.bus.in_flight import Batch, InFlight, InFlightBatch, Place
 from tagbus.stream.bus.process.version_topic import Order
 from tagbus.stream.config import BatchSettings
 
@@ -18,14 +18,14 @@ class Cutter:
     def __init__(
         self,
         settings: BatchSettings,
-        flights: Flights,
+        in_flight: InFlight,
         starts: Starts,
         order: Order,
         pace: Pace,
-        start: Callable[[Flight], None],
+        start: Callable[[InFlightBatch], None],
     ) -> None:
         """`start` hands a batch to the tagger and returns at once."""
-        self._flights = flights
+        self._in_flight = in_flight
         self._starts = starts
         self._order = order
         self._pace = pace
@@ -49,15 +49,15 @@ class Cutter:
 
     def _may(self, place: Place, buffer: Buffer, now: float) -> bool:
         return (
-            self._flights.room(place, min(buffer.size, self.limit.size))
+            self._in_flight.room(place, min(buffer.size, self.limit.size))
             and self._starts.counted(place)
             and self._order.ready(place)
             and self._pace.free(now)
         )
 
-    def _enter(self, batch: Batch, now: float) -> Flight:
+    def _enter(self, batch: Batch, now: float) -> InFlightBatch:
         self._pace.spend(len(batch.sources), now)
-        return self._flights.enter(batch)
+        return self._in_flight.start(batch)
 
     def _count(self, buffers: Mapping[Place, Buffer]) -> None:
         if self._starts.fresh:
@@ -67,7 +67,7 @@ class Cutter:
     def _one(self, buffers: Mapping[Place, Buffer], now: float) -> bool:
         """A record of a careful partition goes alone: nothing else is under way in this process, or the end of the
         process could be another content's fault. Returns whether the others wait for it."""
-        if self._flights.busy():
+        if self._in_flight.busy():
             due = any(buffers[place].records for place in self._starts.careful)
             waiting = due or self._starts.under_way is not None
         else:
@@ -86,9 +86,9 @@ class Cutter:
     def _alone(self, place: Place, buffer: Buffer, now: float) -> None:
         if not self._starts.alone(place, buffer.head):
             return
-        flight = self._enter(buffer.take(place, replace(self.limit, contents=1), now), now)
-        verdict = self._starts.dead(flight.batch.sources[0])
+        entry = self._enter(buffer.take(place, replace(self.limit, contents=1), now), now)
+        verdict = self._starts.dead(entry.batch.sources[0])
         if verdict is None:
-            self._start(flight)
+            self._start(entry)
         else:
-            self._flights.land(flight, [verdict])
+            self._in_flight.complete(entry, [verdict])

@@ -5,26 +5,26 @@ from collections.abc import Iterable, Mapping
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.buffer import Buffer
-from tagbus.stream.bus.in_flight import Flight, Flights, Place
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Place
 
 
-def observe(flight: Flight) -> None:
+def observe(entry: InFlightBatch) -> None:
     """A batch is committed. An event's time is its own, or else its record's."""
     now = time.time()
     times = (
         source.timestamp if verdict.event_time is None else verdict.event_time
-        for source, verdict in zip(flight.batch.sources, flight.verdicts or (), strict=True)
+        for source, verdict in zip(entry.batch.sources, entry.verdicts or (), strict=True)
     )
     # The producer's clock may be ahead of this one.
     telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])
 
 
-def report(flights: Flights, buffers: Mapping[Place, Buffer]) -> None:
+def report(in_flight: InFlight, buffers: Mapping[Place, Buffer]) -> None:
     """Set the age of the oldest uncommitted record of each partition; 0 where all is committed."""
     now = time.time()
     for place, buffer in buffers.items():
-        flight = flights.first(place)
-        made = buffer.time if flight is None else flight.batch.sources[0].timestamp
+        entry = in_flight.first(place)
+        made = buffer.time if entry is None else entry.batch.sources[0].timestamp
         telemetry.OLDEST_UNCOMMITTED.labels(partition=str(place[1])).set(0.0 if made is None else max(0.0, now - made))
 
 

@@ -22,7 +22,7 @@ from tagbus.stream.bus.consume.crash_loop import Starts
 from tagbus.stream.bus.consume.cut import Cutter
 from tagbus.stream.bus.consume.restart import Restarts
 from tagbus.stream.bus.consume.span import Bounds, Pace, Span
-from tagbus.stream.bus.in_flight import Flight, Flights, Left, Place
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Place, Revoked
 from tagbus.stream.bus.process.version_topic import Order
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Poison
@@ -51,24 +51,24 @@ class Poller:
         self,
         settings: Settings,
         consumer: Consumer,
-        flights: Flights,
+        in_flight: InFlight,
         order: Order,
         span: Span | None,
-        start: Callable[[Flight], None],
+        start: Callable[[InFlightBatch], None],
     ) -> None:
         """`start` hands a batch to the tagger and returns at once."""
         self._settings = settings
         self._topic = settings.topics.content
         self._consumer = consumer
-        self._flights = flights
+        self._in_flight = in_flight
         self._order = order
         self._start = start
         self._bounds = Bounds(settings, consumer, span)
         self._starts = Starts(settings, consumer, self._commit)
-        self._restarts = Restarts(settings, consumer, flights, self._bounds, self._commit, self._begin_anew)
+        self._restarts = Restarts(settings, consumer, in_flight, self._bounds, self._commit, self._begin_anew)
         pace = Pace(span.rate if span else None)
-        self._cutter = Cutter(settings.batch, flights, self._starts, order, pace, start)
-        self._pressure = Pressure(settings, consumer, flights, self._cutter.limit)
+        self._cutter = Cutter(settings.batch, in_flight, self._starts, order, pace, start)
+        self._pressure = Pressure(settings, consumer, in_flight, self._cutter.limit)
         self._buffers: dict[Place, Buffer] = {}
         self._mean = 1024.0
         self._joined = False
@@ -101,7 +101,7 @@ class Poller:
             self._bounds.bounded
             and bool(self._buffers)
             and all(buffer.ended and not buffer.records for buffer in self._buffers.values())
-            and not self._flights.busy()
+            and not self._in_flight.busy()
         )
 
     def group(self) -> object:
@@ -113,21 +113,21 @@ class Poller:
         done = self._ask(lambda: self._commit(offsets), given_up)
         return done.result() if done.done() else KafkaError(KafkaError._TIMED_OUT, "given up", retriable=True)
 
-    def tag_again(self, flight: Flight, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
+    def tag_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
         """Have the poll thread put the partition's batches under way once more, and wait for it."""
-        self._ask(lambda: self._start_again(flight, refused), given_up)
+        self._ask(lambda: self._start_again(entry, refused), given_up)
 
     def _ask(self, act: Callable[[], T], given_up: Callable[[], bool]) -> "Future[T]":
         """Have the poll thread do it; it is done, or given up, when this returns."""
         done: Future[T] = Future()
         self._asked.put(lambda: done.set_result(act()))
-        self._flights.wake()
+        self._in_flight.wake()
         while not done.done() and not given_up():
             wait([done], 0.1)
         return done
 
-    def _start_again(self, flight: Flight, refused: Mapping[int, Poison]) -> None:
-        for again in self._flights.again(flight, refused):
+    def _start_again(self, entry: InFlightBatch, refused: Mapping[int, Poison]) -> None:
+        for again in self._in_flight.again(entry, refused):
             self._start(again)
 
     def subscribe(self, partitions: Iterable[int]) -> bool:
@@ -159,7 +159,7 @@ class Poller:
         self._pressure.resume(self._buffers)
         if self._pressure.hold(self._buffers):
             if self._asked.empty():
-                self._flights.wait(0.05)
+                self._in_flight.wait(0.05)
             return
         read = time.monotonic()
         for message in self._consume():
@@ -185,11 +185,11 @@ class Poller:
         """
         self._draining = True
         self._buffers.clear()
-        places = self._flights.places()
+        places = self._in_flight.places()
         self._pressure.pause(places, self._buffers)
-        if not self._flights.drain(places, seconds, self._serve):
+        if not self._in_flight.drain(places, seconds, self._serve):
             log.warning("drain: deadline=%.1fs passed, what is left is read again by the next owner", seconds)
-        self._give_back(self._flights.places())
+        self._give_back(self._in_flight.places())
 
     def _serve(self) -> bool:
         """Serve the group while draining; a record that comes all the same is not ours to commit."""
@@ -234,7 +234,7 @@ class Poller:
         return min(max(0.0, min(waits)), self._idle())
 
     def _idle(self) -> float:
-        return COMMIT_SECONDS if self._commits_here and self._flights.busy() else IDLE_SECONDS
+        return COMMIT_SECONDS if self._commits_here and self._in_flight.busy() else IDLE_SECONDS
 
     def _add(self, message: Message, read: float) -> None:
         error = message.error()
@@ -271,14 +271,14 @@ class Poller:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        lag.report(self._flights, self._buffers)
+        lag.report(self._in_flight, self._buffers)
         self._check_patience(now)
         if self._down is not None:
             self._ask_broker(self._down)
 
     def _check_patience(self, now: float) -> None:
         deadline = self._settings.retry.deadline_seconds
-        since = min(filter(None, (self._flights.stalled(), self._down)), default=now)
+        since = min(filter(None, (self._in_flight.stalled(), self._down)), default=now)
         if deadline is not None and now - since > deadline:
             which = "no broker has" if self._down is not None else "a dependency of the tagger has not"
             raise DependencyDown(
@@ -306,7 +306,7 @@ class Poller:
 
     def _take(self, places: list[Place]) -> None:
         """Partitions that begin."""
-        self._flights.assign(places)
+        self._in_flight.assign(places)
         self._starts.assign(places)
         self._order.assign(places)
         for place in places:
@@ -326,7 +326,7 @@ class Poller:
         if not self._draining:
             # Half of max.poll.interval.ms at most: beyond it the group would take the partitions for lost.
             seconds = min(self._settings.batch.drain_seconds, self._settings.kafka.poll_seconds / 2)
-            self._flights.drain(places, seconds, self.touch)
+            self._in_flight.drain(places, seconds, self.touch)
         self._rebalanced("revoked", places, self._give_back(places).batches)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -341,21 +341,21 @@ class Poller:
         gone = {place: self._buffers.pop(place) for place in places if place in self._buffers}
         self._pressure.forget(gone, self._buffers)
 
-    def _give_back(self, places: list[Place]) -> Left:
+    def _give_back(self, places: list[Place]) -> Revoked:
         """Partitions that are still ours: whoever has them next knows that this start ended well."""
-        left = self._flights.leave(places)
-        self._starts.leave(left.untouched)
+        left = self._in_flight.revoke(places)
+        self._starts.revoke(left.untouched)
         self._gone(places)
         return left
 
-    def _leave(self, places: list[Place]) -> Left:
-        left = self._flights.leave(places)
+    def _leave(self, places: list[Place]) -> Revoked:
+        left = self._in_flight.revoke(places)
         self._gone(places)
         return left
 
     def _gone(self, places: list[Place]) -> None:
         self._starts.forget(places)
-        self._order.leave(places)
+        self._order.revoke(places)
         lag.forget(places)
 
     def _rebalanced(self, kind: str, places: list[Place], dropped: int = 0) -> None:

@@ -16,7 +16,7 @@ from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartit
 from tagbus.stream.bus.consume.buffer import Buffer
 from tagbus.stream.bus.consume.crash_loop import Commit
 from tagbus.stream.bus.consume.span import ASK_SECONDS, Bounds
-from tagbus.stream.bus.in_flight import Flights, Place
+from tagbus.stream.bus.in_flight import InFlight, Place
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal
 from tagbus.stream.kafka.errors import error_of, map_kafka_errors
@@ -34,7 +34,7 @@ class Restarts:
         self,
         settings: Settings,
         consumer: Consumer,
-        flights: Flights,
+        in_flight: InFlight,
         bounds: Bounds,
         commit: Commit,
         anew: Callable[[Place], None],
@@ -43,7 +43,7 @@ class Restarts:
         self._kafka = settings.kafka
         self._topic = settings.topics.content
         self._consumer = consumer
-        self._flights = flights
+        self._in_flight = in_flight
         self._bounds = bounds
         self._commit = commit
         self._anew = anew
@@ -98,7 +98,7 @@ class Restarts:
 
     def _published(self, place: Place, buffer: Buffer) -> bool:
         """Whether nothing that was read of it waits or is under way."""
-        return not buffer.records and self._flights.first(place) is None
+        return not buffer.records and self._in_flight.first(place) is None
 
     def _assign(self, starts: list[TopicPartition], read: Mapping[Place, int]) -> None:
         """Have the partitions fetched from there."""

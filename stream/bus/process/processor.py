@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, Flight, Outgoing, Seen, Source, Verdict
+from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing, Seen, Source, Verdict
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG, dead_letter, too_large
 from tagbus.stream.bus.process.duplicates import Duplicates
 from tagbus.stream.bus.process.isolation import Aside, BatchTagger, Outcome, Stall, Trial
@@ -63,7 +63,7 @@ class Triage:
     def __init__(
         self, settings: Settings, tagger: BatchTagger, order: Order | None = None, schemas: Schemas | None = None
     ) -> None:
-        """`order`: the one whose `assign` and `leave` the poll thread calls. `schemas`: how results are written."""
+        """`order`: the one whose `assign` and `revoke` the poll thread calls. `schemas`: how results are written."""
         self._settings = settings
         self._tagger = tagger
         self._topic = settings.topics.tagged
@@ -101,10 +101,10 @@ class Triage:
         sheet.docket.close()
         return [sheet.verdicts[index] for index in range(len(batch.sources))]
 
-    def published(self, flight: Flight) -> None:
+    def published(self, entry: InFlightBatch) -> None:
         """A batch is committed. Raises TooMuchPoison."""
-        self._order.committed(flight)
-        verdicts = flight.verdicts or ()
+        self._order.committed(entry)
+        verdicts = entry.verdicts or ()
         for verdict in verdicts:
             if verdict.seen is not None:
                 verdict.seen.published = verdict.outcome == "tagged"

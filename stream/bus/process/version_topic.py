@@ -13,7 +13,7 @@ from typing import NamedTuple
 from confluent_kafka import Message
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, Flight, Outgoing, Place
+from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing, Place
 from tagbus.stream.bus.process.versions import Docket, Ledger, Published, Stamp, read, write
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
@@ -76,7 +76,7 @@ class Order:
         ledger = self._ledgers.get(place)
         return not self._limit or (ledger is not None and ledger.ready)
 
-    def leave(self, places: Iterable[Place]) -> None:
+    def revoke(self, places: Iterable[Place]) -> None:
         """Partitions that went: what was under way there is forgotten, and what is published will be read again."""
         gone = set(places)
         self._ledgers = {place: ledger for place, ledger in self._ledgers.items() if place not in gone}
@@ -101,11 +101,11 @@ class Order:
         offset = batch.sources[0].offset
         return Docket(None, offset) if ledger is None else ledger.open(batch.epoch, offset)
 
-    def committed(self, flight: Flight) -> None:
+    def committed(self, entry: InFlightBatch) -> None:
         """A batch is committed: its versions are published. From the publish thread; taken in at the next `open`."""
         if self._limit:
-            batch = flight.batch
-            published = tuple(verdict.outcome in {"tagged", "withdrawn"} for verdict in flight.verdicts or ())
+            batch = entry.batch
+            published = tuple(verdict.outcome in {"tagged", "withdrawn"} for verdict in entry.verdicts or ())
             self._committed.append(_Committed(batch.place, batch.epoch, batch.sources[0].offset, published))
 
     def record(self, key: bytes | None, given: Stamp, partition: int, headers: Headers) -> Outgoing:

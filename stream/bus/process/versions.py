@@ -161,7 +161,7 @@ class Ledger:
         if epoch == self._epoch and self._dockets and self._dockets[0].offset == offset:
             self._dockets.popleft().commit(published)
 
-    def enter(self, claim: _Claim) -> Stamp:
+    def start(self, claim: _Claim) -> Stamp:
         """Put a claim under way, unless something newer is published: then returns that, else 0."""
         queue = self._claims.get(claim.key)
         if queue is None:
@@ -240,7 +240,7 @@ class Docket:
         if self._ledger is None:
             return 0
         claim = _Claim(self, hash(content_id), given)
-        newer = self._ledger.enter(claim)
+        newer = self._ledger.start(claim)
         if not newer:
             self.claims[index] = claim
         return newer

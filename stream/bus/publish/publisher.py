@@ -11,7 +11,7 @@ from collections.abc import Callable
 from confluent_kafka import Producer
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Flight, Flights
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.publish import transaction
 from tagbus.stream.bus.publish.record_producer import Abandoned, Again, Refused, Wire
 from tagbus.stream.bus.publish.transaction import AtLeastOnce, ExactlyOnce, Member, Sender
@@ -36,20 +36,20 @@ class Publisher:
         settings: Settings,
         producer: Producer,
         member: Member,
-        flights: Flights,
-        published: Callable[[Flight], None],
+        in_flight: InFlight,
+        published: Callable[[InFlightBatch], None],
         fail: Callable[[BaseException], None],
     ) -> None:
         """`published` is told of each batch after its commit, `fail` of what ends the worker."""
         self._settings = settings
         self._producer = producer
         self._member = member
-        self._flights = flights
+        self._in_flight = in_flight
         self._published = published
         self._fail = fail
         self._stop = threading.Event()
         self._struggling = False
-        wire = Wire(settings, producer, flights, self._stop.is_set)
+        wire = Wire(settings, producer, in_flight, self._stop.is_set)
         self._sender: Sender = (
             ExactlyOnce(wire, producer, member, settings)
             if settings.kafka.delivery == "exactly_once"
@@ -99,7 +99,7 @@ class Publisher:
             self._sender.open()
             self._opened.set()
             while not self._stop.is_set():
-                self._publish(self._flights.finished(IDLE_SECONDS))
+                self._publish(self._in_flight.finished(IDLE_SECONDS))
                 with map_kafka_errors(self._settings.kafka):
                     self._producer.poll(0)
         except Abandoned:
@@ -110,25 +110,25 @@ class Publisher:
             else:
                 log.warning("publish: stopped with error=%s", type(error).__name__)
 
-    def _publish(self, flights: list[Flight]) -> None:
+    def _publish(self, entries: list[InFlightBatch]) -> None:
         """Until they are published, or their partitions have gone."""
         delays = backoff(self._settings.retry)
         start = time.monotonic()
-        while flights:
+        while entries:
             try:
-                self._sender.send(flights)
+                self._sender.send(entries)
                 break
             except Again as error:
                 if isinstance(error, Refused):
-                    self._member.tag_again(error.flight, {error.index: error.poison}, self._stop.is_set)
-                flights = [flight for flight in flights if self._flights.owns(flight)]
-                self._struggling = bool(flights)
-                if flights:
-                    log.warning("publish: batches=%d are published again: %s", len(flights), error)
+                    self._member.tag_again(error.entry, {error.index: error.poison}, self._stop.is_set)
+                entries = [entry for entry in entries if self._in_flight.owns(entry)]
+                self._struggling = bool(entries)
+                if entries:
+                    log.warning("publish: batches=%d are published again: %s", len(entries), error)
                     self._stop.wait(next(delays))
         self._struggling = False
-        for flight in flights:
-            self._flights.done(flight)
-            self._published(flight)
-        if flights:
+        for entry in entries:
+            self._in_flight.done(entry)
+            self._published(entry)
+        if entries:
             telemetry.BATCH_SECONDS.labels(step="publish").observe(time.monotonic() - start)

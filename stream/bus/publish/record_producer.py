@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tagbus.stream.bus.in_flight import Flight, Flights, Outgoing
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Outgoing
 from tagbus.stream.bus.process.dead_letters import too_large
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Poison, UserError
@@ -26,9 +26,9 @@ class Again(Exception):
 class Refused(Again):
     """A broker takes the result of one record not even alone: the batch is to be tagged again without it."""
 
-    def __init__(self, flight: Flight, index: int, error: Poison) -> None:
+    def __init__(self, entry: InFlightBatch, index: int, error: Poison) -> None:
         super().__init__(str(error))
-        self.flight = flight
+        self.entry = entry
         self.index = index
         self.poison = error
 
@@ -44,13 +44,13 @@ class Wire:
         self,
         settings: Settings,
         producer: Producer,
-        flights: Flights,
+        in_flight: InFlight,
         given_up: Callable[[], bool],
     ) -> None:
         """`given_up` says when to wait no longer."""
         self._settings = settings
         self._producer = producer
-        self._flights = flights
+        self._in_flight = in_flight
         self.given_up = given_up
         # The error and the topic of each record that was not delivered, but not which record it was: a callback of
         # its own for each doubles the cost of producing it. Whoever must know sends each record alone.
@@ -58,13 +58,13 @@ class Wire:
         # A broker refuses what it finds too large by the whole request, so the next try sends each record alone.
         self._alone = False
 
-    def produce(self, flights: Sequence[Flight]) -> None:
+    def produce(self, entries: Sequence[InFlightBatch]) -> None:
         """Hand all records to the client. Raises Again where one that was sent alone failed, Refused where it is too
         large, and Abandoned."""
         self._failed.clear()
         put = self._put_alone if self._alone else self._put
-        for flight in flights:
-            put(flight)
+        for entry in entries:
+            put(entry)
 
     def confirm(self) -> None:
         """Wait until the brokers have all records. Raises Again where they have not, Abandoned, Fenced, Fatal."""
@@ -108,14 +108,14 @@ class Wire:
         if self.given_up():
             raise Abandoned
 
-    def still_ours(self, flights: Sequence[Flight]) -> bool:
+    def still_ours(self, entries: Sequence[InFlightBatch]) -> bool:
         """Whether every partition is held in the epoch in which its batch was read."""
-        return all(self._flights.owns(flight) for flight in flights)
+        return all(self._in_flight.owns(entry) for entry in entries)
 
-    def _put(self, flight: Flight) -> None:
+    def _put(self, entry: InFlightBatch) -> None:
         """The hot loop: what it does for each record counts."""
         produce, lost = self._producer.produce, self._lost
-        for verdict in flight.verdicts or ():
+        for verdict in entry.verdicts or ():
             for out in verdict.outgoing:
                 try:
                     produce(out.topic, out.value, out.key, out.partition, lost, headers=list(out.headers))
@@ -149,8 +149,8 @@ class Wire:
         if error is not None:
             self._failed.append((error, message.topic() or ""))
 
-    def _put_alone(self, flight: Flight) -> None:
-        for index, verdict in enumerate(flight.verdicts or ()):
+    def _put_alone(self, entry: InFlightBatch) -> None:
+        for index, verdict in enumerate(entry.verdicts or ()):
             for out in verdict.outgoing:
                 self._put_one(out)
                 self.flush()
@@ -158,16 +158,16 @@ class Wire:
                     continue
                 error = self._failed[0][0]
                 if error.code() in _LARGE:
-                    self._refuse(out, flight, index)
+                    self._refuse(out, entry, index)
                 raise Again(f"a record was not delivered: {error.str()}", error)
 
-    def _refuse(self, out: Outgoing, flight: Flight, index: int) -> NoReturn:
+    def _refuse(self, out: Outgoing, entry: InFlightBatch, index: int) -> NoReturn:
         """Raise Refused for a record that the broker finds too large; UserError where it goes with a dead letter."""
         limit = self._settings.batch.record_bytes
         size = len(out.value or b"") + len(out.key or b"")
-        if flight.verdicts is None or flight.verdicts[index].outcome == "dead_lettered":
+        if entry.verdicts is None or entry.verdicts[index].outcome == "dead_lettered":
             raise UserError(
                 f"topic {out.topic} does not take a record of {size} bytes: "
                 f"raise its max.message.bytes, or lower batch.record_bytes ({limit})"
             )
-        raise Refused(flight, index, too_large(out.topic, size, "at most the topic's max.message.bytes"))
+        raise Refused(entry, index, too_large(out.topic, size, "at most the topic's max.message.bytes"))

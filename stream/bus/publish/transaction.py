@@ -14,7 +14,7 @@ from typing import Protocol
 from confluent_kafka import KafkaError, Producer, TopicPartition
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Flight
+from tagbus.stream.bus.in_flight import InFlightBatch
 from tagbus.stream.bus.publish.record_producer import Again, Wire
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, Poison, TagbusError
@@ -90,7 +90,7 @@ class Member(Protocol):
         """Commit and wait; None when it is done."""
         ...
 
-    def tag_again(self, flight: Flight, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
+    def tag_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
         """Have a batch, and those of its partition behind it, tagged again without the results that Kafka refused, and
         wait until that has begun: none of them is ours to publish then."""
         ...
@@ -108,7 +108,7 @@ class Sender(Protocol):
         """Make ready; waits for brokers. Raises Abandoned, Fenced, Fatal, UserError."""
         ...
 
-    def send(self, flights: Sequence[Flight]) -> None:
+    def send(self, entries: Sequence[InFlightBatch]) -> None:
         """Results out and offsets committed. Raises Again, Abandoned, Fenced, Fatal, UserError."""
         ...
 
@@ -127,20 +127,20 @@ class ExactlyOnce:
         """Fence earlier processes of this transactional.id and end what they left open."""
         self._step("init", lambda: self._producer.init_transactions(STEP_SECONDS))
 
-    def send(self, flights: Sequence[Flight]) -> None:
+    def send(self, entries: Sequence[InFlightBatch]) -> None:
         """One transaction for these batches."""
         # Taken before ownership is checked: should the partition go after the check, this generation is stale by the
         # time another member may have it, and the broker refuses it.
         group = self._member.group()
-        if not self._wire.still_ours(flights):
+        if not self._wire.still_ours(entries):
             raise Again("a partition has gone")
         self._step("begin", self._producer.begin_transaction)
         try:
-            self._wire.produce(flights)
+            self._wire.produce(entries)
             # Before the brokers have the records: it costs no time then, and it makes the transaction known to its
             # coordinator. An abort of one that is not known is answered by INVALID_TXN_STATE, which is fatal
             # (librdkafka 4849): seen where a broker went away with the first record's registration.
-            offsets = _offsets(flights)
+            offsets = _offsets(entries)
             self._step("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group, STEP_SECONDS))
             self._confirm()
             self._step("commit", lambda: self._producer.commit_transaction(STEP_SECONDS))
@@ -205,10 +205,10 @@ class AtLeastOnce:
     def open(self) -> None:
         """Nothing to make ready."""
 
-    def send(self, flights: Sequence[Flight]) -> None:
+    def send(self, entries: Sequence[InFlightBatch]) -> None:
         """Produce, wait for every confirmation, commit."""
         try:
-            self._wire.produce(flights)
+            self._wire.produce(entries)
             self._wire.confirm()
         except Again as again:
             if again.error is not None and (again.error.fatal() or again.error.code() == KafkaError._FATAL):
@@ -216,8 +216,8 @@ class AtLeastOnce:
             self._wire.sort_failures()
             raise
         delays = backoff(self._settings.retry)
-        while self._wire.still_ours(flights):
-            error = self._member.commit(_offsets(flights), self._wire.given_up)
+        while self._wire.still_ours(entries):
+            error = self._member.commit(_offsets(entries), self._wire.given_up)
             if error is None:
                 return
             ending = classify(error, self._settings.kafka, self._settings.topics.content)
@@ -232,7 +232,7 @@ class AtLeastOnce:
         raise Again("a partition has gone")
 
 
-def _offsets(flights: Sequence[Flight]) -> list[TopicPartition]:
+def _offsets(entries: Sequence[InFlightBatch]) -> list[TopicPartition]:
     """The last offset plus one of each partition; the flights of a partition are in order."""
-    last = {flight.batch.place: flight.batch.next_offset for flight in flights}
+    last = {entry.batch.place: entry.batch.next_offset for entry in entries}
     return [TopicPartition(*place, offset) for place, offset in last.items()]

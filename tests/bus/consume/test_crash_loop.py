@@ -91,14 +91,14 @@ def test_nothing_is_begun_before_it_is_counted(group: Group) -> None:
 def test_a_start_that_ends_in_order_without_progress_does_not_count(group: Group) -> None:
     group.start()
     starts = group.start()
-    starts.leave({A: None})
+    starts.revoke({A: None})
     assert group.mark() == (5, Mark(1))
 
 
 def test_a_start_that_got_on_is_not_taken_back(group: Group) -> None:
     starts = group.start()
     group.commit([TopicPartition(*A, 7)])
-    starts.leave({A: 7})
+    starts.revoke({A: 7})
     assert group.mark() == (7, Mark())
 
 

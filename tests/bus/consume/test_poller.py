@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tagbus.stream.bus.consume.poller import STOOD_SECONDS, Poller
-from tagbus.stream.bus.in_flight import Flights
+from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.bus.process.version_topic import Order
 from tagbus.stream.kafka import clients
 from tagbus.stream.local.mock import MockCluster
@@ -16,7 +16,7 @@ from tests.bus.harness import settings
 def poller(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> Iterator[Poller]:
     given = settings(mock_kafka.address, mock_topics)
     consumer = clients.group_member(given, lambda _: None, {})
-    yield Poller(given, consumer, Flights(1, 1000), Order(given), None, lambda _: None)
+    yield Poller(given, consumer, InFlight(1, 1000), Order(given), None, lambda _: None)
     consumer.close()
 
 

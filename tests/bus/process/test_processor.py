@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, Flight, Source, Verdict
+from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Source, Verdict
 from tagbus.stream.bus.process.duplicates import fingerprint
 from tagbus.stream.bus.process.isolation import CANARY, BatchTagger
 from tagbus.stream.bus.process.processor import Triage
@@ -153,11 +153,11 @@ class Stream:
             Source("content", 3, self.offset + i, record, 1_700_000_000.0) for i, record in enumerate(records)
         )
         self.offset += len(records)
-        flight = Flight(Batch(("content", 3), epoch, sources, 0, 0.0), 0.0)
-        flight.verdicts = asyncio.run(self.triage.judge(flight.batch, lambda _: None))
+        entry = InFlightBatch(Batch(("content", 3), epoch, sources, 0, 0.0), 0.0)
+        entry.verdicts = asyncio.run(self.triage.judge(entry.batch, lambda _: None))
         if commit:
-            self.triage.published(flight)
-        return flight.verdicts
+            self.triage.published(entry)
+        return entry.verdicts
 
     @property
     def tagged(self) -> int:
