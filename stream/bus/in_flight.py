@@ -16,8 +16,7 @@ from typing import Literal
 from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import Poison
-
-Place = tuple[str, int]
+from tagbus.stream.kafka.message import Partition
 
 # Batches under way, tagged or not, for each that may be at the tagger: results that wait for an earlier batch or for
 # Kafka take memory too.
@@ -43,7 +42,7 @@ class Batch:
     `refused`: records whose result Kafka does not take, by their place in the batch, and why: they are set aside.
     """
 
-    place: Place
+    partition: Partition
     epoch: int
     sources: tuple[Source, ...]
     size: int
@@ -86,7 +85,7 @@ class Seen:
     """A content that went to the tagger. `revision`: the tagger's when it was tagged, None: unknown. `published` is set
     by the publish thread, once its tags are committed."""
 
-    place: Place
+    partition: Partition
     epoch: int
     fingerprint: int
     revision: Hashable | None
@@ -134,7 +133,7 @@ class Revoked:
     """
 
     batches: int
-    untouched: dict[Place, int | None]
+    untouched: dict[Partition, int | None]
 
 
 class InFlight:
@@ -146,34 +145,36 @@ class InFlight:
         self._size = size
         self._bytes = 0
         self._epoch = 0
-        self._queues: dict[Place, PartitionQueue] = {}
+        self._queues: dict[Partition, PartitionQueue] = {}
         self._changed = threading.Condition()
 
-    def assign(self, places: Iterable[Place]) -> None:
+    def assign(self, partitions: Iterable[Partition]) -> None:
         """Partitions that came; a new epoch for each."""
         with self._changed:
             self._epoch += 1
-            for place in places:
-                self._drop(place)
-                self._queues[place] = PartitionQueue(self._epoch)
+            for partition in partitions:
+                self._drop(partition)
+                self._queues[partition] = PartitionQueue(self._epoch)
             self._report()
 
-    def revoke(self, places: Iterable[Place]) -> Revoked:
+    def revoke(self, partitions: Iterable[Partition]) -> Revoked:
         """Partitions that went: their batches are dropped and will never commit."""
         with self._changed:
-            queues = {place: queue for place in places if (queue := self._queues.get(place)) is not None}
-            untouched = {place: queue.committed for place, queue in queues.items() if not queue.finished()}
-            dropped = sum(self._drop(place) for place in queues)
+            queues = {
+                partition: queue for partition in partitions if (queue := self._queues.get(partition)) is not None
+            }
+            untouched = {partition: queue.committed for partition, queue in queues.items() if not queue.finished()}
+            dropped = sum(self._drop(partition) for partition in queues)
             self._report()
             return Revoked(dropped, untouched)
 
-    def epoch(self, place: Place) -> int | None:
+    def epoch(self, partition: Partition) -> int | None:
         """The epoch of a partition, or None where it is not ours."""
         with self._changed:
-            queue = self._queues.get(place)
+            queue = self._queues.get(partition)
             return None if queue is None else queue.epoch
 
-    def places(self) -> list[Place]:
+    def partitions(self) -> list[Partition]:
         """The partitions that are ours."""
         with self._changed:
             return list(self._queues)
@@ -188,10 +189,10 @@ class InFlight:
         with self._changed:
             return any(queue.entries for queue in self._queues.values())
 
-    def first(self, place: Place) -> InFlightBatch | None:
+    def first(self, partition: Partition) -> InFlightBatch | None:
         """The oldest batch under way of a partition."""
         with self._changed:
-            queue = self._queues.get(place)
+            queue = self._queues.get(partition)
             return queue.entries[0] if queue is not None and queue.entries else None
 
     def crowded(self) -> bool:
@@ -199,7 +200,7 @@ class InFlight:
         with self._changed:
             return self._working() >= self._number or self._total() >= TOTAL * self._number or self._bytes >= self._size
 
-    def room(self, place: Place, size: int) -> bool:
+    def room(self, partition: Partition, size: int) -> bool:
         """Whether a batch of `size` bytes of this partition may be put under way now.
 
         One place at the tagger is kept from the partition that fills all others, so that slow batches hold up their
@@ -207,7 +208,7 @@ class InFlight:
         wait for an earlier one count here and not there), and all partitions together four times as many.
         """
         with self._changed:
-            queue = self._queues.get(place)
+            queue = self._queues.get(partition)
             if queue is None or (self._bytes and self._bytes + size > self._size):
                 return False
             if self._total() >= TOTAL * self._number:
@@ -222,7 +223,7 @@ class InFlight:
         """Put a batch under way, in the epoch that its partition is in. That is ours: only the poll thread enters, and
         it gives partitions away."""
         with self._changed:
-            queue = self._queues[batch.place]
+            queue = self._queues[batch.partition]
             entry = InFlightBatch(replace(batch, epoch=queue.epoch), time.monotonic())
             queue.entries.append(entry)
             self._bytes += batch.size
@@ -236,7 +237,7 @@ class InFlight:
             if not self._owned(entry.batch):
                 return []
             self._epoch += 1
-            queue = self._queues[entry.batch.place]
+            queue = self._queues[entry.batch.partition]
             queue.epoch = self._epoch
             old, queue.entries = queue.entries, deque()
             for one in old:
@@ -276,7 +277,7 @@ class InFlight:
         """It is published and committed."""
         with self._changed:
             if self._owned(entry.batch):
-                queue = self._queues[entry.batch.place]
+                queue = self._queues[entry.batch.partition]
                 queue.entries.remove(entry)
                 queue.committed = entry.batch.next_offset
                 self._bytes -= entry.batch.size
@@ -292,16 +293,16 @@ class InFlight:
         with self._changed:
             self._changed.notify_all()
 
-    def drained(self, places: Iterable[Place]) -> bool:
+    def drained(self, partitions: Iterable[Partition]) -> bool:
         """Whether nothing of these partitions is under way but what waits for a dependency, or behind that."""
         with self._changed:
-            queues = [self._queues[place] for place in places if place in self._queues]
+            queues = [self._queues[partition] for partition in partitions if partition in self._queues]
             return all(not queue.entries or queue.entries[0].stalled for queue in queues)
 
-    def drain(self, places: Iterable[Place], seconds: float, turn: Callable[[], bool]) -> bool:
+    def drain(self, partitions: Iterable[Partition], seconds: float, turn: Callable[[], bool]) -> bool:
         """Wait until `drained`, at most so long; `turn` is called a few times a second and says whether to go on."""
-        until, places = time.monotonic() + seconds, list(places)
-        while not self.drained(places):
+        until, partitions = time.monotonic() + seconds, list(partitions)
+        while not self.drained(partitions):
             left = until - time.monotonic()
             if left <= 0 or not turn():
                 return False
@@ -309,7 +310,7 @@ class InFlight:
         return True
 
     def _owned(self, batch: Batch) -> bool:
-        queue = self._queues.get(batch.place)
+        queue = self._queues.get(batch.partition)
         return queue is not None and queue.epoch == batch.epoch
 
     def _total(self) -> int:
@@ -318,8 +319,8 @@ class InFlight:
     def _working(self) -> int:
         return sum(queue.working() for queue in self._queues.values())
 
-    def _drop(self, place: Place) -> int:
-        queue = self._queues.pop(place, None)
+    def _drop(self, partition: Partition) -> int:
+        queue = self._queues.pop(partition, None)
         if queue is None:
             return 0
         for entry in queue.entries:

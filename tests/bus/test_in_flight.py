@@ -4,17 +4,18 @@ import threading
 
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.in_flight import Batch, InFlight, InFlightBatch, Place, Source
+from tagbus.stream.bus.in_flight import Batch, InFlight, InFlightBatch, Source
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import Untaggable
+from tagbus.stream.kafka.message import Partition
 from tests.support import wait_until
 
 A, B = ("content", 0), ("content", 1)
 
 
-def start(in_flight: InFlight, place: Place, offset: int = 0, size: int = 10) -> InFlightBatch:
-    source = Source(*place, offset, Record(None, b""))
-    return in_flight.start(Batch(place, in_flight.epoch(place) or 0, (source,), size, 0.0))
+def start(in_flight: InFlight, partition: Partition, offset: int = 0, size: int = 10) -> InFlightBatch:
+    source = Source(*partition, offset, Record(None, b""))
+    return in_flight.start(Batch(partition, in_flight.epoch(partition) or 0, (source,), size, 0.0))
 
 
 def assigned(number: int = 4, size: int = 1000) -> InFlight:
@@ -97,12 +98,12 @@ def test_bytes_are_bounded_and_one_batch_always_goes() -> None:
 
 def test_results_that_wait_for_kafka_are_bounded_too() -> None:
     in_flight = InFlight(2, 1_000_000)
-    places = [("content", partition) for partition in range(10)]
-    in_flight.assign(places)
+    partitions = [("content", partition) for partition in range(10)]
+    in_flight.assign(partitions)
     started = 0
-    for place in places:
-        while in_flight.room(place, 10):
-            in_flight.complete(start(in_flight, place), [])
+    for partition in partitions:
+        while in_flight.room(partition, 10):
+            in_flight.complete(start(in_flight, partition), [])
             started += 1
     assert started == 8
     assert in_flight.crowded()

@@ -7,8 +7,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.buffer import Buffer, Cut
-from tagbus.stream.bus.in_flight import InFlight, Place
+from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import Settings
+from tagbus.stream.kafka.message import Partition
 
 # How long the consumer is left alone while nothing finds room, and while only one partition finds none: then the
 # others wait for it, so it is paused earlier.
@@ -30,57 +31,57 @@ class Pressure:
         self._hold = min(HOLD_SECONDS, settings.kafka.poll_seconds / 4)
         self._yield = min(YIELD_SECONDS, self._hold)
 
-    def hold(self, buffers: Mapping[Place, Buffer]) -> bool:
+    def hold(self, buffers: Mapping[Partition, Buffer]) -> bool:
         """Whether to leave the consumer alone for now. Pauses the partitions that have been held for too long."""
         now = time.monotonic()
         swamped = self._swamped(buffers)
         limit = self._hold if swamped or self._in_flight.crowded() else self._yield
         held = {
-            place: buffer.blocked
-            for place, buffer in buffers.items()
+            partition: buffer.blocked
+            for partition, buffer in buffers.items()
             if buffer.blocked is not None and not buffer.paused and (swamped or buffer.full(self._limit))
         }
         if not held:
             return False
-        late = [place for place, since in held.items() if now - since >= limit]
+        late = [partition for partition, since in held.items() if now - since >= limit]
         if late:
             self.pause(buffers if swamped else late, buffers)
         return not late
 
-    def pause(self, places: Iterable[Place], buffers: Mapping[Place, Buffer]) -> None:
+    def pause(self, partitions: Iterable[Partition], buffers: Mapping[Partition, Buffer]) -> None:
         """Read no more of these partitions until `resume`."""
-        fresh = [place for place in places if place not in buffers or not buffers[place].paused]
+        fresh = [partition for partition in partitions if partition not in buffers or not buffers[partition].paused]
         if not fresh:
             return
-        self._consumer.pause([TopicPartition(*place) for place in fresh])
-        for place in fresh:
-            if place in buffers:
-                buffers[place].paused = True
+        self._consumer.pause([TopicPartition(*partition) for partition in fresh])
+        for partition in fresh:
+            if partition in buffers:
+                buffers[partition].paused = True
         _report(buffers)
 
-    def resume(self, buffers: Mapping[Place, Buffer]) -> None:
+    def resume(self, buffers: Mapping[Partition, Buffer]) -> None:
         """Go on with what has room again."""
-        paused = [place for place, buffer in buffers.items() if buffer.paused and not buffer.ended]
+        paused = [partition for partition, buffer in buffers.items() if buffer.paused and not buffer.ended]
         if not paused or self._swamped(buffers):
             return
-        places = [place for place in paused if not buffers[place].full(self._limit)]
-        if not places:
+        partitions = [partition for partition in paused if not buffers[partition].full(self._limit)]
+        if not partitions:
             return
-        self._consumer.resume([TopicPartition(*place) for place in places])
-        for place in places:
-            buffers[place].paused = False
+        self._consumer.resume([TopicPartition(*partition) for partition in partitions])
+        for partition in partitions:
+            buffers[partition].paused = False
         _report(buffers)
 
-    def forget(self, gone: Mapping[Place, Buffer], buffers: Mapping[Place, Buffer]) -> None:
+    def forget(self, gone: Mapping[Partition, Buffer], buffers: Mapping[Partition, Buffer]) -> None:
         """Partitions that went: a pause would outlive the assignment in librdkafka, so it ends here."""
-        paused = [TopicPartition(*place) for place, buffer in gone.items() if buffer.paused]
+        paused = [TopicPartition(*partition) for partition, buffer in gone.items() if buffer.paused]
         if paused:
             self._consumer.resume(paused)
         _report(buffers)
 
-    def _swamped(self, buffers: Mapping[Place, Buffer]) -> bool:
+    def _swamped(self, buffers: Mapping[Partition, Buffer]) -> bool:
         return sum(buffer.size for buffer in buffers.values()) >= self._size
 
 
-def _report(buffers: Mapping[Place, Buffer]) -> None:
+def _report(buffers: Mapping[Partition, Buffer]) -> None:
     telemetry.PAUSED.set(sum(buffer.paused for buffer in buffers.values()))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, Place, Source
+from tagbus.stream.bus.in_flight import Batch, Source
 from tagbus.stream.errors import Fatal
-from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.message import Partition, record_of
 
 # What a record costs in memory besides its value and key, in bytes.
 RECORD_BYTES = 512
@@ -72,26 +72,26 @@ class Buffer:
         """Whether to cut a batch."""
         return bool(self.records) and (self.full(cut) or now >= self.oldest + cut.seconds)
 
-    def take(self, place: Place, cut: Cut, now: float) -> Batch:
+    def take(self, partition: Partition, cut: Cut, now: float) -> Batch:
         """The next batch: as many records as the cut allows, and one at least. Its epoch is not known here."""
         sources: list[Source] = []
         size, read = 0, self.oldest
         while self.records and len(sources) < cut.contents and size < cut.size:
             message, bytes_ = self.records.popleft()
-            sources.append(_source(place, message))
+            sources.append(_source(partition, message))
             size += bytes_
         self.size -= size
         self.oldest = now
         self.blocked = None
         telemetry.BATCH_CONTENTS.observe(len(sources))
-        return Batch(place, 0, tuple(sources), size, read)
+        return Batch(partition, 0, tuple(sources), size, read)
 
 
-def _source(place: Place, message: Message) -> Source:
+def _source(partition: Partition, message: Message) -> Source:
     offset = message.offset()
     if offset is None:
-        raise Fatal(f"a record of {place[0]}:{place[1]} came without an offset")
-    return Source(*place, offset, record_of(message), _timestamp(message))
+        raise Fatal(f"a record of {partition[0]}:{partition[1]} came without an offset")
+    return Source(*partition, offset, record_of(message), _timestamp(message))
 
 
 def _timestamp(message: Message) -> float | None:

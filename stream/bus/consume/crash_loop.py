@@ -15,12 +15,13 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tagbus.stream.bus.in_flight import Place, Source, Verdict
+from tagbus.stream.bus.in_flight import Source, Verdict
 from tagbus.stream.bus.process.dead_letters import dead_letter
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import FieldError, Untaggable, shorten
 from tagbus.stream.kafka.errors import error_of, map_kafka_errors
 from tagbus.stream.kafka.logs import report
+from tagbus.stream.kafka.message import Partition
 
 log = logging.getLogger(__name__)
 
@@ -76,24 +77,24 @@ class Starts:
         self._window = settings.batch.in_flight * settings.batch.contents
         self._consumer = consumer
         self._commit = commit
-        self._counted: dict[Place, Counted] = {}
+        self._counted: dict[Partition, Counted] = {}
         self._next_try = 0.0
         # The partitions that are not counted yet, those whose records go alone, and that of which one does now.
-        self.fresh: set[Place] = set()
-        self.careful: set[Place] = set()
-        self.under_way: Place | None = None
+        self.fresh: set[Partition] = set()
+        self.careful: set[Partition] = set()
+        self.under_way: Partition | None = None
 
-    def assign(self, places: Iterable[Place]) -> None:
+    def assign(self, partitions: Iterable[Partition]) -> None:
         """Partitions that came: none is begun before it is counted."""
-        places = list(places)
-        self.forget(places)
-        self.fresh.update(places)
+        partitions = list(partitions)
+        self.forget(partitions)
+        self.fresh.update(partitions)
 
-    def counted(self, place: Place) -> bool:
+    def counted(self, partition: Partition) -> bool:
         """Whether its records may go to the tagger."""
-        return place in self._counted
+        return partition in self._counted
 
-    def count(self, heads: Mapping[Place, int]) -> None:
+    def count(self, heads: Mapping[Partition, int]) -> None:
         """Count this start for partitions whose first record is there, by its offset; where that fails, later.
 
         By then no transaction has offsets of theirs open: librdkafka waits for that before it fetches.
@@ -104,21 +105,21 @@ class Starts:
         self._next_try = now + PAUSE_SECONDS
         try:
             with map_kafka_errors(self._settings.kafka, self._settings.topics.content):
-                committed = self._consumer.committed([TopicPartition(*place) for place in heads], ASK_SECONDS)
+                committed = self._consumer.committed([TopicPartition(*partition) for partition in heads], ASK_SECONDS)
         except KafkaException as exception:
             report(error_of(exception))
             return
         marks = {(of.topic, of.partition): Mark.read(of.metadata) for of in committed if of.error is None}
         offsets = [
-            TopicPartition(*place, heads[place], str(Mark(mark.starts + 1, mark.alone)))
-            for place, mark in marks.items()
+            TopicPartition(*partition, heads[partition], str(Mark(mark.starts + 1, mark.alone)))
+            for partition, mark in marks.items()
         ]
         error = self._commit(offsets) if offsets else None
         if error is not None:
             report(error)
             return
-        for place, mark in marks.items():
-            self._begin(place, heads[place], mark)
+        for partition, mark in marks.items():
+            self._begin(partition, heads[partition], mark)
         self._next_try = 0.0
 
     def dead(self, source: Source) -> Verdict | None:
@@ -132,64 +133,64 @@ class Starts:
         error = Untaggable("tag", (FieldError("content", f"key {key}", f"a content that can be tagged ({reason})"),))
         return dead_letter(self._settings, source, error, before.starts)
 
-    def alone(self, place: Place, offset: int) -> bool:
+    def alone(self, partition: Partition, offset: int) -> bool:
         """Mark a record of a careful partition as the one under way; False: not now."""
-        counted = self._counted[place]
-        error = self._commit([TopicPartition(*place, offset, str(Mark(counted.before.starts + 1, offset)))])
+        counted = self._counted[partition]
+        error = self._commit([TopicPartition(*partition, offset, str(Mark(counted.before.starts + 1, offset)))])
         if error is not None:
             report(error)
             return False
         counted.offset = offset
-        self.under_way = place
+        self.under_way = partition
         return True
 
     def settle(self) -> None:
         """The record that was alone is committed."""
-        place, self.under_way = self.under_way, None
-        if place is None:
+        partition, self.under_way = self.under_way, None
+        if partition is None:
             return
-        counted = self._counted[place]
+        counted = self._counted[partition]
         counted.left -= 1
         if not counted.left:
-            self.careful.discard(place)
-            log.info("starts: %s:%d is no longer careful", *place)
+            self.careful.discard(partition)
+            log.info("starts: %s:%d is no longer careful", *partition)
 
-    def revoke(self, untouched: Mapping[Place, int | None]) -> None:
+    def revoke(self, untouched: Mapping[Partition, int | None]) -> None:
         """Partitions that are given away in order: a start that got no further and ended well does not count.
 
         `untouched`: those of which nothing can be on its way to Kafka, with the offset that was committed last.
         """
         offsets = [
-            TopicPartition(*place, counted.offset, str(counted.before))
-            for place, committed in untouched.items()
-            if (counted := self._counted.get(place)) is not None and (committed or 0) <= counted.offset
+            TopicPartition(*partition, counted.offset, str(counted.before))
+            for partition, committed in untouched.items()
+            if (counted := self._counted.get(partition)) is not None and (committed or 0) <= counted.offset
         ]
         error = self._commit(offsets) if offsets else None
         if error is not None:
             log.info("starts: this start is counted: error=%s", error.name())
 
-    def forget(self, places: Iterable[Place]) -> None:
+    def forget(self, partitions: Iterable[Partition]) -> None:
         """Partitions that are gone."""
-        for place in places:
-            self._counted.pop(place, None)
-            self.fresh.discard(place)
-            self.careful.discard(place)
-            if self.under_way == place:
+        for partition in partitions:
+            self._counted.pop(partition, None)
+            self.fresh.discard(partition)
+            self.careful.discard(partition)
+            if self.under_way == partition:
                 self.under_way = None
 
-    def _begin(self, place: Place, offset: int, before: Mark) -> None:
+    def _begin(self, partition: Partition, offset: int, before: Mark) -> None:
         counted = Counted(before, offset)
         if before.starts >= self._limit - 1:
             counted.left = self._window
-            self.careful.add(place)
+            self.careful.add(partition)
             log.warning(
                 "starts: %s:%d is begun for the %d. time without progress: one record at a time for %d records",
-                *place,
+                *partition,
                 before.starts + 1,
                 self._window,
             )
-        self._counted[place] = counted
-        self.fresh.discard(place)
+        self._counted[partition] = counted
+        self.fresh.discard(partition)
 
 
 def _number(value: object) -> int | None:

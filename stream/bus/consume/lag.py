@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.buffer import Buffer
-from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Place
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
+from tagbus.stream.kafka.message import Partition
 
 
 def observe(entry: InFlightBatch) -> None:
@@ -19,16 +20,18 @@ def observe(entry: InFlightBatch) -> None:
     telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])
 
 
-def report(in_flight: InFlight, buffers: Mapping[Place, Buffer]) -> None:
+def report(in_flight: InFlight, buffers: Mapping[Partition, Buffer]) -> None:
     """Set the age of the oldest uncommitted record of each partition; 0 where all is committed."""
     now = time.time()
-    for place, buffer in buffers.items():
-        entry = in_flight.first(place)
+    for partition, buffer in buffers.items():
+        entry = in_flight.first(partition)
         made = buffer.time if entry is None else entry.batch.sources[0].timestamp
-        telemetry.OLDEST_UNCOMMITTED.labels(partition=str(place[1])).set(0.0 if made is None else max(0.0, now - made))
+        telemetry.OLDEST_UNCOMMITTED.labels(partition=str(partition[1])).set(
+            0.0 if made is None else max(0.0, now - made)
+        )
 
 
-def forget(places: Iterable[Place]) -> None:
+def forget(partitions: Iterable[Partition]) -> None:
     """Partitions that are gone: another worker reports them now."""
-    for _, partition in places:
-        telemetry.OLDEST_UNCOMMITTED.remove(str(partition))
+    for _, number in partitions:
+        telemetry.OLDEST_UNCOMMITTED.remove(str(number))

@@ -22,12 +22,13 @@ from tagbus.stream.bus.consume.crash_loop import Starts
 from tagbus.stream.bus.consume.cut import Cutter
 from tagbus.stream.bus.consume.restart import Restarts
 from tagbus.stream.bus.consume.span import Bounds, Pace, Span
-from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Place, Revoked
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Revoked
 from tagbus.stream.bus.process.version_topic import Order
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Poison
 from tagbus.stream.kafka.errors import classify, error_of, map_kafka_errors
 from tagbus.stream.kafka.logs import report
+from tagbus.stream.kafka.message import Partition
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Poller:
         pace = Pace(span.rate if span else None)
         self._cutter = Cutter(settings.batch, in_flight, self._starts, order, pace, start)
         self._pressure = Pressure(settings, consumer, in_flight, self._cutter.limit)
-        self._buffers: dict[Place, Buffer] = {}
+        self._buffers: dict[Partition, Buffer] = {}
         self._mean = 1024.0
         self._joined = False
         self._draining = False
@@ -130,10 +131,10 @@ class Poller:
         for again in self._in_flight.again(entry, refused):
             self._start(again)
 
-    def subscribe(self, partitions: Iterable[int]) -> bool:
+    def subscribe(self, numbers: Iterable[int]) -> bool:
         """Join the group of a topic with these partitions. False: no broker says where they end now."""
         try:
-            self._bounds.fix(partitions)
+            self._bounds.fix(numbers)
         except DependencyDown as error:
             log.warning("consume: %s", error)
             return False
@@ -165,7 +166,9 @@ class Poller:
         for message in self._consume():
             self._add(message, read)
         if self._bounds.bounded:
-            self._pressure.pause([place for place, buffer in self._buffers.items() if buffer.ended], self._buffers)
+            self._pressure.pause(
+                [partition for partition, buffer in self._buffers.items() if buffer.ended], self._buffers
+            )
 
     def touch(self) -> bool:
         """Show that the poll thread is alive and serve the publish thread; returns whether to go on waiting."""
@@ -185,11 +188,11 @@ class Poller:
         """
         self._draining = True
         self._buffers.clear()
-        places = self._in_flight.places()
-        self._pressure.pause(places, self._buffers)
-        if not self._in_flight.drain(places, seconds, self._serve):
+        partitions = self._in_flight.partitions()
+        self._pressure.pause(partitions, self._buffers)
+        if not self._in_flight.drain(partitions, seconds, self._serve):
             log.warning("drain: deadline=%.1fs passed, what is left is read again by the next owner", seconds)
-        self._give_back(self._in_flight.places())
+        self._give_back(self._in_flight.partitions())
 
     def _serve(self) -> bool:
         """Serve the group while draining; a record that comes all the same is not ours to commit."""
@@ -209,7 +212,7 @@ class Poller:
                 committed = self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as exception:
             return error_of(exception)
-        return next((partition.error for partition in committed if partition.error is not None), None)
+        return next((one.error for one in committed if one.error is not None), None)
 
     def _consume(self) -> list[Message]:
         """Records and errors; waits for the first where nothing is buffered, else until the next batch is due.
@@ -250,15 +253,15 @@ class Poller:
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Raise what ends the process; log what librdkafka mends itself."""
-        place = (message.topic() or self._topic, message.partition() or 0)
+        partition = (message.topic() or self._topic, message.partition() or 0)
         if error.code() == KafkaError._PARTITION_EOF:
-            if (buffer := self._buffers.get(place)) is not None and (message.offset() or 0) >= buffer.end:
+            if (buffer := self._buffers.get(partition)) is not None and (message.offset() or 0) >= buffer.end:
                 buffer.ended = True
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._restarts.add(place)
+            self._restarts.add(partition)
             return
-        ending = classify(error, self._settings.kafka, place[0])
+        ending = classify(error, self._settings.kafka, partition[0])
         if ending is not None:
             raise ending
         if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT}:
@@ -297,72 +300,72 @@ class Poller:
         self._down, self._up = None, time.monotonic()
         log.info("consume: brokers answer again after %.1fs", self._up - down)
 
-    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        places = _places(partitions)
-        self._take(places)
+    def _on_assign(self, _: Consumer, assigned: list[TopicPartition]) -> None:
+        partitions = _keys(assigned)
+        self._take(partitions)
         self._joined = True
         self._group = self._consumer.consumer_group_metadata()
-        self._rebalanced("assigned", places)
+        self._rebalanced("assigned", partitions)
 
-    def _take(self, places: list[Place]) -> None:
+    def _take(self, partitions: list[Partition]) -> None:
         """Partitions that begin."""
-        self._in_flight.assign(places)
-        self._starts.assign(places)
-        self._order.assign(places)
-        for place in places:
-            self._buffers[place] = Buffer(self._bounds.end(place))
+        self._in_flight.assign(partitions)
+        self._starts.assign(partitions)
+        self._order.assign(partitions)
+        for partition in partitions:
+            self._buffers[partition] = Buffer(self._bounds.end(partition))
 
-    def _begin_anew(self, place: Place) -> None:
+    def _begin_anew(self, partition: Partition) -> None:
         """Its offsets have gone back, so what is known of it is of other records; its published versions still count
         and are read again."""
-        self._forget([place])
-        self._leave([place])
-        self._take([place])
+        self._forget([partition])
+        self._leave([partition])
+        self._take([partition])
 
-    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, _: Consumer, assigned: list[TopicPartition]) -> None:
         """Still the owner: what is under way may finish, and what is not begins again at the next owner."""
-        places = _places(partitions)
-        self._forget(places)
+        partitions = _keys(assigned)
+        self._forget(partitions)
         if not self._draining:
             # Half of max.poll.interval.ms at most: beyond it the group would take the partitions for lost.
             seconds = min(self._settings.batch.drain_seconds, self._settings.kafka.poll_seconds / 2)
-            self._in_flight.drain(places, seconds, self.touch)
-        self._rebalanced("revoked", places, self._give_back(places).batches)
+            self._in_flight.drain(partitions, seconds, self.touch)
+        self._rebalanced("revoked", partitions, self._give_back(partitions).batches)
 
-    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, _: Consumer, assigned: list[TopicPartition]) -> None:
         """Another member may have them already: nothing is committed."""
-        places = _places(partitions)
-        self._forget(places)
+        partitions = _keys(assigned)
+        self._forget(partitions)
         self._joined = False
-        self._rebalanced("lost", places, self._leave(places).batches)
+        self._rebalanced("lost", partitions, self._leave(partitions).batches)
 
-    def _forget(self, places: list[Place]) -> None:
+    def _forget(self, partitions: list[Partition]) -> None:
         """Drop what waits to be cut."""
-        gone = {place: self._buffers.pop(place) for place in places if place in self._buffers}
+        gone = {partition: self._buffers.pop(partition) for partition in partitions if partition in self._buffers}
         self._pressure.forget(gone, self._buffers)
 
-    def _give_back(self, places: list[Place]) -> Revoked:
+    def _give_back(self, partitions: list[Partition]) -> Revoked:
         """Partitions that are still ours: whoever has them next knows that this start ended well."""
-        left = self._in_flight.revoke(places)
+        left = self._in_flight.revoke(partitions)
         self._starts.revoke(left.untouched)
-        self._gone(places)
+        self._gone(partitions)
         return left
 
-    def _leave(self, places: list[Place]) -> Revoked:
-        left = self._in_flight.revoke(places)
-        self._gone(places)
+    def _leave(self, partitions: list[Partition]) -> Revoked:
+        left = self._in_flight.revoke(partitions)
+        self._gone(partitions)
         return left
 
-    def _gone(self, places: list[Place]) -> None:
-        self._starts.forget(places)
-        self._order.revoke(places)
-        lag.forget(places)
+    def _gone(self, partitions: list[Partition]) -> None:
+        self._starts.forget(partitions)
+        self._order.revoke(partitions)
+        lag.forget(partitions)
 
-    def _rebalanced(self, kind: str, places: list[Place], dropped: int = 0) -> None:
+    def _rebalanced(self, kind: str, partitions: list[Partition], dropped: int = 0) -> None:
         telemetry.REBALANCES.labels(kind=kind).inc()
-        names = ",".join(str(partition) for _, partition in sorted(places))
+        names = ",".join(str(number) for _, number in sorted(partitions))
         log.info("rebalance: kind=%s topic=%s partitions=%s dropped_batches=%d", kind, self._topic, names, dropped)
 
 
-def _places(partitions: Iterable[TopicPartition]) -> list[Place]:
-    return [(partition.topic, partition.partition) for partition in partitions]
+def _keys(assigned: Iterable[TopicPartition]) -> list[Partition]:
+    return [(one.topic, one.partition) for one in assigned]

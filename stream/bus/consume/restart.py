@@ -16,11 +16,12 @@ from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartit
 from tagbus.stream.bus.consume.buffer import Buffer
 from tagbus.stream.bus.consume.crash_loop import Commit
 from tagbus.stream.bus.consume.span import ASK_SECONDS, Bounds
-from tagbus.stream.bus.in_flight import InFlight, Place
+from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal
 from tagbus.stream.kafka.errors import error_of, map_kafka_errors
 from tagbus.stream.kafka.logs import report
+from tagbus.stream.kafka.message import Partition
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Restarts:
         in_flight: InFlight,
         bounds: Bounds,
         commit: Commit,
-        anew: Callable[[Place], None],
+        anew: Callable[[Partition], None],
     ) -> None:
         """`anew` is told of a partition whose offsets have gone back, before its records come."""
         self._kafka = settings.kafka
@@ -49,14 +50,14 @@ class Restarts:
         self._anew = anew
         strategy = settings.kafka.options.get("partition.assignment.strategy", "cooperative-sticky")
         self._eager = settings.kafka.group_protocol == "classic" and strategy != "cooperative-sticky"
-        self._waiting: set[Place] = set()
+        self._waiting: set[Partition] = set()
         self._next_try = 0.0
 
-    def add(self, place: Place) -> None:
+    def add(self, partition: Partition) -> None:
         """librdkafka says that it does not know where to read on."""
-        self._waiting.add(place)
+        self._waiting.add(partition)
 
-    def serve(self, buffers: Mapping[Place, Buffer]) -> None:
+    def serve(self, buffers: Mapping[Partition, Buffer]) -> None:
         """Have what waits begin; where that fails, later.
 
         Raises OffsetLost where `kafka.out_of_range` says to stop, UserError for an offset that a backfill names and
@@ -77,37 +78,37 @@ class Restarts:
         if not self._waiting:
             self._next_try = 0.0
 
-    def _begin(self, buffers: Mapping[Place, Buffer]) -> None:
+    def _begin(self, buffers: Mapping[Partition, Buffer]) -> None:
         self._waiting &= buffers.keys()
-        places = [place for place in self._waiting if self._published(place, buffers[place])]
+        partitions = [partition for partition in self._waiting if self._published(partition, buffers[partition])]
         # The last offset that was read, -1 where none was.
-        read = {place: buffer.last for place, buffer in buffers.items()}
+        read = {partition: buffer.last for partition, buffer in buffers.items()}
         # All questions come before the first partition is fetched: behind a fetch each would take 500 ms.
-        starts = [self._start(TopicPartition(*place), read) for place in places]
+        starts = [self._start(TopicPartition(*partition), read) for partition in partitions]
         back = [start for start in starts if 0 <= start.offset <= read[start.topic, start.partition]]
         # What begins at a moment or at the end begins there again, whoever has the partition then.
         fresh = [start for start in starts if start.offset >= 0 and read[start.topic, start.partition] < 0]
         error = self._commit([*fresh, *back]) if fresh or back else None
         if error is not None:
             raise KafkaException(error)
-        for place in ((start.topic, start.partition) for start in back):
-            self._bounds.fix_again(place)
-            self._anew(place)
+        for partition in ((start.topic, start.partition) for start in back):
+            self._bounds.fix_again(partition)
+            self._anew(partition)
         self._assign(starts, read)
-        self._waiting.difference_update(places)
+        self._waiting.difference_update(partitions)
 
-    def _published(self, place: Place, buffer: Buffer) -> bool:
+    def _published(self, partition: Partition, buffer: Buffer) -> bool:
         """Whether nothing that was read of it waits or is under way."""
-        return not buffer.records and self._in_flight.first(place) is None
+        return not buffer.records and self._in_flight.first(partition) is None
 
-    def _assign(self, starts: list[TopicPartition], read: Mapping[Place, int]) -> None:
+    def _assign(self, starts: list[TopicPartition], read: Mapping[Partition, int]) -> None:
         """Have the partitions fetched from there."""
-        places = {(start.topic, start.partition) for start in starts}
+        partitions = {(start.topic, start.partition) for start in starts}
         if self._eager:
             kept = [
-                TopicPartition(*place, last + 1 if last >= 0 else OFFSET_STORED)
-                for place, last in read.items()
-                if place not in places
+                TopicPartition(*partition, last + 1 if last >= 0 else OFFSET_STORED)
+                for partition, last in read.items()
+                if partition not in partitions
             ]
             self._consumer.assign([*kept, *starts])
         elif starts:
@@ -118,14 +119,18 @@ class Restarts:
                 reason = error_of(exception).str()
                 raise Fatal(f"partitions that were taken out of the assignment do not go in again: {reason}") from None
 
-    def _start(self, partition: TopicPartition, read: Mapping[Place, int]) -> TopicPartition:
-        place = (partition.topic, partition.partition)
-        if read[place] >= 0:
-            offset = self._bounds.beyond(place, read[place] + 1)
+    def _start(self, asked: TopicPartition, read: Mapping[Partition, int]) -> TopicPartition:
+        partition = (asked.topic, asked.partition)
+        if read[partition] >= 0:
+            offset = self._bounds.beyond(partition, read[partition] + 1)
         else:
-            (committed,) = self._consumer.committed([partition], ASK_SECONDS)
+            (committed,) = self._consumer.committed([asked], ASK_SECONDS)
             if committed.error is not None:
                 raise KafkaException(committed.error)
-            offset = self._bounds.begin(place) if committed.offset < 0 else self._bounds.again(place, committed.offset)
-        log.info("restart: topic=%s partition=%d offset=%d", *place, offset)
-        return TopicPartition(*place, offset)
+            offset = (
+                self._bounds.begin(partition)
+                if committed.offset < 0
+                else self._bounds.again(partition, committed.offset)
+            )
+        log.info("restart: topic=%s partition=%d offset=%d", *partition, offset)
+        return TopicPartition(*partition, offset)

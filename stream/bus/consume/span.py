@@ -7,9 +7,9 @@ from typing import Final, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer
 
-from tagbus.stream.bus.in_flight import Place
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import OffsetLost, UserError
+from tagbus.stream.kafka.message import Partition
 from tagbus.stream.kafka.metadata import Watermarks, offset_at, watermarks
 
 # For a question to the broker. Behind a fetch that waits for records it takes fetch.wait.max.ms, 500.
@@ -47,93 +47,97 @@ class Bounds:
         self._settings = settings
         self._consumer = consumer
         self._span = span
-        self._ends: dict[Place, int] = {}
+        self._ends: dict[Partition, int] = {}
 
-    def fix(self, partitions: Iterable[int]) -> None:
+    def fix(self, numbers: Iterable[int]) -> None:
         """Find out where each of all the partitions ends now. Raises UserError for one that the span names and is not
         there, DependencyDown when no broker answers."""
         if self._span is None:
             return
-        places = [(self._settings.topics.content, partition) for partition in partitions]
+        partitions = [(self._settings.topics.content, number) for number in numbers]
         if isinstance(self._span.starts, Mapping) and (
-            wrong := set(self._span.starts) - {place[1] for place in places}
+            wrong := set(self._span.starts) - {partition[1] for partition in partitions}
         ):
             raise UserError(
-                f"topic {self._settings.topics.content} has no partition {min(wrong)}, expected 0 to {len(places) - 1}"
+                f"topic {self._settings.topics.content} has no partition {min(wrong)}, "
+                f"expected 0 to {len(partitions) - 1}"
             )
         until = self._span.until
         if until is not None:
-            self._ends = {place: self._end(place, until) for place in places}
+            self._ends = {partition: self._end(partition, until) for partition in partitions}
 
-    def end(self, place: Place) -> int:
+    def end(self, partition: Partition) -> int:
         """The offset from which on nothing is read, NO_END for all."""
-        return self._ends.get(place, NO_END)
+        return self._ends.get(partition, NO_END)
 
-    def fix_again(self, place: Place) -> None:
+    def fix_again(self, partition: Partition) -> None:
         """Find out anew where a partition ends whose offsets have gone back. Raises DependencyDown."""
         if self._span is not None and (until := self._span.until) is not None:
-            self._ends[place] = self._end(place, until)
+            self._ends[partition] = self._end(partition, until)
 
     @property
     def bounded(self) -> bool:
         """Whether the work has an end."""
         return self._span is not None and self._span.until is not None
 
-    def begin(self, place: Place) -> int:
+    def begin(self, partition: Partition) -> int:
         """The offset at which a partition begins of which the group has none, or OFFSET_BEGINNING.
 
         Raises UserError for an offset that is not on the broker, DependencyDown when no broker answers.
         """
         if self._span is None:
-            return OFFSET_BEGINNING if self._settings.kafka.start == "earliest" else self._high(place)
+            return OFFSET_BEGINNING if self._settings.kafka.start == "earliest" else self._high(partition)
         starts = self._span.starts
         if isinstance(starts, datetime):
-            return self._at(place, starts)
+            return self._at(partition, starts)
         if isinstance(starts, Mapping):
-            return self._named(place, starts)
+            return self._named(partition, starts)
         return OFFSET_BEGINNING
 
-    def again(self, place: Place, lost: int) -> int:
+    def again(self, partition: Partition, lost: int) -> int:
         """The offset at which a partition goes on that the client could not go on with at `lost`.
 
         `lost` itself where the broker has it: the group's first offset may have been committed by another member after
         the client had asked for it. Raises OffsetLost where it is gone.
         """
-        low, high = self._watermarks(place)
-        return lost if low <= lost <= high else self._beyond(place, lost, low, high)
+        low, high = self._watermarks(partition)
+        return lost if low <= lost <= high else self._beyond(partition, lost, low, high)
 
-    def beyond(self, place: Place, lost: int) -> int:
+    def beyond(self, partition: Partition, lost: int) -> int:
         """The same for a partition that this worker has read up to `lost`: the broker refused that offset, so whatever
         it has there by now is not what would have come next."""
-        return self._beyond(place, lost, *self._watermarks(place))
+        return self._beyond(partition, lost, *self._watermarks(partition))
 
-    def _beyond(self, place: Place, lost: int, low: int, high: int) -> int:
+    def _beyond(self, partition: Partition, lost: int, low: int, high: int) -> int:
         policy = self._settings.kafka.out_of_range
         if policy == "stop":
             raise OffsetLost(
-                f"offset {lost} of {place[0]}:{place[1]} is no longer on the broker, which has {low} to {high}; "
+                f"offset {lost} of {partition[0]}:{partition[1]} is no longer on the broker, "
+                f"which has {low} to {high}; "
                 "kafka.out_of_range says to stop, earliest or latest would go on there"
             )
         return low if policy == "earliest" else high
 
-    def _end(self, place: Place, until: Literal["end"] | datetime) -> int:
-        return self._high(place) if until == "end" else self._at(place, until)
+    def _end(self, partition: Partition, until: Literal["end"] | datetime) -> int:
+        return self._high(partition) if until == "end" else self._at(partition, until)
 
-    def _named(self, place: Place, offsets: Mapping[int, int]) -> int:
-        low, high = self._watermarks(place)
-        offset = offsets.get(place[1], high)
+    def _named(self, partition: Partition, offsets: Mapping[int, int]) -> int:
+        low, high = self._watermarks(partition)
+        offset = offsets.get(partition[1], high)
         if not low <= offset <= high:
-            raise UserError(f"offset {offset} of {place[0]}:{place[1]} is not on the broker, expected {low} to {high}")
+            raise UserError(
+                f"offset {offset} of {partition[0]}:{partition[1]} is not on the broker, expected {low} to {high}"
+            )
         return offset
 
-    def _at(self, place: Place, time: datetime) -> int:
-        return offset_at(self._consumer, self._settings.kafka, place, time, ASK_SECONDS)
+    def _at(self, partition: Partition, time: datetime) -> int:
+        return offset_at(self._consumer, self._settings.kafka, partition, time, ASK_SECONDS)
 
-    def _high(self, place: Place) -> int:
-        return self._watermarks(place).high
+    def _high(self, partition: Partition) -> int:
+        return self._watermarks(partition).high
 
-    def _watermarks(self, place: Place) -> Watermarks:
-        return watermarks(self._consumer, self._settings.kafka, place, ASK_SECONDS)
+    def _watermarks(self, partition: Partition) -> Watermarks:
+        return watermarks(self._consumer, self._settings.kafka, partition, ASK_SECONDS)
 
 
 class Pace:

@@ -38,12 +38,12 @@ class Duplicates:
         seen = self._last.get(content.id)
         if seen is None or not seen.published:
             return None
-        same = (seen.place, seen.epoch, seen.fingerprint) == (batch.place, batch.epoch, fingerprint(content))
+        same = (seen.partition, seen.epoch, seen.fingerprint) == (batch.partition, batch.epoch, fingerprint(content))
         return seen if same else None
 
     def come(self, content: Content, batch: Batch, revision: Hashable | None) -> Seen:
         """A content goes to the tagger, which is at this revision."""
-        seen = Seen(batch.place, batch.epoch, fingerprint(content), revision)
+        seen = Seen(batch.partition, batch.epoch, fingerprint(content), revision)
         self._last.put(content.id, seen)
         return seen
 

@@ -167,5 +167,5 @@ def _untaggable(content: Content, error: Exception) -> Poison:
 def _where(error: Exception) -> str:
     """An unexpected error as the log shows it: kind and place. Its text may quote a content, and the log must not."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"
+    partition = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{partition}"

@@ -111,7 +111,7 @@ class Triage:
         self._share.count(verdicts)
 
     def _sheet(self, batch: Batch) -> _Sheet:
-        values = (batch.place[0].encode(), b"%d" % batch.place[1])
+        values = (batch.partition[0].encode(), b"%d" % batch.partition[1])
         revision = self._tagger.revision() if self._skip else None
         headers = tuple(zip(SOURCE_HEADERS, values, strict=False))
         return _Sheet(batch, self._order.open(batch), revision, headers)

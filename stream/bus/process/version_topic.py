@@ -13,7 +13,7 @@ from typing import NamedTuple
 from confluent_kafka import Message
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing, Place
+from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing
 from tagbus.stream.bus.process.versions import Docket, Ledger, Published, Stamp, read, write
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
@@ -36,7 +36,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 class _Committed(NamedTuple):
     """A batch that is committed, without its records: they shall not be held until the next batch comes."""
 
-    place: Place
+    partition: Partition
     epoch: int
     offset: int
     published: tuple[bool, ...]
@@ -48,38 +48,38 @@ class Order:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._limit = settings.triage.versions
-        self._ledgers: dict[Place, Ledger] = {}
+        self._ledgers: dict[Partition, Ledger] = {}
         self._committed: deque[_Committed] = deque()
         self._resized = True
         self._failure: Exception | None = None
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def assign(self, places: Iterable[Place]) -> None:
+    def assign(self, partitions: Iterable[Partition]) -> None:
         """Partitions that came: their published versions are read in a thread of its own. Returns at once."""
-        fresh = list(places)
+        fresh = list(partitions)
         if not self._limit or not fresh:
             return
         share = self._limit // len({*self._ledgers, *fresh})
-        ledgers = {place: Ledger(Published(share)) for place in fresh}
+        ledgers = {partition: Ledger(Published(share)) for partition in fresh}
         self._ledgers = {**self._ledgers, **ledgers}
         self._resized = False
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         self._threads.append(threading.Thread(target=self._restore, args=(ledgers,), name="order", daemon=True))
         self._threads[-1].start()
 
-    def ready(self, place: Place) -> bool:
+    def ready(self, partition: Partition) -> bool:
         """Whether the partition's published versions are known. Raises what kept them from being read: UserError
         where the topic is not there, Fatal."""
         if self._failure is not None:
             raise self._failure
-        ledger = self._ledgers.get(place)
+        ledger = self._ledgers.get(partition)
         return not self._limit or (ledger is not None and ledger.ready)
 
-    def revoke(self, places: Iterable[Place]) -> None:
+    def revoke(self, partitions: Iterable[Partition]) -> None:
         """Partitions that went: what was under way there is forgotten, and what is published will be read again."""
-        gone = set(places)
-        self._ledgers = {place: ledger for place, ledger in self._ledgers.items() if place not in gone}
+        gone = set(partitions)
+        self._ledgers = {partition: ledger for partition, ledger in self._ledgers.items() if partition not in gone}
         self._resized = False
 
     def close(self) -> None:
@@ -93,11 +93,11 @@ class Order:
         """The docket of a batch; batches of a partition come in order of offsets."""
         while self._committed:
             done = self._committed.popleft()
-            if (ledger := self._ledgers.get(done.place)) is not None:
+            if (ledger := self._ledgers.get(done.partition)) is not None:
                 ledger.commit(done.epoch, done.offset, done.published)
         if not self._resized:
             self._resize()
-        ledger = self._ledgers.get(batch.place)
+        ledger = self._ledgers.get(batch.partition)
         offset = batch.sources[0].offset
         return Docket(None, offset) if ledger is None else ledger.open(batch.epoch, offset)
 
@@ -106,12 +106,12 @@ class Order:
         if self._limit:
             batch = entry.batch
             published = tuple(verdict.outcome in {"tagged", "withdrawn"} for verdict in entry.verdicts or ())
-            self._committed.append(_Committed(batch.place, batch.epoch, batch.sources[0].offset, published))
+            self._committed.append(_Committed(batch.partition, batch.epoch, batch.sources[0].offset, published))
 
-    def record(self, key: bytes | None, given: Stamp, partition: int, headers: Headers) -> Outgoing:
+    def record(self, key: bytes | None, given: Stamp, number: int, headers: Headers) -> Outgoing:
         """The record that goes out with a result: its content's version is the published one now. 0: none is."""
         value = write(given) if given else None
-        return Outgoing(self._settings.topics.versions, key, value, headers, partition)
+        return Outgoing(self._settings.topics.versions, key, value, headers, number)
 
     def _resize(self) -> None:
         """Share the limit among the partitions there are now; one that is being read is left for the next time."""
@@ -121,15 +121,15 @@ class Order:
             if ledger.ready:
                 ledger.published.resize(self._limit // len(ledgers))
 
-    def _restore(self, ledgers: Mapping[Place, Ledger]) -> None:
+    def _restore(self, ledgers: Mapping[Partition, Ledger]) -> None:
         try:
             _Reading(self._settings, ledgers, self._wanted, self._closed).run()
         except Exception as error:
             # The poll thread raises it.
             self._failure = error
 
-    def _wanted(self, place: Place, ledger: Ledger) -> bool:
-        return self._ledgers.get(place) is ledger and not self._closed.is_set()
+    def _wanted(self, partition: Partition, ledger: Ledger) -> bool:
+        return self._ledgers.get(partition) is ledger and not self._closed.is_set()
 
 
 class _Reading:
@@ -142,8 +142,8 @@ class _Reading:
     def __init__(
         self,
         settings: Settings,
-        ledgers: Mapping[Place, Ledger],
-        wanted: Callable[[Place, Ledger], bool],
+        ledgers: Mapping[Partition, Ledger],
+        wanted: Callable[[Partition, Ledger], bool],
         closed: threading.Event,
     ) -> None:
         self._settings = settings
@@ -152,7 +152,7 @@ class _Reading:
         self._wanted = wanted
         self._closed = closed
         # By partition of the versions' topic: the partition of `content` that it belongs to, and where it ends.
-        self._left: dict[Partition, Place] = {(self._topic, place[1]): place for place in ledgers}
+        self._left: dict[Partition, Partition] = {(self._topic, source[1]): source for source in ledgers}
         self._ends: dict[Partition, int] = {}
 
     def run(self) -> None:
@@ -192,20 +192,20 @@ class _Reading:
 
     def _going(self) -> bool:
         self._left = {
-            partition: place for partition, place in self._left.items() if self._wanted(place, self._ledgers[place])
+            partition: source for partition, source in self._left.items() if self._wanted(source, self._ledgers[source])
         }
         return bool(self._left)
 
     def _learn(self, message: Message) -> None:
-        place = self._left.get(partition_of(message))
+        source = self._left.get(partition_of(message))
         key, value = message.key(), message.value()
         telemetry.RESTORED.inc()
-        if place is not None and isinstance(key, bytes) and isinstance(value, bytes | None):
-            published = self._ledgers[place].published
+        if source is not None and isinstance(key, bytes) and isinstance(value, bytes | None):
+            published = self._ledgers[source].published
             published.put(hash(key.decode(errors="replace")), 0 if value is None else read(value))
 
     def _reached(self, partition: Partition, position: int) -> None:
         if position >= self._ends[partition] and partition in self._left:
-            place = self._left.pop(partition)
-            self._ledgers[place].ready = True
-            log.info("versions: partition=%d contents=%d", partition[1], len(self._ledgers[place].published))
+            source = self._left.pop(partition)
+            self._ledgers[source].ready = True
+            log.info("versions: partition=%d contents=%d", partition[1], len(self._ledgers[source].published))

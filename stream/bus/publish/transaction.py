@@ -234,5 +234,5 @@ class AtLeastOnce:
 
 def _offsets(entries: Sequence[InFlightBatch]) -> list[TopicPartition]:
     """The last offset plus one of each partition; the flights of a partition are in order."""
-    last = {entry.batch.place: entry.batch.next_offset for entry in entries}
-    return [TopicPartition(*place, offset) for place, offset in last.items()]
+    last = {entry.batch.partition: entry.batch.next_offset for entry in entries}
+    return [TopicPartition(*partition, offset) for partition, offset in last.items()]

@@ -29,8 +29,8 @@ class Group:
             self.consumer.commit(offsets=offsets, asynchronous=False)
         return self.refused
 
-    def mark(self, place: tuple[str, int] = A) -> tuple[int, Mark]:
-        (found,) = self.consumer.committed([TopicPartition(*place)], 10)
+    def mark(self, partition: tuple[str, int] = A) -> tuple[int, Mark]:
+        (found,) = self.consumer.committed([TopicPartition(*partition)], 10)
         return found.offset, Mark.read(found.metadata)
 
     def start(self, offset: int = 5) -> Starts:

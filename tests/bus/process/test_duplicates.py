@@ -61,8 +61,8 @@ def test_a_duplicate_is_committed_whether_it_is_published_or_not(
     watcher = Consumer({"bootstrap.servers": kafka.address, "group.id": chosen.kafka.group})
 
     def more_than(offset: int) -> bool:
-        (place,) = watcher.committed([TopicPartition(names["content"], 0)], 10)
-        return place.offset > offset
+        (partition,) = watcher.committed([TopicPartition(names["content"], 0)], 10)
+        return partition.offset > offset
 
     with running(chosen, tagger) as run:
         run.until_ready()
