@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from confluent_kafka import Producer
 
-from tagbus.stream.bus.in_flight import Verdict
-from tagbus.stream.bus.process.processor import Triage
+from tagbus.stream.bus.in_flight import RecordOutcome
+from tagbus.stream.bus.process.processor import TagProcessor
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.kafka.message import record_of
@@ -76,22 +76,22 @@ def arguments() -> argparse.Namespace:
 def in_process(seed: int, count: int) -> Found:
     """Run the events through decoding and classification, in batches."""
     given = Settings.model_validate({"triage": ANY_SHARE})
-    triage, mutants, found = Triage(given, Trivial()), Mutants(random.Random(seed)), Found(count)  # noqa: S311
+    triage, mutants, found = TagProcessor(given, Trivial()), Mutants(random.Random(seed)), Found(count)  # noqa: S311
     for first in range(0, count, BATCH):
         records = [mutants.next() for _ in range(min(BATCH, count - first))]
-        pairs = zip(records, verdicts(triage, records, first, found), strict=True)
-        for offset, (record, verdict) in enumerate(pairs, first):
-            if verdict is None:
+        pairs = zip(records, outcomes(triage, records, first, found), strict=True)
+        for offset, (record, outcome) in enumerate(pairs, first):
+            if outcome is None:
                 continue
-            found.outcomes[verdict.outcome] += 1
-            for complaint in complaints(given, record, offset, verdict):
+            found.outcomes[outcome.kind] += 1
+            for complaint in complaints(given, record, offset, outcome):
                 found.changed += 1
                 found.examples.append(f"{complaint}: {shown(record)}")
     found.lost = count - found.outcomes.total() - found.crashes
     return found
 
 
-def verdicts(triage: Triage, records: Sequence[Record], first: int, found: Found) -> list[Verdict | None]:
+def outcomes(triage: TagProcessor, records: Sequence[Record], first: int, found: Found) -> list[RecordOutcome | None]:
     """A verdict per record, None where it crashes. A batch that crashes is repeated one record at a time."""
     try:
         return list(judged(triage, records, first))
@@ -100,7 +100,7 @@ def verdicts(triage: Triage, records: Sequence[Record], first: int, found: Found
             found.crashes += 1
             found.examples.append(f"{type(error).__name__}: {error}: {shown(records[0])}")
             return [None]
-        return [verdicts(triage, [record], first + n, found)[0] for n, record in enumerate(records)]
+        return [outcomes(triage, [record], first + n, found)[0] for n, record in enumerate(records)]
 
 
 def through_kafka(seed: int, count: int) -> Found:

@@ -23,7 +23,8 @@ from tagbus.stream.kafka.message import Partition
 TOTAL = 4
 
 
-# Source, Outgoing and Verdict are not frozen: one of each is made for each record, and that takes a third of the time.
+# Source, Outgoing and RecordOutcome are not frozen: one of each is made for each record, and that takes a third of the
+# time.
 @dataclass(slots=True)
 class Source:
     """Where a record comes from, and the record. `timestamp`: the broker's or the producer's, in Unix seconds."""
@@ -68,10 +69,10 @@ class Outgoing:
 
 
 @dataclass(slots=True)
-class Verdict:
+class RecordOutcome:
     """What becomes of one record. `stage`: the step that refused it, of a dead letter only."""
 
-    outcome: Literal["tagged", "dead_lettered", "withdrawn", "duplicate"]
+    kind: Literal["tagged", "dead_lettered", "withdrawn", "duplicate"]
     outgoing: tuple[Outgoing, ...]
     stage: str = ""
     # The event's own time, in Unix seconds; None: the record's counts.
@@ -94,11 +95,11 @@ class Seen:
 
 @dataclass(slots=True, eq=False)
 class InFlightBatch:
-    """A batch under way. `verdicts` are there when the tagger is done, one a source, in order."""
+    """A batch under way. `outcomes` are there when the tagger is done, one a source, in order."""
 
     batch: Batch
     started: float
-    verdicts: list[Verdict] | None = None
+    outcomes: list[RecordOutcome] | None = None
     # Since when it waits for a dependency: nobody knows for how long, so a drain does not wait for it.
     stalled: float | None = None
     work: Future[None] | None = None
@@ -113,13 +114,13 @@ class PartitionQueue:
     committed: int | None = None
 
     def working(self) -> int:
-        return sum(entry.verdicts is None for entry in self.entries)
+        return sum(entry.outcomes is None for entry in self.entries)
 
     def finished(self) -> list[InFlightBatch]:
         """The flights that may be published: no unfinished one of this partition stands before them."""
         ready = []
         for entry in self.entries:
-            if entry.verdicts is None:
+            if entry.outcomes is None:
                 break
             ready.append(entry)
         return ready
@@ -248,10 +249,10 @@ class InFlight:
             self._report()
             return list(queue.entries)
 
-    def complete(self, entry: InFlightBatch, verdicts: list[Verdict]) -> None:
+    def complete(self, entry: InFlightBatch, outcomes: list[RecordOutcome]) -> None:
         """The tagger is done with it."""
         with self._changed:
-            entry.verdicts = verdicts
+            entry.outcomes = outcomes
             entry.stalled = None
             self._changed.notify_all()
 

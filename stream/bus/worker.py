@@ -17,8 +17,8 @@ from tagbus.stream.bus.consume.poller import Poller
 from tagbus.stream.bus.consume.span import Span
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.process.isolation import BatchTagger
-from tagbus.stream.bus.process.processor import Triage
-from tagbus.stream.bus.process.version_topic import Order
+from tagbus.stream.bus.process.processor import TagProcessor
+from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.publish.publisher import Publisher
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.registry import Schemas
@@ -59,9 +59,9 @@ class Worker:
         Raises UserError for Kafka settings that librdkafka does not take.
         """
         self._settings = settings
-        self._order = Order(settings)
+        self._order = VersionTopic(settings)
         self._schemas = Schemas(settings.registry, settings.topics)
-        self._triage = Triage(settings, tagger, self._order, self._schemas)
+        self._processor = TagProcessor(settings, tagger, self._order, self._schemas)
         self._gate = gate
         self._in_flight = InFlight(settings.batch.in_flight, settings.batch.in_flight_bytes)
         # Transaction markers count in the end of a partition and are never delivered: only the client knows it.
@@ -191,28 +191,28 @@ class Worker:
 
     def _begin(self, entry: InFlightBatch) -> None:
         """Hand a batch to the loop."""
-        entry.work = asyncio.run_coroutine_threadsafe(self._judge(entry), self._loop)
-        entry.work.add_done_callback(self._on_judged)
+        entry.work = asyncio.run_coroutine_threadsafe(self._process(entry), self._loop)
+        entry.work.add_done_callback(self._on_processed)
 
-    async def _judge(self, entry: InFlightBatch) -> None:
+    async def _process(self, entry: InFlightBatch) -> None:
         stall = partial(self._stall, entry)
-        self._in_flight.complete(entry, await self._triage.judge(entry.batch, stall))
+        self._in_flight.complete(entry, await self._processor.process(entry.batch, stall))
 
     def _published(self, entry: InFlightBatch) -> None:
         """A batch is committed: count it, and let the triage learn from it."""
         telemetry.BATCHES.labels(outcome="published").inc()
-        verdicts = entry.verdicts or ()
-        for outcome, count in Counter(verdict.outcome for verdict in verdicts).items():
+        outcomes = entry.outcomes or ()
+        for outcome, count in Counter(outcome.kind for outcome in outcomes).items():
             telemetry.CONTENTS.labels(outcome=outcome).inc(count)
-        for stage, count in Counter(verdict.stage for verdict in verdicts if verdict.stage).items():
+        for stage, count in Counter(outcome.stage for outcome in outcomes if outcome.stage).items():
             telemetry.DEAD_LETTERS.labels(stage=stage).inc(count)
         lag.observe(entry)
-        self._triage.published(entry)
+        self._processor.published(entry)
 
     def _stall(self, entry: InFlightBatch, stalled: bool) -> None:  # noqa: FBT001 - says which of two states it is in
         self._in_flight.stall(entry, stalled=stalled)
 
-    def _on_judged(self, work: Future[None]) -> None:
+    def _on_processed(self, work: Future[None]) -> None:
         """What the triage does not sort ends the worker: going on would leave the partition stuck."""
         if not work.cancelled() and (error := work.exception()) is not None:
             self.fail(error)

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
-from tagbus.stream.bus.in_flight import Batch, Source, Verdict
-from tagbus.stream.bus.process.processor import Triage
+from tagbus.stream.bus.in_flight import Batch, RecordOutcome, Source
+from tagbus.stream.bus.process.processor import TagProcessor
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, decode_tagged, read_dead_letter, read_source
 
@@ -14,15 +14,15 @@ PLACE = ("content", 3)
 RECORD_BYTES = 1_048_588
 
 
-def judged(triage: Triage, records: Sequence[Record], first: int) -> list[Verdict]:
+def judged(triage: TagProcessor, records: Sequence[Record], first: int) -> list[RecordOutcome]:
     """The verdicts of records that stand from this offset on."""
     sources = tuple(Source(*PLACE, first + index, record) for index, record in enumerate(records))
-    return asyncio.run(triage.judge(Batch(PLACE, 1, sources, 0, 0.0), lambda _: None))
+    return asyncio.run(triage.process(Batch(PLACE, 1, sources, 0, 0.0), lambda _: None))
 
 
-def complaints(settings: Settings, record: Record, offset: int, verdict: Verdict) -> list[str]:
+def complaints(settings: Settings, record: Record, offset: int, outcome: RecordOutcome) -> list[str]:
     """What is wrong with a verdict; empty where nothing is."""
-    main = [out for out in verdict.outgoing if out.topic in {settings.topics.tagged, settings.topics.dead_letters}]
+    main = [out for out in outcome.outgoing if out.topic in {settings.topics.tagged, settings.topics.dead_letters}]
     if len(main) != 1:
         return [f"{len(main)} records go out for one"]
     (out,) = main
@@ -32,7 +32,7 @@ def complaints(settings: Settings, record: Record, offset: int, verdict: Verdict
     size = len(out.key or b"") + len(out.value or b"") + sum(len(n.encode()) + len(v or b"") for n, v in out.headers)
     if size > RECORD_BYTES:
         found.append(f"a record of {size} bytes goes out")
-    match verdict.outcome:
+    match outcome.kind:
         case "tagged":
             decode_tagged(Record(out.key, out.value))
         case "withdrawn" if record.value is not None or out.value is not None or out.key != record.key:

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from tagbus.stream.bus.in_flight import Batch, Source
-from tagbus.stream.bus.process.version_topic import Order
+from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.process.versions import stamp
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, read_dead_letter
@@ -44,9 +44,9 @@ def texts(messages: list[Message]) -> list[str]:
 
 
 @contextmanager
-def order(given: Settings, partitions: int = 2) -> Iterator[Order]:
+def order(given: Settings, partitions: int = 2) -> Iterator[VersionTopic]:
     """The order of a worker that has just been given its partitions."""
-    opened = Order(given)
+    opened = VersionTopic(given)
     opened.assign((given.topics.content, partition) for partition in range(partitions))
     try:
         yield opened
@@ -54,11 +54,11 @@ def order(given: Settings, partitions: int = 2) -> Iterator[Order]:
         opened.close()
 
 
-def known(opened: Order, given: Settings, name: str, partition: int) -> int:
+def known(opened: VersionTopic, given: Settings, name: str, partition: int) -> int:
     """What is published of a content: the stamp that keeps version 0 from passing."""
     source = Source(given.topics.content, partition, 0, Record(None, b""))
-    docket = opened.open(Batch((given.topics.content, partition), 1, (source,), 0, 0.0))
-    return docket.claim(0, name, stamp(0, -1))
+    claims = opened.open(Batch((given.topics.content, partition), 1, (source,), 0, 0.0))
+    return claims.add(0, name, stamp(0, -1))
 
 
 @pytest.mark.parametrize("size", [1, 100])
@@ -194,7 +194,7 @@ def test_what_the_last_owner_has_not_committed_yet_is_waited_for(
     with order(given) as opened:
         # Then the other partition is ready, and this one is not
         wait_until(lambda: opened.ready((names["content"], 1)), SECONDS, "a partition that is ready")
-        wait_until(lambda: len(opened._ledgers[place].published) == 1, SECONDS, "what is committed")
+        wait_until(lambda: len(opened._partitions[place].published) == 1, SECONDS, "what is committed")
         assert not opened.ready(place)
         # Until the transaction ends
         getattr(producer, end)(10)
@@ -224,7 +224,7 @@ def test_the_ids_that_are_known_are_bounded(kafka: Broker, names: Names) -> None
     place = (names["content"], 0)
     with order(given) as opened:
         wait_until(lambda: opened.ready(place), SECONDS, "the partition")
-        assert len(opened._ledgers[place].published) <= 50
+        assert len(opened._partitions[place].published) <= 50
         # The oldest are forgotten, the newest are known.
         assert known(opened, given, "c499", 0) == stamp(2, None)
         assert known(opened, given, "c0", 0) == 0

@@ -15,7 +15,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tagbus.stream.bus.in_flight import Source, Verdict
+from tagbus.stream.bus.in_flight import RecordOutcome, Source
 from tagbus.stream.bus.process.dead_letters import dead_letter
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import FieldError, Untaggable, shorten
@@ -122,7 +122,7 @@ class Starts:
             self._begin(partition, heads[partition], mark)
         self._next_try = 0.0
 
-    def dead(self, source: Source) -> Verdict | None:
+    def dead(self, source: Source) -> RecordOutcome | None:
         """The verdict on a record that has ended the process too often; such a record is not to be tagged."""
         before = self._counted[source.topic, source.partition].before
         if before.alone != source.offset or before.starts < self._limit:

@@ -8,7 +8,7 @@ from tagbus.stream.bus.consume.buffer import Buffer, Cut
 from tagbus.stream.bus.consume.crash_loop import Starts
 from tagbus.stream.bus.consume.span import Pace
 from tagbus.stream.bus.in_flight import Batch, InFlight, InFlightBatch
-from tagbus.stream.bus.process.version_topic import Order
+from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.config import BatchSettings
 from tagbus.stream.kafka.message import Partition
 
@@ -21,7 +21,7 @@ class Cutter:
         settings: BatchSettings,
         in_flight: InFlight,
         starts: Starts,
-        order: Order,
+        order: VersionTopic,
         pace: Pace,
         start: Callable[[InFlightBatch], None],
     ) -> None:
@@ -94,8 +94,8 @@ class Cutter:
         if not self._starts.alone(partition, buffer.head):
             return
         entry = self._enter(buffer.take(partition, replace(self.limit, contents=1), now), now)
-        verdict = self._starts.dead(entry.batch.sources[0])
-        if verdict is None:
+        outcome = self._starts.dead(entry.batch.sources[0])
+        if outcome is None:
             self._start(entry)
         else:
-            self._in_flight.complete(entry, [verdict])
+            self._in_flight.complete(entry, [outcome])

@@ -13,8 +13,8 @@ def observe(entry: InFlightBatch) -> None:
     """A batch is committed. An event's time is its own, or else its record's."""
     now = time.time()
     times = (
-        source.timestamp if verdict.event_time is None else verdict.event_time
-        for source, verdict in zip(entry.batch.sources, entry.verdicts or (), strict=True)
+        source.timestamp if outcome.event_time is None else outcome.event_time
+        for source, outcome in zip(entry.batch.sources, entry.outcomes or (), strict=True)
     )
     # The producer's clock may be ahead of this one.
     telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])

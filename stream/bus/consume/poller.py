@@ -23,7 +23,7 @@ from tagbus.stream.bus.consume.cut import Cutter
 from tagbus.stream.bus.consume.restart import Restarts
 from tagbus.stream.bus.consume.span import Bounds, Pace, Span
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Revoked
-from tagbus.stream.bus.process.version_topic import Order
+from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Poison
 from tagbus.stream.kafka.errors import classify, error_of, map_kafka_errors
@@ -53,7 +53,7 @@ class Poller:
         settings: Settings,
         consumer: Consumer,
         in_flight: InFlight,
-        order: Order,
+        order: VersionTopic,
         span: Span | None,
         start: Callable[[InFlightBatch], None],
     ) -> None:
@@ -200,7 +200,7 @@ class Poller:
             messages = self._consumer.consume(100, 0.05)
         for message in messages:
             if (error := message.error()) is not None:
-                self._judge(error, message)
+                self._classify(error, message)
         return self.touch()
 
     def _commit(self, offsets: list[TopicPartition]) -> KafkaError | None:
@@ -242,7 +242,7 @@ class Poller:
     def _add(self, message: Message, read: float) -> None:
         error = message.error()
         if error is not None:
-            self._judge(error, message)
+            self._classify(error, message)
             return
         if self._down is not None:
             self._back(self._down)
@@ -251,7 +251,7 @@ class Poller:
         if buffer is not None and not self._draining and (size := buffer.add(message, read)):
             self._mean += (size - self._mean) / 32
 
-    def _judge(self, error: KafkaError, message: Message) -> None:
+    def _classify(self, error: KafkaError, message: Message) -> None:
         """Raise what ends the process; log what librdkafka mends itself."""
         partition = (message.topic() or self._topic, message.partition() or 0)
         if error.code() == KafkaError._PARTITION_EOF:

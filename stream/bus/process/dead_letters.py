@@ -2,7 +2,7 @@
 
 import hashlib
 
-from tagbus.stream.bus.in_flight import Outgoing, Source, Verdict
+from tagbus.stream.bus.in_flight import Outgoing, RecordOutcome, Source
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, dead_letter_headers, source_headers
 from tagbus.stream.contract.events import DeadLetter
@@ -28,7 +28,7 @@ _KEPT = frozenset({REPLAY_SOURCE, RETAG, UNREADABLE})
 _REPLAYS_DIGITS = 9
 
 
-def dead_letter(settings: Settings, source: Source, error: Poison, attempts: int = 1) -> Verdict:
+def dead_letter(settings: Settings, source: Source, error: Poison, attempts: int = 1) -> RecordOutcome:
     """The verdict that sets a record aside: value byte for byte, key and headers as they came.
 
     A value that is too large for the topic is cut, with its length and SHA-256 in the headers; a key above 8,192
@@ -60,7 +60,7 @@ def dead_letter(settings: Settings, source: Source, error: Poison, attempts: int
         *source_headers(source.topic, source.partition, source.offset),
     )
     outgoing = Outgoing(settings.topics.dead_letters, key, value, headers)
-    return Verdict("dead_lettered", (outgoing,), error.stage, source.timestamp)
+    return RecordOutcome("dead_lettered", (outgoing,), error.stage, source.timestamp)
 
 
 def too_large(topic: str, size: int, limit: str) -> Untaggable:

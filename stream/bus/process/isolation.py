@@ -37,23 +37,23 @@ class BatchTagger(Protocol):
         """What the result of a content rests on besides the content: equal as long as nothing that could change it has.
 
         None where that is not known, as while a release is being replaced. Never raises: it is asked outside of
-        `Trial`, where an error would end the worker.
+        `PoisonIsolation`, where an error would end the worker.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class Rejected:
     """A content that can never be tagged, why, and in how many calls it failed."""
 
     error: Poison
     attempts: int
 
 
-Outcome = TaggedContent | Aside
+Tagged = TaggedContent | Rejected
 
 
-class Trial:
+class PoisonIsolation:
     """The contents of one batch. `run` is called once."""
 
     def __init__(self, tagger: BatchTagger, settings: RetrySettings, stall: Stall) -> None:
@@ -65,7 +65,7 @@ class Trial:
         self._stalled = False
         self._broken = ""
 
-    async def run(self, contents: Sequence[Content]) -> Sequence[Outcome]:
+    async def run(self, contents: Sequence[Content]) -> Sequence[Tagged]:
         """An outcome for each content, in order. Waits as long as it takes: cancel it to give up.
 
         With n contents of which k are bad the tagger is called at most k (2 log2(n) + 1) + 4 times, log2 rounded up,
@@ -73,24 +73,24 @@ class Trial:
         """
         try:
             outcomes = await self._split(contents, 1)
-            if any(type(outcome) is Aside for outcome in outcomes):
+            if any(type(outcome) is Rejected for outcome in outcomes):
                 outcomes = await self._confirm(contents, outcomes)
             return outcomes
         finally:
             self._go_on()
 
-    async def _split(self, contents: Sequence[Content], attempt: int) -> Sequence[Outcome]:
+    async def _split(self, contents: Sequence[Content], attempt: int) -> Sequence[Tagged]:
         """Tag them; where that fails, each half of them."""
         try:
             return [
-                Aside(outcome.error, attempt) if isinstance(outcome, Failure) else outcome
+                Rejected(outcome.error, attempt) if isinstance(outcome, Failure) else outcome
                 for outcome in await self._call(contents)
             ]
         except (Retryable, Fatal):
             raise
         except Exception as error:
             if len(contents) == 1:
-                return [Aside(_untaggable(contents[0], error), attempt)]
+                return [Rejected(_untaggable(contents[0], error), attempt)]
             if attempt == 1:
                 log.warning("tag: contents=%d failed, searched by halves: error=%s", len(contents), _where(error))
                 # Nothing is searched for while everything fails.
@@ -99,11 +99,11 @@ class Trial:
         left = await self._split(contents[:middle], attempt + 1)
         return [*left, *await self._split(contents[middle:], attempt + 1)]
 
-    async def _confirm(self, contents: Sequence[Content], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    async def _confirm(self, contents: Sequence[Content], outcomes: Sequence[Tagged]) -> list[Tagged]:
         """Try each that failed once more alone, until the canary passes both before and after: an outage that began or
         ended in between is none of theirs."""
         found = list(outcomes)
-        while suspects := [(index, one) for index, one in enumerate(found) if isinstance(one, Aside)]:
+        while suspects := [(index, one) for index, one in enumerate(found) if isinstance(one, Rejected)]:
             await self._until_sound()
             for index, one in suspects:
                 found[index : index + 1] = await self._split([contents[index]], one.attempts + 1)

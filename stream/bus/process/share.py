@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Verdict
+from tagbus.stream.bus.in_flight import RecordOutcome
 from tagbus.stream.bus.process.versions import STAGE
 from tagbus.stream.config import TriageSettings
 from tagbus.stream.errors import TooMuchPoison
@@ -20,23 +20,23 @@ class PoisonShare:
         self._last: deque[str] = deque()
         self._stages: Counter[str] = Counter()
 
-    def count(self, verdicts: Iterable[Verdict]) -> None:
+    def count(self, outcomes: Iterable[RecordOutcome]) -> None:
         """Take in what is committed: whatever is raised here, these dead letters are out and are never read again.
 
         Stale events, withdrawals and answers from the cache say nothing about the tagger and do not count. Nothing is
         raised before the window is full: of the first ten contents of a new topic three may well be bad.
         Raises TooMuchPoison.
         """
-        for verdict in verdicts:
-            if verdict.outcome == "tagged" or (verdict.outcome == "dead_lettered" and verdict.stage != STAGE):
-                self._last.append(verdict.stage)
-                if verdict.stage:
-                    self._stages[verdict.stage] += 1
+        for outcome in outcomes:
+            if outcome.kind == "tagged" or (outcome.kind == "dead_lettered" and outcome.stage != STAGE):
+                self._last.append(outcome.stage)
+                if outcome.stage:
+                    self._stages[outcome.stage] += 1
                 if len(self._last) > self._window and (gone := self._last.popleft()):
                     self._stages[gone] -= 1
-        self._judge()
+        self._check()
 
-    def _judge(self) -> None:
+    def _check(self) -> None:
         bad, number = self._stages.total(), len(self._last)
         telemetry.POISON_SHARE.set(bad / number if number else 0.0)
         if number >= self._window and bad > self._share * self._window:

@@ -14,7 +14,7 @@ from confluent_kafka import Message
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing
-from tagbus.stream.bus.process.versions import Docket, Ledger, Published, Stamp, read, write
+from tagbus.stream.bus.process.versions import BatchClaims, PartitionVersions, Published, Stamp, read, write
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.kafka import clients
@@ -42,13 +42,13 @@ class _Committed(NamedTuple):
     published: tuple[bool, ...]
 
 
-class Order:
+class VersionTopic:
     """The ledgers of the assigned partitions. `open` and `record` belong to the loop thread, the others to any."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._limit = settings.triage.versions
-        self._ledgers: dict[Partition, Ledger] = {}
+        self._partitions: dict[Partition, PartitionVersions] = {}
         self._committed: deque[_Committed] = deque()
         self._resized = True
         self._failure: Exception | None = None
@@ -60,12 +60,12 @@ class Order:
         fresh = list(partitions)
         if not self._limit or not fresh:
             return
-        share = self._limit // len({*self._ledgers, *fresh})
-        ledgers = {partition: Ledger(Published(share)) for partition in fresh}
-        self._ledgers = {**self._ledgers, **ledgers}
+        share = self._limit // len({*self._partitions, *fresh})
+        versions = {partition: PartitionVersions(Published(share)) for partition in fresh}
+        self._partitions = {**self._partitions, **versions}
         self._resized = False
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        self._threads.append(threading.Thread(target=self._restore, args=(ledgers,), name="order", daemon=True))
+        self._threads.append(threading.Thread(target=self._restore, args=(versions,), name="order", daemon=True))
         self._threads[-1].start()
 
     def ready(self, partition: Partition) -> bool:
@@ -73,39 +73,41 @@ class Order:
         where the topic is not there, Fatal."""
         if self._failure is not None:
             raise self._failure
-        ledger = self._ledgers.get(partition)
-        return not self._limit or (ledger is not None and ledger.ready)
+        versions = self._partitions.get(partition)
+        return not self._limit or (versions is not None and versions.ready)
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
         """Partitions that went: what was under way there is forgotten, and what is published will be read again."""
         gone = set(partitions)
-        self._ledgers = {partition: ledger for partition, ledger in self._ledgers.items() if partition not in gone}
+        self._partitions = {
+            partition: versions for partition, versions in self._partitions.items() if partition not in gone
+        }
         self._resized = False
 
     def close(self) -> None:
         """End the threads."""
         self._closed.set()
-        self._ledgers = {}
+        self._partitions = {}
         for thread in self._threads:
             thread.join(JOIN_SECONDS)
 
-    def open(self, batch: Batch) -> Docket:
+    def open(self, batch: Batch) -> BatchClaims:
         """The docket of a batch; batches of a partition come in order of offsets."""
         while self._committed:
             done = self._committed.popleft()
-            if (ledger := self._ledgers.get(done.partition)) is not None:
-                ledger.commit(done.epoch, done.offset, done.published)
+            if (versions := self._partitions.get(done.partition)) is not None:
+                versions.commit(done.epoch, done.offset, done.published)
         if not self._resized:
             self._resize()
-        ledger = self._ledgers.get(batch.partition)
+        versions = self._partitions.get(batch.partition)
         offset = batch.sources[0].offset
-        return Docket(None, offset) if ledger is None else ledger.open(batch.epoch, offset)
+        return BatchClaims(None, offset) if versions is None else versions.open(batch.epoch, offset)
 
     def committed(self, entry: InFlightBatch) -> None:
         """A batch is committed: its versions are published. From the publish thread; taken in at the next `open`."""
         if self._limit:
             batch = entry.batch
-            published = tuple(verdict.outcome in {"tagged", "withdrawn"} for verdict in entry.verdicts or ())
+            published = tuple(outcome.kind in {"tagged", "withdrawn"} for outcome in entry.outcomes or ())
             self._committed.append(_Committed(batch.partition, batch.epoch, batch.sources[0].offset, published))
 
     def record(self, key: bytes | None, given: Stamp, number: int, headers: Headers) -> Outgoing:
@@ -115,21 +117,21 @@ class Order:
 
     def _resize(self) -> None:
         """Share the limit among the partitions there are now; one that is being read is left for the next time."""
-        ledgers = list(self._ledgers.values())
-        self._resized = all(ledger.ready for ledger in ledgers)
-        for ledger in ledgers:
-            if ledger.ready:
-                ledger.published.resize(self._limit // len(ledgers))
+        every = list(self._partitions.values())
+        self._resized = all(versions.ready for versions in every)
+        for versions in every:
+            if versions.ready:
+                versions.published.resize(self._limit // len(every))
 
-    def _restore(self, ledgers: Mapping[Partition, Ledger]) -> None:
+    def _restore(self, versions: Mapping[Partition, PartitionVersions]) -> None:
         try:
-            _Reading(self._settings, ledgers, self._wanted, self._closed).run()
+            _Reading(self._settings, versions, self._wanted, self._closed).run()
         except Exception as error:
             # The poll thread raises it.
             self._failure = error
 
-    def _wanted(self, partition: Partition, ledger: Ledger) -> bool:
-        return self._ledgers.get(partition) is ledger and not self._closed.is_set()
+    def _wanted(self, partition: Partition, versions: PartitionVersions) -> bool:
+        return self._partitions.get(partition) is versions and not self._closed.is_set()
 
 
 class _Reading:
@@ -142,17 +144,17 @@ class _Reading:
     def __init__(
         self,
         settings: Settings,
-        ledgers: Mapping[Partition, Ledger],
-        wanted: Callable[[Partition, Ledger], bool],
+        versions: Mapping[Partition, PartitionVersions],
+        wanted: Callable[[Partition, PartitionVersions], bool],
         closed: threading.Event,
     ) -> None:
         self._settings = settings
         self._topic = settings.topics.versions
-        self._ledgers = ledgers
+        self._versions = versions
         self._wanted = wanted
         self._closed = closed
         # By partition of the versions' topic: the partition of `content` that it belongs to, and where it ends.
-        self._left: dict[Partition, Partition] = {(self._topic, source[1]): source for source in ledgers}
+        self._left: dict[Partition, Partition] = {(self._topic, source[1]): source for source in versions}
         self._ends: dict[Partition, int] = {}
 
     def run(self) -> None:
@@ -192,7 +194,9 @@ class _Reading:
 
     def _going(self) -> bool:
         self._left = {
-            partition: source for partition, source in self._left.items() if self._wanted(source, self._ledgers[source])
+            partition: source
+            for partition, source in self._left.items()
+            if self._wanted(source, self._versions[source])
         }
         return bool(self._left)
 
@@ -201,11 +205,11 @@ class _Reading:
         key, value = message.key(), message.value()
         telemetry.RESTORED.inc()
         if source is not None and isinstance(key, bytes) and isinstance(value, bytes | None):
-            published = self._ledgers[source].published
+            published = self._versions[source].published
             published.put(hash(key.decode(errors="replace")), 0 if value is None else read(value))
 
     def _reached(self, partition: Partition, position: int) -> None:
         if position >= self._ends[partition] and partition in self._left:
             source = self._left.pop(partition)
-            self._ledgers[source].ready = True
-            log.info("versions: partition=%d contents=%d", partition[1], len(self._ledgers[source].published))
+            self._versions[source].ready = True
+            log.info("versions: partition=%d contents=%d", partition[1], len(self._versions[source].published))

@@ -121,10 +121,10 @@ class Published:
 
 
 @dataclass(slots=True, eq=False)
-class _Claim:
+class PendingVersion:
     """A content under way. `passes`: whether it will be published; None: not known yet."""
 
-    docket: "Docket"
+    claims: "BatchClaims"
     key: int
     stamp: Stamp
     passes: bool | None = None
@@ -133,155 +133,155 @@ class _Claim:
 
 
 @dataclass(slots=True)
-class Ledger:
+class PartitionVersions:
     """One partition in one assignment. Belongs to the loop thread, but for the filling before it is `ready`."""
 
     published: Published
     ready: bool = False
     _epoch: int = 0
-    _claims: dict[int, deque[_Claim]] = field(default_factory=dict)
-    _dockets: deque["Docket"] = field(default_factory=deque)
+    _waiting: dict[int, deque[PendingVersion]] = field(default_factory=dict)
+    _batches: deque["BatchClaims"] = field(default_factory=deque)
 
-    def open(self, epoch: int, offset: int) -> "Docket":
+    def open(self, epoch: int, offset: int) -> "BatchClaims":
         """The docket of the partition's next batch, which begins at `offset`. Called in order of offsets."""
         if epoch < self._epoch:
             # A batch of an assignment that has ended: it will never commit.
-            return Docket(None, offset)
+            return BatchClaims(None, offset)
         if epoch > self._epoch:
             # One of those may have come first.
-            self._claims.clear()
-            self._dockets.clear()
+            self._waiting.clear()
+            self._batches.clear()
             self._epoch = epoch
-        docket = Docket(self, offset)
-        self._dockets.append(docket)
-        return docket
+        claims = BatchClaims(self, offset)
+        self._batches.append(claims)
+        return claims
 
     def commit(self, epoch: int, offset: int, published: Sequence[bool]) -> None:
         """The batch that begins at `offset` is committed; `published`: which of its records were not set aside."""
-        if epoch == self._epoch and self._dockets and self._dockets[0].offset == offset:
-            self._dockets.popleft().commit(published)
+        if epoch == self._epoch and self._batches and self._batches[0].offset == offset:
+            self._batches.popleft().commit(published)
 
-    def start(self, claim: _Claim) -> Stamp:
+    def start(self, pending: PendingVersion) -> Stamp:
         """Put a claim under way, unless something newer is published: then returns that, else 0."""
-        queue = self._claims.get(claim.key)
+        queue = self._waiting.get(pending.key)
         if queue is None:
-            newest = self.published.get(claim.key)
-            if newest and older(claim.stamp, newest):
+            newest = self.published.get(pending.key)
+            if newest and older(pending.stamp, newest):
                 return newest
-            self._claims[claim.key] = deque((claim,))
+            self._waiting[pending.key] = deque((pending,))
             return 0
-        newer = self.newer(claim)
+        newer = self.newer(pending)
         if not newer:
-            queue.append(claim)
+            queue.append(pending)
         return newer
 
-    def newer(self, claim: _Claim) -> Stamp:
+    def newer(self, pending: PendingVersion) -> Stamp:
         """What is published of the id when the claim's turn comes, if the claim is older; else 0.
 
         What comes before it and is not decided makes it contested instead.
         """
-        before = self._before(claim)
+        before = self._before(pending)
         if any(other.passes is None for other in before):
-            stamps = (self.published.get(claim.key), *(other.stamp for other in before))
-            claim.contested = any(older(claim.stamp, one) for one in stamps)
+            stamps = (self.published.get(pending.key), *(other.stamp for other in before))
+            pending.contested = any(older(pending.stamp, one) for one in stamps)
             return 0
-        claim.contested = False
-        newest = self.newest(claim)
-        return newest if older(claim.stamp, newest) else 0
+        pending.contested = False
+        newest = self.newest(pending)
+        return newest if older(pending.stamp, newest) else 0
 
-    def newest(self, claim: _Claim) -> Stamp:
+    def newest(self, pending: PendingVersion) -> Stamp:
         """What is published of the id when the claim's turn comes, where all before it is decided."""
-        passed = (other.stamp for other in reversed(self._before(claim)) if other.passes)
-        return next(passed, self.published.get(claim.key))
+        passed = (other.stamp for other in reversed(self._before(pending)) if other.passes)
+        return next(passed, self.published.get(pending.key))
 
-    def push(self, claim: _Claim) -> None:
+    def push(self, pending: PendingVersion) -> None:
         """Put a claim under way, whatever is published."""
-        self._claims.setdefault(claim.key, deque()).append(claim)
+        self._waiting.setdefault(pending.key, deque()).append(pending)
 
-    def pull(self, claim: _Claim, *, published: bool) -> None:
+    def pull(self, pending: PendingVersion, *, published: bool) -> None:
         """A claim is committed. What was there first goes first: batches of a partition commit in order."""
-        queue = self._claims.get(claim.key)
-        if queue is None or queue[0] is not claim:
+        queue = self._waiting.get(pending.key)
+        if queue is None or queue[0] is not pending:
             return
         queue.popleft()
         if not queue:
-            del self._claims[claim.key]
+            del self._waiting[pending.key]
         if published:
-            self.published.put(claim.key, claim.stamp)
+            self.published.put(pending.key, pending.stamp)
 
-    def hangs_on(self, claim: _Claim) -> "list[Docket]":
+    def hangs_on(self, pending: PendingVersion) -> "list[BatchClaims]":
         """The dockets of earlier batches whose undecided claims a claim hangs on."""
         return [
-            other.docket
-            for other in self._before(claim)
-            if claim.contested and other.passes is None and other.docket is not claim.docket
+            other.claims
+            for other in self._before(pending)
+            if pending.contested and other.passes is None and other.claims is not pending.claims
         ]
 
-    def _before(self, claim: _Claim) -> list[_Claim]:
-        return list(takewhile(lambda other: other is not claim, self._claims.get(claim.key, ())))
+    def _before(self, pending: PendingVersion) -> list[PendingVersion]:
+        return list(takewhile(lambda other: other is not pending, self._waiting.get(pending.key, ())))
 
 
-class Docket:
+class BatchClaims:
     """What one batch claims. Contents without version and time, which claim nothing, never come here."""
 
-    def __init__(self, ledger: Ledger | None, offset: int) -> None:
+    def __init__(self, versions: PartitionVersions | None, offset: int) -> None:
         """Without a ledger everything passes."""
         self.offset = offset
-        self._ledger = ledger
+        self._versions = versions
         # Of the records that claim something.
-        self.claims: dict[int, _Claim] = {}
+        self.pending: dict[int, PendingVersion] = {}
         self._decided: asyncio.Event | None = None
 
-    def claim(self, index: int, content_id: str, given: Stamp) -> Stamp:
+    def add(self, index: int, content_id: str, given: Stamp) -> Stamp:
         """The record at `index` is this version of a content. Returns the newer one that is published already, or 0.
 
         Called in order of offsets.
         """
-        if self._ledger is None:
+        if self._versions is None:
             return 0
-        claim = _Claim(self, hash(content_id), given)
-        newer = self._ledger.start(claim)
+        pending = PendingVersion(self, hash(content_id), given)
+        newer = self._versions.start(pending)
         if not newer:
-            self.claims[index] = claim
+            self.pending[index] = pending
         return newer
 
     def withdraw(self, index: int, content_id: str, given: Stamp) -> None:
         """The record at `index` withdraws a content. It is never stale, whatever the clocks say; what is older than it
         and comes after it is."""
-        if self._ledger is not None:
-            self.claims[index] = _Claim(self, hash(content_id), given, passes=True)
-            self._ledger.push(self.claims[index])
+        if self._versions is not None:
+            self.pending[index] = PendingVersion(self, hash(content_id), given, passes=True)
+            self._versions.push(self.pending[index])
 
     def refuse(self, index: int) -> None:
         """The record at `index` will not pass, and what is published without it is asked for when its turn comes."""
-        claim = self.claims[index]
-        claim.passes, claim.contested = False, True
+        pending = self.pending[index]
+        pending.passes, pending.contested = False, True
 
     def newest(self, index: int) -> Stamp:
         """What is published of the content of a record that does not pass, or 0. Asked when its turn comes."""
-        return 0 if self._ledger is None else self._ledger.newest(self.claims[index])
+        return 0 if self._versions is None else self._versions.newest(self.pending[index])
 
     def stamp(self, index: int) -> Stamp:
         """The stamp of a record that claimed."""
-        return self.claims[index].stamp
+        return self.pending[index].stamp
 
     def contested(self, index: int) -> bool:
         """Whether what becomes of the record hangs on one that is under way."""
-        return index in self.claims and self.claims[index].contested
+        return index in self.pending and self.pending[index].contested
 
     async def wait(self) -> None:
         """Until all is decided in earlier batches that records of this one hang on."""
-        if self._ledger is not None:
-            for claim in self.claims.values():
-                for docket in self._ledger.hangs_on(claim):
-                    await docket._until_decided()
+        if self._versions is not None:
+            for pending in self.pending.values():
+                for claims in self._versions.hangs_on(pending):
+                    await claims._until_decided()
 
     def decide(self, index: int, *, passes: bool) -> Stamp:
         """Say that a record was tagged, or that it was not, in order of offsets. Returns the newer version that keeps
         it from being published, or 0."""
-        claim = self.claims[index]
-        newer = self._ledger.newer(claim) if passes and claim.contested and self._ledger is not None else 0
-        claim.passes = passes and not newer
+        pending = self.pending[index]
+        newer = self._versions.newer(pending) if passes and pending.contested and self._versions is not None else 0
+        pending.passes = passes and not newer
         return newer
 
     def close(self) -> None:
@@ -291,12 +291,12 @@ class Docket:
 
     def commit(self, published: Sequence[bool]) -> None:
         """The batch is committed."""
-        if self._ledger is not None:
-            for index, claim in self.claims.items():
-                self._ledger.pull(claim, published=published[index])
+        if self._versions is not None:
+            for index, pending in self.pending.items():
+                self._versions.pull(pending, published=published[index])
 
     async def _until_decided(self) -> None:
-        if any(claim.passes is None for claim in self.claims.values()):
+        if any(pending.passes is None for pending in self.pending.values()):
             self._decided = self._decided or asyncio.Event()
             await self._decided.wait()
 

@@ -115,8 +115,8 @@ class Wire:
     def _put(self, entry: InFlightBatch) -> None:
         """The hot loop: what it does for each record counts."""
         produce, lost = self._producer.produce, self._lost
-        for verdict in entry.verdicts or ():
-            for out in verdict.outgoing:
+        for outcome in entry.outcomes or ():
+            for out in outcome.outgoing:
                 try:
                     produce(out.topic, out.value, out.key, out.partition, lost, headers=list(out.headers))
                 except BufferError:
@@ -150,8 +150,8 @@ class Wire:
             self._failed.append((error, message.topic() or ""))
 
     def _put_alone(self, entry: InFlightBatch) -> None:
-        for index, verdict in enumerate(entry.verdicts or ()):
-            for out in verdict.outgoing:
+        for index, outcome in enumerate(entry.outcomes or ()):
+            for out in outcome.outgoing:
                 self._put_one(out)
                 self.flush()
                 if not self._failed:
@@ -165,7 +165,7 @@ class Wire:
         """Raise Refused for a record that the broker finds too large; UserError where it goes with a dead letter."""
         limit = self._settings.batch.record_bytes
         size = len(out.value or b"") + len(out.key or b"")
-        if entry.verdicts is None or entry.verdicts[index].outcome == "dead_lettered":
+        if entry.outcomes is None or entry.outcomes[index].kind == "dead_lettered":
             raise UserError(
                 f"topic {out.topic} does not take a record of {size} bytes: "
                 f"raise its max.message.bytes, or lower batch.record_bytes ({limit})"

@@ -129,9 +129,9 @@ def test_a_record_that_was_alone_as_the_process_ended_is_dead(group: Group) -> N
     assert third.dead(source(5)) is None
     fourth = group.start()
     assert fourth.dead(source(6)) is None
-    verdict = fourth.dead(source(5))
-    assert verdict is not None
-    reason = read_dead_letter(verdict.outgoing[0].headers)
+    outcome = fourth.dead(source(5))
+    assert outcome is not None
+    reason = read_dead_letter(outcome.outgoing[0].headers)
     assert (reason.exception, reason.stage, reason.attempts) == ("Untaggable", "tag", 3)
     assert "ended 3 times" in reason.message
 

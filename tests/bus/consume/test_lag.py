@@ -6,7 +6,7 @@ from prometheus_client import REGISTRY
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume import lag
-from tagbus.stream.bus.in_flight import Batch, InFlight, Source, Verdict
+from tagbus.stream.bus.in_flight import Batch, InFlight, RecordOutcome, Source
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import events, running, settings, until_all_out
@@ -29,7 +29,8 @@ def test_an_events_own_time_counts_and_else_its_records() -> None:
     sources = tuple(Source(*A, offset, Record(b"k", b"v"), known) for offset, known in enumerate(times))
     entry = in_flight.start(Batch(A, in_flight.epoch(A) or 0, sources, 3, 0.0))
     in_flight.complete(
-        entry, [Verdict("tagged", (), event_time=now - 100), Verdict("tagged", ()), Verdict("tagged", ())]
+        entry,
+        [RecordOutcome("tagged", (), event_time=now - 100), RecordOutcome("tagged", ()), RecordOutcome("tagged", ())],
     )
     count, total = sample("event_to_commit_seconds_count") or 0, sample("event_to_commit_seconds_sum") or 0
     # When they are committed

@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagbus.stream.bus.process.processor import Triage
+from tagbus.stream.bus.process.processor import TagProcessor
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tests.bus.fuzzing import complaints, judged
@@ -21,17 +21,17 @@ GIVEN = Settings.model_validate({"triage": {"poison_share": 1}})
 def test_each_mutated_event_ends_once_and_a_dead_letter_is_byte_for_byte_what_came(random: Random, count: int) -> None:
     mutants = Mutants(random)
     records = [mutants.next() for _ in range(count)]
-    verdicts = judged(Triage(GIVEN, Trivial()), records, first=100)
-    assert len(verdicts) == count
-    for offset, (record, verdict) in enumerate(zip(records, verdicts, strict=True), 100):
-        assert not complaints(GIVEN, record, offset, verdict)
+    outcomes = judged(TagProcessor(GIVEN, Trivial()), records, first=100)
+    assert len(outcomes) == count
+    for offset, (record, outcome) in enumerate(zip(records, outcomes, strict=True), 100):
+        assert not complaints(GIVEN, record, offset, outcome)
 
 
 def test_the_check_finds_what_has_changed() -> None:
     record = Record(b"k", b"no event")
-    (verdict,) = judged(Triage(GIVEN, Trivial()), [record], first=100)
-    assert complaints(GIVEN, record, 100, verdict) == []
-    assert "offset 100, not 101" in complaints(GIVEN, record, 101, verdict)[0]
+    (outcome,) = judged(TagProcessor(GIVEN, Trivial()), [record], first=100)
+    assert complaints(GIVEN, record, 100, outcome) == []
+    assert "offset 100, not 101" in complaints(GIVEN, record, 101, outcome)[0]
     for other in (replace(record, value=b"no event."), replace(record, key=b"l"), replace(record, value=None)):
-        assert complaints(GIVEN, other, 100, verdict) == ["its key or value has changed"]
-    assert complaints(GIVEN, record, 100, replace(verdict, outgoing=())) == ["0 records go out for one"]
+        assert complaints(GIVEN, other, 100, outcome) == ["its key or value has changed"]
+    assert complaints(GIVEN, record, 100, replace(outcome, outgoing=())) == ["0 records go out for one"]

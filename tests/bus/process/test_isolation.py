@@ -7,7 +7,7 @@ from math import ceil, log2
 import pytest
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.process.isolation import CANARY, Aside, BatchTagger, Outcome, Trial
+from tagbus.stream.bus.process.isolation import CANARY, BatchTagger, PoisonIsolation, Rejected, Tagged
 from tagbus.stream.config import RetrySettings
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import Fatal, ReleaseMismatch
@@ -21,12 +21,12 @@ def contents(count: int) -> list[Content]:
     return [Content(id=f"c{number}", text="a secret text") for number in range(count)]
 
 
-def run(tagger: BatchTagger, given: Sequence[Content], stall: Callable[[bool], None] = lambda _: None) -> list[Outcome]:
-    return list(asyncio.run(Trial(tagger, QUICK, stall).run(given)))
+def run(tagger: BatchTagger, given: Sequence[Content], stall: Callable[[bool], None] = lambda _: None) -> list[Tagged]:
+    return list(asyncio.run(PoisonIsolation(tagger, QUICK, stall).run(given)))
 
 
-def aside(outcomes: Sequence[Outcome]) -> set[int]:
-    return {index for index, outcome in enumerate(outcomes) if isinstance(outcome, Aside)}
+def aside(outcomes: Sequence[Tagged]) -> set[int]:
+    return {index for index, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)}
 
 
 class Counted(Trivial):
@@ -98,7 +98,7 @@ def test_what_fails_without_neighbours_is_set_aside_where_the_canary_passes() ->
 
 def test_the_calls_that_a_content_failed_in_are_counted() -> None:
     (outcome,) = run(Counted({"c0"}), contents(1))
-    assert isinstance(outcome, Aside)
+    assert isinstance(outcome, Rejected)
     assert outcome.attempts == 2
 
 
@@ -106,9 +106,9 @@ def test_a_tagger_that_fails_for_everything_is_waited_for() -> None:
     tagger, stalls = Allergic(lambda _: not mended), list[bool]()
     mended = False
 
-    async def scenario() -> Sequence[Outcome]:
+    async def scenario() -> Sequence[Tagged]:
         nonlocal mended
-        task = asyncio.create_task(Trial(tagger, QUICK, stalls.append).run(contents(2)))
+        task = asyncio.create_task(PoisonIsolation(tagger, QUICK, stalls.append).run(contents(2)))
         while len(stalls) < 3:
             await asyncio.sleep(0)
         mended = True

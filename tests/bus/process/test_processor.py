@@ -1,4 +1,4 @@
-"""Triage: what becomes of each record of a batch. No Kafka here."""
+"""TagProcessor: what becomes of each record of a batch. No Kafka here."""
 
 import asyncio
 import json
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, strategies
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Source, Verdict
+from tagbus.stream.bus.in_flight import Batch, InFlightBatch, RecordOutcome, Source
 from tagbus.stream.bus.process.duplicates import fingerprint
 from tagbus.stream.bus.process.isolation import CANARY, BatchTagger
-from tagbus.stream.bus.process.processor import Triage
-from tagbus.stream.bus.process.version_topic import Order
-from tagbus.stream.bus.process.versions import Ledger, Published
+from tagbus.stream.bus.process.processor import TagProcessor
+from tagbus.stream.bus.process.version_topic import VersionTopic
+from tagbus.stream.bus.process.versions import PartitionVersions, Published
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.events import Content, Degraded, TaggedContent
@@ -33,12 +33,12 @@ def batch(values: Sequence[bytes | None]) -> Batch:
     return Batch(("content", 3), 1, sources, 0, 0.0)
 
 
-def judge(tagger: BatchTagger, values: Sequence[bytes | None], settings: Settings = QUICK) -> list[Verdict]:
-    return asyncio.run(Triage(settings, tagger).judge(batch(values), lambda _: None))
+def process(tagger: BatchTagger, values: Sequence[bytes | None], settings: Settings = QUICK) -> list[RecordOutcome]:
+    return asyncio.run(TagProcessor(settings, tagger).process(batch(values), lambda _: None))
 
 
-def header(verdict: Verdict, name: str) -> str:
-    return (dict(verdict.outgoing[0].headers)[name] or b"").decode()
+def header(outcome: RecordOutcome, name: str) -> str:
+    return (dict(outcome.outgoing[0].headers)[name] or b"").decode()
 
 
 def contents(*names: str) -> list[bytes]:
@@ -46,9 +46,9 @@ def contents(*names: str) -> list[bytes]:
 
 
 def test_there_is_a_verdict_for_each_record_in_order() -> None:
-    verdicts = judge(Trivial(), [event("a"), b"?", None, event("b")])
-    assert [verdict.outcome for verdict in verdicts] == ["tagged", "dead_lettered", "withdrawn", "tagged"]
-    assert [header(verdict, "tagbus.source.offset") for verdict in verdicts] == ["10", "11", "12", "13"]
+    outcomes = process(Trivial(), [event("a"), b"?", None, event("b")])
+    assert [outcome.kind for outcome in outcomes] == ["tagged", "dead_lettered", "withdrawn", "tagged"]
+    assert [header(outcome, "tagbus.source.offset") for outcome in outcomes] == ["10", "11", "12", "13"]
 
 
 @given(
@@ -57,32 +57,32 @@ def test_there_is_a_verdict_for_each_record_in_order() -> None:
     )
 )
 def test_whatever_comes_each_record_has_its_own_verdict(values: list[bytes | None]) -> None:
-    verdicts = judge(Trivial(), values)
-    assert [header(verdict, "tagbus.source.offset") for verdict in verdicts] == [
+    outcomes = process(Trivial(), values)
+    assert [header(outcome, "tagbus.source.offset") for outcome in outcomes] == [
         str(10 + i) for i in range(len(values))
     ]
-    for value, verdict in zip(values, verdicts, strict=True):
-        assert verdict.outcome != "dead_lettered" or verdict.outgoing[0].value == value
+    for value, outcome in zip(values, outcomes, strict=True):
+        assert outcome.kind != "dead_lettered" or outcome.outgoing[0].value == value
 
 
 def test_what_fails_alone_where_its_neighbours_pass_is_set_aside() -> None:
     tagger = Allergic(lambda content: content.id == "bad")
-    verdicts = judge(tagger, contents("a", "bad", "b"))
-    assert [verdict.outcome for verdict in verdicts] == ["tagged", "dead_lettered", "tagged"]
-    assert verdicts[1].stage == "tag"
-    assert header(verdicts[1], "__streams.errors.exception") == "Untaggable"
+    outcomes = process(tagger, contents("a", "bad", "b"))
+    assert [outcome.kind for outcome in outcomes] == ["tagged", "dead_lettered", "tagged"]
+    assert outcomes[1].stage == "tag"
+    assert header(outcomes[1], "__streams.errors.exception") == "Untaggable"
     # All three, its half of them, the content alone, and once more between two canaries
-    assert header(verdicts[1], "tagbus.attempts") == "4"
+    assert header(outcomes[1], "tagbus.attempts") == "4"
 
 
 def test_what_kafka_does_not_take_is_set_aside_and_tells_what_is_published_instead() -> None:
     values = [event("a", version=1), event("a", version=2), event("a", version=1), event("b"), None]
     refused = {index: Untaggable("publish", ()) for index in (1, 3, 4)}
-    tagger, order = Trivial(), Order(QUICK)
-    order._ledgers = {("content", 3): Ledger(Published(10), ready=True)}
-    triage = Triage(QUICK, tagger, order)
-    verdicts = asyncio.run(triage.judge(replace(batch(values), refused=refused), lambda _: None))
-    assert [verdict.outcome for verdict in verdicts] == [
+    tagger, order = Trivial(), VersionTopic(QUICK)
+    order._partitions = {("content", 3): PartitionVersions(Published(10), ready=True)}
+    triage = TagProcessor(QUICK, tagger, order)
+    outcomes = asyncio.run(triage.process(replace(batch(values), refused=refused), lambda _: None))
+    assert [outcome.kind for outcome in outcomes] == [
         "tagged",
         "dead_lettered",
         "tagged",
@@ -90,38 +90,38 @@ def test_what_kafka_does_not_take_is_set_aside_and_tells_what_is_published_inste
         "dead_lettered",
     ]
     assert tagger.seen == [["a", "a"]]
-    assert [(one.topic, one.value) for one in verdicts[1].outgoing[1:]] == [
+    assert [(one.topic, one.value) for one in outcomes[1].outgoing[1:]] == [
         ("content.versions", b'{"version":1,"time":null}')
     ]
-    assert all(len(verdict.outgoing) == 1 for verdict in verdicts[3:])
+    assert all(len(outcome.outgoing) == 1 for outcome in outcomes[3:])
 
 
 def test_a_batch_without_contents_does_not_ask_the_tagger() -> None:
-    assert [verdict.outcome for verdict in judge(Down(), [b"?", None])] == ["dead_lettered", "withdrawn"]
+    assert [outcome.kind for outcome in process(Down(), [b"?", None])] == ["dead_lettered", "withdrawn"]
 
 
 def test_a_failure_keeps_its_stage() -> None:
-    (verdict,) = judge(Picky(lambda content: content.id != CANARY.id), contents("a"))
-    assert (verdict.outcome, verdict.stage) == ("dead_lettered", "encode")
+    (outcome,) = process(Picky(lambda content: content.id != CANARY.id), contents("a"))
+    assert (outcome.kind, outcome.stage) == ("dead_lettered", "encode")
 
 
 def test_results_below_the_confidence_are_not_written_back() -> None:
     settings = Settings.model_validate({"tagger": {"write_back": 0.95}})
-    (verdict,) = judge(Trivial(), contents("a"), settings)
-    assert [outgoing.topic for outgoing in verdict.outgoing] == ["tagged"]
+    (outcome,) = process(Trivial(), contents("a"), settings)
+    assert [outgoing.topic for outgoing in outcome.outgoing] == ["tagged"]
 
 
 def test_an_exemplar_that_is_written_back_fits_its_topic() -> None:
     settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
-    (verdict,) = judge(Trivial(), [event("a", "\x01" * 400_000)], settings)
-    assert all(len(outgoing.value or b"") <= settings.batch.record_bytes for outgoing in verdict.outgoing)
-    assert [outgoing.key for outgoing in verdict.outgoing] == [b"a", b"a/machine"]
+    (outcome,) = process(Trivial(), [event("a", "\x01" * 400_000)], settings)
+    assert all(len(outgoing.value or b"") <= settings.batch.record_bytes for outgoing in outcome.outgoing)
+    assert [outgoing.key for outgoing in outcome.outgoing] == [b"a", b"a/machine"]
 
 
 def test_an_exemplar_that_is_written_back_has_the_scopes_of_its_content() -> None:
     settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
-    (verdict,) = judge(Trivial(), [b'{"id": "a", "title": "Bees", "scopes": ["news"]}'], settings)
-    assert json.loads(verdict.outgoing[1].value or b"")["scopes"] == ["news"]
+    (outcome,) = process(Trivial(), [b'{"id": "a", "title": "Bees", "scopes": ["news"]}'], settings)
+    assert json.loads(outcome.outgoing[1].value or b"")["scopes"] == ["news"]
 
 
 class Revised(Trivial):
@@ -145,19 +145,19 @@ class Stream:
 
     def __init__(self, settings: Settings = QUICK, tagger: Trivial | None = None) -> None:
         self.tagger = tagger or Trivial()
-        self.triage = Triage(settings, self.tagger)
+        self.triage = TagProcessor(settings, self.tagger)
         self.offset = 0
 
-    def send(self, *records: Record, epoch: int = 1, commit: bool = True) -> list[Verdict]:
+    def send(self, *records: Record, epoch: int = 1, commit: bool = True) -> list[RecordOutcome]:
         sources = tuple(
             Source("content", 3, self.offset + i, record, 1_700_000_000.0) for i, record in enumerate(records)
         )
         self.offset += len(records)
         entry = InFlightBatch(Batch(("content", 3), epoch, sources, 0, 0.0), 0.0)
-        entry.verdicts = asyncio.run(self.triage.judge(entry.batch, lambda _: None))
+        entry.outcomes = asyncio.run(self.triage.process(entry.batch, lambda _: None))
         if commit:
             self.triage.published(entry)
-        return entry.verdicts
+        return entry.outcomes
 
     @property
     def tagged(self) -> int:
@@ -179,7 +179,7 @@ class TestDuplicates:
         (first,) = stream.send(content("a", title="T", metadata={"k": [1]}))
         (second,) = stream.send(content("a", title="T", metadata={"k": [1]}))
         assert stream.tagged == 2
-        assert second.outcome == "tagged"
+        assert second.kind == "tagged"
         assert [(one.topic, one.key, one.value) for one in second.outgoing] == [
             (one.topic, one.key, one.value) for one in first.outgoing
         ]
@@ -190,8 +190,8 @@ class TestDuplicates:
     def test_nothing_is_tagged_or_published_where_the_setting_says_so(self) -> None:
         before = telemetry.DUPLICATES._value.get()
         stream = Stream(skipping())
-        verdicts = [*stream.send(content("a")), *stream.send(content("a"))]
-        assert [(verdict.outcome, len(verdict.outgoing)) for verdict in verdicts] == [("tagged", 1), ("duplicate", 0)]
+        outcomes = [*stream.send(content("a")), *stream.send(content("a"))]
+        assert [(outcome.kind, len(outcome.outgoing)) for outcome in outcomes] == [("tagged", 1), ("duplicate", 0)]
         assert stream.tagged == 1
         assert telemetry.DUPLICATES._value.get() == before + 1
 
@@ -263,8 +263,8 @@ class TestDuplicates:
         stream = Stream(skipping())
         stream.send(content("a"))
         again = content("a")
-        (verdict,) = stream.send(Record(again.key, again.value, ((header, b"tag t1"),)))
-        assert (verdict.outcome, stream.tagged) == ("tagged", 2)
+        (outcome,) = stream.send(Record(again.key, again.value, ((header, b"tag t1"),)))
+        assert (outcome.kind, stream.tagged) == ("tagged", 2)
         assert telemetry.DUPLICATES._value.get() == before
 
     def test_what_is_not_committed_answers_nothing(self) -> None:
@@ -277,25 +277,25 @@ class TestDuplicates:
         stream = Stream(skipping())
         stream.send(content("a"))
         stream.send(content("a", "Another text."), commit=False)
-        (verdict,) = stream.send(content("a"))
-        assert verdict.outcome == "tagged"
+        (outcome,) = stream.send(content("a"))
+        assert outcome.kind == "tagged"
 
     def test_an_answer_of_an_earlier_assignment_does_not_count(self) -> None:
         stream = Stream(skipping())
         stream.send(content("a"), epoch=1)
-        (verdict,) = stream.send(content("a"), epoch=2)
-        assert verdict.outcome == "tagged"
+        (outcome,) = stream.send(content("a"), epoch=2)
+        assert outcome.kind == "tagged"
 
     def test_a_withdrawal_forgets_the_answer(self) -> None:
         stream = Stream(skipping())
         stream.send(content("a"))
         stream.send(Record(b"a", None))
-        assert [verdict.outcome for verdict in stream.send(content("a"))] == ["tagged"]
+        assert [outcome.kind for outcome in stream.send(content("a"))] == ["tagged"]
 
     def test_a_withdrawal_forgets_the_answer_that_is_under_way(self) -> None:
         stream = Stream(skipping())
         stream.send(content("a"), Record(b"a", None))
-        assert [verdict.outcome for verdict in stream.send(content("a"))] == ["tagged"]
+        assert [outcome.kind for outcome in stream.send(content("a"))] == ["tagged"]
 
     def test_a_result_that_is_degraded_is_no_answer(self) -> None:
         class Skipping(Trivial):
@@ -311,13 +311,13 @@ class TestDuplicates:
 
     def test_a_content_that_was_set_aside_is_tried_again(self) -> None:
         stream = Stream(skipping(), Picky(lambda content: content.id == "a"))
-        verdicts = [*stream.send(content("a")), *stream.send(content("a"))]
-        assert [verdict.outcome for verdict in verdicts] == ["dead_lettered", "dead_lettered"]
+        outcomes = [*stream.send(content("a")), *stream.send(content("a"))]
+        assert [outcome.kind for outcome in outcomes] == ["dead_lettered", "dead_lettered"]
 
 
 def test_a_verdict_carries_the_time_of_its_event() -> None:
-    verdicts = Stream().send(content("a", time="1970-01-01T01:00:05+01:00"), content("b"), Record(b"c", None))
-    assert [verdict.event_time for verdict in verdicts] == [5.0, 1_700_000_000.0, 1_700_000_000.0]
+    outcomes = Stream().send(content("a", time="1970-01-01T01:00:05+01:00"), content("b"), Record(b"c", None))
+    assert [outcome.event_time for outcome in outcomes] == [5.0, 1_700_000_000.0, 1_700_000_000.0]
 
 
 def test_too_much_poison_is_told_after_the_commit() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Verdict
+from tagbus.stream.bus.in_flight import RecordOutcome
 from tagbus.stream.bus.process.share import PoisonShare
 from tagbus.stream.config import TriageSettings
 from tagbus.stream.errors import TooMuchPoison
@@ -17,11 +17,11 @@ from tests.conftest import Broker
 from tests.support import Layout, consume_all, produce
 
 GOOD, BAD, UNDECODABLE = (
-    Verdict("tagged", ()),
-    Verdict("dead_lettered", (), "tag"),
-    Verdict("dead_lettered", (), "decode"),
+    RecordOutcome("tagged", ()),
+    RecordOutcome("dead_lettered", (), "tag"),
+    RecordOutcome("dead_lettered", (), "decode"),
 )
-SILENT = [Verdict("dead_lettered", (), "order"), Verdict("withdrawn", ()), Verdict("duplicate", ())]
+SILENT = [RecordOutcome("dead_lettered", (), "order"), RecordOutcome("withdrawn", ()), RecordOutcome("duplicate", ())]
 
 
 def share(window: int = 10, most: float = 0.2) -> PoisonShare:
@@ -65,12 +65,12 @@ def test_it_stops_at_the_first_batch_whose_end_has_too_many(batches: list[list[b
     for batch in batches:
         seen += batch
         too_many = len(seen) >= 10 and sum(seen[-10:]) > 2
-        verdicts = [BAD if bad else GOOD for bad in batch]
+        outcomes = [BAD if bad else GOOD for bad in batch]
         if too_many:
             with pytest.raises(TooMuchPoison):
-                counted.count(verdicts)
+                counted.count(outcomes)
             return
-        counted.count(verdicts)
+        counted.count(outcomes)
 
 
 @pytest.mark.kafka

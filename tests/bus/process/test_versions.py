@@ -10,7 +10,7 @@ from hypothesis import given, strategies
 
 from tagbus.stream.bus.process.recent import Recent
 from tagbus.stream.bus.process.versions import (
-    Ledger,
+    PartitionVersions,
     Published,
     Stamp,
     milliseconds_of,
@@ -50,52 +50,52 @@ STEPS = strategies.builds(Step, strategies.sampled_from("ab"), STAMPS, strategie
 def one_by_one(batches: Sequence[Sequence[Step]]) -> list[list[bool]]:
     """What shall be published."""
     published: dict[str, Stamp] = {}
-    verdicts = []
+    outcomes = []
     for batch in batches:
-        verdicts.append([])
+        outcomes.append([])
         for step in batch:
             passes = step.withdraws or not (older(step.stamp, published.get(step.id, 0)) or step.fails)
             if passes and step.stamp:
                 published[step.id] = step.stamp
-            verdicts[-1].append(passes)
-    return verdicts
+            outcomes[-1].append(passes)
+    return outcomes
 
 
 class Worker:
     """Batches of one partition at the tagger at once; they end when they are told, and commit in order."""
 
-    def __init__(self, ledger: Ledger, batches: Sequence[Sequence[Step]]) -> None:
-        self.ledger = ledger
+    def __init__(self, versions: PartitionVersions, batches: Sequence[Sequence[Step]]) -> None:
+        self.versions = versions
         self.batches = batches
         self.ends = [asyncio.Event() for _ in batches]
-        self.verdicts: list[list[bool] | None] = [None] * len(batches)
+        self.outcomes: list[list[bool] | None] = [None] * len(batches)
         self.committed = 0
 
-    async def judge(self, number: int) -> None:
-        batch, docket, stale_now = self.batches[number], self.ledger.open(1, number), set[int]()
+    async def process(self, number: int) -> None:
+        batch, claims, stale_now = self.batches[number], self.versions.open(1, number), set[int]()
         for index, step in enumerate(batch):
             if step.withdraws:
-                docket.withdraw(index, step.id, step.stamp)
-            elif step.stamp and docket.claim(index, step.id, step.stamp):
+                claims.withdraw(index, step.id, step.stamp)
+            elif step.stamp and claims.add(index, step.id, step.stamp):
                 stale_now.add(index)
         await self.ends[number].wait()
-        await docket.wait()
+        await claims.wait()
         found = []
         for index, step in enumerate(batch):
             passes = step.withdraws or (index not in stale_now and not step.fails)
-            if index in docket.claims and not step.withdraws and docket.decide(index, passes=passes):
+            if index in claims.pending and not step.withdraws and claims.decide(index, passes=passes):
                 passes = False
             found.append(passes)
-        docket.close()
-        self.verdicts[number] = found
+        claims.close()
+        self.outcomes[number] = found
 
     def commit(self) -> None:
-        while self.committed < len(self.batches) and (found := self.verdicts[self.committed]) is not None:
-            self.ledger.commit(1, self.committed, found)
+        while self.committed < len(self.batches) and (found := self.outcomes[self.committed]) is not None:
+            self.versions.commit(1, self.committed, found)
             self.committed += 1
 
     async def run(self, order: Sequence[int]) -> list[list[bool] | None]:
-        tasks = [asyncio.create_task(self.judge(number)) for number in range(len(self.batches))]
+        tasks = [asyncio.create_task(self.process(number)) for number in range(len(self.batches))]
         for number in order:
             await asyncio.sleep(0)
             self.ends[number].set()
@@ -104,47 +104,47 @@ class Worker:
             self.commit()
         await asyncio.gather(*tasks)
         self.commit()
-        return self.verdicts
+        return self.outcomes
 
 
 @given(strategies.data())
 def test_batches_that_end_in_any_order_are_judged_as_one_by_one(data: strategies.DataObject) -> None:
     batches = data.draw(strategies.lists(strategies.lists(STEPS, min_size=1, max_size=6), min_size=1, max_size=6))
     order = data.draw(strategies.permutations(range(len(batches))))
-    ledger = Ledger(Published(1000))
+    versions = PartitionVersions(Published(1000))
 
     async def scenario() -> list[list[bool] | None]:
-        return await Worker(ledger, batches).run(order)
+        return await Worker(versions, batches).run(order)
 
     assert asyncio.run(scenario()) == one_by_one(batches)
-    assert not ledger._claims
-    assert not ledger._dockets
+    assert not versions._waiting
+    assert not versions._batches
 
 
 def test_an_older_version_is_stale_an_equal_one_is_not() -> None:
-    ledger = Ledger(Published(10))
-    ledger.published.put(hash("a"), stamp(5, None))
-    docket = ledger.open(1, 0)
-    assert docket.claim(0, "a", stamp(5, None)) == 0
-    assert docket.claim(1, "b", stamp(1, None)) == 0
-    docket.decide(0, passes=True)
-    assert docket.claim(2, "a", stamp(4, None)) == stamp(5, None)
+    versions = PartitionVersions(Published(10))
+    versions.published.put(hash("a"), stamp(5, None))
+    claims = versions.open(1, 0)
+    assert claims.add(0, "a", stamp(5, None)) == 0
+    assert claims.add(1, "b", stamp(1, None)) == 0
+    claims.decide(0, passes=True)
+    assert claims.add(2, "a", stamp(4, None)) == stamp(5, None)
 
 
 def test_what_was_under_way_in_an_assignment_that_has_ended_counts_for_nothing() -> None:
     # Given a batch of an earlier assignment that comes late, into the ledger of the new one
-    ledger = Ledger(Published(10))
-    late = ledger.open(1, 0)
-    late.claim(0, "a", stamp(9, None))
+    versions = PartitionVersions(Published(10))
+    late = versions.open(1, 0)
+    late.add(0, "a", stamp(9, None))
     late.decide(0, passes=True)
     # When the first batch of the new assignment comes
-    docket = ledger.open(2, 0)
+    claims = versions.open(2, 0)
     # Then an older version passes, for the newer was never published
-    assert docket.claim(0, "a", stamp(1, None)) == 0
+    assert claims.add(0, "a", stamp(1, None)) == 0
     # And a batch that comes even later claims nothing
-    assert ledger.open(1, 5).claim(0, "a", stamp(0, None)) == 0
-    ledger.commit(1, 5, [True])
-    assert ledger.published.get(hash("a")) == 0
+    assert versions.open(1, 5).add(0, "a", stamp(0, None)) == 0
+    versions.commit(1, 5, [True])
+    assert versions.published.get(hash("a")) == 0
 
 
 @given(VERSIONS, TIMES)
