@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from tagbus.stream.app.time_arguments import MOMENT, moment
-from tagbus.stream.bus.consume.span import Span
+from tagbus.stream.bus.consume.span import ReadRange
 from tagbus.stream.config import Settings, TopicSettings
 from tagbus.stream.errors import UserError, shorten
 
@@ -35,7 +35,7 @@ class Backfill:
     """The settings of the worker, whose memory is built by those of the live ones; and what it reads."""
 
     settings: Settings
-    span: Span
+    read_range: ReadRange
 
 
 def plan(settings: Settings, asked: Asked) -> Backfill | None:
@@ -48,7 +48,7 @@ def plan(settings: Settings, asked: Asked) -> Backfill | None:
         raise UserError(f"--group {asked.group} is the live group: a backfill would move its offsets; expected another")
     if asked.output in _names(settings.topics):
         raise UserError(f"--output {asked.output} is a live topic: old results would replace newer; expected another")
-    span = Span(_start(asked.start), _until(asked.until or "end"), asked.rate)
+    read_range = ReadRange(_start(asked.start), _until(asked.until or "end"), asked.rate)
     kafka = {
         "group": asked.group,
         # The prefix stays, so that one ACL serves; the live worker of this instance is not fenced.
@@ -61,7 +61,7 @@ def plan(settings: Settings, asked: Asked) -> Backfill | None:
             "tagger": settings.tagger.model_copy(update={"write_back": None}),
         }
     )
-    return Backfill(work, span)
+    return Backfill(work, read_range)
 
 
 def outputs(topics: TopicSettings, output: str) -> TopicSettings:

@@ -8,7 +8,7 @@ from types import FrameType
 
 from tagbus.stream import telemetry
 from tagbus.stream.app.releases import Brains
-from tagbus.stream.bus.consume.span import Span
+from tagbus.stream.bus.consume.span import ReadRange
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content, TaggedContent
@@ -23,14 +23,14 @@ PROBE = Content(id="tagbus-readyz", title="is the tagger ready")
 class Service:
     """One worker with its own memory (or its view of the shared one), built on the worker's loop."""
 
-    def __init__(self, settings: Settings, work: Settings | None = None, span: Span | None = None) -> None:
+    def __init__(self, settings: Settings, work: Settings | None = None, read_range: ReadRange | None = None) -> None:
         """The memory is built by `settings`; the worker has those of `work`, where it is a backfill, and its span."""
         self._settings = settings
         self._brains = Brains(settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._living: asyncio.Task[None] | None = None
         self._probed = (0.0, "starting")
-        self.worker = Worker(work or settings, self, self._gate, span)
+        self.worker = Worker(work or settings, self, self._gate, read_range)
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
         """By the release in force, which is there once the gate is open."""

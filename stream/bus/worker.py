@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume import lag
 from tagbus.stream.bus.consume.poller import Poller
-from tagbus.stream.bus.consume.span import Span
+from tagbus.stream.bus.consume.span import ReadRange
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.process.isolation import BatchTagger
 from tagbus.stream.bus.process.processor import TagProcessor
@@ -50,25 +50,26 @@ class Worker:
     """One member of the group. `run` blocks; the other methods may be called from any thread and signal handler."""
 
     def __init__(
-        self, settings: Settings, tagger: BatchTagger, gate: Gate = open_gate, span: Span | None = None
+        self, settings: Settings, tagger: BatchTagger, gate: Gate = open_gate, read_range: ReadRange | None = None
     ) -> None:
         """`gate` runs on the worker's own loop, the one that the tagger runs on, and returns when content may be
-        fetched. Tasks that it leaves behind (a memory that follows its topics) are cancelled at the end. `span` bounds
+        fetched. Tasks that it leaves behind (a memory that follows its topics) are cancelled at the end. `read_range`
+        bounds
         what is read, of a backfill.
 
         Raises UserError for Kafka settings that librdkafka does not take.
         """
         self._settings = settings
-        self._order = VersionTopic(settings)
+        self._versions = VersionTopic(settings)
         self._schemas = Schemas(settings.registry, settings.topics)
-        self._processor = TagProcessor(settings, tagger, self._order, self._schemas)
+        self._processor = TagProcessor(settings, tagger, self._versions, self._schemas)
         self._gate = gate
         self._in_flight = InFlight(settings.batch.in_flight, settings.batch.in_flight_bytes)
         # Transaction markers count in the end of a partition and are never delivered: only the client knows it.
-        ends: clients.Properties = {"enable.partition.eof": span is not None and span.until is not None}
+        ends: clients.Properties = {"enable.partition.eof": read_range is not None and read_range.until is not None}
         self._consumer = clients.group_member(settings, self._on_error, ends)
         self._producer = clients.result_producer(settings, self._on_error)
-        self._poller = Poller(settings, self._consumer, self._in_flight, self._order, span, self._begin)
+        self._poller = Poller(settings, self._consumer, self._in_flight, self._versions, read_range, self._begin)
         self._partitions: tuple[int, ...] = ()
         self._publisher = Publisher(settings, self._producer, self._poller, self._in_flight, self._published, self.fail)
         self._loop = asyncio.new_event_loop()
@@ -237,7 +238,7 @@ class Worker:
         except RAISED as raised:
             self._failed_late("drain", self._named(raised))
         self._publisher.stop(1.0 if self._poller.quit else JOIN_SECONDS)
-        self._order.close()
+        self._versions.close()
         try:
             self._consumer.close()
         except RAISED as raised:

@@ -38,7 +38,7 @@ def run(
     settings = load()
     backfill = plan(settings, Asked(start, until, group, output, rate))
     console.set_up_logging(level)
-    service = Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.span)
+    service = Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.read_range)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, service.on_signal)
     health = HealthServer(settings.health, service.not_live, service.not_ready, service.notes)

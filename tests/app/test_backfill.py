@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tagbus.stream.app.backfill import Asked, Backfill, plan
-from tagbus.stream.bus.consume.span import Span
+from tagbus.stream.bus.consume.span import ReadRange
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import UserError
@@ -47,16 +47,16 @@ class TestPlan:
         ],
     )
     def test_where_it_starts(self, start: str, expected: object) -> None:
-        assert planned(start=start).span.starts == expected
+        assert planned(start=start).read_range.starts == expected
 
     def test_a_time_ago(self) -> None:
-        start = planned(start="90m").span.starts
+        start = planned(start="90m").read_range.starts
         assert isinstance(start, datetime)
         assert abs(datetime.now(UTC) - timedelta(minutes=90) - start) < timedelta(minutes=1)
 
     def test_where_it_ends_and_how_fast(self) -> None:
-        assert planned().span == Span("earliest", "end", None)
-        assert planned(until="2026-01-31T09:30:00Z", rate=50.0).span == Span(
+        assert planned().read_range == ReadRange("earliest", "end", None)
+        assert planned(until="2026-01-31T09:30:00Z", rate=50.0).read_range == ReadRange(
             "earliest", datetime(2026, 1, 31, 9, 30, tzinfo=UTC), 50.0
         )
 

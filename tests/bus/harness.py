@@ -15,7 +15,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from tagbus.stream.bus.consume.span import Span
+from tagbus.stream.bus.consume.span import ReadRange
 from tagbus.stream.bus.process.isolation import BatchTagger
 from tagbus.stream.bus.worker import Gate, Worker, open_gate
 from tagbus.stream.config import Settings
@@ -66,8 +66,10 @@ def events(count: int, prefix: str = "c", size: int = 10) -> list[tuple[bytes, b
 class Running:
     """A worker in a thread."""
 
-    def __init__(self, given: Settings, tagger: BatchTagger, gate: Gate = open_gate, span: Span | None = None) -> None:
-        self.worker = Worker(given, tagger, gate, span)
+    def __init__(
+        self, given: Settings, tagger: BatchTagger, gate: Gate = open_gate, read_range: ReadRange | None = None
+    ) -> None:
+        self.worker = Worker(given, tagger, gate, read_range)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
         self._thread.start()

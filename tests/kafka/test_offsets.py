@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tagbus.stream.bus.consume.span import Span
+from tagbus.stream.bus.consume.span import ReadRange
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import OffsetLost
 from tests.bus.harness import Process, Running, ending, event, events, outcome, running, settings, until_all_out
@@ -105,7 +105,7 @@ def test_a_backfill_from_a_time_to_the_end_leaves_out_what_came_before_and_after
         producer.produce(names["content"], event(f"t{number}"), f"t{number}".encode())
         producer.commit_transaction(10)
     # When a group of its own reads them
-    run = Running(given_for(kafka, names), Trivial(), span=Span(moment, "end"))
+    run = Running(given_for(kafka, names), Trivial(), read_range=ReadRange(moment, "end"))
     run.join()
     # Then it ends by itself, past the markers
     assert run.error is None
@@ -118,7 +118,7 @@ def test_one_of_two_that_backfill_ends_when_the_other_has(kafka: Broker, topics:
         produce(kafka.address, names["content"], events(50, f"p{partition}-"), partition)
     given = given_for(kafka, names)
     other = given.model_copy(update={"kafka": given.kafka.model_copy(update={"instance": "two"})})
-    runs = [Running(one, Trivial(0.2), span=Span("earliest", "end", rate=100)) for one in (given, other)]
+    runs = [Running(one, Trivial(0.2), read_range=ReadRange("earliest", "end", rate=100)) for one in (given, other)]
     for run in runs:
         run.join()
         assert run.error is None

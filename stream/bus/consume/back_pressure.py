@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from confluent_kafka import Consumer, TopicPartition
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.consume.buffer import Buffer, Cut
+from tagbus.stream.bus.consume.buffer import BatchLimits, PartitionBuffer
 from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import Settings
 from tagbus.stream.kafka.message import Partition
@@ -17,10 +17,10 @@ HOLD_SECONDS = 2.0
 YIELD_SECONDS = 0.5
 
 
-class Pressure:
+class BackPressure:
     """Which partitions are paused. Belongs to the poll thread."""
 
-    def __init__(self, settings: Settings, consumer: Consumer, in_flight: InFlight, limit: Cut) -> None:
+    def __init__(self, settings: Settings, consumer: Consumer, in_flight: InFlight, limit: BatchLimits) -> None:
         """`limit`: a batch at most."""
         self._consumer = consumer
         self._in_flight = in_flight
@@ -31,7 +31,7 @@ class Pressure:
         self._hold = min(HOLD_SECONDS, settings.kafka.poll_seconds / 4)
         self._yield = min(YIELD_SECONDS, self._hold)
 
-    def hold(self, buffers: Mapping[Partition, Buffer]) -> bool:
+    def hold(self, buffers: Mapping[Partition, PartitionBuffer]) -> bool:
         """Whether to leave the consumer alone for now. Pauses the partitions that have been held for too long."""
         now = time.monotonic()
         swamped = self._swamped(buffers)
@@ -48,7 +48,7 @@ class Pressure:
             self.pause(buffers if swamped else late, buffers)
         return not late
 
-    def pause(self, partitions: Iterable[Partition], buffers: Mapping[Partition, Buffer]) -> None:
+    def pause(self, partitions: Iterable[Partition], buffers: Mapping[Partition, PartitionBuffer]) -> None:
         """Read no more of these partitions until `resume`."""
         fresh = [partition for partition in partitions if partition not in buffers or not buffers[partition].paused]
         if not fresh:
@@ -59,7 +59,7 @@ class Pressure:
                 buffers[partition].paused = True
         _report(buffers)
 
-    def resume(self, buffers: Mapping[Partition, Buffer]) -> None:
+    def resume(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
         """Go on with what has room again."""
         paused = [partition for partition, buffer in buffers.items() if buffer.paused and not buffer.ended]
         if not paused or self._swamped(buffers):
@@ -72,16 +72,16 @@ class Pressure:
             buffers[partition].paused = False
         _report(buffers)
 
-    def forget(self, gone: Mapping[Partition, Buffer], buffers: Mapping[Partition, Buffer]) -> None:
+    def forget(self, gone: Mapping[Partition, PartitionBuffer], buffers: Mapping[Partition, PartitionBuffer]) -> None:
         """Partitions that went: a pause would outlive the assignment in librdkafka, so it ends here."""
         paused = [TopicPartition(*partition) for partition, buffer in gone.items() if buffer.paused]
         if paused:
             self._consumer.resume(paused)
         _report(buffers)
 
-    def _swamped(self, buffers: Mapping[Partition, Buffer]) -> bool:
+    def _swamped(self, buffers: Mapping[Partition, PartitionBuffer]) -> bool:
         return sum(buffer.size for buffer in buffers.values()) >= self._size
 
 
-def _report(buffers: Mapping[Partition, Buffer]) -> None:
+def _report(buffers: Mapping[Partition, PartitionBuffer]) -> None:
     telemetry.PAUSED.set(sum(buffer.paused for buffer in buffers.values()))

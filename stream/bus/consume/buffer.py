@@ -15,7 +15,7 @@ RECORD_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class BatchLimits:
     """How large a batch may be, and how long it waits to fill, in seconds."""
 
     contents: int
@@ -24,7 +24,7 @@ class Cut:
 
 
 @dataclass(slots=True)
-class Buffer:
+class PartitionBuffer:
     """The records of one assigned partition. Times are of time.monotonic(). Belongs to the poll thread."""
 
     # The offset from which on nothing is read.
@@ -64,15 +64,15 @@ class Buffer:
         """When the first record was made, in Unix seconds."""
         return _timestamp(self.records[0][0]) if self.records else None
 
-    def full(self, cut: Cut) -> bool:
+    def full(self, cut: BatchLimits) -> bool:
         """Whether a batch would hold no more."""
         return len(self.records) >= cut.contents or self.size >= cut.size
 
-    def due(self, cut: Cut, now: float) -> bool:
+    def due(self, cut: BatchLimits, now: float) -> bool:
         """Whether to cut a batch."""
         return bool(self.records) and (self.full(cut) or now >= self.oldest + cut.seconds)
 
-    def take(self, partition: Partition, cut: Cut, now: float) -> Batch:
+    def take(self, partition: Partition, cut: BatchLimits, now: float) -> Batch:
         """The next batch: as many records as the cut allows, and one at least. Its epoch is not known here."""
         sources: list[Source] = []
         size, read = 0, self.oldest

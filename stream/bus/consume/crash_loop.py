@@ -34,7 +34,7 @@ PAUSE_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class StartCount:
     """What the metadata of a committed offset says: `starts` without progress, and which record was `alone`."""
 
     starts: int = 0
@@ -46,7 +46,7 @@ class Mark:
         return json.dumps({"starts": self.starts} | ({} if self.alone is None else {"alone": self.alone}))
 
     @classmethod
-    def read(cls, metadata: str | None) -> "Mark":
+    def read(cls, metadata: str | None) -> "StartCount":
         """The mark in the metadata, which may be somebody else's: what is no mark is none."""
         try:
             found = json.loads(metadata or "{}")
@@ -61,12 +61,12 @@ class Mark:
 class Counted:
     """A partition in this assignment: what was found, where the mark stands, and for how many records to be careful."""
 
-    before: Mark
+    before: StartCount
     offset: int
     left: int = 0
 
 
-class Starts:
+class CrashLoopGuard:
     """The starts of each assigned partition. Belongs to the poll thread."""
 
     def __init__(self, settings: Settings, consumer: Consumer, commit: Commit) -> None:
@@ -81,8 +81,8 @@ class Starts:
         self._next_try = 0.0
         # The partitions that are not counted yet, those whose records go alone, and that of which one does now.
         self.fresh: set[Partition] = set()
-        self.careful: set[Partition] = set()
-        self.under_way: Partition | None = None
+        self.quarantined: set[Partition] = set()
+        self.in_flight: Partition | None = None
 
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Partitions that came: none is begun before it is counted."""
@@ -109,9 +109,9 @@ class Starts:
         except KafkaException as exception:
             report(error_of(exception))
             return
-        marks = {(of.topic, of.partition): Mark.read(of.metadata) for of in committed if of.error is None}
+        marks = {(of.topic, of.partition): StartCount.read(of.metadata) for of in committed if of.error is None}
         offsets = [
-            TopicPartition(*partition, heads[partition], str(Mark(mark.starts + 1, mark.alone)))
+            TopicPartition(*partition, heads[partition], str(StartCount(mark.starts + 1, mark.alone)))
             for partition, mark in marks.items()
         ]
         error = self._commit(offsets) if offsets else None
@@ -134,25 +134,25 @@ class Starts:
         return dead_letter(self._settings, source, error, before.starts)
 
     def alone(self, partition: Partition, offset: int) -> bool:
-        """Mark a record of a careful partition as the one under way; False: not now."""
+        """StartCount a record of a careful partition as the one under way; False: not now."""
         counted = self._counted[partition]
-        error = self._commit([TopicPartition(*partition, offset, str(Mark(counted.before.starts + 1, offset)))])
+        error = self._commit([TopicPartition(*partition, offset, str(StartCount(counted.before.starts + 1, offset)))])
         if error is not None:
             report(error)
             return False
         counted.offset = offset
-        self.under_way = partition
+        self.in_flight = partition
         return True
 
     def settle(self) -> None:
         """The record that was alone is committed."""
-        partition, self.under_way = self.under_way, None
+        partition, self.in_flight = self.in_flight, None
         if partition is None:
             return
         counted = self._counted[partition]
         counted.left -= 1
         if not counted.left:
-            self.careful.discard(partition)
+            self.quarantined.discard(partition)
             log.info("starts: %s:%d is no longer careful", *partition)
 
     def revoke(self, untouched: Mapping[Partition, int | None]) -> None:
@@ -174,15 +174,15 @@ class Starts:
         for partition in partitions:
             self._counted.pop(partition, None)
             self.fresh.discard(partition)
-            self.careful.discard(partition)
-            if self.under_way == partition:
-                self.under_way = None
+            self.quarantined.discard(partition)
+            if self.in_flight == partition:
+                self.in_flight = None
 
-    def _begin(self, partition: Partition, offset: int, before: Mark) -> None:
+    def _begin(self, partition: Partition, offset: int, before: StartCount) -> None:
         counted = Counted(before, offset)
         if before.starts >= self._limit - 1:
             counted.left = self._window
-            self.careful.add(partition)
+            self.quarantined.add(partition)
             log.warning(
                 "starts: %s:%d is begun for the %d. time without progress: one record at a time for %d records",
                 *partition,

@@ -4,42 +4,42 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tagbus.stream.bus.consume.buffer import Buffer, Cut
-from tagbus.stream.bus.consume.crash_loop import Starts
-from tagbus.stream.bus.consume.span import Pace
+from tagbus.stream.bus.consume.buffer import BatchLimits, PartitionBuffer
+from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
+from tagbus.stream.bus.consume.span import RateLimit
 from tagbus.stream.bus.in_flight import Batch, InFlight, InFlightBatch
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.config import BatchSettings
 from tagbus.stream.kafka.message import Partition
 
 
-class Cutter:
+class Batcher:
     """From buffers to flights. Belongs to the poll thread."""
 
     def __init__(
         self,
         settings: BatchSettings,
         in_flight: InFlight,
-        starts: Starts,
-        order: VersionTopic,
-        pace: Pace,
+        guard: CrashLoopGuard,
+        versions: VersionTopic,
+        rate_limit: RateLimit,
         start: Callable[[InFlightBatch], None],
     ) -> None:
         """`start` hands a batch to the tagger and returns at once."""
         self._in_flight = in_flight
-        self._starts = starts
-        self._order = order
-        self._pace = pace
+        self._guard = guard
+        self._versions = versions
+        self._rate_limit = rate_limit
         self._start = start
         # No batch may take more than its share of the bytes, so that a partition cannot take all.
         share = max(1, settings.in_flight_bytes // (2 * settings.in_flight))
-        self.limit = Cut(pace.most(settings.contents), share, settings.seconds)
+        self.limit = BatchLimits(rate_limit.most(settings.contents), share, settings.seconds)
 
-    def cut(self, buffers: Mapping[Partition, Buffer]) -> None:
+    def cut(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
         """Put under way what is due and finds room, the longest waiting first."""
         now = time.monotonic()
         self._count(buffers)
-        if self._starts.careful and self._one(buffers, now):
+        if self._guard.quarantined and self._one(buffers, now):
             return
         for partition, buffer in sorted(buffers.items(), key=lambda item: item[1].oldest):
             while buffer.due(self.limit, now):
@@ -48,40 +48,38 @@ class Cutter:
                     break
                 self._start(self._enter(buffer.take(partition, self.limit, now), now))
 
-    def _may(self, partition: Partition, buffer: Buffer, now: float) -> bool:
+    def _may(self, partition: Partition, buffer: PartitionBuffer, now: float) -> bool:
         return (
             self._in_flight.room(partition, min(buffer.size, self.limit.size))
-            and self._starts.counted(partition)
-            and self._order.ready(partition)
-            and self._pace.free(now)
+            and self._guard.counted(partition)
+            and self._versions.ready(partition)
+            and self._rate_limit.free(now)
         )
 
     def _enter(self, batch: Batch, now: float) -> InFlightBatch:
-        self._pace.spend(len(batch.sources), now)
+        self._rate_limit.spend(len(batch.sources), now)
         return self._in_flight.start(batch)
 
-    def _count(self, buffers: Mapping[Partition, Buffer]) -> None:
-        if self._starts.fresh:
+    def _count(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
+        if self._guard.fresh:
             heads = {partition: buffer.head for partition, buffer in buffers.items() if buffer.records}
-            self._starts.count(
-                {partition: head for partition, head in heads.items() if partition in self._starts.fresh}
-            )
+            self._guard.count({partition: head for partition, head in heads.items() if partition in self._guard.fresh})
 
-    def _one(self, buffers: Mapping[Partition, Buffer], now: float) -> bool:
+    def _one(self, buffers: Mapping[Partition, PartitionBuffer], now: float) -> bool:
         """A record of a careful partition goes alone: nothing else is under way in this process, or the end of the
         process could be another content's fault. Returns whether the others wait for it."""
         if self._in_flight.busy():
-            due = any(buffers[partition].records for partition in self._starts.careful)
-            waiting = due or self._starts.under_way is not None
+            due = any(buffers[partition].records for partition in self._guard.quarantined)
+            waiting = due or self._guard.in_flight is not None
         else:
-            self._starts.settle()
+            self._guard.settle()
             partitions = [
                 partition
-                for partition in self._starts.careful
-                if buffers[partition].records and self._order.ready(partition)
+                for partition in self._guard.quarantined
+                if buffers[partition].records and self._versions.ready(partition)
             ]
             waiting = bool(partitions)
-            if partitions and self._pace.free(now):
+            if partitions and self._rate_limit.free(now):
                 partition = min(partitions, key=lambda partition: buffers[partition].oldest)
                 self._alone(partition, buffers[partition], now)
         if waiting:
@@ -90,11 +88,11 @@ class Cutter:
                     buffer.blocked = buffer.blocked or now
         return waiting
 
-    def _alone(self, partition: Partition, buffer: Buffer, now: float) -> None:
-        if not self._starts.alone(partition, buffer.head):
+    def _alone(self, partition: Partition, buffer: PartitionBuffer, now: float) -> None:
+        if not self._guard.alone(partition, buffer.head):
             return
         entry = self._enter(buffer.take(partition, replace(self.limit, contents=1), now), now)
-        outcome = self._starts.dead(entry.batch.sources[0])
+        outcome = self._guard.dead(entry.batch.sources[0])
         if outcome is None:
             self._start(entry)
         else:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.consume.buffer import Buffer
+from tagbus.stream.bus.consume.buffer import PartitionBuffer
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.kafka.message import Partition
 
@@ -20,7 +20,7 @@ def observe(entry: InFlightBatch) -> None:
     telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])
 
 
-def report(in_flight: InFlight, buffers: Mapping[Partition, Buffer]) -> None:
+def report(in_flight: InFlight, buffers: Mapping[Partition, PartitionBuffer]) -> None:
     """Set the age of the oldest uncommitted record of each partition; 0 where all is committed."""
     now = time.time()
     for partition, buffer in buffers.items():

@@ -16,12 +16,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume import lag
-from tagbus.stream.bus.consume.back_pressure import Pressure
-from tagbus.stream.bus.consume.buffer import Buffer
-from tagbus.stream.bus.consume.crash_loop import Starts
-from tagbus.stream.bus.consume.cut import Cutter
-from tagbus.stream.bus.consume.restart import Restarts
-from tagbus.stream.bus.consume.span import Bounds, Pace, Span
+from tagbus.stream.bus.consume.back_pressure import BackPressure
+from tagbus.stream.bus.consume.buffer import PartitionBuffer
+from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
+from tagbus.stream.bus.consume.cut import Batcher
+from tagbus.stream.bus.consume.restart import OffsetResets
+from tagbus.stream.bus.consume.span import RangeBounds, RateLimit, ReadRange
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Revoked
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.config import Settings
@@ -53,8 +53,8 @@ class Poller:
         settings: Settings,
         consumer: Consumer,
         in_flight: InFlight,
-        order: VersionTopic,
-        span: Span | None,
+        versions: VersionTopic,
+        read_range: ReadRange | None,
         start: Callable[[InFlightBatch], None],
     ) -> None:
         """`start` hands a batch to the tagger and returns at once."""
@@ -62,15 +62,15 @@ class Poller:
         self._topic = settings.topics.content
         self._consumer = consumer
         self._in_flight = in_flight
-        self._order = order
+        self._versions = versions
         self._start = start
-        self._bounds = Bounds(settings, consumer, span)
-        self._starts = Starts(settings, consumer, self._commit)
-        self._restarts = Restarts(settings, consumer, in_flight, self._bounds, self._commit, self._begin_anew)
-        pace = Pace(span.rate if span else None)
-        self._cutter = Cutter(settings.batch, in_flight, self._starts, order, pace, start)
-        self._pressure = Pressure(settings, consumer, in_flight, self._cutter.limit)
-        self._buffers: dict[Partition, Buffer] = {}
+        self._bounds = RangeBounds(settings, consumer, read_range)
+        self._guard = CrashLoopGuard(settings, consumer, self._commit)
+        self._resets = OffsetResets(settings, consumer, in_flight, self._bounds, self._commit, self._begin_anew)
+        rate_limit = RateLimit(read_range.rate if read_range else None)
+        self._batcher = Batcher(settings.batch, in_flight, self._guard, versions, rate_limit, start)
+        self._back_pressure = BackPressure(settings, consumer, in_flight, self._batcher.limit)
+        self._buffers: dict[Partition, PartitionBuffer] = {}
         self._mean = 1024.0
         self._joined = False
         self._draining = False
@@ -155,10 +155,10 @@ class Poller:
         """
         self.touch()
         self._look()
-        self._restarts.serve(self._buffers)
-        self._cutter.cut(self._buffers)
-        self._pressure.resume(self._buffers)
-        if self._pressure.hold(self._buffers):
+        self._resets.serve(self._buffers)
+        self._batcher.cut(self._buffers)
+        self._back_pressure.resume(self._buffers)
+        if self._back_pressure.hold(self._buffers):
             if self._asked.empty():
                 self._in_flight.wait(0.05)
             return
@@ -166,7 +166,7 @@ class Poller:
         for message in self._consume():
             self._add(message, read)
         if self._bounds.bounded:
-            self._pressure.pause(
+            self._back_pressure.pause(
                 [partition for partition, buffer in self._buffers.items() if buffer.ended], self._buffers
             )
 
@@ -189,7 +189,7 @@ class Poller:
         self._draining = True
         self._buffers.clear()
         partitions = self._in_flight.partitions()
-        self._pressure.pause(partitions, self._buffers)
+        self._back_pressure.pause(partitions, self._buffers)
         if not self._in_flight.drain(partitions, seconds, self._serve):
             log.warning("drain: deadline=%.1fs passed, what is left is read again by the next owner", seconds)
         self._give_back(self._in_flight.partitions())
@@ -219,7 +219,7 @@ class Poller:
 
         Whatever is raised here ends the worker: the client throws away the records that it had in hand.
         """
-        limit = self._cutter.limit
+        limit = self._batcher.limit
         number = max(1, min(limit.contents, int(limit.size / self._mean)))
         with map_kafka_errors(self._settings.kafka, self._topic):
             if any(buffer.records for buffer in self._buffers.values()):
@@ -230,7 +230,7 @@ class Poller:
     def _until_due(self) -> float:
         now = time.monotonic()
         waits = [
-            0.02 if buffer.blocked is not None else buffer.oldest + self._cutter.limit.seconds - now
+            0.02 if buffer.blocked is not None else buffer.oldest + self._batcher.limit.seconds - now
             for buffer in self._buffers.values()
             if buffer.records
         ]
@@ -259,7 +259,7 @@ class Poller:
                 buffer.ended = True
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._restarts.add(partition)
+            self._resets.add(partition)
             return
         ending = classify(error, self._settings.kafka, partition[0])
         if ending is not None:
@@ -310,10 +310,10 @@ class Poller:
     def _take(self, partitions: list[Partition]) -> None:
         """Partitions that begin."""
         self._in_flight.assign(partitions)
-        self._starts.assign(partitions)
-        self._order.assign(partitions)
+        self._guard.assign(partitions)
+        self._versions.assign(partitions)
         for partition in partitions:
-            self._buffers[partition] = Buffer(self._bounds.end(partition))
+            self._buffers[partition] = PartitionBuffer(self._bounds.end(partition))
 
     def _begin_anew(self, partition: Partition) -> None:
         """Its offsets have gone back, so what is known of it is of other records; its published versions still count
@@ -342,12 +342,12 @@ class Poller:
     def _forget(self, partitions: list[Partition]) -> None:
         """Drop what waits to be cut."""
         gone = {partition: self._buffers.pop(partition) for partition in partitions if partition in self._buffers}
-        self._pressure.forget(gone, self._buffers)
+        self._back_pressure.forget(gone, self._buffers)
 
     def _give_back(self, partitions: list[Partition]) -> Revoked:
         """Partitions that are still ours: whoever has them next knows that this start ended well."""
         left = self._in_flight.revoke(partitions)
-        self._starts.revoke(left.untouched)
+        self._guard.revoke(left.untouched)
         self._gone(partitions)
         return left
 
@@ -357,8 +357,8 @@ class Poller:
         return left
 
     def _gone(self, partitions: list[Partition]) -> None:
-        self._starts.forget(partitions)
-        self._order.revoke(partitions)
+        self._guard.forget(partitions)
+        self._versions.revoke(partitions)
         lag.forget(partitions)
 
     def _rebalanced(self, kind: str, partitions: list[Partition], dropped: int = 0) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 
 from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartition
 
-from tagbus.stream.bus.consume.buffer import Buffer
+from tagbus.stream.bus.consume.buffer import PartitionBuffer
 from tagbus.stream.bus.consume.crash_loop import Commit
-from tagbus.stream.bus.consume.span import ASK_SECONDS, Bounds
+from tagbus.stream.bus.consume.span import ASK_SECONDS, RangeBounds
 from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.2
 
 
-class Restarts:
+class OffsetResets:
     """The partitions that wait to begin somewhere. Belongs to the poll thread."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Restarts:
         settings: Settings,
         consumer: Consumer,
         in_flight: InFlight,
-        bounds: Bounds,
+        bounds: RangeBounds,
         commit: Commit,
         anew: Callable[[Partition], None],
     ) -> None:
@@ -57,7 +57,7 @@ class Restarts:
         """librdkafka says that it does not know where to read on."""
         self._waiting.add(partition)
 
-    def serve(self, buffers: Mapping[Partition, Buffer]) -> None:
+    def serve(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
         """Have what waits begin; where that fails, later.
 
         Raises OffsetLost where `kafka.out_of_range` says to stop, UserError for an offset that a backfill names and
@@ -78,7 +78,7 @@ class Restarts:
         if not self._waiting:
             self._next_try = 0.0
 
-    def _begin(self, buffers: Mapping[Partition, Buffer]) -> None:
+    def _begin(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
         self._waiting &= buffers.keys()
         partitions = [partition for partition in self._waiting if self._published(partition, buffers[partition])]
         # The last offset that was read, -1 where none was.
@@ -97,7 +97,7 @@ class Restarts:
         self._assign(starts, read)
         self._waiting.difference_update(partitions)
 
-    def _published(self, partition: Partition, buffer: Buffer) -> bool:
+    def _published(self, partition: Partition, buffer: PartitionBuffer) -> bool:
         """Whether nothing that was read of it waits or is under way."""
         return not buffer.records and self._in_flight.first(partition) is None
 

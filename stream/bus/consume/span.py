@@ -18,7 +18,7 @@ NO_END: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ReadRange:
     """What a backfill reads.
 
     `starts`: where a partition begins as long as its group has no offset of it: the earliest record, the first one at
@@ -40,13 +40,13 @@ class Span:
             raise UserError(f"rate: {self.rate:g} is wrong, expected contents a second above 0")
 
 
-class Bounds:
+class RangeBounds:
     """Where the partitions of `content` begin and end. Asks the broker through the worker's consumer."""
 
-    def __init__(self, settings: Settings, consumer: Consumer, span: Span | None) -> None:
+    def __init__(self, settings: Settings, consumer: Consumer, read_range: ReadRange | None) -> None:
         self._settings = settings
         self._consumer = consumer
-        self._span = span
+        self._span = read_range
         self._ends: dict[Partition, int] = {}
 
     def fix(self, numbers: Iterable[int]) -> None:
@@ -140,7 +140,7 @@ class Bounds:
         return watermarks(self._consumer, self._settings.kafka, partition, ASK_SECONDS)
 
 
-class Pace:
+class RateLimit:
     """At most so many contents a second, without bursts of more than a second's worth."""
 
     def __init__(self, rate: float | None) -> None:

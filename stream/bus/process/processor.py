@@ -1,6 +1,7 @@
 """What becomes of each record of a batch: tags, a withdrawal, or a dead letter. Kafka is not asked here.
 
-What cannot be decoded is set aside, and so is what is older than the published version of its content (`order`). What
+What cannot be decoded is set aside, and so is what is older than the published version of its content (`versions`).
+What
 came before is skipped where the setting says so (`duplicates`). The rest goes to the tagger (`trial`).
 
 Decoding and writing run on the loop thread for each record, so they are most of what a content costs: see
@@ -61,15 +62,19 @@ class TagProcessor:
     """Batches in, verdicts out; several at once. `process` belongs to one loop, `published` to the publish thread."""
 
     def __init__(
-        self, settings: Settings, tagger: BatchTagger, order: VersionTopic | None = None, schemas: Schemas | None = None
+        self,
+        settings: Settings,
+        tagger: BatchTagger,
+        versions: VersionTopic | None = None,
+        schemas: Schemas | None = None,
     ) -> None:
-        """`order`: the one whose `assign` and `revoke` the poll thread calls. `schemas`: how results are written."""
+        """`versions`: the one whose `assign` and `revoke` the poll thread calls. `schemas`: how results are written."""
         self._settings = settings
         self._tagger = tagger
         self._topic = settings.topics.tagged
         self._least = settings.tagger.write_back
         self._limit = settings.batch.record_bytes
-        self._order = order or VersionTopic(settings)
+        self._versions = versions or VersionTopic(settings)
         self._schemas = schemas or Schemas(settings.registry, settings.topics)
         self._duplicates = Duplicates()
         self._skip = settings.triage.duplicates == "skip"
@@ -103,7 +108,7 @@ class TagProcessor:
 
     def published(self, entry: InFlightBatch) -> None:
         """A batch is committed. Raises TooMuchPoison."""
-        self._order.committed(entry)
+        self._versions.committed(entry)
         outcomes = entry.outcomes or ()
         for outcome in outcomes:
             if outcome.seen is not None:
@@ -114,7 +119,7 @@ class TagProcessor:
         values = (batch.partition[0].encode(), b"%d" % batch.partition[1])
         revision = self._tagger.revision() if self._skip else None
         headers = tuple(zip(SOURCE_HEADERS, values, strict=False))
-        return BatchState(batch, self._order.open(batch), revision, headers)
+        return BatchState(batch, self._versions.open(batch), revision, headers)
 
     def _decode(self, state: BatchState, index: int, source: Source) -> None:
         """A verdict where the tagger is not needed, else a content for it."""
@@ -200,13 +205,13 @@ class TagProcessor:
         if index in state.claims.pending:
             newest = state.claims.newest(index)
             headers = state.headers_of(source)
-            version = self._order.record(content.id.encode(), newest, source.partition, headers)
+            version = self._versions.record(content.id.encode(), newest, source.partition, headers)
             letter.outgoing = (*letter.outgoing, version)
         return letter
 
     def _version(self, state: BatchState, index: int, source: Source, result: Outgoing) -> Outgoing:
         """What version of its content a result is of, or that there is none any more."""
-        return self._order.record(result.key, state.claims.stamp(index), source.partition, result.headers)
+        return self._versions.record(result.key, state.claims.stamp(index), source.partition, result.headers)
 
     def _write_back(
         self, content: Content, result: TaggedContent, headers: Headers, least: float

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.consume.crash_loop import Mark, Starts
+from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard, StartCount
 from tagbus.stream.bus.in_flight import Source
 from tagbus.stream.contract.codec import Record, read_dead_letter
 from tagbus.stream.local.mock import MockCluster
@@ -29,12 +29,12 @@ class Group:
             self.consumer.commit(offsets=offsets, asynchronous=False)
         return self.refused
 
-    def mark(self, partition: tuple[str, int] = A) -> tuple[int, Mark]:
+    def mark(self, partition: tuple[str, int] = A) -> tuple[int, StartCount]:
         (found,) = self.consumer.committed([TopicPartition(*partition)], 10)
-        return found.offset, Mark.read(found.metadata)
+        return found.offset, StartCount.read(found.metadata)
 
-    def start(self, offset: int = 5) -> Starts:
-        starts = Starts(self.settings, self.consumer, self.commit)
+    def start(self, offset: int = 5) -> CrashLoopGuard:
+        starts = CrashLoopGuard(self.settings, self.consumer, self.commit)
         starts.assign([A])
         starts.count({A: offset})
         return starts
@@ -52,25 +52,27 @@ def source(offset: int) -> Source:
     return Source(*A, offset, Record(b"k", b"v"))
 
 
-@given(strategies.builds(Mark, strategies.integers(1, 2**40), strategies.none() | strategies.integers(0, 2**62)))
-def test_a_mark_is_read_as_it_was_written(mark: Mark) -> None:
-    assert Mark.read(str(mark)) == mark
+@given(strategies.builds(StartCount, strategies.integers(1, 2**40), strategies.none() | strategies.integers(0, 2**62)))
+def test_a_mark_is_read_as_it_was_written(mark: StartCount) -> None:
+    assert StartCount.read(str(mark)) == mark
 
 
 @given(strategies.none() | strategies.text() | strategies.from_regex(r'\{"(starts|alone)": .{0,9}\}', fullmatch=True))
 def test_metadata_of_others_is_no_mark(metadata: str | None) -> None:
-    assert Mark.read(metadata).starts >= 0
+    assert StartCount.read(metadata).starts >= 0
 
 
 def test_no_starts_is_no_metadata() -> None:
-    assert str(Mark()) == ""
-    assert Mark.read("") == Mark.read('{"starts": true}') == Mark.read('{"alone": "x"}') == Mark()
+    assert str(StartCount()) == ""
+    assert (
+        StartCount.read("") == StartCount.read('{"starts": true}') == StartCount.read('{"alone": "x"}') == StartCount()
+    )
 
 
 def test_each_start_without_progress_counts_one_more(group: Group) -> None:
     for number in (1, 2, 3):
         assert group.start().counted(A)
-        assert group.mark() == (5, Mark(number))
+        assert group.mark() == (5, StartCount(number))
 
 
 def test_progress_clears_the_count(group: Group) -> None:
@@ -78,7 +80,7 @@ def test_progress_clears_the_count(group: Group) -> None:
     # A transaction's offsets carry no metadata.
     group.commit([TopicPartition(*A, 7)])
     group.start(7)
-    assert group.mark() == (7, Mark(1))
+    assert group.mark() == (7, StartCount(1))
 
 
 def test_nothing_is_begun_before_it_is_counted(group: Group) -> None:
@@ -92,20 +94,20 @@ def test_a_start_that_ends_in_order_without_progress_does_not_count(group: Group
     group.start()
     starts = group.start()
     starts.revoke({A: None})
-    assert group.mark() == (5, Mark(1))
+    assert group.mark() == (5, StartCount(1))
 
 
 def test_a_start_that_got_on_is_not_taken_back(group: Group) -> None:
     starts = group.start()
     group.commit([TopicPartition(*A, 7)])
     starts.revoke({A: 7})
-    assert group.mark() == (7, Mark())
+    assert group.mark() == (7, StartCount())
 
 
 def test_a_partition_is_careful_from_the_start_that_may_be_the_last(group: Group) -> None:
-    assert not group.start().careful
-    assert not group.start().careful
-    assert group.start().careful == {A}
+    assert not group.start().quarantined
+    assert not group.start().quarantined
+    assert group.start().quarantined == {A}
 
 
 def test_a_partition_is_careful_for_as_many_records_as_may_have_been_under_way(group: Group) -> None:
@@ -113,12 +115,12 @@ def test_a_partition_is_careful_for_as_many_records_as_may_have_been_under_way(g
     group.start()
     starts = group.start()
     for offset in range(5, 5 + WINDOW):
-        assert starts.careful == {A}
+        assert starts.quarantined == {A}
         assert starts.alone(A, offset)
-        assert group.mark() == (offset, Mark(3, offset))
-        assert starts.under_way == A
+        assert group.mark() == (offset, StartCount(3, offset))
+        assert starts.in_flight == A
         starts.settle()
-    assert starts.careful == set()
+    assert starts.quarantined == set()
 
 
 def test_a_record_that_was_alone_as_the_process_ended_is_dead(group: Group) -> None:
@@ -143,4 +145,4 @@ def test_a_partition_that_left_is_counted_anew(group: Group) -> None:
     starts.alone(A, 5)
     starts.forget([A])
     assert not starts.counted(A)
-    assert (starts.careful, starts.under_way) == (set(), None)
+    assert (starts.quarantined, starts.in_flight) == (set(), None)

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.consume.span import NO_END, Bounds, Pace, Span
+from tagbus.stream.bus.consume.span import NO_END, RangeBounds, RateLimit, ReadRange
 from tagbus.stream.errors import OffsetLost, UserError
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import Running, events, outcome, settings
@@ -27,8 +27,8 @@ class Topic:
         produce(cluster.address, "content", events(10), 0)
         self.consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "g"})
 
-    def bounds(self, span: Span | None, **kafka: object) -> Bounds:
-        return Bounds(settings(self.address, kafka=kafka), self.consumer, span)
+    def bounds(self, read_range: ReadRange | None, **kafka: object) -> RangeBounds:
+        return RangeBounds(settings(self.address, kafka=kafka), self.consumer, read_range)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_service_begins_as_its_setting_says_and_has_no_end(topic: Topic) -> No
 
 
 def test_a_backfill_begins_at_named_offsets_and_ends_at_what_is_there(topic: Topic) -> None:
-    bounds = topic.bounds(Span({0: 4}, "end"))
+    bounds = topic.bounds(ReadRange({0: 4}, "end"))
     bounds.fix([0, 1])
     produce(topic.address, "content", events(5, "later"), 0)
     assert bounds.bounded
@@ -56,14 +56,14 @@ def test_a_backfill_begins_at_named_offsets_and_ends_at_what_is_there(topic: Top
 
 
 def test_a_time_after_the_last_record_is_the_end(topic: Topic) -> None:
-    bounds = topic.bounds(Span(LATER, LATER))
+    bounds = topic.bounds(ReadRange(LATER, LATER))
     bounds.fix([0])
     assert (bounds.begin(A), bounds.end(A)) == (10, 10)
 
 
 def test_an_offset_that_is_not_there_is_named(topic: Topic) -> None:
     with pytest.raises(UserError, match=r"offset 11 of content:0 is not on the broker, expected 0 to 10"):
-        topic.bounds(Span({0: 11})).begin(A)
+        topic.bounds(ReadRange({0: 11})).begin(A)
 
 
 @pytest.mark.parametrize(("policy", "offset"), [("earliest", 0), ("latest", 10)])
@@ -83,34 +83,34 @@ def test_an_offset_that_the_broker_has_after_all_is_gone_on_with(topic: Topic) -
 
 def test_a_partition_that_is_not_there_is_named(topic: Topic) -> None:
     with pytest.raises(UserError, match=r"topic content has no partition 2, expected 0 to 1"):
-        topic.bounds(Span({0: 0, 2: 0})).fix([0, 1])
+        topic.bounds(ReadRange({0: 0, 2: 0})).fix([0, 1])
 
 
 def test_a_span_says_what_is_wrong_with_it() -> None:
     with pytest.raises(UserError, match="rate: 0"):
-        Span(rate=0)
+        ReadRange(rate=0)
     with pytest.raises(UserError, match="until: 2026-01-01T00:00:00 has no time zone"):
-        Span(until=datetime(2026, 1, 1))
+        ReadRange(until=datetime(2026, 1, 1))
 
 
 @given(strategies.floats(0.5, 1000), strategies.lists(strategies.integers(1, 50), min_size=1, max_size=50))
 def test_a_pace_is_kept_over_any_run_of_batches(rate: float, batches: list[int]) -> None:
-    pace, now, sent = Pace(rate), 0.0, 0
+    rate_limit, now, sent = RateLimit(rate), 0.0, 0
     for most in batches:
-        contents = pace.most(most)
-        while not pace.free(now):
+        contents = rate_limit.most(most)
+        while not rate_limit.free(now):
             now += 0.01
         # A batch is at most a second's worth, or one content.
         assert sent <= rate * now + max(1.0, rate)
-        pace.spend(contents, now)
+        rate_limit.spend(contents, now)
         sent += contents
 
 
 def test_no_rate_is_no_limit() -> None:
-    pace = Pace(None)
-    pace.spend(10**9, 0.0)
-    assert pace.free(0.0)
-    assert pace.most(128) == 128
+    rate_limit = RateLimit(None)
+    rate_limit.spend(10**9, 0.0)
+    assert rate_limit.free(0.0)
+    assert rate_limit.most(128) == 128
 
 
 def test_a_backfill_ends_by_itself_when_all_is_committed(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> None:
@@ -119,7 +119,7 @@ def test_a_backfill_ends_by_itself_when_all_is_committed(mock_kafka: MockCluster
         produce(mock_kafka.address, "content", events(50, f"p{partition}-"), partition)
     given = settings(mock_kafka.address, mock_topics, kafka={"delivery": "at_least_once"})
     # When a worker has an end, and more comes meanwhile
-    run = Running(given, Trivial(0.3), span=Span({0: 0, 1: 40}, "end"))
+    run = Running(given, Trivial(0.3), read_range=ReadRange({0: 0, 1: 40}, "end"))
     wait_until(lambda: outcome(mock_kafka.address, mock_topics), 20)
     produce(mock_kafka.address, "content", events(50, "later"), 0)
     run.join()
@@ -133,6 +133,6 @@ def test_a_rate_is_kept(mock_kafka: MockCluster, mock_topics: dict[str, str]) ->
     produce(mock_kafka.address, "content", events(30), 0)
     tagger = Trivial()
     given = settings(mock_kafka.address, mock_topics, kafka={"delivery": "at_least_once"})
-    run = Running(given, tagger, span=Span("earliest", "end", rate=10))
+    run = Running(given, tagger, read_range=ReadRange("earliest", "end", rate=10))
     run.join()
     assert [len(batch) for batch in tagger.seen] == [10, 10, 10]
