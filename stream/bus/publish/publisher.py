@@ -13,8 +13,8 @@ from confluent_kafka import Producer
 from tagbus.stream import telemetry
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.publish import transaction
-from tagbus.stream.bus.publish.record_producer import Abandoned, Again, Refused, Wire
-from tagbus.stream.bus.publish.transaction import AtLeastOnce, ExactlyOnce, Member, Sender
+from tagbus.stream.bus.publish.record_producer import Abandoned, RecordProducer, RecordRefused, RetryTransaction
+from tagbus.stream.bus.publish.transaction import AtLeastOnce, Delivery, ExactlyOnce, GroupMember
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.kafka.errors import map_kafka_errors
@@ -35,7 +35,7 @@ class Publisher:
         self,
         settings: Settings,
         producer: Producer,
-        member: Member,
+        member: GroupMember,
         in_flight: InFlight,
         published: Callable[[InFlightBatch], None],
         fail: Callable[[BaseException], None],
@@ -49,11 +49,11 @@ class Publisher:
         self._fail = fail
         self._stop = threading.Event()
         self._struggling = False
-        wire = Wire(settings, producer, in_flight, self._stop.is_set)
-        self._sender: Sender = (
-            ExactlyOnce(wire, producer, member, settings)
+        records = RecordProducer(settings, producer, in_flight, self._stop.is_set)
+        self._delivery: Delivery = (
+            ExactlyOnce(records, producer, member, settings)
             if settings.kafka.delivery == "exactly_once"
-            else AtLeastOnce(wire, member, settings)
+            else AtLeastOnce(records, member, settings)
         )
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
@@ -72,7 +72,7 @@ class Publisher:
         """Raises DependencyDown where a step of a transaction hangs although brokers answer, for so long that the
         broker has aborted the transaction: only another process can publish what is under way. `up_since` is the
         poller's."""
-        asked = self._sender.asked
+        asked = self._delivery.asked
         if asked is None or up_since is None:
             return
         waited = time.monotonic() - max(asked, up_since)
@@ -96,7 +96,7 @@ class Publisher:
 
     def _run(self) -> None:
         try:
-            self._sender.open()
+            self._delivery.open()
             self._opened.set()
             while not self._stop.is_set():
                 self._publish(self._in_flight.finished(IDLE_SECONDS))
@@ -116,10 +116,10 @@ class Publisher:
         start = time.monotonic()
         while entries:
             try:
-                self._sender.send(entries)
+                self._delivery.send(entries)
                 break
-            except Again as error:
-                if isinstance(error, Refused):
+            except RetryTransaction as error:
+                if isinstance(error, RecordRefused):
                     self._member.tag_again(error.entry, {error.index: error.poison}, self._stop.is_set)
                 entries = [entry for entry in entries if self._in_flight.owns(entry)]
                 self._struggling = bool(entries)

@@ -15,7 +15,7 @@ _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LA
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
-class Again(Exception):
+class RetryTransaction(Exception):
     """Nothing of it counts; the same results may be published again while their partitions are ours."""
 
     def __init__(self, reason: str, error: KafkaError | None = None) -> None:
@@ -23,7 +23,7 @@ class Again(Exception):
         self.error = error
 
 
-class Refused(Again):
+class RecordRefused(RetryTransaction):
     """A broker takes the result of one record not even alone: the batch is to be tagged again without it."""
 
     def __init__(self, entry: InFlightBatch, index: int, error: Poison) -> None:
@@ -37,7 +37,7 @@ class Abandoned(Exception):
     """The worker stops and waits no longer."""
 
 
-class Wire:
+class RecordProducer:
     """What both guarantees share: producing, and knowing what failed."""
 
     def __init__(
@@ -59,7 +59,8 @@ class Wire:
         self._alone = False
 
     def produce(self, entries: Sequence[InFlightBatch]) -> None:
-        """Hand all records to the client. Raises Again where one that was sent alone failed, Refused where it is too
+        """Hand all records to the client. Raises RetryTransaction where one that was sent alone failed, RecordRefused
+        where it is too
         large, and Abandoned."""
         self._failed.clear()
         put = self._put_alone if self._alone else self._put
@@ -67,11 +68,12 @@ class Wire:
             put(entry)
 
     def confirm(self) -> None:
-        """Wait until the brokers have all records. Raises Again where they have not, Abandoned, Fenced, Fatal."""
+        """Wait until the brokers have all records. Raises RetryTransaction where they have not, Abandoned, Fenced,
+        Fatal."""
         self.flush()
         if self._failed:
             error = self._failed[0][0]
-            raise Again(f"{len(self._failed)} records were not delivered: {error.str()}", error)
+            raise RetryTransaction(f"{len(self._failed)} records were not delivered: {error.str()}", error)
         self._alone = False
 
     def flush(self) -> None:
@@ -135,7 +137,7 @@ class Wire:
             except BufferError:
                 self._make_room()
             except RAISED as raised:
-                # Refused before it was queued: too large for the client, or the transaction has failed already.
+                # RecordRefused before it was queued: too large for the client, or the transaction has failed already.
                 self._failed.append((error_of(raised), out.topic))
                 return
 
@@ -159,10 +161,11 @@ class Wire:
                 error = self._failed[0][0]
                 if error.code() in _LARGE:
                     self._refuse(out, entry, index)
-                raise Again(f"a record was not delivered: {error.str()}", error)
+                raise RetryTransaction(f"a record was not delivered: {error.str()}", error)
 
     def _refuse(self, out: Outgoing, entry: InFlightBatch, index: int) -> NoReturn:
-        """Raise Refused for a record that the broker finds too large; UserError where it goes with a dead letter."""
+        """Raise RecordRefused for a record that the broker finds too large; UserError where it goes with a dead
+        letter."""
         limit = self._settings.batch.record_bytes
         size = len(out.value or b"") + len(out.key or b"")
         if entry.outcomes is None or entry.outcomes[index].kind == "dead_lettered":
@@ -170,4 +173,4 @@ class Wire:
                 f"topic {out.topic} does not take a record of {size} bytes: "
                 f"raise its max.message.bytes, or lower batch.record_bytes ({limit})"
             )
-        raise Refused(entry, index, too_large(out.topic, size, "at most the topic's max.message.bytes"))
+        raise RecordRefused(entry, index, too_large(out.topic, size, "at most the topic's max.message.bytes"))

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, Producer, TopicPartition
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.in_flight import InFlightBatch
-from tagbus.stream.bus.publish.record_producer import Again, Wire
+from tagbus.stream.bus.publish.record_producer import RecordProducer, RetryTransaction
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, Poison, TagbusError
 from tagbus.stream.kafka.errors import FENCED, NO_TOPIC, RAISED, classify, error_of
@@ -56,7 +56,7 @@ _WAITED_OUT = frozenset(
 )
 
 
-class Answer(Enum):
+class ErrorAction(Enum):
     """What to do about the error of a transaction's step."""
 
     CALL_AGAIN = "call the same step again"
@@ -69,16 +69,16 @@ class Answer(Enum):
     """Fenced, fatal, a right or a topic is missing, or what librdkafka does not say how to mend."""
 
 
-def answer(error: KafkaError) -> Answer:
+def action_for(error: KafkaError) -> ErrorAction:
     """Source: librdkafka's INTRODUCTION.md, "Transactional producer API", error handling."""
     if error.fatal() or error.code() in FENCED | REFUSED | NO_TOPIC:
-        return Answer.END
+        return ErrorAction.END
     if error.txn_requires_abort():
-        return Answer.ABORT
-    return Answer.CALL_AGAIN if error.retriable() else Answer.END
+        return ErrorAction.ABORT
+    return ErrorAction.CALL_AGAIN if error.retriable() else ErrorAction.END
 
 
-class Member(Protocol):
+class GroupMember(Protocol):
     """This worker as a member of its group. The client lets one thread at a time into the consumer, and makes every
     other wait, even in a rebalance callback: the poll thread acts for the one that publishes."""
 
@@ -96,7 +96,7 @@ class Member(Protocol):
         ...
 
 
-class Sender(Protocol):
+class Delivery(Protocol):
     """How the results and offsets of some batches reach Kafka.
 
     `asked`: since when a call of the client has not come back (of time.monotonic()); None where none is out.
@@ -109,15 +109,15 @@ class Sender(Protocol):
         ...
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
-        """Results out and offsets committed. Raises Again, Abandoned, Fenced, Fatal, UserError."""
+        """Results out and offsets committed. Raises RetryTransaction, Abandoned, Fenced, Fatal, UserError."""
         ...
 
 
 class ExactlyOnce:
     """Results, dead letters and offsets in one transaction (KIP-98, KIP-447)."""
 
-    def __init__(self, wire: Wire, producer: Producer, member: Member, settings: Settings) -> None:
-        self._wire = wire
+    def __init__(self, records: RecordProducer, producer: Producer, member: GroupMember, settings: Settings) -> None:
+        self._records = records
         self._producer = producer
         self._member = member
         self._settings = settings
@@ -132,11 +132,11 @@ class ExactlyOnce:
         # Taken before ownership is checked: should the partition go after the check, this generation is stale by the
         # time another member may have it, and the broker refuses it.
         group = self._member.group()
-        if not self._wire.still_ours(entries):
-            raise Again("a partition has gone")
+        if not self._records.still_ours(entries):
+            raise RetryTransaction("a partition has gone")
         self._step("begin", self._producer.begin_transaction)
         try:
-            self._wire.produce(entries)
+            self._records.produce(entries)
             # Before the brokers have the records: it costs no time then, and it makes the transaction known to its
             # coordinator. An abort of one that is not known is answered by INVALID_TXN_STATE, which is fatal
             # (librdkafka 4849): seen where a broker went away with the first record's registration.
@@ -144,10 +144,10 @@ class ExactlyOnce:
             self._step("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group, STEP_SECONDS))
             self._confirm()
             self._step("commit", lambda: self._producer.commit_transaction(STEP_SECONDS))
-        except Again:
+        except RetryTransaction:
             self._step("abort", lambda: self._producer.abort_transaction(STEP_SECONDS))
             telemetry.TRANSACTIONS.labels(outcome="aborted").inc()
-            self._wire.sort_failures()
+            self._records.sort_failures()
             raise
         except BaseException:
             # An open transaction would hold up read_committed readers until it times out.
@@ -157,14 +157,15 @@ class ExactlyOnce:
         telemetry.TRANSACTIONS.labels(outcome="committed").inc()
 
     def _confirm(self) -> None:
-        self._wire.flush()
-        if self._wire.purged():
+        self._records.flush()
+        if self._records.purged():
             # The cause is told in whatever is asked next; this call, which cannot succeed here, changes nothing.
             self._step("produce", self._producer.begin_transaction)
-        self._wire.confirm()
+        self._records.confirm()
 
     def _step(self, name: str, call: Callable[[], None]) -> None:
-        """One step, called again as long as that may help. Raises Again where the transaction must be aborted."""
+        """One step, called again as long as that may help. Raises RetryTransaction where the transaction must be
+        aborted."""
         delays = backoff(self._settings.retry)
         while True:
             self.asked = time.monotonic()
@@ -175,18 +176,18 @@ class ExactlyOnce:
             finally:
                 self.asked = None
             log.warning("transaction: step=%s error=%s reason=%s", name, error.name(), error.str())
-            match answer(error):
-                case Answer.END:
+            match action_for(error):
+                case ErrorAction.END:
                     raise self._ending(name, error)
-                case Answer.ABORT if name != "abort":
-                    raise Again(error.str(), error)
+                case ErrorAction.ABORT if name != "abort":
+                    raise RetryTransaction(error.str(), error)
             telemetry.RETRIES.labels(step=name).inc()
-            self._wire.check_patience()
+            self._records.check_patience()
             time.sleep(next(delays))
 
     def _ending(self, step: str, error: KafkaError) -> TagbusError:
         # A transaction tells of a refused record in whatever step comes next; else the offsets' own topic was refused.
-        unsent = self._wire.unsent() if not error.fatal() else ""
+        unsent = self._records.unsent() if not error.fatal() else ""
         topic = unsent or self._settings.topics.content
         ending = classify(error, self._settings.kafka, topic, "Write" if unsent else "Read")
         return ending or Fatal(f"transaction: {step} failed ({error.name()}): {error.str()}")
@@ -195,8 +196,8 @@ class ExactlyOnce:
 class AtLeastOnce:
     """Results confirmed by the brokers first, offsets committed after: a crash in between doubles, nothing is lost."""
 
-    def __init__(self, wire: Wire, member: Member, settings: Settings) -> None:
-        self._wire = wire
+    def __init__(self, records: RecordProducer, member: GroupMember, settings: Settings) -> None:
+        self._records = records
         self._member = member
         self._settings = settings
         # The poll thread commits, within a session.
@@ -208,16 +209,16 @@ class AtLeastOnce:
     def send(self, entries: Sequence[InFlightBatch]) -> None:
         """Produce, wait for every confirmation, commit."""
         try:
-            self._wire.produce(entries)
-            self._wire.confirm()
-        except Again as again:
+            self._records.produce(entries)
+            self._records.confirm()
+        except RetryTransaction as again:
             if again.error is not None and (again.error.fatal() or again.error.code() == KafkaError._FATAL):
                 raise Fatal(f"Kafka client failed: {again}") from None
-            self._wire.sort_failures()
+            self._records.sort_failures()
             raise
         delays = backoff(self._settings.retry)
-        while self._wire.still_ours(entries):
-            error = self._member.commit(_offsets(entries), self._wire.given_up)
+        while self._records.still_ours(entries):
+            error = self._member.commit(_offsets(entries), self._records.given_up)
             if error is None:
                 return
             ending = classify(error, self._settings.kafka, self._settings.topics.content)
@@ -227,9 +228,9 @@ class AtLeastOnce:
             telemetry.RETRIES.labels(step="commit").inc()
             if not (error.retriable() or error.code() in _STALE or error.code() in _WAITED_OUT):
                 raise Fatal(f"commit failed ({error.name()}): {error.str()}")
-            self._wire.check_patience()
+            self._records.check_patience()
             time.sleep(next(delays))
-        raise Again("a partition has gone")
+        raise RetryTransaction("a partition has gone")
 
 
 def _offsets(entries: Sequence[InFlightBatch]) -> list[TopicPartition]:

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError
 
 from tagbus.stream.bus import worker
 from tagbus.stream.bus.publish import transaction
-from tagbus.stream.bus.publish.transaction import Answer, answer
+from tagbus.stream.bus.publish.transaction import ErrorAction, action_for
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal, Fenced, UserError
 from tagbus.stream.kafka import clients
@@ -311,14 +311,14 @@ def test_a_fatal_error_of_an_idempotent_producer_ends_the_worker(mock_kafka: Moc
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (KafkaError(KafkaError._TIMED_OUT, retriable=True), Answer.CALL_AGAIN),
-        (KafkaError(KafkaError.STALE_MEMBER_EPOCH, txn_requires_abort=True), Answer.ABORT),
-        (KafkaError(KafkaError._INCONSISTENT, txn_requires_abort=True), Answer.ABORT),
-        (KafkaError(KafkaError._FENCED, fatal=True), Answer.END),
-        (KafkaError(KafkaError.INVALID_TXN_STATE, fatal=True), Answer.END),
-        (KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, txn_requires_abort=True), Answer.END),
-        (KafkaError(KafkaError._STATE), Answer.END),
+        (KafkaError(KafkaError._TIMED_OUT, retriable=True), ErrorAction.CALL_AGAIN),
+        (KafkaError(KafkaError.STALE_MEMBER_EPOCH, txn_requires_abort=True), ErrorAction.ABORT),
+        (KafkaError(KafkaError._INCONSISTENT, txn_requires_abort=True), ErrorAction.ABORT),
+        (KafkaError(KafkaError._FENCED, fatal=True), ErrorAction.END),
+        (KafkaError(KafkaError.INVALID_TXN_STATE, fatal=True), ErrorAction.END),
+        (KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, txn_requires_abort=True), ErrorAction.END),
+        (KafkaError(KafkaError._STATE), ErrorAction.END),
     ],
 )
-def test_errors_are_told_apart_as_librdkafka_documents(error: KafkaError, expected: Answer) -> None:
-    assert answer(error) is expected
+def test_errors_are_told_apart_as_librdkafka_documents(error: KafkaError, expected: ErrorAction) -> None:
+    assert action_for(error) is expected
