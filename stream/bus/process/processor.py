@@ -95,7 +95,7 @@ class TagProcessor:
             if state.contents:
                 results = await PoisonIsolation(self._tagger, self._settings.retry, stall).run(state.contents)
             await state.claims.wait()
-        with _timed("encode"):
+        with _timed("serialize"):
             self._settle(state, results)
             for index, content, result in zip(state.valid, state.contents, results, strict=True):
                 state.outcomes[index] = self._outcome(state, index, content, result)
