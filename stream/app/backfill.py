@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from tagbus.stream.app.time_arguments import MOMENT, moment
-from tagbus.stream.bus.consume.span import ReadRange
+from tagbus.stream.bus.consume.offsets import ReadRange
 from tagbus.stream.config import Settings, TopicSettings
 from tagbus.stream.errors import UserError, shorten
 

@@ -8,7 +8,7 @@ from types import FrameType
 
 from tagbus.stream import telemetry
 from tagbus.stream.app.releases import Brains
-from tagbus.stream.bus.consume.span import ReadRange
+from tagbus.stream.bus.consume.offsets import ReadRange
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content, TaggedContent

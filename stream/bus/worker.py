@@ -13,8 +13,8 @@ from confluent_kafka import KafkaError
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume import lag
+from tagbus.stream.bus.consume.offsets import ReadRange
 from tagbus.stream.bus.consume.poller import Poller
-from tagbus.stream.bus.consume.span import ReadRange
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.process.isolation import BatchTagger
 from tagbus.stream.bus.process.processor import TagProcessor

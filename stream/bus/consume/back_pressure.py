@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from confluent_kafka import Consumer, TopicPartition
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.consume.buffer import BatchLimits, PartitionBuffer
+from tagbus.stream.bus.consume.batching import BatchLimits, PartitionBuffer
 from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import Settings
 from tagbus.stream.kafka.message import Partition

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.consume.buffer import PartitionBuffer
+from tagbus.stream.bus.consume.batching import PartitionBuffer
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.kafka.message import Partition
 

@@ -17,11 +17,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume import lag
 from tagbus.stream.bus.consume.back_pressure import BackPressure
-from tagbus.stream.bus.consume.buffer import PartitionBuffer
+from tagbus.stream.bus.consume.batching import Batcher, PartitionBuffer, RateLimit
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
-from tagbus.stream.bus.consume.cut import Batcher
-from tagbus.stream.bus.consume.restart import OffsetResets
-from tagbus.stream.bus.consume.span import RangeBounds, RateLimit, ReadRange
+from tagbus.stream.bus.consume.offsets import OffsetResets, RangeBounds, ReadRange
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Revoked
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.config import Settings

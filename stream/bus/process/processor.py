@@ -16,10 +16,9 @@ from time import monotonic
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing, RecordOutcome, Seen, Source
-from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG, dead_letter, too_large
+from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG, PoisonShare, dead_letter, too_large
 from tagbus.stream.bus.process.duplicates import Duplicates
 from tagbus.stream.bus.process.isolation import BatchTagger, PoisonIsolation, Rejected, Stall, Tagged
-from tagbus.stream.bus.process.share import PoisonShare
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.process.versions import BatchClaims, Stamp, stale, stamp
 from tagbus.stream.config import Settings

@@ -7,7 +7,8 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.consume.span import NO_END, RangeBounds, RateLimit, ReadRange
+from tagbus.stream.bus.consume.batching import RateLimit
+from tagbus.stream.bus.consume.offsets import NO_END, RangeBounds, ReadRange
 from tagbus.stream.errors import OffsetLost, UserError
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import Running, events, outcome, settings
