@@ -1,4 +1,4 @@
-"""The commands of training: listed without torch, and one line says what to install."""
+"""The commands of training: they are listed without torch, and an error says what to install."""
 
 import subprocess
 import sys

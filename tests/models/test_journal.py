@@ -1,4 +1,4 @@
-"""The log of a training run, and what it says the training took."""
+"""The log of a training run, and the cost computed from it."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_a_line_says_what_it_took_so_far(tmp_path: Path) -> None:
 
 
 def test_a_run_that_went_on_took_all_of_its_stretches(tmp_path: Path) -> None:
-    """Given two stretches, the second with the larger peak, and a line that was cut off."""
+    """Given a resumed run, the second part with the larger peak, and a truncated line."""
     log = tmp_path / JOURNAL
     told = [
         {"cpu_seconds": 10.0, "peak_mb": 900.0},

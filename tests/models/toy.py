@@ -9,7 +9,7 @@ from transformers import BertConfig, BertModel
 
 from tagbus.models.export.bert import weights_folder
 
-# Each topic has words of its own; a content has words of its topics, and the tags are named by none of them.
+# Each topic has its own words; contents consist of the words of their topics, and no tag name is among them.
 WORDS = {
     "beverages": ["tea", "coffee", "milk", "juice", "water"],
     "animals": ["dog", "cat", "horse", "cow", "sheep"],
@@ -21,7 +21,7 @@ WORDS = {
 
 
 def toy_encoder(folder: Path) -> Path:
-    """A BERT of two layers and random weights, in the form of the packaged one."""
+    """A BERT with two layers and random weights, in the format of the packaged one."""
     torch.manual_seed(0)
     shutil.copytree(weights_folder(), folder, ignore=shutil.ignore_patterns("model.safetensors"))
     known = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -34,7 +34,7 @@ def toy_encoder(folder: Path) -> Path:
 
 
 def toy_corpus(folder: Path) -> Path:
-    """Contents of three words of a topic each, or of two topics, with the topics as tags; JSON lines."""
+    """Contents of three words of one topic, or of two topics, with the topics as tags, as JSON lines."""
     folder.mkdir(parents=True, exist_ok=True)
     topics = list(WORDS)
     write(folder / "tags.jsonl", [{"id": topic, "name": topic} for topic in topics])

@@ -1,4 +1,4 @@
-"""What a run of a baseline keeps. The trees need another environment: `make baselines`."""
+"""The files of a baseline's run. Label trees need another environment: `make baselines`."""
 
 import json
 from pathlib import Path

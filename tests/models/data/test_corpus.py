@@ -1,4 +1,4 @@
-"""Corpora: every form gives the same tags and contents, and a wrong line is named."""
+"""Corpora: every format gives the same tags and contents, and errors name the line."""
 
 import gzip
 import json
@@ -67,7 +67,7 @@ def all_contents(corpus: Corpus) -> list[tuple[str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize("make", [raw_json, raw_lines, bags])
 def test_forms_of_the_repository(make: Callable[[Path], None], tmp_path: Path) -> None:
-    """Given one set of contents in a form, then its texts and labels come out, some held out for validation."""
+    """Given contents in a format, then texts and labels are read, and some are held out for validation."""
     make(tmp_path)
     corpus = open_corpus(str(tmp_path))
     expected = sorted((text, tuple(map(str, labels))) for text, labels in zip(TEXTS, LABELS, strict=True))
@@ -108,7 +108,7 @@ def test_a_text_without_labels_beside_it_is_named(tmp_path: Path) -> None:
 
 
 def test_the_examples_are_a_corpus() -> None:
-    """JSON lines: exemplars to train on, calibration to validate, contents joined with their answers to test."""
+    """JSON lines: exemplars to train, calibration to validate, contents joined with their answers to test."""
     corpus = open_corpus(str(files("tagbus.examples")))
     known = {tag.id for tag in corpus.tags()}
     for split in ("train", "val", "test"):
@@ -138,7 +138,7 @@ def topic_settings(kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[
 
 
 def test_topics_are_a_corpus(kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[str, str]]) -> None:
-    """The last record of a key counts; retired tags, withdrawn contents and machine decisions are none of it."""
+    """The last record of a key counts; retired tags, withdrawn contents and machine decisions are left out."""
     given = topic_settings(kafka, topics)
     produce(
         kafka.address,

@@ -1,4 +1,4 @@
-"""One table: rows of ours through the tagger, rows of baselines from what they found, new tags; a cut of examples/."""
+"""The table on a cut of examples/: our rows through the tagger, baselines from stored predictions, and new tags."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def some(name: str, count: int) -> Iterator[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few hundred titles and the tags that they carry."""
+    """A few hundred titles and their tags."""
     place: Path = tmp_path_factory.mktemp("corpus")
     splits = {
         "train": list(some("exemplars.jsonl", 240)),
@@ -86,7 +86,7 @@ def test_a_row_of_another_memory_gets_one_with_the_same_embeddings(report: Path)
     exact, indexed = (row for row in rows(report) if str(row["name"]).startswith("untrained"))
 
     assert indexed["settings"] == {"TAGBUS_MEMORY__KIND": "hnsw"}
-    # So few titles are searched exactly by both.
+    # With so few titles both searches are exact.
     assert [indexed[name] for name in ("p_at_5", "ndcg_at_5", "ece")] == [
         exact[name] for name in ("p_at_5", "ndcg_at_5", "ece")
     ]
@@ -145,7 +145,7 @@ async def test_a_new_tag_is_found_better_with_exemplars(folder: Path, report: Pa
     row = found["rows"][0]  # type: ignore[index]
     assert row["name"] == "untrained"
     assert row["r_at_10_after_0"] <= row["r_at_10_after_20"]
-    # Nothing is trained here: the row of the trained pipeline is left out.
+    # No models are trained here, so the row of the trained pipeline is skipped.
     assert "ranker" not in {row["name"] for row in found["rows"]}  # type: ignore[attr-defined]
     assert "| untrained | " in newtags.markdown(found)
 

@@ -1,4 +1,4 @@
-"""The export: ONNX that equals the published torch model, padding and all."""
+"""The export: ONNX that equals the published torch model, also for padded batches."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def published() -> NDArray[np.float32]:
-    """What the published model gives for TEXTS, by its own library, in batches that are padded its own way."""
+    """Vectors of TEXTS by the published model in its own library, with its own batches and padding."""
     model = SentenceTransformer(str(bert.weights_folder()), device="cpu")
     return np.asarray(model.encode(TEXTS, batch_size=16))
 
@@ -51,7 +51,7 @@ async def test_the_shipped_encoder_equals_the_published_model(published: NDArray
     found = await vectors(default_folder())
     cosines = (found * published).sum(axis=1)
     assert cosines.min() > 0.9999
-    # float16 rounds a weight by up to 5e-4 of it; 1.5e-4 of a vector's length was seen.
+    # float16 rounds a weight by up to 5e-4 of its value; vectors were seen to change by 1.5e-4 of their length.
     np.testing.assert_allclose(found, published, atol=5e-4)
 
 
@@ -68,7 +68,7 @@ async def test_float32_equals_the_published_model(published: NDArray[np.float32]
 
 
 def test_two_exports_are_equal_and_keep_what_was_fitted(exported: Path, tmp_path: Path) -> None:
-    """Given a folder whose recall defaults were fitted, when the model is exported again, then only they differ."""
+    """Given a folder with fitted recall defaults, when the model is exported again, then they are kept."""
     first = load_release(exported)
     fitted = first.model_copy(update={"recall": first.recall.model_copy(update={"tau": 0.05})})
     (tmp_path / RELEASE).write_text(fitted.model_dump_json(by_alias=True))

@@ -1,4 +1,4 @@
-"""Eight bits: each product of the model against the same arithmetic in numpy, and vectors that stand alone."""
+"""int8: each product equals the same arithmetic in numpy, and vectors do not depend on their batch."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def run(proto: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def by_hand(x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float64]:
-    """A scale for each token and each channel, sums of whole numbers."""
+    """A scale per token and per channel, integer sums."""
     scale = np.maximum(np.abs(x).max(axis=-1, keepdims=True), 1e-12) / 127
     columns = np.maximum(np.abs(weight).max(axis=0), 1e-12) / 127
     return (np.rint(x / scale) @ np.rint(weight / columns)) * scale * columns
@@ -45,13 +45,13 @@ def by_hand(x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.f
 @given(arrays(np.float32, (2, 3, 24), elements=st.floats(-50, 50, width=32)))
 def test_a_product_is_that_of_quantised_numbers(x: NDArray[np.float32]) -> None:
     found = run(to_int8(product(WEIGHT)), x)
-    # A number that lies between two steps may go to either; one step of one product is 1/127 of both largest.
+    # A value between two steps may round to either; a step of a product is 1/127 of both maxima.
     step = np.abs(x).max(axis=-1, keepdims=True) / 127 * np.abs(WEIGHT).max(axis=0)
     assert (np.abs(found - by_hand(x, WEIGHT)) <= 1.01 * step + 1e-6).all()
 
 
 def test_a_token_does_not_change_another() -> None:
-    """Given a token a thousand times as large beside it, then a token's product is what it is alone."""
+    """Given another token a thousand times as large, then the product of a token does not change."""
     small, large = (size * np.random.default_rng(1).normal(size=(1, 1, 24)).astype(np.float32) for size in (1, 1000))
     model = to_int8(product(WEIGHT))
     together = run(model, np.concatenate([small, large], axis=1))
@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_an_encoder_in_eight_bits_is_near_the_shipped_one(folder: Path) -> None:
-    """Given titles, then their vectors stand alone and near those in float16, with what was fitted to it."""
+    """Given titles, then vectors do not depend on the batch and are close to float16, with its recall defaults."""
     texts = [f"{word} in Finland, {year}" for word in ("Fishing", "Schools", "Law") for year in range(1900, 1910)]
     shipped, small = OnnxEncoder(default_folder()), OnnxEncoder(folder)
     try:
@@ -88,7 +88,7 @@ async def test_an_encoder_in_eight_bits_is_near_the_shipped_one(folder: Path) ->
         await shipped.close()
         await small.close()
     np.testing.assert_allclose(together[:-1], alone, atol=1e-6)
-    # 0.9973 in the mean of 1,024 titles on a processor with VNNI; without it products of bytes are less exact.
+    # The mean over 1,024 titles is 0.9973 with VNNI; without it int8 products are less exact.
     assert (alone * exact).sum(axis=1).mean() > (0.99 if "vnni" in _flags() else 0.95)
     assert (folder / "model.onnx").stat().st_size < 36e6
     assert load_release(folder).recall == load_release(default_folder()).recall

@@ -1,4 +1,4 @@
-"""Trees as ONNX: the same scores as LightGBM's, whatever is missing and wherever a number falls."""
+"""Trees as ONNX: the same scores as LightGBM's, for missing values and for values at a threshold."""
 
 import lightgbm
 import numpy as np

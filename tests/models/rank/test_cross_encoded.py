@@ -78,7 +78,7 @@ def test_the_tagger_asks_it_about_the_best_and_says_so(
     asked = [line.split("cross=")[1].split()[0] for line in answer.out.splitlines() if "cross=" in line]
     assert len(asked) == 12 * len(cutting.contents)
     scores = [float(score) for score in asked if score != "-"]
-    # Five a content at most: one may end below the twelve.
+    # At most five per content: one may rank below the twelve.
     assert 4 * len(cutting.contents) < len(scores) <= 5 * len(cutting.contents)
     assert 0 <= min(scores) < max(scores) <= 1
 

@@ -1,4 +1,4 @@
-"""Heads and ranker out of fold, on a slice of the examples, as `make models` trains them on the whole."""
+"""Heads and ranker out of fold, on a slice of the examples; `make models` uses all of them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training the ranker: which tags are treated as new, what is counted, and a folder that the tagger takes."""
+"""Training the ranker: tags masked as new, tag counts, and a folder that the tagger loads."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ CENTRES = RNG.normal(size=(TAGS, D)).astype(np.float32)
 
 @dataclass
 class Heads:
-    """Heads that find a content's tags among five, most of the time first: the text names its tags."""
+    """Heads that return a content's tags among five, mostly first: the text names its tags."""
 
     name: str = "heads"
 
@@ -55,7 +55,7 @@ def unit(vector: Vectors) -> Vectors:
 
 
 def annotated(count: int, seed: int, prefix: str) -> tuple[list[Exemplar], Vectors]:
-    """Contents of two tags each, near both."""
+    """Contents with two tags each, near both."""
     rng = np.random.default_rng(seed)
     tags = rng.integers(0, TAGS, (count, 2))
     vectors = np.stack([unit(CENTRES[pair].sum(axis=0) + rng.normal(size=D)) for pair in tags])
@@ -136,7 +136,7 @@ async def test_a_tag_treated_as_new_is_known_to_nothing_that_was_trained() -> No
     assert over.tables.count(np.arange(width, 2 * width)).sum() == 0
     assert twice.tags.tolist() == list(range(2 * width))
     votes = hidden.ballots
-    # A fifth of the young tags has five exemplars and a fifth twenty, of some twenty: some votes stay, most go.
+    # A fifth of the masked tags keeps five exemplars and a fifth twenty, of about twenty: most votes are removed.
     assert 0 < (votes.tags >= width).sum() < 0.3 * 0.6 * len(full.ballots.tags)
     assert (votes.tags < width).sum() == pytest.approx(0.7 * len(full.ballots.tags), rel=0.1)
 
@@ -177,14 +177,14 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
 
 
 async def right_first(recall: Recall, items: Sequence[Exemplar], vectors: Vectors) -> float:
-    """P@1, a fraction."""
+    """P@1 as a fraction."""
     found = await recall.recall([item.id for item in items], [item.text for item in items], vectors, 5)
     return float(np.mean([one[0].id in item.accepted for one, item in zip(found, items, strict=True)]))
 
 
 @dataclass
 class Reads:
-    """A cross-encoder that nine times in ten knows what is right: the text names its tags."""
+    """A cross-encoder that is right nine times in ten: the text names its tags."""
 
     name: str = "cross_encoder-00000000"
 
@@ -210,7 +210,7 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
     assert "second" not in json.loads((alone / trees.MANIFEST).read_text())
     assert manifest.second is not None
     assert (manifest.second.cross_encoder, manifest.second.top) == ("cross_encoder-00000000", 8)
-    # The first stage is what it is without a second.
+    # The first stage does not depend on the second.
     assert manifest.model_copy(update={"name": first.name, "second": None}) == first
     assert (both / trees.MODEL).read_bytes() == (alone / trees.MODEL).read_bytes()
     pipeline = Pipeline("r", ranker=manifest.name, cross_encoder="cross_encoder-00000000")

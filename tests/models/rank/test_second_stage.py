@@ -1,4 +1,4 @@
-"""What the second stage learns from: the first one's training set and, for the best few, what a cross-encoder says."""
+"""The second stage's training set: the first one's, with a cross-encoder's scores for the best candidates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ WORDING = Wording(["0", "1"], IDS, {key: {"name": key, "aliases": []} for key in
 
 @dataclass
 class Reads:
-    """A cross-encoder that gives each pair a number of its own: content, point, place of the tag."""
+    """A cross-encoder whose score encodes the pair: number of the content, decimal point, number of the tag."""
 
     name: str = "cross_encoder-00000000"
     asked: list[Pair] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Training the encoder on a toy set: it finds the known optimum, goes on where it was cut off, and is exported."""
+"""Training the encoder on a toy set: it reaches the known optimum, resumes, and is exported."""
 
 from pathlib import Path
 
@@ -35,8 +35,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_an_encoder_learns_the_toy_set_and_is_exported(base: Path, corpus: Path, tmp_path: Path) -> None:
-    """Given topics that their names do not tell, when trained one round, then every content's best tag is right, and
-    the exported encoder gives the vectors of the trained one."""
+    """Given tag names unrelated to the words, when trained for a round, then each content's best tag is right, and the
+    exported encoder gives the same vectors."""
     plan = biencoder.Plan(corpus=str(corpus), base=str(base), batch=6, rounds=1, rate=3e-3, negatives=2, cluster=3)
     biencoder.train(open_corpus(str(corpus)), plan, tmp_path / "run")
 
@@ -79,7 +79,7 @@ def test_the_upper_layers_learn_the_toy_set(base: Path, corpus: Path, tmp_path: 
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a run that was killed after 7 steps, when it is called again, then it ends with a whole one's weights."""
+    """Given a run killed after 7 steps, when it is resumed, then its weights equal those of an uninterrupted run."""
     monkeypatch.setattr(top_layers, "SAVE_STEPS", 5)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     top_layers.train(open_corpus(str(corpus)), top_layers_plan(corpus, 2), base, whole)
@@ -119,7 +119,7 @@ def test_tags_that_are_left_out_are_nowhere(corpus: Path) -> None:
 
 
 def test_the_first_contents_are_another_run(corpus: Path) -> None:
-    """All tags and held-out contents stay: figures compare."""
+    """All tags and held-out contents stay, so that figures are comparable."""
     whole = open_corpus(str(corpus))
     part, name = select(str(corpus), None, 3)
     assert list(part.exemplars("train")) == list(whole.exemplars("train"))[:3]
@@ -129,7 +129,7 @@ def test_the_first_contents_are_another_run(corpus: Path) -> None:
 
 
 def test_what_is_right_in_a_batch() -> None:
-    """By the numbers of contents and tags, whatever their texts are."""
+    """By the numbers of contents and tags, not by their texts."""
     truth = Truth.of([[0, 2], [1], [2, 3]])
     loss = PairLoss(torch.nn.Identity(), truth, 4, "contrastive", "masked")
     contents, tags = torch.tensor([2, 0, 1]), torch.tensor([0, 1, 2, 3, 2])

@@ -1,4 +1,4 @@
-"""The cross-encoder on a toy set: right pairs above wrong ones, and an export that gives what torch gives."""
+"""The cross-encoder on a toy set: right pairs score above wrong ones, and the export equals torch."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tests.triton.harness import described, found, read_config
 
 
 async def test_the_pairs_are_those_of_the_paper(tmp_path: Path) -> None:
-    """Each right pair once, then its wrong ones, which are wrong."""
+    """Each right pair once, followed by its wrong ones."""
     corpus = FirstContents(open_corpus(str(toy_corpus(tmp_path))), 30)
     plan = cross_encoder.Plan(corpus="toy", base="", encoder=str(default_folder()), negatives=2)
     found = await cross_encoder.labelled(corpus, plan)
@@ -32,7 +32,7 @@ async def test_the_pairs_are_those_of_the_paper(tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("cross_encoder")
-    # The toy encoder, random as it is, does not learn to compare two texts in seconds.
+    # The random toy encoder does not learn to compare two texts within seconds.
     base, corpus = weights_folder(), toy_corpus(folder / "corpus")
     plan = cross_encoder.Plan(
         corpus=str(corpus), base=str(base), encoder=str(default_folder()), negatives=2, batch=16, rate=2e-4
@@ -61,7 +61,7 @@ def test_a_cross_encoder_learns_the_toy_set(trained: Path) -> None:
 
 
 def test_the_tagger_reads_as_torch_does(trained: Path) -> None:
-    """Given pairs of every length, one by one and together, what the export gives is torch's score."""
+    """Given pairs of various lengths, alone and in a batch, then the export gives torch's scores."""
     expected = CrossEncoder(str(trained), device="cpu", max_length=96).predict(PAIRS)
     cross_encoder = OnnxCrossEncoder.load(trained, 1)
 

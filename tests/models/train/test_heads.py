@@ -1,4 +1,4 @@
-"""Heads in training: a toy set to its optimum, resuming, and the same answers from ONNX as from torch."""
+"""Training of heads: a toy set to its optimum, resuming, and ONNX outputs equal to torch's."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def training_set(contents: int = 640, seed: int = 0) -> TrainingSet:
-    """Tag i is right where word i stands, or word i + 8; the vectors say nothing."""
+    """Tag i is right for contents with word i or word i + 8; the vectors carry no information."""
     draw = np.random.default_rng(seed)
     chosen = draw.integers(0, len(WORDS), (contents + 64, 3))
     texts = [" ".join(WORDS[number] for number in row) for row in chosen]
@@ -218,7 +218,7 @@ def test_what_is_exported_is_what_the_tagger_loads(toy: Trainer, tmp_path: Path)
 
 
 def test_a_run_is_exported_again_with_fewer_terms(tmp_path: Path) -> None:
-    """Given a run that has ended, when it is exported elsewhere, then nothing is trained."""
+    """Given a finished run, when it is exported to another folder, then nothing is trained."""
     corpus, run = str(toy_corpus(tmp_path / "corpus")), tmp_path / "run"
     recipe: dict[str, Any] = {"words": 1, "bigrams": 1000, "terms": 100, "rows": 0, "named": 0, "epochs": 1}
     recipe |= {"batch": 32, "rate": 1e-3, "feature_dropout": 0.3, "dropout": 0.4, "seed": 0, "threads": 1, "best": 3}

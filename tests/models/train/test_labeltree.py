@@ -1,4 +1,4 @@
-"""Label trees in training: what Omikuji is given, and what the folder holds at the end."""
+"""Training of label trees: Omikuji's input, and the files of the folder."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_what_omikuji_reads_is_what_stands_in_the_contents(tmp_path: Path) -> No
     vocabulary = Vocabulary.learn((text_of(item) for item in corpus.exemplars("train")), 1, 1000)
     tags = tuple(tag.id for tag in corpus.tags())
 
-    # One topic is not asked for: contents that carry no other are left out.
+    # One topic is left out: contents with no other are left out too.
     kept = write_sparse(tmp_path / "train.txt", corpus.exemplars("train"), vocabulary, tags[1:])
 
     head, *rows = (tmp_path / "train.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The losses: each equals its formula computed pair by pair, has the right gradient, and finds a known optimum."""
+"""The losses: each equals its formula computed pair by pair, has the right gradient, and reaches a known optimum."""
 
 import math
 
@@ -14,7 +14,7 @@ CONTENTS, TAGS = 5, 9
 
 
 def right_pairs(seed: int) -> NDArray[np.bool_]:
-    """Contents by tags: which are right, one at least for each content."""
+    """Right tags of contents, at least one per content."""
     random = np.random.default_rng(seed)
     right = random.random((CONTENTS, TAGS)) < 0.3
     right[np.arange(CONTENTS), random.integers(TAGS, size=CONTENTS)] = True
@@ -58,7 +58,7 @@ def test_masked_ranking_is_its_formula(seed: int) -> None:
 
 
 def test_masked_ranking_without_false_negatives_is_that_of_sentence_transformers() -> None:
-    """Given a batch in which no content has another's tag, then it is their MultipleNegativesRankingLoss."""
+    """Given a batch in which no content has another's tag, then it equals their MultipleNegativesRankingLoss."""
     contents, tags = (torch.randn(CONTENTS, 4, dtype=torch.float64) for _ in range(2))
     theirs = MultipleNegativesRankingLoss(model=None, scale=20.0).compute_loss_from_embeddings(
         [contents, tags], torch.zeros(CONTENTS)
@@ -72,7 +72,7 @@ def test_masked_ranking_without_false_negatives_is_that_of_sentence_transformers
 
 @pytest.mark.parametrize("seed", range(5))
 def test_decoupled_contrastive_is_its_formula(seed: int) -> None:
-    """Keys are the contents, then the tags; a content does not see itself, and shares a tag with some others."""
+    """Keys are the contents, then the tags; a content does not see itself and shares tags with some others."""
     tags = right_pairs(seed)
     right = np.hstack([(tags.astype(int) @ tags.T.astype(int)) > 0, tags])
     absent = np.hstack([np.eye(CONTENTS, dtype=bool), np.zeros_like(tags)])
@@ -94,7 +94,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     absent[0, -1] = True
     assert torch.autograd.gradcheck(lambda s: masked_ranking(s, own, marks), scores_of(1))
     assert torch.autograd.gradcheck(lambda s: decoupled_contrastive(s, marks, absent), scores_of(1))
-    # It computes in float32, where finite differences need a wide step.
+    # The loss is in float32, where finite differences need a wide step.
     rows, tags = pairs(right)
     assert torch.autograd.gradcheck(lambda s: decoupled_softmax(s, rows, tags), scores_of(1), eps=1e-2, atol=1e-2)
 

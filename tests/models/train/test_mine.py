@@ -1,4 +1,4 @@
-"""What a round asks of the encoder: negatives that are wrong and near, clusters that hold together, clean batches."""
+"""Mining: negatives that are wrong and near, coherent clusters, and batches without repetition."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def unit(random: np.random.Generator, n: int, width: int = 8) -> np.ndarray:
 
 
 def test_hard_negatives_are_the_nearest_wrong_tags() -> None:
-    """Each is wrong for its content, among the ten nearest that are, and none is drawn twice."""
+    """Negatives are distinct and among the ten nearest wrong tags."""
     random = np.random.default_rng(0)
     contents, tags = unit(random, 50), unit(random, 40)
     truth = Truth.of(random.choice(40, 3, replace=False).tolist() for _ in contents)
@@ -34,7 +34,7 @@ def test_too_few_wrong_tags_are_told() -> None:
 
 
 def test_clusters_hold_what_is_alike_together() -> None:
-    """Given four groups far apart in random order, then each comes out as one run."""
+    """Given four distant groups in random order, then each comes out contiguous."""
     random = np.random.default_rng(0)
     group = random.permutation(np.repeat(np.arange(4), 16))
     vectors = (np.eye(4)[group] + 0.01 * random.normal(size=(64, 4))).astype(np.float32)
