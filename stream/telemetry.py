@@ -88,6 +88,7 @@ CROSS_ENCODER_SECONDS = Histogram(
 # The memory.
 TAXONOMY_TAGS = Gauge("tagbus_taxonomy_tags", "Tags in memory")
 MEMORY_EXEMPLARS = Gauge("tagbus_memory_exemplars", "Exemplars in memory")
+MEMORY_KNOWLEDGE = Gauge("tagbus_memory_knowledge", "Segments of knowledge in memory")
 MEMORY_APPLIED = Counter("tagbus_memory_applied_total", "Records of the memory topics that are in memory")
 MEMORY_SKIPPED = Counter("tagbus_memory_skipped_total", "Records of the memory topics that are no events", ["topic"])
 MEMORY_REMAINING = Gauge("tagbus_memory_remaining_offsets", "Offsets to read before the start gate opens")

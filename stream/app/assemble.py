@@ -25,6 +25,7 @@ from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.memory import Carried, Memory, memory_of, open_memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.memory.kinds import KINDS, Kind, carrying
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.literal import LiteralRecall
@@ -166,7 +167,7 @@ async def opened(settings: Settings) -> AsyncIterator[Brain]:
     try:
         if (own := second_encoders.alone(settings)) is not None:
             other = await asyncio.to_thread(load_release, model_folder(own))
-            beside = await open_memory(settings.memory, other.name, other.dimension)
+            beside = await open_memory(settings.memory, other.name, other.dimension, carrying())
             memory = replace(memory, beside=beside)
     except BaseException:
         await memory.close()
@@ -198,6 +199,12 @@ def literal_of(settings: Settings, memory: Memory) -> LiteralRecall | None:
 async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
     """A memory of this process's own, with the embeddings of an earlier run over the same release where `folder` holds
     them. Searched exactly, unless memory.kind is hnsw."""
+    own = second_encoders.alone(settings)
+    beside = None if own is None else await _cached(folder, own, carrying())
+    return replace(await _cached(folder, settings, KINDS), beside=beside)
+
+
+async def _cached(folder: Path | None, settings: Settings, kinds: Mapping[str, Kind]) -> Memory:
     release = load_release(model_folder(settings))
     made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
 
@@ -207,9 +214,7 @@ async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
             return made(release.name, release.dimension, carried)
         return await made.load(place, release.name, release.dimension, carried)
 
-    own = second_encoders.alone(settings)
-    beside = None if own is None else await cached_memory(folder, own)
-    return replace(await memory_of(store), beside=beside)
+    return await memory_of(store, kinds)
 
 
 async def save_memory(folder: Path, memory: Memory) -> None:

@@ -8,7 +8,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.errors import Poison
-from tagbus.stream.memory.kinds import KINDS, TAGS, Entry
+from tagbus.stream.memory.kinds import HASH, KINDS, TAGS, Entry
 from tagbus.stream.memory.store import Memory, Payload, Point
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ class Projection:
         listeners: Sequence[Listener] = (),
     ) -> None:
         """`beside`: what applies the same records to a second encoder's memory, before this one's. `listeners` know of
-        each
-        change of a tag when `apply` or `sweep` returns: before a taxonomy version shows it."""
+        each change of a tag when `apply` or `sweep` returns: before a taxonomy version shows it."""
         self._encoder = encoder
         self._memory = memory
         self._beside = beside
@@ -74,8 +73,9 @@ class Projection:
         """Delete every key that a reading of the whole topics did not leave: its tombstone may be gone by now."""
         if self._beside is not None:
             await self._beside.sweep(kept)
-        for kind, keys in kept.items():
-            await self._delete(kind, sorted(await self._memory.stores[kind].keys() - keys))
+        for kind, store in self._memory.stores.items():
+            if kind in kept:
+                await self._delete(kind, sorted(await store.keys() - kept[kind]))
 
     async def _delete(self, kind: str, keys: Sequence[str]) -> None:
         if keys:
@@ -83,10 +83,21 @@ class Projection:
             await self._tell(kind, dict.fromkeys(keys))
 
     async def _upsert(self, kind: str, entries: Sequence[Entry]) -> None:
-        """Encode and store, but for what stands there already: a restart over a kept store encodes nothing twice."""
+        """Encode and store, but for what stands there already: a restart over a kept store encodes nothing twice.
+
+        Where only the payload differs, by a decision or because it is kept in another form now, the vector stays.
+        """
         store = self._memory.stores[kind]
         known = await store.fetch([entry.key for entry in entries])
-        fresh = [entry for entry in entries if known.get(entry.key) != entry.payload]
+        fresh = [entry for entry in entries if known.get(entry.key, {}).get(HASH) != entry.payload[HASH]]
+        encoded = {entry.key for entry in fresh}
+        changed = {
+            entry.key: entry.payload
+            for entry in entries
+            if entry.key not in encoded and known[entry.key] != entry.payload
+        }
+        if changed:
+            await store.set_payloads(changed)
         if fresh:
             vectors = await self._encoder.encode([entry.text for entry in fresh])
             await store.upsert(

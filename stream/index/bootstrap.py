@@ -90,7 +90,8 @@ class Follower:
         Raises TopicMissing, UserError where a right is missing, DependencyDown where no broker answers at the start,
         MemoryLost when offsets are out of range.
         """
-        reader = TopicReader(self._settings.kafka, _lost)
+        optional = {topic for topic, kind in self._kinds.items() if KINDS[kind].optional}
+        reader = TopicReader(self._settings.kafka, _lost, optional)
         start: Start = "beginning" if self._resume is None else self._resume
         async with TopicFollower(reader, tuple(self._kinds), start) as following:
             self._positions = following.positions

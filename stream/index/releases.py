@@ -74,7 +74,7 @@ class ReleaseFollower:
         """Follow until cancelled. Raises DependencyDown when no broker answers at the start, UserError when Kafka
         refuses, MemoryLost when the topic is another one now."""
         topic = self._settings.topics.releases
-        reader = TopicReader(self._settings.kafka, _lost, missing="wait")
+        reader = TopicReader(self._settings.kafka, _lost, [topic])
         async with TopicFollower(reader, [topic]) as following:
             self._tell(self._releases, following.positions)
             while True:

@@ -121,9 +121,11 @@ async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | No
         return None
     log.info("memory of %s taken over from %s", found.release, folder / found.folder)
     topics = {topic for topic, _ in found.offsets}
-    whole = {KINDS[kind].topic(settings.topics) for kind in memory.stores}
+    whole = {KINDS[kind].topic(settings.topics): KINDS[kind].optional for kind in memory.stores}
+    needed = {topic for topic, optional in whole.items() if not optional}
     old = found.time < time.time() - settings.memory.tombstone_hours * 3600
-    return None if old or memory.beside is not None or topics != whole else found.offsets
+    usable = not old and memory.beside is None and needed <= topics <= whole.keys()
+    return found.offsets if usable else None
 
 
 async def _waiting(call: Callable[[], Awaitable[T]], settings: Settings) -> T:

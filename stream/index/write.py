@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from confluent_kafka import OFFSET_INVALID, TopicPartition
 
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import DependencyDown, Retryable, TagbusError
+from tagbus.stream.errors import DependencyDown, Retryable, TagbusError, TopicMissing
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.index.changes import TagChanges
@@ -22,7 +22,7 @@ from tagbus.stream.kafka.errors import RAISED, classify, error_of
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.kafka.metadata import list_partitions, watermarks
 from tagbus.stream.kafka.rights import REFUSED
-from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.kinds import KINDS, Kind
 from tagbus.stream.memory.store import Memory
 from tagbus.stream.retry import backoff
 
@@ -47,12 +47,15 @@ class Progress:
 
     def partitions(self) -> list[Partition]:
         """Every partition of the memory topics."""
-        kafka = self._settings.kafka
-        return [
-            partition
-            for kind in KINDS.values()
-            for partition in list_partitions(self._consumer, kafka, kind.topic(self._settings.topics))
-        ]
+        return [partition for kind in KINDS.values() for partition in self._list(kind)]
+
+    def _list(self, kind: Kind) -> list[Partition]:
+        try:
+            return list_partitions(self._consumer, self._settings.kafka, kind.topic(self._settings.topics))
+        except TopicMissing:
+            if kind.optional:
+                return []
+            raise
 
     def ends(self) -> dict[Partition, int]:
         """High watermarks as they are now."""

@@ -5,7 +5,7 @@ partition is known by `_PARTITION_EOF`, never by counting: transaction markers a
 watermark and are never delivered.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,16 +74,16 @@ class TopicReader:
         self,
         kafka: KafkaSettings,
         out_of_range: Callable[[Gap], TagbusError] | None = None,
-        missing: Literal["raise", "wait"] = "raise",
+        optional: Collection[str] = (),
     ) -> None:
         """`out_of_range` makes the error to raise where an offset is not on the broker; without it reading goes on at
-        the first record. `missing`: whether a topic that does not exist is an error, or may come later.
+        the first record. `optional`: topics that need not exist; they may come later.
 
         Raises UserError for a property that librdkafka does not take.
         """
         self._kafka = kafka
         self._out_of_range = out_of_range
-        self._missing = missing
+        self._optional = optional
         self._consumer = clients.reader(kafka, "earliest" if out_of_range is None else "error")
         self._failure: TagbusError | None = None
         self.positions = Positions()
@@ -149,7 +149,7 @@ class TopicReader:
         try:
             return list_partitions(self._consumer, self._kafka, topic)
         except TopicMissing:
-            if self._missing == "wait":
+            if topic in self._optional:
                 return []
             raise
 
@@ -183,13 +183,13 @@ class TopicReader:
         if error.code() == KafkaError._AUTO_OFFSET_RESET and self._out_of_range is not None:
             gap = Gap(partition_of(message), offset_of(message), f"other offsets ({error.str()})")
             self._failure = self._out_of_range(gap)
-        elif self._tolerated(error) or (failure := classify(error, self._kafka, topic)) is None:
+        elif self._tolerated(error, topic) or (failure := classify(error, self._kafka, topic)) is None:
             report(error)
         else:
             self._failure = failure
 
-    def _tolerated(self, error: KafkaError) -> bool:
+    def _tolerated(self, error: KafkaError, topic: str) -> bool:
         # librdkafka looks for the coordinator of a group that nobody joins, and reports what came of it.
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             return True
-        return error.code() in NO_TOPIC and self._missing == "wait"
+        return error.code() in NO_TOPIC and topic in self._optional

@@ -6,15 +6,17 @@ engine compares every vector, which is what the numpy store does. A store in a f
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from pydantic import JsonValue
+
 from tagbus.stream.errors import DependencyDown, UserError, shorten
-from tagbus.stream.memory.checks import Batch, Description, check_queries, checked
+from tagbus.stream.memory.checks import Batch, Description, check_queries, checked, encode
 from tagbus.stream.memory.engine import SCOPES, Found, found, pack, point_id, settled, unpack, visible, wanted
 from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
 from tagbus.stream.memory.serial import Serial
@@ -78,6 +80,11 @@ class EmbeddedStore:
         """Insert or replace by key. Raises ValueError as `checks.checked` says, and stores nothing then."""
         await self._serial.run(lambda: self._put(checked(points, self.dimension)))
 
+    async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
+        """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON."""
+        stored = {key: pack(key, encode(key, payload)) for key, payload in payloads.items()}
+        await self._serial.run(self._set_payloads, stored)
+
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
         check_queries(queries, self.dimension, limit, scopes)
@@ -128,6 +135,15 @@ class EmbeddedStore:
             with self._engine():
                 self._shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
             self._written(len(points))
+
+    def _set_payloads(self, stored: Mapping[str, dict[str, JsonValue]]) -> None:
+        import qdrant_edge
+
+        # The engine refuses a point that is not there.
+        for key in self._fetch(list(stored)):
+            with self._engine():
+                self._shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point_id(key)], stored[key]))
+        self._written(len(stored))
 
     def _written(self, points: int) -> None:
         self._unflushed += points

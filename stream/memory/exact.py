@@ -8,7 +8,7 @@ batch or the row they stood in.
 
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic_core import from_json, to_json
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from tagbus.stream.errors import UserError, shorten
-from tagbus.stream.memory.checks import DESCRIPTION, Batch, Description, check_queries, checked
+from tagbus.stream.memory.checks import DESCRIPTION, Batch, Description, check_queries, checked, encode
 from tagbus.stream.memory.columns import Columns
 from tagbus.stream.memory.hits import Carried, Floats, Hits, Ints, TagNumbers
 from tagbus.stream.memory.scopes import groups
@@ -62,6 +62,11 @@ class ExactStore:
     async def upsert(self, points: Sequence[Point]) -> None:
         """Insert or replace by key. Raises ValueError as `checks.checked` says, and stores nothing then."""
         await self._serial.run(lambda: self._put(checked(points, self.dimension)))
+
+    async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
+        """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON."""
+        bodies = {key: encode(key, payload) for key, payload in payloads.items()}
+        await self._serial.run(self._set_payloads, bodies)
 
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
@@ -121,6 +126,11 @@ class ExactStore:
             self._slabs[slab][rows[here] % SLAB] = batch.vectors[here]
         for row, body in zip(rows.tolist(), batch.bodies, strict=True):
             columns.put(row, body)
+
+    def _set_payloads(self, bodies: Mapping[str, bytes]) -> None:
+        for key, body in bodies.items():
+            if key in self._columns:
+                self._columns.put(self._columns.row(key), body)
 
     def _reserve(self, rows: int) -> None:
         while len(self._slabs) * SLAB < rows:

@@ -12,8 +12,8 @@ from prometheus_client import Gauge
 
 from tagbus.stream import telemetry
 from tagbus.stream.config import TopicSettings
-from tagbus.stream.contract.codec import Record, Tombstone, decode_exemplar, decode_tag
-from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.codec import Record, Tombstone, decode_exemplar, decode_knowledge, decode_tag
+from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.encoder.release import Release, content_text
 from tagbus.stream.memory.hits import KEY
@@ -23,6 +23,10 @@ E = TypeVar("E", bound=Event)
 
 # Field of every payload: whether the text has changed since it was encoded.
 HASH: Final = "text_hash"
+# What is kept of a text for prompts: some 100 tokens of an exemplar, of which a prompt has three, and some 500 of a
+# segment of knowledge. The vector is of the whole text.
+EXEMPLAR_CHARS: Final = 500
+KNOWLEDGE_CHARS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,10 @@ class Kind(Protocol):
     @property
     def model(self) -> type[Event]:
         """Of the events on its topic."""
+
+    @property
+    def optional(self) -> bool:
+        """Whether a worker does without its topic, until there is one."""
 
     @property
     def gauge(self) -> Gauge:
@@ -76,6 +84,7 @@ class EventKind(Generic[E]):
     payload: Callable[[E], Payload]
     gauge: Gauge
     tags: str | None = None
+    optional: bool = False
 
     def topic(self, topics: TopicSettings) -> str:
         """See `Kind`."""
@@ -90,16 +99,49 @@ class EventKind(Generic[E]):
         return Entry(self.key(event), text, {**self.payload(event), HASH: _hash(text)})
 
 
+def excerpt(text: str, limit: int) -> str:
+    """The beginning of a text, at most `limit` characters, to the end of a word where it has words."""
+    text = text.strip()
+    if len(text) <= limit:
+        return text
+    cut = text[: limit + 1]
+    if cut[-1].isspace():
+        return cut.rstrip()
+    words = cut.rsplit(maxsplit=1)
+    return words[0] if len(words) > 1 else text[:limit]
+
+
 def _tag_payload(tag: Tag) -> Payload:
-    return {"name": tag.name, "aliases": list(tag.aliases), "parents": list(tag.parents)}
+    return {
+        "name": tag.name,
+        "names": dict(tag.names),
+        "aliases": list(tag.aliases),
+        "description": tag.description,
+        "parents": list(tag.parents),
+        "scopes": list(tag.scopes),
+    }
 
 
 def _exemplar_payload(exemplar: Exemplar) -> Payload:
     return {
         "id": exemplar.id,
         "source": exemplar.source,
+        "title": exemplar.title,
+        "text": excerpt(exemplar.text, EXEMPLAR_CHARS),
         "accepted": list(exemplar.accepted),
         "rejected": list(exemplar.rejected),
+        "scopes": list(exemplar.scopes),
+    }
+
+
+def _knowledge_payload(segment: Knowledge) -> Payload:
+    valid = segment.model_dump(mode="json", include={"valid_from", "valid_until"})
+    return {
+        "kind": segment.kind,
+        "title": segment.title,
+        "text": excerpt(segment.text, KNOWLEDGE_CHARS),
+        **valid,
+        "scopes": list(segment.scopes),
     }
 
 
@@ -132,4 +174,21 @@ EXEMPLARS: Final = EventKind(
     tags="accepted",
 )
 
-KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (TAGS, EXEMPLARS)}
+KNOWLEDGE: Final = EventKind(
+    name="knowledge",
+    model=Knowledge,
+    named=lambda topics: topics.knowledge,
+    decode=decode_knowledge,
+    key=lambda segment: segment.id,
+    text=lambda _, segment: content_text(segment.title, segment.text),
+    payload=_knowledge_payload,
+    gauge=telemetry.MEMORY_KNOWLEDGE,
+    optional=True,
+)
+
+KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (TAGS, EXEMPLARS, KNOWLEDGE)}
+
+
+def carrying() -> dict[str, Kind]:
+    """The kinds whose points carry tags: a second encoder is asked about no others."""
+    return {name: kind for name, kind in KINDS.items() if kind.tags is not None}

@@ -1,35 +1,37 @@
 """From settings to the stores of a worker: one of every kind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hits import Carried, TagNumbers
 from tagbus.stream.memory.hnsw import HnswStore
-from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.kinds import KINDS, Kind
 from tagbus.stream.memory.store import Memory, Store
 
 # Opens the store of the kind of that name, whose points carry those tags.
 Opener = Callable[[str, Carried], Awaitable[Store]]
 
 
-async def open_memory(settings: MemorySettings, release: str, dimension: int) -> Memory:
+async def open_memory(
+    settings: MemorySettings, release: str, dimension: int, kinds: Mapping[str, Kind] = KINDS
+) -> Memory:
     """A store of every kind, as the settings say.
 
     Raises ReleaseMismatch for stores of another release, UserError for settings that lead nowhere, DependencyDown
     where the server does not answer.
     """
-    return await memory_of(lambda kind, carried: open_store(settings, kind, release, dimension, carried))
+    return await memory_of(lambda kind, carried: open_store(settings, kind, release, dimension, carried), kinds)
 
 
-async def memory_of(open_: Opener) -> Memory:
+async def memory_of(open_: Opener, kinds: Mapping[str, Kind] = KINDS) -> Memory:
     """A store of every kind, which share the numbers of tags; where one cannot be opened those before it are closed."""
     numbers = TagNumbers()
     stores: dict[str, Store] = {}
     try:
-        for name, kind in KINDS.items():
+        for name, kind in kinds.items():
             stores[name] = await open_(name, Carried(numbers, kind.tags))
     except BaseException:
         for store in stores.values():

@@ -10,7 +10,7 @@ import asyncio
 import math
 import re
 import uuid
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Self, TypeVar
@@ -23,7 +23,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, ReleaseMismatch, UserError, shorten
-from tagbus.stream.memory.checks import Batch, Description, check_queries, checked
+from tagbus.stream.memory.checks import Batch, Description, check_queries, checked, encode
 from tagbus.stream.memory.engine import (
     EVERYBODY,
     SCOPES,
@@ -99,6 +99,20 @@ class ServerStore:
         batch = await asyncio.to_thread(checked, points, self.dimension)
         for chunk in _chunks(batch):
             await self._call(self._client.upsert(self.collection, chunk, wait=True))
+
+    async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
+        """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON."""
+        stored = {key: pack(key, encode(key, payload)) for key, payload in payloads.items()}
+        # The server refuses a point that is not there.
+        there = list(await self.fetch(list(stored)))
+        for start in range(0, len(there), IDS):
+            operations: list[qdrant.UpdateOperation] = [
+                qdrant.OverwritePayloadOperation(
+                    overwrite_payload=qdrant.SetPayload(payload=stored[key], points=[point_id(key)])
+                )
+                for key in there[start : start + IDS]
+            ]
+            await self._call(self._client.batch_update_points(self.collection, operations, wait=True))
 
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""

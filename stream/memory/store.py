@@ -39,6 +39,12 @@ class Store(Protocol):
     async def upsert(self, points: Sequence[Point]) -> None:
         """Insert or replace by key. Raises ValueError for a vector that is not finite or not of length d."""
 
+    async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
+        """Replace payloads by key, whose vectors stay; a key that is not there is no error.
+
+        Raises ValueError for a payload that is no JSON.
+        """
+
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         """The `limit` most similar points of each query [n, d], best first; ties by key.
 

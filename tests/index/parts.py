@@ -7,7 +7,7 @@ from functools import cache
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, encode_record
-from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import Release, default_folder
@@ -16,6 +16,7 @@ from tagbus.stream.index.apply import MemoryRecord
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.memory import Hits, Memory, exact_memory
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.store import Payload, Point, Scopes
 
 
@@ -95,9 +96,9 @@ def memory(release: Release | None = None) -> Memory:
     return exact_memory(of.name, of.dimension)
 
 
-def record(event: Tag | Exemplar) -> MemoryRecord:
+def record(event: Tag | Exemplar | Knowledge) -> MemoryRecord:
     """The record of an event, as it stands on its topic."""
-    kind = "tags" if isinstance(event, Tag) else "exemplars"
+    (kind,) = (kind.name for kind in KINDS.values() if kind.model is type(event))
     return MemoryRecord(kind, encode_record(event), f"{kind}:0:0")
 
 

@@ -1,15 +1,22 @@
 """Records of the memory topics become points, or leave."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import pytest
+from qdrant_client import AsyncQdrantClient
 
+from tagbus.stream.config import MemorySettings
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import MemoryRecord, Projection
+from tagbus.stream.memory import Memory, memory_of, open_memory
+from tagbus.stream.memory.server import Server, ServerStore
 from tagbus.stream.memory.store import Payload
-from tests.index.parts import Watched, memory, record, tombstone
+from tests.index.parts import Watched, encoder, memory, record, tombstone
+from tests.memory.listing import listed
 
 CATS = Tag(id="t1", name="cats")
 DOGS = Tag(id="t2", name="dogs", aliases=("hounds",), description="Canis familiaris")
@@ -21,7 +28,7 @@ async def test_tags_and_exemplars_are_found_where_they_belong() -> None:
 
     kept = await Projection(Watched(), store).apply([record(CATS), record(DOGS), record(TITLE)])
 
-    assert kept == {"tags": {"t1", "t2"}, "exemplars": {"c1/people"}}
+    assert kept == {"tags": {"t1", "t2"}, "exemplars": {"c1/people"}, "knowledge": set()}
     assert (await store.tags.fetch(["t1"]))["t1"]["name"] == "cats"
     payload = (await store.exemplars.fetch(["c1/people"]))["c1/people"]
     assert (payload["id"], payload["source"], payload["accepted"], payload["rejected"]) == (
@@ -105,12 +112,12 @@ async def test_people_and_machine_never_erase_each_other() -> None:
 
 
 async def test_what_is_there_already_is_not_encoded_again() -> None:
-    encoder, store = Watched(), memory()
-    await Projection(encoder, store).apply([record(CATS), record(TITLE)])
+    watched, store = Watched(), memory()
+    await Projection(watched, store).apply([record(CATS), record(TITLE)])
 
-    await Projection(encoder, store).apply([record(CATS), record(TITLE), record(DOGS)])
+    await Projection(watched, store).apply([record(CATS), record(TITLE), record(DOGS)])
 
-    assert encoder.texts == 3
+    assert watched.texts == 3
 
 
 async def test_a_changed_decision_is_applied_though_the_text_is_the_same() -> None:
@@ -153,3 +160,79 @@ async def test_an_encoder_that_is_down_leaves_memory_as_it_was() -> None:
         await Projection(Watched(failures=1), store).apply([record(CATS)])
 
     assert await store.tags.count() == 0
+
+
+async def test_a_changed_payload_is_kept_and_its_text_is_not_encoded_again() -> None:
+    """A decision, a scope, a parent: whatever is not in the text."""
+    watched, store = Watched(), memory()
+    projection = Projection(watched, store)
+    await projection.apply([record(CATS), record(TITLE)])
+
+    await projection.apply(
+        [
+            record(CATS.model_copy(update={"parents": ("t2",), "scopes": ("zoo",)})),
+            record(TITLE.model_copy(update={"accepted": ("t2",), "scopes": ("zoo",)})),
+        ]
+    )
+
+    assert watched.texts == 2
+    assert (await store.tags.fetch(["t1"]))["t1"]["parents"] == ["t2"]
+    assert (await store.exemplars.fetch(["c1/people"]))["c1/people"]["scopes"] == ["zoo"]
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "embedded", "server"])
+async def test_a_kept_store_of_another_form_gets_this_ones_and_is_not_encoded_again(kind: str, tmp_path: Path) -> None:
+    """Given points as they were kept before titles, descriptions and scopes were, when their records come again, then
+    payloads are as they would be now, and what a search finds carries its tags."""
+    store = await opened(kind, tmp_path)
+    first = Watched()
+    await Projection(first, store).apply([record(CATS), record(DOGS), record(TITLE)])
+    for one in store.stores.values():
+        kept = await one.fetch(sorted(await one.keys()))
+        old = {key: {name: payload[name] for name in OLD & payload.keys()} for key, payload in kept.items()}
+        await one.set_payloads(old)
+    again = Watched()
+
+    await Projection(again, store).apply([record(CATS), record(DOGS), record(TITLE)])
+
+    assert (first.texts, again.texts) == (3, 0)
+    fresh = memory()
+    await Projection(Watched(), fresh).apply([record(CATS), record(DOGS), record(TITLE)])
+    for name, one in store.stores.items():
+        keys = sorted(await one.keys())
+        assert await one.fetch(keys) == await fresh.stores[name].fetch(keys)
+    vectors = await Watched().encode(["how to keep a cat"])
+    [hits] = await listed(store.exemplars, vectors, 1, [frozenset()])
+    assert (hits[0].tags, hits[0].similarity) == (["t1"], pytest.approx(1, abs=1e-5))
+    await store.close()
+
+
+OLD = {"name", "aliases", "parents", "id", "source", "accepted", "rejected", "text_hash"}
+
+
+async def opened(kind: str, folder: Path) -> Memory:
+    release = encoder().release
+    if kind == "server":
+        server = Server(AsyncQdrantClient(":memory:"), "memory")
+        return await memory_of(
+            lambda name, carried: ServerStore.open(server, name, release.name, release.dimension, carried)
+        )
+    settings = MemorySettings.model_validate({"kind": kind, "path": folder})
+    return await open_memory(settings, release.name, release.dimension)
+
+
+async def test_knowledge_is_kept_and_withdrawn() -> None:
+    store = memory()
+    projection = Projection(Watched(), store)
+    rule = Knowledge(id="k1", kind="rule", title="Cats", text="Cats are no dogs.", scopes=("zoo",))
+
+    kept = await projection.apply([record(rule)])
+
+    assert kept["knowledge"] == {"k1"}
+    knowledge = store.stores["knowledge"]
+    vectors = await encoder().encode(["Cats are no dogs."])
+    [theirs, others] = await listed(knowledge, np.repeat(vectors, 2, axis=0), 1, [frozenset({"zoo"}), frozenset()])
+    assert [hit.payload["text"] for hit in theirs] == ["Cats are no dogs."]
+    assert others == []
+    await projection.apply([tombstone("knowledge", "k1")])
+    assert await knowledge.count() == 0

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from tagbus.stream.contract.codec import encode_record
-from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.errors import MemoryLost, UserError
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
@@ -18,7 +18,7 @@ from tagbus.stream.memory import Memory, memory_of
 from tagbus.stream.memory.embedded import EmbeddedStore
 from tests.conftest import Broker
 from tests.index.parts import Failing, Watched, at, memory, record, running
-from tests.support import Layout, create_topics, produce
+from tests.support import Layout, create_topics, produce, unique
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 SECONDS = 30.0
@@ -224,3 +224,18 @@ async def test_a_broker_that_is_away_for_a_while_does_not_end_the_following(
             async with asyncio.timeout(SECONDS):
                 while await store.tags.count() < 3:
                     await asyncio.sleep(0.02)
+
+
+async def test_knowledge_may_come_later(kafka: Broker, topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given no topic of knowledge, the gate opens; once there is one, its segments come to memory."""
+    monkeypatch.setattr("tagbus.stream.kafka.follower.GROWTH_SECONDS", 0.5)
+    names = {**topics({"tags": COMPACT, "exemplars": COMPACT}), "knowledge": unique("knowledge")}
+    store = memory()
+    async with running(Follower(at(kafka.address, names), Projection(Watched(), store))) as follower:
+        await opened(follower)
+        create_topics(kafka.address, {names["knowledge"]: COMPACT})
+        segment = encode_record(Knowledge(id="k1", kind="rule", text="Cats are no dogs."))
+        produce(kafka.address, names["knowledge"], [(segment.key, segment.value, [])])
+        async with asyncio.timeout(SECONDS):
+            while await store.stores["knowledge"].keys() != {"k1"}:
+                await asyncio.sleep(0.02)

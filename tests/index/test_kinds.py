@@ -63,7 +63,7 @@ async def test_its_records_become_points_and_leave() -> None:
 
     kept = await projection.apply([record(BALL), record(KITE), MemoryRecord("toys", Record(b"x", b"{"), "toys:0:2")])
 
-    assert kept == {"tags": set(), "exemplars": set(), "toys": {"ball", "kite", "x"}}
+    assert kept == projection.empty() | {"toys": {"ball", "kite", "x"}}
     toys = store.stores["toys"]
     assert (await toys.fetch(["ball"]))["ball"]["colour"] == "red"
     await projection.apply([tombstone("toys", "ball")])

@@ -17,6 +17,7 @@ from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.index.write import Progress, SharedMemory, indexer
 from tagbus.stream.kafka.message import Partition
+from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.store import Payload
 from tests.conftest import Broker
 from tests.index.parts import Watched, at, encoder, memory, running
@@ -191,8 +192,9 @@ async def test_how_far_it_is_built_is_asked_often_and_which_partitions_there_are
         assert {partition: at for partition, (at, _) in reading.committed().items()} == dict.fromkeys(
             partitions, offset
         )
-    assert listed == [settings.topics.tags, settings.topics.exemplars]
+    memory_topics = [kind.topic(settings.topics) for kind in KINDS.values()]
+    assert listed == memory_topics
 
     monkeypatch.setattr(write, "LIST_SECONDS", 0.0)
     reading.committed()
-    assert listed == [settings.topics.tags, settings.topics.exemplars] * 2
+    assert listed == memory_topics * 2

@@ -52,10 +52,11 @@ def _on(operation: Operation, *topics: str) -> tuple[Right, ...]:
 
 
 _ALL = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
+_MEMORY = ("tags", "exemplars", "knowledge")
 _GROUP = Right("Read", "group", "group")
 _TRANSACTION = Right("Write", "transactional id", "transactional_id")
 _AT_LEAST_ONCE = (
-    *_on("Read", "content", "tags", "exemplars", "versions", "releases"),
+    *_on("Read", "content", *_MEMORY, "versions", "releases"),
     *_on("Write", "tagged", "dead_letters", "exemplars", "versions"),
     _GROUP,
 )
@@ -63,7 +64,7 @@ _AT_LEAST_ONCE = (
 LEAST: Mapping[str, tuple[Right, ...]] = {
     "run (exactly_once)": (*_AT_LEAST_ONCE, _TRANSACTION),
     "run (at_least_once)": _AT_LEAST_ONCE,
-    "index": (*_on("Read", "tags", "exemplars"), _GROUP),
+    "index": (*_on("Read", *_MEMORY), _GROUP),
     "publish --to content": _on("Write", "content"),
     "retire --from content": _on("Write", "content"),
     "tail tagged": _on("Read", "tagged"),
@@ -73,7 +74,7 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
     "skip": (*_on("Read", "content"), *_on("Write", "dead_letters"), _GROUP, _TRANSACTION),
     "release activate": (*_on("Read", "releases"), *_on("Write", "releases")),
     "release drop": (*_on("Read", "releases", "tagged"), *_on("Write", "releases")),
-    "release build": (*_on("Read", "releases", "tags", "exemplars"), *_on("Write", "releases")),
+    "release build": (*_on("Read", "releases", *_MEMORY), *_on("Write", "releases")),
     "topics create": (*_on("Create", *_ALL), *_on("Describe", *_ALL)),
     "check": _on("Describe", *_ALL),
 }

@@ -200,7 +200,7 @@ def test_a_topic_that_is_not_there_is_named(kafka: Broker) -> None:
 
 def test_a_topic_that_is_not_there_may_come_later(kafka: Broker) -> None:
     topic = unique("later")
-    with TopicReader(at(kafka.address), missing="wait") as reader:
+    with TopicReader(at(kafka.address), optional=[topic]) as reader:
         reader.discover([topic])
         assert reader.positions.caught_up()
         create_topics(kafka.address, {topic: 1})
@@ -292,7 +292,7 @@ async def test_a_follower_looks_for_what_is_added_and_outlasts_a_broker_that_is_
 ) -> None:
     monkeypatch.setattr("tagbus.stream.kafka.follower.GROWTH_SECONDS", 0.0)
     monkeypatch.setattr("tagbus.stream.kafka.metadata.ASK_SECONDS", 0.5)
-    reader = TopicReader(at(mock_kafka.address), missing="wait")
+    reader = TopicReader(at(mock_kafka.address), optional=["t"])
     async with TopicFollower(reader, ["t"]) as following:
         assert following.positions.next == {}
         mock_kafka.down()

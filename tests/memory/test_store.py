@@ -247,3 +247,31 @@ async def test_a_search_equals_brute_force_after_any_history(opener: Any, unit: 
             asyncio.run_coroutine_threadsafe(agree(store, steps, unit(queries), limit), loop).result()
 
         await asyncio.to_thread(check)
+
+
+async def test_payloads_are_replaced_and_vectors_stay(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert([point("a", X, n=1, tags=["t1"]), point("b", Y, n=2, tags=["t2"])])
+    await store.set_payloads({"a": {"n": 3, "tags": ["t3", "t1"]}, "missing": {"n": 4}})
+    assert await store.keys() == {"a", "b"}
+    assert await store.fetch(["a", "b"]) == {"a": {"n": 3, "tags": ["t3", "t1"]}, "b": {"n": 2, "tags": ["t2"]}}
+    [hits] = await listed(store, unit([X]), 2)
+    assert [(hit.key, hit.tags) for hit in hits] == [("a", ["t3", "t1"]), ("b", ["t2"])]
+    assert hits[0].similarity == pytest.approx(1)
+    await store.set_payloads({})
+
+
+async def test_a_payload_that_is_no_json_replaces_none(store: Store, point: Make) -> None:
+    await store.upsert([point("a", X, n=1), point("b", Y, n=2)])
+    with pytest.raises(ValueError, match="the payload of 'b' is no JSON"):
+        await store.set_payloads({"a": {"n": 3}, "b": {"n": float("nan")}})
+    assert await store.fetch(["a", "b"]) == {"a": {"n": 1}, "b": {"n": 2}}
+
+
+async def test_a_hit_carries_its_tags_each_once(store: Store, point: Make, unit: Unit) -> None:
+    """What is no text among them, or no list, is no tag."""
+    payloads: dict[str, Any] = {"a": ["t1", "t2", "t1"], "b": [], "c": ["t2", 7, None], "d": "t1"}
+    for (key, tags), vector in zip(payloads.items(), (X, (1, 1, 0, 0), Y, Z), strict=True):
+        await store.upsert([point(key, vector, tags=tags)])
+    [hits] = await listed(store, unit([(8, 4, 2, 1)]), 9)
+    assert {hit.key: hit.tags for hit in hits} == {"a": ["t1", "t2"], "b": [], "c": ["t2"], "d": []}
+    assert sorted(store.numbers.ids) == ["t1", "t2"]

@@ -252,3 +252,63 @@ async def test_memory_is_asked_for_tags_exemplars_and_decisions_at_once() -> Non
     async with asyncio.timeout(10):
         (seen,) = await graph.look(["a"], unit(2)[None], graph.reach)
     assert seen.accepted == ("t1",)
+
+
+def scoped(point: Point, *scopes: str) -> Point:
+    return Point(point.key, point.vector, {**point.payload, "scopes": list(scopes)})
+
+
+async def test_what_other_tenants_decided_does_not_vote() -> None:
+    query = unit(1)
+    tags, exemplars = await World({"common": unit(2), "anns": unit(3), "bobs": unit(4)}, {}).stores()
+    await exemplars.upsert([exemplar("everybody", query, ["common"])])
+    await exemplars.upsert([scoped(exemplar(name, query, [f"{name}s"]), name) for name in ("ann", "bob")])
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings(c2t=False))
+    scopes = [frozenset({"ann"}), frozenset({"bob"}), frozenset({"ann", "bob"}), frozenset[str]()]
+
+    found = await graph.recall(["a", "b", "c", "d"], np.stack([query] * 4), 100, scopes)
+
+    assert [sorted(candidate.id for candidate in each) for each in found] == [
+        ["anns", "common"],
+        ["bobs", "common"],
+        ["anns", "bobs", "common"],
+        ["common"],
+    ]
+    assert {neighbour.id for one in found[0] for neighbour in one.evidence.neighbours} == {"everybody", "ann"}
+
+
+async def test_another_tenants_tag_is_not_found_however_one_comes_to_it() -> None:
+    """By its text, by an exemplar that is everybody's, and by what people said of the content itself."""
+    query = unit(1)
+    tags, exemplars = await World({}, {}).stores()
+    await tags.upsert(
+        [Point("common", unit(2), {"name": "Common"}), scoped(Point("anns", query, {"name": "Ann's"}), "ann")]
+    )
+    await exemplars.upsert([exemplar("everybody", query, ["common", "anns"]), exemplar("me", query, ["anns"])])
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
+
+    for scopes, expected in (({"ann"}, ["anns", "common"]), ({"bob"}, ["common"]), (set[str](), ["common"])):
+        (found,) = await graph.recall(["me"], query[None], 100, [frozenset(scopes)])
+        assert [candidate.id for candidate in found] == expected
+
+
+async def test_what_is_found_does_not_depend_on_the_batch() -> None:
+    """Given contents with nothing, with machine decisions alone and with both around them, each is scored as alone."""
+    given_world = world(8, 6)
+    tags, exemplars = await given_world.stores()
+    await exemplars.upsert([exemplar(f"m{i}", unit(500 + i), ["t1", "t2"], source="machine") for i in range(4)])
+    await exemplars.upsert([exemplar("c1", unit(1001), ["t3"], source="machine")])
+    graph = GraphRecall(tags, exemplars, OPEN.model_copy(update={"c2c_threshold": 0.2}), RecallSettings())
+    ids = ["new", "c1", "m2", "c5", "other"]
+    vectors = np.stack([unit(3), unit(1001), unit(502), unit(1005), unit(77)])
+
+    together = await graph.recall(ids, vectors, 20)
+
+    assert together == [
+        (await graph.recall([one], vector[None], 20))[0] for one, vector in zip(ids, vectors, strict=True)
+    ]
+
+
+def test_stores_of_two_memories_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not share their numbers"):
+        GraphRecall(exact_memory("r", D).tags, exact_memory("r", D).exemplars, OPEN, RecallSettings())

@@ -144,3 +144,15 @@ async def test_closing_waits_for_what_is_under_way() -> None:
     await made.close()
 
     assert encoder.down
+
+
+async def test_what_other_tenants_decided_does_not_vote() -> None:
+    anns = exemplar("c1", "fire", ["t-anns"])
+    made = await second_encoder(Axes(), Point(anns.key, anns.vector, {**anns.payload, "scopes": ["ann"]}), *MEMORY[1:])
+
+    query = Query(["a", "b"], ["fire", "fire"], NONE, [frozenset({"ann"}), frozenset({"bob"})])
+    first, second = await made.votes(query)
+
+    assert "t-anns" in first
+    assert "t-anns" not in second
+    assert "t-soil" in second

@@ -252,3 +252,15 @@ def test_numbers_follow_memorys() -> None:
     assert numbers.of_memory(memory.of(["later", "late"])).tolist() == [3, 2]
     assert numbers.ids == ["a", "b", "late", "later"]
     assert (len(numbers), numbers.known) == (4, 2)
+
+
+@pytest.mark.parametrize("ranker", [None, Longest()])
+async def test_another_tenants_tag_never_comes_whichever_recaller_knows_it(ranker: Ranker | None) -> None:
+    over = await graph(names={"t0": "everybody's", "t1": "Ann's"})
+    await over._tags.set_payloads({"t1": {"name": "Ann's", "aliases": [], "parents": [], "scopes": ["ann"]}})
+    recall = Recall(over, [Says("heads", {"t1": 0.9, "t0": 0.1})], ranker)
+    scopes = [frozenset({"bob"}), frozenset({"ann"}), frozenset[str]()]
+
+    found = await recall.recall(["a", "b", "c"], ["text"] * 3, np.stack([unit(50)] * 3), 10, scopes)
+
+    assert [sorted(candidate.id for candidate in each) for each in found] == [["t0"], ["t0", "t1"], ["t0"]]

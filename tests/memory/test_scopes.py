@@ -1,0 +1,185 @@
+"""Who sees what, in every store: a content sees the points that have no scope, and those that share one of its own."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qdrant_client import AsyncQdrantClient
+from qdrant_client import models as qdrant
+
+from tagbus.stream.memory import Point, Store, Vectors, hnsw
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.memory.scopes import ScopeSets, sees
+from tagbus.stream.memory.server import Server, ServerStore
+from tests.memory.listing import listed
+
+Make = Callable[..., Point]
+Unit = Callable[..., Vectors]
+
+X, Y = (1, 0, 0, 0), (0, 1, 0, 0)
+ANN, BOB, NOBODY = frozenset({"ann"}), frozenset({"bob"}), frozenset[str]()
+
+
+async def keys(store: Store, query: Vectors, *scopes: frozenset[str]) -> list[list[str]]:
+    """What each of these sees of one vector's neighbours, best first."""
+    found = await listed(store, np.repeat(query, len(scopes), axis=0), 100, scopes)
+    return [[hit.key for hit in hits] for hits in found]
+
+
+async def test_a_content_sees_what_has_no_scope_or_shares_one(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert(
+        [
+            point("everybody's", (4, 1, 0, 0)),
+            point("also everybody's", (4, 2, 0, 0), scopes=[]),
+            point("ann's", (4, 3, 0, 0), scopes=["ann"]),
+            point("bob's", (4, 4, 0, 0), scopes=["bob"]),
+            point("theirs", (4, 5, 0, 0), scopes=["ann", "bob"]),
+        ]
+    )
+    both = ["everybody's", "also everybody's"]
+    found = await keys(store, unit([X]), ANN, NOBODY, BOB, ANN | BOB, frozenset({"carl"}), ANN)
+    assert found == [
+        [*both, "ann's", "theirs"],
+        both,
+        [*both, "bob's", "theirs"],
+        [*both, "ann's", "bob's", "theirs"],
+        both,
+        [*both, "ann's", "theirs"],
+    ]
+    [everything] = await listed(store, unit([X]), 100)
+    assert len(everything) == 5
+
+
+async def test_scopes_follow_the_payload(store: Store, point: Make, unit: Unit) -> None:
+    await store.upsert([point("a", X, scopes=["ann"]), point("b", Y, scopes=["bob"])])
+    await store.set_payloads({"a": {"scopes": ["bob"]}})
+    await store.upsert([point("b", Y, scopes=["ann"])])
+    assert await keys(store, unit([X]), ANN, BOB) == [["b"], ["a"]]
+    await store.delete(["a"])
+    assert await keys(store, unit([X]), ANN, BOB) == [["b"], []]
+    await store.set_payloads({"b": {}})
+    assert await keys(store, unit([X]), ANN, BOB, NOBODY) == [["b"], ["b"], ["b"]]
+
+
+async def test_the_limit_counts_what_is_seen(store: Store, point: Make, unit: Unit) -> None:
+    """The nearest points of all are another's: what is further away and one's own is found all the same."""
+    await store.upsert([point(f"bob{n:02}", (9, 1, n / 99, 0), scopes=["bob"]) for n in range(40)])
+    await store.upsert([point(f"ann{n}", (n, 9, 0, 0), scopes=["ann"]) for n in range(3)])
+    [hits] = await listed(store, unit([X]), 2, [ANN])
+    assert [hit.key for hit in hits] == ["ann2", "ann1"]
+
+
+async def test_there_is_one_set_of_scopes_a_query(store: Store, unit: Unit) -> None:
+    with pytest.raises(ValueError, match="2 queries and 1 sets of scopes"):
+        await store.search(unit([X, Y]), 1, [ANN])
+
+
+async def test_two_tenants_never_see_each_others_points(opener: Any, unit: Unit) -> None:
+    """Whatever is stored, changed and deleted, in any order, a search equals one over what the scopes see."""
+    numbers = st.lists(st.integers(-2, 2), min_size=3, max_size=3).filter(any)
+    scopes = st.sets(st.sampled_from(["ann", "bob", "carl"]), max_size=2)
+    payloads = st.builds(lambda names: {"scopes": sorted(names)}, scopes)
+    writes = st.tuples(st.sampled_from("abcdefgh"), st.none() | numbers, st.none() | payloads)
+
+    async def agree(store: Store, steps: list[Any], asked: list[Any], limit: int) -> None:
+        await store.delete(list(await store.keys()))
+        expected: dict[str, tuple[Vectors, Any]] = {}
+        for key, vector, payload in steps:
+            if vector is not None:
+                expected[key] = unit(vector), payload or {}
+                await store.upsert([Point(key, *expected[key])])
+            elif payload is not None:
+                if key in expected:
+                    expected[key] = expected[key][0], payload
+                await store.set_payloads({key: payload})
+            else:
+                expected.pop(key, None)
+                await store.delete([key])
+        queries = unit([vector for vector, _ in asked])
+        own = [frozenset(names) for _, names in asked]
+        for query, names, hits in zip(queries, own, await listed(store, queries, limit, own), strict=True):
+            seen = {key: vector @ query for key, (vector, payload) in expected.items() if sees(names, payload)}
+            assert {hit.key for hit in hits} <= seen.keys()
+            best = sorted(seen.values(), reverse=True)[:limit]
+            assert [hit.similarity for hit in hits] == pytest.approx(best, abs=1e-5)
+
+    async with opener(3) as store:
+        loop = asyncio.get_running_loop()
+
+        @settings(max_examples=50, deadline=None)
+        @given(
+            steps=st.lists(writes, max_size=25),
+            asked=st.lists(st.tuples(numbers, scopes), min_size=1, max_size=4),
+            limit=st.integers(1, 10),
+        )
+        def check(steps: list[Any], asked: list[Any], limit: int) -> None:
+            asyncio.run_coroutine_threadsafe(agree(store, steps, asked, limit), loop).result()
+
+        await asyncio.to_thread(check)
+
+
+D = 24
+
+
+def clustered(unit: Unit, count: int, centres: int, seed: int) -> Vectors:
+    random = np.random.default_rng(seed)
+    middle = np.random.default_rng(7).normal(size=(40, D))[:centres]
+    return unit(middle[random.integers(centres, size=count)] + 0.7 * random.normal(size=(count, D)))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("where", ["among the others", "elsewhere"])
+async def test_an_index_loses_nothing_to_a_filter(
+    unit: Unit, monkeypatch: pytest.MonkeyPatch, share: float, where: str
+) -> None:
+    """Given a tenant with this share of the points, among the others or where the queries are not, recall is that of a
+    search without a filter."""
+    monkeypatch.setattr(hnsw, "FLOOR", 50)
+    count = 4_000
+    own = np.random.default_rng(2).random(count) < share
+    vectors = clustered(unit, count, 40, seed=0)
+    if where == "elsewhere":
+        vectors[own] = -clustered(unit, count, 1, seed=3)[own]
+    points = [
+        Point(f"k{n:05}", vector, {"scopes": ["ann" if mine else "bob"]})
+        for n, (vector, mine) in enumerate(zip(vectors, own.tolist(), strict=True))
+    ]
+    indexed, exact = HnswStore("r", D), ExactStore("r", D)
+    for store in (indexed, exact):
+        await store.upsert(points)
+    queries = clustered(unit, 40, 1, seed=1)
+
+    found, right = [await listed(store, queries, 10, [ANN] * 40) for store in (indexed, exact)]
+
+    same = [len({hit.key for hit in a} & {hit.key for hit in b}) for a, b in zip(found, right, strict=True)]
+    assert all(len(hits) == 10 for hits in found)
+    assert sum(same) > 0.97 * 400
+
+
+def test_a_set_of_scopes_that_nothing_has_any_longer_is_forgotten() -> None:
+    """Tenants come and go: their number at a time counts."""
+    sets = ScopeSets()
+    for tenant in range(1_000):
+        number = sets.enter(frozenset({f"tenant-{tenant}"}))
+        assert sets.count(frozenset({f"tenant-{tenant}"})) == 1
+        sets.leave(number)
+        assert sets.count(frozenset({f"tenant-{tenant}"})) == 0
+    assert len(sets.visible(NOBODY)) == 1
+
+
+async def test_a_servers_points_from_before_there_were_scopes_are_everybodys(point: Make, unit: Unit) -> None:
+    client = AsyncQdrantClient(":memory:")
+    store = await ServerStore.open(Server(client, "memory"), "tags", "r1", 4)
+    await store.upsert([point("old", X), point("ann's", Y, scopes=["ann"])])
+    points = qdrant.Filter(must=[qdrant.FieldCondition(key="key", match=qdrant.MatchValue(value="old"))])
+    await client.delete_payload(store.collection, ["scopes"], points=points)
+    assert await keys(store, unit([X]), BOB) == [[]]
+
+    again = await ServerStore.open(Server(client, "memory"), "tags", "r1", 4)
+
+    assert await keys(again, unit([X]), BOB, ANN) == [["old"], ["old", "ann's"]]
