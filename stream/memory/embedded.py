@@ -2,9 +2,12 @@
 
 No index is built: `optimize()` holds the interpreter for its whole length (79 s at 200,000 points), and without it the
 engine compares every vector, which is what the numpy store does. A store in a folder of its own outlives the process.
+Payloads lie beside the engine in a file that forgets what is deleted (memory/payloads.py).
 """
 
+import hashlib
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,9 +19,21 @@ from typing import TYPE_CHECKING, Self
 from pydantic import JsonValue
 
 from tagbus.stream.errors import DependencyDown, UserError, shorten
-from tagbus.stream.memory.checks import Batch, Description, check_queries, checked, encode
-from tagbus.stream.memory.engine import SCOPES, Found, found, pack, point_id, settled, unpack, visible, wanted
+from tagbus.stream.memory.checks import Batch, Description, check_queries, checked, decode, encode
+from tagbus.stream.memory.engine import (
+    SCOPES,
+    Found,
+    found,
+    pack,
+    point_id,
+    searched,
+    settled,
+    unpack,
+    visible,
+    wanted,
+)
 from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
+from tagbus.stream.memory.payloads import PayloadFile
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 
@@ -31,6 +46,9 @@ FLUSH_POINTS = 20_000
 SCROLL = 10_000
 LOCK = "lock"
 SHARD = "shard"
+PAYLOADS = "payloads.sqlite"
+# The field of a stored point that says which payload belongs to it.
+BODY = "body"
 
 
 class EmbeddedStore:
@@ -43,6 +61,7 @@ class EmbeddedStore:
         self._carried = carried
         self._shard = opened.shard
         self._folder = opened.folder
+        self._payloads = opened.payloads
         self._held = opened.held
         self._serial = serial
         self._unflushed = 0
@@ -82,8 +101,8 @@ class EmbeddedStore:
 
     async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
         """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON."""
-        stored = {key: pack(key, encode(key, payload)) for key, payload in payloads.items()}
-        await self._serial.run(self._set_payloads, stored)
+        bodies = {key: encode(key, payload) for key, payload in payloads.items()}
+        await self._serial.run(self._set_payloads, bodies)
 
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
@@ -127,23 +146,31 @@ class EmbeddedStore:
         for start in range(0, len(batch.keys), CHUNK):
             some = slice(start, start + CHUNK)
             points = [
-                qdrant_edge.Point(point_id(key), vector, pack(key, body))
+                qdrant_edge.Point(point_id(key), vector, self._pack(key, body))
                 for key, vector, body in zip(
                     batch.keys[some], batch.vectors[some].tolist(), batch.bodies[some], strict=True
                 )
             ]
             with self._engine():
                 self._shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
+                self._payloads.put(zip(batch.keys[some], batch.bodies[some], strict=True))
             self._written(len(points))
 
-    def _set_payloads(self, stored: Mapping[str, dict[str, JsonValue]]) -> None:
+    def _set_payloads(self, bodies: Mapping[str, bytes]) -> None:
         import qdrant_edge
 
         # The engine refuses a point that is not there.
-        for key in self._fetch(list(stored)):
-            with self._engine():
-                self._shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point_id(key)], stored[key]))
-        self._written(len(stored))
+        there = list(self._retrieve(list(bodies)))
+        with self._engine():
+            for key in there:
+                stored = self._pack(key, bodies[key])
+                self._shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point_id(key)], stored))
+            self._payloads.put((key, bodies[key]) for key in there)
+        self._written(len(there))
+
+    def _pack(self, key: str, body: bytes) -> dict[str, JsonValue]:
+        """What the engine gets: what a search reads, and which payload belongs to it."""
+        return {**searched(pack(key, body), self._carried), BODY: _digest(body)}
 
     def _written(self, points: int) -> None:
         self._unflushed += points
@@ -174,14 +201,31 @@ class EmbeddedStore:
         return [[found(point.payload, point.score, self._carried) for point in points] for points in answered]
 
     def _fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+        """A payload counts if the engine has the point that it was stored with: a crash may leave one of the two."""
+        stored = self._retrieve(keys)
+        with self._engine():
+            bodies = self._payloads.get(list(stored))
+        payloads: dict[str, Payload] = {}
+        for key, point in stored.items():
+            body = bodies.get(key)
+            if BODY not in point:
+                # From before payloads had a file of their own.
+                payloads[key] = unpack(point)[1]
+            elif body is not None and point[BODY] == _digest(body):
+                payloads[key] = decode(body)
+        return payloads
+
+    def _retrieve(self, keys: Sequence[str]) -> dict[str, dict[str, JsonValue]]:
+        """What the engine holds of those keys that are there."""
         with self._engine():
             found = self._shard.retrieve([point_id(key) for key in keys], with_payload=True, with_vector=False)
-        return dict(unpack(point.payload) for point in found)
+        return {unpack(point.payload)[0]: point.payload or {} for point in found}
 
     def _delete(self, keys: Sequence[str]) -> None:
         import qdrant_edge
 
         with self._engine():
+            self._payloads.drop(keys)
             self._shard.update(qdrant_edge.UpdateOperation.delete_points([point_id(key) for key in keys]))
         self._written(len(keys))
 
@@ -206,6 +250,7 @@ class EmbeddedStore:
 
     def _close(self) -> None:
         with self._engine():
+            self._payloads.close()
             self._shard.flush()
             self._shard.close()
 
@@ -215,7 +260,7 @@ class EmbeddedStore:
         try:
             yield
         except Exception as error:
-            if type(error) is not Exception:
+            if type(error) is not Exception and not isinstance(error, sqlite3.Error):
                 raise
             raise DependencyDown(f"the store in {self._folder}: {shorten(str(error), 200)}") from error
 
@@ -225,6 +270,7 @@ class _Opened:
     """A shard and what holds its folder; unwinding `held` lets go of it."""
 
     shard: "qdrant_edge.EdgeShard"
+    payloads: PayloadFile
     folder: Path
     held: ExitStack
 
@@ -243,7 +289,7 @@ def _open(folder: Path, description: Description, held: ExitStack) -> _Opened:
         raise UserError(f"{folder} is no folder to write to: {error.strerror}") from None
     Description.read(folder).match(f"the store in {folder}", description.release, description.dimension)
     try:
-        return _Opened(_shard(folder, description.dimension), folder, held)
+        return _Opened(_shard(folder, description.dimension), PayloadFile(folder / PAYLOADS), folder, held)
     except Exception as error:
         raise UserError(f"the store in {folder} cannot be opened: {shorten(str(error), 200)}") from error
 
@@ -263,6 +309,10 @@ def _shard(folder: Path, dimension: int) -> "qdrant_edge.EdgeShard":
     if SCOPES not in opened.info().payload_schema:
         opened.update(qdrant_edge.UpdateOperation.create_field_index(SCOPES, qdrant_edge.PayloadSchemaType.Keyword))
     return opened
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
 def _filter(scopes: frozenset[str] | None) -> "qdrant_edge.Filter | None":

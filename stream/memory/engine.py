@@ -59,6 +59,13 @@ def wanted(carried: Carried) -> list[str]:
     return ["key"] if carried.tags in (None, KEY) else ["key", f"payload.{carried.tags}"]
 
 
+def searched(stored: dict[str, JsonValue], carried: Carried) -> dict[str, JsonValue]:
+    """What `pack` made, without the fields of the payload that no search reads."""
+    payload = stored["payload"]
+    fields = {carried.tags: payload[carried.tags]} if isinstance(payload, dict) and carried.tags in payload else {}
+    return {**stored, "payload": fields}
+
+
 def visible(scopes: frozenset[str]) -> list[str]:
     """A content of these scopes sees the points that have one of these values in SCOPES."""
     return [EVERYBODY, *sorted(scopes)]

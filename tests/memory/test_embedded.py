@@ -1,5 +1,6 @@
 """The engine in the process: a folder that outlives it, one opener, one release."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import Point, Vectors, embedded
 from tagbus.stream.memory.embedded import EmbeddedStore
+from tagbus.stream.memory.engine import point_id
 from tests.memory.listing import listed
 
 Make = Callable[..., Point]
@@ -36,6 +38,7 @@ import asyncio, os, numpy as np
 from pathlib import Path
 from tagbus.stream.memory import Point
 from tagbus.stream.memory.embedded import EmbeddedStore
+from tagbus.stream.memory.engine import point_id
 from tests.memory.listing import listed
 async def main():
     store = await EmbeddedStore.open(Path({str(tmp_path)!r}), "r1", 2)
@@ -117,3 +120,54 @@ async def test_without_the_package_it_says_what_to_install(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
     with pytest.raises(UserError, match=r"pip install 'tagbus\[embedded\]'"):
         await EmbeddedStore.open(tmp_path, "r1", 2)
+
+
+async def test_nothing_of_a_payload_stays_on_disk_when_its_point_is_gone(tmp_path: Path, point: Make) -> None:
+    """The engine alone leaves deleted bytes in its storage and in its log."""
+
+    def files_with(word: bytes) -> list[str]:
+        return [path.name for path in tmp_path.rglob("*") if path.is_file() and word in path.read_bytes()]
+
+    store = await EmbeddedStore.open(tmp_path, "r1", 2)
+    await store.upsert([point(f"k{n}", (1, n), text="filler") for n in range(50)])
+    await store.upsert([point("a", (1, 0), text="marmalade"), point("b", (0, 1), text="harbour")])
+    assert files_with(b"marmalade") == ["payloads.sqlite"]
+    await store.set_payloads({"b": {"text": "lighthouse"}})
+    await store.delete(["a"])
+    await store.close()
+    assert files_with(b"marmalade") == files_with(b"harbour") == []
+    again = await EmbeddedStore.open(tmp_path, "r1", 2)
+    assert await again.fetch(["a", "b"]) == {"b": {"text": "lighthouse"}}
+    await again.close()
+
+
+async def test_a_payload_without_the_point_that_it_was_stored_with_does_not_count(tmp_path: Path, point: Make) -> None:
+    """Given a machine that went down between the two writes, what is not whole is not there, so it is encoded again."""
+    store = await EmbeddedStore.open(tmp_path / "now", "r1", 2)
+    await store.upsert([point("same", (1, 0), n=1), point("changed", (1, 0), n=1), point("gone", (1, 1), n=1)])
+    await store.close()
+    shutil.copytree(tmp_path / "now", tmp_path / "before")
+    store = await EmbeddedStore.open(tmp_path / "now", "r1", 2)
+    await store.upsert([point("changed", (0, 1), n=2), point("new", (0, 1), n=2)])
+    await store.delete(["gone"])
+    await store.close()
+    for one, other in (("now", "before"), ("before", "now")):
+        mixed = tmp_path / f"engine of {one}"
+        shutil.copytree(tmp_path / one, mixed)
+        shutil.copy(tmp_path / other / "payloads.sqlite", mixed)
+        store = await EmbeddedStore.open(mixed, "r1", 2)
+        assert await store.fetch(["same", "changed", "gone", "new"]) == {"same": {"n": 1}}
+        await store.close()
+
+
+async def test_points_from_before_payloads_had_a_file_are_read(tmp_path: Path, point: Make, unit: Unit) -> None:
+    import qdrant_edge
+
+    store = await EmbeddedStore.open(tmp_path, "r1", 2)
+    old = qdrant_edge.Point(point_id("old"), [1.0, 0.0], {"key": "old", "payload": {"text_hash": "h"}})
+    store._shard.update(qdrant_edge.UpdateOperation.upsert_points([old]))
+    assert await store.fetch(["old"]) == {"old": {"text_hash": "h"}}
+    await store.set_payloads({"old": {"text_hash": "h", "scopes": ["ann"]}})
+    assert await store.fetch(["old"]) == {"old": {"text_hash": "h", "scopes": ["ann"]}}
+    assert [hit.key for hit in (await listed(store, unit([(1, 0)]), 5, [frozenset({"ann"})]))[0]] == ["old"]
+    await store.close()
