@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from spec import BATCH, Spec
 
 from tagbus.stream.app.assemble import settle
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import BatchSettings, KafkaSettings, Settings, TopicSettings
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag, TaggedContent, Versions
@@ -50,7 +51,7 @@ def main() -> None:
         topics=TopicSettings(content=spec.content, tagged=spec.tagged),
         batch=BatchSettings(contents=BATCH),
     )
-    worker = Worker(settings, Trivial(spec), gate)
+    worker = Worker(settings, TagProcessor(settings, Trivial(spec)), gate)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()
 

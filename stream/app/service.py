@@ -9,6 +9,7 @@ from types import FrameType
 from tagbus.stream import telemetry
 from tagbus.stream.app.releases import Brains
 from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content, TaggedContent
@@ -30,7 +31,8 @@ class Service:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._living: asyncio.Task[None] | None = None
         self._probed = (0.0, "starting")
-        self.worker = Worker(work or settings, self, self._gate, read_range)
+        given = work or settings
+        self.worker = Worker(given, TagProcessor(given, self), self._gate, read_range)
 
     async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
         """By the release in force, which is there once the gate is open."""

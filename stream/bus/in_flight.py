@@ -8,10 +8,9 @@ partition that left and came back has another epoch, so its old batches can neve
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record
@@ -70,27 +69,14 @@ class Outgoing:
 
 @dataclass(slots=True)
 class RecordOutcome:
-    """What becomes of one record. `stage`: the step that refused it, of a dead letter only."""
+    """What becomes of one record. `kind`: the label that it is counted under; "dead_lettered" for a dead letter.
+    `stage`: the step that refused it, of a dead letter only."""
 
-    kind: Literal["tagged", "dead_lettered", "withdrawn", "duplicate"]
+    kind: str
     outgoing: tuple[Outgoing, ...]
     stage: str = ""
     # The event's own time, in Unix seconds; None: the record's counts.
     event_time: float | None = None
-    # The content, as it is remembered to know the same one again.
-    seen: "Seen | None" = None
-
-
-@dataclass(slots=True, eq=False)
-class Seen:
-    """A content that went to the tagger. `revision`: the tagger's when it was tagged, None: unknown. `published` is set
-    by the publish thread, once its tags are committed."""
-
-    partition: Partition
-    epoch: int
-    fingerprint: int
-    revision: Hashable | None
-    published: bool = False
 
 
 @dataclass(slots=True, eq=False)

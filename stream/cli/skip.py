@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from tagbus.stream.app import console
 from tagbus.stream.app.time_arguments import place
 from tagbus.stream.bus.in_flight import Outgoing, Source
-from tagbus.stream.bus.process.dead_letters import dead_letter
+from tagbus.stream.bus.process.dead_letters import DeadLetterTopic
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Origin
 from tagbus.stream.errors import DependencyDown, FieldError, Skipped, TagbusError, UserError
@@ -125,7 +125,8 @@ def _letter(settings: Settings, message: Message, spot: Origin) -> Outgoing:
     source = Source(spot.topic, spot.partition, spot.offset, record_of(message), timestamp(message).timestamp())
     found = f"{spot.topic}:{spot.partition}:{spot.offset}"
     error = Skipped(STAGE, (FieldError("record", found, "one that can be tagged: an operator set it aside"),))
-    (letter,) = dead_letter(settings, source, error).outgoing
+    topic = DeadLetterTopic(settings.topics.dead_letters, settings.batch.record_bytes)
+    (letter,) = topic.letter(source, error).outgoing
     return letter
 
 

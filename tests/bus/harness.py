@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from tagbus.stream.bus.consume.offsets import ReadRange
 from tagbus.stream.bus.process.isolation import BatchTagger
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Gate, Worker, open_gate
 from tagbus.stream.config import Settings
 from tests.support import consume_all, unique, wait_until
@@ -63,13 +64,11 @@ def events(count: int, prefix: str = "c", size: int = 10) -> list[tuple[bytes, b
     return [(f"{prefix}{i}".encode(), event(f"{prefix}{i}", "x" * size), []) for i in range(count)]
 
 
-class Running:
+class RunningWorker:
     """A worker in a thread."""
 
-    def __init__(
-        self, given: Settings, tagger: BatchTagger, gate: Gate = open_gate, read_range: ReadRange | None = None
-    ) -> None:
-        self.worker = Worker(given, tagger, gate, read_range)
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
         self._thread.start()
@@ -80,7 +79,7 @@ class Running:
         except BaseException as error:
             self.error = error
 
-    def until_ready(self, seconds: float = 30) -> "Running":
+    def until_ready(self, seconds: float = 30) -> Self:
         wait_until(lambda: self.worker.ready() or self.error, seconds, "a worker that is ready")
         assert self.error is None, self.error
         return self
@@ -90,6 +89,15 @@ class Running:
 
     def ended(self) -> bool:
         return not self._thread.is_alive()
+
+
+class Running(RunningWorker):
+    """One that tags."""
+
+    def __init__(
+        self, given: Settings, tagger: BatchTagger, gate: Gate = open_gate, read_range: ReadRange | None = None
+    ) -> None:
+        super().__init__(Worker(given, TagProcessor(given, tagger), gate, read_range))
 
 
 @contextmanager

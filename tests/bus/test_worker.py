@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError
 from prometheus_client import REGISTRY
 
 from tagbus.stream import errors
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, decode_tagged
@@ -216,8 +217,9 @@ def test_a_signal_may_come_at_any_line_of_a_wait(mock_kafka: MockCluster, mock_t
         sys.settrace(trace)
         worker._wait(lambda: False)
 
+    given = at_least_once(mock_kafka, mock_topics)
     for line in range(1, 40):
-        worker = Worker(at_least_once(mock_kafka, mock_topics), Trivial())
+        worker = Worker(given, TagProcessor(given, Trivial()))
         waiting = threading.Thread(target=interrupted_at, args=(worker, line), daemon=True)
         waiting.start()
         waiting.join(10)

@@ -17,6 +17,7 @@ from typing import Any
 import confluent_kafka
 
 from tagbus.stream import config
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.errors import TagbusError
 from tagbus.stream.kafka import clients
@@ -63,7 +64,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if KILL_AT:
         clients.Producer = Mortal  # type: ignore[attr-defined]
-    worker = Worker(config.load(), named(sys.argv[1]))
+    settings = config.load()
+    worker = Worker(settings, TagProcessor(settings, named(sys.argv[1])))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
 
     def announce() -> None:

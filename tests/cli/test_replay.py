@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tagbus.stream.bus.in_flight import Source
-from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, dead_letter
+from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, DeadLetterTopic
 from tagbus.stream.cli.dead_letter_selection import OWN, REPLAYS, origin, originals
 from tagbus.stream.cli.replay import Spool
 from tagbus.stream.config import Settings
@@ -62,7 +62,7 @@ class Bus:
     def letter(self, source: Source, reason: Poison, **batch: int) -> None:
         """What a worker writes for an event that it sets aside."""
         given = Settings.model_validate({"topics": self.names, "batch": batch})
-        (out,) = dead_letter(given, source, reason).outgoing
+        (out,) = DeadLetterTopic(given.topics.dead_letters, given.batch.record_bytes).letter(source, reason).outgoing
         self.put("dead_letters", Record(out.key, out.value, out.headers))
 
     def result(self, name: str, source: Source) -> None:
@@ -259,7 +259,8 @@ RECORDS = st.builds(Record, st.none() | st.binary(max_size=20), st.none() | st.b
 
 @given(RECORDS)
 def test_a_letter_keeps_what_the_event_came_with(event: Record) -> None:
-    (out,) = dead_letter(Settings(), Source("content", 0, 7, event), error(Untaggable)).outgoing
+    source = Source("content", 0, 7, event)
+    (out,) = DeadLetterTopic("content.dlq", 1_000_000).letter(source, error(Untaggable)).outgoing
     letter = Record(out.key, out.value, out.headers)
     assert (letter.key, letter.value, originals(letter)) == (event.key, event.value, event.headers)
     assert {name for name, _ in letter.headers} - {name for name, _ in event.headers} <= OWN

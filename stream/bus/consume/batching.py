@@ -10,7 +10,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
 from tagbus.stream.bus.in_flight import Batch, InFlight, InFlightBatch, Source
-from tagbus.stream.bus.process.version_topic import VersionTopic
+from tagbus.stream.bus.processor import Processor
 from tagbus.stream.config import BatchSettings
 from tagbus.stream.errors import Fatal
 from tagbus.stream.kafka.message import Partition, record_of
@@ -133,14 +133,14 @@ class Batcher:
         settings: BatchSettings,
         in_flight: InFlight,
         guard: CrashLoopGuard,
-        versions: VersionTopic,
+        processor: Processor,
         rate_limit: RateLimit,
         start: Callable[[InFlightBatch], None],
     ) -> None:
         """`start` hands a batch to the tagger and returns at once."""
         self._in_flight = in_flight
         self._guard = guard
-        self._versions = versions
+        self._processor = processor
         self._rate_limit = rate_limit
         self._start = start
         # No batch may take more than its share of the bytes, so that a partition cannot take all.
@@ -164,7 +164,7 @@ class Batcher:
         return (
             self._in_flight.room(partition, min(buffer.size, self.limit.size))
             and self._guard.counted(partition)
-            and self._versions.ready(partition)
+            and self._processor.ready(partition)
             and self._rate_limit.free(now)
         )
 
@@ -188,7 +188,7 @@ class Batcher:
             partitions = [
                 partition
                 for partition in self._guard.quarantined
-                if buffers[partition].records and self._versions.ready(partition)
+                if buffers[partition].records and self._processor.ready(partition)
             ]
             waiting = bool(partitions)
             if partitions and self._rate_limit.free(now):

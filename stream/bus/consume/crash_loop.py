@@ -16,7 +16,8 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tagbus.stream.bus.in_flight import RecordOutcome, Source
-from tagbus.stream.bus.process.dead_letters import dead_letter
+from tagbus.stream.bus.process.dead_letters import DeadLetterTopic
+from tagbus.stream.bus.processor import WorkerTopics
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import FieldError, Untaggable, shorten
 from tagbus.stream.kafka.errors import error_of, map_kafka_errors
@@ -69,9 +70,11 @@ class Counted:
 class CrashLoopGuard:
     """The starts of each assigned partition. Belongs to the poll thread."""
 
-    def __init__(self, settings: Settings, consumer: Consumer, commit: Commit) -> None:
+    def __init__(self, settings: Settings, topics: WorkerTopics, consumer: Consumer, commit: Commit) -> None:
         """`commit` commits offsets with their metadata and waits."""
-        self._settings = settings
+        self._kafka = settings.kafka
+        self._topic = topics.source
+        self._dead_letters = DeadLetterTopic(topics.dead_letters, settings.batch.record_bytes)
         self._limit = settings.triage.deadly_starts
         # As many records of one partition may have been under way (in_flight.InFlight.room).
         self._window = settings.batch.in_flight * settings.batch.contents
@@ -104,7 +107,7 @@ class CrashLoopGuard:
             return
         self._next_try = now + PAUSE_SECONDS
         try:
-            with map_kafka_errors(self._settings.kafka, self._settings.topics.content):
+            with map_kafka_errors(self._kafka, self._topic):
                 committed = self._consumer.committed([TopicPartition(*partition) for partition in heads], ASK_SECONDS)
         except KafkaException as exception:
             report(error_of(exception))
@@ -131,7 +134,7 @@ class CrashLoopGuard:
         log.warning("starts: %s:%d:%d is set aside: %s", source.topic, source.partition, source.offset, reason)
         key = shorten(source.record.key)
         error = Untaggable("tag", (FieldError("content", f"key {key}", f"a content that can be tagged ({reason})"),))
-        return dead_letter(self._settings, source, error, before.starts)
+        return self._dead_letters.letter(source, error, before.starts)
 
     def alone(self, partition: Partition, offset: int) -> bool:
         """StartCount a record of a careful partition as the one under way; False: not now."""

@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaExce
 from tagbus.stream.bus.consume.batching import PartitionBuffer
 from tagbus.stream.bus.consume.crash_loop import Commit
 from tagbus.stream.bus.in_flight import InFlight
-from tagbus.stream.config import Settings
+from tagbus.stream.config import KafkaSettings
 from tagbus.stream.errors import DependencyDown, Fatal, OffsetLost, UserError
 from tagbus.stream.kafka.errors import error_of, map_kafka_errors
 from tagbus.stream.kafka.logs import report
@@ -58,10 +58,11 @@ class ReadRange:
 
 
 class RangeBounds:
-    """Where the partitions of `content` begin and end. Asks the broker through the worker's consumer."""
+    """Where the partitions of a topic begin and end. Asks the broker through the worker's consumer."""
 
-    def __init__(self, settings: Settings, consumer: Consumer, read_range: ReadRange | None) -> None:
-        self._settings = settings
+    def __init__(self, kafka: KafkaSettings, topic: str, consumer: Consumer, read_range: ReadRange | None) -> None:
+        self._kafka = kafka
+        self._topic = topic
         self._consumer = consumer
         self._span = read_range
         self._ends: dict[Partition, int] = {}
@@ -71,14 +72,11 @@ class RangeBounds:
         there, DependencyDown when no broker answers."""
         if self._span is None:
             return
-        partitions = [(self._settings.topics.content, number) for number in numbers]
+        partitions = [(self._topic, number) for number in numbers]
         if isinstance(self._span.starts, Mapping) and (
             wrong := set(self._span.starts) - {partition[1] for partition in partitions}
         ):
-            raise UserError(
-                f"topic {self._settings.topics.content} has no partition {min(wrong)}, "
-                f"expected 0 to {len(partitions) - 1}"
-            )
+            raise UserError(f"topic {self._topic} has no partition {min(wrong)}, expected 0 to {len(partitions) - 1}")
         until = self._span.until
         if until is not None:
             self._ends = {partition: self._end(partition, until) for partition in partitions}
@@ -103,7 +101,7 @@ class RangeBounds:
         Raises UserError for an offset that is not on the broker, DependencyDown when no broker answers.
         """
         if self._span is None:
-            return OFFSET_BEGINNING if self._settings.kafka.start == "earliest" else self._high(partition)
+            return OFFSET_BEGINNING if self._kafka.start == "earliest" else self._high(partition)
         starts = self._span.starts
         if isinstance(starts, datetime):
             return self._at(partition, starts)
@@ -126,7 +124,7 @@ class RangeBounds:
         return self._beyond(partition, lost, *self._watermarks(partition))
 
     def _beyond(self, partition: Partition, lost: int, low: int, high: int) -> int:
-        policy = self._settings.kafka.out_of_range
+        policy = self._kafka.out_of_range
         if policy == "stop":
             raise OffsetLost(
                 f"offset {lost} of {partition[0]}:{partition[1]} is no longer on the broker, "
@@ -148,13 +146,13 @@ class RangeBounds:
         return offset
 
     def _at(self, partition: Partition, time: datetime) -> int:
-        return offset_at(self._consumer, self._settings.kafka, partition, time, ASK_SECONDS)
+        return offset_at(self._consumer, self._kafka, partition, time, ASK_SECONDS)
 
     def _high(self, partition: Partition) -> int:
         return self._watermarks(partition).high
 
     def _watermarks(self, partition: Partition) -> Watermarks:
-        return watermarks(self._consumer, self._settings.kafka, partition, ASK_SECONDS)
+        return watermarks(self._consumer, self._kafka, partition, ASK_SECONDS)
 
 
 class OffsetResets:
@@ -162,7 +160,8 @@ class OffsetResets:
 
     def __init__(
         self,
-        settings: Settings,
+        kafka: KafkaSettings,
+        topic: str,
         consumer: Consumer,
         in_flight: InFlight,
         bounds: RangeBounds,
@@ -170,15 +169,15 @@ class OffsetResets:
         anew: Callable[[Partition], None],
     ) -> None:
         """`anew` is told of a partition whose offsets have gone back, before its records come."""
-        self._kafka = settings.kafka
-        self._topic = settings.topics.content
+        self._kafka = kafka
+        self._topic = topic
         self._consumer = consumer
         self._in_flight = in_flight
         self._bounds = bounds
         self._commit = commit
         self._anew = anew
-        strategy = settings.kafka.options.get("partition.assignment.strategy", "cooperative-sticky")
-        self._eager = settings.kafka.group_protocol == "classic" and strategy != "cooperative-sticky"
+        strategy = kafka.options.get("partition.assignment.strategy", "cooperative-sticky")
+        self._eager = kafka.group_protocol == "classic" and strategy != "cooperative-sticky"
         self._waiting: set[Partition] = set()
         self._next_try = 0.0
 

@@ -21,7 +21,7 @@ from tagbus.stream.bus.consume.batching import Batcher, PartitionBuffer, RateLim
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
 from tagbus.stream.bus.consume.offsets import OffsetResets, RangeBounds, ReadRange
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Revoked
-from tagbus.stream.bus.process.version_topic import VersionTopic
+from tagbus.stream.bus.processor import Processor
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Poison
 from tagbus.stream.kafka.errors import classify, error_of, map_kafka_errors
@@ -51,22 +51,24 @@ class Poller:
         settings: Settings,
         consumer: Consumer,
         in_flight: InFlight,
-        versions: VersionTopic,
+        processor: Processor,
         read_range: ReadRange | None,
         start: Callable[[InFlightBatch], None],
     ) -> None:
         """`start` hands a batch to the tagger and returns at once."""
         self._settings = settings
-        self._topic = settings.topics.content
+        self._topic = topic = processor.topics.source
         self._consumer = consumer
         self._in_flight = in_flight
-        self._versions = versions
+        self._processor = processor
         self._start = start
-        self._bounds = RangeBounds(settings, consumer, read_range)
-        self._guard = CrashLoopGuard(settings, consumer, self._commit)
-        self._resets = OffsetResets(settings, consumer, in_flight, self._bounds, self._commit, self._begin_anew)
+        self._bounds = RangeBounds(settings.kafka, topic, consumer, read_range)
+        self._guard = CrashLoopGuard(settings, processor.topics, consumer, self._commit)
+        self._resets = OffsetResets(
+            settings.kafka, topic, consumer, in_flight, self._bounds, self._commit, self._begin_anew
+        )
         rate_limit = RateLimit(read_range.rate if read_range else None)
-        self._batcher = Batcher(settings.batch, in_flight, self._guard, versions, rate_limit, start)
+        self._batcher = Batcher(settings.batch, in_flight, self._guard, processor, rate_limit, start)
         self._back_pressure = BackPressure(settings, consumer, in_flight, self._batcher.limit)
         self._buffers: dict[Partition, PartitionBuffer] = {}
         self._mean = 1024.0
@@ -309,7 +311,7 @@ class Poller:
         """Partitions that begin."""
         self._in_flight.assign(partitions)
         self._guard.assign(partitions)
-        self._versions.assign(partitions)
+        self._processor.assign(partitions)
         for partition in partitions:
             self._buffers[partition] = PartitionBuffer(self._bounds.end(partition))
 
@@ -356,7 +358,7 @@ class Poller:
 
     def _gone(self, partitions: list[Partition]) -> None:
         self._guard.forget(partitions)
-        self._versions.revoke(partitions)
+        self._processor.revoke(partitions)
         lag.forget(partitions)
 
     def _rebalanced(self, kind: str, partitions: list[Partition], dropped: int = 0) -> None:

@@ -4,11 +4,12 @@ of the last contents it is not the contents that are bad, and the worker ends.""
 import hashlib
 from collections import Counter, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.in_flight import Outgoing, RecordOutcome, Source
 from tagbus.stream.bus.process.versions import STAGE
-from tagbus.stream.config import Settings, TriageSettings
+from tagbus.stream.config import TriageSettings
 from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, dead_letter_headers, source_headers
 from tagbus.stream.contract.events import DeadLetter
 from tagbus.stream.contract.fields import TITLE_CHARS
@@ -33,39 +34,47 @@ _KEPT = frozenset({REPLAY_SOURCE, RETAG, UNREADABLE})
 _REPLAYS_DIGITS = 9
 
 
-def dead_letter(settings: Settings, source: Source, error: Poison, attempts: int = 1) -> RecordOutcome:
-    """The verdict that sets a record aside: value byte for byte, key and headers as they came.
+@dataclass(frozen=True, slots=True)
+class DeadLetterTopic:
+    """Where a worker's dead letters go. `record_bytes`: of the largest value that the topic takes."""
 
-    A value that is too large for the topic is cut, with its length and SHA-256 in the headers; a key above 8,192
-    bytes likewise; headers above 16,384 bytes in total are left out, and a header says so.
-    """
-    record = source.record
-    key, key_headers = _key(record.key)
-    room = settings.batch.record_bytes - len(key or b"")
-    value, value_bytes, value_sha256 = record.value, None, None
-    if value is not None and len(value) > room:
-        value_bytes, value_sha256 = len(value), hashlib.sha256(value).hexdigest()
-        value = value[:room]
-    letter = DeadLetter(
-        topic=source.topic,
-        partition=source.partition,
-        offset=source.offset,
-        exception=type(error).__name__,
-        message=str(error)[:TITLE_CHARS],
-        stage=error.stage,
-        attempts=attempts,
-        replays=_replays(record.headers),
-        value_bytes=value_bytes,
-        value_sha256=value_sha256,
-    )
-    headers = (
-        *_originals(record.headers),
-        *key_headers,
-        *dead_letter_headers(letter),
-        *source_headers(source.topic, source.partition, source.offset),
-    )
-    outgoing = Outgoing(settings.topics.dead_letters, key, value, headers)
-    return RecordOutcome("dead_lettered", (outgoing,), error.stage, source.timestamp)
+    name: str
+    record_bytes: int
+
+    def letter(self, source: Source, error: Poison, attempts: int = 1) -> RecordOutcome:
+        """The outcome of a record that is set aside: value byte for byte, key and headers as they came, and the reason.
+
+        A value that is too large for the topic is cut, with its length and SHA-256 in the headers; a key above 8,192
+        bytes likewise; headers above 16,384 bytes in total are left out, and a header says so. `attempts`: the calls
+        in which it failed.
+        """
+        record = source.record
+        key, key_headers = _key(record.key)
+        room = self.record_bytes - len(key or b"")
+        value, value_bytes, value_sha256 = record.value, None, None
+        if value is not None and len(value) > room:
+            value_bytes, value_sha256 = len(value), hashlib.sha256(value).hexdigest()
+            value = value[:room]
+        letter = DeadLetter(
+            topic=source.topic,
+            partition=source.partition,
+            offset=source.offset,
+            exception=type(error).__name__,
+            message=str(error)[:TITLE_CHARS],
+            stage=error.stage,
+            attempts=attempts,
+            replays=_replays(record.headers),
+            value_bytes=value_bytes,
+            value_sha256=value_sha256,
+        )
+        headers = (
+            *_originals(record.headers),
+            *key_headers,
+            *dead_letter_headers(letter),
+            *source_headers(source.topic, source.partition, source.offset),
+        )
+        outgoing = Outgoing(self.name, key, value, headers)
+        return RecordOutcome("dead_lettered", (outgoing,), error.stage, source.timestamp)
 
 
 def too_large(topic: str, size: int, limit: str) -> Untaggable:

@@ -5,19 +5,40 @@ committed. It is the last content of an id that counts, so a duplicate never sta
 """
 
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from pydantic_core import to_json
 
-from tagbus.stream.bus.in_flight import Batch, Seen
+from tagbus.stream.bus.in_flight import Batch, RecordOutcome
 from tagbus.stream.bus.process.recent import Recent
 from tagbus.stream.contract.events import Content
+from tagbus.stream.kafka.message import Partition
 
 # Contents that are remembered; 250 bytes each.
 REMEMBERED = 10_000
 
 # Those that hash as they are.
 _plain = attrgetter(*(name for name in Content.model_fields if name not in {"id", "time", "metadata"}))
+
+
+@dataclass(slots=True, eq=False)
+class Seen:
+    """A content that went to the tagger. `revision`: the tagger's when it was tagged, None: unknown. `published` is set
+    by the publish thread, once its tags are committed."""
+
+    partition: Partition
+    epoch: int
+    fingerprint: int
+    revision: Hashable | None
+    published: bool = False
+
+
+@dataclass(slots=True)
+class TaggedOutcome(RecordOutcome):
+    """The outcome of a content that was tagged, and how the content is remembered to know the same one again."""
+
+    seen: Seen = field(kw_only=True)
 
 
 class Duplicates:

@@ -8,11 +8,12 @@ the contents that are bad, and it is waited for as well.
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tagbus.stream import telemetry
+from tagbus.stream.bus.processor import Stall
 from tagbus.stream.config import RetrySettings
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
@@ -22,8 +23,6 @@ from tagbus.stream.tagger import Failure
 log = logging.getLogger(__name__)
 
 CANARY = Content(id="tagbus-canary", title="Introduction to economics", text="A textbook for students.")
-
-Stall = Callable[[bool], None]
 
 
 class BatchTagger(Protocol):

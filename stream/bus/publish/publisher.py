@@ -34,13 +34,15 @@ class Publisher:
     def __init__(
         self,
         settings: Settings,
+        source: str,
         producer: Producer,
         member: GroupMember,
         in_flight: InFlight,
         published: Callable[[InFlightBatch], None],
         fail: Callable[[BaseException], None],
     ) -> None:
-        """`published` is told of each batch after its commit, `fail` of what ends the worker."""
+        """`source`: the topic whose offsets are committed. `published` is called with each batch after its commit,
+        `fail` with what ends the worker."""
         self._settings = settings
         self._producer = producer
         self._member = member
@@ -51,9 +53,9 @@ class Publisher:
         self._struggling = False
         records = RecordProducer(settings, producer, in_flight, self._stop.is_set)
         self._delivery: Delivery = (
-            ExactlyOnce(records, producer, member, settings)
+            ExactlyOnce(records, producer, member, settings, source)
             if settings.kafka.delivery == "exactly_once"
-            else AtLeastOnce(records, member, settings)
+            else AtLeastOnce(records, member, settings, source)
         )
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)

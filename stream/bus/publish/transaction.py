@@ -116,11 +116,15 @@ class Delivery(Protocol):
 class ExactlyOnce:
     """Results, dead letters and offsets in one transaction (KIP-98, KIP-447)."""
 
-    def __init__(self, records: RecordProducer, producer: Producer, member: GroupMember, settings: Settings) -> None:
+    def __init__(
+        self, records: RecordProducer, producer: Producer, member: GroupMember, settings: Settings, source: str
+    ) -> None:
+        """`source`: the topic whose offsets are committed."""
         self._records = records
         self._producer = producer
         self._member = member
         self._settings = settings
+        self._source = source
         self.asked: float | None = None
 
     def open(self) -> None:
@@ -188,7 +192,7 @@ class ExactlyOnce:
     def _ending(self, step: str, error: KafkaError) -> TagbusError:
         # A transaction tells of a refused record in whatever step comes next; else the offsets' own topic was refused.
         unsent = self._records.unsent() if not error.fatal() else ""
-        topic = unsent or self._settings.topics.content
+        topic = unsent or self._source
         ending = classify(error, self._settings.kafka, topic, "Write" if unsent else "Read")
         return ending or Fatal(f"transaction: {step} failed ({error.name()}): {error.str()}")
 
@@ -196,10 +200,12 @@ class ExactlyOnce:
 class AtLeastOnce:
     """Results confirmed by the brokers first, offsets committed after: a crash in between doubles, nothing is lost."""
 
-    def __init__(self, records: RecordProducer, member: GroupMember, settings: Settings) -> None:
+    def __init__(self, records: RecordProducer, member: GroupMember, settings: Settings, source: str) -> None:
+        """`source`: the topic whose offsets are committed."""
         self._records = records
         self._member = member
         self._settings = settings
+        self._source = source
         # The poll thread commits, within a session.
         self.asked: float | None = None
 
@@ -221,7 +227,7 @@ class AtLeastOnce:
             error = self._member.commit(_offsets(entries), self._records.given_up)
             if error is None:
                 return
-            ending = classify(error, self._settings.kafka, self._settings.topics.content)
+            ending = classify(error, self._settings.kafka, self._source)
             if ending is not None:
                 raise ending
             log.warning("commit: error=%s reason=%s", error.name(), error.str())

@@ -8,11 +8,13 @@ from hypothesis import given, strategies
 
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard, StartCount
 from tagbus.stream.bus.in_flight import Source
+from tagbus.stream.bus.processor import WorkerTopics
 from tagbus.stream.contract.codec import Record, read_dead_letter
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import settings
 
 A, B = ("content", 0), ("content", 1)
+TOPICS = WorkerTopics("content", ("tagged",), "content.dlq")
 WINDOW = 6
 
 
@@ -34,7 +36,7 @@ class Group:
         return found.offset, StartCount.read(found.metadata)
 
     def start(self, offset: int = 5) -> CrashLoopGuard:
-        starts = CrashLoopGuard(self.settings, self.consumer, self.commit)
+        starts = CrashLoopGuard(self.settings, TOPICS, self.consumer, self.commit)
         starts.assign([A])
         starts.count({A: offset})
         return starts

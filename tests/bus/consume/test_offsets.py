@@ -29,7 +29,7 @@ class Topic:
         self.consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "g"})
 
     def bounds(self, read_range: ReadRange | None, **kafka: object) -> RangeBounds:
-        return RangeBounds(settings(self.address, kafka=kafka), self.consumer, read_range)
+        return RangeBounds(settings(self.address, kafka=kafka).kafka, "content", self.consumer, read_range)
 
 
 @pytest.fixture

@@ -6,17 +6,18 @@ import pytest
 
 from tagbus.stream.bus.consume.poller import STOOD_SECONDS, Poller
 from tagbus.stream.bus.in_flight import InFlight
-from tagbus.stream.bus.process.version_topic import VersionTopic
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.kafka import clients
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import settings
+from tests.bus.taggers import Trivial
 
 
 @pytest.fixture
 def poller(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> Iterator[Poller]:
     given = settings(mock_kafka.address, mock_topics)
     consumer = clients.group_member(given, lambda _: None, {})
-    yield Poller(given, consumer, InFlight(1, 1000), VersionTopic(given), None, lambda _: None)
+    yield Poller(given, consumer, InFlight(1, 1000), TagProcessor(given, Trivial()), None, lambda _: None)
     consumer.close()
 
 

@@ -5,12 +5,11 @@ import hashlib
 from hypothesis import given, strategies
 
 from tagbus.stream.bus.in_flight import Outgoing, Source
-from tagbus.stream.bus.process.dead_letters import HEADER_BYTES, KEY_BYTES, dead_letter
-from tagbus.stream.config import Settings
+from tagbus.stream.bus.process.dead_letters import HEADER_BYTES, KEY_BYTES, DeadLetterTopic
 from tagbus.stream.contract.codec import Record, read_dead_letter, read_source
 from tagbus.stream.errors import FieldError, Undecodable
 
-SETTINGS = Settings.model_validate({"batch": {"record_bytes": 10_000}})
+TOPIC = DeadLetterTopic("content.dlq", 10_000)
 ERROR = Undecodable("decode", (FieldError("value", "'?'", "JSON"),))
 # Of headers that are a dead letter's own there is one of each: they do not come back.
 NAMES = strategies.text(max_size=20).filter(lambda name: not name.startswith(("tagbus.", "__streams.errors.")))
@@ -18,7 +17,7 @@ HEADERS = strategies.lists(strategies.tuples(NAMES, strategies.none() | strategi
 
 
 def letter(record: Record, attempts: int = 1) -> Outgoing:
-    (outgoing,) = dead_letter(SETTINGS, Source("content", 2, 77, record), ERROR, attempts).outgoing
+    (outgoing,) = TOPIC.letter(Source("content", 2, 77, record), ERROR, attempts).outgoing
     return outgoing
 
 
@@ -40,7 +39,7 @@ def test_it_is_never_larger_than_its_topic_takes(
     key: bytes, value: bytes, headers: list[tuple[str, bytes | None]]
 ) -> None:
     found = letter(Record(key, value, tuple(headers)))
-    assert len(found.key or b"") + len(found.value or b"") <= SETTINGS.batch.record_bytes
+    assert len(found.key or b"") + len(found.value or b"") <= TOPIC.record_bytes
     assert sum(len(name) + len(content or b"") for name, content in found.headers) <= HEADER_BYTES + 20_000
 
 

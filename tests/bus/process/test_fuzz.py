@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagbus.stream.bus.process.processor import TagProcessor
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tests.bus.fuzzing import complaints, judged

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from prometheus_client import REGISTRY
 
 from tagbus.stream import config
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import FieldError, TagbusError, Untaggable
@@ -65,7 +66,8 @@ def tell(worker: Worker) -> None:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    worker = Worker(config.load(), Moody(*BATCH_SECONDS))
+    settings = config.load()
+    worker = Worker(settings, TagProcessor(settings, Moody(*BATCH_SECONDS)))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     faulthandler.register(signal.SIGUSR1)
     threading.Thread(target=tell, args=[worker], daemon=True).start()

@@ -1,117 +1,135 @@
-"""What becomes of each record of a batch: tags, a withdrawal, or a dead letter. Kafka is not asked here.
+"""The processor that tags: each record of `content` becomes tags, a withdrawal, a skipped duplicate or a dead letter.
 
-What cannot be decoded is set aside, and so is what is older than the published version of its content (`versions`).
-What
-came before is skipped where the setting says so (`duplicates`). The rest goes to the tagger (`trial`).
+A batch is first classified record by record: what cannot be decoded is a dead letter, and so is what is older than the
+published version of its content (`versions`); a duplicate may be skipped (`duplicates`). The other contents are tagged
+together (`isolation`), and their results are serialized. Kafka is not called here.
 
-Decoding and writing run on the loop thread for each record, so they are most of what a content costs: see
+Decoding and serializing run on the loop thread for each record and are most of what a content costs: run
 `bench/bus.py` before you add to them.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing, RecordOutcome, Seen, Source
-from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG, PoisonShare, dead_letter, too_large
-from tagbus.stream.bus.process.duplicates import Duplicates
-from tagbus.stream.bus.process.isolation import BatchTagger, PoisonIsolation, Rejected, Stall, Tagged
+from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing, RecordOutcome, Source
+from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG, DeadLetterTopic, PoisonShare, too_large
+from tagbus.stream.bus.process.duplicates import Duplicates, Seen, TaggedOutcome
+from tagbus.stream.bus.process.isolation import BatchTagger, PoisonIsolation, Rejected, Tagged
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.process.versions import BatchClaims, Stamp, stale, stamp
+from tagbus.stream.bus.processor import Processor, Stall, WorkerTopics
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import SOURCE_HEADERS, Tombstone, decode_content
 from tagbus.stream.contract.events import Content, Exemplar, TaggedContent, exemplar_key
 from tagbus.stream.contract.registry import Schemas
 from tagbus.stream.errors import Poison
+from tagbus.stream.kafka.message import Partition
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 _OFFSET = SOURCE_HEADERS[2]
+# Headers of contents that a person sends through again: they are to be tagged again.
 _SENT_AGAIN = frozenset({RETAG, REPLAY_SOURCE})
 
 
 @dataclass(slots=True)
 class BatchState:
-    """A batch as it is judged. `valid` are the places of the contents that go to the tagger, `seen` how each of them
-    is remembered, `refused` the contents whose result Kafka does not take."""
+    """A batch while it is processed. Indexes are places of records in the batch."""
 
     batch: Batch
     claims: BatchClaims
-    # The tagger's, before the batch is tagged; None where it is not known, or not asked for.
+    # The tagger's, before the batch is tagged; None where it is not known, or duplicates are not skipped.
     revision: Hashable | None
-    # Of every record, but for its offset.
+    # Of every record, without its offset.
     headers: Headers
     outcomes: dict[int, RecordOutcome] = field(default_factory=dict)
-    valid: list[int] = field(default_factory=list)
+    # What goes to the tagger, in order: index, content, and how it is remembered.
+    indexes: list[int] = field(default_factory=list)
     contents: list[Content] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
+    # Contents whose result Kafka has refused.
     refused: dict[int, Content] = field(default_factory=dict)
     # Contents' own times, in Unix seconds.
     times: dict[int, float] = field(default_factory=dict)
 
     def headers_of(self, source: Source) -> Headers:
-        """The record that a result comes from."""
+        """Where a result comes from: topic, partition and offset."""
         return (*self.headers, (_OFFSET, b"%d" % source.offset))
 
+    def time_of(self, index: int, source: Source) -> float | None:
+        """The content's own time, or its record's."""
+        return self.times.get(index, source.timestamp)
 
-class TagProcessor:
-    """Batches in, verdicts out; several at once. `process` belongs to one loop, `published` to the publish thread."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        tagger: BatchTagger,
-        versions: VersionTopic | None = None,
-        schemas: Schemas | None = None,
-    ) -> None:
-        """`versions`: the one whose `assign` and `revoke` the poll thread calls. `schemas`: how results are written."""
+class TagProcessor(Processor):
+    """Contents to tags."""
+
+    def __init__(self, settings: Settings, tagger: BatchTagger, versions: VersionTopic | None = None) -> None:
+        topics = settings.topics
+        state = (topics.versions,) if settings.triage.versions else ()
+        self.topics = WorkerTopics(topics.content, (topics.tagged, topics.exemplars), topics.dead_letters, state)
         self._settings = settings
         self._tagger = tagger
-        self._topic = settings.topics.tagged
         self._least = settings.tagger.write_back
         self._limit = settings.batch.record_bytes
+        self._dead_letters = DeadLetterTopic(topics.dead_letters, settings.batch.record_bytes)
         self._versions = versions or VersionTopic(settings)
-        self._schemas = schemas or Schemas(settings.registry, settings.topics)
+        self._schemas = Schemas(settings.registry, topics)
         self._duplicates = Duplicates()
         self._skip = settings.triage.duplicates == "skip"
         self._share = PoisonShare(settings.triage)
 
-    async def process(self, batch: Batch, stall: Stall) -> list[RecordOutcome]:
-        """One verdict for each record, in order. Batches of a partition are begun in order of offsets.
+    def prepare(self) -> None:
+        """Register the schemas of results. Raises UserError, and DependencyDown where the registry does not answer."""
+        self._schemas.register()
 
-        Waits for dependencies as long as it takes: cancel it to give up. `stall` is told when the batch begins and
-        ends to wait for one. Raises Fatal when the tagger does.
-        """
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """Read the published versions of partitions that came, in a thread of their own."""
+        self._versions.assign(partitions)
+
+    def ready(self, partition: Partition) -> bool:
+        """Whether they are read. Raises what kept them from being read."""
+        return self._versions.ready(partition)
+
+    def revoke(self, partitions: Iterable[Partition]) -> None:
+        """Forget the versions of partitions that went."""
+        self._versions.revoke(partitions)
+
+    def close(self) -> None:
+        """End the threads that read versions."""
+        self._versions.close()
+
+    async def process(self, batch: Batch, stall: Stall) -> list[RecordOutcome]:
+        """Tag a batch (Processor.process). Raises Fatal when the tagger does."""
         state = self._state(batch)
         with _timed("decode"):
             for index, source in enumerate(batch.sources):
-                self._decode(state, index, source)
+                self._classify(state, index, source)
         with _timed("tag"):
             results: Sequence[Tagged] = ()
             if state.contents:
                 results = await PoisonIsolation(self._tagger, self._settings.retry, stall).run(state.contents)
             await state.claims.wait()
         with _timed("serialize"):
-            self._settle(state, results)
-            for index, content, result in zip(state.valid, state.contents, results, strict=True):
-                state.outcomes[index] = self._outcome(state, index, content, result)
+            self._expire(state, results)
+            for index, content, seen, result in zip(state.indexes, state.contents, state.seen, results, strict=True):
+                state.outcomes[index] = self._outcome(state, index, content, seen, result)
             for index, content in state.refused.items():
                 state.outcomes[index] = self._refused(state, index, content)
-            for index, seen in zip(state.valid, state.seen, strict=True):
-                state.outcomes[index].seen = seen
         state.claims.close()
         return [state.outcomes[index] for index in range(len(batch.sources))]
 
     def published(self, entry: InFlightBatch) -> None:
-        """A batch is committed. Raises TooMuchPoison."""
+        """Learn from a committed batch. Raises TooMuchPoison."""
         self._versions.committed(entry)
         outcomes = entry.outcomes or ()
         for outcome in outcomes:
-            if outcome.seen is not None:
-                outcome.seen.published = outcome.kind == "tagged"
+            if isinstance(outcome, TaggedOutcome):
+                outcome.seen.published = True
         self._share.count(outcomes)
 
     def _state(self, batch: Batch) -> BatchState:
@@ -120,20 +138,15 @@ class TagProcessor:
         headers = tuple(zip(SOURCE_HEADERS, values, strict=False))
         return BatchState(batch, self._versions.open(batch), revision, headers)
 
-    def _decode(self, state: BatchState, index: int, source: Source) -> None:
-        """A verdict where the tagger is not needed, else a content for it."""
+    def _classify(self, state: BatchState, index: int, source: Source) -> None:
+        """Give a record its outcome if that needs no tagger; otherwise queue its content."""
         try:
             event = decode_content(source.record)
         except Poison as error:
-            state.outcomes[index] = dead_letter(self._settings, source, error)
+            state.outcomes[index] = self._dead_letters.letter(source, error)
             return
         if isinstance(event, Tombstone):
-            refused = state.batch.refused.get(index)
-            state.outcomes[index] = (
-                self._withdrawal(state, index, source, event)
-                if refused is None
-                else dead_letter(self._settings, source, refused)
-            )
+            state.outcomes[index] = self._withdrawal(state, index, source, event)
             return
         if event.version is not None or event.time is not None:
             milliseconds = None
@@ -153,54 +166,54 @@ class TagProcessor:
         if self._skipped(state, index, event, source):
             if index in state.claims.pending:
                 state.claims.decide(index, passes=True)
-            state.outcomes[index] = RecordOutcome("duplicate", (), "", state.times.get(index, source.timestamp))
+            state.outcomes[index] = RecordOutcome("duplicate", (), "", state.time_of(index, source))
             return
-        state.valid.append(index)
+        state.indexes.append(index)
         state.contents.append(event)
         state.seen.append(self._duplicates.come(event, state.batch, state.revision))
 
     def _skipped(self, state: BatchState, index: int, content: Content, source: Source) -> bool:
-        """Whether a content needs no tags because it has them already. Counts it where it came before."""
+        """Count a duplicate; True if it can be skipped because its published tags are still what it would get."""
         before = self._duplicates.before(content, state.batch)
-        # What a person sends through again is to be tagged again.
         if before is None or any(name in _SENT_AGAIN for name, _ in source.record.headers):
             return False
         telemetry.DUPLICATES.inc()
-        same = state.revision is not None and before.revision == state.revision
-        return same and not state.claims.contested(index)
+        unchanged = state.revision is not None and before.revision == state.revision
+        return unchanged and not state.claims.contested(index)
 
-    def _settle(self, state: BatchState, results: Sequence[Tagged]) -> None:
-        """A result that was made while anything changed, or without all that it should rest on, is of no revision."""
+    def _expire(self, state: BatchState, results: Sequence[Tagged]) -> None:
+        """Let no duplicate be skipped because of a result during which something changed, or that is degraded."""
         changed = state.revision is not None and self._tagger.revision() != state.revision
         for seen, result in zip(state.seen, results, strict=True):
             if changed or isinstance(result, Rejected) or result.degraded:
                 seen.revision = None
 
-    def _outcome(self, state: BatchState, index: int, content: Content, result: Tagged) -> RecordOutcome:
+    def _outcome(self, state: BatchState, index: int, content: Content, seen: Seen, result: Tagged) -> RecordOutcome:
         source, claimed = state.batch.sources[index], index in state.claims.pending
+        topic = self._settings.topics.tagged
+        value = b"" if isinstance(result, Rejected) else self._schemas.encode(topic, result)
+        if len(value) > self._limit:
+            limit = f"at most batch.record_bytes = {self._limit}"
+            result = Rejected(too_large(topic, len(value), limit), 1)
         if isinstance(result, Rejected):
             if claimed:
                 state.claims.decide(index, passes=False)
-            return dead_letter(self._settings, source, result.error, result.attempts)
-        value = self._schemas.encode(self._topic, result)
-        if len(value) > self._limit:
-            error = too_large(self._topic, len(value), f"at most batch.record_bytes = {self._limit}")
-            return self._outcome(state, index, content, Rejected(error, 1))
+            return self._dead_letters.letter(source, result.error, result.attempts)
         if claimed and (newer := state.claims.decide(index, passes=True)):
             return self._stale(source, content, state.claims.stamp(index), newer)
         headers = state.headers_of(source)
-        outgoing: tuple[Outgoing, ...] = (Outgoing(self._topic, content.id.encode(), value, headers),)
+        outgoing: tuple[Outgoing, ...] = (Outgoing(topic, content.id.encode(), value, headers),)
         if self._least is not None:
             outgoing = (*outgoing, *self._write_back(content, result, headers, self._least))
         if claimed:
             outgoing = (*outgoing, self._version(state, index, source, outgoing[0]))
-        return RecordOutcome("tagged", outgoing, "", state.times.get(index, source.timestamp))
+        return TaggedOutcome("tagged", outgoing, "", state.time_of(index, source), seen=seen)
 
     def _refused(self, state: BatchState, index: int, content: Content) -> RecordOutcome:
-        """A dead letter for a result that Kafka does not take. Without transactions its version may be out already, so
-        the one that is published goes out behind it."""
+        """A dead letter for a result that Kafka refuses. At least once its version may be on the topic already, so the
+        published version is written behind it."""
         source = state.batch.sources[index]
-        letter = dead_letter(self._settings, source, state.batch.refused[index])
+        letter = self._dead_letters.letter(source, state.batch.refused[index])
         if index in state.claims.pending:
             newest = state.claims.newest(index)
             headers = state.headers_of(source)
@@ -209,7 +222,7 @@ class TagProcessor:
         return letter
 
     def _version(self, state: BatchState, index: int, source: Source, result: Outgoing) -> Outgoing:
-        """What version of its content a result is of, or that there is none any more."""
+        """The record that says which version of its content a result is of."""
         return self._versions.record(result.key, state.claims.stamp(index), source.partition, result.headers)
 
     def _write_back(
@@ -233,7 +246,9 @@ class TagProcessor:
         return (Outgoing(topic, exemplar.key.encode(), self._schemas.encode(topic, exemplar), headers),)
 
     def _withdrawal(self, state: BatchState, index: int, source: Source, tombstone: Tombstone) -> RecordOutcome:
-        """Nulls for the content's tags and for both of its exemplars. What comes later and is older stays withdrawn."""
+        """Nulls for the content's tags and both of its exemplars. Older versions that come later are stale."""
+        if (refused := state.batch.refused.get(index)) is not None:
+            return self._dead_letters.letter(source, refused)
         topics, key, headers = self._settings.topics, tombstone.key.encode(), state.headers_of(source)
         self._duplicates.forget(tombstone.key)
         keys = (
@@ -249,7 +264,7 @@ class TagProcessor:
         return RecordOutcome("withdrawn", outgoing, "", source.timestamp)
 
     def _stale(self, source: Source, content: Content, claimed: Stamp, newer: Stamp) -> RecordOutcome:
-        return dead_letter(self._settings, source, stale(content.id, claimed, newer))
+        return self._dead_letters.letter(source, stale(content.id, claimed, newer))
 
 
 @contextmanager

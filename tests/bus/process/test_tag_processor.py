@@ -13,7 +13,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.bus.in_flight import Batch, InFlightBatch, RecordOutcome, Source
 from tagbus.stream.bus.process.duplicates import fingerprint
 from tagbus.stream.bus.process.isolation import CANARY, BatchTagger
-from tagbus.stream.bus.process.processor import TagProcessor
+from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.process.versions import PartitionVersions, Published
 from tagbus.stream.config import Settings
