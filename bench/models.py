@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,18 +25,22 @@ import numpy as np
 from tagbus.models.data.corpus import open_corpus
 from tagbus.models.data.texts import text_of
 from tagbus.models.evaluate.rows import OURS
-from tagbus.models.evaluate.systems import settings_of, with_components, with_memory
-from tagbus.stream.app.assemble import Brain
+from tagbus.models.evaluate.systems import settings_of, with_memory
+from tagbus.stream.app import assemble
+from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.evaluation import content_of
-from tagbus.stream.calibrate import uncalibrated
 from tagbus.stream.contract.events import Content, Exemplar
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import Release
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.trees import RankerPart
+from tagbus.stream.recall import second_encoder
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.heads import HeadsRecall
+from tagbus.stream.recall.heads.model import HeadsRecall
 from tagbus.stream.recall.labeltree import LabelTreeRecall
 from tagbus.stream.recall.literal import LiteralRecall
-from tagbus.stream.tagger import Failure, Tagger
+from tagbus.stream.tagger import Failure, Stage, Tagger
+from tagbus.stream.tagger.encode import Encode
 
 BATCH = 256
 PYTHON = ".cache/baselines/bin/python"
@@ -93,39 +98,44 @@ class TimedEncoder:
         await self._encoder.close()
 
 
-def watched(brain: Brain, shares: Shares) -> Tagger:
+def _timed(stage: Stage, stack: TaggingStack, shares: Shares) -> Stage:
+    return Encode(TimedEncoder(stack.encoder, shares)) if isinstance(stage, Encode) else stage
+
+
+def watched(stack: TaggingStack, shares: Shares) -> Tagger:
     """A tagger whose components are all timed."""
-    shares.watch(brain.memory.tags, "_search", "tags by similarity")
-    shares.watch(brain.memory.exemplars, "_search", "neighbours")
-    tagger = brain.tagger(uncalibrated(brain.pipeline.fingerprint))
-    tagger._encoder = TimedEncoder(brain.encoder, shares)
-    for other in tagger._recall._others:
+    shares.watch(stack.memory.tags, "_search", "tags by similarity")
+    shares.watch(stack.memory.exemplars, "_search", "neighbours")
+    stack = replace(stack, stages=[_timed(stage, stack, shares) for stage in stack.stages])
+    for other in stack.recallers:
         if isinstance(other, HeadsRecall):
             other._vocabulary = SimpleNamespace(bags=shares.clocked(other._vocabulary.bags, "heads"))
             shares.watch(other._model._session, "run", "heads")  # type: ignore[attr-defined]
         elif isinstance(other, LiteralRecall):
             shares.watch(other._lexicon, "match", "literal names")
-    if (second_encoder := brain.second_encoder) is not None and brain.memory.beside is not None:
-        shares.watch(second_encoder.encoder, "_run", "second encoder's encoder")
-        shares.watch(brain.memory.beside.exemplars, "_search", "second encoder's neighbours")
-        best = shares.clocked(second_encoder._vectors.best, "second encoder's tags")
-        second_encoder._vectors = SimpleNamespace(best=best)
-    ranker = brain.learnt.ranker
-    if ranker is not None:
+        elif isinstance(other, second_encoder.ListOf):
+            second = other.second
+            second._vectors = SimpleNamespace(best=shares.clocked(second._vectors.best, "second encoder's tags"))
+    for replica in (one for part in stack.parts.values() for one in part.replicas):
+        shares.watch(replica.encoder, "_run", "second encoder's encoder")
+        shares.watch(replica.memory.exemplars, "_search", "second encoder's neighbours")
+    part = stack.parts.get(trees.NAME)
+    if isinstance(part, RankerPart):
+        ranker = part.ranker
         shares.watch(ranker, "draw", "features")
         shares.watch(ranker, "rate", "features")
         shares.watch(ranker._session, "run", "trees")
-    return tagger
+    return stack.uncalibrated()
 
 
-async def alone(tagger: Tagger, items: Sequence[Exemplar], shares: Shares) -> None:
+async def alone(stack: TaggingStack, items: Sequence[Exemplar], shares: Shares) -> None:
     """Measure the label trees separately: Omikuji predicts in threads of its own."""
-    for trees in (other for other in tagger._recall._others if isinstance(other, LabelTreeRecall)):
+    for forest in (other for other in stack.recallers if isinstance(other, LabelTreeRecall)):
         vectors = np.zeros((0, 0), np.float32)
         started = time.process_time()
         for start in range(0, len(items), BATCH):
             some = items[start : start + BATCH]
-            await trees.recall(Query([item.id for item in some], [text_of(item) for item in some], vectors))
+            await forest.recall(Query([item.id for item in some], [text_of(item) for item in some], vectors))
         shares.add("label trees", time.process_time() - started)
 
 
@@ -136,8 +146,8 @@ async def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]
     items = list(corpus.exemplars("test"))[: arguments.count]
     shares = Shares()
     ours = annif = 0.0
-    async with with_memory(settings, corpus, arguments.cache) as bare, with_components(bare, settings) as brain:
-        tagger = watched(brain, shares)
+    async with with_memory(settings, corpus, arguments.cache) as bare, assemble.over(bare, settings) as stack:
+        tagger = watched(stack, shares)
         with annif_process(arguments.models / "annif-bonsai" / "project") as process:
             await tagger.tag([content_of(item) for item in items[:BATCH]])
             ask(process, [text_of(item) for item in items[:BATCH]])
@@ -150,8 +160,8 @@ async def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]
                 ours += time.process_time() - before
                 assert not any(isinstance(result, Failure) for result in results)
                 annif += ask(process, [text_of(item) for item in some])
-        await alone(tagger, items, shares)
-        points = await brain.memory.exemplars.count()
+        await alone(stack, items, shares)
+        points = await stack.memory.exemplars.count()
     spent = {**shares.seconds, "rest": ours - sum(shares.seconds.values())}
     return {
         "row": row.name,

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tagbus.stream.app import assemble, console, files
+from tagbus.stream.app import assemble, console, files, filling
 from tagbus.stream.app.data_folder import DataFolder
 from tagbus.stream.app.examples import example
 from tagbus.stream.cli.topics import create_all, send
@@ -103,23 +103,22 @@ async def measure(settings: Settings, contents: Sequence[Content], rounds: int, 
     """Run all rounds. The worker is idle while encoder and tagger are measured."""
     size, limit = settings.batch.contents, settings.batch.in_flight
     batches = [contents[start : start + size] for start in range(0, len(contents), size)]
-    memory = await assemble.cached_memory(None, settings)
     found = []
-    async with assemble.brain(settings, memory) as brain:
+    async with assemble.in_process(settings) as stack:
         tags = files.all_of(example("tags.jsonl"), files.tag_of)
         exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
         with console.bar("memory", len(tags) + len(exemplars)) as bar:
-            await assemble.fill(brain.projection(), {"tags": tags, "exemplars": exemplars}, bar.advance)
+            await filling.fill(stack.projection(), {"tags": tags, "exemplars": exemplars}, bar.advance)
         for topic, records in (
             (settings.topics.tags, map(encode_record, tags)),
             (settings.topics.exemplars, map(encode_record, exemplars)),
         ):
             with console.bar(f"publishing {topic}", 1) as bar:
                 send(settings, topic, records, bar)
-        tagger = brain.tagger()
+        tagger = stack.tagger()
 
         async def encode(batch: Sequence[Content]) -> None:
-            await brain.encoder.encode([content_text(content.title, content.text) for content in batch])
+            await stack.encoder.encode([content_text(content.title, content.text) for content in batch])
 
         await asyncio.to_thread(warm_up, settings)
         with LocalWorker(settings, {"TAGBUS_ENCODER__THREADS": str(settings.encoder.threads)}) as worker:

@@ -5,11 +5,12 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
@@ -216,57 +217,6 @@ class RecallSettings(Section):
     )
     tag_keys: int | None = Field(None, ge=1, le=1000, description="tags among the b keys of RAE-XMC")
     content_keys: int | None = Field(None, ge=1, le=1000, description="exemplars among the b keys of RAE-XMC")
-    literal: bool = Field(False, description="also tags whose name or alias stands in the content")
-    languages: str = Field(
-        "en",
-        pattern=r"^[a-z]{2,3}(,[a-z]{2,3})*$",
-        description="of literal names, ISO 639 with commas; the first that knows a word says its lemma",
-    )
-
-
-class HeadsSettings(Section):
-    """Classifier heads, as `tagbus train heads` writes them."""
-
-    folder: Path | None = Field(
-        None, description="holds heads.json, words.json and, where they run in the process, heads.onnx; unset: off"
-    )
-    kind: Literal["in_process", "triton"] = Field(
-        "in_process", description="triton: by encoder.deadline_seconds, in_flight and tls"
-    )
-    address: str | None = Field(None, description="Triton's gRPC, host:port, several with commas; unset: the encoder's")
-    model: str = Field("heads", min_length=1, description="Triton's name of the model")
-    version: int = Field(1, ge=1, description="Triton's version of the model, which every request names")
-
-
-class LabelTreeSettings(Section):
-    """Label trees, as `tagbus train labeltree` writes them; they need the extra `trees`."""
-
-    folder: Path | None = Field(None, description="holds labeltree.json, words.json and forest/; unset: off")
-
-
-class SecondEncoderSettings(Section):
-    """A second encoder over the same exemplars: an export of one trained with --recipe top-layers."""
-
-    folder: Path | None = Field(
-        None, description="holds model.onnx, tokenizer.json, release.json and tags.npz; in the process; unset: off"
-    )
-
-
-class RankSettings(Section):
-    """The learnt ranker, as `tagbus train ranker` writes it."""
-
-    folder: Path | None = Field(
-        None, description="holds ranker.onnx and ranker.json, and its calibration.json; unset: off"
-    )
-
-
-class CrossEncoderSettings(Section):
-    """The cross-encoder that the ranker asks, as `tagbus train cross-encoder` writes it."""
-
-    folder: Path | None = Field(
-        None,
-        description="holds model.onnx, tokenizer.json and cross_encoder.json, for a ranker trained with it; unset: off",
-    )
 
 
 class TaggerSettings(Section):
@@ -305,11 +255,8 @@ class Settings(BaseSettings):
     releases: ReleaseSettings = ReleaseSettings()
     memory: MemorySettings = MemorySettings()
     recall: RecallSettings = RecallSettings()
-    heads: HeadsSettings = HeadsSettings()
-    labeltree: LabelTreeSettings = LabelTreeSettings()
-    second_encoder: SecondEncoderSettings = SecondEncoderSettings()
-    rank: RankSettings = RankSettings()
-    cross_encoder: CrossEncoderSettings = CrossEncoderSettings()
+    # Sections by component: each component has the model of its own (recall/component.py).
+    components: Mapping[str, Mapping[str, JsonValue]] = {}
     tagger: TaggerSettings = TaggerSettings()
     health: HealthSettings = HealthSettings()
 

@@ -27,7 +27,7 @@ class Trivial:
     def versions(self) -> Versions:
         return VERSIONS
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         if self._spec.work_ms:
             await asyncio.sleep(self._spec.work_seconds(len(contents)))
         return [

@@ -14,11 +14,11 @@ from tagbus.models import journal
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.data.truth import numbers_of
 from tagbus.models.evaluate.rows import BASELINES, Row
-from tagbus.models.evaluate.systems import K, settings_of, variables_of, with_components, with_memory
+from tagbus.models.evaluate.systems import K, settings_of, variables_of, with_memory
 from tagbus.models.journal import JOURNAL
 from tagbus.stream import calibrate, quality
-from tagbus.stream.app import console
-from tagbus.stream.app.assemble import Brain
+from tagbus.stream.app import assemble, components, console
+from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.evaluation import content_of, fit, tag_all
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, TaggedContent
@@ -26,6 +26,8 @@ from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError
 from tagbus.stream.intervals import bootstrap, recall_by_band
 from tagbus.stream.quality import Floats, Ints, Ranked
+from tagbus.stream.rank import trees
+from tagbus.stream.recall import second_encoder
 
 # LLM4Tag drops tags with a lower confidence; Acc@k, Coverage@k and #Right count the remaining ones.
 PUBLISHED: Final = 0.5
@@ -85,14 +87,15 @@ async def measure_rows(corpus: Corpus, rows: Sequence[Row], paths: Paths) -> Asy
     ours = [row for row in rows if row.name not in baselines]
     for _, group in groupby(ours, key=lambda row: _memory(settings_of(row, paths.models))):
         some = list(group)
-        async with with_memory(settings_of(some[0], paths.models), corpus, paths.cache) as brain:
+        async with with_memory(settings_of(some[0], paths.models), corpus, paths.cache) as stack:
             for row in some:
-                yield _entry(row, *await _ours(row, test_set, brain, paths), test_set, paths)
+                yield _entry(row, *await _ours(row, test_set, stack, paths), test_set, paths)
 
 
 def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
     """The settings that rows with the same memory share."""
-    return settings.encoder.folder, settings.second_encoder.folder, settings.memory.kind, settings.recall.c2c2t
+    second = components.folder_of(settings, second_encoder.NAME)
+    return settings.encoder.folder, second, settings.memory.kind, settings.recall.c2c2t
 
 
 def _entry(
@@ -155,11 +158,13 @@ def _baseline(row: Row, test_set: EvaluationSet, models: Path) -> tuple[Ranked, 
     return Ranked(test.indices, curve.apply(test.scores)), run
 
 
-async def _ours(row: Row, test_set: EvaluationSet, bare: Brain, paths: Paths) -> tuple[Ranked, dict[str, object]]:
+async def _ours(
+    row: Row, test_set: EvaluationSet, bare: TaggingStack, paths: Paths
+) -> tuple[Ranked, dict[str, object]]:
     settings = settings_of(row, paths.models)
     training = training_of(settings)
-    async with with_components(bare, settings) as brain:
-        tagger = brain.tagger() if brain.pipeline.ranker else brain.tagger(await fit(brain, test_set.val))
+    async with assemble.over(bare, settings) as stack:
+        tagger = stack.tagger() if trees.NAME in stack.parts else stack.tagger([await fit(stack, test_set.val)])
         contents = [content_of(item) for item in test_set.test]
         started = time.process_time()
         with console.bar(f"tagging, {row.name}", len(contents)) as bar:
@@ -176,13 +181,7 @@ async def _ours(row: Row, test_set: EvaluationSet, bare: Brain, paths: Paths) ->
 
 def training_of(settings: Settings) -> dict[str, dict[str, float]]:
     """The training cost of each component, from the log next to it."""
-    parts = {
-        "encoder": settings.encoder.folder,
-        "second_encoder": settings.second_encoder.folder,
-        "heads": settings.heads.folder,
-        "labeltree": settings.labeltree.folder,
-        "ranker": settings.rank.folder,
-        "cross_encoder": settings.cross_encoder.folder,
-    }
+    trained = {one.name: components.folder_of(settings, one.name) for one in components.REGISTRY}
+    parts = {"encoder": settings.encoder.folder, **trained}
     costs = {name: journal.cost(folder / JOURNAL) for name, folder in parts.items() if folder is not None}
     return {name: cost for name, cost in costs.items() if cost}

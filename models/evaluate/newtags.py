@@ -12,11 +12,10 @@ import numpy as np
 
 from tagbus.models.data.corpus import Corpus, WithoutTags, without
 from tagbus.models.evaluate.rows import MODELS, NEW, Row
-from tagbus.models.evaluate.systems import K, settings_of, variables_of, with_components, with_memory
-from tagbus.stream.app import console
-from tagbus.stream.app.assemble import Brain
+from tagbus.models.evaluate.systems import K, settings_of, variables_of, with_memory
+from tagbus.stream.app import assemble, console
+from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.evaluation import content_of, tag_all
-from tagbus.stream.calibrate import uncalibrated
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError
@@ -97,19 +96,19 @@ async def _row(
     settings = settings_of(row, models)
     async with (
         with_memory(settings, NewTagsByName(corpus, rest), cache) as bare,
-        with_components(bare, settings) as brain,
+        assemble.over(bare, settings) as stack,
     ):
         for step, changed in zip(STEPS, added, strict=True):
             records = [MemoryRecord("exemplars", encode_record(item), name) for name, item in changed.items()]
-            await brain.projection().apply(records)
-            found[f"r_at_10_after_{step}"] = round(await _recall(brain, test, rest.left_out), 2)
+            await stack.projection().apply(records)
+            found[f"r_at_10_after_{step}"] = round(await _recall(stack, test, rest.left_out), 2)
             console.say(f"{row.name}, {step} exemplars: {found[f'r_at_10_after_{step}']}")
     return found
 
 
-async def _recall(brain: Brain, test: Sequence[Exemplar], new: frozenset[str]) -> float:
+async def _recall(stack: TaggingStack, test: Sequence[Exemplar], new: frozenset[str]) -> float:
     numbers = {tag: number for number, tag in enumerate(sorted(new))}
-    tagger = brain.tagger(uncalibrated(brain.pipeline.fingerprint))
+    tagger = stack.uncalibrated()
     with console.bar("tagging", len(test)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in test], bar.advance)
     # Other tags take up ranks and are never right.

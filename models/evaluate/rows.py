@@ -7,20 +7,20 @@ from typing import Final
 # Placeholder for the folder of trained models in settings.
 MODELS: Final = "{models}"
 
-LITERAL: Final = {"TAGBUS_RECALL__LITERAL": "true"}
-HEADS: Final = {"TAGBUS_HEADS__FOLDER": f"{MODELS}/heads"}
+LITERAL: Final = {"TAGBUS_COMPONENTS__LITERAL__ENABLED": "true"}
+HEADS: Final = {"TAGBUS_COMPONENTS__HEADS__FOLDER": f"{MODELS}/heads"}
 FUSED: Final = LITERAL | HEADS
 # No instances: contents are compared with tag texts alone.
 NAMED: Final = {"TAGBUS_RECALL__C2C2T": "false"}
 HNSW: Final = {"TAGBUS_MEMORY__KIND": "hnsw"}
-TREES: Final = {"TAGBUS_LABELTREE__FOLDER": f"{MODELS}/labeltree"}
+TREES: Final = {"TAGBUS_COMPONENTS__LABELTREE__FOLDER": f"{MODELS}/labeltree"}
 # The encoder trained by `train biencoder --recipe top-layers`.
-SECOND_ENCODER: Final = {"TAGBUS_SECOND_ENCODER__FOLDER": f"{MODELS}/encoder"}
+SECOND_ENCODER: Final = {"TAGBUS_COMPONENTS__SECOND_ENCODER__FOLDER": f"{MODELS}/encoder"}
 FULL: Final = SECOND_ENCODER | TREES | FUSED
 # int8 encoders, HNSW neighbours, and components trained with them.
 EIGHT: Final = {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/int8/encoder"}
-LIGHT: Final = EIGHT | HNSW | LITERAL | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8/heads"}
-BESIDE: Final = {"TAGBUS_SECOND_ENCODER__FOLDER": f"{MODELS}/int8/second_encoder"}
+LIGHT: Final = EIGHT | HNSW | LITERAL | {"TAGBUS_COMPONENTS__HEADS__FOLDER": f"{MODELS}/int8/heads"}
+BESIDE: Final = {"TAGBUS_COMPONENTS__SECOND_ENCODER__FOLDER": f"{MODELS}/int8/second_encoder"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Row:
 
 def _ranked(ranker: str) -> dict[str, str]:
     """With a ranker trained for the same components."""
-    return {"TAGBUS_RANK__FOLDER": f"{MODELS}/{ranker}"}
+    return {"TAGBUS_COMPONENTS__RANKER__FOLDER": f"{MODELS}/{ranker}"}
 
 
 def _encoder(folder: str) -> dict[str, str]:
@@ -83,13 +83,13 @@ OURS: Final = (
     Row(
         "full-cross-encoder",
         "full, with a cross-encoder's score of the best 24",
-        FULL | {"TAGBUS_CROSS_ENCODER__FOLDER": f"{MODELS}/cross_encoder"} | _ranked("full-cross-encoder"),
+        FULL | {"TAGBUS_COMPONENTS__CROSS_ENCODER__FOLDER": f"{MODELS}/cross_encoder"} | _ranked("full-cross-encoder"),
     ),
     Row("light", "in int8 with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8/light")),
     Row(
         "light-small",
         "light, heads of 50,000 of the 204,253 terms: 31 MB instead of 91",
-        LIGHT | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/int8/heads-small"} | _ranked("int8/light-small"),
+        LIGHT | {"TAGBUS_COMPONENTS__HEADS__FOLDER": f"{MODELS}/int8/heads-small"} | _ranked("int8/light-small"),
     ),
     Row("light-trees", "light with label trees", LIGHT | TREES | _ranked("int8/light-trees")),
     Row("full-int8", "light with label trees and the second encoder", LIGHT | TREES | BESIDE | _ranked("int8/full")),
@@ -104,12 +104,15 @@ NEW: Final = (
         "heads, label trees, literal names, graph recall, the trained encoder as second encoder, ranked",
         LITERAL
         | SECOND_ENCODER
-        | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/new/heads", "TAGBUS_LABELTREE__FOLDER": f"{MODELS}/new/labeltree"}
+        | {
+            "TAGBUS_COMPONENTS__HEADS__FOLDER": f"{MODELS}/new/heads",
+            "TAGBUS_COMPONENTS__LABELTREE__FOLDER": f"{MODELS}/new/labeltree",
+        }
         | _ranked("new/full"),
     ),
     Row(
         "ranker",
         "heads, literal names and graph recall, ranked",
-        LITERAL | {"TAGBUS_HEADS__FOLDER": f"{MODELS}/new/heads"} | _ranked("new/ranker"),
+        LITERAL | {"TAGBUS_COMPONENTS__HEADS__FOLDER": f"{MODELS}/new/heads"} | _ranked("new/ranker"),
     ),
 )

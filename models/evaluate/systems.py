@@ -3,16 +3,15 @@
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.evaluate.rows import MODELS, Row
-from tagbus.stream.app import assemble, console
-from tagbus.stream.app.assemble import Brain
-from tagbus.stream.app.trained import open_learnt
+from tagbus.stream.app import assemble, components, console, filling
+from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.config import Settings, load
+from tagbus.stream.recall import second_encoder
 
 # Tags per content.
 K: Final = 10
@@ -43,38 +42,18 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def with_memory(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterator[Brain]:
-    """A stack of encoder and memory alone, over all tags and training contents; see `with_components`.
+async def with_memory(settings: Settings, corpus: Corpus, cache: Path) -> AsyncIterator[TaggingStack]:
+    """A stack of encoder and memory alone, over all tags and training contents; see `assemble.over`.
 
     New embeddings are stored in `cache`. With C2C2T off, contents are never searched and not encoded.
     """
-    bare = settings.model_copy(
-        update={
-            "heads": settings.heads.model_copy(update={"folder": None}),
-            "labeltree": settings.labeltree.model_copy(update={"folder": None}),
-            "rank": settings.rank.model_copy(update={"folder": None}),
-            "cross_encoder": settings.cross_encoder.model_copy(update={"folder": None}),
-        }
-    )
-    memory = await assemble.cached_memory(cache, bare)
-    async with assemble.brain(bare, memory) as brain:
+    bare = components.only(settings, second_encoder.NAME)
+    async with assemble.in_process(bare, cache) as stack:
         tags, instances = corpus.tags(), settings.recall.c2c2t
         contents = sum(1 for _ in corpus.exemplars("train")) if instances else 0
         with console.bar("filling memory", len(tags) + contents) as bar:
             known = corpus.exemplars("train") if instances else iter(())
-            await assemble.fill(brain.projection(), {"tags": tags, "exemplars": known}, bar.advance)
-        stores = [memory.exemplars, *([] if memory.beside is None else [memory.beside.exemplars])]
-        if instances and not all((cache / store.release).exists() for store in stores):
-            await assemble.save_memory(cache, memory)
-        yield brain
-
-
-@asynccontextmanager
-async def with_components(brain: Brain, settings: Settings) -> AsyncIterator[Brain]:
-    """The same encoder and memory with the components of these settings: filling a memory of 328,152 contents takes
-    longer than tagging 10,130. Raises as `open_learnt` does."""
-    trained = await open_learnt(settings, brain.release.name)
-    try:
-        yield replace(brain, settings=settings, learnt=trained, literal=assemble.literal_of(settings, brain.memory))
-    finally:
-        await trained.close()
+            await filling.fill(stack.projection(), {"tags": tags, "exemplars": known}, bar.advance)
+        if instances and not all((cache / memory.release).exists() for memory in stack.memories):
+            await filling.save_memories(cache, stack.memories)
+        yield stack

@@ -24,26 +24,17 @@ from tagbus.models.data.corpus import Corpus, open_corpus, without
 from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, collect, count_tags
-from tagbus.models.rank.ranker import train
-from tagbus.models.train import heads
-from tagbus.stream.app import assemble
-from tagbus.stream.app.trained import over_of
-from tagbus.stream.config import (
-    CrossEncoderSettings,
-    HeadsSettings,
-    LabelTreeSettings,
-    RankSettings,
-    SecondEncoderSettings,
-    Settings,
-    load,
-)
+from tagbus.models.rank.ranker import over_of, train
+from tagbus.models.train import heads as training
+from tagbus.stream.app import assemble, components, filling
+from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.trees import Over
-from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.heads import read_manifest
+from tagbus.stream.recall import heads, literal
+from tagbus.stream.recall.heads.model import read_manifest
 from tagbus.stream.recall.pool import NAMES, Numbers
 
 LISTS: Final = (NAMES, "literal", "heads")
@@ -90,7 +81,7 @@ class HeadsRecipe:
 
     def heads(self, corpus: str, to: Path, place: HeadsRun, config: RunConfig) -> None:
         """Train heads on the training contents of a folder."""
-        heads.command(
+        training.command(
             corpus,
             to,
             run=place.run,
@@ -196,7 +187,7 @@ def _write_ranker(
 ) -> None:
     _, over, source = collected[-1]
     tables = count_tags(source.numbers, corpus.exemplars("train"), recipe.fewest_together)
-    over = replace(over, heads=read_manifest(heads_of).name)
+    over = replace(over, components={**over.components, heads.NAME: read_manifest(heads_of).name})
     to.mkdir(parents=True, exist_ok=True)
     train(to, join([training_set for training_set, _, _ in collected]), replace(source, tables=tables), over, recipe)
 
@@ -224,36 +215,24 @@ def _write(folder: Path, tags: Sequence[Tag], train: Sequence[Exemplar], held: S
 async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Source]:
     """The ranker's training set from the fold in a folder."""
     corpus, settings = open_corpus(str(folder)), _settings(folder / "heads")
-    memory = await assemble.cached_memory(folder / "cache", settings)
-    async with assemble.brain(settings, memory) as brain:
-        numbers = Numbers([tag.id for tag in corpus.tags()], memory.tags.numbers)
+    async with assemble.in_process(settings, folder / "cache") as stack:
+        numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
         held, tables = (
             list(corpus.exemplars("val")),
             count_tags(numbers, corpus.exemplars("train"), recipe.fewest_together),
         )
-        await assemble.fill(
-            brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, lambda _: None
+        await filling.fill(
+            stack.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, lambda _: None
         )
-        graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
-        others = brain.others()
-        source = Source(graph, others, numbers, tables)
-        training_set = await collect(source, held, await brain.encoder.encode([text_of(item) for item in held]), recipe)
-        return training_set, over_of(brain.pipeline), source
+        source = Source(stack.graph, stack.recallers, numbers, tables)
+        training_set = await collect(source, held, await stack.encoder.encode([text_of(item) for item in held]), recipe)
+        return training_set, over_of(stack), source
 
 
 def _settings(folder: Path) -> Settings:
     """The caller's settings with these heads and literal names, without ranker and cross-encoder."""
-    given = load()
-    return given.model_copy(
-        update={
-            "heads": HeadsSettings(folder=folder),
-            "labeltree": LabelTreeSettings(),
-            "second_encoder": SecondEncoderSettings(),
-            "rank": RankSettings(),
-            "cross_encoder": CrossEncoderSettings(),
-            "recall": given.recall.model_copy(update={"literal": True}),
-        }
-    )
+    on: dict[str, dict[str, object]] = {literal.NAME: {"enabled": True}, heads.NAME: {"folder": folder}}
+    return components.switched(components.only(load(), literal.NAME), on)
 
 
 def join(training_sets: Sequence[TrainingSet]) -> TrainingSet:

@@ -27,17 +27,16 @@ from tagbus.models.rank.boost import fit as fit
 from tagbus.models.rank.candidates import Recipe, Source, TrainingSet, collect, count_tags
 from tagbus.models.rank.second_stage import CrossScoring, add_cross_scores
 from tagbus.stream import calibrate
-from tagbus.stream.app import assemble, console
-from tagbus.stream.app.trained import over_of
-from tagbus.stream.config import Settings, load
+from tagbus.stream.app import assemble, components, console, filling
+from tagbus.stream.app.assemble import TaggingStack
+from tagbus.stream.config import load
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import sha256
-from tagbus.stream.rank import trees
+from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, Wording
 from tagbus.stream.rank.features import columns
 from tagbus.stream.rank.trees import Manifest, Over, SecondPass
-from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import Numbers
-from tagbus.stream.tagger import Pipeline
 
 DEFAULT: Final = Recipe()
 # Figures of the second stage that are printed.
@@ -69,41 +68,33 @@ def command(
 
 async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe) -> None:
     given = load()
-    settings, read = _unranked(given), given.cross_encoder.folder
-    cross_encoder = None if read is None else OnnxCrossEncoder.load(read, given.encoder.threads)
+    settings = components.without(given, trees.NAME, cross_encoder.NAME)
+    read = components.folder_of(given, cross_encoder.NAME)
+    reader = None if read is None else OnnxCrossEncoder.load(read, given.encoder.threads)
     to.mkdir(parents=True, exist_ok=True)
-    memory = await assemble.cached_memory(cache, settings)
-    async with assemble.brain(settings, memory) as brain:
+    async with assemble.in_process(settings, cache) as stack:
         held = list(corpus.exemplars("val"))
-        numbers = Numbers([tag.id for tag in corpus.tags()], memory.tags.numbers)
+        numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
         tables = count_tags(numbers, (item for item in corpus.exemplars("train")), recipe.fewest_together)
         with console.bar("encoding memory", numbers.known + tables.contents) as bar:
-            await assemble.fill(
-                brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
+            await filling.fill(
+                stack.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
             )
         if cache is not None:
-            await assemble.save_memory(cache, memory)
-        graph = GraphRecall(memory.tags, memory.exemplars, brain.release.recall, settings.recall)
-        others = brain.others()
-        source = Source(graph, others, numbers, tables)
-        vectors = await brain.encoder.encode([text_of(item) for item in held])
+            await filling.save_memories(cache, stack.memories)
+        source = Source(stack.graph, stack.recallers, numbers, tables)
+        vectors = await stack.encoder.encode([text_of(item) for item in held])
         training_set = await collect(source, held, vectors, recipe)
-        over = over_of(brain.pipeline)
-        wording = Wording([text_of(item) for item in held], numbers.ids, await graph.facts(numbers.ids))
-        scoring = None if cross_encoder is None else CrossScoring(cross_encoder, wording)
+        over = over_of(stack)
+        wording = Wording([text_of(item) for item in held], numbers.ids, await stack.graph.facts(numbers.ids))
+        scoring = None if reader is None else CrossScoring(reader, wording)
         manifest = train(to, training_set, source, over, recipe, scoring)
     console.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
 
 
-def _unranked(settings: Settings) -> Settings:
-    """The settings without ranker and cross-encoder."""
-    none = {"folder": None}
-    return settings.model_copy(
-        update={
-            "rank": settings.rank.model_copy(update=none),
-            "cross_encoder": settings.cross_encoder.model_copy(update=none),
-        }
-    )
+def over_of(stack: TaggingStack) -> Over:
+    """The components that a ranker trained on this stack depends on."""
+    return trees.over(stack.release.name, stack.components.lists, stack.components.versions)
 
 
 def train(
@@ -122,9 +113,7 @@ def train(
     manifest = Manifest(
         name=f"ranker-{sha256(first.model + tables + (again.model if again else b''))[:8]}",
         release=over.release,
-        heads=over.heads,
-        labeltree=over.labeltree,
-        second_encoder=over.second_encoder,
+        components=over.components,
         lists=over.lists,
         columns=columns(over.lists),
         names=recipe.names,
@@ -147,15 +136,14 @@ def train(
     # Without a second stage the field is left out.
     (to / trees.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
     chosen, _ = best_of(training_set.plain, last.choice.scores)
-    cross_encoder = None if scoring is None else scoring.cross_encoder.name
-    literal = "literal" in over.lists
-    pipeline = Pipeline(
-        over.release, literal, over.heads, over.labeltree, over.second_encoder, manifest.name, cross_encoder
-    )
+    versions = {**over.components, trees.NAME: manifest.name}
+    steps = [*over.components, trees.COMPONENT.step]
+    if scoring is not None:
+        versions[cross_encoder.NAME] = scoring.cross_encoder.name
+        steps.append(cross_encoder.NAME)
+    fingerprint = Fingerprint(over.release, "+".join(("recall", *steps)), versions)
     right = training_set.plain.right[chosen]
-    calibrate.fit(last.choice.scores[chosen], right, pipeline.fingerprint, len(training_set.truth)).save(
-        to / trees.CALIBRATION
-    )
+    calibrate.fit(last.choice.scores[chosen], right, fingerprint, len(training_set.truth)).save(to / trees.CALIBRATION)
     log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})
     return manifest
 

@@ -12,7 +12,7 @@ import numpy as np
 from tagbus.models.rank.candidates import Candidates, Scores, TrainingSet
 from tagbus.stream.app import console
 from tagbus.stream.rank.candidates import best
-from tagbus.stream.rank.cross_encoder import CrossEncoder, Wording
+from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, Wording
 from tagbus.stream.rank.trees import crossed
 from tagbus.stream.recall.pool import Floats, Ints
 
@@ -24,7 +24,7 @@ CHUNK: Final = 1024
 class CrossScoring:
     """A cross-encoder, and the texts of the contents by row and of the tags by number."""
 
-    cross_encoder: CrossEncoder
+    cross_encoder: OnnxCrossEncoder
     wording: Wording
 
 

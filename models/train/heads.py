@@ -32,7 +32,7 @@ from tagbus.stream import quality
 from tagbus.stream.app import console
 from tagbus.stream.config import load
 from tagbus.stream.errors import UserError
-from tagbus.stream.recall import heads
+from tagbus.stream.recall.heads import model as heads
 from tagbus.stream.recall.words import Bags
 
 CHECKPOINT: Final = "checkpoint.pt"

@@ -13,7 +13,7 @@ from tagbus.models.export.heads_graph import Precision, to_onnx, weights_of
 from tagbus.models.train.losses import SCALE
 from tagbus.models.train.training_set import TrainingSet
 from tagbus.stream.encoder.release import sha256
-from tagbus.stream.recall import heads
+from tagbus.stream.recall.heads import model as heads
 from tagbus.stream.recall.words import Bags
 
 # Tags returned per content: they include 67% of the right tags on YSO, which has 3.5 per title.

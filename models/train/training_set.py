@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.data.texts import text_of
-from tagbus.stream.app import assemble, console
+from tagbus.stream.app import assemble, console, filling
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.encoder.base import Encoder
@@ -103,16 +103,15 @@ async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path |
     """
     with TemporaryDirectory() as spare:
         place = cache or Path(spare)
-        memory = await assemble.cached_memory(place, settings)
-        async with assemble.brain(settings, memory) as brain:
+        async with assemble.in_process(settings, place) as stack:
             count = len(corpus.tags()) + sum(1 for _ in corpus.exemplars("train"))
             with console.bar("encoding contents", count) as bar:
-                await assemble.fill(
-                    brain.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
+                await filling.fill(
+                    stack.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
                 )
-            await assemble.save_memory(place, memory)
-            release, stores = brain.release, place / brain.release.name
-            return await _training_set(corpus, brain.encoder, stores, folder, terms, (release.name, release.dimension))
+            await filling.save_memories(place, stack.memories)
+            release, stores = stack.release, place / stack.release.name
+            return await _training_set(corpus, stack.encoder, stores, folder, terms, (release.name, release.dimension))
 
 
 async def _training_set(

@@ -1,273 +1,199 @@
-"""From settings to the objects that tag: encoder, memory, recall, calibration, tagger."""
+"""From settings to the objects that tag: encoder, memory, components, stages, calibration, tagger."""
 
 import asyncio
-import gc
-import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from itertools import chain, islice, starmap
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
-from tagbus.stream.app import second_encoders, trained
-from tagbus.stream.app.trained import Learnt, open_learnt
+from tagbus.stream import calibrate
+from tagbus.stream.app.components import REGISTRY, Components
+from tagbus.stream.app.filling import cached_memory
+from tagbus.stream.app.folders import model_folder
+from tagbus.stream.app.stages import STAGES, Ingredients, StageFactory
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.codec import encode_record
-from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.contract.release import Served
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
-from tagbus.stream.encoder.release import RELEASE, Release, default_folder, load_release
-from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.index.apply import Listener, MemoryRecord, Projection
+from tagbus.stream.encoder.release import Release, load_release
+from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.changes import TagChanges
-from tagbus.stream.memory import Carried, Memory, memory_of, open_memory
-from tagbus.stream.memory.exact import ExactStore
-from tagbus.stream.memory.hnsw import HnswStore
-from tagbus.stream.memory.kinds import KINDS, Kind, carrying
+from tagbus.stream.memory import Memory, open_memory
+from tagbus.stream.memory.kinds import KINDS, Kind
+from tagbus.stream.rank import trees
+from tagbus.stream.rank.trees import RankerPart
 from tagbus.stream.recall.base import Recaller
+from tagbus.stream.recall.component import Component, Part, Replica, Surroundings, TagListener
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.literal import LiteralRecall
-from tagbus.stream.recall.second_encoder import SecondEncoder
-from tagbus.stream.tagger import Pipeline, Tagger, Taxonomy
-from tagbus.stream.tagger.union import Recall
+from tagbus.stream.recall.pool import Numbers
+from tagbus.stream.tagger import Pipeline, Stage, Tagger, Taxonomy
+from tagbus.stream.tagger.calibrate import Calibrate
+from tagbus.stream.tagger.select import Select
 
-log = logging.getLogger(__name__)
+# Beside the model: the curve for its scores alone.
+CALIBRATION: Final = "calibration.json"
 
-# Sorting by length pays more over more texts; 2,048 keep a progress bar moving.
-CHUNK = 2048
+OpenMemory = Callable[[Release, Mapping[str, Kind]], Awaitable[Memory]]
 
 
 @dataclass(frozen=True, slots=True)
-class Brain:
-    """All that tagging needs, but for what fills the memory."""
+class Plan:
+    """What the pipeline may be made of: the components and the stages that there are."""
+
+    registry: Sequence[Component] = REGISTRY
+    stages: Sequence[StageFactory] = STAGES
+
+
+@dataclass(frozen=True, slots=True)
+class TaggingStack:
+    """All that tagging with one release needs, but for what fills the memory. `parts` by component."""
 
     settings: Settings
     encoder: Encoder
     memory: Memory
-    learnt: Learnt
-    literal: LiteralRecall | None = None
-    second_encoder: SecondEncoder | None = None
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """What gives the scores, which a calibration is fitted to."""
-        return self.learnt.pipeline
+    components: Components
+    parts: Mapping[str, Part]
+    graph: GraphRecall
+    stages: Sequence[Stage]
+    select: Select
 
     @property
     def release(self) -> Release:
         """The release that the encoder runs."""
         return self.encoder.release
 
+    @property
+    def memories(self) -> list[Memory]:
+        """The memory, then those of other encoders, which hold the same records."""
+        return [self.memory, *(one.memory for one in self._replicas)]
+
+    @property
+    def recallers(self) -> list[Recaller]:
+        """The recallers beside the graph, in the order of the path."""
+        return list(chain.from_iterable(part.recallers for part in self.parts.values()))
+
     def projection(self) -> Projection:
         """What turns records of the memory topics into points."""
-        if self.second_encoder is None or self.memory.beside is None:
-            beside = None
-        else:
-            beside = Projection(self.second_encoder.encoder, self.memory.beside)
-        return Projection(self.encoder, self.memory, beside, self._listeners())
+        replicas = [Projection(one.encoder, one.memory) for one in self._replicas]
+        return Projection(self.encoder, self.memory, replicas, self._listeners)
 
     def changes(self) -> TagChanges | None:
-        """What is to be told of tags where another process writes the memory, None where nothing is."""
-        return TagChanges(self.release, self._listeners()) if self._listeners() else None
+        """What is told of tags where another process writes the memory, None where nobody listens."""
+        return TagChanges(self.release, self._listeners) if self._listeners else None
 
-    def _listeners(self) -> list[Listener]:
-        return [] if self.literal is None else [self.literal.change]
+    def tagger(self, curves: Iterable[Calibration] = (), taxonomy: Taxonomy = dict) -> Tagger:
+        """The pipeline over this memory.
 
-    def others(self) -> list[Recaller]:
-        """The recallers beside the graph, in the order of the path."""
-        named = [] if self.literal is None else [self.literal]
-        more = [] if self.second_encoder is None else self.second_encoder.recallers()
-        return [*named, *self.learnt.others(), *more]
-
-    def tagger(self, calibration: Calibration | None = None, taxonomy: Taxonomy = dict) -> Tagger:
-        """The pipeline over this memory; the calibration of the settings unless one is given.
-
-        Raises ReleaseMismatch for a calibration that is fitted to another pipeline.
+        `curves`: a calibration for each path that has one; the whole path's is that of the settings unless one is
+        given. Raises ReleaseMismatch for a calibration that is fitted to something else.
         """
-        settings, tags = self.settings, self.memory.tags
-        graph = GraphRecall(
-            tags, self.memory.exemplars, self.release.recall, settings.recall, settings.tagger.neighbours
-        )
-        recall = Recall(graph, self.others(), self.learnt.ranker)
-        chosen = calibration or calibration_of(settings, self.release)
-        return Tagger(self.encoder, recall, chosen, settings.tagger, taxonomy, self.pipeline)
+        known = {curve.path: curve for curve in curves}
+        whole = self.components.scoring
+        if whole not in known:
+            known[whole] = calibration_of(self.settings, self.release, self.components)
+        for path, curve in known.items():
+            curve.match(self.fingerprint(path), f"calibration {curve.name}")
+
+        def curve_of(path: str) -> Calibration:
+            return known.get(path) or calibrate.uncalibrated(self.fingerprint(path))
+
+        closing = (self.select, Calibrate(curve_of, self.settings.tagger.least_confidence))
+        pipeline = Pipeline(self.release.name, self.components.versions, known[whole].name, self.stages, closing)
+        return Tagger(pipeline, taxonomy)
+
+    def uncalibrated(self) -> Tagger:
+        """The pipeline with scores for confidences, for fitting a calibration."""
+        return self.tagger([calibrate.uncalibrated(self.fingerprint())])
+
+    def fingerprint(self, path: str | None = None) -> Fingerprint:
+        """What a calibration of that path's scores is fitted to; of the whole path if not given."""
+        return self.components.fingerprint(self.release.name, path)
+
+    @property
+    def _replicas(self) -> list[Replica]:
+        return list(chain.from_iterable(part.replicas for part in self.parts.values()))
+
+    @property
+    def _listeners(self) -> list[TagListener]:
+        return list(chain.from_iterable(part.listeners for part in self.parts.values()))
 
 
-def model_folder(settings: Settings) -> Path:
-    """Where model, tokenizer and release lie."""
-    return settings.encoder.folder or default_folder()
+def calibration_of(settings: Settings, release: Release, components: Components) -> Calibration:
+    """The calibration that the settings name, or the one that a component brings, or the one beside the model where no
+    component is on, or none. Raises ReleaseMismatch for one that is fitted to something else."""
+    path = settings.tagger.calibration or components.calibration or _beside(settings, components)
+    fingerprint = components.fingerprint(release.name)
+    return calibrate.uncalibrated(fingerprint) if path is None else calibrate.load(path, fingerprint)
 
 
-def calibration_of(settings: Settings, release: Release) -> Calibration:
-    """The calibration of what the settings switch on over this release: see `trained.calibration_of`."""
-    return trained.calibration_of(settings, release.name)
-
-
-def release_folder(settings: Settings, name: str) -> Path:
-    """Where the release of that name lies: releases.folder/NAME, or encoder.folder. Raises ReleaseMismatch."""
-    place = settings.releases.folder
-    if place is not None and (place / name / RELEASE).exists():
-        return place / name
-    if load_release(model_folder(settings)).name == name:
-        return model_folder(settings)
-    expected = "TAGBUS_RELEASES__FOLDER to hold it" if place is None else f"{place / name}"
-    raise ReleaseMismatch(f"release {name} has no folder here, expected {expected}")
-
-
-def snapshot_folder(settings: Settings, name: str) -> Path | None:
-    """Where the builder leaves the memory of a release, None where releases have no folder."""
-    return None if settings.releases.folder is None else settings.releases.folder / name / "memory"
-
-
-def settings_of(settings: Settings, folder: Path, served: Served | None) -> Settings:
-    """The settings of one release among several: its folder, and where Triton has it; heads have the same version.
-
-    A calibration, heads, label trees, a second encoder, a ranker and a cross-encoder that the settings name belong to
-    the
-    release of encoder.folder alone; another brings its own in `heads`, `labeltree`, `second_encoder`, `rank` and
-    `cross_encoder` of
-    its folder.
-    """
-    if folder == model_folder(settings):
-        return settings
-    own: dict[str, object] = {"folder": folder}
-    heads: dict[str, object] = {"folder": _within(folder, "heads")}
-    if served is not None:
-        own |= {"model": served.model, "version": served.version}
-        heads |= {"version": served.version}
-    return settings.model_copy(
-        update={
-            "encoder": settings.encoder.model_copy(update=own),
-            "tagger": settings.tagger.model_copy(update={"calibration": None}),
-            "heads": settings.heads.model_copy(update=heads),
-            "labeltree": settings.labeltree.model_copy(update={"folder": _within(folder, "labeltree")}),
-            "second_encoder": settings.second_encoder.model_copy(update={"folder": _within(folder, "second_encoder")}),
-            "rank": settings.rank.model_copy(update={"folder": _within(folder, "rank")}),
-            "cross_encoder": settings.cross_encoder.model_copy(update={"folder": _within(folder, "cross_encoder")}),
-        }
-    )
-
-
-def _within(folder: Path, name: str) -> Path | None:
-    return folder / name if (folder / name).is_dir() else None
-
-
-def exact(settings: Settings) -> Settings:
-    """The same with a memory of this process's own."""
-    return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "exact"})})
+def _beside(settings: Settings, components: Components) -> Path | None:
+    path = model_folder(settings) / CALIBRATION
+    return path if not components.on and path.exists() else None
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Brain]:
-    """The release of encoder.folder with the stores that the settings name. Raises as `open_encoder` does."""
+async def opened(settings: Settings, plan: Plan | None = None) -> AsyncIterator[TaggingStack]:
+    """The release of encoder.folder with the stores that the settings name. Raises as `open_encoder` does, UserError
+    and ReleaseMismatch for components that do not fit, DependencyDown where a server does not answer."""
+
+    async def memory(release: Release, kinds: Mapping[str, Kind]) -> Memory:
+        return await open_memory(settings.memory, release.name, release.dimension, kinds)
+
+    async with _stacked(settings, memory, plan or Plan()) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def in_process(
+    settings: Settings, folder: Path | None = None, plan: Plan | None = None
+) -> AsyncIterator[TaggingStack]:
+    """The release of encoder.folder over a memory of this process's own, with the embeddings that `folder` holds of an
+    earlier run. Raises as `opened` does."""
+    async with _stacked(settings, partial(cached_memory, folder, settings), plan or Plan()) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def over(stack: TaggingStack, settings: Settings, plan: Plan | None = None) -> AsyncIterator[TaggingStack]:
+    """Encoder and memory of a stack with the components that other settings switch on. Raises as `opened` does.
+
+    A component with a memory of its own keeps the one that the stack has for it.
+    """
+    kept = {memory.release: memory for memory in stack.memories}
+
+    async def memory(release: Release, _: Mapping[str, Kind]) -> Memory:
+        return kept[release.name]
+
+    async with AsyncExitStack() as exits:
+        yield await _assembled(settings, stack.encoder, stack.memory, memory, plan or Plan(), exits)
+
+
+@asynccontextmanager
+async def _stacked(settings: Settings, open_: OpenMemory, plan: Plan) -> AsyncIterator[TaggingStack]:
     release = await asyncio.to_thread(load_release, model_folder(settings))
-    memory = await open_memory(settings.memory, release.name, release.dimension)
-    try:
-        if (own := second_encoders.alone(settings)) is not None:
-            other = await asyncio.to_thread(load_release, model_folder(own))
-            beside = await open_memory(settings.memory, other.name, other.dimension, carrying())
-            memory = replace(memory, beside=beside)
-    except BaseException:
-        await memory.close()
-        raise
-    async with brain(settings, memory) as made:
-        yield made
-
-
-@asynccontextmanager
-async def brain(settings: Settings, memory: Memory) -> AsyncIterator[Brain]:
-    """Encoder and memory, closed at the end. Raises as `open_encoder` does."""
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(memory.close)
+    async with AsyncExitStack() as exits:
+        memory = await open_(release, KINDS)
+        exits.push_async_callback(memory.close)
         encoder = await open_encoder(settings.encoder, model_folder(settings))
-        stack.push_async_callback(encoder.close)
-        second_encoder = await second_encoders.open_second_encoder(settings, memory.beside)
-        if second_encoder is not None:
-            stack.push_async_callback(second_encoder.close)
-        trained = await open_learnt(settings, encoder.release.name)
-        stack.push_async_callback(trained.close)
-        yield Brain(settings, encoder, memory, trained, literal_of(settings, memory), second_encoder)
+        exits.push_async_callback(encoder.close)
+        yield await _assembled(settings, encoder, memory, open_, plan, exits)
 
 
-def literal_of(settings: Settings, memory: Memory) -> LiteralRecall | None:
-    """Literal recall over these tags, None where it is off. Raises UserError for a language that is none."""
-    return LiteralRecall(memory.tags, settings.recall.languages.split(",")) if settings.recall.literal else None
-
-
-async def cached_memory(folder: Path | None, settings: Settings) -> Memory:
-    """A memory of this process's own, with the embeddings of an earlier run over the same release where `folder` holds
-    them. Searched exactly, unless memory.kind is hnsw."""
-    own = second_encoders.alone(settings)
-    beside = None if own is None else await _cached(folder, own, carrying())
-    return replace(await _cached(folder, settings, KINDS), beside=beside)
-
-
-async def _cached(folder: Path | None, settings: Settings, kinds: Mapping[str, Kind]) -> Memory:
-    release = load_release(model_folder(settings))
-    made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
-
-    async def store(kind: str, carried: Carried) -> ExactStore:
-        place = None if folder is None else folder / release.name / kind
-        if place is None or not place.exists():
-            return made(release.name, release.dimension, carried)
-        return await made.load(place, release.name, release.dimension, carried)
-
-    return await memory_of(store, kinds)
-
-
-async def save_memory(folder: Path, memory: Memory) -> None:
-    """Keep the embeddings for the next run. Raises UserError where they cannot be written."""
-    for kind, store in memory.stores.items():
-        if isinstance(store, ExactStore):
-            try:
-                await store.save(folder / store.release / kind)
-            except OSError as error:
-                raise UserError(f"{folder} cannot keep the embeddings: {error.strerror}") from None
-    if memory.beside is not None:
-        await save_memory(folder, memory.beside)
-
-
-async def fill(
-    projection: Projection, events: Mapping[str, Iterable[Tag | Exemplar]], advance: Callable[[int], None]
-) -> None:
-    """Memory becomes exactly these events, by the names of their kinds; what it holds of them already is not encoded
-    again."""
-    kept = projection.empty()
-    for records in chain.from_iterable(starmap(_chunks, events.items())):
-        for name, keys in (await projection.apply(records)).items():
-            kept[name].update(keys)
-        advance(len(records))
-    await projection.sweep(kept)
-    settle()
-
-
-def settle() -> None:
-    """Take what stands in memory now out of the garbage collector's rounds.
-
-    A payload is a few objects, and each round looks at all of them: with 8,578 exemplars in memory the loop thread
-    spent 0.65 ms a content in recall, and 0.55 ms without the rounds and with fewer objects made.
-    """
-    gc.collect()
-    gc.freeze()
-    # A content makes some 400 short-lived objects: at the default of 700 every other one began a round.
-    gc.set_threshold(50_000, 20, 20)
-
-
-def free_dropped() -> None:
-    """Free what was settled and nobody refers to any longer, where it refers to itself.
-
-    No round looks at what is settled, so it is looked at whole here, which stops the process: 0.08 s with 8,578
-    exemplars in memory, 1.7 s with 328,152. Therefore only where a release was dropped.
-    """
-    gc.unfreeze()
-    settle()
-
-
-def _chunks(kind: str, events: Iterable[Tag | Exemplar]) -> Iterator[list[MemoryRecord]]:
-    records = (
-        MemoryRecord(kind, encode_record(event), f"{kind}:{number}") for number, event in enumerate(events, start=1)
-    )
-    while chunk := list(islice(records, CHUNK)):
-        yield chunk
+async def _assembled(
+    settings: Settings, encoder: Encoder, memory: Memory, open_: OpenMemory, plan: Plan, exits: AsyncExitStack
+) -> TaggingStack:
+    components = await asyncio.to_thread(Components.of, settings, plan.registry)
+    parts = await components.open(Surroundings(settings, encoder.release, memory, open_), exits)
+    ranked = parts.get(trees.NAME)
+    known = ranked.ranker.known if isinstance(ranked, RankerPart) else ()
+    recall = encoder.release.recall
+    graph = GraphRecall(memory.tags, memory.exemplars, recall, settings.recall, settings.tagger.neighbours)
+    made = Ingredients(settings, encoder, graph, parts, Numbers(known, graph.numbers))
+    stages = [stage for make in plan.stages if (stage := make(made)) is not None]
+    scored = {one.name: one.lists[0] for one, _ in components.on if one.lists}
+    select = Select(graph, scored, settings.tagger.tags)
+    return TaggingStack(settings, encoder, memory, components, parts, graph, stages, select)

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.stream import calibrate, quality
-from tagbus.stream.app import assemble, console
+from tagbus.stream.app import console
+from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data_folder import made
-from tagbus.stream.calibrate import Calibration, uncalibrated
+from tagbus.stream.calibrate import Calibration
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.errors import UserError
-from tagbus.stream.tagger import Tagger
+from tagbus.stream.tagger import Explained, Failure, Tagger
 
 BATCH: Final = 256
 # Batches tagged at once: one is encoded while the other searches.
@@ -23,14 +24,14 @@ K: Final = 10
 Truth = Mapping[str, frozenset[str]]
 
 
-async def fit(brain: assemble.Brain, annotated: Sequence[Exemplar]) -> Calibration:
+async def fit(stack: TaggingStack, annotated: Sequence[Exemplar]) -> Calibration:
     """The calibration of this memory on contents whose right tags are known."""
-    tagger = brain.tagger(uncalibrated(brain.pipeline.fingerprint))
+    tagger = stack.uncalibrated()
     with console.bar("calibrating", len(annotated)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in annotated], bar.advance)
     truth = {item.id: frozenset(item.accepted) for item in annotated}
     scores, right = pairs(results, truth, lambda tag_score, _: tag_score)
-    return calibrate.fit(scores, right, brain.pipeline.fingerprint, len(results))
+    return calibrate.fit(scores, right, stack.fingerprint(), len(results))
 
 
 def content_of(item: Exemplar) -> Content:
@@ -52,18 +53,18 @@ async def tag_all(tagger: Tagger, contents: Sequence[Content], advance: Callable
 
     async def one(batch: Sequence[Content]) -> list[TaggedContent]:
         async with gate:
-            results = await tagger.tag(batch)
+            outcomes = await tagger.explain_all(batch)
         advance(len(batch))
-        return [_result(result) for result in results]
+        return [_result(outcome) for outcome in outcomes]
 
     batches = [contents[start : start + BATCH] for start in range(0, len(contents), BATCH)]
     return [result for done in await asyncio.gather(*map(one, batches)) for result in done]
 
 
-def _result(result: object) -> TaggedContent:
-    if not isinstance(result, TaggedContent):
-        raise UserError(f"a content could not be tagged: {result}")
-    return result
+def _result(outcome: Explained | Failure) -> TaggedContent:
+    if isinstance(outcome, Failure):
+        raise UserError(f"a content could not be tagged: {outcome}")
+    return outcome.result
 
 
 def measure(

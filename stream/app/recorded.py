@@ -1,6 +1,6 @@
 """Releases on their topic, as the commands see and write them."""
 
-from tagbus.stream.app import assemble, console
+from tagbus.stream.app import console, folders
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.release import ReleaseRecord, Served, encode_release
@@ -25,7 +25,7 @@ def read_releases(settings: Settings) -> Releases:
 
 def in_force(settings: Settings, releases: Releases) -> str:
     """The name of the release that workers are to tag with."""
-    return releases.active.release if releases.active else load_release(assemble.model_folder(settings)).name
+    return releases.active.release if releases.active else load_release(folders.model_folder(settings)).name
 
 
 def announce(settings: Settings, record: ReleaseRecord) -> None:
@@ -42,7 +42,7 @@ def record_for(settings: Settings, name: str, served: Served | None) -> ReleaseR
 
     Raises UserError where the topic has another one of that name: a release is immutable.
     """
-    folder = assemble.release_folder(settings, name)
+    folder = folders.release_folder(settings, name)
     found = read_releases(settings).records.get(name)
     one = load_release(folder) if found is None else load_recorded(folder, found.release)
     if one.name != name:
@@ -71,12 +71,12 @@ def on_topic(releases: Releases, name: str) -> ReleaseRecord:
 def own(settings: Settings, name: str, record: ReleaseRecord | None) -> Settings:
     """The settings of one release, its files verified. Raises ReleaseMismatch that names the file that differs."""
     if record is None:
-        if (base := load_release(assemble.model_folder(settings)).name) != name:
+        if (base := load_release(folders.model_folder(settings)).name) != name:
             raise ReleaseMismatch(f"release {name} is not on topic {settings.topics.releases}, nor {base} itself")
         return settings
-    folder = assemble.release_folder(settings, name)
+    folder = folders.release_folder(settings, name)
     load_recorded(folder, record.release)
-    return assemble.settings_of(settings, folder, record.triton)
+    return folders.settings_of(settings, folder, record.triton)
 
 
 def publish(settings: Settings, *records: Record) -> None:

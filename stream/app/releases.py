@@ -8,15 +8,15 @@ by the one that they began with. The old one goes on following, so it can be mad
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from tagbus.stream import telemetry
-from tagbus.stream.app import assemble
+from tagbus.stream.app import assemble, collection, folders
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import RetrySettings, Settings
-from tagbus.stream.contract.events import Content, TaggedContent, Versions
-from tagbus.stream.contract.release import Curve, Fingerprint, ReleaseRecord
+from tagbus.stream.contract.events import Content, Versions
+from tagbus.stream.contract.release import Curve, ReleaseRecord
 from tagbus.stream.encoder.release import load_recorded, load_release
 from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch, Retryable, TagbusError
 from tagbus.stream.index import snapshot
@@ -25,7 +25,7 @@ from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tagbus.stream.index.write import Progress, SharedMemory
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.retry import backoff
-from tagbus.stream.tagger import Failure, Tagger
+from tagbus.stream.tagger import Outcome, Tagger
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Held:
         self.turn = asyncio.Event()
         self.delays = backoff(RETRY)
         self.task: asyncio.Task[None] | None = None
-        self.brain: assemble.Brain | None = None
+        self.stack: assemble.TaggingStack | None = None
         self.source: Follower | SharedMemory | None = None
         self._tagger: Tagger | None = None
         # Another one for each calibration that it is given.
@@ -64,34 +64,34 @@ class Held:
 
     def stand(self) -> None:
         """Tag from now on, or with another calibration from now on."""
-        if self.brain is None or self.source is None:
+        if self.stack is None or self.source is None:
             return
-        self._tagger = self.brain.tagger(self._calibration(self.brain.pipeline.fingerprint), self.source.taxonomy)
+        self._tagger = self.stack.tagger(self._curves(self.stack), self.source.taxonomy)
         self._stood = object()
         self.problem = ""
         self.delays = backoff(RETRY)
 
-    def _calibration(self, fingerprint: Fingerprint) -> Calibration | None:
-        """The topic's, if it is fitted to these scores; None: that of the settings."""
-        curve = self.calibrations.get(fingerprint.path)
-        if curve is not None and curve.fingerprint != fingerprint:
-            told = (self.name, curve.name, curve.fingerprint, fingerprint)
-            log.warning("release %s: calibration %s is not used: it is fitted to %s, and this is %s", *told)
-            return None
-        return None if curve is None else Calibration(**curve.model_dump())
+    def _curves(self, stack: assemble.TaggingStack) -> Iterator[Calibration]:
+        """The topic's calibrations that are fitted to the scores of this stack; the settings have one for the rest."""
+        for path, curve in self.calibrations.items():
+            if curve.fingerprint == (expected := stack.fingerprint(path)):
+                yield Calibration(**curve.model_dump())
+            else:
+                told = (self.name, curve.name, curve.fingerprint, expected)
+                log.warning("release %s: calibration %s is not used: it is fitted to %s, and this is %s", *told)
 
     async def rest(self) -> None:
         """Tag no more, and wait for the batches in flight."""
-        self._tagger = self.brain = self.source = None
+        self._tagger = self.stack = self.source = None
         await self._idle.wait()
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """The tagger's."""
         tagger = self._standing()
         self._calls += 1
         self._idle.clear()
         try:
-            return await tagger.tag(contents)
+            return await tagger.tag(contents, until)
         finally:
             self._calls -= 1
             if not self._calls:
@@ -139,14 +139,14 @@ class Brains:
         MemoryLost, DependencyDown, UserError. Any other is only logged, and tried again; so is a dependency that goes
         down under the release in force.
         """
-        self._base = (await asyncio.to_thread(load_release, assemble.model_folder(self._settings))).name
+        self._base = (await asyncio.to_thread(load_release, folders.model_folder(self._settings))).name
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(ReleaseFollower(self._settings, self._on_change).run())
             self._tasks.create_task(self._report())
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """By the release in force now. Raises DependencyDown while there is none."""
-        return await self._in_force().tag(contents)
+        return await self._in_force().tag(contents, until)
 
     def versions(self) -> Versions:
         """Of the release in force now."""
@@ -221,7 +221,7 @@ class Brains:
         if held.task is not None:
             # Not before the loop has let go of the task, whose cancellation refers to all that it had.
             loop = asyncio.get_running_loop()
-            held.task.add_done_callback(lambda _: loop.call_soon(assemble.free_dropped))
+            held.task.add_done_callback(lambda _: loop.call_soon(collection.free_dropped))
             held.task.cancel()
 
     def _swap(self) -> None:
@@ -273,20 +273,20 @@ class Brains:
 
     async def _live(self, held: Held) -> None:
         settings = await asyncio.to_thread(self._own, held)
-        async with assemble.opened(settings) as brain:
+        async with assemble.opened(settings) as stack:
             resume: Offsets | None = None
-            if settings.memory.kind != "server" and (kept := assemble.snapshot_folder(settings, held.name)):
-                resume = await snapshot.load(kept, brain.memory, settings)
+            if settings.memory.kind != "server" and (kept := folders.snapshot_folder(settings, held.name)):
+                resume = await snapshot.load(kept, stack.memories, settings)
             if resume is not None:
-                source = Follower(settings, brain.projection(), resume)
+                source = Follower(settings, stack.projection(), resume)
                 try:
-                    await self._follow(held, brain, source)
+                    await self._follow(held, stack, source)
                 except* MemoryLost as lost:
                     if source.ready.is_set():
                         raise
                     log.warning("release %s: all is read, its snapshot is of no use: %s", held.name, _first(lost))
-            async with _source(settings, brain) as whole:
-                await self._follow(held, brain, whole)
+            async with _source(settings, stack) as whole:
+                await self._follow(held, stack, whole)
 
     def _own(self, held: Held) -> Settings:
         """The settings of this release, its files verified. Raises ReleaseMismatch that names the file that differs."""
@@ -296,17 +296,17 @@ class Brains:
                     f"release {held.name} is active, but it is not on topic {self._settings.topics.releases}"
                 )
             return self._settings
-        folder = assemble.release_folder(self._settings, held.name)
+        folder = folders.release_folder(self._settings, held.name)
         load_recorded(folder, held.record.release)
-        return assemble.settings_of(self._settings, folder, held.record.triton)
+        return folders.settings_of(self._settings, folder, held.record.triton)
 
-    async def _follow(self, held: Held, brain: assemble.Brain, source: Follower | SharedMemory) -> None:
-        held.brain, held.source = brain, source
+    async def _follow(self, held: Held, stack: assemble.TaggingStack, source: Follower | SharedMemory) -> None:
+        held.stack, held.source = stack, source
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(source.run())
                 await source.ready.wait()
-                assemble.settle()
+                collection.settle()
                 held.stand()
                 self._swap()
         finally:
@@ -337,19 +337,19 @@ class Brains:
     async def _measure(self) -> None:
         for name, kind in KINDS.items():
             # Looked up each time: a swap may have closed the memory of the release that was in force.
-            if self._active is not None and self._active.brain is not None:
-                kind.gauge.set(await self._active.brain.memory.stores[name].count())
+            if self._active is not None and self._active.stack is not None:
+                kind.gauge.set(await self._active.stack.memory.stores[name].count())
 
 
 @asynccontextmanager
-async def _source(settings: Settings, brain: assemble.Brain) -> AsyncIterator[Follower | SharedMemory]:
+async def _source(settings: Settings, stack: assemble.TaggingStack) -> AsyncIterator[Follower | SharedMemory]:
     """What fills the memory from its beginning, or sees how far the indexer has filled it."""
     if settings.memory.kind != "server":
-        yield Follower(settings, brain.projection())
+        yield Follower(settings, stack.projection())
         return
-    progress = await asyncio.to_thread(Progress, settings, brain.release.name)
+    progress = await asyncio.to_thread(Progress, settings, stack.release.name)
     try:
-        yield SharedMemory(settings, progress, brain.changes())
+        yield SharedMemory(settings, progress, stack.changes())
     finally:
         await asyncio.to_thread(progress.close)
 

@@ -9,12 +9,13 @@ from types import FrameType
 from tagbus.stream import telemetry
 from tagbus.stream.app.releases import Brains
 from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.process.isolation import FREE
 from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.events import Content, TaggedContent
+from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import TagbusError
-from tagbus.stream.tagger import Failure
+from tagbus.stream.tagger import Failure, Outcome
 
 # A probe is a real request: it is made at most so often, and must be answered within so long.
 PROBE_SECONDS = 5.0
@@ -34,9 +35,9 @@ class Service:
         given = work or settings
         self.worker = Worker(given, TagProcessor(given, self), self._gate, read_range)
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """By the release in force, which is there once the gate is open."""
-        return await self._brains.tag(contents)
+        return await self._brains.tag(contents, until)
 
     def revision(self) -> Hashable | None:
         """Of the release in force and its memory."""
@@ -79,7 +80,7 @@ class Service:
             return "stopping"
         # Another text each time: the encoder's cache must not answer for a server that does not.
         probe = PROBE.model_copy(update={"title": f"{PROBE.title} at {time.time():.3f}"})
-        asked = asyncio.run_coroutine_threadsafe(self.tag([probe]), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(self.tag([probe], FREE), self._loop)
         try:
             answer = asked.result(PROBE_SECONDS)[0]
         except TimeoutError:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagbus.stream.app import assemble, files
+from tagbus.stream.app import assemble, files, folders
 from tagbus.stream.app.evaluation import content_of, fit, tag_all
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings
@@ -70,15 +70,15 @@ async def compare(pair: Pair, file: Path) -> Report:
 
 
 @asynccontextmanager
-async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[assemble.Brain]:
+async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[assemble.TaggingStack]:
     """A release with a memory that is complete: the shared one as it is, else one of this process's own."""
     if settings.memory.kind == "server":
-        async with assemble.opened(settings) as brain:
-            yield brain
+        async with assemble.opened(settings) as stack:
+            yield stack
         return
-    own = assemble.exact(settings)
-    async with assemble.opened(own) as brain, snapshot.caught_up(kept, own, brain.projection(), brain.memory):
-        yield brain
+    own = folders.exact(settings)
+    async with assemble.opened(own) as stack, snapshot.caught_up(kept, own, stack.projection(), stack.memories):
+        yield stack
 
 
 async def _offsets(pair: Pair) -> Finding:
@@ -103,41 +103,41 @@ async def _offsets(pair: Pair) -> Finding:
     return Finding(usable, "offsets", words if usable else "the snapshot is ahead of the topics: they are others now")
 
 
-async def _require_unknown(brain: assemble.Brain, annotated: Sequence[Exemplar], file: Path) -> None:
+async def _require_unknown(stack: assemble.TaggingStack, annotated: Sequence[Exemplar], file: Path) -> None:
     keys = [exemplar_key(item.id, source) for item in annotated for source in SOURCES]
-    if both := sorted(await brain.memory.exemplars.fetch(keys)):
+    if both := sorted(await stack.memory.exemplars.fetch(keys)):
         raise UserError(
             f"{file}: {shorten(both[0])} is among the exemplars too; take contents that memory does not hold"
         )
 
 
-async def _counts(fresh: assemble.Brain, old: assemble.Brain) -> Finding:
+async def _counts(fresh: assemble.TaggingStack, old: assemble.TaggingStack) -> Finding:
     here, there = [(await one.memory.tags.count(), await one.memory.exemplars.count()) for one in (fresh, old)]
     words = f"{here[0]} tags and {here[1]} exemplars"
     return Finding(here == there, "counts", words if here == there else f"{words}, in force {there[0]} and {there[1]}")
 
 
-async def _golden(brain: assemble.Brain) -> Finding:
+async def _golden(stack: assemble.TaggingStack) -> Finding:
     """Whether the endpoint gives the release's golden vectors now."""
-    golden = load_golden(assemble.model_folder(brain.settings), brain.release)
+    golden = load_golden(folders.model_folder(stack.settings), stack.release)
     try:
-        golden.check(await brain.encoder.encode(golden.texts), "the encoder")
+        golden.check(await stack.encoder.encode(golden.texts), "the encoder")
     except ReleaseMismatch as error:
         return Finding(False, "golden texts", str(error))
     return Finding(True, "golden texts", f"{len(golden.texts)} vectors as recorded")
 
 
-async def _refit(brain: assemble.Brain, annotated: Sequence[Exemplar]) -> tuple[Calibration | None, Finding]:
+async def _refit(stack: assemble.TaggingStack, annotated: Sequence[Exemplar]) -> tuple[Calibration | None, Finding]:
     try:
-        fitted = await fit(brain, annotated)
+        fitted = await fit(stack, annotated)
     except UserError as error:
         return None, Finding(False, "calibration", str(error))
     return fitted, Finding(True, "calibration", f"{fitted.name} from {fitted.fitted_on} pairs")
 
 
-async def _precision(brain: assemble.Brain, annotated: Sequence[Exemplar]) -> float:
+async def _precision(stack: assemble.TaggingStack, annotated: Sequence[Exemplar]) -> float:
     """P@1 in percent: contents whose first tag is right."""
-    results = await tag_all(brain.tagger(), [content_of(item) for item in annotated], lambda _: None)
+    results = await tag_all(stack.tagger(), [content_of(item) for item in annotated], lambda _: None)
     right = sum(
         bool(result.tags) and result.tags[0].id in item.accepted
         for result, item in zip(results, annotated, strict=True)

@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from tagbus.stream.app import assemble
+from tagbus.stream.app import assemble, folders
+from tagbus.stream.app.components import Components
 from tagbus.stream.cli.topics import layout
 from tagbus.stream.config import KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.encoder.release import load_release
@@ -95,15 +96,15 @@ def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    release = load_release(assemble.model_folder(settings))
-    calibration = assemble.calibration_of(settings, release)
+    release = load_release(folders.model_folder(settings))
+    calibration = assemble.calibration_of(settings, release, Components.of(settings))
     return Finding(
         "ok", "model", f"release {release.name}, {release.dimension} dimensions, calibration {calibration.name}"
     )
 
 
 def _memory(settings: Settings) -> Finding:
-    release = load_release(assemble.model_folder(settings))
+    release = load_release(folders.model_folder(settings))
 
     async def ask() -> tuple[int, int]:
         memory = await open_memory(settings.memory, release.name, release.dimension)

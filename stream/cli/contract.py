@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from tagbus.stream.app import console, files
+from tagbus.stream.app.components import effective
 from tagbus.stream.config import load
 from tagbus.stream.contract import asyncapi as documents
 from tagbus.stream.contract.schema import json_schema
@@ -29,7 +30,7 @@ def schema(
 
 def config() -> None:
     """Print the effective settings, secrets masked, as JSON. TAGBUS_KAFKA__BROKERS sets kafka.brokers."""
-    typer.echo(load().model_dump_json(indent=2, by_alias=True))
+    typer.echo(effective(load()).model_dump_json(indent=2, by_alias=True))
 
 
 def validate(

@@ -22,7 +22,7 @@ def text(content: Content, found: Explained) -> str:
     }
     lines = [
         f"{printable(content.id)}: {printable(content.title or content.text[:WIDTH])}",
-        "  " + ", ".join(f"{what} {printable(name)}" for what, name in versions.items()),
+        "  " + ", ".join(f"{_said(what)} {printable(name)}" for what, name in versions.items()),
     ]
     for number, tag in enumerate(result.tags, start=1):
         lines += _of_tag(number, tag, found.features.get(tag.id, {}))
@@ -47,10 +47,14 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
     if evidence.similarity is not None:
         yield f"similarity {evidence.similarity:.4g}"
     for component, score in evidence.scores.items():
-        yield f"{printable(component)} {score:.4g}"
+        yield f"{_said(component)} {score:.4g}"
     if evidence.votes:
         named = ", ".join(f"{printable(one.id)} by {one.source} {one.similarity:.4g}" for one in evidence.neighbours)
         yield f"{evidence.votes} votes" + (f" ({named})" if named else "")
+
+
+def _said(component: str) -> str:
+    return printable(component.replace("_", "-"))
 
 
 def _number(value: float) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tagbus.stream.app import assemble, console, files
+from tagbus.stream.app import assemble, console, files, filling
 from tagbus.stream.app.data_folder import DataFolder
 from tagbus.stream.app.evaluation import K, content_of, fit, measure, tag_all
 from tagbus.stream.calibrate import Calibration
@@ -51,12 +51,11 @@ async def _calibrate(
         raise UserError(
             f"{file}: {shorten(both[0])} is among the exemplars too; take contents that memory does not hold"
         )
-    memory = await assemble.cached_memory(cache, settings)
-    async with assemble.brain(settings, memory) as brain:
-        await remember(brain, tags, exemplars)
+    async with assemble.in_process(settings, cache) as stack:
+        await remember(stack, tags, exemplars)
         if cache is not None:
-            await assemble.save_memory(cache, memory)
-        return await fit(brain, annotated)
+            await filling.save_memories(cache, stack.memories)
+        return await fit(stack, annotated)
 
 
 def evaluate(
@@ -83,8 +82,7 @@ METHOD = (
 
 async def _evaluate(settings: Settings, data: DataFolder, cache: Path) -> dict[str, str | float]:
     settings = settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": K})})
-    memory = await assemble.cached_memory(cache, settings)
-    async with assemble.brain(settings, memory) as brain:
+    async with assemble.in_process(settings, cache) as stack:
         taxonomy = data.tags()
         test = list(data.exemplars("test"))
         _require_known(taxonomy, test)
@@ -92,19 +90,19 @@ async def _evaluate(settings: Settings, data: DataFolder, cache: Path) -> dict[s
         titles = sum(1 for _ in data.exemplars("train"))
         try:
             with console.bar("encoding memory", len(taxonomy) + titles) as bar:
-                await assemble.fill(
-                    brain.projection(), {"tags": taxonomy, "exemplars": data.exemplars("train")}, bar.advance
+                await filling.fill(
+                    stack.projection(), {"tags": taxonomy, "exemplars": data.exemplars("train")}, bar.advance
                 )
         finally:
-            await assemble.save_memory(cache, memory)
-        tagger = brain.tagger(await fit(brain, list(data.exemplars("val"))))
+            await filling.save_memories(cache, stack.memories)
+        tagger = stack.tagger([await fit(stack, list(data.exemplars("val")))])
         started = time.monotonic()
         with console.bar("tagging", len(test)) as bar:
             results = await tag_all(tagger, [content_of(item) for item in test], bar.advance)
         seconds = time.monotonic() - started
     figures = measure(results, {item.id: frozenset(item.accepted) for item in test}, taxonomy, counts, titles)
     return {
-        "name": f"{brain.release.name}, untrained",
+        "name": f"{stack.release.name}, untrained",
         **{name: round(value, 4 if name == "ece" else 2) for name, value in asdict(figures).items()},
         "tags": len(taxonomy),
         "exemplars": titles,

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tagbus.stream.app import assemble, console, recorded, shadow
+from tagbus.stream.app import assemble, console, folders, recorded, shadow
 from tagbus.stream.cli.run import Level
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, decode_tagged
@@ -48,7 +48,7 @@ def list_() -> None:
     """Show the releases of the topic: which one is in force, and whether its files are here."""
     settings = load()
     releases = recorded.read_releases(settings)
-    base = load_release(assemble.model_folder(settings))
+    base = load_release(folders.model_folder(settings))
     active = recorded.in_force(settings, releases)
     table = Table("release", "", "encoder", "precision", "dimension", "calibration", "files")
     for name in sorted({*releases.records, base.name, active}):
@@ -106,8 +106,8 @@ def check(
         active,
         recorded.own(settings, name, record),
         recorded.own(settings, active, releases.records.get(active)),
-        assemble.snapshot_folder(settings, name),
-        assemble.snapshot_folder(settings, active),
+        folders.snapshot_folder(settings, name),
+        folders.snapshot_folder(settings, active),
     )
     report = asyncio.run(shadow.compare(pair, file))
     for finding in report.findings:
@@ -124,7 +124,7 @@ def activate(name: Name) -> None:
     _check_name(name)
     settings = load()
     releases = recorded.read_releases(settings)
-    active, base = recorded.in_force(settings, releases), load_release(assemble.model_folder(settings)).name
+    active, base = recorded.in_force(settings, releases), load_release(folders.model_folder(settings)).name
     if name == active:
         console.say(f"release {name} is in force already")
         return
@@ -135,7 +135,7 @@ def activate(name: Name) -> None:
             # A release that is on the topic stays held by every worker: only so can it come back at once.
             recorded.publish(settings, encode_release(recorded.record_for(settings, base, None)))
     if name in releases.records:
-        load_recorded(assemble.release_folder(settings, name), releases.records[name].release)
+        load_recorded(folders.release_folder(settings, name), releases.records[name].release)
     _require_followed(settings, name)
     recorded.publish(settings, encode_release(Active(release=name, time=datetime.now(UTC))))
     console.say(f"release {name} is active; {active} is kept until `tagbus release drop {active}`")
@@ -180,7 +180,7 @@ async def _build(settings: Settings, record: ReleaseRecord, every: float | None)
 
 async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
     own = recorded.own(settings, record.release.name, record)
-    folder = assemble.snapshot_folder(settings, record.release.name)
+    folder = folders.snapshot_folder(settings, record.release.name)
     if folder is None:
         raise UserError("TAGBUS_RELEASES__FOLDER is not set: expected the folder in which workers look for releases")
     reached: dict[Partition, int] = {}
@@ -189,16 +189,16 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
         reached.update(positions)
 
     async with (
-        assemble.opened(assemble.exact(own)) as brain,
-        snapshot.caught_up(folder, own, brain.projection(), brain.memory, tell) as task,
+        assemble.opened(folders.exact(own)) as stack,
+        snapshot.caught_up(folder, own, stack.projection(), stack.memories, tell) as task,
     ):
         saved: dict[Partition, int] = {}
         try:
             while True:
                 if saved != reached:
                     saved = dict(reached)
-                    await snapshot.save(folder, brain.memory, saved)
-                    counts = await brain.memory.tags.count(), await brain.memory.exemplars.count()
+                    await snapshot.save(folder, stack.memory, saved)
+                    counts = await stack.memory.tags.count(), await stack.memory.exemplars.count()
                     log.info("release build: %d tags and %d exemplars are in %s", *counts, folder)
                 await asyncio.to_thread(recorded.announce, settings, record)
                 if every is None:
@@ -208,15 +208,15 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
                     task.result()
         except asyncio.CancelledError:
             if saved and saved != reached:
-                await snapshot.save(folder, brain.memory, dict(reached))
+                await snapshot.save(folder, stack.memory, dict(reached))
             raise
 
 
 async def build_shared(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
     """Fill a release's collections of the shared memory, announce it, and follow the topics unless `every` is None."""
-    async with assemble.opened(recorded.own(settings, record.release.name, record)) as brain:
-        progress = await asyncio.to_thread(Progress, settings, brain.release.name)
-        follower = await indexer(settings, brain.projection(), brain.memory, progress)
+    async with assemble.opened(recorded.own(settings, record.release.name, record)) as stack:
+        progress = await asyncio.to_thread(Progress, settings, stack.release.name)
+        follower = await indexer(settings, stack.projection(), stack.memory, progress)
         try:
             async with snapshot.following(follower) as task:
                 await asyncio.to_thread(recorded.announce, settings, record)
@@ -243,11 +243,11 @@ def _served(text: str | None) -> Served | None:
 
 def _files(settings: Settings, name: str, record: ReleaseRecord | None) -> str:
     try:
-        folder = assemble.release_folder(settings, name)
+        folder = folders.release_folder(settings, name)
         one = load_release(folder) if record is None else load_recorded(folder, record.release)
     except TagbusError as error:
         return str(error)
-    left = assemble.snapshot_folder(settings, one.name)
+    left = folders.snapshot_folder(settings, one.name)
     there = snapshot.current(left) if left is not None else None
     return f"ok, memory of {datetime.fromtimestamp(there.time, UTC):%Y-%m-%dT%H:%M:%SZ}" if there else "ok"
 

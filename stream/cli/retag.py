@@ -14,7 +14,7 @@ from typing import Annotated, Protocol
 import typer
 from confluent_kafka import Message
 
-from tagbus.stream.app import assemble, console, files
+from tagbus.stream.app import console, files, folders
 from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG
 from tagbus.stream.bus.process.versions import Stamp, older, stamp_of
@@ -90,7 +90,7 @@ class OneTag:
         if tag is None:
             console.say(f"{name} is not in force: only contents whose latest result names it are affected")
             return
-        self._encoder = self._runner.run(open_encoder(settings.encoder, assemble.model_folder(settings)))
+        self._encoder = self._runner.run(open_encoder(settings.encoder, folders.model_folder(settings)))
         stack.callback(self._close, self._encoder)
         release = self._encoder.release
         text = release.tag_text(tag.name, tag.aliases, tag.description)

@@ -61,9 +61,9 @@ def index(level: Level = "info") -> None:
 
 
 async def _index(settings: Settings) -> None:
-    async with assemble.opened(settings) as brain:
-        progress = await asyncio.to_thread(Progress, settings, brain.release.name)
-        follower = await indexer(settings, brain.projection(), brain.memory, progress)
+    async with assemble.opened(settings) as stack:
+        progress = await asyncio.to_thread(Progress, settings, stack.release.name)
+        follower = await indexer(settings, stack.projection(), stack.memory, progress)
         following = asyncio.create_task(follower.run())
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, following.cancel)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagbus.stream.app import assemble, console, files
+from tagbus.stream.app import assemble, console, files, filling
 from tagbus.stream.cli.explain import text
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import encode
@@ -48,25 +48,24 @@ async def _tag(
     settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None, show: Show
 ) -> int:
     lines = files.read_lines(file)
-    memory = await assemble.cached_memory(cache, settings)
-    async with assemble.brain(settings, memory) as brain:
+    async with assemble.in_process(settings, cache) as stack:
         # Before the memory is encoded: settings that do not fit each other are told at once.
-        tagger = brain.tagger()
-        await remember(brain, tags, exemplars)
+        tagger = stack.tagger()
+        await remember(stack, tags, exemplars)
         if cache is not None:
-            await assemble.save_memory(cache, memory)
+            await filling.save_memories(cache, stack.memories)
         failed = 0
         for chunk in files.chunks(lines, BATCH):
             failed += await _answer(tagger, chunk, show)
         return failed
 
 
-async def remember(brain: assemble.Brain, tags: Path, exemplars: Path | None) -> None:
+async def remember(stack: assemble.TaggingStack, tags: Path, exemplars: Path | None) -> None:
     """Fill the memory from files, with a progress bar."""
     taxonomy = files.all_of(tags, files.tag_of)
     annotated = files.all_of(exemplars, files.exemplar_of) if exemplars else []
     with console.bar("encoding memory", len(taxonomy) + len(annotated)) as bar:
-        await assemble.fill(brain.projection(), {"tags": taxonomy, "exemplars": annotated}, bar.advance)
+        await filling.fill(stack.projection(), {"tags": taxonomy, "exemplars": annotated}, bar.advance)
 
 
 def _json(_content: Content, found: Explained) -> str:
@@ -82,7 +81,7 @@ async def _answer(tagger: Tagger, lines: Sequence[files.Line], show: Show) -> in
             contents.append(files.content_of(line))
         except Poison as error:
             wrong[number] = error
-    results = iter(zip(contents, await tagger.explain(contents), strict=True))
+    results = iter(zip(contents, await tagger.explain_all(contents), strict=True))
     failed = 0
     for number, line in enumerate(lines):
         if number in wrong:

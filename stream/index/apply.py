@@ -35,14 +35,14 @@ class Projection:
         self,
         encoder: Encoder,
         memory: Memory,
-        beside: "Projection | None" = None,
+        replicas: Sequence["Projection"] = (),
         listeners: Sequence[Listener] = (),
     ) -> None:
-        """`beside`: what applies the same records to a second encoder's memory, before this one's. `listeners` know of
+        """`replicas` apply the same records to the memories of other encoders, before this one's. `listeners` know of
         each change of a tag when `apply` or `sweep` returns: before a taxonomy version shows it."""
         self._encoder = encoder
         self._memory = memory
-        self._beside = beside
+        self._replicas = replicas
         self._listeners = listeners
 
     def empty(self) -> Kept:
@@ -55,8 +55,8 @@ class Projection:
         A record that is no valid event is skipped, logged and counted: what stood under its key stays, and its key
         is among those returned. Raises DependencyDown when encoder or store does not answer; apply them again then.
         """
-        if self._beside is not None:
-            await self._beside.apply(records)
+        for replica in self._replicas:
+            await replica.apply(records)
         kept = self.empty()
         for kind in kept:
             latest: dict[str, Entry | None] = {}
@@ -71,8 +71,8 @@ class Projection:
 
     async def sweep(self, kept: Mapping[str, set[str]]) -> None:
         """Delete every key that a reading of the whole topics did not leave: its tombstone may be gone by now."""
-        if self._beside is not None:
-            await self._beside.sweep(kept)
+        for replica in self._replicas:
+            await replica.sweep(kept)
         for kind, store in self._memory.stores.items():
             if kind in kept:
                 await self._delete(kind, sorted(await store.keys() - kept[kind]))

@@ -12,7 +12,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -103,13 +103,15 @@ def _point(folder: Path, name: str, release: str, taken: float, positions: Mappi
             shutil.rmtree(old, ignore_errors=True)
 
 
-async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | None:
-    """Fill an empty memory with what the builder left. Returns the offsets from which to go on; None: read all.
+async def load(folder: Path, memories: Sequence[Memory], settings: Settings) -> Offsets | None:
+    """Fill the first memory, if it is empty, with what the builder left. Returns the offsets from which to go on; None:
+    read all.
 
     Tombstones older than the snapshot's end may be gone after memory.tombstone_hours, so an older one fills the memory
-    and all is read again: nothing is encoded twice, and what is no longer on the topics is swept out. So it is with a
-    second encoder, whose memory is in no snapshot.
+    and all is read again: nothing is encoded twice, and what is no longer on the topics is swept out. So it is where
+    there are more memories, by other encoders: they are in no snapshot.
     """
+    memory = memories[0]
     found = current(folder)
     if found is None or not await _waiting(memory.empty, settings):
         return None
@@ -124,7 +126,7 @@ async def load(folder: Path, memory: Memory, settings: Settings) -> Offsets | No
     whole = {KINDS[kind].topic(settings.topics): KINDS[kind].optional for kind in memory.stores}
     needed = {topic for topic, optional in whole.items() if not optional}
     old = found.time < time.time() - settings.memory.tombstone_hours * 3600
-    usable = not old and memory.beside is None and needed <= topics <= whole.keys()
+    usable = not old and len(memories) == 1 and needed <= topics <= whole.keys()
     return found.offsets if usable else None
 
 
@@ -141,13 +143,17 @@ async def _pour(folder: Path, store: Store) -> None:
 
 @asynccontextmanager
 async def caught_up(
-    folder: Path | None, settings: Settings, projection: Projection, memory: Memory, tell: Progress | None = None
+    folder: Path | None,
+    settings: Settings,
+    projection: Projection,
+    memories: Sequence[Memory],
+    tell: Progress | None = None,
 ) -> AsyncIterator["asyncio.Task[None]"]:
     """A memory that is complete while the block runs, begun from what `folder` holds; yields what follows its topics.
 
     Raises as Follower.run does.
     """
-    resume = None if folder is None else await load(folder, memory, settings)
+    resume = None if folder is None else await load(folder, memories, settings)
     async with AsyncExitStack() as stack:
         try:
             task = await stack.enter_async_context(following(Follower(settings, projection, resume, tell)))

@@ -107,7 +107,7 @@ def main() -> None:
     """A server for whoever develops, until Ctrl-C: it says which settings lead to it, and to its heads."""
     with TritonServer(models=("encoder", "heads")) as server, suppress(KeyboardInterrupt):
         sys.stdout.write(f"TAGBUS_ENCODER__KIND=triton TAGBUS_ENCODER__ADDRESS={server.address}\n")
-        sys.stdout.write("TAGBUS_HEADS__KIND=triton\n")
+        sys.stdout.write("TAGBUS_COMPONENTS__HEADS__KIND=triton\n")
         sys.stdout.flush()
         while True:
             time.sleep(1)  # not signal.pause: a Ctrl-C just before it starts would be waited for, for ever

@@ -69,12 +69,9 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The stores of one release by the names of their kinds, and those of a second encoder's release, which hold the
-    same
-    records."""
+    """The stores of one release by the names of their kinds."""
 
     stores: Mapping[str, Store]
-    beside: "Memory | None" = None
 
     @property
     def tags(self) -> Store:
@@ -99,5 +96,3 @@ class Memory:
         """Close all stores."""
         for store in self.stores.values():
             await store.close()
-        if self.beside is not None:
-            await self.beside.close()

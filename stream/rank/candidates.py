@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.stream.memory.store import Payload
-from tagbus.stream.rank.cross_encoder import Wording
 from tagbus.stream.recall.neighbours import Reach, texts
 from tagbus.stream.recall.pool import Flags, Floats, Ints, Numbers, Pool
 from tagbus.stream.recall.votes import Votes
@@ -49,28 +49,57 @@ class Rated:
     features: Floats
 
 
-class Second(Protocol):
-    """A closer look at the best of what a ranker rated."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """One content's candidates: tags int64 [m], ascending, scores float32 [m], features float32 [m, f]."""
 
-    async def rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
-        """New scores for all of them, and their features with what was seen."""
+    tags: Ints
+    scores: Floats
+    features: Floats
 
 
 class Ranker(Protocol):
-    """Learnt judgement over the union of what the recallers found; `columns` are of the features that `second` gives,
-    where there is one."""
+    """A learnt order over the union of what the recallers found; `columns` name the features."""
 
     name: str
     reach: Reach
     known: Sequence[str]
     columns: Sequence[str]
-    second: Second | None
 
     def draw(self, pool: Pool) -> Drawn:
         """The candidates that are worth a score."""
 
     def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:
         """A score for each of them, higher is better."""
+
+
+class SecondRanker(Protocol):
+    """A learnt order that also sees what a cross-encoder says of the best; `columns` name the features."""
+
+    columns: Sequence[str]
+
+    def asked(self, rows: Ints, tags: Ints, rated: Rated) -> Ints:
+        """Which candidates the cross-encoder is asked about, int64 [a]."""
+
+    def rate(self, tags: Ints, rated: Rated, asked: Ints, found: Floats) -> Rated:
+        """A score for each candidate; `found` float32 [a] is what the cross-encoder says of those that were asked
+        about."""
+
+
+def split(rows: Ints, tags: Ints, rated: Rated, contents: int) -> list[Scored]:
+    """The candidates of each content; `rows` is ascending."""
+    edges = np.searchsorted(rows, np.arange(contents + 1)).tolist()
+    return [
+        Scored(tags[start:end], rated.scores[start:end], rated.features[start:end]) for start, end in pairwise(edges)
+    ]
+
+
+def gather(scored: Sequence[Scored]) -> tuple[Ints, Ints, Rated]:
+    """The candidates of a batch: the content of each, its tag, and how it was rated; the reverse of `split`."""
+    rows = np.repeat(np.arange(len(scored)), [len(one.tags) for one in scored])
+    tags = np.concatenate([one.tags for one in scored])
+    rated = Rated(np.concatenate([one.scores for one in scored]), np.concatenate([one.features for one in scored]))
+    return rows, tags, rated
 
 
 def facts(numbers: Numbers, payloads: Mapping[str, Payload]) -> Facts:

@@ -6,9 +6,10 @@ a ranker asks it about its best few. A folder holds cross_encoder.json, model.on
 cross_encoder` writes it.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol, Self, cast
 
@@ -22,9 +23,11 @@ from tagbus.stream.encoder.onnx import cores
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, sha256
 from tagbus.stream.encoder.tokens import BATCH_TOKENS, CHARACTERS_A_TOKEN
 from tagbus.stream.memory.store import Payload
+from tagbus.stream.recall.component import ComponentOf, Part, ServedSettings, Surroundings
 from tagbus.stream.recall.neighbours import texts
 from tagbus.stream.recall.trained import Sha256, Trained
 
+NAME: Final = "cross_encoder"
 MANIFEST: Final = "cross_encoder.json"
 INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT: Final = "score"
@@ -57,12 +60,15 @@ class Manifest(BaseModel):
 
 
 class CrossEncoder(Protocol):
-    """How well tags and contents go together. Several threads may ask at once."""
+    """How well tags and contents go together. Several calls may run at once."""
 
     name: str
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
-        """The probability float32 [n] that a tag is right, for n pairs of a tag's text and a content's."""
+    async def rate(self, pairs: Sequence[Pair]) -> Scores:
+        """The probability float32 [n] that a tag is right, for n pairs of a tag's text and a content's.
+
+        Raises DependencyDown where a server does not answer.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +120,13 @@ class OnnxCrossEncoder:
         tokenizer = files.verified(TOKENIZER, manifest.tokenizer_sha256, TOKENIZER_BYTES)
         return cls(manifest, model, tokenizer.decode(), threads)
 
+    async def rate(self, pairs: Sequence[Pair]) -> Scores:
+        """See `CrossEncoder`."""
+        return await asyncio.to_thread(self.score, pairs)
+
     def score(self, pairs: Sequence[Pair]) -> Scores:
-        """See `CrossEncoder`. What does not fit into the tokens is cut from the longer of the two."""
+        """What `rate` gives, in the thread that asks. What does not fit into the tokens is cut from the longer of the
+        two."""
         found = np.empty(len(pairs), np.float32)
         for start in range(0, len(pairs), CHUNK):
             part = pairs[start : start + CHUNK]
@@ -170,3 +181,36 @@ def name_of(model: bytes, tokenizer: bytes) -> str:
 
 def _files(folder: Path) -> Trained:
     return Trained(folder, MANIFEST, "tagbus train cross-encoder")
+
+
+class CrossEncoderSettings(ServedSettings):
+    """`folder` holds cross_encoder.json, tokenizer.json and, where the model runs in the process, model.onnx."""
+
+    model: str = Field(NAME, min_length=1, description="Triton's name of the model")
+
+
+@dataclass(frozen=True, slots=True)
+class CrossEncoderPart(Part):
+    """The cross-encoder, for the stage after `rank`."""
+
+    cross_encoder: CrossEncoder = field(kw_only=True)
+
+
+async def _open_component(section: CrossEncoderSettings, into: Surroundings) -> Part:
+    if section.folder is None:
+        raise ValueError("a cross-encoder without a folder is off")
+    made = await asyncio.to_thread(OnnxCrossEncoder.load, section.folder, into.settings.encoder.threads)
+
+    async def close() -> None:
+        await asyncio.to_thread(made.close)
+
+    return CrossEncoderPart(cross_encoder=made, close=close)
+
+
+COMPONENT: Final = ComponentOf(
+    name=NAME,
+    settings=CrossEncoderSettings,
+    version=lambda section: None if section.folder is None else read_manifest(section.folder).name,
+    open=_open_component,
+    needs="ranker",
+)

@@ -8,8 +8,8 @@ best of it, and trees that see its score too give the order of all.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Self
@@ -20,15 +20,16 @@ from onnxruntime import InferenceSession, SessionOptions
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from pydantic_core import from_json, to_json
 
-from tagbus.stream import telemetry
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
-from tagbus.stream.rank.candidates import Drawn, Facts, Rated, Second, best
-from tagbus.stream.rank.cross_encoder import CrossEncoder, Wording
+from tagbus.stream.rank import cross_encoder as cross
+from tagbus.stream.rank.candidates import Drawn, Facts, Rated, best
 from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
+from tagbus.stream.recall.component import ComponentOf, Part, Surroundings, TrainedSettings
 from tagbus.stream.recall.neighbours import Reach
 from tagbus.stream.recall.pool import NAMES, Floats, Ints, Pool
 from tagbus.stream.recall.trained import Sha256, Trained
 
+NAME: Final = "ranker"
 MANIFEST: Final = "ranker.json"
 MODEL: Final = "ranker.onnx"
 SECOND: Final = "second.onnx"
@@ -47,14 +48,12 @@ CROSS: Final = "cross"
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """What a ranker is trained over, and what it may be used over: an encoder's release, the recallers whose lists are
-    read, `names` first, and the names of heads, label trees and second encoder where they are among them."""
+    """What a ranker is trained over, and what it may be used over: an encoder's release, the lists that it reads
+    (`names` first), and the versions of the components that give them."""
 
     release: str
     lists: tuple[str, ...] = (NAMES,)
-    heads: str | None = None
-    labeltree: str | None = None
-    second_encoder: str | None = None
+    components: Mapping[str, str] = field(default_factory=dict)
 
 
 class SecondPass(BaseModel):
@@ -76,9 +75,7 @@ class Manifest(BaseModel):
 
     name: str = Field(pattern=r"^ranker-[0-9a-f]{8}$", description="stands in every result")
     release: str = Field(description="of the encoder whose neighbours and similarities it was trained on")
-    heads: str | None = Field(description="name of the classifier heads that it was trained on, if any")
-    labeltree: str | None = Field(None, description="name of the label trees that it was trained on, if any")
-    second_encoder: str | None = Field(None, description="name of the second encoder that it was trained with, if any")
+    components: Mapping[str, str] = Field(description="versions of the components that give its lists")
     lists: tuple[str, ...] = Field(description="recallers whose lists it reads, `names` (C2T) first")
     columns: tuple[str, ...] = Field(description="features, in the order of the trees' input")
     names: int = Field(ge=1, le=1000, description="nearest tags that are read")
@@ -99,7 +96,12 @@ class TreeRanker:
     """Scores candidates with the trees that lie in a folder."""
 
     def __init__(
-        self, manifest: Manifest, model: bytes, tables: Tables, known: Sequence[str], second: Second | None = None
+        self,
+        manifest: Manifest,
+        model: bytes,
+        tables: Tables,
+        known: Sequence[str],
+        second: "SecondTrees | None" = None,
     ) -> None:
         """`known`: the ids of the tags that `tables` counted, by number."""
         self._session = _session(model)
@@ -108,17 +110,17 @@ class TreeRanker:
         self._limits = Limits(manifest.listed, manifest.voted, manifest.kept, manifest.sure)
         self.name = manifest.name
         self.known: Sequence[str] = known
-        self.columns: Sequence[str] = manifest.columns if second is None else (*manifest.columns, CROSS)
+        self.columns: Sequence[str] = manifest.columns
         self.reach = Reach(manifest.names, manifest.neighbours)
-        self.second: Second | None = second
+        self.second = second
 
     @classmethod
-    def load(cls, folder: Path, over: Over, cross_encoder: CrossEncoder | None = None) -> Self:
-        """The ranker of a folder, for what is on here, and the cross-encoder that it asks.
+    def load(cls, folder: Path, over: Over, cross_encoder: str | None = None) -> Self:
+        """The ranker of a folder, for what is on here; `cross_encoder` is the name of the one that is asked.
 
         Raises UserError for a file that is missing or no ranker's, ReleaseMismatch where a hash is not the one that
-        ranker.json names or the ranker was trained over another release, other heads, other label trees,
-        another second encoder, other recallers or another cross-encoder.
+        ranker.json names or the ranker was trained over another release, other components, other lists or another
+        cross-encoder.
         """
         manifest = read_manifest(folder)
         files = _files(folder)
@@ -126,26 +128,12 @@ class TreeRanker:
             files.verified(name, digest, FILE_BYTES)
             for name, digest in ((MODEL, manifest.model_sha256), (TABLES, manifest.tables_sha256))
         )
-        for what, trained, used in (
-            ("release", manifest.release, over.release),
-            ("heads", manifest.heads, over.heads),
-            ("label trees", manifest.labeltree, over.labeltree),
-            ("second_encoder", manifest.second_encoder, over.second_encoder),
-            ("recallers", sorted(manifest.lists), sorted(over.lists)),
-            ("cross_encoder", manifest.second and manifest.second.cross_encoder, cross_encoder and cross_encoder.name),
-        ):
-            if trained != used:
-                raise ReleaseMismatch(
-                    f"{folder / MANIFEST}: {manifest.name} was trained over {what} {shorten(trained)}, but this is "
-                    f"{shorten(used)}; train it anew with `tagbus train ranker` or configure what it was trained over"
-                )
-        if manifest.columns != columns(manifest.lists):
-            raise ReleaseMismatch(f"{folder / MANIFEST}: columns: not those that this version of tagbus computes")
+        _check_over(folder, manifest, over, cross_encoder)
         tables, known = unpack(folder / TABLES, packed)
         second = None
-        if manifest.second is not None and cross_encoder is not None:
+        if manifest.second is not None:
             again = files.verified(SECOND, manifest.second.model_sha256, FILE_BYTES)
-            second = CrossRanker(manifest.second, again, tables, cross_encoder)
+            second = SecondTrees(manifest.second, again, tables, (*manifest.columns, CROSS))
         return cls(manifest, model, tables, known, second)
 
     def draw(self, pool: Pool) -> Drawn:
@@ -162,28 +150,30 @@ class TreeRanker:
         return Rated(scores[:, 0] + worth, features)
 
 
-class CrossRanker:
-    """The second pass: trees over the features of all candidates and the cross-encoder's score of the best few."""
+class SecondTrees:
+    """The second stage: trees over the features of all candidates and the cross-encoder's score of the best few.
 
-    def __init__(self, about: SecondPass, model: bytes, tables: Tables, cross_encoder: CrossEncoder) -> None:
+    `top`: candidates of a content that the cross-encoder is asked about. `columns`: of the features, its score last.
+    """
+
+    def __init__(self, about: SecondPass, model: bytes, tables: Tables, columns: Sequence[str]) -> None:
         self._about = about
         self._session = _session(model)
         self._tables = tables
-        self._cross_encoder = cross_encoder
+        self.top = about.top
+        self.columns = columns
 
-    async def rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
-        """The trees' score of each candidate, asked about or not; `cross` is the last of their features."""
-        return await asyncio.to_thread(self._rate, drawn, rated, wording)
+    def asked(self, rows: Ints, tags: Ints, rated: Rated) -> Ints:
+        """The best of each content: see `SecondRanker`."""
+        return best(rows, tags, rated.scores, self._about.top)
 
-    def _rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
-        asked = best(drawn.rows, drawn.tags, rated.scores, self._about.top)
-        with telemetry.CROSS_ENCODER_SECONDS.time():
-            found = self._cross_encoder.score(wording.pairs(drawn.rows[asked], drawn.tags[asked]))
+    def rate(self, tags: Ints, rated: Rated, asked: Ints, found: Floats) -> Rated:
+        """The trees' score of each candidate, asked about or not: see `SecondRanker`."""
         features = crossed(rated.features, asked, found)
         if not len(features):
             return Rated(rated.scores, features)
         (scores,) = self._session.run(None, {INPUT: features})
-        return Rated(scores[:, 0] + self._about.propensity * rarity(self._tables, drawn.tags), features)
+        return Rated(scores[:, 0] + self._about.propensity * rarity(self._tables, tags), features)
 
 
 def crossed(features: Floats, asked: Ints, found: Floats) -> Floats:
@@ -248,3 +238,57 @@ def unpack(path: Path, packed: bytes) -> tuple[Tables, list[str]]:
 
 def _files(folder: Path) -> Trained:
     return Trained(folder, MANIFEST, "tagbus train ranker")
+
+
+def _check_over(folder: Path, manifest: Manifest, over: Over, cross_encoder: str | None) -> None:
+    wanted = {"release": manifest.release, **manifest.components}
+    there = {"release": over.release, **over.components}
+    pairs: list[tuple[str, object, object]] = [
+        (name, wanted.get(name), there.get(name)) for name in dict.fromkeys((*wanted, *there))
+    ]
+    pairs.append(("lists", sorted(manifest.lists), sorted(over.lists)))
+    pairs.append((cross.NAME, manifest.second and manifest.second.cross_encoder, cross_encoder))
+    for what, trained, used in pairs:
+        if trained != used:
+            raise ReleaseMismatch(
+                f"{folder / MANIFEST}: {manifest.name} was trained over {what} {shorten(trained)}, but this is "
+                f"{shorten(used)}; train it again with `tagbus train ranker` or configure what it was trained over"
+            )
+    if manifest.columns != columns(manifest.lists):
+        raise ReleaseMismatch(f"{folder / MANIFEST}: columns: not those that this version of tagbus computes")
+
+
+def over(release: str, lists: Sequence[str], versions: Mapping[str, str]) -> Over:
+    """What a ranker may be used over where the components of these versions give those lists."""
+    others = {name: version for name, version in versions.items() if name not in (NAME, cross.NAME)}
+    return Over(release, (NAMES, *lists), others)
+
+
+class RankerSettings(TrainedSettings):
+    """`folder` holds ranker.json, ranker.onnx, tables.npz, its calibration.json and, with a cross-encoder,
+    second.onnx."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankerPart(Part):
+    """The ranker, for the stage `rank`."""
+
+    ranker: TreeRanker = field(kw_only=True)
+
+
+async def _open_component(section: RankerSettings, into: Surroundings) -> Part:
+    if section.folder is None:
+        raise ValueError("a ranker without a folder is off")
+    there = over(into.release.name, into.lists, into.versions)
+    ranker = await asyncio.to_thread(TreeRanker.load, section.folder, there, into.versions.get(cross.NAME))
+    return RankerPart(ranker=ranker)
+
+
+COMPONENT: Final = ComponentOf(
+    name=NAME,
+    settings=RankerSettings,
+    version=lambda section: None if section.folder is None else read_manifest(section.folder).name,
+    open=_open_component,
+    stage="rank",
+    calibration=CALIBRATION,
+)

@@ -8,7 +8,7 @@ content, and C2C2T, tags of exemplars that are like it. Each candidate is scored
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,6 @@ from tagbus.stream.recall.neighbours import Neighbourhood, Reach, Seen, neighbou
 
 Doubles = NDArray[np.float64]
 
-Stage = Literal["recall", "fusion", "rank"]
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -38,7 +36,7 @@ class Candidate:
     name: str
     score: float
     evidence: Evidence
-    stage: Stage = "recall"
+    stage: str = "recall"
     features: Mapping[str, float] | None = None
 
 

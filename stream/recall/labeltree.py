@@ -21,9 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.recall.base import Query
+from tagbus.stream.recall.component import ComponentOf, Part, Surroundings, TrainedSettings, variable
 from tagbus.stream.recall.trained import Sha256, Trained
 from tagbus.stream.recall.words import Bags, Vocabulary
 
+NAME: Final = "labeltree"
 MANIFEST: Final = "labeltree.json"
 WORDS: Final = "words.json"
 FOREST: Final = "forest"
@@ -65,7 +67,7 @@ class Forest(Protocol):
 class LabelTreeRecall:
     """The tags that the trees of a folder give a content, each with its own probability, mean over the trees."""
 
-    name: str = "labeltree"
+    name: str = NAME
 
     def __init__(self, manifest: Manifest, vocabulary: Vocabulary, forest: Forest) -> None:
         self.manifest = manifest
@@ -130,7 +132,7 @@ def _open(folder: Path) -> Forest:
         import omikuji
     except ImportError:
         raise UserError(
-            "TAGBUS_LABELTREE__FOLDER needs omikuji, which is not installed: pip install 'tagbus[trees]'"
+            f"{variable(NAME, 'folder')} needs omikuji, which is not installed: pip install 'tagbus[trees]'"
         ) from None
     try:
         with aside():
@@ -145,3 +147,22 @@ def _open(folder: Path) -> Forest:
 
 def _files(folder: Path) -> Trained:
     return Trained(folder, MANIFEST, "tagbus train labeltree")
+
+
+class LabelTreeSettings(TrainedSettings):
+    """`folder` holds labeltree.json, words.json and forest/; the extra `trees` is needed."""
+
+
+async def _open_component(section: LabelTreeSettings, into: Surroundings) -> Part:  # noqa: ARG001 - reads no vector
+    if section.folder is None:
+        raise ValueError("label trees without a folder are off")
+    return Part(recallers=(await asyncio.to_thread(LabelTreeRecall.load, section.folder),))
+
+
+COMPONENT: Final = ComponentOf(
+    name=NAME,
+    settings=LabelTreeSettings,
+    version=lambda section: None if section.folder is None else read_manifest(section.folder).name,
+    open=_open_component,
+    lists=(NAME,),
+)

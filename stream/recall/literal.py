@@ -12,13 +12,17 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final, cast
 
+from pydantic import Field
 from simplemma import lemmatize
 
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Store
 from tagbus.stream.recall.base import Query
+from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings, variable
 from tagbus.stream.recall.scripts import DENSE
+
+NAME: Final = "literal"
 
 # What is read of a text: 10,000 words take 0.1 s where all of YSO's names stand in them. A character may become 18 when
 # it is brought to its normal form.
@@ -155,7 +159,7 @@ class LiteralRecall:
     tags waits for it.
     """
 
-    name = "literal"
+    name = NAME
 
     def __init__(self, tags: Store, languages: Sequence[str] = ("en",)) -> None:
         """Raises UserError for a language that simplemma has not."""
@@ -178,6 +182,10 @@ class LiteralRecall:
     async def change(self, tags: Mapping[str, Payload | None]) -> None:
         """Take over what memory holds of these tags now; None: it holds them no longer."""
         await self._changing.run(self._change, tags)
+
+    async def close(self) -> None:
+        """Let go of the thread. No call may be in flight."""
+        self._changing.close()
 
     async def _read(self) -> None:
         """Take over what stood in memory before anybody told of changes."""
@@ -241,7 +249,7 @@ def _lemmatizer(languages: tuple[str, ...]) -> Callable[[str], str]:
             lemmatize("word", lang=language)
         except ValueError:
             raise UserError(
-                f"recall.languages: {shorten(language)} is wrong, expected codes such as en or de,en"
+                f"{variable(NAME, 'languages')}: {shorten(language)} is wrong, expected codes such as en or de,en"
             ) from None
 
     @lru_cache(LEMMAS)
@@ -250,3 +258,29 @@ def _lemmatizer(languages: tuple[str, ...]) -> Callable[[str], str]:
         return lemmatize(word.casefold() if word.isupper() else word, lang=languages).casefold()
 
     return lemma
+
+
+class LiteralSettings(ComponentSettings):
+    """Literal names."""
+
+    enabled: bool = Field(False, description="whether tags whose name or alias stands in the content are found")
+    languages: str = Field(
+        "en",
+        pattern=r"^[a-z]{2,3}(,[a-z]{2,3})*$",
+        description="of the names, ISO 639 with commas; the first that knows a word says its lemma",
+    )
+
+
+async def _open_component(section: LiteralSettings, into: Surroundings) -> Part:
+    recall = LiteralRecall(into.memory.tags, section.languages.split(","))
+    return Part(recallers=(recall,), listeners=(recall.change,), close=recall.close)
+
+
+COMPONENT: Final = ComponentOf(
+    name=NAME,
+    settings=LiteralSettings,
+    # The number changes with what is matched and how it is scored.
+    version=lambda section: f"{NAME}-1-{section.languages}" if section.enabled else None,
+    open=_open_component,
+    lists=(NAME,),
+)

@@ -12,16 +12,24 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from pydantic import Field
 
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.encoder.open import open_encoder
+from tagbus.stream.encoder.release import load_release
+from tagbus.stream.errors import UserError
+from tagbus.stream.memory.kinds import carrying
 from tagbus.stream.memory.store import Store, Vectors
+from tagbus.stream.recall import tagvectors
 from tagbus.stream.recall.base import Query, Recaller
+from tagbus.stream.recall.component import ComponentOf, Part, Replica, ServedSettings, Surroundings, variable
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach
 from tagbus.stream.recall.pool import Numbers, pool
-from tagbus.stream.recall.tagvectors import TagVectors
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
 from tagbus.stream.recall.votes import count_votes
 
+NAME: Final = "second_encoder"
 VOTES: Final = "second_encoder_votes"
 TAGS: Final = "second_encoder_tags"
 LISTS: Final = (VOTES, TAGS)
@@ -91,3 +99,47 @@ class _Asked:
 
     async def recall(self, query: Query) -> Found:
         return await self.ask(query)
+
+
+class SecondEncoderSettings(ServedSettings):
+    """`folder` holds model.onnx, tokenizer.json, release.json, golden.json and tags.npz, as `tagbus export` writes an
+    encoder that was trained with --recipe top-layers."""
+
+    model: str = Field(NAME, min_length=1, description="Triton's name of the model")
+
+
+def _version(section: SecondEncoderSettings) -> str | None:
+    """The names of its release and of its tag vectors. Raises UserError for a folder that does not hold both."""
+    folder = section.folder
+    return None if folder is None else f"{load_release(folder).name}+{tagvectors.read(folder)[1]}"
+
+
+async def _open_component(section: SecondEncoderSettings, into: Surroundings) -> Part:
+    folder = section.folder
+    if folder is None:
+        raise ValueError("a second encoder without a folder is off")
+    release = await asyncio.to_thread(load_release, folder)
+    if release.name == into.release.name:
+        raise UserError(f"{variable(NAME, 'folder')}={folder}: it is the release itself, expected another encoder's")
+    content, _ = await asyncio.to_thread(tagvectors.read, folder)
+    vectors = await asyncio.to_thread(TagVectors.parse, folder / FILE, content)
+    if (length := vectors.vectors.shape[1]) != release.dimension:
+        raise UserError(f"{folder / FILE}: vectors of {length} numbers, but {release.name} gives others")
+    encoder = await open_encoder(section.at(into.settings.encoder), folder)
+    try:
+        memory = await into.open_memory(release, carrying())
+    except BaseException:
+        await encoder.close()
+        raise
+    second = SecondEncoder(encoder, memory.tags, memory.exemplars, vectors)
+
+    async def close() -> None:
+        await second.close()
+        await memory.close()
+
+    return Part(recallers=tuple(second.recallers()), replicas=(Replica(encoder, memory),), close=close)
+
+
+COMPONENT: Final = ComponentOf(
+    name=NAME, settings=SecondEncoderSettings, version=_version, open=_open_component, lists=LISTS
+)

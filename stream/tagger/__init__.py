@@ -1,5 +1,19 @@
 """The tagger: contents in, tags or failures out, by a list of stages over one `Work` a content."""
 
-from tagbus.stream.tagger.tagger import DECIDED, Explained, Failure, Features, Pipeline, Tagger, Taxonomy
+from tagbus.stream.tagger.calibrate import DECIDED
+from tagbus.stream.tagger.tagger import Explained, Features, Pipeline, Tagger, Taxonomy
+from tagbus.stream.tagger.work import Delayed, Failure, Outcome, Stage, Work
 
-__all__ = ["DECIDED", "Explained", "Failure", "Features", "Pipeline", "Tagger", "Taxonomy"]
+__all__ = [
+    "DECIDED",
+    "Delayed",
+    "Explained",
+    "Failure",
+    "Features",
+    "Outcome",
+    "Pipeline",
+    "Stage",
+    "Tagger",
+    "Taxonomy",
+    "Work",
+]

@@ -1,84 +1,20 @@
 """The tagger: contents in, tags or failures out. One object for the stream, the batch command and the evaluation.
 
-It knows nothing of Kafka. Steps: encode, recall (graph, literal names, heads, label trees, second encoder), rank (with
-a
-cross-encoder), calibrate.
+It knows nothing of Kafka. It is a list of stages over one `Work` a content, in the order of the arrows in DESIGN:
+prepare, encode, recall, rank, and what may stand behind them; then select and calibrate make a result of what is there.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
+from tagbus.stream.contract.events import Content, TaggedContent, Versions
+from tagbus.stream.errors import Retryable
+from tagbus.stream.tagger.work import Delayed, Failure, Outcome, Stage, Work
 
-from tagbus.stream import telemetry
-from tagbus.stream.calibrate import Calibration
-from tagbus.stream.config import TaggerSettings
-from tagbus.stream.contract.events import Content, ScoredTag, TaggedContent, Versions
-from tagbus.stream.contract.release import Fingerprint
-from tagbus.stream.encoder.base import Encoder, Vectors
-from tagbus.stream.encoder.release import content_text
-from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
-from tagbus.stream.recall.graph import Candidate
-from tagbus.stream.tagger.union import Recall
-
-# What people decided is as sure as anything gets, and a confidence stays inside (0, 1).
-DECIDED = 0.9999
-
+# Gives the applied offset of each partition of `tags`.
 Taxonomy = Callable[[], Mapping[str, int]]
 Features = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """What gives the scores: the names of the release, and of heads, label trees, second encoder, ranker and
-    cross-encoder
-    where they are on."""
-
-    release: str
-    literal: bool = False
-    heads: str | None = None
-    labeltree: str | None = None
-    second_encoder: str | None = None
-    ranker: str | None = None
-    cross_encoder: str | None = None
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Which scores these are: what a calibration is fitted to."""
-        return Fingerprint(self.release, "+".join(self.path[1:-1]), self.components)
-
-    @property
-    def components(self) -> dict[str, str]:
-        """The versions of those that are on."""
-        versions = {
-            "heads": self.heads,
-            "labeltree": self.labeltree,
-            "second_encoder": self.second_encoder,
-            "ranker": self.ranker,
-            "cross_encoder": self.cross_encoder,
-        }
-        return {component: version for component, version in versions.items() if version is not None}
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        """The steps that a content goes through."""
-        more = {
-            "literal": self.literal,
-            "heads": self.heads,
-            "labeltree": self.labeltree,
-            "second_encoder": self.second_encoder,
-            "rank": self.ranker,
-            "cross_encoder": self.cross_encoder,
-        }
-        return ("encode", "recall", *(step for step, on in more.items() if on), "calibrate")
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A content that can never be tagged, and why."""
-
-    id: str
-    error: Poison
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,111 +25,114 @@ class Explained:
     features: Mapping[str, Features]
 
 
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What a tagger is made of.
+
+    `stages` run in this order, `closing` after them and also where a caller stops early: they make a result of what is
+    there. `optional` names the stages that are skipped where their service does not answer. `release` and `components`
+    stand in every result; `calibration` is the one of the whole path, which also stands where nothing was scored.
+    """
+
+    release: str
+    components: Mapping[str, str]
+    calibration: str
+    stages: Sequence[Stage]
+    closing: Sequence[Stage]
+    optional: frozenset[str] = field(default_factory=frozenset)
+
+
 class Tagger:
     """The pipeline. `tag` may be called several times at once."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        recall: Recall,
-        calibration: Calibration,
-        settings: TaggerSettings,
-        taxonomy: Taxonomy = dict,
-        pipeline: Pipeline | None = None,
-    ) -> None:
-        """`taxonomy` gives the applied offset of each partition of `tags`; empty where tags come from a file.
-
-        `pipeline` is what `recall` is made of, graph recall alone if not given. Raises ReleaseMismatch for a
-        calibration that is fitted to another.
-        """
-        self._pipeline = pipeline or Pipeline(encoder.release.name)
-        calibration.match(self._pipeline.fingerprint, f"calibration {calibration.name}")
-        self._encoder = encoder
-        self._recall = recall
-        self._calibration = calibration
-        self._settings = settings
+    def __init__(self, pipeline: Pipeline, taxonomy: Taxonomy = dict) -> None:
+        """`taxonomy`: empty where tags come from a file."""
+        self._pipeline = pipeline
         self._taxonomy = taxonomy
 
     def versions(self) -> Versions:
-        """What a content that is tagged now is tagged by."""
+        """What a content that is tagged now is tagged by, if no stage is skipped."""
         return Versions(
             release=self._pipeline.release,
             taxonomy=dict(self._taxonomy()),
-            components=self._pipeline.components,
-            calibration=self._calibration.name,
+            components=dict(self._pipeline.components),
+            calibration=self._pipeline.calibration,
         )
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
-        """Tag a batch: results of the same length in the same order.
+    async def tag(
+        self, contents: Sequence[Content], until: str | None = None, deadline: float | None = None
+    ) -> list[Outcome]:
+        """Tag a batch: outcomes of the same length in the same order.
 
-        Raises Retryable when the encoder or the memory does not answer: nothing has been decided then.
+        `until` names the last stage that runs: a probe needs no later, paid one. `deadline` is on time.monotonic().
+        Raises Retryable when a dependency does not answer: nothing has been decided then.
         """
-        return [outcome if isinstance(outcome, Failure) else outcome.result for outcome in await self.explain(contents)]
+        return [
+            outcome.result if isinstance(outcome, Explained) else outcome
+            for outcome in await self.explain(contents, until, deadline)
+        ]
 
-    async def explain(self, contents: Sequence[Content]) -> list[Explained | Failure]:
+    async def explain(
+        self, contents: Sequence[Content], until: str | None = None, deadline: float | None = None
+    ) -> list[Explained | Failure | Delayed]:
         """As `tag`, with what a ranker saw of each tag."""
         # Read before the search: whatever is applied meanwhile may show in the tags, never the other way round.
         versions = self.versions()
-        texts = [content_text(content.title, content.text) for content in contents]
-        outcomes = await self._encode(texts)
-        good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Poison)]
-        vectors = np.array([outcomes[index] for index in good], dtype=np.float32).reshape(
-            len(good), self._encoder.release.dimension
-        )
-        with telemetry.RECALL_SECONDS.time():
-            ids, scopes = [contents[index].id for index in good], [frozenset(contents[index].scopes) for index in good]
-            some = [texts[index] for index in good]
-            recalled = await self._recall.recall(ids, some, vectors, self._settings.tags, scopes)
-        found = dict(zip(good, recalled, strict=True))
-        return [
-            Failure(content.id, outcome)
-            if isinstance(outcome, Poison)
-            else self._result(content, found[index], versions)
-            for index, (content, outcome) in enumerate(zip(contents, outcomes, strict=True))
-        ]
+        works = [Work(content, deadline) for content in contents]
+        for stage in (*self._until(until), *self._pipeline.closing):
+            if going := [work for work in works if work.outcome is None]:
+                await self._run(stage, going)
+        return [_outcome(work, versions) for work in works]
 
-    async def _encode(self, texts: Sequence[str]) -> list[Vectors | Poison]:
-        """A vector or a failure for each text: where the batch fails, each half of it is tried."""
+    async def explain_all(self, contents: Sequence[Content]) -> list[Explained | Failure]:
+        """As `explain`, and what is delayed is tagged again when its time has come: nothing is left undecided."""
+        decided: dict[int, Explained | Failure] = {}
+        left = list(range(len(contents)))
+        while left:
+            outcomes = await self.explain([contents[index] for index in left])
+            late = [one.seconds for one in outcomes if isinstance(one, Delayed)]
+            decided |= {index: one for index, one in zip(left, outcomes, strict=True) if not isinstance(one, Delayed)}
+            left = [index for index in left if index not in decided]
+            await asyncio.sleep(min(late, default=0.0))
+        return [decided[index] for index in range(len(contents))]
+
+    def _until(self, last: str | None) -> Sequence[Stage]:
+        """The stages up to that one. Raises ValueError for one that there is not."""
+        if last is None:
+            return self._pipeline.stages
+        names = [stage.name for stage in self._pipeline.stages]
+        if last not in names:
+            raise ValueError(f"there is no stage {last!r}, expected one of {', '.join(names)}")
+        return self._pipeline.stages[: names.index(last) + 1]
+
+    async def _run(self, stage: Stage, works: Sequence[Work]) -> None:
+        """The stage joins the path of each content that it took."""
+        skipped = {id(work): len(work.degraded) for work in works}
+        places = [len(work.path) for work in works]
         try:
-            with telemetry.ENCODE_SECONDS.time():
-                vectors = await self._encoder.encode(texts)
-            telemetry.ENCODED.inc(len(texts))
-            return list(vectors)
-        except (Retryable, Fatal, MemoryError):
-            raise
-        except Exception as error:
-            if len(texts) <= 1:
-                return [_untaggable(text, error) for text in texts]
-        middle = len(texts) // 2
-        return [*await self._encode(texts[:middle]), *await self._encode(texts[middle:])]
-
-    def _result(self, content: Content, candidates: Sequence[Candidate], versions: Versions) -> Explained:
-        scores = np.array([candidate.score for candidate in candidates], dtype=np.float64)
-        confidences = self._calibration.apply(scores).tolist()
-        tags = (_scored(*pair) for pair in zip(candidates, confidences, strict=True))
-        result = TaggedContent(
-            id=content.id,
-            tags=tuple(tag for tag in tags if tag.confidence >= self._settings.least_confidence),
-            versions=versions,
-            path=self._pipeline.path,
-            scopes=content.scopes,
-            time=content.time,
-        )
-        return Explained(result, {one.id: one.features for one in candidates if one.features is not None})
+            await stage.run(works)
+        except Retryable as error:
+            if stage.name not in self._pipeline.optional:
+                raise
+            for work in works:
+                work.skip(stage.name, type(error).__name__)
+            return
+        for work, place in zip(works, places, strict=True):
+            if work.outcome is None and len(work.degraded) == skipped[id(work)]:
+                # What the stage has added itself, as recall does its components, stands behind it.
+                work.path.insert(place, stage.name)
 
 
-def _scored(candidate: Candidate, confidence: float) -> ScoredTag:
-    decided = candidate.evidence.decided
-    return ScoredTag(
-        id=candidate.id,
-        name=candidate.name,
-        score=round(candidate.score, 6),
-        confidence=DECIDED if decided else round(confidence, 4),
-        stage="people" if decided else candidate.stage,
-        evidence=candidate.evidence,
+def _outcome(work: Work, versions: Versions) -> Explained | Failure | Delayed:
+    if isinstance(work.outcome, Failure | Delayed):
+        return work.outcome
+    result = TaggedContent(
+        id=work.content.id,
+        tags=work.tags,
+        versions=versions.model_copy(update={"calibration": work.calibration or versions.calibration}),
+        path=tuple(work.path),
+        degraded=tuple(work.degraded),
+        scopes=work.content.scopes,
+        time=work.content.time,
     )
-
-
-def _untaggable(text: str, error: Exception) -> Untaggable:
-    wrong = FieldError("text", shorten(text), f"a text that the encoder takes ({type(error).__name__}: {error})")
-    return Untaggable("encode", (wrong,))
+    return Explained(result, {one.id: one.features for one in work.candidates if one.features is not None})

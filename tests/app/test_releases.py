@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 from qdrant_client import AsyncQdrantClient
 
-from tagbus.stream.app import releases
+from tagbus.stream.app import components, releases
 from tagbus.stream.app.releases import Brains
 from tagbus.stream.cli.release import build_shared
 from tagbus.stream.config import MemorySettings, RetrySettings, Settings
@@ -361,7 +361,7 @@ async def test_with_a_shared_memory_a_new_tag_is_matched_literally_with_the_vers
     bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = shared(Shared(":memory:"), settings_at(bus, folder), monkeypatch)
-    settings = settings.model_copy(update={"recall": settings.recall.model_copy(update={"literal": True})})
+    settings = components.switched(settings, {"literal": {"enabled": True}})
     builder = asyncio.create_task(build_shared(settings, ReleaseRecord(release=SHIPPED), 1.0))
     text = Content(id="a", title="A study of zymurgy and nothing else")
     try:

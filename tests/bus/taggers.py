@@ -32,7 +32,7 @@ class Trivial:
     def revision(self) -> str:
         return "trivial"
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         self.seen.append([content.id for content in contents])
         if self.seconds:
             await asyncio.sleep(self.seconds)
@@ -47,7 +47,7 @@ class Huge(Trivial):
         self.chosen = chosen
         self.tag_ = TAG.model_copy(update={"name": "x" * size})
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         return [tagged(content, self.tag_ if self.chosen(content) else TAG) for content in contents]
 
 
@@ -61,7 +61,7 @@ class Gated(Trivial):
         self.waiting = 0
         self.most = 0
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         if any(self.chosen(content) for content in contents):
             self.waiting += 1
             self.most = max(self.most, self.waiting)
@@ -80,7 +80,7 @@ class Down(Trivial):
         self.calls = 0
         self.last = calls
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         self.calls += 1
         self.up = self.up or (self.last is not None and self.calls > self.last)
         if not self.up:
@@ -95,7 +95,7 @@ class Allergic(Trivial):
         super().__init__()
         self.poison = poison
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         if any(self.poison(content) for content in contents):
             raise ZeroDivisionError(f"cannot divide {contents[0].text}")
         return await super().tag(contents)
@@ -108,7 +108,7 @@ class Picky(Trivial):
         super().__init__()
         self.refused = refused
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         error = Untaggable("encode", (FieldError("text", "'...'", "a text that the encoder takes"),))
         return [Failure(content.id, error) if self.refused(content) else tagged(content) for content in contents]
 
@@ -121,7 +121,7 @@ class Uneven(Trivial):
         self.least = least
         self.most = most
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         self.seconds = random.uniform(self.least, self.most)  # noqa: S311 - spreads load, guards nothing
         return await super().tag(contents)
 
@@ -133,7 +133,7 @@ class Deadly(Trivial):
         super().__init__(seconds)
         self.deadly = deadly
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         if any(self.deadly(content) for content in contents):
             os.kill(os.getpid(), signal.SIGKILL)
         return await super().tag(contents)

@@ -30,7 +30,7 @@ class WordCount(Processor):
         self.topics = WorkerTopics(names["texts"], (names["counts"],), names["rejects"])
         self._rejects = DeadLetterTopic(names["rejects"], 1_000_000)
 
-    async def process(self, batch: Batch, stall: Stall) -> list[RecordOutcome]:  # noqa: ARG002 - it waits for nothing
+    async def process(self, batch: Batch, stall: Stall) -> list[RecordOutcome]:
         return [self._outcome(source) for source in batch.sources]
 
     def _outcome(self, source: Source) -> RecordOutcome:

@@ -104,7 +104,7 @@ def test_a_release_that_is_being_replaced_does_not_hide_what_ends_the_worker(
 
 def test_order_is_kept_within_a_partition(mock_kafka: MockCluster, mock_topics: Names) -> None:
     class Uneven(Trivial):
-        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
             await asyncio.sleep(0.2 if len(self.seen) % 3 == 0 else 0)
             return await super().tag(contents)
 

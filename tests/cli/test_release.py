@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream.app import files
-from tagbus.stream.app.assemble import settings_of
 from tagbus.stream.app.examples import example
-from tagbus.stream.config import HeadsSettings, Settings, TaggerSettings
+from tagbus.stream.app.folders import settings_of
+from tagbus.stream.config import Settings, TaggerSettings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import TaggedContent, Versions
 from tagbus.stream.contract.fields import Event
@@ -181,14 +181,16 @@ def test_activating_what_is_in_force_changes_nothing(bus: Bus, tagbus: Cli, fold
 
 
 def test_each_release_has_its_own_model_on_triton_and_its_own_heads_and_ranker(tmp_path: Path) -> None:
-    base = Settings(heads=HeadsSettings(folder=Path("base")), tagger=TaggerSettings(calibration=Path("base.json")))
+    base = Settings(components={"heads": {"folder": "base"}}, tagger=TaggerSettings(calibration=Path("base.json")))
     assert settings_of(base, default_folder(), None) == base
-    (tmp_path / "rank").mkdir()
+    (tmp_path / "ranker").mkdir()
     (tmp_path / "cross_encoder").mkdir()
     own = settings_of(base, tmp_path, Served(model="encoder", version=2))
     assert (own.encoder.folder, own.encoder.model, own.encoder.version) == (tmp_path, "encoder", 2)
-    assert (own.heads.folder, own.rank.folder, own.tagger.calibration) == (None, tmp_path / "rank", None)
-    assert own.cross_encoder.folder == tmp_path / "cross_encoder"
+    assert own.tagger.calibration is None
+    folders = {name: section["folder"] for name, section in own.components.items()}
+    assert (folders["heads"], folders["ranker"]) == (None, tmp_path / "ranker")
+    assert folders["cross_encoder"] == tmp_path / "cross_encoder"
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "active", "Upper", ""])

@@ -128,12 +128,12 @@ def test_settings_hold_for_it(tagbus: Cli, cutting: Slice) -> None:
 
 
 def test_explained_for_people(tagbus: Cli, cutting: Slice) -> None:
-    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", RECALL__LITERAL="true")
+    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", COMPONENTS__LITERAL__ENABLED="true")
     assert answer.code == 0
     blocks = [line for line in answer.lines if not line.startswith(" ")]
     assert [block.partition(": ")[0] for block in blocks] == [content.id for content in cutting.contents]
     assert blocks[0].endswith(cutting.contents[0].title or cutting.contents[0].text[:WIDTH])
-    assert answer.lines[1] == "  release minilm-l6-f16-1, calibration none"
+    assert answer.lines[1] == "  release minilm-l6-f16-1, literal literal-1-en, calibration none"
     assert answer.lines[2].startswith("  1. ")
     assert answer.lines[2].endswith(" by fusion")
     assert any(" stands in it" in line for line in answer.lines)
@@ -149,15 +149,17 @@ def test_what_could_move_a_cursor_is_left_out_of_an_explanation(tagbus: Cli, cut
 
 def test_a_calibration_of_another_pipeline_is_refused(tagbus: Cli, cutting: Slice) -> None:
     given = default_folder() / "calibration.json"
-    answer = tagbus("tag", cutting.file, *cutting.memory, TAGGER__CALIBRATION=str(given), RECALL__LITERAL="true")
+    answer = tagbus(
+        "tag", cutting.file, *cutting.memory, TAGGER__CALIBRATION=str(given), COMPONENTS__LITERAL__ENABLED="true"
+    )
     assert answer.code == 6
     assert answer.one_line() == (
-        f"tagbus: {given} is fitted to 'minilm-l6-f16-1 by recall', but this is 'minilm-l6-f16-1 by recall+literal'; "
-        "run `tagbus calibrate` with these settings"
+        f"tagbus: {given} is fitted to 'minilm-l6-f16-1 by recall', but this is 'minilm-l6-f16-1 by recall+literal "
+        "(literal literal-1-en)'; run `tagbus calibrate` with these settings"
     )
 
 
 def test_a_folder_without_a_ranker_is_told(tagbus: Cli, cutting: Slice, tmp_path: Path) -> None:
-    answer = tagbus("tag", cutting.file, *cutting.memory, RANK__FOLDER=str(tmp_path))
+    answer = tagbus("tag", cutting.file, *cutting.memory, COMPONENTS__RANKER__FOLDER=str(tmp_path))
     assert answer.code == 2
     assert str(tmp_path / "ranker.json") in answer.err.splitlines()[-1]

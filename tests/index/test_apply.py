@@ -42,7 +42,7 @@ async def test_tags_and_exemplars_are_found_where_they_belong() -> None:
 async def test_a_second_encoders_memory_is_filled_before_and_emptied_with_it() -> None:
     """What stands in memory stands beside it too, also where the second encoder's encoder was away in between."""
     store, beside, away = memory(), memory(), Watched(failures=1)
-    projection = Projection(Watched(), store, Projection(away, beside))
+    projection = Projection(Watched(), store, [Projection(away, beside)])
 
     with pytest.raises(DependencyDown):
         await projection.apply([record(TITLE)])

@@ -81,7 +81,7 @@ async def test_it_is_in_the_snapshot(tmp_path: Path) -> None:
 
     again = memory()
 
-    assert await snapshot.load(tmp_path, again, settings) == places
+    assert await snapshot.load(tmp_path, [again], settings) == places
     assert await again.stores["toys"].keys() == {"ball"}
 
 

@@ -35,7 +35,7 @@ async def test_a_memory_is_taken_over_with_its_offsets(tmp_path: Path) -> None:
     old, new = await filled(), memory()
     await snapshot.save(tmp_path, old, PLACES)
 
-    assert await snapshot.load(tmp_path, new, SETTINGS) == PLACES
+    assert await snapshot.load(tmp_path, [new], SETTINGS) == PLACES
 
     vectors = await encoder().encode(["subject 3"])
     assert await listed(new.tags, vectors, 5) == await listed(old.tags, vectors, 5)
@@ -48,7 +48,7 @@ async def test_the_embedded_store_takes_it_over_too(tmp_path: Path) -> None:
     await snapshot.save(tmp_path, await filled(), PLACES)
     release = encoder().release
     new = await memory_of(lambda _, carried: EmbeddedStore.temporary(release.name, release.dimension, carried))
-    assert await snapshot.load(tmp_path, new, SETTINGS) == PLACES
+    assert await snapshot.load(tmp_path, [new], SETTINGS) == PLACES
     assert await new.tags.count() == len(TAGS)
     await new.close()
 
@@ -61,20 +61,20 @@ async def test_a_store_that_fails_meanwhile_is_waited_for(tmp_path: Path, answer
     tags = Failing(release.name, release.dimension)
     tags.passes, tags.failures = answered, 2
 
-    assert await snapshot.load(tmp_path, Memory({**memory().stores, "tags": tags}), SETTINGS) == PLACES
+    assert await snapshot.load(tmp_path, [Memory({**memory().stores, "tags": tags})], SETTINGS) == PLACES
 
     assert await tags.count() == len(TAGS)
 
 
 async def test_where_nothing_was_left_all_is_read(tmp_path: Path) -> None:
-    assert await snapshot.load(tmp_path / "absent", memory(), SETTINGS) is None
+    assert await snapshot.load(tmp_path / "absent", [memory()], SETTINGS) is None
 
 
 async def test_a_memory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     await snapshot.save(tmp_path, await filled(), PLACES)
     own = memory()
     await Projection(encoder(), own).apply([record(Tag(id="own", name="own"))])
-    assert await snapshot.load(tmp_path, own, SETTINGS) is None
+    assert await snapshot.load(tmp_path, [own], SETTINGS) is None
     assert await own.tags.keys() == {"own"}
 
 
@@ -82,27 +82,27 @@ async def test_one_older_than_tombstones_spares_the_encoding_and_all_is_read(tmp
     await snapshot.save(tmp_path, await filled(), PLACES)
     soon = SETTINGS.model_copy(update={"memory": SETTINGS.memory.model_copy(update={"tombstone_hours": 1e-9})})
     new = memory()
-    assert await snapshot.load(tmp_path, new, soon) is None
+    assert await snapshot.load(tmp_path, [new], soon) is None
     assert await new.tags.count() == len(TAGS)
 
 
 async def test_offsets_of_other_topics_are_of_no_use(tmp_path: Path) -> None:
     await snapshot.save(tmp_path, await filled(), {("elsewhere", 0): 7})
-    assert await snapshot.load(tmp_path, memory(), SETTINGS) is None
+    assert await snapshot.load(tmp_path, [memory()], SETTINGS) is None
 
 
 async def test_a_damaged_one_is_not_used(tmp_path: Path) -> None:
     await snapshot.save(tmp_path, await filled(), PLACES)
     (points,) = tmp_path.glob("*/tags/points.jsonl")
     points.write_bytes(points.read_bytes()[:40])
-    assert await snapshot.load(tmp_path, memory(), SETTINGS) is None
+    assert await snapshot.load(tmp_path, [memory()], SETTINGS) is None
 
 
 async def test_offsets_that_are_no_json_are_not_used_and_written_anew(tmp_path: Path) -> None:
     (tmp_path / snapshot.CURRENT).write_text("{")
-    assert await snapshot.load(tmp_path, memory(), SETTINGS) is None
+    assert await snapshot.load(tmp_path, [memory()], SETTINGS) is None
     await snapshot.save(tmp_path, await filled(), PLACES)
-    assert await snapshot.load(tmp_path, memory(), SETTINGS) == PLACES
+    assert await snapshot.load(tmp_path, [memory()], SETTINGS) == PLACES
 
 
 async def test_the_one_before_stays_for_those_that_read_it_and_no_more(tmp_path: Path) -> None:
@@ -128,13 +128,16 @@ async def test_a_worker_reads_on_from_the_snapshot_and_encodes_only_what_is_new(
     async def tell(positions: Mapping[tuple[str, int], int]) -> None:
         reached.update(positions)
 
-    async with asyncio.timeout(SECONDS), snapshot.caught_up(None, settings, Projection(encoder(), first), first, tell):
+    async with (
+        asyncio.timeout(SECONDS),
+        snapshot.caught_up(None, settings, Projection(encoder(), first), [first], tell),
+    ):
         await snapshot.save(tmp_path, first, reached)
     send(settings, [Tag(id="later", name="later")])
     produce(kafka.address, settings.topics.tags, [(b"t0", None, [])])
 
     watched, second = Watched(), memory()
-    async with asyncio.timeout(SECONDS), snapshot.caught_up(tmp_path, settings, Projection(watched, second), second):
+    async with asyncio.timeout(SECONDS), snapshot.caught_up(tmp_path, settings, Projection(watched, second), [second]):
         assert await second.tags.keys() == {"t1", "t2", "t3", "t4", "later"}
     assert watched.texts == 1
 
@@ -147,7 +150,7 @@ async def test_offsets_out_of_range_are_no_end_all_is_read(kafka: Broker, topics
     far = {(settings.topics.tags, 0): 1000, (settings.topics.exemplars, 0): 1000}
     await snapshot.save(tmp_path, await filled(), far)
     new = memory()
-    async with asyncio.timeout(SECONDS), snapshot.caught_up(tmp_path, settings, Projection(encoder(), new), new):
+    async with asyncio.timeout(SECONDS), snapshot.caught_up(tmp_path, settings, Projection(encoder(), new), [new]):
         assert await new.tags.keys() == {"t0", "t1"}
 
 

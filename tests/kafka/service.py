@@ -4,16 +4,14 @@ import asyncio
 import threading
 from collections.abc import Hashable, Sequence
 
-from tagbus.stream.calibrate import uncalibrated
-from tagbus.stream.config import RecallSettings, Settings
-from tagbus.stream.contract.events import Content, TaggedContent
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.events import Content
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.memory import Memory
-from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.tagger import Failure, Pipeline, Tagger
-from tagbus.stream.tagger.union import Recall
+from tagbus.stream.tagger import Outcome
 from tests.index.parts import encoder
+from tests.tagger.pipeline import tagger
 
 
 class Service:
@@ -22,9 +20,7 @@ class Service:
     def __init__(self, given: Settings, kept: Memory) -> None:
         self.memory = kept
         self.follower = Follower(given, Projection(encoder(), kept))
-        recall = Recall(GraphRecall(kept.tags, kept.exemplars, encoder().release.recall, RecallSettings(), 1))
-        calibration = uncalibrated(Pipeline(encoder().release.name).fingerprint)
-        self.tagger = Tagger(encoder(), recall, calibration, given.tagger, self.follower.taxonomy)
+        self.tagger = tagger(kept, taxonomy=self.follower.taxonomy, **given.tagger.model_dump(exclude={"calibration"}))
         self.following: asyncio.Task[None] | None = None
         self.passes = threading.Event()
         self.passes.set()
@@ -33,10 +29,10 @@ class Service:
         self.following = asyncio.create_task(self.follower.run())
         await self.follower.ready.wait()
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         while not self.passes.is_set():
             await asyncio.sleep(0.01)
-        return await self.tagger.tag(contents)
+        return await self.tagger.tag(contents, until)
 
     def revision(self) -> Hashable:
         return self.follower.applied()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message, Producer
 
-from tagbus.stream.app import assemble
+from tagbus.stream.app import assemble, filling
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import decode_tagged, encode_record
 from tagbus.stream.contract.events import Content, Tag, TaggedContent
@@ -110,9 +110,9 @@ class Again:
     async def of(self, name: str, tags: Sequence[Tag], titles: Sequence[str]) -> dict[str, TaggedContent]:
         base = Settings.model_construct()
         settings = base.model_copy(update={"encoder": base.encoder.model_copy(update={"folder": self.folders[name]})})
-        async with assemble.brain(settings, exact_memory(name, SHIPPED.dimension)) as brain:
-            await assemble.fill(brain.projection(), {"tags": tags, "exemplars": self.slice_.exemplars}, lambda _: None)
-            found = await brain.tagger().tag([Content(id=title, title=title) for title in titles])
+        async with assemble.stack(settings, exact_memory(name, SHIPPED.dimension)) as stack:
+            await filling.fill(stack.projection(), {"tags": tags, "exemplars": self.slice_.exemplars}, lambda _: None)
+            found = await stack.tagger().tag([Content(id=title, title=title) for title in titles])
         assert all(isinstance(one, TaggedContent) for one in found), found
         return {one.id: one for one in found if isinstance(one, TaggedContent)}
 

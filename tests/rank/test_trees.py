@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.candidates import Facts
-from tagbus.stream.rank.cross_encoder import Pair, Wording
 from tagbus.stream.rank.features import Tables, columns
 from tagbus.stream.rank.trees import (
     CROSS,
@@ -27,12 +25,13 @@ from tagbus.stream.rank.trees import (
     rarity,
     unpack,
 )
-from tagbus.stream.recall.pool import NAMES, Ballots, Floats, Listed, Pool
+from tagbus.stream.recall.pool import NAMES, Ballots, Listed, Pool
 
 # One tree, votes > 0.5 gives 2 and the rest 1: the protobuf of an ONNX graph, made by hand so that the service's tests
 # need no training library.
 LISTS = (NAMES, "heads")
-OVER = Over("r1", LISTS, "heads-1")
+HEADS = {"heads": "heads-1"}
+OVER = Over("r1", LISTS, HEADS)
 KNOWN = ["a", "b", "c"]
 COUNTED = Tables(np.array([50, 3, 0]), np.array([1, 3]), np.array([2, 2]), 100)
 
@@ -78,7 +77,7 @@ def folder(tmp_path: Path) -> Path:
     manifest = Manifest(
         name="ranker-0a1b2c3d",
         release="r1",
-        heads="heads-1",
+        components=HEADS,
         lists=LISTS,
         columns=columns(LISTS),
         names=50,
@@ -174,11 +173,11 @@ def test_tables_come_back_as_they_were_packed() -> None:
 @pytest.mark.parametrize(
     ("over", "names"),
     [
-        (Over("r2", LISTS, "heads-1"), ["release", "r1", "r2"]),
-        (Over("r1", LISTS, "heads-2"), ["heads", "heads-1", "heads-2"]),
+        (Over("r2", LISTS, HEADS), ["release", "r1", "r2"]),
+        (Over("r1", LISTS, {"heads": "heads-2"}), ["heads", "heads-1", "heads-2"]),
         (Over("r1"), ["heads"]),
-        (Over("r1", (*LISTS, "literal"), "heads-1"), ["recallers", "literal"]),
-        (Over("r1", (*LISTS, "labeltree"), "heads-1", "labeltree-1"), ["label trees", "labeltree-1"]),
+        (Over("r1", (*LISTS, "literal"), HEADS), ["lists", "literal"]),
+        (Over("r1", (*LISTS, "labeltree"), HEADS | {"labeltree": "labeltree-1"}), ["labeltree", "labeltree-1"]),
     ],
 )
 def test_it_refuses_what_it_was_not_trained_over(folder: Path, over: Over, names: list[str]) -> None:
@@ -227,16 +226,7 @@ def test_tables_that_are_none_are_a_clear_error(content: bytes) -> None:
         unpack(Path(TABLES), content)
 
 
-@dataclass
-class Reads:
-    """A cross-encoder that finds every other pair right, and keeps what it was asked."""
-
-    name: str = "cross_encoder-0a1b2c3d"
-    asked: list[Pair] = field(default_factory=list)
-
-    def score(self, pairs: Sequence[Pair]) -> Floats:
-        self.asked += pairs
-        return np.array([number % 2 for number in range(len(pairs))], np.float32)
+READS = "cross_encoder-0a1b2c3d"
 
 
 @pytest.fixture
@@ -244,43 +234,42 @@ def twice(folder: Path) -> Path:
     """A ranker of two passes; the second splits by what the cross-encoder says of the two best."""
     model = stump((*columns(LISTS), CROSS), CROSS)
     (folder / SECOND).write_bytes(model)
-    about = {"cross_encoder": Reads().name, "top": 2, "propensity": 0.0, "model_sha256": sha256(model), "trees": 1}
+    about = {"cross_encoder": READS, "top": 2, "propensity": 0.0, "model_sha256": sha256(model), "trees": 1}
     change(folder, second=about)
     return folder
 
 
-WORDING = Wording(["a content"], KNOWN, {key: {"name": f"tag {key}", "aliases": []} for key in KNOWN})
-
-
-async def test_the_best_of_the_first_pass_are_read_and_the_second_orders_all(twice: Path) -> None:
-    reads = Reads()
-    ranker = TreeRanker.load(twice, OVER, reads)
+def test_the_best_of_the_first_pass_are_read_and_the_second_orders_all(twice: Path) -> None:
+    ranker = TreeRanker.load(twice, OVER, READS)
     full = pool({0: 0.25, 1: 0.75, 2: 0.6})
     drawn = ranker.draw(full)
     rated = ranker.rate(full, drawn, FACTS)
     assert rated.scores.tolist() == [1.0, 2.0, 2.0]
     assert ranker.second is not None
 
-    again = await ranker.second.rate(drawn, rated, WORDING)
+    asked = ranker.second.asked(drawn.rows, drawn.tags, rated)
+    again = ranker.second.rate(drawn.tags, rated, asked, np.array([0.0, 1.0], np.float32))
 
-    assert reads.asked == [("tag b", "a content"), ("tag c", "a content")]
+    assert [KNOWN[tag] for tag in drawn.tags[asked]] == ["b", "c"]
     assert again.features[:, -1].tolist() == [pytest.approx(np.nan, nan_ok=True), 0.0, 1.0]
     assert np.array_equal(again.features[:, :-1], rated.features, equal_nan=True)
     assert again.scores.tolist() == [1.0, 1.0, 2.0]
-    assert ranker.columns[-1] == CROSS
-    assert again.features.shape[1] == len(ranker.columns)
+    assert ranker.second.columns[-1] == CROSS
+    assert again.features.shape[1] == len(ranker.second.columns)
 
 
-async def test_nothing_drawn_is_nothing_read(twice: Path) -> None:
-    reads = Reads()
-    ranker = TreeRanker.load(twice, OVER, reads)
+def test_nothing_drawn_is_nothing_read(twice: Path) -> None:
+    ranker = TreeRanker.load(twice, OVER, READS)
     full = pool({})
     drawn = ranker.draw(full)
     assert ranker.second is not None
+    rated = ranker.rate(full, drawn, FACTS)
 
-    again = await ranker.second.rate(drawn, ranker.rate(full, drawn, FACTS), WORDING)
+    asked = ranker.second.asked(drawn.rows, drawn.tags, rated)
+    again = ranker.second.rate(drawn.tags, rated, asked, np.zeros(0, np.float32))
 
-    assert (again.scores.shape, again.features.shape) == ((0,), (0, len(ranker.columns)))
+    assert len(asked) == 0
+    assert (again.scores.shape, again.features.shape) == ((0,), (0, len(ranker.second.columns)))
 
 
 def test_a_ranker_that_was_trained_with_a_cross_encoder_is_refused_without_it(twice: Path) -> None:
@@ -290,12 +279,12 @@ def test_a_ranker_that_was_trained_with_a_cross_encoder_is_refused_without_it(tw
 
 def test_a_ranker_that_was_trained_with_another_cross_encoder_is_refused(twice: Path) -> None:
     with pytest.raises(ReleaseMismatch, match="but this is 'cross_encoder-00000000'"):
-        TreeRanker.load(twice, OVER, Reads("cross_encoder-00000000"))
+        TreeRanker.load(twice, OVER, "cross_encoder-00000000")
 
 
 def test_a_ranker_that_was_trained_without_one_is_refused_with_it(folder: Path) -> None:
     with pytest.raises(ReleaseMismatch, match="trained over cross_encoder None, but this is 'cross_encoder-0a1b2c3d'"):
-        TreeRanker.load(folder, OVER, Reads())
+        TreeRanker.load(folder, OVER, READS)
 
 
 @pytest.mark.parametrize("break_", [Path.unlink, lambda path: path.write_bytes(b"other")])
@@ -303,4 +292,4 @@ def test_the_second_trees_are_verified(twice: Path, break_: Callable[[Path], obj
     break_(twice / SECOND)
 
     with pytest.raises((UserError, ReleaseMismatch), match=SECOND):
-        TreeRanker.load(twice, OVER, Reads())
+        TreeRanker.load(twice, OVER, READS)

@@ -13,13 +13,20 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="heads are written with onnx, of the extra `train`")
 
 from tagbus.models.export.heads_graph import Weights, to_onnx  # noqa: E402
-from tagbus.stream.app.trained import open_learnt  # noqa: E402
-from tagbus.stream.config import HeadsSettings, Settings  # noqa: E402
-from tagbus.stream.encoder.release import sha256  # noqa: E402
+from tagbus.stream.config import Settings  # noqa: E402
+from tagbus.stream.encoder.release import (  # noqa: E402
+    Release,
+    default_folder,
+    load_release,
+    sha256,
+)
 from tagbus.stream.errors import ReleaseMismatch, UserError  # noqa: E402
-from tagbus.stream.recall import heads  # noqa: E402
+from tagbus.stream.memory import Memory, exact_memory  # noqa: E402
 from tagbus.stream.recall.base import Query  # noqa: E402
-from tagbus.stream.recall.heads import HeadsRecall, Manifest, cut, name_of  # noqa: E402
+from tagbus.stream.recall.component import Surroundings  # noqa: E402
+from tagbus.stream.recall.heads import COMPONENT  # noqa: E402
+from tagbus.stream.recall.heads import model as heads  # noqa: E402
+from tagbus.stream.recall.heads.model import HeadsRecall, Manifest, cut, name_of  # noqa: E402
 from tagbus.stream.recall.words import TERMS, Vocabulary  # noqa: E402
 
 D = 4
@@ -28,6 +35,16 @@ WORDS = ("fire", "soil", "zebra")
 VOCABULARY = Vocabulary((5, 5, 5), 10, WORDS)
 # The vector says `t-vector` only.
 VECTOR = np.eye(D, dtype=np.float32)[3]
+
+
+def surroundings() -> Surroundings:
+    """Of a component of release r1."""
+    release = load_release(default_folder()).model_copy(update={"name": "r1", "dimension": D})
+
+    async def memory(of: Release) -> Memory:
+        return exact_memory(of.name, of.dimension)
+
+    return Surroundings(Settings.model_construct(), release, exact_memory("r1", D), memory)
 
 
 def weights() -> Weights:
@@ -147,9 +164,11 @@ def test_a_wrong_field_is_named(tmp_path: Path, field: str, value: object) -> No
 async def test_on_triton_without_its_client_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("recall.triton", "encoder.client", "encoder.balance", "encoder.endpoint"):
+    for name in ("recall.heads.triton", "encoder.client", "encoder.balance", "encoder.endpoint"):
         monkeypatch.delitem(sys.modules, f"tagbus.stream.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
-    settings = Settings.model_construct(heads=HeadsSettings(kind="triton", folder=write(tmp_path)))
-    with pytest.raises(UserError, match=r"TAGBUS_HEADS__KIND=triton needs .*pip install 'tagbus\[triton\]'"):
-        await open_learnt(settings, "r1")
+    section = COMPONENT.section({"kind": "triton", "folder": write(tmp_path)})
+    with pytest.raises(
+        UserError, match=r"TAGBUS_COMPONENTS__HEADS__KIND=triton needs .*pip install 'tagbus\[triton\]'"
+    ):
+        await COMPONENT.open(section, surroundings())

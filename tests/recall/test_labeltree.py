@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("omikuji", reason="label trees are Omikuji's, of the extra `trees`")
 
 from tagbus.models.train import labeltree as training
-from tagbus.stream.app.trained import open_learnt, over_of
-from tagbus.stream.config import CrossEncoderSettings, HeadsSettings, LabelTreeSettings, RankSettings, Settings
+from tagbus.stream.app.components import Components
+from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.rank import trees
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.labeltree import FOREST, MANIFEST, WORDS, LabelTreeRecall
 from tagbus.stream.recall.words import Vocabulary
@@ -80,18 +80,13 @@ async def test_what_stands_beside_a_content_changes_nothing(folder: Path) -> Non
     assert await recall(folder, texts) == [(await recall(folder, [text]))[0] for text in texts]
 
 
-async def test_the_settings_switch_them_on(folder: Path) -> None:
-    off = Settings(heads=HeadsSettings(), rank=RankSettings(), cross_encoder=CrossEncoderSettings())
-    settings = off.model_copy(update={"labeltree": LabelTreeSettings(folder=folder)})
+def test_the_settings_switch_them_on(folder: Path) -> None:
+    components = Components.of(Settings(components={"labeltree": {"folder": str(folder)}}))
 
-    learnt = await open_learnt(settings, "r1")
-    try:
-        name = LabelTreeRecall.load(folder).manifest.name
-        assert learnt.pipeline.fingerprint == Fingerprint("r1", "recall+labeltree", {"labeltree": name})
-        assert over_of(learnt.pipeline).labeltree == name
-        assert over_of(learnt.pipeline).lists == ("names", "labeltree")
-    finally:
-        await learnt.close()
+    assert components.versions == {"labeltree": LabelTreeRecall.load(folder).manifest.name}
+    assert components.fingerprint("r1").components == components.versions
+    assert components.fingerprint("r1").path == "recall+labeltree"
+    assert trees.over("r1", components.lists, components.versions).lists == ("names", "labeltree")
 
 
 def test_omikuji_does_not_speak_where_results_go(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

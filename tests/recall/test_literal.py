@@ -92,7 +92,9 @@ class TestMatch:
         }
 
     def test_a_language_that_is_none_is_told(self) -> None:
-        with pytest.raises(UserError, match=r"recall\.languages: 'xx' is wrong, expected codes such as en or de,en"):
+        with pytest.raises(
+            UserError, match=r"TAGBUS_COMPONENTS__LITERAL__LANGUAGES: 'xx' is wrong, expected codes such as en or de,en"
+        ):
             Lexicon(("en", "xx"))
 
     def test_titles_of_a_library(self) -> None:

@@ -1,8 +1,7 @@
 """The tagger: contents in, results or failures out, of the same length in the same order."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 
@@ -11,23 +10,23 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tagbus.stream.app.assemble import cached_memory, save_memory
-from tagbus.stream.calibrate import Calibration, fit, uncalibrated
-from tagbus.stream.config import RecallSettings, Settings, TaggerSettings
-from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
+from tagbus.stream.app.filling import cached_memory, save_memories
+from tagbus.stream.calibrate import Calibration, fit
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.events import Content, Degraded, Exemplar, Tag, TaggedContent
 from tagbus.stream.contract.fields import TEXT_CHARS
 from tagbus.stream.contract.release import Fingerprint
-from tagbus.stream.encoder.base import Encoder, Vectors
+from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.release import Release
-from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
+from tagbus.stream.errors import DependencyDown, FieldError, ReleaseMismatch, Untaggable
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.memory import Memory
-from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.literal import LiteralRecall
-from tagbus.stream.tagger import DECIDED, Failure, Pipeline, Tagger
-from tagbus.stream.tagger.union import Recall
+from tagbus.stream.tagger import DECIDED, Delayed, Explained, Failure, Work
+from tagbus.stream.tagger.calibrate import Calibrate
 from tests.cli.harness import Slice, cut, scripts
 from tests.index.parts import encoder, memory, record, tombstone
+from tests.tagger.pipeline import tagger
 
 POISON = "the encoder chokes on this"
 
@@ -53,20 +52,6 @@ class Choking:
         """The shared encoder stays open."""
 
 
-def tagger(
-    over: Memory,
-    using: Encoder | None = None,
-    calibration: Calibration | None = None,
-    taxonomy: Mapping[str, int] | None = None,
-    **chosen: object,
-) -> Tagger:
-    settings = TaggerSettings.model_validate(chosen)
-    release = encoder().release
-    recall = Recall(GraphRecall(over.tags, over.exemplars, release.recall, RecallSettings(), settings.neighbours))
-    calibrated = calibration or uncalibrated(Pipeline(release.name).fingerprint)
-    return Tagger(using or encoder(), recall, calibrated, settings, lambda: taxonomy or {})
-
-
 @pytest.fixture(scope="module")
 def cutting(tmp_path_factory: pytest.TempPathFactory) -> Slice:
     """A small slice of the examples, and its embeddings."""
@@ -77,7 +62,7 @@ def cutting(tmp_path_factory: pytest.TempPathFactory) -> Slice:
         await Projection(encoder(), built).apply(
             [record(event) for events in (some.tags, some.exemplars) for event in events]
         )
-        await save_memory(some.folder, built)
+        await save_memories(some.folder, [built])
         await built.close()
 
     asyncio.run(keep())
@@ -87,7 +72,7 @@ def cutting(tmp_path_factory: pytest.TempPathFactory) -> Slice:
 @pytest.fixture
 async def filled(cutting: Slice) -> AsyncIterator[Memory]:
     """A memory of 200 tags and 300 exemplars."""
-    built = await cached_memory(cutting.folder, Settings.model_construct())
+    built = await cached_memory(cutting.folder, Settings.model_construct(), encoder().release)
     yield built
     await built.close()
 
@@ -95,7 +80,7 @@ async def filled(cutting: Slice) -> AsyncIterator[Memory]:
 @cache
 def curve() -> Calibration:
     scores = np.linspace(0, 1, 200)
-    return fit(scores, np.arange(200) % 3 == 0, Pipeline(encoder().release.name).fingerprint, 20)
+    return fit(scores, np.arange(200) % 3 == 0, Fingerprint(encoder().release.name, "recall", {}), 20)
 
 
 def results(found: Sequence[TaggedContent | Failure]) -> list[TaggedContent]:
@@ -137,7 +122,7 @@ class TestBatch:
         assert found[0].tags != found[1].tags
 
     def test_permuted_contents_have_permuted_results(self, cutting: Slice) -> None:
-        given = tagger(asyncio.run(cached_memory(cutting.folder, Settings.model_construct())))
+        given = tagger(asyncio.run(cached_memory(cutting.folder, Settings.model_construct(), encoder().release)))
         expected = {one.id: one for one in results(asyncio.run(given.tag(cutting.contents)))}
 
         @hypothesis.settings(max_examples=15, deadline=None)
@@ -187,12 +172,12 @@ class TestFailure:
 
 class TestVersions:
     async def test_every_result_names_release_calibration_and_taxonomy(self, filled: Memory, cutting: Slice) -> None:
-        given = tagger(filled, calibration=curve(), taxonomy={"0": 17, "1": -1})
+        given = tagger(filled, calibration=curve(), taxonomy=lambda: {"0": 17, "1": -1})
         for one in results(await given.tag(cutting.contents[:3])):
             assert one.versions.release == encoder().release.name
             assert one.versions.calibration == curve().name
             assert one.versions.taxonomy == {"0": 17, "1": -1}
-            assert one.path == ("encode", "recall", "calibrate")
+            assert one.path == ("prepare", "encode", "recall", "rank", "select", "calibrate")
             assert one.degraded == ()
             assert one.usage is None
             assert one.versions.components == {}
@@ -205,7 +190,7 @@ class TestVersions:
     async def test_the_taxonomy_is_read_before_the_search(self, filled: Memory) -> None:
         """A tag that arrives while a batch is searched may show in it, and is never promised by its version."""
         version = {"0": 1}
-        given = tagger(filled, taxonomy=version)
+        given = tagger(filled, taxonomy=lambda: dict(version))
         arriving = Projection(encoder(), filled)
 
         class Meanwhile(Choking):
@@ -214,7 +199,7 @@ class TestVersions:
                 version["0"] = 2
                 return await encoder().encode(texts)
 
-        given = tagger(filled, Meanwhile(ValueError()), taxonomy=version)
+        given = tagger(filled, Meanwhile(ValueError()), taxonomy=lambda: dict(version))
         (one,) = results(await given.tag([content("a", "Gravitational lensing")]))
         assert one.versions.taxonomy == {"0": 1}
         assert one.tags[0].id == "new"
@@ -311,56 +296,23 @@ async def test_a_lone_surrogate_is_a_failure_and_its_neighbours_pass(filled: Mem
     assert len(results([first, third])) == 2
 
 
-class TestPipeline:
-    """What is on beside graph recall stands in each result, and a calibration belongs to all of it."""
-
-    def test_it_is_named_after_all_that_gives_the_scores(self) -> None:
-        assert Pipeline("r").fingerprint == Fingerprint("r", "recall", {})
-        assert Pipeline("r", literal=True, heads="h", ranker="k").fingerprint == Fingerprint(
-            "r", "recall+literal+heads+rank", {"heads": "h", "ranker": "k"}
-        )
-        assert Pipeline("r", heads="h", ranker="k", cross_encoder="c").fingerprint == Fingerprint(
-            "r", "recall+heads+rank+cross_encoder", {"heads": "h", "ranker": "k", "cross_encoder": "c"}
-        )
-        assert Pipeline("r", heads="h", labeltree="l", ranker="k").fingerprint == Fingerprint(
-            "r", "recall+heads+labeltree+rank", {"heads": "h", "labeltree": "l", "ranker": "k"}
-        )
-        assert Pipeline("r", literal=True, heads="h", second_encoder="s", ranker="k", cross_encoder="c").components == {
-            "heads": "h",
-            "second_encoder": "s",
-            "ranker": "k",
-            "cross_encoder": "c",
-        }
-        assert Pipeline("r", labeltree="l").path == ("encode", "recall", "labeltree", "calibrate")
-        assert Pipeline("r", ranker="k", cross_encoder="c").path == (
-            "encode",
-            "recall",
-            "rank",
-            "cross_encoder",
-            "calibrate",
-        )
-        assert Pipeline("r", literal=True, heads="h", ranker="k").path == (
-            "encode",
-            "recall",
-            "literal",
-            "heads",
-            "rank",
-            "calibrate",
-        )
+class TestLiteral:
+    """A recaller beside graph recall stands in the path of each result."""
 
     async def test_a_name_that_stands_in_a_content_is_a_candidate(self, filled: Memory, cutting: Slice) -> None:
         version = {"0": 1}
-        given = with_literal(filled, LiteralRecall(filled.tags), version)
+        given = tagger(filled, literal=LiteralRecall(filled.tags), taxonomy=lambda: dict(version))
         named = next(tag for tag in cutting.tags if "(" not in tag.name and " " in tag.name)
         (one,) = results(await given.tag([content("a", f"{named.name} and 百 more")]))
         found = {tag.id: tag for tag in one.tags}
         assert found[named.id].evidence.matched == {"literal": named.name}
-        assert (found[named.id].stage, one.path) == ("fusion", ("encode", "recall", "literal", "calibrate"))
+        assert found[named.id].stage == "fusion"
+        assert one.path == ("prepare", "encode", "recall", "literal", "rank", "select", "calibrate")
 
     async def test_a_tag_is_found_and_lost_literally_with_the_taxonomy(self, filled: Memory) -> None:
         version = {"0": 1}
         literal = LiteralRecall(filled.tags)
-        given = with_literal(filled, literal, version)
+        given = tagger(filled, literal=literal, taxonomy=lambda: dict(version))
         text = "A study of zymurgy and nothing else"
         await given.tag([content("a", text)])
         projection = Projection(encoder(), filled, listeners=[literal.change])
@@ -375,21 +327,92 @@ class TestPipeline:
         (one,) = results(await given.tag([content("a", text)]))
         assert "new" not in {tag.id for tag in one.tags}
 
-    async def test_a_calibration_of_another_pipeline_is_refused(self, filled: Memory) -> None:
-        graph = GraphRecall(filled.tags, filled.exemplars, encoder().release.recall, RecallSettings())
-        pipeline = Pipeline(encoder().release.name, literal=True)
-        message = (
-            f"calibration {curve().name} is fitted to '{encoder().release.name} by recall', "
-            f"but this is '{encoder().release.name} by recall+literal'; "
-            "run `tagbus calibrate` with these settings"
-        )
-        with pytest.raises(ReleaseMismatch, match=re.escape(message)):
-            Tagger(encoder(), Recall(graph), curve(), TaggerSettings(), pipeline=pipeline)
+
+class Picky:
+    """A stage that fails, skips and delays single contents by their ids, and keeps what it was given."""
+
+    name = "picky"
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def run(self, works: Sequence[Work]) -> None:
+        for work in works:
+            self.seen.append(work.content.id)
+            match work.content.id:
+                case "fails":
+                    work.fail(Untaggable(self.name, (FieldError("text", "'...'", "another text"),)))
+                case "skips":
+                    work.skip(self.name, "too_long")
+                case "waits" if self.seen.count("waits") < 3:
+                    work.delay(0.01, "busy")
 
 
-def with_literal(over: Memory, literal: LiteralRecall, version: Mapping[str, int]) -> Tagger:
-    """The tagger with literal names beside graph recall."""
-    graph = GraphRecall(over.tags, over.exemplars, encoder().release.recall, RecallSettings())
-    pipeline = Pipeline(encoder().release.name, literal=True)
-    recall = Recall(graph, [literal])
-    return Tagger(encoder(), recall, uncalibrated(pipeline.fingerprint), TaggerSettings(), lambda: version, pipeline)
+class Spare:
+    """An optional stage whose service is down."""
+
+    name = "spare"
+
+    async def run(self, works: Sequence[Work]) -> None:
+        raise DependencyDown("the spare is away")
+
+
+class TestStages:
+    """A stage can fail, skip or delay one content without its neighbours, and a caller can stop early."""
+
+    async def test_one_content_fails_skips_or_waits_alone(self, filled: Memory) -> None:
+        ids = ["fine", "fails", "skips", "waits"]
+        given = tagger(filled, more=[Picky()])
+        fine, fails, skips, waits = await given.tag([content(one, "Bees") for one in ids])
+        assert isinstance(fine, TaggedContent)
+        assert fine.path == ("prepare", "encode", "recall", "rank", "picky", "select", "calibrate")
+        assert isinstance(fails, Failure)
+        assert fails.error.stage == "picky"
+        assert isinstance(skips, TaggedContent)
+        assert skips.degraded == (Degraded(stage="picky", reason="too_long"),)
+        assert "picky" not in skips.path
+        assert skips.tags == fine.tags
+        assert waits == Delayed("waits", 0.01, "busy")
+
+    async def test_what_is_delayed_is_tagged_again_alone(self, filled: Memory) -> None:
+        picky = Picky()
+        found = await tagger(filled, more=[picky]).explain_all([content("fine", "Bees"), content("waits", "Bees")])
+        assert [type(one) for one in found] == [Explained, Explained]
+        assert picky.seen == ["fine", "waits", "waits", "waits"]
+
+    async def test_an_optional_stage_that_is_down_is_skipped_for_all(self, filled: Memory) -> None:
+        (one,) = results(await tagger(filled, more=[Spare()]).tag([content("a", "Bees")]))
+        assert one.degraded == (Degraded(stage="spare", reason="DependencyDown"),)
+        assert one.path == ("prepare", "encode", "recall", "rank", "select", "calibrate")
+        assert one.tags
+
+    async def test_a_caller_stops_before_a_later_stage(self, filled: Memory) -> None:
+        picky = Picky()
+        given = tagger(filled, more=[picky])
+        (one,) = results(await given.tag([content("a", "Bees")], until="rank"))
+        assert picky.seen == []
+        assert one.path == ("prepare", "encode", "recall", "rank", "select", "calibrate")
+        assert one.tags == results(await given.tag([content("a", "Bees")]))[0].tags
+        (early,) = results(await given.tag([content("a", "Bees")], until="encode"))
+        assert early.tags == ()
+
+    async def test_a_stage_that_there_is_not_is_told(self, filled: Memory) -> None:
+        with pytest.raises(
+            ValueError, match="there is no stage 'judge', expected one of prepare, encode, recall, rank"
+        ):
+            await tagger(filled).tag([content("a", "Bees")], until="judge")
+
+    async def test_the_curve_of_the_path_that_was_taken_counts(self, filled: Memory) -> None:
+        asked: list[str] = []
+        given = tagger(filled, more=[Picky()])
+        calibrated = given._pipeline.closing[1]
+        assert isinstance(calibrated, Calibrate)
+        curve_of = calibrated._curves
+
+        def noted(path: str) -> Calibration:
+            asked.append(path)
+            return curve_of(path)
+
+        calibrated._curves = noted
+        await given.tag([content("fine", "Bees"), content("skips", "Bees")])
+        assert asked == ["recall+picky", "recall"]

@@ -20,7 +20,7 @@ from tagbus.stream.encoder.release import MODEL
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.local.child import reachable
 from tagbus.stream.local.triton import TritonServer, default_repository
-from tagbus.stream.recall.heads import MODEL as HEADS
+from tagbus.stream.recall.heads.model import MODEL as HEADS
 from tests.cross_encoders import write_cross_encoder
 
 Found = TypeVar("Found")

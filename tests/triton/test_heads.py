@@ -16,17 +16,17 @@ from prometheus_client import REGISTRY
 from tagbus.stream.app import assemble
 from tagbus.stream.app.assemble import settings_of
 from tagbus.stream.app.examples import example
-from tagbus.stream.app.trained import open_learnt
-from tagbus.stream.config import EncoderSettings, HeadsSettings, Settings
+from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.contract.release import Served
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
 from tagbus.stream.local.triton import TritonServer, default_repository
-from tagbus.stream.memory import exact_memory
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.heads import CONTENTS, LENGTHS, MANIFEST, MODEL, HeadsRecall, cut, read_manifest
+from tagbus.stream.recall.heads import COMPONENT
+from tagbus.stream.recall.heads.model import CONTENTS, LENGTHS, MANIFEST, MODEL, HeadsRecall, cut, read_manifest
+from tagbus.stream.recall.heads.triton import open_heads as heads_on_triton
 from tests.triton.conftest import Start
 from tests.triton.harness import again, executions, read_config
 
@@ -44,9 +44,9 @@ def settings(
     folder: Path, address: str | None, deadline: float = 60.0, encoder: str = NOWHERE, **changes: object
 ) -> Settings:
     """Heads on Triton, the encoder in the process."""
+    section = {"kind": "triton", "folder": folder, "address": address, **changes}
     return Settings.model_construct(
-        encoder=EncoderSettings(address=encoder, deadline_seconds=deadline),
-        heads=HeadsSettings(kind="triton", folder=folder, address=address, **changes),  # type: ignore[arg-type]
+        encoder=EncoderSettings(address=encoder, deadline_seconds=deadline), components={"heads": section}
     )
 
 
@@ -63,10 +63,12 @@ async def open_heads(folder: Path) -> AsyncIterator[OpenHeads]:
     opened: list[HeadsRecall] = []
 
     async def make(address: str | None, **changes: object) -> HeadsRecall:
-        learnt = await open_learnt(settings(folder, address, **changes), RELEASE.name)  # type: ignore[arg-type]
-        assert learnt.heads is not None
-        opened.append(learnt.heads)
-        return learnt.heads
+        given = settings(folder, address, **changes)  # type: ignore[arg-type]
+        section = COMPONENT.section(given.components["heads"])
+        assert section.folder is not None
+        made = await heads_on_triton(section.folder, RELEASE.name, section, given.encoder)
+        opened.append(made)
+        return made
 
     yield make
     for one in opened:
@@ -99,7 +101,7 @@ def test_the_configuration_is_that_of_the_heads_beside_it() -> None:
 
 
 def test_the_defaults_are_those_of_the_repository() -> None:
-    chosen = HeadsSettings()
+    chosen = COMPONENT.section({})
     assert (chosen.kind, chosen.model, chosen.version) == ("in_process", CONFIG.name, VERSION)
 
 
@@ -162,12 +164,12 @@ async def test_heads_without_golden_answers_are_for_the_process_alone(folder: Pa
     about = json.loads((folder / MANIFEST).read_text())
     del about["golden"]
     (folder / MANIFEST).write_text(json.dumps(about))
-    with pytest.raises(UserError, match=r"heads\.json: golden: missing.*TAGBUS_HEADS__KIND=in_process"):
+    with pytest.raises(UserError, match=r"heads\.json: golden: missing.*TAGBUS_COMPONENTS__HEADS__KIND=in_process"):
         await open_heads(NOWHERE)
 
 
 async def test_another_form_of_address_is_refused(open_heads: OpenHeads) -> None:
-    with pytest.raises(UserError, match=r"TAGBUS_HEADS__ADDRESS='triton': expected host:port"):
+    with pytest.raises(UserError, match=r"TAGBUS_COMPONENTS__HEADS__ADDRESS='triton': expected host:port"):
         await open_heads("triton")
 
 
@@ -208,10 +210,9 @@ async def test_killed_and_restarted_between_calls(
 ) -> None:
     """Given a tagger, when its heads' server is gone, then no content is set aside, and it goes on by itself."""
     server = start(learnt_repository, ("heads",))
-    memory = exact_memory(RELEASE.name, RELEASE.dimension)
     content = Content(id="c", title="Beekeeping")
-    async with assemble.brain(settings(folder, server.address, deadline=1.0), memory) as brain:
-        tagger = brain.tagger()
+    async with assemble.in_process(settings(folder, server.address, deadline=1.0)) as stack:
+        tagger = stack.tagger()
         (before,) = await tagger.tag([content])
         server.kill()
         with pytest.raises(DependencyDown, match="no Triton at"):
@@ -226,6 +227,8 @@ def test_the_heads_of_another_release_have_the_version_that_is_recorded_for_it(f
 
     chosen = settings_of(base, tmp_path / "another", Served(model="encoder", version=2))
 
-    assert (chosen.heads.kind, chosen.heads.version) == ("triton", 2)
-    assert chosen.heads.folder == tmp_path / "another" / "heads"
-    assert settings_of(base, tmp_path / "another", None).heads.version == base.heads.version
+    section = COMPONENT.section(chosen.components["heads"])
+    assert (section.kind, section.version) == ("triton", 2)
+    assert section.folder == tmp_path / "another" / "heads"
+    unserved = COMPONENT.section(settings_of(base, tmp_path / "another", None).components["heads"])
+    assert unserved.version == COMPONENT.section(base.components["heads"]).version

@@ -18,18 +18,24 @@ from tagbus.stream.config import RetrySettings
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
 from tagbus.stream.retry import backoff
-from tagbus.stream.tagger import Failure
+from tagbus.stream.tagger import Delayed, Failure
 
 log = logging.getLogger(__name__)
 
 CANARY = Content(id="tagbus-canary", title="Introduction to economics", text="A textbook for students.")
 
+# The last stage that costs nothing but this machine's time: the canary goes no further.
+FREE = "rank"
+
 
 class BatchTagger(Protocol):
     """What the bus needs of the tagger."""
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
-        """Results or failures, same length and order. Raises Retryable when a dependency is down."""
+    async def tag(
+        self, contents: Sequence[Content], until: str | None = None
+    ) -> list[TaggedContent | Failure | Delayed]:
+        """Outcomes, same length and order; `until` names the last stage that runs. Raises Retryable when a dependency
+        is down."""
         ...
 
     def revision(self) -> Hashable | None:
@@ -117,7 +123,7 @@ class PoisonIsolation:
     async def _passes(self) -> bool:
         """Whether the canary does."""
         try:
-            (outcome,) = await self._call([CANARY])
+            (outcome,) = await self._call([CANARY], FREE)
         except (Retryable, Fatal):
             raise
         except Exception as error:
@@ -126,11 +132,26 @@ class PoisonIsolation:
         self._broken = _where(outcome.error) if isinstance(outcome, Failure) else ""
         return not self._broken
 
-    async def _call(self, contents: Sequence[Content]) -> Sequence[TaggedContent | Failure]:
+    async def _call(self, contents: Sequence[Content], until: str | None = None) -> Sequence[TaggedContent | Failure]:
+        """One call, and another for the contents that it delays, when their time has come."""
+        decided: dict[int, TaggedContent | Failure] = {}
+        left = list(range(len(contents)))
+        while left:
+            outcomes = dict(zip(left, await self._once([contents[index] for index in left], until), strict=True))
+            late = [one.seconds for one in outcomes.values() if isinstance(one, Delayed)]
+            decided |= {index: one for index, one in outcomes.items() if not isinstance(one, Delayed)}
+            left = [index for index in left if index not in decided]
+            if late:
+                await asyncio.sleep(min(late))
+        return [decided[index] for index in range(len(contents))]
+
+    async def _once(
+        self, contents: Sequence[Content], until: str | None
+    ) -> Sequence[TaggedContent | Failure | Delayed]:
         """One call, made again while a dependency is down."""
         while True:
             try:
-                outcomes = await self._tagger.tag(contents)
+                outcomes = await self._tagger.tag(contents, until)
             except Retryable as error:
                 await self._wait(f"{type(error).__name__}: {error}")
                 continue

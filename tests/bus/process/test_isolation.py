@@ -38,7 +38,7 @@ class Counted(Trivial):
         self.out = range(first, last)
         self.calls = 0
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         self.calls += 1
         if self.calls in self.out or any(content.id in self.bad for content in contents):
             raise ZeroDivisionError(f"cannot divide {contents[0].text}")
@@ -81,7 +81,7 @@ def test_a_failure_that_the_tagger_returns_is_confirmed_too() -> None:
             super().__init__(lambda _: self.calls < 10)
             self.calls = 0
 
-        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
             self.calls += 1
             return await super().tag(contents)
 
@@ -127,7 +127,7 @@ def test_a_dependency_that_is_down_is_waited_for_and_what_is_done_stays_done() -
 
 def test_a_fatal_error_of_the_tagger_is_passed_on() -> None:
     class Mismatched(Trivial):
-        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
             raise ReleaseMismatch(f"another release made these {len(contents)}")
 
     with pytest.raises(Fatal):
@@ -136,7 +136,7 @@ def test_a_fatal_error_of_the_tagger_is_passed_on() -> None:
 
 def test_a_batch_that_is_too_large_for_memory_is_halved() -> None:
     class Small(Trivial):
-        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
             if len(contents) > 3:
                 raise MemoryError
             return await super().tag(contents)
@@ -146,7 +146,7 @@ def test_a_batch_that_is_too_large_for_memory_is_halved() -> None:
 
 def test_a_tagger_that_returns_too_few_loses_nothing() -> None:
     class Short(Trivial):
-        async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+        async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
             return (await super().tag(contents))[:1]
 
     outcomes = run(Short(), contents(3))

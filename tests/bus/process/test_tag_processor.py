@@ -135,7 +135,7 @@ class Revised(Trivial):
     def revision(self) -> str | None:
         return self.now
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         self.now = self.while_tagging or self.now
         return await super().tag(contents)
 
@@ -299,7 +299,7 @@ class TestDuplicates:
 
     def test_a_result_that_is_degraded_is_no_answer(self) -> None:
         class Skipping(Trivial):
-            async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+            async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
                 self.seen.append([content.id for content in contents])
                 skipped = (Degraded(stage="rank", reason="dependency_down"),)
                 return [tagged(content).model_copy(update={"degraded": skipped}) for content in contents]

@@ -35,7 +35,7 @@ BATCH_SECONDS = (0.02, 0.06)
 class Moody(Uneven):
     """Takes time, refuses contents that say so, and fails as a bug would at a batch that holds one that says so."""
 
-    async def tag(self, contents: Sequence[Content]) -> list[TaggedContent | Failure]:
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         results = await super().tag(contents)
         if any(CRASHES in content.text for content in contents):
             raise ZeroDivisionError("a bug in the tagger")

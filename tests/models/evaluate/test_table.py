@@ -127,9 +127,9 @@ async def test_without_instances_none_is_encoded(
     row = next(row for row in OURS if row.name == name)
     corpus = open_corpus(str(folder))
     cache = tmp_path / "cache" if not instances else report.parent / "cache"
-    async with with_memory(settings_of(row, tmp_path), corpus, cache) as brain:
-        assert await brain.memory.exemplars.count() == instances
-        assert await brain.memory.tags.count() == len(corpus.tags())
+    async with with_memory(settings_of(row, tmp_path), corpus, cache) as stack:
+        assert await stack.memory.exemplars.count() == instances
+        assert await stack.memory.tags.count() == len(corpus.tags())
 
 
 async def test_a_new_tag_is_found_better_with_exemplars(folder: Path, report: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from tagbus.models.rank import ranker
 from tagbus.stream.app import files
 from tagbus.stream.app.examples import example
 from tagbus.stream.calibrate import load
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.cross_encoder import Manifest
-from tagbus.stream.tagger import Pipeline
 from tests.cli.harness import Cli, Slice, clean, cut, objects, write
 from tests.cross_encoders import write_cross_encoder
 
@@ -39,8 +39,8 @@ def trained(cutting: Slice, cross_encoder: tuple[Path, Manifest], tmp_path_facto
     to = tmp_path_factory.mktemp("ranker")
     with pytest.MonkeyPatch.context() as patch:
         clean(patch)
-        patch.setenv("TAGBUS_CROSS_ENCODER__FOLDER", str(cross_encoder[0]))
-        patch.setenv("TAGBUS_RECALL__LITERAL", "true")
+        patch.setenv("TAGBUS_COMPONENTS__CROSS_ENCODER__FOLDER", str(cross_encoder[0]))
+        patch.setenv("TAGBUS_COMPONENTS__LITERAL__ENABLED", "true")
         ranker.command(str(cutting.folder), to, cutting.folder / "cache", trees=50, top=5)
     return to
 
@@ -52,9 +52,9 @@ def tagbus(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
 
 def on(trained: Path, cross_encoder: tuple[Path, Manifest]) -> dict[str, str]:
     return {
-        "RANK__FOLDER": str(trained),
-        "CROSS_ENCODER__FOLDER": str(cross_encoder[0]),
-        "RECALL__LITERAL": "true",
+        "COMPONENTS__RANKER__FOLDER": str(trained),
+        "COMPONENTS__CROSS_ENCODER__FOLDER": str(cross_encoder[0]),
+        "COMPONENTS__LITERAL__ENABLED": "true",
         "TAGGER__TAGS": "12",
     }
 
@@ -63,8 +63,9 @@ def test_what_is_trained_is_named_after_both(trained: Path, cross_encoder: tuple
     manifest = trees.read_manifest(trained)
     assert manifest.second is not None
     assert (manifest.second.cross_encoder, manifest.second.top) == (cross_encoder[1].name, 5)
-    whole = Pipeline(manifest.release, literal=True, ranker=manifest.name, cross_encoder=cross_encoder[1].name)
-    load(trained / trees.CALIBRATION, whole.fingerprint)
+    versions = {**manifest.components, "ranker": manifest.name, "cross_encoder": cross_encoder[1].name}
+    fitted = Fingerprint(manifest.release, "recall+literal+rank+cross_encoder", versions)
+    load(trained / trees.CALIBRATION, fitted)
 
 
 def test_the_tagger_asks_it_about_the_best_and_says_so(
@@ -74,7 +75,7 @@ def test_the_tagger_asks_it_about_the_best_and_says_so(
 
     assert answer.code == 0, answer.err
     manifest = trees.read_manifest(trained)
-    assert f"ranker {manifest.name}, cross_encoder {cross_encoder[1].name}, calibration isotonic-" in answer.lines[1]
+    assert f"ranker {manifest.name}, cross-encoder {cross_encoder[1].name}, calibration isotonic-" in answer.lines[1]
     asked = [line.split("cross=")[1].split()[0] for line in answer.out.splitlines() if "cross=" in line]
     assert len(asked) == 12 * len(cutting.contents)
     scores = [float(score) for score in asked if score != "-"]
@@ -87,14 +88,16 @@ def test_a_result_names_it(trained: Path, cross_encoder: tuple[Path, Manifest], 
     answer = tagbus("tag", cutting.file, *cutting.memory, settings=on(trained, cross_encoder))
 
     (first, *_) = objects(answer.out)
-    assert first["path"] == ["encode", "recall", "literal", "rank", "cross_encoder", "calibrate"]
+    assert first["path"] == ["prepare", "encode", "recall", "literal", "rank", "cross_encoder", "select", "calibrate"]
     assert first["versions"]["components"]["cross_encoder"] == cross_encoder[1].name  # type: ignore[index]
 
 
 def test_without_it_the_ranker_is_refused(
     trained: Path, cross_encoder: tuple[Path, Manifest], cutting: Slice, tagbus: Cli
 ) -> None:
-    settings = {name: value for name, value in on(trained, cross_encoder).items() if name != "CROSS_ENCODER__FOLDER"}
+    settings = {
+        name: value for name, value in on(trained, cross_encoder).items() if name != "COMPONENTS__CROSS_ENCODER__FOLDER"
+    }
 
     answer = tagbus("tag", cutting.file, *cutting.memory, settings=settings)
 

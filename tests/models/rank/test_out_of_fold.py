@@ -13,9 +13,9 @@ from tagbus.models.rank.candidates import Candidates, TrainingSet
 from tagbus.stream.app import files
 from tagbus.stream.app.examples import example
 from tagbus.stream.calibrate import load
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.rank import trees
-from tagbus.stream.recall import heads
-from tagbus.stream.tagger import Pipeline
+from tagbus.stream.recall.heads import model as heads
 from tests.cli.harness import Cli, Slice, cut, write
 
 
@@ -40,7 +40,7 @@ def trained(cutting: Slice, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_ranker_is_the_one_of_the_heads_that_are_written(trained: Path) -> None:
     manifest = trees.read_manifest(trained / "ranker")
-    assert manifest.heads == heads.read_manifest(trained / "heads").name
+    assert manifest.components["heads"] == heads.read_manifest(trained / "heads").name
     assert manifest.fitted_on == heads.read_manifest(trained / "heads").fitted_on == 300
     assert set(manifest.lists) == {"names", "literal", "heads"}
 
@@ -57,8 +57,9 @@ def test_only_what_the_tagger_reads_is_written(trained: Path) -> None:
 
 def test_the_calibration_is_that_of_the_whole_pipeline(trained: Path) -> None:
     manifest = trees.read_manifest(trained / "ranker")
-    whole = Pipeline(manifest.release, literal=True, heads=manifest.heads, ranker=manifest.name)
-    load(trained / "ranker" / trees.CALIBRATION, whole.fingerprint)
+    versions = {**manifest.components, "ranker": manifest.name}
+    fingerprint = Fingerprint(manifest.release, "recall+literal+heads+rank", versions)
+    load(trained / "ranker" / trees.CALIBRATION, fingerprint)
 
 
 @pytest.fixture
@@ -68,14 +69,14 @@ def tagbus(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
 
 def test_the_tagger_takes_both_and_explains_each_feature(trained: Path, cutting: Slice, tagbus: Cli) -> None:
     on = {
-        "HEADS__FOLDER": str(trained / "heads"),
-        "RANK__FOLDER": str(trained / "ranker"),
-        "RECALL__LITERAL": "true",
+        "COMPONENTS__HEADS__FOLDER": str(trained / "heads"),
+        "COMPONENTS__RANKER__FOLDER": str(trained / "ranker"),
+        "COMPONENTS__LITERAL__ENABLED": "true",
     }
     answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on)
     assert answer.code == 0, answer.err
     manifest = trees.read_manifest(trained / "ranker")
-    assert f"heads {manifest.heads}, ranker {manifest.name}, calibration isotonic-" in answer.lines[1]
+    assert f"heads {manifest.components['heads']}, ranker {manifest.name}, calibration isotonic-" in answer.lines[1]
     assert answer.lines[2].endswith(" by rank")
     assert all(f"{column}=" in answer.out for column in manifest.columns)
 

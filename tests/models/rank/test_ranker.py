@@ -15,6 +15,7 @@ from tagbus.models.rank.second_stage import CrossScoring
 from tagbus.stream import calibrate
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Exemplar
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import UserError
 from tagbus.stream.memory import exact_memory
@@ -25,8 +26,7 @@ from tagbus.stream.rank.cross_encoder import Pair, Wording
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import NAMES, Floats, Numbers, Pool, pool
-from tagbus.stream.tagger import Pipeline
-from tagbus.stream.tagger.union import Recall
+from tests.tagger.ranking import Stages
 
 D = 16
 TAGS = 40
@@ -93,7 +93,7 @@ async def source(seed: int = 1) -> Source:
 
 
 RECIPE = Recipe(trees=50, leaves=7, names=10, neighbours=20, threads=1)
-OVER = Over("r", (NAMES, "heads"), "heads-1")
+OVER = Over("r", (NAMES, "heads"), {"heads": "heads-1"})
 NAMES_ALONE = Over("r")
 
 
@@ -166,18 +166,18 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
     ranker = trees.TreeRanker.load(tmp_path, OVER)
     assert ranker.name == manifest.name
     assert manifest.fitted_on == 200
-    fingerprint = Pipeline("r", heads="heads-1", ranker=manifest.name).fingerprint
-    assert calibrate.load(tmp_path / trees.CALIBRATION, fingerprint).contents == 200
+    fitted = Fingerprint("r", "recall+heads+rank", {"heads": "heads-1", "ranker": manifest.name})
+    assert calibrate.load(tmp_path / trees.CALIBRATION, fitted).contents == 200
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["name"] == manifest.name
     test, queries = annotated(200, 8, "test-")
-    learnt = await right_first(Recall(over.graph, over.others, ranker), test, queries)
-    assert learnt > await right_first(Recall(over.graph, over.others), test, queries)
+    learnt = await right_first(Stages(over.graph, over.others, ranker), test, queries)
+    assert learnt > await right_first(Stages(over.graph, over.others), test, queries)
     assert learnt > 0.6
 
 
-async def right_first(recall: Recall, items: Sequence[Exemplar], vectors: Vectors) -> float:
-    """P@1 as a fraction."""
+async def right_first(recall: Stages, items: Sequence[Exemplar], vectors: Vectors) -> float:
+    """P@1, a fraction."""
     found = await recall.recall([item.id for item in items], [item.text for item in items], vectors, 5)
     return float(np.mean([one[0].id in item.accepted for one, item in zip(found, items, strict=True)]))
 
@@ -187,6 +187,9 @@ class Reads:
     """A cross-encoder that is right nine times in ten: the text names its tags."""
 
     name: str = "cross_encoder-00000000"
+
+    async def rate(self, pairs: Sequence[Pair]) -> Floats:
+        return self.score(pairs)
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
         right = [f" {tag[1:]} " in f" {content} " for tag, content in pairs]
@@ -213,13 +216,18 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
     # The first stage does not depend on the second.
     assert manifest.model_copy(update={"name": first.name, "second": None}) == first
     assert (both / trees.MODEL).read_bytes() == (alone / trees.MODEL).read_bytes()
-    pipeline = Pipeline("r", ranker=manifest.name, cross_encoder="cross_encoder-00000000")
-    assert calibrate.load(both / trees.CALIBRATION, pipeline.fingerprint).contents == 200
+    versions = {"ranker": manifest.name, "cross_encoder": "cross_encoder-00000000"}
+    fitted = Fingerprint("r", "recall+rank+cross_encoder", versions)
+    assert calibrate.load(both / trees.CALIBRATION, fitted).contents == 200
     test, queries = annotated(200, 8, "test-")
     ranked = trees.TreeRanker.load(alone, NAMES_ALONE)
-    cross_encoded = trees.TreeRanker.load(both, NAMES_ALONE, Reads())
-    before = await right_first(Recall(over.graph, over.others, ranked), test, queries)
-    assert await right_first(Recall(over.graph, over.others, cross_encoded), test, queries) > before + 0.03
+    reads = Reads()
+    cross_encoded = trees.TreeRanker.load(both, NAMES_ALONE, reads.name)
+    before = await right_first(Stages(over.graph, over.others, ranked), test, queries)
+    assert (
+        await right_first(Stages(over.graph, over.others, cross_encoded, reads, cross_encoded.second), test, queries)
+        > before + 0.03
+    )
 
 
 async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:

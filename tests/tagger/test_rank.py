@@ -1,4 +1,4 @@
-"""The union of recallers: today's result without others, fused ranks with them, a ranker's order with one."""
+"""From recall to select: memory's own order without others, fused ranks with them, a ranker's order with one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,15 @@ from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.memory import TagNumbers, exact_memory
 from tagbus.stream.memory.store import Point, Vectors
-from tagbus.stream.rank.candidates import Drawn, Facts, Ranker, Rated, Second, best
-from tagbus.stream.rank.cross_encoder import Pair, Wording
+from tagbus.stream.rank.candidates import Drawn, Facts, Ranker, Rated, best
+from tagbus.stream.rank.cross_encoder import Pair
 from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.graph import Candidate, GraphRecall
+from tagbus.stream.recall.literal import Matches
 from tagbus.stream.recall.neighbours import Reach
-from tagbus.stream.recall.pool import Numbers, Pool
+from tagbus.stream.recall.pool import Floats, Ints, Numbers, Pool
 from tagbus.stream.recall.votes import count_votes
-from tagbus.stream.tagger.union import Recall
+from tests.tagger.ranking import Stages
 
 D = 8
 FITTED = RecallDefaults(c2t_threshold=-1, c2c_threshold=-1, tau=0.1, lambda_=0.5, tag_keys=3, content_keys=4)
@@ -44,7 +45,7 @@ class Down:
 
     name: str = "heads"
 
-    async def recall(self, query: Query) -> list[Mapping[str, float]]:  # noqa: ARG002
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
         raise DependencyDown("the heads do not answer")
 
 
@@ -56,7 +57,6 @@ class Longest:
     reach: Reach = REACH
     known: Sequence[str] = ()
     columns: Sequence[str] = ("letters",)
-    second: Second | None = None
     pools: list[Pool] = field(default_factory=list)
 
     def draw(self, pool: Pool) -> Drawn:
@@ -66,19 +66,32 @@ class Longest:
         pairs = np.unique(np.stack([np.concatenate(rows), np.concatenate(tags)]), axis=1)
         return Drawn(pairs[0], pairs[1], count_votes(pool))
 
-    def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:  # noqa: ARG002
+    def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:
         letters = facts.letters[np.searchsorted(facts.tags, drawn.tags)].astype(np.float32)
         return Rated(letters, letters[:, None])
 
 
 @dataclass
-class Turned:
-    """A second look that turns the order around, and keeps what it was given to read."""
+class Reads:
+    """A cross-encoder that keeps what it was given to read."""
 
+    name: str = "reads"
     read: list[Pair] = field(default_factory=list)
 
-    async def rate(self, drawn: Drawn, rated: Rated, wording: Wording) -> Rated:
-        self.read += wording.pairs(drawn.rows, drawn.tags)
+    async def rate(self, pairs: Sequence[Pair]) -> Floats:
+        self.read += pairs
+        return np.zeros(len(pairs), np.float32)
+
+
+class Turned:
+    """A second order that asks about all candidates and turns the first one around."""
+
+    columns: Sequence[str] = ("letters", "half")
+
+    def asked(self, rows: Ints, tags: Ints, rated: Rated) -> Ints:
+        return np.arange(len(rows))
+
+    def rate(self, tags: Ints, rated: Rated, asked: Ints, found: Floats) -> Rated:
         return Rated(-rated.scores, np.concatenate([rated.features, rated.scores[:, None] / 2], axis=1))
 
 
@@ -115,7 +128,7 @@ def exemplar(key: str, seed: int, accepted: list[str], rejected: list[str] | Non
 async def one(
     over: GraphRecall, others: Sequence[Recaller] = (), ranker: Ranker | None = None, limit: int = 10, key: str = "new"
 ) -> list[Candidate]:
-    return (await Recall(over, others, ranker).recall([key], ["the text"], unit(50)[None], limit))[0]
+    return (await Stages(over, others, ranker).recall([key], ["the text"], unit(50)[None], limit))[0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -125,7 +138,7 @@ async def test_without_others_and_ranker_it_is_graph_recall_bit_for_bit(seeds: l
     ids = [f"c{seed % 10}" for seed in seeds]
     vectors = np.array([unit(seed) for seed in seeds], np.float32).reshape(len(seeds), D)
 
-    found = await Recall(over).recall(ids, ["text"] * len(ids), vectors, limit)
+    found = await Stages(over).recall(ids, ["text"] * len(ids), vectors, limit)
 
     assert found == await over.recall(ids, vectors, limit)
 
@@ -148,13 +161,13 @@ async def test_lists_are_fused_by_reciprocal_ranks() -> None:
 async def test_the_evidence_says_which_recaller_gave_what() -> None:
     over = await graph(names={"t0": "The Text", "t1": "sails"})
 
-    found = await one(over, [Says("heads", {"t1": 0.123456}), Says("literal", {"t0": 2.0})])
+    found = await one(over, [Says("heads", {"t1": 0.123456}), Says("literal", Matches([("t0", 2.0, "the text")]))])
 
     evidence = {candidate.id: candidate.evidence for candidate in found}
     assert evidence["t1"].scores == {"heads": pytest.approx(0.1235)}
     assert evidence["t1"].matched == {}
-    assert evidence["t0"].scores == {}
-    assert evidence["t0"].matched == {"literal": "The Text"}
+    assert evidence["t0"].scores == {"literal": 2.0}
+    assert evidence["t0"].matched == {"literal": "the text"}
 
 
 @pytest.mark.parametrize("ranker", [None, Longest()])
@@ -183,17 +196,17 @@ async def test_with_a_ranker_its_scores_decide_and_its_features_are_shown() -> N
 
 
 async def test_a_second_look_reads_the_texts_and_has_the_last_word() -> None:
-    second = Turned()
-    ranker = Longest(columns=("letters", "half"), second=second)
+    reads = Reads()
+    over = Stages(await graph(), [Says("heads", {"t5": 0.1, "t0": 0.05})], Longest(), reads, Turned())
 
-    found = await one(await graph(), [Says("heads", {"t5": 0.1, "t0": 0.05})], ranker)
+    (found,) = await over.recall(["new"], ["the text"], unit(50)[None], 10)
 
     assert [candidate.score for candidate in found] == [-len(candidate.name) for candidate in found]
     assert found[-1].id == "t5"
     assert found[0].features == {"letters": len(found[0].name), "half": len(found[0].name) / 2}
     assert {candidate.stage for candidate in found} == {"rank"}
     # The names are told without the blank at the end.
-    assert sorted(second.read) == sorted((candidate.name.strip(), "the text") for candidate in found)
+    assert sorted(reads.read) == sorted((candidate.name.strip(), "the text") for candidate in found)
 
 
 def test_the_best_of_each_content_and_of_equal_ones_the_smaller_number() -> None:
@@ -224,7 +237,7 @@ async def test_a_batch_with_a_content_that_nothing_is_found_for() -> None:
     tags, contents = memory.tags, memory.exemplars
     over = GraphRecall(tags, contents, FITTED, RecallSettings())
 
-    found = await Recall(over, [Says("heads", {"gone": 1.0})], Longest()).recall(
+    found = await Stages(over, [Says("heads", {"gone": 1.0})], Longest()).recall(
         ["a", "b"], ["", ""], np.eye(2, D, dtype=np.float32), 5
     )
 
@@ -258,7 +271,7 @@ def test_numbers_follow_memorys() -> None:
 async def test_another_tenants_tag_never_comes_whichever_recaller_knows_it(ranker: Ranker | None) -> None:
     over = await graph(names={"t0": "everybody's", "t1": "Ann's"})
     await over._tags.set_payloads({"t1": {"name": "Ann's", "aliases": [], "parents": [], "scopes": ["ann"]}})
-    recall = Recall(over, [Says("heads", {"t1": 0.9, "t0": 0.1})], ranker)
+    recall = Stages(over, [Says("heads", {"t1": 0.9, "t0": 0.1})], ranker)
     scopes = [frozenset({"bob"}), frozenset({"ann"}), frozenset[str]()]
 
     found = await recall.recall(["a", "b", "c"], ["text"] * 3, np.stack([unit(50)] * 3), 10, scopes)

@@ -22,7 +22,7 @@ from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, shorten
 from tagbus.stream.memory.store import Vectors
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.golden import Chances, Golden, Numbers, Terms, Weights, questions
+from tagbus.stream.recall.heads.golden import Chances, Golden, Numbers, Terms, Weights, questions
 from tagbus.stream.recall.trained import Sha256, Trained
 from tagbus.stream.recall.words import TERMS, Vocabulary
 

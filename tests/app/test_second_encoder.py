@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagbus.stream.app import assemble, second_encoders
-from tagbus.stream.app.trained import over_of, pipeline_of
-from tagbus.stream.config import MemorySettings, SecondEncoderSettings, Settings
+from tagbus.stream.app import assemble, filling
+from tagbus.stream.app.components import Components
+from tagbus.stream.config import MemorySettings, Settings
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
-from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.rank import trees
+from tagbus.stream.recall import tagvectors
 from tagbus.stream.recall.second_encoder import LISTS
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 from tests.releases import SHIPPED, make_release
@@ -40,13 +41,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(folder: Path, kind: str = "exact") -> Settings:
     memory = MemorySettings.model_validate({"kind": kind})
-    return Settings(second_encoder=SecondEncoderSettings(folder=folder), memory=memory)
+    return Settings(components={"second_encoder": {"folder": str(folder)}}, memory=memory)
 
 
 async def tagged(chosen: Settings) -> TaggedContent:
-    async with assemble.opened(chosen) as brain:
-        await assemble.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
-        (result,) = await brain.tagger().tag([CONTENT])
+    async with assemble.opened(chosen) as stack:
+        await filling.fill(stack.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
+        (result,) = await stack.tagger().tag([CONTENT])
     assert isinstance(result, TaggedContent)
     return result
 
@@ -55,7 +56,8 @@ async def tagged(chosen: Settings) -> TaggedContent:
 async def test_a_result_names_the_second_encoder_and_what_its_neighbours_say(made: Path, kind: str) -> None:
     result = await tagged(settings(made, kind))
 
-    assert result.versions.components["second_encoder"] == second_encoders.name_of(settings(made))
+    name = f"other-1+{tagvectors.read(made)[1]}"
+    assert result.versions.components == {"second_encoder": name}
     assert "second_encoder" in result.path
     bees = next(tag for tag in result.tags if tag.id == "bees")
     assert 0 < bees.evidence.scores["second_encoder"] <= 1
@@ -63,30 +65,29 @@ async def test_a_result_names_the_second_encoder_and_what_its_neighbours_say(mad
 
 async def test_its_memory_holds_the_same_records_by_its_own_vectors(made: Path, tmp_path: Path) -> None:
     chosen = settings(made)
-    memory = await assemble.cached_memory(tmp_path, chosen)
-    async with assemble.brain(chosen, memory) as brain:
-        await assemble.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
-        assert memory.beside is not None
-        assert await memory.beside.exemplars.keys() == await memory.exemplars.keys() == {"1/people", "2/people"}
-        await assemble.fill(brain.projection(), {"tags": TAGS, "exemplars": KNOWN[:1]}, lambda _: None)
-        assert await memory.beside.exemplars.keys() == {"1/people"}
-        await assemble.save_memory(tmp_path, memory)
+    async with assemble.in_process(chosen, tmp_path) as stack:
+        await filling.fill(stack.projection(), {"tags": TAGS, "exemplars": KNOWN}, lambda _: None)
+        memory, beside = stack.memories
+        assert await beside.exemplars.keys() == await memory.exemplars.keys() == {"1/people", "2/people"}
+        await filling.fill(stack.projection(), {"tags": TAGS, "exemplars": KNOWN[:1]}, lambda _: None)
+        assert await beside.exemplars.keys() == {"1/people"}
+        await filling.save_memories(tmp_path, stack.memories)
 
-    again = await assemble.cached_memory(tmp_path, chosen)
-    assert again.beside is not None
-    assert again.beside.exemplars.release == "other-1"
-    assert await again.beside.exemplars.count() == 1
-    assert isinstance(again.beside.exemplars, ExactStore)
-    await again.close()
+    async with assemble.in_process(chosen, tmp_path) as again:
+        beside = again.memories[1]
+        assert beside.exemplars.release == "other-1"
+        assert await beside.exemplars.count() == 1
+        assert isinstance(beside.exemplars, ExactStore)
 
 
 def test_a_ranker_must_have_been_trained_beside_it(made: Path) -> None:
-    pipeline = pipeline_of(settings(made), SHIPPED.name)
+    components = Components.of(settings(made))
+    over = trees.over(SHIPPED.name, components.lists, components.versions)
 
-    assert pipeline.components == {"second_encoder": second_encoders.name_of(settings(made))}
-    assert pipeline.fingerprint == Fingerprint(SHIPPED.name, "recall+second_encoder", pipeline.components)
-    assert over_of(pipeline).second_encoder == second_encoders.name_of(settings(made))
-    assert over_of(pipeline).lists == ("names", *LISTS)
+    assert over.components == components.versions
+    assert components.versions.keys() == {"second_encoder"}
+    assert over.lists == ("names", *LISTS)
+    assert components.fingerprint(SHIPPED.name).path == "recall+second_encoder"
 
 
 async def test_an_encoder_without_tag_vectors_is_no_second_encoder(made: Path, tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ from typing import Final
 import numpy as np
 
 from tagbus.stream import telemetry
-from tagbus.stream.config import EncoderSettings, HeadsSettings
+from tagbus.stream.config import EncoderSettings
 from tagbus.stream.encoder.balance import Resolve, resolve
 from tagbus.stream.encoder.client import APART, ATTEMPTS, Meters, TritonClient
 from tagbus.stream.encoder.endpoint import Endpoint, Failed, Tensors, Wanted
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
 from tagbus.stream.memory.store import Vectors
-from tagbus.stream.recall.golden import Chances, Golden, Numbers, Terms, Weights, questions
-from tagbus.stream.recall.heads import MANIFEST, HeadsRecall, Manifest, read_known
+from tagbus.stream.recall.component import ServedSettings
+from tagbus.stream.recall.heads.golden import Chances, Golden, Numbers, Terms, Weights, questions
+from tagbus.stream.recall.heads.model import MANIFEST, HeadsRecall, Manifest, read_known
 from tagbus.stream.retry import backoff
 
 METERS: Final = Meters("heads", telemetry.HEADS_REQUESTS, telemetry.HEADS_SERVERS)
@@ -75,22 +76,21 @@ class TritonHeads:
 
 
 async def open_heads(
-    folder: Path, release: str, heads: HeadsSettings, encoder: EncoderSettings, find: Resolve | None = None
+    folder: Path, release: str, section: ServedSettings, encoder: EncoderSettings, find: Resolve | None = None
 ) -> HeadsRecall:
     """The heads of a folder on Triton, for an encoder's release; the folder need not hold heads.onnx.
 
-    What `heads` does not say of the servers is as `encoder` has it. Raises as `HeadsRecall.load` and
+    What `section` does not say of the servers is as `encoder` has it. Raises as `HeadsRecall.load` and
     `TritonClient.open` do, and UserError for heads.json without golden answers.
     """
     manifest, vocabulary = await asyncio.to_thread(read_known, folder, release)
     if manifest.golden is None:
         raise UserError(
             f"{folder / MANIFEST}: golden: missing, so no server can be told from others; run `tagbus train heads` "
-            "again, which exports them, or set TAGBUS_HEADS__KIND=in_process"
+            "again, which exports them, or set TAGBUS_COMPONENTS__HEADS__KIND=in_process"
         )
-    own = {"address": heads.address or encoder.address, "model": heads.model, "version": heads.version}
-    named = resolve if heads.address is None else partial(resolve, setting="heads.address")
-    settings = encoder.model_copy(update=own)
+    settings = section.at(encoder)
+    named = resolve if section.address is None else partial(resolve, setting="components.heads.address")
     model = TritonHeads(manifest, manifest.golden, len(vocabulary.frequencies), settings, find or named)
     await model.open()
     return HeadsRecall(manifest, vocabulary, model)

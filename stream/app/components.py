@@ -1,0 +1,165 @@
+"""The registry of components: what is optional in the pipeline, in the order of the path."""
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from tagbus.stream.config import PREFIX, Settings
+from tagbus.stream.contract.release import Fingerprint
+from tagbus.stream.errors import UserError
+from tagbus.stream.rank import cross_encoder, trees
+from tagbus.stream.recall import heads, labeltree, literal, second_encoder
+from tagbus.stream.recall.component import Component, Configured, Part, Surroundings, TrainedSettings, variable
+
+# The step of the path that is always there.
+RECALL: Final = "recall"
+
+REGISTRY: Final[tuple[Component, ...]] = (
+    literal.COMPONENT,
+    heads.COMPONENT,
+    labeltree.COMPONENT,
+    second_encoder.COMPONENT,
+    trees.COMPONENT,
+    cross_encoder.COMPONENT,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """The components that some settings switch on, in the order of the registry."""
+
+    on: Sequence[tuple[Component, Configured]]
+
+    @classmethod
+    def of(cls, settings: Settings, registry: Sequence[Component] = REGISTRY) -> "Components":
+        """Read the sections of the settings and what they name. Blocks.
+
+        Raises UserError for a component that is none, as `Component.configure` does, and for a component without the
+        one that it needs.
+        """
+        _check_names(settings, registry)
+        configured = [(one, one.configure(settings.components.get(one.name, {}))) for one in registry]
+        found = cls([(one, made) for one, made in configured if made.version is not None])
+        for one, _ in found.on:
+            if one.needs is not None and one.needs not in found.versions:
+                raise UserError(
+                    f"component {one.name} is on, but {one.needs}, which alone makes use of it, is off: set "
+                    f"{variable(one.needs, 'folder')} too, or unset {variable(one.name, 'folder')}"
+                )
+        return found
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The version of each component by its name."""
+        return {one.name: made.version for one, made in self.on if made.version is not None}
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The lists that the recallers give a ranker, in their order."""
+        return tuple(chain.from_iterable(one.lists for one, _ in self.on))
+
+    @property
+    def scoring(self) -> str:
+        """The path of a content for which nothing is skipped, as a calibration names it: `recall+literal+rank`."""
+        return "+".join((RECALL, *(one.step for one, _ in self.on)))
+
+    def fingerprint(self, release: str, path: str | None = None) -> Fingerprint:
+        """What a calibration of that path's scores is fitted to; of the whole path if not given."""
+        steps = (path or self.scoring).split("+")
+        took_part = {one.name: made.version for one, made in self.on if one.step in steps and made.version}
+        return Fingerprint(release, "+".join(steps), took_part)
+
+    @property
+    def calibration(self) -> Path | None:
+        """The curve that the last of the components brings for the whole path, None where none brings one."""
+        for one, made in reversed(self.on):
+            if one.calibration is not None and isinstance(made.section, TrainedSettings) and made.section.folder:
+                path = made.section.folder / one.calibration
+                return path if path.exists() else None
+        return None
+
+    async def open(self, surroundings: Surroundings, exits: AsyncExitStack) -> dict[str, Part]:
+        """Open them all, by name; `exits` closes them. Raises as `Configured.open` does."""
+        into = replace(surroundings, versions=self.versions, lists=self.lists)
+        parts = {}
+        for one, made in self.on:
+            parts[one.name] = part = await made.open(into)
+            exits.push_async_callback(part.close)
+        return parts
+
+
+def effective(settings: Settings, registry: Sequence[Component] = REGISTRY) -> Settings:
+    """The settings with every field of every component, as `tagbus config` prints them. Raises UserError."""
+    _check_names(settings, registry)
+    sections = {one.name: one.section(settings.components.get(one.name, {})) for one in registry}
+    shown = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    return settings.model_copy(update={"components": shown})
+
+
+def switched(settings: Settings, changes: Mapping[str, Mapping[str, object]]) -> Settings:
+    """The settings with other values of some components; nothing else of their sections changes."""
+    merged = {name: {**settings.components.get(name, {}), **fields} for name, fields in changes.items()}
+    return settings.model_copy(update={"components": {**settings.components, **merged}})
+
+
+def without(settings: Settings, *names: str) -> Settings:
+    """The settings with these components off."""
+    left = {name: fields for name, fields in settings.components.items() if name not in names}
+    return settings.model_copy(update={"components": left})
+
+
+def only(settings: Settings, *names: str) -> Settings:
+    """The settings with these components as they are and all others off."""
+    left = {name: fields for name, fields in settings.components.items() if name in names}
+    return settings.model_copy(update={"components": left})
+
+
+def folder_of(settings: Settings, name: str, registry: Sequence[Component] = REGISTRY) -> Path | None:
+    """The folder of a component, None where it is off or has none. Raises UserError."""
+    component = next(one for one in registry if one.name == name)
+    section = component.section(settings.components.get(name, {}))
+    return section.folder if isinstance(section, TrainedSettings) else None
+
+
+def brought(settings: Settings, folder: Path, version: int | None) -> Settings:
+    """The settings of one release among several: it brings its trained components in subfolders of their names.
+
+    `version`: of the release's models on Triton, where it is served there.
+    """
+    changes: dict[str, dict[str, object]] = {}
+    for one in REGISTRY:
+        if issubclass(one.settings, TrainedSettings):
+            own = folder / one.name
+            changes[one.name] = {"folder": own if own.is_dir() else None}
+            if version is not None and "version" in one.settings.model_fields:
+                changes[one.name]["version"] = version
+    return switched(settings, changes)
+
+
+def packaged() -> dict[str, str]:
+    """Settings, by their variables, that switch on what travels in the package beside the encoder; none where nothing
+    does."""
+    folder = Path(str(importlib.resources.files("tagbus.triton_repo")))
+    ranker = folder / trees.COMPONENT.name / "1"
+    if not (ranker / trees.MANIFEST).exists():
+        return {}
+    names = {*trees.read_manifest(ranker).components, trees.COMPONENT.name}
+    return dict(_switch(one, folder / one.name / "1") for one in REGISTRY if one.name in names)
+
+
+def _switch(component: Component, folder: Path) -> tuple[str, str]:
+    if issubclass(component.settings, TrainedSettings):
+        return variable(component.name, "folder"), str(folder)
+    return variable(component.name, "enabled"), "true"
+
+
+def _check_names(settings: Settings, registry: Sequence[Component]) -> None:
+    known = [one.name for one in registry]
+    if strange := sorted(settings.components.keys() - set(known)):
+        raise UserError(
+            f"{PREFIX}COMPONENTS__{strange[0].upper()}: there is no such component, expected {', '.join(known)}"
+        )

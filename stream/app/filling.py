@@ -1,0 +1,73 @@
+"""Memory from files instead of topics: filled with events, kept in a folder for the next run."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, starmap
+from pathlib import Path
+from typing import Final
+
+from tagbus.stream.app.collection import settle
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.encoder.release import Release
+from tagbus.stream.errors import UserError
+from tagbus.stream.index.apply import MemoryRecord, Projection
+from tagbus.stream.memory import Carried, Memory, Store, memory_of
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.memory.kinds import KINDS, Kind
+
+# Sorting by length pays more over more texts; 2,048 keep a progress bar moving.
+CHUNK: Final = 2048
+
+
+async def cached_memory(
+    folder: Path | None, settings: Settings, release: Release, kinds: Mapping[str, Kind] = KINDS
+) -> Memory:
+    """A memory of this process's own for vectors of that release, with the embeddings of an earlier run where `folder`
+    holds them. Searched exactly, unless memory.kind is hnsw."""
+    made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
+
+    async def store(kind: str, carried: Carried) -> ExactStore:
+        place = None if folder is None else folder / release.name / kind
+        if place is None or not place.exists():
+            return made(release.name, release.dimension, carried)
+        return await made.load(place, release.name, release.dimension, carried)
+
+    return await memory_of(store, kinds)
+
+
+async def save_memories(folder: Path, memories: Sequence[Memory]) -> None:
+    """Keep the embeddings for the next run. Raises UserError where they cannot be written."""
+    for store in chain.from_iterable(memory.stores.items() for memory in memories):
+        await _save(folder, *store)
+
+
+async def _save(folder: Path, kind: str, store: Store) -> None:
+    if isinstance(store, ExactStore):
+        try:
+            await store.save(folder / store.release / kind)
+        except OSError as error:
+            raise UserError(f"{folder} cannot keep the embeddings: {error.strerror}") from None
+
+
+async def fill(
+    projection: Projection, events: Mapping[str, Iterable[Tag | Exemplar]], advance: Callable[[int], None]
+) -> None:
+    """Memory becomes exactly these events, by the names of their kinds; what it holds of them already is not encoded
+    again."""
+    kept = projection.empty()
+    for records in chain.from_iterable(starmap(_chunks, events.items())):
+        for name, keys in (await projection.apply(records)).items():
+            kept[name].update(keys)
+        advance(len(records))
+    await projection.sweep(kept)
+    settle()
+
+
+def _chunks(kind: str, events: Iterable[Tag | Exemplar]) -> Iterator[list[MemoryRecord]]:
+    records = (
+        MemoryRecord(kind, encode_record(event), f"{kind}:{number}") for number, event in enumerate(events, start=1)
+    )
+    while chunk := list(islice(records, CHUNK)):
+        yield chunk

@@ -1,0 +1,72 @@
+"""The stages of the pipeline, in the order of the arrows in DESIGN.
+
+A stage more is a class with `name` and `run` (tagger/work.py), and a line in `STAGES`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from tagbus.stream.config import Settings
+from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.rank import cross_encoder, trees
+from tagbus.stream.rank.cross_encoder import CrossEncoderPart
+from tagbus.stream.rank.trees import RankerPart
+from tagbus.stream.recall.component import Part
+from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.pool import Numbers
+from tagbus.stream.tagger.cross_encode import CrossEncode
+from tagbus.stream.tagger.encode import Encode
+from tagbus.stream.tagger.prepare import Prepare
+from tagbus.stream.tagger.rank import Fuse, Rank
+from tagbus.stream.tagger.recall import Recall
+from tagbus.stream.tagger.work import Stage
+
+P = TypeVar("P", bound=Part)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What stages are made of. `parts` by component; `numbers` are the ranker's numbers of tags."""
+
+    settings: Settings
+    encoder: Encoder
+    graph: GraphRecall
+    parts: Mapping[str, Part]
+    numbers: Numbers
+
+    def part(self, name: str, kind: type[P]) -> P | None:
+        """The part of a component, None where it is off."""
+        part = self.parts.get(name)
+        return part if isinstance(part, kind) else None
+
+
+# Makes a stage, or none where what it runs is off.
+StageFactory = Callable[[Ingredients], Stage | None]
+
+
+def _recall(made: Ingredients) -> Stage:
+    recallers = {name: part.recallers for name, part in made.parts.items() if part.recallers}
+    ranked = made.part(trees.NAME, RankerPart)
+    return Recall(made.graph, recallers, None if ranked is None else ranked.ranker.reach)
+
+
+def _rank(made: Ingredients) -> Stage:
+    ranked = made.part(trees.NAME, RankerPart)
+    return Fuse(made.graph) if ranked is None else Rank(made.graph, ranked.ranker, made.numbers)
+
+
+def _cross_encode(made: Ingredients) -> Stage | None:
+    ranked, reading = made.part(trees.NAME, RankerPart), made.part(cross_encoder.NAME, CrossEncoderPart)
+    if ranked is None or reading is None or ranked.ranker.second is None:
+        return None
+    return CrossEncode(cross_encoder.NAME, reading.cross_encoder, ranked.ranker.second, made.numbers)
+
+
+STAGES: Final[Sequence[StageFactory]] = (
+    lambda _: Prepare(),
+    lambda made: Encode(made.encoder),
+    _recall,
+    _rank,
+    _cross_encode,
+)

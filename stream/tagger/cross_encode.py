@@ -1,0 +1,40 @@
+"""Stage `cross_encoder`: a model reads the best candidates beside the content, and second trees weigh what it says."""
+
+import asyncio
+from collections.abc import Sequence
+
+from tagbus.stream import telemetry
+from tagbus.stream.rank.candidates import Scored, SecondRanker, gather, split
+from tagbus.stream.rank.cross_encoder import CrossEncoder, Wording
+from tagbus.stream.recall.pool import Numbers
+from tagbus.stream.tagger.rank import Learnt, seen_by
+from tagbus.stream.tagger.work import Work
+
+
+class CrossEncode:
+    """The stage after `rank`, for a ranker that was trained with this cross-encoder."""
+
+    def __init__(self, name: str, cross_encoder: CrossEncoder, second: SecondRanker, numbers: Numbers) -> None:
+        """`numbers`: the ranker's numbers of tags."""
+        self.name = name
+        self._cross_encoder = cross_encoder
+        self._second = second
+        self._numbers = numbers
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """See `Stage`."""
+        rows, tags, rated = gather([_scored(work) for work in works])
+        asked = self._second.asked(rows, tags, rated)
+        wording = Wording([work.text for work in works], self._numbers.ids, works[0].payloads)
+        with telemetry.CROSS_ENCODER_SECONDS.time():
+            found = await self._cross_encoder.rate(wording.pairs(rows[asked], tags[asked]))
+        again = await asyncio.to_thread(self._second.rate, tags, rated, asked, found)
+        for work, scored in zip(works, split(rows, tags, again, len(works)), strict=True):
+            work.scored = scored
+            work.ranking = Learnt(scored, self._second.columns, self._numbers.ids, seen_by(work))
+
+
+def _scored(work: Work) -> Scored:
+    if work.scored is None:
+        raise RuntimeError(f"nothing was ranked for content {work.content.id!r}")
+    return work.scored

@@ -1,0 +1,44 @@
+"""Stage `encode`: a vector for each text."""
+
+from collections.abc import Sequence
+
+from tagbus.stream import telemetry
+from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.errors import Fatal, FieldError, Retryable, Untaggable, shorten
+from tagbus.stream.tagger.work import Work
+
+
+class Encode:
+    """The release's encoder over a batch. Where the batch fails, each half of it is tried: the text that fails alone is
+    the one that cannot be encoded."""
+
+    name = "encode"
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """See `Stage`."""
+        try:
+            with telemetry.ENCODE_SECONDS.time():
+                vectors = await self._encoder.encode([work.text for work in works])
+        except (Retryable, Fatal, MemoryError):
+            raise
+        except Exception as error:
+            if len(works) <= 1:
+                for work in works:
+                    work.fail(_untaggable(work.text, error))
+                return
+        else:
+            telemetry.ENCODED.inc(len(works))
+            for work, vector in zip(works, vectors, strict=True):
+                work.vector = vector
+            return
+        middle = len(works) // 2
+        await self.run(works[:middle])
+        await self.run(works[middle:])
+
+
+def _untaggable(text: str, error: Exception) -> Untaggable:
+    wrong = FieldError("text", shorten(text), f"a text that the encoder takes ({type(error).__name__}: {error})")
+    return Untaggable("encode", (wrong,))

@@ -1,0 +1,17 @@
+"""Stage `prepare`: the text by which a content is encoded and searched."""
+
+from collections.abc import Sequence
+
+from tagbus.stream.encoder.release import content_text
+from tagbus.stream.tagger.work import Work
+
+
+class Prepare:
+    """Title and text as one text."""
+
+    name = "prepare"
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """See `Stage`."""
+        for work in works:
+            work.text = content_text(work.content.title, work.content.text)

@@ -1,0 +1,44 @@
+"""Stage `recall`: what memory holds around each content, and what the other recallers find."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tagbus.stream import telemetry
+from tagbus.stream.recall.base import Query, Recaller
+from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.neighbours import Reach
+from tagbus.stream.tagger.work import Work
+
+
+class Recall:
+    """The graph and the recallers beside it, asked together."""
+
+    name = "recall"
+
+    def __init__(
+        self, graph: GraphRecall, recallers: Mapping[str, Sequence[Recaller]], reach: Reach | None = None
+    ) -> None:
+        """`recallers` by component, in the order of the path. `reach`: how far memory is searched, as far as the
+        release's parameters say if not given."""
+        self._graph = graph
+        self._components = list(recallers)
+        self._recallers = [one for some in recallers.values() for one in some]
+        self._reach = reach or graph.reach
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """See `Stage`."""
+        ids = [work.content.id for work in works]
+        vectors = np.array([work.vector for work in works], np.float32)
+        scopes = [work.scopes for work in works]
+        query = Query(ids, [work.text for work in works], vectors, scopes)
+        with telemetry.RECALL_SECONDS.time():
+            seen, lists = await asyncio.gather(
+                self._graph.look(ids, vectors, self._reach, scopes),
+                asyncio.gather(*(one.recall(query) for one in self._recallers)),
+            )
+        for row, (work, around) in enumerate(zip(works, seen, strict=True)):
+            work.seen = around
+            work.found = {one.name: found[row] for one, found in zip(self._recallers, lists, strict=True)}
+            work.path += self._components

@@ -1,0 +1,56 @@
+"""Stage `select`: the best candidates of each content, with the evidence for them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tagbus.stream.contract.events import Evidence
+from tagbus.stream.recall.graph import Candidate, GraphRecall
+from tagbus.stream.tagger.work import Listing, Work
+
+
+class Select:
+    """What people accepted, then the best by the order that counts; never what people rejected."""
+
+    name = "select"
+
+    def __init__(self, graph: GraphRecall, lists: Mapping[str, str], limit: int) -> None:
+        """`lists`: by component the list that holds its score. `limit`: tags a content at most."""
+        self._graph = graph
+        self._lists = lists
+        self._limit = limit
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """See `Stage`."""
+        for work in works:
+            work.candidates = self._candidates(work)
+
+    def _candidates(self, work: Work) -> list[Candidate]:
+        seen, ranking = work.seen, work.ranking
+        if seen is None or ranking is None:
+            return []
+        # People may have rejected some of the best; those that a ranker saw are left out before.
+        order = ranking.best(self._limit + len(seen.accepted))
+        return [
+            replace(
+                one,
+                stage=ranking.stage,
+                evidence=self._evidence(work.found, one),
+                features=ranking.features(one.id),
+            )
+            for one in self._graph.pick(order, seen, work.names, self._limit)
+        ]
+
+    def _evidence(self, found: Mapping[str, Listing], candidate: Candidate) -> Evidence:
+        """What memory says of a candidate, and what each component does."""
+        scores: dict[str, float] = {}
+        matched: dict[str, str] = {}
+        for component, name in self._lists.items():
+            listing = found.get(name, {})
+            if candidate.id in listing:
+                scores[component] = round(listing[candidate.id], 4)
+                words: Mapping[str, str] = getattr(listing, "names", {})
+                if candidate.id in words:
+                    matched[component] = words[candidate.id]
+        if not scores:
+            return candidate.evidence
+        return candidate.evidence.model_copy(update={"scores": scores, "matched": matched})
