@@ -113,12 +113,6 @@ def test_what_only_tests_and_benchmarks_use_is_not_in_the_wheel() -> None:
     assert packaged.keys() - used == set()
 
 
-def test_the_contributors_page_has_a_line_for_each_file_of_models() -> None:
-    page = (ROOT / "docs" / "contributor.md").read_text()
-    code = [path.relative_to("models") for path in modules().values() if path.parts[0] == "models"]
-    assert [str(path) for path in code if f"`{path.as_posix()}`" not in page and path.name != "__main__.py"] == []
-
-
 def test_the_constraints_pin_all_that_the_core_and_the_tests_need() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = [line for line in lines if line and not line.startswith("#")]
