@@ -1,10 +1,12 @@
-"""The vector stores side by side: upserts, and top-100 searches for batches of 64 queries.
+"""The vector stores side by side: upserts and top-100 searches for batches of 64 queries; what recall costs on top.
 
     python bench/memory.py [--points 30000]
 
-Random unit vectors of 384 dimensions; the median of 5 searches after one warm-up. Writes bench/results/memory.json.
-Set TAGBUS_BENCH_QDRANT to the URL of a Qdrant server to include it. The client's in-memory mode serves the contract
-tests only and is here for reference.
+Random unit vectors of 384 dimensions; the median of 5 searches after one warm-up, once over all points and once with
+scopes that see half of them. Then graph recall over 2,500 tags and the same points, which carry 4 tags each: the CPU
+time a content of looking around it and of scoring what is there. Writes bench/results/memory.json. Set
+TAGBUS_BENCH_QDRANT to the URL of a Qdrant server to include it. The client's in-memory mode serves the contract tests
+only and is here for reference.
 """
 
 import argparse
@@ -22,57 +24,94 @@ from pathlib import Path
 import numpy as np
 from qdrant_client import AsyncQdrantClient
 
-from tagbus.stream.memory import ExactStore, Point, Store, Vectors
+from tagbus.stream.config import RecallSettings
+from tagbus.stream.contract.release import RecallDefaults
+from tagbus.stream.memory import Carried, ExactStore, Point, Store, TagNumbers, Vectors, exact_memory
 from tagbus.stream.memory.embedded import EmbeddedStore
-from tagbus.stream.memory.server import ServerStore, connect
+from tagbus.stream.memory.server import Server, ServerStore, connect
+from tagbus.stream.memory.store import Scopes
+from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.neighbours import Reach
 
 DIMENSION = 384
 CHUNK = 4_096
 QUERIES = 64
 LIMIT = 100
 SEARCHES = 5
+TAGS = 2_500
+TAGS_EACH = 4
 RESULTS = Path(__file__).parent / "results" / "memory.json"
+
+Row = dict[str, str | int | float]
+
+
+def carried() -> Carried:
+    return Carried(TagNumbers(), "accepted")
 
 
 async def exact() -> Store:
-    return ExactStore("bench", DIMENSION)
+    return ExactStore("bench", DIMENSION, carried())
 
 
 async def embedded() -> Store:
-    return await EmbeddedStore.temporary("bench", DIMENSION)
+    return await EmbeddedStore.temporary("bench", DIMENSION, carried())
 
 
 async def in_memory() -> Store:
-    return await ServerStore.open(AsyncQdrantClient(":memory:"), "memory", "bench", "bench", DIMENSION, 600.0)
+    server = Server(AsyncQdrantClient(":memory:"), "memory", 600.0)
+    return await ServerStore.open(server, "bench", "bench", DIMENSION, carried())
 
 
 async def server() -> Store:
-    client, place = connect(os.environ["TAGBUS_BENCH_QDRANT"], None, 60.0)
-    return await ServerStore.open(client, place, f"bench-{uuid.uuid4().hex}", "bench", DIMENSION, 60.0)
+    found = connect(os.environ["TAGBUS_BENCH_QDRANT"], None, 60.0)
+    return await ServerStore.open(found, f"bench-{uuid.uuid4().hex}", "bench", DIMENSION, carried())
 
 
-async def measure(
-    name: str, open_: Callable[[], Awaitable[Store]], points: list[Point], queries: Vectors
-) -> dict[str, str | int | float]:
+async def measure(name: str, open_: Callable[[], Awaitable[Store]], points: list[Point], queries: Vectors) -> Row:
     store = await open_()
     started = time.perf_counter()
     for start in range(0, len(points), CHUNK):
         await store.upsert(points[start : start + CHUNK])
-    upsert_seconds = time.perf_counter() - started
+    row: Row = {"name": name, "points": len(points), "upsert_seconds": round(time.perf_counter() - started, 3)}
+    for what, scopes in (("search", None), ("scoped", [frozenset({"half"})] * len(queries))):
+        seconds, cpu_seconds = await searches(store, queries, scopes)
+        row[f"{what}_batch_64_ms"] = round(1000 * seconds, 1)
+        row[f"{what}_batch_64_cpu_ms"] = round(1000 * cpu_seconds, 1)
+    await store.close()
+    return row
+
+
+async def searches(store: Store, queries: Vectors, scopes: Scopes) -> tuple[float, float]:
+    """Median seconds and CPU seconds of a search."""
     seconds, cpu_seconds = [], []
     for _ in range(SEARCHES + 1):
         started, cpu_started = time.perf_counter(), time.process_time()
-        await store.search(queries, LIMIT)
+        await store.search(queries, LIMIT, scopes)
         seconds.append(time.perf_counter() - started)
         cpu_seconds.append(time.process_time() - cpu_started)
-    await store.close()
-    return {
-        "name": name,
-        "points": len(points),
-        "upsert_seconds": round(upsert_seconds, 3),
-        "search_batch_64_ms": round(1000 * statistics.median(seconds[1:]), 1),
-        "search_batch_64_cpu_ms": round(1000 * statistics.median(cpu_seconds[1:]), 1),
-    }
+    return statistics.median(seconds[1:]), statistics.median(cpu_seconds[1:])
+
+
+async def recall(points: list[Point], queries: Vectors) -> Row:
+    """CPU time a content of graph recall over the exact store, but for the names of what is found."""
+    memory = exact_memory("bench", DIMENSION)
+    tags = [Point(f"t{n}", vector, {"name": f"tag {n}"}) for n, vector in enumerate(unit(TAGS, 2))]
+    await memory.tags.upsert(tags)
+    await memory.exemplars.upsert(points)
+    graph = GraphRecall(memory.tags, memory.exemplars, RecallDefaults(), RecallSettings())
+    ids = [f"new{n}" for n in range(len(queries))]
+    look, score = [], []
+    for _ in range(SEARCHES + 1):
+        started = time.process_time()
+        seen = await graph.look(ids, queries, Reach(50, LIMIT))
+        looked = time.process_time()
+        graph.score(seen)
+        look.append(looked - started)
+        score.append(time.process_time() - looked)
+    await memory.close()
+    times = {"look_cpu_us_a_content": look, "score_cpu_us_a_content": score}
+    found = {name: round(1e6 * statistics.median(each[1:]) / len(queries), 1) for name, each in times.items()}
+    return {"name": "graph recall over exact", "points": len(points), "tags": TAGS, **found}
 
 
 def unit(rows: int, seed: int) -> Vectors:
@@ -80,21 +119,40 @@ def unit(rows: int, seed: int) -> Vectors:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
+def exemplars(count: int) -> list[Point]:
+    """Points as contents that people have tagged; the odd ones are of a scope that is not asked for."""
+    tags = np.random.default_rng(3).integers(TAGS, size=(count, TAGS_EACH)).tolist()
+    return [
+        Point(
+            f"c{n}/people",
+            vector,
+            {
+                "id": f"c{n}",
+                "source": "people",
+                "accepted": [f"t{tag}" for tag in tags[n]],
+                "scopes": ["half" if n % 2 else "other"],
+            },
+        )
+        for n, vector in enumerate(unit(count, 0))
+    ]
+
+
 async def main(count: int) -> None:
-    vectors, queries = unit(count, 0), unit(QUERIES, 1)
-    points = [Point(f"tag:{n}", vector, {"tags": [f"tag:{n}"], "n": n}) for n, vector in enumerate(vectors)]
+    points, queries = exemplars(count), unit(QUERIES, 1)
     stores = {"exact": exact, "embedded": embedded, "server, the client's in-memory mode": in_memory}
     if "TAGBUS_BENCH_QDRANT" in os.environ:
         stores["server"] = server
     else:
-        print("skipped: Qdrant server (TAGBUS_BENCH_QDRANT is not set)", file=sys.stderr)
+        print("skipped: a Qdrant server (TAGBUS_BENCH_QDRANT holds no URL)", file=sys.stderr)
     rows = []
     for name, open_ in stores.items():
         rows.append(await measure(name, open_, points, queries))
         print(json.dumps(rows[-1]))
+    rows.append(await recall(points, queries))
+    print(json.dumps(rows[-1]))
     method = (
-        f"random unit vectors of {DIMENSION} dimensions; upsert in chunks of {CHUNK}; "
-        f"median of {SEARCHES} searches of {QUERIES} queries for {LIMIT} hits each, with payloads"
+        f"random unit vectors of {DIMENSION} dimensions; upsert in chunks of {CHUNK}; median of {SEARCHES} searches of "
+        f"{QUERIES} queries for {LIMIT} hits each with {TAGS_EACH} tags a hit; scoped: of half of the points"
     )
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
     RESULTS.parent.mkdir(exist_ok=True)

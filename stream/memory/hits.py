@@ -83,6 +83,12 @@ class Slice:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def lengths(self) -> Ints:
+        """How many tags each hit carries, int64 [m]."""
+        # np.diff takes 8 µs for what takes 1.
+        return self.tag_starts[1:] - self.tag_starts[:-1]
+
     def first(self, count: int) -> "Slice":
         """The best `count` hits."""
         if count >= len(self):
@@ -145,7 +151,7 @@ def joined(slices: Sequence[Slice]) -> Hits:
     """Slices as the hits of so many queries."""
     if not slices:
         return no_hits(0)
-    lengths = np.concatenate([np.diff(one.tag_starts) for one in slices])
+    lengths = np.concatenate([one.lengths for one in slices])
     return Hits(
         bounds([len(one) for one in slices]),
         np.concatenate([one.keys for one in slices]),

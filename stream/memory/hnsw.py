@@ -44,10 +44,12 @@ MARGIN = 10
 RANGE = 6.0
 # Where more than this part of the points is asked for, the index would look at most of them.
 PART = 20
-# Where scopes leave a smaller part of the points than this, these are searched exactly.
-SHARE = 0.3
-# So much more is asked for than the part of the points that is seen makes necessary on average.
-MORE = 1.5
+# The index knows no scopes. It is asked for as many more as the part of the points that a content sees makes necessary,
+# times this; a query that gets too few of its own even so is searched exactly. Of the 100 nearest of 40,000 titles, of
+# which between 5% and 90% are seen, chosen at random or by subject, 99.5% are found; without scopes 99.1%.
+MORE = 2.0
+# One more that is asked for takes as long as this many rows of an exact search: 1.2 µs of CPU and 15 µs for 1,000.
+ROWS = 100
 
 INDEX: Final = "hnsw.usearch"
 KEPT: Final = "hnsw.json"
@@ -94,12 +96,13 @@ class HnswStore(ExactStore):
             self._index.rename(last, row)
 
     def _nearest(self, queries: Vectors, limit: int, scopes: frozenset[str] | None) -> list[Ranked]:
-        """The index knows no scopes: it is asked for so many more that enough of them are seen, unless that is most."""
         count, seen = len(self._columns), self._columns.count_visible(scopes)
-        if not len(queries) or seen < max(FLOOR, PART * limit, SHARE * count):
+        if not len(queries) or seen < max(FLOOR, PART * limit):
             return super()._nearest(queries, limit, scopes)
         visible = self._columns.visible(scopes)
         asked = limit + MARGIN if visible is None else math.ceil((limit + MARGIN) * MORE * count / seen)
+        if visible is not None and seen < ROWS * asked:
+            return super()._nearest(queries, limit, scopes)
         found = _found(self._index, queries, asked)
         if visible is not None:
             found = [rows[visible[rows]][: limit + MARGIN] for rows in found]

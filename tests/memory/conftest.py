@@ -41,7 +41,7 @@ async def _exact(dimension: int) -> AsyncIterator[Store]:
 async def _hnsw(dimension: int) -> AsyncIterator[Store]:
     """Its index is asked from the second point on."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"FLOOR": 2, "MARGIN": 2, "PART": 1}.items():
+        for name, value in {"FLOOR": 2, "MARGIN": 2, "PART": 1, "ROWS": 0}.items():
             patch.setattr(hnsw, name, value)
         store = HnswStore(RELEASE, dimension, carried())
         yield store

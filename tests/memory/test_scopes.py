@@ -140,6 +140,7 @@ async def test_an_index_loses_nothing_to_a_filter(
     """Given a tenant with this share of the points, among the others or where the queries are not, recall is that of a
     search without a filter."""
     monkeypatch.setattr(hnsw, "FLOOR", 50)
+    monkeypatch.setattr(hnsw, "ROWS", 1)
     count = 4_000
     own = np.random.default_rng(2).random(count) < share
     vectors = clustered(unit, count, 40, seed=0)
