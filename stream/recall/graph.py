@@ -29,7 +29,8 @@ class Candidate:
     """A tag recalled for a content.
 
     `score` is what `stage` says. recall: its share of the softmax over memory, 0 to 1; fusion: a sum of reciprocal
-    ranks; rank: the ranker's, any number. `features` are what a ranker saw of it, by column; None without one.
+    ranks; rank: the ranker's, any number. `features` are what a ranker saw of it, by column; None without one. `names`
+    are the tag's by language; who selects adds them.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Candidate:
     evidence: Evidence
     stage: str = "recall"
     features: Mapping[str, float] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,11 @@ def _at(keys: Ints, known: Ints, values: Doubles) -> Doubles:
 def named(payloads: Mapping[str, Payload]) -> dict[str, str]:
     """The name of each tag."""
     return {tag_id: cast(str, payload["name"]) for tag_id, payload in payloads.items()}
+
+
+def translated(payload: Payload) -> Mapping[str, str]:
+    """A tag's names by language; none where memory was filled before they were kept."""
+    return cast(Mapping[str, str], payload.get("names", {}))
 
 
 def names_by_content(payloads: Mapping[str, Payload], contents: int, scopes: Scopes) -> list[Mapping[str, str]]:

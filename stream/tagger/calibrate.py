@@ -43,6 +43,7 @@ def _tag(candidate: Candidate, confidence: float) -> ScoredTag:
     return ScoredTag(
         id=candidate.id,
         name=candidate.name,
+        names=dict(candidate.names),
         score=round(candidate.score, 6),
         confidence=DECIDED if decided else round(confidence, 4),
         stage="people" if decided else candidate.stage,

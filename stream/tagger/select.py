@@ -1,10 +1,10 @@
-"""Stage `select`: the best candidates of each content, with the evidence for them."""
+"""Stage `select`: the best candidates of each content, with the evidence for them and their names by language."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tagbus.stream.contract.events import Evidence
-from tagbus.stream.recall.graph import Candidate, GraphRecall
+from tagbus.stream.recall.graph import Candidate, GraphRecall, translated
 from tagbus.stream.tagger.work import Listing, Work
 
 
@@ -36,6 +36,7 @@ class Select:
                 stage=ranking.stage,
                 evidence=self._evidence(work.found, one),
                 features=ranking.features(one.id),
+                names=translated(work.payloads[one.id]),
             )
             for one in self._graph.pick(order, seen, work.names, self._limit)
         ]

@@ -230,6 +230,14 @@ class TestDecisions:
         assert rejected not in {tag.id for tag in after.tags}
         assert all(tag.stage == "recall" and not tag.evidence.decided for tag in after.tags[1:])
 
+    async def test_a_tag_has_its_names_by_language(self, filled: Memory) -> None:
+        names = {"fi": "gravitaatiolinssi", "sv": "gravitationslins"}
+        named = Tag(id="lens", name="gravitational lensing", names=names)
+        await Projection(encoder(), filled).apply([record(named)])
+        (one,) = results(await tagger(filled).tag([content("a", "Gravitational lensing")]))
+        assert {tag.id: tag.names for tag in one.tags}["lens"] == names
+        assert all(tag.names == {} for tag in one.tags if tag.id != "lens")
+
     async def test_a_contents_own_exemplar_does_not_vote(self, filled: Memory, cutting: Slice) -> None:
         title = "A title about nothing that is in memory at all"
         by_machine = Exemplar(id="own", source="machine", text=title, accepted=(cutting.tags[0].id,))
