@@ -1,1 +1,55 @@
-"""tagbus.stream: the service. Content events come in on Kafka, scored and explained tags go out."""
+"""tagbus.stream: the service. Content events come in on Kafka, scored and explained tags go out.
+
+What a Python program needs stands here by name: `open_tagger` tags without Kafka. A name is imported when it is first
+asked for, so that `import tagbus.stream.errors` brings the errors alone.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tagbus.stream.app.assemble import open_tagger
+    from tagbus.stream.config import Settings
+    from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
+    from tagbus.stream.errors import (
+        DependencyDown,
+        Fatal,
+        Poison,
+        ReleaseMismatch,
+        Retryable,
+        TagbusError,
+        Untaggable,
+        UserError,
+    )
+    from tagbus.stream.tagger import Failure, Tagger
+else:
+    # Where the names are from; what is quick to import comes first.
+    _HOMES = ("errors", "contract.events", "config", "tagger", "app.assemble")
+
+    def __getattr__(name: str) -> object:
+        """See PEP 562. Raises AttributeError for a name that is not public, which lets submodules be imported."""
+        for home in _HOMES if name in __all__ else ():
+            module = importlib.import_module(f"{__name__}.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "Content",
+    "DependencyDown",
+    "Exemplar",
+    "Failure",
+    "Fatal",
+    "Poison",
+    "ReleaseMismatch",
+    "Retryable",
+    "Settings",
+    "Tag",
+    "TagbusError",
+    "TaggedContent",
+    "Tagger",
+    "Untaggable",
+    "UserError",
+    "open_tagger",
+]

@@ -11,11 +11,12 @@ from typing import Final
 
 from tagbus.stream import calibrate
 from tagbus.stream.app.components import REGISTRY, Components
-from tagbus.stream.app.filling import cached_memory
+from tagbus.stream.app.filling import cached_memory, fill
 from tagbus.stream.app.folders import model_folder
 from tagbus.stream.app.stages import STAGES, Ingredients, StageFactory
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.config import Settings
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
@@ -23,7 +24,7 @@ from tagbus.stream.encoder.release import Release, load_release
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.memory import Memory, open_memory
-from tagbus.stream.memory.kinds import KINDS, Kind
+from tagbus.stream.memory.kinds import EXEMPLARS, KINDS, TAGS, Kind
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.trees import RankerPart
 from tagbus.stream.recall.base import Recaller
@@ -170,6 +171,23 @@ async def over(stack: TaggingStack, settings: Settings, plan: Plan | None = None
 
     async with AsyncExitStack() as exits:
         yield await _assembled(settings, stack.encoder, stack.memory, memory, plan or Plan(), exits)
+
+
+@asynccontextmanager
+async def open_tagger(
+    tags: Iterable[Tag], exemplars: Iterable[Exemplar] = (), settings: Settings | None = None
+) -> AsyncIterator[Tagger]:
+    """A tagger for Python programs: no Kafka, and a memory of this process's own that holds these tags and exemplars.
+
+    Without `settings` those of the environment count. The calibration that travels in the package is fitted on the
+    example data; with others `settings.tagger.calibration` names your own. Raises UserError and ReleaseMismatch for
+    settings that do not fit, DependencyDown where an encoder that is a server does not answer.
+    """
+    async with in_process(settings or load()) as stack:
+        # Before the memory is encoded: settings that do not fit each other are told at once.
+        tagger = stack.tagger()
+        await fill(stack.projection(), {TAGS.name: tags, EXEMPLARS.name: exemplars}, lambda _: None)
+        yield tagger
 
 
 @asynccontextmanager
