@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from tagbus.stream.config import MemorySettings
-from tagbus.stream.memory.embedded import EmbeddedStore
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hits import Carried, TagNumbers
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import KINDS, Kind
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.store import Memory, Store
 
 # Opens the store of the kind of that name, whose points carry those tags.
@@ -67,7 +67,7 @@ async def _open_server(
     settings: MemorySettings, kind: str, release: str, dimension: int, carried: Carried | None
 ) -> Store:
     # qdrant-client takes a second to import, which the other stores need not pay.
-    from tagbus.stream.memory.server import ServerStore, connect
+    from tagbus.stream.memory.qdrant.server import ServerStore, connect
 
     server = connect(settings.url, settings.api_key, settings.deadline_seconds)
     try:

@@ -27,7 +27,7 @@ from tagbus.stream.memory import Carried
 from tagbus.stream.memory import open as memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.kinds import KINDS
-from tagbus.stream.memory.server import Server, ServerStore
+from tagbus.stream.memory.qdrant.server import Server, ServerStore
 from tagbus.stream.memory.store import Point
 from tests.conftest import Broker
 from tests.index.parts import Failing

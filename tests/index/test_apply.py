@@ -13,7 +13,7 @@ from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import MemoryRecord, Projection
 from tagbus.stream.memory import Memory, memory_of, open_memory
-from tagbus.stream.memory.server import Server, ServerStore
+from tagbus.stream.memory.qdrant.server import Server, ServerStore
 from tagbus.stream.memory.store import Payload
 from tests.index.parts import Watched, encoder, memory, record, tombstone
 from tests.memory.listing import listed

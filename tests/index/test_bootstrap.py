@@ -15,7 +15,7 @@ from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.memory import Memory, memory_of
-from tagbus.stream.memory.embedded import EmbeddedStore
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tests.conftest import Broker
 from tests.index.parts import Failing, Watched, at, memory, record, running
 from tests.support import Layout, create_topics, produce, unique

@@ -12,7 +12,7 @@ from tagbus.stream.contract.events import Tag
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.memory import Memory, memory_of
-from tagbus.stream.memory.embedded import EmbeddedStore
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tests.conftest import Broker
 from tests.index.parts import Failing, Watched, at, encoder, memory, record
 from tests.memory.listing import listed

@@ -14,7 +14,7 @@ from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.memory import Memory, memory_of
-from tagbus.stream.memory.embedded import EmbeddedStore
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tests.bus.harness import Running, event, exactly_once, running, settings, until_all_out
 from tests.conftest import Broker
 from tests.index.parts import encoder, memory

@@ -14,9 +14,9 @@ from pydantic import JsonValue
 from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.memory import Carried, ExactStore, Point, Store, TagNumbers, Vectors, hnsw
-from tagbus.stream.memory.embedded import EmbeddedStore
 from tagbus.stream.memory.hnsw import HnswStore
-from tagbus.stream.memory.server import Server, ServerStore, connect
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
+from tagbus.stream.memory.qdrant.server import Server, ServerStore, connect
 
 RELEASE = "test-1"
 SERVER = os.environ.get("TAGBUS_TEST_QDRANT")

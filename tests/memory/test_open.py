@@ -8,7 +8,7 @@ import pytest
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.errors import ReleaseMismatch
 from tagbus.stream.memory import ExactStore, Point, open_memory
-from tagbus.stream.memory.embedded import EmbeddedStore
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 
 Make = Callable[..., Point]
 

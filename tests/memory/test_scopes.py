@@ -14,8 +14,8 @@ from qdrant_client import models as qdrant
 from tagbus.stream.memory import Point, Store, Vectors, hnsw
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.memory.qdrant.server import Server, ServerStore
 from tagbus.stream.memory.scopes import ScopeSets, sees
-from tagbus.stream.memory.server import Server, ServerStore
 from tests.memory.listing import listed
 
 Make = Callable[..., Point]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.memory import Point, Vectors, embedded
-from tagbus.stream.memory.embedded import EmbeddedStore
-from tagbus.stream.memory.engine import point_id
+from tagbus.stream.memory import Point, Vectors
+from tagbus.stream.memory.qdrant import embedded
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
+from tagbus.stream.memory.qdrant.engine import point_id
 from tests.memory.listing import listed
 
 Make = Callable[..., Point]
@@ -37,8 +38,8 @@ async def test_points_are_there_after_a_kill(tmp_path: Path, point: Make) -> Non
 import asyncio, os, numpy as np
 from pathlib import Path
 from tagbus.stream.memory import Point
-from tagbus.stream.memory.embedded import EmbeddedStore
-from tagbus.stream.memory.engine import point_id
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
+from tagbus.stream.memory.qdrant.engine import point_id
 from tests.memory.listing import listed
 async def main():
     store = await EmbeddedStore.open(Path({str(tmp_path)!r}), "r1", 2)

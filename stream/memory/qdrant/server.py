@@ -24,7 +24,8 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.checks import Batch, Description, check_queries, checked, encode
-from tagbus.stream.memory.engine import (
+from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
+from tagbus.stream.memory.qdrant.engine import (
     EVERYBODY,
     SCOPES,
     Found,
@@ -36,7 +37,6 @@ from tagbus.stream.memory.engine import (
     visible,
     wanted,
 )
-from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
 from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 
 T = TypeVar("T")

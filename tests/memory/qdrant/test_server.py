@@ -12,8 +12,9 @@ from qdrant_client import models as qdrant
 
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, ReleaseMismatch, UserError
-from tagbus.stream.memory import Point, Vectors, open_store, server
-from tagbus.stream.memory.server import Server, ServerStore
+from tagbus.stream.memory import Point, Vectors, open_store
+from tagbus.stream.memory.qdrant import server
+from tagbus.stream.memory.qdrant.server import Server, ServerStore
 from tests.memory.listing import listed
 
 Make = Callable[..., Point]

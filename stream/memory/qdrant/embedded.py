@@ -2,7 +2,7 @@
 
 No index is built: `optimize()` holds the interpreter for its whole length (79 s at 200,000 points), and without it the
 engine compares every vector, which is what the numpy store does. A store in a folder of its own outlives the process.
-Payloads lie beside the engine in a file that forgets what is deleted (memory/payloads.py).
+Payloads lie beside the engine in a file that forgets what is deleted (memory/qdrant/payloads.py).
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from pydantic import JsonValue
 
 from tagbus.stream.errors import DependencyDown, UserError, shorten
 from tagbus.stream.memory.checks import Batch, Description, check_queries, checked, decode, encode
-from tagbus.stream.memory.engine import (
+from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
+from tagbus.stream.memory.qdrant.engine import (
     SCOPES,
     Found,
     found,
@@ -32,8 +33,7 @@ from tagbus.stream.memory.engine import (
     visible,
     wanted,
 )
-from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
-from tagbus.stream.memory.payloads import PayloadFile
+from tagbus.stream.memory.qdrant.payloads import PayloadFile
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 

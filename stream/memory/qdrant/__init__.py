@@ -1,0 +1,1 @@
+"""Stores on Qdrant: its engine in this process, or a server."""
