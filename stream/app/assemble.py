@@ -1,4 +1,4 @@
-"""From settings to the objects that tag: encoder, memory, components, stages, calibration, tagger."""
+"""Build the tagging stack from settings: encoder, memory, components, stages, calibration, tagger."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ from tagbus.stream.tagger import Pipeline, Stage, Tagger, Taxonomy
 from tagbus.stream.tagger.calibrate import Calibrate
 from tagbus.stream.tagger.select import Select
 
-# Beside the model: the curve for its scores alone.
+# Next to the model: the curve for recall scores alone, without components.
 CALIBRATION: Final = "calibration.json"
 
 OpenMemory = Callable[[Release, Mapping[str, Kind]], Awaitable[Memory]]
@@ -43,7 +43,7 @@ OpenMemory = Callable[[Release, Mapping[str, Kind]], Awaitable[Memory]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the pipeline may be made of: the components and the stages that there are."""
+    """What the pipeline is built from: the available components and stages."""
 
     registry: Sequence[Component] = REGISTRY
     stages: Sequence[StageFactory] = STAGES
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class TaggingStack:
-    """All that tagging with one release needs, but for what fills the memory. `parts` by component."""
+    """Everything that tagging with one release needs, except what fills the memory. `parts` by component name."""
 
     settings: Settings
     encoder: Encoder
@@ -69,28 +69,28 @@ class TaggingStack:
 
     @property
     def memories(self) -> list[Memory]:
-        """The memory, then those of other encoders, which hold the same records."""
+        """The memory, then the memories of other encoders, which hold the same records."""
         return [self.memory, *(one.memory for one in self._replicas)]
 
     @property
     def recallers(self) -> list[Recaller]:
-        """The recallers beside the graph, in the order of the path."""
+        """The recallers besides the graph, in path order."""
         return list(chain.from_iterable(part.recallers for part in self.parts.values()))
 
     def projection(self) -> Projection:
-        """What turns records of the memory topics into points."""
+        """Turns records of the memory topics into points."""
         replicas = [Projection(one.encoder, one.memory) for one in self._replicas]
         return Projection(self.encoder, self.memory, replicas, self._listeners)
 
     def changes(self) -> TagChanges | None:
-        """What is told of tags where another process writes the memory, None where nobody listens."""
+        """Notifies listeners of tag changes where another process writes the memory; None without listeners."""
         return TagChanges(self.release, self._listeners) if self._listeners else None
 
     def tagger(self, curves: Iterable[Calibration] = (), taxonomy: Taxonomy = dict) -> Tagger:
         """The pipeline over this memory.
 
-        `curves`: a calibration for each path that has one; the whole path's is that of the settings unless one is
-        given. Raises ReleaseMismatch for a calibration that is fitted to something else.
+        `curves`: a calibration for each path that has one. The whole path uses the calibration of the settings unless
+        one is given here. Raises ReleaseMismatch for a calibration that was fitted to something else.
         """
         known = {curve.path: curve for curve in curves}
         whole = self.components.scoring
@@ -107,11 +107,11 @@ class TaggingStack:
         return Tagger(pipeline, taxonomy)
 
     def uncalibrated(self) -> Tagger:
-        """The pipeline with scores for confidences, for fitting a calibration."""
+        """The pipeline with raw scores as confidences, for fitting a calibration."""
         return self.tagger([calibrate.uncalibrated(self.fingerprint())])
 
     def fingerprint(self, path: str | None = None) -> Fingerprint:
-        """What a calibration of that path's scores is fitted to; of the whole path if not given."""
+        """What a calibration of `path` (default: the whole path) is fitted to."""
         return self.components.fingerprint(self.release.name, path)
 
     @property
@@ -124,8 +124,8 @@ class TaggingStack:
 
 
 def calibration_of(settings: Settings, release: Release, components: Components) -> Calibration:
-    """The calibration that the settings name, or the one that a component brings, or the one beside the model where no
-    component is on, or none. Raises ReleaseMismatch for one that is fitted to something else."""
+    """The calibration of the settings, else of a component, else the file next to the model if no component is on, else
+    none. Raises ReleaseMismatch for one that was fitted to something else."""
     path = settings.tagger.calibration or components.calibration or _beside(settings, components)
     fingerprint = components.fingerprint(release.name)
     return calibrate.uncalibrated(fingerprint) if path is None else calibrate.load(path, fingerprint)
@@ -138,8 +138,8 @@ def _beside(settings: Settings, components: Components) -> Path | None:
 
 @asynccontextmanager
 async def opened(settings: Settings, plan: Plan | None = None) -> AsyncIterator[TaggingStack]:
-    """The release of encoder.folder with the stores that the settings name. Raises as `open_encoder` does, UserError
-    and ReleaseMismatch for components that do not fit, DependencyDown where a server does not answer."""
+    """Open the release of encoder.folder with the configured stores. Raises as `open_encoder` does, UserError and
+    ReleaseMismatch for components that do not fit, DependencyDown where a server does not answer."""
 
     async def memory(release: Release, kinds: Mapping[str, Kind]) -> Memory:
         return await open_memory(settings.memory, release.name, release.dimension, kinds)
@@ -152,17 +152,17 @@ async def opened(settings: Settings, plan: Plan | None = None) -> AsyncIterator[
 async def in_process(
     settings: Settings, folder: Path | None = None, plan: Plan | None = None
 ) -> AsyncIterator[TaggingStack]:
-    """The release of encoder.folder over a memory of this process's own, with the embeddings that `folder` holds of an
-    earlier run. Raises as `opened` does."""
+    """Open the release of encoder.folder over an in-process memory, with the embeddings that an earlier run left in
+    `folder`. Raises as `opened` does."""
     async with _stacked(settings, partial(cached_memory, folder, settings), plan or Plan()) as stack:
         yield stack
 
 
 @asynccontextmanager
 async def over(stack: TaggingStack, settings: Settings, plan: Plan | None = None) -> AsyncIterator[TaggingStack]:
-    """Encoder and memory of a stack with the components that other settings switch on. Raises as `opened` does.
+    """Reuse encoder and memory of a stack with the components of other settings. Raises as `opened` does.
 
-    A component with a memory of its own keeps the one that the stack has for it.
+    A component with its own memory keeps the one that the stack opened for it.
     """
     kept = {memory.release: memory for memory in stack.memories}
 

@@ -1,4 +1,4 @@
-"""The registry of components: what is optional in the pipeline, in the order of the path."""
+"""The registry of components: the optional parts of the pipeline, in path order."""
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.recall import heads, labeltree, literal, second_encoder
 from tagbus.stream.recall.component import Component, Configured, Part, Surroundings, TrainedSettings, variable
 
-# The step of the path that is always there.
+# The step that every path has.
 RECALL: Final = "recall"
 
 REGISTRY: Final[tuple[Component, ...]] = (
@@ -30,16 +30,16 @@ REGISTRY: Final[tuple[Component, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The components that some settings switch on, in the order of the registry."""
+    """The components that are on, in registry order."""
 
     on: Sequence[tuple[Component, Configured]]
 
     @classmethod
     def of(cls, settings: Settings, registry: Sequence[Component] = REGISTRY) -> "Components":
-        """Read the sections of the settings and what they name. Blocks.
+        """Read the sections of the settings and the folders that they name. Blocks.
 
-        Raises UserError for a component that is none, as `Component.configure` does, and for a component without the
-        one that it needs.
+        Raises UserError for an unknown component, as `Component.configure` does, and for a component whose prerequisite
+        is off.
         """
         _check_names(settings, registry)
         configured = [(one, one.configure(settings.components.get(one.name, {}))) for one in registry]
@@ -54,28 +54,28 @@ class Components:
 
     @property
     def versions(self) -> dict[str, str]:
-        """The version of each component by its name."""
+        """The version of each component by name."""
         return {one.name: made.version for one, made in self.on if made.version is not None}
 
     @property
     def lists(self) -> tuple[str, ...]:
-        """The lists that the recallers give a ranker, in their order."""
+        """The lists that the recallers provide to a ranker, in order."""
         return tuple(chain.from_iterable(one.lists for one, _ in self.on))
 
     @property
     def scoring(self) -> str:
-        """The path of a content for which nothing is skipped, as a calibration names it: `recall+literal+rank`."""
+        """The path of a content that skips nothing, as a calibration names it: `recall+literal+rank`."""
         return "+".join((RECALL, *(one.step for one, _ in self.on)))
 
     def fingerprint(self, release: str, path: str | None = None) -> Fingerprint:
-        """What a calibration of that path's scores is fitted to; of the whole path if not given."""
+        """What a calibration of `path` (default: the whole path) is fitted to."""
         steps = (path or self.scoring).split("+")
         took_part = {one.name: made.version for one, made in self.on if one.step in steps and made.version}
         return Fingerprint(release, "+".join(steps), took_part)
 
     @property
     def calibration(self) -> Path | None:
-        """The curve that the last of the components brings for the whole path, None where none brings one."""
+        """The whole path's curve: that of the last component that has one. None if there is none."""
         for one, made in reversed(self.on):
             if one.calibration is not None and isinstance(made.section, TrainedSettings) and made.section.folder:
                 path = made.section.folder / one.calibration
@@ -83,7 +83,7 @@ class Components:
         return None
 
     async def open(self, surroundings: Surroundings, exits: AsyncExitStack) -> dict[str, Part]:
-        """Open them all, by name; `exits` closes them. Raises as `Configured.open` does."""
+        """Open all components, by name; `exits` closes them. Raises as `Configured.open` does."""
         into = replace(surroundings, versions=self.versions, lists=self.lists)
         parts = {}
         for one, made in self.on:
@@ -101,34 +101,34 @@ def effective(settings: Settings, registry: Sequence[Component] = REGISTRY) -> S
 
 
 def switched(settings: Settings, changes: Mapping[str, Mapping[str, object]]) -> Settings:
-    """The settings with other values of some components; nothing else of their sections changes."""
+    """The settings with some fields of components changed; the other fields of their sections stay."""
     merged = {name: {**settings.components.get(name, {}), **fields} for name, fields in changes.items()}
     return settings.model_copy(update={"components": {**settings.components, **merged}})
 
 
 def without(settings: Settings, *names: str) -> Settings:
-    """The settings with these components off."""
+    """The settings with these components switched off."""
     left = {name: fields for name, fields in settings.components.items() if name not in names}
     return settings.model_copy(update={"components": left})
 
 
 def only(settings: Settings, *names: str) -> Settings:
-    """The settings with these components as they are and all others off."""
+    """The settings with only these components on, unchanged."""
     left = {name: fields for name, fields in settings.components.items() if name in names}
     return settings.model_copy(update={"components": left})
 
 
 def folder_of(settings: Settings, name: str, registry: Sequence[Component] = REGISTRY) -> Path | None:
-    """The folder of a component, None where it is off or has none. Raises UserError."""
+    """The folder of a component, None if it is off or has none. Raises UserError."""
     component = next(one for one in registry if one.name == name)
     section = component.section(settings.components.get(name, {}))
     return section.folder if isinstance(section, TrainedSettings) else None
 
 
 def brought(settings: Settings, folder: Path, version: int | None) -> Settings:
-    """The settings of one release among several: it brings its trained components in subfolders of their names.
+    """The settings of one of several releases: trained components are read from its subfolders of their names.
 
-    `version`: of the release's models on Triton, where it is served there.
+    `version`: of the release's models on Triton, if served there.
     """
     changes: dict[str, dict[str, object]] = {}
     for one in REGISTRY:
@@ -141,8 +141,7 @@ def brought(settings: Settings, folder: Path, version: int | None) -> Settings:
 
 
 def packaged() -> dict[str, str]:
-    """Settings, by their variables, that switch on what travels in the package beside the encoder; none where nothing
-    does."""
+    """Environment variables that switch on the components shipped in the package; empty if there are none."""
     folder = Path(str(importlib.resources.files("tagbus.triton_repo")))
     ranker = folder / trees.COMPONENT.name / "1"
     if not (ranker / trees.MANIFEST).exists():

@@ -1,4 +1,4 @@
-"""How the commands speak to a person: results on standard output, everything else on standard error."""
+"""Command output: results on standard output, everything else on standard error."""
 
 import logging
 import sys
@@ -12,13 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 stderr = Console(stderr=True, highlight=False, markup=False)
 stdout = Console(highlight=False, markup=False)
 
-# Without a terminal a line each tenth of the way says that the work goes on.
+# Without a terminal, progress is one line per tenth of the work.
 PLAIN_STEPS = 10
 
 
 @dataclass(slots=True)
 class Bar:
-    """Progress of one piece of work: a bar at a terminal, plain lines elsewhere."""
+    """Progress of one task: a bar on a terminal, plain lines elsewhere."""
 
     title: str
     total: int
@@ -27,11 +27,11 @@ class Bar:
     task: TaskID | None = None
 
     def advance(self, count: int) -> None:
-        """`count` more are done."""
+        """Report `count` more as done."""
         self.to(self.done + count)
 
     def to(self, done: int) -> None:
-        """So many are done in all."""
+        """Report `done` in total."""
         before = self.done * PLAIN_STEPS // max(1, self.total)
         self.done = max(self.done, done)
         if self.progress is not None and self.task is not None:
@@ -40,7 +40,7 @@ class Bar:
             stderr.print(f"{self.title}: {self.done} of {self.total}")
 
 
-# Work of fewer pieces is done before anybody looks.
+# Shorter tasks finish before a progress line is of use.
 WORTH_SHOWING = 50
 
 
@@ -56,25 +56,25 @@ def bar(title: str, total: int) -> Iterator[Bar]:
 
 
 def printable(text: str) -> str:
-    """A text of somebody else's, on one line: what could move a terminal's cursor or recolour it is left out."""
+    """Untrusted text on one line, without characters that move a terminal's cursor or change its colours."""
     return "".join(character for character in text if character.isprintable())
 
 
 def print_line(text: str) -> None:
-    """One line of result, never wrapped: it may go into a pipe."""
+    """One line of the result, never wrapped: it may be piped."""
     stdout.print(text, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """One plain line for the person, on standard error."""
+    """One plain line on standard error."""
     stderr.print(text, soft_wrap=True)
 
 
 def set_up_logging(level: str) -> None:
-    """Log lines go to standard error, one event a line."""
+    """Log to standard error, one event per line."""
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    # Both log every request at INFO, payload addresses included.
+    # Both log every request at INFO, including payload addresses.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)

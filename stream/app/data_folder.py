@@ -1,4 +1,4 @@
-"""A collection of titles with their tags in a folder: what `tagbus evaluate` and training read."""
+"""A folder of titles with their tags: the input of `tagbus evaluate` and of training."""
 
 import lzma
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
-    """A folder in the form of the YSO titles: labels.tsv, train.tsv or train.tsv.xz, val.tsv, test.tsv.
+    """A folder in the format of the YSO titles: labels.tsv, train.tsv or train.tsv.xz, val.tsv, test.tsv.
 
-    A label's line is number, URI, name; the other files have text, tab, label numbers with commas.
+    A line of labels.tsv is number, URI, name. The other files have text, tab, comma-separated label numbers.
     """
 
     folder: Path
 
     def tags(self) -> list[Tag]:
-        """The taxonomy, with numbers as ids."""
+        """The taxonomy, with label numbers as ids."""
         path = self.folder / "labels.tsv"
         rows = enumerate((line.split("\t") for line in _text_lines(path)), start=1)
         return [made(Tag, f"{path}:{number}", id=row[0], name=(*row, "", "")[2]) for number, row in rows]
@@ -57,7 +57,7 @@ def _text_lines(path: Path) -> Iterator[str]:
 
 
 def made(model: type[E], place: str, **fields: object) -> E:
-    """An event from fields that were read. Raises UserError that names `place`, the field and what would be right."""
+    """An event from the fields of a file. Raises UserError that names `place`, the field and the expected value."""
     try:
         return model(**fields)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""How good and how sure the tags are: tag contents whose right tags are known, fit a calibration, measure."""
+"""Tag contents with known tags to fit a calibration and to measure quality and calibration."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.tagger import Explained, Failure, Tagger
 
 BATCH: Final = 256
-# Batches tagged at once: one is encoded while the other searches.
+# Batches in flight: one is encoded while the other is searched.
 AT_ONCE: Final = 2
 K: Final = 10
 
@@ -25,7 +25,7 @@ Truth = Mapping[str, frozenset[str]]
 
 
 async def fit(stack: TaggingStack, annotated: Sequence[Exemplar]) -> Calibration:
-    """The calibration of this memory on contents whose right tags are known."""
+    """Fit the calibration of this memory on contents with known tags."""
     tagger = stack.uncalibrated()
     with console.bar("calibrating", len(annotated)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in annotated], bar.advance)
@@ -35,7 +35,7 @@ async def fit(stack: TaggingStack, annotated: Sequence[Exemplar]) -> Calibration
 
 
 def content_of(item: Exemplar) -> Content:
-    """The content that an exemplar annotates. Raises UserError for one without title and text."""
+    """The content of an exemplar. Raises UserError for one without title and text."""
     return made(Content, item.id, id=item.id, title=item.title, text=item.text)
 
 
@@ -48,7 +48,7 @@ def pairs(
 
 
 async def tag_all(tagger: Tagger, contents: Sequence[Content], advance: Callable[[int], None]) -> list[TaggedContent]:
-    """Tag contents in batches, a few at once, and give the results in order. Raises UserError for one that fails."""
+    """Tag contents in batches, a few in flight; results in input order. Raises UserError if a content fails."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(batch: Sequence[Content]) -> list[TaggedContent]:
@@ -70,7 +70,7 @@ def _result(outcome: Explained | Failure) -> TaggedContent:
 def measure(
     results: Sequence[TaggedContent], truth: Truth, taxonomy: Sequence[Tag], counts: Mapping[str, int], titles: int
 ) -> quality.Quality:
-    """The figures of these results. `counts`: how many of `titles` training contents carry each tag."""
+    """The metrics of these results. `counts`: how many of `titles` training contents carry each tag."""
     number = {tag.id: index for index, tag in enumerate(taxonomy)}
     ranked = np.full((len(results), K), -1, np.int64)
     confidence = np.zeros((len(results), K), np.float64)

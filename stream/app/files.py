@@ -1,4 +1,4 @@
-"""JSON lines in files and on standard input, as the commands read them."""
+"""JSON lines from files and standard input, as the commands read them."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,16 +18,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: where it stands, for messages, and its bytes without the line end."""
+    """One line: its place (path:number) for messages, and its bytes without the line end."""
 
     place: str
     value: bytes
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The lines of a file, `-` for standard input; empty ones are left out. Raises UserError when it cannot be opened.
+    """The non-empty lines of a file; `-` is standard input. Raises UserError if it cannot be opened.
 
-    A line longer than the contract's largest value is cut one byte above it: enough to be refused, never unbounded.
+    A line longer than the contract's largest value is cut one byte above that limit: decoding rejects it, and memory
+    stays bounded.
     """
     try:
         stream = sys.stdin.buffer if str(path) == "-" else path.open("rb")
@@ -67,11 +68,11 @@ def exemplar_of(line: Line) -> Exemplar:
 
 
 def knowledge_of(line: Line) -> Knowledge:
-    """The segment of knowledge on a line. Raises Poison."""
+    """The knowledge segment on a line. Raises Poison."""
     return parse(line.value, Knowledge)
 
 
-# What the word of a topic says about the lines of a file.
+# The parser for each kind of file.
 READERS: dict[str, Callable[[Line], Content | Tag | Exemplar | Knowledge]] = {
     "content": content_of,
     "tags": tag_of,
@@ -81,7 +82,7 @@ READERS: dict[str, Callable[[Line], Content | Tag | Exemplar | Knowledge]] = {
 
 
 def all_of(path: Path, parse: Callable[[Line], E]) -> list[E]:
-    """Every event of a file. Raises UserError that names line and field of the first that is wrong."""
+    """Every event of a file. Raises UserError that names line and field of the first invalid event."""
     events = []
     for line in read_lines(path):
         try:
@@ -92,7 +93,7 @@ def all_of(path: Path, parse: Callable[[Line], E]) -> list[E]:
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Runs of at most `size` items."""
+    """Split into lists of at most `size` items."""
     source = iter(items)
     while chunk := list(islice(source, size)):
         yield chunk

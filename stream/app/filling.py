@@ -1,4 +1,4 @@
-"""Memory from files instead of topics: filled with events, kept in a folder for the next run."""
+"""Fill memory from files instead of topics, and keep it in a folder for the next run."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, starmap
@@ -17,15 +17,15 @@ from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import KINDS, Kind
 
-# Sorting by length pays more over more texts; 2,048 keep a progress bar moving.
+# Sorting by length saves more padding in larger chunks; at 2,048 a progress bar still moves.
 CHUNK: Final = 2048
 
 
 async def cached_memory(
     folder: Path | None, settings: Settings, release: Release, kinds: Mapping[str, Kind] = KINDS
 ) -> Memory:
-    """A memory of this process's own for vectors of that release, with the embeddings of an earlier run where `folder`
-    holds them. Searched exactly, unless memory.kind is hnsw."""
+    """An in-process memory for vectors of `release`, with the embeddings that an earlier run left in `folder`. Search
+    is exact unless memory.kind is hnsw."""
     made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
 
     async def store(kind: str, carried: Carried) -> ExactStore:
@@ -38,7 +38,7 @@ async def cached_memory(
 
 
 async def save_memories(folder: Path, memories: Sequence[Memory]) -> None:
-    """Keep the embeddings for the next run. Raises UserError where they cannot be written."""
+    """Save the embeddings for the next run. Raises UserError if they cannot be written."""
     for store in chain.from_iterable(memory.stores.items() for memory in memories):
         await _save(folder, *store)
 
@@ -54,8 +54,7 @@ async def _save(folder: Path, kind: str, store: Store) -> None:
 async def fill(
     projection: Projection, events: Mapping[str, Iterable[Tag | Exemplar]], advance: Callable[[int], None]
 ) -> None:
-    """Memory becomes exactly these events, by the names of their kinds; what it holds of them already is not encoded
-    again."""
+    """Make memory hold exactly these events, given by kind. Unchanged events are not encoded again."""
     kept = projection.empty()
     for records in chain.from_iterable(starmap(_chunks, events.items())):
         for name, keys in (await projection.apply(records)).items():

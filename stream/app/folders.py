@@ -1,4 +1,4 @@
-"""Where releases lie, and the settings of one among several."""
+"""Folders of releases, and the settings of one of several releases."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from tagbus.stream.errors import ReleaseMismatch
 
 
 def model_folder(settings: Settings) -> Path:
-    """Where model, tokenizer and release lie."""
+    """The folder of model, tokenizer and release.json."""
     return settings.encoder.folder or default_folder()
 
 
 def release_folder(settings: Settings, name: str) -> Path:
-    """Where the release of that name lies: releases.folder/NAME, or encoder.folder. Raises ReleaseMismatch."""
+    """The folder of a release: releases.folder/NAME, or encoder.folder. Raises ReleaseMismatch."""
     place = settings.releases.folder
     if place is not None and (place / name / RELEASE).exists():
         return place / name
@@ -26,15 +26,15 @@ def release_folder(settings: Settings, name: str) -> Path:
 
 
 def snapshot_folder(settings: Settings, name: str) -> Path | None:
-    """Where the builder leaves the memory of a release, None where releases have no folder."""
+    """Where the builder writes the memory snapshot of a release; None without releases.folder."""
     return None if settings.releases.folder is None else settings.releases.folder / name / "memory"
 
 
 def settings_of(settings: Settings, folder: Path, served: Served | None) -> Settings:
-    """The settings of one release among several: its folder, and where Triton has it.
+    """The settings of one of several releases: its folder, and its model and version on Triton.
 
-    A calibration and trained components that the settings name belong to the release of encoder.folder alone; another
-    brings its own in subfolders with the components' names.
+    The calibration and the trained components of the settings belong to the release of encoder.folder only; other
+    releases bring their own in subfolders named after the components.
     """
     if folder == model_folder(settings):
         return settings
@@ -51,5 +51,5 @@ def settings_of(settings: Settings, folder: Path, served: Served | None) -> Sett
 
 
 def exact(settings: Settings) -> Settings:
-    """The same with a memory of this process's own."""
+    """The settings with an in-process, exact memory."""
     return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "exact"})})

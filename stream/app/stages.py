@@ -1,6 +1,6 @@
 """The stages of the pipeline, in the order of the arrows in DESIGN.
 
-A stage more is a class with `name` and `run` (tagger/work.py), and a line in `STAGES`.
+To add a stage, write a class with `name` and `run` (tagger/work.py) and add a line to `STAGES`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ P = TypeVar("P", bound=Part)
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What stages are made of. `parts` by component; `numbers` are the ranker's numbers of tags."""
+    """What stages are built from. `parts` by component name; `numbers` maps tags to the ranker's numbers."""
 
     settings: Settings
     encoder: Encoder
@@ -36,12 +36,12 @@ class Ingredients:
     numbers: Numbers
 
     def part(self, name: str, kind: type[P]) -> P | None:
-        """The part of a component, None where it is off."""
+        """The part of a component, None if it is off."""
         part = self.parts.get(name)
         return part if isinstance(part, kind) else None
 
 
-# Makes a stage, or none where what it runs is off.
+# Makes a stage, or None if its component is off.
 StageFactory = Callable[[Ingredients], Stage | None]
 
 

@@ -1,4 +1,4 @@
-"""Words for a moment and for a place in a topic, as an operator writes them."""
+"""Parse times and topic positions from the command line."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ _PLACE = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249}):(?P<partition>[0-9]{1,9})
 
 
 def moment(option: str, text: str | None) -> datetime | None:
-    """The time of `2026-01-31T09:30:00Z`, or of `2h` before now; None for None.
+    """Parse an RFC 3339 time (`2026-01-31T09:30:00Z`) or an age (`2h`); None for None.
 
     Raises UserError that names the option.
     """
@@ -32,7 +32,7 @@ def moment(option: str, text: str | None) -> datetime | None:
 
 
 def place(text: str) -> Origin:
-    """Topic, partition and offset of `content:3:1041`. Raises UserError."""
+    """Parse `content:3:1041` into topic, partition and offset. Raises UserError."""
     found = _PLACE.fullmatch(text)
     if found is None:
         raise UserError(f"{shorten(text)} is no place in a topic, expected TOPIC:PARTITION:OFFSET")

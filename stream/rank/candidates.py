@@ -1,4 +1,4 @@
-"""The candidates of a batch, as flat numpy arrays: what a ranker scores."""
+"""The candidates of a batch as flat numpy arrays: the input of a ranker."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from tagbus.stream.recall.votes import Votes
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The candidates of a batch: tag `tags[i]` for content `rows[i]`, by row and tag, each pair once; and the votes."""
+    """The candidates of a batch: tag `tags[i]` for content `rows[i]`, sorted by row and tag, unique; and the votes."""
 
     rows: Ints
     tags: Ints
     votes: Votes
 
     def where(self, kept: Flags) -> "Drawn":
-        """Those that are kept."""
+        """The candidates selected by a mask."""
         return Drawn(self.rows[kept], self.tags[kept], self.votes)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the taxonomy says of the drawn candidates' tags: `tags` int64 [u], ascending, each once.
+    """Taxonomy facts about the drawn candidates' tags: `tags` int64 [u], ascending, unique.
 
-    `letters` int64 [u] is the length of each name. `child` and `parent` int64 [p] are the pairs in which both are
-    numbers of tags.
+    `letters` int64 [u] is the length of each name. `child` and `parent` int64 [p] are the pairs in which both are tag
+    numbers.
     """
 
     tags: Ints
@@ -59,7 +59,7 @@ class Scored:
 
 
 class Ranker(Protocol):
-    """A learnt order over the union of what the recallers found; `columns` name the features."""
+    """A learned ranking of the union of all recallers' candidates; `columns` name the features."""
 
     name: str
     reach: Reach
@@ -67,27 +67,27 @@ class Ranker(Protocol):
     columns: Sequence[str]
 
     def draw(self, pool: Pool) -> Drawn:
-        """The candidates that are worth a score."""
+        """Select the candidates worth scoring."""
 
     def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:
-        """A score for each of them, higher is better."""
+        """Score them; higher is better."""
 
 
 class SecondRanker(Protocol):
-    """A learnt order that also sees what a cross-encoder says of the best; `columns` name the features."""
+    """A learned ranking that also sees the cross-encoder's scores of the best candidates; `columns` name the
+    features."""
 
     columns: Sequence[str]
 
     def asked(self, rows: Ints, tags: Ints, rated: Rated) -> Ints:
-        """Which candidates the cross-encoder is asked about, int64 [a]."""
+        """Indices of the candidates to pass to the cross-encoder, int64 [a]."""
 
     def rate(self, tags: Ints, rated: Rated, asked: Ints, found: Floats) -> Rated:
-        """A score for each candidate; `found` float32 [a] is what the cross-encoder says of those that were asked
-        about."""
+        """Score every candidate; `found` float32 [a] are the cross-encoder's scores of the `asked` ones."""
 
 
 def split(rows: Ints, tags: Ints, rated: Rated, contents: int) -> list[Scored]:
-    """The candidates of each content; `rows` is ascending."""
+    """The candidates per content; `rows` is ascending."""
     edges = np.searchsorted(rows, np.arange(contents + 1)).tolist()
     return [
         Scored(tags[start:end], rated.scores[start:end], rated.features[start:end]) for start, end in pairwise(edges)
@@ -95,7 +95,7 @@ def split(rows: Ints, tags: Ints, rated: Rated, contents: int) -> list[Scored]:
 
 
 def gather(scored: Sequence[Scored]) -> tuple[Ints, Ints, Rated]:
-    """The candidates of a batch: the content of each, its tag, and how it was rated; the reverse of `split`."""
+    """The candidates of a batch: content row, tag and rating of each; the inverse of `split`."""
     rows = np.repeat(np.arange(len(scored)), [len(one.tags) for one in scored])
     tags = np.concatenate([one.tags for one in scored])
     rated = Rated(np.concatenate([one.scores for one in scored]), np.concatenate([one.features for one in scored]))
@@ -103,7 +103,7 @@ def gather(scored: Sequence[Scored]) -> tuple[Ints, Ints, Rated]:
 
 
 def facts(numbers: Numbers, payloads: Mapping[str, Payload]) -> Facts:
-    """What the payloads of tags in force say, as arrays."""
+    """The payloads of tags in force, as arrays."""
     tags = numbers.of(list(payloads))
     order = np.argsort(tags)
     letters = np.array([len(str(payload["name"])) for payload in payloads.values()], np.int64)
@@ -117,8 +117,8 @@ def facts(numbers: Numbers, payloads: Mapping[str, Payload]) -> Facts:
 
 
 def best(rows: Ints, tags: Ints, scores: NDArray[np.floating], count: int) -> Ints:
-    """Which candidates are among the `count` best of their content, by content, best first. Of equal scores the smaller
-    number, so a batch gives one order."""
+    """Indices of the `count` best candidates per content, best first. Ties go to the smaller tag number, so the order
+    is deterministic."""
     order = np.lexsort((tags, -scores, rows))
     rows = rows[order]
     return order[np.arange(len(rows)) - np.searchsorted(rows, rows) < count]

@@ -1,7 +1,7 @@
-"""Features of candidates: one float32 table for a whole batch, in numpy alone.
+"""Features of candidates: one float32 table per batch, in numpy only.
 
-What is not known is NaN, which the trees take as an answer of its own: a tag that the heads have never seen has no
-score, no rank and no margin of theirs, and is judged by the rest.
+Unknown values are NaN, which the trees split on: a tag that the heads were not trained on has no score, rank or margin
+from them and is ranked by the other features.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from tagbus.stream.rank.candidates import Drawn, Facts
 from tagbus.stream.recall.pool import Flags, Floats, Ints, Listed, Pool
 from tagbus.stream.recall.votes import Votes, count_votes, placed, ranks
 
-# The first guess, by reciprocal ranks: the best of it are judged, and held against its five best. Of YSO's titles 64.2%
-# of the right tags are among its first 50, 62.2% with the usual 60 and equal weights; 74% are among all 137.
+# The first guess, by reciprocal ranks: its best are ranked, and compared with its five best. Of YSO's titles 64.2% of
+# the right tags are among its first 50, 62.2% with the usual 60 and equal weights; 74% are among all 137.
 FUSION: Final = 10
 BY_NAME: Final = {"names": 0.5, "literal": 0.5}
 TOP: Final = 5
@@ -51,10 +51,10 @@ AROUND: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many candidates each way gives at most: the best of a recaller's list, and of the neighbours' votes; how many
-    of a content's are judged, the best by the first guess; and how many of each list by name whatever the guess says.
+    """Limits on candidates: `listed` per recaller's list, `voted` by the neighbours' votes, `kept` per content by the
+    first guess, and `sure` per list by name whatever the guess.
 
-    A new tag stands on no other list, and the more of these there are, the less a name alone counts in the guess.
+    A new tag is on no other list, and the more lists there are, the less a name alone counts in the guess.
     """
 
     listed: int
@@ -65,10 +65,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What was counted over the exemplars: how often each of t known tags was right, and with which others.
+    """Counts over the exemplars: how often each of t known tags was right, alone and with others.
 
-    `counts` int64 [t]. `pairs` int64 [p], ascending: a * t + b for two tags that were right together `together`
-    int64 [p] times; both orders of a pair are there. `contents`: how many exemplars were counted.
+    `counts` int64 [t]. `pairs` int64 [p], ascending: a * t + b for two tags that were right together `together` int64
+    [p] times; both orders of a pair are included. `contents`: the number of exemplars counted.
     """
 
     counts: Ints
@@ -77,11 +77,11 @@ class Tables:
     contents: int
 
     def count(self, tags: Ints) -> Floats:
-        """How often each tag was right; 0 for one that is not known."""
+        """How often each tag was right; 0 for an unknown tag."""
         return _take(self.counts, tags).astype(np.float32)
 
     def with_(self, first: Ints, second: Ints) -> Floats:
-        """How often the tags of two arrays of one shape were right together, float32."""
+        """How often the tags at the same position of two arrays were right together, float32."""
         known = len(self.counts)
         wanted = np.where((first >= 0) & (first < known) & (second < known), first * known + second, -1)
         place = np.minimum(np.searchsorted(self.pairs, wanted), len(self.pairs) - 1)
@@ -91,12 +91,12 @@ class Tables:
 
 
 def columns(lists: Sequence[str]) -> tuple[str, ...]:
-    """The names of the columns, for the recallers of these names in this order."""
+    """The column names, for recallers of these names in this order."""
     return (*(f"{name}_{what}" for name in lists for what in ("score", "rank", "margin")), *VOTED, *AROUND)
 
 
 def draw(pool: Pool, limits: Limits) -> Drawn:
-    """The best of the union of all lists and of the votes, by row and tag, each once."""
+    """The best of all lists and of the votes, sorted by row and tag, unique."""
     votes = count_votes(pool)
     best = votes.rank < limits.voted
     keys, points = [votes.keys[best]], [_points("votes", votes.rank[best])]
@@ -114,7 +114,7 @@ def draw(pool: Pool, limits: Limits) -> Drawn:
 
 
 def table(pool: Pool, drawn: Drawn, facts: Facts, tables: Tables, lists: Sequence[str]) -> Floats:
-    """The features of the drawn candidates: float32 [m, f], the columns as `columns(lists)` names them."""
+    """The features of the drawn candidates: float32 [m, f], with the columns of `columns(lists)`."""
     width = pool.width
     keys = drawn.rows * width + drawn.tags
     found: list[Floats] = []
@@ -142,7 +142,7 @@ def table(pool: Pool, drawn: Drawn, facts: Facts, tables: Tables, lists: Sequenc
 
 
 def _of_list(listed: Listed, keys: Ints, width: int) -> tuple[Floats, Floats, Floats]:
-    """Score, rank from 0, and distance to the best score of each candidate in one recaller's list; NaN outside it."""
+    """Score, rank from 0, and distance to the best score of each candidate in one recaller's list; NaN if not in it."""
     score, rank, margin = (np.full(len(keys), np.nan, np.float32) for _ in range(3))
     if len(listed.rows):
         place, there = _place(keys, _key(listed, width))
@@ -175,7 +175,7 @@ def _of_votes(pool: Pool, votes: Votes, keys: Ints, counts: Floats) -> list[Floa
 
 
 def _together(drawn: Drawn, place: Ints, counts: Floats, tables: Tables) -> list[Floats]:
-    """How candidates go with the five best of the first guess: lift and share, mean and largest."""
+    """Co-occurrence of candidates with the five best of the first guess: lift and share, mean and largest."""
     first = np.flatnonzero(place < TOP)
     top = np.full((int(drawn.rows[-1]) + 1 if len(drawn.rows) else 0, TOP), -1, np.int64)
     top[drawn.rows[first], place[first]] = drawn.tags[first]
@@ -195,7 +195,7 @@ def _together(drawn: Drawn, place: Ints, counts: Floats, tables: Tables) -> list
 
 
 def _family(keys: Ints, drawn: Drawn, facts: Facts, width: int) -> tuple[Floats, Floats]:
-    """How many of a candidate's parents, and of its children, are candidates for the same content."""
+    """How many of a candidate's parents and children are candidates for the same content."""
     parents, children = (np.zeros(len(keys), np.float32) for _ in range(2))
     if len(facts.child):
         order = np.argsort(facts.child, kind="stable")
@@ -204,7 +204,7 @@ def _family(keys: Ints, drawn: Drawn, facts: Facts, width: int) -> tuple[Floats,
         lengths = high - low
         candidate = np.repeat(np.arange(len(keys)), lengths)
         pair = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(low, lengths)
-        # A parent with a number beyond the width is nobody's candidate.
+        # A parent with a number beyond the width is no candidate.
         parents_of = np.where(parent[pair] < width, drawn.rows[candidate] * width + parent[pair], -1)
         place, there = _place(keys, parents_of)
         np.add.at(parents, candidate[there], 1)
@@ -213,7 +213,7 @@ def _family(keys: Ints, drawn: Drawn, facts: Facts, width: int) -> tuple[Floats,
 
 
 def _neighbourhood(pool: Pool) -> tuple[Floats, Floats, Floats]:
-    """Of each content: similarity of the nearest and of the tenth neighbour, and the tags that a neighbour carries."""
+    """Per content: similarity of the nearest and of the tenth neighbour, and the mean number of tags per neighbour."""
     ballots, contents = pool.ballots, len(pool.words)
     nearest, tenth, mean = (np.full(contents, np.nan, np.float32) for _ in range(3))
     places = ranks(ballots.rows)
@@ -231,7 +231,7 @@ def _key(listed: Listed, width: int) -> Ints:
 
 
 def _place(keys: Ints, wanted: Ints) -> tuple[Ints, Flags]:
-    """Where the wanted keys stand among `keys`, ascending, int64 [found]; and which of them do, bool [wanted]."""
+    """Positions of the wanted keys in `keys` (ascending), int64 [found]; and which are present, bool [wanted]."""
     if not len(keys):
         return np.zeros(0, np.int64), np.zeros(len(wanted), np.bool_)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -240,12 +240,12 @@ def _place(keys: Ints, wanted: Ints) -> tuple[Ints, Flags]:
 
 
 def _points(name: str, rank: Ints | Floats) -> NDArray[np.float64]:
-    """What a place in that recaller's list is worth to the first guess."""
+    """The weight of a rank in that recaller's list in the first guess."""
     return np.asarray(BY_NAME.get(name, 1.0) / (FUSION + rank), np.float64)
 
 
 def _take(values: NDArray[np.int64], numbers: Ints) -> NDArray[np.int64]:
-    """The value of each number; 0 beyond the last and below 0."""
+    """The value of each number; 0 for numbers out of range."""
     if not len(values):
         return np.zeros(numbers.shape, np.int64)
     known = (numbers >= 0) & (numbers < len(values))

@@ -1,10 +1,10 @@
-"""The learnt ranker: trees over the features of all candidates (LambdaMART, Burges 2010, MSR-TR-2010-82).
+"""The learned ranker: trees over the features of all candidates (LambdaMART, Burges 2010, MSR-TR-2010-82).
 
-A folder holds ranker.json (what it was trained over and what it reads), ranker.onnx (the trees) and tables.npz (how
-often each tag was right, and with which others). `tagbus train ranker` writes it, with a calibration.json beside.
+A folder holds ranker.json (what it was trained on and what it reads), ranker.onnx (the trees), tables.npz (how often
+each tag was right, alone and with others) and calibration.json. `tagbus train ranker` writes it.
 
-With a cross-encoder there are two passes, and second.onnx: the first trees order the union, the cross-encoder reads the
-best of it, and trees that see its score too give the order of all.
+With a cross-encoder there is a second pass, second.onnx: the first trees order the union, the cross-encoder scores the
+best of it, and the second trees, which also see its score, order all candidates.
 """
 
 import asyncio
@@ -39,17 +39,17 @@ CALIBRATION: Final = "calibration.json"
 MANIFEST_BYTES: Final = 1_000_000
 # Trees and tables of YSO take 2 MB and 5 MB.
 FILE_BYTES: Final = 500_000_000
-# Below so many contents propensities mean nothing.
+# Propensities are meaningless for fewer contents.
 FEWEST: Final = 3
 INPUT: Final = "features"
-# The column of the second pass: the cross-encoder's probability, NaN where it was not asked.
+# The column of the second pass: the cross-encoder's probability, NaN if it was not asked.
 CROSS: Final = "cross"
 
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """What a ranker is trained over, and what it may be used over: an encoder's release, the lists that it reads
-    (`names` first), and the versions of the components that give them."""
+    """What a ranker was trained on, and must be used with: an encoder's release, the lists that it reads (`names`
+    first), and the versions of the components that provide them."""
 
     release: str
     lists: tuple[str, ...] = (NAMES,)
@@ -93,7 +93,7 @@ class Manifest(BaseModel):
 
 
 class TreeRanker:
-    """Scores candidates with the trees that lie in a folder."""
+    """Scores candidates with the trees of a folder."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class TreeRanker:
         known: Sequence[str],
         second: "SecondTrees | None" = None,
     ) -> None:
-        """`known`: the ids of the tags that `tables` counted, by number."""
+        """`known`: ids of the tags counted in `tables`, by number."""
         self._session = _session(model)
         self._manifest = manifest
         self._tables = tables
@@ -116,11 +116,11 @@ class TreeRanker:
 
     @classmethod
     def load(cls, folder: Path, over: Over, cross_encoder: str | None = None) -> Self:
-        """The ranker of a folder, for what is on here; `cross_encoder` is the name of the one that is asked.
+        """Load the ranker of a folder for the components that are on; `cross_encoder` is the name of the configured
+        one.
 
-        Raises UserError for a file that is missing or no ranker's, ReleaseMismatch where a hash is not the one that
-        ranker.json names or the ranker was trained over another release, other components, other lists or another
-        cross-encoder.
+        Raises UserError if a file is missing or is not a ranker's, ReleaseMismatch if a hash differs from ranker.json
+        or the ranker was trained on another release, other components, other lists or another cross-encoder.
         """
         manifest = read_manifest(folder)
         files = _files(folder)
@@ -141,7 +141,7 @@ class TreeRanker:
         return draw(pool, self._limits)
 
     def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:
-        """The trees' score of each candidate, plus the worth of a rare one."""
+        """The trees' score of each candidate, plus the bonus of a rare tag."""
         features = table(pool, drawn, facts, self._tables, self._manifest.lists)
         if not len(features):
             return Rated(np.zeros(0, np.float32), features)
@@ -151,9 +151,9 @@ class TreeRanker:
 
 
 class SecondTrees:
-    """The second stage: trees over the features of all candidates and the cross-encoder's score of the best few.
+    """The second pass: trees over the features of all candidates and the cross-encoder's score of the best few.
 
-    `top`: candidates of a content that the cross-encoder is asked about. `columns`: of the features, its score last.
+    `top`: candidates per content that the cross-encoder scores. `columns`: of the features, its score last.
     """
 
     def __init__(self, about: SecondPass, model: bytes, tables: Tables, columns: Sequence[str]) -> None:
@@ -168,7 +168,7 @@ class SecondTrees:
         return best(rows, tags, rated.scores, self._about.top)
 
     def rate(self, tags: Ints, rated: Rated, asked: Ints, found: Floats) -> Rated:
-        """The trees' score of each candidate, asked about or not: see `SecondRanker`."""
+        """The trees' score of each candidate, scored by the cross-encoder or not: see `SecondRanker`."""
         features = crossed(rated.features, asked, found)
         if not len(features):
             return Rated(rated.scores, features)
@@ -177,7 +177,7 @@ class SecondTrees:
 
 
 def crossed(features: Floats, asked: Ints, found: Floats) -> Floats:
-    """The features with the column `cross`: what was found for the candidates that were asked about, NaN elsewhere."""
+    """The features with the column `cross`: the cross-encoder's score where it was asked, NaN elsewhere."""
     column = np.full((len(features), 1), np.nan, np.float32)
     column[asked, 0] = found
     return np.concatenate([features, column], axis=1)
@@ -185,21 +185,21 @@ def crossed(features: Floats, asked: Ints, found: Floats) -> Floats:
 
 def _session(model: bytes) -> InferenceSession:
     options = SessionOptions()
-    # The encoder has the cores already.
+    # The encoder already uses the cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """ranker.json. Raises UserError that names the file, the field and what would be right."""
+    """Read ranker.json. Raises UserError that names the file, the field and the expected value."""
     return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
 def rarity(tables: Tables, tags: Ints) -> Floats:
     """-log of each tag's propensity (Jain et al. 2016, KDD, equation 2, A 0.55, B 1.5): float32, 0 for a common tag.
 
-    How much less probable it is that a right tag was given where it is rare; one that was never counted is the rarest.
+    Propensity is the probability that a right tag was annotated; a tag that was never counted gets the largest value.
     """
     if tables.contents < FEWEST:
         return np.zeros(tags.shape, np.float32)
@@ -208,7 +208,7 @@ def rarity(tables: Tables, tags: Ints) -> Floats:
 
 
 def pack(tables: Tables, known: Sequence[str]) -> bytes:
-    """tables.npz: arrays alone, nothing that could be executed."""
+    """Serialize tables.npz: plain arrays, no pickled objects."""
     file = BytesIO()
     np.savez_compressed(
         file,
@@ -223,7 +223,7 @@ def pack(tables: Tables, known: Sequence[str]) -> bytes:
 
 
 def unpack(path: Path, packed: bytes) -> tuple[Tables, list[str]]:
-    """The tables and the ids of their tags. Raises UserError for what `pack` did not write."""
+    """The tables and the ids of their tags. Raises UserError for a file that `pack` did not write."""
     try:
         with np.load(BytesIO(packed), allow_pickle=False) as file:
             known = from_json(file["tags"].tobytes())
@@ -259,7 +259,7 @@ def _check_over(folder: Path, manifest: Manifest, over: Over, cross_encoder: str
 
 
 def over(release: str, lists: Sequence[str], versions: Mapping[str, str]) -> Over:
-    """What a ranker may be used over where the components of these versions give those lists."""
+    """What a ranker may be used with, given these lists and component versions."""
     others = {name: version for name, version in versions.items() if name not in (NAME, cross.NAME)}
     return Over(release, (NAMES, *lists), others)
 

@@ -1,4 +1,4 @@
-"""The tagger: contents in, tags or failures out, by a list of stages over one `Work` a content."""
+"""The tagger: a list of stages over one `Work` per content; contents in, tags or failures out."""
 
 from tagbus.stream.tagger.calibrate import DECIDED
 from tagbus.stream.tagger.tagger import Explained, Features, Pipeline, Tagger, Taxonomy

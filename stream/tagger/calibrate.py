@@ -1,4 +1,4 @@
-"""Stage `calibrate`: how probable it is that each selected tag is right, by the curve of the path that was taken."""
+"""Stage `calibrate`: the probability that each selected tag is right, by the curve of the path taken."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -10,18 +10,18 @@ from tagbus.stream.contract.events import ScoredTag
 from tagbus.stream.recall.graph import Candidate
 from tagbus.stream.tagger.work import Work
 
-# What people decided is as sure as anything gets, and a confidence stays inside (0, 1).
+# Decisions by people get the highest confidence, which must stay inside (0, 1).
 DECIDED: Final = 0.9999
 
 
 class Calibrate:
-    """Scores to confidences. A curve is fitted to the scores of one path: where a stage was skipped, the curve of the
-    shorter path counts, never the one that was fitted to the scores of the skipped stage."""
+    """Scores to confidences. A curve is fitted to the scores of one path: if a stage was skipped, the curve of the
+    shorter path applies, never the one fitted to the scores of the skipped stage."""
 
     name = "calibrate"
 
     def __init__(self, curves: Callable[[str], Calibration], least_confidence: float) -> None:
-        """`curves` gives that of a path (`Work.scoring`). Tags below `least_confidence` are left out."""
+        """`curves` returns the calibration of a path (`Work.scoring`). Tags below `least_confidence` are dropped."""
         self._curves = curves
         self._least = least_confidence
 
@@ -29,7 +29,7 @@ class Calibrate:
         """See `Stage`."""
         for work in works:
             if not work.candidates:
-                # Nothing is found, or the caller stopped before anything was scored.
+                # No candidates, or the caller stopped before scoring.
                 continue
             curve = self._curves(work.scoring)
             scores = np.array([one.score for one in work.candidates], np.float64)

@@ -1,4 +1,4 @@
-"""Stage `cross_encoder`: a model reads the best candidates beside the content, and second trees weigh what it says."""
+"""Stage `cross_encoder`: a model reads content and tag together for the best candidates, and second trees rescore."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class CrossEncode:
     """The stage after `rank`, for a ranker that was trained with this cross-encoder."""
 
     def __init__(self, name: str, cross_encoder: CrossEncoder, second: SecondRanker, numbers: Numbers) -> None:
-        """`numbers`: the ranker's numbers of tags."""
+        """`numbers` maps tags to the ranker's numbers."""
         self.name = name
         self._cross_encoder = cross_encoder
         self._second = second

@@ -1,4 +1,4 @@
-"""Stage `encode`: a vector for each text."""
+"""Stage `encode`: one vector per text."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from tagbus.stream.tagger.work import Work
 
 
 class Encode:
-    """The release's encoder over a batch. Where the batch fails, each half of it is tried: the text that fails alone is
-    the one that cannot be encoded."""
+    """Encode a batch with the release's encoder. A failing batch is bisected, so only a text that fails on its own is
+    rejected."""
 
     name = "encode"
 

@@ -1,4 +1,4 @@
-"""Stage `prepare`: the text by which a content is encoded and searched."""
+"""Stage `prepare`: the text that is encoded and searched."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from tagbus.stream.tagger.work import Work
 
 
 class Prepare:
-    """Title and text as one text."""
+    """Joins title and text."""
 
     name = "prepare"
 

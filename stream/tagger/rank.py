@@ -1,7 +1,7 @@
-"""Stage `rank`: the candidates of each content in one order.
+"""Stage `rank`: order the candidates of each content.
 
-With a learnt ranker its scores decide. Without one, and with other recallers, the lists are fused by reciprocal ranks;
-with memory alone its own scores are the order.
+A learned ranker orders by its scores. Without one, the lists are fused by reciprocal rank if there are other recallers;
+with memory alone, its scores are the order.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from tagbus.stream.tagger.work import LEARNT, Work
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An order by scores that nothing was learnt for."""
+    """Candidates ordered by scores without a learned ranker."""
 
     stage: str
     found: Found
@@ -39,7 +39,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A learnt ranker's order; `columns` name the features."""
+    """The order of a learned ranker; `columns` name the features."""
 
     scored: Scored
     columns: Sequence[str]
@@ -52,7 +52,7 @@ class Learnt:
         return LEARNT
 
     def best(self, count: int) -> Found:
-        """See `Ranking`. Of equal scores the smaller number comes first."""
+        """See `Ranking`. Ties go to the smaller tag number."""
         order = np.lexsort((self.scored.tags, -self.scored.scores))[:count]
         tags, scores = self.scored.tags[order].tolist(), self.scored.scores[order].tolist()
         direct = self.seen.direct
@@ -67,7 +67,7 @@ class Learnt:
 
 
 class Fuse:
-    """The stage without a learnt ranker."""
+    """The stage without a learned ranker."""
 
     name = "rank"
 
@@ -89,12 +89,12 @@ class Fuse:
 
 
 class Rank:
-    """The stage with a learnt ranker."""
+    """The stage with a learned ranker."""
 
     name = LEARNT
 
     def __init__(self, graph: GraphRecall, ranker: Ranker, numbers: Numbers) -> None:
-        """`numbers`: the ranker's numbers of tags."""
+        """`numbers` maps tags to the ranker's numbers."""
         self._graph = graph
         self._ranker = ranker
         self._numbers = numbers
@@ -117,14 +117,14 @@ class Rank:
 
 
 def seen_by(work: Work) -> Seen:
-    """What recall saw around a content."""
+    """The neighbourhood that recall found. Raises RuntimeError if recall has not run."""
     if work.seen is None:
         raise RuntimeError(f"nothing was recalled for content {work.content.id!r}")
     return work.seen
 
 
 async def _look_up(graph: GraphRecall, works: Sequence[Work], tags: set[str]) -> Mapping[str, Payload]:
-    """What memory keeps of those tags that are in force; each content learns the names of those that it sees."""
+    """The payloads of those tags that are in force; each work gets the names of the tags visible to it."""
     payloads = await graph.facts(tags)
     shown = names_by_content(payloads, len(works), [work.scopes for work in works])
     for work, names in zip(works, shown, strict=True):
@@ -138,7 +138,7 @@ def _fused(work: Work, graph: Found) -> Listed:
 
 
 def _rejected(numbers: Numbers, seen: Sequence[Seen], drawn: Drawn) -> Flags:
-    """Which of the drawn candidates people rejected for that content."""
+    """Which drawn candidates people rejected for their content."""
     pairs = [(row, tag_id) for row, one in enumerate(seen) for tag_id in one.rejected]
     if not pairs:
         return np.zeros(len(drawn.rows), np.bool_)
@@ -148,7 +148,7 @@ def _rejected(numbers: Numbers, seen: Sequence[Seen], drawn: Drawn) -> Flags:
 
 
 def _hidden(numbers: Numbers, works: Sequence[Work], drawn: Drawn) -> Flags:
-    """Which of the drawn candidates their content's scopes do not see."""
+    """Which drawn candidates are outside the scopes of their content."""
     hidden = np.zeros(len(drawn.rows), np.bool_)
     for row, work in enumerate(works):
         if len(work.names) < len(work.payloads):

@@ -1,4 +1,4 @@
-"""Stage `recall`: what memory holds around each content, and what the other recallers find."""
+"""Stage `recall`: search memory around each content and run the other recallers."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ from tagbus.stream.tagger.work import Work
 
 
 class Recall:
-    """The graph and the recallers beside it, asked together."""
+    """Queries the graph and the other recallers concurrently."""
 
     name = "recall"
 
     def __init__(
         self, graph: GraphRecall, recallers: Mapping[str, Sequence[Recaller]], reach: Reach | None = None
     ) -> None:
-        """`recallers` by component, in the order of the path. `reach`: how far memory is searched, as far as the
-        release's parameters say if not given."""
+        """`recallers` by component, in path order. `reach`: how far memory is searched; default: the release's
+        parameters."""
         self._graph = graph
         self._components = list(recallers)
         self._recallers = [one for some in recallers.values() for one in some]

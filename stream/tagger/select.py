@@ -1,4 +1,4 @@
-"""Stage `select`: the best candidates of each content, with the evidence for them and their names by language."""
+"""Stage `select`: the best candidates of each content, with their evidence and their names by language."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,12 +9,12 @@ from tagbus.stream.tagger.work import Listing, Work
 
 
 class Select:
-    """What people accepted, then the best by the order that counts; never what people rejected."""
+    """Tags that people accepted first, then the best by ranking; never tags that people rejected."""
 
     name = "select"
 
     def __init__(self, graph: GraphRecall, lists: Mapping[str, str], limit: int) -> None:
-        """`lists`: by component the list that holds its score. `limit`: tags a content at most."""
+        """`lists`: the list that holds the score of each component. `limit`: tags per content at most."""
         self._graph = graph
         self._lists = lists
         self._limit = limit
@@ -28,7 +28,7 @@ class Select:
         seen, ranking = work.seen, work.ranking
         if seen is None or ranking is None:
             return []
-        # People may have rejected some of the best; those that a ranker saw are left out before.
+        # Accepted tags may be among the best, so ask for that many more; a ranker has already dropped rejected ones.
         order = ranking.best(self._limit + len(seen.accepted))
         return [
             replace(
@@ -42,7 +42,7 @@ class Select:
         ]
 
     def _evidence(self, found: Mapping[str, Listing], candidate: Candidate) -> Evidence:
-        """What memory says of a candidate, and what each component does."""
+        """The evidence of memory and of each component for a candidate."""
         scores: dict[str, float] = {}
         matched: dict[str, str] = {}
         for component, name in self._lists.items():

@@ -1,7 +1,7 @@
-"""The tagger: contents in, tags or failures out. One object for the stream, the batch command and the evaluation.
+"""The tagger: contents in, tags or failures out. The stream, the batch command and the evaluation share it.
 
-It knows nothing of Kafka. It is a list of stages over one `Work` a content, in the order of the arrows in DESIGN:
-prepare, encode, recall, rank, and what may stand behind them; then select and calibrate make a result of what is there.
+It is independent of Kafka. It runs a list of stages over one `Work` per content, in the order of the arrows in DESIGN:
+prepare, encode, recall, rank, and any stages after them; then select and calibrate build the result from what is there.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from tagbus.stream.contract.events import Content, TaggedContent, Versions
 from tagbus.stream.errors import Retryable
 from tagbus.stream.tagger.work import Delayed, Failure, Outcome, Stage, Work
 
-# Gives the applied offset of each partition of `tags`.
+# Returns the applied offset of each partition of `tags`.
 Taxonomy = Callable[[], Mapping[str, int]]
 Features = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A content's result, and what a ranker saw of each of its tags, by tag id; nothing without a ranker."""
+    """A content's result, and by tag id the features that the ranker saw; empty without a ranker."""
 
     result: TaggedContent
     features: Mapping[str, Features]
@@ -27,11 +27,12 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What a tagger is made of.
+    """The parts of a tagger.
 
-    `stages` run in this order, `closing` after them and also where a caller stops early: they make a result of what is
-    there. `optional` names the stages that are skipped where their service does not answer. `release` and `components`
-    stand in every result; `calibration` is the one of the whole path, which also stands where nothing was scored.
+    `stages` run in this order, then `closing`, which also runs when a caller stops early: it builds the result from
+    what is there. `optional` names the stages that are skipped if their service does not answer. `release` and
+    `components` are recorded in every result; `calibration` is that of the whole path, recorded also where nothing was
+    scored.
     """
 
     release: str
@@ -43,15 +44,15 @@ class Pipeline:
 
 
 class Tagger:
-    """The pipeline. `tag` may be called several times at once."""
+    """The pipeline. `tag` is safe to call concurrently."""
 
     def __init__(self, pipeline: Pipeline, taxonomy: Taxonomy = dict) -> None:
-        """`taxonomy`: empty where tags come from a file."""
+        """`taxonomy`: empty if tags come from a file."""
         self._pipeline = pipeline
         self._taxonomy = taxonomy
 
     def versions(self) -> Versions:
-        """What a content that is tagged now is tagged by, if no stage is skipped."""
+        """The versions of a content tagged now, if no stage is skipped."""
         return Versions(
             release=self._pipeline.release,
             taxonomy=dict(self._taxonomy()),
@@ -62,10 +63,10 @@ class Tagger:
     async def tag(
         self, contents: Sequence[Content], until: str | None = None, deadline: float | None = None
     ) -> list[Outcome]:
-        """Tag a batch: outcomes of the same length in the same order.
+        """Tag a batch: one outcome per content, in order.
 
-        `until` names the last stage that runs: a probe needs no later, paid one. `deadline` is on time.monotonic().
-        Raises Retryable when a dependency does not answer: nothing has been decided then.
+        `until` names the last stage to run: a probe can stop before later, paid ones. `deadline` is on
+        time.monotonic(). Raises Retryable if a dependency does not answer; nothing is decided then.
         """
         return [
             outcome.result if isinstance(outcome, Explained) else outcome
@@ -75,8 +76,9 @@ class Tagger:
     async def explain(
         self, contents: Sequence[Content], until: str | None = None, deadline: float | None = None
     ) -> list[Explained | Failure | Delayed]:
-        """As `tag`, with what a ranker saw of each tag."""
-        # Read before the search: whatever is applied meanwhile may show in the tags, never the other way round.
+        """Like `tag`, with the ranker's features of each tag."""
+        # Read before the search: changes applied meanwhile may show in the tags, but a version never claims more than
+        # they show.
         versions = self.versions()
         works = [Work(content, deadline) for content in contents]
         for stage in (*self._until(until), *self._pipeline.closing):
@@ -85,7 +87,7 @@ class Tagger:
         return [_outcome(work, versions) for work in works]
 
     async def explain_all(self, contents: Sequence[Content]) -> list[Explained | Failure]:
-        """As `explain`, and what is delayed is tagged again when its time has come: nothing is left undecided."""
+        """Like `explain`, but waits for delayed contents and tags them again, so every content is decided."""
         decided: dict[int, Explained | Failure] = {}
         left = list(range(len(contents)))
         while left:
@@ -97,7 +99,7 @@ class Tagger:
         return [decided[index] for index in range(len(contents))]
 
     def _until(self, last: str | None) -> Sequence[Stage]:
-        """The stages up to that one. Raises ValueError for one that there is not."""
+        """The stages up to and including `last`. Raises ValueError for an unknown stage."""
         if last is None:
             return self._pipeline.stages
         names = [stage.name for stage in self._pipeline.stages]
@@ -106,7 +108,7 @@ class Tagger:
         return self._pipeline.stages[: names.index(last) + 1]
 
     async def _run(self, stage: Stage, works: Sequence[Work]) -> None:
-        """The stage joins the path of each content that it took."""
+        """Run a stage and add it to the path of each content that it processed."""
         skipped = {id(work): len(work.degraded) for work in works}
         places = [len(work.path) for work in works]
         try:
@@ -119,7 +121,7 @@ class Tagger:
             return
         for work, place in zip(works, places, strict=True):
             if work.outcome is None and len(work.degraded) == skipped[id(work)]:
-                # What the stage has added itself, as recall does its components, stands behind it.
+                # Steps that the stage added itself, as recall adds its components, come after it.
                 work.path.insert(place, stage.name)
 
 

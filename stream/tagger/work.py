@@ -1,4 +1,4 @@
-"""One content on its way through the stages, and what became of it."""
+"""The state of one content on its way through the stages, and its outcome."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ from tagbus.stream.rank.candidates import Scored
 from tagbus.stream.recall.graph import Candidate, Found
 from tagbus.stream.recall.neighbours import Seen
 
-# What one recaller found for one content: tag ids with its scores, best first.
+# One recaller's result for one content: tag ids with its scores, best first.
 Listing = Mapping[str, float]
 
-# Of Work.path: steps that change no score.
+# Steps of Work.path that change no score.
 UNSCORED: Final = frozenset({"prepare", "encode", "select", "calibrate"})
-# The stage `rank`, and what gave the scores where a learnt ranker did.
+# The stage `rank`, and the `stage` of scores by a learned ranker.
 LEARNT: Final = "rank"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A content that can never be tagged, and why."""
+    """A content that can never be tagged, and the reason."""
 
     id: str
     error: Poison
@@ -33,41 +33,40 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """A content that a stage wants to see again after so many seconds; nothing has been decided about it."""
+    """A content that a stage defers by so many seconds; nothing is decided about it yet."""
 
     id: str
     seconds: float
     reason: str
 
 
-# What becomes of a content.
+# The outcome of a content.
 Outcome = TaggedContent | Failure | Delayed
 
 
 class Ranking(Protocol):
-    """One content's candidates in an order; `stage` is what gave the scores."""
+    """One content's candidates in order; `stage` names what scored them."""
 
     @property
     def stage(self) -> str: ...
 
     def best(self, count: int) -> Found:
-        """At least the `count` best with their scores, and what memory says for them."""
+        """At least the `count` best with their scores, and memory's evidence for them."""
 
     def features(self, tag_id: str) -> Mapping[str, float] | None:
-        """What a ranker saw of one of the best, by column; None without one."""
+        """The ranker's features of one of the best, by column; None without a ranker."""
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """A content and what the stages have found out about it. A stage reads what earlier ones left and adds its own.
+    """A content and what the stages have added to it. A stage reads the results of earlier ones and adds its own.
 
-    `deadline` is on time.monotonic(). `seen` and `found` are recall's: what memory holds around it, and each other
-    recaller's list. `scored` are a learnt ranker's candidates as arrays, `ranking` is the order that counts so far.
-    `payloads` holds the tags in force that the batch asks about, `names` those that this content sees. `candidates` are
-    selected with their evidence, `tags` are calibrated, by the curve that `calibration` names. `path` lists the stages
-    and components that it went through, `degraded` those that were skipped. A content with an `outcome` takes no
-    further
-    part.
+    `deadline` is on time.monotonic(). `seen` and `found` come from recall: what memory holds around the content, and
+    the list of each other recaller. `scored` holds a learned ranker's candidates as arrays, `ranking` the current
+    order. `payloads` holds the tags in force that the batch needs, `names` those visible to this content. `candidates`
+    are selected with their evidence; `tags` are calibrated by the curve named in `calibration`. `path` lists the stages
+    and components that it went through, `degraded` those that were skipped. A content with an `outcome` is not
+    processed further.
     """
 
     content: Content
@@ -89,36 +88,36 @@ class Work:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """Of the content: what it sees shares one of them, or has none."""
+        """The content's scopes: it sees items that share one of them or have none."""
         return frozenset(self.content.scopes)
 
     def fail(self, error: Poison) -> None:
-        """This content can never be tagged."""
+        """Mark this content as one that can never be tagged."""
         self.outcome = Failure(self.content.id, error)
 
     def delay(self, seconds: float, reason: str) -> None:
-        """This content is to be tagged later, from the beginning."""
+        """Defer this content; it is then tagged again from the first stage."""
         self.outcome = Delayed(self.content.id, seconds, reason)
 
     def skip(self, stage: str, reason: str) -> None:
-        """This content goes on without a stage; the result says so."""
+        """Continue this content without a stage and record that in the result."""
         self.degraded.append(Degraded(stage=stage, reason=reason))
 
     @property
     def scoring(self) -> str:
-        """The steps that gave its scores, as a calibration names them: `recall+literal+rank`; without a learnt ranker
-        the order is recall's."""
-        learnt = self.ranking is not None and self.ranking.stage == LEARNT
-        return "+".join(step for step in self.path if step not in UNSCORED and (learnt or step != LEARNT))
+        """The steps that scored it, as a calibration names them: `recall+literal+rank`. Without a learned ranker the
+        order is recall's."""
+        learned = self.ranking is not None and self.ranking.stage == LEARNT
+        return "+".join(step for step in self.path if step not in UNSCORED and (learned or step != LEARNT))
 
 
 class Stage(Protocol):
-    """One step of the pipeline over the contents of a batch that still take part.
+    """One step of the pipeline over the contents of a batch that have no outcome yet.
 
-    It may fail, skip or delay one content alone (`Work.fail`, `skip`, `delay`); `name` joins the path of all others.
+    It may fail, skip or delay single contents (`Work.fail`, `skip`, `delay`); `name` joins the path of all others.
     """
 
     name: str
 
     async def run(self, works: Sequence[Work]) -> None:
-        """Raises Retryable where a dependency does not answer, and decides nothing then; Fatal."""
+        """Process the works. Raises Retryable if a dependency does not answer, leaving them undecided; Fatal."""
