@@ -1,1 +1,1 @@
-"""The contract: what goes over the topics, how it is written there, and the documents that describe it."""
+"""The contract: the events on the topics, their encoding, and the documents that describe them."""

@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0.0 document of all topics, made from the models."""
+"""The AsyncAPI 3.0.0 document of all topics, generated from the models."""
 
 from typing import Literal
 
@@ -40,7 +40,7 @@ _CORRELATED = {"tags": "tagId", "knowledge": "segmentId"}
 
 
 def asyncapi(topics: TopicSettings) -> Json:
-    """The AsyncAPI 3.0.0 document of topics with these names. Operations are named from tagbus's point of view."""
+    """Build the AsyncAPI 3.0.0 document for these topic names. Operations are named from tagbus's point of view."""
     addresses: dict[Topic, str] = {
         "content": topics.content,
         "tags": topics.tags,
@@ -96,7 +96,7 @@ def _channel(name: Topic, address: str, topics: TopicSettings) -> Json:
 
 
 def _operation(action: Literal["send", "receive"], channel: Topic, summary: str) -> Json:
-    # Only the channel's own references are allowed here (AsyncAPI 3.0.0, Operation Object).
+    # Only references to the channel's own messages are allowed here (AsyncAPI 3.0.0, Operation Object).
     messages: list[JsonValue] = [
         {"$ref": f"#/channels/{channel}/messages/{name}"}
         for name in _messages_of(channel)
@@ -146,7 +146,7 @@ def _message(word: str, name: str, headers: str) -> Json:
 
 
 def _key(word: str) -> Json:
-    # Written out in every message: the official schema of AsyncAPI 3.0.0 refuses a reference here.
+    # Inlined in every message: the official schema of AsyncAPI 3.0.0 rejects a reference here.
     if word == "exemplars":
         return {
             "type": "string",
@@ -246,7 +246,7 @@ def _source_headers() -> Json:
 
 
 def _cloudevent_headers() -> Json:
-    """Headers of a plain or a binary record: all of the required attributes, or none."""
+    """Headers of a plain or a binary-mode record: all of the required attributes, or none."""
     fields = Attributes.model_fields
     properties: Json = {f"ce_{name}": text_schema(fields[name].description or name) for name in fields}
     del properties["ce_datacontenttype"]

@@ -1,8 +1,8 @@
-"""CloudEvents 1.0 over Kafka: which mode a record is in, and its envelope.
+"""CloudEvents 1.0 over Kafka: detect the mode of a record and read its envelope.
 
 Source: CloudEvents 1.0.2, the Kafka protocol binding (section 3, message mapping) and the JSON event format. Binary
 mode has the attributes in `ce_` headers and the event in the value; structured mode has both in the value. The Kafka
-binding knows no batches.
+binding has no batch mode.
 """
 
 import re
@@ -68,12 +68,12 @@ class Envelope(Attributes, Generic[E]):
         return self
 
 
-# In binary mode `datacontenttype` travels as the header `content-type`.
+# In binary mode `datacontenttype` is carried in the header `content-type`.
 _READ = frozenset(_PREFIX + name for name in Attributes.model_fields if name != "datacontenttype")
 
 
 def mode(headers: Headers) -> Mode:
-    """Which form the value has. Structured by its content type, binary by a required attribute among the headers.
+    """The mode of a record: structured by its content type, binary if it has a required attribute as a header.
 
     Raises Undecodable for the batch format and for envelopes that are not JSON.
     """
@@ -91,7 +91,7 @@ def mode(headers: Headers) -> Mode:
 
 
 def header_attributes(headers: Headers) -> Attributes:
-    """The attributes of a record in binary mode. Raises InvalidEvent that names the wrong header."""
+    """The attributes of a binary-mode record. Raises InvalidEvent that names the wrong header."""
     content_type = _content_type(headers)
     if content_type is not None and not _JSON_TYPE.fullmatch(content_type.decode(errors="replace")):
         raise invalid("content-type", shorten(content_type), "a JSON media type, for instance application/json")
@@ -107,7 +107,7 @@ def header_attributes(headers: Headers) -> Attributes:
 
 
 def _content_type(headers: Headers) -> bytes | None:
-    """The last `content-type`, in any case: producers also write it as HTTP does."""
+    """The last `content-type` header, case-insensitive: some producers write it as HTTP does."""
     for name, raw in reversed(headers):
         if raw is not None and name.lower() == "content-type":
             return raw

@@ -1,8 +1,8 @@
-"""Records to events and back. Bytes in, bytes out: it knows no Kafka client.
+"""Decode records to events and encode them back. Bytes in, bytes out, independent of the Kafka client.
 
-A value is JSON in UTF-8, alone or as a CloudEvent (see cloudevents.py), plain or in the wire format of Confluent's
-schema registry. A record without a value is a tombstone. Of a field that stands twice in an object the last one counts;
-fields that the contract does not know are ignored.
+A value is JSON in UTF-8, plain or as a CloudEvent (see cloudevents.py), optionally in the wire format of Confluent's
+schema registry. A record without a value is a tombstone. Of duplicate fields in an object the last one wins; unknown
+fields are ignored.
 """
 
 import base64
@@ -19,19 +19,19 @@ from tagbus.stream.contract.field_errors import STAGE, invalid, poison, undecoda
 from tagbus.stream.contract.fields import ID_CHARS, Event, Source
 from tagbus.stream.errors import FieldError, InvalidEvent, shorten
 
-# A text of 500,000 characters takes 3 MB where every one is escaped as \uXXXX, and 2.7 MB as UTF-8 in base64; what
-# else an event may hold fits into the rest. Above it nothing is parsed.
+# A text of 500,000 characters takes 3 MB if every one is escaped as \uXXXX, and 2.7 MB as UTF-8 in base64; the other
+# fields fit into the rest. Larger values are rejected before parsing.
 VALUE_BYTES = 4_000_000
 SOURCES: tuple[Source, ...] = get_args(Source)
 EXEMPLAR_KEY_CHARS = ID_CHARS + max(len(f"/{source}") for source in SOURCES)
 
-# Confluent's wire format: a byte 0, four bytes of the schema's id, then the JSON. (The list of message indexes that may
-# follow the id belongs to Protobuf.) No JSON begins with a byte 0.
+# Confluent's wire format: a byte 0, four bytes of schema id, then the JSON. (The list of message indexes that may
+# follow the id is specific to Protobuf.) No JSON starts with a byte 0.
 _MAGIC = b"\0"
 _ID_BYTES = 4
 
 SOURCE_HEADERS = ("tagbus.source.topic", "tagbus.source.partition", "tagbus.source.offset")
-# Header names of a dead letter by the field of DeadLetter that they carry; five are those of Kafka Streams (KIP-1034).
+# Dead-letter header names by field of DeadLetter; five are those of Kafka Streams (KIP-1034).
 DEAD_LETTER_HEADERS = {
     "exception": "__streams.errors.exception",
     "message": "__streams.errors.message",
@@ -49,10 +49,10 @@ Keyed = Content | Tag | Exemplar | Knowledge | TaggedContent
 E = TypeVar("E", bound=Event)
 
 
-# Not frozen, as nothing is that is made for each content: a frozen one takes three times as long, 0.2 µs more.
+# Not frozen, like everything created per content: frozen takes three times as long, 0.2 µs more.
 @dataclass(slots=True)
 class Record:
-    """A record as Kafka carries it."""
+    """A Kafka record, as bytes."""
 
     key: bytes | None
     value: bytes | None
@@ -61,14 +61,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """A record without a value. `key` as text: a content's id, a tag's id, or `id/source` of an exemplar."""
+    """A record without a value. `key` as text: a content id, a tag id, or `id/source` of an exemplar."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a record that tagbus produced comes from."""
+    """The source position of a record that tagbus produced."""
 
     topic: str
     partition: int
@@ -77,7 +77,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class _Topic(Generic[E]):
-    """How the records of one topic are read."""
+    """How to decode the records of one topic."""
 
     model: type[E]
     envelope: type[Envelope[E]]
@@ -94,7 +94,7 @@ _TAGGED = _Topic(TaggedContent, Envelope[TaggedContent], lambda event: event.id)
 
 
 def decode_content(record: Record) -> Content | Tombstone:
-    """A record of `content`. It needs no key, for the value holds the id. Without a time of its own it takes the
+    """Decode a record of `content`. Its key is optional, since the value holds the id. A missing time defaults to the
     CloudEvent's.
 
     Raises Undecodable or InvalidEvent, as every decode_ function does.
@@ -103,12 +103,12 @@ def decode_content(record: Record) -> Content | Tombstone:
 
 
 def decode_tag(record: Record) -> Tag | Tombstone:
-    """A record of `tags`."""
+    """Decode a record of `tags`."""
     return _decode(record, _TAG)
 
 
 def decode_exemplar(record: Record) -> Exemplar | Tombstone:
-    """A record of `exemplars`. Its key is `id/people` or `id/machine`."""
+    """Decode a record of `exemplars`. Its key is `id/people` or `id/machine`."""
     found = _decode(record, _EXEMPLAR)
     if isinstance(found, Tombstone):
         split_exemplar_key(found.key)
@@ -116,16 +116,16 @@ def decode_exemplar(record: Record) -> Exemplar | Tombstone:
 
 
 def decode_knowledge(record: Record) -> Knowledge | Tombstone:
-    """A record of `knowledge`."""
+    """Decode a record of `knowledge`."""
     return _decode(record, _KNOWLEDGE)
 
 
 def decode_tagged(record: Record) -> TaggedContent | Tombstone:
-    """A record of `tagged`."""
+    """Decode a record of `tagged`."""
     return _decode(record, _TAGGED)
 
 
-# By the word of the topic: what reads its records.
+# The decoder of each topic.
 DECODERS: Mapping[str, Callable[[Record], Keyed | Tombstone]] = {
     "content": decode_content,
     "tags": decode_tag,
@@ -136,10 +136,10 @@ DECODERS: Mapping[str, Callable[[Record], Keyed | Tombstone]] = {
 
 
 def parse(value: bytes, model: type[E]) -> E:
-    """An event from plain JSON, without a record around it: a line of a file. Raises Undecodable or InvalidEvent."""
+    """Parse an event from plain JSON without a record, as on a line of a file. Raises Undecodable or InvalidEvent."""
     _check_size(value)
     try:
-        # What model_validate_json calls: its checks of arguments take 0.4 µs, a fifth of the whole.
+        # What model_validate_json calls: its argument checks take 0.4 µs, a fifth of the total.
         event: E = model.__pydantic_validator__.validate_json(value)
         return event
     except ValidationError as error:
@@ -147,14 +147,14 @@ def parse(value: bytes, model: type[E]) -> E:
 
 
 def encode(event: Event, schema: int | None = None) -> bytes:
-    """The event as compact JSON in UTF-8; in Confluent's wire format where the id of its schema is given."""
-    # What model_dump_json calls: pydantic_core's to_json looks for it first, a sixth of the whole.
+    """Encode an event as compact JSON in UTF-8; with a schema id, in Confluent's wire format."""
+    # What model_dump_json calls: pydantic_core's to_json looks it up first, a sixth of the total.
     value = event.__pydantic_serializer__.to_json(event)
     return value if schema is None else _MAGIC + schema.to_bytes(_ID_BYTES) + value
 
 
 def unframed(value: bytes) -> bytes:
-    """A value without the prefix of Confluent's wire format; the id in it is not looked at. Raises Undecodable."""
+    """Strip the prefix of Confluent's wire format; the schema id is ignored. Raises Undecodable."""
     if not value.startswith(_MAGIC):
         return value
     if len(value) <= len(_MAGIC) + _ID_BYTES:
@@ -173,7 +173,7 @@ def encode_record(event: Keyed) -> Record:
 
 
 def split_exemplar_key(key: str) -> tuple[str, Source]:
-    """Content id and source from the key of an exemplar's record. Raises InvalidEvent."""
+    """Split the key of an exemplar's record into content id and source. Raises InvalidEvent."""
     content_id, _, word = key.rpartition("/")
     for source in SOURCES:
         if word == source and 0 < len(content_id) <= ID_CHARS:
@@ -182,19 +182,19 @@ def split_exemplar_key(key: str) -> tuple[str, Source]:
 
 
 def source_headers(topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
-    """Headers of every record that goes out: the record that it comes from."""
+    """Headers of every outgoing record: the record that it was produced from."""
     values = (topic, str(partition), str(offset))
     return [(name, value.encode()) for name, value in zip(SOURCE_HEADERS, values, strict=True)]
 
 
 def dead_letter_headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
-    """Headers of a record on the dead-letter topic, every value as text. They stand after those that it came with."""
+    """The headers that a dead letter adds, after those of the original record; every value is text."""
     fields = ((name, getattr(letter, field)) for field, name in DEAD_LETTER_HEADERS.items())
     return [(name, str(value).encode(errors="backslashreplace")) for name, value in fields if value is not None]
 
 
 def read_dead_letter(headers: Headers) -> DeadLetter:
-    """The reason from a dead letter's headers; of one that stands twice the last counts. Raises InvalidEvent."""
+    """Read the reason from a dead letter's headers; of duplicates the last one wins. Raises InvalidEvent."""
     found = _last_texts(headers)
     values = {field: found[name] for field, name in DEAD_LETTER_HEADERS.items() if name in found}
     try:
@@ -204,9 +204,9 @@ def read_dead_letter(headers: Headers) -> DeadLetter:
 
 
 def read_source(headers: Headers) -> Origin:
-    """Where a record on `tagged` or on the dead-letter topic comes from. Raises InvalidEvent.
+    """The source position of a record on `tagged` or on the dead-letter topic. Raises InvalidEvent.
 
-    A dead letter's own headers count before the others: those may be what the refused record came with.
+    A dead letter's own headers take precedence: the others may have come with the rejected record.
     """
     found = _last_texts(headers)
     names = tuple(DEAD_LETTER_HEADERS[field] for field in ("topic", "partition", "offset"))
@@ -293,14 +293,14 @@ def _last_texts(headers: Headers) -> dict[str, str]:
 
 
 def _number(name: str, text: str | None) -> int:
-    # Offsets are int64; the length is checked first, for int() of a megabyte of digits is slow.
+    # Offsets are int64; the length is checked first because int() of a megabyte of digits is slow.
     if text is not None and len(text) <= 19 and text.isascii() and text.isdecimal():
         return int(text)
     raise invalid(name, "(missing)" if text is None else shorten(text), "a whole number of at least 0, as text")
 
 
 def _renamed(errors: tuple[FieldError, ...]) -> InvalidEvent:
-    """The same errors, with the names that the fields have as headers."""
+    """The same errors, with fields renamed to their headers."""
     names = DEAD_LETTER_HEADERS
     renamed = (FieldError(names.get(wrong.field, wrong.field), wrong.value, wrong.expected) for wrong in errors)
     return InvalidEvent(STAGE, tuple(renamed))

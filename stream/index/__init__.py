@@ -1,1 +1,1 @@
-"""The index: memory as a view of the `tags` and `exemplars` topics, which are the truth."""
+"""The index: memory as a materialized view of the `tags` and `exemplars` topics, the source of truth."""

@@ -1,4 +1,4 @@
-"""Records of the memory topics become points in the stores, or leave them."""
+"""Apply records of the memory topics to the stores."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,15 +13,15 @@ from tagbus.stream.memory.store import Memory, Payload, Point
 
 log = logging.getLogger(__name__)
 
-# Point keys by the names of their kinds.
+# Point keys by kind.
 Kept = dict[str, set[str]]
-# Is told what memory holds of tags now, None where it holds them no longer.
+# Receives what memory holds for changed tags; None for a tag that was removed.
 Listener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecord:
-    """A record of the topic of a kind. `place` names it in the log: topic:partition:offset, or file:line."""
+    """A record of a kind's topic. `place` identifies it in log messages: topic:partition:offset, or file:line."""
 
     kind: str
     record: Record
@@ -29,7 +29,7 @@ class MemoryRecord:
 
 
 class Projection:
-    """Applies records to memory in their order. One caller at a time: order is what makes it right."""
+    """Applies records to memory in order. Not safe for concurrent calls: the result depends on the order."""
 
     def __init__(
         self,
@@ -38,22 +38,22 @@ class Projection:
         replicas: Sequence["Projection"] = (),
         listeners: Sequence[Listener] = (),
     ) -> None:
-        """`replicas` apply the same records to the memories of other encoders, before this one's. `listeners` know of
-        each change of a tag when `apply` or `sweep` returns: before a taxonomy version shows it."""
+        """`replicas` apply the same records to the memories of other encoders, before this one's. `listeners` have
+        received every tag change when `apply` or `sweep` returns, so before a taxonomy version includes it."""
         self._encoder = encoder
         self._memory = memory
         self._replicas = replicas
         self._listeners = listeners
 
     def empty(self) -> Kept:
-        """No keys of any kind, to collect in what `apply` returns."""
+        """An empty set of keys per kind, to collect the results of `apply`."""
         return {kind: set() for kind in self._memory.stores}
 
     async def apply(self, records: Sequence[MemoryRecord]) -> Kept:
-        """Apply records; of several with one key the last counts. Returns the keys that they leave in memory.
+        """Apply records; the last one per key wins. Returns the keys that they leave in memory.
 
-        A record that is no valid event is skipped, logged and counted: what stood under its key stays, and its key
-        is among those returned. Raises DependencyDown when encoder or store does not answer; apply them again then.
+        An invalid record is skipped, logged and counted: the point under its key stays, and its key is among those
+        returned. Raises DependencyDown if encoder or store does not answer; it is then safe to apply them again.
         """
         for replica in self._replicas:
             await replica.apply(records)
@@ -70,7 +70,7 @@ class Projection:
         return kept
 
     async def sweep(self, kept: Mapping[str, set[str]]) -> None:
-        """Delete every key that a reading of the whole topics did not leave: its tombstone may be gone by now."""
+        """Delete every key that a full read of the topics did not leave: its tombstone may be compacted away by now."""
         for replica in self._replicas:
             await replica.sweep(kept)
         for kind, store in self._memory.stores.items():
@@ -83,9 +83,9 @@ class Projection:
             await self._tell(kind, dict.fromkeys(keys))
 
     async def _upsert(self, kind: str, entries: Sequence[Entry]) -> None:
-        """Encode and store, but for what stands there already: a restart over a kept store encodes nothing twice.
+        """Encode and store, except what is already stored: a restart over a persistent store encodes nothing twice.
 
-        Where only the payload differs, by a decision or because it is kept in another form now, the vector stays.
+        If only the payload differs, by a decision or a change of its format, the vector is kept.
         """
         store = self._memory.stores[kind]
         known = await store.fetch([entry.key for entry in entries])
@@ -103,7 +103,7 @@ class Projection:
             await store.upsert(
                 [Point(entry.key, vector, entry.payload) for entry, vector in zip(fresh, vectors, strict=True)]
             )
-        # All of them: a store may have taken what it did not confirm, and what is told twice does no harm.
+        # All of them: a store may have applied what it did not confirm, and repeated notifications are harmless.
         await self._tell(kind, {entry.key: entry.payload for entry in entries})
 
     async def _tell(self, kind: str, changes: Mapping[str, Payload | None]) -> None:

@@ -1,6 +1,6 @@
 """Bootstrap: read the memory topics to their end before any content, then follow them.
 
-The reader is in no group: each process that writes a memory needs every partition.
+The reader is in no consumer group: each process that writes a memory needs every partition.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from tagbus.stream.retry import until_answered
 
 log = logging.getLogger(__name__)
 
-# A chunk is encoded as one batch: long enough to sort by length, short enough that progress shows.
+# A chunk is encoded as one batch: large enough to sort by length, small enough that progress shows.
 CHUNK = 512
-# For the first record of a chunk, and again for the others: records that trickle in are not applied one by one.
+# Wait for the first record of a chunk, and again for the others: records that trickle in are applied in batches.
 WAIT_SECONDS = 0.2
-# How often progress is reported while nothing comes: the reports show that somebody follows.
+# Interval of progress reports while nothing arrives: they show that the follower is alive.
 TELL_SECONDS = 30.0
 
 Offsets = dict[Partition, int]
@@ -35,7 +35,7 @@ Progress = Callable[[Mapping[Partition, int]], Awaitable[None]]
 
 
 class Applier(Protocol):
-    """What the records go to: a Projection, or TagChanges. Its methods are described there."""
+    """The sink of records: a Projection or TagChanges, whose methods document it."""
 
     def empty(self) -> Kept: ...
 
@@ -45,7 +45,7 @@ class Applier(Protocol):
 
 
 class Follower:
-    """Reads the memory topics into a projection; `ready` is set when the start gate may open."""
+    """Reads the memory topics into a projection; `ready` is set once the start gate may open."""
 
     def __init__(
         self,
@@ -54,22 +54,23 @@ class Follower:
         resume: Mapping[Partition, int] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """`resume`: next offsets to go on from; without them all is read and what was not seen is swept from memory.
+        """`resume`: next offsets to resume from. Without them everything is read, and keys not seen are swept from
+        memory.
 
-        `progress` is told the next offsets after each chunk that has been applied.
+        `progress` receives the next offsets after each applied chunk.
         """
         self._settings = settings
         self._projection = projection
         self._resume = resume
         self._progress = progress
         self._kinds = {KINDS[kind].topic(settings.topics): kind for kind in projection.empty()}
-        # What is applied; and, until the gate opens, the keys that the topics hold.
+        # Applied positions; and, until the gate opens, the keys that the topics hold.
         self._positions = Positions()
         self._kept = projection.empty()
         self.ready = asyncio.Event()
 
     def taxonomy(self) -> dict[str, int]:
-        """Applied offset of each partition of `tags`: all up to it shows in memory. -1: nothing yet."""
+        """Applied offset of each partition of `tags`: everything up to it shows in memory. -1: nothing yet."""
         return {
             str(number): position - 1
             for (topic, number), position in sorted(self._positions.next.items())
@@ -77,18 +78,18 @@ class Follower:
         }
 
     def applied(self) -> tuple[tuple[Partition, int], ...]:
-        """The next offset of each partition of all memory topics: what differs where anything was applied since."""
+        """The next offset of each partition of all memory topics; it differs if anything was applied since."""
         return tuple(self._positions.next.items())
 
     def remaining(self) -> int:
-        """Offsets still to be read before the gate opens."""
+        """Offsets left to read before the gate opens."""
         return self._positions.remaining()
 
     async def run(self) -> None:
         """Read to the end, open the gate, follow until cancelled.
 
-        Raises TopicMissing, UserError where a right is missing, DependencyDown where no broker answers at the start,
-        MemoryLost when offsets are out of range.
+        Raises TopicMissing, UserError if a right is missing, DependencyDown if no broker answers at the start,
+        MemoryLost if offsets are out of range.
         """
         optional = {topic for topic, kind in self._kinds.items() if KINDS[kind].optional}
         reader = TopicReader(self._settings.kafka, _lost, optional)
@@ -118,7 +119,7 @@ class Follower:
         log.info("memory is complete: start gate open, taxonomy=%s", self.taxonomy())
 
     async def _apply(self, chunk: Chunk) -> None:
-        """Apply one chunk; positions move only when all of it is in memory."""
+        """Apply one chunk; positions advance only once all of it is in memory."""
         records = [self._record(message) for message in chunk.messages]
         if records:
             kept = await self._until_applied(records)
@@ -137,11 +138,11 @@ class Follower:
             self._kept[kind].update(keys)
 
     async def _until_applied(self, records: Sequence[MemoryRecord]) -> Kept:
-        """A dependency that is down is waited for: applying again is harmless, and skipping would lose tags."""
+        """Wait while a dependency is down: applying again is harmless, and skipping would lose tags."""
         return await until_answered(lambda: self._projection.apply(records), self._settings.retry, "memory")
 
     async def _tell(self) -> None:
-        """Report progress; what could not be reported now is covered by the next report."""
+        """Report progress; the next report covers one that fails."""
         if self._progress is None:
             return
         try:

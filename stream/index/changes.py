@@ -1,7 +1,7 @@
-"""Changes of tags for a worker whose memory another process writes.
+"""Tag changes for a worker whose memory another process writes.
 
-A store does not tell what has changed in it, and a retired tag is no longer there to be found. So the worker reads the
-topic `tags` itself.
+A store does not publish changes, and a retired tag can no longer be read from it. So the worker reads the topic `tags`
+itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from tagbus.stream.memory.store import Payload
 
 
 class TagChanges:
-    """What a Follower fills in place of a projection: it only tells listeners what memory holds of each tag."""
+    """Takes a projection's place in a Follower and only notifies listeners of tag changes."""
 
     def __init__(self, release: Release, listeners: Sequence[Listener]) -> None:
         self._release = release
         self._listeners = listeners
 
     def empty(self) -> Kept:
-        """No keys: `tags` alone is read."""
+        """An empty set of keys: only `tags` is read."""
         return {TAGS.name: set()}
 
     async def apply(self, records: Sequence[MemoryRecord]) -> Kept:
-        """Tell the listeners; of several records with one key the last counts. Whoever writes the memory logs and
-        counts what is no event."""
+        """Notify the listeners; the last record per key wins. The writer of the memory logs and counts invalid
+        records."""
         changes: dict[str, Payload | None] = {}
         for item in records:
             try:
@@ -40,4 +40,4 @@ class TagChanges:
         return self.empty()
 
     async def sweep(self, kept: Mapping[str, set[str]]) -> None:
-        """Nothing: the memory is another's."""
+        """Does nothing: another process owns the memory."""

@@ -1,4 +1,4 @@
-"""Following the topic `releases`: which releases there are, which one is in force, and their calibrations."""
+"""Follow the topic `releases`: the releases, which one is in force, and their calibrations."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -30,14 +30,14 @@ WAIT_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """What the topic says: the records by name, which one was made active, and the calibrations by release and path."""
+    """The state of the topic: records by name, the active release, and the calibrations by release and path."""
 
     records: Mapping[str, ReleaseRecord] = field(default_factory=dict)
     active: Active | None = None
     calibrations: Mapping[tuple[str, str], Curve] = field(default_factory=dict)
 
     def after(self, record: Record) -> "Releases":
-        """The same after one more record. Raises Poison for one that is no event."""
+        """The state after one more record. Raises Poison for an invalid record."""
         match decode_release(record):
             case Tombstone(key) if key == ACTIVE:
                 return replace(self, active=None)
@@ -59,9 +59,9 @@ class Releases:
 
 
 class ReleaseFollower:
-    """Tells `changed` what the topic says: once when it is read to its end, then after each change.
+    """Calls `changed` with the state of the topic once it is read to its end, then after each change.
 
-    A topic that is not there says nothing: nobody uses releases then, and it is looked for again every 30 s.
+    A missing topic means that releases are not in use: nothing is reported, and it is looked up again every 30 s.
     """
 
     def __init__(self, settings: Settings, changed: Callable[[Releases], None]) -> None:
@@ -71,8 +71,8 @@ class ReleaseFollower:
         self._told = False
 
     async def run(self) -> None:
-        """Follow until cancelled. Raises DependencyDown when no broker answers at the start, UserError when Kafka
-        refuses, MemoryLost when the topic is another one now."""
+        """Follow until cancelled. Raises DependencyDown if no broker answers at the start, UserError if Kafka denies
+        access, MemoryLost if the topic was recreated."""
         topic = self._settings.topics.releases
         reader = TopicReader(self._settings.kafka, _lost, [topic])
         async with TopicFollower(reader, [topic]) as following:
@@ -82,7 +82,7 @@ class ReleaseFollower:
                 self._tell(self._apply(chunk.messages), chunk.positions)
 
     def _tell(self, releases: Releases, positions: Positions) -> None:
-        """Report when all is read that was there at the start, then every change."""
+        """Report once the topic is read up to its end at the start, then on every change."""
         fresh = releases != self._releases
         self._releases = releases
         if not positions.caught_up():

@@ -1,10 +1,10 @@
-"""A release's memory as one builder leaves it for workers: points, and the offsets from which to go on.
+"""A release's memory as the builder saves it for workers: points, and the offsets to resume from.
 
-    NAME/memory/current.json                    which of the folders beside it counts, and its offsets
+    NAME/memory/current.json                    names the current folder next to it, and its offsets
     NAME/memory/20260131T093000-1f3a/tags       a folder for each kind, as ExactStore.save writes it
 
-current.json is replaced in one step, so that a reader sees the old memory or the new one. The folder before it stays
-until the next but one is there, for those that read it still.
+current.json is replaced atomically, so a reader sees either the old memory or the new one. The previous folder is kept
+until the next snapshot but one, for workers that are still reading it.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Current(BaseModel):
 
 
 def current(folder: Path) -> Current | None:
-    """What `folder` holds, None where nothing is that can be read."""
+    """Read `folder`'s current.json; None if it is missing or unreadable."""
     path = folder / CURRENT
     try:
         return Current.model_validate_json(path.read_bytes())
@@ -77,8 +77,8 @@ def current(folder: Path) -> Current | None:
 
 
 async def save(folder: Path, memory: Memory, positions: Mapping[Partition, int]) -> None:
-    """Write the points of exact stores. `positions` were taken before: what came since is applied again, which
-    is harmless. Raises UserError where the folder cannot be written."""
+    """Write the points of exact stores. `positions` were taken before: later records are applied again, which is
+    harmless. Raises UserError if the folder cannot be written."""
     taken = time.time()
     name = f"{datetime.fromtimestamp(taken, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
     try:
@@ -104,12 +104,12 @@ def _point(folder: Path, name: str, release: str, taken: float, positions: Mappi
 
 
 async def load(folder: Path, memories: Sequence[Memory], settings: Settings) -> Offsets | None:
-    """Fill the first memory, if it is empty, with what the builder left. Returns the offsets from which to go on; None:
-    read all.
+    """Fill the first memory, if it is empty, from the builder's snapshot. Returns the offsets to resume from; None:
+    read everything.
 
-    Tombstones older than the snapshot's end may be gone after memory.tombstone_hours, so an older one fills the memory
-    and all is read again: nothing is encoded twice, and what is no longer on the topics is swept out. So it is where
-    there are more memories, by other encoders: they are in no snapshot.
+    Tombstones may be compacted away after memory.tombstone_hours, so an older snapshot fills the memory and everything
+    is read again: nothing is encoded twice, and what is no longer on the topics is swept. The same holds with memories
+    of other encoders, which are not in the snapshot.
     """
     memory = memories[0]
     found = current(folder)
@@ -131,7 +131,7 @@ async def load(folder: Path, memories: Sequence[Memory], settings: Settings) -> 
 
 
 async def _waiting(call: Callable[[], Awaitable[T]], settings: Settings) -> T:
-    """A store that does not answer is waited for: to read and encode all instead would take longer."""
+    """Wait for a store that does not answer: reading and encoding everything would take longer."""
     return await until_answered(call, settings.retry, "memory")
 
 
@@ -149,7 +149,7 @@ async def caught_up(
     memories: Sequence[Memory],
     tell: Progress | None = None,
 ) -> AsyncIterator["asyncio.Task[None]"]:
-    """A memory that is complete while the block runs, begun from what `folder` holds; yields what follows its topics.
+    """A memory kept complete while the block runs, loaded from `folder` first; yields the follower of its topics.
 
     Raises as Follower.run does.
     """
@@ -167,7 +167,7 @@ async def caught_up(
 
 @asynccontextmanager
 async def following(follower: Follower) -> AsyncIterator["asyncio.Task[None]"]:
-    """The follower's task while the block runs, which begins when it has caught up. Raises as Follower.run does."""
+    """The follower's task while the block runs; the block starts once it has caught up. Raises as Follower.run does."""
     task = asyncio.create_task(follower.run())
     waiting = asyncio.create_task(follower.ready.wait())
     try:

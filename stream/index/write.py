@@ -1,7 +1,7 @@
-"""A memory that workers share, in a Qdrant server: one indexer writes it, workers wait until it has caught up.
+"""A memory shared by workers in a Qdrant server: one indexer writes it, workers wait until it has caught up.
 
-How far the indexer has got stands in Kafka as committed offsets of a group that nobody joins, each with the time of
-its commit as metadata. That is the start gate and the taxonomy version of every worker.
+The indexer's progress is stored in Kafka, as committed offsets of a consumer group without members; their metadata is
+the time of the commit. It is the start gate and the taxonomy version of every worker.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ from tagbus.stream.retry import backoff
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-# How long one question about committed offsets may take.
+# Timeout of a query for committed offsets.
 ANSWER_SECONDS = 10.0
-# Topics seldom grow: how often their partitions are listed.
+# Interval of listing partitions: topics seldom grow.
 LIST_SECONDS = 30.0
 
 
@@ -58,14 +58,14 @@ class Progress:
             raise
 
     def ends(self) -> dict[Partition, int]:
-        """High watermarks as they are now."""
+        """The current high watermarks."""
         kafka = self._settings.kafka
         return {partition: watermarks(self._consumer, kafka, partition).high for partition in self.partitions()}
 
     def committed(self) -> dict[Partition, tuple[int, float]]:
-        """Next offset and time of commit (Unix seconds) of each partition that has any.
+        """Next offset and commit time (Unix seconds) of each partition that has a commit.
 
-        Workers ask every 0.5 s; the partitions are listed every 30 s, for topics seldom grow.
+        Workers query every 0.5 s; partitions are listed every 30 s, because topics seldom grow.
         """
         if time.monotonic() - self._listed > LIST_SECONDS:
             self._known = self.partitions()
@@ -82,7 +82,7 @@ class Progress:
         }
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """Record the next offsets as of now. Raises DependencyDown."""
+        """Commit the next offsets with the current time. Raises DependencyDown."""
         now = f"{time.time():.3f}"
         offsets = [TopicPartition(*partition, position, now) for partition, position in positions.items()]
         try:
@@ -91,7 +91,7 @@ class Progress:
             raise self._failed("no broker took how far the memory is built", raised) from None
 
     def _failed(self, what: str, raised: object) -> TagbusError:
-        # A group that is refused is not found, so the call times out; the refusal is a message of the consumer.
+        # A denied group is not found, so the call times out; the authorization error arrives as a consumer message.
         told = self._consumer.poll(0)
         error = (told.error() if told is not None else None) or error_of(raised)
         kafka = self._settings.kafka.model_copy(update={"group": self._group})
@@ -99,7 +99,8 @@ class Progress:
         return refused or DependencyDown(f"{what}: {error.str()}")
 
     def resume(self) -> dict[Partition, int] | None:
-        """Where to go on, or None for a rebuild: never built, or so long ago that tombstones may be gone."""
+        """The offsets to resume from, or None for a rebuild: never built, or so long ago that tombstones may be
+        gone."""
         committed = self.committed()
         oldest = time.time() - self._settings.memory.tombstone_hours * 3600
         if not committed or any(at < oldest for _, at in committed.values()):
@@ -107,15 +108,15 @@ class Progress:
         return {partition: offset for partition, (offset, _) in committed.items()}
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the consumer."""
         self._consumer.close()
 
 
 async def indexer(settings: Settings, projection: Projection, memory: Memory, progress: Progress) -> Follower:
-    """What writes the shared memory. Run one: a second writes the same again, which is harmless and useless.
+    """The writer of the shared memory. Run one: a second repeats the same writes, harmless but useless.
 
-    It goes on from its progress, unless the store is empty: a server that lost its collections is filled anew. A
-    rebuild takes the progress back first, so that no worker that starts meanwhile tags by half a memory.
+    It resumes from its progress, unless the store is empty: a server that lost its collections is refilled. A rebuild
+    resets the progress first, so that no worker starting meanwhile tags with half a memory.
     """
     resume = await asyncio.to_thread(progress.resume)
     if resume is None or await memory.empty():
@@ -129,14 +130,14 @@ async def indexer(settings: Settings, projection: Projection, memory: Memory, pr
 
 
 class SharedMemory:
-    """What a worker sees of the shared memory: the start gate and the taxonomy version.
+    """A worker's view of the shared memory: the start gate and the taxonomy version.
 
-    The server does not tell what changes in it. A worker that keeps something of its own of the tags reads `tags`
-    itself, from where the indexer was; its taxonomy version is what both have applied.
+    The server does not publish changes. A worker with tag listeners reads `tags` itself, from the indexer's position;
+    its taxonomy version is what both have applied.
     """
 
     def __init__(self, settings: Settings, progress: Progress, changes: TagChanges | None = None) -> None:
-        """`changes`: what is to be told of tags, where anything is."""
+        """`changes` notifies the tag listeners; None without any."""
         self._settings = settings
         self._progress = progress
         self._changes = changes
@@ -155,8 +156,8 @@ class SharedMemory:
         return {number: min(offset, told.get(number, -1)) for number, offset in applied.items()}
 
     def applied(self) -> tuple[tuple[Partition, int], ...]:
-        """The next offset of each partition of all memory topics, as the indexer has recorded them, and of those of
-        `tags` that listeners were told of."""
+        """The next offset of each partition of all memory topics, as committed by the indexer, and of `tags`, as
+        applied to the listeners."""
         return (*self._positions.items(), *(() if self._told is None else self._told.applied()))
 
     def remaining(self) -> int:
@@ -164,9 +165,9 @@ class SharedMemory:
         return sum(max(0, end - self._positions.get(partition, 0)) for partition, end in self._ends.items())
 
     async def run(self) -> None:
-        """Follow the indexer's progress until cancelled; the gate opens when it has reached today's ends.
+        """Follow the indexer's progress until cancelled; the gate opens once it reaches the ends as of the start.
 
-        Raises as Follower.run does, in a group, where `changes` are told.
+        Raises as Follower.run does, in a group if `changes` is set.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())

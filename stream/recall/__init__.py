@@ -1,1 +1,1 @@
-"""Recall: from a content's vector to its candidates, each with a score and its evidence."""
+"""Recall: from a content's vector to scored candidates with evidence."""

@@ -1,4 +1,4 @@
-"""What a recaller is: one way to find tags for contents."""
+"""The recaller interface: one way to find tags for contents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from tagbus.stream.memory.store import Scopes, Vectors
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """A batch that tags are looked for: n content ids, texts, the release's unit vectors [n, d], and each one's scopes.
+    """A batch of n contents to find tags for: ids, texts, unit vectors [n, d] of the release's encoder, and scopes.
 
-    Without scopes everything may be seen.
+    `scopes` None: everything is visible.
     """
 
     ids: Sequence[str]
@@ -21,14 +21,14 @@ class Query:
 
 
 class Recaller(Protocol):
-    """Finds tags beside the graph: literal names, classifier heads, label trees, a second encoder."""
+    """Finds tags independently of the graph: literal names, classifier heads, label trees, a second encoder."""
 
     @property
     def name(self) -> str:
-        """Of its list, in a ranker's features."""
+        """The name of its list in a ranker's features."""
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
-        """Tag ids with this recaller's own score, best first, for each content of the batch.
+        """Tag ids with this recaller's scores, best first, for each content of the batch.
 
-        Raises DependencyDown when what it asks does not answer.
+        Raises DependencyDown if a dependency does not answer.
         """

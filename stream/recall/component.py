@@ -1,9 +1,8 @@
-"""What an optional part of the pipeline is: how it is named, configured and opened, and what it contributes.
+"""The component interface: how an optional part of the pipeline is named, configured and opened, and what it adds.
 
 A component is described once, in its own file. Everything else is generic: its section of the settings
-(`TAGBUS_COMPONENTS__NAME__...`), its version in every result, its scores in the evidence, its place in the path, and
-what
-a calibration or a ranker was fitted over. `app/components.py` lists them.
+(`TAGBUS_COMPONENTS__NAME__...`), its version in every result, its scores in the evidence, its step in the path, and its
+part in the fingerprint of calibrations and rankers. `app/components.py` lists them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,22 +21,22 @@ from tagbus.stream.memory.kinds import Kind
 from tagbus.stream.memory.store import Memory, Payload
 from tagbus.stream.recall.base import Recaller
 
-# Learns what memory holds of tags now; None: it holds them no longer.
+# Receives what memory holds for changed tags; None for a tag that was removed.
 TagListener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
 
 
 class ComponentSettings(Section):
-    """The section of a component. It is off unless its settings say otherwise."""
+    """The settings section of a component. A component is off by default."""
 
 
 class TrainedSettings(ComponentSettings):
-    """The section of a component that was trained: it is on where a folder is named."""
+    """The section of a trained component: it is on if a folder is set."""
 
     folder: Path | None = Field(None, description="what `tagbus train` wrote; unset: off")
 
 
 class ServedSettings(TrainedSettings):
-    """The section of a component with a model that runs in the process or on Triton.
+    """The section of a component whose model runs in-process or on Triton.
 
     Deadline, requests in flight and TLS are those of `encoder`.
     """
@@ -48,7 +47,7 @@ class ServedSettings(TrainedSettings):
     version: int = Field(1, ge=1, description="Triton's version of the model, which every request names")
 
     def at(self, encoder: EncoderSettings) -> EncoderSettings:
-        """How the model is reached on Triton: what this section does not say is as the encoder has it."""
+        """Connection settings for the model on Triton; fields that are unset here come from the encoder."""
         own = {"kind": self.kind, "address": self.address or encoder.address}
         return encoder.model_copy(update={**own, "model": self.model, "version": self.version})
 
@@ -58,10 +57,10 @@ S = TypeVar("S", bound=ComponentSettings)
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a component is opened into.
+    """The environment a component is opened in.
 
-    `versions`: the components that are on, by name, in the order of the registry. `lists`: what their recallers give a
-    ranker. `open_memory` opens an empty or kept memory of these kinds for vectors of another release.
+    `versions`: the components that are on, by name, in registry order. `lists`: the lists that their recallers provide
+    to a ranker. `open_memory` opens a new or saved memory of these kinds for vectors of another release.
     """
 
     settings: Settings
@@ -81,15 +80,15 @@ class Replica:
 
 
 async def _nothing() -> None:
-    """A part that holds nothing."""
+    """The default `close`: nothing to free."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An open component: what it contributes. A stage's own kind of part adds what that stage runs.
+    """An open component and its contributions. A stage that needs more subclasses it.
 
-    `listeners` learn each change of a tag before a taxonomy version shows it. `close` frees what it holds; no call may
-    be in flight.
+    `listeners` receive each tag change before a taxonomy version includes it. `close` frees resources; no call may be
+    in flight.
     """
 
     recallers: tuple[Recaller, ...] = ()
@@ -100,10 +99,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """A component with its section of the settings.
+    """A component with its parsed settings section.
 
-    `version` says which one the section names, None where it is off. `open` loads it: raises UserError, ReleaseMismatch
-    where it was trained over something else, DependencyDown where a server does not answer.
+    `version` identifies the configured instance, None if the component is off. `open` loads it. It raises UserError,
+    ReleaseMismatch if it was trained on something else, DependencyDown if a server does not answer.
     """
 
     section: ComponentSettings
@@ -112,48 +111,48 @@ class Configured:
 
 
 class Component(Protocol):
-    """A component, as the registry sees it."""
+    """A component as the registry sees it."""
 
     @property
     def name(self) -> str:
-        """In settings, versions, evidence and path."""
+        """Its name in settings, versions, evidence and path."""
 
     @property
     def settings(self) -> type[ComponentSettings]:
-        """The model of its section."""
+        """The model of its settings section."""
 
     @property
     def lists(self) -> tuple[str, ...]:
-        """The names of the lists that its recallers give a ranker."""
+        """The names of the lists that its recallers provide to a ranker."""
 
     @property
     def step(self) -> str:
-        """Of the path: its own name, unless a stage of another name runs it."""
+        """Its step in the path: its name, unless a stage of another name runs it."""
 
     @property
     def needs(self) -> str | None:
-        """The component without which it is of no use."""
+        """The component that it requires, if any."""
 
     @property
     def calibration(self) -> str | None:
-        """The file in its folder that holds the curve of the whole path, where it brings one."""
+        """The file in its folder with the whole path's calibration, if it has one."""
 
     def section(self, given: Mapping[str, object]) -> ComponentSettings:
-        """Its section, from the fields that were set.
+        """Parse its section from the fields that are set.
 
-        Raises UserError that names the variable, its value and what would be right.
+        Raises UserError that names the variable, its value and the expected value.
         """
 
     def configure(self, given: Mapping[str, object]) -> Configured:
-        """With the fields of its section as they were set. Blocks: reads what the section names.
+        """Parse its section and read the version of the folder that it names. Blocks.
 
-        Raises as `section` does, and UserError for a folder that holds no such component.
+        Raises as `section` does, and UserError for a folder that does not hold this component.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentOf(Generic[S]):
-    """The description of a component whose section is an S; `version` and `open` are those of `Configured`."""
+    """Describes a component whose section is an S; `version` and `open` are those of `Configured`."""
 
     name: str
     settings: type[S]
@@ -185,5 +184,5 @@ class ComponentOf(Generic[S]):
 
 
 def variable(name: str, field: str) -> str:
-    """The environment variable that sets a component's field."""
+    """The environment variable of a component's field."""
     return f"{PREFIX}COMPONENTS__{name}__{field}".upper()

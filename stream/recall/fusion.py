@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion: several lists put into one order (Cormack et al. 2009, SIGIR)."""
+"""Reciprocal rank fusion: merge several rankings into one (Cormack et al. 2009, SIGIR)."""
 
 from collections.abc import Container, Iterable
 from typing import Final
@@ -8,7 +8,7 @@ FUSION: Final = 60
 
 
 def fuse(lists: Iterable[Iterable[str]], counted: Container[str]) -> dict[str, float]:
-    """The sum over the lists of 1 / (60 + rank) for each tag that is counted; the others take no rank."""
+    """The sum over the lists of 1 / (60 + rank) for each tag in `counted`; other tags take no rank."""
     scores: dict[str, float] = {}
     for one in lists:
         for rank, tag_id in enumerate((tag_id for tag_id in one if tag_id in counted), start=1):

@@ -1,8 +1,8 @@
 """Graph recall with memory scores: which tags to consider for a content, how good each is, and why.
 
-Candidates are the union of two meta-paths of LLM4Tag (arXiv 2502.13481, section 3.1): C2T, tags whose text is like the
-content, and C2C2T, tags of exemplars that are like it. Each candidate is scored over the joint memory of RAE-XMC
-(arXiv 2502.10615, equation 4): p = softmax(q K^T / tau) V with V = [lambda * Y ; (1 - lambda) * I].
+Candidates are the union of two meta-paths of LLM4Tag (arXiv 2502.13481, section 3.1): C2T, tags whose text is similar
+to the content, and C2C2T, tags of similar exemplars. Each candidate is scored over the joint memory of RAE-XMC (arXiv
+2502.10615, equation 4): p = softmax(q K^T / tau) V with V = [lambda * Y ; (1 - lambda) * I].
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +28,9 @@ Doubles = NDArray[np.float64]
 class Candidate:
     """A tag recalled for a content.
 
-    `score` is what `stage` says. recall: its share of the softmax over memory, 0 to 1; fusion: a sum of reciprocal
-    ranks; rank: the ranker's, any number. `features` are what a ranker saw of it, by column; None without one. `names`
-    are the tag's by language; who selects adds them.
+    The meaning of `score` depends on `stage`. recall: the tag's share of the softmax over memory, 0 to 1; fusion: a sum
+    of reciprocal ranks; rank: the ranker's score, any number. `features` are the ranker's inputs by column; None
+    without one. `names` are the tag's by language, added by the stage `select`.
     """
 
     id: str
@@ -44,18 +44,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What recall found for one content. Plain dictionaries by tag id: an object a tag cost more than the search."""
+    """Recall's result for one content. Plain dictionaries by tag id: one object per tag cost more than the search."""
 
     # Every candidate's score.
     scores: Mapping[str, float] = field(default_factory=dict)
-    # The cosine of those that came by C2T.
+    # The cosine of candidates found by C2T.
     like: Mapping[str, float] = field(default_factory=dict)
-    # The neighbours that voted, most similar first, and what each accepted.
+    # The neighbours that voted, most similar first, and the tags each accepted.
     near: Slice = NO_HITS
 
 
 def parameters(release: RecallDefaults, settings: RecallSettings) -> RecallDefaults:
-    """The release's fitted parameters with what the settings override."""
+    """The release's fitted parameters, with overrides from the settings."""
     overrides = settings.model_dump(include=set(RecallDefaults.model_fields), exclude_none=True)
     return release.model_copy(update=overrides)
 
@@ -66,7 +66,7 @@ class GraphRecall:
     def __init__(
         self, tags: Store, exemplars: Store, fitted: RecallDefaults, settings: RecallSettings, named: int = 3
     ) -> None:
-        """`named`: how many neighbours a tag's evidence names at most."""
+        """`named`: neighbours listed in a tag's evidence at most."""
         self._tags = tags
         self._neighbourhood = Neighbourhood(tags, exemplars, settings)
         self._settings = settings
@@ -75,17 +75,16 @@ class GraphRecall:
 
     @property
     def numbers(self) -> TagNumbers:
-        """Of the tags in everything that it sees."""
+        """The tag numbers of memory."""
         return self._tags.numbers
 
     async def recall(
         self, ids: Sequence[str], vectors: Vectors, limit: int, scopes: Scopes = None
     ) -> list[list[Candidate]]:
-        """At most `limit` candidates, by falling score, of each content `ids` with unit vectors [n, d].
+        """At most `limit` candidates, best first, for each content `ids` with unit vectors [n, d].
 
-        A content's own exemplars never vote for it. Tags that people accepted for it come first and those that they
-        rejected never come. Retired tags never come, nor those that its scopes do not see. Raises DependencyDown when
-        the store does not answer.
+        A content's own exemplars never vote for it. Tags that people accepted for it come first; rejected tags, retired
+        tags and tags outside its scopes are left out. Raises DependencyDown if the store does not answer.
         """
         seen = await self.look(ids, vectors, self.reach, scopes)
         found = self.score(seen)
@@ -98,17 +97,17 @@ class GraphRecall:
         return Reach(self._fitted.tag_keys, self._fitted.content_keys)
 
     async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
-        """What memory holds around each content. Raises DependencyDown when the store does not answer."""
+        """Search memory around each content. Raises DependencyDown if the store does not answer."""
         return await self._neighbourhood.look(ids, vectors, reach, scopes)
 
     def score(self, seen: Sequence[Seen]) -> list[Found]:
-        """RAE-XMC over the top keys of each content: the share of each tag that comes by a meta-path."""
+        """Score by RAE-XMC over the top keys of each content: the share of each tag that a meta-path found."""
         fitted, width = self._fitted, max(1, len(self.numbers))
         direct = joined([one.direct.first(fitted.tag_keys) for one in seen])
         near = joined([one.near.first(fitted.content_keys) for one in seen])
         machine = [one.machine[: fitted.content_keys] for one in seen]
         tag_shares, vote_shares = self._shares(direct, near, np.concatenate([np.zeros(0, np.bool_), *machine]))
-        # A content and a tag are one number: row * width + tag.
+        # One key per pair of content and tag: row * width + tag.
         direct_keys = direct.queries * width + direct.tags
         votes = _Votes.of(near.queries[near.carriers] * width + near.tags, vote_shares[near.carriers])
         strong = near.scores.astype(np.float64) >= fitted.c2c_threshold
@@ -120,10 +119,10 @@ class GraphRecall:
         return self._found(np.divmod(keys, width), scores, direct.where(like), near.where(strong))
 
     def _shares(self, direct: Hits, near: Hits, machine: Flags) -> tuple[Doubles, Doubles]:
-        """What each tag and each exemplar weighs of its content's softmax, lambda included, float64."""
+        """The weight of each tag and each exemplar in its content's softmax, lambda included, float64."""
         rows, contents = (direct.queries, near.queries), len(direct)
         cosines = direct.scores.astype(np.float64), near.scores.astype(np.float64)
-        # Minus the largest, or exp overflows for a small tau.
+        # Subtract the maximum, or exp overflows for a small tau.
         largest = np.full(contents, -np.inf)
         for row, cosine in zip(rows, cosines, strict=True):
             np.maximum.at(largest, row, cosine)
@@ -136,7 +135,7 @@ class GraphRecall:
         return (1 - share) * by_tag / total[rows[0]], share * by_exemplar / total[rows[1]]
 
     def _found(self, pairs: tuple[Ints, Ints], scores: Doubles, like: Hits, near: Hits) -> list[Found]:
-        """By content, from rows, ascending, and tags."""
+        """Split by content; rows ascend."""
         rows, tags = pairs
         known, shares = self.numbers.ids, scores.tolist()
         ids = [known[tag] for tag in tags.tolist()]
@@ -151,21 +150,21 @@ class GraphRecall:
         ]
 
     def _share(self) -> float:
-        """lambda; with one meta-path switched off the other has all the weight."""
+        """lambda; with one meta-path off the other has all the weight."""
         if not self._settings.c2t:
             return 1.0
         return self._fitted.lambda_ if self._settings.c2c2t else 0.0
 
     async def payloads(self, found: Iterable[Found], seen: Iterable[Seen]) -> dict[str, Payload]:
-        """The tags in force among all that were found or accepted for a batch."""
+        """The payloads of tags in force among all that were found or accepted in a batch."""
         return await self.facts(set[str]().union(*(one.scores for one in found), *(one.accepted for one in seen)))
 
     async def facts(self, tags: Iterable[str]) -> dict[str, Payload]:
-        """What memory keeps of those tags that are in force."""
+        """The payloads of those tags that are in force."""
         return await self._tags.fetch(sorted(tags))
 
     def pick(self, found: Found, seen: Seen, names: Mapping[str, str], limit: int) -> list[Candidate]:
-        """What people accepted, then the rest by score; evidence is written out for those that are returned only."""
+        """Tags that people accepted, then the rest by score. Evidence is built only for what is returned."""
         accepted = [tag_id for tag_id in seen.accepted if tag_id in names]
         ranked = sorted(
             (-score, tag_id)
@@ -177,13 +176,13 @@ class GraphRecall:
         return [Candidate(tag_id, names[tag_id], found.scores.get(tag_id, 0.0), evidence[tag_id]) for tag_id in chosen]
 
     def _evidence(self, found: Found, chosen: Sequence[str], decided: frozenset[str]) -> dict[str, Evidence]:
-        """Why each of the chosen tags was found."""
+        """The evidence of the chosen tags."""
         near = found.near
         voted = near.tags == self.numbers.of(chosen)[:, None]
         voter = np.repeat(np.arange(len(near)), near.lengths)
         votes = voted.sum(axis=1).tolist()
         named = [voter[one][: self._named].tolist() if some else [] for one, some in zip(voted, votes, strict=True)]
-        # The same few neighbours speak for most of a content's tags: each is written out once.
+        # The same few neighbours support most of a content's tags: build each only once.
         neighbours = {
             place: neighbour(near.keys[place], float(near.scores[place])) for place in set(chain.from_iterable(named))
         }
@@ -200,9 +199,9 @@ class GraphRecall:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Votes:
-    """The exemplars' votes, added up: `keys` int64 [v], ascending, with their `shares` float64 [v].
+    """The exemplars' votes, summed: `keys` int64 [v], ascending, with their `shares` float64 [v].
 
-    Vote i of all is for key `places[i]`; `first` int64 [v] is the first vote of each.
+    Vote i is for key `places[i]`; `first` int64 [v] is the first vote of each key.
     """
 
     keys: Ints
@@ -216,12 +215,12 @@ class _Votes:
         return cls(union, np.bincount(places, shares, len(union)).astype(np.float64), places, first)
 
     def best(self, counted: Flags, width: int, limit: int) -> Ints:
-        """C2C2T: the keys with most votes, `limit` a content, of those that a counted vote is for; of equal ones that
-        of the nearer exemplar."""
+        """C2C2T: the `limit` keys per content with the largest shares, among keys with a counted vote. Ties go to the
+        tag of the nearer exemplar."""
         there = np.flatnonzero(np.bincount(self.places, counted, len(self.keys)))
         falling, first = -self.shares[there], self.first[there]
         edges = np.flatnonzero(np.diff(self.keys[there] // width, prepend=-1)).tolist()
-        # One after the other: to sort all at once by three keys took 41 µs of the 85 that scoring a content took.
+        # Sort per content: sorting all at once by three keys took 41 µs of the 85 for scoring a content.
         best = [
             there[start:end][np.lexsort((first[start:end], falling[start:end]))[:limit]]
             for start, end in pairwise([*edges, len(there)])
@@ -231,7 +230,7 @@ class _Votes:
 
 
 def _at(keys: Ints, known: Ints, values: Doubles) -> Doubles:
-    """The value of each key, 0 for one that is not known; `known` ascends."""
+    """The value of each key, 0 for an unknown key; `known` ascends."""
     if not len(known):
         return np.zeros(len(keys))
     place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
@@ -244,12 +243,12 @@ def named(payloads: Mapping[str, Payload]) -> dict[str, str]:
 
 
 def translated(payload: Payload) -> Mapping[str, str]:
-    """A tag's names by language; none where memory was filled before they were kept."""
+    """A tag's names by language; empty if memory was filled before it kept them."""
     return cast(Mapping[str, str], payload.get("names", {}))
 
 
 def names_by_content(payloads: Mapping[str, Payload], contents: int, scopes: Scopes) -> list[Mapping[str, str]]:
-    """The names of the tags that each content sees."""
+    """The names of the tags visible to each content."""
     names = named(payloads)
     scoped = {tag_id: own for tag_id, payload in payloads.items() if (own := scopes_of(payload))}
     if scopes is None or not scoped:
@@ -260,7 +259,8 @@ def names_by_content(payloads: Mapping[str, Payload], contents: int, scopes: Sco
 
 
 def _capped(weights: Doubles, rows: Ints, machine: Flags, contents: int) -> Doubles:
-    """Machine decisions never outvote people's: together they weigh at most as much as the people's together."""
+    """Cap machine decisions so that they never outvote people's: together they weigh at most as much as people's
+    together."""
     if not machine.any():
         return weights
     by_people = np.bincount(rows, weights * ~machine, contents)

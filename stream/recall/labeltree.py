@@ -1,9 +1,9 @@
-"""Label trees: the tags that Omikuji's trees over bags of words give a content.
+"""Label trees: tags by Omikuji's trees over bags of words.
 
-A forest of shallow trees over the known tags, a linear classifier at each node (Parabel, Prabhu et al. 2018, WWW;
-Bonsai, Khandagale et al. 2020, Machine Learning 109). They read no vector and belong to no release. A tag that their
-training has not seen is the memory's. A folder holds labeltree.json (the tags that they know, and the hash of each
-file), words.json (the terms), and Omikuji's own files; `tagbus train labeltree` writes it.
+A forest of shallow trees over the known tags, with a linear classifier at each node (Parabel, Prabhu et al. 2018, WWW;
+Bonsai, Khandagale et al. 2020, Machine Learning 109). They use no vectors, so they belong to no release. They never
+give a tag that was not in their training data; memory covers those. A folder holds labeltree.json (the known tags, and
+the hash of each file), words.json (the terms), and Omikuji's own files; `tagbus train labeltree` writes it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ MANIFEST_BYTES: Final = 100_000_000
 WORDS_BYTES: Final = 100_000_000
 FILE_BYTES: Final = 4_000_000_000
 
-# Two at once would each take the other's output for its own.
+# Concurrent redirects would each restore the other's output.
 _ONE: Final = threading.Lock()
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9]+\.(json|cbor)$")]
@@ -56,16 +56,16 @@ class Manifest(BaseModel):
 
 
 class Forest(Protocol):
-    """What Omikuji loads."""
+    """The interface of a loaded Omikuji model."""
 
     def predict(
         self, feature_value_pairs: Sequence[tuple[int, float]], beam_size: int, top_k: int
     ) -> list[tuple[int, float]]:
-        """The best tags of one bag, best first, and how probable each is."""
+        """The best tags of one bag with their probabilities, best first."""
 
 
 class LabelTreeRecall:
-    """The tags that the trees of a folder give a content, each with its own probability, mean over the trees."""
+    """Tags by the trees of a folder, each with its own probability, averaged over the trees."""
 
     name: str = NAME
 
@@ -76,8 +76,8 @@ class LabelTreeRecall:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The trees of a folder. Raises UserError for a file that is missing or none of theirs, or where Omikuji is not
-        installed; ReleaseMismatch where a hash is not the one that labeltree.json names."""
+        """Load the trees of a folder. Raises UserError if a file is missing or invalid or Omikuji is not installed,
+        ReleaseMismatch if a hash differs from labeltree.json."""
         manifest, files = read_manifest(folder), _files(folder)
         words = files.verified(WORDS, manifest.words_sha256, WORDS_BYTES)
         for name, digest in manifest.files.items():
@@ -85,8 +85,8 @@ class LabelTreeRecall:
         return cls(manifest, Vocabulary.parse(str(folder / WORDS), words), _open(folder / FOREST))
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
-        """Tag ids with their probability, best first, for each text; nothing for one without a known word."""
-        # Omikuji lets go of the interpreter's lock while it looks: a title takes it some 0.5 ms.
+        """Tag ids with their probability, best first, for each text; empty for a text without known words."""
+        # Omikuji releases the GIL during prediction: a title takes about 0.5 ms.
         return await asyncio.to_thread(lambda: self._found(self._vocabulary.bags(query.texts)))
 
     def _found(self, bags: Bags) -> list[Mapping[str, float]]:
@@ -102,19 +102,19 @@ class LabelTreeRecall:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """labeltree.json. Raises UserError that names the file, the field and what would be right."""
+    """Read labeltree.json. Raises UserError that names the file, the field and the expected value."""
     return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
 def name_of(files: Mapping[str, str], words: bytes, tags: Sequence[str]) -> str:
-    """The name of trees: other ones have another. `files`: the hash of each of Omikuji's files."""
+    """The name of trees, derived from their contents. `files`: the hash of each of Omikuji's files."""
     parts = (*(f"{name} {digest}".encode() for name, digest in sorted(files.items())), words, "\n".join(tags).encode())
     return f"labeltree-{sha256(b''.join(hashlib.sha256(part).digest() for part in parts))[:8]}"
 
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Omikuji logs to standard output, where results go: for a while what is written there goes to standard error."""
+    """Redirect standard output to standard error: Omikuji logs to standard output, where results go."""
     with _ONE:
         sys.stdout.flush()
         kept = os.dup(1)
@@ -139,7 +139,7 @@ def _open(folder: Path) -> Forest:
             forest = omikuji.Model.load(str(folder))
     except RuntimeError as error:
         raise UserError(f"{folder}: {shorten(str(error))}, expected files of `tagbus train labeltree`") from None
-    # Several contents at once are several calls; a call of its own threads would take them from the encoder.
+    # Concurrent contents are concurrent calls; a thread pool per call would compete with the encoder.
     forest.init_prediction_thread_pool(1)
     loaded: Forest = forest
     return loaded
@@ -150,7 +150,7 @@ def _files(folder: Path) -> Trained:
 
 
 class LabelTreeSettings(TrainedSettings):
-    """`folder` holds labeltree.json, words.json and forest/; the extra `trees` is needed."""
+    """`folder` holds labeltree.json, words.json and forest/. Requires the extra `trees`."""
 
 
 async def _open_component(section: LabelTreeSettings, into: Surroundings) -> Part:  # noqa: ARG001 - reads no vector

@@ -1,7 +1,7 @@
-"""Literal recall: tags whose name or alias stands in the content.
+"""Literal recall: tags whose name or alias occurs in the content.
 
-Both are compared as runs of lemmas, so that `libraries` stands in "a library". simplemma looks lemmas up in a
-dictionary; words of a language that it was not told of stand for themselves, so they still match when they are equal.
+Names and text are compared as sequences of lemmas, so `libraries` matches "a library". simplemma looks lemmas up in
+dictionaries; words of languages that are not configured are their own lemmas, so they match if they are equal.
 """
 
 import asyncio
@@ -24,37 +24,37 @@ from tagbus.stream.recall.scripts import DENSE
 
 NAME: Final = "literal"
 
-# What is read of a text: 10,000 words take 0.1 s where all of YSO's names stand in them. A character may become 18 when
-# it is brought to its normal form.
+# Characters read of a text: 10,000 words take 0.1 s if they contain all of YSO's names. Normalization may expand a
+# character to 18.
 TEXT_CHARS: Final = 100_000
 TEXT_WORDS: Final = 10_000
-# Longer names are left out: the longest of 24,813 tags of YSO has 19 words.
+# Longer names are skipped: the longest of 24,813 tags of YSO has 19 words.
 NAME_WORDS: Final = 32
 NAME_CHARS: Final = 512
-# A longer run of letters is cut: nobody wrote it as a word.
+# Longer runs of letters are cut: they are not words.
 WORD_CHARS: Final = 64
-# Tags that one text gets at most, those with most words.
+# Tags per text at most; those with most words win.
 MATCHES: Final = 100
-# Tags that are read at once.
+# Tags read from memory at once.
 CHUNK: Final = 1_000
 LEMMAS: Final = 100_000
-# What a word weighs that stands there in another form: of 24,813 tags of YSO in 5,083 titles 10.7% of those that stand
-# there as they are written were right, and 4.7% of the others.
+# Weight of an inflected match: of 24,813 tags of YSO in 5,083 titles, 10.7% of the exact matches were right, and 4.7%
+# of the others.
 INFLECTED: Final = 0.75
 
-# C++ and C# keep their signs, or they would stand in every "vitamin C".
+# C++ and C# keep their signs, or they would match every "vitamin C".
 _WORD: Final = re.compile(rf"[{DENSE}]|[^\W{DENSE}]+[+#]*")
-# "light (physics)": the qualifier tells tags apart and stands in no text. One that is not closed goes to the end.
+# "light (physics)": the qualifier disambiguates and does not occur in text. Unclosed, it extends to the end.
 _QUALIFIER: Final = re.compile(r"\([^)]*\)?")
 
 Lemmas = tuple[str, ...]
 Words = tuple[str, ...]
-# A name: its words as they are written, and the name whole.
+# A name: its words as written, and the whole name.
 _Entry = tuple[Words, str]
 
 
 class Matches(dict[str, float]):
-    """Tag ids with the words that matched, most first; `names` says which name or alias it was."""
+    """Tag ids with the number of matched words, most first; `names` holds the name or alias that matched."""
 
     def __init__(self, found: Sequence[tuple[str, float, str]]) -> None:
         super().__init__((tag_id, score) for tag_id, score, _ in found)
@@ -62,24 +62,24 @@ class Matches(dict[str, float]):
 
 
 class Lexicon:
-    """The names of all tags by their lemmas: a name is added or taken away without a look at the others.
+    """The names of all tags by their lemmas, updated incrementally.
 
-    One thread may change it while others match, and nobody waits: what a match walks through is replaced, never
-    changed. A tag whose names change is found by the old ones, the new ones or both for that moment.
+    One thread may change it while others match without locks: structures that a match reads are replaced, never
+    mutated. During a change a tag is found by its old names, its new ones or both.
 
-    A title against 24,813 tags takes 63 µs, 11 of them for its lemmas. An automaton of pyahocorasick takes 43, and
-    0.34 s for each change, after which it must be made anew.
+    Matching a title against 24,813 tags takes 63 µs, 11 of them for its lemmas. An automaton of pyahocorasick takes 43,
+    plus 0.34 s after each change to rebuild it.
     """
 
     def __init__(self, languages: Sequence[str] = ("en",)) -> None:
-        """`languages`: ISO 639-1; the first whose dictionary has a word says its lemma.
+        """`languages`: ISO 639-1 codes; the first dictionary that has a word gives its lemma.
 
-        Raises UserError for one that simplemma has not.
+        Raises UserError for a language that simplemma does not support.
         """
         self._names: dict[str, tuple[str, ...]] = {}
-        # Under the lemmas of a name: its entry by tag.
+        # Lemmas of a name -> tag -> entry.
         self._entries: dict[Lemmas, Mapping[str, _Entry]] = {}
-        # Under the first lemma of names: how many there are of each length.
+        # First lemma -> name length -> number of names.
         self._lengths: dict[str, Mapping[int, int]] = {}
         self._lemma = _lemmatizer(tuple(languages))
 
@@ -87,11 +87,11 @@ class Lexicon:
         return len(self._names)
 
     def tags(self) -> set[str]:
-        """The tags whose names are here."""
+        """The indexed tags."""
         return set(self._names)
 
     def put(self, tag_id: str, names: tuple[str, ...]) -> None:
-        """The names of a tag, in place of those that it had."""
+        """Replace the names of a tag."""
         before = self._names.get(tag_id, ())
         if before == names:
             return
@@ -103,12 +103,12 @@ class Lexicon:
             self._remove(lemmas, tag_id)
 
     def drop(self, tag_id: str) -> None:
-        """Forget a tag."""
+        """Remove a tag."""
         for lemmas in self._entries_of(self._names.pop(tag_id, ())):
             self._remove(lemmas, tag_id)
 
     def match(self, text: str) -> Matches:
-        """Every tag whose name stands in the text, longer and shorter ones, at most 100."""
+        """Every tag whose name occurs in the text, overlapping ones included, at most 100."""
         words = _words(text, TEXT_WORDS)
         lemmas = tuple(map(self._lemma, words))
         found: dict[str, tuple[float, str]] = {}
@@ -134,7 +134,7 @@ class Lexicon:
             self._count(lemmas, -1)
 
     def _count(self, lemmas: Lemmas, more: int) -> None:
-        """There is one name more or less of this first lemma and this length."""
+        """Add `more` (1 or -1) to the count of names with this first lemma and length."""
         lengths = dict(self._lengths.get(lemmas[0], {}))
         lengths[len(lemmas)] = lengths.get(len(lemmas), 0) + more
         if left := {length: count for length, count in lengths.items() if count}:
@@ -143,7 +143,7 @@ class Lexicon:
             del self._lengths[lemmas[0]]
 
     def _entries_of(self, names: tuple[str, ...]) -> dict[Lemmas, _Entry]:
-        """Of names with the same lemmas the first counts."""
+        """Of names with equal lemmas the first wins."""
         entries: dict[Lemmas, _Entry] = {}
         for name in names:
             words = _words(_unqualified(name), NAME_WORDS + 1)
@@ -153,42 +153,41 @@ class Lexicon:
 
 
 class LiteralRecall:
-    """Tags by their names, over a memory that changes while it is asked.
+    """Tags by their names, over a memory that changes concurrently.
 
-    What memory holds already is read once. From then on `change` takes over what is put and deleted, and nobody who
-    tags waits for it.
+    The memory is read once. After that `change` applies what is put and deleted, without blocking calls to `recall`.
     """
 
     name = NAME
 
     def __init__(self, tags: Store, languages: Sequence[str] = ("en",)) -> None:
-        """Raises UserError for a language that simplemma has not."""
+        """Raises UserError for a language that simplemma does not support."""
         self._tags = tags
         self._lexicon = Lexicon(languages)
-        # Changes are made one after the other, so that the last one counts.
+        # Changes run one at a time, so that the last one wins.
         self._changing = Serial("literal")
         self._reading = asyncio.Lock()
-        # What changed before all was read, None afterwards: what was read meanwhile may be older.
+        # Tags changed before the initial read ended, None afterwards: what it read of them may be stale.
         self._changed: set[str] | None = set()
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
-        """The words that matched of each tag that stands in a text, most first. Raises DependencyDown."""
+        """The number of matched words of each tag that occurs in a text, most first. Raises DependencyDown."""
         if self._changed is not None:
             async with self._reading:
                 await self._read()
-        # In a thread, for a long text must not hold up the loop.
+        # In a thread: a long text must not block the event loop.
         return await asyncio.to_thread(lambda: [self._lexicon.match(text) for text in query.texts])
 
     async def change(self, tags: Mapping[str, Payload | None]) -> None:
-        """Take over what memory holds of these tags now; None: it holds them no longer."""
+        """Apply what memory now holds for these tags; None: removed."""
         await self._changing.run(self._change, tags)
 
     async def close(self) -> None:
-        """Let go of the thread. No call may be in flight."""
+        """Stop the thread. No call may be in flight."""
         self._changing.close()
 
     async def _read(self) -> None:
-        """Take over what stood in memory before anybody told of changes."""
+        """Read the tags that memory holds from before the first change."""
         if self._changed is None:
             return
         wanted = await self._changing.run(self._unread, await self._tags.keys())
@@ -215,7 +214,7 @@ class LiteralRecall:
 
 
 def _note(found: dict[str, tuple[float, str]], entries: Iterable[tuple[str, _Entry]], words: Sequence[str]) -> None:
-    """Add the tags that are named so, where they were not found with more words."""
+    """Add the tags with this name, unless they already matched more words."""
     for tag_id, (written, name) in entries:
         if tag_id in found and found[tag_id][0] >= len(words):
             continue
@@ -225,7 +224,7 @@ def _note(found: dict[str, tuple[float, str]], entries: Iterable[tuple[str, _Ent
 
 
 def _same(word: str, written: str) -> bool:
-    # The illness AIDS is no aids.
+    # The illness AIDS does not match "aids".
     return word == written or (word.casefold() == written.casefold() and not written.isupper())
 
 
@@ -254,7 +253,7 @@ def _lemmatizer(languages: tuple[str, ...]) -> Callable[[str], str]:
 
     @lru_cache(LEMMAS)
     def lemma(word: str) -> str:
-        # As it is written: in German only Haus is a house. No dictionary has words of capitals.
+        # As written: in German only Haus is a house. No dictionary has all-caps words.
         return lemmatize(word.casefold() if word.isupper() else word, lang=languages).casefold()
 
     return lemma

@@ -1,4 +1,4 @@
-"""What memory holds around a content: the tags and the exemplars that are like it, and what people decided about it."""
+"""Memory around a content: similar tags and exemplars, and people's decisions about the content itself."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ _PEOPLE: Final = "/people"
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far a search goes: the nearest tags and the nearest exemplars of a content."""
+    """Search depth: the number of nearest tags and nearest exemplars per content."""
 
     tags: int
     contents: int
@@ -27,12 +27,12 @@ class Reach:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What memory holds around one content, and what people decided about it.
+    """Memory around one content, and people's decisions about it.
 
-    `direct`: the nearest tags, most similar first; the key of each is its id, and it carries itself.
-    `near`: the nearest exemplars that may vote, most similar first, with the tags that each accepted: never the
-    content's own, one a content. `machine` bool [m]: which of them nobody but this service decided.
-    `accepted` and `rejected`: the ids of the tags that people said are right and wrong for this very content.
+    `direct`: the nearest tags, most similar first; the key of each is its id, and its only tag is itself. `near`: the
+    nearest exemplars that may vote, most similar first, with the tags that each accepted; never the content's own, and
+    one per content. `machine` bool [m]: which of them only this service decided. `accepted` and `rejected`: the ids of
+    the tags that people accepted and rejected for this content.
     """
 
     direct: Slice
@@ -43,10 +43,10 @@ class Seen:
 
 
 class Neighbourhood:
-    """The stores of tags and of exemplars, asked together."""
+    """Searches the stores of tags and of exemplars concurrently."""
 
     def __init__(self, tags: Store, exemplars: Store, settings: RecallSettings) -> None:
-        """Raises ValueError for stores that number tags differently: they are not of one memory."""
+        """Raises ValueError for stores with different tag numbers: they do not belong to one memory."""
         if tags.numbers is not exemplars.numbers:
             raise ValueError("the stores of tags and exemplars do not share their numbers of tags")
         self._tags = tags
@@ -54,11 +54,11 @@ class Neighbourhood:
         self._settings = settings
 
     async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
-        """What is around each content. Raises DependencyDown when a store does not answer."""
+        """Search around each content. Raises DependencyDown if a store does not answer."""
         if not ids:
             return []
         keys = [exemplar_key(content_id, "people") for content_id in ids]
-        # Together: on a server each is a round trip.
+        # Concurrently: on a server each is a round trip.
         direct, similar, own = await asyncio.gather(
             self._search_tags(vectors, reach.tags, scopes),
             self._search_exemplars(vectors, reach.contents, scopes),
@@ -82,14 +82,14 @@ class Neighbourhood:
     async def _search_exemplars(self, vectors: Vectors, limit: int, scopes: Scopes) -> Hits:
         if not self._settings.c2c2t:
             return no_hits(len(vectors))
-        # Two more than asked for: a content's own exemplars, by people and by machine, are left out afterwards.
+        # Two more than needed: a content's own exemplars, by people and by machine, are dropped afterwards.
         return await self._exemplars.search(vectors, limit + 2, scopes)
 
 
 def elected(ids: Sequence[str], similar: Hits, limit: int) -> tuple[Hits, Flags]:
-    """The `limit` nearest exemplars of each content that may vote, and which of them nobody but this service decided.
+    """The `limit` nearest exemplars of each content that may vote, and which of them only this service decided.
 
-    Never the content itself, and one vote a content, people's before the machine's. The keys say all that.
+    Excludes the content itself; one vote per content, people's before the machine's. All of this is read from the keys.
     """
     keys = similar.keys.tolist()
     machine = np.fromiter((key.endswith(_MACHINE) for key in keys), np.bool_, len(keys))
@@ -105,7 +105,7 @@ def elected(ids: Sequence[str], similar: Hits, limit: int) -> tuple[Hits, Flags]
 
 
 def _without_vote(content_id: str, keys: list[str], machine: Flags) -> Iterator[int]:
-    """The places of those that may not vote for this content."""
+    """The positions of exemplars that may not vote for this content."""
     own = content_id + _PEOPLE, content_id + _MACHINE
     yield from (keys.index(key) for key in own if key in keys)
     if machine.any():
@@ -116,7 +116,7 @@ def _without_vote(content_id: str, keys: list[str], machine: Flags) -> Iterator[
 
 
 def neighbour(key: str, similarity: float) -> Neighbour:
-    """An exemplar as evidence names it; its key is `id/source`."""
+    """An exemplar as evidence; its key is `id/source`."""
     content_id, _, source = key.rpartition("/")
     return Neighbour(id=content_id, source=cast(Source, source), similarity=round(similarity, 4))
 

@@ -1,7 +1,7 @@
-"""What the recallers found for a batch, as flat numpy arrays: what a ranker reads.
+"""The recallers' results for a batch as flat numpy arrays: the input of a ranker.
 
-Tags are numbers here, and contents rows: 64 contents with 100 neighbours each carry 22,000 votes, and an object for
-each would cost more than the search. A number means a tag within one batch only.
+Tags are numbers here, and contents rows: 64 contents with 100 neighbours each carry 22,000 votes, and an object per
+vote would cost more than the search. A number identifies a tag within one batch only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ NAMES = "names"
 
 
 class Numbers:
-    """A ranker's numbers of tags: those that it knows first, in their order, then all others as they come to memory.
+    """A ranker's tag numbers: the tags of its training first, in order, then all others in order of arrival in memory.
 
-    So equal scores are in one order, whatever came to memory first. An array leads from memory's numbers to these.
+    So the order of equal scores does not depend on memory. An array maps memory's numbers to these.
     """
 
     def __init__(self, known: Sequence[str] = (), memory: TagNumbers | None = None) -> None:
@@ -45,7 +45,7 @@ class Numbers:
         return self.of_memory(self._memory.of(tags))
 
     def of_memory(self, tags: Ints) -> Ints:
-        """The number of each tag, from memory's, int64 [n]."""
+        """The number of each tag, from memory's numbers, int64 [n]."""
         self._grow()
         return self._of[tags]
 
@@ -62,7 +62,7 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What one recaller found: tag `tags[i]` for content `rows[i]` with `scores[i]`, by row, best first, each once."""
+    """One recaller's result: tag `tags[i]` for content `rows[i]` with `scores[i]`, by row, best first, unique."""
 
     rows: Ints
     tags: Ints
@@ -71,10 +71,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Ballots:
-    """The neighbours of the contents, by row, most similar first, and one vote for each tag that one accepted.
+    """The neighbours of the contents, by row, most similar first, and a vote for each tag that a neighbour accepted.
 
-    `rows`, `similarity` and `machine` (nobody else decided) are of m neighbours; vote i is that of neighbour
-    `voters[i]` for tag `tags[i]`, v of them, by neighbour.
+    `rows`, `similarity` and `machine` (only this service decided) describe m neighbours; vote i is neighbour
+    `voters[i]` for tag `tags[i]`, v votes, by neighbour.
     """
 
     rows: Ints
@@ -86,9 +86,9 @@ class Ballots:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """All that the recallers found for n contents.
+    """The results of all recallers for n contents.
 
-    `words` int64 [n] is the length of each text. Every tag's number is below `width`, so row * width + tag is a key.
+    `words` int64 [n] is the length of each text. Every tag number is below `width`, so row * width + tag is a key.
     """
 
     words: Ints
@@ -103,7 +103,7 @@ def pool(
     seen: Sequence[Seen],
     found: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> Pool:
-    """The arrays of a batch: its texts, what memory holds around each, and what each other recaller found."""
+    """Build the pool from the batch's texts, memory around each content, and each other recaller's result."""
     direct = joined([one.direct for one in seen])
     names = Listed(direct.queries, numbers.of_memory(direct.tags), direct.scores)
     lists = {NAMES: names, **{name: _listed(numbers, each) for name, each in found.items()}}

@@ -1,9 +1,9 @@
-"""A second encoder over the same exemplars, with a judgement of its own.
+"""A second encoder over the same exemplars, which gives votes and tags of its own.
 
-An encoder that was trained on a corpus knows its tags; the one of the release knows what nobody has tagged yet. The
-second encoder reads each content once and gives two lists: the votes of its own neighbours, and the tags whose trained
-vectors are like the content (recall/tagvectors.py). Where a ranker has both encoders' neighbours, it is better than
-with those of either alone.
+An encoder trained on a corpus is good at that corpus's tags; the release's encoder also covers tags that no training
+content has. The second encoder encodes each content once and gives two lists: the votes of its own neighbours, and the
+tags whose trained vectors are similar to the content (recall/tagvectors.py). A ranker with both encoders' neighbours is
+better than with either alone.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ NAME: Final = "second_encoder"
 VOTES: Final = "second_encoder_votes"
 TAGS: Final = "second_encoder_tags"
 LISTS: Final = (VOTES, TAGS)
-# Neighbours that vote, and tags of each list at most.
+# Neighbours that vote, and tags per list at most.
 NEIGHBOURS: Final = 100
 BEST: Final = 60
 
@@ -46,18 +46,18 @@ class SecondEncoder:
     def __init__(self, encoder: Encoder, tags: Store, exemplars: Store, vectors: TagVectors) -> None:
         self.encoder = encoder
         self._vectors = vectors
-        # Its own tag texts are not asked: the release's are, for all tags.
+        # C2T is off: the release's encoder already covers all tag texts.
         settings = RecallSettings(c2t=False)
         self._neighbourhood = Neighbourhood(tags, exemplars, settings)
         self._numbers = Numbers((), exemplars.numbers)
         self._encoded: dict[Query, asyncio.Task[Vectors]] = {}
 
     def recallers(self) -> list[Recaller]:
-        """Its two lists, which share one look at a content."""
+        """Its two lists, which share one encoding of a content."""
         return [_Asked(VOTES, self.votes), _Asked(TAGS, self.tags)]
 
     async def votes(self, query: Query) -> Found:
-        """Of each content the tags that its neighbours carry, with their share of the votes, best first."""
+        """For each content, the tags of its neighbours with their share of the votes, best first."""
         seen = await self._neighbourhood.look(query.ids, await self._encode(query), Reach(0, NEIGHBOURS), query.scopes)
         numbers = self._numbers
         full = pool(numbers, query.texts, seen, {})
@@ -72,12 +72,12 @@ class SecondEncoder:
         return list(found)
 
     async def tags(self, query: Query) -> Found:
-        """Of each content the tags whose vectors are most like it, with their probability, best first."""
+        """For each content, the tags with the most similar vectors and their probability, best first."""
         vectors = await self._encode(query)
         return await asyncio.to_thread(self._vectors.best, vectors, BEST)
 
     async def _encode(self, query: Query) -> Vectors:
-        """Both lists are asked for at once: who comes second waits for what the first has begun."""
+        """Both lists are requested concurrently: the second caller awaits the first one's encoding."""
         task = self._encoded.get(query)
         if task is None:
             task = self._encoded[query] = asyncio.create_task(self.encoder.encode(query.texts))
@@ -85,14 +85,14 @@ class SecondEncoder:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Free the encoder; its stores are closed with the memory."""
+        """Close the encoder; its stores are closed with the memory."""
         await asyncio.gather(*self._encoded.values(), return_exceptions=True)
         await self.encoder.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One of the lists."""
+    """One of its two lists, as a recaller."""
 
     name: str
     ask: Callable[[Query], Awaitable[Found]]
@@ -102,14 +102,14 @@ class _Asked:
 
 
 class SecondEncoderSettings(ServedSettings):
-    """`folder` holds model.onnx, tokenizer.json, release.json, golden.json and tags.npz, as `tagbus export` writes an
-    encoder that was trained with --recipe top-layers."""
+    """`folder` holds model.onnx, tokenizer.json, release.json, golden.json and tags.npz, as `tagbus export` writes them
+    for an encoder trained with --recipe top-layers."""
 
     model: str = Field(NAME, min_length=1, description="Triton's name of the model")
 
 
 def _version(section: SecondEncoderSettings) -> str | None:
-    """The names of its release and of its tag vectors. Raises UserError for a folder that does not hold both."""
+    """The names of its release and of its tag vectors. Raises UserError if the folder does not hold both."""
     folder = section.folder
     return None if folder is None else f"{load_release(folder).name}+{tagvectors.read(folder)[1]}"
 

@@ -1,7 +1,7 @@
-"""The tag vectors that an encoder was trained against: a classifier of its own, which reads a content's vector alone.
+"""The tag vectors that an encoder was trained against: a classifier that uses only a content's vector.
 
-`tagbus train biencoder --recipe top-layers` trains the encoder against all tags as free vectors and leaves them
-beside it; `tagbus export` takes them along.
+`tagbus train biencoder --recipe top-layers` trains the encoder against all tags as free vectors and stores them next to
+it; `tagbus export` includes them.
 """
 
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.memory.store import Vectors
 
 FILE: Final = "tags.npz"
-# A million tags of 384 numbers are 1.5 GB.
+# A million tags with 384 dimensions are 1.5 GB.
 FILE_BYTES: Final = 2_000_000_000
-# Contents that are scored at once: 64 against 25,000 tags are 6 MB.
+# Contents scored at once: 64 against 25,000 tags are 6 MB.
 CONTENTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class TagVectors:
-    """Vectors float32 [t, d] and biases float32 [t] of the tags `ids`; a product counts `scale` times."""
+    """Vectors float32 [t, d] and biases float32 [t] of the tags `ids`; `scale` multiplies the dot product."""
 
     ids: tuple[str, ...]
     vectors: Vectors
@@ -35,7 +35,7 @@ class TagVectors:
     scale: float
 
     def dump(self) -> bytes:
-        """tags.npz: arrays alone, nothing that could be executed."""
+        """Serialize tags.npz: plain arrays, no pickled objects."""
         file = BytesIO()
         ids = np.frombuffer(to_json(list(self.ids)), np.uint8)
         scale = np.float64(self.scale)
@@ -44,7 +44,7 @@ class TagVectors:
 
     @classmethod
     def parse(cls, place: Path, content: bytes) -> Self:
-        """What `dump` wrote. Raises UserError that names the place and what would be right."""
+        """Parse the output of `dump`. Raises UserError that names the place and the expected value."""
         try:
             with np.load(BytesIO(content), allow_pickle=False) as file:
                 ids = tuple(map(str, from_json(file["ids"].tobytes())))
@@ -59,7 +59,8 @@ class TagVectors:
         return cls(ids, vectors, bias, scale)
 
     def best(self, contents: Vectors, count: int) -> list[Mapping[str, float]]:
-        """Of each unit vector [n, d] the `count` most probable tags, best first; the chances of all add up to 1."""
+        """The `count` most probable tags of each unit vector [n, d], best first; probabilities sum to 1 over all
+        tags."""
         found: list[Mapping[str, float]] = []
         for start in range(0, len(contents), CONTENTS):
             chances = self.chances(contents[start : start + CONTENTS])
@@ -75,7 +76,7 @@ class TagVectors:
         return found
 
     def chances(self, contents: Vectors) -> Vectors:
-        """How probable each tag is, float32 [n, t]: the softmax of scale times the product, plus the bias."""
+        """The probability of each tag, float32 [n, t]: the softmax of scale times the dot product, plus the bias."""
         logits = contents @ self.vectors.T
         logits *= np.float32(self.scale)
         logits += self.bias
@@ -86,7 +87,8 @@ class TagVectors:
 
 
 def read(folder: Path) -> tuple[bytes, str]:
-    """tags.npz of a folder, and its name, other for other vectors. Raises UserError where there is none."""
+    """Read tags.npz of a folder; returns its bytes and its name, derived from its hash. Raises UserError if there is
+    none."""
     path = folder / FILE
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The folder of something that was trained: a manifest, and the files beside it whose hashes it names."""
+"""The folder of a trained artifact: a manifest, and the files whose hashes it lists."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,15 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A folder, the name of its manifest, and the command that writes both."""
+    """A folder, the file name of its manifest, and the command that writes both."""
 
     folder: Path
     manifest: str
     command: str
 
     def about(self, model: type[M], most: int) -> M:
-        """The manifest, of `most` bytes at most. Raises UserError that names the file, the field and what is right."""
+        """Read the manifest, at most `most` bytes. Raises UserError that names the file, the field and the expected
+        value."""
         try:
             return model.model_validate_json(self.read(self.manifest, most))
         except ValidationError as error:
@@ -32,7 +33,8 @@ class Trained:
             raise UserError(f"{path}: {field}: {shorten(problem['input'])}: {problem['msg']}") from None
 
     def verified(self, name: str, expected: str, most: int) -> bytes:
-        """A file whose hash the manifest names. Raises as `read` does, and ReleaseMismatch for another hash."""
+        """Read a file and check its hash against the manifest. Raises as `read` does, and ReleaseMismatch on a
+        difference."""
         content = self.read(name, most)
         if (found := sha256(content)) != expected:
             raise ReleaseMismatch(
@@ -41,7 +43,7 @@ class Trained:
         return content
 
     def read(self, name: str, most: int) -> bytes:
-        """A file of `most` bytes at most. Raises UserError for one that is larger or cannot be read."""
+        """Read a file of at most `most` bytes. Raises UserError if it is larger or cannot be read."""
         path = self.folder / name
         try:
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The neighbours' votes for tags, added up over a batch."""
+"""The neighbours' votes for tags, summed over a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from tagbus.stream.recall.pool import Ballots, Floats, Ints, Pool
 
-# Temperatures of the neighbours' votes: at 0.08 some twenty of them count, at 0.04 some five.
+# Softmax temperatures of the votes: at 0.08 about twenty neighbours count, at 0.04 about five.
 TAUS: Final = (0.08, 0.04)
 
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """The neighbours' votes, added up for each content and tag that has one, v of them.
+    """The neighbours' votes, summed per pair of content and tag, v pairs.
 
     `keys` int64 [v], ascending: row * tags of the pool + tag. `shares`: for each temperature float32 [v], of all the
-    content's votes. `voters` int64 [v]: how many. `nearest` int64 [v]: which neighbour of all is the first of them.
-    `rank` int64 [v]: the place by votes among the content's tags, from 0.
+    content's votes. `voters` int64 [v]: the number of voters. `nearest` int64 [v]: the index of the most similar voter
+    among all neighbours. `rank` int64 [v]: the rank by votes among the content's tags, from 0.
     """
 
     keys: Ints
@@ -30,7 +30,7 @@ class Votes:
 
 
 def count_votes(pool: Pool) -> Votes:
-    """What the neighbours say. Machine decisions never outvote people's."""
+    """Count the votes. Machine decisions never outvote people's."""
     ballots, width = pool.ballots, pool.width
     keys = ballots.rows[ballots.voters] * width + ballots.tags
     order = np.argsort(keys, kind="stable")
@@ -43,7 +43,7 @@ def count_votes(pool: Pool) -> Votes:
 
 
 def _weights(ballots: Ballots, contents: int, tau: float) -> Floats:
-    """The weight of each neighbour, those of a content add up to 1: a softmax at temperature tau, float32 [m]."""
+    """The weight of each neighbour, summing to 1 per content: a softmax at temperature tau, float32 [m]."""
     place = ranks(ballots.rows)
     nearest = ballots.similarity[np.arange(len(place)) - place]
     weights = np.exp((ballots.similarity - nearest) / np.float32(tau)).astype(np.float64)
@@ -58,12 +58,12 @@ def _weights(ballots: Ballots, contents: int, tau: float) -> Floats:
 
 
 def ranks(rows: Ints) -> Ints:
-    """Each one's place among those of its row, from 0; `rows` is ascending."""
+    """The position of each element within its row, from 0; `rows` is ascending."""
     return np.arange(len(rows)) - np.searchsorted(rows, rows)
 
 
 def placed(rows: Ints, scores: NDArray[np.floating]) -> Ints:
-    """Each one's place by falling score among those of its row, from 0; of equal ones the first; `rows` ascends."""
+    """The rank of each element by descending score within its row, from 0; ties keep their order; `rows` ascends."""
     place = np.empty(len(rows), np.int64)
     place[np.lexsort((-scores, rows))] = ranks(rows)
     return place

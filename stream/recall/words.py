@@ -1,7 +1,7 @@
-"""Words and bigrams of a text as a TF-IDF weighted bag: what classifier heads read beside the encoder's vector.
+"""Words and bigrams of a text as a TF-IDF weighted bag: the input of classifier heads besides the vector.
 
 Heads know the terms of their training by name (`Vocabulary.learn`), or only by a hash of the name (`hashed`), which
-spares the list of terms and lets some of them share a row.
+saves the list of terms at the price of collisions.
 """
 
 import math
@@ -22,25 +22,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.recall.scripts import DENSE
 
-# What is read of a text: the encoder reads no more of it either.
+# Characters read of a text: the encoder reads no more either.
 CHARACTERS: Final = 8_192
 WORDS: Final = 2_048
-# A longer run of letters is no word. A bigram has at most two of these and a space.
+# Longer runs of letters are not words. A bigram has at most two of these and a space.
 LETTERS: Final = 64
-# Terms of one bag at most, those of most weight.
+# Terms per bag at most; those with the highest weight win.
 TERMS: Final = 512
-# Counts that are kept while a vocabulary is learnt: 0.5 GB. The rarest go when there are more.
+# Counts kept while learning a vocabulary: 0.5 GB. Beyond that the rarest are dropped.
 COUNTS: Final = 4_000_000
 
-# Accents, points and vowel signs (Hebrew, Arabic, the scripts of India): `\w` takes them for ends of words.
+# Accents, points and vowel signs (Hebrew, Arabic, the scripts of India): `\w` treats them as word boundaries.
 _MARKS: Final = "\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
-# A word has two letters or digits at least, as in scikit-learn's TF-IDF.
+# A word has at least two letters or digits, as in scikit-learn's TF-IDF.
 _WORD: Final = re.compile(rf"[{DENSE}]|[^\W{DENSE}](?:[^\W{DENSE}]|[{_MARKS}])+")
 
 
 @dataclass(frozen=True, slots=True)
 class Bags:
-    """The bags of n texts, one after the other: `terms` int64 [m], `weights` float32 [m], `starts` int64 [n]."""
+    """The bags of n texts, concatenated: `terms` int64 [m], `weights` float32 [m], `starts` int64 [n]."""
 
     terms: NDArray[np.int64]
     weights: NDArray[np.float32]
@@ -48,18 +48,18 @@ class Bags:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """How many terms each bag has, int64 [n]."""
+        """The number of terms of each bag, int64 [n]."""
         return np.diff(self.starts, append=len(self.terms))
 
     def rows(self, rows: NDArray[np.int64]) -> "Bags":
-        """The bags of some texts, in that order."""
+        """Select the bags of some texts, in that order."""
         lengths = self.lengths[rows]
         starts = np.cumsum(lengths) - lengths
         places = np.arange(lengths.sum()) + np.repeat(self.starts[rows] - starts, lengths)
         return Bags(self.terms[places], self.weights[places], starts)
 
     def padded(self, length: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Terms int64 [n, length] and weights float32 [n, length]; what is padded weighs 0. None may be longer."""
+        """Terms int64 [n, length] and weights float32 [n, length]; padding has weight 0. No bag may be longer."""
         terms = np.zeros((len(self.starts), length), np.int64)
         weights = np.zeros((len(self.starts), length), np.float32)
         there = np.arange(length) < self.lengths[:, None]
@@ -69,9 +69,9 @@ class Bags:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The terms that heads know, by number: in how many of `texts` training texts each stands, and its name.
+    """The terms that heads know, by number: their document frequencies in `texts` training texts, and their names.
 
-    Without names the number of a term is its CRC-32, modulo how many there are.
+    Without names the number of a term is its CRC-32 modulo the number of terms.
     """
 
     frequencies: tuple[int, ...]
@@ -80,9 +80,9 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, texts: Iterable[str], words: int = 2, bigrams: int = 4, most: int | None = None) -> Self:
-        """Every word that stands in at least `words` texts and every bigram in at least `bigrams`, most frequent first.
+        """Learn every word in at least `words` texts and every bigram in at least `bigrams`, most frequent first.
 
-        Of more than `most` the rarest are left out.
+        Beyond `most` terms the rarest are dropped.
         """
         counts: Counter[str] = Counter()
         seen = least = 0
@@ -97,19 +97,19 @@ class Vocabulary:
         return cls(tuple(count for _, count in kept), seen, tuple(term for term, _ in kept))
 
     def some(self, numbers: Sequence[int]) -> "Vocabulary":
-        """Those terms alone, in that order."""
+        """Only those terms, in that order."""
         names = None if self.terms is None else tuple(self.terms[number] for number in numbers)
         return Vocabulary(tuple(self.frequencies[number] for number in numbers), self.texts, names)
 
     def hashed(self, rows: int) -> "Vocabulary":
-        """The same terms by their hashes alone: `rows` numbers, which some of them share."""
+        """The same terms by hash only: `rows` numbers, with collisions."""
         frequencies = [0] * rows
         for term, frequency in zip(self.terms or (), self.frequencies, strict=True):
             frequencies[digest(term, rows)] += frequency
         return Vocabulary(tuple(min(frequency, self.texts) for frequency in frequencies), self.texts)
 
     def bags(self, texts: Iterable[str]) -> Bags:
-        """TF-IDF with logarithmic term frequency, each bag of length 1 (Salton and Buckley 1988, `ltc`)."""
+        """TF-IDF with logarithmic term frequency, normalized to length 1 (Salton and Buckley 1988, `ltc`)."""
         bags = [self._bag(text) for text in texts]
         lengths = np.array([len(terms) for terms, _ in bags], np.int64)
         terms = np.fromiter(chain.from_iterable(terms for terms, _ in bags), np.int64, lengths.sum())
@@ -122,7 +122,7 @@ class Vocabulary:
 
     @classmethod
     def parse(cls, place: str, content: bytes) -> Self:
-        """What `dump` wrote. Raises UserError that names the place, the field and what would be right."""
+        """Parse the output of `dump`. Raises UserError that names the place, the field and the expected value."""
         try:
             file = _File.model_validate_json(content)
         except ValidationError as error:
@@ -153,7 +153,7 @@ class Vocabulary:
 
 
 class _File(BaseModel):
-    """words.json: `terms` null where they are hashed."""
+    """words.json; `terms` is null for hashed terms."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -171,7 +171,7 @@ class _File(BaseModel):
 
 
 def terms_of(text: str) -> Iterator[str]:
-    """The words of a text, then its bigrams, as often as they stand there."""
+    """The words of a text, then its bigrams, with repetitions."""
     text = text[:CHARACTERS].casefold()
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
@@ -183,5 +183,5 @@ def terms_of(text: str) -> Iterator[str]:
 
 
 def digest(term: str, rows: int) -> int:
-    """The number of a term among `rows`, the same everywhere."""
+    """The number of a term among `rows`; the same on every machine."""
     return crc32(term.encode("utf-8", "surrogatepass")) % rows

@@ -1,4 +1,4 @@
-"""Classifier heads, as a component: the model in this process or on Triton."""
+"""The classifier heads component: the model in-process or on Triton."""
 
 import asyncio
 from typing import Final
@@ -13,7 +13,7 @@ NAME: Final = "heads"
 
 
 class HeadsSettings(ServedSettings):
-    """`folder` holds heads.json, words.json and, where the model runs in the process, heads.onnx."""
+    """`folder` holds heads.json, words.json and, if the model runs in-process, heads.onnx."""
 
     model: str = Field(NAME, min_length=1, description="Triton's name of the model")
 

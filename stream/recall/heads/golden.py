@@ -1,8 +1,8 @@
-"""The golden answers of classifier heads: what a server elsewhere must answer before it is believed.
+"""The golden answers of classifier heads: what a server must answer before it is trusted.
 
-Hashes vouch for the files in this process. A server is known by its answers alone, and heads by the numbers of their
-tags: those of another training have the same form and mean other tags. The questions are drawn, not stored: a few bags
-of terms and unit vectors, the same for all heads with so many terms and that dimension.
+In-process, hashes verify the files. A server can only be verified by its answers, and heads answer with tag numbers:
+heads from another training have the same shapes but mean other tags. The questions are generated, not stored: a few
+bags of terms and unit vectors, the same for all heads with the same number of terms and dimension.
 """
 
 from typing import Final, Self
@@ -15,12 +15,12 @@ from tagbus.stream.errors import ReleaseMismatch
 from tagbus.stream.memory.store import Vectors
 
 QUESTIONS: Final = 4
-# Terms a question: the least that a bag is padded to. The first question has none.
+# Terms per question: the smallest padded length. The first question has none.
 LENGTH: Final = 8
-# Tags of an answer that are kept.
+# Tags kept per answer.
 BEST: Final = 5
-# Largest difference of a probability, as a share of it. CPUs agree to 1e-5; a GPU that multiplies in TF32 moves a logit
-# of up to 20 by some 0.01.
+# Largest relative difference of a probability. CPUs agree to 1e-5; a GPU that multiplies in TF32 shifts a logit of up
+# to 20 by about 0.01.
 NEAR: Final = 0.05
 
 Terms = NDArray[np.int64]
@@ -30,7 +30,7 @@ Chances = NDArray[np.float32]
 
 
 class Golden(BaseModel):
-    """The best tags of each question by number, and their probabilities; best first. It stands in heads.json."""
+    """The best tags of each question by number, with their probabilities, best first. Stored in heads.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,14 +45,14 @@ class Golden(BaseModel):
 
     @classmethod
     def of(cls, numbers: Numbers, chances: Chances) -> Self:
-        """From the answers [questions, best] to all `questions`."""
+        """Build from the answers [questions, best] to all `questions`."""
         return cls(
             tags=tuple(tuple(row) for row in numbers[:, :BEST].tolist()),
             chances=tuple(tuple(round(one, 7) for one in row) for row in chances[:, :BEST].tolist()),
         )
 
     def check(self, numbers: Numbers, chances: Chances, name: str, where: str) -> None:
-        """Raises ReleaseMismatch that names `where` and the tag where these are no answers of the heads `name`."""
+        """Raises ReleaseMismatch that names `where` and the tag if these are not the answers of the heads `name`."""
         for row, (tags, expected) in enumerate(zip(self.tags, self.chances, strict=True)):
             found = dict(zip(numbers[row].tolist(), chances[row].tolist(), strict=True))
             for tag, chance in zip(tags, expected, strict=True):
@@ -68,7 +68,7 @@ def questions(terms: int, dimension: int) -> tuple[Terms, Weights, Vectors]:
     numbers = (np.arange(QUESTIONS * LENGTH).reshape(QUESTIONS, LENGTH) * 7919) % terms
     weights = np.full(numbers.shape, LENGTH**-0.5, np.float32)
     weights[0] = 0
-    # Squares as angles: close to random, and equal wherever there is a cosine.
+    # Squares as angles: close to random, and identical on every platform with a cosine.
     vectors = np.cos(np.arange(1.0, QUESTIONS * dimension + 1).reshape(QUESTIONS, dimension) ** 2)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return numbers.astype(np.int64), weights, vectors.astype(np.float32)

@@ -1,9 +1,9 @@
-"""Classifier heads: how probable each known tag is for a content, by its words and its vector.
+"""Classifier heads: the probability of each known tag for a content, from its words and its vector.
 
-They memorise what the memory's neighbours only resemble (the family of Astec, Dahiya et al. 2021, WSDM). A tag that
-their training has not seen is the memory's. A folder holds heads.json (what they were trained over, and the tags that
-they know), heads.onnx (the model, which may be on a server instead) and words.json (the terms); `tagbus train heads`
-writes it.
+They memorise what the neighbours in memory only approximate (the family of Astec, Dahiya et al. 2021, WSDM). They never
+give a tag that was not in their training data; memory covers those. A folder holds heads.json (what they were trained
+on, and the known tags), heads.onnx (the model, which may be on a server instead) and words.json (the terms); `tagbus
+train heads` writes it.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ MANIFEST: Final = "heads.json"
 MODEL: Final = "heads.onnx"
 WORDS: Final = "words.json"
 
-# The ids of a million tags take 30 MB, a million terms 20 MB; protobuf ends at 2 GB.
+# The ids of a million tags take 30 MB, a million terms 20 MB; protobuf's limit is 2 GB.
 MANIFEST_BYTES: Final = 100_000_000
 WORDS_BYTES: Final = 100_000_000
 MODEL_BYTES: Final = 2_000_000_000
-# What a bag is padded to: Triton merges requests of equal shape only. A title of YSO has 19 terms.
+# Padded lengths of bags: Triton batches only requests of equal shape. A title of YSO has 19 terms.
 LENGTHS: Final = (8, 16, 32, 64, 128, 256, TERMS)
-# A run looks at 64 contents or 2,048 terms, which are 3 MB of float32.
+# A run takes 64 contents or 2,048 terms, which are 3 MB of float32.
 CONTENTS: Final = 64
 RUN_TERMS: Final = 2_048
 
@@ -59,20 +59,20 @@ class Manifest(BaseModel):
 
 
 class Model(Protocol):
-    """What computes the heads: in this process, or on a server."""
+    """Runs the heads: in-process, or on a server."""
 
     async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
         """The best tags [n, best] of n bags [n, length], padded with weight 0, and vectors [n, d]; best first.
 
-        Raises DependencyDown where a server does not answer.
+        Raises DependencyDown if a server does not answer.
         """
 
     async def close(self) -> None:
-        """Free what it holds. No call may be under way."""
+        """Free resources. No call may be in flight."""
 
 
 class OnnxModel:
-    """The model in this process. Several calls may run at once."""
+    """The model in-process. Several calls may run at once."""
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
         self._session = _session(model)
@@ -86,12 +86,12 @@ class OnnxModel:
         return numbers, chances
 
     async def close(self) -> None:
-        """End the threads. No call may be under way."""
+        """Stop the threads. No call may be in flight."""
         await asyncio.to_thread(self._pool.shutdown)
 
 
 class HeadsRecall:
-    """The tags that the heads of a folder give a content, with their probabilities; they add up to 1 over all tags."""
+    """Tags by the heads of a folder, with their probabilities, which sum to 1 over all known tags."""
 
     name: str = "heads"
 
@@ -103,7 +103,7 @@ class HeadsRecall:
 
     @classmethod
     def load(cls, folder: Path, release: str, threads: int = 1) -> Self:
-        """The heads of a folder in this process, for an encoder's release. Raises as `read_known` does."""
+        """Load the heads of a folder in-process, for an encoder's release. Raises as `read_known` does."""
         manifest, vocabulary = read_known(folder, release)
         model = _files(folder).verified(MODEL, manifest.model_sha256, MODEL_BYTES)
         return cls(manifest, vocabulary, OnnxModel(model, threads))
@@ -130,12 +130,12 @@ class HeadsRecall:
         return found
 
     async def close(self) -> None:
-        """Free the model. No call may be under way."""
+        """Close the model. No call may be in flight."""
         await self._model.close()
 
 
 def cut(lengths: NDArray[np.int64]) -> Iterator[tuple[Numbers, int]]:
-    """Group bags into runs: their numbers, and the length that all are padded to."""
+    """Group bags into runs: row numbers, and the length that they are padded to."""
     padded = np.array(LENGTHS)[np.searchsorted(LENGTHS, lengths)]
     for length in np.unique(padded).tolist():
         rows = np.flatnonzero(padded == length)
@@ -145,15 +145,15 @@ def cut(lengths: NDArray[np.int64]) -> Iterator[tuple[Numbers, int]]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """heads.json. Raises UserError that names the file, the field and what would be right."""
+    """Read heads.json. Raises UserError that names the file, the field and the expected value."""
     return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
 def read_known(folder: Path, release: str) -> tuple[Manifest, Vocabulary]:
-    """What heads for an encoder's release know: their tags and their terms.
+    """Read the manifest and the vocabulary of heads for an encoder's release.
 
-    Raises UserError for a file that is missing or no heads', ReleaseMismatch where a hash is not the one that
-    heads.json names or they were trained over another release.
+    Raises UserError if a file is missing or is not of heads, ReleaseMismatch if a hash differs from heads.json or they
+    were trained on another release.
     """
     manifest = read_manifest(folder)
     if manifest.release != release:
@@ -166,21 +166,21 @@ def read_known(folder: Path, release: str) -> tuple[Manifest, Vocabulary]:
 
 
 def golden_of(model: bytes, terms: int, dimension: int) -> Golden:
-    """The golden answers of a model that knows so many terms."""
+    """The golden answers of a model with this many terms."""
     feed = dict(zip(("terms", "weights", "vectors"), questions(terms, dimension), strict=True))
     numbers, chances = _session(model).run(["tags", "chances"], feed)
     return Golden.of(numbers, chances)
 
 
 def name_of(model: bytes, words: bytes, tags: Sequence[str]) -> str:
-    """The name of heads: other ones have another."""
+    """The name of heads, derived from their contents."""
     parts = (model, words, "\n".join(tags).encode())
     return f"heads-{sha256(b''.join(hashlib.sha256(part).digest() for part in parts))[:8]}"
 
 
 def _session(model: bytes) -> InferenceSession:
     options = SessionOptions()
-    # One thread a run and several runs at once, as in the encoder.
+    # One thread per run and several runs at once, as in the encoder.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return InferenceSession(model, options, providers=["CPUExecutionProvider"])
