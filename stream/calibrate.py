@@ -1,8 +1,8 @@
-"""Scores to confidences: isotonic regression to the probability that a tag is right.
+"""Calibrate scores to confidences: isotonic regression to the probability that a tag is right.
 
-Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates". A score of
-recall ranks tags; its calibration says how often a tag with such a score is right. It belongs to the scores that it is
-fitted to: those of a release, by the steps of a path, by components of certain versions (`Fingerprint`).
+Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates". Scores only
+rank tags; a calibration gives how often a tag with such a score is right. It is bound to the scores that it is fitted
+to: a release, the steps of a path, and component versions (`Fingerprint`).
 """
 
 import hashlib
@@ -24,14 +24,14 @@ Floats = NDArray[np.float64]
 FEWEST_PAIRS = 50
 # 84 knots took 2.4 KB.
 FILE_BYTES = 100_000
-# Where pydantic's own words do not say what would be right.
+# Expected values for errors where pydantic's message does not say.
 _EXPECTED = {"missing": "this field too", "extra_forbidden": "no such field", "json_invalid": "JSON"}
 
 
 class Calibration(Curve):
-    """A fitted curve, and what is done with it."""
+    """A fitted curve, and its application."""
 
-    # In a file a misspelt field is a mistake; on the topic one of a later version passes.
+    # In a file a misspelt field is an error; on the topic an unknown field may be from a later version.
     model_config = ConfigDict(extra="forbid")
 
     @cached_property
@@ -39,11 +39,11 @@ class Calibration(Curve):
         return np.array(self.scores), np.array(self.probabilities)
 
     def apply(self, scores: Floats) -> Floats:
-        """Confidences of scores, float64 of the same shape, in (0, 1); a higher score never gets a lower one."""
+        """Confidences of scores, float64 of the same shape, in (0, 1); monotonic in the score."""
         return np.asarray(np.interp(scores, *self._knots), dtype=np.float64)
 
     def match(self, fingerprint: Fingerprint, place: str) -> None:
-        """Raises ReleaseMismatch that names `place` and both where it is fitted to other scores."""
+        """Raises ReleaseMismatch that names `place` and both fingerprints if it is fitted to other scores."""
         if self.fingerprint != fingerprint:
             raise ReleaseMismatch(
                 f"{place} is fitted to '{self.fingerprint}', but this is '{fingerprint}'; "
@@ -51,7 +51,7 @@ class Calibration(Curve):
             )
 
     def save(self, path: Path) -> None:
-        """Write it as JSON. Raises UserError when the file cannot be written."""
+        """Write it as JSON. Raises UserError if the file cannot be written."""
         try:
             path.write_text(self.model_dump_json() + "\n", encoding="utf-8")
         except OSError as error:
@@ -59,7 +59,8 @@ class Calibration(Curve):
 
 
 def uncalibrated(fingerprint: Fingerprint) -> Calibration:
-    """What stands where nothing is fitted: named `none`, the confidence is the score, cut to the open interval."""
+    """The fallback without a fitted calibration: named `none`; the confidence is the score, clipped to the open
+    interval."""
     return Calibration(
         name="none",
         release=fingerprint.release,
@@ -73,10 +74,10 @@ def uncalibrated(fingerprint: Fingerprint) -> Calibration:
 
 
 def fit(scores: Floats, right: NDArray[np.bool_], fingerprint: Fingerprint, contents: int) -> Calibration:
-    """Fit to pairs of content and tag: `scores` float64 [n], `right` bool [n] (the tag is one that people accept).
+    """Fit to pairs of content and tag: `scores` float64 [n], `right` bool [n] (people accept the tag).
 
-    `contents`: of how many contents the pairs are. The same input gives the same name. Raises UserError below 50 pairs
-    or where all are right or all wrong, ValueError for other shapes or scores that are not finite.
+    `contents`: the number of contents in the pairs. The name is deterministic. Raises UserError below 50 pairs or if
+    all are right or all wrong, ValueError for mismatched shapes or scores that are not finite.
     """
     if scores.ndim != 1 or scores.shape != right.shape:
         raise ValueError(f"scores {scores.shape} and right {right.shape} must both be of one shape [n]")
@@ -96,13 +97,13 @@ def fit(scores: Floats, right: NDArray[np.bool_], fingerprint: Fingerprint, cont
 
 
 def _knots(scores: Floats, right: NDArray[np.bool_]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The borders of the isotonic blocks and their probabilities; neighbouring blocks are merged beyond 200 knots."""
+    """The edges of the isotonic blocks and their probabilities; beyond 200 knots neighbouring blocks are merged."""
     values, place = np.unique(scores, return_inverse=True)
     pairs = np.bincount(place).astype(np.float64)
     rights = np.bincount(place, weights=right)
-    # One right pair more at the lowest score and one wrong more at the highest: a few samples at an end say 0 or 1
-    # otherwise. On held-out YSO titles (votes of TF-IDF neighbours) this lowers ECE from 0.024 to 0.022 and log loss
-    # from 0.357 to 0.333 when fitted on 100 contents; at 3,000 it changes little (ECE 0.0104 and 0.0103).
+    # Add one right pair at the lowest score and one wrong pair at the highest: otherwise a few samples at an end give 0
+    # or 1. On held-out YSO titles (votes of TF-IDF neighbours) this lowers ECE from 0.024 to 0.022 and log loss from
+    # 0.357 to 0.333 when fitted on 100 contents; at 3,000 it changes little (ECE 0.0104 and 0.0103).
     pairs[0] += 1
     rights[0] += 1
     pairs[-1] += 1
@@ -112,15 +113,16 @@ def _knots(scores: Floats, right: NDArray[np.bool_]) -> tuple[tuple[float, ...],
     share = np.add.reduceat(rights, starts) / np.add.reduceat(pairs, starts)
     knots = values[np.stack((starts, lasts), axis=1)].ravel()
     heights = np.repeat(share.clip(LEAST, MOST).round(6), 2)
-    # A block of one score is one knot.
+    # A block with a single score is one knot.
     kept = np.append(True, np.diff(knots) > 0)
     return tuple(knots[kept].tolist()), tuple(heights[kept].tolist())
 
 
 def load(path: Path, fingerprint: Fingerprint) -> Calibration:
-    """Read a file of `tagbus calibrate` for these scores.
+    """Load a file of `tagbus calibrate` for these scores.
 
-    Raises UserError that names the file, the field and what would be right; ReleaseMismatch with both names.
+    Raises UserError that names the file, the field and the expected value; ReleaseMismatch that names both
+    fingerprints.
     """
     try:
         with path.open("rb") as file:
@@ -139,7 +141,7 @@ def load(path: Path, fingerprint: Fingerprint) -> Calibration:
 
 
 def _check_name(path: Path, calibration: Calibration) -> None:
-    """The name stands in every result, so a file that was changed by hand may not keep it."""
+    """The name is recorded in every result, so a file edited by hand must not keep it."""
     expected = _name(calibration)
     if calibration.name != expected and calibration != uncalibrated(calibration.fingerprint):
         wrong = FieldError("name", shorten(calibration.name), f"{expected}, the hash of what the file holds")
@@ -147,7 +149,7 @@ def _check_name(path: Path, calibration: Calibration) -> None:
 
 
 def _name(calibration: Calibration) -> str:
-    """A hash of everything else."""
+    """A hash of all other fields."""
     content = json.dumps(calibration.model_dump(exclude={"name"}), sort_keys=True)
     return f"isotonic-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 

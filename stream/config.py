@@ -1,4 +1,4 @@
-"""One frozen tree of settings, read from the environment: the only reader of it.
+"""One frozen tree of settings; the only code that reads them from the environment.
 
 `TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`. `tagbus config` prints the effective tree, secrets masked.
 """
@@ -18,9 +18,9 @@ from tagbus.stream.errors import UserError, shorten
 
 PREFIX = "TAGBUS_"
 Provider = Literal["tensorrt", "cuda", "cpu"]
-# Variables of the test suite and the benchmarks, which are no settings of the service.
+# Variables of the test suite and the benchmarks, which are not settings of the service.
 FOREIGN = ("TAGBUS_TEST_", "TAGBUS_BENCH_")
-# librdkafka's properties that hold a password, a private key or a client's secret.
+# librdkafka properties that hold a password, a private key or a client secret.
 CONFIDENTIAL = frozenset(
     {
         "sasl.oauthbearer.assertion.private.key.passphrase",
@@ -36,17 +36,17 @@ CONFIDENTIAL = frozenset(
 
 
 class Section(BaseModel):
-    """A branch of the tree: frozen, and a misspelt name is an error."""
+    """A section of the tree: frozen, and unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class KafkaSettings(Section):
-    """Where the bus is and who this process is on it."""
+    """The Kafka cluster, and this process's identity on it."""
 
     brokers: str = Field("127.0.0.1:9092", description="host:port, several with commas")
     group: str = Field("tagbus", min_length=1, description="consumer group of the workers")
-    transactional_id: str = Field("tagbus", min_length=1, description="prefix of transactional.id, so one ACL serves")
+    transactional_id: str = Field("tagbus", min_length=1, description="prefix of transactional.id: one ACL covers all")
     instance: str = Field(
         default_factory=socket.gethostname, min_length=1, description="this worker's name, unique in the group"
     )
@@ -59,13 +59,13 @@ class KafkaSettings(Section):
     )
     start: Literal["earliest", "latest"] = Field("earliest", description="where a group without offsets begins")
     out_of_range: Literal["stop", "earliest", "latest"] = Field(
-        "stop", description="when a committed offset is no longer on the broker: end with code 11, or go on there"
+        "stop", description="when a committed offset is no longer on the broker: end with code 11, or continue there"
     )
     transaction_seconds: float = Field(60.0, ge=1, description="transaction.timeout.ms, in seconds")
     session_seconds: float = Field(45.0, ge=1, description="session.timeout.ms, in seconds")
     poll_seconds: float = Field(300.0, ge=1, description="max.poll.interval.ms, in seconds")
-    options: dict[str, str] = Field({}, description="librdkafka settings for every client, as they are")
-    secrets: dict[str, SecretStr] = Field({}, description="the same for passwords and keys: masked wherever shown")
+    options: dict[str, str] = Field({}, description="librdkafka properties for every client, passed through")
+    secrets: dict[str, SecretStr] = Field({}, description="the same for passwords and keys; masked in all output")
 
     @field_validator("options", mode="after")
     @classmethod
@@ -75,7 +75,7 @@ class KafkaSettings(Section):
         return options
 
     def client(self) -> dict[str, str | int | float | bool]:
-        """What every librdkafka client of this process starts from. Holds secrets: never log it."""
+        """Base properties of every librdkafka client of this process. Contains secrets: never log it."""
         revealed = {name: secret.get_secret_value() for name, secret in self.secrets.items()}
         return {"bootstrap.servers": self.brokers, "client.id": f"tagbus-{self.instance}", **self.options, **revealed}
 
@@ -96,17 +96,17 @@ class TopicSettings(Section):
 
 
 class BatchSettings(Section):
-    """How content is cut into batches, and how much of it may be under way."""
+    """How content is batched, and how much of it may be in flight."""
 
-    contents: int = Field(128, ge=1, le=10_000, description="contents a batch at most")
+    contents: int = Field(128, ge=1, le=10_000, description="contents per batch at most")
     seconds: float = Field(0.1, ge=0, description="how long a batch waits to fill")
     in_flight: int = Field(
-        4, ge=1, description="batches at the tagger at once; a partition has as many under way, all together four times"
+        4, ge=1, description="batches tagged concurrently; as many in flight per partition, four times as many in total"
     )
-    in_flight_bytes: int = Field(64_000_000, ge=1_000_000, description="bytes of values under way at most")
-    drain_seconds: float = Field(20.0, gt=0, description="how long a stop or a revoke waits for batches under way")
+    in_flight_bytes: int = Field(64_000_000, ge=1_000_000, description="bytes of values in flight at most")
+    drain_seconds: float = Field(20.0, gt=0, description="how long a stop or a revoke waits for batches in flight")
     record_bytes: int = Field(
-        1_000_000, ge=10_000, description="largest value that goes out; below max.message.bytes, headers need room"
+        1_000_000, ge=10_000, description="largest outgoing value; keep below max.message.bytes, headers need room"
     )
 
 
@@ -116,29 +116,29 @@ class RetrySettings(Section):
     first_seconds: float = Field(0.1, gt=0)
     cap_seconds: float = Field(10.0, gt=0)
     deadline_seconds: float | None = Field(
-        None, gt=0, description="how long a dependency may be down before the worker ends with code 4; unset: for ever"
+        None, gt=0, description="how long a dependency may be down before the worker ends with code 4; unset: forever"
     )
 
 
 class TriageSettings(Section):
-    """What is set aside, and what is skipped."""
+    """What is dead-lettered, and what is skipped."""
 
     poison_share: float = Field(
-        0.2, gt=0, le=1, description="share of the last contents that may be set aside before the worker ends; 1: any"
+        0.2, gt=0, le=1, description="share of recent contents that may be dead-lettered before the worker ends; 1: any"
     )
-    poison_window: int = Field(1000, ge=10, description="how many are the last contents")
+    poison_window: int = Field(1000, ge=10, description="number of recent contents for poison_share")
     deadly_starts: int = Field(
-        3, ge=2, le=100, description="starts after which a content that ends the process is set aside"
+        3, ge=2, le=100, description="starts after which a content that crashes the process is dead-lettered"
     )
     duplicates: Literal["publish", "skip"] = Field(
         "publish",
-        description="the same content again: tagged and published again, or skipped if nothing has changed",
+        description="an unchanged content that comes again: tag and publish it again, or skip it",
     )
-    versions: int = Field(1_000_000, ge=0, description="contents whose published version is known at once, at most")
+    versions: int = Field(1_000_000, ge=0, description="published versions kept in memory at most")
 
 
 class RegistrySettings(Section):
-    """Confluent's schema registry: results go out in its wire format, with the schema's id before the JSON."""
+    """Confluent's schema registry: results are produced in its wire format, with the schema id before the JSON."""
 
     url: str | None = Field(None, description="of the registry; none if unset")
     user: str | None = None
@@ -153,25 +153,25 @@ class RegistrySettings(Section):
 
 
 class EncoderSettings(Section):
-    """Texts to vectors: by ONNX Runtime in this process, or by Triton."""
+    """Encoding of texts: by ONNX Runtime in-process, or by Triton."""
 
     kind: Literal["in_process", "triton"] = "in_process"
-    folder: Path | None = Field(None, description="folder of the release; the one that travels in the package if unset")
-    threads: int = Field(0, ge=0, description="in the process; 0: all cores, on a GPU two")
+    folder: Path | None = Field(None, description="folder of the release; unset: the one shipped in the package")
+    threads: int = Field(0, ge=0, description="in-process threads; 0: all cores, on a GPU two")
     providers: Annotated[tuple[Provider, ...], NoDecode] = Field(
-        ("cpu",), description="in the process, ONNX Runtime's, in order of preference: tensorrt, cuda, cpu, with commas"
+        ("cpu",), description="in-process ONNX Runtime providers, most preferred first: tensorrt, cuda, cpu; commas"
     )
-    fp16: bool = Field(False, description="whether TensorRT computes in FP16; what it gives belongs to another release")
-    engines: Path | None = Field(None, description="folder where TensorRT keeps built engines; none if unset")
+    fp16: bool = Field(False, description="whether TensorRT computes in FP16; its vectors belong to another release")
+    engines: Path | None = Field(None, description="TensorRT's cache folder of built engines; unset: none")
     address: str = Field("127.0.0.1:8001", description="Triton's gRPC, host:port; several with commas")
     model: str = Field("encoder", min_length=1, description="Triton's name of the model")
     version: int = Field(1, ge=1, description="Triton's version of the model, which every request names")
-    deadline_seconds: float = Field(10.0, gt=0, description="for a request to Triton with all its tries")
-    in_flight: int = Field(8, ge=1, le=1000, description="requests at Triton at once, at all servers together")
-    cache: int = Field(10_000, ge=0, description="vectors kept by text in front of Triton; 0: none")
-    tls: bool = Field(False, description="whether Triton's gRPC speaks TLS")
-    tls_ca: Path | None = Field(None, description="PEM of the authorities that Triton's certificate is checked against")
-    tls_certificate: Path | None = Field(None, description="PEM of this worker's certificate, where Triton wants one")
+    deadline_seconds: float = Field(10.0, gt=0, description="deadline of a request to Triton, retries included")
+    in_flight: int = Field(8, ge=1, le=1000, description="requests in flight at Triton, over all servers")
+    cache: int = Field(10_000, ge=0, description="vectors cached by text in front of Triton; 0: none")
+    tls: bool = Field(False, description="whether to use TLS with Triton's gRPC")
+    tls_ca: Path | None = Field(None, description="PEM of the CAs that verify Triton's certificate")
+    tls_certificate: Path | None = Field(None, description="PEM of this worker's certificate, if Triton requires one")
     tls_key: Path | None = Field(None, description="PEM of its key")
 
     @field_validator("providers", mode="before")
@@ -184,10 +184,10 @@ class EncoderSettings(Section):
 
 
 class ReleaseSettings(Section):
-    """Releases that go live without a restart."""
+    """Releases that are switched without a restart."""
 
     folder: Path | None = Field(
-        None, description="holds a folder for each release by its name; unset: that of encoder.folder alone"
+        None, description="folder with a subfolder for each release, by name; unset: only encoder.folder"
     )
 
 
@@ -203,7 +203,7 @@ class MemorySettings(Section):
 
 
 class RecallSettings(Section):
-    """Overrides of the release's recall parameters; unset means the release's fitted value."""
+    """Overrides of the release's recall parameters; unset: the release's fitted value."""
 
     c2t: bool = Field(True, description="recall by similarity of content and tag (LLM4Tag, C2T)")
     c2c2t: bool = Field(True, description="recall through similar contents (LLM4Tag, C2C2T)")
@@ -220,9 +220,9 @@ class RecallSettings(Section):
 
 
 class TaggerSettings(Section):
-    """What of the scored candidates is published."""
+    """Which scored candidates are published."""
 
-    tags: int = Field(10, ge=1, le=1000, description="tags a content at most")
+    tags: int = Field(10, ge=1, le=1000, description="tags per content at most")
     least_confidence: float = Field(0.0, ge=0, le=1, description="tags below are left out")
     neighbours: int = Field(1, ge=0, le=100, description="neighbours named in a tag's evidence at most")
     calibration: Path | None = Field(None, description="JSON of `tagbus calibrate`; the release's own if unset")
@@ -235,13 +235,13 @@ class HealthSettings(Section):
     """/metrics, /livez and /readyz."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8780, ge=0, le=65535, description="0: any free port, which the log names")
+    port: int = Field(8780, ge=0, le=65535, description="0: any free port, which is logged")
     # A commit that begins as the brokers vanish blocks for up to kafka.session_seconds, 45.
-    stall_seconds: float = Field(60.0, gt=0, description="not live when the poll loop has not turned for so long")
+    stall_seconds: float = Field(60.0, gt=0, description="not live if the poll loop has not turned for this long")
 
 
 class Settings(BaseSettings):
-    """The whole tree."""
+    """The root of the tree."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid")
 
@@ -255,7 +255,7 @@ class Settings(BaseSettings):
     releases: ReleaseSettings = ReleaseSettings()
     memory: MemorySettings = MemorySettings()
     recall: RecallSettings = RecallSettings()
-    # Sections by component: each component has the model of its own (recall/component.py).
+    # Components by name: each validates its own section (recall/component.py).
     components: Mapping[str, Mapping[str, JsonValue]] = {}
     tagger: TaggerSettings = TaggerSettings()
     health: HealthSettings = HealthSettings()
@@ -267,9 +267,9 @@ def _known() -> frozenset[str]:
 
 
 def load() -> Settings:
-    """The settings of this process.
+    """Load the settings of this process.
 
-    Raises UserError that names the variable, its value (never a secret's) and what would be right.
+    Raises UserError that names the variable, its value (never a secret's) and the expected value.
     """
     for variable in os.environ:
         name = variable.upper()
@@ -284,7 +284,7 @@ def load() -> Settings:
 
 
 def _json_variables() -> list[str]:
-    """The variables that hold JSON and are set: one of them could not be parsed, and its value may be a secret."""
+    """The variables that are set and hold JSON: one of them could not be parsed, and its value may be a secret."""
     names = [f"{PREFIX}KAFKA__{name.upper()}" for name in ("options", "secrets")]
     return [variable for variable in os.environ if variable.upper() in names]
 

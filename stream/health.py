@@ -1,4 +1,4 @@
-"""Live and ready, and the metrics, over HTTP on one port: /livez, /readyz, /metrics.
+"""Liveness, readiness and metrics over HTTP on one port: /livez, /readyz, /metrics.
 
 Live means that the poll loop turns, whatever the dependencies do. Ready means that partitions are assigned and that
 encoder and memory answer a real request.
@@ -16,15 +16,15 @@ from tagbus.stream.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# What is wrong, in words; empty when nothing is.
+# Returns problems in words; empty if there are none.
 Check = Callable[[], list[str]]
 
 
 class HealthServer:
-    """Serves the three pages from threads of its own until closed."""
+    """Serves the three endpoints from its own threads until closed."""
 
     def __init__(self, settings: HealthSettings, live: Check, ready: Check, notes: Check = list) -> None:
-        """`notes`: what /readyz says besides, though it is ready. Raises UserError when the address cannot be had."""
+        """`notes`: what /readyz reports although it is ready. Raises UserError if the address cannot be bound."""
         try:
             self._server = ThreadingHTTPServer((settings.host, settings.port), _handler(live, ready, notes))
         except OSError as error:
@@ -33,14 +33,14 @@ class HealthServer:
                 "choose another port, or 0 for any"
             ) from None
         self._server.daemon_threads = True
-        # It looks for the end of its life so often, in seconds; the default of 0.5 s held up every stop.
+        # Interval of shutdown checks in seconds; the default of 0.5 s delayed every stop.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="health", daemon=True)
         self._thread.start()
         log.info("health and metrics on http://%s:%d", settings.host, self.port)
 
     @property
     def port(self) -> int:
-        """The port that it got."""
+        """The bound port."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class HealthServer:
 
 def _handler(live: Check, ready: Check, notes: Check) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        # A client that sends nothing holds a thread no longer than this.
+        # A client that sends nothing blocks a thread no longer than this.
         timeout = 10
 
         def do_GET(self) -> None:
@@ -78,6 +78,6 @@ def _handler(live: Check, ready: Check, notes: Check) -> type[BaseHTTPRequestHan
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Probes come every few seconds: they are not worth a line."""
+            """Suppress access logs: probes come every few seconds."""
 
     return Handler

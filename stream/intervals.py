@@ -1,4 +1,4 @@
-"""How sure the figures of `quality` are, and how they split by how frequent a tag is. numpy only."""
+"""Confidence intervals of the metrics in `quality`, and recall by tag frequency. numpy only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from tagbus.stream.quality import Flags, Ints, Parts, Quality, Ranked, Truth, re
 
 SAMPLES: Final = 1000
 SEED: Final = 0
-# Samples at once: their counts for 10,130 contents are 8 MB.
+# Samples computed at once: their counts for 10,130 contents are 8 MB.
 CHUNK: Final = 100
 
-# Training contents from which a tag is of the head, and of the torso; a tag with fewer is of the tail. Of YSO's tags
-# 3,469 are head, 14,455 torso and 6,889 tail.
+# Minimum training contents of a head tag, and of a torso tag; tags with fewer are tail. Of YSO's tags 3,469 are head,
+# 14,455 torso and 6,889 tail.
 HEAD: Final = 100
 TORSO: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """From `low` to `high`, 95% of the samples' figures."""
+    """The range from `low` to `high` that holds 95% of the samples' values."""
 
     low: Quality
     high: Quality
 
 
 def bootstrap(parts: Parts, samples: int = SAMPLES, seed: int = SEED) -> Interval:
-    """95% percentile intervals of every figure, over contents (Efron and Tibshirani 1993, chapter 13).
+    """95% percentile intervals of every metric, by bootstrap over contents (Efron and Tibshirani 1993, chapter 13).
 
     A sample draws as many contents as there are, with replacement. The same seed gives the same intervals.
     """
@@ -45,7 +45,7 @@ def bootstrap(parts: Parts, samples: int = SAMPLES, seed: int = SEED) -> Interva
 
 
 def bands(counts: Ints) -> dict[str, Flags]:
-    """Which tags are head, torso and tail, bool [m] each; `counts`, int64 [m]: training contents of each tag."""
+    """Masks of head, torso and tail tags, bool [m] each; `counts`, int64 [m]: training contents of each tag."""
     return {
         "head": counts >= HEAD,
         "torso": (counts >= TORSO) & (counts < HEAD),
@@ -54,9 +54,9 @@ def bands(counts: Ints) -> dict[str, Flags]:
 
 
 def recall_by_band(ranked: Ranked, truth: Truth, counts: Ints, k: int = 10) -> Mapping[str, float | None]:
-    """R@k in percent of the right tags of each band, over the contents that have one; None where none has.
+    """R@k in percent of the right tags of each band, over the contents that have one; None for a band without any.
 
-    The first k places are those of the whole list: a band competes with the others for them.
+    The first k ranks are those of the whole list: bands compete for them.
     """
     found: dict[str, float | None] = {}
     for name, band in bands(counts).items():

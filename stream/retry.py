@@ -1,4 +1,4 @@
-"""Waiting for a dependency that is down."""
+"""Retry with backoff while a dependency is down."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def backoff(settings: RetrySettings) -> Iterator[float]:
-    """Seconds to wait before each next try, for ever: full jitter under a doubling ceiling.
+    """Seconds to wait before each retry, endlessly: full jitter under a doubling ceiling.
 
     Source: Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015 ("full jitter").
     """
@@ -26,7 +26,7 @@ def backoff(settings: RetrySettings) -> Iterator[float]:
 
 
 async def until_answered(call: Callable[[], Awaitable[T]], settings: RetrySettings, who: str) -> T:
-    """What the call returns, tried until it no longer raises Retryable; `who` waits, says the log."""
+    """Retry the call until it no longer raises Retryable, and return its result; `who` names the caller in the log."""
     for delay in backoff(settings):
         try:
             return await call()

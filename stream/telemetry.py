@@ -1,7 +1,7 @@
-"""The one list of metrics, on prometheus_client's default registry; `/metrics` serves them.
+"""All metrics, on prometheus_client's default registry; `/metrics` serves them.
 
-One prefix, base units with plural suffixes, `_total` on counters. Every label has a handful of values, known from
-the code: never an id, a key or a message.
+One prefix, base units with plural suffixes, `_total` on counters. Every label has a few values, known from the code:
+never an id, a key or a message.
 """
 
 import threading
@@ -14,13 +14,13 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-# From a batch of one short title to a batch that waits for a slow service, in seconds.
+# From a batch of one short title to a batch waiting for a slow service, in seconds.
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _COUNTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
 class BatchHistogram(Collector):
-    """A histogram that takes the values of a batch at once: one by one they cost up to 1 µs each."""
+    """A histogram that observes the values of a batch in one call: one by one they cost up to 1 µs each."""
 
     def __init__(self, name: str, text: str, buckets: Sequence[float]) -> None:
         self._name, self._text = name, text
@@ -31,7 +31,7 @@ class BatchHistogram(Collector):
         REGISTRY.register(self)
 
     def observe(self, values: Sequence[float]) -> None:
-        """Count each in the first bucket that is not below it."""
+        """Count each value in the first bucket whose bound is not below it."""
         found = np.array(values, dtype=np.float64)
         counts = np.bincount(np.searchsorted(self._bounds, found), minlength=len(self._bounds))
         with self._lock:
@@ -39,14 +39,14 @@ class BatchHistogram(Collector):
             self._sum += float(found.sum())
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What the registry asks for."""
+        """Called by the registry on each scrape."""
         with self._lock:
             counts, total = np.cumsum(self._counts).tolist(), self._sum
         names = map(floatToGoString, self._bounds.tolist())
         yield HistogramMetricFamily(self._name, self._text, list(zip(names, counts, strict=True)), total)
 
 
-# The bus. Contents count when the transaction (or, at least once, the commit) that carries them has ended.
+# The bus. Contents count once the transaction (or, at least once, the commit) that carries them has ended.
 CONTENTS = Counter("tagbus_contents_total", "Contents published, by what became of them", ["outcome"])
 DEAD_LETTERS = Counter("tagbus_dead_letters_total", "Contents set aside, by the step that refused them", ["stage"])
 BATCHES = Counter("tagbus_batches_total", "Batches, by what became of them: published or dropped", ["outcome"])
@@ -63,7 +63,7 @@ REBALANCES = Counter("tagbus_rebalances_total", "Changes of the assignment", ["k
 EVENT_TO_COMMIT = BatchHistogram(
     "tagbus_event_to_commit_seconds", "From an event's time to its commit", (*_SECONDS, 900, 3600, 21600, 86400)
 )
-# One label a partition that this worker holds: it leaves with the partition.
+# One label value per assigned partition, removed on revoke.
 OLDEST_UNCOMMITTED = Gauge(
     "tagbus_oldest_uncommitted_seconds", "Age of the oldest record read and not committed", ["partition"]
 )

@@ -30,7 +30,7 @@ _NOT_BLANK: dict[str, JsonDict] = {
     field: {"required": [field], "properties": {field: {"pattern": r"\S"}}} for field in ("title", "text")
 }
 _EMPTY: JsonDict = {"default": {}}
-# Defaults that can change come from factories: of one that is given pydantic makes a deep copy for each event, 0.8 µs.
+# Mutable defaults come from factories: pydantic deep-copies a given default for each event, 0.8 µs.
 
 
 class Content(Event):
@@ -96,7 +96,7 @@ class Exemplar(Event):
 
 
 def exemplar_key(content_id: str, source: Source) -> str:
-    """The key of an exemplar's record: one writer a source."""
+    """The key of an exemplar's record: one writer per source."""
     return f"{content_id}/{source}"
 
 

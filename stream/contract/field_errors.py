@@ -1,6 +1,6 @@
-"""What pydantic found wrong with an event, in the words of the contract: field, value, what would be right.
+"""Translate pydantic errors into the contract's terms: field, value, expected value.
 
-What would be right is read from the model's own JSON Schema, so it always is what the published contract says.
+The expected value is derived from the model's own JSON Schema, so it always matches the published contract.
 """
 
 import re
@@ -15,7 +15,7 @@ from tagbus.stream.errors import FieldError, InvalidEvent, Poison, Undecodable, 
 STAGE = "decode"
 SHOWN = 5  # errors in one error; an event may be wrong in more fields than anybody reads
 
-# What our own validators raise in stream/contract: the message itself says what would be right.
+# Errors of our own validators in stream/contract: their message is the expected value.
 _OWN = {
     "empty_content",
     "never_valid",
@@ -26,10 +26,10 @@ _OWN = {
     "no_data",
     "data_twice",
 }
-# pydantic reports these for the whole event; the field that its author has to look at is this one.
+# pydantic reports these for the whole event; this is the field that its author has to fix.
 _FIELD_OF = {"empty_content": "text", "never_valid": "valid_until", "no_data": "data", "data_twice": "data_base64"}
 _NO_VALUE = {"missing", "no_data"}
-# What the JSON parser says, and what would be right.
+# Messages of the JSON parser, and the expected value.
 _SYNTAX = {
     "recursion limit": "JSON nested less than 200 deep",
     "number out of range": "JSON with numbers of at most 4300 digits",
@@ -42,9 +42,9 @@ Schema = Mapping[str, JsonValue]
 
 
 def poison(error: ValidationError, model: type[BaseModel], prefix: str = "") -> Poison:
-    """The error to raise for what pydantic found: Undecodable if it is no JSON, InvalidEvent otherwise.
+    """Convert a pydantic error: Undecodable if the value is not JSON, InvalidEvent otherwise.
 
-    `prefix` stands before every field: `ce_` for attributes that came in headers.
+    `prefix` is prepended to every field: `ce_` for attributes from headers.
     """
     details = _details(error)
     if details[0]["type"] == "json_invalid":
@@ -53,17 +53,17 @@ def poison(error: ValidationError, model: type[BaseModel], prefix: str = "") -> 
 
 
 def invalid(field: str, value: str, expected: str) -> InvalidEvent:
-    """The error for one wrong field. `value` is shown as it is: shorten it before."""
+    """The error for one invalid field. `value` is shown unchanged: shorten it first."""
     return InvalidEvent(STAGE, (FieldError(field, value, expected),))
 
 
 def undecodable(field: str, value: str, expected: str) -> Undecodable:
-    """The error for bytes that are no event. `value` is shown as it is: shorten it before."""
+    """The error for bytes that are not an event. `value` is shown unchanged: shorten it first."""
     return Undecodable(STAGE, (FieldError(field, value, expected),))
 
 
 def show(value: object) -> str:
-    """A value of an event as an error shows it. Lists and objects are counted: their repr may be megabytes."""
+    """A value of an event for error messages. For lists and objects only the size: their repr may be megabytes."""
     match value:
         case list() | tuple():
             return f"a list of length {len(value)}"
@@ -78,8 +78,8 @@ def show(value: object) -> str:
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:
-    # Of a missing field the input is the whole event, and pydantic makes Python objects of it for each of them: 3 s
-    # for four fields missing from 4 MB of nested lists.
+    # For a missing field the input is the whole event, which pydantic converts to Python objects each time: 3 s for
+    # four fields missing from 4 MB of nested lists.
     details = error.errors(include_url=False, include_input=False)
     return details if {detail["type"] for detail in details} <= _NO_VALUE else error.errors(include_url=False)
 
@@ -104,7 +104,7 @@ def _field_error(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> F
 
 
 def _part(part: str | int) -> str:
-    """One step of a field's path. A key of the producer's own may be anything: it is escaped and cut."""
+    """One step of a field's path. Keys chosen by the producer may be anything: escape and shorten them."""
     text = str(part)
     return text if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text) else shorten(text, 40)
 
@@ -116,7 +116,7 @@ def _expected(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if node is None:
         return detail["msg"]
     reason = detail.get("ctx", {}).get("error") if detail["type"].startswith("datetime") else None
-    # Of an hour of 24 pydantic says "unexpected extra characters", which would mislead.
+    # For hour 24 pydantic says "unexpected extra characters", which is misleading.
     return f"{words(node)} ({reason})" if reason and "range" in str(reason) else words(node)
 
 
@@ -131,7 +131,7 @@ def _definitions(model: type[BaseModel]) -> Schema:
 
 
 def _node(schema: Schema, path: tuple[str | int, ...], definitions: Schema) -> Schema | None:
-    """The schema of the field at `path`, None where there is none."""
+    """The schema of the field at `path`, None if there is none."""
     node: JsonValue | Schema = schema
     for part in path:
         node = _resolve(node, definitions)
@@ -148,7 +148,7 @@ def _node(schema: Schema, path: tuple[str | int, ...], definitions: Schema) -> S
 
 
 def _resolve(node: JsonValue | Schema, definitions: Schema) -> Schema:
-    """The schema behind a reference, and behind `or null`."""
+    """Resolve references and unwrap `or null`."""
     if not isinstance(node, Mapping):
         return {}
     if isinstance(name := node.get("$ref"), str):
@@ -161,7 +161,7 @@ def _resolve(node: JsonValue | Schema, definitions: Schema) -> Schema:
 
 
 def words(node: Schema) -> str:
-    """A JSON Schema in words: `a string of 1 to 256 characters`."""
+    """Describe a JSON Schema in words: `a string of 1 to 256 characters`."""
     if isinstance(choices := node.get("enum", [node["const"]] if "const" in node else None), list):
         return " or ".join(f"`{choice}`" for choice in choices)
     match node.get("type"):
@@ -197,7 +197,7 @@ def _range(node: Schema, least: str, most: str, unit: str) -> str:
 
 
 def _syntax(detail: ErrorDetails, field: str) -> FieldError:
-    """Where the JSON breaks off, the bytes around it and the parser's reason."""
+    """The position of a JSON syntax error, the bytes around it and the parser's reason."""
     value = detail["input"]
     raw = value if isinstance(value, bytes) else str(value).encode(errors="replace")
     reason = str(detail.get("ctx", {}).get("error", detail["msg"]))
@@ -211,7 +211,7 @@ def _syntax(detail: ErrorDetails, field: str) -> FieldError:
 
 
 def _offset(raw: bytes, reason: str) -> int:
-    """The byte that the parser stopped at; its columns count bytes."""
+    """The byte offset of the parser error; its columns count bytes."""
     found = re.search(r"line (\d+) column (\d+)", reason)
     if found is None:
         return 0

@@ -1,7 +1,7 @@
-"""What the fields of the contract's models may hold: limits, times, identifiers, scopes.
+"""Field types of the contract's models: limits, times, identifiers, scopes.
 
-A limit may never shrink, and a list of allowed words may never grow: either would make old and new workers refuse each
-other's records.
+A limit must never shrink, and a list of allowed words must never grow: either would make old and new workers reject
+each other's records.
 """
 
 import re
@@ -29,11 +29,11 @@ TEXT_CHARS = 500_000
 WORD_CHARS = 64
 LANGUAGE_CHARS = 35
 LIST_ITEMS = 1_000
-# A scope is a tenant, a content type or a language. Each one is a condition of every search.
+# A scope is a tenant, a content type or a language. Each adds a condition to every search.
 SCOPES = 64
 METADATA_BYTES = 16_384
 
-# pydantic alone also takes Unix times, a space or `_` for the T, and times without an offset.
+# pydantic also accepts Unix times, a space or `_` for the T, and times without an offset.
 RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 
 _MATCH = re.compile(RFC3339).match
@@ -52,7 +52,7 @@ def _bounded(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if len(text) > METADATA_BYTES:
         raise PydanticCustomError("metadata_too_large", "an object of at most 16384 bytes of JSON")
     try:
-        # pydantic reads NaN, and 1e400 as infinity: neither could be written as JSON again.
+        # pydantic reads NaN, and 1e400 as infinity: neither can be written back as JSON.
         from_json(text, allow_inf_nan=False)
     except ValueError:
         raise PydanticCustomError("metadata_not_finite", "finite numbers") from None
@@ -63,18 +63,18 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=ID_CHARS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=WORD_CHARS)]
 Language = Annotated[str, StringConstraints(min_length=1, max_length=LANGUAGE_CHARS)]
-# FailFast: a list of a million wrong items would otherwise take seconds and a million errors.
+# FailFast: a list of a million invalid items would otherwise take seconds and give a million errors.
 Ids = Annotated[tuple[Id, ...], Field(max_length=LIST_ITEMS), FailFast()]
 Names = Annotated[tuple[Name, ...], Field(max_length=LIST_ITEMS), FailFast()]
 Scopes = Annotated[tuple[Id, ...], Field(max_length=SCOPES), FailFast()]
 NamesByLanguage = Annotated[dict[Language, Name], Field(max_length=LIST_ITEMS)]
-# Strict(False): after a validator of ours pydantic no longer knows that the text came from JSON; the check is strict.
+# Strict(False): after a custom validator pydantic no longer knows that the text came from JSON; the check is strict.
 Time = Annotated[AwareDatetime, Strict(False), BeforeValidator(_rfc3339), Field(json_schema_extra={"pattern": RFC3339})]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_bounded)]
 Source = Literal["people", "machine"]
 
 
 class Event(BaseModel):
-    """What every model of the contract shares."""
+    """The base of all models of the contract."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)

@@ -1,7 +1,7 @@
-"""Confluent's schema registry: under which ids it knows the schemas of what tagbus writes.
+"""Confluent's schema registry: the schema ids of what tagbus writes.
 
-Optional. A process asks once, when it starts, so a result costs five bytes and no look-up. Reading asks never: the
-models check every field that is used, whatever the registry says, and a registry that is down stops nobody.
+Optional. A process queries it once at startup, so a result costs five bytes and no lookup. Reading never uses it: the
+models validate every field that is used, and a registry outage stops nothing.
 """
 
 from http import HTTPStatus
@@ -18,8 +18,8 @@ from tagbus.stream.errors import DependencyDown, TagbusError, UserError, shorten
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
-# Registries that compare versions know this draft; of 2020-12 one of them (Apicurio 2.6) answers HTTP 500 "could not
-# determine version". Our schemas mean the same in both.
+# Registries that check compatibility know this draft; for 2020-12 one of them (Apicurio 2.6) returns HTTP 500 "could
+# not determine version". Our schemas mean the same in both.
 DIALECT = "http://json-schema.org/draft-07/schema#"
 SECONDS = 5.0
 RETRIES = 2
@@ -28,7 +28,7 @@ _MESSAGE_CHARS = 400
 
 
 class Schemas:
-    """Encodes events for the topics that tagbus writes, in the registry's wire format where there is a registry."""
+    """Encodes events for the topics that tagbus writes; with a registry, in its wire format."""
 
     def __init__(self, registry: RegistrySettings, topics: TopicSettings) -> None:
         self._registry = registry
@@ -36,10 +36,10 @@ class Schemas:
         self._ids: dict[str, int] = {}
 
     def register(self) -> None:
-        """Register the schema of each topic under TOPIC-value and keep its id; nothing without registry.url.
+        """Register the schema of each topic under TOPIC-value and keep its id; does nothing without registry.url.
 
-        Takes some seconds where the registry is slow. Raises UserError where it refuses, DependencyDown where it does
-        not answer.
+        Takes seconds if the registry is slow. Raises UserError if it rejects a schema, DependencyDown if it does not
+        answer.
         """
         if self._registry.url is None:
             return
@@ -64,7 +64,7 @@ class Schemas:
 
 
 def schema_of(word: str) -> Json:
-    """The JSON Schema of a topic's value as a registry takes it."""
+    """The JSON Schema of a topic's value in the form that registries accept."""
     return {**json_schema(word), "$schema": DIALECT}
 
 
@@ -85,7 +85,7 @@ def _client(registry: RegistrySettings) -> "SchemaRegistryClient":
 
 
 def _refusal(status: int, message: str, subject: str) -> TagbusError:
-    """The error of ours for the registry's answer."""
+    """Map the registry's HTTP error to an error of the tagbus tree."""
     told = f"HTTP {status}: {shorten(message, _MESSAGE_CHARS)}"
     if status in _REFUSED:
         return UserError(f"the schema registry refuses {subject}; see registry.user and registry.password ({told})")

@@ -1,8 +1,8 @@
-"""The topic `releases`: each release under its name, under the key `active` the name of the one in force, and under
-`calibration/RELEASE/PATH` the calibration of a release's scores by that path.
+"""The topic `releases`: each release under its name, the name of the active one under the key `active`, and
+calibrations under `calibration/RELEASE/PATH`.
 
-It is compacted. A release without a value is dropped: no worker holds it any longer. Where nothing is active, the
-release of encoder.folder is in force. A calibration may be replaced while its release stays.
+It is compacted. A tombstone drops a release: workers unload it. While nothing is active, the release of encoder.folder
+is in force. A calibration can be replaced without changing its release.
 """
 
 import re
@@ -21,12 +21,12 @@ from tagbus.stream.errors import shorten
 
 ACTIVE: Final = "active"
 NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
-# The steps that give a score, joined: a step that is skipped leaves scores of another kind.
+# The steps that give a score, joined: skipping a step changes the distribution of scores.
 PATH: Final = r"^[a-z0-9_]{1,40}(\+[a-z0-9_]{1,40}){0,19}$"
 CALIBRATION: Final = "calibration/"
 FIELD: Final = re.compile(r"(\{(?:name|aliases|description)\})")
 MOST_KNOTS: Final = 200
-# A confidence lies inside (0, 1): so many pairs never prove that a tag is certain.
+# A confidence stays inside (0, 1): no number of pairs proves that a tag is certain.
 LEAST: Final = 1e-4
 MOST: Final = 1 - 1e-4
 
@@ -81,9 +81,9 @@ class Release(BaseModel):
         return name
 
     def tag_text(self, name: str, aliases: Sequence[str] = (), description: str = "") -> str:
-        """The text by which a tag is encoded: the template, without the lines that stay empty.
+        """The text by which a tag is encoded: the template without its empty lines.
 
-        A value goes in once and is not looked at again, so braces in a tag's name are nothing but braces.
+        Values are substituted once, so braces in a tag's name are plain text.
         """
         values = {"{name}": name, "{aliases}": ", ".join(aliases), "{description}": description}
         lines = (
@@ -95,7 +95,7 @@ class Release(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Which scores a calibration is fitted to: those of a release, by the steps of a path, by components of these
+    """Identifies the scores that a calibration is fitted to: the release, the steps of the path, and the component
     versions."""
 
     release: str
@@ -170,7 +170,7 @@ class Active(Event):
 
 
 def decode_release(record: Record) -> ReleaseRecord | Active | Curve | Tombstone:
-    """A record of `releases`. Raises Undecodable or InvalidEvent."""
+    """Decode a record of `releases`. Raises Undecodable or InvalidEvent."""
     if record.key is None:
         raise invalid("key", "(missing)", f"a release's name, `{ACTIVE}` or `{CALIBRATION}RELEASE/PATH`")
     key = record.key.decode(errors="replace")
@@ -183,8 +183,8 @@ def decode_release(record: Record) -> ReleaseRecord | Active | Curve | Tombstone
 
 
 def encode_release(event: ReleaseRecord | Active | Curve) -> Record:
-    """The record of a release, the one that makes it active, or that of a calibration."""
-    # By alias: `lambda` as release.json has it, which is no name in Python.
+    """Encode a release, an activation or a calibration as a record."""
+    # By alias: `lambda`, as in release.json, is a Python keyword.
     return Record(release_key(event).encode(), event.model_dump_json(by_alias=True).encode())
 
 

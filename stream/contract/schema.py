@@ -1,4 +1,4 @@
-"""JSON Schema 2020-12 of every topic's values, made from the models."""
+"""JSON Schema 2020-12 of every topic's values, generated from the models."""
 
 from pydantic import JsonValue, TypeAdapter
 
@@ -21,9 +21,9 @@ from tagbus.stream.errors import UserError, shorten
 
 Json = dict[str, JsonValue]
 
-# Of the contract, not of the package: the second number grows with a new optional field, the third with a description.
-# A change that an older reader would refuse, or would read as something else, is not made any more.
-# tests/contract/fixtures holds schemas and records of every version, which decode for ever.
+# The version of the contract, not of the package: a new optional field increments the second number, a description the
+# third. Changes that an older reader would reject or misread are no longer made. tests/contract/fixtures holds schemas
+# and records of every version, which must decode forever.
 CONTRACT_VERSION = "2.0.0"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -68,9 +68,10 @@ EXAMPLES: dict[str, Event] = {
 
 
 def json_schema(topic: str) -> Json:
-    """The JSON Schema of a topic's value; of `content.dlq`, whose values are anything, that of its headers as text.
+    """The JSON Schema of a topic's value; for `content.dlq`, whose values are arbitrary bytes, that of its headers as
+    text.
 
-    Raises UserError for a topic that is none of the contract's.
+    Raises UserError for an unknown topic.
     """
     if topic == DEAD_LETTERS:
         return {"$schema": DIALECT, **dead_letter_headers()}
@@ -84,7 +85,7 @@ def json_schema(topic: str) -> Json:
 
 
 def dead_letter_headers() -> Json:
-    """Every header is text: the numbers of DeadLetter are decimal digits."""
+    """The schema of dead-letter headers. Every header is text: numbers are decimal digits."""
     properties: Json = {}
     for field, name in DEAD_LETTER_HEADERS.items():
         info = DeadLetter.model_fields[field]

@@ -1,4 +1,4 @@
-"""What an encoder is: texts in, unit vectors out."""
+"""The encoder interface: texts in, unit vectors out."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,17 +12,17 @@ Vectors = NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """Texts to vectors. Several calls may run at once."""
+    """Encodes texts as vectors. Several calls may run at once."""
 
     @property
     def release(self) -> Release:
-        """What the vectors are of: the name that stands in every result and on every store."""
+        """The release of the vectors: its name is recorded in every result and every store."""
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """float32 [n, d] of unit length, in the order of the texts; n may be 0.
 
-        Raises ValueError for a text that cannot be encoded, and Retryable when the encoder does not answer.
+        Raises ValueError for a text that cannot be encoded, and Retryable if the encoder does not answer.
         """
 
     async def close(self) -> None:
-        """Free what it holds. No call may be under way."""
+        """Free resources. No call may be in flight."""

@@ -1,6 +1,6 @@
-"""The golden texts of a release and their vectors: what an encoder elsewhere must give before it is believed.
+"""The golden texts of a release and their vectors: what a remote encoder must reproduce before it is trusted.
 
-Hashes vouch for the files in this process. A server is known by its answers alone, so each is asked for these texts.
+In-process, hashes verify the files. A server can only be verified by its answers, so each encodes these texts.
 """
 
 from pathlib import Path
@@ -13,12 +13,11 @@ from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.release import GOLDEN, Release
 from tagbus.stream.errors import ReleaseMismatch, shorten
 
-# float16 weights give 1.0000 to float32, dynamic int8 0.96 to 0.993 by the processor.
+# float16 weights have a cosine of 1.0000 to float32, dynamic int8 0.96 to 0.993 depending on the processor.
 COSINE: Final = 0.999
 
 _PROSE: Final = "Soil carbon, nitrogen and the growth of Scots pine on drained peatlands in southern Finland. "
-# Of every length that requests are padded to, of several scripts, and of what tokenizers get wrong. The first one
-# stands for all of them where one text is enough.
+# Every padded length, several scripts, and typical tokenizer problems. The first text is used where one is enough.
 TEXTS: Final = (
     "A history of fishing rights in the Baltic Sea, 1809-1917",
     "Tea",
@@ -56,7 +55,7 @@ TEXTS: Final = (
 
 
 class Golden(BaseModel):
-    """golden.json beside the model."""
+    """golden.json next to the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,11 +64,11 @@ class Golden(BaseModel):
     vectors: tuple[tuple[float, ...], ...] = Field(description="of unit length, one for each text")
 
     def check(self, found: Vectors, where: str) -> None:
-        """Raises ReleaseMismatch that names `where` and the text where a vector is not the release's."""
+        """Raises ReleaseMismatch that names `where` and the text if a vector is not the release's."""
         expected = np.array(self.vectors, dtype=np.float64)
         lengths = np.linalg.norm(found.astype(np.float64), axis=1)
         cosines = (found * expected).sum(axis=1) / np.where(lengths > 0, lengths, 1)
-        # A vector that is not finite has no cosine, and fails the comparison.
+        # A vector with NaN or infinity has no cosine, and fails the comparison.
         good = cosines >= COSINE
         if not good.all():
             worst = int(np.where(good, np.inf, np.nan_to_num(cosines, nan=-1)).argmin())
@@ -80,7 +79,7 @@ class Golden(BaseModel):
 
 
 def load_golden(folder: Path, release: Release) -> Golden:
-    """The golden texts beside the model. Raises ReleaseMismatch where they are missing or of another release."""
+    """Load the golden texts next to the model. Raises ReleaseMismatch if they are missing or of another release."""
     path = folder / GOLDEN
     try:
         golden = Golden.model_validate_json(path.read_bytes())
@@ -99,7 +98,7 @@ def load_golden(folder: Path, release: Release) -> Golden:
 
 
 def make_golden(release: str, vectors: Vectors) -> bytes:
-    """golden.json of the release of that name, from the vectors of TEXTS."""
-    # Seven digits keep the cosine to 1e-13, and two machines agree on nearly all of them.
+    """Serialize golden.json of a release, from the vectors of TEXTS."""
+    # Seven digits keep the cosine to 1e-13, and almost all of them agree between machines.
     rows = tuple(tuple(round(float(number), 7) for number in row) for row in vectors)
     return (Golden(release=release, texts=TEXTS, vectors=rows).model_dump_json(indent=None) + "\n").encode()

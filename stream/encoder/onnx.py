@@ -1,4 +1,4 @@
-"""The encoder in this process: ONNX Runtime, on the CPU or on a GPU."""
+"""The in-process encoder: ONNX Runtime on CPU or GPU."""
 
 import asyncio
 import os
@@ -17,11 +17,12 @@ from tagbus.stream.encoder.session import Device, Session
 from tagbus.stream.encoder.tokens import BATCH_TOKENS, Batch, TextReader, pad
 from tagbus.stream.errors import ReleaseMismatch
 
-# A run of the model costs as much as 16 tokens more: the weights go through the cache once (2.4 ms, 0.15 ms a token).
-# A batch may waste that much on padding before another is cheaper. On titles in calls of 128 this takes 22% less work
-# than padding to 16, 32, 64, 128 or 256, 24% less than eights cut from the sorted texts, 2% more than the best cut.
+# A model run has a fixed cost of 16 tokens: the weights pass through the cache once (2.4 ms, 0.15 ms a token). So a
+# batch may waste that much on padding before a separate run is cheaper. On titles in calls of 128 this takes 22% less
+# work than padding to 16, 32, 64, 128 or 256, 24% less than eights cut from the sorted texts, 2% more than the best
+# cut.
 WASTE: Final = 16
-# Nothing of a GPU's has been measured yet: larger runs, because starting one costs more there than padding does.
+# Not measured on a GPU yet: larger runs, because starting one costs more there than padding.
 GPU_TEXTS: Final = 64
 GPU_WASTE: Final = 1024
 GPU_THREADS: Final = 2
@@ -29,7 +30,7 @@ GPU_THREADS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a batch may hold: texts, tokens with the padding, and tokens of padding."""
+    """Batch limits: texts, tokens including padding, and padding tokens."""
 
     texts: int
     tokens: int
@@ -40,16 +41,16 @@ CPU: Final = Device()
 
 
 class OnnxEncoder:
-    """Texts to vectors with the model that lies in a folder."""
+    """Encodes texts with the model of a folder."""
 
     def __init__(self, folder: Path, threads: int = 0, batch: int = 32, device: Device = CPU) -> None:
-        """`threads` 0 takes all cores that the process may use; a run of the model holds `batch` texts at most.
+        """`threads`: 0 uses all cores available to the process; a model run holds at most `batch` texts.
 
-        On a GPU a run holds 64, and two threads take turns: one copies while the other computes. There the golden
-        texts are encoded first, which also makes TensorRT build its engine.
+        On a GPU a run holds 64, and two threads alternate: one copies while the other computes. There the golden texts
+        are encoded first, which also makes TensorRT build its engine.
 
-        Raises ReleaseMismatch when model, tokenizer or golden texts are not what release.json says, or the GPU gives
-        other vectors; UserError where none of the providers of `device` is to be had.
+        Raises ReleaseMismatch if model, tokenizer or golden texts differ from release.json or the GPU gives other
+        vectors; UserError if no provider of `device` is available.
         """
         self.release = load_release(folder)
         self._reader = TextReader(folder, self.release)
@@ -80,7 +81,7 @@ class OnnxEncoder:
             for batch in batches:
                 await loop.run_in_executor(self._pool, self._run, batch, vectors)
 
-        # Two batches a thread: none waits for the event loop, and a long call does not shut out a short one.
+        # Two batches per thread: no thread waits for the event loop, and a long call does not block a short one.
         lanes = [asyncio.create_task(lane()) for _ in range(2 * self._threads)]
         try:
             await asyncio.gather(*lanes)
@@ -90,11 +91,11 @@ class OnnxEncoder:
         return vectors
 
     async def close(self) -> None:
-        """End the threads. No call may be under way."""
+        """Stop the threads. No call may be in flight."""
         await asyncio.to_thread(self._pool.shutdown)
 
     def _prove(self, folder: Path) -> None:
-        """The hashes vouch for the files, not for what a GPU and its compiler make of them."""
+        """Hashes verify the files, but not what a GPU and its compiler make of them."""
         golden = load_golden(folder, self.release)
         vectors = np.empty((len(golden.texts), self.release.dimension), dtype=np.float32)
         for batch in self._prepare(golden.texts):
@@ -102,13 +103,13 @@ class OnnxEncoder:
         golden.check(vectors, f"ONNX Runtime on {self._session.provider}")
 
     def _prepare(self, texts: Sequence[str]) -> list[Batch]:
-        """Tokenise, then cut into batches, longest first so that the threads end together."""
+        """Tokenize, then cut into batches, longest first so that the threads finish together."""
         tokens = self._reader.tokens(texts)
         cut = _cut([len(ids) for ids in tokens], self._fit)
         return [pad(rows, tokens, len(tokens[rows[0]])) for rows in cut]
 
     def _run(self, batch: Batch, vectors: Vectors) -> None:
-        """Fill the rows of `vectors` that belong to the batch."""
+        """Fill the batch's rows of `vectors`."""
         found = self._session.run(batch.ids, batch.mask)
         finite = np.isfinite(found).all(axis=1)
         if not finite.all():
@@ -117,12 +118,12 @@ class OnnxEncoder:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cut(lengths: Sequence[int], fit: Fit) -> Iterator[list[int]]:
-    """Group the texts, longest first, into batches that fit and waste little on padding."""
+    """Group the texts, longest first, into batches within the limits and with little padding."""
     rows: list[int] = []
     longest = waste = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

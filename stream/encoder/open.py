@@ -1,4 +1,4 @@
-"""From settings to the encoder of a worker."""
+"""Open the configured encoder."""
 
 import asyncio
 from pathlib import Path
@@ -11,14 +11,14 @@ from tagbus.stream.errors import UserError
 
 
 async def open_encoder(settings: EncoderSettings, folder: Path) -> Encoder:
-    """The encoder that the settings name; `folder` holds the release.
+    """Open the configured encoder; `folder` holds the release.
 
-    Raises ReleaseMismatch where model, tokenizer or server are not of the release, DependencyDown where Triton does not
-    answer, UserError for settings that lead nowhere.
+    Raises ReleaseMismatch if model, tokenizer or server are not of the release, DependencyDown if Triton does not
+    answer, UserError for invalid settings.
     """
     if settings.kind == "in_process":
         device = Device(settings.providers, settings.fp16, settings.engines)
-        # It reads and compiles for a second, on a GPU for minutes, and other batches go on meanwhile.
+        # In a thread: loading takes a second, on a GPU minutes of compilation, and other batches continue meanwhile.
         return await asyncio.to_thread(OnnxEncoder, folder, settings.threads, device=device)
     try:
         from tagbus.stream.encoder.triton import TritonEncoder
@@ -28,5 +28,5 @@ async def open_encoder(settings: EncoderSettings, folder: Path) -> Encoder:
 
 
 def without_client(variable: str, error: ImportError) -> UserError:
-    """What is wrong with `variable` set to triton where Triton's client is not installed."""
+    """The error for `variable` set to triton without Triton's client installed."""
     return UserError(f"{variable}=triton needs tritonclient ({error}): pip install 'tagbus[triton]'")

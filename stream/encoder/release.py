@@ -1,7 +1,7 @@
-"""The release: which encoder, tokenizer and template made a vector, and the defaults that were fitted to them.
+"""The release: the encoder, tokenizer and template that made a vector, and the defaults fitted to them.
 
-Vectors of two releases are never compared. The release is described by release.json beside the model, and its name
-stands in every result and on every store.
+Vectors of different releases are never compared. A release is described by release.json next to the model; its name is
+recorded in every result and every store.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ RELEASE: Final = "release.json"
 
 
 def content_text(title: str, text: str) -> str:
-    """The text by which a content or an exemplar is encoded: its title and its text, whichever is there."""
+    """The text by which a content or an exemplar is encoded: the non-empty ones of title and text."""
     return "\n".join(part for part in (title.strip(), text.strip()) if part)
 
 
 def default_folder() -> Path:
-    """The model that travels in the package."""
+    """The folder of the model shipped in the package."""
     return Path(str(importlib.resources.files("tagbus.triton_repo") / "encoder" / "1"))
 
 
 def load_release(folder: Path) -> Release:
-    """The release that `folder` holds, its model, tokenizer and golden texts verified.
+    """Load the release of `folder` and verify its model, tokenizer and golden texts.
 
-    Raises ReleaseMismatch that names the file, and the hash found beside the hash expected.
+    Raises ReleaseMismatch that names the file, the hash found and the hash expected.
     """
     path = folder / RELEASE
     try:
@@ -55,9 +55,9 @@ def load_release(folder: Path) -> Release:
 
 
 def load_recorded(folder: Path, recorded: Release) -> Release:
-    """The release that `folder` holds, if it is the one that the topic `releases` records.
+    """Load the release of `folder` and check it against the one recorded on the topic `releases`.
 
-    Raises ReleaseMismatch that names the file that differs, or the field of release.json.
+    Raises ReleaseMismatch that names the differing file, or the field of release.json.
     """
     release = load_release(folder)
     for name, found, expected in (
@@ -80,7 +80,7 @@ def load_recorded(folder: Path, recorded: Release) -> Release:
 
 
 def sha256(content: bytes) -> str:
-    """As release.json writes it: 64 hexadecimal digits."""
+    """As in release.json: 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 

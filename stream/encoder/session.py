@@ -1,7 +1,7 @@
-"""The model in ONNX Runtime, on the first provider of a list that is to be had here.
+"""The model in ONNX Runtime, on the first available provider of a list.
 
-ONNX Runtime itself passes over a provider that it lacks, or whose libraries do not load, and runs on the CPU. Here that
-is told, and is an error unless the list goes on.
+ONNX Runtime silently skips a provider that it lacks or whose libraries do not load, and runs on the CPU. Here that is
+logged, and is an error unless the list continues.
 """
 
 import logging
@@ -33,17 +33,17 @@ MISSING: Final = "its libraries or a GPU are missing, the log says which"
 OUTPUT: Final = "sentence_embedding"
 # The fused norm is slower on a CPU: titles took 5.5 ms in float32 without it and 6.2 with it, in int8 2.5 and 2.8.
 UNFUSED: Final = ["SkipLayerNormFusion"]
-# What TensorRT tunes an engine for: a batch of titles.
+# The shape that TensorRT tunes an engine for: a batch of titles.
 USUAL: Final = (32, 32)
 Options = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where the model may run: providers in order of preference, and what TensorRT does there.
+    """Where the model may run: providers in order of preference, and TensorRT's options.
 
-    `fp16`: it computes in FP16. `engines`: the folder where it keeps built engines; without one it builds them at every
-    start, which takes minutes.
+    `fp16`: TensorRT computes in FP16. `engines`: its cache folder of built engines; without one it rebuilds them at
+    every start, which takes minutes.
     """
 
     providers: tuple[Provider, ...] = ("cpu",)
@@ -52,12 +52,12 @@ class Device:
 
 
 class Session:
-    """A loaded model; `provider` is what it runs on. Several threads may call `run` at once."""
+    """A loaded model; `provider` is what it runs on. `run` is thread-safe."""
 
     def __init__(self, path: Path, device: Device, largest: tuple[int, int]) -> None:
-        """`largest` are the texts and the tokens of the largest batch on a GPU.
+        """`largest`: the number of texts and of tokens of the largest batch on a GPU.
 
-        Raises UserError where none of the providers is to be had, saying for each of them why.
+        Raises UserError if no provider is available, with the reason for each.
         """
         self.provider, self._session = _open(path, device, largest)
         self._place = "cpu" if self.provider == "cpu" else "cuda"
@@ -68,7 +68,7 @@ class Session:
     def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
         """int64 [texts, tokens] twice to float32 [texts, width].
 
-        With IO binding: the inputs are on the device before the run begins, and the output is copied once, after it.
+        Uses IO binding: the inputs are on the device before the run starts, and the output is copied once, after it.
         """
         binding = self._session.io_binding()
         for name, values in (("input_ids", ids), ("attention_mask", mask)):
@@ -99,7 +99,7 @@ class _Unavailable(Exception):
 
 
 def _session(path: Path, stack: Sequence[tuple[str, Options]]) -> InferenceSession:
-    """One thread a run and several runs at once: 384 titles took 1.4 CPU seconds, whether one or two callers sent them.
+    """One thread per run and several runs at once: 384 titles took 1.4 CPU seconds, with one caller or two.
 
     Two threads inside a run took 2.6, since the idle one spins, and 1.5 without spinning, for no more titles a second.
     """
@@ -107,7 +107,8 @@ def _session(path: Path, stack: Sequence[tuple[str, Options]]) -> InferenceSessi
     if wanted not in onnxruntime.get_available_providers():
         raise _Unavailable("this ONNX Runtime was built without it")
     if wanted != NAMES["cpu"] and hasattr(onnxruntime, "preload_dlls"):
-        # What pip installed with onnxruntime-gpu[cuda,cudnn] is on no library path. It prints what it does not find.
+        # Libraries that pip installed with onnxruntime-gpu[cuda,cudnn] are on no library path. It prints what it cannot
+        # find.
         with redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()
     options = SessionOptions()
@@ -130,14 +131,14 @@ def _session(path: Path, stack: Sequence[tuple[str, Options]]) -> InferenceSessi
 
 
 def _stack(provider: Provider, device: Device, largest: tuple[int, int]) -> list[tuple[str, Options]]:
-    """The provider and, for nodes that it does not take, those below it.
+    """The provider, followed by fallbacks for nodes that it does not support.
 
     Source: onnxruntime.ai, TensorRT and CUDA execution providers, options.
     """
     cpu: tuple[str, Options] = (NAMES["cpu"], {})
     if provider == "cpu":
         return [cpu]
-    # TF32 keeps 10 bits of a factor: float32 is to be the float32 of the release.
+    # TF32 keeps 10 bits of a factor: float32 must be the release's float32.
     cuda: tuple[str, Options] = (NAMES["cuda"], {"use_tf32": "0"})
     if provider == "cuda":
         return [cuda, cpu]
@@ -146,7 +147,7 @@ def _stack(provider: Provider, device: Device, largest: tuple[int, int]) -> list
 
 def _tensorrt(device: Device, largest: tuple[int, int]) -> Options:
     usual = tuple(min(one, most) for one, most in zip(USUAL, largest, strict=True))
-    # One engine for all shapes. Without a profile it is built anew for each shape outside of those seen.
+    # One engine for all shapes. Without a profile it is rebuilt for each new shape.
     profile = {
         f"trt_profile_{name}_shapes": ",".join(f"{one}:{texts}x{tokens}" for one in ("input_ids", "attention_mask"))
         for name, (texts, tokens) in (("min", (1, 1)), ("opt", usual), ("max", largest))
@@ -154,7 +155,7 @@ def _tensorrt(device: Device, largest: tuple[int, int]) -> Options:
     options = {
         **profile,
         "trt_fp16_enable": str(int(device.fp16)),
-        # The norms sum some hundred squares, which FP16 rounds.
+        # The norms sum hundreds of squares, which FP16 rounds.
         "trt_layer_norm_fp32_fallback": str(int(device.fp16)),
     }
     if device.engines is None:

@@ -1,4 +1,4 @@
-"""Texts to token ids, the same for every encoder of a release, and token ids to padded batches."""
+"""Tokenize texts the same way for every encoder of a release, and pad token ids to batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from tokenizers import Tokenizer
 from tagbus.stream.encoder.release import TOKENIZER, Release
 from tagbus.stream.errors import shorten
 
-# Text is cut before it is tokenised: a token is 4 to 5 characters of prose, so 32 a token reach past the last one that
+# Text is cut before tokenization: a token is 4 to 5 characters of prose, so 32 per token reach past the last one that
 # is read in all but blank or unbroken text, and 1 MB costs no more than 8 kB.
 CHARACTERS_A_TOKEN: Final = 32
-# Larger runs are no faster (6,000 to 7,000 tokens a second a core from 128 tokens up) and take memory: on two threads
+# Larger runs are no faster (6,000 to 7,000 tokens a second per core from 128 tokens up) and take memory: on two threads
 # the process peaks at 330 MB with 1,024 and at 1.1 GB with 8,192.
 BATCH_TOKENS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Texts of nearly one length: `rows` says which they are, `ids` and `mask` are int64 [len(rows), length]."""
+    """Texts of similar length: `rows` are their numbers, `ids` and `mask` are int64 [len(rows), length]."""
 
     rows: list[int]
     ids: NDArray[np.int64]
@@ -33,22 +33,22 @@ class TextReader:
     """The tokenizer of a release."""
 
     def __init__(self, folder: Path, release: Release) -> None:
-        """`folder` holds the release, which has been verified."""
+        """`folder` holds the release, already verified."""
         self._characters = CHARACTERS_A_TOKEN * release.max_tokens
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer.enable_truncation(release.max_tokens)
         self._tokenizer.no_padding()
-        # "[SEP]" in a content is five characters, not the end of a segment.
+        # "[SEP]" in a content is plain text, not a separator token.
         self._tokenizer.encode_special_tokens = True
 
     def read(self, text: str) -> str:
-        """As much of the text as has a part in its vector."""
+        """The part of the text that affects its vector."""
         return text[: self._characters]
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each text, [CLS] and [SEP] among them.
+        """The token ids of each text, including [CLS] and [SEP].
 
-        Raises ValueError for a text with lone surrogates, which is no Unicode text.
+        Raises ValueError for a text with lone surrogates, which is not Unicode text.
         """
         for number, text in enumerate(texts):
             _require_unicode(number, text)
@@ -57,7 +57,7 @@ class TextReader:
 
 
 def pad(rows: list[int], tokens: Sequence[Sequence[int]], length: int) -> Batch:
-    """The texts of those rows as one batch, `length` tokens each."""
+    """Batch the texts of these rows, padded to `length` tokens."""
     ids = np.zeros((len(rows), length), dtype=np.int64)
     mask = np.zeros_like(ids)
     for place, row in enumerate(rows):
@@ -67,7 +67,7 @@ def pad(rows: list[int], tokens: Sequence[Sequence[int]], length: int) -> Batch:
 
 
 def repad(batch: Batch, length: int) -> Batch:
-    """The same texts, padded to another length, which holds the longest of them."""
+    """The same batch, padded to another length that fits its longest text."""
     kept = min(length, batch.ids.shape[1])
     widths = ((0, 0), (0, length - kept))
     return Batch(batch.rows, np.pad(batch.ids[:, :kept], widths), np.pad(batch.mask[:, :kept], widths))

@@ -1,4 +1,4 @@
-"""What this principal may do, asked of the broker; and why a call that nobody answers failed."""
+"""Access checks against the broker: missing rights, and the reason why no broker accepts the connection."""
 
 import time
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.errors import NO_BROKER, classify, error_of
 from tagbus.stream.kafka.rights import AUTHENTICATION, Operation, handshake, principal, rejected
 
-# How long a new client is listened to. A failed login is reported after 0.3 s, an idle machine provided.
+# How long to listen to a new client. A failed login is reported after 0.3 s on an idle machine.
 LISTEN_SECONDS = 3.0
 
-# Settings of a topic or a record that no second try makes right.
+# Invalid settings of a topic or a record, which no retry fixes.
 _INVALID = frozenset(
     {
         KafkaError.TOPIC_EXCEPTION,
@@ -38,8 +38,8 @@ _NAMES = {
 
 
 def failure(raised: object, kafka: KafkaSettings, doing: str, topic: str, operation: Operation = "Read") -> TagbusError:
-    """The error to raise where a call is not repeated: what `classify` says, UserError for a wrong setting of the
-    topic or for credentials that no broker accepts, else DependencyDown. `doing` begins the message of the latter."""
+    """The error to raise for a call that is not retried: that of `classify`, UserError for an invalid topic setting or
+    rejected credentials, else DependencyDown. `doing` starts the message of the latter."""
     error = error_of(raised)
     if error.code() in _INVALID:
         return UserError(f"{doing}: {error.str()}")
@@ -49,11 +49,11 @@ def failure(raised: object, kafka: KafkaSettings, doing: str, topic: str, operat
 
 
 def missing_rights(kafka: KafkaSettings, needs: Sequence[tuple[Operation, str]]) -> UserError | None:
-    """All rights on topics that are missing, in one question (KIP-430): so a right that only the first withdrawal
-    would need is missed at the start.
+    """Check all rights on topics in one request (KIP-430), so that a right needed only by the first withdrawal is found
+    missing at startup.
 
-    None where nothing is missing or the broker does not tell. Without security.protocol nothing is asked: everybody is
-    ANONYMOUS then, and librdkafka's mock cluster does not know the question.
+    None if nothing is missing or the broker does not say. Without security.protocol nothing is checked: everybody is
+    ANONYMOUS then, and librdkafka's mock cluster does not support the request.
     """
     if "security.protocol" not in kafka.options:
         return None
@@ -69,10 +69,11 @@ def missing_rights(kafka: KafkaSettings, needs: Sequence[tuple[Operation, str]])
 
 
 def why_locked_out(kafka: KafkaSettings) -> UserError | None:
-    """Why no broker accepts the credentials, None where that is not it; asked when a call found no broker.
+    """Why no broker accepts the credentials, or None if that is not the cause; checked when a call found no broker.
 
-    The call that fails says `Broker transport failure` for a wrong password and an unknown certificate alike, and
-    librdkafka gives the reason to a callback alone; so a new client tries again and is listened to, some seconds.
+    The failing call reports `Broker transport failure` for a wrong password and an unknown certificate alike, and
+    librdkafka passes the reason only to the error callback; so a new client connects and its errors are collected for
+    some seconds.
     """
     if "security.protocol" not in kafka.options:
         return None
@@ -94,7 +95,7 @@ def why_locked_out(kafka: KafkaSettings) -> UserError | None:
 
 
 def _allowed(described: "Future[TopicDescription]") -> frozenset[str]:
-    """The operations on a topic that are allowed; all where the broker does not tell."""
+    """The allowed operations on a topic; all of them if the broker does not say."""
     everything = frozenset(get_args(Operation))
     try:
         operations = described.result(LISTEN_SECONDS).authorized_operations

@@ -11,8 +11,8 @@
 
 All consumers read committed records unless told otherwise, and all producers are idempotent and partition by murmur2,
 as Java clients do. `kafka.options` and `kafka.secrets` pass through, except the few properties that the delivery
-guarantee rests on: those have settings of their own or may not be changed. Each function raises UserError for a
-property that librdkafka does not take.
+guarantee depends on: those have their own settings or are fixed. Each function raises UserError for a property that
+librdkafka rejects.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,12 +31,12 @@ from tagbus.stream.kafka.rights import transactional_id
 ErrorCallback = Callable[[KafkaError], None]
 Properties = dict[str, str | int | float | bool]
 
-# Room for headers and key above the largest value, in bytes: the client must not refuse what the broker takes.
+# Room for headers and key beyond the largest value, in bytes: the client must not reject what the broker accepts.
 _RECORD_ROOM = 131_072
-# Of what a person publishes; the broker's and the topic's limits decide.
+# For what a person publishes; the limits of broker and topic apply.
 _PLAIN_BYTES = 10_000_000
 
-# librdkafka's errors come to the caller as well, and its own lines would be 20 a second while brokers are away.
+# librdkafka's errors also reach the caller, and its own log would be 20 lines a second while brokers are down.
 _SILENT: Properties = {"log_level": 2}
 _PRODUCER: Properties = {"enable.idempotence": True, "partitioner": "murmur2_random"}
 
@@ -62,9 +62,9 @@ _GUARDED = {
 
 
 def group_member(settings: Settings, on_error: ErrorCallback, more: Properties | None = None) -> Consumer:
-    """A member of the group, not yet subscribed; `more` holds properties of this one.
+    """A member of the group, not yet subscribed; `more` are additional properties.
 
-    Without a committed offset, and with one that is gone, it reports _AUTO_OFFSET_RESET instead of choosing itself.
+    Without a committed offset, or if it is out of range, it reports _AUTO_OFFSET_RESET instead of choosing a position.
     """
     kafka = settings.kafka
     ours: Properties = {
@@ -79,7 +79,7 @@ def group_member(settings: Settings, on_error: ErrorCallback, more: Properties |
     if kafka.membership == "static":
         ours["group.instance.id"] = kafka.instance
     if kafka.group_protocol == "consumer":
-        # KIP-848 keeps session, heartbeat and strategy on the broker, and librdkafka refuses them.
+        # KIP-848 moves session, heartbeat and strategy to the broker, and librdkafka rejects them.
         ours["group.protocol"] = "consumer"
     else:
         ours["session.timeout.ms"] = _milliseconds(kafka.session_seconds)
@@ -95,13 +95,13 @@ def reader(
     reset: Literal["earliest", "error"] = "earliest",
     isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
 ) -> Consumer:
-    """A consumer that is assigned by hand, in no group.
+    """A consumer with manual assignment, in no group.
 
-    `reset`: where an offset is out of range it goes on at the earliest record, or reports _AUTO_OFFSET_RESET.
-    `isolation` also says where a partition ends: before its first open transaction, or at its high watermark.
+    `reset`: if an offset is out of range, continue at the earliest record, or report _AUTO_OFFSET_RESET. `isolation`
+    also decides where a partition ends: before its first open transaction, or at its high watermark.
     """
     ours: Properties = {
-        # librdkafka wants a group; nothing joins it and nothing is committed to it.
+        # librdkafka requires a group id; nothing joins it or commits to it.
         "group.id": f"{kafka.group}-reader",
         "enable.auto.commit": False,
         "enable.partition.eof": True,
@@ -114,7 +114,7 @@ def reader(
 
 
 def offset_store(kafka: KafkaSettings, group: str) -> Consumer:
-    """Commits and reads offsets of a group that nobody joins."""
+    """A client that commits and reads offsets of a group without members."""
     properties = _properties(kafka, _SILENT, {"group.id": group, "enable.auto.commit": False})
     with _named_properties(kafka):
         return Consumer(properties, logger=QUIET)
@@ -132,7 +132,7 @@ def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
     if kafka.delivery == "exactly_once":
         ours["transactional.id"] = transactional_id(kafka)
         ours["transaction.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
-    # librdkafka refuses a transactional producer whose messages may outlive their transaction.
+    # librdkafka rejects a transactional producer whose messages may outlive their transaction.
     defaults["message.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
     properties = _properties(kafka, defaults, ours)
     with _named_properties(kafka):
@@ -140,7 +140,7 @@ def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
 
 
 def plain_producer(kafka: KafkaSettings) -> Producer:
-    """For tags, exemplars, releases and contents that a person or a command publishes."""
+    """For tags, exemplars, releases and contents published by a person or a command."""
     ours: Properties = {**_PRODUCER, "message.max.bytes": _PLAIN_BYTES}
     properties = _properties(kafka, {**_SILENT, "linger.ms": 20}, ours)
     with _named_properties(kafka):
@@ -155,14 +155,14 @@ def admin(kafka: KafkaSettings) -> AdminClient:
 
 
 def quiet_admin(kafka: KafkaSettings, on_error: ErrorCallback) -> AdminClient:
-    """An admin client that logs nothing: what it is told goes to `on_error`."""
+    """An admin client that logs nothing; errors go to `on_error`."""
     properties = _properties(kafka, {}, {"log_level": 0})
     with _named_properties(kafka):
         return AdminClient(properties, error_cb=on_error)
 
 
 def _properties(kafka: KafkaSettings, defaults: Properties, ours: Properties) -> Properties:
-    """Raises UserError for a guarded property among the operator's."""
+    """Merge the properties. Raises UserError if kafka.options contains a guarded one."""
     for name in (*kafka.options, *kafka.secrets):
         if name in _GUARDED:
             raise UserError(f"kafka.options: {name} may not be set there, set {_GUARDED[name]}")
@@ -171,7 +171,7 @@ def _properties(kafka: KafkaSettings, defaults: Properties, ours: Properties) ->
 
 @contextmanager
 def _named_properties(kafka: KafkaSettings) -> Iterator[None]:
-    """Turns librdkafka's complaint about a property into one line that shows no secret."""
+    """Convert librdkafka's error about a property into one line without secrets."""
     try:
         yield
     except (KafkaException, ValueError, TypeError) as error:

@@ -31,20 +31,20 @@ FENCED = frozenset(
     }
 )
 NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
-# What a call says where no broker answers, or where none accepts the credentials.
+# Codes of a call when no broker answers, or none accepts the credentials.
 NO_BROKER = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
 
-# A consumer's fatal error comes as _FATAL, which is not marked fatal, with the cause in its text alone.
+# A consumer's fatal error is reported as _FATAL, which is not marked fatal, with the cause only in its text.
 _CAUSES = {KafkaError(code).str(): code for code in (*FENCED, KafkaError.UNRELEASED_INSTANCE_ID)}
 
-# What a call of librdkafka raises. A fatal error of the client comes from any call that serves callbacks: as a bare
-# KafkaError, which no `except Exception` catches because the type does not derive from BaseException, or, where
-# another callback runs after it, as a SystemError.
+# Exceptions raised by librdkafka calls. A fatal client error can surface in any call that serves callbacks: as a bare
+# KafkaError, which no `except Exception` catches because the type does not derive from BaseException, or, if another
+# callback runs after it, as a SystemError.
 RAISED: tuple[type[BaseException], ...] = (KafkaException, KafkaError, SystemError)  # type: ignore[assignment]
 
 
 def error_of(raised: object) -> KafkaError:
-    """The KafkaError in what a call raised. Raises a SystemError that came from elsewhere again."""
+    """The KafkaError behind an exception. Re-raises a SystemError of another origin."""
     if isinstance(raised, SystemError):
         cause = raised.__cause__ or raised.__context__
         if not isinstance(cause, KafkaException | KafkaError):
@@ -55,9 +55,9 @@ def error_of(raised: object) -> KafkaError:
 
 
 def classify(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Operation = "Read") -> TagbusError | None:
-    """The error of our tree that ends the process, or None where waiting helps.
+    """The tagbus error that ends the process, or None if waiting helps.
 
-    `topic` and `operation` are what the call asked for; the message names them.
+    `topic` and `operation` are what the call requested; the message names them.
     """
     code = error.code()
     if code == KafkaError._FATAL:
@@ -81,7 +81,7 @@ def classify(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Ope
 
 @contextmanager
 def map_kafka_errors(kafka: KafkaSettings, topic: str = "", operation: Operation = "Read") -> Iterator[None]:
-    """Around calls of the client. Raises what `classify` makes of an error, and KafkaException where waiting helps."""
+    """Wraps client calls. Raises the error of `classify`, and KafkaException if waiting helps."""
     try:
         yield
     except RAISED as raised:

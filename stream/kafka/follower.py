@@ -1,4 +1,4 @@
-"""A TopicReader for asyncio: it reads in a thread of its own, and looks for partitions that are added later."""
+"""An asyncio TopicReader: reads in its own thread and picks up partitions that are added later."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from tagbus.stream.kafka.reader import Chunk, Positions, Start, TopicReader
 
 log = logging.getLogger(__name__)
 
-# How often the broker is asked whether a topic has got more partitions, or is there at last.
+# Interval of checks for new partitions, or for a missing topic.
 GROWTH_SECONDS = 30.0
 
 P = ParamSpec("P")
@@ -20,11 +20,11 @@ R = TypeVar("R")
 
 
 class TopicFollower:
-    """Reads topics to their ends and follows them. An asynchronous context manager: entering it assigns all partitions,
-    leaving it closes the reader."""
+    """Reads topics to their ends and follows them. An asynchronous context manager: entering assigns all partitions,
+    leaving closes the reader."""
 
     def __init__(self, reader: TopicReader, topics: Sequence[str], start: Start = "beginning") -> None:
-        """It owns `reader` from now on. `start`: where the partitions begin, as in TopicReader.discover."""
+        """Takes ownership of `reader`. `start`: where the partitions begin, as in TopicReader.discover."""
         self._reader = reader
         self._topics = topics
         self._start = start
@@ -47,12 +47,12 @@ class TopicFollower:
 
     @property
     def positions(self) -> Positions:
-        """Where it stands before the first read."""
+        """The positions before the first read."""
         return self._reader.positions.copy()
 
     async def read(self, count: int, seconds: float, fill: float = 0.0) -> Chunk:
-        """As TopicReader.read. Every GROWTH_SECONDS it looks for new partitions first; a broker that does not answer
-        then is asked again later."""
+        """Like TopicReader.read, but checks for new partitions every GROWTH_SECONDS first; if the broker does not
+        answer, it checks again later."""
         if asyncio.get_running_loop().time() - self._looked > GROWTH_SECONDS:
             try:
                 await self._discover()

@@ -1,4 +1,4 @@
-"""librdkafka's log lines, and ours about the errors that it recovers from by itself."""
+"""librdkafka's log lines, and ours about errors that it recovers from by itself."""
 
 import logging
 
@@ -6,21 +6,21 @@ from confluent_kafka import KafkaError
 
 from tagbus.stream.errors import TagbusError
 
-# While brokers are away librdkafka tries and reports ten times a second: one line of a kind within so long.
+# While brokers are down librdkafka retries and reports ten times a second: log one line of a kind per interval.
 REPEAT_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
-# A command that sets up no logging stays silent: what fails in the end is an error of the call.
+# A command without logging stays silent: what finally fails is an error of the call.
 log.addHandler(logging.NullHandler())
 
-# For clients that a person waits for, and for those beside a worker's own, which would say the same once more.
+# For clients of interactive commands, and for a worker's secondary clients, which would repeat the same lines.
 QUIET = logging.getLogger(f"{__name__}.quiet")
 QUIET.addHandler(logging.NullHandler())
 QUIET.propagate = False
 
 
 class RateLimit(logging.Filter):
-    """Lets warnings of one kind through once in REPEAT_SECONDS. librdkafka's kind is its first argument (FAIL...)."""
+    """Passes one warning of each kind per REPEAT_SECONDS. librdkafka's kind is its first argument (FAIL...)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ log.addFilter(RateLimit())
 
 
 def report(error: KafkaError | TagbusError) -> None:
-    """Log an error that librdkafka recovers from by itself, or after which the same call is made again."""
+    """Log an error that librdkafka recovers from, or after which the call is repeated."""
     if isinstance(error, KafkaError):
         log.warning("kafka: error=%s reason=%s", error.name(), error.str())
     else:

@@ -1,4 +1,4 @@
-"""A message of the Kafka client: where it stands, when it was made, and the record of the contract in it."""
+"""A message of the Kafka client: its position, its timestamp, and its contract record."""
 
 from datetime import UTC, datetime
 
@@ -7,20 +7,20 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import DependencyDown
 
-# Topic and number.
+# Topic and partition number.
 Partition = tuple[str, int]
 
-# The only header of a record whose headers the client cannot read.
+# The only header of a record whose headers the client cannot decode.
 UNREADABLE = "tagbus.headers.unreadable"
 
 
 def record_of(message: Message) -> Record:
-    """Key, value and headers as bytes, as they came."""
+    """Key, value and headers as the original bytes."""
     return Record(_raw(message.key()), _raw(message.value()), _headers(message))
 
 
 def partition_of(message: Message) -> Partition:
-    """The partition of a message. Raises DependencyDown for an error that belongs to none."""
+    """The partition of a message. Raises DependencyDown for an error without one."""
     topic, partition = message.topic(), message.partition()
     if topic is None or partition is None:
         raise DependencyDown(f"a message without a partition: {message.error()}")
@@ -28,7 +28,7 @@ def partition_of(message: Message) -> Partition:
 
 
 def offset_of(message: Message) -> int:
-    """The offset of a message. Raises DependencyDown for an error that has none."""
+    """The offset of a message. Raises DependencyDown for an error without one."""
     offset = message.offset()
     if offset is None:
         raise DependencyDown(f"a message without an offset: {message.error()}")
@@ -36,7 +36,7 @@ def offset_of(message: Message) -> int:
 
 
 def timestamp(message: Message) -> datetime:
-    """When a record was made, by its producer's clock or the broker's; the epoch where it does not say."""
+    """The timestamp of a record, by the producer's clock or the broker's; the epoch if it has none."""
     kind, milliseconds = message.timestamp()
     return datetime.fromtimestamp(0 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000, UTC)
 
@@ -45,7 +45,7 @@ def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
     try:
         headers = message.headers()
     except (UnicodeDecodeError, SystemError):
-        # The client cannot read a header's name that is not UTF-8; it can read the record.
+        # The client cannot decode a header name that is not UTF-8; the record itself is readable.
         return ((UNREADABLE, b"not UTF-8"),)
     if not headers:
         return ()
@@ -54,5 +54,5 @@ def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
 
 
 def _raw(value: str | bytes | None) -> bytes | None:
-    """A consumer without deserialisers returns bytes; the client's types say that it may be text."""
+    """A consumer without deserializers returns bytes; the client's type hints also allow str."""
     return value.encode() if isinstance(value, str) else value

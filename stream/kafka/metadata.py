@@ -1,7 +1,7 @@
-"""What brokers say about a topic: its partitions, where they begin and end, and what came since a moment.
+"""Topic metadata: partitions, watermarks, and offsets by time.
 
-Each function takes the client that asks. They raise what `errors.classify` makes of an error, and DependencyDown where
-no broker answers.
+Each function takes the client to use. They raise the errors of `errors.classify`, and DependencyDown if no broker
+answers.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from tagbus.stream.kafka.errors import RAISED, classify, error_of
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.kafka.rights import Operation
 
-# How long one question may take.
+# Timeout of a request.
 ASK_SECONDS = 10.0
 
 
 class Watermarks(NamedTuple):
-    """The first offset of a partition and the next one to be written. To a client that reads committed records a
-    partition ends before its first open transaction."""
+    """The first offset of a partition and the next one to be written. For a read_committed client a partition ends
+    before its first open transaction."""
 
     low: int
     high: int
@@ -37,10 +37,9 @@ def list_partitions(
     operation: Operation = "Read",
     seconds: float | None = None,
 ) -> list[Partition]:
-    """Every partition of a topic, in order. `operation` is what is to be done with it: the message for a missing right
-    names it.
+    """All partitions of a topic, in order. `operation` is the intended use: the message for a missing right names it.
 
-    Raises TopicMissing, and UserError too where no broker accepts the credentials.
+    Raises TopicMissing, and UserError also if no broker accepts the credentials.
     """
     try:
         found = client.list_topics(topic, seconds or ASK_SECONDS).topics[topic]
@@ -56,10 +55,10 @@ def list_partitions(
 def watermarks(
     client: Consumer, kafka: KafkaSettings, partition: Partition, seconds: float | None = None
 ) -> Watermarks:
-    """Where a partition begins and ends now."""
+    """The current watermarks of a partition."""
     with _answered(kafka, partition):
         found = client.get_watermark_offsets(TopicPartition(*partition), seconds or ASK_SECONDS)
-    # The client's own way to say that it ran into the timeout.
+    # The client signals its timeout this way.
     if found is None:
         raise _silent(partition, "timed out")
     return Watermarks(*found)
@@ -68,7 +67,7 @@ def watermarks(
 def offset_at(
     client: Consumer, kafka: KafkaSettings, partition: Partition, time: datetime, seconds: float | None = None
 ) -> int:
-    """The offset of the first record at or after a time; the end of the partition where nothing came since."""
+    """The offset of the first record at or after a time; the end of the partition if there is none."""
     asked = TopicPartition(*partition, max(0, int(time.timestamp() * 1000)))
     with _answered(kafka, partition):
         (found,) = client.offsets_for_times([asked], seconds or ASK_SECONDS)

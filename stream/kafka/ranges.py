@@ -1,4 +1,4 @@
-"""A part of a topic that is fixed before it is read: what is there now, or what came since a moment."""
+"""A bounded part of a topic: what it holds now, or from a time on."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from tagbus.stream.kafka.message import offset_of, partition_of
 from tagbus.stream.kafka.metadata import Watermarks, list_partitions, offset_at, watermarks
 from tagbus.stream.kafka.reader import TopicReader
 
-# How long a broker may return nothing before the end.
+# How long a broker may return nothing before the end is reached.
 SILENCE_SECONDS = 30.0
 CHUNK = 500
 WAIT_SECONDS = 0.5
@@ -22,7 +22,7 @@ WAIT_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """Records of a topic: from `starts` to before `ends`, offsets by number of the partition."""
+    """Records of a topic: from `starts` to before `ends`, offsets by partition number."""
 
     topic: str
     starts: Mapping[int, int]
@@ -30,19 +30,19 @@ class OffsetRange:
 
     @property
     def offsets(self) -> int:
-        """How many records there are at most."""
+        """The maximum number of records."""
         return sum(max(0, end - self.starts[partition]) for partition, end in self.ends.items())
 
     def after(self, starts: Mapping[int, int]) -> "OffsetRange":
-        """The same, of these partitions only and no earlier than these offsets."""
+        """The same range, limited to these partitions and starting no earlier than these offsets."""
         later = {partition: max(self.starts[partition], start) for partition, start in starts.items()}
         return OffsetRange(self.topic, later, {partition: self.ends[partition] for partition in later})
 
 
 def current_range(kafka: KafkaSettings, topic: str, since: datetime | None = None) -> OffsetRange:
-    """All that a topic holds now, or what came at `since` or after.
+    """All that a topic holds now, or from `since` on.
 
-    Raises TopicMissing, UserError where a right is missing, DependencyDown where no broker answers.
+    Raises TopicMissing, UserError if a right is missing, DependencyDown if no broker answers.
     """
     starts: dict[int, int] = {}
     ends: dict[int, int] = {}
@@ -59,14 +59,14 @@ def current_range(kafka: KafkaSettings, topic: str, since: datetime | None = Non
 
 
 def read_all(kafka: KafkaSettings, topic: str, since: datetime | None = None) -> Iterator[Message]:
-    """Every committed record that a topic holds now, or that came at `since` or after. Raises as `read_range` does."""
+    """Every committed record that a topic holds now, or from `since` on. Raises as `read_range` does."""
     yield from read_range(kafka, current_range(kafka, topic, since))
 
 
 def read_range(kafka: KafkaSettings, wanted: OffsetRange) -> Iterator[Message]:
-    """Every committed record of it, in the order of each partition.
+    """Every committed record of a range, in order within each partition.
 
-    Raises as TopicReader.read does, and DependencyDown where nothing comes for SILENCE_SECONDS.
+    Raises as TopicReader.read does, and DependencyDown if nothing arrives for SILENCE_SECONDS.
     """
     with TopicReader(kafka) as reader:
         reader.assign(

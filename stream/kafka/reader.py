@@ -1,8 +1,8 @@
-"""Topics read in no group: to the ends that they have now, then on.
+"""Read topics without a consumer group: to their current ends, then follow.
 
-Whoever needs every partition reads like this: the memory, the releases, published versions, commands. The end of a
-partition is known by `_PARTITION_EOF`, never by counting: transaction markers and compacted records count in the high
-watermark and are never delivered.
+For readers that need every partition: the memory, the releases, published versions, commands. The end of a partition is
+detected by `_PARTITION_EOF`, never by counting: transaction markers and compacted records count in the high watermark
+and are never delivered.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -22,14 +22,14 @@ from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.message import Partition, offset_of, partition_of
 from tagbus.stream.kafka.metadata import Watermarks, list_partitions, offset_at, watermarks
 
-# Where a partition begins: its first record, its end, the first record at or after a time, or an offset for each
-# partition (one that is not named begins at its first record).
+# Where a partition begins: its first record, its end, the first record at or after a time, or an offset per partition
+# (those not listed begin at their first record).
 Start = Literal["beginning", "end"] | datetime | Mapping[Partition, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """An offset to read from that the broker does not have; `found` is what it has instead, in words."""
+    """An offset that the broker does not have; `found` describes what it has instead."""
 
     partition: Partition
     offset: int
@@ -41,7 +41,7 @@ class Gap:
 
 @dataclass(slots=True)
 class Positions:
-    """How far partitions are read: the next offset of each, and the end that it had when it was assigned."""
+    """Read progress: the next offset of each partition, and the end that it had when it was assigned."""
 
     next: dict[Partition, int] = field(default_factory=dict)
     ends: dict[Partition, int] = field(default_factory=dict)
@@ -51,24 +51,24 @@ class Positions:
         return all(self.next[partition] >= end for partition, end in self.ends.items())
 
     def remaining(self) -> int:
-        """Offsets to go to those ends."""
+        """Offsets left to those ends."""
         return sum(max(0, end - self.next[partition]) for partition, end in self.ends.items())
 
     def copy(self) -> "Positions":
-        """The positions as they are now."""
+        """A snapshot of the positions."""
         return Positions(dict(self.next), dict(self.ends))
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one read returned: records in the order of their partitions, and the positions after them."""
+    """The result of one read: records in partition order, and the positions after them."""
 
     messages: tuple[Message, ...]
     positions: Positions
 
 
 class TopicReader:
-    """Reads partitions that are assigned by hand; commits nothing. Belongs to one thread; a context manager."""
+    """Reads manually assigned partitions; commits nothing. Not thread-safe; a context manager."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class TopicReader:
         out_of_range: Callable[[Gap], TagbusError] | None = None,
         optional: Collection[str] = (),
     ) -> None:
-        """`out_of_range` makes the error to raise where an offset is not on the broker; without it reading goes on at
-        the first record. `optional`: topics that need not exist; they may come later.
+        """`out_of_range` makes the error to raise if the broker does not have an offset; without it reading continues
+        at the first record. `optional`: topics that need not exist yet.
 
-        Raises UserError for a property that librdkafka does not take.
+        Raises UserError for a property that librdkafka rejects.
         """
         self._kafka = kafka
         self._out_of_range = out_of_range
@@ -97,11 +97,10 @@ class TopicReader:
         self.close()
 
     def discover(self, topics: Iterable[str], start: Start = "beginning") -> None:
-        """Assign every partition of the topics that is not assigned yet: all of them first, later those that were
-        added.
+        """Assign every partition of the topics that is not assigned yet: all of them first, added ones later.
 
-        Raises TopicMissing, UserError where a right is missing, DependencyDown where no broker answers, and
-        `out_of_range`'s error for a start that is not on the broker.
+        Raises TopicMissing, UserError if a right is missing, DependencyDown if no broker answers, and `out_of_range`'s
+        error for a start that the broker does not have.
         """
         fresh = [
             partition for topic in topics for partition in self._list(topic) if partition not in self.positions.next
@@ -109,7 +108,7 @@ class TopicReader:
         self.assign({partition: self._range(partition, start) for partition in fresh})
 
     def assign(self, ranges: Mapping[Partition, Watermarks]) -> None:
-        """Read these partitions too, each from `low`; it is caught up at `high`."""
+        """Assign these partitions too, each from `low`; it is caught up at `high`."""
         if not ranges:
             return
         self._consumer.incremental_assign(
@@ -122,8 +121,8 @@ class TopicReader:
     def read(self, count: int, seconds: float, fill: float = 0.0) -> Chunk:
         """Up to `count` committed records: wait `seconds` for the first, then `fill` for the others.
 
-        An error that ends the reading is raised by the next call, after the records that came with it: TopicMissing,
-        UserError where a right is missing, Fatal, or `out_of_range`'s. What librdkafka recovers from is logged.
+        A terminal error is raised by the next call, after the records that preceded it: TopicMissing, UserError if a
+        right is missing, Fatal, or `out_of_range`'s. Errors that librdkafka recovers from are logged.
         """
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -141,7 +140,7 @@ class TopicReader:
         return Chunk(tuple(records), self.positions.copy())
 
     def close(self) -> None:
-        """Let go of the broker. What the client still has to say then concerns nobody."""
+        """Close the consumer, ignoring late errors."""
         with suppress(*RAISED):
             self._consumer.close()
 
@@ -170,7 +169,7 @@ class TopicReader:
         raise self._out_of_range(Gap(partition, offset, f"offsets {marks.low} to {marks.high}"))
 
     def _consume(self, count: int, seconds: float, fill: float) -> list[Message]:
-        # `consume` waits until it has as many as it may return, so it waits for the first alone.
+        # `consume` waits until it has as many records as requested, so wait for only the first.
         try:
             first = self._consumer.consume(1, seconds)
             return first + self._consumer.consume(count - 1, fill) if first and count > 1 else first
@@ -189,7 +188,7 @@ class TopicReader:
             self._failure = failure
 
     def _tolerated(self, error: KafkaError, topic: str) -> bool:
-        # librdkafka looks for the coordinator of a group that nobody joins, and reports what came of it.
+        # librdkafka looks up the coordinator of the unused group and reports the result.
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             return True
         return error.code() in NO_TOPIC and topic in self._optional

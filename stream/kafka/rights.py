@@ -1,4 +1,4 @@
-"""Why Kafka refuses this principal, in words: the ACL to grant, or what is wrong with its credentials."""
+"""Explain why Kafka denies this principal: the ACL to grant, or the problem with its credentials."""
 
 from typing import Literal
 
@@ -23,15 +23,15 @@ REFUSED = AUTHENTICATION | AUTHORIZATION
 
 
 def transactional_id(kafka: KafkaSettings) -> str:
-    """Prefix and instance, so that one prefixed ACL serves every worker."""
+    """Prefix and instance, so one prefixed ACL covers every worker."""
     return f"{kafka.transactional_id}-{kafka.instance}"
 
 
 def refusal(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Operation) -> str:
-    """What to grant for an error of REFUSED, or that the broker rejects the credentials.
+    """The right to grant for an error in REFUSED, or that the broker rejects the credentials.
 
-    Kafka's answer names the kind of resource and rarely the resource itself; `topic` and `operation` are what the
-    refused call asked for.
+    Kafka's response names the resource type but rarely the resource; `topic` and `operation` are those of the denied
+    call.
 
     Source: Kafka's documentation, Security, "Operations and Resources on Protocols".
     """
@@ -41,7 +41,7 @@ def refusal(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Oper
 
 
 def rejected(error: KafkaError, kafka: KafkaSettings) -> str:
-    """The broker does not accept the credentials."""
+    """The message for rejected credentials."""
     return (
         f"Kafka does not let {principal(kafka)} in ({error.name()}): {error.str()}; "
         "see the security settings in kafka.options and kafka.secrets"
@@ -49,7 +49,7 @@ def rejected(error: KafkaError, kafka: KafkaSettings) -> str:
 
 
 def handshake(reason: str) -> str:
-    """What to look at where the TLS handshake failed; empty where it did not."""
+    """The likely cause of a failed TLS handshake; empty for other errors."""
     if "certificate verify failed" in reason:
         return (
             "the broker's certificate is not trusted: its CA is not in ssl.ca.location, it has expired, or it names "
@@ -73,10 +73,10 @@ def _right(code: int, kafka: KafkaSettings, topic: str, operation: Operation) ->
         case KafkaError.TOPIC_AUTHORIZATION_FAILED:
             return f"{operation} on topic {topic}"
         case KafkaError.GROUP_AUTHORIZATION_FAILED:
-            # Joining, committing, and offsets in a transaction (TxnOffsetCommit) all need it.
+            # Joining, committing, and offsets in a transaction (TxnOffsetCommit) all require it.
             return f"Read on group {kafka.group}"
         case KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             return f"Write on transactional id {transactional_id(kafka)}"
         case _:
-            # Brokers before 2.8 want IdempotentWrite of every idempotent producer without a transactional id.
+            # Brokers before 2.8 require IdempotentWrite of every idempotent producer without a transactional id.
             return f"{'Create' if operation == 'Create' else 'IdempotentWrite'} on the cluster"

@@ -1,4 +1,4 @@
-"""Records of a person or a command, each one confirmed by the broker."""
+"""Publish records of a person or a command, each confirmed by the broker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,16 +21,16 @@ FLUSH_SECONDS = 30.0
 class TopicWriter:
     """Writes to one topic through an idempotent producer; leaving the block waits until every record is confirmed.
 
-    Raises UserError or DependencyDown where one is not, from `send` or at the end.
+    Raises UserError or DependencyDown for a record that is not, from `send` or at the end.
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         self._kafka = kafka
         self._topic = topic
         self._producer = clients.plain_producer(kafka)
-        # Asked first: librdkafka holds the records of a topic that does not exist for 30 s before it says so.
+        # Check first: librdkafka queues records for a missing topic for 30 s before it fails them.
         list_partitions(self._producer, kafka, topic, "Write")
-        # An idempotent producer that may write nowhere ends with a fatal error that names no topic.
+        # An idempotent producer without any write permission fails with a fatal error that names no topic.
         if refused := missing_rights(kafka, [("Write", topic)]):
             raise refused
         self._errors: list[KafkaError] = []
@@ -51,7 +51,7 @@ class TopicWriter:
             raise DependencyDown(f"{self._kafka.brokers} did not take {left} records within {FLUSH_SECONDS:.0f} s")
 
     def send(self, record: Record, partition: int = -1) -> None:
-        """Send one; -1 leaves the partition to the key."""
+        """Send one record; -1 partitions by key."""
         headers: list[tuple[str, str | bytes | None]] = list(record.headers)
         with self._explained():
             while True:

@@ -1,5 +1,5 @@
-"""Servers that run on this machine, for the demo, `make triton`, the benchmark and the tests.
+"""Servers on this machine for the demo, `make triton`, the benchmark and the tests.
 
-`mock.MockCluster` is inside confluent-kafka and starts in milliseconds: at least once only.
-`apache.ApacheKafka` is Apache Kafka itself, from Maven Central: what exactly-once claims are measured on.
+`mock.MockCluster` is part of confluent-kafka and starts in milliseconds: at least once only. `apache.ApacheKafka` is
+real Apache Kafka, from Maven Central: exactly-once claims are tested on it.
 """

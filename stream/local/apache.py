@@ -1,4 +1,4 @@
-"""Apache Kafka itself as a child process: one node, KRaft, on 127.0.0.1."""
+"""Apache Kafka as a child process: one KRaft node on 127.0.0.1."""
 
 import base64
 import subprocess
@@ -16,7 +16,7 @@ from tagbus.stream.local.jars import available, default_cache, fetch
 
 __all__ = ["ApacheKafka", "available", "default_cache"]
 
-# At INFO it writes megabytes.
+# At INFO it logs megabytes.
 _LOGGING = """Configuration:
   status: ERROR
   Appenders:
@@ -31,7 +31,7 @@ _LOGGING = """Configuration:
         ref: out
 """
 
-# What one node needs, and what lets tests wait for seconds where the defaults make them wait for minutes.
+# Settings of a single node, and timeouts of seconds instead of minutes for tests.
 SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -54,25 +54,25 @@ SETTINGS = {
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.min.heartbeat.interval.ms": "200",
     "group.consumer.heartbeat.interval.ms": "1000",
-    # After a SIGKILL the controller refuses the same node until this has passed: with the 9 s of the default a
-    # restart took 12 s, so it takes 5.
+    # After a SIGKILL the controller rejects the same node until this has passed: with the default of 9 s a restart took
+    # 12 s, so it takes 5.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
 }
 
-# A broker here lives for minutes, so the JVM's second compiler never earns what it takes: with the first alone 300
-# transactions cost 2.8 seconds of CPU instead of 5.1, and a start 2.3 s instead of 2.9.
+# A broker here lives for minutes, so the JVM's second compiler does not pay off: with the first alone 300 transactions
+# cost 2.8 seconds of CPU instead of 5.1, and a start 2.3 s instead of 2.9.
 JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 class ApacheKafka(Child):
-    """One broker; a context manager that starts it and stops it.
+    """One broker; a context manager that starts and stops it.
 
-    `cache` is the folder of the jars (`default_cache()`), `settings` are added to the broker's own or replace them,
-    `deadline_s` bounds each start. Its data and its log are in a temporary folder, which goes with it.
+    `cache` is the folder of the jars (`default_cache()`), `settings` extend or override the broker's, `deadline_s`
+    bounds each start. Data and log are in a temporary folder, removed on exit.
 
-    Entering raises UserError where it cannot run here, and DependencyDown with the end of the log where it does not
-    start. Linux and macOS; `cpu_seconds` needs Linux.
+    Entering raises UserError if it cannot run here, and DependencyDown with the end of the log if it does not start.
+    Linux and macOS; `cpu_seconds` needs Linux.
     """
 
     name = "Apache Kafka"
@@ -83,8 +83,8 @@ class ApacheKafka(Child):
         super().__init__(deadline_s)
         self._cache = cache or default_cache()
         self._extra = dict(settings or {})
-        # Kafka's own form of a cluster's id: a UUID in URL-safe base64 without padding. StorageTool takes one that
-        # starts with a dash for an option.
+        # Kafka's format of a cluster id: a UUID in URL-safe base64 without padding. StorageTool takes one that starts
+        # with a dash for an option.
         self._cluster_id = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
         self._jars = Path()
 
@@ -103,7 +103,7 @@ class ApacheKafka(Child):
         )
 
     def _write(self, ours: Mapping[str, str]) -> None:
-        """The broker's settings; those of the caller come last and count."""
+        """Write the broker's settings; the caller's come last and win."""
         folder = {"log.dirs": str(self.folder / "data")}
         lines = [f"{key}={value}\n" for key, value in {**SETTINGS, **folder, **ours, **self._extra}.items()]
         (self.folder / "server.properties").write_text("".join(lines))
@@ -121,14 +121,14 @@ class ApacheKafka(Child):
             raise DependencyDown(f"Apache Kafka cannot format its folder:\n{tail(done.stdout + done.stderr)}")
 
     def _users(self) -> list[str]:
-        """Options of StorageTool that make users."""
+        """StorageTool options that create users."""
         return []
 
     def _command(self) -> list[str]:
         return self._java("kafka.Kafka", "server.properties")
 
     def known(self) -> int:
-        """How many brokers of its cluster it knows, itself among them; 0 where it does not answer."""
+        """The number of brokers it knows in its cluster, itself included; 0 if it does not answer."""
         if not reachable(self.address):
             return 0
         try:

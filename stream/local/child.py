@@ -1,4 +1,5 @@
-"""A server as a child process: it has a folder and a log, and all of it ends with this process, however that ends."""
+"""A server as a child process with a folder and a log; all of it is cleaned up when this process ends, however it
+ends."""
 
 import os
 import random
@@ -23,9 +24,9 @@ PORT_TRIES: Final = 3
 LOG: Final = "log"
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a server's own choice
 
-# Ends the child and the processes that it started, and removes what it left, when this process is gone, however it
-# went: then the pipe closes, and read returns. It is told the pid on a line, and an empty line where there is none.
-# PR_SET_PDEATHSIG would do so on Linux only, and would end the child with the thread that started it.
+# Kills the child's process group and removes its files when this process is gone, however it ended: then the pipe
+# closes, and read returns. It reads the pid from a line, or an empty line for no child. PR_SET_PDEATHSIG exists only on
+# Linux, and would kill the child with the thread that started it.
 _WATCHER = """
 pid=
 while read -r line; do pid=$line; done
@@ -39,16 +40,16 @@ rm -rf -- "$1" "$2/${1##*/}"*
 
 
 class Child(ABC):
-    """A context manager that starts a server and stops it.
+    """A context manager that starts and stops a server.
 
-    Whoever derives from it says how: `_install` what it needs, `_place` its ports, `_prepare` its folder, then
-    `_command` and `_answers`. `deadline_s` bounds each start. When it is closed, and also when this process is killed,
-    the server ends and its folder goes, with what is in shared memory under the folder's name. Ctrl-C in the terminal
-    does not reach the server; the context manager stops it.
+    Subclasses define how: `_install` its requirements, `_place` its ports, `_prepare` its folder, then `_command` and
+    `_answers`. `deadline_s` bounds each start. On close, and also if this process is killed, the server is killed and
+    its folder removed, with shared memory under the folder's name. Ctrl-C in the terminal does not reach the server;
+    the context manager stops it.
     """
 
     name: ClassVar[str]
-    # What its log says where a port that was free is free no longer.
+    # The log message for a port that was taken meanwhile.
     taken: ClassVar[str] = "Address already in use"
 
     def __init__(self, deadline_s: float) -> None:
@@ -62,11 +63,11 @@ class Child(ABC):
 
     @abstractmethod
     def _install(self) -> None:
-        """What has to be there before it can run here, downloaded where it is missing."""
+        """Install its requirements, downloading what is missing."""
 
     @abstractmethod
     def _place(self) -> None:
-        """Choose free ports and set `address`; again where one of them was taken meanwhile."""
+        """Choose free ports and set `address`; called again if one was taken meanwhile."""
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -77,12 +78,12 @@ class Child(ABC):
         """The program and its arguments."""
 
     def _variables(self) -> Mapping[str, str] | None:
-        """Its environment; this process's own if None."""
+        """Its environment; None: inherit this process's."""
         return None
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether this very server answers at the address, and not another that took the port."""
+        """Whether this server answers at the address, rather than another one that took the port."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -95,13 +96,13 @@ class Child(ABC):
 
     @property
     def pid(self) -> int:
-        """Its process, which leads a process group. Raises UserError where it does not run."""
+        """The pid of its process, a process group leader. Raises UserError if it is not running."""
         if self._process is None:
             raise UserError(f"this {self.name} is not running; start it first")
         return self._process.pid
 
     def cpu_seconds(self) -> float:
-        """User and system time that it and the processes it started have used, in seconds (proc(5), Linux only)."""
+        """User and system CPU seconds of the server and its child processes (proc(5), Linux only)."""
         group = self.pid
         if not Path("/proc/self/stat").exists():
             raise UserError(f"the CPU time of {self.name} is read from /proc, which is not here")
@@ -114,9 +115,9 @@ class Child(ABC):
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def start(self) -> None:
-        """Download where needed, start, and wait until it answers.
+        """Download if needed, start, and wait until it answers.
 
-        Raises UserError where it cannot run here, DependencyDown with the end of the log where it does not start.
+        Raises UserError if it cannot run here, DependencyDown with the end of the log if it does not start.
         """
         if self._watcher is not None:
             raise UserError(f"this {self.name} is started already; use restart")
@@ -136,14 +137,14 @@ class Child(ABC):
             raise
 
     def restart(self) -> None:
-        """Start it again on the same ports and data, after `kill` or `stop`; where it runs it is stopped first."""
+        """Start it again on the same ports and data, after `kill` or `stop`; a running server is stopped first."""
         if self._watcher is None:
             raise UserError(f"this {self.name} was never started, or is closed")
         self.stop()
         self._launch()
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after 20 s. Its folder stays until `close`."""
+        """SIGTERM, then SIGKILL after 20 s. Its folder is kept until `close`."""
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -151,7 +152,7 @@ class Child(ABC):
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to it and the processes that it started, as a machine that loses power."""
+        """SIGKILL the whole process group, to simulate a power loss."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -162,7 +163,7 @@ class Child(ABC):
                 left.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Stop it and remove its folder. A second call does nothing."""
+        """Stop it and remove its folder. Idempotent."""
         self.stop()
         if self._watcher is not None and self._watcher.stdin is not None:
             self._watcher.stdin.close()
@@ -171,7 +172,7 @@ class Child(ABC):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines that it wrote since it was last started, at most 8 kB of them."""
+        """The last lines of its log since the last start, at most 8 kB."""
         try:
             text = (self.folder / LOG).read_bytes()[self._log_start :]
         except OSError:
@@ -220,10 +221,9 @@ class Child(ABC):
 
 
 def free_ports(count: int, host: str = HOST) -> list[int]:
-    """Ports that are free now, below those that the system gives to clients.
+    """Free ports below the ephemeral range.
 
-    A client that connects again and again to a closed port of that range ends up connected to itself, and keeps the
-    port.
+    A client that keeps reconnecting to a closed port in that range can end up connected to itself, and occupy the port.
     """
     ports: list[int] = []
     while len(ports) < count:
@@ -240,7 +240,7 @@ def free_ports(count: int, host: str = HOST) -> list[int]:
 
 
 def reachable(address: str) -> bool:
-    """Whether something listens at host:port: clients would log each refused connection."""
+    """Whether a port is open; checked first because clients log each refused connection."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
@@ -250,5 +250,5 @@ def reachable(address: str) -> bool:
 
 
 def tail(text: str, lines: int = 20) -> str:
-    """The last lines of what a process said, at most 8 kB of them."""
+    """The last lines of a process's output, at most 8 kB."""
     return "\n".join(text[-8192:].splitlines()[-lines:])

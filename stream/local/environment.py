@@ -1,7 +1,7 @@
-"""The environment of a real tritonserver: nvidia-pytriton from PyPI in a folder of its own, 374 MB, once, in some 20 s.
+"""The environment of a real tritonserver: nvidia-pytriton from PyPI in its own folder, 374 MB, once, in about 20 s.
 
-Only its server and its Python backend are used. They are kept away from tagbus's own environment because Triton 2.51
-needs numpy below 2: with numpy 2 models are ready and give empty outputs.
+Only its server and its Python backend are used. It is separate from tagbus's environment because Triton 2.51 needs
+numpy below 2: with numpy 2 models are ready but give empty outputs.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from tagbus.stream.local import jars
 from tagbus.stream.local.child import tail
 
 PYTRITON = "nvidia-pytriton==0.7.0"  # Triton 2.51
-# ONNX Runtime and tokenizers are those of this process, so that vectors agree to the last digits.
+# ONNX Runtime and tokenizers have this process's versions, so that vectors agree to the last digits.
 NEEDS = ("numpy==1.26.4", *(f"{name}=={version(name)}" for name in ("onnxruntime", "tokenizers")))
 LIBRARY = "libtriton_python.so"
 INSTALL_S = 600.0
@@ -31,7 +31,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @dataclass(frozen=True)
 class Environment:
-    """Where the parts of the server lie."""
+    """The paths of the server's parts."""
 
     folder: Path
 
@@ -46,42 +46,42 @@ class Environment:
 
     @property
     def caches(self) -> Path:
-        """The folder of its cache plugins, without which it does not start."""
+        """The folder of its cache plugins, which it needs to start."""
         return self._packages / "pytriton" / "tritonserver" / "caches"
 
     def variables(self) -> dict[str, str]:
-        """The environment variables that it runs with: none of tagbus's settings among them."""
+        """The environment variables of the server, without tagbus's settings."""
         kept = {name: environ[name] for name in ("HOME", "LANG", "TMPDIR", "TZ") if name in environ}
-        # The process behind a Python model links libpython and takes its packages from VIRTUAL_ENV.
+        # The Python backend's process links libpython and finds its packages through VIRTUAL_ENV.
         libraries = [str(self._packages / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
         return {
             **kept,
             "PATH": f"{self.folder / 'bin'}:{environ.get('PATH', '')}",
             "VIRTUAL_ENV": str(self.folder),
             "LD_LIBRARY_PATH": ":".join(libraries),
-            # A model repository may lie in an installed package, which is not the server's to write to.
+            # A model repository may be in an installed package, where the server must not write.
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def backends(self, target: Path) -> None:
-        """Put the backends into a folder: Triton's own for Python, and what stands in for the onnxruntime one."""
+        """Copy the backends into a folder: Triton's own for Python, and our replacement for the onnxruntime one."""
         source = self.server.parent.parent
         stub = source / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
         python, onnxruntime = target / "python", target / "onnxruntime"
         python.mkdir(parents=True)
         onnxruntime.mkdir()
-        # Copied, because Triton refuses symbolic links here.
+        # Copied because Triton rejects symbolic links here.
         shutil.copy(source / "backends" / "python" / "triton_python_backend_utils.py", python)
         shutil.copy(stub, python)
-        # It makes a folder /tmp/python_env_..., which stays behind when it is killed, and no setting moves it
-        # (python_backend, #380). So it makes it where it runs: in its own folder, which goes with it.
+        # It creates /tmp/python_env_..., which is left behind when it is killed and cannot be configured
+        # (python_backend, #380). The patched library creates it in the server's working directory, which is removed.
         library = (source / "backends" / "python" / LIBRARY).read_bytes()
         (python / LIBRARY).write_bytes(library.replace(b"/tmp/python_env_", b".////python_env_"))
         shutil.copy(Path(__file__).with_name("ort_backend.py"), onnxruntime / "model.py")
 
 
 def available() -> str | None:
-    """Why tritonserver cannot run here, in one line, or None where it can."""
+    """Why tritonserver cannot run here, in one line; None if it can."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return (
             f"nvidia-pytriton has no server for {platform.system()} on {platform.machine()}, only for Linux on x86_64"
@@ -97,10 +97,10 @@ def default_cache() -> Path:
 
 
 def install(cache: Path) -> Environment:
-    """The environment in `cache`, installed by pip where it is not there yet.
+    """The environment in `cache`, installed with pip if missing.
 
-    Safe for several processes: one installs, the others wait for it. Raises UserError where it cannot run here, and
-    DependencyDown with pip's own words where the installation fails.
+    Safe for concurrent processes: one installs, the others wait. Raises UserError if it cannot run here, DependencyDown
+    with pip's output if the installation fails.
     """
     reason = available()
     if reason:

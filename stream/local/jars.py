@@ -1,4 +1,4 @@
-"""The jars of Apache Kafka, from Maven Central through mvn into a cache folder: 43 MB, once."""
+"""The jars of Apache Kafka, downloaded from Maven Central with mvn into a cache folder: 43 MB, once."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ _GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencie
 
 
 def available(cache: Path | None = None) -> str | None:
-    """Why Apache Kafka cannot run here, in one line, or None where it can. `cache` as for `ApacheKafka`."""
+    """Why Apache Kafka cannot run here, in one line; None if it can. `cache` as for `ApacheKafka`."""
     if shutil.which("java") is None:
         return f"there is no java on the path; Apache Kafka needs Java {_JAVA} or newer"
     said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
@@ -49,10 +49,10 @@ def default_cache() -> Path:
 
 
 def fetch(cache: Path) -> Path:
-    """The folder of the jars, downloaded through mvn where `cache` has none yet.
+    """The folder of the jars, downloaded with mvn if `cache` has none yet.
 
-    Safe for several processes: one downloads, beside the final place, and the others wait for it.
-    Raises UserError where it cannot run here, and DependencyDown with mvn's own words where the download fails.
+    Safe for concurrent processes: one downloads into a temporary folder, the others wait. Raises UserError if it cannot
+    run here, DependencyDown with mvn's output if the download fails.
     """
     reason = available(cache)
     if reason:

@@ -1,8 +1,7 @@
-"""librdkafka's mock cluster: brokers inside this process, reached by any client in any process of this machine.
+"""librdkafka's mock cluster: in-process brokers that any client on this machine can reach.
 
-It is driven through ctypes, by the functions of the public header `rdkafka_mock.h`, because the one setting that the
-Python client has for it (`test.mock.num.brokers`) gives no choice of partitions and makes every new group wait 3 s for
-its first assignment.
+It is driven through ctypes with the public header `rdkafka_mock.h`, because the only setting of the Python client for
+it (`test.mock.num.brokers`) does not control partitions and makes every new group wait 3 s for its first assignment.
 """
 
 import ctypes
@@ -71,14 +70,14 @@ class MockCluster:
         self._lib = _library()
         conf = self._lib.rd_kafka_conf_new()
         reason = ctypes.create_string_buffer(512)
-        # Its one message is a warning that this handle, which connects to nothing, has no bootstrap.servers.
+        # Its only message would warn that this handle, which connects to nothing, has no bootstrap.servers.
         self._lib.rd_kafka_conf_set(conf, b"log_level", b"0", reason, len(reason))
         self._handle: int | None = self._lib.rd_kafka_new(_PRODUCER, conf, reason, len(reason))
         if not self._handle:
             raise UserError(f"the mock cluster does not start: {reason.value.decode(errors='replace')}")
         self._cluster: int = self._lib.rd_kafka_mock_cluster_new(self._handle, brokers)
         self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
-        # Members learn of a rebalance (KIP-848) by their heartbeats: 3 s by default.
+        # Members learn of a rebalance (KIP-848) from their heartbeats: 3 s by default.
         self._lib.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(self._cluster, 500)
         self.address: str = self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
 
@@ -91,7 +90,7 @@ class MockCluster:
         self.close()
 
     def topic(self, name: str, partitions: int = PARTITIONS) -> None:
-        """Make a topic. Raises UserError for a name that Kafka does not take, or one that is there already."""
+        """Create a topic. Raises UserError for a name that Kafka rejects, or a topic that exists already."""
         if not _NAME.fullmatch(name):
             raise UserError(f"topic {shorten(name)}: expected 1 to 249 of the characters A-Z a-z 0-9 . _ -")
         if not 1 <= partitions <= 1000:
@@ -103,32 +102,32 @@ class MockCluster:
             raise UserError(f"topic {name}: the mock cluster refused it with code {code}")
 
     def down(self, broker: int = _FIRST_BROKER) -> None:
-        """Close every connection and refuse new ones, as a broker that went away does; the records stay."""
+        """Close every connection and refuse new ones, like a broker that is down; the records are kept."""
         self._lib.rd_kafka_mock_broker_set_down(self._open(), broker)
 
     def up(self, broker: int = _FIRST_BROKER) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self._lib.rd_kafka_mock_broker_set_up(self._open(), broker)
 
     def coordinator(self, kind: Literal["group", "transaction"], name: str, broker: int) -> None:
-        """Have this broker coordinate a group, or a transactional.id."""
+        """Make this broker the coordinator of a group or a transactional.id."""
         self._lib.rd_kafka_mock_coordinator_set(self._open(), kind.encode(), name.encode(), broker)
 
     def slow(self, seconds: float) -> None:
-        """Answer every request so much later, as a broker far away or under load does."""
+        """Delay every response, like a distant or overloaded broker."""
         self._lib.rd_kafka_mock_broker_set_rtt(self._open(), _FIRST_BROKER, int(seconds * 1000))
 
     def fail(self, api_key: int, *errors: int) -> None:
-        """Answer the next requests of one kind with these errors, one for each request.
+        """Fail the next requests of one type with these errors, one per request.
 
-        `api_key` is the protocol's number of the request (0 Produce, 1 Fetch, 8 OffsetCommit, 24 AddPartitionsToTxn,
-        25 AddOffsetsToTxn, 26 EndTxn, 28 TxnOffsetCommit), `errors` are codes of `confluent_kafka.KafkaError`.
+        `api_key` is the protocol's request number (0 Produce, 1 Fetch, 8 OffsetCommit, 24 AddPartitionsToTxn, 25
+        AddOffsetsToTxn, 26 EndTxn, 28 TxnOffsetCommit), `errors` are codes of `confluent_kafka.KafkaError`.
         """
         array = (ctypes.c_int * len(errors))(*errors)
         self._lib.rd_kafka_mock_push_request_errors_array(self._open(), api_key, len(errors), array)
 
     def close(self) -> None:
-        """Stop it; its topics are gone. A second call does nothing."""
+        """Stop it and drop its topics. Idempotent."""
         if self._handle:
             self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
             self._lib.rd_kafka_destroy(self._handle)
@@ -141,7 +140,7 @@ class MockCluster:
 
 
 def _library() -> ctypes.CDLL:
-    """librdkafka as the Python client loaded it: the loader looks names up in what the extension module depends on."""
+    """librdkafka as loaded by the Python client: symbols are resolved through the extension module's dependencies."""
     try:
         library = ctypes.CDLL(cimpl.__file__)
         for name, (result, arguments) in _SIGNATURES.items():

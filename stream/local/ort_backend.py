@@ -1,8 +1,8 @@
-"""What stands in for Triton's onnxruntime backend where the C++ one is not to be had: a Python-based backend.
+"""A Python replacement for Triton's onnxruntime backend, for environments without the C++ one.
 
-`TritonServer` copies this file to backends/onnxruntime/model.py, and a model with `backend: "onnxruntime"` is served by
-it as the C++ backend would: it merges the requests that Triton hands over, runs the model once, and where the run fails
-all of them fail. It runs in the server's own environment and imports nothing of tagbus.
+`TritonServer` copies this file to backends/onnxruntime/model.py. It serves models with `backend: "onnxruntime"` like
+the C++ backend: it merges the requests that Triton passes, runs the model once, and if the run fails, all of them fail.
+It runs in the server's own environment and imports nothing from tagbus.
 
 Source: python_backend, README, "Create Python-based backends" (Triton 2.51).
 """
@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-# Triton's name of each type that a text model has.
+# Triton's names of the tensor types that text models use.
 TYPES = {
     "TYPE_INT32": np.int32,
     "TYPE_INT64": np.int64,
@@ -25,15 +25,15 @@ TYPES = {
 
 
 class TritonPythonModel:
-    """One instance of a model, in a process of its own."""
+    """One instance of a model, in its own process."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """The configuration is complete as it stands."""
+        """The configuration is used unchanged."""
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the version's model.onnx, and refuse what the configuration does not describe."""
+        """Load the version's model.onnx, and reject a configuration that does not match it."""
         config = json.loads(args["model_config"])
         name = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / name
@@ -47,9 +47,9 @@ class TritonPythonModel:
         self._match("output", set(self._outputs), {one.name for one in self._session.get_outputs()})
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One run for all requests, which Triton has merged by their shape; one response for each.
+        """One run for all requests, which Triton has grouped by shape; one response per request.
 
-        What the model raises is let through: Triton then fails every request of the run. Error responses made here
+        Exceptions of the model propagate: Triton then fails every request of the run. Error responses created here
         crashed the server (signal 11) as soon as there were two of them.
         """
         parts = {
@@ -77,5 +77,5 @@ class TritonPythonModel:
 
 
 def _threads(config: dict[str, Any], name: str) -> int:
-    """0, the default, leaves the number to ONNX Runtime."""
+    """The number of threads; 0, the default, leaves it to ONNX Runtime."""
     return int(config.get("parameters", {}).get(name, {}).get("string_value", "0"))

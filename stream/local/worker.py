@@ -1,4 +1,4 @@
-"""A worker as a child process: `tagbus run` as a user starts it, for the demo, the benchmark and the tests."""
+"""A worker as a child process, started with `tagbus run` as users do, for the demo, the benchmark and the tests."""
 
 import os
 import re
@@ -25,14 +25,14 @@ REMAINING = re.compile(r"^tagbus_memory_remaining_offsets ([0-9.e+]+)$", re.MULT
 
 
 class LocalWorker:
-    """One worker; a context manager that starts it and stops it. Its log is a temporary file."""
+    """One worker; a context manager that starts and stops it. Its log is a temporary file."""
 
     def __init__(self, settings: Settings, extra: Mapping[str, str] | None = None) -> None:
-        """It gets the addresses, names and delivery of `settings`, and `extra` variables of the environment."""
+        """Uses the addresses, names and delivery of `settings`, and `extra` environment variables."""
         (self.port,) = free_ports(1)
         kafka = settings.kafka
         self._environment = {
-            # Settings of the caller's own environment would make it another worker than the one that is asked for.
+            # Drop settings of the caller's environment, which would configure a different worker.
             **{name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)},
             "TAGBUS_KAFKA__BROKERS": kafka.brokers,
             "TAGBUS_KAFKA__DELIVERY": kafka.delivery,
@@ -67,15 +67,15 @@ class LocalWorker:
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The child. Raises Fatal before it is started."""
+        """The child process. Raises Fatal before it is started."""
         if self._process is None:
             raise Fatal("this worker has not been started")
         return self._process
 
     def wait_until_ready(self, remaining: Callable[[int], None] = lambda _: None) -> None:
-        """Wait for /readyz. `remaining` is told how many offsets of the memory topics are still to be read.
+        """Wait for /readyz. `remaining` receives the number of offsets of the memory topics left to read.
 
-        Raises DependencyDown with the end of its log when it ends before, or after five minutes.
+        Raises DependencyDown with the end of its log if it exits early, or after five minutes.
         """
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
@@ -94,7 +94,7 @@ class LocalWorker:
         raise DependencyDown(f"the worker did not get ready; the end of its log:\n{self.tail()}")
 
     def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and wait until it has drained. Returns its exit code. Raises Fatal when it is not 0."""
+        """SIGTERM, and wait until it has drained. Returns its exit code. Raises Fatal if it is not 0."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(seconds)
         if code != 0:

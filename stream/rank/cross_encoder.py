@@ -1,9 +1,9 @@
-"""The cross-encoder: reads a tag and a content together and gives the probability that the tag is right.
+"""The cross-encoder: reads a tag and a content side by side, and says how probable it is that they belong together.
 
-It sees which words of one match which of the other ("[CLS] tag [SEP] content [SEP]", Elsevier, 2023.emnlp-industry.30,
-section 3.1), while the encoder computes the two vectors separately. It is too slow for all candidates, so a ranker runs
-it on the best few. A folder holds cross_encoder.json, model.onnx and tokenizer.json; `tagbus train cross_encoder`
-writes it.
+It sees which words of the one answer which of the other ("[CLS] tag [SEP] content [SEP]", Elsevier,
+2023.emnlp-industry.30, section 3.1), where the encoder's two vectors have never met. It is too slow for all candidates:
+a ranker asks it about its best few. A folder holds cross_encoder.json, model.onnx and tokenizer.json; `tagbus train
+cross_encoder` writes it.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ MOST_TOKENS: Final = 512
 
 MANIFEST_BYTES: Final = 1_000_000
 TOKENIZER_BYTES: Final = 100_000_000
-# protobuf's limit.
+# protobuf ends there.
 MODEL_BYTES: Final = 2_000_000_000
-# Pairs tokenized at once: 128 contents with 24 tags each, about 10 MB.
+# Pairs that are tokens at once: 128 contents with 24 tags each, some 10 MB.
 CHUNK: Final = 3_072
 
 Pair = tuple[str, str]
@@ -60,27 +60,27 @@ class Manifest(BaseModel):
 
 
 class CrossEncoder(Protocol):
-    """Scores pairs of tag and content. Several calls may run at once."""
+    """How well tags and contents go together. Several calls may run at once."""
 
     name: str
 
     async def rate(self, pairs: Sequence[Pair]) -> Scores:
-        """The probability float32 [n] that the tag is right, for n pairs of tag text and content text.
+        """The probability float32 [n] that a tag is right, for n pairs of a tag's text and a content's.
 
-        Raises DependencyDown if a server does not answer.
+        Raises DependencyDown where a server does not answer.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """The texts of a batch: of its contents by row, of its tags by number (`ids`) from their payloads."""
+    """The texts of a batch: of its contents by row, of its tags by number (`ids`) and what memory keeps of each."""
 
     contents: Sequence[str]
     ids: Sequence[str]
     payloads: Mapping[str, Payload]
 
     def pairs(self, rows: Ints, tags: Ints) -> list[Pair]:
-        """Tag text and content text for each pair of row and tag number."""
+        """A tag's text and a content's, for each pair of a row and a number."""
         named = {tag: self._text(tag) for tag in np.unique(tags).tolist()}
         return [(named[tag], self.contents[row]) for row, tag in zip(rows.tolist(), tags.tolist(), strict=True)]
 
@@ -90,12 +90,12 @@ class Wording:
 
 
 class OnnxCrossEncoder:
-    """The cross-encoder of a folder, in-process."""
+    """The cross-encoder of a folder, in this process."""
 
     def __init__(self, manifest: Manifest, model: bytes, tokenizer: str, threads: int = 0) -> None:
-        """`threads`: 0 uses all cores available to the process."""
+        """`threads` 0 takes all cores that the process may use."""
         options = SessionOptions()
-        # One thread per run and several runs at once, as in the encoder.
+        # One thread a run and several runs at once, as in the encoder.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self.name: str = manifest.name
@@ -104,16 +104,16 @@ class OnnxCrossEncoder:
         self._tokenizer = Tokenizer.from_str(tokenizer)
         self._tokenizer.enable_truncation(manifest.max_tokens, strategy="longest_first")
         self._tokenizer.no_padding()
-        # "[SEP]" in a content is plain text, not a separator token.
+        # "[SEP]" in a content is five characters, not the end of a segment.
         self._tokenizer.encode_special_tokens = True
         self._pool = ThreadPoolExecutor(threads or cores(), "cross_encoder")
 
     @classmethod
     def load(cls, folder: Path, threads: int = 0) -> Self:
-        """Load the cross-encoder of a folder.
+        """The cross-encoder of a folder.
 
-        Raises UserError if a file is missing or is not a cross-encoder's, ReleaseMismatch if a hash differs from the
-        one in cross_encoder.json.
+        Raises UserError for a file that is missing or no cross-encoder's, ReleaseMismatch where a hash is not the one
+        that cross_encoder.json names.
         """
         manifest, files = read_manifest(folder), _files(folder)
         model = files.verified(MODEL, manifest.model_sha256, MODEL_BYTES)
@@ -125,7 +125,8 @@ class OnnxCrossEncoder:
         return await asyncio.to_thread(self.score, pairs)
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
-        """Like `rate`, in the calling thread. Pairs over the token limit are truncated, the longer text first."""
+        """What `rate` gives, in the thread that asks. What does not fit into the tokens is cut from the longer of the
+        two."""
         found = np.empty(len(pairs), np.float32)
         for start in range(0, len(pairs), CHUNK):
             part = pairs[start : start + CHUNK]
@@ -138,11 +139,11 @@ class OnnxCrossEncoder:
         return found
 
     def close(self) -> None:
-        """Stop the threads. No call may be in flight."""
+        """End the threads. No call may be under way."""
         self._pool.shutdown()
 
     def _run(self, tokens: Sequence[Encoding]) -> Scores:
-        """Run one batch of pairs, longest first."""
+        """The pairs of one batch, the longest first."""
         feed = {name: np.zeros((len(tokens), len(tokens[0].ids)), np.int64) for name in INPUTS}
         for row, one in enumerate(tokens):
             for name, values in zip(INPUTS, (one.ids, one.attention_mask, one.type_ids), strict=True):
@@ -152,7 +153,7 @@ class OnnxCrossEncoder:
 
 
 def cut(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Group pairs into model runs, longest first, to keep padding small."""
+    """Group pairs into runs of the model, longest first: what is padded is little."""
     rows: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if rows and lengths[rows[0]] * (len(rows) + 1) > BATCH_TOKENS:
@@ -164,17 +165,17 @@ def cut(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def tag_text(name: str, aliases: Sequence[str]) -> str:
-    """The text of a tag: its name, and its aliases on a second line. Memory keeps no description."""
+    """The text of a tag: its name, and a line of its aliases. Memory keeps no more of it, no description either."""
     return "\n".join(part for part in (name.strip(), ", ".join(aliases)) if part)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read cross_encoder.json. Raises UserError that names the file, the field and the expected value."""
+    """cross_encoder.json. Raises UserError that names the file, the field and what would be right."""
     return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
 def name_of(model: bytes, tokenizer: bytes) -> str:
-    """The name of a cross-encoder, derived from the hashes of its files."""
+    """The name of a cross-encoder: another one has another."""
     return f"cross_encoder-{sha256((sha256(model) + sha256(tokenizer)).encode())[:8]}"
 
 
@@ -183,7 +184,7 @@ def _files(folder: Path) -> Trained:
 
 
 class CrossEncoderSettings(ServedSettings):
-    """`folder` holds cross_encoder.json, tokenizer.json and, if the model runs in-process, model.onnx."""
+    """`folder` holds cross_encoder.json, tokenizer.json and, where the model runs in the process, model.onnx."""
 
     model: str = Field(NAME, min_length=1, description="Triton's name of the model")
 

@@ -1,6 +1,6 @@
-"""Classifier heads on Triton: bags and vectors are computed here, the model runs there.
+"""The classifier heads on Triton: bags and vectors are made here, the model runs there.
 
-Servers, requests and retries are the encoder's: both use the same client.
+Servers, requests and tries are the encoder's: one client asks both.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ METERS: Final = Meters("heads", telemetry.HEADS_REQUESTS, telemetry.HEADS_SERVER
 
 
 class TritonHeads:
-    """The heads of a folder, on the configured servers. Call `open` first."""
+    """The model of a folder's heads on the servers that the settings name. Call `open` before anything else."""
 
     def __init__(
         self, manifest: Manifest, golden: Golden, terms: int, settings: EncoderSettings, find: Resolve
     ) -> None:
-        """`terms`: the size of their vocabulary."""
+        """`terms` is how many they know."""
         self._manifest = manifest
         self._golden = golden
         self._questions = _feed(*questions(terms, manifest.dimension))
@@ -41,24 +41,24 @@ class TritonHeads:
         self._client = TritonClient(settings, Wanted(manifest.name, outputs), METERS, self._prove, find)
 
     async def open(self) -> None:
-        """Returns once every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
+        """Returns when every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
         does."""
         await self._client.open()
 
     async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
-        """See `Model`. Raises ReleaseMismatch if another model answers."""
+        """See `Model`. Raises ReleaseMismatch when another model answers."""
         numbers, chances = _answer(await self._ask(_feed(terms, weights, vectors)))
         if not ((numbers >= 0) & (numbers < len(self._manifest.tags))).all():
             raise ReleaseMismatch(f"Triton gives numbers of tags that {self._manifest.name} does not have")
         return numbers, chances
 
     async def close(self) -> None:
-        """Close the channels. No call may be in flight."""
+        """Close the channels. No call may be under way."""
         await self._client.close()
 
     async def _ask(self, feed: Tensors) -> Tensors:
-        """Retry a request that the model fails on: bags and vectors are bounded numbers and never the cause, and Triton
-        may have batched it with another worker's request."""
+        """A request that the model fails on is made again: bags and vectors are bounded numbers and never at fault, and
+        Triton may have merged it with another worker's."""
         delays = backoff(APART)
         for _ in range(ATTEMPTS - 1):
             with suppress(Failed):
@@ -78,9 +78,9 @@ class TritonHeads:
 async def open_heads(
     folder: Path, release: str, section: ServedSettings, encoder: EncoderSettings, find: Resolve | None = None
 ) -> HeadsRecall:
-    """Open the heads of a folder on Triton, for an encoder's release; the folder need not hold heads.onnx.
+    """The heads of a folder on Triton, for an encoder's release; the folder need not hold heads.onnx.
 
-    Server settings that `section` leaves unset come from `encoder`. Raises as `HeadsRecall.load` and
+    What `section` does not say of the servers is as `encoder` has it. Raises as `HeadsRecall.load` and
     `TritonClient.open` do, and UserError for heads.json without golden answers.
     """
     manifest, vocabulary = await asyncio.to_thread(read_known, folder, release)
