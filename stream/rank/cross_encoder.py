@@ -165,7 +165,7 @@ def cut(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def tag_text(name: str, aliases: Sequence[str]) -> str:
-    """The text of a tag: its name, and a line of its aliases. Memory keeps no more of it, no description either."""
+    """The text of a tag: its name, and a line of its aliases. What it was trained on had no descriptions."""
     return "\n".join(part for part in (name.strip(), ", ".join(aliases)) if part)
 
 
