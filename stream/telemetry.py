@@ -92,7 +92,7 @@ MEMORY_KNOWLEDGE = Gauge("tagbus_memory_knowledge", "Segments of knowledge in me
 MEMORY_APPLIED = Counter("tagbus_memory_applied_total", "Records of the memory topics that are in memory")
 MEMORY_SKIPPED = Counter("tagbus_memory_skipped_total", "Records of the memory topics that are no events", ["topic"])
 MEMORY_REMAINING = Gauge("tagbus_memory_remaining_offsets", "Offsets to read before the start gate opens")
-RELEASES_HELD = Gauge("tagbus_releases_held", "Releases that this worker holds, the one in force among them")
+RELEASES_LOADED = Gauge("tagbus_releases_loaded", "Releases that this worker holds, the one in force among them")
 RELEASE_PENDING = Gauge("tagbus_release_pending", "1 while another release is active than this worker tags with")
 
 READY = Gauge("tagbus_ready", "1 while /readyz says yes")

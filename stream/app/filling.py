@@ -5,7 +5,7 @@ from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Final
 
-from tagbus.stream.app.collection import settle
+from tagbus.stream.app.releases.collection import settle
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Tag

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 from types import FrameType
 
 from tagbus.stream import telemetry
-from tagbus.stream.app.releases import Brains
+from tagbus.stream.app.releases.manager import ReleaseManager
 from tagbus.stream.bus.consume.offsets import ReadRange
 from tagbus.stream.bus.process.isolation import FREE
 from tagbus.stream.bus.process.tag_processor import TagProcessor
@@ -28,7 +28,7 @@ class Service:
     def __init__(self, settings: Settings, work: Settings | None = None, read_range: ReadRange | None = None) -> None:
         """The memory is built by `settings`; the worker has those of `work`, where it is a backfill, and its span."""
         self._settings = settings
-        self._brains = Brains(settings)
+        self._manager = ReleaseManager(settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._living: asyncio.Task[None] | None = None
         self._probed = (0.0, "starting")
@@ -37,15 +37,15 @@ class Service:
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """By the release in force, which is there once the gate is open."""
-        return await self._brains.tag(contents, until)
+        return await self._manager.tag(contents, until)
 
     def revision(self) -> Hashable | None:
         """Of the release in force and its memory."""
-        return self._brains.revision()
+        return self._manager.revision()
 
     def notes(self) -> list[str]:
         """What is worth to be told, though it is ready."""
-        return self._brains.notes()
+        return self._manager.notes()
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """SIGTERM and SIGINT: drain; a second one: at once."""
@@ -74,7 +74,7 @@ class Service:
         return self._probed[1]
 
     def _ask(self) -> str:
-        if self._loop is None or not self._brains.opened.is_set():
+        if self._loop is None or not self._manager.opened.is_set():
             return "the memory is not built yet"
         if self._loop.is_closed():
             return "stopping"
@@ -95,9 +95,9 @@ class Service:
     async def _gate(self) -> None:
         """Returns when the memory of the release in force is complete; it goes on following until the loop ends."""
         self._loop = asyncio.get_running_loop()
-        self._living = asyncio.create_task(self._brains.run())
+        self._living = asyncio.create_task(self._manager.run())
         self._living.add_done_callback(self._on_end)
-        waiting = asyncio.create_task(self._brains.opened.wait())
+        waiting = asyncio.create_task(self._manager.opened.wait())
         await asyncio.wait({self._living, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self._living.done():

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tagbus.stream.app import assemble, console
-from tagbus.stream.app.backfill import Asked, plan
+from tagbus.stream.app.releases.backfill import Asked, plan
 from tagbus.stream.app.service import Service
 from tagbus.stream.config import Settings, load
 from tagbus.stream.errors import UserError

@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 from rich.table import Table
 
 from tagbus.stream.app import console, files
-from tagbus.stream.app.backfill import outputs
+from tagbus.stream.app.releases.backfill import outputs
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
 from tagbus.stream.contract.codec import (
     DECODERS,

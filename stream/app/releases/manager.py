@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from tagbus.stream import telemetry
-from tagbus.stream.app import assemble, collection, folders
+from tagbus.stream.app import assemble, folders
+from tagbus.stream.app.releases import collection
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import RetrySettings, Settings
 from tagbus.stream.contract.events import Content, Versions
@@ -30,11 +31,11 @@ from tagbus.stream.tagger import Outcome, Tagger
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 5.0
-# How long a release that could not be held waits: each attempt reads its model and its memory again.
+# How long a release that could not be loaded waits: each attempt reads its model and its memory again.
 RETRY = RetrySettings(first_seconds=10.0, cap_seconds=300.0)
 
 
-class Held:
+class LoadedRelease:
     """One release in this worker. It tags once it has caught up."""
 
     def __init__(self, name: str, record: ReleaseRecord | None, calibrations: Mapping[str, Curve]) -> None:
@@ -52,7 +53,7 @@ class Held:
         self.source: Follower | SharedMemory | None = None
         self._tagger: Tagger | None = None
         # Another one for each calibration that it is given.
-        self._stood = object()
+        self._activation = object()
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -62,12 +63,12 @@ class Held:
         """Whether it can tag."""
         return self._tagger is not None
 
-    def stand(self) -> None:
+    def activate(self) -> None:
         """Tag from now on, or with another calibration from now on."""
         if self.stack is None or self.source is None:
             return
         self._tagger = self.stack.tagger(self._curves(self.stack), self.source.taxonomy)
-        self._stood = object()
+        self._activation = object()
         self.problem = ""
         self.delays = backoff(RETRY)
 
@@ -80,14 +81,14 @@ class Held:
                 told = (self.name, curve.name, curve.fingerprint, expected)
                 log.warning("release %s: calibration %s is not used: it is fitted to %s, and this is %s", *told)
 
-    async def rest(self) -> None:
+    async def deactivate(self) -> None:
         """Tag no more, and wait for the batches in flight."""
         self._tagger = self.stack = self.source = None
         await self._idle.wait()
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """The tagger's."""
-        tagger = self._standing()
+        tagger = self._active_tagger()
         self._calls += 1
         self._idle.clear()
         try:
@@ -99,12 +100,12 @@ class Held:
 
     def versions(self) -> Versions:
         """The tagger's."""
-        return self._standing().versions()
+        return self._active_tagger().versions()
 
     def revision(self) -> Hashable | None:
         """Release, calibration and how far its memory is (isolation.BatchTagger)."""
         source = self.source
-        return None if self._tagger is None or source is None else (self._stood, source.applied())
+        return None if self._tagger is None or source is None else (self._activation, source.applied())
 
     def state(self) -> str:
         """Why it is not ready, for people."""
@@ -113,21 +114,21 @@ class Held:
         left = 0 if self.source is None else self.source.remaining()
         return f"its memory has {left} offsets to go" if left else "its memory is not built yet"
 
-    def _standing(self) -> Tagger:
+    def _active_tagger(self) -> Tagger:
         if self._tagger is None:
             raise DependencyDown("the memory is not built yet")
         return self._tagger
 
 
-class Brains:
+class ReleaseManager:
     """All releases of the topic `releases`, and the one in force; that of encoder.folder where none is active."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._base = ""
         self._releases = Releases()
-        self._held: dict[str, Held] = {}
-        self._active: Held | None = None
+        self._loaded: dict[str, LoadedRelease] = {}
+        self._active: LoadedRelease | None = None
         self._tasks: asyncio.TaskGroup | None = None
         # Set once one is in force: the start gate.
         self.opened = asyncio.Event()
@@ -146,11 +147,11 @@ class Brains:
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """By the release in force now. Raises DependencyDown while there is none."""
-        return await self._in_force().tag(contents, until)
+        return await self._active_release().tag(contents, until)
 
     def versions(self) -> Versions:
         """Of the release in force now."""
-        return self._in_force().versions()
+        return self._active_release().versions()
 
     def revision(self) -> Hashable | None:
         """Of the release in force now; None while there is none, or it is being replaced."""
@@ -167,156 +168,158 @@ class Brains:
         """The release that is to be in force."""
         return self._releases.active.release if self._releases.active else self._base
 
-    def _in_force(self) -> Held:
+    def _active_release(self) -> LoadedRelease:
         if self._active is None:
             raise DependencyDown("the memory is not built yet")
         return self._active
 
-    def _waiting(self, active: Held) -> str:
-        held = self._held.get(self._target)
-        state = "it is not held" if held is None else held.state()
+    def _waiting(self, active: LoadedRelease) -> str:
+        loaded = self._loaded.get(self._target)
+        state = "it is not loaded" if loaded is None else loaded.state()
         return f"release {self._target} is active, this worker goes on with {active.name}: {state}"
 
     def _on_change(self, releases: Releases) -> None:
         self._releases = releases
-        for name, held in list(self._held.items()):
-            self._renew(held, releases.records.get(name))
-            self._recalibrate(held)
-        for name in sorted({*releases.records, self._target} - self._held.keys()):
-            self._hold(name)
-        self._held[self._target].turn.set()
+        for name, loaded in list(self._loaded.items()):
+            self._renew(loaded, releases.records.get(name))
+            self._recalibrate(loaded)
+        for name in sorted({*releases.records, self._target} - self._loaded.keys()):
+            self._load(name)
+        self._loaded[self._target].turn.set()
         self._swap()
         if self._active is not None and (notes := self.notes()):
             log.warning("%s", notes[0])
 
-    def _renew(self, held: Held, record: ReleaseRecord | None) -> None:
+    def _renew(self, loaded: LoadedRelease, record: ReleaseRecord | None) -> None:
         """A record that has changed makes it another release."""
-        if record is None or record == held.record:
+        if record is None or record == loaded.record:
             return
-        if held.record is None:
-            held.record = record
-        elif held is self._active:
-            log.error("release %s was recorded anew while it is in force: the change is ignored", held.name)
+        if loaded.record is None:
+            loaded.record = record
+        elif loaded is self._active:
+            log.error("release %s was recorded anew while it is in force: the change is ignored", loaded.name)
         else:
-            self._drop(held)
+            self._drop(loaded)
 
-    def _recalibrate(self, held: Held) -> None:
+    def _recalibrate(self, loaded: LoadedRelease) -> None:
         """Take over calibrations that have changed: the next batch is the first that they count for."""
-        calibrations = self._releases.calibrations_of(held.name)
-        if calibrations != held.calibrations:
-            held.calibrations = calibrations
-            if held.ready:
-                held.stand()
+        calibrations = self._releases.calibrations_of(loaded.name)
+        if calibrations != loaded.calibrations:
+            loaded.calibrations = calibrations
+            if loaded.ready:
+                loaded.activate()
 
-    def _hold(self, name: str) -> None:
+    def _load(self, name: str) -> None:
         assert self._tasks is not None  # noqa: S101 - `run` has begun
-        held = Held(name, self._releases.records.get(name), self._releases.calibrations_of(name))
-        self._held[name] = held
+        loaded = LoadedRelease(name, self._releases.records.get(name), self._releases.calibrations_of(name))
+        self._loaded[name] = loaded
         if self._active is not None:
-            held.turn.set()
-        held.task = self._tasks.create_task(self._keep(held))
+            loaded.turn.set()
+        loaded.task = self._tasks.create_task(self._supervise(loaded))
 
-    def _drop(self, held: Held) -> None:
-        del self._held[held.name]
-        if held.task is not None:
+    def _drop(self, loaded: LoadedRelease) -> None:
+        del self._loaded[loaded.name]
+        if loaded.task is not None:
             # Not before the loop has let go of the task, whose cancellation refers to all that it had.
             loop = asyncio.get_running_loop()
-            held.task.add_done_callback(lambda _: loop.call_soon(collection.free_dropped))
-            held.task.cancel()
+            loaded.task.add_done_callback(lambda _: loop.call_soon(collection.free_dropped))
+            loaded.task.cancel()
 
     def _swap(self) -> None:
         """Put the release in force that is to be, if it is ready; let go of those that nobody wants any longer."""
-        target = self._held.get(self._target)
+        target = self._loaded.get(self._target)
         if target is not None and target.ready and target is not self._active:
             log.info(
                 "release %s is in force%s", target.name, f" instead of {self._active.name}" if self._active else ""
             )
             self._active = target
             self.opened.set()
-            for held in self._held.values():
-                held.turn.set()
+            for loaded in self._loaded.values():
+                loaded.turn.set()
         telemetry.RELEASE_PENDING.set(self._active is not None and self._active.name != self._target)
-        for held in list(self._held.values()):
-            if held is not self._active and held.name not in {*self._releases.records, self._target}:
-                self._drop(held)
-        telemetry.RELEASES_HELD.set(len(self._held))
+        for loaded in list(self._loaded.values()):
+            if loaded is not self._active and loaded.name not in {*self._releases.records, self._target}:
+                self._drop(loaded)
+        telemetry.RELEASES_LOADED.set(len(self._loaded))
 
-    async def _keep(self, held: Held) -> None:
+    async def _supervise(self, loaded: LoadedRelease) -> None:
         """Hold it for as long as it is wanted. A release that fails must not take the one in force along."""
         while True:
-            await held.turn.wait()
-            await self._attempt(held)
-            held.turn.clear()
+            await loaded.turn.wait()
+            await self._attempt(loaded)
+            loaded.turn.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(next(held.delays)):
-                    await held.turn.wait()
-            held.turn.set()
+                async with asyncio.timeout(next(loaded.delays)):
+                    await loaded.turn.wait()
+            loaded.turn.set()
 
-    async def _attempt(self, held: Held) -> None:
+    async def _attempt(self, loaded: LoadedRelease) -> None:
         """Hold it until it fails, and let go of all that this attempt made, which may be gigabytes."""
         try:
-            await self._live(held)
+            await self._run_loaded(loaded)
         except Exception as error:
             first = _first(error)
-            if self._ends(held, first):
+            if self._ends(loaded, first):
                 raise
-            held.problem = f"{type(first).__name__}: {first}"
+            loaded.problem = f"{type(first).__name__}: {first}"
             trace = None if isinstance(first, TagbusError) else first
-            log.warning("release %s is not held: %s", held.name, held.problem, exc_info=trace)
+            log.warning("release %s is not loaded: %s", loaded.name, loaded.problem, exc_info=trace)
             _clear(error)
 
-    def _ends(self, held: Held, error: Exception) -> bool:
+    def _ends(self, loaded: LoadedRelease, error: Exception) -> bool:
         """Whether the worker cannot go on: nothing else tags, and it is no outage under a release that tagged."""
         if self._active is None:
-            return held.name == self._target
-        return held is self._active and not isinstance(error, Retryable)
+            return loaded.name == self._target
+        return loaded is self._active and not isinstance(error, Retryable)
 
-    async def _live(self, held: Held) -> None:
-        settings = await asyncio.to_thread(self._own, held)
+    async def _run_loaded(self, loaded: LoadedRelease) -> None:
+        settings = await asyncio.to_thread(self._own, loaded)
         async with assemble.opened(settings) as stack:
             resume: Offsets | None = None
-            if settings.memory.kind != "server" and (kept := folders.snapshot_folder(settings, held.name)):
+            if settings.memory.kind != "server" and (kept := folders.snapshot_folder(settings, loaded.name)):
                 resume = await snapshot.load(kept, stack.memories, settings)
             if resume is not None:
                 source = Follower(settings, stack.projection(), resume)
                 try:
-                    await self._follow(held, stack, source)
+                    await self._follow(loaded, stack, source)
                 except* MemoryLost as lost:
                     if source.ready.is_set():
                         raise
-                    log.warning("release %s: all is read, its snapshot is of no use: %s", held.name, _first(lost))
+                    log.warning("release %s: all is read, its snapshot is of no use: %s", loaded.name, _first(lost))
             async with _source(settings, stack) as whole:
-                await self._follow(held, stack, whole)
+                await self._follow(loaded, stack, whole)
 
-    def _own(self, held: Held) -> Settings:
+    def _own(self, loaded: LoadedRelease) -> Settings:
         """The settings of this release, its files verified. Raises ReleaseMismatch that names the file that differs."""
-        if held.record is None:
-            if held.name != self._base:
+        if loaded.record is None:
+            if loaded.name != self._base:
                 raise ReleaseMismatch(
-                    f"release {held.name} is active, but it is not on topic {self._settings.topics.releases}"
+                    f"release {loaded.name} is active, but it is not on topic {self._settings.topics.releases}"
                 )
             return self._settings
-        folder = folders.release_folder(self._settings, held.name)
-        load_recorded(folder, held.record.release)
-        return folders.settings_of(self._settings, folder, held.record.triton)
+        folder = folders.release_folder(self._settings, loaded.name)
+        load_recorded(folder, loaded.record.release)
+        return folders.settings_of(self._settings, folder, loaded.record.triton)
 
-    async def _follow(self, held: Held, stack: assemble.TaggingStack, source: Follower | SharedMemory) -> None:
-        held.stack, held.source = stack, source
+    async def _follow(
+        self, loaded: LoadedRelease, stack: assemble.TaggingStack, source: Follower | SharedMemory
+    ) -> None:
+        loaded.stack, loaded.source = stack, source
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(source.run())
                 await source.ready.wait()
                 collection.settle()
-                held.stand()
+                loaded.activate()
                 self._swap()
         finally:
-            await held.rest()
+            await loaded.deactivate()
 
     async def _report(self) -> None:
         """Say how far the memory is until the gate opens; then keep the gauges right."""
         while not self.opened.is_set():
-            held = self._held.get(self._target)
-            left = 0 if held is None or held.source is None else held.source.remaining()
+            loaded = self._loaded.get(self._target)
+            left = 0 if loaded is None or loaded.source is None else loaded.source.remaining()
             telemetry.MEMORY_REMAINING.set(left)
             # 0: where the topics end is not known yet.
             if left:

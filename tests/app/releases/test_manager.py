@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.app import components, releases
-from tagbus.stream.app.releases import Brains
+from tagbus.stream.app.releases.manager import ReleaseManager
 from tagbus.stream.cli.release import build_shared
 from tagbus.stream.config import MemorySettings, RetrySettings, Settings
 from tagbus.stream.contract.codec import Record, encode_record
@@ -71,22 +71,22 @@ def recorded(folder: Path) -> ReleaseRecord:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Brains]:
-    brains = Brains(settings)
-    task = asyncio.create_task(brains.run())
+async def running(settings: Settings) -> AsyncIterator[ReleaseManager]:
+    manager = ReleaseManager(settings)
+    task = asyncio.create_task(manager.run())
     try:
         async with asyncio.timeout(SECONDS):
-            await brains.opened.wait()
-        yield brains
+            await manager.opened.wait()
+        yield manager
         assert not task.done(), task.exception()
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(brains: Brains, release: str) -> None:
+async def until(manager: ReleaseManager, release: str) -> None:
     async with asyncio.timeout(SECONDS):
-        while brains.versions().release != release:
+        while manager.versions().release != release:
             await asyncio.sleep(0.02)
 
 
@@ -96,24 +96,24 @@ def gauge(name: str) -> float:
 
 async def test_a_release_is_swapped_in_and_back_and_tags_by_its_own_memory(bus: Bus, folder: Path) -> None:
     send(bus, encode_release(ReleaseRecord(release=SHIPPED)))
-    async with running(settings_at(bus, folder)) as brains:
-        assert brains.versions().release == SHIPPED.name
+    async with running(settings_at(bus, folder)) as manager:
+        assert manager.versions().release == SHIPPED.name
         send(bus, encode_release(recorded(folder)), active(SECOND))
         for name in (SECOND, SHIPPED.name, SECOND):
             send(bus, active(name))
-            await until(brains, name)
-            (result,) = await brains.tag([Content(id="a", title="Bees in the city: keeping bees")])
+            await until(manager, name)
+            (result,) = await manager.tag([Content(id="a", title="Bees in the city: keeping bees")])
             assert isinstance(result, TaggedContent)
             assert (result.versions.release, result.tags[0].id) == (name, "bees")
-            assert result.versions.taxonomy == brains.versions().taxonomy
-        assert brains.notes() == []
-        assert gauge("tagbus_releases_held") == 2
+            assert result.versions.taxonomy == manager.versions().taxonomy
+        assert manager.notes() == []
+        assert gauge("tagbus_releases_loaded") == 2
 
 
 async def test_a_worker_that_starts_takes_what_is_active(bus: Bus, folder: Path) -> None:
     send(bus, encode_release(recorded(folder)), active(SECOND))
-    async with running(settings_at(bus, folder)) as brains:
-        assert brains.versions().release == SECOND
+    async with running(settings_at(bus, folder)) as manager:
+        assert manager.versions().release == SECOND
 
 
 async def test_a_broken_release_is_refused_and_the_old_one_goes_on(bus: Bus, folder: Path, tmp_path: Path) -> None:
@@ -124,18 +124,18 @@ async def test_a_broken_release_is_refused_and_the_old_one_goes_on(bus: Bus, fol
         (broken / path.name).symlink_to(path)
     (broken / GOLDEN).unlink()
     (broken / GOLDEN).write_text("{}")
-    async with running(settings_at(bus, tmp_path)) as brains:
+    async with running(settings_at(bus, tmp_path)) as manager:
         send(bus, encode_release(recorded(folder)), active(SECOND))
         async with asyncio.timeout(SECONDS):
-            while GOLDEN not in " ".join(brains.notes()):
+            while GOLDEN not in " ".join(manager.notes()):
                 await asyncio.sleep(0.02)
-        assert brains.notes()[0].startswith(f"release {SECOND} is active, this worker goes on with {SHIPPED.name}: ")
+        assert manager.notes()[0].startswith(f"release {SECOND} is active, this worker goes on with {SHIPPED.name}: ")
         assert gauge("tagbus_release_pending") == 1
-        assert isinstance((await brains.tag([Content(id="a", title="Bees")]))[0], TaggedContent)
-        assert brains.versions().release == SHIPPED.name
+        assert isinstance((await manager.tag([Content(id="a", title="Bees")]))[0], TaggedContent)
+        assert manager.versions().release == SHIPPED.name
         send(bus, active(SHIPPED.name))
         async with asyncio.timeout(SECONDS):
-            while brains.notes():
+            while manager.notes():
                 await asyncio.sleep(0.02)
         assert gauge("tagbus_release_pending") == 0
 
@@ -169,12 +169,12 @@ async def test_a_release_that_fails_to_load_leaves_nothing_behind_and_is_tried_e
 
     monkeypatch.setattr(memory, "open_store", opened)
     monkeypatch.setattr(releases, "backoff", waits)
-    async with running(settings_at(bus, folder)) as brains:
+    async with running(settings_at(bus, folder)) as manager:
         send(bus, encode_release(recorded(folder)), active(SECOND))
         async with asyncio.timeout(SECONDS):
             while asked != [0.0, 0.0, 0.0, 3600.0]:
                 await asyncio.sleep(0.02)
-        assert "no room for " in brains.notes()[0]
+        assert "no room for " in manager.notes()[0]
         assert len(attempts) == 4 * len(KINDS)
         assert [one for one in attempts if one() is not None] == []
 
@@ -184,20 +184,20 @@ async def test_a_release_that_waits_is_tried_at_once_when_it_is_made_active_agai
 ) -> None:
     """Given a folder that was not there, an operator who puts it there and activates it waits for no backoff."""
     monkeypatch.setattr(releases, "backoff", lambda _: itertools.repeat(3600.0))
-    async with running(settings_at(bus, tmp_path)) as brains:
+    async with running(settings_at(bus, tmp_path)) as manager:
         send(bus, encode_release(recorded(folder)), active(SECOND))
         async with asyncio.timeout(SECONDS):
-            while "has no folder here" not in " ".join(brains.notes()):
+            while "has no folder here" not in " ".join(manager.notes()):
                 await asyncio.sleep(0.02)
         (tmp_path / SECOND).symlink_to(folder / SECOND)
         send(bus, active(SECOND))
-        await until(brains, SECOND)
+        await until(manager, SECOND)
 
 
 async def test_a_start_without_the_release_that_is_active_ends_and_says_why(bus: Bus, tmp_path: Path) -> None:
     send(bus, active("nowhere-1"))
     with pytest.raises(ExceptionGroup) as caught:
-        await asyncio.wait_for(Brains(settings_at(bus, tmp_path)).run(), SECONDS)
+        await asyncio.wait_for(ReleaseManager(settings_at(bus, tmp_path)).run(), SECONDS)
     assert caught.group_contains(ReleaseMismatch, match="release nowhere-1 is active, but it is not on topic")
 
 
@@ -209,11 +209,11 @@ def fitted(name: str, **changes: object) -> Curve:
 
 async def test_a_refitted_calibration_counts_without_a_swap(bus: Bus, folder: Path) -> None:
     curve = fitted("isotonic-2")
-    async with running(settings_at(bus, folder)) as brains:
-        assert brains.versions().calibration != curve.name
+    async with running(settings_at(bus, folder)) as manager:
+        assert manager.versions().calibration != curve.name
         send(bus, encode_release(curve))
         async with asyncio.timeout(SECONDS):
-            while brains.versions().calibration != curve.name:
+            while manager.versions().calibration != curve.name:
                 await asyncio.sleep(0.02)
 
 
@@ -223,60 +223,60 @@ async def test_a_calibration_of_other_scores_is_left_alone(
 ) -> None:
     """The worker has graph recall alone: neither the path nor the components are its own."""
     send(bus, encode_release(fitted("isotonic-3")))
-    async with running(settings_at(bus, folder)) as brains:
-        assert brains.versions().calibration == "isotonic-3"
-        own = brains.revision()
+    async with running(settings_at(bus, folder)) as manager:
+        assert manager.versions().calibration == "isotonic-3"
+        own = manager.revision()
         send(bus, encode_release(fitted("isotonic-4", **change)))
         async with asyncio.timeout(SECONDS):
-            while brains.revision() == own:
+            while manager.revision() == own:
                 await asyncio.sleep(0.02)
-        assert brains.versions().calibration != "isotonic-4"
+        assert manager.versions().calibration != "isotonic-4"
 
 
 async def test_a_calibration_that_is_withdrawn_counts_no_longer(bus: Bus, folder: Path) -> None:
     curve = fitted("isotonic-3")
-    async with running(settings_at(bus, folder)) as brains:
-        own = brains.versions().calibration
+    async with running(settings_at(bus, folder)) as manager:
+        own = manager.versions().calibration
         for record, name in ((encode_release(curve), curve.name), (Record(release_key(curve).encode(), None), own)):
             send(bus, record)
             async with asyncio.timeout(SECONDS):
-                while brains.versions().calibration != name:
+                while manager.versions().calibration != name:
                     await asyncio.sleep(0.02)
 
 
 async def test_its_revision_differs_with_calibration_and_memory_and_never_raises(bus: Bus, folder: Path) -> None:
     curve = fitted("isotonic-3")
     correction = encode_record(Exemplar(id="a", text="Bees", rejected=("bees",)))
-    assert Brains(settings_at(bus, folder)).revision() is None
-    async with running(settings_at(bus, folder)) as brains:
-        seen = [brains.revision()]
-        assert seen == [brains.revision()]
+    assert ReleaseManager(settings_at(bus, folder)).revision() is None
+    async with running(settings_at(bus, folder)) as manager:
+        seen = [manager.revision()]
+        assert seen == [manager.revision()]
         assert seen != [None]
         send(bus, encode_release(curve))
         async with asyncio.timeout(SECONDS):
-            while brains.revision() in seen:
+            while manager.revision() in seen:
                 await asyncio.sleep(0.02)
-        seen.append(brains.revision())
+        seen.append(manager.revision())
         produce(bus.address, bus.names["exemplars"], [(correction.key, correction.value, [])])
         async with asyncio.timeout(SECONDS):
-            while brains.revision() in seen:
+            while manager.revision() in seen:
                 await asyncio.sleep(0.02)
     # The release in force has come to rest, as it does while it is replaced, or when it fails.
-    assert brains.revision() is None
+    assert manager.revision() is None
 
 
 async def test_a_dropped_release_is_let_go_once_its_batches_are_done(bus: Bus, folder: Path) -> None:
     send(bus, encode_release(ReleaseRecord(release=SHIPPED)), encode_release(recorded(folder)))
     many = [Content(id=f"c{number}", title=f"Keeping bees, volume {number}") for number in range(100)]
-    async with running(settings_at(bus, folder)) as brains:
-        in_flight = asyncio.create_task(brains.tag(many))
+    async with running(settings_at(bus, folder)) as manager:
+        in_flight = asyncio.create_task(manager.tag(many))
         await asyncio.sleep(0)
         send(bus, active(SECOND), Record(SHIPPED.name.encode(), None))
-        await until(brains, SECOND)
+        await until(manager, SECOND)
         results = await in_flight
         assert {one.versions.release for one in results if isinstance(one, TaggedContent)} == {SHIPPED.name}
         async with asyncio.timeout(SECONDS):
-            while gauge("tagbus_releases_held") > 1:
+            while gauge("tagbus_releases_loaded") > 1:
                 await asyncio.sleep(0.02)
 
 
@@ -293,19 +293,19 @@ async def test_a_store_that_stops_answering_is_waited_for(
     monkeypatch.setattr(memory, "open_store", opened)
     monkeypatch.setattr(releases, "REPORT_SECONDS", 0.01)
     bees = [Content(id="a", title="Bees in the city")]
-    async with running(settings_at(bus, folder)) as brains:
+    async with running(settings_at(bus, folder)) as manager:
         for store in stores.values():
             store.failures = math.inf
         async with asyncio.timeout(SECONDS):
             while stores["tags"].refused < 3:
                 await asyncio.sleep(0.02)
         with pytest.raises(DependencyDown, match="the store does not answer"):
-            await brains.tag(bees)
+            await manager.tag(bees)
         send(bus, encode_release(ReleaseRecord(release=SHIPPED)))
         produce(bus.address, bus.names["tags"], [(b"law", None, [])])
         for store in stores.values():
             store.failures = 0
-        assert isinstance((await brains.tag(bees))[0], TaggedContent)
+        assert isinstance((await manager.tag(bees))[0], TaggedContent)
         async with asyncio.timeout(SECONDS):
             while gauge("tagbus_taxonomy_tags") != 1:
                 await asyncio.sleep(0.02)
@@ -330,9 +330,9 @@ async def test_a_dropped_releases_memory_is_freed(bus: Bus, folder: Path, monkey
 
     monkeypatch.setattr(memory, "open_store", opened)
     send(bus, encode_release(ReleaseRecord(release=SHIPPED)), encode_release(recorded(folder)))
-    async with running(settings_at(bus, folder)) as brains:
+    async with running(settings_at(bus, folder)) as manager:
         send(bus, active(SECOND), Record(SHIPPED.name.encode(), None))
-        await until(brains, SECOND)
+        await until(manager, SECOND)
         async with asyncio.timeout(SECONDS):
             while any(one() is not None for one in stores[SHIPPED.name]):
                 await asyncio.sleep(0.02)
@@ -365,14 +365,14 @@ async def test_with_a_shared_memory_a_new_tag_is_matched_literally_with_the_vers
     builder = asyncio.create_task(build_shared(settings, ReleaseRecord(release=SHIPPED), 1.0))
     text = Content(id="a", title="A study of zymurgy and nothing else")
     try:
-        async with running(settings) as brains, asyncio.timeout(SECONDS):
-            await brains.tag([text])
-            before = brains.versions().taxonomy
+        async with running(settings) as manager, asyncio.timeout(SECONDS):
+            await manager.tag([text])
+            before = manager.versions().taxonomy
             new = encode_record(Tag(id="new", name="brewing", aliases=("zymurgy",)))
             produce(bus.address, bus.names["tags"], [(new.key, new.value, [])])
-            while brains.versions().taxonomy == before:
+            while manager.versions().taxonomy == before:
                 await asyncio.sleep(0.02)
-            (result,) = await brains.tag([text])
+            (result,) = await manager.tag([text])
             assert isinstance(result, TaggedContent)
             assert {tag.id: tag.evidence.matched for tag in result.tags}["new"] == {"literal": "zymurgy"}
     finally:
@@ -390,12 +390,12 @@ async def test_with_a_shared_memory_a_builder_fills_it_and_the_worker_goes_over(
         asyncio.create_task(build_shared(settings, one, 1.0)) for one in (ReleaseRecord(release=SHIPPED), fresh)
     ]
     try:
-        async with running(settings) as brains:
+        async with running(settings) as manager:
             send(bus, active(SECOND))
-            await until(brains, SECOND)
+            await until(manager, SECOND)
             names = {one.name for one in (await client.get_collections()).collections}
             assert {f"tagbus-{name}-tags" for name in (SHIPPED.name, SECOND)} <= names
-            (result,) = await brains.tag([Content(id="a", title="The law of the sea")])
+            (result,) = await manager.tag([Content(id="a", title="The law of the sea")])
             assert isinstance(result, TaggedContent)
             assert (result.versions.release, result.tags[0].id) == (SECOND, "law")
     finally:
