@@ -33,7 +33,7 @@ def test_a_worker_outlives_its_store(kafka: Broker, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(memory, "open_store", opened)
     monkeypatch.setattr(releases, "REPORT_SECONDS", 0.01)
-    monkeypatch.setattr("tagbus.stream.app.service.PROBE_SECONDS", 0.5)
+    monkeypatch.setattr("tagbus.stream.app.probe.PROBE_SECONDS", 0.5)
     bus = Bus.made(kafka.address)
     bees = encode_record(Tag(id="bees", name="beekeeping"))
     produce(bus.address, bus.names["tags"], [(bees.key, bees.value, [])])

@@ -129,7 +129,7 @@ async def test_a_broken_release_is_refused_and_the_old_one_goes_on(bus: Bus, fol
         async with asyncio.timeout(SECONDS):
             while GOLDEN not in " ".join(manager.notes()):
                 await asyncio.sleep(0.02)
-        assert manager.notes()[0].startswith(f"release {SECOND} is active, this worker goes on with {SHIPPED.name}: ")
+        assert manager.notes()[0].startswith(f"release {SECOND} is active, this worker still tags by {SHIPPED.name}: ")
         assert gauge("tagbus_release_pending") == 1
         assert isinstance((await manager.tag([Content(id="a", title="Bees")]))[0], TaggedContent)
         assert manager.versions().release == SHIPPED.name

@@ -1,0 +1,58 @@
+"""The readiness probe: a real request to encoder and memory, made on the worker's loop from the health server."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError
+from typing import Final
+
+from tagbus.stream.bus.process.isolation import FREE
+from tagbus.stream.contract.events import Content
+from tagbus.stream.errors import TagbusError
+from tagbus.stream.tagger import Failure, Outcome
+
+# Interval between probes, and the deadline of one, in seconds.
+PROBE_SECONDS: Final = 5.0
+PROBE: Final = Content(id="tagbus-readyz", title="is the tagger ready")
+
+Tag = Callable[[Sequence[Content], str | None], Coroutine[None, None, list[Outcome]]]
+
+
+class Probe:
+    """Tags one content at most every PROBE_SECONDS, up to the last stage that costs nothing but CPU."""
+
+    def __init__(self, tag: Tag) -> None:
+        self._tag = tag
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._last = (0.0, "starting")
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Probe on that loop from now on: the memory is complete."""
+        self._loop = loop
+
+    def problem(self) -> str:
+        """Why encoder or memory does not answer; empty when they do. Blocks for PROBE_SECONDS at most."""
+        probed, problem = self._last
+        if time.monotonic() - probed < PROBE_SECONDS:
+            return problem
+        self._last = (time.monotonic(), self._ask())
+        return self._last[1]
+
+    def _ask(self) -> str:
+        if self._loop is None:
+            return "the memory is not built yet"
+        if self._loop.is_closed():
+            return "stopping"
+        # Another text each time: the encoder's cache must not answer for a server that is down.
+        probe = PROBE.model_copy(update={"title": f"{PROBE.title} at {time.time():.3f}"})
+        asked = asyncio.run_coroutine_threadsafe(self._tag([probe], FREE), self._loop)
+        try:
+            answer = asked.result(PROBE_SECONDS)[0]
+        except TimeoutError:
+            asked.cancel()
+            return f"encoder and memory did not answer within {PROBE_SECONDS:.0f} s"
+        except CancelledError:
+            return "stopping"
+        except TagbusError as error:
+            return str(error)
+        return str(answer.error) if isinstance(answer, Failure) else ""
