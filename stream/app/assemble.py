@@ -43,10 +43,12 @@ OpenMemory = Callable[[Release, Mapping[str, Kind]], Awaitable[Memory]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the pipeline is built from: the available components and stages."""
+    """What the pipeline may be made of: all components and stages. `optional` names the stages that are skipped where
+    their service does not answer."""
 
     registry: Sequence[Component] = REGISTRY
     stages: Sequence[StageFactory] = STAGES
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class TaggingStack:
     graph: GraphRecall
     stages: Sequence[Stage]
     select: Select
+    optional: frozenset[str]
 
     @property
     def release(self) -> Release:
@@ -103,7 +106,9 @@ class TaggingStack:
             return known.get(path) or calibrate.uncalibrated(self.fingerprint(path))
 
         closing = (self.select, Calibrate(curve_of, self.settings.tagger.least_confidence))
-        pipeline = Pipeline(self.release.name, self.components.versions, known[whole].name, self.stages, closing)
+        pipeline = Pipeline(
+            self.release.name, self.components.versions, known[whole].name, self.stages, closing, self.optional
+        )
         return Tagger(pipeline, taxonomy)
 
     def uncalibrated(self) -> Tagger:
@@ -214,4 +219,4 @@ async def _assembled(
     stages = [stage for make in plan.stages if (stage := make(made)) is not None]
     scored = {one.name: one.lists[0] for one, _ in components.on if one.lists}
     select = Select(graph, scored, settings.tagger.tags)
-    return TaggingStack(settings, encoder, memory, components, parts, graph, stages, select)
+    return TaggingStack(settings, encoder, memory, components, parts, graph, stages, select, plan.optional)

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tagbus.stream.app import releases
+from tagbus.stream.app.releases import manager as manager_module
 from tagbus.stream.app.service import Service
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.contract.codec import encode_record
@@ -32,7 +32,7 @@ def test_a_worker_outlives_its_store(kafka: Broker, monkeypatch: pytest.MonkeyPa
         return stores[kind]
 
     monkeypatch.setattr(memory, "open_store", opened)
-    monkeypatch.setattr(releases, "REPORT_SECONDS", 0.01)
+    monkeypatch.setattr(manager_module, "REPORT_SECONDS", 0.01)
     monkeypatch.setattr("tagbus.stream.app.probe.PROBE_SECONDS", 0.5)
     bus = Bus.made(kafka.address)
     bees = encode_record(Tag(id="bees", name="beekeeping"))

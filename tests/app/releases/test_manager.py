@@ -14,7 +14,9 @@ import pytest
 from prometheus_client import REGISTRY
 from qdrant_client import AsyncQdrantClient
 
-from tagbus.stream.app import components, releases
+from tagbus.stream.app import components
+from tagbus.stream.app.releases import loaded
+from tagbus.stream.app.releases import manager as manager_module
 from tagbus.stream.app.releases.manager import ReleaseManager
 from tagbus.stream.cli.release import build_shared
 from tagbus.stream.config import MemorySettings, RetrySettings, Settings
@@ -168,7 +170,7 @@ async def test_a_release_that_fails_to_load_leaves_nothing_behind_and_is_tried_e
             yield seconds
 
     monkeypatch.setattr(memory, "open_store", opened)
-    monkeypatch.setattr(releases, "backoff", waits)
+    monkeypatch.setattr(loaded, "backoff", waits)
     async with running(settings_at(bus, folder)) as manager:
         send(bus, encode_release(recorded(folder)), active(SECOND))
         async with asyncio.timeout(SECONDS):
@@ -183,7 +185,7 @@ async def test_a_release_that_waits_is_tried_at_once_when_it_is_made_active_agai
     bus: Bus, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a folder that was not there, an operator who puts it there and activates it waits for no backoff."""
-    monkeypatch.setattr(releases, "backoff", lambda _: itertools.repeat(3600.0))
+    monkeypatch.setattr(loaded, "backoff", lambda _: itertools.repeat(3600.0))
     async with running(settings_at(bus, tmp_path)) as manager:
         send(bus, encode_release(recorded(folder)), active(SECOND))
         async with asyncio.timeout(SECONDS):
@@ -291,7 +293,7 @@ async def test_a_store_that_stops_answering_is_waited_for(
         return stores[kind]
 
     monkeypatch.setattr(memory, "open_store", opened)
-    monkeypatch.setattr(releases, "REPORT_SECONDS", 0.01)
+    monkeypatch.setattr(manager_module, "REPORT_SECONDS", 0.01)
     bees = [Content(id="a", title="Bees in the city")]
     async with running(settings_at(bus, folder)) as manager:
         for store in stores.values():
