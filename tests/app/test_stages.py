@@ -11,7 +11,7 @@ from tagbus.stream.app.stages import STAGES, Ingredients
 from tagbus.stream.calibrate import Calibration, fit
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content, Degraded, Tag, TaggedContent
-from tagbus.stream.errors import FieldError, Untaggable
+from tagbus.stream.errors import DependencyDown, FieldError, Untaggable
 from tagbus.stream.tagger import Delayed, Explained, Failure, Work
 
 TAGS = [Tag(id="bees", name="beekeeping"), Tag(id="law", name="law of the sea"), Tag(id="cars", name="electric cars")]
@@ -38,6 +38,16 @@ class Toy:
                 case "long":
                     work.skip(self.name, "too_long")
             self.given.append(work.content.id)
+
+
+class Away:
+    """Its service does not answer."""
+
+    name = "away"
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """See `Stage`."""
+        raise DependencyDown(f"no answer for {len(works)}")
 
 
 def toy(_: Ingredients) -> Toy:
@@ -122,3 +132,13 @@ async def test_a_plan_without_it_has_no_such_stage() -> None:
     async with assemble.in_process(Settings.model_construct()) as stack:
         with pytest.raises(ValueError, match="there is no stage 'toy'"):
             await stack.tagger().tag(contents("first"), until="toy")
+
+
+async def test_an_optional_stage_whose_service_is_down_is_skipped() -> None:
+    plan = Plan(stages=(*STAGES, lambda _: Away()), optional=frozenset({"away"}))
+    async with assemble.in_process(Settings.model_construct(), plan=plan) as stack:
+        await filling.fill(stack.projection(), {"tags": TAGS, "exemplars": []}, lambda _: None)
+        (one,) = await stack.tagger().tag(contents("first"))
+    assert isinstance(one, TaggedContent)
+    assert one.tags
+    assert (one.path, one.degraded) == ((*RECALLED, *CLOSING), (Degraded(stage="away", reason="DependencyDown"),))
