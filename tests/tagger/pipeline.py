@@ -1,15 +1,19 @@
 """A tagger over a memory, put together stage by stage."""
 
 from collections.abc import Sequence
+from functools import cache
 
-from tagbus.stream.calibrate import Calibration, uncalibrated
+import numpy as np
+
+from tagbus.stream.calibrate import Calibration, fit, uncalibrated
 from tagbus.stream.config import RecallSettings, TaggerSettings
+from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.literal import LiteralRecall
-from tagbus.stream.tagger import Pipeline, Stage, Tagger
+from tagbus.stream.tagger import Failure, Pipeline, Stage, Tagger
 from tagbus.stream.tagger.calibrate import Calibrate
 from tagbus.stream.tagger.encode import Encode
 from tagbus.stream.tagger.prepare import Prepare
@@ -41,3 +45,18 @@ def tagger(
 
     closing = [select, Calibrate(curve_of, settings.least_confidence)]
     return Tagger(Pipeline(release.name, {}, curve_of("recall").name, stages, closing, frozenset({"spare"})), taxonomy)
+
+
+def results(found: Sequence[TaggedContent | Failure]) -> list[TaggedContent]:
+    assert all(isinstance(one, TaggedContent) for one in found)
+    return [one for one in found if isinstance(one, TaggedContent)]
+
+
+def content(name: str, text: str) -> Content:
+    return Content(id=name, text=text)
+
+
+@cache
+def curve() -> Calibration:
+    scores = np.linspace(0, 1, 200)
+    return fit(scores, np.arange(200) % 3 == 0, Fingerprint(encoder().release.name, "recall", {}), 20)

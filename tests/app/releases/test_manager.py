@@ -4,96 +4,32 @@ import asyncio
 import gc
 import itertools
 import math
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from weakref import ref
 
 import pytest
-from prometheus_client import REGISTRY
-from qdrant_client import AsyncQdrantClient
 
-from tagbus.stream.app import components
 from tagbus.stream.app.releases import loaded
 from tagbus.stream.app.releases import manager as manager_module
 from tagbus.stream.app.releases.manager import ReleaseManager
-from tagbus.stream.cli.release import build_shared
-from tagbus.stream.config import MemorySettings, RetrySettings, Settings
+from tagbus.stream.config import MemorySettings, RetrySettings
 from tagbus.stream.contract.codec import Record, encode_record
-from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
-from tagbus.stream.contract.release import Active, Curve, ReleaseRecord, encode_release, release_key
-from tagbus.stream.encoder.release import GOLDEN, load_release
+from tagbus.stream.contract.events import Content, Exemplar, TaggedContent
+from tagbus.stream.contract.release import Curve, ReleaseRecord, encode_release, release_key
+from tagbus.stream.encoder.release import GOLDEN
 from tagbus.stream.errors import DependencyDown, Fatal, ReleaseMismatch
 from tagbus.stream.memory import Carried
 from tagbus.stream.memory import open as memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.kinds import KINDS
-from tagbus.stream.memory.qdrant.server import Server, ServerStore
 from tagbus.stream.memory.store import Point
-from tests.conftest import Broker
+from tests.app.releases.parts import SECOND, SECONDS, active, gauge, recorded, running, send, settings_at, until
 from tests.index.parts import Failing
-from tests.releases import SHIPPED, Bus, make_release
+from tests.releases import SHIPPED, Bus
 from tests.support import produce
 
 pytestmark = pytest.mark.kafka
-
-SECOND = "second-1"
-SECONDS = 30.0
-TAGS = [Tag(id="bees", name="beekeeping"), Tag(id="law", name="law of the sea")]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of releases; it holds one beside the shipped one."""
-    return make_release(tmp_path_factory.mktemp("releases"), SECOND).parent
-
-
-@pytest.fixture
-def bus(kafka: Broker, folder: Path) -> Bus:
-    made = Bus.made(kafka.address)
-    produce(made.address, made.names["tags"], [(one.key, one.value, []) for one in map(encode_record, TAGS)])
-    return made
-
-
-def settings_at(bus: Bus, folder: Path) -> Settings:
-    return bus.settings.model_copy(update={"releases": bus.settings.releases.model_copy(update={"folder": folder})})
-
-
-def send(bus: Bus, *records: Record) -> None:
-    produce(bus.address, bus.names["releases"], [(one.key, one.value, []) for one in records])
-
-
-def active(name: str) -> Record:
-    return encode_release(Active(release=name, time=datetime.now(UTC)))
-
-
-def recorded(folder: Path) -> ReleaseRecord:
-    return ReleaseRecord(release=load_release(folder / SECOND))
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[ReleaseManager]:
-    manager = ReleaseManager(settings)
-    task = asyncio.create_task(manager.run())
-    try:
-        async with asyncio.timeout(SECONDS):
-            await manager.opened.wait()
-        yield manager
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(manager: ReleaseManager, release: str) -> None:
-    async with asyncio.timeout(SECONDS):
-        while manager.versions().release != release:
-            await asyncio.sleep(0.02)
-
-
-def gauge(name: str) -> float:
-    return REGISTRY.get_sample_value(name) or 0.0
 
 
 async def test_a_release_is_swapped_in_and_back_and_tags_by_its_own_memory(bus: Bus, folder: Path) -> None:
@@ -340,67 +276,3 @@ async def test_a_dropped_releases_memory_is_freed(bus: Bus, folder: Path, monkey
                 await asyncio.sleep(0.02)
         assert [one() is not None for one in stores[SECOND]] == [True] * len(KINDS)
         assert gc.get_freeze_count() > 10_000, "the memory in force is out of garbage collection still"
-
-
-class Shared(AsyncQdrantClient):
-    """Qdrant in this process, shared by a builder and a worker: closing it is nobody's."""
-
-    async def close(self, grpc_grace: float | None = None, **_: object) -> None:
-        """It stays open."""
-
-
-def shared(client: Shared, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The same with the memory in this Qdrant."""
-
-    async def opened(_: MemorySettings, kind: str, release: str, dimension: int, carried: Carried) -> ServerStore:
-        return await ServerStore.open(Server(client, "memory"), kind, release, dimension, carried)
-
-    monkeypatch.setattr(memory, "_open_server", opened)
-    return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "server"})})
-
-
-async def test_with_a_shared_memory_a_new_tag_is_matched_literally_with_the_version_that_shows_it(
-    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = shared(Shared(":memory:"), settings_at(bus, folder), monkeypatch)
-    settings = components.switched(settings, {"literal": {"enabled": True}})
-    builder = asyncio.create_task(build_shared(settings, ReleaseRecord(release=SHIPPED), 1.0))
-    text = Content(id="a", title="A study of zymurgy and nothing else")
-    try:
-        async with running(settings) as manager, asyncio.timeout(SECONDS):
-            await manager.tag([text])
-            before = manager.versions().taxonomy
-            new = encode_record(Tag(id="new", name="brewing", aliases=("zymurgy",)))
-            produce(bus.address, bus.names["tags"], [(new.key, new.value, [])])
-            while manager.versions().taxonomy == before:
-                await asyncio.sleep(0.02)
-            (result,) = await manager.tag([text])
-            assert isinstance(result, TaggedContent)
-            assert {tag.id: tag.evidence.matched for tag in result.tags}["new"] == {"literal": "zymurgy"}
-    finally:
-        builder.cancel()
-        await asyncio.gather(builder, return_exceptions=True)
-
-
-async def test_with_a_shared_memory_a_builder_fills_it_and_the_worker_goes_over(
-    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = Shared(":memory:")
-    settings = shared(client, settings_at(bus, folder), monkeypatch)
-    fresh = recorded(folder)
-    builders = [
-        asyncio.create_task(build_shared(settings, one, 1.0)) for one in (ReleaseRecord(release=SHIPPED), fresh)
-    ]
-    try:
-        async with running(settings) as manager:
-            send(bus, active(SECOND))
-            await until(manager, SECOND)
-            names = {one.name for one in (await client.get_collections()).collections}
-            assert {f"tagbus-{name}-tags" for name in (SHIPPED.name, SECOND)} <= names
-            (result,) = await manager.tag([Content(id="a", title="The law of the sea")])
-            assert isinstance(result, TaggedContent)
-            assert (result.versions.release, result.tags[0].id) == (SECOND, "law")
-    finally:
-        for builder in builders:
-            builder.cancel()
-        await asyncio.gather(*builders, return_exceptions=True)

@@ -1,0 +1,139 @@
+"""What a stage may do to one content without its neighbours, and literal names as the first stage beside recall."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from tagbus.stream.calibrate import Calibration
+from tagbus.stream.contract.events import Degraded, Tag, TaggedContent
+from tagbus.stream.errors import DependencyDown, FieldError, Untaggable
+from tagbus.stream.index.apply import Projection
+from tagbus.stream.memory import Memory
+from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.tagger import Delayed, Explained, Failure, Work
+from tagbus.stream.tagger.calibrate import Calibrate
+from tests.cli.harness import Slice
+from tests.index.parts import encoder, record, tombstone
+from tests.tagger.pipeline import content, results, tagger
+
+
+class TestLiteral:
+    """A recaller beside graph recall stands in the path of each result."""
+
+    async def test_a_name_that_stands_in_a_content_is_a_candidate(self, filled: Memory, cutting: Slice) -> None:
+        version = {"0": 1}
+        given = tagger(filled, literal=LiteralRecall(filled.tags), taxonomy=lambda: dict(version))
+        named = next(tag for tag in cutting.tags if "(" not in tag.name and " " in tag.name)
+        (one,) = results(await given.tag([content("a", f"{named.name} and 百 more")]))
+        found = {tag.id: tag for tag in one.tags}
+        assert found[named.id].evidence.matched == {"literal": named.name}
+        assert found[named.id].stage == "fusion"
+        assert one.path == ("prepare", "encode", "recall", "literal", "rank", "select", "calibrate")
+
+    async def test_a_tag_is_found_and_lost_literally_with_the_taxonomy(self, filled: Memory) -> None:
+        version = {"0": 1}
+        literal = LiteralRecall(filled.tags)
+        given = tagger(filled, literal=literal, taxonomy=lambda: dict(version))
+        text = "A study of zymurgy and nothing else"
+        await given.tag([content("a", text)])
+        projection = Projection(encoder(), filled, listeners=[literal.change])
+        await projection.apply([record(Tag(id="new", name="brewing", aliases=("zymurgy",)))])
+        version["0"] = 2
+        (one,) = results(await given.tag([content("a", text)]))
+        assert {tag.id: tag.evidence.matched for tag in one.tags}["new"] == {"literal": "zymurgy"}
+        assert one.versions.taxonomy == version
+
+        await projection.apply([tombstone("tags", "new")])
+        version["0"] = 3
+        (one,) = results(await given.tag([content("a", text)]))
+        assert "new" not in {tag.id for tag in one.tags}
+
+
+class Picky:
+    """A stage that fails, skips and delays single contents by their ids, and keeps what it was given."""
+
+    name = "picky"
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def run(self, works: Sequence[Work]) -> None:
+        for work in works:
+            self.seen.append(work.content.id)
+            match work.content.id:
+                case "fails":
+                    work.fail(Untaggable(self.name, (FieldError("text", "'...'", "another text"),)))
+                case "skips":
+                    work.skip(self.name, "too_long")
+                case "waits" if self.seen.count("waits") < 3:
+                    work.delay(0.01, "busy")
+
+
+class Spare:
+    """An optional stage whose service is down."""
+
+    name = "spare"
+
+    async def run(self, works: Sequence[Work]) -> None:
+        raise DependencyDown("the spare is away")
+
+
+class TestStages:
+    """A stage can fail, skip or delay one content without its neighbours, and a caller can stop early."""
+
+    async def test_one_content_fails_skips_or_waits_alone(self, filled: Memory) -> None:
+        ids = ["fine", "fails", "skips", "waits"]
+        given = tagger(filled, more=[Picky()])
+        fine, fails, skips, waits = await given.tag([content(one, "Bees") for one in ids])
+        assert isinstance(fine, TaggedContent)
+        assert fine.path == ("prepare", "encode", "recall", "rank", "picky", "select", "calibrate")
+        assert isinstance(fails, Failure)
+        assert fails.error.stage == "picky"
+        assert isinstance(skips, TaggedContent)
+        assert skips.degraded == (Degraded(stage="picky", reason="too_long"),)
+        assert "picky" not in skips.path
+        assert skips.tags == fine.tags
+        assert waits == Delayed("waits", 0.01, "busy")
+
+    async def test_what_is_delayed_is_tagged_again_alone(self, filled: Memory) -> None:
+        picky = Picky()
+        found = await tagger(filled, more=[picky]).explain_all([content("fine", "Bees"), content("waits", "Bees")])
+        assert [type(one) for one in found] == [Explained, Explained]
+        assert picky.seen == ["fine", "waits", "waits", "waits"]
+
+    async def test_an_optional_stage_that_is_down_is_skipped_for_all(self, filled: Memory) -> None:
+        (one,) = results(await tagger(filled, more=[Spare()]).tag([content("a", "Bees")]))
+        assert one.degraded == (Degraded(stage="spare", reason="DependencyDown"),)
+        assert one.path == ("prepare", "encode", "recall", "rank", "select", "calibrate")
+        assert one.tags
+
+    async def test_a_caller_stops_before_a_later_stage(self, filled: Memory) -> None:
+        picky = Picky()
+        given = tagger(filled, more=[picky])
+        (one,) = results(await given.tag([content("a", "Bees")], until="rank"))
+        assert picky.seen == []
+        assert one.path == ("prepare", "encode", "recall", "rank", "select", "calibrate")
+        assert one.tags == results(await given.tag([content("a", "Bees")]))[0].tags
+        (early,) = results(await given.tag([content("a", "Bees")], until="encode"))
+        assert early.tags == ()
+
+    async def test_a_stage_that_there_is_not_is_told(self, filled: Memory) -> None:
+        with pytest.raises(
+            ValueError, match="there is no stage 'judge', expected one of prepare, encode, recall, rank"
+        ):
+            await tagger(filled).tag([content("a", "Bees")], until="judge")
+
+    async def test_the_curve_of_the_path_that_was_taken_counts(self, filled: Memory) -> None:
+        asked: list[str] = []
+        given = tagger(filled, more=[Picky()])
+        calibrated = given._pipeline.closing[1]
+        assert isinstance(calibrated, Calibrate)
+        curve_of = calibrated._curves
+
+        def noted(path: str) -> Calibration:
+            asked.append(path)
+            return curve_of(path)
+
+        calibrated._curves = noted
+        await given.tag([content("fine", "Bees"), content("skips", "Bees")])
+        assert asked == ["recall+picky", "recall"]
