@@ -177,7 +177,7 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
 
 
 async def right_first(recall: Stages, items: Sequence[Exemplar], vectors: Vectors) -> float:
-    """P@1, a fraction."""
+    """P@1 as a fraction."""
     found = await recall.recall([item.id for item in items], [item.text for item in items], vectors, 5)
     return float(np.mean([one[0].id in item.accepted for one, item in zip(found, items, strict=True)]))
 
