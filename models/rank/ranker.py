@@ -35,7 +35,7 @@ from tagbus.stream.encoder.release import sha256
 from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, Wording
 from tagbus.stream.rank.features import columns
-from tagbus.stream.rank.trees import Manifest, Over, SecondPass
+from tagbus.stream.rank.trees import Manifest, Over, SecondStage
 from tagbus.stream.recall.pool import Numbers
 
 DEFAULT: Final = Recipe()
@@ -102,7 +102,8 @@ def train(
 ) -> Manifest:
     """Train the first stage, and with a cross-encoder the second one.
 
-    Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second.onnx for a second stage.
+    Writes ranker.json, ranker.onnx, tables.npz, calibration.json and metrics.jsonl, and second_stage.onnx for a second
+    stage.
     """
     log = Journal(to / JOURNAL)
     first = train_stage(training_set, recipe, log)
@@ -127,10 +128,10 @@ def train(
         tables_sha256=sha256(tables),
         fitted_on=len(training_set.truth),
         trees=2 * recipe.seeds * first.choice.trees,
-        second=None if again is None or scoring is None else _second_stage(again, scoring, recipe),
+        second_stage=None if again is None or scoring is None else _second_stage(again, scoring, recipe),
     )
     if again is not None:
-        (to / trees.SECOND).write_bytes(again.model)
+        (to / trees.SECOND_STAGE).write_bytes(again.model)
     (to / trees.MODEL).write_bytes(first.model)
     (to / trees.TABLES).write_bytes(tables)
     # Without a second stage the field is left out.
@@ -159,8 +160,8 @@ def _again(training_set: TrainingSet, choice: Choice, scoring: CrossScoring, rec
     return found
 
 
-def _second_stage(again: Stage, scoring: CrossScoring, recipe: Recipe) -> SecondPass:
-    return SecondPass(
+def _second_stage(again: Stage, scoring: CrossScoring, recipe: Recipe) -> SecondStage:
+    return SecondStage(
         cross_encoder=scoring.cross_encoder.name,
         top=recipe.top,
         propensity=again.choice.propensity,

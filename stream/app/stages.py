@@ -58,9 +58,9 @@ def _rank(made: Ingredients) -> Stage:
 
 def _cross_encode(made: Ingredients) -> Stage | None:
     ranked, reading = made.part(trees.NAME, RankerPart), made.part(cross_encoder.NAME, CrossEncoderPart)
-    if ranked is None or reading is None or ranked.ranker.second is None:
+    if ranked is None or reading is None or ranked.ranker.second_stage is None:
         return None
-    return CrossEncode(cross_encoder.NAME, reading.cross_encoder, ranked.ranker.second, made.numbers)
+    return CrossEncode(cross_encoder.NAME, reading.cross_encoder, ranked.ranker.second_stage, made.numbers)
 
 
 STAGES: Final[Sequence[StageFactory]] = (

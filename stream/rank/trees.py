@@ -3,8 +3,8 @@
 A folder holds ranker.json (what it was trained on and what it reads), ranker.onnx (the trees), tables.npz (how often
 each tag was right, alone and with others) and calibration.json. `tagbus train ranker` writes it.
 
-With a cross-encoder there is a second pass, second.onnx: the first trees order the union, the cross-encoder scores the
-best of it, and the second trees, which also see its score, order all candidates.
+With a cross-encoder there is a second stage, second_stage.onnx: the first trees order the union, the cross-encoder
+scores the best of it, and the second trees, which also see its score, order all candidates.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from tagbus.stream.recall.trained import Sha256, Trained
 NAME: Final = "ranker"
 MANIFEST: Final = "ranker.json"
 MODEL: Final = "ranker.onnx"
-SECOND: Final = "second.onnx"
+SECOND_STAGE: Final = "second_stage.onnx"
 TABLES: Final = "tables.npz"
 CALIBRATION: Final = "calibration.json"
 
@@ -42,7 +42,7 @@ FILE_BYTES: Final = 500_000_000
 # Propensities are meaningless for fewer contents.
 FEWEST: Final = 3
 INPUT: Final = "features"
-# The column of the second pass: the cross-encoder's probability, NaN if it was not asked.
+# The column of the second stage: the cross-encoder's probability, NaN if it was not asked.
 CROSS: Final = "cross"
 
 
@@ -56,14 +56,16 @@ class Over:
     components: Mapping[str, str] = field(default_factory=dict)
 
 
-class SecondPass(BaseModel):
-    """The second pass, in ranker.json."""
+class SecondStage(BaseModel):
+    """The second stage, in ranker.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cross_encoder: str = Field(description="name of the cross-encoder whose score it reads")
-    top: int = Field(ge=1, le=1000, description="candidates of a content that it is asked about, the first pass's best")
-    propensity: FiniteFloat = Field(ge=0, le=10, description="as that of the first pass")
+    top: int = Field(
+        ge=1, le=1000, description="candidates of a content that it is asked about, the first stage's best"
+    )
+    propensity: FiniteFloat = Field(ge=0, le=10, description="as that of the first stage")
     model_sha256: Sha256
     trees: int = Field(ge=1)
 
@@ -89,7 +91,9 @@ class Manifest(BaseModel):
     tables_sha256: Sha256
     fitted_on: int = Field(ge=1, description="contents that the trees were trained on")
     trees: int = Field(ge=1)
-    second: SecondPass | None = Field(None, description="the second pass, if it was trained with a cross-encoder")
+    second_stage: SecondStage | None = Field(
+        None, description="the second stage, if it was trained with a cross-encoder"
+    )
 
 
 class TreeRanker:
@@ -112,7 +116,7 @@ class TreeRanker:
         self.known: Sequence[str] = known
         self.columns: Sequence[str] = manifest.columns
         self.reach = Reach(manifest.names, manifest.neighbours)
-        self.second = second
+        self.second_stage = second
 
     @classmethod
     def load(cls, folder: Path, over: Over, cross_encoder: str | None = None) -> Self:
@@ -131,9 +135,9 @@ class TreeRanker:
         _check_over(folder, manifest, over, cross_encoder)
         tables, known = unpack(folder / TABLES, packed)
         second = None
-        if manifest.second is not None:
-            again = files.verified(SECOND, manifest.second.model_sha256, FILE_BYTES)
-            second = SecondTrees(manifest.second, again, tables, (*manifest.columns, CROSS))
+        if manifest.second_stage is not None:
+            again = files.verified(SECOND_STAGE, manifest.second_stage.model_sha256, FILE_BYTES)
+            second = SecondTrees(manifest.second_stage, again, tables, (*manifest.columns, CROSS))
         return cls(manifest, model, tables, known, second)
 
     def draw(self, pool: Pool) -> Drawn:
@@ -151,12 +155,12 @@ class TreeRanker:
 
 
 class SecondTrees:
-    """The second pass: trees over the features of all candidates and the cross-encoder's score of the best few.
+    """The second stage: trees over the features of all candidates and the cross-encoder's score of the best few.
 
     `top`: candidates per content that the cross-encoder scores. `columns`: of the features, its score last.
     """
 
-    def __init__(self, about: SecondPass, model: bytes, tables: Tables, columns: Sequence[str]) -> None:
+    def __init__(self, about: SecondStage, model: bytes, tables: Tables, columns: Sequence[str]) -> None:
         self._about = about
         self._session = _session(model)
         self._tables = tables
@@ -247,7 +251,7 @@ def _check_over(folder: Path, manifest: Manifest, over: Over, cross_encoder: str
         (name, wanted.get(name), there.get(name)) for name in dict.fromkeys((*wanted, *there))
     ]
     pairs.append(("lists", sorted(manifest.lists), sorted(over.lists)))
-    pairs.append((cross.NAME, manifest.second and manifest.second.cross_encoder, cross_encoder))
+    pairs.append((cross.NAME, manifest.second_stage and manifest.second_stage.cross_encoder, cross_encoder))
     for what, trained, used in pairs:
         if trained != used:
             raise ReleaseMismatch(
@@ -266,7 +270,7 @@ def over(release: str, lists: Sequence[str], versions: Mapping[str, str]) -> Ove
 
 class RankerSettings(TrainedSettings):
     """`folder` holds ranker.json, ranker.onnx, tables.npz, its calibration.json and, with a cross-encoder,
-    second.onnx."""
+    second_stage.onnx."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from tagbus.stream.rank.trees import (
     CROSS,
     MANIFEST,
     MODEL,
-    SECOND,
+    SECOND_STAGE,
     TABLES,
     Manifest,
     Over,
@@ -231,11 +231,11 @@ READS = "cross_encoder-0a1b2c3d"
 
 @pytest.fixture
 def twice(folder: Path) -> Path:
-    """A ranker of two passes; the second splits by what the cross-encoder says of the two best."""
+    """A ranker of two stages; the second splits by what the cross-encoder says of the two best."""
     model = stump((*columns(LISTS), CROSS), CROSS)
-    (folder / SECOND).write_bytes(model)
+    (folder / SECOND_STAGE).write_bytes(model)
     about = {"cross_encoder": READS, "top": 2, "propensity": 0.0, "model_sha256": sha256(model), "trees": 1}
-    change(folder, second=about)
+    change(folder, second_stage=about)
     return folder
 
 
@@ -245,31 +245,31 @@ def test_the_best_of_the_first_pass_are_read_and_the_second_orders_all(twice: Pa
     drawn = ranker.draw(full)
     rated = ranker.rate(full, drawn, FACTS)
     assert rated.scores.tolist() == [1.0, 2.0, 2.0]
-    assert ranker.second is not None
+    assert ranker.second_stage is not None
 
-    asked = ranker.second.asked(drawn.rows, drawn.tags, rated)
-    again = ranker.second.rate(drawn.tags, rated, asked, np.array([0.0, 1.0], np.float32))
+    asked = ranker.second_stage.asked(drawn.rows, drawn.tags, rated)
+    again = ranker.second_stage.rate(drawn.tags, rated, asked, np.array([0.0, 1.0], np.float32))
 
     assert [KNOWN[tag] for tag in drawn.tags[asked]] == ["b", "c"]
     assert again.features[:, -1].tolist() == [pytest.approx(np.nan, nan_ok=True), 0.0, 1.0]
     assert np.array_equal(again.features[:, :-1], rated.features, equal_nan=True)
     assert again.scores.tolist() == [1.0, 1.0, 2.0]
-    assert ranker.second.columns[-1] == CROSS
-    assert again.features.shape[1] == len(ranker.second.columns)
+    assert ranker.second_stage.columns[-1] == CROSS
+    assert again.features.shape[1] == len(ranker.second_stage.columns)
 
 
 def test_nothing_drawn_is_nothing_read(twice: Path) -> None:
     ranker = TreeRanker.load(twice, OVER, READS)
     full = pool({})
     drawn = ranker.draw(full)
-    assert ranker.second is not None
+    assert ranker.second_stage is not None
     rated = ranker.rate(full, drawn, FACTS)
 
-    asked = ranker.second.asked(drawn.rows, drawn.tags, rated)
-    again = ranker.second.rate(drawn.tags, rated, asked, np.zeros(0, np.float32))
+    asked = ranker.second_stage.asked(drawn.rows, drawn.tags, rated)
+    again = ranker.second_stage.rate(drawn.tags, rated, asked, np.zeros(0, np.float32))
 
     assert len(asked) == 0
-    assert (again.scores.shape, again.features.shape) == ((0,), (0, len(ranker.second.columns)))
+    assert (again.scores.shape, again.features.shape) == ((0,), (0, len(ranker.second_stage.columns)))
 
 
 def test_a_ranker_that_was_trained_with_a_cross_encoder_is_refused_without_it(twice: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_ranker_that_was_trained_without_one_is_refused_with_it(folder: Path) 
 
 @pytest.mark.parametrize("break_", [Path.unlink, lambda path: path.write_bytes(b"other")])
 def test_the_second_trees_are_verified(twice: Path, break_: Callable[[Path], object]) -> None:
-    break_(twice / SECOND)
+    break_(twice / SECOND_STAGE)
 
-    with pytest.raises((UserError, ReleaseMismatch), match=SECOND):
+    with pytest.raises((UserError, ReleaseMismatch), match=SECOND_STAGE):
         TreeRanker.load(twice, OVER, READS)

@@ -25,7 +25,7 @@ class Stages:
     others: Sequence[Recaller] = ()
     ranker: Ranker | None = None
     cross_encoder: CrossEncoder | None = None
-    second: SecondRanker | None = None
+    second_stage: SecondRanker | None = None
 
     async def recall(
         self,
@@ -57,6 +57,6 @@ class Stages:
             Recall(self.graph, components, self.ranker.reach),
             Rank(self.graph, self.ranker, numbers),
         ]
-        if self.cross_encoder is not None and self.second is not None:
-            stages.append(CrossEncode("cross_encoder", self.cross_encoder, self.second, numbers))
+        if self.cross_encoder is not None and self.second_stage is not None:
+            stages.append(CrossEncode("cross_encoder", self.cross_encoder, self.second_stage, numbers))
         return [*stages, select]

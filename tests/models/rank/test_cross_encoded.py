@@ -61,8 +61,8 @@ def on(trained: Path, cross_encoder: tuple[Path, Manifest]) -> dict[str, str]:
 
 def test_what_is_trained_is_named_after_both(trained: Path, cross_encoder: tuple[Path, Manifest]) -> None:
     manifest = trees.read_manifest(trained)
-    assert manifest.second is not None
-    assert (manifest.second.cross_encoder, manifest.second.top) == (cross_encoder[1].name, 5)
+    assert manifest.second_stage is not None
+    assert (manifest.second_stage.cross_encoder, manifest.second_stage.top) == (cross_encoder[1].name, 5)
     versions = {**manifest.components, "ranker": manifest.name, "cross_encoder": cross_encoder[1].name}
     fitted = Fingerprint(manifest.release, "recall+literal+rank+cross_encoder", versions)
     load(trained / trees.CALIBRATION, fitted)

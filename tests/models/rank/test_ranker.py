@@ -197,7 +197,7 @@ class Reads:
         return np.array([one != (each == 0) for one, each in zip(right, sure, strict=True)], np.float32)
 
 
-async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path) -> None:
+async def test_a_second_stage_learns_what_a_cross_encoder_is_worth(tmp_path: Path) -> None:
     over, recipe = replace(await source(), others=[]), replace(RECIPE, top=8)
     items, vectors = annotated(200, 7, "val-")
     training_set = await collect(over, items, vectors, recipe)
@@ -210,11 +210,11 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
 
     manifest = train(both, training_set, over, NAMES_ALONE, recipe, scoring)
 
-    assert "second" not in json.loads((alone / trees.MANIFEST).read_text())
-    assert manifest.second is not None
-    assert (manifest.second.cross_encoder, manifest.second.top) == ("cross_encoder-00000000", 8)
+    assert "second_stage" not in json.loads((alone / trees.MANIFEST).read_text())
+    assert manifest.second_stage is not None
+    assert (manifest.second_stage.cross_encoder, manifest.second_stage.top) == ("cross_encoder-00000000", 8)
     # The first stage does not depend on the second.
-    assert manifest.model_copy(update={"name": first.name, "second": None}) == first
+    assert manifest.model_copy(update={"name": first.name, "second_stage": None}) == first
     assert (both / trees.MODEL).read_bytes() == (alone / trees.MODEL).read_bytes()
     versions = {"ranker": manifest.name, "cross_encoder": "cross_encoder-00000000"}
     fitted = Fingerprint("r", "recall+rank+cross_encoder", versions)
@@ -225,7 +225,9 @@ async def test_a_second_pass_learns_what_a_cross_encoder_is_worth(tmp_path: Path
     cross_encoded = trees.TreeRanker.load(both, NAMES_ALONE, reads.name)
     before = await right_first(Stages(over.graph, over.others, ranked), test, queries)
     assert (
-        await right_first(Stages(over.graph, over.others, cross_encoded, reads, cross_encoded.second), test, queries)
+        await right_first(
+            Stages(over.graph, over.others, cross_encoded, reads, cross_encoded.second_stage), test, queries
+        )
         > before + 0.03
     )
 
