@@ -1,21 +1,21 @@
-"""What can go wrong, and what the process says when it ends.
+"""The exception tree, and the exit codes of the process.
 
 TagbusError
-├── UserError            a mistake of whoever runs the command: an argument, a setting, a file
+├── UserError            a user's mistake: an argument, a setting, a file
 │   └── TopicMissing     a Kafka topic does not exist
-├── Retryable            the same call may succeed later; hold the partitions, lose nothing
+├── Retryable            the same call may succeed later; keep the partitions, lose nothing
 │   └── DependencyDown   a broker, an encoder or a store does not answer
 ├── Poison               this one event can never be tagged; it goes to the dead-letter topic
 │   ├── Undecodable      its bytes are not an event
 │   ├── InvalidEvent     a field is missing, wrong or too large
-│   ├── Untaggable       it fails alone where its neighbours pass, or ends the process
-│   ├── Stale            a newer version of this content is published already
-│   └── Skipped          an operator set it aside
-└── Fatal                the process must end; an orchestrator starts it again
+│   ├── Untaggable       it fails alone where its neighbours pass, or crashes the process
+│   ├── Stale            a newer version of this content is already published
+│   └── Skipped          an operator dead-lettered it
+└── Fatal                the process must end; an orchestrator restarts it
     ├── Fenced           another process took over this transactional.id or this membership
     ├── ReleaseMismatch  the model, the tokenizer or the store is of another release
-    ├── MemoryLost       the memory topics can no longer be read from where they were left
-    ├── TooMuchPoison    so many events are set aside that it is not the events that are bad
+    ├── MemoryLost       the memory topics can no longer be read from the last position
+    ├── TooMuchPoison    so many events are dead-lettered that the events are not the cause
     └── OffsetLost       the committed offset of `content` is no longer on the broker
 
 Exit codes of the `tagbus` command:
@@ -23,7 +23,7 @@ Exit codes of the `tagbus` command:
 | code | class           | meaning |
 | ---- | --------------- | ------- |
 | 0    |                 | done |
-| 1    | (any other)     | a bug: the only case that shows a stack trace |
+| 1    | (any other)     | a bug: the only case with a stack trace |
 | 2    | UserError       | a wrong argument, setting or file; one line says which |
 | 3    | CheckFailed     | `tagbus check` or `tagbus validate` found something wrong |
 | 4    | DependencyDown  | a dependency did not answer before the deadline |
@@ -31,8 +31,8 @@ Exit codes of the `tagbus` command:
 | 6    | ReleaseMismatch | model, tokenizer or store of another release |
 | 7    | MemoryLost      | the memory must be rebuilt |
 | 8    | Fatal           | any other fatal error, of Kafka for instance |
-| 9    | Poison          | an event that was given on the command line can never be tagged |
-| 10   | TooMuchPoison   | more than triage.poison_share of the last contents were set aside: find out why |
+| 9    | Poison          | an event given on the command line can never be tagged |
+| 10   | TooMuchPoison   | more than triage.poison_share of recent contents were dead-lettered: find the cause |
 | 11   | OffsetLost      | the committed offset is gone from the broker; kafka.out_of_range says what to do |
 """
 
@@ -40,13 +40,13 @@ from dataclasses import dataclass
 
 
 class TagbusError(Exception):
-    """The root of the tree. `exit_code` is what the process ends with when the error reaches the command line."""
+    """The root of the tree. `exit_code` is the exit code of the process if the error reaches the command line."""
 
     exit_code = 1
 
 
 class UserError(TagbusError):
-    """A mistake of whoever runs the command. The message is one line and says what would be right."""
+    """A user's mistake. The message is one line and says what is expected."""
 
     exit_code = 2
 
@@ -55,11 +55,11 @@ class TopicMissing(UserError):
     """A Kafka topic does not exist."""
 
     def __init__(self, topic: str) -> None:
-        super().__init__(f"topic {topic} is not there; `tagbus topics create` makes it")
+        super().__init__(f"topic {topic} does not exist; `tagbus topics create` creates it")
 
 
 class CheckFailed(TagbusError):
-    """A check ran to its end and found something wrong; what it found has been printed already."""
+    """A check completed and found problems, which are already printed."""
 
     exit_code = 3
 
@@ -76,7 +76,7 @@ class DependencyDown(Retryable):
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one field of an event: where, what was found (shortened) and what would be right."""
+    """One invalid field of an event: its name, its value (shortened) and the expected value."""
 
     field: str
     value: str
@@ -89,7 +89,7 @@ class FieldError:
 class Poison(TagbusError):
     """An event that can never be tagged.
 
-    `stage` names the step that refused it (decode, encode, recall), `errors` what is wrong with which field.
+    `stage` names the step that rejected it (decode, encode, recall), `errors` the invalid fields.
     """
 
     exit_code = 9
@@ -113,11 +113,11 @@ class Untaggable(Poison):
 
 
 class Stale(Poison):
-    """A newer version of this content is published already; this one must not replace it."""
+    """A newer version of this content is already published; this one must not replace it."""
 
 
 class Skipped(Poison):
-    """An operator set it aside with `tagbus skip`."""
+    """An operator dead-lettered it with `tagbus skip`."""
 
 
 class Fatal(TagbusError):
@@ -139,13 +139,13 @@ class ReleaseMismatch(Fatal):
 
 
 class MemoryLost(Fatal):
-    """The memory topics can no longer be read from where they were left, so the memory must be rebuilt."""
+    """The memory topics can no longer be read from the last position, so the memory must be rebuilt."""
 
     exit_code = 7
 
 
 class TooMuchPoison(Fatal):
-    """More than `triage.poison_share` of the last contents were set aside: it is not the contents that are bad."""
+    """More than `triage.poison_share` of recent contents were dead-lettered: the contents are not the cause."""
 
     exit_code = 10
 
@@ -157,7 +157,7 @@ class OffsetLost(Fatal):
 
 
 def shorten(value: object, length: int = 60) -> str:
-    """A value as an error shows it: its repr, cut to `length` characters, control characters escaped.
+    """A value for error messages: its repr, cut to `length` characters, control characters escaped.
 
     The value is cut before repr, so that a megabyte of text is never copied into a message.
     """

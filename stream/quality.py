@@ -23,12 +23,12 @@ BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What was found for n contents, at most k tags each.
+    """The tags found for n contents, at most k each.
 
     indices: int64 [n, k], tag numbers, best first; -1 fills the end of a row with fewer than k tags.
-    scores: float64 [n, k], their confidences, 0 to 1; what stands beside -1 is not read.
+    scores: float64 [n, k], their confidences, 0 to 1; ignored where the index is -1.
 
-    Raises ValueError when the shapes differ, a tag comes twice in a row, or a tag follows a -1.
+    Raises ValueError if the shapes differ, a row has a duplicate tag, or a tag follows a -1.
     """
 
     indices: Ints

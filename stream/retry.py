@@ -31,6 +31,6 @@ async def until_answered(call: Callable[[], Awaitable[T]], settings: RetrySettin
         try:
             return await call()
         except Retryable as error:
-            log.warning("%s waits %.1f s: %s", who, delay, error)
+            log.warning("%s: retrying in %.1f s: %s", who, delay, error)
             await asyncio.sleep(delay)
     raise AssertionError("backoff never ends")

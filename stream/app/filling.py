@@ -48,7 +48,7 @@ async def _save(folder: Path, kind: str, store: Store) -> None:
         try:
             await store.save(folder / store.release / kind)
         except OSError as error:
-            raise UserError(f"{folder} cannot keep the embeddings: {error.strerror}") from None
+            raise UserError(f"{folder} cannot store the embeddings: {error.strerror}") from None
 
 
 async def fill(

@@ -1,4 +1,4 @@
-"""The `tagbus` command. A user's mistake prints one line and ends with a code of `errors.py`."""
+"""The `tagbus` command. A user error prints one line and exits with its code from `errors.py`."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ app.add_typer(release.release, name="release")
 def main() -> None:
     """The console script."""
     command = _group()
-    # asyncio's own handler cancels a task first, which does nothing while that task waits for standard input.
+    # asyncio's own handler cancels a task first, which has no effect while it waits for standard input.
     signal.signal(signal.SIGINT, _interrupt)
     try:
         with command.make_context("tagbus", sys.argv[1:]) as context:
@@ -64,14 +64,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output has had enough, as in `tagbus tail | head`. Python flushes once more at its end.
+        # The reader closed the pipe, as in `tagbus tail | head`. Python flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _group() -> TyperGroup:
-    """The commands of the service, and those that the entry points of the group `tagbus.commands` add.
+    """The commands of the service, and those that the entry point group `tagbus.commands` adds.
 
-    What an entry point names is a command of typer. It is imported for `tagbus --help` too, so it must be light.
+    An entry point names a typer command. It is imported for `tagbus --help` too, so it must be light.
     """
     group = typer.main.get_command(app)
     if not isinstance(group, TyperGroup):
@@ -86,7 +86,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _as_user_error(error: typer.TyperException) -> UserError:
-    """One line for a word of the command line that is wrong. Ends the process where the help has been shown instead."""
+    """Convert a command line error to one line. Exits the process if typer has shown the help instead."""
     context = getattr(error, "ctx", None)
     path = "tagbus" if context is None else context.command_path
     if not error.format_message():
@@ -96,7 +96,7 @@ def _as_user_error(error: typer.TyperException) -> UserError:
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:
-    """What a task group met first; the others are its consequences."""
+    """The first error of a task group; the others are its consequences."""
     first = group.exceptions[0]
     return _first(first) if isinstance(first, ExceptionGroup) else first
 

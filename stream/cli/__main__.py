@@ -1,4 +1,4 @@
-"""`python -m tagbus.stream.cli`: the same as the console script."""
+"""`python -m tagbus.stream.cli`: the console script."""
 
 from tagbus.stream.cli import main
 

@@ -1,4 +1,4 @@
-"""`tagbus check`: one line for each thing that must be right before `tagbus run`."""
+"""`tagbus check`: one line for each precondition of `tagbus run`."""
 
 import asyncio
 import base64
@@ -32,14 +32,14 @@ Configuration = dict[str, str]
 Verdict = Literal["ok", "wrong", "unsure"]
 
 SECONDS = 10.0
-# Brokers show these settings from 3.7 and 4.0 on. Clients are told no version number.
+# Brokers expose these settings from 3.7 and 4.0 on; clients cannot query the version.
 SINCE_3_7 = "group.consumer.session.timeout.ms"
 SINCE_4_0 = "group.share.session.timeout.ms"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. `unsure`: it could not be asked, which need not stop anybody."""
+    """The result of one check. `unsure`: it could not be determined, which does not fail the command."""
 
     verdict: Verdict
     subject: str
@@ -57,7 +57,7 @@ def check() -> None:
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Every check, one after the other."""
+    """Run all checks in order."""
     yield _guarded("model", lambda: _model(settings))
     yield _guarded("memory", lambda: _memory(settings))
     if settings.registry.url is not None:
@@ -74,15 +74,15 @@ def findings(settings: Settings) -> Iterator[Finding]:
     wanted = layout(settings)
     broker = ConfigResource(ResourceType.BROKER, str(next(iter(cluster.brokers), 0)))
     topics = {name: ConfigResource(ResourceType.TOPIC, name) for name in wanted if there.get(name)}
-    told = _configurations(admin, [broker, *topics.values()])
-    yield _version(told.get(broker))
+    configurations = _configurations(admin, [broker, *topics.values()])
+    yield _version(configurations.get(broker))
     for name, configuration in wanted.items():
         if name in topics:
-            # The version of a content is kept in the partition that the content came in.
+            # A content's version is stored in the partition number that the content came from.
             least = there.get(settings.topics.content, 1) if name == settings.topics.versions else 1
-            yield _topic(name, there[name], told.get(topics[name]), configuration["cleanup.policy"], least)
+            yield _topic(name, there[name], configurations.get(topics[name]), configuration["cleanup.policy"], least)
         else:
-            # Workers do without these: the release of encoder.folder is in force then, and no prompt has knowledge.
+            # Optional: without them the release of encoder.folder is in force, and prompts have no knowledge.
             optional = {settings.topics.releases, settings.topics.knowledge}
             verdict: Verdict = "unsure" if name in optional else "wrong"
             yield Finding(verdict, f"topic {name}", _absent(settings.kafka, admin, name))
@@ -118,7 +118,7 @@ def _memory(settings: Settings) -> Finding:
 
 
 def _registry(registry: RegistrySettings, url: str) -> Finding:
-    """Whether it answers a real question, and lets this user in."""
+    """Whether it answers a real request and accepts this user."""
     headers = {}
     if registry.user is not None and registry.password is not None:
         login = f"{registry.user}:{registry.password.get_secret_value()}".encode()
@@ -135,7 +135,7 @@ def _registry(registry: RegistrySettings, url: str) -> Finding:
 
 def _version(found: Configuration | None) -> Finding:
     if found is None:
-        return Finding("unsure", "broker version", "its settings are not told (DescribeConfigs); 3.7 is needed")
+        return Finding("unsure", "broker version", "its settings are not disclosed (DescribeConfigs); 3.7 is needed")
     if SINCE_4_0 in found:
         return Finding("ok", "broker version", "4.0 or newer")
     if SINCE_3_7 in found:
@@ -149,7 +149,7 @@ def _topic(name: str, partitions: int, found: Configuration | None, right: str, 
             "wrong", f"topic {name}", f"{partitions} partitions, expected at least the {least} of the content"
         )
     if found is None:
-        return Finding("unsure", f"topic {name}", f"{partitions} partitions; its cleanup.policy is not told")
+        return Finding("unsure", f"topic {name}", f"{partitions} partitions; its cleanup.policy is not disclosed")
     policy = found.get("cleanup.policy", "")
     if policy != right:
         return Finding("wrong", f"topic {name}", f"cleanup.policy is {policy}, expected {right}")
@@ -157,26 +157,26 @@ def _topic(name: str, partitions: int, found: Configuration | None, right: str, 
 
 
 def _absent(kafka: KafkaSettings, admin: AdminClient, topic: str) -> str:
-    """Why a topic is not among all topics: those that a principal may not describe are left out in silence."""
+    """Why a topic is missing from the metadata: topics that a principal may not describe are omitted silently."""
     try:
         error = admin.list_topics(topic, SECONDS).topics[topic].error
     except KafkaException as exception:
         error = error_of(exception)
     refused = classify(error, kafka, topic, "Describe") if error and error.code() in REFUSED else None
-    return str(refused or "is not there; `tagbus topics create` makes it")
+    return str(refused or "does not exist; `tagbus topics create` creates it")
 
 
 def _configurations(admin: AdminClient, resources: Sequence[ConfigResource]) -> dict[ConfigResource, Configuration]:
-    """The settings of broker and topics, without those that the cluster does not tell.
+    """The settings of broker and topics; those that the cluster does not disclose are omitted.
 
-    They are asked for together: a cluster that does not know the question lets each wait for its whole deadline.
+    All are requested at once: a cluster that does not support the request lets each time out.
     """
-    told = {}
+    known = {}
     futures: dict[ConfigResource, Future[dict[str, object]]] = admin.describe_configs(
         list(resources), request_timeout=SECONDS
     )
     for resource, future in futures.items():
         with suppress(KafkaException, TimeoutError):
             entries = future.result(SECONDS)
-            told[resource] = {name: str(getattr(entry, "value", "")) for name, entry in entries.items()}
-    return told
+            known[resource] = {name: str(getattr(entry, "value", "")) for name, entry in entries.items()}
+    return known

@@ -1,4 +1,5 @@
-"""`tagbus asyncapi`, `schema`, `config` and `validate`: what is said in writing, and whether a file keeps to it."""
+"""`tagbus asyncapi`, `schema`, `config` and `validate`: print the contract and settings, and validate files against
+them."""
 
 import json
 from pathlib import Path

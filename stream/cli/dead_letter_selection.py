@@ -1,7 +1,7 @@
-"""Which dead letters may be sent back, and why the others may not. It reads topics and writes nothing.
+"""Select the dead letters that may be replayed, and the reason for the others. Reads topics and writes nothing.
 
-An event is known by where it first came, topic, partition and offset, and by its key: a letter of an event that was
-sent back before names that place in `tagbus.replay.source`.
+An event is identified by its original topic, partition and offset, and by its key: the letter of an event that was
+replayed before carries that position in `tagbus.replay.source`.
 """
 
 import re
@@ -29,7 +29,7 @@ from tagbus.stream.kafka.message import UNREADABLE, record_of, timestamp
 from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_all, read_range
 
 REPLAYS = DEAD_LETTER_HEADERS["replays"]
-# What a letter says where something of the event was left out: it can no longer be sent as it came.
+# Headers of letters with truncated events, which cannot be replayed unchanged.
 CUT = frozenset(
     {
         DEAD_LETTER_HEADERS["value_bytes"],
@@ -39,7 +39,7 @@ CUT = frozenset(
     }
 )
 OWN = frozenset({*DEAD_LETTER_HEADERS.values(), *SOURCE_HEADERS, *CUT, "tagbus.key.sha256", REPLAY_SOURCE})
-# How far the clocks of two workers may be apart.
+# Maximum clock skew between two workers.
 SKEW = timedelta(minutes=5)
 
 Event = tuple[Origin, bytes | None]
@@ -47,14 +47,14 @@ Event = tuple[Origin, bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which letters are asked for: a class, a stage or a part of the message; when it was set aside."""
+    """The selection: error class, stage or part of the message, and the time of dead-lettering."""
 
     reason: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
     def takes(self, letter: DeadLetter, time: datetime) -> bool:
-        """Whether this letter is asked for."""
+        """Whether the letter is selected."""
         if (self.since is not None and time < self.since) or (self.until is not None and time > self.until):
             return False
         if self.reason is None or self.names(letter):
@@ -62,16 +62,16 @@ class Wanted:
         return self.reason.casefold() in letter.message.casefold()
 
     def names(self, letter: DeadLetter) -> bool:
-        """Whether the reason is the letter's class or stage itself."""
+        """Whether the reason is exactly the letter's class or stage."""
         return self.reason in {letter.exception, letter.stage}
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What is kept of a dead letter; its value stays where it is.
+    """Metadata of a dead letter, without its value.
 
-    `place`: partition and offset on the dead-letter topic; `first` and `last`: where the event came first, and where
-    the one came that failed; `verdict`: why it is left out, by itself, or empty.
+    `place`: partition and offset on the dead-letter topic; `first` and `last`: the original position of the event, and
+    that of its failed replay; `verdict`: why the letter on its own is excluded, or empty.
     """
 
     place: tuple[int, int]
@@ -86,20 +86,20 @@ class Letter:
 
     @property
     def event(self) -> Event:
-        """Whose letter it is."""
+        """Identifies the letter's event."""
         return self.first, self.key
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The letters that may be sent back, in the order of their events, and how many are left out for which reason."""
+    """The letters to replay, in the order of their events, and the number of excluded letters by reason."""
 
     letters: list[Letter]
     left_out: Counter[str]
 
 
 def choose(settings: Settings, wanted: Wanted) -> Choice:
-    """Sort the dead letters. Raises UserError where a topic is not there, DependencyDown without a broker."""
+    """Classify the dead letters. Raises UserError if a topic is missing, DependencyDown if no broker answers."""
     left_out: Counter[str] = Counter()
     content = current_range(settings.kafka, settings.topics.content)
     chosen: dict[Event, Letter] = {}
@@ -119,12 +119,12 @@ def choose(settings: Settings, wanted: Wanted) -> Choice:
 
 
 def originals(record: Record) -> tuple[tuple[str, bytes | None], ...]:
-    """The headers that the event came with."""
+    """The headers of the original event."""
     return tuple((name, value) for name, value in record.headers if name not in OWN)
 
 
 def _newest(settings: Settings, wanted: Wanted, left_out: Counter[str]) -> dict[Event, Letter]:
-    """The newest letter of each event, among them those that are not asked for: they stand for the older ones."""
+    """The newest letter of each event, including letters that are not selected: they supersede older ones."""
     found: dict[Event, Letter] = {}
     for message in read_range(
         settings.kafka, current_range(settings.kafka, settings.topics.dead_letters, wanted.since)
@@ -142,8 +142,8 @@ def _newest(settings: Settings, wanted: Wanted, left_out: Counter[str]) -> dict[
 
 def _letter(message: Message, wanted: Wanted) -> Letter:
     record, time = record_of(message), timestamp(message)
-    told = read_dead_letter(record.headers)
-    last = Origin(told.topic, told.partition, told.offset)
+    dead_letter = read_dead_letter(record.headers)
+    last = Origin(dead_letter.topic, dead_letter.partition, dead_letter.offset)
     return Letter(
         place=(message.partition() or 0, message.offset() or 0),
         first=_replayed(record) or last,
@@ -151,16 +151,16 @@ def _letter(message: Message, wanted: Wanted) -> Letter:
         key=record.key,
         id=_id(record),
         time=time,
-        why=f"{told.exception} at {told.stage}: {told.message}"[:120],
-        replays=told.replays,
-        verdict=_verdict(record, told, wanted, time),
+        why=f"{dead_letter.exception} at {dead_letter.stage}: {dead_letter.message}"[:120],
+        replays=dead_letter.replays,
+        verdict=_verdict(record, dead_letter, wanted, time),
     )
 
 
-def _verdict(record: Record, told: DeadLetter, wanted: Wanted, time: datetime) -> str:
-    if not wanted.takes(told, time):
+def _verdict(record: Record, dead_letter: DeadLetter, wanted: Wanted, time: datetime) -> str:
+    if not wanted.takes(dead_letter, time):
         return "not asked for"
-    if told.exception == Stale.__name__ and not wanted.names(told):
+    if dead_letter.exception == Stale.__name__ and not wanted.names(dead_letter):
         return "stale"
     if any(name in CUT for name, _ in record.headers):
         return "cut"
@@ -168,14 +168,15 @@ def _verdict(record: Record, told: DeadLetter, wanted: Wanted, time: datetime) -
 
 
 def _placed(settings: Settings, letter: Letter, partitions: Collection[int]) -> str:
-    """Of another topic: nobody here knows where its results are, so nobody can tell whether it has one."""
+    """Exclude letters of other topics: the topic of their results is unknown, so it cannot be checked whether they have
+    one."""
     if letter.last.topic != settings.topics.content:
         return "of another topic"
     return "" if letter.last.partition in partitions else "of a partition that is gone"
 
 
 def _published(settings: Settings, letters: Collection[Letter]) -> set[Event]:
-    """Those whose content has a result, or a withdrawal, that is newer than the letter; by id, or by the very place."""
+    """Events whose content has a result or a withdrawal newer than the letter; by id, or by source position."""
     if not letters:
         return set()
     by_id: dict[bytes, list[Letter]] = {}
@@ -199,14 +200,14 @@ def _published(settings: Settings, letters: Collection[Letter]) -> set[Event]:
 
 
 def _after(source: Origin, time: datetime, letter: Letter) -> bool:
-    """In one partition the order is known; between two the clocks must do."""
+    """Within a partition offsets give the order; across partitions the timestamps must."""
     if (source.topic, source.partition) == (letter.last.topic, letter.last.partition):
         return source.offset >= letter.last.offset
     return time > letter.time
 
 
 def _sent_back(settings: Settings, letters: Mapping[Event, Letter], content: OffsetRange) -> set[Event]:
-    """Those that stand on `content` once more, behind the one that failed: they are on their way."""
+    """Events that are on `content` again after the failure: their replay is pending."""
     starts: dict[int, int] = {}
     for last in (letter.last for letter in letters.values()):
         starts[last.partition] = min(last.offset + 1, starts.get(last.partition, last.offset + 1))
@@ -221,7 +222,7 @@ def _sent_back(settings: Settings, letters: Mapping[Event, Letter], content: Off
 
 
 def _replayed(record: Record) -> Origin | None:
-    """Where an event first came, if it was sent back."""
+    """The original position of an event, if it was replayed."""
     named = [value for name, value in record.headers if name == REPLAY_SOURCE and value is not None]
     return origin(named[-1]) if named else None
 
@@ -230,13 +231,13 @@ _ORIGIN = re.compile(rb"(.{1,249}):([0-9]{1,9}):([0-9]{1,18})", re.DOTALL)
 
 
 def origin(raw: bytes) -> Origin | None:
-    """The place that the header `tagbus.replay.source` names, None where it names none."""
+    """Parse the header `tagbus.replay.source`; None if it is invalid."""
     found = _ORIGIN.fullmatch(raw)
     return Origin(found[1].decode(errors="replace"), int(found[2]), int(found[3])) if found else None
 
 
 def _id(record: Record) -> bytes | None:
-    """The content's id: the key, or what the value says where there is none and it can be read."""
+    """The content's id: the key, or else the id in the value if it can be parsed."""
     if record.key is not None or record.value is None:
         return record.key
     try:

@@ -1,7 +1,7 @@
-"""`tagbus demo`: real titles through a real consumer, on this machine, in one command.
+"""`tagbus demo`: real titles through a real consumer, on one machine, with one command.
 
 It starts a broker and a worker (`tagbus run`, as a user would), publishes the example tags, exemplars and titles, and
-shows what comes out. The mock cluster has no transactions, so there it is at least once; Apache Kafka is exactly once.
+shows the results. The mock cluster has no transactions, so delivery is at least once; with Apache Kafka, exactly once.
 """
 
 import base64
@@ -48,7 +48,7 @@ SHOWN = 4
 
 @dataclass(slots=True)
 class Outcomes:
-    """What came out so far, by the record of `content` that it comes from: a record that comes twice counts once."""
+    """The outcomes so far, by source record on `content`: duplicates count once."""
 
     reader: TopicReader
     dead_letters: str
@@ -60,7 +60,7 @@ class Outcomes:
         return len(self.tagged) + len(self.dead)
 
     def until(self, count: int, bar: console.Bar) -> None:
-        """Read until so many records of `content` have an outcome. Raises DependencyDown after a minute."""
+        """Read until `count` records of `content` have an outcome. Raises DependencyDown after a minute."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while self.count < count:
             before = self.count
@@ -94,7 +94,7 @@ def demo(
 ) -> None:
     """Tag 600 real library titles from Kafka to Kafka, with everything on this machine. Ends with a line of JSON."""
     started = time.monotonic()
-    # Without this the default ends this process alone, and the worker goes on for ever.
+    # The default handler would end only this process, and the worker would run forever.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with ExitStack() as stack:
         settings = _broker(kafka, stack).model_copy(update={"encoder": _encoder(encoder, stack)})
@@ -108,7 +108,7 @@ def _delivery(kafka: Kind) -> Literal["exactly_once", "at_least_once"]:
 
 
 def _broker(kafka: Kind, stack: ExitStack) -> Settings:
-    """Start the broker, make the topics, and say how results are delivered there."""
+    """Start the broker, create the topics, and print its delivery guarantee."""
     if kafka == "apache":
         console.say("starting Apache Kafka (the first time it is fetched from Maven Central); delivery: exactly once")
         settings = _settings(stack.enter_context(ApacheKafka()).address, kafka)
@@ -124,7 +124,7 @@ def _broker(kafka: Kind, stack: ExitStack) -> Settings:
 
 
 def _encoder(kind: EncoderKind, stack: ExitStack) -> EncoderSettings:
-    """Start the server where there is one, and say where the worker finds it."""
+    """Start the server if needed, and return the worker's encoder settings."""
     if kind == "in_process":
         return EncoderSettings()
     try:
@@ -144,7 +144,7 @@ def _settings(address: str, kafka: Kind) -> Settings:
 
 
 class Demo:
-    """The scenes, one after the other, over one broker and one worker."""
+    """The scenes of the demo, run in order with one broker and one worker."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self._settings = settings
@@ -152,13 +152,13 @@ class Demo:
         self._published = 0
 
     def run(self) -> dict[str, int | float]:
-        """Play all scenes. Returns the figures, quality in percent."""
+        """Run all scenes. Returns the metrics, quality in percent."""
         tags = files.all_of(example("tags.jsonl"), files.tag_of)
         exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
         self._publish("tags", [encode_record(tag) for tag in tags])
         self._publish("exemplars", [encode_record(exemplar) for exemplar in exemplars])
         if trained := packaged():
-            console.say("the worker also has the heads, the ranker and the literal names that travel in the package")
+            console.say("the worker also has the heads, the ranker and the literal names shipped in the package")
         worker = self._stack.enter_context(LocalWorker(self._settings, trained))
         with console.bar("worker: reading tags and exemplars into memory", len(tags) + len(exemplars)) as bar:
             worker.wait_until_ready(lambda remaining: bar.to(len(tags) + len(exemplars) - remaining))
@@ -196,7 +196,7 @@ class Demo:
             self._published += len(records)
 
     def _titles(self, outcomes: Outcomes) -> float:
-        """The titles and the broken events, until each has its outcome. Returns contents a second."""
+        """Publish titles and broken events and wait for all outcomes. Returns contents per second."""
         contents = files.all_of(example("content.jsonl"), files.content_of)
         started = time.monotonic()
         self._publish("content", [*(encode_record(content) for content in contents), *broken()])
@@ -218,7 +218,7 @@ class Demo:
             console.print_line(str(as_table("content.dlq", record)))
 
     def _new_tag(self, outcomes: Outcomes) -> None:
-        """A tag published while the service runs: not found before, found once the taxonomy version shows it."""
+        """Publish a tag while the service runs: it is found as soon as the taxonomy version includes it."""
         tag = files.all_of(example("new_tag.json"), files.tag_of)[0]
         contents = files.all_of(example("new_tag_content.jsonl"), files.content_of)
         before = self._tag(outcomes, contents[0])
@@ -231,7 +231,7 @@ class Demo:
         console.print_line(f"'{tag.name}' found for {hits} of {len(contents)} titles that librarians gave it\n")
 
     def _until_shown(self, outcomes: Outcomes, before: TaggedContent) -> TaggedContent:
-        """Publish a title again and again until a result's taxonomy version has moved on."""
+        """Publish a title repeatedly until a result's taxonomy version has advanced."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         number = 0
         while time.monotonic() < deadline:
@@ -249,7 +249,7 @@ class Demo:
 
 
 def broken() -> Iterator[Record]:
-    """Events that can never be tagged, each broken in another way."""
+    """Events that can never be tagged, each invalid in a different way."""
     for line in files.read_lines(example("broken.jsonl")):
         event = json.loads(line.value)
         value = base64.b64decode(event["base64"]) if "base64" in event else _repeated(event)
@@ -262,12 +262,12 @@ def _answers() -> dict[str, frozenset[str]]:
 
 
 def _repeated(event: dict[str, str]) -> bytes:
-    """A value too long to lie in the repository."""
+    """A value too long to store in the repository."""
     return (event["before"] + event["repeat"] * int(event["times"]) + event["after"]).encode()
 
 
 def _quality(outcomes: Outcomes) -> dict[str, float]:
-    """Against what librarians said, in percent."""
+    """Quality against the librarians' tags, in percent."""
     known = _answers()
     results = [result for result in outcomes.tagged.values() if result.id in known]
     number = {tag.id: index for index, tag in enumerate(_all_tags())}

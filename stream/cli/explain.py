@@ -1,4 +1,4 @@
-"""Why a content got its tags, for people: evidence, and each feature that a ranker saw."""
+"""Explain a content's tags to a person: evidence, and the ranker's features."""
 
 import math
 import textwrap
@@ -13,7 +13,7 @@ INDENT = "     "
 
 
 def text(content: Content, found: Explained) -> str:
-    """Lines about one content: its versions, and of each tag confidence, score, evidence and features."""
+    """Describe one content: its versions, and for each tag confidence, score, evidence and features."""
     result = found.result
     versions = {
         "release": result.versions.release,
@@ -58,7 +58,7 @@ def _said(component: str) -> str:
 
 
 def _number(value: float) -> str:
-    # What a ranker does not know is NaN.
+    # A ranker's unknown values are NaN.
     return "-" if math.isnan(value) else f"{value:.4g}"
 
 

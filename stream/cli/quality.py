@@ -1,4 +1,4 @@
-"""`tagbus calibrate` and `tagbus evaluate`: how sure the tags are, and how good."""
+"""`tagbus calibrate` and `tagbus evaluate`: fit confidences and measure quality."""
 
 import asyncio
 import json
@@ -112,7 +112,7 @@ async def _evaluate(settings: Settings, data: DataFolder, cache: Path) -> dict[s
 
 
 def _require_known(taxonomy: Sequence[Tag], test: Sequence[Exemplar]) -> None:
-    """Raises UserError for a test title with a tag that the taxonomy does not have: nothing could ever find it."""
+    """Raises UserError for a test title with a tag that is not in the taxonomy and could never be found."""
     known = {tag.id for tag in taxonomy}
     for item in test:
         if strange := sorted(set(item.accepted) - known):

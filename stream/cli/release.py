@@ -259,11 +259,11 @@ def _require_followed(settings: Settings, name: str) -> None:
         return
     progress = Progress(settings, name)
     try:
-        told = [at for _, at in progress.committed().values()]
+        commits = [at for _, at in progress.committed().values()]
     finally:
         progress.close()
-    if not told or min(told) < time.time() - SILENT_SECONDS:
-        raise UserError(f"nobody follows the memory of {name}: start `tagbus release build {name} --follow` first")
+    if not commits or min(commits) < time.time() - SILENT_SECONDS:
+        raise UserError(f"no builder follows the memory of {name}: start `tagbus release build {name} --follow` first")
 
 
 def _shown(settings: Settings, name: str, since: datetime) -> str | None:

@@ -1,4 +1,4 @@
-"""`tagbus replay`: dead letters go back to the topic that they came from, after what refused them was mended."""
+"""`tagbus replay`: send dead letters back to their topic once the cause is fixed."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -51,17 +51,17 @@ def replay(
 
 
 def record_to_send(record: Record, letter: Letter) -> Record:
-    """The event as it came, with how often it was sent back and where it came first."""
+    """The original event, plus headers for the number of replays and the original position."""
     first = f"{letter.first.topic}:{letter.first.partition}:{letter.first.offset}"
     ours = ((REPLAYS, str(letter.replays + 1).encode()), (REPLAY_SOURCE, first.encode()))
     return Record(record.key, record.value, (*originals(record), *ours))
 
 
 class Spool:
-    """Records in a temporary file, to be read in another order than they came in."""
+    """Records in a temporary file, to be read back in another order."""
 
     def __init__(self) -> None:
-        # A database without a name lies in a temporary file of its own, which goes with it.
+        # SQLite keeps an unnamed database in a temporary file, which it removes on close.
         self._base = sqlite3.connect("")
         self._base.execute("CREATE TABLE records (rank INTEGER PRIMARY KEY, key BLOB, value BLOB)")
         self._base.execute("CREATE TABLE headers (rank INTEGER, number INTEGER, name TEXT, value BLOB)")
@@ -76,20 +76,20 @@ class Spool:
         self._base.close()
 
     def put(self, rank: int, record: Record) -> None:
-        """Keep a record under its rank."""
+        """Store a record under its rank."""
         self._base.execute("INSERT INTO records VALUES (?, ?, ?)", (rank, record.key, record.value))
         headers = [(rank, number, name, value) for number, (name, value) in enumerate(record.headers)]
         self._base.executemany("INSERT INTO headers VALUES (?, ?, ?, ?)", headers)
 
     def ranked(self) -> Iterator[tuple[int, Record]]:
-        """Every rank with its record, in order."""
+        """All records in order of rank."""
         for rank, key, value in self._base.execute("SELECT rank, key, value FROM records ORDER BY rank"):
             found = self._base.execute("SELECT name, value FROM headers WHERE rank = ? ORDER BY number", (rank,))
             yield rank, Record(key, value, tuple(found))
 
 
 def _send(settings: Settings, letters: Sequence[Letter]) -> int:
-    """Send them in the order of their events, each to its partition; returns how many brokers have confirmed."""
+    """Send the letters in the order of their events, each to its partition; returns the number of confirmed records."""
     with Spool() as spool, console.bar("reading dead letters", len(letters)) as bar:
         for rank, record in _fetch(settings, letters):
             spool.put(rank, record)
@@ -101,7 +101,7 @@ def _send(settings: Settings, letters: Sequence[Letter]) -> int:
 
 
 def _fetch(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[int, Record]]:
-    """The letters themselves with their number, in the order of the dead-letter topic."""
+    """The letters' records with their ranks, in the order of the dead-letter topic."""
     ranks = {letter.place: rank for rank, letter in enumerate(letters)}
     starts: dict[int, int] = {}
     ends: dict[int, int] = {}
@@ -127,6 +127,6 @@ def _show(letters: Sequence[Letter]) -> None:
 
 
 def _left_out(choice: Choice) -> str:
-    """How many are left out, by reason; nothing where none is."""
+    """The numbers of excluded letters by reason; empty if there are none."""
     parts = ", ".join(f"{count} {reason}" for reason, count in choice.left_out.most_common())
     return f"; left out: {parts}" if parts else ""

@@ -1,7 +1,7 @@
-"""`tagbus retag`: contents go through again after the taxonomy changed.
+"""`tagbus retag`: send contents through again after a taxonomy change.
 
-`content` is read twice. The first reading keeps the newest offset of each content, and no values; the second finds the
-records at those offsets again, and sends those that are affected, each to its partition.
+`content` is read twice. The first pass keeps the newest offset of each content, and no values; the second pass reads
+the records at those offsets, and sends the affected ones, each to its partition.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_all, rea
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.recall.graph import parameters
 
-# What an earlier sending added; a content that is sent through again is an event of its own.
+# Headers of an earlier replay or retag: a content that is sent again is a new event.
 OWN = frozenset({RETAG, REPLAYS, REPLAY_SOURCE})
 # Partition and offset.
 Place = tuple[int, int]
-# Where the newest event of a content stands, None where it withdraws the content; and its version or time.
+# The position of a content's newest event, None if it is a withdrawal; and its version or time.
 Newest = tuple[Place | None, Stamp]
 
-# Examples that are shown.
+# Number of examples shown.
 SHOWN = 5
 # Contents encoded at once.
 CHUNK = 256
@@ -54,14 +54,14 @@ class Found:
 
 
 class Concern(Protocol):
-    """Which contents are affected, and why."""
+    """Selects the affected contents."""
 
     @property
     def reason(self) -> str:
-        """What the header says."""
+        """The value of the header that gives the reason."""
 
     def affected(self, found: Sequence[Found]) -> Iterator[Found]:
-        """Those of them that are."""
+        """The affected ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,10 @@ class All:
 
 
 class OneTag:
-    """Contents whose latest result names a tag, or that are as similar to it as C2T asks."""
+    """Selects contents whose latest result includes a tag, or that pass C2T's similarity threshold for it."""
 
     def __init__(self, settings: Settings, name: str, stack: ExitStack) -> None:
-        """`stack` closes what it opens. Raises UserError for a tag that neither its topic nor any result knows."""
+        """`stack` closes what it opens. Raises UserError for a tag that is neither on its topic nor in any result."""
         self.reason = f"tag {name}"
         self._named = _named(settings, name)
         self._runner = stack.enter_context(asyncio.Runner())
@@ -98,7 +98,7 @@ class OneTag:
         self._threshold = parameters(release.recall, settings.recall).c2t_threshold
 
     def affected(self, found: Sequence[Found]) -> Iterator[Found]:
-        """Those that are named, then those that are similar."""
+        """Contents with the tag in their result, then similar ones."""
         yield from (one for one in found if one.content.id in self._named)
         others = [one for one in found if one.content.id not in self._named]
         if self._encoder is None or not others:
@@ -134,7 +134,7 @@ def retag(
 
 
 def record_to_send(record: Record, reason: str) -> Record:
-    """The same event, with why it comes again."""
+    """The same event, with the reason of the retag as a header."""
     kept = tuple((name, value) for name, value in record.headers if name not in OWN)
     return Record(record.key, record.value, (*kept, (RETAG, reason.encode())))
 
@@ -171,7 +171,7 @@ def _affected(settings: Settings, content: OffsetRange, concern: Concern) -> Ite
 
 
 def _newest(settings: Settings, content: OffsetRange) -> dict[str, Newest]:
-    """Where the newest event of each content stands, by the rule that tells a stale one."""
+    """The position of the newest event of each content, by the same rule that detects stale ones."""
     newest: dict[str, Newest] = {}
     with console.bar(f"reading {content.topic}", content.offsets) as bar:
         for message in read_range(settings.kafka, content):
@@ -179,7 +179,7 @@ def _newest(settings: Settings, content: OffsetRange) -> dict[str, Newest]:
             try:
                 event = decode_content(record_of(message))
             except Poison:
-                # Whatever it is, it has not replaced the content of that key.
+                # An invalid record has not replaced the content of that key.
                 continue
             if isinstance(event, Tombstone):
                 newest[event.key] = None, stamp_of(None, timestamp(message))
@@ -203,7 +203,7 @@ def _found(settings: Settings, content: OffsetRange, newest: Mapping[str, Newest
 
 
 def _named(settings: Settings, tag: str) -> set[str]:
-    """Ids of the contents whose latest result names the tag."""
+    """Ids of the contents whose latest result includes the tag."""
     named: set[str] = set()
     results = current_range(settings.kafka, settings.topics.tagged)
     with console.bar(f"reading {results.topic}", results.offsets) as bar:
@@ -223,7 +223,7 @@ def _named(settings: Settings, tag: str) -> set[str]:
 
 
 def _tag(settings: Settings, name: str) -> Tag | None:
-    """The tag as it stands on its topic now; None where it is retired or was never there."""
+    """The current tag on its topic; None if it is retired or never existed."""
     found = None
     for message in read_all(settings.kafka, settings.topics.tags):
         if message.key() != name.encode():

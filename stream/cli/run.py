@@ -55,7 +55,7 @@ def index(level: Level = "info") -> None:
     """
     settings = load()
     if settings.memory.kind != "server":
-        raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: nobody shares such a memory, expected server")
+        raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: such a memory is not shared, expected server")
     console.set_up_logging(level)
     asyncio.run(_index(settings))
 

@@ -1,7 +1,7 @@
-"""`tagbus skip`: one record that blocks its partition goes to the dead letters, and the group goes on behind it.
+"""`tagbus skip`: dead-letter one record that blocks its partition, and commit the offset after it.
 
-The command joins the stopped group as its only member, so a worker that starts meanwhile fences it (KIP-447): then
-nothing is changed.
+The command joins the stopped group as its only member, so a worker that starts meanwhile fences it (KIP-447); nothing is
+changed then.
 """
 
 import time
@@ -28,9 +28,9 @@ from tagbus.stream.kafka.metadata import list_partitions
 from tagbus.stream.kafka.ranges import current_range, read_range
 
 STAGE = "operator"
-# A step of the transaction that says that it may be repeated is, so often; its outcome may be unknown.
+# Attempts for a retriable step of the transaction, whose outcome may be unknown.
 TRIES = 5
-# How long one question to the brokers may take.
+# Timeout of a request to the brokers.
 SECONDS = 30.0
 
 
@@ -38,7 +38,7 @@ Where = Annotated[str, typer.Argument(metavar="TOPIC:PARTITION:OFFSET", help="th
 
 
 def skip(where: Where) -> None:
-    """Set one record aside as a dead letter and let the group go on behind it. All workers must be stopped.
+    """Dead-letter one record so that the group continues after it. All workers must be stopped.
 
     The record must be the next one that the group would read.
     """
@@ -56,13 +56,13 @@ def skip(where: Where) -> None:
 
 
 def _require_stopped(settings: Settings) -> None:
-    """Raise UserError that names the members of the group."""
-    # A variable of its own: without it the client is gone before its answer is there, which then never comes.
+    """Raises UserError that names the group's members if it has any."""
+    # Keep a reference: if the client is garbage-collected, the future never resolves.
     group, admin = settings.kafka.group, clients.admin(settings.kafka)
     try:
         found = admin.describe_consumer_groups([group], request_timeout=SECONDS)[group].result()
     except KafkaException as error:
-        raise failure(error, settings.kafka, f"group {group} was not told", settings.topics.content) from None
+        raise failure(error, settings.kafka, f"group {group} cannot be described", settings.topics.content) from None
     if found.members:
         names = ", ".join(sorted(f"{member.client_id} at {member.host.lstrip('/')}" for member in found.members))
         raise UserError(
@@ -73,7 +73,7 @@ def _require_stopped(settings: Settings) -> None:
 
 @contextmanager
 def _member(settings: Settings, spot: Origin) -> Iterator[Consumer]:
-    """The only member of the group, once it holds the partition. Raises UserError where there is no such partition."""
+    """The only member of the group, once it is assigned the partition. Raises UserError if the partition does not exist."""
     errors: list[TagbusError] = []
 
     def report(error: KafkaError) -> None:
@@ -100,16 +100,16 @@ def _member(settings: Settings, spot: Origin) -> Iterator[Consumer]:
 
 
 def _next(settings: Settings, consumer: Consumer, spot: Origin) -> Message:
-    """The record, if it is the next one that the group reads. Raises UserError that says where the group stands."""
+    """The record, if it is the next one that the group reads. Raises UserError that names the group's position."""
     try:
         (found,) = consumer.committed([TopicPartition(spot.topic, spot.partition)], SECONDS)
     except KafkaException as error:
-        raise failure(error, settings.kafka, "what the group has committed was not told", spot.topic) from None
+        raise failure(error, settings.kafka, "the group's committed offset cannot be read", spot.topic) from None
     whole = current_range(settings.kafka, spot.topic)
     low, high = whole.starts[spot.partition], whole.ends[spot.partition]
-    # Nothing committed: kafka.start says where it begins.
+    # Nothing is committed: kafka.start decides where the group begins.
     stands = found.offset if found.offset >= 0 else low if settings.kafka.start == "earliest" else high
-    # What is committed may be the offset of a transaction's marker, or of a record that is gone.
+    # The committed offset may be that of a transaction marker, or of a deleted record.
     message = next(read_range(settings.kafka, whole.after({spot.partition: stands})), None)
     if message is None or message.offset() != spot.offset:
         upcoming = "which is its end" if message is None else f"its next record is at {message.offset()}"
@@ -142,20 +142,20 @@ def _in_one_transaction(settings: Settings, consumer: Consumer, letter: Outgoing
         _step(settings, "offsets", lambda: producer.send_offsets_to_transaction(offsets, group, SECONDS))
         _step(settings, "commit", lambda: producer.commit_transaction(SECONDS))
     except TagbusError:
-        # Left open it would hold up every read_committed reader of the dead letters until it times out.
+        # Left open, it would block read_committed readers of the dead letters until it times out.
         with suppress(TagbusError):
             _step(settings, "abort", lambda: producer.abort_transaction(SECONDS))
         raise
 
 
 def _one_after_the_other(settings: Settings, consumer: Consumer, letter: Outgoing, spot: Origin) -> None:
-    """At least once: the letter is confirmed first."""
+    """At least once: confirm the letter, then commit."""
     _produce(settings, clients.result_producer(settings, report), letter)
     try:
         consumer.commit(offsets=[TopicPartition(spot.topic, spot.partition, spot.offset + 1)], asynchronous=False)
     except KafkaException as error:
         raise failure(
-            error, settings.kafka, "the letter is out, but the offset was not committed", spot.topic
+            error, settings.kafka, "the letter is published, but the offset was not committed", spot.topic
         ) from None
 
 
@@ -174,7 +174,7 @@ def _produce(settings: Settings, producer: Producer, letter: Outgoing) -> None:
 
 
 def _step(settings: Settings, name: str, call: Callable[[], None]) -> None:
-    """One step of the transaction, repeated where librdkafka says that this may help."""
+    """Run one step of the transaction, retrying if librdkafka calls the error retriable."""
     for attempt in range(1, TRIES + 1):
         try:
             return call()

@@ -1,4 +1,4 @@
-"""`tagbus tag`: contents from a file, tags to standard output. No Kafka."""
+"""`tagbus tag`: tag contents from a file to standard output, without Kafka."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ async def _tag(
 ) -> int:
     lines = files.read_lines(file)
     async with assemble.in_process(settings, cache) as stack:
-        # Before the memory is encoded: settings that do not fit each other are told at once.
+        # Before memory is encoded, so that a mismatch of settings is reported at once.
         tagger = stack.tagger()
         await remember(stack, tags, exemplars)
         if cache is not None:
@@ -73,7 +73,7 @@ def _json(_content: Content, found: Explained) -> str:
 
 
 async def _answer(tagger: Tagger, lines: Sequence[files.Line], show: Show) -> int:
-    """Tag one chunk and print an answer for each line, in order. Returns how many failed."""
+    """Tag one chunk and print one line per input line, in order. Returns the number of failures."""
     contents: list[Content] = []
     wrong: dict[int, Poison] = {}
     for number, line in enumerate(lines):

@@ -84,7 +84,7 @@ def _create(settings: Settings, configurations: Mapping[str, dict[str, str]]) ->
         except KafkaException as error:
             if error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise failure(error, settings.kafka, f"topic {name} was not created", name, "Create") from None
-            console.say(f"{name} is there already")
+            console.say(f"{name} exists already")
     for name in configurations:
         _wait_until_shown(settings.kafka, admin, name)
 
@@ -100,7 +100,7 @@ def _wait_until_shown(kafka: KafkaSettings, admin: AdminClient, name: str) -> No
                 raise DependencyDown(f"topic {name} does not show within {SECONDS:.0f} s")
             time.sleep(0.05)
     except KafkaException as error:
-        raise DependencyDown(f"the topics were made, but: {error_of(error).str()}") from None
+        raise DependencyDown(f"the topics were created, but: {error_of(error).str()}") from None
 
 
 def layout(settings: Settings) -> dict[str, dict[str, str]]:

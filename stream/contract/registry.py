@@ -86,14 +86,14 @@ def _client(registry: RegistrySettings) -> "SchemaRegistryClient":
 
 def _refusal(status: int, message: str, subject: str) -> TagbusError:
     """Map the registry's HTTP error to an error of the tagbus tree."""
-    told = f"HTTP {status}: {shorten(message, _MESSAGE_CHARS)}"
+    answer = f"HTTP {status}: {shorten(message, _MESSAGE_CHARS)}"
     if status in _REFUSED:
-        return UserError(f"the schema registry refuses {subject}; see registry.user and registry.password ({told})")
+        return UserError(f"the schema registry refuses {subject}; see registry.user and registry.password ({answer})")
     if status == HTTPStatus.CONFLICT:
         return UserError(
             f"the schema registry finds the schema of {subject} incompatible with what it has; "
-            f"set the subject's compatibility to FORWARD or NONE ({told})"
+            f"set the subject's compatibility to FORWARD or NONE ({answer})"
         )
     if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS:
-        return UserError(f"the schema registry does not take {subject}; is registry.url right? ({told})")
-    return DependencyDown(f"the schema registry cannot register {subject} now ({told})")
+        return UserError(f"the schema registry does not take {subject}; is registry.url right? ({answer})")
+    return DependencyDown(f"the schema registry cannot register {subject} now ({answer})")

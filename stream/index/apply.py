@@ -29,7 +29,7 @@ class MemoryRecord:
 
 
 class Projection:
-    """Applies records to memory in order. Not safe for concurrent calls: the result depends on the order."""
+    """Applies records to memory in order. Calls must not overlap: the result depends on the order."""
 
     def __init__(
         self,

@@ -100,13 +100,13 @@ class Follower:
 
     async def _follow(self, following: TopicFollower) -> None:
         loop = asyncio.get_running_loop()
-        told = loop.time()
+        reported = loop.time()
         while True:
             await self._apply(await following.read(CHUNK, WAIT_SECONDS, WAIT_SECONDS))
             if not self.ready.is_set() and self._positions.caught_up():
                 await self._open()
-            if loop.time() - told > TELL_SECONDS:
-                told = loop.time()
+            if loop.time() - reported > TELL_SECONDS:
+                reported = loop.time()
                 await self._tell()
 
     async def _open(self) -> None:

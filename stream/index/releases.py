@@ -102,4 +102,4 @@ class ReleaseFollower:
 
 
 def _lost(gap: Gap) -> MemoryLost:
-    return MemoryLost(f"topic {gap.partition[0]} is another one now: {gap}; restart to read it anew")
+    return MemoryLost(f"topic {gap.partition[0]} was recreated: {gap}; restart to read it again")

@@ -72,7 +72,7 @@ def current(folder: Path) -> Current | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        log.warning("%s is of no use: %s", path, shorten(str(error), 200))
+        log.warning("%s cannot be used: %s", path, shorten(str(error), 200))
         return None
 
 
@@ -88,7 +88,7 @@ async def save(folder: Path, memory: Memory, positions: Mapping[Partition, int])
             await store.save(folder / name / kind)
         await asyncio.to_thread(_point, folder, name, memory.release, taken, positions)
     except OSError as error:
-        raise UserError(f"{folder} cannot keep the memory: {error.strerror}") from None
+        raise UserError(f"{folder} cannot store the memory: {error.strerror}") from None
 
 
 def _point(folder: Path, name: str, release: str, taken: float, positions: Mapping[Partition, int]) -> None:
@@ -119,9 +119,9 @@ async def load(folder: Path, memories: Sequence[Memory], settings: Settings) -> 
         for kind, store in memory.stores.items():
             await _waiting(partial(_pour, folder / found.folder / kind, store), settings)
     except (TagbusError, ValueError) as error:
-        log.warning("the memory in %s is not used, all is read and encoded: %s", folder, error)
+        log.warning("the snapshot in %s is not used, reading and encoding everything: %s", folder, error)
         return None
-    log.info("memory of %s taken over from %s", found.release, folder / found.folder)
+    log.info("memory of %s loaded from %s", found.release, folder / found.folder)
     topics = {topic for topic, _ in found.offsets}
     whole = {KINDS[kind].topic(settings.topics): KINDS[kind].optional for kind in memory.stores}
     needed = {topic for topic, optional in whole.items() if not optional}
@@ -160,7 +160,7 @@ async def caught_up(
         except MemoryLost as lost:
             if resume is None:
                 raise
-            log.warning("all is read, the snapshot is of no use: %s", lost)
+            log.warning("the snapshot cannot be used, reading everything: %s", lost)
             task = await stack.enter_async_context(following(Follower(settings, projection, None, tell)))
         yield task
 

@@ -74,7 +74,7 @@ class Progress:
         try:
             found = self._consumer.committed(asked, ANSWER_SECONDS)
         except RAISED as raised:
-            raise self._failed("no broker told how far the memory is built", raised) from None
+            raise self._failed("no broker returned the indexer's committed offsets", raised) from None
         return {
             (at.topic, at.partition): (at.offset, float(at.metadata or 0))
             for at in found
@@ -88,12 +88,12 @@ class Progress:
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except RAISED as raised:
-            raise self._failed("no broker took how far the memory is built", raised) from None
+            raise self._failed("no broker accepted the indexer's offset commit", raised) from None
 
     def _failed(self, what: str, raised: object) -> TagbusError:
         # A denied group is not found, so the call times out; the authorization error arrives as a consumer message.
-        told = self._consumer.poll(0)
-        error = (told.error() if told is not None else None) or error_of(raised)
+        message = self._consumer.poll(0)
+        error = (message.error() if message is not None else None) or error_of(raised)
         kafka = self._settings.kafka.model_copy(update={"group": self._group})
         refused = classify(error, kafka, self._settings.topics.tags) if error.code() in REFUSED else None
         return refused or DependencyDown(f"{what}: {error.str()}")
@@ -152,8 +152,8 @@ class SharedMemory:
         applied = {str(number): offset - 1 for (_, number), offset in sorted(self._of_tags().items())}
         if self._told is None:
             return applied
-        told = self._told.taxonomy()
-        return {number: min(offset, told.get(number, -1)) for number, offset in applied.items()}
+        notified = self._told.taxonomy()
+        return {number: min(offset, notified.get(number, -1)) for number, offset in applied.items()}
 
     def applied(self) -> tuple[tuple[Partition, int], ...]:
         """The next offset of each partition of all memory topics, as committed by the indexer, and of `tags`, as

@@ -1,14 +1,14 @@
-"""Kafka as tagbus uses it. Nothing above this package sets a client's properties.
+"""Kafka as tagbus uses it. No other package sets client properties.
 
 clients    every kind of client and what each sets, in one table
-errors     librdkafka's errors in our own tree: `classify`, and `map_kafka_errors` around calls
-rights     which right is missing, in words
-access     asking the broker: missing rights, and why nobody is let in
-logs       what librdkafka logs
-message    a message of the client as a record of the contract
-metadata   partitions of a topic, where they begin and end
-reader     TopicReader: topics read in no group, to their ends and then on
-follower   the same for asyncio, in a thread of its own
-ranges     a fixed part of a topic, read once
-writer     TopicWriter: records to one topic, each one confirmed
+errors     librdkafka's errors mapped to ours: `classify`, and `map_kafka_errors` around calls
+rights     explanations of missing rights
+access     access checks: missing rights, and rejected credentials
+logs       librdkafka's log lines
+message    messages to contract records
+metadata   partitions of a topic and their watermarks
+reader     TopicReader: reads topics to their ends and follows them, without a group
+follower   the same for asyncio, in its own thread
+ranges     a bounded part of a topic, read once
+writer     TopicWriter: writes to one topic, each record confirmed
 """

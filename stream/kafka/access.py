@@ -77,8 +77,8 @@ def why_locked_out(kafka: KafkaSettings) -> UserError | None:
     """
     if "security.protocol" not in kafka.options:
         return None
-    told: list[KafkaError] = []
-    client = clients.quiet_admin(kafka, told.append)
+    reported: list[KafkaError] = []
+    client = clients.quiet_admin(kafka, reported.append)
     end = time.monotonic() + LISTEN_SECONDS
     while time.monotonic() < end:
         try:
@@ -86,7 +86,7 @@ def why_locked_out(kafka: KafkaSettings) -> UserError | None:
             return None
         except KafkaException:
             client.poll(0)
-        for error in told:
+        for error in reported:
             if error.code() in AUTHENTICATION:
                 return UserError(rejected(error, kafka))
             if reason := handshake(error.str()):

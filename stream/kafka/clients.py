@@ -1,12 +1,12 @@
-"""The kinds of Kafka clients and what each of them sets; no client is configured anywhere else.
+"""The kinds of Kafka clients and their properties; no client is configured anywhere else.
 
 | client | for | sets |
 | --- | --- | --- |
-| `group_member` | the worker, `tagbus skip` | no auto commit; no `auto.offset.reset`: it never chooses where to begin |
-| `reader` | topics read in no group | `enable.partition.eof`: transaction markers count in the high watermark |
-| `offset_store` | committed offsets of a group that nobody joins | nothing but the group |
+| `group_member` | the worker, `tagbus skip` | no auto commit; no `auto.offset.reset`: it never chooses a position |
+| `reader` | topics read without a group | `enable.partition.eof`: transaction markers count in the high watermark |
+| `offset_store` | committed offsets of a group without members | nothing but the group |
 | `result_producer` | results, dead letters | the transaction; failed deliveries only; lz4, 5 ms of linger |
-| `plain_producer` | what a person or a command publishes | idempotence; 10 MB; 20 ms of linger |
+| `plain_producer` | records published by a person or a command | idempotence; 10 MB; 20 ms of linger |
 | `admin` | topics, groups, ACLs | nothing |
 
 All consumers read committed records unless told otherwise, and all producers are idempotent and partition by murmur2,

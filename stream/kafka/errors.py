@@ -1,15 +1,15 @@
-"""librdkafka's errors in our own tree.
+"""Map librdkafka's errors to the tagbus error tree.
 
-| librdkafka says | it becomes |
+| librdkafka reports | mapped to |
 | --- | --- |
-| another process has this transactional.id or group.instance.id | Fenced |
+| another process uses this transactional.id or group.instance.id | Fenced |
 | a right is missing, or the credentials are rejected | UserError that names the right to grant |
 | a topic or a partition does not exist | TopicMissing |
 | another fatal error of the client | Fatal |
 | a setting of the topic is wrong | UserError, from `access.failure` alone |
 | anything else | None: librdkafka retries, or the same call may succeed later |
 
-What to do about an error in a step of the transaction is decided beside the transaction, in bus/publish/transaction.py.
+How a transaction step handles an error is decided in bus/publish/transaction.py.
 """
 
 from collections.abc import Iterator

@@ -116,7 +116,7 @@ class ApacheKafka(Child):
                 self._java(*tool), cwd=self.folder, capture_output=True, text=True, timeout=self.deadline_s, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise DependencyDown(f"Apache Kafka did not format its folder in {self.deadline_s:g} s") from error
+            raise DependencyDown(f"Apache Kafka did not format its folder within {self.deadline_s:g} s") from error
         if done.returncode:
             raise DependencyDown(f"Apache Kafka cannot format its folder:\n{tail(done.stdout + done.stderr)}")
 

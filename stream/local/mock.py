@@ -13,7 +13,7 @@ from confluent_kafka import cimpl
 
 from tagbus.stream.errors import UserError, shorten
 
-PARTITIONS = 4  # what librdkafka gives a topic that appears by first use
+PARTITIONS = 4  # librdkafka's default for auto-created topics
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")  # Kafka's own rule; the mock cluster takes any name
 _PRODUCER = 0  # rd_kafka_type_t
 _EXISTS = 36  # RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS
@@ -48,22 +48,22 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
 
 
 class MockCluster:
-    """Brokers for the demo and for the injection of faults; a context manager, up as soon as it is made. They are
-    numbered from 1, and there is one unless told otherwise.
+    """Brokers for the demo and for fault injection; a context manager, running once constructed. They are numbered from
+    1; the default is one.
 
-    Groups, headers, commits and keys work as on a real broker. What it cannot do:
+    Groups, headers, commits and keys work as on a real broker. Not supported:
 
     - Transactions: aborted records are visible to read_committed, and offsets sent in a transaction are never stored.
       So it is at least once only.
-    - CreateTopics: make topics with `topic`, or by first use, which gives `PARTITIONS` partitions.
+    - CreateTopics: create topics with `topic`, or on first use, with `PARTITIONS` partitions.
     - Compaction and retention by time. It keeps 5 MiB of record batches, as they came over the wire, and at most
-      100,000 batches of a partition, in memory. Beyond that the oldest batches are gone without a word: the low
-      watermark moves up, and a consumer that stood below it goes to where its `auto.offset.reset` says.
+      100,000 batches of a partition, in memory. Beyond that the oldest batches are dropped silently: the low
+      watermark advances, and a consumer below it is reset by its `auto.offset.reset`.
     - Rebalance as a real broker does. With the classic protocol each change of a group's members, a new member after
       a close too, waits for `session.timeout.ms` less one second (44 s with the client's default), because it ends the
       wait for the others by time alone. `group.protocol=consumer` (KIP-848) has no such wait.
 
-    It listens on 127.0.0.1. Raises UserError where confluent-kafka is built without these functions (Windows).
+    It listens on 127.0.0.1. Raises UserError if confluent-kafka is built without these functions (Windows).
     """
 
     def __init__(self, brokers: int = 1) -> None:
@@ -97,7 +97,7 @@ class MockCluster:
             raise UserError(f"topic {name}: {partitions} partitions, expected 1 to 1000")
         code = self._lib.rd_kafka_mock_topic_create(self._open(), name.encode(), partitions, 1)
         if code == _EXISTS:
-            raise UserError(f"topic {name} is there already; a topic is made before its first use")
+            raise UserError(f"topic {name} exists already; create a topic before its first use")
         if code:
             raise UserError(f"topic {name}: the mock cluster refused it with code {code}")
 

@@ -91,7 +91,7 @@ class LocalWorker:
                 self.process.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
                 continue
-        raise DependencyDown(f"the worker did not get ready; the end of its log:\n{self.tail()}")
+        raise DependencyDown(f"the worker did not become ready; the end of its log:\n{self.tail()}")
 
     def stop(self, seconds: float = 60.0) -> int:
         """SIGTERM, and wait until it has drained. Returns its exit code. Raises Fatal if it is not 0."""

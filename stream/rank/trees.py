@@ -75,7 +75,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^ranker-[0-9a-f]{8}$", description="stands in every result")
+    name: str = Field(pattern=r"^ranker-[0-9a-f]{8}$", description="recorded in every result")
     release: str = Field(description="of the encoder whose neighbours and similarities it was trained on")
     components: Mapping[str, str] = Field(description="versions of the components that give its lists")
     lists: tuple[str, ...] = Field(description="recallers whose lists it reads, `names` (C2T) first")
@@ -256,7 +256,7 @@ def _check_over(folder: Path, manifest: Manifest, over: Over, cross_encoder: str
         if trained != used:
             raise ReleaseMismatch(
                 f"{folder / MANIFEST}: {manifest.name} was trained over {what} {shorten(trained)}, but this is "
-                f"{shorten(used)}; train it again with `tagbus train ranker` or configure what it was trained over"
+                f"{shorten(used)}; retrain it with `tagbus train ranker` or configure what it was trained over"
             )
     if manifest.columns != columns(manifest.lists):
         raise ReleaseMismatch(f"{folder / MANIFEST}: columns: not those that this version of tagbus computes")

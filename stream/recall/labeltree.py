@@ -46,7 +46,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^labeltree-[0-9a-f]{8}$", description="stands in every result")
+    name: str = Field(pattern=r"^labeltree-[0-9a-f]{8}$", description="recorded in every result")
     best: int = Field(ge=1, le=1000, description="tags that a content gets at most")
     beam: int = Field(ge=1, le=1000, description="nodes of a level that are looked into")
     words_sha256: Sha256

@@ -37,9 +37,7 @@ class Trained:
         difference."""
         content = self.read(name, most)
         if (found := sha256(content)) != expected:
-            raise ReleaseMismatch(
-                f"{self.folder / name} has the SHA-256 {found}, but {self.manifest} beside it has {expected}"
-            )
+            raise ReleaseMismatch(f"{self.folder / name} has the SHA-256 {found}, but {self.manifest} says {expected}")
         return content
 
     def read(self, name: str, most: int) -> bytes:

@@ -114,7 +114,7 @@ def test_a_wrong_setting_is_one_line_and_code_2(tagbus: Cli, variable: str, valu
 def test_an_index_that_nobody_shares_is_refused(tagbus: Cli) -> None:
     answer = tagbus("index")
     assert answer.code == 2
-    assert answer.one_line().endswith("TAGBUS_MEMORY__KIND=exact: nobody shares such a memory, expected server")
+    assert answer.one_line().endswith("TAGBUS_MEMORY__KIND=exact: such a memory is not shared, expected server")
 
 
 def test_a_shared_store_that_is_away_is_one_line(tagbus: Cli) -> None:

@@ -126,7 +126,7 @@ def test_a_missing_topic_is_wrong_and_says_what_makes_it(kafka: Broker, tagbus: 
     wrong = [line for line in answer.lines if line.startswith("wrong")]
     # Without those for releases and knowledge a worker does: they are `unsure`.
     assert len(wrong) == len(TOPICS) - 2
-    assert all(line.endswith("is not there; `tagbus topics create` makes it") for line in wrong)
+    assert all(line.endswith("does not exist; `tagbus topics create` creates it") for line in wrong)
 
 
 def test_no_broker_is_one_line(tagbus: Cli) -> None:

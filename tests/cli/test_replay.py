@@ -247,7 +247,7 @@ def test_a_moment_that_is_none_is_one_line(tagbus: Cli, moment: str) -> None:
 def test_a_topic_that_is_not_there_is_the_users_mistake(kafka: Broker, tagbus: Cli) -> None:
     answer = tagbus("replay", settings=settings_of(kafka))
     assert answer.code == 2
-    assert answer.one_line().endswith("is not there; `tagbus topics create` makes it")
+    assert answer.one_line().endswith("does not exist; `tagbus topics create` creates it")
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(

@@ -116,7 +116,7 @@ def test_a_file_that_is_not_there_is_told_before_the_memory_is_encoded(tagbus: C
 def test_a_cache_that_cannot_be_written_is_one_line(tagbus: Cli, cutting: Slice, place: str) -> None:
     answer = tagbus("tag", cutting.file, *cutting.memory[:2], "--cache", place)
     assert answer.code == 2
-    assert answer.err.splitlines()[-1].startswith(f"tagbus: {place} cannot keep the embeddings: ")
+    assert answer.err.splitlines()[-1].startswith(f"tagbus: {place} cannot store the embeddings: ")
     assert "Traceback" not in answer.err
 
 

@@ -95,7 +95,7 @@ class TestCreate:
     def test_a_second_time_changes_nothing(self, made: dict[str, str], tagbus: Cli) -> None:
         answer = tagbus("topics", "create", settings=made)
         assert answer.code == 0
-        assert [line.split(" ", 1)[1] for line in answer.err.splitlines()] == ["is there already"] * len(TOPICS)
+        assert [line.split(" ", 1)[1] for line in answer.err.splitlines()] == ["exists already"] * len(TOPICS)
 
     def test_it_says_what_it_made(self, kafka: Broker, tagbus: Cli) -> None:
         given = settings(kafka)
@@ -149,7 +149,7 @@ class TestPublish:
     def test_a_topic_that_is_not_there_is_the_users_mistake(self, kafka: Broker, tagbus: Cli) -> None:
         answer = tagbus("publish", "-", "--to", "tags", stdin=b'{"id": "a", "name": "n"}', settings=settings(kafka))
         assert answer.code == 2
-        assert answer.one_line().endswith("is not there; `tagbus topics create` makes it")
+        assert answer.one_line().endswith("does not exist; `tagbus topics create` creates it")
 
     def test_a_segment_of_knowledge(self, kafka: Broker, made: dict[str, str], tagbus: Cli) -> None:
         segment = b'{"id": "k1", "kind": "rule", "text": "Hives on roofs are urban beekeeping."}'
@@ -223,7 +223,7 @@ class TestTail:
     def test_a_topic_that_is_not_there_is_the_users_mistake(self, kafka: Broker, tagbus: Cli) -> None:
         answer = tagbus("tail", settings=settings(kafka))
         assert answer.code == 2
-        assert answer.one_line().endswith("is not there; `tagbus topics create` makes it")
+        assert answer.one_line().endswith("does not exist; `tagbus topics create` creates it")
 
     def test_it_follows_until_it_is_interrupted(self, kafka: Broker, results: dict[str, str], tmp_path: Path) -> None:
         shown = tmp_path / "shown"

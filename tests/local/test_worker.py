@@ -62,7 +62,9 @@ def test_the_block_leaves_no_process_and_no_log_behind(settings: Settings) -> No
 def test_one_that_ends_before_it_is_ready_says_why(settings: Settings) -> None:
     with (
         LocalWorker(settings, {"TAGBUS_ENCODER__FOLDER": "/nowhere"}) as worker,
-        pytest.raises(DependencyDown, match=r"did not get ready; the end of its log:\n(.*\n)*.*/nowhere/release.json"),
+        pytest.raises(
+            DependencyDown, match=r"did not become ready; the end of its log:\n(.*\n)*.*/nowhere/release.json"
+        ),
     ):
         worker.wait_until_ready()
 

@@ -46,7 +46,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^heads-[0-9a-f]{8}$", description="stands in every result")
+    name: str = Field(pattern=r"^heads-[0-9a-f]{8}$", description="recorded in every result")
     release: str = Field(description="of the encoder whose vectors they were trained on")
     dimension: int = Field(ge=1, le=65_536, description="of those vectors")
     best: int = Field(ge=1, le=1000, description="tags that a content gets at most")
@@ -159,7 +159,7 @@ def read_known(folder: Path, release: str) -> tuple[Manifest, Vocabulary]:
     if manifest.release != release:
         raise ReleaseMismatch(
             f"{folder / MANIFEST}: {manifest.name} was trained over release {shorten(manifest.release)}, but this "
-            f"is {shorten(release)}; train it anew with `tagbus train heads` or configure that release"
+            f"is {shorten(release)}; retrain it with `tagbus train heads` or configure that release"
         )
     words = _files(folder).verified(WORDS, manifest.words_sha256, WORDS_BYTES)
     return manifest, Vocabulary.parse(str(folder / WORDS), words)
