@@ -1,7 +1,7 @@
 """`tagbus skip`: dead-letter one record that blocks its partition, and commit the offset after it.
 
-The command joins the stopped group as its only member, so a worker that starts meanwhile fences it (KIP-447); nothing is
-changed then.
+The command joins the stopped group as its only member, so a worker that starts meanwhile fences it (KIP-447);
+nothing is changed then.
 """
 
 import time
@@ -73,7 +73,7 @@ def _require_stopped(settings: Settings) -> None:
 
 @contextmanager
 def _member(settings: Settings, spot: Origin) -> Iterator[Consumer]:
-    """The only member of the group, once it is assigned the partition. Raises UserError if the partition does not exist."""
+    """The only member of the group, assigned to the partition. Raises UserError if there is no such partition."""
     errors: list[TagbusError] = []
 
     def report(error: KafkaError) -> None:
