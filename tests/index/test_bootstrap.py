@@ -21,7 +21,7 @@ from tests.index.parts import Failing, Watched, at, memory, record, running
 from tests.support import Layout, create_topics, produce, unique
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
-SECONDS = 30.0
+SECONDS = 120.0
 COMPACT = (3, {"cleanup.policy": "compact"})
 
 

@@ -21,7 +21,7 @@ Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 SHIPPED = ReleaseRecord(release=load_release(default_folder()))
 SECOND = SHIPPED.model_copy(update={"release": SHIPPED.release.model_copy(update={"name": "second-1"})})
 NOW = Active(release="second-1", time=datetime(2026, 1, 31, 9, 30, tzinfo=UTC))
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 def send(settings: Settings, *records: Record) -> None:

@@ -22,7 +22,7 @@ Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 TAGS = [Tag(id=f"t{number}", name=f"subject {number}") for number in range(5)]
 PLACES = {("tags", 0): 7, ("exemplars", 0): 3}
 SETTINGS = Settings.model_construct()
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 async def filled() -> Memory:

@@ -26,7 +26,7 @@ from tests.support import Layout, produce, wait_until
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 LAYOUT: Mapping[str, Layout] = {"tags": 2, "exemplars": 2}
 ProgressOf = Callable[[Settings, str], Progress]
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 def publish(kafka: Broker, topic: str, count: int, first: int = 0) -> None:

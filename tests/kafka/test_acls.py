@@ -27,7 +27,7 @@ pytestmark = pytest.mark.kafka
 
 DOCS = Path(__file__).parents[2] / "docs" / "operator.md"
 SHIPPED = load_release(default_folder())
-SECONDS = 20.0
+SECONDS = 120.0
 RUNS = {"run (exactly_once)": "exactly_once", "run (at_least_once)": "at_least_once"}
 CALLS = {
     "publish --to content": ("publish", "-", "--to", "content"),

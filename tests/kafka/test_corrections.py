@@ -16,7 +16,7 @@ from tests.support import Layout, consume_all, produce, wait_until
 pytestmark = pytest.mark.kafka
 
 COMPACT: Layout = (1, {"cleanup.policy": "compact"})
-SECONDS = 30.0
+SECONDS = 120.0
 CONTENT = (b"a", event("a", "Keeping bees in the city."), [])
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.kafka
 Make = Callable[[Mapping[str, Layout]], dict[str, str]]
 Names = dict[str, str]
 VERSIONS: Layout = (2, {"cleanup.policy": "compact"})
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 @pytest.fixture

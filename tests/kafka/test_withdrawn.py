@@ -26,7 +26,7 @@ pytestmark = pytest.mark.kafka
 Make = Callable[[Mapping[str, Layout]], dict[str, str]]
 Open = Callable[[], Memory]
 COMPACT: Layout = (1, {"cleanup.policy": "compact"})
-SECONDS = 30.0
+SECONDS = 120.0
 # Put together here, so that no constant of this file is what the test looks for.
 SECRET = "".join(["zanzi", "barian", "marmalade"])
 

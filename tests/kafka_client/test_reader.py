@@ -19,7 +19,7 @@ from tests.conftest import Broker
 from tests.support import Layout, Record, consume_all, create_topics, produce, unique, wait_until
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 def at(address: str) -> KafkaSettings:

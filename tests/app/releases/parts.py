@@ -18,7 +18,7 @@ from tests.releases import Bus
 from tests.support import produce
 
 SECOND = "second-1"
-SECONDS = 30.0
+SECONDS = 120.0
 TAGS = [Tag(id="bees", name="beekeeping"), Tag(id="law", name="law of the sea")]
 
 
