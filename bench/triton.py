@@ -245,7 +245,8 @@ def counted(name: str, **labels: str) -> float:
 
 def asked() -> float:
     return sum(
-        counted("tagbus_encoder_requests_total", outcome=outcome) for outcome in ("answered", "busy", "down", "failed")
+        counted("tagbus_triton_requests_total", model="encoder", outcome=outcome)
+        for outcome in ("answered", "busy", "down", "failed")
     )
 
 
@@ -263,10 +264,10 @@ async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: 
         # An attempt has half of the deadline, and may spend half of that in Triton's queue.
         lanes = max(2 * BUSY, math.ceil(2 * peaks[-1] / 8 * alone._settings.deadline_seconds / 2 * QUEUED))
         encoders = await opened(server, math.ceil(lanes / alone._settings.in_flight))
-        before = asked(), counted("tagbus_retries_total", step="encode"), refusals()
+        before = asked(), counted("tagbus_retries_total", step="triton"), refusals()
         goodputs.append(await closed_loop(encoders, lanes, pool, 2 * seconds) / peaks[-1])
         made = asked() - before[0]
-        retries.append((counted("tagbus_retries_total", step="encode") - before[1]) / made)
+        retries.append((counted("tagbus_retries_total", step="triton") - before[1]) / made)
         refused.append((refusals() - before[2]) / made)
         for encoder in encoders:
             await encoder.close()
@@ -283,7 +284,7 @@ async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: 
 
 
 def refusals() -> float:
-    return counted("tagbus_encoder_requests_total", outcome="busy")
+    return counted("tagbus_triton_requests_total", model="encoder", outcome="busy")
 
 
 async def opened(server: TritonServer, workers: int) -> list[TritonEncoder]:

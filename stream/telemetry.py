@@ -72,18 +72,14 @@ POISON_SHARE = Gauge("tagbus_poison_share", "Share of the last contents that wer
 RESTORED = Counter("tagbus_versions_restored_total", "Published versions read from their topic")
 
 # The tagger.
+STAGE_SECONDS = Histogram("tagbus_stage_seconds", "Seconds of a batch in a stage", ["stage"], buckets=_SECONDS)
 ENCODED = Counter("tagbus_encoded_texts_total", "Texts that were turned into vectors")
-ENCODE_SECONDS = Histogram("tagbus_encode_seconds", "How long the encoder took for a batch", buckets=_SECONDS)
 ENCODER = Info("tagbus_encoder", "What the encoder in this process runs on")
-ENCODER_CACHED = Counter("tagbus_encoder_cached_total", "Texts whose vectors were still there from an earlier request")
-ENCODER_REQUESTS = Counter("tagbus_encoder_requests_total", "Requests to Triton, by what became of them", ["outcome"])
-ENCODER_SERVERS = Gauge("tagbus_encoder_servers", "Triton servers that are up and serve the release")
-HEADS_REQUESTS = Counter("tagbus_heads_requests_total", "Requests to Triton, by what became of them", ["outcome"])
-HEADS_SERVERS = Gauge("tagbus_heads_servers", "Triton servers that are up and serve the heads")
-RECALL_SECONDS = Histogram("tagbus_recall_seconds", "How long the memory was searched for a batch", buckets=_SECONDS)
-CROSS_ENCODER_SECONDS = Histogram(
-    "tagbus_cross_encoder_seconds", "How long the cross-encoder read for a batch", buckets=_SECONDS
-)
+
+# Models on Triton; `model` is Triton's name of one, as the settings have it.
+TRITON_REQUESTS = Counter("tagbus_triton_requests_total", "Requests to Triton, by outcome", ["model", "outcome"])
+TRITON_SERVERS = Gauge("tagbus_triton_servers", "Triton servers that are up and serve the model", ["model"])
+TRITON_CACHED = Counter("tagbus_triton_cached_texts_total", "Texts whose vectors came from the cache", ["model"])
 
 # The memory.
 TAXONOMY_TAGS = Gauge("tagbus_taxonomy_tags", "Tags in memory")

@@ -1,11 +1,9 @@
 """Requests to one model on all the servers behind an address: spread over them, bounded in number, and tried again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final
-
-from prometheus_client import Counter, Gauge
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from tagbus.stream import telemetry
 from tagbus.stream.config import EncoderSettings, RetrySettings
@@ -22,22 +20,16 @@ APART: Final = RetrySettings(first_seconds=0.2, cap_seconds=2.0)
 # Whether a server has the model: raises ReleaseMismatch where it has another one, and what `Endpoint.infer` raises.
 Prove = Callable[[Endpoint], Awaitable[None]]
 
-
-@dataclass(frozen=True, slots=True)
-class Meters:
-    """Where a client counts; `step` is its label of tagbus_retries_total."""
-
-    step: str
-    requests: Counter
-    servers: Gauge
+Job = TypeVar("Job")
 
 
 class TritonClient:
     """The model of the settings on the servers at their address. Call `open` before anything else."""
 
-    def __init__(self, settings: EncoderSettings, wanted: Wanted, meters: Meters, prove: Prove, find: Resolve) -> None:
+    def __init__(self, settings: EncoderSettings, wanted: Wanted, prove: Prove, find: Resolve) -> None:
+        self._model = settings.model
         self._seconds = settings.deadline_seconds
-        self._meters = meters
+        self._most = settings.in_flight
         self._prove = prove
         self._slots = asyncio.Semaphore(settings.in_flight)
         self._budget = Budget()
@@ -46,7 +38,7 @@ class TritonClient:
             lambda place, host: Endpoint(place, host, settings, wanted),
             self._proved,
             find,
-            meters.servers,
+            telemetry.TRITON_SERVERS.labels(model=settings.model),
         )
 
     async def open(self) -> None:
@@ -74,9 +66,43 @@ class TritonClient:
         async with self._slots:
             return await self._try(feed, self._now() + self._seconds)
 
+    async def ask_again(self, feed: Tensors) -> Tensors:
+        """As `ask`, for inputs that cannot be at fault, as bounded numbers are not: a request that the model fails on
+        is made again, because Triton may have merged it with another worker's.
+
+        Raises DependencyDown where the model fails on it three times.
+        """
+        delays = backoff(APART)
+        for _ in range(ATTEMPTS - 1):
+            with suppress(Failed):
+                return await self.ask(feed)
+            await self._wait(next(delays))
+        try:
+            return await self.ask(feed)
+        except Failed as error:
+            raise DependencyDown(str(error)) from None
+
+    async def each(self, jobs: Sequence[Job], run: Callable[[Job], Awaitable[None]]) -> None:
+        """Run every job, as many at once as there are slots: alone a call fills them, beside others it takes its turn.
+
+        Where one raises, the others are cancelled and have ended.
+        """
+        left = iter(jobs)
+
+        async def lane() -> None:
+            for job in left:
+                await run(job)
+
+        lanes = [asyncio.create_task(lane()) for _ in range(min(self._most, len(jobs)))]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for task in lanes:
+                task.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+
     async def _try(self, feed: Tensors, ends: float) -> Tensors:
         delays = backoff(APART)
-        requests = self._meters.requests
         while True:
             delay = 0.0
             async with self._balancer.lease(ends) as server:
@@ -85,7 +111,7 @@ class TritonClient:
                     # A try has half of the deadline, so that another server can still be asked.
                     found = await server.endpoint.infer(feed, min(self._seconds / 2, max(ends - sent, 0.001)))
                 except Failed:
-                    requests.labels(outcome="failed").inc()
+                    self._count("failed")
                     raise
                 except (Down, Late, Busy) as error:
                     problem = str(error)
@@ -100,15 +126,22 @@ class TritonClient:
                         server.fall(problem)
                 else:
                     server.heard = self._now()
-                    requests.labels(outcome="answered").inc()
+                    self._count("answered")
                     self._budget.earn()
                     return found
-            requests.labels(outcome="busy" if busy else "down").inc()
+            self._count("busy" if busy else "down")
             # While none is up the lease waits: no server that is down is asked more than once for each request.
             if self._now() + delay >= ends or (busy and not self._budget.spend()):
                 raise DependencyDown(problem)
-            telemetry.RETRIES.labels(step=self._meters.step).inc()
-            await asyncio.sleep(delay)
+            await self._wait(delay)
+
+    async def _wait(self, seconds: float) -> None:
+        """Before a request is made again."""
+        telemetry.RETRIES.labels(step="triton").inc()
+        await asyncio.sleep(seconds)
+
+    def _count(self, outcome: str) -> None:
+        telemetry.TRITON_REQUESTS.labels(model=self._model, outcome=outcome).inc()
 
     async def _proved(self, endpoint: Endpoint) -> None:
         try:

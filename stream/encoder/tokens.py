@@ -66,13 +66,6 @@ def pad(rows: list[int], tokens: Sequence[Sequence[int]], length: int) -> Batch:
     return Batch(rows, ids, mask)
 
 
-def repad(batch: Batch, length: int) -> Batch:
-    """The same batch, padded to another length that fits its longest text."""
-    kept = min(length, batch.ids.shape[1])
-    widths = ((0, 0), (0, length - kept))
-    return Batch(batch.rows, np.pad(batch.ids[:, :kept], widths), np.pad(batch.mask[:, :kept], widths))
-
-
 def _require_unicode(number: int, text: str) -> None:
     try:
         text.encode()

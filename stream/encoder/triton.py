@@ -6,9 +6,7 @@ because Triton merges requests of equal shape only, also those of other workers.
 
 import asyncio
 import logging
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -19,13 +17,13 @@ from tagbus.stream.config import EncoderSettings
 from tagbus.stream.encoder.balance import Resolve, resolve
 from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.cache import VectorCache
-from tagbus.stream.encoder.client import APART, ATTEMPTS, Meters, TritonClient
+from tagbus.stream.encoder.client import TritonClient
 from tagbus.stream.encoder.endpoint import Endpoint, Failed, Tensors, Wanted
 from tagbus.stream.encoder.golden import load_golden
+from tagbus.stream.encoder.isolation import MASK, Isolation
 from tagbus.stream.encoder.release import load_release
-from tagbus.stream.encoder.tokens import BATCH_TOKENS, Batch, TextReader, pad, repad
-from tagbus.stream.errors import DependencyDown, FieldError, Untaggable, shorten
-from tagbus.stream.retry import backoff
+from tagbus.stream.encoder.tokens import BATCH_TOKENS, Batch, TextReader, pad
+from tagbus.stream.errors import FieldError, Untaggable, shorten
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,6 @@ LENGTHS: Final = (12, 16, 24, 32, 48, 64, 128, 256)
 # Texts a request: max_batch_size of triton_repo/encoder/config.pbtxt.
 REQUEST_TEXTS: Final = 16
 OUTPUT: Final = "sentence_embedding"
-METERS: Final = Meters("encode", telemetry.ENCODER_REQUESTS, telemetry.ENCODER_SERVERS)
 
 
 class TritonEncoder:
@@ -52,10 +49,10 @@ class TritonEncoder:
         self._lengths = [length for length in LENGTHS if length < self.release.max_tokens] + [self.release.max_tokens]
         self._golden = load_golden(folder, self.release)
         self._golden_batches = self._cut(self._golden.texts)
-        self._canary = self._cut(self._golden.texts[:1])[0]
         self._cache = VectorCache(settings.cache)
         wanted = Wanted(f"release {self.release.name}", {OUTPUT: ("float32", (self.release.dimension,))})
-        self._client = TritonClient(settings, wanted, METERS, self._prove, find)
+        self._client = TritonClient(settings, wanted, self._prove, find)
+        self._isolation = Isolation(self._client, _feed(self._cut(self._golden.texts[:1])[0]), self._lengths)
 
     @classmethod
     async def open(cls, folder: Path, settings: EncoderSettings, find: Resolve = resolve) -> Self:
@@ -76,25 +73,16 @@ class TritonEncoder:
         """
         vectors = np.empty((len(texts), self.release.dimension), dtype=np.float32)
         missing = self._recalled(texts, vectors)
-        batches = iter(await asyncio.to_thread(self._cut, [texts[row] for row in missing]))
         poison: list[Untaggable] = []
 
-        async def lane() -> None:
-            for batch in batches:
-                named = Batch([missing[row] for row in batch.rows], batch.ids, batch.mask)
-                try:
-                    await self._fill(named, texts, vectors)
-                except Untaggable as error:
-                    poison.append(error)
+        async def run(batch: Batch) -> None:
+            named = Batch([missing[row] for row in batch.rows], batch.ids, batch.mask)
+            try:
+                await self._fill(named, texts, vectors)
+            except Untaggable as error:
+                poison.append(error)
 
-        # Each call has as many lanes as there are slots: alone it fills them, beside others it takes its turn.
-        lanes = [asyncio.create_task(lane()) for _ in range(min(self._settings.in_flight, len(missing)))]
-        try:
-            await asyncio.gather(*lanes)
-        finally:
-            for task in lanes:
-                task.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
+        await self._client.each(await asyncio.to_thread(self._cut, [texts[row] for row in missing]), run)
         if poison:
             raise poison[0]
         return vectors
@@ -115,7 +103,7 @@ class TritonEncoder:
                 missing.append(row)
             else:
                 vectors[row] = known
-        telemetry.ENCODER_CACHED.inc(len(texts) - len(missing))
+        telemetry.TRITON_CACHED.labels(model=self._settings.model).inc(len(texts) - len(missing))
         return missing
 
     def _cut(self, texts: Sequence[str]) -> list[Batch]:
@@ -155,34 +143,12 @@ class TritonEncoder:
             raise poison
 
     async def _alone(self, one: Batch, text: str) -> Vectors:
-        """The vector of one text that was in a request that failed.
-
-        One failure proves nothing: Triton may have merged it with a request of another worker, which failed. Three of
-        them, apart from each other, prove it, where a canary of the same shape passes after each. They are padded to
-        lengths that nothing else has, so that they merge with nothing.
-        """
-        delays = backoff(APART)
-        failures = 0
-        for _ in range(2 * ATTEMPTS):
-            length = self._lone_length(one)
-            try:
-                return (await self._ask(repad(one, length)))[0]  # type: ignore[no-any-return]
-            except Failed as error:
-                failure = str(error)
-            with suppress(Failed):
-                await self._ask(repad(self._canary, length))
-                failures += 1
-            if failures == ATTEMPTS:
-                expected = f"a text that the encoder takes ({failure})"
-                raise Untaggable("encode", (FieldError("text", shorten(text), expected),))
-            await asyncio.sleep(APART.first_seconds + next(delays))
-        raise DependencyDown(f"not even a golden text is encoded: {failure}")
-
-    def _lone_length(self, one: Batch) -> int:
-        """A length that holds the text and the canary and that no request is padded to; the greatest has no other."""
-        least = max(int(one.mask.sum()), int(self._canary.mask.sum()))
-        lengths = range(least, min(least + 32, self._lengths[-1]))
-        return random.choice([length for length in lengths if length not in self._lengths] or self._lengths[-1:])  # noqa: S311
+        """The vector of one text that was in a request that failed. Raises Untaggable where the text is at fault."""
+        try:
+            return _vectors(await self._isolation.ask(_feed(one)))[0]  # type: ignore[no-any-return]
+        except Failed as error:
+            expected = f"a text that the encoder takes ({error})"
+            raise Untaggable("encode", (FieldError("text", shorten(text), expected),)) from None
 
     async def _ask(self, batch: Batch) -> Vectors:
         """float32 [n, dimension] by one request. Raises Failed, DependencyDown, ReleaseMismatch."""
@@ -197,7 +163,7 @@ class TritonEncoder:
 
 
 def _feed(batch: Batch) -> Tensors:
-    return {"input_ids": batch.ids, "attention_mask": batch.mask}
+    return {"input_ids": batch.ids, MASK: batch.mask}
 
 
 def _vectors(found: Tensors) -> Vectors:

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from tagbus.stream.config import PREFIX, EncoderSettings, Section, Settings
 from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.encoder.open import RELEASE, Origin
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.memory.kinds import Kind
@@ -50,6 +51,11 @@ class ServedSettings(TrainedSettings):
         """Connection settings for the model on Triton; fields that are unset here come from the encoder."""
         own = {"kind": self.kind, "address": self.address or encoder.address}
         return encoder.model_copy(update={**own, "model": self.model, "version": self.version})
+
+    def origin(self, name: str) -> Origin:
+        """Where these settings of the component `name` come from."""
+        address = RELEASE.address if self.address is None else f"components.{name}.address"
+        return Origin(variable(name, "kind"), address)
 
 
 S = TypeVar("S", bound=ComponentSettings)
@@ -181,6 +187,14 @@ class ComponentOf(Generic[S]):
         """See `Component`."""
         section = self.section(given)
         return Configured(section, self.version(section), partial(self.open, section))
+
+
+def without_golden(path: Path, name: str, command: str) -> UserError:
+    """What is wrong with the manifest at `path` where the component is to run on Triton; `command` writes it."""
+    return UserError(
+        f"{path}: golden: missing, so no server can be told from others; run `{command}` again, which exports them, "
+        f"or set {variable(name, 'kind')}=in_process"
+    )
 
 
 def variable(name: str, field: str) -> str:

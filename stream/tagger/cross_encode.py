@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 
-from tagbus.stream import telemetry
 from tagbus.stream.rank.candidates import Scored, SecondRanker, gather, split
 from tagbus.stream.rank.cross_encoder import CrossEncoder, Wording
 from tagbus.stream.recall.pool import Numbers
@@ -26,8 +25,7 @@ class CrossEncode:
         rows, tags, rated = gather([_scored(work) for work in works])
         asked = self._second.asked(rows, tags, rated)
         wording = Wording([work.text for work in works], self._numbers.ids, works[0].payloads)
-        with telemetry.CROSS_ENCODER_SECONDS.time():
-            found = await self._cross_encoder.rate(wording.pairs(rows[asked], tags[asked]))
+        found = await self._cross_encoder.rate(wording.pairs(rows[asked], tags[asked]))
         again = await asyncio.to_thread(self._second.rate, tags, rated, asked, found)
         for work, scored in zip(works, split(rows, tags, again, len(works)), strict=True):
             work.scored = scored

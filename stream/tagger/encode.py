@@ -20,8 +20,7 @@ class Encode:
     async def run(self, works: Sequence[Work]) -> None:
         """See `Stage`."""
         try:
-            with telemetry.ENCODE_SECONDS.time():
-                vectors = await self._encoder.encode([work.text for work in works])
+            vectors = await self._encoder.encode([work.text for work in works])
         except (Retryable, Fatal, MemoryError):
             raise
         except Exception as error:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tagbus.stream import telemetry
 from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.neighbours import Reach
@@ -33,11 +32,10 @@ class Recall:
         vectors = np.array([work.vector for work in works], np.float32)
         scopes = [work.scopes for work in works]
         query = Query(ids, [work.text for work in works], vectors, scopes)
-        with telemetry.RECALL_SECONDS.time():
-            seen, lists = await asyncio.gather(
-                self._graph.look(ids, vectors, self._reach, scopes),
-                asyncio.gather(*(one.recall(query) for one in self._recallers)),
-            )
+        seen, lists = await asyncio.gather(
+            self._graph.look(ids, vectors, self._reach, scopes),
+            asyncio.gather(*(one.recall(query) for one in self._recallers)),
+        )
         for row, (work, around) in enumerate(zip(works, seen, strict=True)):
             work.seen = around
             work.found = {one.name: found[row] for one, found in zip(self._recallers, lists, strict=True)}

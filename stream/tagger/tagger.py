@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tagbus.stream import telemetry
 from tagbus.stream.contract.events import Content, TaggedContent, Versions
 from tagbus.stream.errors import Retryable
 from tagbus.stream.tagger.work import Delayed, Failure, Outcome, Stage, Work
@@ -112,7 +113,8 @@ class Tagger:
         skipped = {id(work): len(work.degraded) for work in works}
         places = [len(work.path) for work in works]
         try:
-            await stage.run(works)
+            with telemetry.STAGE_SECONDS.labels(stage=stage.name).time():
+                await stage.run(works)
         except Retryable as error:
             if stage.name not in self._pipeline.optional:
                 raise

@@ -161,9 +161,9 @@ def settings(address: str, **changes: object) -> EncoderSettings:
     return EncoderSettings(kind="triton", address=address, **{"deadline_seconds": 60.0, "cache": 0, **changes})  # type: ignore[arg-type]
 
 
-def requests(outcome: str) -> float:
-    """How many requests for vectors this process has sent that ended so."""
-    return REGISTRY.get_sample_value("tagbus_encoder_requests_total", {"outcome": outcome}) or 0.0
+def requests(outcome: str, model: str = "encoder") -> float:
+    """How many requests to a model this process has sent that ended so."""
+    return REGISTRY.get_sample_value("tagbus_triton_requests_total", {"model": model, "outcome": outcome}) or 0.0
 
 
 def executions(address: str, model: str = "encoder") -> int:

@@ -17,7 +17,7 @@ from tagbus.stream.encoder.endpoint import Busy, Endpoint, Late, Tensors, Wanted
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release
 from tagbus.stream.encoder.tokens import TextReader
-from tagbus.stream.encoder.triton import OUTPUT, TritonEncoder
+from tagbus.stream.encoder.triton import OUTPUT, TritonEncoder, _feed
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable
 from tagbus.stream.local.triton import TritonServer
 from tests.triton.conftest import Open, Start
@@ -270,6 +270,6 @@ async def test_one_failure_proves_nothing(triton: TritonServer, open_encoder: Op
 async def test_when_the_canary_fails_too_it_is_not_the_text(triton: TritonServer, open_encoder: Open) -> None:
     encoder = await open_encoder(triton.address)
     spoil(encoder, "bad")
-    encoder._canary = encoder._cut(["bad"])[0]
+    encoder._isolation._canary = _feed(encoder._cut(["bad"])[0])
     with pytest.raises(DependencyDown, match="not even a golden text is encoded"):
         await encoder.encode(["bad"])

@@ -14,7 +14,7 @@ import pytest_asyncio
 from prometheus_client import REGISTRY
 
 from tagbus.stream.app import assemble
-from tagbus.stream.app.assemble import settings_of
+from tagbus.stream.app.folders import settings_of
 from tagbus.stream.app.examples import example
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.events import Content
@@ -28,7 +28,7 @@ from tagbus.stream.recall.heads import COMPONENT
 from tagbus.stream.recall.heads.model import CONTENTS, LENGTHS, MANIFEST, MODEL, HeadsRecall, cut, read_manifest
 from tagbus.stream.recall.heads.triton import open_heads as heads_on_triton
 from tests.triton.conftest import Start
-from tests.triton.harness import again, executions, read_config
+from tests.triton.harness import again, executions, read_config, requests
 
 FOLDER = default_repository() / "heads"
 CONFIG = read_config(FOLDER / "config.pbtxt")
@@ -85,10 +85,6 @@ def some_vectors(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def counted(outcome: str) -> float:
-    return REGISTRY.get_sample_value("tagbus_heads_requests_total", {"outcome": outcome}) or 0.0
-
-
 def test_the_configuration_is_that_of_the_heads_beside_it() -> None:
     manifest = read_manifest(FOLDER / str(VERSION))
     assert CONFIG.default_model_filename == MODEL
@@ -114,13 +110,13 @@ async def test_two_hundred_titles_have_the_tags_of_the_process(
     expected = await here.recall(Query([], texts, vectors))
     await here.close()
     heads = await open_heads(learnt.address)
-    before, answered = executions(learnt.address, "heads"), counted("answered")
+    before, answered = executions(learnt.address, "heads"), requests("answered", "heads")
 
     found = await heads.recall(Query([], texts, vectors))
     alone = [(await heads.recall(Query([], [text], vectors[row : row + 1])))[0] for row, text in enumerate(texts[:5])]
 
     assert executions(learnt.address, "heads") > before
-    assert counted("answered") > answered
+    assert requests("answered", "heads") > answered
     for one, other in zip([*found, *alone], [*expected, *expected[:5]], strict=True):
         assert dict(one) == pytest.approx(dict(other), abs=1e-6)
         assert next(iter(one)) == next(iter(other))
@@ -131,7 +127,7 @@ async def test_without_an_address_of_their_own_they_are_where_the_encoder_is(
 ) -> None:
     heads = await open_heads(None, encoder=learnt.address)
     assert len(await heads.recall(Query([], ["Tea"], some_vectors(1)))) == 1
-    assert REGISTRY.get_sample_value("tagbus_heads_servers") == 1
+    assert REGISTRY.get_sample_value("tagbus_triton_servers", {"model": "heads"}) == 1
 
 
 @pytest.mark.parametrize(
@@ -197,11 +193,11 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_w
 async def test_what_the_model_fails_on_is_no_poison(learnt: TritonServer, open_heads: OpenHeads) -> None:
     """Given a request that fails each time, when it was tried three times, then it is the server that is down."""
     heads = await open_heads(learnt.address)
-    failed = counted("failed")
+    failed = requests("failed", "heads")
     terms, weights = np.full((1, 8), 10**9), np.ones((1, 8), np.float32)
     with pytest.raises(DependencyDown, match="out of data bounds"):
         await heads._model.run(terms, weights, some_vectors(1))
-    assert counted("failed") - failed == 3
+    assert requests("failed", "heads") - failed == 3
     assert len(await heads.recall(Query([], ["Tea"], some_vectors(1)))) == 1
 
 

@@ -5,11 +5,9 @@ from typing import Final
 
 from pydantic import Field
 
-from tagbus.stream.encoder.open import without_client
-from tagbus.stream.recall.component import ComponentOf, Part, ServedSettings, Surroundings, variable
+from tagbus.stream.recall.component import ComponentOf, Part, ServedSettings, Surroundings
+from tagbus.stream.recall.heads.model import NAME as NAME
 from tagbus.stream.recall.heads.model import HeadsRecall, read_manifest
-
-NAME: Final = "heads"
 
 
 class HeadsSettings(ServedSettings):
@@ -28,7 +26,7 @@ async def _open(section: HeadsSettings, into: Surroundings) -> Part:
         try:
             from tagbus.stream.recall.heads.triton import open_heads
         except ImportError as error:
-            raise without_client(variable(NAME, "kind"), error) from None
+            raise section.origin(NAME).without_client(error) from None
         recall = await open_heads(section.folder, into.release.name, section, into.settings.encoder)
     return Part(recallers=(recall,), close=recall.close)
 

@@ -26,6 +26,7 @@ from tagbus.stream.recall.heads.golden import Chances, Golden, Numbers, Terms, W
 from tagbus.stream.recall.trained import Sha256, Trained
 from tagbus.stream.recall.words import TERMS, Vocabulary
 
+NAME: Final = "heads"
 MANIFEST: Final = "heads.json"
 MODEL: Final = "heads.onnx"
 WORDS: Final = "words.json"
@@ -76,7 +77,7 @@ class OnnxModel:
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
         self._session = _session(model)
-        self._pool = ThreadPoolExecutor(threads, "heads")
+        self._pool = ThreadPoolExecutor(threads, NAME)
 
     async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
         """See `Model`."""
@@ -93,7 +94,7 @@ class OnnxModel:
 class HeadsRecall:
     """Tags by the heads of a folder, with their probabilities, which sum to 1 over all known tags."""
 
-    name: str = "heads"
+    name: str = NAME
 
     def __init__(self, manifest: Manifest, vocabulary: Vocabulary, model: Model) -> None:
         self.manifest = manifest

@@ -4,26 +4,20 @@ Servers, requests and tries are the encoder's: one client asks both.
 """
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
-from tagbus.stream import telemetry
 from tagbus.stream.config import EncoderSettings
 from tagbus.stream.encoder.balance import Resolve, resolve
-from tagbus.stream.encoder.client import APART, ATTEMPTS, Meters, TritonClient
-from tagbus.stream.encoder.endpoint import Endpoint, Failed, Tensors, Wanted
-from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
+from tagbus.stream.encoder.client import TritonClient
+from tagbus.stream.encoder.endpoint import Endpoint, Tensors, Wanted
+from tagbus.stream.errors import ReleaseMismatch
 from tagbus.stream.memory.store import Vectors
-from tagbus.stream.recall.component import ServedSettings
+from tagbus.stream.recall.component import ServedSettings, without_golden
 from tagbus.stream.recall.heads.golden import Chances, Golden, Numbers, Terms, Weights, questions
-from tagbus.stream.recall.heads.model import MANIFEST, HeadsRecall, Manifest, read_known
-from tagbus.stream.retry import backoff
-
-METERS: Final = Meters("heads", telemetry.HEADS_REQUESTS, telemetry.HEADS_SERVERS)
+from tagbus.stream.recall.heads.model import MANIFEST, NAME, HeadsRecall, Manifest, read_known
 
 
 class TritonHeads:
@@ -38,7 +32,7 @@ class TritonHeads:
         self._questions = _feed(*questions(terms, manifest.dimension))
         self._seconds = settings.deadline_seconds / 2
         outputs = {"tags": ("int64", (manifest.best,)), "chances": ("float32", (manifest.best,))}
-        self._client = TritonClient(settings, Wanted(manifest.name, outputs), METERS, self._prove, find)
+        self._client = TritonClient(settings, Wanted(manifest.name, outputs), self._prove, find)
 
     async def open(self) -> None:
         """Returns when every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
@@ -47,7 +41,7 @@ class TritonHeads:
 
     async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
         """See `Model`. Raises ReleaseMismatch when another model answers."""
-        numbers, chances = _answer(await self._ask(_feed(terms, weights, vectors)))
+        numbers, chances = _answer(await self._client.ask_again(_feed(terms, weights, vectors)))
         if not ((numbers >= 0) & (numbers < len(self._manifest.tags))).all():
             raise ReleaseMismatch(f"Triton gives numbers of tags that {self._manifest.name} does not have")
         return numbers, chances
@@ -55,20 +49,6 @@ class TritonHeads:
     async def close(self) -> None:
         """Close the channels. No call may be under way."""
         await self._client.close()
-
-    async def _ask(self, feed: Tensors) -> Tensors:
-        """A request that the model fails on is made again: bags and vectors are bounded numbers and never at fault, and
-        Triton may have merged it with another worker's."""
-        delays = backoff(APART)
-        for _ in range(ATTEMPTS - 1):
-            with suppress(Failed):
-                return await self._client.ask(feed)
-            telemetry.RETRIES.labels(step=METERS.step).inc()
-            await asyncio.sleep(next(delays))
-        try:
-            return await self._client.ask(feed)
-        except Failed as error:
-            raise DependencyDown(str(error)) from None
 
     async def _prove(self, endpoint: Endpoint) -> None:
         found = await endpoint.infer(self._questions, self._seconds)
@@ -85,13 +65,9 @@ async def open_heads(
     """
     manifest, vocabulary = await asyncio.to_thread(read_known, folder, release)
     if manifest.golden is None:
-        raise UserError(
-            f"{folder / MANIFEST}: golden: missing, so no server can be told from others; run `tagbus train heads` "
-            "again, which exports them, or set TAGBUS_COMPONENTS__HEADS__KIND=in_process"
-        )
-    settings = section.at(encoder)
-    named = resolve if section.address is None else partial(resolve, setting="components.heads.address")
-    model = TritonHeads(manifest, manifest.golden, len(vocabulary.frequencies), settings, find or named)
+        raise without_golden(folder / MANIFEST, NAME, "tagbus train heads")
+    find = find or partial(resolve, setting=section.origin(NAME).address)
+    model = TritonHeads(manifest, manifest.golden, len(vocabulary.frequencies), section.at(encoder), find)
     await model.open()
     return HeadsRecall(manifest, vocabulary, model)
 
