@@ -33,7 +33,8 @@ from tagbus.stream.config import load
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.rank import cross_encoder, trees
-from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, Wording
+from tagbus.stream.rank.cross_encoder.model import OnnxCrossEncoder
+from tagbus.stream.rank.cross_encoder.pairs import Wording
 from tagbus.stream.rank.features import columns
 from tagbus.stream.rank.trees import Manifest, Over, SecondStage
 from tagbus.stream.recall.pool import Numbers
@@ -162,7 +163,7 @@ def _again(training_set: TrainingSet, choice: Choice, scoring: CrossScoring, rec
 
 def _second_stage(again: Stage, scoring: CrossScoring, recipe: Recipe) -> SecondStage:
     return SecondStage(
-        cross_encoder=scoring.cross_encoder.name,
+        components={cross_encoder.NAME: scoring.cross_encoder.name},
         top=recipe.top,
         propensity=again.choice.propensity,
         model_sha256=sha256(again.model),

@@ -12,7 +12,8 @@ import numpy as np
 from tagbus.models.rank.candidates import Candidates, Scores, TrainingSet
 from tagbus.stream.app import console
 from tagbus.stream.rank.candidates import best
-from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, Wording
+from tagbus.stream.rank.cross_encoder.model import OnnxCrossEncoder
+from tagbus.stream.rank.cross_encoder.pairs import Wording
 from tagbus.stream.rank.trees import crossed
 from tagbus.stream.recall.pool import Floats, Ints
 

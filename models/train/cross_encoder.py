@@ -40,7 +40,8 @@ from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.rank.cross_encoder import INPUTS, MANIFEST, MOST_TOKENS, OUTPUT, Manifest, name_of, tag_text
+from tagbus.stream.rank.cross_encoder.model import MANIFEST, MOST_TOKENS, OUTPUT, Manifest, golden_of, name_of
+from tagbus.stream.rank.cross_encoder.pairs import INPUTS, tag_text
 
 AMONG: Final = 100
 # Largest difference of a probability to torch, with float16 weights, of a model that is written.
@@ -224,4 +225,5 @@ def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
         model_sha256=sha256(whole),
         tokenizer_sha256=sha256(tokenizer),
     )
-    (to / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    golden = golden_of(manifest, whole, tokenizer.decode())
+    (to / MANIFEST).write_text(manifest.model_copy(update={"golden": golden}).model_dump_json(indent=2) + "\n")

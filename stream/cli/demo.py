@@ -158,7 +158,7 @@ class Demo:
         self._publish("tags", [encode_record(tag) for tag in tags])
         self._publish("exemplars", [encode_record(exemplar) for exemplar in exemplars])
         if trained := packaged():
-            console.say("the worker also has the heads, the ranker and the literal names shipped in the package")
+            console.say("the worker also has the components shipped in the package")
         worker = self._stack.enter_context(LocalWorker(self._settings, trained))
         with console.bar("worker: reading tags and exemplars into memory", len(tags) + len(exemplars)) as bar:
             worker.wait_until_ready(lambda remaining: bar.to(len(tags) + len(exemplars) - remaining))

@@ -185,7 +185,7 @@ class Versions(Event):
     taxonomy: dict[str, int] = Field(description="applied offset of each partition of `tags`")
     components: dict[str, str] = Field(
         default_factory=dict,
-        description="version of each component that was on, for instance of `heads` or `ranker`",
+        description="version of each component that was on, by its name",
         json_schema_extra=_EMPTY,
     )
     calibration: str = Field(description="name of the calibration, or `none`")

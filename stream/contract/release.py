@@ -115,7 +115,7 @@ class Curve(Event):
 
     name: str = Field(min_length=1, description="`isotonic-` and a hash of all the rest, or `none`")
     release: ReleaseName = Field(description="name of the release whose scores it is fitted to")
-    path: str = Field(pattern=PATH, description="the steps that gave the scores, joined: `recall+literal+heads+rank`")
+    path: str = Field(pattern=PATH, description="the steps that gave the scores, joined: `recall+literal+rank`")
     components: dict[str, str] = Field(
         default_factory=dict,
         description="version of each component that took part in the scores",

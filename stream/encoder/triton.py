@@ -7,6 +7,7 @@ because Triton merges requests of equal shape only, also those of other workers.
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -32,6 +33,17 @@ log = logging.getLogger(__name__)
 LENGTHS: Final = (12, 16, 24, 32, 48, 64, 128, 256)
 # Texts a request: max_batch_size of triton_repo/encoder/config.pbtxt.
 REQUEST_TEXTS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may hold: rows, and tokens with the padding; one row may have more."""
+
+    rows: int
+    tokens: int
+
+
+TEXTS: Final = Limits(REQUEST_TEXTS, BATCH_TOKENS)
 OUTPUT: Final = "sentence_embedding"
 
 
@@ -170,16 +182,13 @@ def _vectors(found: Tensors) -> Vectors:
     return found[OUTPUT].astype(np.float32, copy=False)
 
 
-def cut(lengths: Sequence[int], padded: Sequence[int]) -> Iterator[tuple[list[int], int]]:
-    """Group texts into requests: their numbers and the length that all are padded to, the longest first.
-
-    A request holds at most 16 texts and 1,024 tokens; one text may have more.
-    """
+def cut(lengths: Sequence[int], padded: Sequence[int], most: Limits = TEXTS) -> Iterator[tuple[list[int], int]]:
+    """Group rows of these lengths into requests: their numbers and the length that all are padded to, longest first."""
     rows: list[int] = []
     length = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         least = next(one for one in padded if one >= lengths[row])
-        if rows and (least != length or len(rows) == REQUEST_TEXTS or length * (len(rows) + 1) > BATCH_TOKENS):
+        if rows and (least != length or len(rows) == most.rows or length * (len(rows) + 1) > most.tokens):
             yield rows, length
             rows = []
         length = least

@@ -103,11 +103,26 @@ class TritonServer(Child):
             return False
 
 
+def servable(repository: Path) -> dict[str, Path]:
+    """The models of a repository that lie there, by Triton's name: the version folder of each, the newest.
+
+    A configuration whose model is trained elsewhere is left out, as is a folder that has none.
+    """
+    named = sorted(path.parent for path in repository.glob("*/config.pbtxt"))
+    found = {place.name: [path.parent for path in place.glob("[0-9]*/*.onnx")] for place in named}
+    return {name: max(folders, key=lambda folder: int(folder.name)) for name, folders in found.items() if folders}
+
+
 def main() -> None:
-    """A server for whoever develops, until Ctrl-C: it says which settings lead to it, and to its heads."""
-    with TritonServer(models=("encoder", "heads")) as server, suppress(KeyboardInterrupt):
+    """A server for whoever develops, until Ctrl-C: it serves what lies in the repository, and says which settings lead
+    to it. A model beside the encoder has the name of its component."""
+    models = servable(default_repository())
+    with TritonServer(models=tuple(models)) as server, suppress(KeyboardInterrupt):
         sys.stdout.write(f"TAGBUS_ENCODER__KIND=triton TAGBUS_ENCODER__ADDRESS={server.address}\n")
-        sys.stdout.write("TAGBUS_COMPONENTS__HEADS__KIND=triton\n")
+        for name, folder in models.items():
+            if folder != default_folder():
+                section = f"TAGBUS_COMPONENTS__{name.upper()}"
+                sys.stdout.write(f"{section}__KIND=triton {section}__FOLDER={folder}\n")
         sys.stdout.flush()
         while True:
             time.sleep(1)  # not signal.pause: a Ctrl-C just before it starts would be waited for, for ever

@@ -1,7 +1,7 @@
 """Features of candidates: one float32 table per batch, in numpy only.
 
-Unknown values are NaN, which the trees split on: a tag that the heads were not trained on has no score, rank or margin
-from them and is ranked by the other features.
+Unknown values are NaN, which the trees split on: a tag that a classifier was not trained on has no score, rank or
+margin from it and is ranked by the other features.
 """
 
 from collections.abc import Sequence

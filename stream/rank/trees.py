@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from pydantic_core import from_json, to_json
 
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
-from tagbus.stream.rank import cross_encoder as cross
 from tagbus.stream.rank.candidates import Drawn, Facts, Rated, best
 from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
 from tagbus.stream.recall.component import ComponentOf, Part, Surroundings, TrainedSettings
@@ -61,7 +60,7 @@ class SecondStage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cross_encoder: str = Field(description="name of the cross-encoder whose score it reads")
+    components: Mapping[str, str] = Field(description="the component whose score it reads, and its version")
     top: int = Field(
         ge=1, le=1000, description="candidates of a content that it is asked about, the first stage's best"
     )
@@ -119,9 +118,8 @@ class TreeRanker:
         self.second_stage = second
 
     @classmethod
-    def load(cls, folder: Path, over: Over, cross_encoder: str | None = None) -> Self:
-        """Load the ranker of a folder for the components that are on; `cross_encoder` is the name of the configured
-        one.
+    def load(cls, folder: Path, over: Over) -> Self:
+        """Load the ranker of a folder for the components that are on.
 
         Raises UserError if a file is missing or is not a ranker's, ReleaseMismatch if a hash differs from ranker.json
         or the ranker was trained on another release, other components, other lists or another cross-encoder.
@@ -132,7 +130,7 @@ class TreeRanker:
             files.verified(name, digest, FILE_BYTES)
             for name, digest in ((MODEL, manifest.model_sha256), (TABLES, manifest.tables_sha256))
         )
-        _check_over(folder, manifest, over, cross_encoder)
+        _check_over(folder, manifest, over)
         tables, known = unpack(folder / TABLES, packed)
         second = None
         if manifest.second_stage is not None:
@@ -244,14 +242,14 @@ def _files(folder: Path) -> Trained:
     return Trained(folder, MANIFEST, "tagbus train ranker")
 
 
-def _check_over(folder: Path, manifest: Manifest, over: Over, cross_encoder: str | None) -> None:
-    wanted = {"release": manifest.release, **manifest.components}
+def _check_over(folder: Path, manifest: Manifest, over: Over) -> None:
+    read = manifest.second_stage.components if manifest.second_stage else {}
+    wanted = {"release": manifest.release, **manifest.components, **read}
     there = {"release": over.release, **over.components}
     pairs: list[tuple[str, object, object]] = [
         (name, wanted.get(name), there.get(name)) for name in dict.fromkeys((*wanted, *there))
     ]
     pairs.append(("lists", sorted(manifest.lists), sorted(over.lists)))
-    pairs.append((cross.NAME, manifest.second_stage and manifest.second_stage.cross_encoder, cross_encoder))
     for what, trained, used in pairs:
         if trained != used:
             raise ReleaseMismatch(
@@ -264,7 +262,7 @@ def _check_over(folder: Path, manifest: Manifest, over: Over, cross_encoder: str
 
 def over(release: str, lists: Sequence[str], versions: Mapping[str, str]) -> Over:
     """What a ranker may be used with, given these lists and component versions."""
-    others = {name: version for name, version in versions.items() if name not in (NAME, cross.NAME)}
+    others = {name: version for name, version in versions.items() if name != NAME}
     return Over(release, (NAMES, *lists), others)
 
 
@@ -284,7 +282,7 @@ async def _open_component(section: RankerSettings, into: Surroundings) -> Part:
     if section.folder is None:
         raise ValueError("a ranker without a folder is off")
     there = over(into.release.name, into.lists, into.versions)
-    ranker = await asyncio.to_thread(TreeRanker.load, section.folder, there, into.versions.get(cross.NAME))
+    ranker = await asyncio.to_thread(TreeRanker.load, section.folder, there)
     return RankerPart(ranker=ranker)
 
 

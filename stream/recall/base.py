@@ -21,7 +21,7 @@ class Query:
 
 
 class Recaller(Protocol):
-    """Finds tags independently of the graph: literal names, classifier heads, label trees, a second encoder."""
+    """Finds tags independently of the graph; a component brings it."""
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
-"""Words and bigrams of a text as a TF-IDF weighted bag: the input of classifier heads besides the vector.
+"""Words and bigrams of a text as a TF-IDF weighted bag: an input of classifiers besides the vector.
 
-Heads know the terms of their training by name (`Vocabulary.learn`), or only by a hash of the name (`hashed`), which
-saves the list of terms at the price of collisions.
+A classifier knows the terms of its training by name (`Vocabulary.learn`), or only by a hash of the name (`hashed`),
+which saves the list of terms at the price of collisions.
 """
 
 import math
@@ -69,7 +69,7 @@ class Bags:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The terms that heads know, by number: their document frequencies in `texts` training texts, and their names.
+    """The terms a classifier knows, by number: their document frequencies in `texts` training texts, and their names.
 
     Without names the number of a term is its CRC-32 modulo the number of terms.
     """

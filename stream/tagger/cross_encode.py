@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 from tagbus.stream.rank.candidates import Scored, SecondRanker, gather, split
-from tagbus.stream.rank.cross_encoder import CrossEncoder, Wording
+from tagbus.stream.rank.cross_encoder.model import CrossEncoder
+from tagbus.stream.rank.cross_encoder.pairs import Wording
 from tagbus.stream.recall.pool import Numbers
+from tagbus.stream.tagger.halves import by_halves
 from tagbus.stream.tagger.rank import Learnt, seen_by
 from tagbus.stream.tagger.work import Work
 
@@ -22,6 +24,10 @@ class CrossEncode:
 
     async def run(self, works: Sequence[Work]) -> None:
         """See `Stage`."""
+        await by_halves(works, self._read)
+
+    async def _read(self, works: Sequence[Work]) -> None:
+        """Raises Poison where the model fails on one of the contents."""
         rows, tags, rated = gather([_scored(work) for work in works])
         asked = self._second.asked(rows, tags, rated)
         wording = Wording([work.text for work in works], self._numbers.ids, works[0].payloads)

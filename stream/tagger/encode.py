@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tagbus.stream import telemetry
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.errors import Fatal, FieldError, Retryable, Untaggable, shorten
+from tagbus.stream.tagger.halves import by_halves
 from tagbus.stream.tagger.work import Work
 
 
@@ -19,23 +20,19 @@ class Encode:
 
     async def run(self, works: Sequence[Work]) -> None:
         """See `Stage`."""
+        await by_halves(works, self._encode)
+
+    async def _encode(self, works: Sequence[Work]) -> None:
+        """Raises Untaggable where the encoder fails; it names a content that is alone."""
         try:
             vectors = await self._encoder.encode([work.text for work in works])
         except (Retryable, Fatal, MemoryError):
             raise
         except Exception as error:
-            if len(works) <= 1:
-                for work in works:
-                    work.fail(_untaggable(work.text, error))
-                return
-        else:
-            telemetry.ENCODED.inc(len(works))
-            for work, vector in zip(works, vectors, strict=True):
-                work.vector = vector
-            return
-        middle = len(works) // 2
-        await self.run(works[:middle])
-        await self.run(works[middle:])
+            raise _untaggable(works[0].text, error) from error
+        telemetry.ENCODED.inc(len(works))
+        for work, vector in zip(works, vectors, strict=True):
+            work.vector = vector
 
 
 def _untaggable(text: str, error: Exception) -> Untaggable:

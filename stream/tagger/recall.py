@@ -8,6 +8,7 @@ import numpy as np
 from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.neighbours import Reach
+from tagbus.stream.tagger.halves import by_halves
 from tagbus.stream.tagger.work import Work
 
 
@@ -28,6 +29,10 @@ class Recall:
 
     async def run(self, works: Sequence[Work]) -> None:
         """See `Stage`."""
+        await by_halves(works, self._recall)
+
+    async def _recall(self, works: Sequence[Work]) -> None:
+        """Raises Poison where a recaller cannot read one of the contents."""
         ids = [work.content.id for work in works]
         vectors = np.array([work.vector for work in works], np.float32)
         scopes = [work.scopes for work in works]

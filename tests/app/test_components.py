@@ -88,6 +88,19 @@ class TestSections:
         with pytest.raises(UserError, match="TAGBUS_COMPONENTS__LITERAL__LANGUAGES='english': String should match"):
             Components.of(settings({"literal": {"languages": "english"}}))
 
+    @pytest.mark.parametrize("name", ["heads", "second_encoder", "cross_encoder"])
+    def test_a_model_runs_in_the_process_or_on_triton(self, name: str) -> None:
+        with pytest.raises(
+            UserError,
+            match=f"TAGBUS_COMPONENTS__{name.upper()}__KIND='gpu': Input should be 'in_process' or 'triton'",
+        ):
+            Components.of(settings({name: {"kind": "gpu"}}))
+
+    @pytest.mark.parametrize("name", ["literal", "labeltree", "ranker"])
+    def test_what_no_server_runs_has_no_kind(self, name: str) -> None:
+        with pytest.raises(UserError, match=f"TAGBUS_COMPONENTS__{name.upper()}__KIND='triton': Extra inputs"):
+            Components.of(settings({name: {"kind": "triton"}}))
+
     def test_every_field_is_shown(self) -> None:
         shown = effective(settings({"literal": {"enabled": "true"}})).components
         assert shown.keys() == {one.name for one in REGISTRY}

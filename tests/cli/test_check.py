@@ -136,6 +136,12 @@ def test_no_broker_is_one_line(tagbus: Cli) -> None:
     assert NOWHERE in answer.lines[-1]
 
 
+def test_where_a_component_cannot_run_is_one_line(tagbus: Cli) -> None:
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, COMPONENTS__CROSS_ENCODER__KIND="gpu")
+    assert verdicts(answer)["model"] == "wrong"
+    assert "TAGBUS_COMPONENTS__CROSS_ENCODER__KIND='gpu': Input should be 'in_process' or 'triton'" in answer.lines[0]
+
+
 def test_a_cluster_that_does_not_tell_its_settings_stops_nobody(mock_kafka: MockCluster, tagbus: Cli) -> None:
     for name in ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions"):
         mock_kafka.topic(name)

@@ -12,7 +12,7 @@ from tagbus.stream.encoder.release import MODEL
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.local import environment
 from tagbus.stream.local.child import SHARED_MEMORY, reachable
-from tagbus.stream.local.triton import TritonServer, available
+from tagbus.stream.local.triton import TritonServer, available, default_repository, servable
 from tests.local.test_apache import gone
 from tests.support import wait_until
 from tests.triton.conftest import can_run as can_run
@@ -115,6 +115,19 @@ def test_the_servers_environment_holds_no_settings_and_no_secrets(
     assert not any(name.startswith("TAGBUS_") or "hush" in value for name, value in variables.items())
 
 
+def test_what_lies_in_a_repository_is_served_by_the_newest_version(tmp_path: Path) -> None:
+    """Given configurations with a model, without one, with an old version, and a model without a configuration."""
+    for name in ("encoder/1", "encoder/10", "encoder/9", "trained_elsewhere/1", "ranker/1"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("encoder/1", "encoder/10", "encoder/9", "ranker/1"):
+        (tmp_path / name / MODEL).touch()
+    for name in ("encoder", "trained_elsewhere"):
+        (tmp_path / name / "config.pbtxt").touch()
+
+    assert servable(tmp_path) == {"encoder": tmp_path / "encoder" / "10"}
+    assert servable(default_repository()).keys() == {"encoder", "heads"}
+
+
 def test_make_triton_starts_one_until_ctrl_c_and_says_how_to_reach_it() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "tagbus.stream.local.triton"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -123,6 +136,9 @@ def test_make_triton_starts_one_until_ctrl_c_and_says_how_to_reach_it() -> None:
         kind, address = process.stdout.readline().split()
         assert kind == "TAGBUS_ENCODER__KIND=triton"
         assert reachable(address.removeprefix("TAGBUS_ENCODER__ADDRESS="))
+        kind, folder = process.stdout.readline().split()
+        assert kind == "TAGBUS_COMPONENTS__HEADS__KIND=triton"
+        assert Path(folder.removeprefix("TAGBUS_COMPONENTS__HEADS__FOLDER=")).is_dir()
 
         process.send_signal(signal.SIGINT)
 

@@ -1,5 +1,6 @@
 """The cross-encoder as the ranker asks it: which text is which, what the batches do, and what is refused."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 
 from tagbus.stream.encoder.release import MODEL, TOKENIZER
 from tagbus.stream.encoder.tokens import BATCH_TOKENS
-from tagbus.stream.errors import ReleaseMismatch, UserError
-from tagbus.stream.rank.cross_encoder import MANIFEST, OnnxCrossEncoder, Wording, cut, tag_text
+from tagbus.stream.encoder.triton import cut as requests
+from tagbus.stream.errors import ReleaseMismatch, Untaggable, UserError
+from tagbus.stream.rank.cross_encoder.model import MANIFEST, OnnxCrossEncoder
+from tagbus.stream.rank.cross_encoder.pairs import Wording, cut, tag_text
+from tagbus.stream.rank.cross_encoder.triton import LENGTHS, REQUEST
 from tests.cross_encoders import write_cross_encoder
 
 TOKENS = 32
@@ -30,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cross_encoder(folder: Path) -> Iterator[OnnxCrossEncoder]:
     made = OnnxCrossEncoder.load(folder, 2)
     yield made
-    made.close()
+    asyncio.run(made.close())
 
 
 def test_it_reads_a_tag_and_a_content_and_tells_which_is_which(cross_encoder: OnnxCrossEncoder) -> None:
@@ -62,7 +66,7 @@ def test_a_pair_gets_the_same_among_others_as_alone(
 def test_many_pairs_are_read_in_parts(cross_encoder: OnnxCrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [("fire", "fire" if number % 3 else "soil " * (number % 40)) for number in range(500)]
     whole = cross_encoder.score(pairs)
-    monkeypatch.setattr("tagbus.stream.rank.cross_encoder.CHUNK", 7)
+    monkeypatch.setattr("tagbus.stream.rank.cross_encoder.model.CHUNK", 7)
 
     assert cross_encoder.score(pairs).tolist() == whole.tolist() == [float(number % 3 > 0) for number in range(500)]
 
@@ -88,6 +92,25 @@ def test_runs_are_of_like_length_and_bounded() -> None:
     assert all(lengths[rows[0]] * len(rows) <= BATCH_TOKENS for rows in runs)
     ordered = [lengths[row] for rows in runs for row in rows]
     assert ordered == sorted(ordered, reverse=True)
+
+
+@given(sizes=st.lists(st.integers(3, 96), max_size=300))
+def test_requests_to_a_server_hold_every_pair_once_padded_to_the_least_length_that_fits(sizes: list[int]) -> None:
+    found = list(requests(sizes, LENGTHS, REQUEST))
+
+    assert sorted(row for rows, _ in found for row in rows) == list(range(len(sizes)))
+    for rows, length in found:
+        shorter = max([0, *(one for one in LENGTHS if one < length)])
+        assert all(shorter < sizes[row] <= length for row in rows)
+        assert len(rows) <= REQUEST.rows
+        assert length * len(rows) <= REQUEST.tokens
+
+
+def test_a_score_that_is_not_finite_is_the_fault_of_its_pair(cross_encoder: OnnxCrossEncoder) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_encoder, "_run", lambda tokens: np.full(len(tokens), np.nan, np.float32))
+        with pytest.raises(Untaggable, match=r"'Soil' is wrong.*beside the tag 'soil' \(its score is not finite\)"):
+            cross_encoder.score([("soil", "Soil")])
 
 
 def test_a_pair_is_the_text_of_that_tag_and_of_that_content() -> None:

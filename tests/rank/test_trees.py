@@ -227,6 +227,7 @@ def test_tables_that_are_none_are_a_clear_error(content: bytes) -> None:
 
 
 READS = "cross_encoder-0a1b2c3d"
+BESIDE = Over("r1", LISTS, HEADS | {"cross_encoder": READS})
 
 
 @pytest.fixture
@@ -234,13 +235,14 @@ def twice(folder: Path) -> Path:
     """A ranker of two stages; the second splits by what the cross-encoder says of the two best."""
     model = stump((*columns(LISTS), CROSS), CROSS)
     (folder / SECOND_STAGE).write_bytes(model)
-    about = {"cross_encoder": READS, "top": 2, "propensity": 0.0, "model_sha256": sha256(model), "trees": 1}
+    read = {"cross_encoder": READS}
+    about = {"components": read, "top": 2, "propensity": 0.0, "model_sha256": sha256(model), "trees": 1}
     change(folder, second_stage=about)
     return folder
 
 
 def test_the_best_of_the_first_pass_are_read_and_the_second_orders_all(twice: Path) -> None:
-    ranker = TreeRanker.load(twice, OVER, READS)
+    ranker = TreeRanker.load(twice, BESIDE)
     full = pool({0: 0.25, 1: 0.75, 2: 0.6})
     drawn = ranker.draw(full)
     rated = ranker.rate(full, drawn, FACTS)
@@ -259,7 +261,7 @@ def test_the_best_of_the_first_pass_are_read_and_the_second_orders_all(twice: Pa
 
 
 def test_nothing_drawn_is_nothing_read(twice: Path) -> None:
-    ranker = TreeRanker.load(twice, OVER, READS)
+    ranker = TreeRanker.load(twice, BESIDE)
     full = pool({})
     drawn = ranker.draw(full)
     assert ranker.second_stage is not None
@@ -279,12 +281,12 @@ def test_a_ranker_that_was_trained_with_a_cross_encoder_is_refused_without_it(tw
 
 def test_a_ranker_that_was_trained_with_another_cross_encoder_is_refused(twice: Path) -> None:
     with pytest.raises(ReleaseMismatch, match="but this is 'cross_encoder-00000000'"):
-        TreeRanker.load(twice, OVER, "cross_encoder-00000000")
+        TreeRanker.load(twice, Over("r1", LISTS, HEADS | {"cross_encoder": "cross_encoder-00000000"}))
 
 
 def test_a_ranker_that_was_trained_without_one_is_refused_with_it(folder: Path) -> None:
     with pytest.raises(ReleaseMismatch, match="trained over cross_encoder None, but this is 'cross_encoder-0a1b2c3d'"):
-        TreeRanker.load(folder, OVER, READS)
+        TreeRanker.load(folder, BESIDE)
 
 
 @pytest.mark.parametrize("break_", [Path.unlink, lambda path: path.write_bytes(b"other")])
@@ -292,4 +294,4 @@ def test_the_second_trees_are_verified(twice: Path, break_: Callable[[Path], obj
     break_(twice / SECOND_STAGE)
 
     with pytest.raises((UserError, ReleaseMismatch), match=SECOND_STAGE):
-        TreeRanker.load(twice, OVER, READS)
+        TreeRanker.load(twice, BESIDE)

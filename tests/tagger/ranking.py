@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tagbus.stream.contract.events import Content
 from tagbus.stream.memory.store import Vectors
 from tagbus.stream.rank.candidates import Ranker, SecondRanker
-from tagbus.stream.rank.cross_encoder import CrossEncoder
+from tagbus.stream.rank.cross_encoder.model import CrossEncoder
 from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.graph import Candidate, GraphRecall
 from tagbus.stream.recall.pool import Numbers

@@ -14,7 +14,7 @@ from tagbus.stream.errors import DependencyDown
 from tagbus.stream.memory import TagNumbers, exact_memory
 from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.rank.candidates import Drawn, Facts, Ranker, Rated, best
-from tagbus.stream.rank.cross_encoder import Pair
+from tagbus.stream.rank.cross_encoder.pairs import Pair
 from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.graph import Candidate, GraphRecall
 from tagbus.stream.recall.literal import Matches

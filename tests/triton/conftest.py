@@ -45,14 +45,16 @@ def triton(repository: Path) -> Iterator[TritonServer]:
 
 @pytest.fixture(scope="session")
 def learnt_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Heads, strange heads and a cross-encoder: see `copy_learnt`."""
+    """Heads, a second encoder, a cross-encoder and strangers: see `copy_learnt`."""
     return copy_learnt(tmp_path_factory.mktemp("learnt"))
 
 
 @pytest.fixture(scope="session")
 def learnt(learnt_repository: Path) -> Iterator[TritonServer]:
     """A server of what is trained beside the encoder, that no test kills."""
-    with TritonServer(learnt_repository, ("heads", "other", "cross_encoder")) as server:
+    with TritonServer(
+        learnt_repository, ("encoder", "heads", "other", "second_encoder", "cross_encoder", "halved")
+    ) as server:
         yield server
 
 

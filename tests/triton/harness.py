@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -16,12 +16,14 @@ from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
 from tagbus.stream.config import EncoderSettings
-from tagbus.stream.encoder.release import MODEL
+from tagbus.stream.encoder.release import MODEL, load_release
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.local.child import reachable
 from tagbus.stream.local.triton import TritonServer, default_repository
 from tagbus.stream.recall.heads.model import MODEL as HEADS
-from tests.cross_encoders import write_cross_encoder
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
+from tests.cross_encoders import overlap, write_cross_encoder
+from tests.releases import make_release
 
 Found = TypeVar("Found")
 Config = model_config_pb2.ModelConfig
@@ -70,14 +72,16 @@ def found(tensors: object) -> dict[str, tuple[str, list[int]]]:
 
 
 def edit_config(repository: Path, model: str, change: Callable[[Config], None]) -> None:
+    """A configuration that is changed, and has the name of its folder."""
     path = repository / model / "config.pbtxt"
     config = read_config(path)
     change(config)
+    config.name = model
     path.write_text(text_format.MessageToString(config))
 
 
 def copy_repository(target: Path, instances: int = 2) -> Path:
-    """The package's repository with models as hard links. Without warm-up a server is up in 3 s instead of 6.
+    """The package's repository with its models as links. Without warm-up a server is up in 3 s instead of 6.
 
     With one instance requests of several shapes at once take 0.5 s each: see test_repository.
     """
@@ -86,7 +90,7 @@ def copy_repository(target: Path, instances: int = 2) -> Path:
         if path.is_file() and "__pycache__" not in path.parts:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            (os.link if path.name == MODEL and same_device(path, target) else shutil.copy)(path, copy)
+            linked(path, copy)
 
     def slim(config: Config) -> None:
         del config.model_warmup[:]
@@ -96,8 +100,10 @@ def copy_repository(target: Path, instances: int = 2) -> Path:
     return target
 
 
-def same_device(path: Path, target: Path) -> bool:
-    return path.stat().st_dev == target.stat().st_dev
+def linked(source: Path | str, target: Path | str) -> None:
+    """A copy; a model's is a hard link where it can be one."""
+    same = Path(source).stat().st_dev == Path(target).parent.stat().st_dev
+    (os.link if Path(source).name == MODEL and same else shutil.copy)(source, target)
 
 
 def add_stranger(repository: Path, name: str, dimension: int) -> None:
@@ -124,22 +130,28 @@ def add_stranger(repository: Path, name: str, dimension: int) -> None:
     onnx.save(model, folder / MODEL)
     shutil.copy(repository / "encoder" / "config.pbtxt", folder.parent)
 
-    def rename(config: Config) -> None:
-        config.name = name
+    def fit(config: Config) -> None:
         config.output[0].dims[:] = [dimension]
         config.instance_group[0].count = 1
 
-    edit_config(repository, name, rename)
+    edit_config(repository, name, fit)
 
 
 def copy_learnt(target: Path) -> Path:
-    """What is trained beside the encoder, without warm-up: `heads`, `cross_encoder` with a model that needs no
-    training, the
-    folder `ranker` that is no model, and a stranger `other`, heads whose tags have other numbers."""
+    """The encoder and what is trained beside it, without warm-up.
+
+    `second_encoder` and `cross_encoder` have models that need no training, the folder `ranker` is no model, and two are
+    strangers: `other`, heads whose tags have other numbers, and `halved`, a cross-encoder with half of its scores.
+    """
     source = default_repository()
-    for name in ("heads", "ranker", "cross_encoder"):
+    for name in ("heads", "ranker", "cross_encoder", "second_encoder"):
         shutil.copytree(source / name, target / name)
-    write_cross_encoder(target / "cross_encoder" / "1")
+    write_cross_encoder(target / "cross_encoder" / "1", 96)
+    shutil.copytree(source / "encoder", target / "encoder", copy_function=linked)
+    make_release(target / "made", "other-1").rename(target / "second_encoder" / "1")
+    (target / "made").rmdir()
+    shutil.copytree(target / "cross_encoder", target / "halved")
+    (target / "halved" / "1" / MODEL).write_bytes(overlap(share=0.5))
     shutil.copytree(target / "heads", target / "other")
     path = target / "other" / "1" / HEADS
     model = onnx.load(path)
@@ -150,10 +162,16 @@ def copy_learnt(target: Path) -> Path:
     def slim(config: Config) -> None:
         del config.model_warmup[:]
 
-    for name in ("heads", "cross_encoder", "other"):
+    for name in ("heads", "cross_encoder", "second_encoder", "other", "halved", "encoder"):
         edit_config(target, name, slim)
-    edit_config(target, "other", lambda config: setattr(config, "name", "other"))
     return target
+
+
+def write_tag_vectors(folder: Path, tags: Sequence[str] = ("bees", "law", "tea")) -> None:
+    """What makes of an encoder's folder one of a second encoder: drawn vectors of some tags."""
+    vectors = np.random.default_rng(0).normal(size=(len(tags), load_release(folder).dimension)).astype(np.float32)
+    made = TagVectors(tuple(tags), vectors, np.zeros(len(tags), np.float32), 20.0)
+    (folder / FILE).write_bytes(made.dump())
 
 
 def settings(address: str, **changes: object) -> EncoderSettings:

@@ -16,12 +16,14 @@ REPOSITORY = default_repository()
 RELEASE = load_release(default_folder())
 CPU = read_config(REPOSITORY / "encoder/config.pbtxt")
 GPU = read_config(REPOSITORY / "encoder/configs/tensorrt_fp16.pbtxt")
+SECOND = read_config(REPOSITORY / "second_encoder/config.pbtxt")
 TOKENIZE = read_config(REPOSITORY / "tokenize/config.pbtxt")
 EMBED = read_config(REPOSITORY / "embed/config.pbtxt")
 # Every configuration of the repository; its own is config.pbtxt, variants of it lie in configs/.
 PATHS = sorted([*REPOSITORY.glob("*/config.pbtxt"), *REPOSITORY.glob("*/configs/*.pbtxt")])
 
-both = pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])
+# What the client of encoders asks.
+encoders = pytest.mark.parametrize("config", [CPU, GPU, SECOND], ids=["cpu", "gpu", "second"])
 
 
 def named(path: Path) -> str:
@@ -93,7 +95,7 @@ def session() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(default_folder() / MODEL, providers=["CPUExecutionProvider"])
 
 
-@both
+@encoders
 def test_names_shapes_and_types_are_the_models(config: Config, session: onnxruntime.InferenceSession) -> None:
     assert config.backend == "onnxruntime"
     assert described(config.input) == found(session.get_inputs())
@@ -102,7 +104,7 @@ def test_names_shapes_and_types_are_the_models(config: Config, session: onnxrunt
     assert not isinstance(session.get_inputs()[0].shape[0], int), "the batch is dynamic"
 
 
-@both
+@encoders
 def test_a_request_of_the_client_fits(config: Config) -> None:
     assert config.max_batch_size >= REQUEST_TEXTS
     assert LENGTHS[-1] == RELEASE.max_tokens
@@ -116,7 +118,7 @@ def test_the_gpu_variant_cannot_answer_for_the_release() -> None:
     assert set(GPU.version_policy.specific.versions).isdisjoint(CPU.version_policy.specific.versions)
 
 
-@both
+@encoders
 def test_each_length_is_warmed_with_the_least_and_the_largest_batch(config: Config) -> None:
     warmed = {(one.batch_size, *one.inputs["input_ids"].dims) for one in config.model_warmup}
     ends = {1, max(config.dynamic_batching.preferred_batch_size), config.max_batch_size}
@@ -128,7 +130,7 @@ def test_each_length_is_warmed_with_the_least_and_the_largest_batch(config: Conf
         assert len({tuple(value.dims) for value in one.inputs.values()}) == 1
 
 
-@both
+@encoders
 def test_it_loads_with_a_gpu_and_without(config: Config) -> None:
     assert [group.kind for group in config.instance_group] == [pb.ModelInstanceGroup.KIND_AUTO]
 

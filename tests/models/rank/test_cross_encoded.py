@@ -10,7 +10,7 @@ from tagbus.stream.app.examples import example
 from tagbus.stream.calibrate import load
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.rank import trees
-from tagbus.stream.rank.cross_encoder import Manifest
+from tagbus.stream.rank.cross_encoder.model import Manifest
 from tests.cli.harness import Cli, Slice, clean, cut, objects, write
 from tests.cross_encoders import write_cross_encoder
 
@@ -62,7 +62,8 @@ def on(trained: Path, cross_encoder: tuple[Path, Manifest]) -> dict[str, str]:
 def test_what_is_trained_is_named_after_both(trained: Path, cross_encoder: tuple[Path, Manifest]) -> None:
     manifest = trees.read_manifest(trained)
     assert manifest.second_stage is not None
-    assert (manifest.second_stage.cross_encoder, manifest.second_stage.top) == (cross_encoder[1].name, 5)
+    assert manifest.second_stage.components == {"cross_encoder": cross_encoder[1].name}
+    assert manifest.second_stage.top == 5
     versions = {**manifest.components, "ranker": manifest.name, "cross_encoder": cross_encoder[1].name}
     fitted = Fingerprint(manifest.release, "recall+literal+rank+cross_encoder", versions)
     load(trained / trees.CALIBRATION, fitted)

@@ -22,7 +22,7 @@ from tagbus.stream.memory import exact_memory
 from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.candidates import Facts
-from tagbus.stream.rank.cross_encoder import Pair, Wording
+from tagbus.stream.rank.cross_encoder.pairs import Pair, Wording
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import NAMES, Floats, Numbers, Pool, pool
@@ -212,7 +212,8 @@ async def test_a_second_stage_learns_what_a_cross_encoder_is_worth(tmp_path: Pat
 
     assert "second_stage" not in json.loads((alone / trees.MANIFEST).read_text())
     assert manifest.second_stage is not None
-    assert (manifest.second_stage.cross_encoder, manifest.second_stage.top) == ("cross_encoder-00000000", 8)
+    assert manifest.second_stage.components == {"cross_encoder": "cross_encoder-00000000"}
+    assert manifest.second_stage.top == 8
     # The first stage does not depend on the second.
     assert manifest.model_copy(update={"name": first.name, "second_stage": None}) == first
     assert (both / trees.MODEL).read_bytes() == (alone / trees.MODEL).read_bytes()
@@ -222,7 +223,7 @@ async def test_a_second_stage_learns_what_a_cross_encoder_is_worth(tmp_path: Pat
     test, queries = annotated(200, 8, "test-")
     ranked = trees.TreeRanker.load(alone, NAMES_ALONE)
     reads = Reads()
-    cross_encoded = trees.TreeRanker.load(both, NAMES_ALONE, reads.name)
+    cross_encoded = trees.TreeRanker.load(both, Over("r", components={"cross_encoder": reads.name}))
     before = await right_first(Stages(over.graph, over.others, ranked), test, queries)
     assert (
         await right_first(

@@ -7,7 +7,7 @@ import numpy as np
 
 from tagbus.models.rank.candidates import Candidates, TrainingSet
 from tagbus.models.rank.second_stage import CrossScoring, add_cross_scores
-from tagbus.stream.rank.cross_encoder import Pair, Wording
+from tagbus.stream.rank.cross_encoder.pairs import Pair, Wording
 from tagbus.stream.recall.pool import Floats
 
 IDS = ("a", "b", "c")

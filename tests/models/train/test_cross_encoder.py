@@ -1,5 +1,6 @@
 """The cross-encoder on a toy set: right pairs score above wrong ones, and the export equals torch."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from tagbus.models.data.corpus import FirstContents, open_corpus
 from tagbus.models.export.bert import weights_folder
 from tagbus.models.train import cross_encoder
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
-from tagbus.stream.rank.cross_encoder import OnnxCrossEncoder, name_of, read_manifest
+from tagbus.stream.errors import ReleaseMismatch
+from tagbus.stream.rank.cross_encoder.model import OnnxCrossEncoder, name_of, read_manifest
 from tests.models.toy import toy_corpus
 from tests.triton.harness import described, found, read_config
 
@@ -67,7 +69,7 @@ def test_the_tagger_reads_as_torch_does(trained: Path) -> None:
 
     together = cross_encoder.score(PAIRS)
     alone = np.concatenate([cross_encoder.score([pair]) for pair in PAIRS])
-    cross_encoder.close()
+    asyncio.run(cross_encoder.close())
 
     np.testing.assert_allclose(together, expected, atol=1e-3)
     np.testing.assert_allclose(alone, expected, atol=1e-3)
@@ -79,6 +81,19 @@ def test_the_manifest_names_what_was_exported(trained: Path) -> None:
     assert said.model_sha256 == sha256((trained / "model.onnx").read_bytes())
     assert said.name == name_of((trained / "model.onnx").read_bytes(), (trained / "tokenizer.json").read_bytes())
     assert (said.encoder, said.max_tokens) == (load_release(default_folder()).name, 96)
+
+
+def test_a_server_is_known_by_the_scores_of_what_was_exported(trained: Path) -> None:
+    said = read_manifest(trained)
+    assert said.golden is not None
+    made = OnnxCrossEncoder.load(trained, 1)
+
+    scores = made.score(said.golden.pairs)
+    asyncio.run(made.close())
+
+    said.golden.check(scores, said.name, "here")
+    with pytest.raises(ReleaseMismatch, match=f"there is not {said.name}"):
+        said.golden.check(scores[::-1], said.name, "there")
 
 
 def test_tritons_configuration_is_that_of_what_was_exported(trained: Path) -> None:
