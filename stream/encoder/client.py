@@ -1,4 +1,4 @@
-"""Requests to one model on all the servers behind an address: spread over them, bounded in number, and tried again."""
+"""Requests to one model on all servers behind an address: balanced, bounded in number, and retried."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,19 +12,19 @@ from tagbus.stream.encoder.endpoint import Busy, Down, Endpoint, Failed, Late, T
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.retry import backoff
 
-# How often a request that the model fails on is tried.
+# Attempts of a request that the model fails on.
 ATTEMPTS: Final = 3
-# Between tries: far enough apart that they are not merged with the same request of another worker.
+# Between attempts: far enough apart that Triton does not merge them with the same request of another worker.
 APART: Final = RetrySettings(first_seconds=0.2, cap_seconds=2.0)
 
-# Whether a server has the model: raises ReleaseMismatch where it has another one, and what `Endpoint.infer` raises.
+# Checks that a server has the model. Raises ReleaseMismatch if it has another one, and what `Endpoint.infer` raises.
 Prove = Callable[[Endpoint], Awaitable[None]]
 
 Job = TypeVar("Job")
 
 
 class TritonClient:
-    """The model of the settings on the servers at their address. Call `open` before anything else."""
+    """The configured model on the servers at the configured address. Call `open` first."""
 
     def __init__(self, settings: EncoderSettings, wanted: Wanted, prove: Prove, find: Resolve) -> None:
         self._model = settings.model
@@ -42,10 +42,10 @@ class TritonClient:
         )
 
     async def open(self) -> None:
-        """Returns when every server has been tried and one has proved that it has the model; else it is closed.
+        """Returns once every server has been tried and one has the model; otherwise the client is closed.
 
-        Raises ReleaseMismatch where one has another model, DependencyDown where none answers within the deadline,
-        UserError for an address or a TLS file that is none.
+        Raises ReleaseMismatch if a server has another model, DependencyDown if none answers within the deadline,
+        UserError for an invalid address or TLS file.
         """
         try:
             await self._balancer.open(self._now() + self._seconds)
@@ -54,23 +54,23 @@ class TritonClient:
             raise
 
     async def close(self) -> None:
-        """Close the channels. No call may be under way."""
+        """Close the channels. No call may be in flight."""
         await self._balancer.close()
 
     async def ask(self, feed: Tensors) -> Tensors:
-        """One request, and again where another try may help, within the deadline; the wait for a slot is not in it.
+        """One request, retried within the deadline where that may help; waiting for a slot does not count.
 
-        Raises Failed, and at once: who asks knows whether the same may be tried again. Raises DependencyDown when no
-        server answers within the deadline or all are too busy, ReleaseMismatch when another model answers.
+        Raises Failed at once if the model fails: the caller knows whether to retry. Raises DependencyDown if no server
+        answers within the deadline or all are too busy, ReleaseMismatch if another model answers.
         """
         async with self._slots:
             return await self._try(feed, self._now() + self._seconds)
 
     async def ask_again(self, feed: Tensors) -> Tensors:
-        """As `ask`, for inputs that cannot be at fault, as bounded numbers are not: a request that the model fails on
-        is made again, because Triton may have merged it with another worker's.
+        """As `ask`, for inputs that cannot be at fault, such as bounded numbers: a request that the model fails on is
+        retried, because Triton may have merged it with another worker's.
 
-        Raises DependencyDown where the model fails on it three times.
+        Raises DependencyDown if the model fails on it three times.
         """
         delays = backoff(APART)
         for _ in range(ATTEMPTS - 1):
@@ -83,9 +83,9 @@ class TritonClient:
             raise DependencyDown(str(error)) from None
 
     async def each(self, jobs: Sequence[Job], run: Callable[[Job], Awaitable[None]]) -> None:
-        """Run every job, as many at once as there are slots: alone a call fills them, beside others it takes its turn.
+        """Run every job, as many at a time as there are slots: one call alone fills them, several share them.
 
-        Where one raises, the others are cancelled and have ended.
+        If one raises, the others are cancelled and awaited.
         """
         left = iter(jobs)
 
@@ -108,7 +108,7 @@ class TritonClient:
             async with self._balancer.lease(ends) as server:
                 sent = self._now()
                 try:
-                    # A try has half of the deadline, so that another server can still be asked.
+                    # An attempt has half of the deadline, which leaves time for another server.
                     found = await server.endpoint.infer(feed, min(self._seconds / 2, max(ends - sent, 0.001)))
                 except Failed:
                     self._count("failed")
@@ -117,8 +117,8 @@ class TritonClient:
                     problem = str(error)
                     if isinstance(error, Busy):
                         server.heard = self._now()
-                    # Who said something meanwhile, a refusal even, is not down. It has too much to do, and marking it
-                    # down, which has it prove itself again, would give it more.
+                    # A server that has answered meanwhile, even with a refusal, is not down but overloaded, and
+                    # marking it down would add the golden questions to its load.
                     busy = isinstance(error, Busy) or (isinstance(error, Late) and server.heard > sent)
                     if busy:
                         delay = next(delays)
@@ -130,13 +130,13 @@ class TritonClient:
                     self._budget.earn()
                     return found
             self._count("busy" if busy else "down")
-            # While none is up the lease waits: no server that is down is asked more than once for each request.
+            # While none is up the lease waits: a server that is down is asked once per request at most.
             if self._now() + delay >= ends or (busy and not self._budget.spend()):
                 raise DependencyDown(problem)
             await self._wait(delay)
 
     async def _wait(self, seconds: float) -> None:
-        """Before a request is made again."""
+        """Wait before a retry, and count it."""
         telemetry.RETRIES.labels(step="triton").inc()
         await asyncio.sleep(seconds)
 
@@ -154,10 +154,9 @@ class TritonClient:
 
 
 class Budget:
-    """How many tries may be repeated for a full queue: one for every twenty answers, and one to begin with.
+    """How many requests may be retried because of a full queue: one per twenty answers, and one to begin with.
 
-    So retries stay well below a tenth of the load, the ones to begin with included, when a server has more than it can
-    do, and it gets rid of it sooner.
+    So retries stay well below a tenth of the load when servers are overloaded.
     Source: gRFC A6, "Throttling Retry Attempts and Hedged RPCs".
     """
 
@@ -172,7 +171,7 @@ class Budget:
         self._tokens = min(self.MOST, self._tokens + self.RATIO)
 
     def spend(self) -> bool:
-        """Whether a try may be repeated."""
+        """Whether a request may be retried."""
         if self._tokens < 1:
             return False
         self._tokens -= 1

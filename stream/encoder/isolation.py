@@ -1,4 +1,4 @@
-"""Which input a model on Triton fails on: a request that fails proves nothing, because Triton merges requests."""
+"""Find the input that a model on Triton fails on: a failed request proves nothing, because Triton merges requests."""
 
 import asyncio
 import random
@@ -14,21 +14,21 @@ from tagbus.stream.encoder.endpoint import Failed, Tensors
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.retry import backoff
 
-# The input that says how many tokens of a row are its own: 1, and 0 for padding.
+# The input that is 1 for the tokens of a row and 0 for padding.
 MASK: Final = "attention_mask"
 
 
 class Isolation:
-    """Asks about one row of a request that failed, alone.
+    """Retries the rows of a failed request one by one.
 
-    One failure may be another worker's, whose request Triton merged with ours. Three of them, apart from each other,
-    are the row's own, where a canary of the same shape passes after each. Both are padded to lengths that no other
-    request has, so that they merge with nothing.
+    A single failure may be due to another worker's input in the merged batch. A row is at fault if it fails three
+    times, apart from each other, and a canary of the same shape passes after each. Row and canary are padded to lengths
+    that ordinary requests do not have, so that Triton merges them with nothing.
     """
 
     def __init__(self, client: TritonClient, canary: Tensors, lengths: Sequence[int]) -> None:
-        """`canary`: one row, int64 [1, length], that every server has answered. `lengths`: those that requests are
-        padded to, ascending; the greatest is the longest that the model takes."""
+        """`canary`: a known-good row, int64 [1, length]. `lengths`: the lengths that requests are padded to, ascending;
+        the last is the longest that the model takes."""
         self._client = client
         self._canary = canary
         self._lengths = lengths
@@ -36,8 +36,7 @@ class Isolation:
     async def ask(self, row: Tensors) -> Tensors:
         """The answer for one row, int64 [1, length].
 
-        Raises Failed where the row is at fault; DependencyDown where not even the canary is answered, and otherwise as
-        `TritonClient.ask` does.
+        Raises Failed if the row is at fault, DependencyDown if the canary fails too, and as `TritonClient.ask` does.
         """
         delays = backoff(APART)
         failures = 0
@@ -56,14 +55,14 @@ class Isolation:
         raise DependencyDown(f"not even a golden text is encoded: {failure}")
 
     def _lone_length(self, row: Tensors) -> int:
-        """A length that holds the row and the canary and that no request is padded to; the greatest has no other."""
+        """A length that fits row and canary and that ordinary requests do not have, if there is one."""
         least = max(int(np.count_nonzero(one[MASK])) for one in (row, self._canary))
         lengths = range(least, min(least + 32, self._lengths[-1]))
         return random.choice([length for length in lengths if length not in self._lengths] or self._lengths[-1:])  # noqa: S311
 
 
 def repad(feed: Tensors, length: int) -> Tensors:
-    """The same rows, padded with 0 to another length, which holds the longest of them."""
+    """The same rows, padded with 0 to another length that fits the longest of them."""
     return {name: _repadded(values, length) for name, values in feed.items()}
 
 

@@ -1,7 +1,7 @@
 """The encoder on Triton: texts are tokenised, sorted and padded here, the model runs there.
 
-It has the interface of the encoder in the process and gives the same vectors. Requests are padded to a few lengths,
-because Triton merges requests of equal shape only, also those of other workers.
+It has the interface and the vectors of the in-process encoder. Requests are padded to a few lengths, because Triton
+merges only requests of equal shape, including those of other workers.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from tagbus.stream.errors import FieldError, Untaggable, shorten
 
 log = logging.getLogger(__name__)
 
-# Triton merges what is of one length. In calls of 32 titles these take 6% more work than padding each batch to its own
-# longest text; 16, 32, 64, 128 and 256 took 24% more, and merged better only where single texts come at once.
+# In calls of 32 titles these lengths take 6% more work than padding each batch to its longest text; 16, 32, 64, 128 and
+# 256 took 24% more, and merged better only for many concurrent single texts.
 LENGTHS: Final = (12, 16, 24, 32, 48, 64, 128, 256)
 # Texts a request: max_batch_size of triton_repo/encoder/config.pbtxt.
 REQUEST_TEXTS: Final = 16
@@ -37,7 +37,7 @@ REQUEST_TEXTS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may hold: rows, and tokens with the padding; one row may have more."""
+    """The most rows and tokens, padding included, of a request; a single row may have more tokens."""
 
     rows: int
     tokens: int
@@ -48,12 +48,12 @@ OUTPUT: Final = "sentence_embedding"
 
 
 class TritonEncoder:
-    """Texts to vectors with the release that the servers at `encoder.address` serve."""
+    """Texts to vectors with a release that the configured servers serve."""
 
     def __init__(self, folder: Path, settings: EncoderSettings, find: Resolve = resolve) -> None:
-        """`folder` holds the release: what is served must be its model. Call `open` before anything else.
+        """`folder` holds the release, whose model the servers must have. Use `open` to make one.
 
-        Raises ReleaseMismatch when a file of the release is not what release.json says.
+        Raises ReleaseMismatch if a file differs from release.json.
         """
         self.release = load_release(folder)
         self._settings = settings
@@ -68,10 +68,10 @@ class TritonEncoder:
 
     @classmethod
     async def open(cls, folder: Path, settings: EncoderSettings, find: Resolve = resolve) -> Self:
-        """An encoder whose servers have given the release's golden vectors.
+        """An encoder whose servers have returned the release's golden vectors.
 
-        Raises ReleaseMismatch that names the server and the text where one has not, DependencyDown where none answers
-        within the deadline, UserError for an address or a TLS file that is none.
+        Raises ReleaseMismatch that names server and text if one has not, DependencyDown if none answers within the
+        deadline, UserError for an invalid address or TLS file.
         """
         encoder = cls(folder, settings, find)
         await encoder._client.open()
@@ -80,8 +80,8 @@ class TritonEncoder:
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """float32 [n, dimension] of unit length, in the order of the texts.
 
-        Raises Untaggable for a text that cannot be encoded, DependencyDown when no server answers within the deadline
-        or all are too busy, and ReleaseMismatch when another model answers. What was encoded before that is kept.
+        Raises Untaggable for a text that cannot be encoded, DependencyDown if no server answers within the deadline or
+        all are too busy, ReleaseMismatch if another model answers. Vectors encoded before that stay in the cache.
         """
         vectors = np.empty((len(texts), self.release.dimension), dtype=np.float32)
         missing = self._recalled(texts, vectors)
@@ -100,11 +100,11 @@ class TritonEncoder:
         return vectors
 
     async def close(self) -> None:
-        """Close the channels. No call may be under way."""
+        """Close the channels. No call may be in flight."""
         await self._client.close()
 
     def _recalled(self, texts: Sequence[str], vectors: Vectors) -> list[int]:
-        """Fill in what the cache holds, and return the rows that it does not."""
+        """Fill in what the cache holds, and return the rows it lacks."""
         missing = []
         for row, text in enumerate(texts):
             try:
@@ -119,9 +119,9 @@ class TritonEncoder:
         return missing
 
     def _cut(self, texts: Sequence[str]) -> list[Batch]:
-        """Tokenise, and cut into requests: texts of one length each, the longest first.
+        """Tokenise and cut into requests of texts of one length, longest first.
 
-        Raises Untaggable for a text that is no Unicode text.
+        Raises Untaggable for a text that is not valid Unicode.
         """
         try:
             tokens = self._reader.tokens(texts)
@@ -130,7 +130,7 @@ class TritonEncoder:
         return [pad(rows, tokens, length) for rows, length in cut([len(ids) for ids in tokens], self._lengths)]
 
     async def _fill(self, batch: Batch, texts: Sequence[str], vectors: Vectors) -> None:
-        """Fill the rows of the batch, and keep them. Raises as `encode` does."""
+        """Fill the rows of the batch and cache them. Raises as `encode` does."""
         try:
             found = await self._ask(batch)
         except Failed as error:
@@ -155,7 +155,7 @@ class TritonEncoder:
             raise poison
 
     async def _alone(self, one: Batch, text: str) -> Vectors:
-        """The vector of one text that was in a request that failed. Raises Untaggable where the text is at fault."""
+        """The vector of one text of a failed request. Raises Untaggable if the text is at fault."""
         try:
             return _vectors(await self._isolation.ask(_feed(one)))[0]  # type: ignore[no-any-return]
         except Failed as error:
@@ -167,7 +167,7 @@ class TritonEncoder:
         return _vectors(await self._client.ask(_feed(batch)))
 
     async def _prove(self, endpoint: Endpoint) -> None:
-        """Ask for the golden texts. Raises ReleaseMismatch where they are others, and as `Endpoint.infer` does."""
+        """Encode the golden texts. Raises ReleaseMismatch if the vectors differ, and as `Endpoint.infer` does."""
         vectors = np.empty((len(self._golden.texts), self.release.dimension), dtype=np.float32)
         for batch in self._golden_batches:
             vectors[batch.rows] = _vectors(await endpoint.infer(_feed(batch), self._settings.deadline_seconds / 2))
@@ -183,7 +183,7 @@ def _vectors(found: Tensors) -> Vectors:
 
 
 def cut(lengths: Sequence[int], padded: Sequence[int], most: Limits = TEXTS) -> Iterator[tuple[list[int], int]]:
-    """Group rows of these lengths into requests: their numbers and the length that all are padded to, longest first."""
+    """Group rows of these lengths into requests, longest first: row numbers and the length to pad them to."""
     rows: list[int] = []
     length = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

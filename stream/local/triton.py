@@ -104,9 +104,9 @@ class TritonServer(Child):
 
 
 def servable(repository: Path) -> dict[str, Path]:
-    """The models of a repository that lie there, by Triton's name: the version folder of each, the newest.
+    """The models with a configuration and a model file in a repository, by name: the newest version folder of each.
 
-    A configuration whose model is trained elsewhere is left out, as is a folder that has none.
+    Left out are configurations whose model is yet to be trained, and folders without a configuration.
     """
     named = sorted(path.parent for path in repository.glob("*/config.pbtxt"))
     found = {place.name: [path.parent for path in place.glob("[0-9]*/*.onnx")] for place in named}
@@ -114,8 +114,8 @@ def servable(repository: Path) -> dict[str, Path]:
 
 
 def main() -> None:
-    """A server for whoever develops, until Ctrl-C: it serves what lies in the repository, and says which settings lead
-    to it. A model beside the encoder has the name of its component."""
+    """A server for development, until Ctrl-C. It serves the models of the package's repository and prints the settings
+    that use them; a model other than the encoder has the name of its component."""
     models = servable(default_repository())
     with TritonServer(models=tuple(models)) as server, suppress(KeyboardInterrupt):
         sys.stdout.write(f"TAGBUS_ENCODER__KIND=triton TAGBUS_ENCODER__ADDRESS={server.address}\n")

@@ -53,7 +53,7 @@ class ServedSettings(TrainedSettings):
         return encoder.model_copy(update={**own, "model": self.model, "version": self.version})
 
     def origin(self, name: str) -> Origin:
-        """Where these settings of the component `name` come from."""
+        """The names of these settings, for the component `name`."""
         address = RELEASE.address if self.address is None else f"components.{name}.address"
         return Origin(variable(name, "kind"), address)
 
@@ -190,7 +190,7 @@ class ComponentOf(Generic[S]):
 
 
 def without_golden(path: Path, name: str, command: str) -> UserError:
-    """What is wrong with the manifest at `path` where the component is to run on Triton; `command` writes it."""
+    """The error for kind triton with a manifest without golden answers; `command` writes it."""
     return UserError(
         f"{path}: golden: missing, so no server can be told from others; run `{command}` again, which exports them, "
         f"or set {variable(name, 'kind')}=in_process"

@@ -27,7 +27,7 @@ class CrossEncode:
         await by_halves(works, self._read)
 
     async def _read(self, works: Sequence[Work]) -> None:
-        """Raises Poison where the model fails on one of the contents."""
+        """Raises Poison if the model fails on one of the contents."""
         rows, tags, rated = gather([_scored(work) for work in works])
         asked = self._second.asked(rows, tags, rated)
         wording = Wording([work.text for work in works], self._numbers.ids, works[0].payloads)

@@ -1,4 +1,4 @@
-"""A batch in which one content cannot be tagged: that one fails, its neighbours go on."""
+"""Bisect a batch, so that a content that cannot be tagged fails alone."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -7,7 +7,7 @@ from tagbus.stream.tagger.work import Work
 
 
 async def by_halves(works: Sequence[Work], run: Callable[[Sequence[Work]], Awaitable[None]]) -> None:
-    """Run a step on all contents; where it raises Poison, on each half of them. One that raises it alone fails by it.
+    """Run a step on the batch; if it raises Poison, on each half. A content that raises it on its own fails.
 
     Raises whatever else the step raises.
     """

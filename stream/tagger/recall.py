@@ -32,7 +32,7 @@ class Recall:
         await by_halves(works, self._recall)
 
     async def _recall(self, works: Sequence[Work]) -> None:
-        """Raises Poison where a recaller cannot read one of the contents."""
+        """Raises Poison if a recaller fails on one of the contents."""
         ids = [work.content.id for work in works]
         vectors = np.array([work.vector for work in works], np.float32)
         scopes = [work.scopes for work in works]

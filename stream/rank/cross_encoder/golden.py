@@ -1,7 +1,7 @@
-"""The golden pairs of a cross-encoder: what a server elsewhere must answer before it is believed.
+"""The golden pairs of a cross-encoder: the scores that a server must return before it is used.
 
-Hashes vouch for the files in this process. A server is known by its answers alone, and a ranker has learnt from the
-scores of one cross-encoder: those of another have the same form and mean something else.
+Files in this process are verified by hash. A server can only be verified by its answers, and the scores of another
+cross-encoder look alike but mean something else to the ranker that was trained on these.
 """
 
 from typing import Final, Self
@@ -15,12 +15,12 @@ from tagbus.stream.errors import ReleaseMismatch, shorten
 # Largest difference of a score's logit. Rounding to TF32, as a GPU does, moved those of a MiniLM by 0.0003. Two
 # trainings that had seen 200 contents, and told pairs hardly apart yet, differed by 0.11.
 NEAR: Final = 0.03
-# Closer to 0 or 1 float32 does not tell scores apart.
+# Scores closer to 0 or 1 count as this: float32 does not resolve their logits.
 LEAST: Final = 1e-4
 
 _PROSE: Final = "Soil carbon, nitrogen and the growth of Scots pine on drained peatlands in southern Finland. "
-# Right, near and wrong tags of short and long texts, of several scripts, and what tokenizers get wrong. The first one
-# stands for all of them where one pair is enough.
+# Right, near and wrong tags for texts of all padded lengths and several scripts, and tokenizer edge cases. The first is
+# the canary.
 PAIRS: Final = (
     ("fishing rights", "A history of fishing rights in the Baltic Sea, 1809-1917"),
     ("tea", "Tea"),
@@ -61,7 +61,7 @@ class Golden(BaseModel):
         return cls(pairs=PAIRS, scores=tuple(round(score, 7) for score in scores.tolist()))
 
     def check(self, found: NDArray[np.float32], name: str, where: str) -> None:
-        """Raises ReleaseMismatch that names `where` and the pair where a score is not the cross-encoder's `name`."""
+        """Raises ReleaseMismatch that names server (`where`) and pair if a score is not that of `name`."""
         far = np.abs(_logits(found) - _logits(np.array(self.scores)))
         if not (far <= NEAR).all():
             worst = int(far.argmax())

@@ -1,9 +1,9 @@
-"""The cross-encoder: reads a tag and a content side by side, and says how probable it is that they belong together.
+"""The cross-encoder: reads tag and content together and estimates the probability that the tag is right.
 
-It sees which words of the one answer which of the other ("[CLS] tag [SEP] content [SEP]", Elsevier,
-2023.emnlp-industry.30, section 3.1), where the encoder's two vectors have never met. It is too slow for all candidates:
-a ranker asks it about its best few. A folder holds cross_encoder.json, tokenizer.json and model.onnx, which may be on a
-server instead; `tagbus train cross-encoder` writes it.
+Unlike the encoder, which embeds both separately, it attends across them ("[CLS] tag [SEP] content [SEP]", Elsevier,
+2023.emnlp-industry.30, section 3.1). It is too slow for all candidates, so the ranker asks it about the best few. A
+folder holds cross_encoder.json, tokenizer.json and model.onnx, which may be on a server instead; `tagbus train
+cross-encoder` writes it.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Manifest(BaseModel):
     tag_template: Literal["{name}\n{aliases}"] = Field(description="of a tag: what memory keeps of one")
     model_sha256: Sha256
     tokenizer_sha256: Sha256
-    golden: Golden | None = Field(None, description="scores that a server must give; none: in the process alone")
+    golden: Golden | None = Field(None, description="scores that a server must give; none: in the process only")
 
 
 class CrossEncoder(Protocol):
@@ -64,7 +64,7 @@ class CrossEncoder(Protocol):
     async def rate(self, pairs: Sequence[Pair]) -> Scores:
         """The probability float32 [n] that a tag is right, for n pairs of a tag's text and a content's.
 
-        Raises Untaggable for a pair that the model fails on, DependencyDown where a server does not answer.
+        Raises Untaggable for a pair that the model fails on, DependencyDown if no server answers.
         """
 
 
@@ -84,7 +84,7 @@ class OnnxCrossEncoder:
 
     @classmethod
     def load(cls, folder: Path, threads: int = 0) -> Self:
-        """The cross-encoder of a folder. Raises as `read_known` does, also for the model."""
+        """Load the cross-encoder of a folder. Raises as `read_known` does, for the model too."""
         manifest, tokenizer = read_known(folder)
         return cls(manifest, _files(folder).verified(MODEL, manifest.model_sha256, MODEL_BYTES), tokenizer, threads)
 
@@ -93,7 +93,7 @@ class OnnxCrossEncoder:
         return await asyncio.to_thread(self.score, pairs)
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
-        """What `rate` gives, in the thread that asks."""
+        """As `rate`, in the caller's thread."""
         found = np.empty(len(pairs), np.float32)
         for start in range(0, len(pairs), CHUNK):
             tokens = self._reader.tokens(pairs[start : start + CHUNK])
@@ -111,13 +111,13 @@ class OnnxCrossEncoder:
         await asyncio.to_thread(self._pool.shutdown)
 
     def _run(self, tokens: Sequence[Encoding]) -> Scores:
-        """The pairs of one batch, the longest first."""
+        """Score one batch, longest pair first."""
         (scores,) = self._session.run([OUTPUT], pad(tokens, len(tokens[0].ids)))
         return np.asarray(scores, np.float32)
 
 
 def untaggable(pair: Pair, reason: str) -> Untaggable:
-    """What is wrong with the content of a pair that the model fails on, alone."""
+    """The error for a content whose pair the model fails on."""
     tag, content = pair
     expected = f"a text that the cross-encoder takes beside the tag {shorten(tag)} ({reason})"
     return Untaggable(NAME, (FieldError("text", shorten(content), expected),))
@@ -129,10 +129,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_known(folder: Path) -> tuple[Manifest, str]:
-    """What a worker knows of a cross-encoder wherever its model runs: cross_encoder.json and the tokenizer's JSON.
+    """What a worker needs wherever the model runs: cross_encoder.json and the tokenizer's JSON.
 
-    Raises UserError for a file that is missing or no cross-encoder's, ReleaseMismatch where a hash is not the one that
-    cross_encoder.json names.
+    Raises UserError if a file is missing or is not a cross-encoder's, ReleaseMismatch if a hash differs from
+    cross_encoder.json.
     """
     manifest = read_manifest(folder)
     return manifest, _files(folder).verified(TOKENIZER, manifest.tokenizer_sha256, TOKENIZER_BYTES).decode()
@@ -144,7 +144,7 @@ def golden_of(manifest: Manifest, model: bytes, tokenizer: str) -> Golden:
 
 
 def name_of(model: bytes, tokenizer: bytes) -> str:
-    """The name of a cross-encoder: another one has another."""
+    """The name of a cross-encoder, unique by its hashes."""
     return f"cross_encoder-{sha256((sha256(model) + sha256(tokenizer)).encode())[:8]}"
 
 

@@ -1,4 +1,4 @@
-"""A pair is the text of a tag and the text of a content; the cross-encoder reads both as one row of tokens."""
+"""Pairs of a tag's and a content's text, which the cross-encoder reads as one row of tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,10 +42,10 @@ def tag_text(name: str, aliases: Sequence[str]) -> str:
 
 
 class PairReader:
-    """Pairs to "[CLS] tag [SEP] content [SEP]". What does not fit is cut from the longer of the two."""
+    """Tokenises pairs as "[CLS] tag [SEP] content [SEP]"; the longer of the two is truncated first."""
 
     def __init__(self, tokenizer: str, most: int) -> None:
-        """`tokenizer`: the JSON of a tokenizer; `most`: tokens of a pair."""
+        """`tokenizer`: the JSON of a tokenizer; `most`: tokens per pair at most."""
         self._characters = CHARACTERS_A_TOKEN * most
         self._tokenizer = Tokenizer.from_str(tokenizer)
         self._tokenizer.enable_truncation(most, strategy="longest_first")
@@ -54,7 +54,7 @@ class PairReader:
         self._tokenizer.encode_special_tokens = True
 
     def tokens(self, pairs: Sequence[Pair]) -> list[Encoding]:
-        """The tokens of each pair, not padded."""
+        """The tokens of each pair, unpadded."""
         cut = [(tag[: self._characters], content[: self._characters]) for tag, content in pairs]
         return self._tokenizer.encode_batch_fast(cut)
 
@@ -69,7 +69,7 @@ def pad(tokens: Sequence[Encoding], length: int) -> dict[str, Ints]:
 
 
 def cut(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Group pairs into runs of the model, longest first: what is padded is little."""
+    """Group pairs into batches, longest first, which keeps padding small."""
     rows: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if rows and lengths[rows[0]] * (len(rows) + 1) > BATCH_TOKENS:

@@ -34,23 +34,23 @@ from tagbus.stream.recall.component import ServedSettings, without_golden
 
 log = logging.getLogger(__name__)
 
-# Triton merges what is of one length: those of the warm-up in triton_repo/cross_encoder/config.pbtxt.
+# Triton merges only requests of equal shape; triton_repo/cross_encoder/config.pbtxt warms these lengths up.
 LENGTHS: Final = (32, 64, 96)
-# Pairs a request, max_batch_size there, and tokens: as many as pairs of the greatest of these lengths hold. Of longer
-# pairs a request has fewer: a run takes some 100 kB of memory a token.
+# max_batch_size of that configuration, and the tokens of as many pairs of 96. Requests of longer pairs hold fewer: the
+# model takes some 100 kB of memory per token.
 REQUEST: Final = Limits(32, 32 * LENGTHS[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pairs of one padded length: `rows` says which they are."""
+    """Pairs padded to one length; `rows` are their positions."""
 
     rows: list[int]
     feed: Tensors
 
 
 class TritonCrossEncoder:
-    """The cross-encoder of a folder on the servers that the settings name. Call `open` before anything else."""
+    """The cross-encoder of a folder on the configured servers. Call `open` first."""
 
     def __init__(
         self, manifest: Manifest, golden: Golden, reader: PairReader, settings: EncoderSettings, find: Resolve
@@ -66,12 +66,12 @@ class TritonCrossEncoder:
         self._isolation = Isolation(self._client, self._batches(golden.pairs[:1])[0].feed, self._lengths)
 
     async def open(self) -> None:
-        """Returns when every server has been tried and one has given the golden scores. Raises as `TritonClient.open`
+        """Returns once every server has been tried and one has given the golden scores. Raises as `TritonClient.open`
         does."""
         await self._client.open()
 
     async def rate(self, pairs: Sequence[Pair]) -> Scores:
-        """See `CrossEncoder`. Raises ReleaseMismatch when another model answers."""
+        """See `CrossEncoder`. Raises ReleaseMismatch if another model answers."""
         found = np.empty(len(pairs), np.float32)
         poison: list[Untaggable] = []
 
@@ -92,13 +92,13 @@ class TritonCrossEncoder:
         await self._client.close()
 
     def _batches(self, pairs: Sequence[Pair], start: int = 0) -> list[Batch]:
-        """Tokenise at most CHUNK pairs, and cut them into requests: pairs of one length each, the longest first."""
+        """Tokenise up to CHUNK pairs and cut them into requests of pairs of one length, longest first."""
         tokens: list[Encoding] = self._reader.tokens(pairs[start : start + CHUNK])
         groups = cut([len(one.ids) for one in tokens], self._lengths, REQUEST)
         return [Batch([start + row for row in rows], pad([tokens[row] for row in rows], size)) for rows, size in groups]
 
     async def _rate(self, batch: Batch, pairs: Sequence[Pair]) -> Scores:
-        """The scores of a request. Where the model fails on it, each pair is asked about alone."""
+        """The scores of a request; if the model fails on it, its pairs are retried one by one."""
         try:
             return _scores(await self._client.ask(batch.feed))
         except Failed as error:
@@ -106,7 +106,7 @@ class TritonCrossEncoder:
         return np.array([await self._alone(batch, place, pairs) for place in range(len(batch.rows))], np.float32)
 
     async def _alone(self, batch: Batch, place: int, pairs: Sequence[Pair]) -> float:
-        """The score of one pair of a request that failed. Raises Untaggable where the pair is at fault."""
+        """The score of one pair of a failed request. Raises Untaggable if the pair is at fault."""
         try:
             row = {name: values[place : place + 1] for name, values in batch.feed.items()}
             return float(_scores(await self._isolation.ask(row))[0])
@@ -114,7 +114,7 @@ class TritonCrossEncoder:
             raise untaggable(pairs[batch.rows[place]], str(error)) from None
 
     async def _prove(self, endpoint: Endpoint) -> None:
-        """Ask for the golden pairs. Raises ReleaseMismatch for other scores, and as `Endpoint.infer` does."""
+        """Score the golden pairs. Raises ReleaseMismatch if the scores differ, and as `Endpoint.infer` does."""
         found = np.empty(len(self._golden.pairs), np.float32)
         for batch in self._questions:
             found[batch.rows] = _scores(await endpoint.infer(batch.feed, self._seconds))
@@ -126,8 +126,8 @@ async def open_cross_encoder(
 ) -> TritonCrossEncoder:
     """The cross-encoder of a folder on Triton; the folder need not hold model.onnx.
 
-    What `section` does not say of the servers is as `encoder` has it. Raises as `read_known` and `TritonClient.open`
-    do, and UserError for cross_encoder.json without golden scores.
+    What `section` leaves out is as in `encoder`. Raises as `read_known` and `TritonClient.open` do, and UserError for
+    cross_encoder.json without golden scores.
     """
     if section.folder is None:
         raise ValueError("a cross-encoder without a folder is off")

@@ -1,7 +1,4 @@
-"""The classifier heads on Triton: bags and vectors are made here, the model runs there.
-
-Servers, requests and tries are the encoder's: one client asks both.
-"""
+"""The classifier heads on Triton: bags and vectors are made here, the model runs there."""
 
 import asyncio
 from functools import partial
@@ -21,12 +18,12 @@ from tagbus.stream.recall.heads.model import MANIFEST, NAME, HeadsRecall, Manife
 
 
 class TritonHeads:
-    """The model of a folder's heads on the servers that the settings name. Call `open` before anything else."""
+    """The model of a folder's heads on the configured servers. Call `open` first."""
 
     def __init__(
         self, manifest: Manifest, golden: Golden, terms: int, settings: EncoderSettings, find: Resolve
     ) -> None:
-        """`terms` is how many they know."""
+        """`terms` is the size of their vocabulary."""
         self._manifest = manifest
         self._golden = golden
         self._questions = _feed(*questions(terms, manifest.dimension))
@@ -35,19 +32,19 @@ class TritonHeads:
         self._client = TritonClient(settings, Wanted(manifest.name, outputs), self._prove, find)
 
     async def open(self) -> None:
-        """Returns when every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
+        """Returns once every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
         does."""
         await self._client.open()
 
     async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
-        """See `Model`. Raises ReleaseMismatch when another model answers."""
+        """See `Model`. Raises ReleaseMismatch if another model answers."""
         numbers, chances = _answer(await self._client.ask_again(_feed(terms, weights, vectors)))
         if not ((numbers >= 0) & (numbers < len(self._manifest.tags))).all():
             raise ReleaseMismatch(f"Triton gives numbers of tags that {self._manifest.name} does not have")
         return numbers, chances
 
     async def close(self) -> None:
-        """Close the channels. No call may be under way."""
+        """Close the channels. No call may be in flight."""
         await self._client.close()
 
     async def _prove(self, endpoint: Endpoint) -> None:
@@ -60,8 +57,8 @@ async def open_heads(
 ) -> HeadsRecall:
     """The heads of a folder on Triton, for an encoder's release; the folder need not hold heads.onnx.
 
-    What `section` does not say of the servers is as `encoder` has it. Raises as `HeadsRecall.load` and
-    `TritonClient.open` do, and UserError for heads.json without golden answers.
+    What `section` leaves out is as in `encoder`. Raises as `HeadsRecall.load` and `TritonClient.open` do, and UserError
+    for heads.json without golden answers.
     """
     manifest, vocabulary = await asyncio.to_thread(read_known, folder, release)
     if manifest.golden is None:
