@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from confluent_kafka import Producer
 
-from tagbus.stream.bus.in_flight import RecordOutcome
 from tagbus.stream.bus.process.tag_processor import TagProcessor
+from tagbus.stream.bus.processor import RecordOutcome
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.kafka.message import record_of

@@ -1,6 +1,6 @@
-"""The bus: content in from Kafka, results, dead letters and offsets out to Kafka, each content once.
+"""The bus: records in from Kafka; results, dead letters and offsets out, each record once.
 
-Three threads. The poll thread consumes and serves the group (`consume`), the loop thread runs the tagger on several
-batches at once (`triage`), the publish thread ends each batch with a transaction (`publish`). What is under way is in
-one place, behind one lock (`flight`); `worker` wires them together.
+Three threads. The poll thread reads and serves the consumer group (`consume`). The loop thread runs the processor on
+several batches at once (`process`). The publish thread ends batches with a transaction (`publish`). Batches in flight
+are held in one place, behind one lock (`in_flight`); `worker` wires the threads together.
 """

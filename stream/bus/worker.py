@@ -211,7 +211,7 @@ class Worker:
         for stage, count in Counter(outcome.stage for outcome in outcomes if outcome.stage).items():
             telemetry.DEAD_LETTERS.labels(stage=stage).inc(count)
         lag.observe(entry)
-        self._processor.published(entry)
+        self._processor.published(entry.batch, outcomes)
 
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka's own errors, from the poll or the publish thread."""

@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from tagbus.stream.app import console
 from tagbus.stream.app.time_arguments import place
-from tagbus.stream.bus.in_flight import Outgoing, Source
 from tagbus.stream.bus.process.dead_letters import DeadLetterTopic
+from tagbus.stream.bus.processor import Outgoing, Source
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Origin
 from tagbus.stream.errors import DependencyDown, FieldError, Skipped, TagbusError, UserError

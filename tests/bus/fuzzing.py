@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
-from tagbus.stream.bus.in_flight import Batch, RecordOutcome, Source
 from tagbus.stream.bus.process.tag_processor import TagProcessor
+from tagbus.stream.bus.processor import Batch, RecordOutcome, Source
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, decode_tagged, read_dead_letter, read_source
 

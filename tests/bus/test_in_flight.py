@@ -4,7 +4,8 @@ import threading
 
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.in_flight import Batch, InFlight, InFlightBatch, Source
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
+from tagbus.stream.bus.processor import Batch, Source
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import Untaggable
 from tagbus.stream.kafka.message import Partition
@@ -64,7 +65,7 @@ def test_what_is_tagged_again_keeps_its_order_and_is_of_another_epoch() -> None:
     first, second, other = start(in_flight, A), start(in_flight, A), start(in_flight, B)
     in_flight.complete(second, [])
     reason = Untaggable("publish", ())
-    again = in_flight.again(first, {0: reason})
+    again = in_flight.restart(first, {0: reason})
     assert [entry.batch.sources for entry in again] == [first.batch.sources, second.batch.sources]
     assert [dict(entry.batch.refused) for entry in again] == [{0: reason}, {}]
     # What was decided does not count, and what comes is of the same epoch.
@@ -72,9 +73,9 @@ def test_what_is_tagged_again_keeps_its_order_and_is_of_another_epoch() -> None:
     assert {entry.batch.epoch for entry in (*again, start(in_flight, A))} == {in_flight.epoch(A)}
     assert in_flight.finished(0) == []
     # What was refused before stays refused.
-    assert dict(in_flight.again(again[0], {2: reason})[0].batch.refused) == {0: reason, 2: reason}
+    assert dict(in_flight.restart(again[0], {2: reason})[0].batch.refused) == {0: reason, 2: reason}
     # A batch that is not ours any more is not tagged again.
-    assert in_flight.again(first, {0: reason}) == []
+    assert in_flight.restart(first, {0: reason}) == []
 
 
 def test_a_partition_alone_may_use_every_place() -> None:

@@ -1,13 +1,12 @@
 """A worker runs any processor: here one that counts words, beside the one that tags. On Apache Kafka."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
 
-from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing, RecordOutcome, Source
 from tagbus.stream.bus.process.dead_letters import DeadLetterTopic
-from tagbus.stream.bus.processor import Processor, Stall, WorkerTopics
+from tagbus.stream.bus.processor import Batch, Outgoing, Processor, RecordOutcome, Source, Stall, WorkerTopics
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import read_dead_letter, source_headers
@@ -64,8 +63,9 @@ class Careful(WordCount):
     def revoke(self, partitions: Iterable[Partition]) -> None:
         self.calls.append(f"revoke {len(list(partitions))}")
 
-    def published(self, entry: InFlightBatch) -> None:
-        self.committed.update(outcome.kind for outcome in entry.outcomes or ())
+    def published(self, batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
+        self.committed.update(outcome.kind for outcome in outcomes)
+        assert len(outcomes) == len(batch.sources)
 
     def close(self) -> None:
         self.calls.append("close")

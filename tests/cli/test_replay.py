@@ -8,8 +8,8 @@ from confluent_kafka import Message, Producer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tagbus.stream.bus.in_flight import Source
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, DeadLetterTopic
+from tagbus.stream.bus.processor import Source
 from tagbus.stream.cli.dead_letter_selection import OWN, REPLAYS, origin, originals
 from tagbus.stream.cli.replay import Spool
 from tagbus.stream.config import Settings

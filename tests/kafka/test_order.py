@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 from confluent_kafka import Message, Producer
 
-from tagbus.stream.bus.in_flight import Batch, Source
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.process.versions import stamp
+from tagbus.stream.bus.processor import Batch, Source
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, read_dead_letter
 from tagbus.stream.errors import UserError

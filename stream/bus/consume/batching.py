@@ -9,8 +9,8 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
-from tagbus.stream.bus.in_flight import Batch, InFlight, InFlightBatch, Source
-from tagbus.stream.bus.processor import Processor
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
+from tagbus.stream.bus.processor import Batch, Processor, Source
 from tagbus.stream.config import BatchSettings
 from tagbus.stream.errors import Fatal
 from tagbus.stream.kafka.message import Partition, record_of

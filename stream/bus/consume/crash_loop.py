@@ -15,9 +15,8 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tagbus.stream.bus.in_flight import RecordOutcome, Source
 from tagbus.stream.bus.process.dead_letters import DeadLetterTopic
-from tagbus.stream.bus.processor import WorkerTopics
+from tagbus.stream.bus.processor import RecordOutcome, Source, WorkerTopics
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import FieldError, Untaggable, shorten
 from tagbus.stream.kafka.errors import error_of, map_kafka_errors

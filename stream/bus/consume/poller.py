@@ -128,7 +128,7 @@ class Poller:
         return done
 
     def _start_again(self, entry: InFlightBatch, refused: Mapping[int, Poison]) -> None:
-        for again in self._in_flight.again(entry, refused):
+        for again in self._in_flight.restart(entry, refused):
             self._start(again)
 
     def subscribe(self, numbers: Iterable[int]) -> bool:

@@ -10,8 +10,8 @@ from operator import attrgetter
 
 from pydantic_core import to_json
 
-from tagbus.stream.bus.in_flight import Batch, RecordOutcome
 from tagbus.stream.bus.process.recent import Recent
+from tagbus.stream.bus.processor import Batch, RecordOutcome
 from tagbus.stream.contract.events import Content
 from tagbus.stream.kafka.message import Partition
 

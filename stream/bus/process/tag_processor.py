@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing, RecordOutcome, Source
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG, DeadLetterTopic, PoisonShare, too_large
 from tagbus.stream.bus.process.duplicates import Duplicates, Seen, TaggedOutcome
 from tagbus.stream.bus.process.isolation import BatchTagger, PoisonIsolation, Rejected, Tagged
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.process.versions import BatchClaims, Stamp, stale, stamp
-from tagbus.stream.bus.processor import Processor, Stall, WorkerTopics
+from tagbus.stream.bus.processor import Batch, Outgoing, Processor, RecordOutcome, Source, Stall, WorkerTopics
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import SOURCE_HEADERS, Tombstone, decode_content
 from tagbus.stream.contract.events import Content, Exemplar, TaggedContent, exemplar_key
@@ -123,10 +122,9 @@ class TagProcessor(Processor):
         state.claims.close()
         return [state.outcomes[index] for index in range(len(batch.sources))]
 
-    def published(self, entry: InFlightBatch) -> None:
+    def published(self, batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
         """Learn from a committed batch. Raises TooMuchPoison."""
-        self._versions.committed(entry)
-        outcomes = entry.outcomes or ()
+        self._versions.committed(batch, outcomes)
         for outcome in outcomes:
             if isinstance(outcome, TaggedOutcome):
                 outcome.seen.published = True

@@ -7,14 +7,14 @@ same number as the content's: who holds a partition of `content` reads that one 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from confluent_kafka import Message
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, InFlightBatch, Outgoing
 from tagbus.stream.bus.process.versions import BatchClaims, PartitionVersions, Published, Stamp, read, write
+from tagbus.stream.bus.processor import Batch, Outgoing, RecordOutcome
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.kafka import clients
@@ -103,11 +103,10 @@ class VersionTopic:
         offset = batch.sources[0].offset
         return BatchClaims(None, offset) if versions is None else versions.open(batch.epoch, offset)
 
-    def committed(self, entry: InFlightBatch) -> None:
+    def committed(self, batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
         """A batch is committed: its versions are published. From the publish thread; taken in at the next `open`."""
         if self._limit:
-            batch = entry.batch
-            published = tuple(outcome.kind in {"tagged", "withdrawn"} for outcome in entry.outcomes or ())
+            published = tuple(outcome.kind in {"tagged", "withdrawn"} for outcome in outcomes)
             self._committed.append(_Committed(batch.partition, batch.epoch, batch.sources[0].offset, published))
 
     def record(self, key: bytes | None, given: Stamp, number: int, headers: Headers) -> Outgoing:

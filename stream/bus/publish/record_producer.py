@@ -5,8 +5,9 @@ from typing import NoReturn
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Outgoing
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.process.dead_letters import too_large
+from tagbus.stream.bus.processor import Outgoing
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Poison, UserError
 from tagbus.stream.kafka.errors import RAISED, classify, error_of, map_kafka_errors

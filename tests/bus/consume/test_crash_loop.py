@@ -7,8 +7,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from hypothesis import given, strategies
 
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard, StartCount
-from tagbus.stream.bus.in_flight import Source
-from tagbus.stream.bus.processor import WorkerTopics
+from tagbus.stream.bus.processor import Source, WorkerTopics
 from tagbus.stream.contract.codec import Record, read_dead_letter
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import settings

@@ -6,7 +6,8 @@ from prometheus_client import REGISTRY
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume import lag
-from tagbus.stream.bus.in_flight import Batch, InFlight, RecordOutcome, Source
+from tagbus.stream.bus.in_flight import InFlight
+from tagbus.stream.bus.processor import Batch, RecordOutcome, Source
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import events, running, settings, until_all_out

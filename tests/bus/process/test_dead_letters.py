@@ -4,8 +4,8 @@ import hashlib
 
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.in_flight import Outgoing, Source
 from tagbus.stream.bus.process.dead_letters import HEADER_BYTES, KEY_BYTES, DeadLetterTopic
+from tagbus.stream.bus.processor import Outgoing, Source
 from tagbus.stream.contract.codec import Record, read_dead_letter, read_source
 from tagbus.stream.errors import FieldError, Undecodable
 

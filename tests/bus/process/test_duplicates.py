@@ -7,8 +7,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.in_flight import Batch
 from tagbus.stream.bus.process.duplicates import Duplicates, Seen
+from tagbus.stream.bus.processor import Batch
 from tagbus.stream.contract.events import Content
 from tests.bus.harness import event, running, settings
 from tests.bus.taggers import Trivial

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, strategies
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import RecordOutcome
 from tagbus.stream.bus.process.dead_letters import PoisonShare
+from tagbus.stream.bus.processor import RecordOutcome
 from tagbus.stream.config import TriageSettings
 from tagbus.stream.errors import TooMuchPoison
 from tests.bus.harness import Process, ending, event, exactly_once, running, settings, until_all_out

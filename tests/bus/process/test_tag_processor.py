@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, strategies
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import Batch, InFlightBatch, RecordOutcome, Source
 from tagbus.stream.bus.process.duplicates import fingerprint
 from tagbus.stream.bus.process.isolation import CANARY, BatchTagger
 from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.process.versions import PartitionVersions, Published
+from tagbus.stream.bus.processor import Batch, RecordOutcome, Source
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.events import Content, Degraded, TaggedContent
@@ -145,7 +145,7 @@ class Stream:
 
     def __init__(self, settings: Settings = QUICK, tagger: Trivial | None = None) -> None:
         self.tagger = tagger or Trivial()
-        self.triage = TagProcessor(settings, self.tagger)
+        self.processor = TagProcessor(settings, self.tagger)
         self.offset = 0
 
     def send(self, *records: Record, epoch: int = 1, commit: bool = True) -> list[RecordOutcome]:
@@ -153,11 +153,11 @@ class Stream:
             Source("content", 3, self.offset + i, record, 1_700_000_000.0) for i, record in enumerate(records)
         )
         self.offset += len(records)
-        entry = InFlightBatch(Batch(("content", 3), epoch, sources, 0, 0.0), 0.0)
-        entry.outcomes = asyncio.run(self.triage.process(entry.batch, lambda _: None))
+        batch = Batch(("content", 3), epoch, sources, 0, 0.0)
+        outcomes = asyncio.run(self.processor.process(batch, lambda _: None))
         if commit:
-            self.triage.published(entry)
-        return entry.outcomes
+            self.processor.published(batch, outcomes)
+        return outcomes
 
     @property
     def tagged(self) -> int:
