@@ -9,18 +9,17 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
 from confluent_kafka import KafkaError
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.consume import lag
 from tagbus.stream.bus.consume.offsets import ReadRange
 from tagbus.stream.bus.consume.poller import Poller
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
-from tagbus.stream.bus.processor import Processor
+from tagbus.stream.bus.processor import Batch, Processor, RecordOutcome
 from tagbus.stream.bus.publish.publisher import Publisher
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal, TagbusError, UserError
@@ -41,6 +40,18 @@ JOIN_SECONDS = 5.0
 WAIT_SECONDS = 0.05
 # How long one request for a topic's partitions may take; a stop is noticed within it.
 LIST_SECONDS = 2.0
+
+
+def observe_lag(batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
+    """Observe the seconds from events to their commit, which is now. The time of an event is its own, or its
+    record's."""
+    now = time.time()
+    times = (
+        source.timestamp if outcome.event_time is None else outcome.event_time
+        for source, outcome in zip(batch.sources, outcomes, strict=True)
+    )
+    # The producer's clock may be ahead of this one.
+    telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])
 
 
 async def open_gate() -> None:
@@ -210,7 +221,7 @@ class Worker:
             telemetry.CONTENTS.labels(outcome=kind).inc(count)
         for stage, count in Counter(outcome.stage for outcome in outcomes if outcome.stage).items():
             telemetry.DEAD_LETTERS.labels(stage=stage).inc(count)
-        lag.observe(entry)
+        observe_lag(entry.batch, outcomes)
         self._processor.published(entry.batch, outcomes)
 
     def _on_error(self, error: KafkaError) -> None:

@@ -1,8 +1,11 @@
-"""What has been read and is in no batch yet, and when a batch is cut from it and goes to the processor."""
+"""From records to batches: what is buffered of each partition, and when a batch is cut from it and started.
+
+A batch is a run of consecutive records of one partition, cut by count, by bytes and by time.
+"""
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
@@ -15,13 +18,13 @@ from tagbus.stream.config import BatchSettings
 from tagbus.stream.errors import Fatal
 from tagbus.stream.kafka.message import Partition, record_of
 
-# What a record costs in memory besides its value and key, in bytes.
+# Memory for a record besides its value and key, in bytes.
 RECORD_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch may be, and how long it waits to fill, in seconds."""
+    """How large a batch may be, and for how many seconds it waits to fill."""
 
     contents: int
     size: int
@@ -30,21 +33,22 @@ class BatchLimits:
 
 @dataclass(slots=True)
 class PartitionBuffer:
-    """The records of one assigned partition. Times are of time.monotonic(). Belongs to the poll thread."""
+    """The records of one assigned partition that are in no batch yet. Times are of time.monotonic(). Belongs to the
+    poll thread."""
 
-    # The offset from which on nothing is read.
+    # The first offset that is not read.
     end: int
     records: deque[tuple[Message, int]] = field(default_factory=deque)
     size: int = 0
     last: int = -1
     oldest: float = 0.0
-    # Since when it could have been cut and there was no room.
+    # Since when a batch is due and there is no room for it.
     blocked: float | None = None
     paused: bool = False
     ended: bool = False
 
     def add(self, message: Message, read: float) -> int:
-        """Take a record in; returns its bytes. Raises Fatal when its offset is not beyond the last one."""
+        """Add a record; returns its size in bytes. Raises Fatal if its offset is not beyond the last one."""
         offset = message.offset() or 0
         if offset <= self.last:
             raise Fatal(f"{message.topic()}:{message.partition()} went back from offset {self.last} to {offset}")
@@ -66,22 +70,22 @@ class PartitionBuffer:
 
     @property
     def time(self) -> float | None:
-        """When the first record was made, in Unix seconds."""
+        """The timestamp of the first record, in Unix seconds."""
         return _timestamp(self.records[0][0]) if self.records else None
 
-    def full(self, cut: BatchLimits) -> bool:
-        """Whether a batch would hold no more."""
-        return len(self.records) >= cut.contents or self.size >= cut.size
+    def full(self, limits: BatchLimits) -> bool:
+        """Whether a batch is as large as it may be."""
+        return len(self.records) >= limits.contents or self.size >= limits.size
 
-    def due(self, cut: BatchLimits, now: float) -> bool:
-        """Whether to cut a batch."""
-        return bool(self.records) and (self.full(cut) or now >= self.oldest + cut.seconds)
+    def due(self, limits: BatchLimits, now: float) -> bool:
+        """Whether it is time to cut a batch."""
+        return bool(self.records) and (self.full(limits) or now >= self.oldest + limits.seconds)
 
-    def take(self, partition: Partition, cut: BatchLimits, now: float) -> Batch:
-        """The next batch: as many records as the cut allows, and one at least. Its epoch is not known here."""
+    def take(self, partition: Partition, limits: BatchLimits, now: float) -> Batch:
+        """Cut a batch: as many records as the limits allow, and at least one. InFlight.start sets its epoch."""
         sources: list[Source] = []
         size, read = 0, self.oldest
-        while self.records and len(sources) < cut.contents and size < cut.size:
+        while self.records and len(sources) < limits.contents and size < limits.size:
             message, bytes_ = self.records.popleft()
             sources.append(_source(partition, message))
             size += bytes_
@@ -92,41 +96,48 @@ class PartitionBuffer:
         return Batch(partition, 0, tuple(sources), size, read)
 
 
-def _source(partition: Partition, message: Message) -> Source:
-    offset = message.offset()
-    if offset is None:
-        raise Fatal(f"a record of {partition[0]}:{partition[1]} came without an offset")
-    return Source(*partition, offset, record_of(message), _timestamp(message))
+Buffers = Mapping[Partition, PartitionBuffer]
 
 
-def _timestamp(message: Message) -> float | None:
-    kind, milliseconds = message.timestamp()
-    return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000
+def report_lag(in_flight: InFlight, buffers: Buffers) -> None:
+    """Set the age of each partition's oldest uncommitted record; 0 if all is committed."""
+    now = time.time()
+    for partition, buffer in buffers.items():
+        entry = in_flight.first(partition)
+        made = buffer.time if entry is None else entry.batch.sources[0].timestamp
+        age = 0.0 if made is None else max(0.0, now - made)
+        telemetry.OLDEST_UNCOMMITTED.labels(partition=str(partition[1])).set(age)
+
+
+def forget_lag(partitions: Iterable[Partition]) -> None:
+    """Stop reporting partitions that were revoked: another worker reports them now."""
+    for _, number in partitions:
+        telemetry.OLDEST_UNCOMMITTED.remove(str(number))
 
 
 class RateLimit:
-    """At most so many contents a second, without bursts of more than a second's worth."""
+    """At most `rate` contents a second, without bursts of more than a second's worth."""
 
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._free = 0.0
 
     def most(self, contents: int) -> int:
-        """The largest batch."""
+        """The size of the largest batch."""
         return contents if self._rate is None else max(1, min(contents, int(self._rate)))
 
     def free(self, now: float) -> bool:
-        """Whether a batch may go."""
+        """Whether a batch may start."""
         return now >= self._free
 
     def spend(self, contents: int, now: float) -> None:
-        """A batch went."""
+        """A batch has started."""
         if self._rate is not None:
             self._free = max(self._free, now) + contents / self._rate
 
 
 class Batcher:
-    """From buffers to flights. Belongs to the poll thread."""
+    """Cuts batches from buffers and starts them. Belongs to the poll thread."""
 
     def __init__(
         self,
@@ -137,49 +148,59 @@ class Batcher:
         rate_limit: RateLimit,
         start: Callable[[InFlightBatch], None],
     ) -> None:
-        """`start` hands a batch to the tagger and returns at once."""
+        """`start` hands a batch to the processor and returns at once."""
         self._in_flight = in_flight
         self._guard = guard
         self._processor = processor
         self._rate_limit = rate_limit
         self._start = start
-        # No batch may take more than its share of the bytes, so that a partition cannot take all.
+        # A batch takes at most a share of the bytes, so that one partition cannot take all.
         share = max(1, settings.in_flight_bytes // (2 * settings.in_flight))
-        self.limit = BatchLimits(rate_limit.most(settings.contents), share, settings.seconds)
+        self.limits = BatchLimits(rate_limit.most(settings.contents), share, settings.seconds)
 
-    def cut(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
-        """Put under way what is due and finds room, the longest waiting first."""
+    def cut(self, buffers: Buffers) -> None:
+        """Start the batches that are due and find room, the longest waiting first."""
         now = time.monotonic()
-        self._count(buffers)
-        if self._guard.quarantined and self._one(buffers, now):
+        self._count_start(buffers)
+        if self._guard.quarantined and self._cut_quarantined(buffers, now):
             return
         for partition, buffer in sorted(buffers.items(), key=lambda item: item[1].oldest):
-            while buffer.due(self.limit, now):
-                if not self._may(partition, buffer, now):
+            while buffer.due(self.limits, now):
+                if not self._may_start(partition, buffer, now):
                     buffer.blocked = buffer.blocked or now
                     break
-                self._start(self._enter(buffer.take(partition, self.limit, now), now))
+                self._start(self._take_in(buffer.take(partition, self.limits, now), now))
 
-    def _may(self, partition: Partition, buffer: PartitionBuffer, now: float) -> bool:
+    def until_due(self, buffers: Buffers) -> float:
+        """Seconds until the next batch is due, of the buffers that hold records."""
+        now = time.monotonic()
+        waits = [
+            0.02 if buffer.blocked is not None else buffer.oldest + self.limits.seconds - now
+            for buffer in buffers.values()
+            if buffer.records
+        ]
+        return max(0.0, min(waits))
+
+    def _may_start(self, partition: Partition, buffer: PartitionBuffer, now: float) -> bool:
         return (
-            self._in_flight.room(partition, min(buffer.size, self.limit.size))
+            self._in_flight.room(partition, min(buffer.size, self.limits.size))
             and self._guard.counted(partition)
             and self._processor.ready(partition)
             and self._rate_limit.free(now)
         )
 
-    def _enter(self, batch: Batch, now: float) -> InFlightBatch:
+    def _take_in(self, batch: Batch, now: float) -> InFlightBatch:
         self._rate_limit.spend(len(batch.sources), now)
         return self._in_flight.start(batch)
 
-    def _count(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
+    def _count_start(self, buffers: Buffers) -> None:
         if self._guard.fresh:
             heads = {partition: buffer.head for partition, buffer in buffers.items() if buffer.records}
             self._guard.count({partition: head for partition, head in heads.items() if partition in self._guard.fresh})
 
-    def _one(self, buffers: Mapping[Partition, PartitionBuffer], now: float) -> bool:
-        """A record of a careful partition goes alone: nothing else is under way in this process, or the end of the
-        process could be another content's fault. Returns whether the others wait for it."""
+    def _cut_quarantined(self, buffers: Buffers, now: float) -> bool:
+        """Start one record of a quarantined partition alone: if anything else were in flight in this process, another
+        content might be what ends it. Returns whether the other partitions must wait."""
         if self._in_flight.busy():
             due = any(buffers[partition].records for partition in self._guard.quarantined)
             waiting = due or self._guard.in_flight is not None
@@ -193,19 +214,31 @@ class Batcher:
             waiting = bool(partitions)
             if partitions and self._rate_limit.free(now):
                 partition = min(partitions, key=lambda partition: buffers[partition].oldest)
-                self._alone(partition, buffers[partition], now)
+                self._start_alone(partition, buffers[partition], now)
         if waiting:
             for buffer in buffers.values():
-                if buffer.due(self.limit, now):
+                if buffer.due(self.limits, now):
                     buffer.blocked = buffer.blocked or now
         return waiting
 
-    def _alone(self, partition: Partition, buffer: PartitionBuffer, now: float) -> None:
-        if not self._guard.alone(partition, buffer.head):
+    def _start_alone(self, partition: Partition, buffer: PartitionBuffer, now: float) -> None:
+        if not self._guard.mark(partition, buffer.head):
             return
-        entry = self._enter(buffer.take(partition, replace(self.limit, contents=1), now), now)
-        outcome = self._guard.dead(entry.batch.sources[0])
+        entry = self._take_in(buffer.take(partition, replace(self.limits, contents=1), now), now)
+        outcome = self._guard.dead_letter_for(entry.batch.sources[0])
         if outcome is None:
             self._start(entry)
         else:
             self._in_flight.complete(entry, [outcome])
+
+
+def _source(partition: Partition, message: Message) -> Source:
+    offset = message.offset()
+    if offset is None:
+        raise Fatal(f"a record of {partition[0]}:{partition[1]} came without an offset")
+    return Source(*partition, offset, record_of(message), _timestamp(message))
+
+
+def _timestamp(message: Message) -> float | None:
+    kind, milliseconds = message.timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000

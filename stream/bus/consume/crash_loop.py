@@ -1,9 +1,10 @@
-"""Contents that end the process: found by counting the starts of a partition that got no further.
+"""The crash-loop guard: finds contents that end the process, by counting starts of a partition without progress.
 
-The count stands in the metadata of the committed offset, so it survives the process and goes with the partition. Any
-progress clears it, because offsets of a transaction carry no metadata. After `triage.deadly_starts` less one such
-starts the partition is careful: one record at a time, marked before the tagger sees it, and nothing else of this
-worker beside it. Who ends the process then is known, and set aside at the next start.
+The count stands in the metadata of the committed offset, so it survives the process and moves with the partition. Any
+progress resets it, because offsets that are committed in a transaction carry no metadata. One start before
+`triage.deadly_starts` the partition is quarantined: its records are processed one at a time, each marked in the
+metadata before, with nothing else of this worker in flight. The record that ends the process then is known, and the
+next start sets it aside.
 """
 
 import json
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Commit = Callable[[list[TopicPartition]], KafkaError | None]
 
-# For the question what is committed; it takes a millisecond where the broker is well.
+# For the request of committed offsets; it takes a millisecond when the broker is well.
 ASK_SECONDS: Final = 5.0
 # Between two tries to count, while a rebalance or a broker stands in the way.
 PAUSE_SECONDS: Final = 0.2
@@ -35,7 +36,7 @@ PAUSE_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class StartCount:
-    """What the metadata of a committed offset says: `starts` without progress, and which record was `alone`."""
+    """The metadata of a committed offset: `starts` without progress, and the offset of the record that was `alone`."""
 
     starts: int = 0
     alone: int | None = None
@@ -47,7 +48,7 @@ class StartCount:
 
     @classmethod
     def read(cls, metadata: str | None) -> "StartCount":
-        """The mark in the metadata, which may be somebody else's: what is no mark is none."""
+        """Read metadata, which may be somebody else's: then the count is 0."""
         try:
             found = json.loads(metadata or "{}")
         except (ValueError, RecursionError):
@@ -59,7 +60,8 @@ class StartCount:
 
 @dataclass(slots=True)
 class Counted:
-    """A partition in this assignment: what was found, where the mark stands, and for how many records to be careful."""
+    """A partition whose start is counted: what the metadata said before, the offset that it stands at, and for how many
+    more records the partition is quarantined."""
 
     before: StartCount
     offset: int
@@ -70,36 +72,36 @@ class CrashLoopGuard:
     """The starts of each assigned partition. Belongs to the poll thread."""
 
     def __init__(self, settings: Settings, topics: WorkerTopics, consumer: Consumer, commit: Commit) -> None:
-        """`commit` commits offsets with their metadata and waits."""
+        """`commit` commits offsets with their metadata and waits for the answer."""
         self._kafka = settings.kafka
         self._topic = topics.source
         self._dead_letters = DeadLetterTopic(topics.dead_letters, settings.batch.record_bytes)
         self._limit = settings.triage.deadly_starts
-        # As many records of one partition may have been under way (in_flight.InFlight.room).
+        # As many records of one partition may have been in flight (InFlight.room).
         self._window = settings.batch.in_flight * settings.batch.contents
         self._consumer = consumer
         self._commit = commit
         self._counted: dict[Partition, Counted] = {}
         self._next_try = 0.0
-        # The partitions that are not counted yet, those whose records go alone, and that of which one does now.
+        # Partitions whose start is not counted yet, those that are quarantined, and the one whose record is in flight.
         self.fresh: set[Partition] = set()
         self.quarantined: set[Partition] = set()
         self.in_flight: Partition | None = None
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Partitions that came: none is begun before it is counted."""
+        """Partitions were assigned; their records wait until the start is counted."""
         partitions = list(partitions)
         self.forget(partitions)
         self.fresh.update(partitions)
 
     def counted(self, partition: Partition) -> bool:
-        """Whether its records may go to the tagger."""
+        """Whether its records may be processed."""
         return partition in self._counted
 
     def count(self, heads: Mapping[Partition, int]) -> None:
-        """Count this start for partitions whose first record is there, by its offset; where that fails, later.
+        """Count this start for partitions, given the offset of the first record of each. What fails is tried again.
 
-        By then no transaction has offsets of theirs open: librdkafka waits for that before it fetches.
+        No transaction has offsets of theirs open any more: librdkafka waits for that before it fetches.
         """
         now = time.monotonic()
         if not heads or now < self._next_try:
@@ -111,32 +113,21 @@ class CrashLoopGuard:
         except KafkaException as exception:
             report(error_of(exception))
             return
-        marks = {(of.topic, of.partition): StartCount.read(of.metadata) for of in committed if of.error is None}
+        counts = {(of.topic, of.partition): StartCount.read(of.metadata) for of in committed if of.error is None}
         offsets = [
-            TopicPartition(*partition, heads[partition], str(StartCount(mark.starts + 1, mark.alone)))
-            for partition, mark in marks.items()
+            TopicPartition(*partition, heads[partition], str(StartCount(count.starts + 1, count.alone)))
+            for partition, count in counts.items()
         ]
         error = self._commit(offsets) if offsets else None
         if error is not None:
             report(error)
             return
-        for partition, mark in marks.items():
-            self._begin(partition, heads[partition], mark)
+        for partition, count in counts.items():
+            self._begin(partition, heads[partition], count)
         self._next_try = 0.0
 
-    def dead(self, source: Source) -> RecordOutcome | None:
-        """The verdict on a record that has ended the process too often; such a record is not to be tagged."""
-        before = self._counted[source.topic, source.partition].before
-        if before.alone != source.offset or before.starts < self._limit:
-            return None
-        reason = f"the process ended {before.starts} times while it was tagged"
-        log.warning("starts: %s:%d:%d is set aside: %s", source.topic, source.partition, source.offset, reason)
-        key = shorten(source.record.key)
-        error = Untaggable("tag", (FieldError("content", f"key {key}", f"a content that can be tagged ({reason})"),))
-        return self._dead_letters.letter(source, error, before.starts)
-
-    def alone(self, partition: Partition, offset: int) -> bool:
-        """StartCount a record of a careful partition as the one under way; False: not now."""
+    def mark(self, partition: Partition, offset: int) -> bool:
+        """Commit that the record at this offset of a quarantined partition is in flight alone; False if that failed."""
         counted = self._counted[partition]
         error = self._commit([TopicPartition(*partition, offset, str(StartCount(counted.before.starts + 1, offset)))])
         if error is not None:
@@ -146,8 +137,19 @@ class CrashLoopGuard:
         self.in_flight = partition
         return True
 
+    def dead_letter_for(self, source: Source) -> RecordOutcome | None:
+        """A dead letter for a record that has ended the process too often; None if it may be processed."""
+        before = self._counted[source.topic, source.partition].before
+        if before.alone != source.offset or before.starts < self._limit:
+            return None
+        reason = f"the process ended {before.starts} times while it was tagged"
+        log.warning("crash loop: %s:%d:%d is set aside: %s", source.topic, source.partition, source.offset, reason)
+        key = shorten(source.record.key)
+        error = Untaggable("tag", (FieldError("content", f"key {key}", f"a content that can be tagged ({reason})"),))
+        return self._dead_letters.letter(source, error, before.starts)
+
     def settle(self) -> None:
-        """The record that was alone is committed."""
+        """The record that was in flight alone is committed."""
         partition, self.in_flight = self.in_flight, None
         if partition is None:
             return
@@ -155,12 +157,12 @@ class CrashLoopGuard:
         counted.left -= 1
         if not counted.left:
             self.quarantined.discard(partition)
-            log.info("starts: %s:%d is no longer careful", *partition)
+            log.info("crash loop: %s:%d is no longer quarantined", *partition)
 
     def revoke(self, untouched: Mapping[Partition, int | None]) -> None:
-        """Partitions that are given away in order: a start that got no further and ended well does not count.
+        """Take back the count of partitions that are given away in an orderly way and made no progress.
 
-        `untouched`: those of which nothing can be on its way to Kafka, with the offset that was committed last.
+        `untouched`: those with nothing on its way to Kafka, and the offset that each committed last.
         """
         offsets = [
             TopicPartition(*partition, counted.offset, str(counted.before))
@@ -169,10 +171,10 @@ class CrashLoopGuard:
         ]
         error = self._commit(offsets) if offsets else None
         if error is not None:
-            log.info("starts: this start is counted: error=%s", error.name())
+            log.info("crash loop: this start stays counted: error=%s", error.name())
 
     def forget(self, partitions: Iterable[Partition]) -> None:
-        """Partitions that are gone."""
+        """Drop partitions that are gone."""
         for partition in partitions:
             self._counted.pop(partition, None)
             self.fresh.discard(partition)
@@ -186,7 +188,7 @@ class CrashLoopGuard:
             counted.left = self._window
             self.quarantined.add(partition)
             log.warning(
-                "starts: %s:%d is begun for the %d. time without progress: one record at a time for %d records",
+                "crash loop: %s:%d was started %d times without progress: one record at a time for %d records",
                 *partition,
                 before.starts + 1,
                 self._window,

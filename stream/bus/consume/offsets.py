@@ -1,9 +1,10 @@
-"""Where partitions begin, go on and end: what part of a topic is read, and partitions that librdkafka stopped to fetch.
+"""Where partitions start, resume and end, and partitions that librdkafka stopped fetching.
 
-With auto.offset.reset=error librdkafka says that a group has no offset of a partition, or one that is gone, instead of
-choosing itself. Such a partition cannot be sought (librdkafka issue 2961: `_STATE`), it is taken out of the assignment
-and put in again where it shall begin. Where offsets have gone back (a topic that was created again) it begins as one
-that has just come; what was read before is published first, because it stands nowhere else any more.
+With auto.offset.reset=error librdkafka reports that the group has no offset of a partition, or one that is gone,
+instead of choosing where to go on. Such a partition cannot be sought (librdkafka issue 2961: `_STATE`); it is removed
+from the assignment and added again at its offset. Where offsets have gone back (a topic that was created again) the
+partition starts as if it had just been assigned, after everything read before is published: those records are nowhere
+else.
 """
 
 import logging
@@ -15,7 +16,7 @@ from typing import Final, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaException, TopicPartition
 
-from tagbus.stream.bus.consume.batching import PartitionBuffer
+from tagbus.stream.bus.consume.batching import Buffers, PartitionBuffer
 from tagbus.stream.bus.consume.crash_loop import Commit
 from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import KafkaSettings
@@ -27,10 +28,11 @@ from tagbus.stream.kafka.metadata import Watermarks, offset_at, watermarks
 
 log = logging.getLogger(__name__)
 
-# For a question to the broker. Behind a fetch that waits for records it takes fetch.wait.max.ms, 500.
+# For one request to a broker. Behind a fetch that waits for records it takes fetch.wait.max.ms, 500.
 ASK_SECONDS: Final = 5.0
+# The end of a partition that is read for ever.
 NO_END: Final = 2**63
-# Between two tries to have a partition begin.
+# Between two tries to have a partition fetched again.
 PAUSE_SECONDS: Final = 0.2
 
 
@@ -38,10 +40,10 @@ PAUSE_SECONDS: Final = 0.2
 class ReadRange:
     """What a backfill reads.
 
-    `starts`: where a partition begins as long as its group has no offset of it: the earliest record, the first one at
-    or after a time, or an offset for each partition (a partition that is not named begins at its end). `until`: it
-    ends before what is there when the worker starts, or before the first record at or after a time; None: never.
-    `rate`: contents a second at most, of this worker; None: as fast as it goes.
+    `starts`: where a partition starts if its group has no offset of it: the earliest record, the first one at or after
+    a time, or an offset for each partition (a partition that is not named starts at its end). `until`: reading stops
+    before what is written after the worker has started, or before the first record at or after a time; None: never.
+    `rate`: contents a second at most, of this worker; None: no limit.
     """
 
     starts: Literal["earliest"] | datetime | Mapping[int, int] = "earliest"
@@ -58,83 +60,81 @@ class ReadRange:
 
 
 class RangeBounds:
-    """Where the partitions of a topic begin and end. Asks the broker through the worker's consumer."""
+    """Where the partitions of a topic start and end. Asks brokers through the worker's consumer.
+
+    Methods that ask raise DependencyDown when no broker answers.
+    """
 
     def __init__(self, kafka: KafkaSettings, topic: str, consumer: Consumer, read_range: ReadRange | None) -> None:
-        self._kafka = kafka
-        self._topic = topic
+        self.kafka = kafka
+        self.topic = topic
         self._consumer = consumer
-        self._span = read_range
+        self._range = read_range
         self._ends: dict[Partition, int] = {}
-
-    def fix(self, numbers: Iterable[int]) -> None:
-        """Find out where each of all the partitions ends now. Raises UserError for one that the span names and is not
-        there, DependencyDown when no broker answers."""
-        if self._span is None:
-            return
-        partitions = [(self._topic, number) for number in numbers]
-        if isinstance(self._span.starts, Mapping) and (
-            wrong := set(self._span.starts) - {partition[1] for partition in partitions}
-        ):
-            raise UserError(f"topic {self._topic} has no partition {min(wrong)}, expected 0 to {len(partitions) - 1}")
-        until = self._span.until
-        if until is not None:
-            self._ends = {partition: self._end(partition, until) for partition in partitions}
-
-    def end(self, partition: Partition) -> int:
-        """The offset from which on nothing is read, NO_END for all."""
-        return self._ends.get(partition, NO_END)
-
-    def fix_again(self, partition: Partition) -> None:
-        """Find out anew where a partition ends whose offsets have gone back. Raises DependencyDown."""
-        if self._span is not None and (until := self._span.until) is not None:
-            self._ends[partition] = self._end(partition, until)
 
     @property
     def bounded(self) -> bool:
-        """Whether the work has an end."""
-        return self._span is not None and self._span.until is not None
+        """Whether reading ends."""
+        return self._range is not None and self._range.until is not None
 
-    def begin(self, partition: Partition) -> int:
-        """The offset at which a partition begins of which the group has none, or OFFSET_BEGINNING.
+    def find_ends(self, numbers: Iterable[int]) -> None:
+        """Find the ends of all partitions of the topic. Raises UserError for a partition that the range names and the
+        topic does not have."""
+        if self._range is None:
+            return
+        partitions = [(self.topic, number) for number in numbers]
+        if isinstance(self._range.starts, Mapping) and (
+            wrong := set(self._range.starts) - {partition[1] for partition in partitions}
+        ):
+            raise UserError(f"topic {self.topic} has no partition {min(wrong)}, expected 0 to {len(partitions) - 1}")
+        for partition in partitions:
+            self.find_end(partition)
 
-        Raises UserError for an offset that is not on the broker, DependencyDown when no broker answers.
+    def find_end(self, partition: Partition) -> None:
+        """Find the end of one partition, now."""
+        if self._range is not None and (until := self._range.until) is not None:
+            self._ends[partition] = self._high(partition) if until == "end" else self._at(partition, until)
+
+    def end(self, partition: Partition) -> int:
+        """The first offset that is not read, NO_END if there is none."""
+        return self._ends.get(partition, NO_END)
+
+    def start(self, partition: Partition) -> int:
+        """Where a partition starts of which the group has no offset; may be OFFSET_BEGINNING.
+
+        Raises UserError for an offset that the range names and the broker does not have.
         """
-        if self._span is None:
-            return OFFSET_BEGINNING if self._kafka.start == "earliest" else self._high(partition)
-        starts = self._span.starts
+        if self._range is None:
+            return OFFSET_BEGINNING if self.kafka.start == "earliest" else self._high(partition)
+        starts = self._range.starts
         if isinstance(starts, datetime):
             return self._at(partition, starts)
         if isinstance(starts, Mapping):
             return self._named(partition, starts)
         return OFFSET_BEGINNING
 
-    def again(self, partition: Partition, lost: int) -> int:
-        """The offset at which a partition goes on that the client could not go on with at `lost`.
+    def resume(self, partition: Partition, committed: int) -> int:
+        """Where a partition goes on that the client could not fetch at the committed offset.
 
-        `lost` itself where the broker has it: the group's first offset may have been committed by another member after
-        the client had asked for it. Raises OffsetLost where it is gone.
+        That is the committed offset if the broker has it: another member may have committed the group's first offset
+        after the client had asked for it. Raises OffsetLost as `kafka.out_of_range` says.
         """
         low, high = self._watermarks(partition)
-        return lost if low <= lost <= high else self._beyond(partition, lost, low, high)
+        return committed if low <= committed <= high else self._out_of_range(partition, committed, low, high)
 
-    def beyond(self, partition: Partition, lost: int) -> int:
-        """The same for a partition that this worker has read up to `lost`: the broker refused that offset, so whatever
-        it has there by now is not what would have come next."""
-        return self._beyond(partition, lost, *self._watermarks(partition))
+    def reset(self, partition: Partition, position: int) -> int:
+        """Where a partition goes on that this worker has read up to `position`, an offset that the broker refused:
+        what the broker has there by now is not the next record. Raises OffsetLost as `kafka.out_of_range` says."""
+        return self._out_of_range(partition, position, *self._watermarks(partition))
 
-    def _beyond(self, partition: Partition, lost: int, low: int, high: int) -> int:
-        policy = self._kafka.out_of_range
+    def _out_of_range(self, partition: Partition, offset: int, low: int, high: int) -> int:
+        policy = self.kafka.out_of_range
         if policy == "stop":
             raise OffsetLost(
-                f"offset {lost} of {partition[0]}:{partition[1]} is no longer on the broker, "
-                f"which has {low} to {high}; "
-                "kafka.out_of_range says to stop, earliest or latest would go on there"
+                f"offset {offset} of {partition[0]}:{partition[1]} is no longer on the broker, which has {low} to "
+                f"{high}; kafka.out_of_range says to stop, earliest or latest would go on there"
             )
         return low if policy == "earliest" else high
-
-    def _end(self, partition: Partition, until: Literal["end"] | datetime) -> int:
-        return self._high(partition) if until == "end" else self._at(partition, until)
 
     def _named(self, partition: Partition, offsets: Mapping[int, int]) -> int:
         low, high = self._watermarks(partition)
@@ -146,91 +146,87 @@ class RangeBounds:
         return offset
 
     def _at(self, partition: Partition, time: datetime) -> int:
-        return offset_at(self._consumer, self._kafka, partition, time, ASK_SECONDS)
+        return offset_at(self._consumer, self.kafka, partition, time, ASK_SECONDS)
 
     def _high(self, partition: Partition) -> int:
         return self._watermarks(partition).high
 
     def _watermarks(self, partition: Partition) -> Watermarks:
-        return watermarks(self._consumer, self._kafka, partition, ASK_SECONDS)
+        return watermarks(self._consumer, self.kafka, partition, ASK_SECONDS)
 
 
 class OffsetResets:
-    """The partitions that wait to begin somewhere. Belongs to the poll thread."""
+    """Partitions that librdkafka stopped fetching, until they are fetched again. Belongs to the poll thread."""
 
     def __init__(
         self,
-        kafka: KafkaSettings,
-        topic: str,
         consumer: Consumer,
-        in_flight: InFlight,
         bounds: RangeBounds,
+        in_flight: InFlight,
         commit: Commit,
-        anew: Callable[[Partition], None],
+        on_back: Callable[[Partition], None],
     ) -> None:
-        """`anew` is told of a partition whose offsets have gone back, before its records come."""
-        self._kafka = kafka
-        self._topic = topic
+        """`on_back` is called with a partition whose offsets have gone back, before its records come."""
         self._consumer = consumer
-        self._in_flight = in_flight
         self._bounds = bounds
+        self._in_flight = in_flight
         self._commit = commit
-        self._anew = anew
+        self._on_back = on_back
+        kafka = bounds.kafka
         strategy = kafka.options.get("partition.assignment.strategy", "cooperative-sticky")
         self._eager = kafka.group_protocol == "classic" and strategy != "cooperative-sticky"
         self._waiting: set[Partition] = set()
         self._next_try = 0.0
 
     def add(self, partition: Partition) -> None:
-        """librdkafka says that it does not know where to read on."""
+        """librdkafka reports that it does not know where to go on."""
         self._waiting.add(partition)
 
-    def serve(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
-        """Have what waits begin; where that fails, later.
+    def serve(self, buffers: Buffers) -> None:
+        """Have waiting partitions fetched again; what fails is tried again later.
 
-        Raises OffsetLost where `kafka.out_of_range` says to stop, UserError for an offset that a backfill names and
-        the broker has not.
+        Raises OffsetLost as `kafka.out_of_range` says, UserError for an offset that a backfill names and the broker
+        does not have.
         """
         if not self._waiting or time.monotonic() < self._next_try:
             return
         self._next_try = time.monotonic() + PAUSE_SECONDS
         try:
-            with map_kafka_errors(self._kafka, self._topic):
-                self._begin(buffers)
+            with map_kafka_errors(self._bounds.kafka, self._bounds.topic):
+                self._reset(buffers)
         except KafkaException as exception:
             report(error_of(exception))
             return
         except DependencyDown as error:
-            log.warning("restart: %s", error)
+            log.warning("offsets: %s", error)
             return
         if not self._waiting:
             self._next_try = 0.0
 
-    def _begin(self, buffers: Mapping[Partition, PartitionBuffer]) -> None:
+    def _reset(self, buffers: Buffers) -> None:
         self._waiting &= buffers.keys()
         partitions = [partition for partition in self._waiting if self._published(partition, buffers[partition])]
-        # The last offset that was read, -1 where none was.
+        # The last offset that was read, -1 if none was.
         read = {partition: buffer.last for partition, buffer in buffers.items()}
-        # All questions come before the first partition is fetched: behind a fetch each would take 500 ms.
+        # All requests come before the first partition is fetched: behind a fetch each would take 500 ms.
         starts = [self._start(TopicPartition(*partition), read) for partition in partitions]
         back = [start for start in starts if 0 <= start.offset <= read[start.topic, start.partition]]
-        # What begins at a moment or at the end begins there again, whoever has the partition then.
+        # A partition that starts at a time or at the end starts there again, whoever owns it then.
         fresh = [start for start in starts if start.offset >= 0 and read[start.topic, start.partition] < 0]
         error = self._commit([*fresh, *back]) if fresh or back else None
         if error is not None:
             raise KafkaException(error)
         for partition in ((start.topic, start.partition) for start in back):
-            self._bounds.fix_again(partition)
-            self._anew(partition)
+            self._bounds.find_end(partition)
+            self._on_back(partition)
         self._assign(starts, read)
         self._waiting.difference_update(partitions)
 
     def _published(self, partition: Partition, buffer: PartitionBuffer) -> bool:
-        """Whether nothing that was read of it waits or is under way."""
         return not buffer.records and self._in_flight.first(partition) is None
 
     def _assign(self, starts: list[TopicPartition], read: Mapping[Partition, int]) -> None:
-        """Have the partitions fetched from there."""
+        """Have partitions fetched from there."""
         partitions = {(start.topic, start.partition) for start in starts}
         if self._eager:
             kept = [
@@ -250,15 +246,12 @@ class OffsetResets:
     def _start(self, asked: TopicPartition, read: Mapping[Partition, int]) -> TopicPartition:
         partition = (asked.topic, asked.partition)
         if read[partition] >= 0:
-            offset = self._bounds.beyond(partition, read[partition] + 1)
+            offset = self._bounds.reset(partition, read[partition] + 1)
         else:
             (committed,) = self._consumer.committed([asked], ASK_SECONDS)
             if committed.error is not None:
                 raise KafkaException(committed.error)
-            offset = (
-                self._bounds.begin(partition)
-                if committed.offset < 0
-                else self._bounds.again(partition, committed.offset)
-            )
-        log.info("restart: topic=%s partition=%d offset=%d", *partition, offset)
+            none = committed.offset < 0
+            offset = self._bounds.start(partition) if none else self._bounds.resume(partition, committed.offset)
+        log.info("offsets: topic=%s partition=%d start=%d", *partition, offset)
         return TopicPartition(*partition, offset)

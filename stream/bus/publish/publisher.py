@@ -122,7 +122,7 @@ class Publisher:
                 break
             except RetryTransaction as error:
                 if isinstance(error, RecordRefused):
-                    self._member.tag_again(error.entry, {error.index: error.poison}, self._stop.is_set)
+                    self._member.process_again(error.entry, {error.index: error.poison}, self._stop.is_set)
                 entries = [entry for entry in entries if self._in_flight.owns(entry)]
                 self._struggling = bool(entries)
                 if entries:

@@ -90,7 +90,7 @@ class GroupMember(Protocol):
         """Commit and wait; None when it is done."""
         ...
 
-    def tag_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
+    def process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
         """Have a batch, and those of its partition behind it, tagged again without the results that Kafka refused, and
         wait until that has begun: none of them is ours to publish then."""
         ...

@@ -117,7 +117,7 @@ def test_a_partition_is_careful_for_as_many_records_as_may_have_been_under_way(g
     starts = group.start()
     for offset in range(5, 5 + WINDOW):
         assert starts.quarantined == {A}
-        assert starts.alone(A, offset)
+        assert starts.mark(A, offset)
         assert group.mark() == (offset, StartCount(3, offset))
         assert starts.in_flight == A
         starts.settle()
@@ -128,11 +128,11 @@ def test_a_record_that_was_alone_as_the_process_ended_is_dead(group: Group) -> N
     for _ in range(2):
         group.start()
     third = group.start()
-    assert third.alone(A, 5)
-    assert third.dead(source(5)) is None
+    assert third.mark(A, 5)
+    assert third.dead_letter_for(source(5)) is None
     fourth = group.start()
-    assert fourth.dead(source(6)) is None
-    outcome = fourth.dead(source(5))
+    assert fourth.dead_letter_for(source(6)) is None
+    outcome = fourth.dead_letter_for(source(5))
     assert outcome is not None
     reason = read_dead_letter(outcome.outgoing[0].headers)
     assert (reason.exception, reason.stage, reason.attempts) == ("Untaggable", "tag", 3)
@@ -143,7 +143,7 @@ def test_a_partition_that_left_is_counted_anew(group: Group) -> None:
     group.start()
     group.start()
     starts = group.start()
-    starts.alone(A, 5)
+    starts.mark(A, 5)
     starts.forget([A])
     assert not starts.counted(A)
     assert (starts.quarantined, starts.in_flight) == (set(), None)

@@ -5,9 +5,8 @@ import time
 from prometheus_client import REGISTRY
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.consume import lag
-from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.bus.processor import Batch, RecordOutcome, Source
+from tagbus.stream.bus.worker import observe_lag
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import events, running, settings, until_all_out
@@ -24,18 +23,16 @@ def sample(name: str, **labels: str) -> float | None:
 def test_an_events_own_time_counts_and_else_its_records() -> None:
     # Given an event of 100 s ago in a record of now, one without a time in a record of 50 s ago, and one of neither
     now = time.time()
-    in_flight = InFlight(4, 1000)
-    in_flight.assign([A])
     times = (now, now - 50, None)
     sources = tuple(Source(*A, offset, Record(b"k", b"v"), known) for offset, known in enumerate(times))
-    entry = in_flight.start(Batch(A, in_flight.epoch(A) or 0, sources, 3, 0.0))
-    in_flight.complete(
-        entry,
-        [RecordOutcome("tagged", (), event_time=now - 100), RecordOutcome("tagged", ()), RecordOutcome("tagged", ())],
-    )
+    outcomes = [
+        RecordOutcome("tagged", (), event_time=now - 100),
+        RecordOutcome("tagged", ()),
+        RecordOutcome("tagged", ()),
+    ]
     count, total = sample("event_to_commit_seconds_count") or 0, sample("event_to_commit_seconds_sum") or 0
     # When they are committed
-    lag.observe(entry)
+    observe_lag(Batch(A, 1, sources, 3, 0.0), outcomes)
     # Then two are observed
     assert (sample("event_to_commit_seconds_count") or 0) - count == 2
     assert round((sample("event_to_commit_seconds_sum") or 0) - total) == 150

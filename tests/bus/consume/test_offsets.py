@@ -41,50 +41,57 @@ def topic(mock_kafka: MockCluster) -> Iterator[Topic]:
 
 def test_a_service_begins_as_its_setting_says_and_has_no_end(topic: Topic) -> None:
     bounds = topic.bounds(None)
-    bounds.fix([0, 1])
-    assert (bounds.begin(A), bounds.end(A), bounds.bounded) == (OFFSET_BEGINNING, NO_END, False)
-    assert topic.bounds(None, start="latest").begin(A) == 10
+    bounds.find_ends([0, 1])
+    assert (bounds.start(A), bounds.end(A), bounds.bounded) == (OFFSET_BEGINNING, NO_END, False)
+    assert topic.bounds(None, start="latest").start(A) == 10
 
 
 def test_a_backfill_begins_at_named_offsets_and_ends_at_what_is_there(topic: Topic) -> None:
     bounds = topic.bounds(ReadRange({0: 4}, "end"))
-    bounds.fix([0, 1])
+    bounds.find_ends([0, 1])
     produce(topic.address, "content", events(5, "later"), 0)
     assert bounds.bounded
-    assert (bounds.begin(A), bounds.end(A)) == (4, 10)
+    assert (bounds.start(A), bounds.end(A)) == (4, 10)
     # A partition that is not named begins at its end.
-    assert (bounds.begin(B), bounds.end(B)) == (0, 0)
+    assert (bounds.start(B), bounds.end(B)) == (0, 0)
 
 
 def test_a_time_after_the_last_record_is_the_end(topic: Topic) -> None:
     bounds = topic.bounds(ReadRange(LATER, LATER))
-    bounds.fix([0])
-    assert (bounds.begin(A), bounds.end(A)) == (10, 10)
+    bounds.find_ends([0])
+    assert (bounds.start(A), bounds.end(A)) == (10, 10)
 
 
 def test_an_offset_that_is_not_there_is_named(topic: Topic) -> None:
     with pytest.raises(UserError, match=r"offset 11 of content:0 is not on the broker, expected 0 to 10"):
-        topic.bounds(ReadRange({0: 11})).begin(A)
+        topic.bounds(ReadRange({0: 11})).start(A)
 
 
 @pytest.mark.parametrize(("policy", "offset"), [("earliest", 0), ("latest", 10)])
 def test_a_lost_offset_goes_on_as_its_setting_says(topic: Topic, policy: str, offset: int) -> None:
-    assert topic.bounds(None, out_of_range=policy).again(A, 500) == offset
+    assert topic.bounds(None, out_of_range=policy).resume(A, 500) == offset
 
 
 def test_a_lost_offset_stops_the_service(topic: Topic) -> None:
     with pytest.raises(OffsetLost, match=r"offset 500 of content:0 .* 0 to 10; kafka.out_of_range"):
-        topic.bounds(None).again(A, 500)
+        topic.bounds(None).resume(A, 500)
 
 
 def test_an_offset_that_the_broker_has_after_all_is_gone_on_with(topic: Topic) -> None:
     # As when another member commits the group's first offset after the client has asked for it.
-    assert [topic.bounds(None).again(A, offset) for offset in (0, 4, 10)] == [0, 4, 10]
+    assert [topic.bounds(None).resume(A, offset) for offset in (0, 4, 10)] == [0, 4, 10]
+
+
+@pytest.mark.parametrize(("policy", "offset"), [("earliest", 0), ("latest", 10)])
+def test_an_offset_that_the_broker_refused_is_not_gone_on_at_even_if_it_is_there_by_now(
+    topic: Topic, policy: str, offset: int
+) -> None:
+    assert topic.bounds(None, out_of_range=policy).reset(A, 4) == offset
 
 
 def test_a_partition_that_is_not_there_is_named(topic: Topic) -> None:
     with pytest.raises(UserError, match=r"topic content has no partition 2, expected 0 to 1"):
-        topic.bounds(ReadRange({0: 0, 2: 0})).fix([0, 1])
+        topic.bounds(ReadRange({0: 0, 2: 0})).find_ends([0, 1])
 
 
 def test_a_span_says_what_is_wrong_with_it() -> None:
