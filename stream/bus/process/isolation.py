@@ -1,12 +1,13 @@
-"""One batch at the tagger: what it gives for each content, whatever goes wrong.
+"""Poison isolation: an outcome for each content of a batch, whatever the tagger does with the batch.
 
-A dependency that is down is waited for. What fails otherwise is searched for the contents that fail alone, by halves,
-and those are set aside only between two passes of a known-good content, the canary: where that fails too it is not
-the contents that are bad, and it is waited for as well.
+A dependency that is down is waited for. After any other failure the batch is split in halves to find the contents that
+fail alone. They are rejected only if a known-good content, the canary, passes before and after: if it fails too, it is
+not the contents that are bad, and that is waited for as well.
 """
 
 import asyncio
 import logging
+import time
 import traceback
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tagbus.stream.config import RetrySettings
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
 from tagbus.stream.retry import backoff
-from tagbus.stream.tagger import Delayed, Failure
+from tagbus.stream.tagger import Delayed, Failure, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -31,25 +32,23 @@ FREE = "rank"
 class BatchTagger(Protocol):
     """What the bus needs of the tagger."""
 
-    async def tag(
-        self, contents: Sequence[Content], until: str | None = None
-    ) -> list[TaggedContent | Failure | Delayed]:
-        """Outcomes, same length and order; `until` names the last stage that runs. Raises Retryable when a dependency
-        is down."""
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
+        """One outcome per content, in order; `until` names the last stage to run. Raises Retryable if a dependency is
+        down."""
         ...
 
     def revision(self) -> Hashable | None:
-        """What the result of a content rests on besides the content: equal as long as nothing that could change it has.
+        """Everything besides the content that its result rests on. Equal as long as none of it has changed.
 
-        None where that is not known, as while a release is being replaced. Never raises: it is asked outside of
-        `PoisonIsolation`, where an error would end the worker.
+        None if that is not known, for instance while a release is being replaced. Never raises: it is called outside
+        of PoisonIsolation, where an error would end the worker.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A content that can never be tagged, why, and in how many calls it failed."""
+    """A content that can never be tagged, the reason, and the number of calls in which it failed."""
 
     error: Poison
     attempts: int
@@ -62,7 +61,7 @@ class PoisonIsolation:
     """The contents of one batch. `run` is called once."""
 
     def __init__(self, tagger: BatchTagger, settings: RetrySettings, stall: Stall) -> None:
-        """`stall` is told when the batch begins and ends to wait."""
+        """`stall` is called with True when the batch starts to wait for a dependency, with False when it goes on."""
         self._tagger = tagger
         self._settings = settings
         self._stall = stall
@@ -71,21 +70,46 @@ class PoisonIsolation:
         self._broken = ""
 
     async def run(self, contents: Sequence[Content]) -> Sequence[Tagged]:
-        """An outcome for each content, in order. Waits as long as it takes: cancel it to give up.
+        """One outcome per content, in order. Waits as long as it takes: cancel it to give up.
 
-        With n contents of which k are bad the tagger is called at most k (2 log2(n) + 1) + 4 times, log2 rounded up,
-        if nothing else goes wrong. Raises Fatal when the tagger does.
+        For n contents of which k are bad the tagger is called at most k (2 log2(n) + 1) + 4 times, log2 rounded up,
+        unless a dependency is down or contents are delayed. Raises Fatal when the tagger does.
         """
         try:
-            outcomes = await self._split(contents, 1)
+            outcomes = await self._decide(contents, 1)
             if any(type(outcome) is Rejected for outcome in outcomes):
                 outcomes = await self._confirm(contents, outcomes)
             return outcomes
         finally:
-            self._go_on()
+            self._resume()
 
-    async def _split(self, contents: Sequence[Content], attempt: int) -> Sequence[Tagged]:
-        """Tag them; where that fails, each half of them."""
+    async def _decide(self, contents: Sequence[Content], attempt: int) -> list[Tagged]:
+        """Outcomes of contents, where those that the tagger delays are tagged again, without their neighbours, as soon
+        as their time has come."""
+        found: dict[int, Tagged] = {}
+        due: dict[int, float] = {}
+        indexes: Sequence[int] = range(len(contents))
+        while True:
+            outcomes = await self._split([contents[index] for index in indexes], attempt)
+            now = time.monotonic()
+            for index, outcome in zip(indexes, outcomes, strict=True):
+                if isinstance(outcome, Delayed):
+                    due[index] = now + outcome.seconds
+                    log.info("tag: a content is delayed: seconds=%.2f reason=%s", outcome.seconds, outcome.reason)
+                else:
+                    found[index] = outcome
+            if not due:
+                return [found[index] for index in range(len(contents))]
+            await asyncio.sleep(max(0.0, min(due.values()) - time.monotonic()))
+            now = time.monotonic()
+            indexes = [index for index, moment in due.items() if moment <= now]
+            for index in indexes:
+                del due[index]
+
+    async def _split(self, contents: Sequence[Content], attempt: int) -> Sequence[Tagged | Delayed]:
+        """Tag contents; if that fails, each half of them."""
+        if not contents:
+            return []
         try:
             return [
                 Rejected(outcome.error, attempt) if isinstance(outcome, Failure) else outcome
@@ -97,21 +121,21 @@ class PoisonIsolation:
             if len(contents) == 1:
                 return [Rejected(_untaggable(contents[0], error), attempt)]
             if attempt == 1:
-                log.warning("tag: contents=%d failed, searched by halves: error=%s", len(contents), _where(error))
-                # Nothing is searched for while everything fails.
+                log.warning("tag: contents=%d failed, splitting the batch: error=%s", len(contents), _where(error))
+                # No search while everything fails.
                 await self._until_sound()
         middle = len(contents) // 2
         left = await self._split(contents[:middle], attempt + 1)
         return [*left, *await self._split(contents[middle:], attempt + 1)]
 
     async def _confirm(self, contents: Sequence[Content], outcomes: Sequence[Tagged]) -> list[Tagged]:
-        """Try each that failed once more alone, until the canary passes both before and after: an outage that began or
-        ended in between is none of theirs."""
+        """Try each rejected content once more alone, until the canary passes before and after: then it is not an outage
+        that began or ended in between."""
         found = list(outcomes)
         while suspects := [(index, one) for index, one in enumerate(found) if isinstance(one, Rejected)]:
             await self._until_sound()
             for index, one in suspects:
-                found[index : index + 1] = await self._split([contents[index]], one.attempts + 1)
+                found[index : index + 1] = await self._decide([contents[index]], one.attempts + 1)
             if await self._passes():
                 break
         return found
@@ -121,34 +145,23 @@ class PoisonIsolation:
             await self._wait(f"not even a known-good content passes: {self._broken}")
 
     async def _passes(self) -> bool:
-        """Whether the canary does."""
-        try:
-            (outcome,) = await self._call([CANARY], FREE)
-        except (Retryable, Fatal):
-            raise
-        except Exception as error:
-            self._broken = _where(error)
-            return False
+        """Whether the canary passes."""
+        while True:
+            try:
+                (outcome,) = await self._call([CANARY], FREE)
+            except (Retryable, Fatal):
+                raise
+            except Exception as error:
+                self._broken = _where(error)
+                return False
+            if not isinstance(outcome, Delayed):
+                break
+            await asyncio.sleep(outcome.seconds)
         self._broken = _where(outcome.error) if isinstance(outcome, Failure) else ""
         return not self._broken
 
-    async def _call(self, contents: Sequence[Content], until: str | None = None) -> Sequence[TaggedContent | Failure]:
-        """One call, and another for the contents that it delays, when their time has come."""
-        decided: dict[int, TaggedContent | Failure] = {}
-        left = list(range(len(contents)))
-        while left:
-            outcomes = dict(zip(left, await self._once([contents[index] for index in left], until), strict=True))
-            late = [one.seconds for one in outcomes.values() if isinstance(one, Delayed)]
-            decided |= {index: one for index, one in outcomes.items() if not isinstance(one, Delayed)}
-            left = [index for index in left if index not in decided]
-            if late:
-                await asyncio.sleep(min(late))
-        return [decided[index] for index in range(len(contents))]
-
-    async def _once(
-        self, contents: Sequence[Content], until: str | None
-    ) -> Sequence[TaggedContent | Failure | Delayed]:
-        """One call, made again while a dependency is down."""
+    async def _call(self, contents: Sequence[Content], until: str | None = None) -> Sequence[Outcome]:
+        """One call of the tagger, repeated while a dependency is down."""
         while True:
             try:
                 outcomes = await self._tagger.tag(contents, until)
@@ -158,7 +171,7 @@ class PoisonIsolation:
             if len(outcomes) != len(contents):
                 raise RuntimeError(f"the tagger returned {len(outcomes)} outcomes for {len(contents)} contents")
             if self._stalled and any(isinstance(outcome, TaggedContent) for outcome in outcomes):
-                self._go_on()
+                self._resume()
             return outcomes
 
     async def _wait(self, reason: str) -> None:
@@ -169,7 +182,7 @@ class PoisonIsolation:
         log.warning("tag: retry_in=%.2fs reason=%s", delay, reason)
         await asyncio.sleep(delay)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if self._stalled:
             self._stalled = False
             self._delays = backoff(self._settings)
@@ -185,7 +198,7 @@ def _untaggable(content: Content, error: Exception) -> Poison:
 
 
 def _where(error: Exception) -> str:
-    """An unexpected error as the log shows it: kind and place. Its text may quote a content, and the log must not."""
+    """Kind and place of an unexpected error, for the log. Its text may quote a content, which the log must not."""
     frames = traceback.extract_tb(error.__traceback__)
-    partition = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{partition}"
+    line = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{line}"

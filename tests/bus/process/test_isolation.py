@@ -1,7 +1,9 @@
 """A batch at the tagger: who is set aside, who is waited for, and what it costs. No Kafka here."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 from math import ceil, log2
 
 import pytest
@@ -11,8 +13,11 @@ from tagbus.stream.bus.process.isolation import CANARY, BatchTagger, PoisonIsola
 from tagbus.stream.config import RetrySettings
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.errors import Fatal, ReleaseMismatch
-from tagbus.stream.tagger import Failure
+from tagbus.stream.local.mock import MockCluster
+from tagbus.stream.tagger import Delayed, Failure, Outcome
+from tests.bus.harness import events, outcome, running, settings, until_all_out
 from tests.bus.taggers import Allergic, Down, Picky, Trivial
+from tests.support import produce
 
 QUICK = RetrySettings(first_seconds=0.0001, cap_seconds=0.0002)
 
@@ -158,3 +163,75 @@ def test_the_log_quotes_no_content(caplog: pytest.LogCaptureFixture) -> None:
     run(Counted({"c1"}), contents(2))
     assert "failed" in caplog.text
     assert "secret" not in caplog.text
+
+
+class Delaying(Trivial):
+    """Delays contents: by the seconds that are left in `delays` for their id, one a call. Raises for those in `bad`."""
+
+    def __init__(self, delays: dict[str, list[float]], bad: Collection[str] = ()) -> None:
+        super().__init__()
+        self.delays = delays
+        self.bad = bad
+        self.times: dict[str, list[float]] = {}
+
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
+        for content in contents:
+            self.times.setdefault(content.id, []).append(time.monotonic())
+        late = {content.id: left.pop(0) for content in contents if (left := self.delays.get(content.id))}
+        if any(content.id in self.bad and content.id not in late for content in contents):
+            raise ZeroDivisionError("cannot divide")
+        tagged = await super().tag([content for content in contents if content.id not in late])
+        given = iter(tagged)
+        return [Delayed(one.id, late[one.id], "rate limit") if one.id in late else next(given) for one in contents]
+
+
+class TestDelayed:
+    def test_only_delayed_contents_are_tagged_again_each_after_its_time(self) -> None:
+        tagger = Delaying({"c1": [0.05], "c3": [0.2], "c4": [0.05, 0.05]})
+        outcomes = run(tagger, contents(6))
+        assert [outcome.id for outcome in outcomes if isinstance(outcome, TaggedContent)] == [f"c{n}" for n in range(6)]
+        assert {name: len(times) for name, times in tagger.times.items()} == {
+            "c0": 1,
+            "c2": 1,
+            "c5": 1,
+            "c1": 2,
+            "c3": 2,
+            "c4": 3,
+        }
+        waits = {name: [b - a for a, b in pairwise(times)] for name, times in tagger.times.items()}
+        assert waits["c1"][0] >= 0.05
+        assert waits["c3"][0] >= 0.2
+        assert min(waits["c4"]) >= 0.05
+        # c1 did not wait for c3.
+        assert waits["c1"][0] < waits["c3"][0]
+
+    def test_it_is_no_outage(self) -> None:
+        stalls: list[bool] = []
+        run(Delaying({"c1": [0.01]}), contents(3), stalls.append)
+        assert stalls == []
+
+    def test_one_that_fails_afterwards_is_rejected_alone_and_its_neighbours_are_not_tagged_again(self) -> None:
+        tagger = Delaying({"c1": [0.01], "c2": [0.01]}, bad={"c1"})
+        outcomes = run(tagger, contents(4))
+        assert aside(outcomes) == {1}
+        assert (len(tagger.times["c0"]), len(tagger.times["c3"])) == (1, 1)
+
+    def test_a_batch_that_fails_is_split_although_contents_of_it_are_delayed(self) -> None:
+        tagger = Delaying({"c1": [0.01] * 3}, bad={"c2"})
+        assert aside(run(tagger, contents(4))) == {2}
+
+    def test_a_delayed_canary_is_asked_again(self) -> None:
+        tagger = Delaying({CANARY.id: [0.01, 0.01]}, bad={"c0"})
+        assert aside(run(tagger, contents(2))) == {0}
+
+    def test_other_partitions_do_not_wait_for_it(self, mock_kafka: MockCluster, mock_topics: dict[str, str]) -> None:
+        produce(mock_kafka.address, "content", events(10, "slow"), 0)
+        produce(mock_kafka.address, "content", events(10, "fast"), 1)
+        given = settings(mock_kafka.address, mock_topics, kafka={"delivery": "at_least_once"})
+        tagger = Delaying({"slow3": [3600]})
+        with running(given, tagger) as worker:
+            until_all_out(mock_kafka.address, mock_topics, 10)
+            assert {partition for partition, _ in outcome(mock_kafka.address, mock_topics)} == {1}
+            assert worker.worker.ready()
+            worker.worker.stop()
+            worker.worker.stop()
