@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from tagbus.stream.config import KafkaSettings
 from tagbus.stream.errors import DependencyDown, TopicMissing
@@ -56,7 +56,7 @@ def watermarks(
     client: Consumer, kafka: KafkaSettings, partition: Partition, seconds: float | None = None
 ) -> Watermarks:
     """The current watermarks of a partition."""
-    with _answered(kafka, partition):
+    with _answered(client, kafka, partition):
         found = client.get_watermark_offsets(TopicPartition(*partition), seconds or ASK_SECONDS)
     # The client signals its timeout this way.
     if found is None:
@@ -69,7 +69,7 @@ def offset_at(
 ) -> int:
     """The offset of the first record at or after a time; the end of the partition if there is none."""
     asked = TopicPartition(*partition, max(0, int(time.timestamp() * 1000)))
-    with _answered(kafka, partition):
+    with _answered(client, kafka, partition):
         (found,) = client.offsets_for_times([asked], seconds or ASK_SECONDS)
         if found.error is not None:
             raise KafkaException(found.error)
@@ -77,11 +77,14 @@ def offset_at(
 
 
 @contextmanager
-def _answered(kafka: KafkaSettings, partition: Partition) -> Iterator[None]:
+def _answered(client: Consumer, kafka: KafkaSettings, partition: Partition) -> Iterator[None]:
     try:
         yield
     except RAISED as raised:
         error = error_of(raised)
+        # librdkafka says so too of a partition whose leader it has lost.
+        if error.code() == KafkaError._UNKNOWN_PARTITION and partition in list_partitions(client, kafka, partition[0]):
+            raise _silent(partition, "its leader is not known") from None
         raise classify(error, kafka, partition[0]) or _silent(partition, error.str()) from None
 
 
