@@ -1,6 +1,7 @@
 """The registry of components: sections, versions, what fits what, and a recaller that is added to it."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,24 @@ class TestSections:
         assert own["ranker"]["folder"] == tmp_path / "ranker"
         assert (own["heads"]["folder"], own["heads"]["version"]) == (None, 7)
         assert own["literal"] == {"enabled": True}
+
+
+# Files that name a component besides its own and the registry: the stage that runs it, and where that is put in order.
+STAGES = {"cross_encoder": {"app/stages.py", "tagger/cross_encode.py"}}
+
+
+@pytest.mark.parametrize("name", ["heads", "labeltree", "second_encoder", "cross_encoder"])
+def test_a_components_name_stands_in_its_own_files_and_in_the_registry(name: str) -> None:
+    """Everything else is generic. Not asked for are names that are words of their own: `literal`, `ranker`, and in the
+    bus `heads`, the first records of partitions."""
+    (component,) = [one for one in REGISTRY if one.name == name]
+    own = component.settings.__module__.removeprefix("tagbus.stream.").replace(".", "/")
+    stream = Path(__file__).parents[2] / "stream"
+    found = {
+        str(path.relative_to(stream)) for path in stream.rglob("*.py") if re.search(rf"\b{name}\b", path.read_text())
+    }
+    others = {path for path in found if path != f"{own}.py" and not path.startswith((f"{own}/", "bus/"))}
+    assert others == {"app/components.py"} | STAGES.get(name, set())
 
 
 class TestPackaged:
