@@ -50,6 +50,7 @@ COMPARED, LONGER = 32, 4
 BUSY = 4
 # A worker's backoff after a refused request (retry.first_seconds, retry.cap_seconds).
 PATIENCE = RetrySettings()
+OUTCOMES = ("answered", "busy", "down", "failed")
 FOLDER = default_folder()
 READER = TextReader(FOLDER, load_release(FOLDER))
 
@@ -243,11 +244,8 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def asked() -> float:
-    return sum(
-        counted("tagbus_triton_requests_total", model="encoder", outcome=outcome)
-        for outcome in ("answered", "busy", "down", "failed")
-    )
+def requests(*outcomes: str) -> float:
+    return sum(counted("tagbus_triton_requests_total", model="encoder", outcome=outcome) for outcome in outcomes)
 
 
 async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: float) -> dict[str, float]:
@@ -264,11 +262,11 @@ async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: 
         # An attempt has half of the deadline, and may spend half of that in Triton's queue.
         lanes = max(2 * BUSY, math.ceil(2 * peaks[-1] / 8 * alone._settings.deadline_seconds / 2 * QUEUED))
         encoders = await opened(server, math.ceil(lanes / alone._settings.in_flight))
-        before = asked(), counted("tagbus_retries_total", step="triton"), refusals()
+        before = requests(*OUTCOMES), counted("tagbus_retries_total", step="triton"), requests("busy")
         goodputs.append(await closed_loop(encoders, lanes, pool, 2 * seconds) / peaks[-1])
-        made = asked() - before[0]
+        made = requests(*OUTCOMES) - before[0]
         retries.append((counted("tagbus_retries_total", step="triton") - before[1]) / made)
-        refused.append((refusals() - before[2]) / made)
+        refused.append((requests("busy") - before[2]) / made)
         for encoder in encoders:
             await encoder.close()
         print(
@@ -281,10 +279,6 @@ async def overload(server: TritonServer, pool: list[str], rounds: int, seconds: 
         "refused_over_requests": round(statistics.median(refused), 3),
         "retries_over_requests": round(statistics.median(retries), 3),
     }
-
-
-def refusals() -> float:
-    return counted("tagbus_triton_requests_total", model="encoder", outcome="busy")
 
 
 async def opened(server: TritonServer, workers: int) -> list[TritonEncoder]:

@@ -20,6 +20,7 @@ from tagbus.stream.bus.process.isolation import BatchTagger
 from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Gate, Worker, open_gate
 from tagbus.stream.config import Settings
+from tagbus.stream.local.mock import MockCluster
 from tests.support import consume_all, unique, wait_until
 
 PROCESS = Path(__file__).parent / "worker_process.py"
@@ -218,3 +219,8 @@ def exactly_once(address: str, names: dict[str, str]) -> None:
     assert set(found) == expected, f"lost {len(expected - set(found))}, invented {len(set(found) - expected)}"
     doubled = {place: count for place, count in found.items() if count > 1}
     assert not doubled, f"{len(doubled)} doubled: {list(doubled.items())[:5]}"
+
+
+def at_least_once(cluster: MockCluster, names: dict[str, str], **sections: dict[str, object]) -> Settings:
+    kafka: dict[str, object] = {"delivery": "at_least_once", **sections.pop("kafka", {})}
+    return settings(cluster.address, names, kafka=kafka, **sections)
