@@ -170,7 +170,7 @@ async def test_a_missing_topic_is_named(kafka: Broker, topics: Topics) -> None:
     names = topics({"tags": COMPACT})
     settings = at(kafka.address, {**names, "exemplars": "no-such-topic"})
 
-    with pytest.raises(UserError, match="no-such-topic is not there"):
+    with pytest.raises(UserError, match="no-such-topic does not exist"):
         await asyncio.wait_for(Follower(settings, Projection(Watched(), memory())).run(), SECONDS)
 
 

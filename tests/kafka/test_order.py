@@ -232,7 +232,7 @@ def test_the_ids_that_are_known_are_bounded(kafka: Broker, names: Names) -> None
 
 def test_without_the_topic_the_start_says_what_to_do(kafka: Broker, names: Names) -> None:
     given = settings(kafka.address, {**names, "versions": "there-is-none"})
-    with order(given) as opened, pytest.raises(UserError, match="topic there-is-none is not there; `tagbus topics"):
+    with order(given) as opened, pytest.raises(UserError, match="topic there-is-none does not exist; `tagbus topics"):
         wait_until(lambda: opened.ready((names["content"], 0)), SECONDS)
 
 

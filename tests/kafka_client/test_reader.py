@@ -194,7 +194,7 @@ def test_partitions_that_are_added_while_it_follows_are_read_from_their_beginnin
 
 
 def test_a_topic_that_is_not_there_is_named(kafka: Broker) -> None:
-    with TopicReader(at(kafka.address)) as reader, pytest.raises(TopicMissing, match="topic no-such-topic is not"):
+    with TopicReader(at(kafka.address)) as reader, pytest.raises(TopicMissing, match="topic no-such-topic does not"):
         reader.discover(["no-such-topic"])
 
 
