@@ -26,7 +26,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.apache import ApacheKafka
-from tests.bus.fuzzing import complaints, judged, same
+from tests.bus.fuzzing import complaints, processed, same
 from tests.bus.harness import TOPICS, origin, running, settings
 from tests.bus.mutants import Mutants
 from tests.bus.taggers import Trivial
@@ -43,7 +43,7 @@ ANY_SHARE = {"poison_share": 1}
 
 @dataclass(slots=True)
 class Found:
-    """Outcomes of the events. `crashes`: no verdict; `changed`: a verdict that does not match the event."""
+    """Outcomes of the events. `crashes`: no outcome; `changed`: an outcome that does not match the event."""
 
     events: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -76,10 +76,10 @@ def arguments() -> argparse.Namespace:
 def in_process(seed: int, count: int) -> Found:
     """Run the events through decoding and classification, in batches."""
     given = Settings.model_validate({"triage": ANY_SHARE})
-    triage, mutants, found = TagProcessor(given, Trivial()), Mutants(random.Random(seed)), Found(count)  # noqa: S311
+    processor, mutants, found = TagProcessor(given, Trivial()), Mutants(random.Random(seed)), Found(count)  # noqa: S311
     for first in range(0, count, BATCH):
         records = [mutants.next() for _ in range(min(BATCH, count - first))]
-        pairs = zip(records, outcomes(triage, records, first, found), strict=True)
+        pairs = zip(records, outcomes(processor, records, first, found), strict=True)
         for offset, (record, outcome) in enumerate(pairs, first):
             if outcome is None:
                 continue
@@ -91,16 +91,18 @@ def in_process(seed: int, count: int) -> Found:
     return found
 
 
-def outcomes(triage: TagProcessor, records: Sequence[Record], first: int, found: Found) -> list[RecordOutcome | None]:
-    """A verdict per record, None where it crashes. A batch that crashes is repeated one record at a time."""
+def outcomes(
+    processor: TagProcessor, records: Sequence[Record], first: int, found: Found
+) -> list[RecordOutcome | None]:
+    """An outcome per record, None where it crashes. A batch that crashes is repeated one record at a time."""
     try:
-        return list(judged(triage, records, first))
+        return list(processed(processor, records, first))
     except Exception as error:
         if len(records) == 1:
             found.crashes += 1
             found.examples.append(f"{type(error).__name__}: {error}: {shown(records[0])}")
             return [None]
-        return [outcomes(triage, [record], first + n, found)[0] for n, record in enumerate(records)]
+        return [outcomes(processor, [record], first + n, found)[0] for n, record in enumerate(records)]
 
 
 def through_kafka(seed: int, count: int) -> Found:

@@ -1,4 +1,4 @@
-"""What must be true of every verdict, whatever the record was."""
+"""What must be true of every outcome, whatever the record was."""
 
 import asyncio
 import hashlib
@@ -14,14 +14,14 @@ PLACE = ("content", 3)
 RECORD_BYTES = 1_048_588
 
 
-def judged(triage: TagProcessor, records: Sequence[Record], first: int) -> list[RecordOutcome]:
-    """The verdicts of records that stand from this offset on."""
+def processed(processor: TagProcessor, records: Sequence[Record], first: int) -> list[RecordOutcome]:
+    """The outcomes of records, the first at this offset."""
     sources = tuple(Source(*PLACE, first + index, record) for index, record in enumerate(records))
-    return asyncio.run(triage.process(Batch(PLACE, 1, sources, 0, 0.0), lambda _: None))
+    return asyncio.run(processor.process(Batch(PLACE, 1, sources, 0, 0.0), lambda _: None))
 
 
 def complaints(settings: Settings, record: Record, offset: int, outcome: RecordOutcome) -> list[str]:
-    """What is wrong with a verdict; empty where nothing is."""
+    """What is wrong with an outcome; empty if nothing is."""
     main = [out for out in outcome.outgoing if out.topic in {settings.topics.tagged, settings.topics.dead_letters}]
     if len(main) != 1:
         return [f"{len(main)} records go out for one"]

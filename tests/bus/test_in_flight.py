@@ -1,4 +1,4 @@
-"""What is under way: order, room, ownership. No Kafka here."""
+"""What is in flight: order, room, ownership. No Kafka here."""
 
 import threading
 
@@ -136,7 +136,7 @@ def test_what_is_left_says_which_partitions_have_nothing_on_its_way_to_kafka() -
     start(in_flight, A, 8)
     in_flight.complete(finished, [])
     assert in_flight.busy()
-    # When both go, then nothing of the first can be committed any more, and of the other it may be under way
+    # When both go, then nothing of the first can be committed any more, and of the other it may be in flight
     left = in_flight.revoke([A, B])
     assert (left.batches, left.untouched) == (2, {A: 8})
     assert not in_flight.busy()

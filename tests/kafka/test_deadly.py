@@ -30,7 +30,7 @@ def names(topics: Make) -> Names:
 
 @pytest.fixture
 def given(kafka: Broker, names: Names) -> Settings:
-    """Small batches: a careful partition is careful for 10 records."""
+    """Small batches: a partition is quarantined for 10 records."""
     return settings(kafka.address, names, kafka={"session_seconds": 2}, batch={"contents": 5, "in_flight": 2})
 
 
@@ -102,7 +102,7 @@ def test_two_kills_that_are_no_contents_fault_set_nothing_aside(
         until_all_out(kafka.address, names, 2 * COUNT)
         assert quick.stop() == 0
     assert "one record at a time" in quick.text()
-    assert "no longer careful" in quick.text()
+    assert "no longer quarantined" in quick.text()
     exactly_once(kafka.address, names)
     assert consume_all(kafka.address, names["dead_letters"]) == []
 

@@ -34,7 +34,7 @@ def test_a_batch_may_take_longer_than_the_poll_interval(
             given = settings(kafka.address, names, kafka=timeouts, batch={"contents": 20, "in_flight": 2})
             produce(kafka.address, names["content"], events(80))
             made.append((names, stack.enter_context(running(given, tagger))))
-        # When there is more than may be under way, so that the consumer waits too
+        # When there is more than may be in flight, so that the consumer waits too
         for names, run in made:
             until_all_out(kafka.address, names, 80)
             assert run.worker.alive()

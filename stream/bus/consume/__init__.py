@@ -1,1 +1,1 @@
-"""From Kafka to batches: the poll thread."""
+"""Records from Kafka, cut into batches: the poll thread."""

@@ -1,1 +1,1 @@
-"""What becomes of each record of a batch: the loop thread."""
+"""Contents to tags, withdrawals and dead letters: the loop thread."""

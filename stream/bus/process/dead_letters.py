@@ -1,5 +1,7 @@
-"""Dead letters: an event that can never be tagged goes out as it came, with the reason in its headers. Beyond a share
-of the last contents it is not the contents that are bad, and the worker ends."""
+"""Dead letters: an event that can never be tagged goes out as it came, with the reason in its headers.
+
+If too many of the last contents become dead letters, it is not the contents that are bad, and the worker ends.
+"""
 
 import hashlib
 from collections import Counter, deque
@@ -18,17 +20,17 @@ from tagbus.stream.kafka.message import UNREADABLE
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
-# Of the original headers, in bytes of names and values. With the value at batch.record_bytes (1,000,000) and the
-# reason (4,096 characters at most) a record stays below Kafka's default of 1,048,588 bytes.
+# Limit of the original headers, in bytes of names and values. With a value of batch.record_bytes (1,000,000) and a
+# reason of at most 4,096 characters a record stays below Kafka's default limit of 1,048,588 bytes.
 HEADER_BYTES = 16_384
-# Of a key, in bytes; ids have at most 256 characters.
+# Limit of a key, in bytes; ids have at most 256 characters.
 KEY_BYTES = 8_192
-# Headers of an earlier dead letter or result: of each there shall be one.
+# Headers of an earlier dead letter or result are dropped, so that there is one of each.
 _OURS = ("__streams.errors.", "tagbus.")
-# But for those that say where the record was before, and that its headers were not read.
+# Except those that say where the record was before, and that its headers could not be read.
 _REPLAYS = DEAD_LETTER_HEADERS["replays"]
 REPLAY_SOURCE = "tagbus.replay.source"
-# Why it was sent through again by `tagbus retag`.
+# Why `tagbus retag` sent a content through again.
 RETAG = "tagbus.retag"
 _KEPT = frozenset({REPLAY_SOURCE, RETAG, UNREADABLE})
 _REPLAYS_DIGITS = 9
@@ -36,17 +38,17 @@ _REPLAYS_DIGITS = 9
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterTopic:
-    """Where a worker's dead letters go. `record_bytes`: of the largest value that the topic takes."""
+    """The topic of a worker's dead letters. `record_bytes`: the largest value that it takes."""
 
     name: str
     record_bytes: int
 
     def letter(self, source: Source, error: Poison, attempts: int = 1) -> RecordOutcome:
-        """The outcome of a record that is set aside: value byte for byte, key and headers as they came, and the reason.
+        """A dead letter: value, key and headers byte for byte as they came, and the reason.
 
-        A value that is too large for the topic is cut, with its length and SHA-256 in the headers; a key above 8,192
-        bytes likewise; headers above 16,384 bytes in total are left out, and a header says so. `attempts`: the calls
-        in which it failed.
+        A value that is too large for the topic is cut, with its length and SHA-256 in the headers, and so is a key
+        above 8,192 bytes. Headers above 16,384 bytes in total are left out, and a header says so. `attempts`: the
+        number of calls in which the record failed.
         """
         record = source.record
         key, key_headers = _key(record.key)
@@ -78,7 +80,7 @@ class DeadLetterTopic:
 
 
 def too_large(topic: str, size: int, limit: str) -> Untaggable:
-    """The error of a result that its topic does not take."""
+    """The error of a result that is too large for its topic."""
     return Untaggable("publish", (FieldError(topic, f"a record of {size} bytes", limit),))
 
 
@@ -97,7 +99,7 @@ def _originals(headers: Headers) -> Headers:
 
 
 def _replays(headers: Headers) -> int:
-    """How often the record was sent back before: the last header that says so, 0 where it is no number."""
+    """How often the record was replayed before: the last header that says so, 0 if it is no number."""
     for name, value in reversed(headers):
         if name == _REPLAYS:
             return int(value) if value and len(value) <= _REPLAYS_DIGITS and value.isdigit() else 0
@@ -105,21 +107,20 @@ def _replays(headers: Headers) -> int:
 
 
 class PoisonShare:
-    """The last contents that were decoded and tagged, or could not be. Belongs to the publish thread."""
+    """The share of dead letters among the last contents. Belongs to the publish thread."""
 
     def __init__(self, settings: TriageSettings) -> None:
         self._share = settings.poison_share
         self._window = settings.poison_window
-        # The stage that refused it, or nothing; each of the last contents.
+        # For each of the last contents, the stage that rejected it, or nothing.
         self._last: deque[str] = deque()
         self._stages: Counter[str] = Counter()
 
     def count(self, outcomes: Iterable[RecordOutcome]) -> None:
-        """Take in what is committed: whatever is raised here, these dead letters are out and are never read again.
+        """Count a committed batch: whatever is raised here, its dead letters are out and are never read again.
 
-        Stale events, withdrawals and answers from the cache say nothing about the tagger and do not count. Nothing is
-        raised before the window is full: of the first ten contents of a new topic three may well be bad.
-        Raises TooMuchPoison.
+        Stale events, withdrawals and skipped duplicates say nothing about the tagger and do not count. Raises
+        TooMuchPoison, but not before the window is full: of the first ten contents of a topic three may well be bad.
         """
         for outcome in outcomes:
             if outcome.kind == "tagged" or (outcome.kind == "dead_lettered" and outcome.stage != STAGE):

@@ -1,7 +1,7 @@
-"""The same content again: it is counted, and skipped where a setting says so and nothing could change its result.
+"""Duplicates: contents that come again unchanged, after their tags were committed.
 
-The same is: the id and all fields of the content, in the same assignment of the same partition, with the result before
-committed. It is the last content of an id that counts, so a duplicate never stands for one that was changed meanwhile.
+A duplicate has the same id and the same value in every field, in the same assignment of the same partition. Only the
+last content of an id counts, so a duplicate never stands for a content that was changed in between.
 """
 
 from collections.abc import Hashable
@@ -15,17 +15,17 @@ from tagbus.stream.bus.processor import Batch, RecordOutcome
 from tagbus.stream.contract.events import Content
 from tagbus.stream.kafka.message import Partition
 
-# Contents that are remembered; 250 bytes each.
+# Contents to remember, at 250 bytes each.
 REMEMBERED = 10_000
 
-# Those that hash as they are.
+# The fields that can be hashed as they are.
 _plain = attrgetter(*(name for name in Content.model_fields if name not in {"id", "time", "metadata"}))
 
 
 @dataclass(slots=True, eq=False)
 class Seen:
-    """A content that went to the tagger. `revision`: the tagger's when it was tagged, None: unknown. `published` is set
-    by the publish thread, once its tags are committed."""
+    """A content that went to the tagger. `revision`: the tagger's at that time, None if not known. The publish thread
+    sets `published` when the tags are committed."""
 
     partition: Partition
     epoch: int
@@ -36,7 +36,7 @@ class Seen:
 
 @dataclass(slots=True)
 class TaggedOutcome(RecordOutcome):
-    """The outcome of a content that was tagged, and how the content is remembered to know the same one again."""
+    """The outcome of a tagged content, and how the content is remembered."""
 
     seen: Seen = field(kw_only=True)
 
@@ -52,9 +52,9 @@ class Duplicates:
         return len(self._last)
 
     def before(self, content: Content, batch: Batch) -> Seen | None:
-        """The same content as it came before and was published; None where it did not.
+        """The same content as it came before, if its tags are published.
 
-        One of an earlier assignment does not count: another worker may have published a later content since.
+        One from an earlier assignment does not count: another worker may have published a later content since.
         """
         seen = self._last.get(content.id)
         if seen is None or not seen.published:
@@ -63,24 +63,24 @@ class Duplicates:
         return seen if same else None
 
     def come(self, content: Content, batch: Batch, revision: Hashable | None) -> Seen:
-        """A content goes to the tagger, which is at this revision."""
+        """Remember a content that goes to the tagger, which is at this revision."""
         seen = Seen(batch.partition, batch.epoch, fingerprint(content), revision)
         self._last.put(content.id, seen)
         return seen
 
     def forget(self, content_id: str) -> None:
-        """The content is withdrawn."""
+        """Forget a content that is withdrawn."""
         self._last.drop(content_id)
 
 
 def fingerprint(content: Content) -> int:
-    """All fields of a content but its id, in 64 bits that are keyed anew in each process: two contents of one id are
-    taken for the same at odds of 1 to 1.8e19."""
+    """All fields of a content but its id, in 64 bits with another key in each process: two contents of one id collide
+    at odds of 1 to 1.8e19."""
     time = content.time
     return hash(
         (
             *_plain(content),
-            # Equal moments of two time zones are published differently.
+            # Equal times in two time zones are published differently.
             None if time is None else (time, time.utcoffset()),
             to_json(content.metadata) if content.metadata else b"",
         )

@@ -1,4 +1,4 @@
-"""What came last, by key: bounded in number, cheap for each record."""
+"""A bounded mapping that forgets its oldest entries, cheap enough for every record."""
 
 from itertools import islice
 from typing import Generic, TypeVar
@@ -8,10 +8,10 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """The values that were put last, at most `limit`, and of those the younger half at least.
+    """The last values that were put: at most `limit`, and at least half as many.
 
-    Two generations: the younger half and the older. When the younger is full it becomes the older, and the older is
-    forgotten. That takes no list of what is how old, and half the time of an OrderedDict.
+    Entries are in two generations. When the younger one is full it becomes the older one, and the older one is dropped.
+    That keeps no order of ages, and takes half the time of an OrderedDict.
     """
 
     __slots__ = ("_half", "_old", "_young")
@@ -25,12 +25,12 @@ class Recent(Generic[K, V]):
         return len(self._young.keys() | self._old.keys())
 
     def get(self, key: K) -> V | None:
-        """The value, None where there is none."""
+        """The value of a key, if there is one."""
         found = self._young.get(key)
         return self._old.get(key) if found is None else found
 
     def put(self, key: K, value: V) -> bool:
-        """Set the value. True when an older half was forgotten for it."""
+        """Set the value of a key. True if the older generation was dropped for it."""
         young = self._young
         young[key] = value
         if len(young) < self._half:
@@ -39,16 +39,16 @@ class Recent(Generic[K, V]):
         return True
 
     def drop(self, key: K) -> None:
-        """Forget one."""
+        """Forget a key."""
         self._young.pop(key, None)
         self._old.pop(key, None)
 
     def turn(self) -> None:
-        """Forget the older half; the younger is the older one now."""
+        """Drop the older generation; the younger one becomes the older."""
         self._old, self._young = self._young, {}
 
     def resize(self, limit: int) -> None:
-        """Hold at most so many from now on, the younger rather than the older."""
+        """Hold at most `limit` values from now on; the older ones go first."""
         self._half = max(1, limit // 2)
         if len(self._young) >= self._half:
             self._old, self._young = dict(islice(self._young.items(), len(self._young) - self._half, None)), {}

@@ -1,7 +1,7 @@
-"""The order of versions: an event that is older than the published version of its content never replaces it.
+"""The topic of published versions: an event older than the published version of its content never replaces it.
 
-The published versions stand in a compacted topic, written in the transaction of the results, to the partition of the
-same number as the content's: who holds a partition of `content` reads that one partition, before its first batch.
+The topic is compacted. A version is written in the transaction of its result, to the partition with the same number as
+the content's partition, so the owner of a partition of `content` reads that one partition before its first batch.
 """
 
 import logging
@@ -25,7 +25,7 @@ from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
 
-# Records a call, and how long it waits for them: a partition that left is noticed within it.
+# Records per call, and how long a call waits for them: a revoked partition is noticed within it.
 CHUNK = 2000
 WAIT_SECONDS = 0.2
 JOIN_SECONDS = 5.0
@@ -34,7 +34,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class _Committed(NamedTuple):
-    """A batch that is committed, without its records: they shall not be held until the next batch comes."""
+    """A committed batch without its records, which must not be kept in memory until the next batch."""
 
     partition: Partition
     epoch: int
@@ -43,7 +43,7 @@ class _Committed(NamedTuple):
 
 
 class VersionTopic:
-    """The ledgers of the assigned partitions. `open` and `record` belong to the loop thread, the others to any."""
+    """The versions of the assigned partitions. `open` and `record` belong to the loop thread, the others to any."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class VersionTopic:
         self._threads: list[threading.Thread] = []
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Partitions that came: their published versions are read in a thread of its own. Returns at once."""
+        """Start to read the published versions of partitions, in a thread of their own. Returns at once."""
         fresh = list(partitions)
         if not self._limit or not fresh:
             return
@@ -65,19 +65,19 @@ class VersionTopic:
         self._partitions = {**self._partitions, **versions}
         self._resized = False
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        self._threads.append(threading.Thread(target=self._restore, args=(versions,), name="order", daemon=True))
+        self._threads.append(threading.Thread(target=self._restore, args=(versions,), name="versions", daemon=True))
         self._threads[-1].start()
 
     def ready(self, partition: Partition) -> bool:
-        """Whether the partition's published versions are known. Raises what kept them from being read: UserError
-        where the topic is not there, Fatal."""
+        """Whether the published versions of a partition are read. Raises what prevented that: TopicMissing, UserError
+        for a missing right, Fatal."""
         if self._failure is not None:
             raise self._failure
         versions = self._partitions.get(partition)
         return not self._limit or (versions is not None and versions.ready)
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Partitions that went: what was under way there is forgotten, and what is published will be read again."""
+        """Forget partitions; what is published is read again when they are assigned again."""
         gone = set(partitions)
         self._partitions = {
             partition: versions for partition, versions in self._partitions.items() if partition not in gone
@@ -92,7 +92,7 @@ class VersionTopic:
             thread.join(JOIN_SECONDS)
 
     def open(self, batch: Batch) -> BatchClaims:
-        """The docket of a batch; batches of a partition come in order of offsets."""
+        """The claims of a batch. Batches of a partition are opened in order of offsets."""
         while self._committed:
             done = self._committed.popleft()
             if (versions := self._partitions.get(done.partition)) is not None:
@@ -104,18 +104,18 @@ class VersionTopic:
         return BatchClaims(None, offset) if versions is None else versions.open(batch.epoch, offset)
 
     def committed(self, batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
-        """A batch is committed: its versions are published. From the publish thread; taken in at the next `open`."""
+        """The versions of a batch are published. Called on the publish thread; takes effect at the next `open`."""
         if self._limit:
             published = tuple(outcome.kind in {"tagged", "withdrawn"} for outcome in outcomes)
             self._committed.append(_Committed(batch.partition, batch.epoch, batch.sources[0].offset, published))
 
     def record(self, key: bytes | None, given: Stamp, number: int, headers: Headers) -> Outgoing:
-        """The record that goes out with a result: its content's version is the published one now. 0: none is."""
+        """The record that says which version of a content is published from now on. 0: none is."""
         value = write(given) if given else None
         return Outgoing(self._settings.topics.versions, key, value, headers, number)
 
     def _resize(self) -> None:
-        """Share the limit among the partitions there are now; one that is being read is left for the next time."""
+        """Share the limit among the partitions; one that is still being read is resized later."""
         every = list(self._partitions.values())
         self._resized = all(versions.ready for versions in every)
         for versions in every:
@@ -126,7 +126,7 @@ class VersionTopic:
         try:
             _Reading(self._settings, versions, self._wanted, self._closed).run()
         except Exception as error:
-            # The poll thread raises it.
+            # `ready` raises it on the poll thread.
             self._failure = error
 
     def _wanted(self, partition: Partition, versions: PartitionVersions) -> bool:
@@ -134,10 +134,10 @@ class VersionTopic:
 
 
 class _Reading:
-    """Reads the partitions of one assignment from their beginning to the end that they have now.
+    """Reads the partitions of one assignment from their start to their end as of now.
 
-    The end is asked without regard to transactions, and read to with: results of the partition's last owner that are
-    not committed yet are waited for, as the broker makes the offsets that they came from wait.
+    The end includes open transactions, and reading waits for them: results of the partition's last owner that are not
+    committed yet are waited for, as the broker makes their offsets wait.
     """
 
     def __init__(
@@ -152,16 +152,16 @@ class _Reading:
         self._versions = versions
         self._wanted = wanted
         self._closed = closed
-        # By partition of the versions' topic: the partition of `content` that it belongs to, and where it ends.
+        # By partition of this topic: the partition of `content` that it belongs to, and where it ends.
         self._left: dict[Partition, Partition] = {(self._topic, source[1]): source for source in versions}
         self._ends: dict[Partition, int] = {}
 
     def run(self) -> None:
-        """Until all are read, or none is wanted. Raises TopicMissing, UserError where a right is missing, Fatal."""
+        """Read until all are read, or none is wanted. Raises TopicMissing, UserError for a missing right, Fatal."""
         found = self._ask()
         if not self._left:
             return
-        # Out of range it goes on at the first record: the topic is compacted, its beginning may move while it is read.
+        # Out of range the reader goes on at the first record: compaction may move the start while it reads.
         with TopicReader(self._settings.kafka) as reader:
             reader.assign({partition: found[partition] for partition in self._left})
             while self._going():
@@ -172,7 +172,7 @@ class _Reading:
                     self._reached(partition, position)
 
     def _ask(self) -> dict[Partition, Watermarks]:
-        """Where each partition begins and ends; asked until the broker answers. Those that are empty are ready."""
+        """Where each partition starts and ends; asked until the broker answers. Empty partitions are ready."""
         found: dict[Partition, Watermarks] = {}
         delays = backoff(self._settings.retry)
         asker = clients.reader(self._settings.kafka, isolation="read_uncommitted")

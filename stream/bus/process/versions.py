@@ -1,9 +1,8 @@
-"""Which version of each content of a partition is published, and whether one that comes is older.
+"""Content versions: which version of each content of a partition is published, and whether a new one is older.
 
-Batches of a partition are at the tagger at once and end in any order, yet each content is judged as if they had ended
-one by one, in order of offsets: what is under way counts as published once it is known that it will be, and where that
-is not known yet and it matters, the later batch waits for the earlier one. Nothing here waits or looks across
-partitions.
+Batches of a partition are processed at once and end in any order, yet each content is treated as if they ended one by
+one, in order of offsets. A content in flight counts as published as soon as it is decided that it will be; if that is
+still open and matters, the later batch waits for the earlier one. Nothing here waits or looks across partitions.
 """
 
 import asyncio
@@ -21,19 +20,19 @@ from tagbus.stream.errors import FieldError, Stale, shorten
 
 STAGE = "order"
 
-# A stamp is version and time in one integer, 32 to 40 bytes where a tuple takes 120; a part that is missing is 0.
+# A stamp is version and time in one integer: 32 to 40 bytes, a tuple takes 120. A part that is missing is 0.
 _TIME_BITS = 49
 _TIME = (1 << _TIME_BITS) - 1
-# Added to Unix milliseconds, so that a time before 1970 is positive: the years 1 to 9999 fit.
+# Added to Unix milliseconds, so that times before 1970 are positive: the years 1 to 9999 fit.
 _SHIFT = 1 << 47
 
 Stamp = int
 
 
 def stamp(version: int | None, milliseconds: int | None) -> Stamp:
-    """Version and time (Unix milliseconds) as one integer; 0 where there is neither.
+    """Version and time (Unix milliseconds) as one integer; 0 if there is neither.
 
-    The time of a record may be any number that its producer likes: beyond the bounds the nearest one counts.
+    Producers may set any time on a record: one out of bounds becomes the nearest bound.
     """
     time = 0 if milliseconds is None else milliseconds + _SHIFT
     if milliseconds is not None and not 0 < time <= _TIME:
@@ -57,7 +56,7 @@ def milliseconds_of(given: Stamp) -> int | None:
 
 
 def older(given: Stamp, than: Stamp) -> bool:
-    """Whether one is older: by version where both have one, else by time where both have one, else not."""
+    """Whether `given` is older: by version if both have one, else by time if both have one, else not."""
     if given > _TIME and than > _TIME:
         return (given >> _TIME_BITS) < (than >> _TIME_BITS)
     time, other = given & _TIME, than & _TIME
@@ -74,7 +73,7 @@ class _Value(BaseModel):
 
 
 def write(given: Stamp) -> bytes:
-    """The value on the topic: version and time in Unix milliseconds, null where it has none."""
+    """A value for the topic of published versions: version, and time in Unix milliseconds; null if there is none."""
     version, time = (given >> _TIME_BITS) - 1, (given & _TIME) - _SHIFT
     if given <= _TIME:
         return b'{"version":null,"time":%d}' % time
@@ -82,7 +81,7 @@ def write(given: Stamp) -> bytes:
 
 
 def read(value: bytes) -> Stamp:
-    """The stamp of a value on the topic; 0 where it is none of ours."""
+    """The stamp in a value from the topic; 0 if the value is not ours."""
     try:
         found = _Value.model_validate_json(value)
     except ValidationError:
@@ -91,10 +90,10 @@ def read(value: bytes) -> Stamp:
 
 
 class Published:
-    """The stamp of each id that is published; of the oldest it is forgotten.
+    """The published stamp of each id, bounded in number: the oldest are forgotten.
 
-    Ids are known by Python's hash of a string: 64 bits, keyed anew in each process. With a million ids in memory a new
-    one is taken for another at odds of 1 to 1.8e13, and nobody can aim at it from outside.
+    Keys are Python's hashes of ids: 64 bits, with another key in each process. With a million ids in memory a new one
+    collides at odds of 1 to 1.8e13, and nobody outside can provoke it.
     """
 
     def __init__(self, limit: int) -> None:
@@ -105,36 +104,36 @@ class Published:
         return len(self._stamps)
 
     def get(self, key: int) -> Stamp:
-        """0 where nothing is known."""
+        """0 if none is known."""
         return self._stamps.get(key) or 0
 
     def put(self, key: int, given: Stamp) -> None:
-        """The id's newest. 0 forgets it."""
+        """Set the newest stamp of an id; 0 forgets it."""
         if given:
             self._stamps.put(key, given)
         else:
             self._stamps.drop(key)
 
     def resize(self, limit: int) -> None:
-        """Hold at most so many from now on."""
+        """Hold at most `limit` ids from now on."""
         self._stamps.resize(limit)
 
 
 @dataclass(slots=True, eq=False)
 class PendingVersion:
-    """A content under way. `passes`: whether it will be published; None: not known yet."""
+    """A content in flight. `passes`: whether it will be published; None: not decided yet."""
 
     claims: "BatchClaims"
     key: int
     stamp: Stamp
     passes: bool | None = None
-    # Whether it hangs on what becomes of one before it that is not decided.
+    # Whether it depends on an earlier one that is not decided.
     contested: bool = False
 
 
 @dataclass(slots=True)
 class PartitionVersions:
-    """One partition in one assignment. Belongs to the loop thread, but for the filling before it is `ready`."""
+    """One partition in one assignment. Belongs to the loop thread, once it is `ready`: another one fills it before."""
 
     published: Published
     ready: bool = False
@@ -143,12 +142,12 @@ class PartitionVersions:
     _batches: deque["BatchClaims"] = field(default_factory=deque)
 
     def open(self, epoch: int, offset: int) -> "BatchClaims":
-        """The docket of the partition's next batch, which begins at `offset`. Called in order of offsets."""
+        """The claims of the partition's next batch, which starts at `offset`. Called in order of offsets."""
         if epoch < self._epoch:
-            # A batch of an assignment that has ended: it will never commit.
+            # A batch of an assignment that has ended never commits.
             return BatchClaims(None, offset)
         if epoch > self._epoch:
-            # One of those may have come first.
+            # Such batches may have come first.
             self._waiting.clear()
             self._batches.clear()
             self._epoch = epoch
@@ -157,12 +156,12 @@ class PartitionVersions:
         return claims
 
     def commit(self, epoch: int, offset: int, published: Sequence[bool]) -> None:
-        """The batch that begins at `offset` is committed; `published`: which of its records were not set aside."""
+        """The batch that starts at `offset` is committed; `published` says which of its records are."""
         if epoch == self._epoch and self._batches and self._batches[0].offset == offset:
             self._batches.popleft().commit(published)
 
     def start(self, pending: PendingVersion) -> Stamp:
-        """Put a claim under way, unless something newer is published: then returns that, else 0."""
+        """Add a content in flight, unless a newer version is published: returns that one, else 0."""
         queue = self._waiting.get(pending.key)
         if queue is None:
             newest = self.published.get(pending.key)
@@ -176,9 +175,9 @@ class PartitionVersions:
         return newer
 
     def newer(self, pending: PendingVersion) -> Stamp:
-        """What is published of the id when the claim's turn comes, if the claim is older; else 0.
+        """The version that is published when the turn of this one comes, if this one is older; else 0.
 
-        What comes before it and is not decided makes it contested instead.
+        If it depends on an earlier one that is not decided, it becomes contested instead.
         """
         before = self._before(pending)
         if any(other.passes is None for other in before):
@@ -190,16 +189,16 @@ class PartitionVersions:
         return newest if older(pending.stamp, newest) else 0
 
     def newest(self, pending: PendingVersion) -> Stamp:
-        """What is published of the id when the claim's turn comes, where all before it is decided."""
+        """The version that is published when the turn of this one comes; all before it are decided."""
         passed = (other.stamp for other in reversed(self._before(pending)) if other.passes)
         return next(passed, self.published.get(pending.key))
 
     def push(self, pending: PendingVersion) -> None:
-        """Put a claim under way, whatever is published."""
+        """Add a content in flight, whatever is published."""
         self._waiting.setdefault(pending.key, deque()).append(pending)
 
     def pull(self, pending: PendingVersion, *, published: bool) -> None:
-        """A claim is committed. What was there first goes first: batches of a partition commit in order."""
+        """Remove a content that is committed. It is the first of its id: batches of a partition commit in order."""
         queue = self._waiting.get(pending.key)
         if queue is None or queue[0] is not pending:
             return
@@ -210,7 +209,7 @@ class PartitionVersions:
             self.published.put(pending.key, pending.stamp)
 
     def hangs_on(self, pending: PendingVersion) -> "list[BatchClaims]":
-        """The dockets of earlier batches whose undecided claims a claim hangs on."""
+        """The earlier batches with undecided versions on which a contested one depends."""
         return [
             other.claims
             for other in self._before(pending)
@@ -222,21 +221,19 @@ class PartitionVersions:
 
 
 class BatchClaims:
-    """What one batch claims. Contents without version and time, which claim nothing, never come here."""
+    """The versions that one batch claims to publish. Contents with neither version nor time claim nothing."""
 
     def __init__(self, versions: PartitionVersions | None, offset: int) -> None:
-        """Without a ledger everything passes."""
+        """Without `versions` everything passes."""
         self.offset = offset
         self._versions = versions
-        # Of the records that claim something.
+        # By the index of a record in its batch.
         self.pending: dict[int, PendingVersion] = {}
         self._decided: asyncio.Event | None = None
 
     def add(self, index: int, content_id: str, given: Stamp) -> Stamp:
-        """The record at `index` is this version of a content. Returns the newer one that is published already, or 0.
-
-        Called in order of offsets.
-        """
+        """Claim that the record at `index` is this version of a content, in order of offsets. Returns the newer version
+        that is already published, or 0."""
         if self._versions is None:
             return 0
         pending = PendingVersion(self, hash(content_id), given)
@@ -246,46 +243,46 @@ class BatchClaims:
         return newer
 
     def withdraw(self, index: int, content_id: str, given: Stamp) -> None:
-        """The record at `index` withdraws a content. It is never stale, whatever the clocks say; what is older than it
-        and comes after it is."""
+        """The record at `index` withdraws a content. It is never stale, whatever the clocks say; older versions that
+        come later are."""
         if self._versions is not None:
             self.pending[index] = PendingVersion(self, hash(content_id), given, passes=True)
             self._versions.push(self.pending[index])
 
     def refuse(self, index: int) -> None:
-        """The record at `index` will not pass, and what is published without it is asked for when its turn comes."""
+        """The record at `index` does not pass; `newest` will be asked for it, so `wait` waits for all before it."""
         pending = self.pending[index]
         pending.passes, pending.contested = False, True
 
     def newest(self, index: int) -> Stamp:
-        """What is published of the content of a record that does not pass, or 0. Asked when its turn comes."""
+        """The published version of the content of a refused record, or 0."""
         return 0 if self._versions is None else self._versions.newest(self.pending[index])
 
     def stamp(self, index: int) -> Stamp:
-        """The stamp of a record that claimed."""
+        """The stamp of a record."""
         return self.pending[index].stamp
 
     def contested(self, index: int) -> bool:
-        """Whether what becomes of the record hangs on one that is under way."""
+        """Whether the outcome of a record depends on an earlier one that is not decided."""
         return index in self.pending and self.pending[index].contested
 
     async def wait(self) -> None:
-        """Until all is decided in earlier batches that records of this one hang on."""
+        """Wait until everything is decided in earlier batches on which records of this one depend."""
         if self._versions is not None:
             for pending in self.pending.values():
                 for claims in self._versions.hangs_on(pending):
                     await claims._until_decided()
 
     def decide(self, index: int, *, passes: bool) -> Stamp:
-        """Say that a record was tagged, or that it was not, in order of offsets. Returns the newer version that keeps
-        it from being published, or 0."""
+        """Decide, in order of offsets, whether a record is published: not if it was not tagged, and not if a newer
+        version is published, which is returned; else 0."""
         pending = self.pending[index]
         newer = self._versions.newer(pending) if passes and pending.contested and self._versions is not None else 0
         pending.passes = passes and not newer
         return newer
 
     def close(self) -> None:
-        """All of the batch is decided."""
+        """Everything in the batch is decided."""
         if self._decided is not None:
             self._decided.set()
 
@@ -302,7 +299,7 @@ class BatchClaims:
 
 
 def stale(content_id: str, given: Stamp, newer: Stamp) -> Stale:
-    """The error of a content that is older than what is published."""
+    """The error of a content that is older than its published version."""
     by_version = given > _TIME and newer > _TIME
     show = version_of if by_version else _moment
     expected = f"{show(newer)} or newer, as published already for content {shorten(content_id)}"

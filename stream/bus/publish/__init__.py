@@ -1,1 +1,1 @@
-"""From results to Kafka: the publish thread."""
+"""Results, dead letters and offsets to Kafka: the publish thread."""

@@ -1,6 +1,6 @@
-"""The publish thread: finished batches out to Kafka, in order within each partition.
+"""The publish thread: sends finished batches to Kafka, in order within each partition.
 
-All batches that are finished at a moment share one transaction: it costs 7 ms at the median whatever it carries.
+All batches that are finished at the same time share one transaction: it takes 7 ms at the median whatever it carries.
 """
 
 import logging
@@ -22,14 +22,14 @@ from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
 
-# How long to wait for a finished batch before looking at callbacks and at the stop.
+# How long to wait for a finished batch; callbacks and a stop are noticed within it.
 IDLE_SECONDS = 0.2
-# A step of a transaction that takes so many times what it may take hangs.
+# A step of a transaction hangs if it takes this many times as long as it may.
 HANGS = 1.5
 
 
 class Publisher:
-    """The thread that publishes. An error that ends the process is handed to `fail`."""
+    """The publish thread. An error that ends the worker goes to `fail`."""
 
     def __init__(
         self,
@@ -62,18 +62,17 @@ class Publisher:
 
     @property
     def ready(self) -> bool:
-        """Kafka takes what is published."""
+        """Whether Kafka accepts what is published."""
         return self._opened.is_set() and not self._struggling
 
     @property
     def opened(self) -> bool:
-        """Earlier processes of this transactional.id are fenced: content may be fetched."""
+        """Whether earlier processes of this transactional.id are fenced, so that records may be fetched."""
         return self._opened.is_set()
 
     def check(self, up_since: float | None) -> None:
-        """Raises DependencyDown where a step of a transaction hangs although brokers answer, for so long that the
-        broker has aborted the transaction: only another process can publish what is under way. `up_since` is the
-        poller's."""
+        """Raise DependencyDown if a step of a transaction hangs although brokers answer, for so long that the broker
+        has aborted the transaction: only another process can publish what is in flight. `up_since` is the poller's."""
         asked = self._delivery.asked
         if asked is None or up_since is None:
             return
@@ -89,12 +88,12 @@ class Publisher:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Give up what cannot be finished, and wait for the thread, at most so long."""
+        """Give up what cannot be finished, and wait up to `seconds` for the thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
         if self._thread.is_alive():
-            log.warning("publish: the thread has not ended within %.1fs", seconds)
+            log.warning("publish: the thread did not end within %.1fs", seconds)
 
     def _run(self) -> None:
         try:
@@ -105,7 +104,7 @@ class Publisher:
                 with map_kafka_errors(self._settings.kafka):
                     self._producer.poll(0)
         except Abandoned:
-            log.warning("publish: stopped with batches left, which the next owner reads again")
+            log.warning("publish: stopped before all batches were published; the next owner reads them again")
         except BaseException as error:
             if not self._stop.is_set():
                 self._fail(error)
@@ -113,7 +112,7 @@ class Publisher:
                 log.warning("publish: stopped with error=%s", type(error).__name__)
 
     def _publish(self, entries: list[InFlightBatch]) -> None:
-        """Until they are published, or their partitions have gone."""
+        """Retry until the batches are published or their partitions revoked."""
         delays = backoff(self._settings.retry)
         start = time.monotonic()
         while entries:
@@ -126,7 +125,7 @@ class Publisher:
                 entries = [entry for entry in entries if self._in_flight.owns(entry)]
                 self._struggling = bool(entries)
                 if entries:
-                    log.warning("publish: batches=%d are published again: %s", len(entries), error)
+                    log.warning("publish: publishing batches=%d again: %s", len(entries), error)
                     self._stop.wait(next(delays))
         self._struggling = False
         for entry in entries:

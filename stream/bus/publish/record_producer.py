@@ -1,4 +1,4 @@
-"""Records out of this process: handed to librdkafka, confirmed by the brokers, and sorted where they were not."""
+"""Producing records: handed to librdkafka, confirmed by brokers, and what to do about those that are not."""
 
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -17,7 +17,7 @@ _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
 class RetryTransaction(Exception):
-    """Nothing of it counts; the same results may be published again while their partitions are ours."""
+    """Nothing of the transaction counts; its results may be published again while their partitions are assigned."""
 
     def __init__(self, reason: str, error: KafkaError | None = None) -> None:
         super().__init__(reason)
@@ -25,7 +25,7 @@ class RetryTransaction(Exception):
 
 
 class RecordRefused(RetryTransaction):
-    """A broker takes the result of one record not even alone: the batch is to be tagged again without it."""
+    """A broker refuses the result of one record even alone: the batch must be processed again without it."""
 
     def __init__(self, entry: InFlightBatch, index: int, error: Poison) -> None:
         super().__init__(str(error))
@@ -35,11 +35,11 @@ class RecordRefused(RetryTransaction):
 
 
 class Abandoned(Exception):
-    """The worker stops and waits no longer."""
+    """The worker ends and stops waiting."""
 
 
 class RecordProducer:
-    """What both guarantees share: producing, and knowing what failed."""
+    """What both delivery guarantees share: producing, and knowing what failed. Belongs to the publish thread."""
 
     def __init__(
         self,
@@ -48,28 +48,27 @@ class RecordProducer:
         in_flight: InFlight,
         given_up: Callable[[], bool],
     ) -> None:
-        """`given_up` says when to wait no longer."""
+        """`given_up` says whether to stop waiting."""
         self._settings = settings
         self._producer = producer
         self._in_flight = in_flight
         self.given_up = given_up
-        # The error and the topic of each record that was not delivered, but not which record it was: a callback of
-        # its own for each doubles the cost of producing it. Whoever must know sends each record alone.
+        # Error and topic of each record that was not delivered, but not which record it was: a callback for each record
+        # doubles the cost of producing it. To find out, records are sent one at a time.
         self._failed: list[tuple[KafkaError, str]] = []
-        # A broker refuses what it finds too large by the whole request, so the next try sends each record alone.
+        # A broker refuses a whole request for one record that is too large, so the next try sends each record alone.
         self._alone = False
 
     def produce(self, entries: Sequence[InFlightBatch]) -> None:
-        """Hand all records to the client. Raises RetryTransaction where one that was sent alone failed, RecordRefused
-        where it is too
-        large, and Abandoned."""
+        """Hand all records to the client. Raises Abandoned; RetryTransaction if a record that was sent alone failed,
+        and RecordRefused if it is too large."""
         self._failed.clear()
         put = self._put_alone if self._alone else self._put
         for entry in entries:
             put(entry)
 
     def confirm(self) -> None:
-        """Wait until the brokers have all records. Raises RetryTransaction where they have not, Abandoned, Fenced,
+        """Wait until brokers have confirmed all records. Raises RetryTransaction if they do not, Abandoned, Fenced,
         Fatal."""
         self.flush()
         if self._failed:
@@ -78,45 +77,45 @@ class RecordProducer:
         self._alone = False
 
     def flush(self) -> None:
-        """Wait until the fate of every record is known."""
+        """Wait until every record is confirmed or has failed."""
         with map_kafka_errors(self._settings.kafka):
             while self._producer.flush(1.0):
                 self.check_patience()
 
     def purged(self) -> bool:
-        """Whether records were thrown away because their transaction had failed: it knows why, they do not."""
+        """Whether records failed only because their transaction did: the next call tells why."""
         return bool(self._failed) and all(error.code() in _PURGED for error, _ in self._failed)
 
     def sort_failures(self) -> None:
-        """After a try that failed, and was aborted. What is too large is found by the next one; raises UserError for
-        what nobody but an operator can mend."""
-        # What the abort threw away is told here: told later, it would pass for records of the next try.
+        """Evaluate a try that failed and is aborted: if a record was too large, the next try finds out which. Raises
+        UserError for what only an operator can fix."""
+        # Reports of records that the abort purged come here; later they would be taken for records of the next try.
         self.flush()
         failed, self._failed = self._failed, []
         self._alone = self._alone or any(error.code() in _LARGE for error, _ in failed)
         for error, topic in failed:
             ending = classify(error, self._settings.kafka, topic, "Write")
-            # Fenced and fatal show their true cause in the step that ends the transaction.
+            # Fenced and fatal errors are reported by the step that ends the transaction.
             if isinstance(ending, UserError):
                 raise ending
 
     def unsent(self) -> str:
-        """The topics of the records that failed, as a message names them."""
+        """The topics of the records that failed, for a message."""
         with map_kafka_errors(self._settings.kafka):
             self._producer.poll(0)
         return " or ".join(sorted({topic for _, topic in self._failed}))
 
     def check_patience(self) -> None:
-        """Raise Abandoned when the worker waits no longer."""
+        """Raise Abandoned when the worker stops waiting."""
         if self.given_up():
             raise Abandoned
 
     def still_ours(self, entries: Sequence[InFlightBatch]) -> bool:
-        """Whether every partition is held in the epoch in which its batch was read."""
+        """Whether every partition is still assigned in the epoch of its batch."""
         return all(self._in_flight.owns(entry) for entry in entries)
 
     def _put(self, entry: InFlightBatch) -> None:
-        """The hot loop: what it does for each record counts."""
+        """Produce the records of a batch. This is the hot loop: each operation on a record counts."""
         produce, lost = self._producer.produce, self._lost
         for outcome in entry.outcomes or ():
             for out in outcome.outgoing:
@@ -138,7 +137,7 @@ class RecordProducer:
             except BufferError:
                 self._make_room()
             except RAISED as raised:
-                # RecordRefused before it was queued: too large for the client, or the transaction has failed already.
+                # Refused before it was queued: too large for the client, or the transaction has failed already.
                 self._failed.append((error_of(raised), out.topic))
                 return
 
@@ -165,8 +164,7 @@ class RecordProducer:
                 raise RetryTransaction(f"a record was not delivered: {error.str()}", error)
 
     def _refuse(self, out: Outgoing, entry: InFlightBatch, index: int) -> NoReturn:
-        """Raise RecordRefused for a record that the broker finds too large; UserError where it goes with a dead
-        letter."""
+        """Raise RecordRefused for a record that is too large for the broker; UserError if it is of a dead letter."""
         limit = self._settings.batch.record_bytes
         size = len(out.value or b"") + len(out.key or b"")
         if entry.outcomes is None or entry.outcomes[index].kind == "dead_lettered":

@@ -1,7 +1,7 @@
-"""How results and offsets reach Kafka: in one transaction, or results first and offsets after.
+"""The transaction: how results, dead letters and offsets reach Kafka, exactly once or at least once.
 
-Exactly once: results, dead letters and offsets are one Kafka transaction (KIP-98, KIP-447), begun only when the
-results are there, because an open one holds up every read_committed reader and times out.
+Exactly once they are one Kafka transaction (KIP-98, KIP-447). It starts only when the results are there, because an
+open transaction holds up every read_committed reader and times out. At least once the offsets follow the results.
 """
 
 import logging
@@ -24,14 +24,14 @@ from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
 
-# One call of a transaction's step, in seconds; a step that timed out is called again, its outcome is unknown.
-# librdkafka keeps to it but for the offsets: those wait for the group's coordinator without end (librdkafka 5456), even
-# for one that is back, where the client had given up its broker meanwhile (librdkafka 5511). It is the publish thread
-# that hangs then; the poll thread ends the worker (publisher.Publisher.check).
+# For one call of a transaction's step. A step that timed out is called again: its outcome is unknown.
+# librdkafka keeps the limit for all steps but the offsets, which may wait for the group's coordinator for ever
+# (librdkafka 5456), even for one that is back, if the client dropped its broker meanwhile (librdkafka 5511). Then the
+# publish thread hangs and the poll thread ends the worker (Publisher.check).
 STEP_SECONDS = 10.0
-# How long an abort may take where the worker ends: beyond it the broker aborts by transaction.timeout.ms.
+# For an abort when the worker ends; after that the broker aborts by transaction.timeout.ms.
 LAST_SECONDS = 1.0
-# Of a commit of offsets by a member whose partitions went meanwhile.
+# Errors of a commit by a member whose partitions were revoked meanwhile.
 _STALE = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
@@ -63,14 +63,14 @@ class ErrorAction(Enum):
     """The error is retriable. So is a commit that timed out: its outcome is unknown until the same call answers, so
     nothing is rewound and nothing is sent again."""
     ABORT = "abort, then publish the same results again"
-    """Nothing of the transaction counts. A stale member is told so too: where its partitions are still ours (a member
-    epoch of KIP-848 moves with every rebalance), the results go out again with the group's fresh metadata."""
+    """Nothing of the transaction counts. A stale member gets this error too: if its partitions are still assigned (a
+    KIP-848 member epoch moves with every rebalance), the results are sent again with fresh group metadata."""
     END = "end the process"
-    """Fenced, fatal, a right or a topic is missing, or what librdkafka does not say how to mend."""
+    """Fenced, fatal, a missing right or topic, or an error that librdkafka does not say how to handle."""
 
 
 def action_for(error: KafkaError) -> ErrorAction:
-    """Source: librdkafka's INTRODUCTION.md, "Transactional producer API", error handling."""
+    """What to do about an error. Source: librdkafka's INTRODUCTION.md, "Transactional producer API", error handling."""
     if error.fatal() or error.code() in FENCED | REFUSED | NO_TOPIC:
         return ErrorAction.END
     if error.txn_requires_abort():
@@ -79,37 +79,37 @@ def action_for(error: KafkaError) -> ErrorAction:
 
 
 class GroupMember(Protocol):
-    """This worker as a member of its group. The client lets one thread at a time into the consumer, and makes every
-    other wait, even in a rebalance callback: the poll thread acts for the one that publishes."""
+    """This worker as a member of its group. The client lets one thread at a time into the consumer and makes all others
+    wait, even in a rebalance callback, so the poll thread acts for the publish thread."""
 
     def group(self) -> object:
-        """The group's metadata, as fresh as the poll thread's last turn."""
+        """The group metadata as of the poll thread's last turn."""
         ...
 
     def commit(self, offsets: list[TopicPartition], given_up: Callable[[], bool]) -> KafkaError | None:
-        """Commit and wait; None when it is done."""
+        """Commit offsets and wait for the answer; None when it is done."""
         ...
 
     def process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
-        """Have a batch, and those of its partition behind it, tagged again without the results that Kafka refused, and
-        wait until that has begun: none of them is ours to publish then."""
+        """Have all batches of a partition processed again without the results that Kafka refuses. When this returns,
+        the batches as they were are no longer owned."""
         ...
 
 
 class Delivery(Protocol):
-    """How the results and offsets of some batches reach Kafka.
+    """How the results and offsets of batches reach Kafka.
 
-    `asked`: since when a call of the client has not come back (of time.monotonic()); None where none is out.
+    `asked`: since when a call of the client has not returned, on time.monotonic(); None if there is none.
     """
 
     asked: float | None
 
     def open(self) -> None:
-        """Make ready; waits for brokers. Raises Abandoned, Fenced, Fatal, UserError."""
+        """Get ready to send; waits for brokers. Raises Abandoned, Fenced, Fatal, UserError."""
         ...
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
-        """Results out and offsets committed. Raises RetryTransaction, Abandoned, Fenced, Fatal, UserError."""
+        """Send results and commit offsets. Raises RetryTransaction, Abandoned, Fenced, Fatal, UserError."""
         ...
 
 
@@ -128,22 +128,22 @@ class ExactlyOnce:
         self.asked: float | None = None
 
     def open(self) -> None:
-        """Fence earlier processes of this transactional.id and end what they left open."""
+        """Fence earlier processes of this transactional.id and end their open transactions."""
         self._step("init", lambda: self._producer.init_transactions(STEP_SECONDS))
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
-        """One transaction for these batches."""
-        # Taken before ownership is checked: should the partition go after the check, this generation is stale by the
-        # time another member may have it, and the broker refuses it.
+        """Send batches in one transaction."""
+        # Taken before ownership is checked: if a partition is revoked after the check, this generation is stale by the
+        # time another member may own it, and the broker refuses it.
         group = self._member.group()
         if not self._records.still_ours(entries):
-            raise RetryTransaction("a partition has gone")
+            raise RetryTransaction("a partition was revoked")
         self._step("begin", self._producer.begin_transaction)
         try:
             self._records.produce(entries)
-            # Before the brokers have the records: it costs no time then, and it makes the transaction known to its
-            # coordinator. An abort of one that is not known is answered by INVALID_TXN_STATE, which is fatal
-            # (librdkafka 4849): seen where a broker went away with the first record's registration.
+            # Before brokers have confirmed the records: it costs no time then, and it registers the transaction with
+            # its coordinator. Aborting one that is not registered gives INVALID_TXN_STATE, which is fatal (librdkafka
+            # 4849): seen when a broker went away with the first record's registration.
             offsets = _offsets(entries)
             self._step("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group, STEP_SECONDS))
             self._confirm()
@@ -154,7 +154,7 @@ class ExactlyOnce:
             self._records.sort_failures()
             raise
         except BaseException:
-            # An open transaction would hold up read_committed readers until it times out.
+            # Left open, it would hold up read_committed readers until it times out.
             with suppress(*RAISED):
                 self._producer.abort_transaction(LAST_SECONDS)
             raise
@@ -163,13 +163,12 @@ class ExactlyOnce:
     def _confirm(self) -> None:
         self._records.flush()
         if self._records.purged():
-            # The cause is told in whatever is asked next; this call, which cannot succeed here, changes nothing.
+            # The next call reports the cause; this one cannot succeed here and changes nothing.
             self._step("produce", self._producer.begin_transaction)
         self._records.confirm()
 
     def _step(self, name: str, call: Callable[[], None]) -> None:
-        """One step, called again as long as that may help. Raises RetryTransaction where the transaction must be
-        aborted."""
+        """Call a step, again as long as that may help. Raises RetryTransaction if the transaction must be aborted."""
         delays = backoff(self._settings.retry)
         while True:
             self.asked = time.monotonic()
@@ -190,7 +189,7 @@ class ExactlyOnce:
             time.sleep(next(delays))
 
     def _ending(self, step: str, error: KafkaError) -> TagbusError:
-        # A transaction tells of a refused record in whatever step comes next; else the offsets' own topic was refused.
+        # A refused record is reported by whatever step comes next; otherwise the topic of the offsets is refused.
         unsent = self._records.unsent() if not error.fatal() else ""
         topic = unsent or self._source
         ending = classify(error, self._settings.kafka, topic, "Write" if unsent else "Read")
@@ -198,7 +197,7 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Results confirmed by the brokers first, offsets committed after: a crash in between doubles, nothing is lost."""
+    """Results are confirmed by brokers before offsets are committed: a crash in between doubles, and loses nothing."""
 
     def __init__(self, records: RecordProducer, member: GroupMember, settings: Settings, source: str) -> None:
         """`source`: the topic whose offsets are committed."""
@@ -206,20 +205,20 @@ class AtLeastOnce:
         self._member = member
         self._settings = settings
         self._source = source
-        # The poll thread commits, within a session.
+        # The poll thread commits, so this thread never hangs.
         self.asked: float | None = None
 
     def open(self) -> None:
-        """Nothing to make ready."""
+        """Nothing to prepare."""
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
-        """Produce, wait for every confirmation, commit."""
+        """Produce, wait for all confirmations, commit."""
         try:
             self._records.produce(entries)
             self._records.confirm()
-        except RetryTransaction as again:
-            if again.error is not None and (again.error.fatal() or again.error.code() == KafkaError._FATAL):
-                raise Fatal(f"Kafka client failed: {again}") from None
+        except RetryTransaction as retry:
+            if retry.error is not None and (retry.error.fatal() or retry.error.code() == KafkaError._FATAL):
+                raise Fatal(f"Kafka client failed: {retry}") from None
             self._records.sort_failures()
             raise
         delays = backoff(self._settings.retry)
@@ -236,10 +235,10 @@ class AtLeastOnce:
                 raise Fatal(f"commit failed ({error.name()}): {error.str()}")
             self._records.check_patience()
             time.sleep(next(delays))
-        raise RetryTransaction("a partition has gone")
+        raise RetryTransaction("a partition was revoked")
 
 
 def _offsets(entries: Sequence[InFlightBatch]) -> list[TopicPartition]:
-    """The last offset plus one of each partition; the flights of a partition are in order."""
+    """The last offset plus one of each partition; batches of a partition are in order."""
     last = {entry.batch.partition: entry.batch.next_offset for entry in entries}
     return [TopicPartition(*partition, offset) for partition, offset in last.items()]

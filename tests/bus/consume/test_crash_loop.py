@@ -105,13 +105,13 @@ def test_a_start_that_got_on_is_not_taken_back(group: Group) -> None:
     assert group.mark() == (7, StartCount())
 
 
-def test_a_partition_is_careful_from_the_start_that_may_be_the_last(group: Group) -> None:
+def test_a_partition_is_quarantined_from_the_start_that_may_be_the_last(group: Group) -> None:
     assert not group.start().quarantined
     assert not group.start().quarantined
     assert group.start().quarantined == {A}
 
 
-def test_a_partition_is_careful_for_as_many_records_as_may_have_been_under_way(group: Group) -> None:
+def test_a_partition_is_quarantined_for_as_many_records_as_may_have_been_in_flight(group: Group) -> None:
     group.start()
     group.start()
     starts = group.start()

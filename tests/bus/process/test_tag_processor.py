@@ -45,7 +45,7 @@ def contents(*names: str) -> list[bytes]:
     return [event(name) for name in names]
 
 
-def test_there_is_a_verdict_for_each_record_in_order() -> None:
+def test_there_is_an_outcome_for_each_record_in_order() -> None:
     outcomes = process(Trivial(), [event("a"), b"?", None, event("b")])
     assert [outcome.kind for outcome in outcomes] == ["tagged", "dead_lettered", "withdrawn", "tagged"]
     assert [header(outcome, "tagbus.source.offset") for outcome in outcomes] == ["10", "11", "12", "13"]
@@ -56,7 +56,7 @@ def test_there_is_a_verdict_for_each_record_in_order() -> None:
         strategies.one_of(strategies.none(), strategies.binary(), strategies.text().map(event)), min_size=1, max_size=8
     )
 )
-def test_whatever_comes_each_record_has_its_own_verdict(values: list[bytes | None]) -> None:
+def test_whatever_comes_each_record_has_its_own_outcome(values: list[bytes | None]) -> None:
     outcomes = process(Trivial(), values)
     assert [header(outcome, "tagbus.source.offset") for outcome in outcomes] == [
         str(10 + i) for i in range(len(values))
@@ -80,8 +80,8 @@ def test_what_kafka_does_not_take_is_set_aside_and_tells_what_is_published_inste
     refused = {index: Untaggable("publish", ()) for index in (1, 3, 4)}
     tagger, order = Trivial(), VersionTopic(QUICK)
     order._partitions = {("content", 3): PartitionVersions(Published(10), ready=True)}
-    triage = TagProcessor(QUICK, tagger, order)
-    outcomes = asyncio.run(triage.process(replace(batch(values), refused=refused), lambda _: None))
+    processor = TagProcessor(QUICK, tagger, order)
+    outcomes = asyncio.run(processor.process(replace(batch(values), refused=refused), lambda _: None))
     assert [outcome.kind for outcome in outcomes] == [
         "tagged",
         "dead_lettered",
@@ -141,7 +141,7 @@ class Revised(Trivial):
 
 
 class Stream:
-    """A triage whose batches are committed as they come."""
+    """A processor whose batches are committed as they come."""
 
     def __init__(self, settings: Settings = QUICK, tagger: Trivial | None = None) -> None:
         self.tagger = tagger or Trivial()
@@ -273,7 +273,7 @@ class TestDuplicates:
         stream.send(content("a"))
         assert stream.tagged == 2
 
-    def test_the_last_content_of_an_id_counts_also_while_it_is_under_way(self) -> None:
+    def test_the_last_content_of_an_id_counts_also_while_it_is_in_flight(self) -> None:
         stream = Stream(skipping())
         stream.send(content("a"))
         stream.send(content("a", "Another text."), commit=False)
@@ -292,7 +292,7 @@ class TestDuplicates:
         stream.send(Record(b"a", None))
         assert [outcome.kind for outcome in stream.send(content("a"))] == ["tagged"]
 
-    def test_a_withdrawal_forgets_the_answer_that_is_under_way(self) -> None:
+    def test_a_withdrawal_forgets_the_answer_that_is_in_flight(self) -> None:
         stream = Stream(skipping())
         stream.send(content("a"), Record(b"a", None))
         assert [outcome.kind for outcome in stream.send(content("a"))] == ["tagged"]
@@ -315,7 +315,7 @@ class TestDuplicates:
         assert [outcome.kind for outcome in outcomes] == ["dead_lettered", "dead_lettered"]
 
 
-def test_a_verdict_carries_the_time_of_its_event() -> None:
+def test_an_outcome_carries_the_time_of_its_event() -> None:
     outcomes = Stream().send(content("a", time="1970-01-01T01:00:05+01:00"), content("b"), Record(b"c", None))
     assert [outcome.event_time for outcome in outcomes] == [5.0, 1_700_000_000.0, 1_700_000_000.0]
 
