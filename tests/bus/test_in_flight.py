@@ -142,7 +142,7 @@ def test_what_is_left_says_which_partitions_have_nothing_on_its_way_to_kafka() -
     assert not in_flight.busy()
 
 
-def test_a_drain_waits_for_what_is_under_way() -> None:
+def test_a_drain_waits_for_what_is_in_flight() -> None:
     in_flight = assigned()
     entry = start(in_flight, A)
     turns: list[int] = []

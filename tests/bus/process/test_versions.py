@@ -132,7 +132,7 @@ def test_an_older_version_is_stale_an_equal_one_is_not() -> None:
     assert claims.add(2, "a", stamp(4, None)) == stamp(5, None)
 
 
-def test_what_was_under_way_in_an_assignment_that_has_ended_counts_for_nothing() -> None:
+def test_what_was_in_flight_in_an_assignment_that_has_ended_counts_for_nothing() -> None:
     # Given a batch of an earlier assignment that comes late, into the ledger of the new one
     versions = PartitionVersions(Published(10))
     late = versions.open(1, 0)
