@@ -67,7 +67,7 @@ class Balancer:
         resolve: Resolve,
         up: Gauge,
     ) -> None:
-        """`connect` makes an endpoint of ip:port and host; `prove` raises Retryable while it is not to be had.
+        """`connect` makes an endpoint of ip:port and host; `prove` raises Retryable while it does not answer.
 
         `up` is told how many servers are up.
         """
@@ -119,7 +119,7 @@ class Balancer:
                 await server.endpoint.close()
 
     async def close(self) -> None:
-        """Close every channel. No call may be under way."""
+        """Close every channel. No call may be in flight."""
         tasks = [*self._keepers.values(), *([self._follower] if self._follower else [])]
         for task in tasks:
             task.cancel()

@@ -112,7 +112,7 @@ class Endpoint:
         return {name: self._output(name, result, rows) for name in self._wanted.outputs}
 
     async def close(self) -> None:
-        """Close the channel. No call may be under way."""
+        """Close the channel. No call may be in flight."""
         await self._client.close()
 
     def _output(self, name: str, result: InferResult, rows: int) -> NDArray[np.generic]:

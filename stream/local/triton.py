@@ -81,7 +81,7 @@ class TritonServer(Child):
             f"--backend-config=python,shm-region-prefix-name={self.folder.name}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._models),
-            # It listens on all addresses unless it is told otherwise.
+            # By default it listens on all addresses.
             f"--grpc-address={host}",
             f"--grpc-port={port}",
             "--allow-http=false",

@@ -131,7 +131,7 @@ class HnswStore(ExactStore):
             draft.unlink(missing_ok=True)
 
     def _load(self, folder: Path) -> None:
-        """Where no index of these points lies beside them it is built, and left there if that can be."""
+        """The index is built, and saved if the folder is writable, where none of these points is there."""
         super()._load(folder)
         if _is_kept(folder):
             self._index.load(str(folder / INDEX))

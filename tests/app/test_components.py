@@ -123,15 +123,14 @@ STAGES = {"cross_encoder": {"app/stages.py", "tagger/cross_encode.py"}}
 
 @pytest.mark.parametrize("name", ["heads", "labeltree", "second_encoder", "cross_encoder"])
 def test_a_components_name_stands_in_its_own_files_and_in_the_registry(name: str) -> None:
-    """Everything else is generic. Not asked for are names that are words of their own: `literal`, `ranker`, and in the
-    bus `heads`, the first records of partitions."""
+    """Everything else is generic. `literal` and `ranker` are not checked: they are words of their own."""
     (component,) = [one for one in REGISTRY if one.name == name]
     own = component.settings.__module__.removeprefix("tagbus.stream.").replace(".", "/")
     stream = Path(__file__).parents[2] / "stream"
     found = {
         str(path.relative_to(stream)) for path in stream.rglob("*.py") if re.search(rf"\b{name}\b", path.read_text())
     }
-    others = {path for path in found if path != f"{own}.py" and not path.startswith((f"{own}/", "bus/"))}
+    others = {path for path in found if path != f"{own}.py" and not path.startswith(f"{own}/")}
     assert others == {"app/components.py"} | STAGES.get(name, set())
 
 

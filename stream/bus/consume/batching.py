@@ -195,8 +195,8 @@ class Batcher:
 
     def _count_start(self, buffers: Buffers) -> None:
         if self._guard.fresh:
-            heads = {partition: buffer.head for partition, buffer in buffers.items() if buffer.records}
-            self._guard.count({partition: head for partition, head in heads.items() if partition in self._guard.fresh})
+            oldest = {partition: buffer.head for partition, buffer in buffers.items() if buffer.records}
+            self._guard.count({partition: head for partition, head in oldest.items() if partition in self._guard.fresh})
 
     def _cut_quarantined(self, buffers: Buffers, now: float) -> bool:
         """Start one record of a quarantined partition alone: if anything else were in flight in this process, another

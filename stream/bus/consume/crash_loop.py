@@ -98,24 +98,24 @@ class CrashLoopGuard:
         """Whether its records may be processed."""
         return partition in self._counted
 
-    def count(self, heads: Mapping[Partition, int]) -> None:
+    def count(self, oldest: Mapping[Partition, int]) -> None:
         """Count this start for partitions, given the offset of the first record of each. What fails is tried again.
 
         No transaction has offsets of theirs open any more: librdkafka waits for that before it fetches.
         """
         now = time.monotonic()
-        if not heads or now < self._next_try:
+        if not oldest or now < self._next_try:
             return
         self._next_try = now + PAUSE_SECONDS
         try:
             with map_kafka_errors(self._kafka, self._topic):
-                committed = self._consumer.committed([TopicPartition(*partition) for partition in heads], ASK_SECONDS)
+                committed = self._consumer.committed([TopicPartition(*partition) for partition in oldest], ASK_SECONDS)
         except KafkaException as exception:
             report(error_of(exception))
             return
         counts = {(of.topic, of.partition): StartCount.read(of.metadata) for of in committed if of.error is None}
         offsets = [
-            TopicPartition(*partition, heads[partition], str(StartCount(count.starts + 1, count.alone)))
+            TopicPartition(*partition, oldest[partition], str(StartCount(count.starts + 1, count.alone)))
             for partition, count in counts.items()
         ]
         error = self._commit(offsets) if offsets else None
@@ -123,7 +123,7 @@ class CrashLoopGuard:
             report(error)
             return
         for partition, count in counts.items():
-            self._begin(partition, heads[partition], count)
+            self._begin(partition, oldest[partition], count)
         self._next_try = 0.0
 
     def mark(self, partition: Partition, offset: int) -> bool:
