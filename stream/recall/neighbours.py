@@ -11,6 +11,7 @@ from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Neighbour, exemplar_key
 from tagbus.stream.contract.fields import Source
 from tagbus.stream.memory.hits import Flags, Hits, Slice, no_hits
+from tagbus.stream.memory.scopes import sees
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
 
 _MACHINE: Final = "/machine"
@@ -65,15 +66,19 @@ class Neighbourhood:
             self._exemplars.fetch(keys),
         )
         near, machine = elected(ids, similar, reach.contents)
+        decided = [own.get(key, {}) for key in keys]
+        if scopes is not None:
+            # Two tenants may use the same content id.
+            decided = [one if sees(of, one) else {} for one, of in zip(decided, scopes, strict=True)]
         return [
             Seen(
                 direct[row],
                 near[row],
                 machine[near.starts[row] : near.starts[row + 1]],
-                tuple(texts(own.get(key, {}), "accepted")),
-                frozenset(texts(own.get(key, {}), "rejected")),
+                tuple(texts(one, "accepted")),
+                frozenset(texts(one, "rejected")),
             )
-            for row, key in enumerate(keys)
+            for row, one in enumerate(decided)
         ]
 
     async def _search_tags(self, vectors: Vectors, limit: int, scopes: Scopes) -> Hits:

@@ -292,6 +292,19 @@ async def test_another_tenants_tag_is_not_found_however_one_comes_to_it() -> Non
         assert [candidate.id for candidate in found] == expected
 
 
+async def test_what_another_tenant_decided_on_a_content_of_the_same_id_does_not_count() -> None:
+    query = unit(1)
+    tags, exemplars = await World({"common": unit(2), "other": unit(3)}, {}).stores()
+    await exemplars.upsert([scoped(exemplar("me", query, ["common"], rejected=["other"]), "ann")])
+    graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
+    scopes = [frozenset({"ann"}), frozenset({"bob"})]
+
+    anns, bobs = await graph.recall(["me", "me"], np.stack([query] * 2), 100, scopes)
+
+    assert [(one.id, one.evidence.decided) for one in anns] == [("common", True)]
+    assert sorted((one.id, one.evidence.decided) for one in bobs) == [("common", False), ("other", False)]
+
+
 async def test_what_is_found_does_not_depend_on_the_batch() -> None:
     """Given contents with nothing, with machine decisions alone and with both around them, each is scored as alone."""
     given_world = world(8, 6)
