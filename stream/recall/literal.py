@@ -16,6 +16,7 @@ from pydantic import Field
 from simplemma import lemmatize
 
 from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.memory.scopes import scopes_of
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Store
 from tagbus.stream.recall.base import Query
@@ -77,6 +78,8 @@ class Lexicon:
         Raises UserError for a language that simplemma does not support.
         """
         self._names: dict[str, tuple[str, ...]] = {}
+        # Of the tags that have any.
+        self._scopes: dict[str, frozenset[str]] = {}
         # Lemmas of a name -> tag -> entry.
         self._entries: dict[Lemmas, Mapping[str, _Entry]] = {}
         # First lemma -> name length -> number of names.
@@ -90,8 +93,12 @@ class Lexicon:
         """The indexed tags."""
         return set(self._names)
 
-    def put(self, tag_id: str, names: tuple[str, ...]) -> None:
-        """Replace the names of a tag."""
+    def put(self, tag_id: str, names: tuple[str, ...], scopes: frozenset[str] = frozenset()) -> None:
+        """Replace the names and the scopes of a tag."""
+        if scopes:
+            self._scopes[tag_id] = scopes
+        else:
+            self._scopes.pop(tag_id, None)
         before = self._names.get(tag_id, ())
         if before == names:
             return
@@ -106,9 +113,11 @@ class Lexicon:
         """Remove a tag."""
         for lemmas in self._entries_of(self._names.pop(tag_id, ())):
             self._remove(lemmas, tag_id)
+        self._scopes.pop(tag_id, None)
 
-    def match(self, text: str) -> Matches:
-        """Every tag whose name occurs in the text, overlapping ones included, at most 100."""
+    def match(self, text: str, scopes: frozenset[str] | None = None) -> Matches:
+        """Every tag whose name occurs in the text, overlapping ones included, at most 100. `scopes`: the content's;
+        None: all tags are visible."""
         words = _words(text, TEXT_WORDS)
         lemmas = tuple(map(self._lemma, words))
         found: dict[str, tuple[float, str]] = {}
@@ -116,9 +125,14 @@ class Lexicon:
             for length in self._lengths.get(first, ()):
                 entry = self._entries.get(lemmas[start : start + length])
                 if entry is not None:
-                    _note(found, islice(entry.items(), MATCHES), words[start : start + length])
+                    _note(found, islice(self._visible(entry, scopes), MATCHES), words[start : start + length])
         ranked = sorted(((tag_id, *each) for tag_id, each in found.items()), key=lambda one: (-one[1], one[0]))
         return Matches(ranked[:MATCHES])
+
+    def _visible(self, entry: Mapping[str, _Entry], scopes: frozenset[str] | None) -> Iterable[tuple[str, _Entry]]:
+        if scopes is None or not self._scopes:
+            return entry.items()
+        return (one for one in entry.items() if not (own := self._scopes.get(one[0])) or not own.isdisjoint(scopes))
 
     def _add(self, lemmas: Lemmas, tag_id: str, entry: _Entry) -> None:
         if lemmas not in self._entries:
@@ -176,7 +190,10 @@ class LiteralRecall:
             async with self._reading:
                 await self._read()
         # In a thread: a long text must not block the event loop.
-        return await asyncio.to_thread(lambda: [self._lexicon.match(text) for text in query.texts])
+        return await asyncio.to_thread(self._match, query.texts, query.scopes or [None] * len(query.texts))
+
+    def _match(self, texts: Sequence[str], scopes: Sequence[frozenset[str] | None]) -> list[Mapping[str, float]]:
+        return [self._lexicon.match(text, of) for text, of in zip(texts, scopes, strict=True)]
 
     async def change(self, tags: Mapping[str, Payload | None]) -> None:
         """Apply what memory now holds for these tags; None: removed."""
@@ -201,7 +218,7 @@ class LiteralRecall:
     def _take(self, payloads: Mapping[str, Payload]) -> None:
         for tag_id, payload in payloads.items():
             if self._changed is not None and tag_id not in self._changed:
-                self._lexicon.put(tag_id, _names(payload))
+                self._lexicon.put(tag_id, _names(payload), scopes_of(payload))
 
     def _change(self, tags: Mapping[str, Payload | None]) -> None:
         if self._changed is not None:
@@ -210,7 +227,7 @@ class LiteralRecall:
             if payload is None:
                 self._lexicon.drop(tag_id)
             else:
-                self._lexicon.put(tag_id, _names(payload))
+                self._lexicon.put(tag_id, _names(payload), scopes_of(payload))
 
 
 def _note(found: dict[str, tuple[float, str]], entries: Iterable[tuple[str, _Entry]], words: Sequence[str]) -> None:

@@ -184,6 +184,25 @@ async def found(recall: LiteralRecall, *texts: str) -> list[list[str]]:
     return [list(one) for one in await recall.recall(Query([], texts, np.zeros((len(texts), 2), np.float32)))]
 
 
+class TestScopes:
+    async def test_tags_of_other_tenants_with_the_same_name_take_no_place(self) -> None:
+        recall = LiteralRecall(Counted("r", 2))
+        tenants = {f"t{number:03}": frozenset({f"tenant-{number}"}) for number in range(MATCHES + 20)}
+        await recall.change({tag: {**payload("bees"), "scopes": sorted(of)} for tag, of in tenants.items()})
+        await recall.change({"all": payload("honey bees")})
+        last = frozenset({f"tenant-{MATCHES + 19}"})
+        query = Query(["a", "b"], ["honey bees"] * 2, np.zeros((2, 2), np.float32), [last, frozenset()])
+
+        assert [list(one) for one in await recall.recall(query)] == [["all", f"t{MATCHES + 19}"], ["all"]]
+
+    async def test_a_tag_that_changes_its_scopes_alone_is_seen_by_others(self) -> None:
+        recall = LiteralRecall(Counted("r", 2))
+        ann = Query(["a"], ["bees"], np.zeros((1, 2), np.float32), [frozenset({"ann"})])
+        for scopes, expected in ((["bob"], []), (["ann"], ["t"]), ([], ["t"]), (["bob"], [])):
+            await recall.change({"t": {**payload("bees"), "scopes": scopes}})
+            assert [list(one) for one in await recall.recall(ann)] == [expected]
+
+
 class TestTaxonomy:
     async def test_a_tag_is_found_and_lost_with_the_change_that_tells_of_it(self) -> None:
         store = Counted("r", 2)
