@@ -112,13 +112,17 @@ class Tagger:
         """Run a stage and add it to the path of each content that it processed."""
         skipped = {id(work): len(work.degraded) for work in works}
         places = [len(work.path) for work in works]
+        optional = stage.name in self._pipeline.optional
+        before = [work.saved() for work in works] if optional else []
         try:
             with telemetry.STAGE_SECONDS.labels(stage=stage.name).time():
                 await stage.run(works)
         except Retryable as error:
-            if stage.name not in self._pipeline.optional:
+            if not optional:
                 raise
-            for work in works:
+            # It may have rescored some contents already, and the curve of the shorter path is not for those scores.
+            for work, saved in zip(works, before, strict=True):
+                work.restore(saved)
                 work.skip(stage.name, type(error).__name__)
             return
         for work, place in zip(works, places, strict=True):

@@ -1,7 +1,7 @@
 """The state of one content on its way through the stages, and its outcome."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -102,6 +102,15 @@ class Work:
     def skip(self, stage: str, reason: str) -> None:
         """Continue this content without a stage and record that in the result."""
         self.degraded.append(Degraded(stage=stage, reason=reason))
+
+    def saved(self) -> "Work":
+        """A copy of what the stages have added so far."""
+        return replace(self, path=list(self.path), degraded=list(self.degraded))
+
+    def restore(self, saved: "Work") -> None:
+        """Undo what was added since `saved`."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(saved, one.name))
 
     @property
     def scoring(self) -> str:

@@ -78,6 +78,16 @@ class Spare:
         raise DependencyDown("the spare is away")
 
 
+class Halfway(Spare):
+    """An optional stage whose service goes away after the first content."""
+
+    async def run(self, works: Sequence[Work]) -> None:
+        works[0].candidates, works[0].ranking, works[0].names = (), None, {}
+        works[0].path.append("half")
+        works[1].fail(Untaggable(self.name, (FieldError("text", "'...'", "another text"),)))
+        await super().run(works)
+
+
 class TestStages:
     """A stage can fail, skip or delay one content without its neighbours, and a caller can stop early."""
 
@@ -106,6 +116,13 @@ class TestStages:
         assert one.degraded == (Degraded(stage="spare", reason="DependencyDown"),)
         assert one.path == ("prepare", "encode", "recall", "rank", "select", "calibrate")
         assert one.tags
+
+    async def test_what_an_optional_stage_did_before_it_was_down_does_not_count(self, filled: Memory) -> None:
+        asked = [content("a", "Bees"), content("b", "Bees")]
+        without = results(await tagger(filled).tag(asked))
+        found = results(await tagger(filled, more=[Halfway()]).tag(asked))
+        assert [(one.tags, one.path) for one in found] == [(one.tags, one.path) for one in without]
+        assert [one.degraded for one in found] == [(Degraded(stage="spare", reason="DependencyDown"),)] * 2
 
     async def test_a_caller_stops_before_a_later_stage(self, filled: Memory) -> None:
         picky = Picky()
