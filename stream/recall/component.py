@@ -181,7 +181,10 @@ class ComponentOf(Generic[S]):
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             field = "__".join(map(str, problem["loc"]))
-            raise UserError(f"{variable(self.name, field)}={shorten(problem['input'])}: {problem['msg']}") from None
+            reason = problem["msg"]
+            if problem["type"] == "extra_forbidden":
+                reason += f", expected {' or '.join(self.settings.model_fields)}"
+            raise UserError(f"{variable(self.name, field)}={shorten(problem['input'])}: {reason}") from None
 
     def configure(self, given: Mapping[str, object]) -> Configured:
         """See `Component`."""

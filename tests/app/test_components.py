@@ -89,6 +89,11 @@ class TestSections:
         with pytest.raises(UserError, match="TAGBUS_COMPONENTS__LITERAL__LANGUAGES='english': String should match"):
             Components.of(settings({"literal": {"languages": "english"}}))
 
+    def test_a_field_that_there_is_not_is_told_with_those_that_there_are(self) -> None:
+        expected = r"TAGBUS_COMPONENTS__LITERAL__ENABELD='true': Extra inputs .*, expected enabled or languages"
+        with pytest.raises(UserError, match=expected):
+            Components.of(settings({"literal": {"enabeld": "true"}}))
+
     @pytest.mark.parametrize("name", ["heads", "second_encoder", "cross_encoder"])
     def test_a_model_runs_in_the_process_or_on_triton(self, name: str) -> None:
         with pytest.raises(
