@@ -19,7 +19,6 @@ from tagbus.stream.contract.events import Content, Tag, TaggedContent
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.local.worker import LocalWorker
-from tagbus.stream.memory import exact_memory
 from tests.bus.harness import exactly_once, until_all_out
 from tests.cli.harness import Cli, Slice, cut
 from tests.conftest import Broker
@@ -101,7 +100,7 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class Again:
+class TaggedAgain:
     """Results made once more, by the release that they name and the taxonomy that they name."""
 
     slice_: Slice
@@ -110,7 +109,7 @@ class Again:
     async def of(self, name: str, tags: Sequence[Tag], titles: Sequence[str]) -> dict[str, TaggedContent]:
         base = Settings.model_construct()
         settings = base.model_copy(update={"encoder": base.encoder.model_copy(update={"folder": self.folders[name]})})
-        async with assemble.stack(settings, exact_memory(name, SHIPPED.dimension)) as stack:
+        async with assemble.in_process(settings) as stack:
             await filling.fill(stack.projection(), {"tags": tags, "exemplars": self.slice_.exemplars}, lambda _: None)
             found = await stack.tagger().tag([Content(id=title, title=title) for title in titles])
         assert all(isinstance(one, TaggedContent) for one in found), found
@@ -163,7 +162,7 @@ def assert_same(found: TaggedContent, expected: TaggedContent) -> None:
         assert abs((pair[0] or 0) - (pair[1] or 0)) <= TOLERANCE, (found.id, tag)
 
 
-async def assert_recomputed(address: str, names: Mapping[str, str], titles: Sequence[str], again: Again) -> None:
+async def assert_recomputed(address: str, names: Mapping[str, str], titles: Sequence[str], again: TaggedAgain) -> None:
     """Each result of the load is what the release that it names gives, with the taxonomy that it names."""
     messages = consume_all(address, names["tagged"])
     found = [one for one in map(decode_tagged, map(record_of, messages)) if isinstance(one, TaggedContent)]
@@ -192,7 +191,7 @@ def test_a_release_goes_live_under_load_and_back(kafka: Broker, tagbus: Cli, tmp
     titles = [content.title or content.text for content in slice_.contents]
     migrate(bus, place.parent, titles, tagbus)
     exactly_once(bus.address, bus.names)
-    again = Again(slice_, {SHIPPED.name: None, SECOND: place})
+    again = TaggedAgain(slice_, {SHIPPED.name: None, SECOND: place})
     asyncio.run(assert_recomputed(bus.address, bus.names, titles, again))
 
 

@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(apache: Mak
 
 
 def test_a_machine_too_slow_to_format_in_time_is_told(apache: Make) -> None:
-    with pytest.raises(DependencyDown, match=r"did not format its folder in 0\.01 s"), apache(deadline_s=0.01):
+    with pytest.raises(DependencyDown, match=r"did not format its folder within 0\.01 s"), apache(deadline_s=0.01):
         pass
 
 
