@@ -79,6 +79,9 @@ class TritonServer(Child):
             f"--cache-directory={self._environment.caches}",
             # A server that is killed leaves its shared memory behind, 1 MB a process: the name says whose it was.
             f"--backend-config=python,shm-region-prefix-name={self.folder.name}",
+            # One at a time: six models that loaded together on two cores at a load of 11 ran into a timeout of the
+            # backend's lock, which aborts the server (boost::interprocess::lock_exception).
+            "--model-load-thread-count=1",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._models),
             # By default it listens on all addresses.
