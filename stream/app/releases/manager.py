@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager, suppress
 
 from tagbus.stream import telemetry
 from tagbus.stream.app import assemble, folders
-from tagbus.stream.app.releases import collection
+from tagbus.stream.app.releases import collection, recorded
 from tagbus.stream.app.releases.loaded import LoadedRelease
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content, Versions
 from tagbus.stream.contract.release import ReleaseRecord
-from tagbus.stream.encoder.release import load_recorded, load_release
+from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch, Retryable, TagbusError
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.bootstrap import Follower, Offsets
@@ -201,15 +201,11 @@ class ReleaseManager:
 
     def _own(self, loaded: LoadedRelease) -> Settings:
         """The settings of this release, its files verified. Raises ReleaseMismatch, which names the differing file."""
-        if loaded.record is None:
-            if loaded.name != self._base:
-                raise ReleaseMismatch(
-                    f"release {loaded.name} is active, but it is not on topic {self._settings.topics.releases}"
-                )
-            return self._settings
-        folder = folders.release_folder(self._settings, loaded.name)
-        load_recorded(folder, loaded.record.release)
-        return folders.settings_of(self._settings, folder, loaded.record.triton)
+        if loaded.record is None and loaded.name != self._base:
+            raise ReleaseMismatch(
+                f"release {loaded.name} is active, but it is not on topic {self._settings.topics.releases}"
+            )
+        return recorded.own(self._settings, loaded.name, loaded.record)
 
     async def _follow(
         self, loaded: LoadedRelease, stack: assemble.TaggingStack, source: Follower | SharedMemory
