@@ -83,8 +83,8 @@ class Manifest(BaseModel):
     neighbours: int = Field(ge=1, le=1000, description="nearest exemplars that vote")
     listed: int = Field(ge=1, le=1000, description="candidates of a list at most")
     voted: int = Field(ge=1, le=1000, description="candidates by votes at most")
-    kept: int = Field(ge=1, le=1000, description="candidates that are judged at most, the best by reciprocal ranks")
-    sure: int = Field(0, ge=0, le=1000, description="of each list by name, the best that are judged in any case")
+    kept: int = Field(ge=1, le=1000, description="candidates that are scored at most, the best by reciprocal ranks")
+    sure: int = Field(0, ge=0, le=1000, description="of each list by name, the best that are scored in any case")
     propensity: FiniteFloat = Field(ge=0, le=10, description="a tag's score grows by this times -log of its propensity")
     model_sha256: Sha256
     tables_sha256: Sha256

@@ -35,7 +35,7 @@ class CrossEncode:
         again = await asyncio.to_thread(self._second.rate, tags, rated, asked, found)
         for work, scored in zip(works, split(rows, tags, again, len(works)), strict=True):
             work.scored = scored
-            work.ranking = Learnt(scored, self._second.columns, self._numbers.ids, seen_by(work))
+            work.ranking = Learnt(scored, self._second.columns, self._numbers, seen_by(work))
 
 
 def _scored(work: Work) -> Scored:

@@ -43,7 +43,7 @@ class Learnt:
 
     scored: Scored
     columns: Sequence[str]
-    ids: Sequence[str]
+    numbers: Numbers
     seen: Seen
 
     @property
@@ -54,16 +54,16 @@ class Learnt:
     def best(self, count: int) -> Found:
         """See `Ranking`. Ties go to the smaller tag number."""
         order = np.lexsort((self.scored.tags, -self.scored.scores))[:count]
+        ids = self.numbers.ids
         tags, scores = self.scored.tags[order].tolist(), self.scored.scores[order].tolist()
         direct = self.seen.direct
         like = dict(zip(direct.keys.tolist(), direct.scores.tolist(), strict=True))
-        return Found({self.ids[tag]: score for tag, score in zip(tags, scores, strict=True)}, like, self.seen.near)
+        return Found({ids[tag]: score for tag, score in zip(tags, scores, strict=True)}, like, self.seen.near)
 
     def features(self, tag_id: str) -> Mapping[str, float] | None:
         """See `Ranking`."""
-        rows = (row for row, tag in enumerate(self.scored.tags.tolist()) if self.ids[tag] == tag_id)
-        row = next(rows, None)
-        return None if row is None else dict(zip(self.columns, self.scored.features[row].tolist(), strict=True))
+        rows = np.flatnonzero(self.scored.tags == self.numbers.of([tag_id])[0])
+        return dict(zip(self.columns, self.scored.features[rows[0]].tolist(), strict=True)) if len(rows) else None
 
 
 class Fuse:
@@ -113,7 +113,7 @@ class Rank:
         rated = await asyncio.to_thread(self._ranker.rate, full, drawn, known)
         for work, scored, one in zip(works, split(drawn.rows, drawn.tags, rated, len(works)), seen, strict=True):
             work.scored = scored
-            work.ranking = Learnt(scored, self._ranker.columns, numbers.ids, one)
+            work.ranking = Learnt(scored, self._ranker.columns, numbers, one)
 
 
 def seen_by(work: Work) -> Seen:
