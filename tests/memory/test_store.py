@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tagbus.stream.memory import Point, Store, Vectors
@@ -243,6 +243,8 @@ async def test_a_search_equals_brute_force_after_any_history(opener: Any, unit: 
 
         @settings(max_examples=50, deadline=None)
         @given(steps=steps, queries=st.lists(vectors, min_size=1, max_size=4), limit=st.integers(1, 12))
+        # Equal as float32, not as float64.
+        @example(steps=[("a", [0, 1, -3]), ("b", [1, 3, 0])], queries=[[0, 3, -2]], limit=2)
         def check(steps: list[Any], queries: list[Any], limit: int) -> None:
             asyncio.run_coroutine_threadsafe(agree(store, steps, unit(queries), limit), loop).result()
 

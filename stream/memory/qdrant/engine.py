@@ -72,12 +72,15 @@ def visible(scopes: frozenset[str]) -> list[str]:
 
 
 def found(stored: object, score: float, carried: Carried) -> Found:
-    """What was found, from a point's `wanted` fields and its score, which rounding may have put beyond 1."""
+    """What was found, from a point's `wanted` fields and its score, which rounding may have put beyond 1.
+
+    The score is rounded to float32, as `Hits` gives it: ties are by key, and the client in memory scores in float64.
+    """
     match stored:
         case {"key": str(key), **rest}:
             payload = rest.get("payload")
             tags = carried_ids(carried, key, payload if isinstance(payload, dict) else {})
-            return Found(key, min(1.0, max(-1.0, score)), tags)
+            return Found(key, float(np.float32(min(1.0, max(-1.0, score)))), tags)
     raise _foreign()
 
 
