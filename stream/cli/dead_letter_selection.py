@@ -183,7 +183,7 @@ def _published(settings: Settings, letters: Collection[Letter]) -> set[Event]:
     for letter in letters:
         if letter.id is not None:
             by_id.setdefault(letter.id, []).append(letter)
-    by_place = {letter.last: letter for letter in letters}
+    by_source = {letter.last: letter for letter in letters}
     since = min(letter.time for letter in letters) - SKEW
     found: set[Event] = set()
     for message in read_all(settings.kafka, settings.topics.tagged, since):
@@ -194,8 +194,8 @@ def _published(settings: Settings, letters: Collection[Letter]) -> set[Event]:
             continue
         same = by_id.get(record.key or b"", [])
         found.update(letter.event for letter in same if _after(source, timestamp(message), letter))
-        if source in by_place:
-            found.add(by_place[source].event)
+        if source in by_source:
+            found.add(by_source[source].event)
     return found
 
 

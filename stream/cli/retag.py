@@ -34,9 +34,9 @@ from tagbus.stream.recall.graph import parameters
 # Headers of an earlier replay or retag: a content that is sent again is a new event.
 OWN = frozenset({RETAG, REPLAYS, REPLAY_SOURCE})
 # Partition and offset.
-Place = tuple[int, int]
+RecordPosition = tuple[int, int]
 # The position of a content's newest event, None if it is a withdrawal; and its version or time.
-Newest = tuple[Place | None, Stamp]
+Newest = tuple[RecordPosition | None, Stamp]
 
 # Number of examples shown.
 SHOWN = 5
@@ -186,14 +186,14 @@ def _newest(settings: Settings, content: OffsetRange) -> dict[str, Newest]:
                 continue
             stamp = stamp_of(event.version, event.time)
             if not older(stamp, newest.get(event.id, (None, 0))[1]):
-                newest[event.id] = _place(message), stamp
+                newest[event.id] = _position(message), stamp
     return newest
 
 
 def _found(settings: Settings, content: OffsetRange, newest: Mapping[str, Newest]) -> Iterator[Found]:
     """The newest event of each content."""
     for message in read_range(settings.kafka, content):
-        record, place = record_of(message), _place(message)
+        record, place = record_of(message), _position(message)
         try:
             event = decode_content(record)
         except Poison:
@@ -236,5 +236,5 @@ def _tag(settings: Settings, name: str) -> Tag | None:
     return found
 
 
-def _place(message: Message) -> Place:
+def _position(message: Message) -> RecordPosition:
     return message.partition() or 0, message.offset() or 0

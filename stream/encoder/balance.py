@@ -154,7 +154,7 @@ class Balancer:
                 log.warning("%s; the servers stay as they are", error)
 
     async def _refresh(self) -> None:
-        """Add the servers that came, and let go of those that went."""
+        """Add new servers and close those that are gone."""
         places = await self._resolve(self._address)
         for place, host in places.items():
             if place not in self._servers:
@@ -180,7 +180,7 @@ class Balancer:
                 self._tell()
                 await asyncio.sleep(next(delays))
                 continue
-            except Exception as error:  # of another release, or a bug: whoever asks next is told
+            except Exception as error:  # of another release, or a bug: the next caller gets it
                 self._error = error
                 self._tell()
                 return

@@ -50,7 +50,7 @@ class _Numbers(dict[str, int]):
         with self._growing:
             number = self.get(tag_id)
             if number is None:
-                # The id first: whoever sees the number finds it.
+                # The id first: a reader that sees the number must find it.
                 self._ids.append(tag_id)
                 number = self[tag_id] = len(self._ids) - 1
             return number

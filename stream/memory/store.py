@@ -64,7 +64,7 @@ class Store(Protocol):
         """How many points there are."""
 
     async def close(self) -> None:
-        """Make everything durable that the engine keeps, and let go of it."""
+        """Flush what the engine keeps to disk and close it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,24 @@
-"""Garbage collection, tuned to a memory that stays and contents that go."""
+"""Garbage collection, tuned to long-lived memory and short-lived contents."""
 
 import gc
 
 
 def settle() -> None:
-    """Take what stands in memory now out of the garbage collector's rounds.
+    """Exclude all objects that exist now from garbage collection.
 
-    Some 50,000 objects stay, modules and models above all, and a full round looks at each: 0.1 s. Exemplars are not
-    among them, for memory holds payloads as bytes: with 150,000 of them a round took 1.0 s as dictionaries, 0.1 s so.
+    Some 50,000 objects stay, mostly of modules and models, and a full collection traverses each: 0.1 s. Exemplars are
+    not among them, because memory holds payloads as bytes: with 150,000 of them as dictionaries it took 1.0 s.
     """
     gc.collect()
     gc.freeze()
-    # A content makes some 400 short-lived objects: at the default of 700 every other one began a round.
+    # A content makes some 400 short-lived objects: at the default of 700 every other one started a collection.
     gc.set_threshold(50_000, 20, 20)
 
 
 def free_dropped() -> None:
-    """Free what was settled and nobody refers to any longer, where it refers to itself.
+    """Free objects in reference cycles that `settle` excluded and nothing uses any more.
 
-    No round looks at what is settled, so it is looked at whole here, which stops the process for 0.1 s. Therefore only
-    where a release was dropped.
+    A full collection of all objects, which stops the process for 0.1 s: call it only when a release was dropped.
     """
     gc.unfreeze()
     settle()

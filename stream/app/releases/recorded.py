@@ -29,7 +29,7 @@ def in_force(settings: Settings, releases: Releases) -> str:
 
 
 def announce(settings: Settings, record: ReleaseRecord) -> None:
-    """Put the release on the topic, unless it stands there already."""
+    """Write the release to the topic, unless it is there already."""
     name = record.release.name
     found = read_releases(settings).records.get(name)
     if found != record:

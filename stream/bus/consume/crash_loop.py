@@ -30,7 +30,7 @@ Commit = Callable[[list[TopicPartition]], KafkaError | None]
 
 # For the request of committed offsets; it takes a millisecond when the broker is well.
 ASK_SECONDS: Final = 5.0
-# Between two tries to count, while a rebalance or a broker stands in the way.
+# Between two tries to count, during a rebalance or while a broker does not answer.
 PAUSE_SECONDS: Final = 0.2
 
 

@@ -233,7 +233,7 @@ class ServerStore:
 def connect(url: str, api_key: SecretStr | None, seconds: float) -> Server:
     """A client of the server, and the server's name for errors: its URL without what may be secret in it.
 
-    Nothing is sent yet. Raises UserError for a URL that is none.
+    Nothing is sent yet. Raises UserError for an invalid URL.
     """
     try:
         parts = urlsplit(url)

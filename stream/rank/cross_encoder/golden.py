@@ -42,7 +42,7 @@ PAIRS: Final = (
 
 
 class Golden(BaseModel):
-    """The golden pairs and their scores. It stands in cross_encoder.json."""
+    """The golden pairs and their scores, a part of cross_encoder.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

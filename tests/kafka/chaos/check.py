@@ -13,7 +13,7 @@ from tests.bus.harness import origin
 from tests.kafka.chaos.load import KIND
 from tests.support import consume_all, unique
 
-Place = tuple[int, int]
+RecordPosition = tuple[int, int]
 # Written by a worker that set a content aside because the process ended whenever it was tagged: under fire it is right.
 DEADLY = b"times while it was tagged"
 READ_SECONDS = 180.0
@@ -43,7 +43,7 @@ class Outcome:
 
 def compare(address: str, names: Mapping[str, str]) -> Outcome:
     """Read all three topics to their ends."""
-    given = {(_place(message)): message for message in consume_all(address, names["content"], seconds=READ_SECONDS)}
+    given = {(_position(message)): message for message in consume_all(address, names["content"], seconds=READ_SECONDS)}
     results = consume_all(address, names["tagged"], seconds=READ_SECONDS)
     letters = consume_all(address, names["dead_letters"], seconds=READ_SECONDS)
     found = Counter(origin(message) for message in [*results, *letters])
@@ -99,7 +99,7 @@ class Watch:
         # When the longest one ended, in seconds since the start.
         self.longest_at = 0.0
         self.records = 0
-        self._places: set[Place] = set()
+        self._positions: set[RecordPosition] = set()
         self._waiting = waiting
         self._consumer = Consumer(
             {"bootstrap.servers": address, "group.id": unique("watch"), "isolation.level": "read_committed"}
@@ -119,12 +119,12 @@ class Watch:
     @property
     def out(self) -> int:
         """How many different inputs have come out."""
-        return len(self._places)
+        return len(self._positions)
 
     @property
     def doubled(self) -> int:
         """How many came out again."""
-        return self.records - len(self._places)
+        return self.records - len(self._positions)
 
     def start(self) -> None:
         self._thread.start()
@@ -140,7 +140,7 @@ class Watch:
             idle = self._waiting.confirmed <= self.out
             messages = [message for message in self._consumer.consume(1000, 0.1) if not message.error()]
             self.records += len(messages)
-            self._places.update(origin(message) for message in messages)
+            self._positions.update(origin(message) for message in messages)
             now = time.monotonic()
             if not idle and now - last > self.longest:
                 self.longest, self.longest_at = now - last, now - start
@@ -148,7 +148,7 @@ class Watch:
                 last = now
 
 
-def _place(message: Message) -> Place:
+def _position(message: Message) -> RecordPosition:
     return message.partition() or 0, message.offset() or 0
 
 
