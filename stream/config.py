@@ -1,9 +1,9 @@
 """One frozen tree of settings; the only code that reads them from the environment.
 
-`TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`. `tagbus config` prints the effective tree, secrets masked.
+`TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`; an empty value is as none, since a compose file sets variables
+to nothing that nobody gave. `tagbus config` prints the effective tree, secrets masked.
 """
 
-import os
 import socket
 from collections.abc import Mapping
 from functools import cache
@@ -12,14 +12,20 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from tagbus.stream.errors import UserError, shorten
+from tagbus.stream import environment
+from tagbus.stream.environment import PREFIX as PREFIX
+from tagbus.stream.errors import UserError
 
-PREFIX = "TAGBUS_"
 Provider = Literal["tensorrt", "cuda", "cpu"]
-# Variables of the test suite and the benchmarks, which are not settings of the service.
-FOREIGN = ("TAGBUS_TEST_", "TAGBUS_BENCH_")
 # librdkafka properties that hold a password, a private key or a client secret.
 CONFIDENTIAL = frozenset(
     {
@@ -260,10 +266,19 @@ class Settings(BaseSettings):
     tagger: TaggerSettings = TaggerSettings()
     health: HealthSettings = HealthSettings()
 
-
-@cache
-def _known() -> frozenset[str]:
-    return frozenset(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it has those of service links too
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is one source
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """See pydantic-settings."""
+        variables = EnvSettingsSource(settings_cls)
+        variables.env_vars = {name.lower(): value for name, value in environment.variables(_fields()).items() if value}
+        return init_settings, variables
 
 
 def load() -> Settings:
@@ -271,30 +286,22 @@ def load() -> Settings:
 
     Raises UserError that names the variable, its value (never a secret's) and the expected value.
     """
-    for variable in os.environ:
-        name = variable.upper()
-        if name.startswith(PREFIX) and not name.startswith(FOREIGN) and name.split("__")[0] not in _known():
-            raise UserError(f"{variable} is no setting of tagbus; `tagbus config` lists them all")
+    given = environment.checked(_fields())
     try:
         return Settings()
     except ValidationError as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(environment.in_one_line(error)) from None
     except SettingsError:
-        raise UserError(f"{' or '.join(_json_variables())}: expected a JSON object of strings") from None
+        raise UserError(environment.without_json(given, _fields())) from None
 
 
-def _json_variables() -> list[str]:
-    """The variables that are set and hold JSON: one of them could not be parsed, and its value may be a secret."""
-    names = [f"{PREFIX}KAFKA__{name.upper()}" for name in ("options", "secrets")]
-    return [variable for variable in os.environ if variable.upper() in names]
-
-
-def _one_line(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        path = [str(part) for part in problem["loc"]]
-        variable = PREFIX + "__".join(path).upper()
-        secret = any(part in {"options", "secrets", "api_key", "password"} for part in path)
-        value = "********" if secret or problem["type"] == "secret" else shorten(problem["input"])
-        lines.append(f"{variable}={value}: {problem['msg']}")
-    return "; ".join(lines)
+@cache
+def _fields() -> Mapping[str, frozenset[str]]:
+    """The fields of each section by variable; components know their own."""
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {
+        name.upper(): frozenset((field.alias or key).upper() for key, field in section.model_fields.items())
+        if isinstance(section, type) and issubclass(section, Section)
+        else frozenset()
+        for name, section in sections.items()
+    }

@@ -35,9 +35,10 @@ def run(
     /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. A second SIGTERM ends it at once; nothing is lost by it.
     With --from, --group and --output it is a backfill, which ends when it has reached the end.
     """
+    # Before the settings are read, which may log.
+    console.set_up_logging(level)
     settings = load()
     backfill = plan(settings, Asked(start, until, group, output, rate))
-    console.set_up_logging(level)
     service = Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.read_range)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, service.on_signal)
@@ -53,10 +54,10 @@ def index(level: Level = "info") -> None:
 
     It goes on where it was stopped; after longer than TAGBUS_MEMORY__TOMBSTONE_HOURS it builds the memory anew.
     """
+    console.set_up_logging(level)
     settings = load()
     if settings.memory.kind != "server":
         raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: such a memory is not shared, expected server")
-    console.set_up_logging(level)
     asyncio.run(_index(settings))
 
 

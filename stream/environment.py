@@ -1,0 +1,98 @@
+"""The environment variables of tagbus: which are meant as settings, and what is said of wrong ones.
+
+Kubernetes and Docker make variables of their own beside a service named tagbus, and compose files set variables to
+nothing: neither is a setting.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.service_links import is_address, service_links
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "TAGBUS_"
+# Variables of the test suite and the benchmarks, which are not settings of the service.
+FOREIGN: Final = ("TAGBUS_TEST_", "TAGBUS_BENCH_")
+# The fields that hold JSON; their values may be secrets.
+JSON: Final = frozenset({("KAFKA", "OPTIONS"), ("KAFKA", "SECRETS")})
+SECRET: Final = frozenset({"options", "secrets", "api_key", "password"})
+# The fields of each section by variable; empty for one whose fields are checked elsewhere.
+Fields = Mapping[str, frozenset[str]]
+
+
+def variables(fields: Fields) -> dict[str, str]:
+    """The variables of this process that are meant for tagbus, right ones and wrong ones."""
+    ours = _ours()
+    return {name: ours[name] for name in ours.keys() - _links(ours, fields)}
+
+
+def checked(fields: Fields) -> dict[str, str]:
+    """As `variables`. Raises UserError for one that names no section, or no field of it, also where it has no value."""
+    ours, given = _ours(), variables(fields)
+    if ignored := sorted(ours.keys() - given.keys()):
+        log.debug("no settings, but made for a service by Kubernetes or Docker: %s", ", ".join(ignored))
+    for variable in sorted(given):
+        section, field = _parts(variable)
+        known = fields.get(section)
+        if known is None or (field and known and field.partition("__")[0] not in known):
+            raise UserError(f"{variable} is no setting of tagbus; `tagbus config` lists them all")
+    return given
+
+
+def without_json(given: Mapping[str, str], fields: Fields) -> str:
+    """The error for a variable that takes JSON and has none, without its value."""
+    for variable, value in given.items():
+        section, field = _parts(variable)
+        if not value or not (not field or (section, field) in JSON):
+            continue
+        try:
+            from_json(value)
+        except ValueError:
+            if field:
+                return f"{variable}: expected a JSON object of strings"
+            some = min(fields[section] or {"NAME"})
+            return f"{variable}: expected a JSON object, or one setting by itself, such as {variable}__{some}"
+    return "a setting that takes a JSON object holds something else"
+
+
+def in_one_line(error: ValidationError) -> str:
+    """Wrong values, each with its variable, the value (never a secret's) and what would be right."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        variable = PREFIX + "__".join(path).upper()
+        # A whole section may hold a secret.
+        secret = len(path) == 1 or problem["type"] == "secret" or not SECRET.isdisjoint(path)
+        lines.append(f"{variable}={'********' if secret else shorten(problem['input'])}: {problem['msg']}")
+    return "; ".join(lines)
+
+
+def _ours() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper().startswith(PREFIX) and not name.upper().startswith(FOREIGN)
+    }
+
+
+def _links(ours: Mapping[str, str], fields: Fields) -> frozenset[str]:
+    """Those that another program made. A section takes a JSON object, so an address under its name is one of them."""
+    addresses = {name for name, value in ours.items() if _is_section(name, fields) and is_address(value)}
+    return service_links(ours) | addresses
+
+
+def _parts(variable: str) -> tuple[str, str]:
+    """The section and the field that a variable names; the field is empty where it names a whole section."""
+    section, _, field = variable.upper().removeprefix(PREFIX).partition("__")
+    return section, field
+
+
+def _is_section(variable: str, fields: Fields) -> bool:
+    return variable.upper().removeprefix(PREFIX) in fields
