@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from tagbus.stream.app import console
-from tagbus.stream.cli import check, contract, demo, quality, release, replay, retag, run, skip, tag, topics
+from tagbus.stream.cli import check, contract, demo, quality, release, replay, retag, run, skip, tag, tail, topics
 from tagbus.stream.errors import TagbusError, UserError
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ for command in (
     tag.tag,
     topics.publish,
     topics.retire,
-    topics.tail,
+    tail.tail,
     replay.replay,
     skip.skip,
     retag.retag,

@@ -21,7 +21,8 @@ from tagbus.stream import quality
 from tagbus.stream.app import console, files
 from tagbus.stream.app.components import packaged
 from tagbus.stream.app.examples import example
-from tagbus.stream.cli.topics import as_table, create_all, send, tagged_table
+from tagbus.stream.cli.tail import as_table, tagged_table
+from tagbus.stream.cli.topics import create_all, send
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.codec import (
     Origin,

@@ -1,38 +1,24 @@
-"""`tagbus topics create`, `publish` and `tail`: the topics, for people at a terminal."""
+"""`tagbus topics create`, `publish` and `retire`: the topics, for people at a terminal."""
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from rich.table import Table
 
 from tagbus.stream.app import console, files
 from tagbus.stream.app.releases.backfill import outputs
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
-from tagbus.stream.contract.codec import (
-    DECODERS,
-    Record,
-    Tombstone,
-    decode_tagged,
-    encode_record,
-    read_dead_letter,
-    unframed,
-)
-from tagbus.stream.contract.events import DeadLetter, TaggedContent
-from tagbus.stream.errors import CheckFailed, DependencyDown, Poison, shorten
+from tagbus.stream.contract.codec import DECODERS, Record, encode_record
+from tagbus.stream.errors import CheckFailed, DependencyDown, Poison
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import failure
 from tagbus.stream.kafka.errors import classify, error_of
-from tagbus.stream.kafka.message import record_of
-from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.kafka.writer import TopicWriter
 
@@ -196,74 +182,3 @@ def send(settings: Settings, topic: str, records: Iterator[Record], bar: console
             writer.send(record)
             bar.to(writer.confirmed)
     bar.to(writer.confirmed)
-
-
-def tail(
-    topic: Annotated[Literal["tagged", "content.dlq"], typer.Argument(help="what to show")] = "tagged",
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="end after so many")] = None,
-    start: Annotated[Literal["earliest", "latest"], typer.Option("--from", help="where to begin")] = "earliest",
-    form: Annotated[
-        Literal["table", "json"], typer.Option("--as", help="for people, or a JSON object a line")
-    ] = "table",
-) -> None:
-    """Show results or dead letters as they come. Ctrl-C ends it."""
-    settings = load()
-    name = settings.topics.tagged if topic == "tagged" else settings.topics.dead_letters
-    for message in islice(follow(settings, name, start), count):
-        record = record_of(message)
-        if form == "json":
-            typer.echo(as_json(topic, record))
-        elif isinstance(shown := as_table(topic, record), str):
-            console.print_line(shown)
-        else:
-            console.stdout.print(shown)
-
-
-def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"]) -> Iterator[Message]:
-    """Committed records of all partitions as they come, in no group. Ends only by its caller."""
-    with TopicReader(settings.kafka) as reader:
-        reader.discover([topic], "beginning" if start == "earliest" else "end")
-        while True:
-            yield from reader.read(100, 0.5).messages
-
-
-def as_json(topic: str, record: Record) -> str:
-    """One line of JSON: the result, or the dead letter's reason with the beginning of its value."""
-    if topic == "tagged":
-        return unframed(record.value or b"null").decode(errors="replace")
-    letter = read_dead_letter(record.headers)
-    return json.dumps({**letter.model_dump(), "value": record.value and shorten(record.value, 200)}, ensure_ascii=False)
-
-
-def as_table(topic: str, record: Record) -> Table | str:
-    """What a person reads."""
-    if topic == "tagged":
-        event = decode_tagged(record)
-        if isinstance(event, Tombstone):
-            return f"{console.printable(event.key)} was withdrawn"
-        return tagged_table(event, event.id)
-    return dead_letter_line(read_dead_letter(record.headers), record)
-
-
-def dead_letter_line(letter: DeadLetter, record: Record) -> str:
-    """Where it came from, why it was refused, and how its value begins."""
-    where = f"{letter.topic}:{letter.partition}:{letter.offset}"
-    reason = console.printable(f"{where}  {letter.exception} at {letter.stage}: {letter.message}")
-    return f"{reason}\n    {'null' if record.value is None else shorten(record.value, 100)}"
-
-
-def tagged_table(event: TaggedContent, title: str, most: int = 5) -> Table:
-    """The best tags of a content with score, confidence and evidence."""
-    table = Table("tag", "confidence", "score", "why", title=shorten(title, 100), title_justify="left")
-    for tag in event.tags[:most]:
-        why = []
-        if tag.evidence.decided:
-            why.append("people said so")
-        if tag.evidence.similarity is not None:
-            why.append(f"like its name {tag.evidence.similarity:.2f}")
-        if tag.evidence.votes:
-            first = tag.evidence.neighbours[:1]
-            nearest = "".join(f" ({console.printable(one.id)} {one.similarity:.2f})" for one in first)
-            why.append(f"{tag.evidence.votes} neighbour{'s' * (tag.evidence.votes > 1)}{nearest}")
-        table.add_row(console.printable(tag.name), f"{tag.confidence:.2f}", f"{tag.score:.3f}", "; ".join(why))
-    return table

@@ -1,22 +1,17 @@
-"""`tagbus topics create`, `publish`, `retire` and `tail` on Apache Kafka."""
+"""`tagbus topics create`, `publish` and `retire` on Apache Kafka."""
 
 import json
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from tagbus.stream.contract.codec import dead_letter_headers, encode_record, source_headers
-from tagbus.stream.contract.events import DeadLetter, Evidence, Neighbour, ScoredTag, TaggedContent, Versions
-from tests.cli.harness import Cli, Slice, environment, objects
+from tagbus.stream.contract.codec import encode_record
+from tests.cli.harness import Cli, Slice
 from tests.conftest import Broker
-from tests.support import Layout, consume_all, produce, unique, wait_until
+from tests.support import consume_all, unique
 
 # Utils.murmur2 of the Java client on these keys, from its own test (kafka, UtilsTest.testMurmur2).
 MURMUR2 = {
@@ -29,29 +24,6 @@ MURMUR2 = {
 }
 PARTITIONS = 7
 TOPICS = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
-
-RESULT = TaggedContent(
-    id="article-17",
-    tags=(
-        ScoredTag(
-            id="p1",
-            name="bees \x1b[31mred",
-            score=0.41,
-            confidence=0.87,
-            stage="recall",
-            evidence=Evidence(
-                similarity=0.62, votes=1, neighbours=(Neighbour(id="article-3", source="people", similarity=0.71),)
-            ),
-        ),
-    ),
-    versions=Versions(release="r", calibration="none", taxonomy={"0": 3}),
-    path=("encode", "recall", "calibrate"),
-)
-LETTER = DeadLetter(
-    topic="content", partition=0, offset=7, exception="Undecodable", message="value: '{' is wrong", stage="decode"
-)
-
-Make = Callable[[Mapping[str, Layout]], dict[str, str]]
 
 
 def settings(kafka: Broker, names: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -182,80 +154,3 @@ class TestRetire:
         answer = tagbus("retire", key, "--from", word, KAFKA__BROKERS=kafka.address)
         assert answer.code == 9
         assert expected in answer.one_line()
-
-
-class TestTail:
-    @pytest.fixture
-    def results(self, kafka: Broker, topics: Make) -> dict[str, str]:
-        """Topics with two results, a withdrawal and a dead letter."""
-        names = topics({"tagged": 1, "dead_letters": 1})
-        source = source_headers("content", 0, 7)
-        records = [encode_record(RESULT.model_copy(update={"id": name})) for name in ("article-17", "article-18")]
-        produce(kafka.address, names["tagged"], [(record.key, record.value, source) for record in records])
-        produce(kafka.address, names["tagged"], [(b"article-19", None, source)])
-        produce(kafka.address, names["dead_letters"], [(b"k", b'{"\x1b', dead_letter_headers(LETTER))])
-        return settings(kafka, names)
-
-    def test_results_as_json(self, results: dict[str, str], tagbus: Cli) -> None:
-        answer = tagbus("tail", "tagged", "--count", "2", "--as", "json", settings=results)
-        assert answer.code == 0
-        assert [TaggedContent.model_validate_json(line).id for line in answer.lines] == ["article-17", "article-18"]
-
-    def test_results_as_people_read_them(self, results: dict[str, str], tagbus: Cli) -> None:
-        shown = tagbus("tail", "-n", "3", settings=results).out
-        for words in ("'article-17'", "0.87", "0.410", "like its name 0.62", "1 neighbour", "(article-3 0.71)"):
-            assert words in shown
-        assert "article-19 was withdrawn" in shown
-
-    def test_content_cannot_write_to_the_terminal(self, results: dict[str, str], tagbus: Cli) -> None:
-        shown = (
-            tagbus("tail", "-n", "3", settings=results).out
-            + tagbus("tail", "content.dlq", "-n", "1", settings=results).out
-        )
-        assert "\x1b" not in shown
-
-    def test_dead_letters_with_their_reason(self, results: dict[str, str], tagbus: Cli) -> None:
-        (letter,) = objects(tagbus("tail", "content.dlq", "-n", "1", "--as", "json", settings=results).out)
-        assert letter == LETTER.model_dump() | {"value": "b'{\"\\x1b'"}
-        shown = tagbus("tail", "content.dlq", "-n", "1", settings=results).out
-        assert "content:0:7  Undecodable at decode: value: '{' is wrong" in shown
-
-    def test_a_topic_that_is_not_there_is_the_users_mistake(self, kafka: Broker, tagbus: Cli) -> None:
-        answer = tagbus("tail", settings=settings(kafka))
-        assert answer.code == 2
-        assert answer.one_line().endswith("does not exist; `tagbus topics create` creates it")
-
-    def test_it_follows_until_it_is_interrupted(self, kafka: Broker, results: dict[str, str], tmp_path: Path) -> None:
-        shown = tmp_path / "shown"
-        with shown.open("wb") as out:
-            tail = subprocess.Popen(
-                [sys.executable, "-m", "tagbus.stream.cli", "tail", "--from", "latest", "--as", "json"],
-                env=environment(results | {"KAFKA__OPTIONS": '{"statistics.interval.ms": "0"}'}),
-                stdout=out,
-                stderr=subprocess.PIPE,
-            )
-        record = encode_record(RESULT.model_copy(update={"id": "later"}))
-
-        def seen() -> bool:
-            """Where `latest` begins is known to the reader alone, so results come until one shows."""
-            produce(kafka.address, results["TOPICS__TAGGED"], [(record.key, record.value, [])])
-            return b"later" in shown.read_bytes()
-
-        wait_until(seen, 30, "a result that came after the start")
-        assert b"article-17" not in shown.read_bytes()
-        tail.send_signal(signal.SIGINT)
-        assert tail.wait(30) == 130
-        assert tail.stderr is not None
-        assert tail.stderr.read() == b""
-        tail.stderr.close()
-
-
-def test_offsets_of_a_group_are_never_touched(kafka: Broker, made: dict[str, str], tagbus: Cli) -> None:
-    """`tail` looks and takes no part: the group of the workers stays as it is."""
-    write_and_look = tagbus("publish", "-", "--to", "content", stdin=b'{"id": "a", "text": "x"}', settings=made)
-    assert write_and_look.code == 0
-    produce(kafka.address, made["TOPICS__TAGGED"], [(b"a", None, [])])
-    tagbus("tail", "-n", "1", settings=made | {"KAFKA__GROUP": "watched"})
-    admin = AdminClient({"bootstrap.servers": kafka.address})
-    groups = {group.group_id for group in admin.list_consumer_groups().result(30).valid}
-    assert not groups & {"watched", "watched-reader"}

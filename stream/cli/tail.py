@@ -1,0 +1,126 @@
+"""`tagbus tail`: results and dead letters as they come, for people at a terminal."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Literal
+
+import typer
+from confluent_kafka import Message
+from pydantic_core import from_json, to_json
+from rich.table import Table
+
+from tagbus.stream.app import console
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import Record, Tombstone, decode_tagged, read_dead_letter, unframed
+from tagbus.stream.contract.events import DeadLetter, TaggedContent
+from tagbus.stream.errors import Poison, shorten
+from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.reader import TopicReader
+
+Word = Literal["tagged", "content.dlq"]
+
+
+def tail(
+    topic: Annotated[Word, typer.Argument(help="what to show")] = "tagged",
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="end after so many")] = None,
+    start: Annotated[Literal["earliest", "latest"], typer.Option("--from", help="where to begin")] = "earliest",
+    form: Annotated[
+        Literal["table", "json"], typer.Option("--as", help="for people, or a JSON object a line")
+    ] = "table",
+) -> None:
+    """Show results or dead letters as they come; records of other programs are named as such. Ctrl-C ends it."""
+    settings = load()
+    name = settings.topics.tagged if topic == "tagged" else settings.topics.dead_letters
+    for message in islice(follow(settings, name, start), count):
+        if form == "json":
+            typer.echo(json_line(topic, message))
+        elif isinstance(shown := table(topic, message), str):
+            console.print_line(shown)
+        else:
+            console.stdout.print(shown)
+
+
+def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"]) -> Iterator[Message]:
+    """Committed records of all partitions as they come, in no group. Ends only by its caller."""
+    with TopicReader(settings.kafka) as reader:
+        reader.discover([topic], "beginning" if start == "earliest" else "end")
+        while True:
+            yield from reader.read(100, 0.5).messages
+
+
+def json_line(topic: Word, message: Message) -> str:
+    """One line of JSON: what `as_json` gives, or the place of a record that is not of tagbus, and why it is not."""
+    record = record_of(message)
+    try:
+        return as_json(topic, record)
+    except Poison as error:
+        shown = {"record": _place(message), "error": f"not of tagbus: {error}", "value": _beginning(record, 200)}
+        return json.dumps(shown, ensure_ascii=False)
+
+
+def table(topic: Word, message: Message) -> Table | str:
+    """What a person reads, also of a record that is not of tagbus."""
+    record = record_of(message)
+    try:
+        return as_table(topic, record)
+    except Poison as error:
+        reason = console.printable(f"{_place(message)}  not of tagbus: {error}")
+        return f"{reason}\n    {_beginning(record, 100) or 'null'}"
+
+
+def as_json(topic: Word, record: Record) -> str:
+    """The result as it came, the id of a withdrawn content, or a dead letter's reason with the beginning of its value.
+
+    Raises Poison for a record that is none of these.
+    """
+    if topic == "content.dlq":
+        letter = read_dead_letter(record.headers)
+        return json.dumps({**letter.model_dump(), "value": _beginning(record, 200)}, ensure_ascii=False)
+    event = decode_tagged(record)
+    if isinstance(event, Tombstone):
+        return json.dumps({"id": event.key, "withdrawn": True}, ensure_ascii=False)
+    # On one line, with the fields that a newer contract has added.
+    return to_json(from_json(unframed(record.value or b""))).decode()
+
+
+def as_table(topic: Word, record: Record) -> Table | str:
+    """What a person reads. Raises Poison for a record that is neither a result nor a dead letter."""
+    if topic == "tagged":
+        event = decode_tagged(record)
+        if isinstance(event, Tombstone):
+            return f"{console.printable(event.key)} was withdrawn"
+        return tagged_table(event, event.id)
+    return dead_letter_line(read_dead_letter(record.headers), record)
+
+
+def dead_letter_line(letter: DeadLetter, record: Record) -> str:
+    """Where it came from, why it was refused, and how its value begins."""
+    where = f"{letter.topic}:{letter.partition}:{letter.offset}"
+    reason = console.printable(f"{where}  {letter.exception} at {letter.stage}: {letter.message}")
+    return f"{reason}\n    {_beginning(record, 100) or 'null'}"
+
+
+def tagged_table(event: TaggedContent, title: str, most: int = 5) -> Table:
+    """The best tags of a content with score, confidence and evidence."""
+    table = Table("tag", "confidence", "score", "why", title=shorten(title, 100), title_justify="left")
+    for tag in event.tags[:most]:
+        why = []
+        if tag.evidence.decided:
+            why.append("people said so")
+        if tag.evidence.similarity is not None:
+            why.append(f"like its name {tag.evidence.similarity:.2f}")
+        if tag.evidence.votes:
+            first = tag.evidence.neighbours[:1]
+            nearest = "".join(f" ({console.printable(one.id)} {one.similarity:.2f})" for one in first)
+            why.append(f"{tag.evidence.votes} neighbour{'s' * (tag.evidence.votes > 1)}{nearest}")
+        table.add_row(console.printable(tag.name), f"{tag.confidence:.2f}", f"{tag.score:.3f}", "; ".join(why))
+    return table
+
+
+def _place(message: Message) -> str:
+    return f"{message.topic()}:{message.partition()}:{message.offset()}"
+
+
+def _beginning(record: Record, length: int) -> str | None:
+    return None if record.value is None else shorten(record.value, length)
