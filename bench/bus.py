@@ -294,14 +294,16 @@ def main() -> None:
         "seconds": round(time.monotonic() - started),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report))
 
 
 def versions() -> dict[str, str]:
     """The version of our client, and those of the others as pinned in bench/peers/constraints.txt."""
     pins = dict(
-        line.strip().split("==") for line in (PEERS / "constraints.txt").read_text().splitlines() if "==" in line
+        line.strip().split("==")
+        for line in (PEERS / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
     )
     named = ("quixstreams", "faust-streaming", "aiokafka", "faststream", "confluent-kafka")
     return {"confluent-kafka of tagbus": version("confluent-kafka"), **{name: pins[name] for name in named}}

@@ -114,7 +114,7 @@ def main() -> int:
     ]
     found = summary(report, control, plan)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
     print(
         "\n".join(["WRONG:", *wrong]) if wrong else "every content came out exactly once, on the right topic, in order"

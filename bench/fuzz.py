@@ -186,7 +186,7 @@ def main() -> int:
         "kafka": {"events": there.events, **there.outcomes, "lost": there.lost, "duplicated": there.doubled},
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(summary, indent=2) + "\n")
+    given.out.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=2))
     for example in [*here.examples, *there.examples][:10]:
         print(f"WRONG: {example}")

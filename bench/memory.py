@@ -159,7 +159,9 @@ async def main(count: int) -> None:
     )
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"method": method, "machine": machine, "rows": rows}, indent=1) + "\n")
+    RESULTS.write_text(
+        json.dumps({"method": method, "machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ async def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]
 
 def annif_process(folder: Path) -> "subprocess.Popen[str]":
     command = [PYTHON, str(ANNIF), str(folder)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
 
 
 def ask(process: "subprocess.Popen[str]", texts: Sequence[str]) -> float:
@@ -205,7 +205,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report = {"rows": [asyncio.run(measure(name, arguments)) for name in arguments.rows.split(",")]}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report))
 
 

@@ -43,14 +43,16 @@ def worker(given: Settings, log: Path) -> Iterator[int]:
     try:
         yield process.pid
         if process.poll() is not None:
-            raise SystemExit(f"the worker ended with code {process.returncode}:\n{log.read_text()[-2000:]}")
+            raise SystemExit(
+                f"the worker ended with code {process.returncode}:\n{log.read_text(encoding='utf-8')[-2000:]}"
+            )
     finally:
         process.kill()
         process.wait()
 
 
 def rss_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise SystemExit("/proc reports no RSS for the worker")
@@ -77,7 +79,7 @@ def main(minutes: float) -> None:
             first = rss_mb(pid)
             sleep_until(started + 60 * minutes)
             last = rss_mb(pid)
-        if "the encoder does not answer" not in log.read_text():
+        if "the encoder does not answer" not in log.read_text(encoding="utf-8"):
             raise SystemExit("the worker never waited for its encoder")
     result = {
         "minutes": minutes,
@@ -88,7 +90,7 @@ def main(minutes: float) -> None:
         "in_flight_limit": LIMIT,
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))
 
 

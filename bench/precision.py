@@ -91,7 +91,7 @@ async def neighbours(encoder: OnnxEncoder, texts: list[str]) -> dict[str, float]
 
 def processor() -> dict[str, str | bool | int]:
     path = Path("/proc/cpuinfo")
-    flags = path.read_text() if path.exists() else ""
+    flags = path.read_text(encoding="utf-8") if path.exists() else ""
     return {"processor": platform.machine(), "cores": os.cpu_count() or 1, "vnni": "_vnni" in flags}
 
 
@@ -142,7 +142,9 @@ def main() -> None:
         f"titles in calls of 128, in turns, best of {ROUNDS}; percent, but for cosines and differences"
     )
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"method": method, "machine": processor(), "rows": rows}, indent=1) + "\n")
+    RESULTS.write_text(
+        json.dumps({"method": method, "machine": processor(), "rows": rows}, indent=1) + "\n", encoding="utf-8"
+    )
     print(f"wrote {RESULTS}")
 
 

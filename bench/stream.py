@@ -166,7 +166,7 @@ def main() -> None:
         "median_encoder_per_second": round(statistics.median(one.encoder_per_second for one in found), 2),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report))
 
 

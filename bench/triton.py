@@ -74,7 +74,7 @@ def texts_of(tokens: int) -> list[str]:
 
 
 def titles() -> list[str]:
-    return [json.loads(line)["text"] for line in example("exemplars.jsonl").read_text().splitlines()]
+    return [json.loads(line)["text"] for line in example("exemplars.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def settings(address: str, **changes: object) -> EncoderSettings:
@@ -342,7 +342,7 @@ def main() -> None:
         found = asyncio.run(measure(server, arguments.rounds, arguments.seconds))
     report = {**found, "cores": len(os.sched_getaffinity(0)), "rounds": arguments.rounds}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report))
 
 

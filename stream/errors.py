@@ -24,7 +24,7 @@ Exit codes of the `tagbus` command:
 | ---- | --------------- | ------- |
 | 0    |                 | done |
 | 1    | (any other)     | a bug: the only case with a stack trace |
-| 2    | UserError       | a wrong argument, setting or file; one line says which |
+| 2    | UserError       | a wrong argument, setting or file, or output that is closed or full; one line says which |
 | 3    | CheckFailed     | `tagbus check` or `tagbus validate` found something wrong |
 | 4    | DependencyDown  | a dependency did not answer before the deadline |
 | 5    | Fenced          | another process has taken over |

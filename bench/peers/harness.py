@@ -96,7 +96,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """User and system time of all threads (proc(5))."""
-        with open(f"/proc/{self.pid}/stat") as stat:
+        with open(f"/proc/{self.pid}/stat", encoding="utf-8") as stat:
             fields = stat.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

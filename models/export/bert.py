@@ -111,14 +111,14 @@ def transposed(name: str, weight: Tensor) -> Tensor:
 def max_tokens(folder: Path) -> int:
     """The most tokens of a text that the encoder reads."""
     path = folder / "sentence_bert_config.json"
-    if path.exists() and (found := json.loads(path.read_text()).get("max_seq_length")):
+    if path.exists() and (found := json.loads(path.read_text(encoding="utf-8")).get("max_seq_length")):
         return int(found)
     return int(str(_config(folder)["max_position_embeddings"]))
 
 
 def _config(folder: Path) -> dict[str, object]:
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is no encoder: config.json: {error}") from None
     if not isinstance(config, dict) or config.get("model_type") != "bert":
@@ -133,7 +133,7 @@ def _pooling(folder: Path) -> Pooling:
     path = folder / "1_Pooling" / "config.json"
     if not path.exists():
         return "mean"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     mode = config.get("pooling_mode")
     if config.get("pooling_mode_cls_token") or mode == "cls":
         return "cls"

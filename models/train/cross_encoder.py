@@ -226,4 +226,6 @@ def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
         tokenizer_sha256=sha256(tokenizer),
     )
     golden = golden_of(manifest, whole, tokenizer.decode())
-    (to / MANIFEST).write_text(manifest.model_copy(update={"golden": golden}).model_dump_json(indent=2) + "\n")
+    (to / MANIFEST).write_text(
+        manifest.model_copy(update={"golden": golden}).model_dump_json(indent=2) + "\n", encoding="utf-8"
+    )

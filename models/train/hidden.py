@@ -94,11 +94,11 @@ def cached(
 ) -> HiddenStates:
     """The states of these texts, read from the folder if it has them under this key, else computed into it."""
     expected = json.dumps(dict(key), sort_keys=True)
-    if not (folder / KEY).exists() or (folder / KEY).read_text() != expected:
+    if not (folder / KEY).exists() or (folder / KEY).read_text(encoding="utf-8") != expected:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / KEY).unlink(missing_ok=True)
         _write(folder, rows, reader, advance)
-        (folder / KEY).write_text(expected)
+        (folder / KEY).write_text(expected, encoding="utf-8")
     starts = np.load(folder / "starts.npy", allow_pickle=False)
     width = (folder / "states.bin").stat().st_size // 2 // int(starts[-1])
     states = np.memmap(folder / "states.bin", np.int16, "r", shape=(int(starts[-1]), width))

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+
+class _Pipe(Console):
+    """Rich ends the process with code 1 when the reader of a pipe has gone; the command decides that."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # BrokenPipeError, which is being handled
+
+
 stderr = Console(stderr=True, highlight=False, markup=False)
-stdout = Console(highlight=False, markup=False)
+stdout = _Pipe(highlight=False, markup=False)
 
 # Without a terminal, progress is one line per tenth of the work.
 PLAIN_STEPS = 10

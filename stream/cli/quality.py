@@ -67,10 +67,17 @@ def evaluate(
     row = asyncio.run(_evaluate(load(), DataFolder(folder), cache))
     _print(row)
     report = {"method": METHOD, "rows": [row]}
-    if to is not None:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(json.dumps(report, indent=2) + "\n")
     typer.echo(json.dumps(report))
+    if to is not None:
+        _write(to, json.dumps(report, indent=2) + "\n")
+
+
+def _write(to: Path, text: str) -> None:
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{to}: cannot be written ({error.strerror})") from None
 
 
 METHOD = (

@@ -95,7 +95,9 @@ def _point(folder: Path, name: str, release: str, taken: float, positions: Mappi
     before = current(folder)
     placed = tuple(Position(topic=topic, partition=number, offset=at) for (topic, number), at in positions.items())
     draft = folder / f"{CURRENT}.new"
-    draft.write_text(Current(release=release, folder=name, time=taken, positions=placed).model_dump_json() + "\n")
+    draft.write_text(
+        Current(release=release, folder=name, time=taken, positions=placed).model_dump_json() + "\n", encoding="utf-8"
+    )
     draft.replace(folder / CURRENT)
     kept = {name, *([] if before is None else [before.folder])}
     for old in folder.iterdir():

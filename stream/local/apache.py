@@ -106,14 +106,20 @@ class ApacheKafka(Child):
         """Write the broker's settings; the caller's come last and win."""
         folder = {"log.dirs": str(self.folder / "data")}
         lines = [f"{key}={value}\n" for key, value in {**SETTINGS, **folder, **ours, **self._extra}.items()]
-        (self.folder / "server.properties").write_text("".join(lines))
+        (self.folder / "server.properties").write_text("".join(lines), encoding="utf-8")
 
     def _prepare(self) -> None:
-        (self.folder / "log4j2.yaml").write_text(_LOGGING)
+        (self.folder / "log4j2.yaml").write_text(_LOGGING, encoding="utf-8")
         tool = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", "server.properties", *self._users()]
         try:
             done = subprocess.run(
-                self._java(*tool), cwd=self.folder, capture_output=True, text=True, timeout=self.deadline_s, check=False
+                self._java(*tool),
+                cwd=self.folder,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=self.deadline_s,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise DependencyDown(f"Apache Kafka did not format its folder within {self.deadline_s:g} s") from error

@@ -109,7 +109,7 @@ class Child(ABC):
         ticks = 0
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
                 if int(fields[2]) == group:
                     ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")

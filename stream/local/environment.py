@@ -110,7 +110,7 @@ def install(cache: Path) -> Environment:
     done = folder / "complete"
     if not done.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with (cache / "lock").open("w") as lock:
+        with (cache / "lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
                 _install(folder)
@@ -132,7 +132,12 @@ def _install(folder: Path) -> None:
 
 def _run(command: list[str]) -> None:
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
     )
     try:
         said, _ = process.communicate(timeout=INSTALL_S)

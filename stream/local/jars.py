@@ -33,7 +33,9 @@ def available(cache: Path | None = None) -> str | None:
     """Why Apache Kafka cannot run here, in one line; None if it can. `cache` as for `ApacheKafka`."""
     if shutil.which("java") is None:
         return f"there is no java on the path; Apache Kafka needs Java {_JAVA} or newer"
-    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    said = subprocess.run(
+        ["java", "-version"], capture_output=True, encoding="utf-8", errors="replace", check=False
+    ).stderr
     version = re.search(r'version "(?:1\.)?(\d+)', said)
     if version is None or int(version[1]) < _JAVA:
         return f"java is {version[1] if version else 'of an unknown version'}; Apache Kafka needs {_JAVA} or newer"
@@ -61,7 +63,7 @@ def fetch(cache: Path) -> Path:
     if libs.is_dir():
         return libs
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
+    with (cache / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not libs.is_dir():
             _download(cache, libs)
@@ -77,11 +79,17 @@ def _download(cache: Path, libs: Path) -> None:
         shutil.rmtree(stale)
     with tempfile.TemporaryDirectory(prefix="download-", dir=cache) as name:
         folder = Path(name).absolute()
-        (folder / "pom.xml").write_text(_POM)
+        (folder / "pom.xml").write_text(_POM, encoding="utf-8")
         # -C: a jar whose checksum is wrong fails the download
         command = ["mvn", "-q", "-B", "-C", _GOAL, "-DincludeScope=runtime", f"-DoutputDirectory={folder / 'libs'}"]
         process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
         )
         try:
             said, _ = process.communicate(timeout=DOWNLOAD_S)

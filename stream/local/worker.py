@@ -103,7 +103,7 @@ class LocalWorker:
 
     def tail(self) -> str:
         """The last lines of its log."""
-        return "\n".join(Path(self._log.name).read_text(errors="replace").splitlines()[-TAIL_LINES:])
+        return "\n".join(Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
 
     def _get(self, path: str) -> str | None:
         try:

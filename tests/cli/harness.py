@@ -8,7 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 
 from tagbus.stream.app import files
 from tagbus.stream.app.examples import example
-from tagbus.stream.cli import main
+from tagbus.stream.cli.commands import execute
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Content, Exemplar, Tag
 from tagbus.stream.contract.fields import Event
@@ -44,7 +44,7 @@ class Answer:
 
 
 class Cli:
-    """The command in this process: its own `main` with its own arguments, environment and standard input.
+    """The command in this process: its own arguments, environment and standard input.
 
     It is as good as a process but for what only a process has: signals, logging, pipes, the end of the interpreter.
     """
@@ -64,23 +64,21 @@ class Cli:
         """`settings` and `more`: names without the prefix."""
         self._capture.readouterr()
         with self._patch.context() as patch:
-            patch.setattr(sys, "argv", ["tagbus", *map(str, arguments)])
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             for name, value in {**(settings or {}), **more}.items():
                 patch.setenv(f"TAGBUS_{name}", value)
             patch.setattr(logging.root, "handlers", [])
             patch.setattr(logging.root, "level", logging.root.level)
-            code = _code(main)
+            code = _code([*map(str, arguments)])
         out, err = self._capture.readouterr()
         return Answer(code, out, err)
 
 
-def _code(command: Callable[[], None]) -> int:
+def _code(arguments: Sequence[str]) -> int:
     try:
-        command()
+        return execute(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1 if end.code else 0
-    return 0
 
 
 def clean(patch: pytest.MonkeyPatch) -> None:
@@ -96,13 +94,17 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def process(
-    *arguments: str | Path, stdin: bytes = b"", settings: Mapping[str, str] | None = None, seconds: float = 60
+    *arguments: str | Path,
+    stdin: bytes = b"",
+    settings: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
+    seconds: float = 60,
 ) -> Answer:
-    """The command as a process of its own."""
+    """The command as a process of its own. `variables`: those of the environment that are no settings."""
     done = subprocess.run(
         [sys.executable, "-m", "tagbus.stream.cli", *map(str, arguments)],
         input=stdin,
-        env=environment(settings or {}),
+        env={**environment(settings or {}), **(variables or {})},
         capture_output=True,
         timeout=seconds,
         check=False,

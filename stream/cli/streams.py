@@ -1,0 +1,85 @@
+"""The standard streams of the command: UTF-8 in every locale, and one line where one of them is closed or full."""
+
+import io
+import os
+import select
+import sys
+from typing import TYPE_CHECKING
+
+from tagbus.stream.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+STDIN, STDOUT, STDERR = range(3)
+
+# By descriptor, what stands in for a stream that was closed when the process started. Kept, or it would close again.
+_closed: dict[int, select.epoll] = {}
+
+
+class _Input(io.FileIO):
+    """Standard input. Raises UserError where it cannot be read."""
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise UserError(f"standard input cannot be read: {_reason(STDIN, error)}") from None
+
+
+class _Output(io.FileIO):
+    """Standard output. The first write that fails raises UserError, or BrokenPipeError. What follows is dropped, or
+    the interpreter's last flush would report it again."""
+
+    _lost = False
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return memoryview(data).nbytes if self._lost else super().write(data)
+        except BrokenPipeError:
+            self._lost = True
+            raise
+        except OSError as error:
+            self._lost = True
+            raise UserError(f"standard output cannot be written: {_reason(STDOUT, error)}") from None
+
+
+class _Messages(io.FileIO):
+    """Standard error. A message that cannot be written is dropped: there is nowhere to report it."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def replace() -> None:
+    """Replace sys.stdin, sys.stdout and sys.stderr."""
+    for descriptor in (STDIN, STDOUT, STDERR):
+        _occupy(descriptor)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(_Input(STDIN, "r", closefd=False)), "utf-8")
+    # On a terminal, or with PYTHONUNBUFFERED.
+    by_line = isinstance(sys.stdout, io.TextIOWrapper) and (sys.stdout.line_buffering or sys.stdout.write_through)
+    sys.stdout = _text(_Output(STDOUT, "w", closefd=False), by_line=by_line)
+    sys.stderr = _text(_Messages(STDERR, "w", closefd=False), by_line=True)
+
+
+def _occupy(descriptor: int) -> None:
+    """Take a closed descriptor, or the next file or socket gets its number and standard output is written into it."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        # Neither read, nor written, nor opened as /dev/stdin.
+        _closed[descriptor] = select.epoll()
+        if _closed[descriptor].fileno() != descriptor:
+            os.dup2(_closed[descriptor].fileno(), descriptor)
+
+
+def _text(raw: io.FileIO, *, by_line: bool) -> io.TextIOWrapper:
+    """What UTF-8 cannot encode, as in a name of a file, becomes an escape."""
+    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=by_line)
+
+
+def _reason(descriptor: int, error: OSError) -> str:
+    return "it is closed" if descriptor in _closed else error.strerror or str(error)
