@@ -66,8 +66,14 @@ def _led(admin: AdminClient, name: str, count: int) -> bool:
     return len(partitions) == count and all(partition.leader >= 0 for partition in partitions)
 
 
-def produce(address: str, topic: str, records: Iterable[Record], partition: int = -1) -> None:
-    """Produce records and wait until the broker has them all; -1 leaves the partition to the key."""
+def produce(
+    address: str, topic: str, records: Iterable[Record], partition: int = -1, milliseconds: int | None = None
+) -> None:
+    """Produce records and wait until the broker has them all; -1 leaves the partition to the key.
+
+    `milliseconds`: their timestamp instead of now.
+    """
+    timed = {} if milliseconds is None else {"timestamp": milliseconds}
     refused: list[KafkaError] = []
     producer = Producer({"bootstrap.servers": address, "partitioner": "murmur2_random", "enable.idempotence": True})
 
@@ -76,10 +82,16 @@ def produce(address: str, topic: str, records: Iterable[Record], partition: int 
             refused.append(error)
 
     for key, value, headers in records:
-        producer.produce(topic, value, key, partition, on_delivery=confirm, headers=list(headers))
+        producer.produce(topic, value, key, partition, on_delivery=confirm, headers=list(headers), **timed)
         producer.poll(0)
     assert producer.flush(30) == 0, f"{topic} did not take the records within 30 s"
     assert not refused, refused
+
+
+# What a topic needs for brokers from 4.0 on to take a timestamp in the future.
+ANY_TIME = {"message.timestamp.after.max.ms": str(2**63 - 1)}
+# What a producer writes that takes microseconds for the milliseconds of Kafka: the year 58000.
+MICROSECONDS = int(time.time() * 1_000_000)
 
 
 def consume_all(

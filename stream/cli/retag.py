@@ -5,6 +5,7 @@ the records at those offsets, and sends the affected ones, each to its partition
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from confluent_kafka import Message
 from tagbus.stream.app import console, files, folders
 from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG
-from tagbus.stream.bus.process.versions import Stamp, older, stamp_of
+from tagbus.stream.bus.process.stamps import Stamp, older, stamp_of, withdrawal, withdrawn
 from tagbus.stream.cli.dead_letter_selection import REPLAYS
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tag, decode_tagged
@@ -26,7 +27,7 @@ from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.errors import Poison, UserError, shorten
-from tagbus.stream.kafka.message import record_of, timestamp
+from tagbus.stream.kafka.message import record_of, recorded
 from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_all, read_range
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.recall.graph import parameters
@@ -173,6 +174,7 @@ def _affected(settings: Settings, content: OffsetRange, concern: Concern) -> Ite
 def _newest(settings: Settings, content: OffsetRange) -> dict[str, Newest]:
     """The position of the newest event of each content, by the same rule that detects stale ones."""
     newest: dict[str, Newest] = {}
+    now = time.time()
     with console.bar(f"reading {content.topic}", content.offsets) as bar:
         for message in read_range(settings.kafka, content):
             bar.advance(1)
@@ -181,12 +183,14 @@ def _newest(settings: Settings, content: OffsetRange) -> dict[str, Newest]:
             except Poison:
                 # An invalid record has not replaced the content of that key.
                 continue
+            key = event.key if isinstance(event, Tombstone) else event.id
+            before = newest[key][1] if key in newest else 0
             if isinstance(event, Tombstone):
-                newest[event.key] = None, stamp_of(None, timestamp(message))
+                newest[key] = None, withdrawn(before, withdrawal(recorded(message), now))
                 continue
             stamp = stamp_of(event.version, event.time)
-            if not older(stamp, newest.get(event.id, (None, 0))[1]):
-                newest[event.id] = _position(message), stamp
+            if not older(stamp, before):
+                newest[key] = _position(message), stamp or before
     return newest
 
 

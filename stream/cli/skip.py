@@ -23,7 +23,7 @@ from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import failure
 from tagbus.stream.kafka.errors import classify, error_of
 from tagbus.stream.kafka.logs import report
-from tagbus.stream.kafka.message import record_of, timestamp
+from tagbus.stream.kafka.message import record_of, recorded
 from tagbus.stream.kafka.metadata import list_partitions
 from tagbus.stream.kafka.ranges import current_range, read_range
 
@@ -122,7 +122,7 @@ def _next(settings: Settings, consumer: Consumer, spot: Origin) -> Message:
 
 def _letter(settings: Settings, message: Message, spot: Origin) -> Outgoing:
     """The record as a dead letter."""
-    source = Source(spot.topic, spot.partition, spot.offset, record_of(message), timestamp(message).timestamp())
+    source = Source(spot.topic, spot.partition, spot.offset, record_of(message), recorded(message))
     found = f"{spot.topic}:{spot.partition}:{spot.offset}"
     error = Skipped(STAGE, (FieldError("record", found, "one that can be tagged: an operator set it aside"),))
     topic = DeadLetterTopic(settings.topics.dead_letters, settings.batch.record_bytes)

@@ -1,17 +1,26 @@
 """A message of the Kafka client: its position, its timestamp, and its contract record."""
 
+import logging
 from datetime import UTC, datetime
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import DependencyDown
+from tagbus.stream.kafka.logs import RateLimit
 
 # Topic and partition number.
 Partition = tuple[str, int]
 
 # The only header of a record whose headers the client cannot decode.
 UNREADABLE = "tagbus.headers.unreadable"
+# The last millisecond of the year 9999. Producers may put any number into a record: with microseconds, where Kafka
+# wants milliseconds, it is the year 58000.
+LATEST = 253_402_300_799_999
+
+log = logging.getLogger(__name__)
+# One line per topic and interval.
+log.addFilter(RateLimit())
 
 
 def record_of(message: Message) -> Record:
@@ -35,10 +44,28 @@ def offset_of(message: Message) -> int:
     return offset
 
 
-def timestamp(message: Message) -> datetime:
-    """The timestamp of a record, by the producer's clock or the broker's; the epoch if it has none."""
+def recorded(message: Message) -> float | None:
+    """The timestamp of a record, by the producer's clock or the broker's, in Unix seconds; None if it has none.
+
+    One before 1970 or after 9999 counts as none, and a warning says so.
+    """
     kind, milliseconds = message.timestamp()
-    return datetime.fromtimestamp(0 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000, UTC)
+    if 0 <= milliseconds <= LATEST:
+        return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000
+    if kind != TIMESTAMP_NOT_AVAILABLE:
+        log.warning(
+            "topic %s: record %s:%s has the timestamp %d, expected milliseconds from 1970 to 9999: it counts as none",
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            milliseconds,
+        )
+    return None
+
+
+def timestamp(message: Message) -> datetime:
+    """The same as a date; the epoch if there is none."""
+    return datetime.fromtimestamp(recorded(message) or 0, UTC)
 
 
 def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:

@@ -19,7 +19,7 @@ from tagbus.stream.errors import FieldError, Poison, Skipped, Stale, Undecodable
 from tests.cli.harness import Answer, Cli
 from tests.cli.test_topics import settings as settings_of
 from tests.conftest import Broker
-from tests.support import Layout, consume_all
+from tests.support import ANY_TIME, MICROSECONDS, Layout, consume_all
 
 Headers = tuple[tuple[str, bytes | None], ...]
 Make = Callable[[Mapping[str, Layout]], dict[str, str]]
@@ -40,10 +40,15 @@ class Bus:
     tagbus: Cli
     producer: Producer
     sent: dict[int, int] = field(default_factory=dict)
+    # Of records; 0: now.
+    milliseconds: int = 0
 
     def put(self, word: str, record: Record, partition: int = -1) -> None:
         """One record, confirmed."""
-        self.producer.produce(self.names[word], record.value, record.key, partition, headers=list(record.headers))
+        headers = list(record.headers)
+        self.producer.produce(
+            self.names[word], record.value, record.key, partition, headers=headers, timestamp=self.milliseconds
+        )
         assert self.producer.flush(30) == 0
 
     def content(self, record: Record, partition: int = 0) -> Source:
@@ -109,6 +114,18 @@ def test_a_dry_run_shows_them_and_sends_nothing(bus: Bus) -> None:
         assert words in answer.out
     assert "\x1b" not in answer.out
     assert bus.back() == []
+
+
+def test_a_record_time_in_microseconds_counts_as_none(kafka: Broker, topics: Make, tagbus: Cli) -> None:
+    # Given a letter, its result and an event whose records have such a time
+    names = topics({"content": (1, ANY_TIME), "tagged": (1, ANY_TIME), "dead_letters": (1, ANY_TIME)})
+    bus = Bus(kafka.address, names, tagbus, Producer({"bootstrap.servers": kafka.address, "linger.ms": 0}))
+    bus.milliseconds = MICROSECONDS
+    bus.aside(record("a"), error(Untaggable))
+    bus.result("b", bus.aside(record("b"), error(Untaggable)))
+    # Then it is selected unless a time is asked for
+    assert bus.replay().err.splitlines()[-1] == "to be sent back by --send: 1; left out: 1 published since"
+    assert bus.replay("--since", "1h").err.splitlines()[-1].startswith("to be sent back by --send: 0")
 
 
 def test_they_go_back_byte_for_byte_to_their_partition(bus: Bus) -> None:

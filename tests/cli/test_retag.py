@@ -12,7 +12,7 @@ from tagbus.stream.contract.events import Content, Evidence, ScoredTag, Tag, Tag
 from tests.cli.harness import Answer, Cli
 from tests.cli.test_topics import settings
 from tests.conftest import Broker
-from tests.support import Layout, consume_all, produce
+from tests.support import ANY_TIME, MICROSECONDS, Layout, consume_all, produce
 
 BEES = Tag(id="bees", name="Honey bees", aliases=("beekeeping",))
 CHESS = Tag(id="chess", name="Chess")
@@ -26,8 +26,9 @@ class Bus:
         self.names = names
         self.tagbus = tagbus
 
-    def content(self, *records: Record, partition: int = 0) -> None:
-        produce(self.address, self.names["content"], [(r.key, r.value, list(r.headers)) for r in records], partition)  # type: ignore[misc]
+    def content(self, *records: Record, partition: int = 0, milliseconds: int | None = None) -> None:
+        given = [(r.key, r.value, list(r.headers)) for r in records]
+        produce(self.address, self.names["content"], given, partition, milliseconds)  # type: ignore[arg-type]
 
     def tags(self, *tags: Tag) -> None:
         produce(self.address, self.names["tags"], [(tag.id.encode(), encode_record(tag).value, []) for tag in tags])
@@ -55,7 +56,7 @@ class Bus:
 
 @pytest.fixture
 def bus(kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[str, str]], tagbus: Cli) -> Bus:
-    return Bus(kafka.address, topics({"content": 2, "tagged": 1, "tags": 1}), tagbus)
+    return Bus(kafka.address, topics({"content": (2, ANY_TIME), "tagged": 1, "tags": 1}), tagbus)
 
 
 def record(name: str, text: str = "Some text.", headers: Sequence[tuple[str, bytes]] = (), **more: object) -> Record:
@@ -98,6 +99,19 @@ class TestSince:
             record("a", "newest", version=3).value,
             timed.value,
         ]
+
+    def test_nor_is_one_that_its_withdrawal_made_stale(self, bus: Bus) -> None:
+        bus.content(record("a", version=7), Record(b"a", None), record("a", version=3), record("a", version=7))
+        bus.content(record("b", version=7), record("b", "no version"), record("b", version=3), partition=1)
+        bus.retag("--since", "1h", "--send")
+        assert [message.value() for message in bus.again()] == [record("b", "no version").value]
+
+    def test_a_record_time_in_microseconds_counts_as_none(self, bus: Bus) -> None:
+        bus.content(Record(b"a", None), Record(b"b", None), record("c"), milliseconds=MICROSECONDS)
+        bus.content(record("b", time="2026-01-02T00:00:00Z"))
+        answer = bus.retag("--since", "1h")
+        assert answer.code == 0
+        assert answer.out.splitlines() == ["c  Some text.", "b  Some text."]
 
 
 class TestTag:

@@ -11,7 +11,7 @@ from tagbus.stream.kafka.message import record_of
 from tests.cli.harness import Cli
 from tests.cli.test_topics import settings
 from tests.conftest import Broker
-from tests.support import Layout, consume_all, produce, unique, wait_until
+from tests.support import ANY_TIME, MICROSECONDS, Layout, consume_all, produce, unique, wait_until
 
 HEADERS = [("trace", b"\x00\xff")]
 
@@ -19,7 +19,7 @@ HEADERS = [("trace", b"\x00\xff")]
 @pytest.fixture
 def given(kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[str, str]]) -> dict[str, str]:
     """Settings of a stopped group; five records in partition 1 of its topic."""
-    names = topics({"content": 2, "dead_letters": 1})
+    names = topics({"content": (2, ANY_TIME), "dead_letters": 1})
     produce(kafka.address, names["content"], [(b"k%d" % n, b"\xffv%d" % n, HEADERS) for n in range(5)], 1)
     group = {"KAFKA__GROUP": unique("group"), "KAFKA__TRANSACTIONAL_ID": unique("tx")}
     return settings(kafka, names) | group | {"KAFKA__SESSION_SECONDS": "6"}
@@ -153,3 +153,12 @@ def test_a_place_that_the_group_does_not_read_is_one_line(given: dict[str, str],
     assert (answer.code, f"the group reads topic {given['TOPICS__CONTENT']}" in answer.one_line()) == (2, True)
     answer = tagbus("skip", place(given, 0, 2), settings=given)
     assert (answer.code, answer.one_line().endswith("has no partition 2")) == (2, True)
+
+
+def test_a_record_time_in_microseconds_counts_as_none(kafka: Broker, given: dict[str, str], tagbus: Cli) -> None:
+    commit(given, 5)
+    produce(kafka.address, given["TOPICS__CONTENT"], [(b"k5", b"\xff", [])], 1, MICROSECONDS)
+    answer = tagbus("skip", place(given, 5), settings=given)
+    assert answer.code == 0
+    assert committed(given) == 6
+    assert f"record 1:5 has the timestamp {MICROSECONDS}, expected milliseconds from 1970 to 9999" in answer.err

@@ -1,14 +1,16 @@
 """An older version never replaces a newer one, on Apache Kafka: within a batch, between batches, after a restart."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import Message, Producer
 
+from tagbus.stream.bus.process.stamps import stamp
 from tagbus.stream.bus.process.version_topic import VersionTopic
-from tagbus.stream.bus.process.versions import stamp
 from tagbus.stream.bus.processor import Batch, Source
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, read_dead_letter
@@ -16,7 +18,7 @@ from tagbus.stream.errors import UserError
 from tests.bus.harness import event, exactly_once, origin, running, settings, until_all_out
 from tests.bus.taggers import Huge, Trivial
 from tests.conftest import Broker
-from tests.support import Layout, consume_all, produce, wait_until
+from tests.support import ANY_TIME, Layout, consume_all, produce, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -166,7 +168,101 @@ def test_a_new_owner_knows_what_is_published(kafka: Broker, names: Names) -> Non
     # And contents with neither version nor time cost nothing
     written = consume_all(kafka.address, names["versions"])
     assert {bytes(message.key() or b"") for message in written} == {b"a", b"t", b"w"}
-    assert json.loads(written[-1].value() or b"").keys() == {"version", "time"}
+    fields = {bytes(message.key() or b""): json.loads(message.value() or b"").keys() for message in written}
+    assert fields[b"a"] == {"version", "time"}
+    assert fields[b"w"] == {"version", "time", "withdrawn"}
+
+
+class TestWithdrawn:
+    """A result comes back after a withdrawal only if the content is newer than what was withdrawn."""
+
+    @pytest.mark.parametrize("size", [1, 100])
+    def test_by_version(self, kafka: Broker, names: Names, size: int) -> None:
+        # Given version 7, withdrawn twice, and then late and equal versions, and a higher one, in batches of one or all
+        send(kafka, names, *(event("a", version=version) for version in (1, 7)), None, None)
+        send(kafka, names, *(event("a", version=version) for version in (3, 7, 8, 7)))
+        with running(settings(kafka.address, names, batch={"contents": size}), Trivial(0.05)):
+            until_all_out(kafka.address, names, 8)
+        exactly_once(kafka.address, names)
+        found = consume_all(kafka.address, names["tagged"])
+        assert [(origin(one)[1], one.value() is None) for one in found] == [
+            (0, False),
+            (1, False),
+            (2, True),
+            (3, True),
+            (6, False),
+        ]
+        assert texts(consume_all(kafka.address, names["dead_letters"])) == [
+            "Stale at order: version: 3 is wrong, expected newer than 7: content 'a' was withdrawn",
+            "Stale at order: version: 7 is wrong, expected newer than 7: content 'a' was withdrawn",
+            "Stale at order: version: 7 is wrong, expected 8 or newer, as published already for content 'a'",
+        ]
+
+    @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+    def test_a_new_owner_knows_it(self, kafka: Broker, names: Names, delivery: str) -> None:
+        given = settings(kafka.address, names, kafka={"delivery": delivery})
+        send(kafka, names, event("a", version=7), None)
+        with running(given, Trivial()):
+            until_all_out(kafka.address, names, 2)
+        send(kafka, names, event("a", version=3), event("a", version=7), event("a", version=8))
+        with running(given, Trivial()):
+            until_all_out(kafka.address, names, 5)
+        tagged = consume_all(kafka.address, names["tagged"])
+        assert [(origin(one)[1], one.value() is None) for one in tagged] == [(0, False), (1, True), (4, False)]
+        written = [json.loads(one.value() or b"") for one in consume_all(kafka.address, names["versions"])]
+        assert [one["version"] for one in written] == [7, 7, 8]
+        assert [one.get("withdrawn", False) for one in written] == [False, True, False]
+
+    def test_by_time_where_there_is_no_version(self, kafka: Broker, names: Names) -> None:
+        # Given a content whose own time is after that of the record that withdraws it
+        future = "2199-01-01T00:00:00Z"
+        send(kafka, names, event("a", time=future), None)
+        send(kafka, names, *(event("a", time=own) for own in ("2198-01-01T00:00:00Z", future, "2199-01-01T00:00:01Z")))
+        with running(settings(kafka.address, names), Trivial()):
+            until_all_out(kafka.address, names, 5)
+        exactly_once(kafka.address, names)
+        assert [origin(one)[1] for one in consume_all(kafka.address, names["tagged"])] == [0, 1, 4]
+
+    def test_what_says_neither_version_nor_time_passes(self, kafka: Broker, names: Names) -> None:
+        send(kafka, names, event("a", version=7), None, event("a"), event("a", version=3))
+        with running(settings(kafka.address, names), Trivial()):
+            until_all_out(kafka.address, names, 4)
+        assert [origin(one)[1] for one in consume_all(kafka.address, names["tagged"])] == [0, 1, 2]
+
+    @pytest.mark.parametrize("factor", [1, 1_000, 1_000_000], ids=["milliseconds", "microseconds", "nanoseconds"])
+    def test_a_time_out_of_range_makes_nothing_stale(
+        self, kafka: Broker, topics: Make, factor: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # Given a withdrawal whose record has a time in microseconds, or one 100 years ahead
+        names = topics({"content": (1, ANY_TIME), "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": VERSIONS})
+        ahead = int((time.time() + 100 * 366 * 86_400) * 1000) * factor
+        send(kafka, names, event("a", version=7))
+        produce(kafka.address, names["content"], [(b"a", None, []), (b"b", None, [])], milliseconds=ahead)
+        with running(settings(kafka.address, names), Trivial()):
+            until_all_out(kafka.address, names, 3)
+            # Then a later content with a time is published, and an old version is stale all the same
+            now = datetime.now(UTC).isoformat()
+            produce(kafka.address, names["content"], [(b"b", event("b", time=now), [])])
+            send(kafka, names, event("a", version=3))
+            until_all_out(kafka.address, names, 5)
+        exactly_once(kafka.address, names)
+        assert [origin(one)[1] for one in consume_all(kafka.address, names["tagged"])] == [0, 1, 2, 3]
+        assert "newer than 7" in texts(consume_all(kafka.address, names["dead_letters"]))[0]
+        # And the log names the record
+        said = (
+            f"topic {names['content']}: record 0:1 has the timestamp {ahead}, expected milliseconds from 1970 to 9999"
+        )
+        assert (said in caplog.text) == (factor > 1)
+
+    def test_the_time_that_an_older_worker_wrote_makes_nothing_stale(self, kafka: Broker, names: Names) -> None:
+        # Given what a withdrawal in microseconds left on the topic before
+        wrote = b'{"version":null,"time":422212465065983}'
+        for partition in (0, 1):
+            produce(kafka.address, names["versions"], [(b"a", wrote, [])], partition)
+        send(kafka, names, event("a", time="2026-01-31T09:30:00Z"))
+        with running(settings(kafka.address, names), Trivial()):
+            until_all_out(kafka.address, names, 1)
+        assert len(consume_all(kafka.address, names["tagged"])) == 1
 
 
 def test_a_version_stands_in_the_partition_of_its_content(kafka: Broker, names: Names) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import Message
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
@@ -16,7 +16,7 @@ from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.processor import Batch, Processor, Source
 from tagbus.stream.config import BatchSettings
 from tagbus.stream.errors import Fatal
-from tagbus.stream.kafka.message import Partition, record_of
+from tagbus.stream.kafka.message import Partition, record_of, recorded
 
 # Memory for a record besides its value and key, in bytes.
 RECORD_BYTES = 512
@@ -71,7 +71,7 @@ class PartitionBuffer:
     @property
     def time(self) -> float | None:
         """The timestamp of the first record, in Unix seconds."""
-        return _timestamp(self.records[0][0]) if self.records else None
+        return recorded(self.records[0][0]) if self.records else None
 
     def full(self, limits: BatchLimits) -> bool:
         """Whether a batch is as large as it may be."""
@@ -236,9 +236,4 @@ def _source(partition: Partition, message: Message) -> Source:
     offset = message.offset()
     if offset is None:
         raise Fatal(f"a record of {partition[0]}:{partition[1]} came without an offset")
-    return Source(*partition, offset, record_of(message), _timestamp(message))
-
-
-def _timestamp(message: Message) -> float | None:
-    kind, milliseconds = message.timestamp()
-    return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000
+    return Source(*partition, offset, record_of(message), recorded(message))

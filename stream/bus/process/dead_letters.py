@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.process.versions import STAGE
+from tagbus.stream.bus.process.stamps import STAGE
 from tagbus.stream.bus.processor import Outgoing, RecordOutcome, Source
 from tagbus.stream.config import TriageSettings
 from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, dead_letter_headers, source_headers

@@ -12,14 +12,15 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, time
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG, DeadLetterTopic, PoisonShare, too_large
 from tagbus.stream.bus.process.duplicates import Duplicates, Seen, TaggedOutcome
 from tagbus.stream.bus.process.isolation import BatchTagger, PoisonIsolation, Rejected, Tagged
+from tagbus.stream.bus.process.stamps import Stamp, stale, stamp, withdrawal
 from tagbus.stream.bus.process.version_topic import VersionTopic
-from tagbus.stream.bus.process.versions import BatchClaims, Stamp, stale, stamp
+from tagbus.stream.bus.process.versions import BatchClaims
 from tagbus.stream.bus.processor import Batch, Outgoing, Processor, RecordOutcome, Source, Stall, WorkerTopics
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import SOURCE_HEADERS, Tombstone, decode_content
@@ -50,6 +51,7 @@ class BatchState:
     indexes: list[int] = field(default_factory=list)
     contents: list[Content] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
+    withdrawals: dict[int, Tombstone] = field(default_factory=dict)
     # Contents whose result Kafka has refused.
     refused: dict[int, Content] = field(default_factory=dict)
     # Contents' own times, in Unix seconds.
@@ -119,6 +121,8 @@ class TagProcessor(Processor):
                 state.outcomes[index] = self._outcome(state, index, content, seen, result)
             for index, content in state.refused.items():
                 state.outcomes[index] = self._refused(state, index, content)
+            for index, tombstone in state.withdrawals.items():
+                state.outcomes[index] = self._withdrawal(state, index, tombstone)
         state.claims.close()
         return [state.outcomes[index] for index in range(len(batch.sources))]
 
@@ -144,7 +148,7 @@ class TagProcessor(Processor):
             state.outcomes[index] = self._dead_letters.letter(source, error)
             return
         if isinstance(event, Tombstone):
-            state.outcomes[index] = self._withdrawal(state, index, source, event)
+            self._withdraw(state, index, source, event)
             return
         if event.version is not None or event.time is not None:
             milliseconds = None
@@ -243,22 +247,27 @@ class TagProcessor(Processor):
         topic = self._settings.topics.exemplars
         return (Outgoing(topic, exemplar.key.encode(), self._schemas.encode(topic, exemplar), headers),)
 
-    def _withdrawal(self, state: BatchState, index: int, source: Source, tombstone: Tombstone) -> RecordOutcome:
-        """Nulls for the content's tags and both of its exemplars. Older versions that come later are stale."""
+    def _withdraw(self, state: BatchState, index: int, source: Source, tombstone: Tombstone) -> None:
         if (refused := state.batch.refused.get(index)) is not None:
-            return self._dead_letters.letter(source, refused)
-        topics, key, headers = self._settings.topics, tombstone.key.encode(), state.headers_of(source)
+            state.outcomes[index] = self._dead_letters.letter(source, refused)
+            return
         self._duplicates.forget(tombstone.key)
+        state.claims.withdraw(index, tombstone.key, withdrawal(source.timestamp, time()))
+        state.withdrawals[index] = tombstone
+
+    def _withdrawal(self, state: BatchState, index: int, tombstone: Tombstone) -> RecordOutcome:
+        """Nulls for the content's tags and both of its exemplars, and what is in force now: what comes later and is no
+        newer is stale."""
+        source = state.batch.sources[index]
+        topics, key, headers = self._settings.topics, tombstone.key.encode(), state.headers_of(source)
         keys = (
             (topics.tagged, key),
             (topics.exemplars, exemplar_key(tombstone.key, "people").encode()),
             (topics.exemplars, exemplar_key(tombstone.key, "machine").encode()),
         )
         outgoing = tuple(Outgoing(topic, one, None, headers) for topic, one in keys)
-        if source.timestamp is not None:
-            state.claims.withdraw(index, tombstone.key, stamp(None, round(source.timestamp * 1000)))
-        if index in state.claims.pending:
-            outgoing = (*outgoing, self._version(state, index, source, outgoing[0]))
+        if in_force := state.claims.withdrawn(index):
+            outgoing = (*outgoing, self._versions.record(key, in_force, source.partition, headers))
         return RecordOutcome("withdrawn", outgoing, "", source.timestamp)
 
     def _stale(self, source: Source, content: Content, claimed: Stamp, newer: Stamp) -> RecordOutcome:

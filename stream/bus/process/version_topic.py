@@ -13,7 +13,8 @@ from typing import NamedTuple
 from confluent_kafka import Message
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.process.versions import BatchClaims, PartitionVersions, Published, Stamp, read, write
+from tagbus.stream.bus.process.stamps import Stamp, read, write
+from tagbus.stream.bus.process.versions import BatchClaims, PartitionVersions, Published
 from tagbus.stream.bus.processor import Batch, Outgoing, RecordOutcome
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown

@@ -9,84 +9,10 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tagbus.stream.bus.process.recent import Recent
-from tagbus.stream.errors import FieldError, Stale, shorten
-
-STAGE = "order"
-
-# A stamp is version and time in one integer: 32 to 40 bytes, a tuple takes 120. A part that is missing is 0.
-_TIME_BITS = 49
-_TIME = (1 << _TIME_BITS) - 1
-# Added to Unix milliseconds, so that times before 1970 are positive: the years 1 to 9999 fit.
-_SHIFT = 1 << 47
-
-Stamp = int
-
-
-def stamp(version: int | None, milliseconds: int | None) -> Stamp:
-    """Version and time (Unix milliseconds) as one integer; 0 if there is neither.
-
-    Producers may set any time on a record: one out of bounds becomes the nearest bound.
-    """
-    time = 0 if milliseconds is None else milliseconds + _SHIFT
-    if milliseconds is not None and not 0 < time <= _TIME:
-        time = min(max(time, 1), _TIME)
-    return time if version is None else ((version + 1) << _TIME_BITS) | time
-
-
-def stamp_of(version: int | None, time: datetime | None) -> Stamp:
-    """The stamp of a content."""
-    return stamp(version, None if time is None else round(time.timestamp() * 1000))
-
-
-def version_of(given: Stamp) -> int | None:
-    """The version in a stamp."""
-    return (given >> _TIME_BITS) - 1 if given >> _TIME_BITS else None
-
-
-def milliseconds_of(given: Stamp) -> int | None:
-    """The time in a stamp."""
-    return (given & _TIME) - _SHIFT if given & _TIME else None
-
-
-def older(given: Stamp, than: Stamp) -> bool:
-    """Whether `given` is older: by version if both have one, else by time if both have one, else not."""
-    if given > _TIME and than > _TIME:
-        return (given >> _TIME_BITS) < (than >> _TIME_BITS)
-    time, other = given & _TIME, than & _TIME
-    return bool(time and other) and time < other
-
-
-class _Value(BaseModel):
-    """A value on the topic of published versions."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
-
-    version: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    time: Annotated[int, Field(ge=1 - _SHIFT, le=_TIME - _SHIFT)] | None = None
-
-
-def write(given: Stamp) -> bytes:
-    """A value for the topic of published versions: version, and time in Unix milliseconds; null if there is none."""
-    version, time = (given >> _TIME_BITS) - 1, (given & _TIME) - _SHIFT
-    if given <= _TIME:
-        return b'{"version":null,"time":%d}' % time
-    return b'{"version":%d,"time":%d}' % (version, time) if given & _TIME else b'{"version":%d,"time":null}' % version
-
-
-def read(value: bytes) -> Stamp:
-    """The stamp in a value from the topic; 0 if the value is not ours."""
-    try:
-        found = _Value.model_validate_json(value)
-    except ValidationError:
-        return 0
-    return stamp(found.version, found.time)
+from tagbus.stream.bus.process.stamps import Stamp, older, withdrawn
 
 
 class Published:
@@ -121,7 +47,7 @@ class Published:
 
 @dataclass(slots=True, eq=False)
 class PendingVersion:
-    """A content in flight. `passes`: whether it will be published; None: not decided yet."""
+    """A content in flight, or its withdrawal. `passes`: whether it will be published; None: not decided yet."""
 
     claims: "BatchClaims"
     key: int
@@ -129,6 +55,11 @@ class PendingVersion:
     passes: bool | None = None
     # Whether it depends on an earlier one that is not decided.
     contested: bool = False
+    withdraws: bool = False
+
+    def after(self, before: Stamp) -> Stamp:
+        """What is in force once it is published; `before` is what was."""
+        return withdrawn(before, self.stamp) if self.withdraws else self.stamp
 
 
 @dataclass(slots=True)
@@ -182,6 +113,9 @@ class PartitionVersions:
         before = self._before(pending)
         if any(other.passes is None for other in before):
             stamps = (self.published.get(pending.key), *(other.stamp for other in before))
+            if any(other.withdraws for other in before):
+                # Whatever turns out to be in force then, it is no newer than one of these.
+                stamps = tuple(withdrawn(one, 0) for one in stamps)
             pending.contested = any(older(pending.stamp, one) for one in stamps)
             return 0
         pending.contested = False
@@ -189,9 +123,12 @@ class PartitionVersions:
         return newest if older(pending.stamp, newest) else 0
 
     def newest(self, pending: PendingVersion) -> Stamp:
-        """The version that is published when the turn of this one comes; all before it are decided."""
-        passed = (other.stamp for other in reversed(self._before(pending)) if other.passes)
-        return next(passed, self.published.get(pending.key))
+        """What is in force when the turn of this one comes; all before it are decided."""
+        newest = self.published.get(pending.key)
+        for other in self._before(pending):
+            if other.passes:
+                newest = other.after(newest)
+        return newest
 
     def push(self, pending: PendingVersion) -> None:
         """Add a content in flight, whatever is published."""
@@ -206,7 +143,7 @@ class PartitionVersions:
         if not queue:
             del self._waiting[pending.key]
         if published:
-            self.published.put(pending.key, pending.stamp)
+            self.published.put(pending.key, pending.after(self.published.get(pending.key)))
 
     def hangs_on(self, pending: PendingVersion) -> "list[BatchClaims]":
         """The earlier batches with undecided versions on which a contested one depends."""
@@ -243,11 +180,13 @@ class BatchClaims:
         return newer
 
     def withdraw(self, index: int, content_id: str, given: Stamp) -> None:
-        """The record at `index` withdraws a content. It is never stale, whatever the clocks say; older versions that
-        come later are."""
+        """The record at `index` withdraws a content. It is never stale, whatever the clocks say; what comes later and
+        is no newer than what it withdraws is. `withdrawn` will be asked for that, so `wait` waits for all before it.
+        """
         if self._versions is not None:
-            self.pending[index] = PendingVersion(self, hash(content_id), given, passes=True)
-            self._versions.push(self.pending[index])
+            pending = PendingVersion(self, hash(content_id), given, passes=True, contested=True, withdraws=True)
+            self.pending[index] = pending
+            self._versions.push(pending)
 
     def refuse(self, index: int) -> None:
         """The record at `index` does not pass; `newest` will be asked for it, so `wait` waits for all before it."""
@@ -255,8 +194,12 @@ class BatchClaims:
         pending.passes, pending.contested = False, True
 
     def newest(self, index: int) -> Stamp:
-        """The published version of the content of a refused record, or 0."""
+        """What is in force before a refused record or a withdrawal, or 0."""
         return 0 if self._versions is None else self._versions.newest(self.pending[index])
+
+    def withdrawn(self, index: int) -> Stamp:
+        """What is in force after a withdrawal, or 0."""
+        return self.pending[index].after(self.newest(index)) if index in self.pending else 0
 
     def stamp(self, index: int) -> Stamp:
         """The stamp of a record."""
@@ -296,20 +239,3 @@ class BatchClaims:
         if any(pending.passes is None for pending in self.pending.values()):
             self._decided = self._decided or asyncio.Event()
             await self._decided.wait()
-
-
-def stale(content_id: str, given: Stamp, newer: Stamp) -> Stale:
-    """The error of a content that is older than its published version."""
-    by_version = given > _TIME and newer > _TIME
-    show = version_of if by_version else _moment
-    expected = f"{show(newer)} or newer, as published already for content {shorten(content_id)}"
-    return Stale(STAGE, (FieldError("version" if by_version else "time", str(show(given)), expected),))
-
-
-def _moment(given: Stamp) -> str:
-    milliseconds = milliseconds_of(given) or 0
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
-    except OverflowError:
-        return f"{milliseconds} ms"
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

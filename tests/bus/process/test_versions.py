@@ -3,29 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from math import ulp
 
-import pytest
 from hypothesis import given, strategies
 
 from tagbus.stream.bus.process.recent import Recent
-from tagbus.stream.bus.process.versions import (
-    PartitionVersions,
-    Published,
-    Stamp,
-    milliseconds_of,
-    older,
-    read,
-    stale,
-    stamp,
-    stamp_of,
-    version_of,
-    write,
-)
-
-VERSIONS = strategies.none() | strategies.integers(0, 2**63 - 1)
-TIMES = strategies.none() | strategies.datetimes(timezones=strategies.just(UTC))
+from tagbus.stream.bus.process.stamps import Stamp, older, stamp, withdrawn
+from tagbus.stream.bus.process.versions import PartitionVersions, Published
 
 
 @dataclass(frozen=True)
@@ -48,14 +31,23 @@ STEPS = strategies.builds(Step, strategies.sampled_from("ab"), STAMPS, strategie
 )
 
 
-def one_by_one(batches: Sequence[Sequence[Step]]) -> list[list[bool]]:
+# Of each record whether it is published; of a withdrawal what is in force after it.
+Outcomes = list[bool | Stamp]
+
+
+def one_by_one(batches: Sequence[Sequence[Step]]) -> list[Outcomes]:
     """What shall be published."""
     published: dict[str, Stamp] = {}
-    outcomes = []
+    outcomes: list[Outcomes] = []
     for batch in batches:
         outcomes.append([])
         for step in batch:
-            passes = step.withdraws or not (older(step.stamp, published.get(step.id, 0)) or step.fails)
+            before = published.get(step.id, 0)
+            if step.withdraws:
+                published[step.id] = withdrawn(before, step.stamp)
+                outcomes[-1].append(published[step.id])
+                continue
+            passes = not (older(step.stamp, before) or step.fails)
             if passes and step.stamp:
                 published[step.id] = step.stamp
             outcomes[-1].append(passes)
@@ -69,7 +61,7 @@ class Worker:
         self.versions = versions
         self.batches = batches
         self.ends = [asyncio.Event() for _ in batches]
-        self.outcomes: list[list[bool] | None] = [None] * len(batches)
+        self.outcomes: list[Outcomes | None] = [None] * len(batches)
         self.committed = 0
 
     async def process(self, number: int) -> None:
@@ -81,21 +73,26 @@ class Worker:
                 stale_now.add(index)
         await self.ends[number].wait()
         await claims.wait()
-        found = []
+        found: Outcomes = []
         for index, step in enumerate(batch):
             passes = step.withdraws or (index not in stale_now and not step.fails)
             if index in claims.pending and not step.withdraws and claims.decide(index, passes=passes):
                 passes = False
             found.append(passes)
+        for index, step in enumerate(batch):
+            if step.withdraws:
+                found[index] = claims.withdrawn(index)
         claims.close()
         self.outcomes[number] = found
 
     def commit(self) -> None:
         while self.committed < len(self.batches) and (found := self.outcomes[self.committed]) is not None:
-            self.versions.commit(1, self.committed, found)
+            steps = self.batches[self.committed]
+            passed = [step.withdraws or bool(one) for step, one in zip(steps, found, strict=True)]
+            self.versions.commit(1, self.committed, passed)
             self.committed += 1
 
-    async def run(self, order: Sequence[int]) -> list[list[bool] | None]:
+    async def run(self, order: Sequence[int]) -> list[Outcomes | None]:
         tasks = [asyncio.create_task(self.process(number)) for number in range(len(self.batches))]
         for number in order:
             await asyncio.sleep(0)
@@ -114,7 +111,7 @@ def test_batches_that_end_in_any_order_are_processed_as_if_one_by_one(data: stra
     order = data.draw(strategies.permutations(range(len(batches))))
     versions = PartitionVersions(Published(1000))
 
-    async def scenario() -> list[list[bool] | None]:
+    async def scenario() -> list[Outcomes | None]:
         return await Worker(versions, batches).run(order)
 
     assert asyncio.run(scenario()) == one_by_one(batches)
@@ -146,60 +143,6 @@ def test_what_was_in_flight_in_an_assignment_that_has_ended_counts_for_nothing()
     assert versions.open(1, 5).add(0, "a", stamp(0, None)) == 0
     versions.commit(1, 5, [True])
     assert versions.published.get(hash("a")) == 0
-
-
-@given(VERSIONS, TIMES)
-def test_a_stamp_says_what_it_was_made_of_also_on_the_topic(version: int | None, time: datetime | None) -> None:
-    made = stamp_of(version, time)
-    assert version_of(made) == version
-    found = milliseconds_of(made)
-    assert (found is None) == (time is None)
-    # A float of a far year is itself off by more than a microsecond.
-    assert time is None or found is None or abs(found / 1000 - time.timestamp()) <= 0.0005 + ulp(time.timestamp())
-    assert read(write(made)) == made
-
-
-@given(VERSIONS, TIMES, VERSIONS, TIMES)
-def test_versions_are_compared_first_then_times(
-    version: int | None, time: datetime | None, other_version: int | None, other_time: datetime | None
-) -> None:
-    one, other = stamp_of(version, time), stamp_of(other_version, other_time)
-    found = older(one, other)
-    if version is not None and other_version is not None:
-        assert found == (version < other_version)
-    elif time is not None and other_time is not None:
-        assert found == ((milliseconds_of(one) or 0) < (milliseconds_of(other) or 0))
-    else:
-        assert not found
-
-
-@given(strategies.integers(-(2**63), 2**63 - 1), strategies.integers(-(2**63), 2**63 - 1))
-def test_a_time_may_be_any_number(one: int, other: int) -> None:
-    given, newer = stamp(None, one), stamp(None, other)
-    assert not older(given, newer) or one < other
-    assert version_of(given) is None
-    assert read(write(given)) == given
-    assert "is wrong, expected" in str(stale("a", given, newer))
-
-
-@given(strategies.binary(max_size=40))
-def test_a_value_that_is_none_of_ours_says_nothing(value: bytes) -> None:
-    assert read(value) >= 0
-
-
-@pytest.mark.parametrize("value", [b"", b"[]", b'{"version":-1}', b'{"time":1e30}', b'{"version":"1"}', b"\xff", b"{}"])
-def test_a_value_that_is_wrong_says_nothing(value: bytes) -> None:
-    assert read(value) == 0
-
-
-def test_the_error_says_what_is_published() -> None:
-    assert str(stale("a", stamp(3, 0), stamp(5, 0))) == (
-        "version: 3 is wrong, expected 5 or newer, as published already for content 'a'"
-    )
-    assert str(stale("a", stamp(3, 0), stamp(None, 1500))) == (
-        "time: 1970-01-01T00:00:00.000Z is wrong, expected 1970-01-01T00:00:01.500Z or newer, "
-        "as published already for content 'a'"
-    )
 
 
 @given(strategies.integers(1, 20), strategies.lists(strategies.integers(0, 30)))
