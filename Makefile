@@ -37,7 +37,17 @@ $(VENV)/.triton: $(VENV)/.core
 demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) ## tag real titles (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver)
 	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER)
 
-test: lint ## run all tests, the slowest ones are named at the end
+# What tests/outside needs, from Debian's packages where the machine has none: unpacked, not installed.
+TOOLS := .cache/tools
+
+$(TOOLS)/.done:
+	@mkdir -p $(TOOLS)
+	@command -v strace >/dev/null || (cd $(TOOLS) && echo "fetching strace into $(TOOLS)" && \
+	  (apt-get download -qq strace libunwind8 || (apt-get update -qq && apt-get download -qq strace libunwind8)) && \
+	  for package in *.deb; do dpkg -x "$$package" .; done)
+	@touch $@
+
+test: lint $(TOOLS)/.done ## run all tests, the slowest ones are named at the end
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test $(TREE)/tagbus ## ruff, mypy strict, import-linter

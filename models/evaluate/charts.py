@@ -1,14 +1,21 @@
 """Charts of the table: reliability diagrams of its rows, and learning curves of the training runs."""
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tagbus.models.journal import JOURNAL, lines
+
+# Read at the import, which else makes folders and a list of fonts in the home directory.
+_CACHE: Final = tempfile.TemporaryDirectory(prefix="tagbus-matplotlib-")
+os.environ.setdefault("MPLCONFIGDIR", _CACHE.name)
+
+from matplotlib.figure import Figure  # noqa: E402
 
 BINS: Final = 15
 # Fields of a training log that are plotted.

@@ -15,7 +15,6 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 import typer
 from numpy.typing import NDArray
@@ -39,6 +38,7 @@ from tagbus.stream.encoder.release import (
 )
 from tagbus.stream.encoder.tokens import TextReader, pad
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.onnx_runtime import onnxruntime
 from tagbus.stream.recall.tagvectors import FILE
 
 Precision = Literal["float32", "float16", "int8"]

@@ -16,7 +16,6 @@ from typing import Annotated, Final
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 import typer
 from datasets import Dataset
@@ -40,6 +39,7 @@ from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.onnx_runtime import onnxruntime
 from tagbus.stream.rank.cross_encoder.model import MANIFEST, MOST_TOKENS, OUTPUT, Manifest, golden_of, name_of
 from tagbus.stream.rank.cross_encoder.pairs import INPUTS, tag_text
 

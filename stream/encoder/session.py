@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession, OrtValue, SessionOptions
 
 from tagbus.stream import telemetry
 from tagbus.stream.config import Provider
 from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.errors import UserError
+from tagbus.stream.onnx_runtime import InferenceSession, OrtValue, SessionOptions, onnxruntime
 
 log = logging.getLogger(__name__)
 

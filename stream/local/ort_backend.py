@@ -8,10 +8,15 @@ Source: python_backend, README, "Create Python-based backends" (Triton 2.51).
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# Before the import, which writes to the home directory and looks up a host of its vendor otherwise.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 

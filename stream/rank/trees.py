@@ -16,11 +16,11 @@ from typing import Final, Self
 from zipfile import BadZipFile
 
 import numpy as np
-from onnxruntime import InferenceSession, SessionOptions
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from pydantic_core import from_json, to_json
 
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.onnx_runtime import InferenceSession, SessionOptions
 from tagbus.stream.rank.candidates import Drawn, Facts, Rated, best
 from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
 from tagbus.stream.recall.component import ComponentOf, Part, Surroundings, TrainedSettings

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from prometheus_client import REGISTRY
 
@@ -16,6 +15,7 @@ from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, default_folder, sha256
 from tagbus.stream.encoder.session import NAMES, Device, Session
 from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.onnx_runtime import onnxruntime
 from tests.encoder.test_onnx import SAME
 
 MODEL_PATH = default_folder() / MODEL

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
-import onnxruntime
 import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
@@ -25,6 +24,7 @@ from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.encoder.release import MODEL, TOKENIZER
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable, UserError
 from tagbus.stream.local.triton import TritonServer, default_repository
+from tagbus.stream.onnx_runtime import onnxruntime
 from tagbus.stream.rank.cross_encoder import COMPONENT, CrossEncoderPart
 from tagbus.stream.rank.cross_encoder.model import MANIFEST, NAME, OUTPUT, OnnxCrossEncoder
 from tagbus.stream.rank.cross_encoder.pairs import INPUTS, Pair, PairReader

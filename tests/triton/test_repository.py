@@ -3,13 +3,13 @@
 from itertools import product
 from pathlib import Path
 
-import onnxruntime
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release
 from tagbus.stream.encoder.triton import LENGTHS, REQUEST_TEXTS
 from tagbus.stream.local.triton import default_repository
+from tagbus.stream.onnx_runtime import onnxruntime
 from tests.triton.harness import TYPES, Config, described, found, read_config
 
 REPOSITORY = default_repository()

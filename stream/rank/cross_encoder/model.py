@@ -14,13 +14,13 @@ from typing import Final, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession, SessionOptions
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Encoding
 
 from tagbus.stream.encoder.onnx import cores
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, sha256
 from tagbus.stream.errors import FieldError, Untaggable, shorten
+from tagbus.stream.onnx_runtime import InferenceSession, SessionOptions
 from tagbus.stream.rank.cross_encoder.golden import PAIRS, Golden
 from tagbus.stream.rank.cross_encoder.pairs import Pair, PairReader, cut, pad
 from tagbus.stream.recall.trained import Sha256, Trained

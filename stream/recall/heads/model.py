@@ -15,12 +15,12 @@ from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession, SessionOptions
 from pydantic import BaseModel, ConfigDict, Field
 
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, shorten
 from tagbus.stream.memory.store import Vectors
+from tagbus.stream.onnx_runtime import InferenceSession, SessionOptions
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads.golden import Chances, Golden, Numbers, Terms, Weights, questions
 from tagbus.stream.recall.trained import Sha256, Trained

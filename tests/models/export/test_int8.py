@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from tagbus.models.export.encoder import export
 from tagbus.models.export.int8 import channels, to_int8
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder, load_release
+from tagbus.stream.onnx_runtime import onnxruntime
 
 WEIGHT = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession
 
 from tagbus.models.export.trees import to_onnx
+from tagbus.stream.onnx_runtime import InferenceSession
 from tagbus.stream.rank.trees import INPUT
 
 COLUMNS = 4

@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
@@ -14,6 +13,7 @@ from tagbus.models.export.bert import weights_folder
 from tagbus.models.train import cross_encoder
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
 from tagbus.stream.errors import ReleaseMismatch
+from tagbus.stream.onnx_runtime import onnxruntime
 from tagbus.stream.rank.cross_encoder.model import OnnxCrossEncoder, name_of, read_manifest
 from tests.models.toy import toy_corpus
 from tests.triton.harness import described, found, read_config

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,6 +20,7 @@ from tagbus.models.train.heads_export import ExportOptions, export, useful
 from tagbus.models.train.losses import SCALE
 from tagbus.models.train.training_set import Examples, TrainingSet
 from tagbus.stream.errors import UserError
+from tagbus.stream.onnx_runtime import onnxruntime
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads.model import HeadsRecall, cut
 from tagbus.stream.recall.words import Vocabulary
