@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from tagbus.stream.cli.topics import create_all
+from tagbus.stream.cli.create import create_all
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings
 from tagbus.stream.local.apache import ApacheKafka
 

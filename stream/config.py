@@ -10,7 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -87,7 +96,10 @@ class KafkaSettings(Section):
 
 
 class TopicSettings(Section):
-    """The names of the topics."""
+    """The names of the topics, each another one."""
+
+    # Defaults too: `content=tagged` names the topic of a setting that is not set.
+    model_config = ConfigDict(validate_default=True)
 
     content: str = "content"
     tags: str = "tags"
@@ -99,6 +111,17 @@ class TopicSettings(Section):
     releases: str = Field("releases", description="the releases and which is in force, compacted, one partition")
     partitions: int = Field(12, ge=1, description="for `tagbus topics create`")
     replication: int = Field(1, ge=1, description="for `tagbus topics create`; 3 in production")
+
+    @field_validator(
+        "content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases", mode="after"
+    )
+    @classmethod
+    def _own(cls, name: str, found: ValidationInfo) -> str:
+        # A worker whose dead letters went to `content` would read them, and set each aside again.
+        if other := next((field for field, taken in found.data.items() if taken == name), None):
+            variable = f"{PREFIX}TOPICS__{other.upper()}"
+            raise PydanticCustomError("topic", "{other} names the same topic, expected another", {"other": variable})
+        return name
 
 
 class BatchSettings(Section):

@@ -70,6 +70,29 @@ def test_a_wrong_setting_is_named_with_its_value(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "name", "named", "other"),
+    [
+        ("DEAD_LETTERS", "content", "DEAD_LETTERS", "CONTENT"),
+        ("TAGGED", "content", "TAGGED", "CONTENT"),
+        ("EXEMPLARS", "tags", "EXEMPLARS", "TAGS"),
+        # The other one may be a default.
+        ("CONTENT", "content.dlq", "DEAD_LETTERS", "CONTENT"),
+        ("TAGS", "releases", "RELEASES", "TAGS"),
+    ],
+)
+def test_two_settings_that_name_one_topic_are_refused(
+    monkeypatch: pytest.MonkeyPatch, field: str, name: str, named: str, other: str
+) -> None:
+    monkeypatch.setenv(f"TAGBUS_TOPICS__{field}", name)
+
+    with pytest.raises(UserError) as caught:
+        load()
+
+    words = f"TAGBUS_TOPICS__{named}={name!r}: TAGBUS_TOPICS__{other} names the same topic, expected another"
+    assert str(caught.value) == words
+
+
 def test_a_secret_shows_neither_in_the_tree_nor_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAGBUS_KAFKA__SECRETS", '{"sasl.password": "hunter2"}')
 

@@ -12,6 +12,7 @@ from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content
+from tagbus.stream.kafka.topics import require_compacted
 from tagbus.stream.tagger import Outcome
 
 
@@ -25,6 +26,8 @@ class Service:
         self._probe = Probe(self.tag)
         self._running: asyncio.Task[None] | None = None
         given = work or settings
+        # A backfill's versions are on a topic of its own.
+        self._all_settings = (settings, given)
         self.worker = Worker(given, TagProcessor(given, self), self._gate, read_range)
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
@@ -58,7 +61,11 @@ class Service:
         return wrong
 
     async def _gate(self) -> None:
-        """Return when the active release has its memory, which follows its topics until the loop ends."""
+        """Return when the active release has its memory, which follows its topics until the loop ends.
+
+        Raises UserError for a topic that must be compacted and is not.
+        """
+        await asyncio.to_thread(require_compacted, self._all_settings)
         self._running = asyncio.create_task(self._manager.run())
         self._running.add_done_callback(self._on_end)
         waiting = asyncio.create_task(self._manager.opened.wait())

@@ -182,7 +182,7 @@ class Worker:
             if counts[topic] < counts[topics.source]:
                 raise UserError(
                     f"topic {topic} has {counts[topic]} partitions, expected at least the {counts[topics.source]} of "
-                    f"{topics.source}; add the missing ones"
+                    f"{topics.source}; `tagbus topics create --mend` adds them"
                 )
         self._partitions = tuple(range(counts[topics.source]))
         return True

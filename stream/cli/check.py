@@ -2,10 +2,10 @@
 
 import asyncio
 import base64
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Literal
@@ -14,27 +14,31 @@ import typer
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._metadata import BrokerMetadata
 from confluent_kafka.admin._resource import ResourceType
 
 from tagbus.stream.app import assemble, folders
 from tagbus.stream.app.components import Components
-from tagbus.stream.cli.topics import layout
-from tagbus.stream.config import KafkaSettings, RegistrySettings, Settings, load
+from tagbus.stream.config import PREFIX, KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
-from tagbus.stream.kafka import clients
-from tagbus.stream.kafka.access import why_locked_out
+from tagbus.stream.kafka import clients, topics
+from tagbus.stream.kafka.access import LISTEN_SECONDS, why_locked_out
 from tagbus.stream.kafka.errors import classify, error_of
+from tagbus.stream.kafka.layout import POLICY, Configuration, Difference, TopicState, differences, layout
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.memory import open_memory
 
-Configuration = dict[str, str]
 Verdict = Literal["ok", "wrong", "unsure"]
 
 SECONDS = 10.0
 # Brokers expose these settings from 3.7 and 4.0 on; clients cannot query the version.
 SINCE_3_7 = "group.consumer.session.timeout.ms"
 SINCE_4_0 = "group.share.session.timeout.ms"
+# Which group protocols a broker serves.
+PROTOCOLS = "group.coordinator.rebalance.protocols"
+# Brokers that one line names.
+NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,10 @@ def check() -> None:
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """Run all checks in order."""
-    yield _guarded("model", lambda: _model(settings))
+    model = _guarded("model", lambda: _model(settings))
+    yield model
+    if model.verdict == "ok":
+        yield _guarded("tagger", lambda: asyncio.run(_tagger(settings)))
     yield _guarded("memory", lambda: _memory(settings))
     if settings.registry.url is not None:
         yield _registry(settings.registry, settings.registry.url)
@@ -69,18 +76,14 @@ def findings(settings: Settings) -> Iterator[Finding]:
         reason = why_locked_out(settings.kafka) or error_of(error).str()
         yield Finding("wrong", "broker", f"{settings.kafka.brokers}: {reason}")
         return
-    yield Finding("ok", "broker", f"{settings.kafka.brokers}, {len(cluster.brokers)} brokers")
-    there = {name: len(topic.partitions) for name, topic in cluster.topics.items()}
-    wanted = layout(settings)
+    yield _brokers(settings.kafka, list(cluster.brokers.values()))
     broker = ConfigResource(ResourceType.BROKER, str(next(iter(cluster.brokers), 0)))
-    topics = {name: ConfigResource(ResourceType.TOPIC, name) for name in wanted if there.get(name)}
-    configurations = _configurations(admin, [broker, *topics.values()])
-    yield _version(configurations.get(broker))
-    for name, configuration in wanted.items():
-        if name in topics:
-            # A content's version is stored in the partition number that the content came from.
-            least = there.get(settings.topics.content, 1) if name == settings.topics.versions else 1
-            yield _topic(name, there[name], configurations.get(topics[name]), configuration["cleanup.policy"], least)
+    yield _version(settings.kafka, topics.configurations(admin, cluster, [broker], SECONDS).get(broker))
+    wanted = layout(settings)
+    found = topics.states(admin, cluster, wanted, SECONDS)
+    for name in wanted:
+        if name in found:
+            yield _topic(name, found[name], differences(settings, name, found))
         else:
             # Optional: without them the release of encoder.folder is in force, and prompts have no knowledge.
             optional = {settings.topics.releases, settings.topics.knowledge}
@@ -101,6 +104,15 @@ def _model(settings: Settings) -> Finding:
     return Finding(
         "ok", "model", f"release {release.name}, {release.dimension} dimensions, calibration {calibration.name}"
     )
+
+
+async def _tagger(settings: Settings) -> Finding:
+    """Open all that tags but the memory: what is not installed, has no GPU or does not answer is found here."""
+    async with assemble.in_process(settings) as stack:
+        stack.tagger()
+        encoder = settings.encoder.kind + (f" at {settings.encoder.address}" * (settings.encoder.kind == "triton"))
+        parts = ", ".join(f"{name} {version}" for name, version in stack.components.versions.items())
+        return Finding("ok", "tagger", f"encoder {encoder}, components: {parts or 'none'}")
 
 
 def _memory(settings: Settings) -> Finding:
@@ -133,27 +145,49 @@ def _registry(registry: RegistrySettings, url: str) -> Finding:
         return Finding("wrong", "schema registry", f"{url}: {shorten(str(error), 200)}")
 
 
-def _version(found: Configuration | None) -> Finding:
+def _brokers(kafka: KafkaSettings, brokers: Sequence[BrokerMetadata]) -> Finding:
+    """Whether each broker is where it says that it is: kafka.brokers leads to one, and clients go on from there."""
+    with ThreadPoolExecutor(max(1, min(16, len(brokers)))) as pool:
+        lost = [words for words in pool.map(_unreachable, brokers) if words]
+    if lost:
+        more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        return Finding("wrong", "broker", f"{kafka.brokers}: {'; '.join(lost[:NAMED])}{more}")
+    return Finding("ok", "broker", f"{kafka.brokers}, {len(brokers)} brokers")
+
+
+def _unreachable(broker: BrokerMetadata) -> str:
+    try:
+        socket.create_connection((broker.host, broker.port), LISTEN_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        where = shorten(f"{broker.host}:{broker.port}", 200)
+        said = f"broker {broker.id} says that it is at {where} (advertised.listeners)"
+        return f"{said}, which cannot be reached from here: {getattr(error, 'strerror', None) or error}"
+    return ""
+
+
+def _version(kafka: KafkaSettings, found: Configuration | None) -> Finding:
+    new = kafka.group_protocol == "consumer"
+    asked = f"{PREFIX}KAFKA__GROUP_PROTOCOL=consumer (KIP-848)"
     if found is None:
-        return Finding("unsure", "broker version", "its settings are not disclosed (DescribeConfigs); 3.7 is needed")
+        needed = f"4.0 is needed for {asked}" if new else "3.7 is needed"
+        return Finding("unsure", "broker version", f"its settings are not disclosed (DescribeConfigs); {needed}")
+    if SINCE_3_7 not in found:
+        return Finding("wrong", "broker version", "older than 3.7, which is the oldest that tagbus is made for")
+    if new and SINCE_4_0 not in found:
+        return Finding("wrong", "broker version", f"older than 4.0, which {asked} needs; expected classic")
+    if new and "consumer" not in found.get(PROTOCOLS, "consumer"):
+        return Finding("wrong", "broker version", f"{PROTOCOLS} is {found[PROTOCOLS]}, and {asked} needs consumer")
     if SINCE_4_0 in found:
         return Finding("ok", "broker version", "4.0 or newer")
-    if SINCE_3_7 in found:
-        return Finding("ok", "broker version", "3.7 or newer; the group protocol of KIP-848 needs 4.0")
-    return Finding("wrong", "broker version", "older than 3.7, which is the oldest that tagbus is made for")
+    return Finding("ok", "broker version", "3.7 or newer; the group protocol of KIP-848 needs 4.0")
 
 
-def _topic(name: str, partitions: int, found: Configuration | None, right: str, least: int) -> Finding:
-    if partitions < least:
-        return Finding(
-            "wrong", f"topic {name}", f"{partitions} partitions, expected at least the {least} of the content"
-        )
-    if found is None:
-        return Finding("unsure", f"topic {name}", f"{partitions} partitions; its cleanup.policy is not disclosed")
-    policy = found.get("cleanup.policy", "")
-    if policy != right:
-        return Finding("wrong", f"topic {name}", f"cleanup.policy is {policy}, expected {right}")
-    return Finding("ok", f"topic {name}", f"{partitions} partitions, cleanup.policy {policy}")
+def _topic(name: str, state: TopicState, differs: Sequence[Difference]) -> Finding:
+    if harmful := [one.words for one in differs if one.harmful]:
+        return Finding("wrong", f"topic {name}", "; ".join(harmful))
+    if state.configuration is None:
+        return Finding("unsure", f"topic {name}", f"{state.partitions} partitions; its {POLICY} is not disclosed")
+    return Finding("ok", f"topic {name}", f"{state.partitions} partitions, {POLICY} {state.configuration[POLICY]}")
 
 
 def _absent(kafka: KafkaSettings, admin: AdminClient, topic: str) -> str:
@@ -164,19 +198,3 @@ def _absent(kafka: KafkaSettings, admin: AdminClient, topic: str) -> str:
         error = error_of(exception)
     refused = classify(error, kafka, topic, "Describe") if error and error.code() in REFUSED else None
     return str(refused or "does not exist; `tagbus topics create` creates it")
-
-
-def _configurations(admin: AdminClient, resources: Sequence[ConfigResource]) -> dict[ConfigResource, Configuration]:
-    """The settings of broker and topics; those that the cluster does not disclose are omitted.
-
-    All are requested at once: a cluster that does not support the request lets each time out.
-    """
-    known = {}
-    futures: dict[ConfigResource, Future[dict[str, object]]] = admin.describe_configs(
-        list(resources), request_timeout=SECONDS
-    )
-    for resource, future in futures.items():
-        with suppress(KafkaException, TimeoutError):
-            entries = future.result(SECONDS)
-            known[resource] = {name: str(getattr(entry, "value", "")) for name, entry in entries.items()}
-    return known

@@ -13,6 +13,7 @@ from tagbus.stream.cli import (
     INTERRUPTED,
     check,
     contract,
+    create,
     demo,
     quality,
     release,
@@ -57,7 +58,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
-app.add_typer(topics.topics, name="topics")
+app.add_typer(create.topics, name="topics")
 app.add_typer(release.release, name="release")
 
 

@@ -14,6 +14,7 @@ from tagbus.stream.config import Settings, load
 from tagbus.stream.errors import UserError
 from tagbus.stream.health import HealthServer
 from tagbus.stream.index.write import Progress, indexer
+from tagbus.stream.kafka.topics import require_compacted
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def index(level: Level = "info") -> None:
 
 
 async def _index(settings: Settings) -> None:
+    await asyncio.to_thread(require_compacted, [settings])
     async with assemble.opened(settings) as stack:
         progress = await asyncio.to_thread(Progress, settings, stack.release.name)
         follower = await indexer(settings, stack.projection(), stack.memory, progress)

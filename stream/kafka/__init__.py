@@ -7,6 +7,8 @@ access     access checks: missing rights, and rejected credentials
 logs       librdkafka's log lines
 message    messages to contract records
 metadata   partitions of a topic and their watermarks
+layout     the topics that tagbus needs, and how one that exists differs
+topics     topics looked at, created and changed
 reader     TopicReader: reads topics to their ends and follows them, without a group
 follower   the same for asyncio, in its own thread
 ranges     a bounded part of a topic, read once

@@ -29,11 +29,13 @@ _INVALID = frozenset(
         KafkaError.MSG_SIZE_TOO_LARGE,
     }
 )
-_NAMES = {
+_NAMES: dict[AclOperation, Operation] = {
     AclOperation.READ: "Read",
     AclOperation.WRITE: "Write",
     AclOperation.DESCRIBE: "Describe",
     AclOperation.CREATE: "Create",
+    AclOperation.ALTER: "Alter",
+    AclOperation.ALTER_CONFIGS: "AlterConfigs",
 }
 
 

@@ -10,9 +10,11 @@
 | `admin` | topics, groups, ACLs | nothing |
 
 All consumers read committed records unless told otherwise, and all producers are idempotent and partition by murmur2,
-as Java clients do. `kafka.options` and `kafka.secrets` pass through, except the few properties that the delivery
-guarantee depends on: those have their own settings or are fixed. Each function raises UserError for a property that
-librdkafka rejects.
+as Java clients do. No client creates a topic by asking for it, as producers and admin clients do by default: a broker
+with auto.create.topics.enable, Kafka's default, would make it with one partition and without compaction.
+
+`kafka.options` and `kafka.secrets` pass through, except the few properties that the delivery guarantee depends on:
+those have their own settings or are fixed. Each function raises UserError for a property that librdkafka rejects.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,6 +43,7 @@ _SILENT: Properties = {"log_level": 2}
 _PRODUCER: Properties = {"enable.idempotence": True, "partitioner": "murmur2_random"}
 
 _GUARDED = {
+    "allow.auto.create.topics": "nothing: `tagbus topics create` alone creates topics",
     "auto.commit.interval.ms": "nothing: tagbus commits each batch itself",
     "auto.offset.reset": "kafka.start and kafka.out_of_range",
     "bootstrap.servers": "kafka.brokers",
@@ -166,7 +169,7 @@ def _properties(kafka: KafkaSettings, defaults: Properties, ours: Properties) ->
     for name in (*kafka.options, *kafka.secrets):
         if name in _GUARDED:
             raise UserError(f"kafka.options: {name} may not be set there, set {_GUARDED[name]}")
-    return {**defaults, **kafka.client(), **ours}
+    return {**defaults, **kafka.client(), "allow.auto.create.topics": False, **ours}
 
 
 @contextmanager

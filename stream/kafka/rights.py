@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError
 
 from tagbus.stream.config import KafkaSettings
 
-Operation = Literal["Read", "Write", "Describe", "Create"]
+Operation = Literal["Read", "Write", "Describe", "Create", "Alter", "AlterConfigs"]
 
 AUTHENTICATION = frozenset(
     {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM}

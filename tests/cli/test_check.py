@@ -2,6 +2,7 @@
 
 import base64
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -41,8 +42,8 @@ def test_all_is_right_once_the_topics_are_made(kafka: Broker, tagbus: Cli) -> No
     assert answer.err == ""
     found = verdicts(answer)
     topics = {f"topic {topic}"[:22] for name, topic in given.items() if name.startswith("TOPICS__") and "-" in topic}
-    assert {"model", "memory", "broker", "broker version"} <= set(found)
-    assert len(found) == 4 + len(topics)
+    assert {"model", "tagger", "memory", "broker", "broker version"} <= set(found)
+    assert len(found) == 5 + len(topics)
     assert set(found.values()) == {"ok"}
 
 
@@ -73,7 +74,7 @@ def test_versions_need_as_many_partitions_as_content(
     answer = tagbus("check", settings=settings(kafka, names))
     assert answer.code == 3
     (line,) = (line for line in answer.lines if line.startswith("wrong"))
-    assert line.endswith("2 partitions, expected at least the 3 of the content")
+    assert line.endswith(f"2 partitions, expected at least the 3 of {names['content']}")
 
 
 class Registry(BaseHTTPRequestHandler):
@@ -117,7 +118,7 @@ def test_a_schema_registry_that_does_not_answer_is_one_line(
     monkeypatch.setattr(check, "SECONDS", 0.5)
     answer = tagbus("check", KAFKA__BROKERS=NOWHERE, REGISTRY__URL=url)
     assert verdicts(answer)["schema registry"] == "wrong"
-    assert len(answer.lines) == 4
+    assert len(answer.lines) == 5
 
 
 def test_a_missing_topic_is_wrong_and_says_what_makes_it(kafka: Broker, tagbus: Cli) -> None:
@@ -132,7 +133,7 @@ def test_a_missing_topic_is_wrong_and_says_what_makes_it(kafka: Broker, tagbus: 
 def test_no_broker_is_one_line(tagbus: Cli) -> None:
     answer = tagbus("check", KAFKA__BROKERS=NOWHERE)
     assert answer.code == 3
-    assert verdicts(answer) == {"model": "ok", "memory": "ok", "broker": "wrong"}
+    assert verdicts(answer) == {"model": "ok", "tagger": "ok", "memory": "ok", "broker": "wrong"}
     assert NOWHERE in answer.lines[-1]
 
 
@@ -140,6 +141,41 @@ def test_where_a_component_cannot_run_is_one_line(tagbus: Cli) -> None:
     answer = tagbus("check", KAFKA__BROKERS=NOWHERE, COMPONENTS__CROSS_ENCODER__KIND="gpu")
     assert verdicts(answer)["model"] == "wrong"
     assert "TAGBUS_COMPONENTS__CROSS_ENCODER__KIND='gpu': Input should be 'in_process' or 'triton'" in answer.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"ENCODER__PROVIDERS": "cuda"}, "TAGBUS_ENCODER__PROVIDERS=cuda: cuda: "),
+        (
+            {"COMPONENTS__LITERAL__ENABLED": "true", "COMPONENTS__LITERAL__LANGUAGES": "en,xx"},
+            "TAGBUS_COMPONENTS__LITERAL__LANGUAGES",
+        ),
+        (
+            {"ENCODER__KIND": "triton", "ENCODER__ADDRESS": "127.0.0.1:1", "ENCODER__DEADLINE_SECONDS": "0.5"},
+            "127.0.0.1:1",
+        ),
+    ],
+    ids=["no GPU", "unknown language", "no Triton"],
+)
+def test_what_cannot_be_opened_is_wrong(
+    tagbus: Cli, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], words: str
+) -> None:
+    monkeypatch.setattr(check, "SECONDS", 0.5)
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, settings=given)
+    assert verdicts(answer)["tagger"] == "wrong"
+    assert words in answer.lines[1]
+
+
+def test_triton_without_its_client_is_wrong(tagbus: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "SECONDS", 0.5)
+    for module in ("triton", "balance", "client", "endpoint"):
+        monkeypatch.delitem(sys.modules, f"tagbus.stream.encoder.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, ENCODER__KIND="triton")
+    assert verdicts(answer)["tagger"] == "wrong"
+    assert "TAGBUS_ENCODER__KIND=triton needs tritonclient" in answer.lines[1]
+    assert "pip install 'tagbus[triton]'" in answer.lines[1]
 
 
 def test_a_cluster_that_does_not_tell_its_settings_stops_nobody(mock_kafka: MockCluster, tagbus: Cli) -> None:
@@ -168,4 +204,4 @@ def test_a_store_that_does_not_answer_is_one_line(tagbus: Cli) -> None:
     given = {"MEMORY__KIND": "server", "MEMORY__URL": "http://127.0.0.1:1", "MEMORY__DEADLINE_SECONDS": "2"}
     answer = tagbus("check", KAFKA__BROKERS=NOWHERE, settings=given)
     assert verdicts(answer)["memory"] == "wrong"
-    assert len(answer.lines) == 3
+    assert len(answer.lines) == 4

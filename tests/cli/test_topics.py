@@ -1,12 +1,9 @@
-"""`tagbus topics create`, `publish` and `retire` on Apache Kafka."""
+"""`tagbus publish` and `retire` on Apache Kafka."""
 
 import json
 from collections.abc import Mapping
 
 import pytest
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
-from confluent_kafka.admin._resource import ResourceType
 
 from tagbus.stream.contract.codec import encode_record
 from tests.cli.harness import Cli, Slice
@@ -42,48 +39,6 @@ def made(kafka: Broker, tagbus: Cli) -> dict[str, str]:
     given = settings(kafka)
     assert tagbus("topics", "create", settings=given).code == 0
     return given
-
-
-def configuration(kafka: Broker, topic: str) -> dict[str, str]:
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    admin = AdminClient({"bootstrap.servers": kafka.address})
-    found = admin.describe_configs([resource])[resource].result(30)
-    return {name: entry.value for name, entry in found.items()}
-
-
-class TestCreate:
-    def test_the_memory_topics_are_compacted_and_the_others_kept_by_time(
-        self, kafka: Broker, made: dict[str, str]
-    ) -> None:
-        for name in ("TAGS", "EXEMPLARS", "KNOWLEDGE"):
-            found = configuration(kafka, made[f"TOPICS__{name}"])
-            assert found["cleanup.policy"] == "compact"
-            assert found["delete.retention.ms"] == "86400000"
-        for name in ("VERSIONS", "RELEASES"):
-            assert configuration(kafka, made[f"TOPICS__{name}"])["cleanup.policy"] == "compact"
-        for name in ("CONTENT", "TAGGED", "DEAD_LETTERS"):
-            assert configuration(kafka, made[f"TOPICS__{name}"])["cleanup.policy"] == "delete"
-
-    def test_a_second_time_changes_nothing(self, made: dict[str, str], tagbus: Cli) -> None:
-        answer = tagbus("topics", "create", settings=made)
-        assert answer.code == 0
-        assert [line.split(" ", 1)[1] for line in answer.err.splitlines()] == ["exists already"] * len(TOPICS)
-
-    def test_it_says_what_it_made(self, kafka: Broker, tagbus: Cli) -> None:
-        given = settings(kafka)
-        answer = tagbus("topics", "create", settings=given)
-        assert f"created {given['TOPICS__TAGS']} with {PARTITIONS} partitions" in answer.err.splitlines()
-
-    @pytest.mark.parametrize(
-        ("name", "value"), [("TOPICS__REPLICATION", "3"), ("TOPICS__CONTENT", "a name with spaces")]
-    )
-    def test_settings_that_the_broker_refuses_are_the_users_mistake(
-        self, kafka: Broker, tagbus: Cli, name: str, value: str
-    ) -> None:
-        answer = tagbus("topics", "create", settings=(settings(kafka) | {name: value}))
-        assert answer.code == 2
-        assert "was not created: " in answer.err.splitlines()[-1]
-        assert "Traceback" not in answer.err
 
 
 class TestPublish:

@@ -23,6 +23,8 @@ TOPICS = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters",
 COMPACTED = frozenset({"tags", "exemplars", "knowledge", "versions", "releases"})
 COMPACT: Layout = (1, {"cleanup.policy": "compact"})
 LAYOUT: Mapping[str, Layout] = {topic: COMPACT if topic in COMPACTED else 1 for topic in TOPICS}
+# Every cleanup.policy is wrong.
+SPOILT: Mapping[str, Layout] = {topic: 1 if topic in COMPACTED else COMPACT for topic in TOPICS}
 
 
 @dataclass
@@ -43,8 +45,8 @@ class Tenant:
     def topics(self) -> dict[str, str]:
         return {topic: self.names[topic] for topic in TOPICS}
 
-    def make_topics(self) -> None:
-        create_topics(self.broker.address, {self.names[topic]: layout for topic, layout in LAYOUT.items()})
+    def make_topics(self, layout: Mapping[str, Layout] = LAYOUT) -> None:
+        create_topics(self.broker.address, {self.names[topic]: one for topic, one in layout.items()})
 
     def may(self, rights: Iterable[Right]) -> None:
         grant(AdminClient({"bootstrap.servers": self.broker.address}), self.user, rights, self.names)

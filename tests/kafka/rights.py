@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
 
 from tests.support import wait_until
 
-Operation = Literal["Read", "Write", "Create", "Describe"]
+Operation = Literal["Read", "Write", "Create", "Describe", "Alter", "AlterConfigs"]
 Kind = Literal["topic", "group", "transactional id"]
 
 _KINDS = {
@@ -32,6 +32,8 @@ _OPERATIONS = {
     "Write": AclOperation.WRITE,
     "Create": AclOperation.CREATE,
     "Describe": AclOperation.DESCRIBE,
+    "Alter": AclOperation.ALTER,
+    "AlterConfigs": AclOperation.ALTER_CONFIGS,
 }
 
 
@@ -76,6 +78,14 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
     "release drop": (*_on("Read", "releases", "tagged"), *_on("Write", "releases")),
     "release build": (*_on("Read", "releases", *_MEMORY), *_on("Write", "releases")),
     "topics create": (*_on("Create", *_ALL), *_on("Describe", *_ALL)),
+    "topics create --mend": (
+        *_on("Create", *_ALL),
+        *_on("Describe", *_ALL),
+        # It includes DescribeConfigs.
+        *_on("AlterConfigs", *_ALL),
+        # `releases` has one partition.
+        *_on("Alter", *_ALL[:-1]),
+    ),
     "check": _on("Describe", *_ALL),
 }
 

@@ -33,6 +33,7 @@ def nothing(error: KafkaError) -> None:
         ("auto.offset.reset", r"kafka\.start and kafka\.out_of_range"),
         ("transactional.id", r"kafka\.transactional_id and kafka\.instance"),
         ("partitioner", "where Java clients put them"),
+        ("allow.auto.create.topics", "`tagbus topics create` alone creates topics"),
     ],
 )
 def test_what_the_guarantee_rests_on_may_not_be_set(name: str, right: str) -> None:

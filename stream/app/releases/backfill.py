@@ -46,8 +46,6 @@ def plan(settings: Settings, asked: Asked) -> Backfill | None:
         raise UserError("a backfill needs --from, --group and --output, for it must not touch what the live workers do")
     if asked.group == settings.kafka.group:
         raise UserError(f"--group {asked.group} is the live group: a backfill would move its offsets; expected another")
-    if asked.output in _names(settings.topics):
-        raise UserError(f"--output {asked.output} is a live topic: old results would replace newer; expected another")
     read_range = ReadRange(_start(asked.start), _until(asked.until or "end"), asked.rate)
     kafka = {
         "group": asked.group,
@@ -65,11 +63,17 @@ def plan(settings: Settings, asked: Asked) -> Backfill | None:
 
 
 def outputs(topics: TopicSettings, output: str) -> TopicSettings:
-    """The topics of a backfill with this output; what it reads stays as it is, but for `exemplars`, which it writes."""
+    """The topics of a backfill with this output; what it reads stays as it is, but for `exemplars`, which it writes.
+
+    Raises UserError where one of its own is a live topic.
+    """
     own = {"tagged": output} | {
         field: f"{output}.{word}"
         for field, word in (("dead_letters", "dlq"), ("versions", "versions"), ("exemplars", "exemplars"))
     }
+    if live := [name for name in own.values() if name in _names(topics)]:
+        said = output if live[0] == output else f"{output}: {live[0]}"
+        raise UserError(f"--output {said} is a live topic: old results would replace newer; expected another")
     return topics.model_copy(update=own)
 
 

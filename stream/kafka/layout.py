@@ -1,0 +1,130 @@
+"""The topics that tagbus needs, and how a topic that exists differs from them.
+
+A topic that somebody else has made, a broker with auto.create.topics.enable for instance, may have one partition and
+keep its records by time: then the taxonomy is gone after a week, and `tagged` has no tags any more.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tagbus.stream.config import Settings
+
+POLICY: Final = "cleanup.policy"
+COMPACT: Final = "compact"
+TOMBSTONES: Final = "delete.retention.ms"
+BYTES: Final = "max.message.bytes"
+# Kafka's default of max.message.bytes, and the room that key and headers of our records need beside the value.
+KAFKA_BYTES: Final = 1_048_588
+RECORD_ROOM: Final = 48_000
+HOUR_MS: Final = 3_600_000
+
+Configuration = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic as `tagbus topics create` creates it.
+
+    `least`: settings that may be larger, by name, and of no use to a topic that is created with Kafka's defaults.
+    `grows`: whether partitions may be added although the topic holds records.
+    """
+
+    partitions: int
+    replication: int
+    policy: str
+    least: Mapping[str, int]
+    grows: bool = False
+
+    @property
+    def configuration(self) -> Configuration:
+        """The settings that it is created with."""
+        ours = {name: str(value) for name, value in self.least.items() if name != BYTES or value > KAFKA_BYTES}
+        return {POLICY: self.policy, **ours}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as it is. `configuration` is None where the cluster does not disclose it."""
+
+    partitions: int
+    replication: int
+    configuration: Configuration | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One way in which a topic differs.
+
+    `harmful`: records may be lost, or `tagbus run` refuses it. What mends it: `settings` to change, or `partitions`,
+    the number that it should have.
+    """
+
+    words: str
+    harmful: bool
+    settings: Configuration
+    partitions: int | None = None
+
+
+def layout(settings: Settings) -> dict[str, Wanted]:
+    """Every topic that tagbus needs."""
+    names, most = settings.topics, settings.topics.partitions
+    # Tombstones must outlive a memory that is down for a while.
+    tombstones = {TOMBSTONES: int(settings.memory.tombstone_hours * HOUR_MS)}
+    bytes_ = {BYTES: settings.batch.record_bytes + RECORD_ROOM}
+
+    def wanted(policy: str, least: Mapping[str, int], partitions: int = most, *, grows: bool = False) -> Wanted:
+        return Wanted(partitions, names.replication, policy, least, grows)
+
+    return {
+        names.content: wanted("delete", {}),
+        names.tags: wanted(COMPACT, tombstones),
+        names.exemplars: wanted(COMPACT, tombstones | bytes_),
+        names.knowledge: wanted(COMPACT, tombstones),
+        names.tagged: wanted("delete", bytes_),
+        names.dead_letters: wanted("delete", bytes_),
+        # A version lies in the partition with the number of its content's, whatever its key.
+        names.versions: wanted(COMPACT, {}, grows=True),
+        names.releases: wanted(COMPACT, {}, 1),
+    }
+
+
+def compacted(settings: Settings) -> Sequence[str]:
+    """The topics of which a worker needs the last record of each key, however old it is."""
+    return [name for name, wanted in layout(settings).items() if wanted.policy == COMPACT]
+
+
+def differences(settings: Settings, name: str, found: Mapping[str, TopicState]) -> list[Difference]:
+    """How a topic differs from the one that `layout` names; `found`: the topics that exist."""
+    wanted, state = layout(settings)[name], found[name]
+    return [*_of_partitions(settings, name, wanted, found), *_of_replicas(wanted, state), *_of_settings(wanted, state)]
+
+
+def _of_partitions(
+    settings: Settings, name: str, wanted: Wanted, found: Mapping[str, TopicState]
+) -> Iterator[Difference]:
+    count, content = found[name].partitions, found.get(settings.topics.content)
+    # A content's version is stored in the partition number that the content came from.
+    needed = content.partitions if content is not None and name == settings.topics.versions else 1
+    if count < needed:
+        words = f"{count} partitions, expected at least the {needed} of {settings.topics.content}"
+        yield Difference(words, True, {}, max(needed, wanted.partitions))
+    elif count < wanted.partitions:
+        yield Difference(f"{count} partitions, {wanted.partitions} in the settings", False, {}, wanted.partitions)
+
+
+def _of_replicas(wanted: Wanted, state: TopicState) -> Iterator[Difference]:
+    if state.replication < wanted.replication:
+        yield Difference(f"{state.replication} replicas, {wanted.replication} in the settings", False, {})
+
+
+def _of_settings(wanted: Wanted, state: TopicState) -> Iterator[Difference]:
+    if state.configuration is None:
+        return
+    policy = state.configuration.get(POLICY, "")
+    if policy != wanted.policy:
+        yield Difference(f"{POLICY} is {policy}, expected {wanted.policy}", True, {POLICY: wanted.policy})
+    for name, least in wanted.least.items():
+        value = state.configuration.get(name, "")
+        if value.isdigit() and int(value) < least:
+            yield Difference(f"{name} is {value}, expected at least {least}", True, {name: str(least)})
