@@ -28,7 +28,7 @@ from tagbus.models.evaluate.rows import OURS
 from tagbus.models.evaluate.systems import settings_of, with_memory
 from tagbus.stream.app import assemble
 from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.app.evaluation import content_of
+from tagbus.stream.app.evaluation import content_of, ran
 from tagbus.stream.contract.events import Content, Exemplar
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import Release
@@ -162,10 +162,11 @@ async def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]
                 annif += ask(process, [text_of(item) for item in some])
         await alone(stack, items, shares)
         points = await stack.memory.exemplars.count()
+        what = ran(stack)
     spent = {**shares.seconds, "rest": ours - sum(shares.seconds.values())}
     return {
         "row": row.name,
-        "memory": settings.memory.kind,
+        "ran": what,
         "exemplars": points,
         "contents": len(items),
         "tagbus_per_cpu_second": round(len(items) / ours, 1),

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tagbus.stream.app import assemble, console, files, filling
 from tagbus.stream.app.data_folder import DataFolder
+from tagbus.stream.app.evaluation import ran
 from tagbus.stream.app.examples import example
 from tagbus.stream.cli.create import create_all
 from tagbus.stream.cli.topics import send
@@ -100,8 +101,10 @@ def warm_up(settings: Settings) -> None:
             seen += len(reader.read(1000, 1.0).messages)
 
 
-async def measure(settings: Settings, contents: Sequence[Content], rounds: int, broker: ApacheKafka) -> list[Round]:
-    """Run all rounds. The worker is idle while encoder and tagger are measured."""
+async def measure(
+    settings: Settings, contents: Sequence[Content], rounds: int, broker: ApacheKafka
+) -> tuple[dict[str, object], list[Round]]:
+    """What ran, and all rounds. The worker is idle while encoder and tagger are measured."""
     size, limit = settings.batch.contents, settings.batch.in_flight
     batches = [contents[start : start + size] for start in range(0, len(contents), size)]
     found = []
@@ -132,7 +135,7 @@ async def measure(settings: Settings, contents: Sequence[Content], rounds: int, 
                 found.append(Round(encoder_rate, tagger_rate, stream_rate, cpu))
                 console.say(f"round {number}: {found[-1]}")
             worker.stop()
-    return found[1:]
+    return ran(stack), found[1:]
 
 
 def main() -> None:
@@ -150,13 +153,14 @@ def main() -> None:
         )
         create_all(settings)
         source, contents = titles(arguments.data, arguments.count)
-        found = asyncio.run(measure(settings, contents, arguments.rounds, broker))
+        what, found = asyncio.run(measure(settings, contents, arguments.rounds, broker))
     middle = sorted(found, key=lambda one: one.stream_per_second / one.encoder_per_second)[len(found) // 2]
     report = {
         **{name: round(value, 2) for name, value in asdict(middle).items()},
         "tagger_over_encoder": round(middle.tagger_per_second / middle.encoder_per_second, 3),
         "stream_over_encoder": round(middle.stream_per_second / middle.encoder_per_second, 3),
         "stream_over_tagger": round(middle.stream_per_second / middle.tagger_per_second, 3),
+        "ran": what,
         "titles": source,
         "contents": len(contents),
         "mean_characters": round(statistics.mean(len(content.text) for content in contents), 1),

@@ -19,7 +19,7 @@ from tagbus.models.journal import JOURNAL
 from tagbus.stream import calibrate, quality
 from tagbus.stream.app import assemble, components, console
 from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.app.evaluation import content_of, fit, tag_all
+from tagbus.stream.app.evaluation import content_of, fit, ran, tag_all
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, TaggedContent
 from tagbus.stream.contract.release import Fingerprint
@@ -176,6 +176,7 @@ async def _ours(
         "training": training,
         "command": paths.line.format(row.name),
         "settings": variables_of(row, paths.models),
+        "ran": ran(stack),
     }
 
 

@@ -15,7 +15,7 @@ from tagbus.models.evaluate.rows import MODELS, NEW, Row
 from tagbus.models.evaluate.systems import K, settings_of, variables_of, with_memory
 from tagbus.stream.app import assemble, console
 from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.app.evaluation import content_of, tag_all
+from tagbus.stream.app.evaluation import content_of, ran, tag_all
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError
@@ -92,12 +92,12 @@ async def _row(
     models: Path,
     cache: Path,
 ) -> dict[str, object]:
-    found: dict[str, object] = {}
     settings = settings_of(row, models)
     async with (
         with_memory(settings, NewTagsByName(corpus, rest), cache) as bare,
         assemble.over(bare, settings) as stack,
     ):
+        found: dict[str, object] = {"ran": ran(stack)}
         for step, changed in zip(STEPS, added, strict=True):
             records = [MemoryRecord("exemplars", encode_record(item), name) for name, item in changed.items()]
             await stack.projection().apply(records)

@@ -10,11 +10,16 @@ from tagbus.models.data.corpus import Corpus
 from tagbus.models.evaluate.rows import MODELS, Row
 from tagbus.stream.app import assemble, components, console, filling
 from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.config import Settings, load
+from tagbus.stream.config import PREFIX, Settings, load
 from tagbus.stream.recall import second_encoder
 
 # Tags per content.
 K: Final = 10
+# Settings of this process that would change a row's figures under its name.
+FIGURES: Final = tuple(
+    f"{PREFIX}{name}"
+    for name in ("COMPONENTS", "RECALL", "TAGGER", "MEMORY", "RELEASES", "ENCODER__FOLDER", "ENCODER__FP16")
+)
 
 
 def variables_of(row: Row, models: Path) -> dict[str, str]:
@@ -23,7 +28,8 @@ def variables_of(row: Row, models: Path) -> dict[str, str]:
 
 
 def settings_of(row: Row, models: Path) -> Settings:
-    """The settings of this process, overridden by those of the row. Raises UserError as `load` does."""
+    """The settings of the row; those of this process count where they change no figure. Raises UserError as `load`
+    does."""
     with _environment(variables_of(row, models)):
         settings = load()
     return settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": K})})
@@ -33,6 +39,9 @@ def settings_of(row: Row, models: Path) -> Settings:
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables temporarily: settings are read from nowhere else."""
     before = dict(os.environ)
+    for name in before:
+        if name.upper().startswith(FIGURES):
+            del os.environ[name]
     os.environ.update(variables)
     try:
         yield

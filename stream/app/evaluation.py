@@ -24,6 +24,24 @@ K: Final = 10
 Truth = Mapping[str, frozenset[str]]
 
 
+def ran(stack: TaggingStack) -> dict[str, object]:
+    """What gives the figures of a stack, for those who read them: release, path, the components with their versions,
+    the memory, and the settings of recall that are not the release's own."""
+    recall = stack.settings.recall.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {
+        "release": stack.release.name,
+        "path": stack.components.scoring,
+        "components": stack.components.versions,
+        "memory": stack.settings.memory.kind,
+        "recall": recall,
+    }
+
+
+def name_of(stack: TaggingStack) -> str:
+    """The name of a row of figures: the release, and the versions of the components that are on."""
+    return ", ".join((stack.release.name, *(stack.components.versions.values() or ("no components",))))
+
+
 async def fit(stack: TaggingStack, annotated: Sequence[Exemplar]) -> Calibration:
     """Fit the calibration of this memory on contents with known tags."""
     tagger = stack.uncalibrated()

@@ -9,6 +9,7 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -153,7 +154,7 @@ class Demo:
         self._stack = stack
         self._published = 0
 
-    def run(self) -> dict[str, int | float]:
+    def run(self) -> dict[str, object]:
         """Run all scenes. Returns the metrics, quality in percent."""
         tags = files.all_of(example("tags.jsonl"), files.tag_of)
         exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
@@ -181,6 +182,7 @@ class Demo:
             "tags": len(tags),
             "exemplars": len(exemplars),
             **figures,
+            **_ran(outcomes),
             "contents_per_second": round(rate, 1),
         }
 
@@ -283,6 +285,14 @@ def _quality(outcomes: Outcomes) -> dict[str, float]:
         "p_at_5": round(quality.precision_at(found, truth, 5), 2),
         "r_at_10": round(quality.recall_at(found, truth, 10), 2),
     }
+
+
+def _ran(outcomes: Outcomes) -> dict[str, object]:
+    """What gave the figures, as the results say: the release, the steps of most of them, the components' versions."""
+    results = list(outcomes.tagged.values())
+    path, _ = Counter("+".join(result.path) for result in results).most_common(1)[0]
+    versions = results[0].versions
+    return {"release": versions.release, "path": path, "components": dict(versions.components)}
 
 
 def _all_tags() -> list[Tag]:

@@ -13,8 +13,9 @@ import typer
 from rich.table import Table
 
 from tagbus.stream.app import assemble, console, files, filling
+from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data_folder import DataFolder
-from tagbus.stream.app.evaluation import K, content_of, fit, measure, tag_all
+from tagbus.stream.app.evaluation import K, content_of, fit, measure, name_of, ran, tag_all
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.cli.tag import Cache, Exemplars, Tags, remember
 from tagbus.stream.config import Settings, load
@@ -64,9 +65,9 @@ def evaluate(
     cache: Annotated[Path, typer.Option("--cache", help="folder that keeps embeddings")] = Path(".cache/evaluate"),
 ) -> None:
     """Tag test.tsv with the memory of train.tsv and print the quality; the calibration is fitted on val.tsv."""
-    row = asyncio.run(_evaluate(load(), DataFolder(folder), cache))
+    method, row = asyncio.run(_evaluate(load(), DataFolder(folder), cache))
     _print(row)
-    report = {"method": METHOD, "rows": [row]}
+    report = {"method": method, "rows": [row]}
     typer.echo(json.dumps(report))
     if to is not None:
         _write(to, json.dumps(report, indent=2) + "\n")
@@ -80,14 +81,20 @@ def _write(to: Path, text: str) -> None:
         raise UserError(f"{to}: cannot be written ({error.strerror})") from None
 
 
-METHOD = (
-    "Memory of all training titles and all tags, C2T and C2C2T with RAE-XMC scores, nothing trained; confidence by "
-    "isotonic regression on val.tsv. P, nDCG, R and PSP (A 0.55, B 1.5) in percent, ECE of the ten best tags of each "
-    "test title as a fraction in 15 bins of equal width."
-)
+def _method(stack: TaggingStack) -> str:
+    """How the figures came about, in words."""
+    settings, versions = stack.settings, stack.components.versions
+    routes = " and ".join(name for name, on in (("C2T", settings.recall.c2t), ("C2C2T", settings.recall.c2c2t)) if on)
+    return (
+        f"Memory ({settings.memory.kind}) of all training titles and all tags; recall by {routes or 'neither route'} "
+        f"with RAE-XMC scores; components: {', '.join(versions.values()) or 'none'}; path {stack.components.scoring}; "
+        "confidence by isotonic regression on val.tsv. P, nDCG, R and PSP (A 0.55, B 1.5) in percent, ECE of the ten "
+        "best tags of each test title as a fraction in 15 bins of equal width."
+    )
 
 
-async def _evaluate(settings: Settings, data: DataFolder, cache: Path) -> dict[str, str | float]:
+async def _evaluate(settings: Settings, data: DataFolder, cache: Path) -> tuple[str, dict[str, object]]:
+    """The method in words, and the row of figures."""
     settings = settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": K})})
     async with assemble.in_process(settings, cache) as stack:
         taxonomy = data.tags()
@@ -108,13 +115,14 @@ async def _evaluate(settings: Settings, data: DataFolder, cache: Path) -> dict[s
             results = await tag_all(tagger, [content_of(item) for item in test], bar.advance)
         seconds = time.monotonic() - started
     figures = measure(results, {item.id: frozenset(item.accepted) for item in test}, taxonomy, counts, titles)
-    return {
-        "name": f"{stack.release.name}, untrained",
+    return _method(stack), {
+        "name": name_of(stack),
         **{name: round(value, 4 if name == "ece" else 2) for name, value in asdict(figures).items()},
         "tags": len(taxonomy),
         "exemplars": titles,
         "contents": len(test),
         "contents_per_second": round(len(test) / seconds, 1),
+        "ran": ran(stack),
     }
 
 
@@ -126,9 +134,9 @@ def _require_known(taxonomy: Sequence[Tag], test: Sequence[Exemplar]) -> None:
             raise UserError(f"{item.id}: {shorten(strange[0])} is no number of labels.tsv")
 
 
-def _print(row: Mapping[str, str | float]) -> None:
+def _print(row: Mapping[str, object]) -> None:
     table = Table("measure", "value", title=str(row["name"]))
     for name, value in row.items():
-        if name != "name":
+        if isinstance(value, int | float):
             table.add_row(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}")
     console.stderr.print(table)

@@ -23,6 +23,9 @@ KEYS = {
     "p_at_1",
     "p_at_5",
     "r_at_10",
+    "release",
+    "path",
+    "components",
     "contents_per_second",
     "seconds",
     "delivery",
@@ -111,6 +114,7 @@ def complete(report: dict[str, object]) -> None:
     assert report["dead_lettered"] == len(list(broken())) == 8
     assert int(str(report["tags"])) >= 2000
     assert int(str(report["events"])) >= 500 + 8
+    assert set(report["components"]) == {"literal", "heads", "ranker"}  # type: ignore[call-overload]
     # In percent: the example data gives 51 with the heads and the ranker that are shipped, 48 without them.
     assert 45 < float(str(report["p_at_1"])) <= 100
     assert float(str(report["contents_per_second"])) > 0

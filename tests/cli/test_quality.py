@@ -9,6 +9,7 @@ import pytest
 
 from tagbus.stream import calibrate
 from tagbus.stream.app import files
+from tagbus.stream.app.components import packaged
 from tagbus.stream.app.examples import example
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.contract.release import Fingerprint
@@ -118,6 +119,36 @@ class TestEvaluate:
         assert (row["tags"], row["exemplars"], row["contents"]) == (200, 300, 40)
         for name in FIGURES:
             assert name in answer.err
+
+    def test_what_ran_is_named(self, tagbus: Cli, folder: Path, tmp_path: Path) -> None:
+        """Given components or none, when figures are written, then name and method say the versions."""
+        on = {name.removeprefix("TAGBUS_"): value for name, value in packaged().items()}
+        bare, with_components = (
+            json.loads(tagbus("evaluate", folder, "--cache", tmp_path / "kept", settings=settings).lines[-1])
+            for settings in ({"RECALL__C2T": "false", "MEMORY__KIND": "hnsw"}, on)
+        )
+
+        release = load_release(default_folder()).name
+        (row,) = bare["rows"]
+        assert row["name"] == f"{release}, no components"
+        assert row["ran"] == {
+            "release": release,
+            "path": "recall",
+            "components": {},
+            "memory": "hnsw",
+            "recall": {"c2t": False},
+        }
+        assert "Memory (hnsw)" in bare["method"]
+        assert "recall by C2C2T with" in bare["method"]
+        assert "components: none" in bare["method"]
+
+        (row,) = with_components["rows"]
+        ran = row["ran"]["components"]
+        assert set(ran) == {"literal", "heads", "ranker"}
+        assert row["ran"]["path"] == "recall+literal+heads+rank"
+        assert all(version in row["name"] and version in with_components["method"] for version in ran.values())
+        assert "untrained" not in json.dumps(with_components)
+        assert "nothing trained" not in json.dumps(with_components)
 
     def test_compressed_training_titles_and_a_cache_change_nothing(
         self, tagbus: Cli, folder: Path, tmp_path: Path

@@ -12,6 +12,7 @@ from tagbus.models.data.corpus import open_corpus
 from tagbus.models.evaluate import measure, newtags, table
 from tagbus.models.evaluate.rows import BASELINES, OURS
 from tagbus.models.evaluate.systems import settings_of, with_memory
+from tagbus.stream.app.components import packaged
 from tagbus.stream.errors import UserError
 from tagbus.stream.quality import Ranked
 
@@ -80,6 +81,35 @@ def test_rows_come_in_the_order_of_the_table_with_every_figure(report: Path) -> 
     assert found[0]["command"] == "its command"
     assert "--rows untrained" in str(found[1]["command"])
     assert found[2]["settings"] == {"TAGBUS_RECALL__LAMBDA": "0.5"}
+
+
+def test_a_row_says_what_ran(report: Path) -> None:
+    ran = {str(row["name"]): row["ran"] for row in rows(report) if "ran" in row}
+
+    assert ran["untrained"] == {
+        "release": "minilm-l6-f16-1",
+        "path": "recall",
+        "components": {},
+        "memory": "exact",
+        "recall": {},
+    }
+    assert ran["lambda-0.5"] == {**ran["untrained"], "recall": {"lambda": 0.5}}  # type: ignore[dict-item]
+    assert ran["untrained-hnsw"] == {**ran["untrained"], "memory": "hnsw"}  # type: ignore[dict-item]
+
+
+def test_settings_of_the_caller_that_change_figures_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A row `untrained` is untrained whatever the environment has; how many threads it takes is the caller's."""
+    row = next(row for row in OURS if row.name == "untrained")
+    expected = settings_of(row, tmp_path)
+    for name, value in {**packaged(), "TAGBUS_RECALL__LAMBDA": "0.9", "TAGBUS_MEMORY__KIND": "hnsw"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TAGBUS_TAGGER__LEAST_CONFIDENCE", "0.5")
+    assert settings_of(row, tmp_path) == expected
+
+    monkeypatch.setenv("TAGBUS_ENCODER__THREADS", "3")
+    assert settings_of(row, tmp_path).encoder.threads == 3
 
 
 def test_a_row_of_another_memory_gets_one_with_the_same_embeddings(report: Path) -> None:
