@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from tagbus.stream.contract.field_errors import invalid, poison, undecodable
 from tagbus.stream.contract.fields import Event, Time
-from tagbus.stream.errors import shorten
+from tagbus.stream.errors import InvalidEvent, shorten
 
 Headers = Sequence[tuple[str, bytes | None]]
 Mode = Literal["plain", "binary", "structured"]
@@ -68,6 +68,17 @@ class Envelope(Attributes, Generic[E]):
         return self
 
 
+class _Marks(BaseModel):
+    """What every CloudEvent has in structured mode."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+
+
 # In binary mode `datacontenttype` is carried in the header `content-type`.
 _READ = frozenset(_PREFIX + name for name in Attributes.model_fields if name != "datacontenttype")
 
@@ -88,6 +99,17 @@ def mode(headers: Headers) -> Mode:
     if content_type.startswith("application/cloudevents"):
         raise undecodable("content-type", shorten(raw), STRUCTURED)
     return "binary" if any(name.lower() in _MARKS for name, _ in headers) else "plain"
+
+
+def unmarked(value: bytes) -> InvalidEvent | None:
+    """The error of a value that is a whole CloudEvent, where nothing beside it says so; None if it is none."""
+    try:
+        _Marks.model_validate_json(value)
+    except ValidationError:
+        return None
+    return invalid(
+        "value", "a CloudEvent", f"the header `content-type: {STRUCTURED}` beside it, or in a file its `data` alone"
+    )
 
 
 def header_attributes(headers: Headers) -> Attributes:

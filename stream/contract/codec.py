@@ -143,7 +143,7 @@ def parse(value: bytes, model: type[E]) -> E:
         event: E = model.__pydantic_validator__.validate_json(value)
         return event
     except ValidationError as error:
-        raise poison(error, model) from None
+        raise cloudevents.unmarked(value) or poison(error, model) from None
 
 
 def encode(event: Event, schema: int | None = None) -> bytes:

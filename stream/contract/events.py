@@ -21,9 +21,13 @@ from tagbus.stream.contract.fields import (
     Names,
     NamesByLanguage,
     Scopes,
+    Shown,
+    ShownName,
+    ShownNamesByLanguage,
     Source,
     Time,
     Word,
+    blank,
 )
 
 _NOT_BLANK: dict[str, JsonDict] = {
@@ -31,6 +35,10 @@ _NOT_BLANK: dict[str, JsonDict] = {
 }
 _EMPTY: JsonDict = {"default": {}}
 # Mutable defaults come from factories: pydantic deep-copies a given default for each event, 0.8 µs.
+
+
+def _empty() -> PydanticCustomError:
+    return PydanticCustomError("empty_content", "a title or a text that is not empty")
 
 
 class Content(Event):
@@ -57,8 +65,8 @@ class Content(Event):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        if not self.title.strip() and not self.text.strip():
-            raise PydanticCustomError("empty_content", "a title or a text that is not empty")
+        if blank(self.title) and blank(self.text):
+            raise _empty()
         return self
 
 
@@ -66,11 +74,11 @@ class Tag(Event):
     """One entry of the taxonomy. A null value on the topic means that the tag is retired."""
 
     id: Id = Field(description="unique and stable; also the record's key")
-    name: Name = Field(description="what results call it")
+    name: ShownName = Field(description="what results call it")
     description: str = Field("", max_length=TITLE_CHARS, description="what it is for, in a sentence or two")
     aliases: Names = Field((), description="other names for the same thing")
     parents: Ids = Field((), description="ids of broader tags")
-    names: NamesByLanguage = Field(
+    names: ShownNamesByLanguage = Field(
         default_factory=dict, description="the name in other languages, by BCP 47 tag", json_schema_extra=_EMPTY
     )
     scopes: Scopes = Field((), description="only contents that share one of them get this tag; none: all contents do")
@@ -89,6 +97,13 @@ class Exemplar(Event):
     time: Time | None = Field(None, description="when it was decided (RFC 3339)")
     scopes: Scopes = Field((), description="only contents that share one of them see it; none: all contents do")
 
+    @model_validator(mode="after")
+    def _not_blank(self) -> Self:
+        # Without any text it is a decision about that one content.
+        if (self.title or self.text) and blank(self.title) and blank(self.text):
+            raise _empty()
+        return self
+
     @property
     def key(self) -> str:
         """The key of its record."""
@@ -106,7 +121,7 @@ class Knowledge(Event):
     id: Id = Field(description="unique and stable; also the record's key")
     kind: Word = Field(description="`definition`, `rule` or `news`; others pass")
     title: str = Field("", max_length=TITLE_CHARS, description="what it is about")
-    text: str = Field(min_length=1, max_length=TEXT_CHARS, description="plain text, some sentences")
+    text: Annotated[str, Shown] = Field(min_length=1, max_length=TEXT_CHARS, description="plain text, some sentences")
     valid_from: Time | None = Field(None, description="not used before this time (RFC 3339); null: from the start")
     valid_until: Time | None = Field(None, description="not used from this time on (RFC 3339); null: without end")
     scopes: Scopes = Field((), description="only contents that share one of them see it; none: all contents do")

@@ -17,6 +17,7 @@ SHOWN = 5  # errors in one error; an event may be wrong in more fields than anyb
 
 # Errors of our own validators in stream/contract: their message is the expected value.
 _OWN = {
+    "blank",
     "empty_content",
     "never_valid",
     "metadata_too_large",
@@ -96,8 +97,11 @@ def _field_error(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> F
     kind, value = detail["type"], detail.get("input")
     where = [_part(part) for part in detail["loc"]]
     if field := _FIELD_OF.get(kind):
+        fields = value if isinstance(value, dict) else {}
+        if kind == "empty_content" and fields.get("title") and not fields.get("text"):
+            field = "title"
         where.append(field)
-        value = value.get(field, "") if isinstance(value, dict) else ""
+        value = fields.get(field, "")
     path = prefix + ".".join(where)
     shown = "(missing)" if kind in _NO_VALUE else show(value)
     return FieldError(path or "value", shown, _expected(detail, model))
@@ -115,9 +119,22 @@ def _expected(detail: ErrorDetails, model: type[BaseModel]) -> str:
     node = _node(_schema(model), detail["loc"], _definitions(model))
     if node is None:
         return detail["msg"]
-    reason = detail.get("ctx", {}).get("error") if detail["type"].startswith("datetime") else None
-    # For hour 24 pydantic says "unexpected extra characters", which is misleading.
-    return f"{words(node)} ({reason})" if reason and "range" in str(reason) else words(node)
+    if not detail["type"].startswith("datetime"):
+        return words(node)
+    # For hour 24 or second 60 pydantic says "unexpected extra characters", which is misleading.
+    said = str(detail.get("ctx", {}).get("error"))
+    return f"{words(node)} ({said if 'range' in said else _clock(str(detail['input']))})"
+
+
+def _clock(time: str) -> str:
+    """What is out of range in a time that has the form of RFC 3339, and whose date is right."""
+    if time[17:19] == "60":
+        return "leap seconds cannot be read: seconds end at 59"
+    parts = (("hours", time[11:13], "23"), ("minutes", time[14:16], "59"), ("seconds", time[17:19], "59"))
+    for unit, part, last in parts:
+        if part > last:
+            return f"{unit} end at {last}"
+    return "an offset is at most 23:59"
 
 
 @cache
@@ -187,6 +204,9 @@ def words(node: Schema) -> str:
 
 def _range(node: Schema, least: str, most: str, unit: str) -> str:
     low, high = node.get(least), node.get(most)
+    above = node.get("exclusiveMaximum")
+    if high is None and isinstance(above, int) and node.get("type") == "integer":
+        high = above - 1
     if low is not None and high is not None:
         return f" of {low} to {high} {unit}".rstrip()
     if high is not None:

@@ -38,6 +38,26 @@ RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,
 
 _MATCH = re.compile(RFC3339).match
 
+# What shows nothing: white space, control and format characters, fillers and blanks, variation selectors,
+# noncharacters. Letters and marks of scripts that Python's Unicode does not know yet are none of these.
+_INVISIBLE = (
+    r"\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\ufffe\uffff"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_VISIBLE = re.compile(f"[^{_INVISIBLE}]").search
+
+
+def blank(text: str) -> bool:
+    """Whether a text shows nothing: it is empty, or all white space, control and zero-width characters."""
+    return _VISIBLE(text) is None
+
+
+def _shown(value: str) -> str:
+    if blank(value):
+        raise PydanticCustomError("blank", "a text that is not empty or invisible")
+    return value
+
 
 def _rfc3339(value: object) -> object:
     if isinstance(value, datetime) or (isinstance(value, str) and _MATCH(value)):
@@ -61,13 +81,17 @@ def _bounded(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=ID_CHARS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
+# Text as people and producers give it. The type of a field of results is wider: `blank` became stricter once.
+Shown = AfterValidator(_shown)
+ShownName = Annotated[Name, Shown]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=WORD_CHARS)]
 Language = Annotated[str, StringConstraints(min_length=1, max_length=LANGUAGE_CHARS)]
 # FailFast: a list of a million invalid items would otherwise take seconds and give a million errors.
 Ids = Annotated[tuple[Id, ...], Field(max_length=LIST_ITEMS), FailFast()]
-Names = Annotated[tuple[Name, ...], Field(max_length=LIST_ITEMS), FailFast()]
+Names = Annotated[tuple[ShownName, ...], Field(max_length=LIST_ITEMS), FailFast()]
 Scopes = Annotated[tuple[Id, ...], Field(max_length=SCOPES), FailFast()]
 NamesByLanguage = Annotated[dict[Language, Name], Field(max_length=LIST_ITEMS)]
+ShownNamesByLanguage = Annotated[dict[Language, ShownName], Field(max_length=LIST_ITEMS)]
 # Strict(False): after a custom validator pydantic no longer knows that the text came from JSON; the check is strict.
 Time = Annotated[AwareDatetime, Strict(False), BeforeValidator(_rfc3339), Field(json_schema_extra={"pattern": RFC3339})]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_bounded)]

@@ -21,7 +21,7 @@ from tagbus.stream.contract.events import (
     Usage,
     Versions,
 )
-from tagbus.stream.contract.fields import Source
+from tagbus.stream.contract.fields import Source, blank
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])  # lone surrogates are no characters
 IDS = st.text(CHARACTERS, min_size=1, max_size=20)
@@ -35,6 +35,7 @@ LATER = st.timedeltas(timedelta(microseconds=1), timedelta(days=999)).map(SOME_T
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SHARES = st.floats(0, 1)
 COUNTS = st.integers(0, 2**53)
+SHOWN = NAMES.filter(lambda text: not blank(text))
 BY_LANGUAGE = st.dictionaries(st.text(CHARACTERS, min_size=1, max_size=35), NAMES, max_size=3)
 JSON: SearchStrategy[JsonValue] = st.recursive(
     st.none() | st.booleans() | st.integers() | FINITE | TEXTS,
@@ -51,7 +52,7 @@ CONTENTS = st.builds(
     Content,
     id=IDS,
     title=TEXTS,
-    text=TEXTS.filter(lambda text: bool(text.strip())),
+    text=TEXTS.filter(lambda text: not blank(text)),
     language=st.none() | st.text(CHARACTERS, max_size=35),
     time=TIMES,
     metadata=st.dictionaries(TEXTS, JSON, max_size=3),
@@ -60,19 +61,19 @@ CONTENTS = st.builds(
 TAGS = st.builds(
     Tag,
     id=IDS,
-    name=NAMES,
+    name=SHOWN,
     description=TEXTS,
-    aliases=lists(NAMES),
+    aliases=lists(SHOWN),
     parents=lists(IDS),
-    names=BY_LANGUAGE,
+    names=st.dictionaries(st.text(CHARACTERS, min_size=1, max_size=35), SHOWN, max_size=3),
     scopes=lists(IDS),
 )
 EXEMPLARS = st.builds(
     Exemplar,
     id=IDS,
     source=SOURCES,
-    title=TEXTS,
-    text=TEXTS,
+    title=st.just("") | SHOWN,
+    text=st.just("") | SHOWN,
     accepted=lists(IDS),
     rejected=lists(IDS),
     time=TIMES,
@@ -83,7 +84,7 @@ KNOWLEDGE = st.builds(
     id=IDS,
     kind=st.text(CHARACTERS, min_size=1, max_size=64),
     title=TEXTS,
-    text=NAMES,
+    text=SHOWN,
     valid_from=st.none() | st.just(SOME_TIME),
     valid_until=st.none() | LATER,
     scopes=lists(IDS),

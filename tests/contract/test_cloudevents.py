@@ -125,6 +125,20 @@ def test_headers_of_others_leave_a_record_plain() -> None:
     assert decode_content(Record(b"a", encode(BEES), headers)) == BEES
 
 
+@pytest.mark.parametrize("headers", [(), (("content-type", b"application/json"),), (("trace", b"1"),), BINARY])
+@pytest.mark.parametrize("decode", [decode_content, decode_tag, decode_exemplar])
+def test_a_whole_cloudevent_without_its_content_type_says_what_is_needed(
+    decode: Callable[[Record], object], headers: tuple[tuple[str, bytes | None], ...]
+) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        decode(Record(b"a", structured(data={"id": "a", "title": "x", "name": "x"}).value, headers))
+
+    assert str(caught.value) == (
+        "value: a CloudEvent is wrong, expected the header `content-type: application/cloudevents+json` beside it, "
+        "or in a file its `data` alone"
+    )
+
+
 def test_a_record_without_a_value_is_a_tombstone_in_every_mode() -> None:
     for headers in (BINARY, STRUCTURED, (("ce_id", b"\xff"),)):
         assert decode_content(Record(b"a", None, headers)) == Tombstone("a")

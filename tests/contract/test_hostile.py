@@ -21,7 +21,7 @@ from tagbus.stream.contract.codec import (
     parse,
 )
 from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag, TaggedContent
-from tagbus.stream.contract.fields import METADATA_BYTES
+from tagbus.stream.contract.fields import METADATA_BYTES, Event
 from tagbus.stream.errors import InvalidEvent, Poison, Undecodable
 from tests.contract.strategies import CONTENTS, EVENTS
 
@@ -82,6 +82,38 @@ def test_what_is_no_json_is_shown_where_it_breaks_off(value: bytes, message: str
 # What is JSON and no event
 
 
+INVISIBLE = ["\u200b\u200b", "\u00ad", "\ufeff", "\x01\x02", "\u202e", " ", "\u3000\n"]
+
+
+@pytest.mark.parametrize("blank", INVISIBLE)
+@pytest.mark.parametrize(
+    ("model", "fields", "field"),
+    [
+        (Content, {"title": "BLANK"}, "title"),
+        (Content, {"title": "", "text": "BLANK"}, "text"),
+        (Exemplar, {"title": "BLANK", "accepted": ["a"]}, "title"),
+        (Exemplar, {"title": "", "text": "BLANK"}, "text"),
+        (Knowledge, {"kind": "rule", "text": "BLANK"}, "text"),
+        (Tag, {"name": "BLANK"}, "name"),
+        (Tag, {"aliases": ["bee", "BLANK"]}, "aliases.1"),
+        (Tag, {"names": {"fi": "BLANK"}}, "names.fi"),
+    ],
+)
+def test_text_of_invisible_characters_alone_is_no_text(
+    model: type[Event], fields: dict[str, JsonValue], field: str, blank: str
+) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        parse(text(**json.loads(json.dumps(fields).replace("BLANK", json.dumps(blank)[1:-1]))), model)
+
+    (wrong,) = caught.value.errors
+    assert (wrong.field, wrong.value) == (field, repr(blank))
+    assert "not empty" in wrong.expected
+
+
+def test_an_exemplar_without_any_text_is_a_decision_about_its_content() -> None:
+    assert parse(b'{"id":"a","accepted":["t"]}', Exemplar).accepted == ("t",)
+
+
 @pytest.mark.parametrize(
     ("model", "value", "message"),
     [
@@ -113,7 +145,13 @@ def test_what_is_no_json_is_shown_where_it_breaks_off(value: bytes, message: str
         (Content, text(time="2026-01-31T09:30:00"), f"time: '2026-01-31T09:30:00' is wrong, expected {TIME}"),
         (Content, text(time="2026-01-31 09:30:00Z"), f"time: '2026-01-31 09:30:00Z' is wrong, expected {TIME}"),
         (Content, text(time="2026-02-30T09:30:00Z"), f"{TIME} (day value is outside expected range)"),
-        (Content, text(time="2026-01-31T24:00:00Z"), f"time: '2026-01-31T24:00:00Z' is wrong, expected {TIME}"),
+        (Content, text(time="2026-01-31T24:00:00Z"), f"{TIME} (hours end at 23)"),
+        (Content, text(time="2026-01-31T23:60:00Z"), f"{TIME} (minutes end at 59)"),
+        (Content, text(time="2016-12-31T23:59:60Z"), f"{TIME} (leap seconds cannot be read: seconds end at 59)"),
+        (Content, text(time="2016-12-31T23:59:61Z"), f"{TIME} (seconds end at 59)"),
+        (Content, text(time="2026-01-31T23:00:00+24:00"), f"{TIME} (an offset is at most 23:59)"),
+        (Content, text(version=2**63), f"version: {2**63} is wrong, expected a whole number of 0 to {2**63 - 1}"),
+        (Content, text(version=-1), f"version: -1 is wrong, expected a whole number of 0 to {2**63 - 1}"),
         (Content, text(time="0000-01-01T00:00:00Z"), f"{TIME} (year 0 is out of range)"),
         (Content, text(metadata=[1]), "metadata: a list of length 1 is wrong, expected an object"),
         (Content, text(metadata=None), "metadata: null is wrong, expected an object"),

@@ -25,6 +25,7 @@ from tagbus.stream.bus.processor import Batch, Outgoing, Processor, RecordOutcom
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import SOURCE_HEADERS, Tombstone, decode_content
 from tagbus.stream.contract.events import Content, Exemplar, TaggedContent, exemplar_key
+from tagbus.stream.contract.fields import blank
 from tagbus.stream.contract.registry import Schemas
 from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import Partition
@@ -232,14 +233,15 @@ class TagProcessor(Processor):
     ) -> tuple[Outgoing, ...]:
         """A confident result as a machine's exemplar (LLM4Tag: final tags become deterministic edges)."""
         accepted = tuple(tag.id for tag in result.tags if tag.confidence >= least)
-        if not accepted:
+        # JSON takes up to 6 bytes a character, and the encoder reads the beginning only.
+        text = content.text[: self._limit // 8]
+        if not accepted or (blank(content.title) and blank(text)):
             return ()
         exemplar = Exemplar(
             id=content.id,
             source="machine",
             title=content.title,
-            # JSON takes up to 6 bytes a character, and the encoder reads the beginning only.
-            text=content.text[: self._limit // 8],
+            text=text,
             accepted=accepted,
             time=content.time or datetime.now(UTC),
             scopes=content.scopes,

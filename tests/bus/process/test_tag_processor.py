@@ -113,9 +113,15 @@ def test_results_below_the_confidence_are_not_written_back() -> None:
 
 def test_an_exemplar_that_is_written_back_fits_its_topic() -> None:
     settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
-    (outcome,) = process(Trivial(), [event("a", "\x01" * 400_000)], settings)
+    (outcome,) = process(Trivial(), [event("a", "Bees" + "\x01" * 399_996)], settings)
     assert all(len(outgoing.value or b"") <= settings.batch.record_bytes for outgoing in outcome.outgoing)
     assert [outgoing.key for outgoing in outcome.outgoing] == [b"a", b"a/machine"]
+
+
+def test_a_text_that_begins_with_nothing_visible_is_not_written_back() -> None:
+    settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
+    (outcome,) = process(Trivial(), [event("a", "\u200b" * 400_000 + "Bees")], settings)
+    assert [outgoing.key for outgoing in outcome.outgoing] == [b"a"]
 
 
 def test_an_exemplar_that_is_written_back_has_the_scopes_of_its_content() -> None:
