@@ -11,7 +11,8 @@ from tagbus.stream.app import console, files
 from tagbus.stream.app.components import effective
 from tagbus.stream.config import load
 from tagbus.stream.contract import asyncapi as documents
-from tagbus.stream.contract.schema import json_schema
+from tagbus.stream.contract.advice import Advice
+from tagbus.stream.contract.schema import MODELS, json_schema
 from tagbus.stream.errors import CheckFailed, Poison
 
 Word = Literal["content", "tags", "exemplars", "knowledge"]
@@ -38,16 +39,23 @@ def validate(
     file: Annotated[Path, typer.Argument(help="a JSON object a line; - is standard input")],
     of: Annotated[Word, typer.Option("--as", help="what the lines are")] = "content",
 ) -> None:
-    """Check every line of FILE: line and field of every error, then how many are right. Code 3 if any is wrong."""
+    """Check every line of FILE: line and field of every error, then how many are right. Code 3 if any is wrong.
+
+    Warnings are about lines that are right: unknown fields, an id that comes again, an exemplar that decides nothing.
+    """
+    advice = Advice(of, MODELS[of])
     right = wrong = 0
     for line in files.read_lines(file):
         try:
-            files.READERS[of](line)
+            advice.look(line.place, line.value, files.READERS[of](line))
             right += 1
         except Poison as error:
             wrong += 1
             for field_error in error.errors:
                 typer.echo(f"{line.place}: {field_error}")
+    if right or not wrong:
+        for warning in advice.lines(str(file)):
+            console.say(f"warning: {warning}")
     console.say(f"{right} right, {wrong} wrong")
     if wrong:
         raise CheckFailed(f"{wrong} lines are wrong")

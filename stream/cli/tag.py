@@ -64,6 +64,8 @@ async def remember(stack: assemble.TaggingStack, tags: Path, exemplars: Path | N
     """Fill the memory from files, with a progress bar."""
     taxonomy = files.all_of(tags, files.tag_of)
     annotated = files.all_of(exemplars, files.exemplar_of) if exemplars else []
+    if not taxonomy:
+        console.say("warning: the taxonomy is empty: no content gets a tag")
     with console.bar("encoding memory", len(taxonomy) + len(annotated)) as bar:
         await filling.fill(stack.projection(), {"tags": taxonomy, "exemplars": annotated}, bar.advance)
 

@@ -62,6 +62,64 @@ class TestValidate:
         assert answer.code == 3
         assert answer.lines == ["-:2: text: '' is wrong, expected a title or a text that is not empty"]
 
+    @pytest.mark.parametrize(
+        ("word", "lines", "said"),
+        [
+            ("tags", b"", ["-: holds no tags: no content gets a tag"]),
+            ("content", b"\n", ["-: holds no content"]),
+            (
+                "tags",
+                b'{"id": "a", "name": "bees"}\n{"id": "a", "name": "wasps"}\n{"id": "a", "name": "ants"}',
+                ["-:2: 'a' is on -:1 already; the last one counts (2 lines)"],
+            ),
+            (
+                "content",
+                b'{"id": "a", "title": "Bees", "version": 1}\n{"id": "a", "title": "Bees", "version": 2}',
+                ["-:2: 'a' is on -:1 already; the newest version counts"],
+            ),
+            (
+                "exemplars",
+                b'{"id": "a", "title": "bees in the city", "tags": ["a"]}',
+                [
+                    "-:1: 'tags' is no field of exemplars and is ignored; "
+                    "the fields are id, source, title, text, accepted, rejected, time, scopes",
+                    "-:1: has no effect: neither `accepted` nor `rejected` names a tag",
+                ],
+            ),
+            (
+                "exemplars",
+                b'{"id": "a", "source": "machine", "text": "x", "accepted": ["t"]}\n'
+                b'{"id": "a", "rejected": ["t"]}\n{"id": "b", "text": "x", "accepted": ["t"]}',
+                ["-:2: has neither title nor text: it is like no other content"],
+            ),
+        ],
+        ids=["no taxonomy", "nothing", "a tag twice", "a content twice", "another field", "no text"],
+    )
+    def test_a_word_about_what_is_right_and_has_no_effect(
+        self, tagbus: Cli, word: str, lines: bytes, said: list[str]
+    ) -> None:
+        answer = tagbus("validate", "-", "--as", word, stdin=lines)
+        assert (answer.code, answer.out) == (0, "")
+        assert answer.err.splitlines()[:-1] == [f"warning: {line}" for line in said]
+
+    def test_contents_given_as_exemplars(self, tagbus: Cli) -> None:
+        answer = tagbus("validate", example("content.jsonl"), "--as", "exemplars")
+        assert answer.code == 0
+        assert "'language' is no field of exemplars and is ignored; the fields are id, source, " in answer.err
+        assert "has no effect: neither `accepted` nor `rejected` names a tag (" in answer.err
+
+    def test_content_cannot_write_to_the_terminal(self, tagbus: Cli) -> None:
+        line = json.dumps({"id": "\x1b[31m", "name": "x", "\x1b[32m": 1}).encode()
+        answer = tagbus("validate", "-", "--as", "tags", stdin=line + b"\n" + line)
+        assert len(answer.err.splitlines()) == 3
+        assert "\x1b" not in answer.err
+
+    def test_what_is_kept_of_a_file_is_bounded(self, tagbus: Cli) -> None:
+        line = json.dumps({"id": "a", "name": "x"} | {f"field {number}": 1 for number in range(5_000)}).encode()
+        answer = tagbus("validate", "-", "--as", "tags", stdin=line)
+        assert answer.err.splitlines()[-2] == "warning: -: and more of other kinds"
+        assert len(answer.err.splitlines()) == 22
+
     def test_a_line_larger_than_any_event_is_refused_and_not_kept(self, tagbus: Cli) -> None:
         answer = tagbus("validate", "-", stdin=b"x" * 9_000_000 + b'\n{"id": "a", "text": "x"}\n')
         assert answer.err.splitlines()[0] == "1 right, 1 wrong"

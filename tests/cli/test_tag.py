@@ -106,6 +106,13 @@ def test_a_wrong_taxonomy_is_one_line_that_names_the_place(
     assert answer.one_line().startswith(f"tagbus: {tags}:2: {expected}")
 
 
+def test_an_empty_taxonomy_is_told(tagbus: Cli, cutting: Slice) -> None:
+    answer = tagbus("tag", cutting.file, "--tags", "/dev/null")
+    assert answer.code == 0
+    assert answer.err.splitlines() == ["warning: the taxonomy is empty: no content gets a tag"]
+    assert all(one["tags"] == [] for one in objects(answer.out))
+
+
 def test_a_file_that_is_not_there_is_told_before_the_memory_is_encoded(tagbus: Cli, cutting: Slice) -> None:
     answer = tagbus("tag", "/nowhere.jsonl", *cutting.memory)
     assert answer.code == 2

@@ -1,0 +1,83 @@
+"""Advice on a file of events that are right: what has no effect, or another one than its author may mean.
+
+Unknown fields pass on a topic, so that old and new workers share a group. In a file they are most often mistakes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydantic_core import from_json
+
+from tagbus.stream.contract.codec import Keyed, event_key
+from tagbus.stream.contract.events import Content, Exemplar
+from tagbus.stream.contract.fields import Event
+from tagbus.stream.errors import shorten
+
+# A file may be of any length: kinds of advice that are kept, and keys that are remembered.
+KINDS = 20
+KEYS = 1_000_000
+
+
+@dataclass(slots=True)
+class _Found:
+    """One kind of advice: the line that it was found on first, what to say of it, and on how many lines it was."""
+
+    place: str
+    text: str
+    lines: int = 0
+
+
+@dataclass(slots=True)
+class Advice:
+    """What is found in one file. `what` is the word for its events: content, tags, exemplars or knowledge."""
+
+    what: str
+    model: type[Event]
+    _found: dict[str, _Found] = field(default_factory=dict)
+    # The line of each key, by the key's hash.
+    _keys: dict[int, str] = field(default_factory=dict)
+    _looked: bool = False
+    _more: bool = False
+
+    def look(self, place: str, value: bytes, event: Keyed) -> None:
+        """Look at an event that is right. `place`: of its line; `value`: its JSON."""
+        self._looked = True
+        self._fields(place, value)
+        self._key(place, event)
+        if isinstance(event, Exemplar):
+            if not event.accepted and not event.rejected:
+                self._add("no decision", place, "has no effect: neither `accepted` nor `rejected` names a tag")
+            if not event.title and not event.text:
+                self._add("no text", place, "has neither title nor text: it is like no other content")
+
+    def lines(self, file: str) -> Iterator[str]:
+        """A line for each kind of advice: where it was found first, and on how many lines."""
+        if not self._looked:
+            yield f"{file}: holds no {self.what}" + (": no content gets a tag" if self.what == "tags" else "")
+        for found in self._found.values():
+            yield f"{found.place}: {found.text}" + (f" ({found.lines} lines)" if found.lines > 1 else "")
+        if self._more:
+            yield f"{file}: and more of other kinds"
+
+    def _fields(self, place: str, value: bytes) -> None:
+        known = self.model.model_fields
+        for name in from_json(value):
+            if name not in known:
+                text = f"{shorten(name)} is no field of {self.what} and is ignored; the fields are {', '.join(known)}"
+                self._add(f"field {name}", place, text)
+
+    def _key(self, place: str, event: Keyed) -> None:
+        key = event_key(event)
+        first = self._keys.get(hash(key))
+        if first is None:
+            if len(self._keys) < KEYS:
+                self._keys[hash(key)] = place
+            return
+        counts = "the newest version counts" if isinstance(event, Content) else "the last one counts"
+        self._add("key", place, f"{shorten(key)} is on {first} already; {counts}")
+
+    def _add(self, kind: str, place: str, text: str) -> None:
+        if kind not in self._found and len(self._found) >= KINDS:
+            self._more = True
+            return
+        self._found.setdefault(kind, _Found(place, text)).lines += 1
