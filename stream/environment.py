@@ -6,13 +6,15 @@ nothing: neither is a setting.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.service_links import is_address, service_links
 
 log = logging.getLogger(__name__)
@@ -62,12 +64,32 @@ def without_json(given: Mapping[str, str], fields: Fields) -> str:
     return "a setting that takes a JSON object holds something else"
 
 
+def variable_of(setting: str) -> str:
+    """The variable of a setting as the tree names it: kafka.brokers."""
+    return PREFIX + setting.upper().replace(".", "__")
+
+
+@contextmanager
+def named(setting: str, path: Path | None, releases: Path | None) -> Iterator[None]:
+    """An error about what lies at the path of a setting begins with the setting.
+
+    A path in `releases`, the folder of all releases, was found there and not given.
+    """
+    try:
+        yield
+    except (UserError, ReleaseMismatch) as error:
+        elsewhere = path is None or (releases is not None and path.is_relative_to(releases))
+        if elsewhere or not str(error).startswith(str(path)):
+            raise
+        raise type(error)(f"{variable_of(setting)}: {error}") from None
+
+
 def in_one_line(error: ValidationError) -> str:
     """Wrong values, each with its variable, the value (never a secret's) and what would be right."""
     lines = []
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
-        variable = PREFIX + "__".join(path).upper()
+        variable = variable_of(".".join(path))
         # A whole section may hold a secret.
         secret = len(path) == 1 or problem["type"] == "secret" or not SECRET.isdisjoint(path)
         lines.append(f"{variable}={'********' if secret else shorten(problem['input'])}: {problem['msg']}")

@@ -12,7 +12,7 @@ from typing import Final
 from tagbus.stream import calibrate
 from tagbus.stream.app.components import REGISTRY, Components
 from tagbus.stream.app.filling import cached_memory, fill
-from tagbus.stream.app.folders import model_folder
+from tagbus.stream.app.folders import base_release, model_folder
 from tagbus.stream.app.stages import STAGES, Ingredients, StageFactory
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings, load
@@ -20,7 +20,8 @@ from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
-from tagbus.stream.encoder.release import Release, load_release
+from tagbus.stream.encoder.release import Release
+from tagbus.stream.environment import named
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.memory import Memory, open_memory
@@ -133,7 +134,10 @@ def calibration_of(settings: Settings, release: Release, components: Components)
     none. Raises ReleaseMismatch for one that was fitted to something else."""
     path = settings.tagger.calibration or components.calibration or _beside(settings, components)
     fingerprint = components.fingerprint(release.name)
-    return calibrate.uncalibrated(fingerprint) if path is None else calibrate.load(path, fingerprint)
+    if path is None:
+        return calibrate.uncalibrated(fingerprint)
+    with named("tagger.calibration", settings.tagger.calibration, settings.releases.folder):
+        return calibrate.load(path, fingerprint)
 
 
 def _beside(settings: Settings, components: Components) -> Path | None:
@@ -197,7 +201,7 @@ async def open_tagger(
 
 @asynccontextmanager
 async def _stacked(settings: Settings, open_: OpenMemory, plan: Plan) -> AsyncIterator[TaggingStack]:
-    release = await asyncio.to_thread(load_release, model_folder(settings))
+    release = await asyncio.to_thread(base_release, settings)
     async with AsyncExitStack() as exits:
         memory = await open_(release, KINDS)
         exits.push_async_callback(memory.close)

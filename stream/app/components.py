@@ -2,18 +2,27 @@
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from tagbus.stream import environment
 from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.contract.release import Fingerprint
-from tagbus.stream.errors import UserError
+from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.recall import heads, labeltree, literal, second_encoder
-from tagbus.stream.recall.component import Component, Configured, Part, Surroundings, TrainedSettings, variable
+from tagbus.stream.recall.component import (
+    Component,
+    ComponentSettings,
+    Configured,
+    Part,
+    Surroundings,
+    TrainedSettings,
+    variable,
+)
 
 # The step that every path has.
 RECALL: Final = "recall"
@@ -42,7 +51,7 @@ class Components:
         is off.
         """
         _check_names(settings, registry)
-        configured = [(one, one.configure(settings.components.get(one.name, {}))) for one in registry]
+        configured = [(one, _configured(one, settings)) for one in registry]
         found = cls([(one, made) for one, made in configured if made.version is not None])
         for one, _ in found.on:
             if one.needs is not None and one.needs not in found.versions:
@@ -87,7 +96,8 @@ class Components:
         into = replace(surroundings, versions=self.versions, lists=self.lists)
         parts = {}
         for one, made in self.on:
-            parts[one.name] = part = await made.open(into)
+            with _naming_folder(one, made.section, into.settings):
+                parts[one.name] = part = await made.open(into)
             exits.push_async_callback(part.close)
         return parts
 
@@ -154,6 +164,27 @@ def _switch(component: Component, folder: Path) -> tuple[str, str]:
     if issubclass(component.settings, TrainedSettings):
         return variable(component.name, "folder"), str(folder)
     return variable(component.name, "enabled"), "true"
+
+
+def _configured(component: Component, settings: Settings) -> Configured:
+    given = settings.components.get(component.name, {})
+    section = component.section(given)
+    # A release of several brings its folder, or has none and so none of the component; their settings are for all.
+    alone = isinstance(section, TrainedSettings) and "folder" not in given and settings.releases.folder is None
+    if alone and (idle := sorted(section.model_dump(exclude_defaults=True))):
+        raise UserError(
+            f"{variable(component.name, idle[0])}={shorten(given[idle[0]])}: it does nothing without "
+            f"{variable(component.name, 'folder')}, the folder that `tagbus train` wrote"
+        )
+    with _naming_folder(component, section, settings):
+        return component.configure(given)
+
+
+def _naming_folder(
+    component: Component, section: ComponentSettings, settings: Settings
+) -> AbstractContextManager[None]:
+    folder = section.folder if isinstance(section, TrainedSettings) else None
+    return environment.named(f"components.{component.name}.folder", folder, settings.releases.folder)
 
 
 def _check_names(settings: Settings, registry: Sequence[Component]) -> None:

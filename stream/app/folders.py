@@ -4,8 +4,9 @@ from pathlib import Path
 
 from tagbus.stream.app.components import brought
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.release import Served
+from tagbus.stream.contract.release import Release, Served
 from tagbus.stream.encoder.release import RELEASE, default_folder, load_release
+from tagbus.stream.environment import named
 from tagbus.stream.errors import ReleaseMismatch
 
 
@@ -14,12 +15,18 @@ def model_folder(settings: Settings) -> Path:
     return settings.encoder.folder or default_folder()
 
 
+def base_release(settings: Settings) -> Release:
+    """The release of encoder.folder, or the one in the package. Raises as `load_release` does, with the setting."""
+    with named("encoder.folder", settings.encoder.folder, settings.releases.folder):
+        return load_release(model_folder(settings))
+
+
 def release_folder(settings: Settings, name: str) -> Path:
     """The folder of a release: releases.folder/NAME, or encoder.folder. Raises ReleaseMismatch."""
     place = settings.releases.folder
     if place is not None and (place / name / RELEASE).exists():
         return place / name
-    if load_release(model_folder(settings)).name == name:
+    if base_release(settings).name == name:
         return model_folder(settings)
     expected = "TAGBUS_RELEASES__FOLDER to hold it" if place is None else f"{place / name}"
     raise ReleaseMismatch(f"release {name} has no folder here, expected {expected}")

@@ -20,7 +20,6 @@ from confluent_kafka.admin._resource import ResourceType
 from tagbus.stream.app import assemble, folders
 from tagbus.stream.app.components import Components
 from tagbus.stream.config import PREFIX, KafkaSettings, RegistrySettings, Settings, load
-from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
 from tagbus.stream.kafka import clients, topics
 from tagbus.stream.kafka.access import LISTEN_SECONDS, why_locked_out
@@ -99,7 +98,7 @@ def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    release = load_release(folders.model_folder(settings))
+    release = folders.base_release(settings)
     calibration = assemble.calibration_of(settings, release, Components.of(settings))
     return Finding(
         "ok", "model", f"release {release.name}, {release.dimension} dimensions, calibration {calibration.name}"
@@ -116,7 +115,7 @@ async def _tagger(settings: Settings) -> Finding:
 
 
 def _memory(settings: Settings) -> Finding:
-    release = load_release(folders.model_folder(settings))
+    release = folders.base_release(settings)
 
     async def ask() -> tuple[int, int]:
         memory = await open_memory(settings.memory, release.name, release.dimension)

@@ -49,7 +49,7 @@ def list_() -> None:
     """Show the releases of the topic: which one is in force, and whether its files are here."""
     settings = load()
     releases = recorded.read_releases(settings)
-    base = load_release(folders.model_folder(settings))
+    base = folders.base_release(settings)
     active = recorded.in_force(settings, releases)
     table = Table("release", "", "encoder", "precision", "dimension", "calibration", "files")
     for name in sorted({*releases.records, base.name, active}):
@@ -125,7 +125,7 @@ def activate(name: Name) -> None:
     _check_name(name)
     settings = load()
     releases = recorded.read_releases(settings)
-    active, base = recorded.in_force(settings, releases), load_release(folders.model_folder(settings)).name
+    active, base = recorded.in_force(settings, releases), folders.base_release(settings).name
     if name == active:
         console.say(f"release {name} is in force already")
         return

@@ -16,8 +16,9 @@ from typing import Final
 
 from prometheus_client import Gauge
 
-from tagbus.stream.config import PREFIX, RetrySettings
+from tagbus.stream.config import RetrySettings
 from tagbus.stream.encoder.endpoint import Endpoint
+from tagbus.stream.environment import variable_of
 from tagbus.stream.errors import DependencyDown, Retryable, UserError, shorten
 from tagbus.stream.retry import backoff
 
@@ -32,8 +33,9 @@ REVIVE: Final = RetrySettings(first_seconds=0.1, cap_seconds=2.0)
 # slow, and would otherwise come to hold every slot.
 SLACK: Final = 4
 
-# Where the servers are now: ip:port of each, and the host that it was found under. Raises DependencyDown.
-Resolve = Callable[[str], Awaitable[dict[str, str]]]
+# Where the servers behind the address of a setting are: ip:port of each, and the host that it was found under.
+# Raises DependencyDown.
+Resolve = Callable[[str, str], Awaitable[dict[str, str]]]
 
 
 @dataclass(eq=False, slots=True)
@@ -62,16 +64,19 @@ class Balancer:
     def __init__(
         self,
         address: str,
+        setting: str,
         connect: Callable[[str, str], Endpoint],
         prove: Callable[[Endpoint], Awaitable[None]],
         resolve: Resolve,
         up: Gauge,
     ) -> None:
-        """`connect` makes an endpoint of ip:port and host; `prove` raises Retryable while it does not answer.
+        """`setting` is where `address` comes from, such as encoder.address. `connect` makes an endpoint of ip:port and
+        host; `prove` raises Retryable while it does not answer.
 
         `up` is told how many servers are up.
         """
         self._address = address
+        self._setting = setting
         self._connect = connect
         self._prove = prove
         self._resolve = resolve
@@ -136,7 +141,9 @@ class Balancer:
                 await changed.wait()
         except TimeoutError:
             problems = [server.problem or "does not answer" for server in self._servers.values()]
-            raise DependencyDown(f"no Triton at {self._address}: {'; '.join(problems)}") from None
+            raise DependencyDown(
+                f"{variable_of(self._setting)}: no Triton at {self._address}: {'; '.join(problems)}"
+            ) from None
         if self._error is not None:
             raise self._error
 
@@ -155,7 +162,7 @@ class Balancer:
 
     async def _refresh(self) -> None:
         """Add new servers and close those that are gone."""
-        places = await self._resolve(self._address)
+        places = await self._resolve(self._address, self._setting)
         for place, host in places.items():
             if place not in self._servers:
                 server = self._servers[place] = Server(self._connect(place, host))
@@ -194,7 +201,7 @@ class Balancer:
             self._tell()
 
 
-async def resolve(address: str, setting: str = "encoder.address") -> dict[str, str]:
+async def resolve(address: str, setting: str) -> dict[str, str]:
     """The servers behind host:port, several with commas; `setting` is where the address comes from.
 
     Raises UserError for another form, and DependencyDown for a name that is not known now.
@@ -204,7 +211,7 @@ async def resolve(address: str, setting: str = "encoder.address") -> dict[str, s
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise DependencyDown(f"{setting}: {shorten(host)}: {error.strerror or error}") from None
+            raise DependencyDown(f"{variable_of(setting)}: {shorten(host)}: {error.strerror or error}") from None
         for *_, place in found:
             places[_joined(str(place[0]), port)] = host
     return places
@@ -213,8 +220,7 @@ async def resolve(address: str, setting: str = "encoder.address") -> dict[str, s
 def _split(part: str, address: str, setting: str) -> tuple[str, int]:
     host, _, port = part.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        variable = PREFIX + setting.upper().replace(".", "__")
-        raise UserError(f"{variable}={shorten(address)}: expected host:port, several with commas")
+        raise UserError(f"{variable_of(setting)}={shorten(address)}: expected host:port, several with commas")
     return host.strip("[]"), int(port)
 
 

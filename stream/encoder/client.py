@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from tagbus.stream import telemetry
 from tagbus.stream.config import EncoderSettings, RetrySettings
-from tagbus.stream.encoder.balance import Balancer, Resolve
+from tagbus.stream.encoder.balance import Balancer, Resolve, resolve
 from tagbus.stream.encoder.endpoint import Busy, Down, Endpoint, Failed, Late, Tensors, Wanted
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.retry import backoff
@@ -26,7 +26,10 @@ Job = TypeVar("Job")
 class TritonClient:
     """The configured model on the servers at the configured address. Call `open` first."""
 
-    def __init__(self, settings: EncoderSettings, wanted: Wanted, prove: Prove, find: Resolve) -> None:
+    def __init__(
+        self, settings: EncoderSettings, wanted: Wanted, prove: Prove, setting: str, find: Resolve = resolve
+    ) -> None:
+        """`setting` is where the address comes from, for errors."""
         self._model = settings.model
         self._seconds = settings.deadline_seconds
         self._most = settings.in_flight
@@ -35,6 +38,7 @@ class TritonClient:
         self._budget = Budget()
         self._balancer = Balancer(
             settings.address,
+            setting,
             lambda place, host: Endpoint(place, host, settings, wanted),
             self._proved,
             find,

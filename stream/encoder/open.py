@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +38,7 @@ async def open_encoder(settings: EncoderSettings, folder: Path, origin: Origin =
         # In a thread: loading takes a second, on a GPU minutes of compilation, and other batches continue meanwhile.
         return await asyncio.to_thread(OnnxEncoder, folder, settings.threads, device=device)
     try:
-        from tagbus.stream.encoder.balance import resolve
         from tagbus.stream.encoder.triton import TritonEncoder
     except ImportError as error:
         raise origin.without_client(error) from None
-    return await TritonEncoder.open(folder, settings, partial(resolve, setting=origin.address))
+    return await TritonEncoder.open(folder, settings, origin.address)

@@ -50,7 +50,7 @@ OUTPUT: Final = "sentence_embedding"
 class TritonEncoder:
     """Texts to vectors with a release that the configured servers serve."""
 
-    def __init__(self, folder: Path, settings: EncoderSettings, find: Resolve = resolve) -> None:
+    def __init__(self, folder: Path, settings: EncoderSettings, setting: str, find: Resolve = resolve) -> None:
         """`folder` holds the release, whose model the servers must have. Use `open` to make one.
 
         Raises ReleaseMismatch if a file differs from release.json.
@@ -63,17 +63,20 @@ class TritonEncoder:
         self._golden_batches = self._cut(self._golden.texts)
         self._cache = VectorCache(settings.cache)
         wanted = Wanted(f"release {self.release.name}", {OUTPUT: ("float32", (self.release.dimension,))})
-        self._client = TritonClient(settings, wanted, self._prove, find)
+        self._client = TritonClient(settings, wanted, self._prove, setting, find)
         self._isolation = Isolation(self._client, _feed(self._cut(self._golden.texts[:1])[0]), self._lengths)
 
     @classmethod
-    async def open(cls, folder: Path, settings: EncoderSettings, find: Resolve = resolve) -> Self:
-        """An encoder whose servers have returned the release's golden vectors.
+    async def open(
+        cls, folder: Path, settings: EncoderSettings, setting: str = "encoder.address", find: Resolve = resolve
+    ) -> Self:
+        """An encoder whose servers have returned the release's golden vectors. `setting` is where the address comes
+        from.
 
         Raises ReleaseMismatch that names server and text if one has not, DependencyDown if none answers within the
         deadline, UserError for an invalid address or TLS file.
         """
-        encoder = cls(folder, settings, find)
+        encoder = cls(folder, settings, setting, find)
         await encoder._client.open()
         return encoder
 

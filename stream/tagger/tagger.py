@@ -66,7 +66,8 @@ class Tagger:
     ) -> list[Outcome]:
         """Tag a batch: one outcome per content, in order.
 
-        `until` names the last stage to run: a probe can stop before later, paid ones. `deadline` is on
+        `until` names the last stage to run: a probe can stop before later, paid ones. `select` and `calibrate` run in
+        any case, so they name the whole pipeline. Raises ValueError for another name. `deadline` is on
         time.monotonic(). Raises Retryable if a dependency does not answer; nothing is decided then.
         """
         return [
@@ -100,12 +101,15 @@ class Tagger:
         return [decided[index] for index in range(len(contents))]
 
     def _until(self, last: str | None) -> Sequence[Stage]:
-        """The stages up to and including `last`. Raises ValueError for an unknown stage."""
+        """The stages up to and including `last`; all for a closing one. Raises ValueError for an unknown stage."""
         if last is None:
             return self._pipeline.stages
         names = [stage.name for stage in self._pipeline.stages]
+        closing = [stage.name for stage in self._pipeline.closing]
+        if last in closing:
+            return self._pipeline.stages
         if last not in names:
-            raise ValueError(f"there is no stage {last!r}, expected one of {', '.join(names)}")
+            raise ValueError(f"there is no stage {last!r}, expected one of {', '.join((*names, *closing))}")
         return self._pipeline.stages[: names.index(last) + 1]
 
     async def _run(self, stage: Stage, works: Sequence[Work]) -> None:

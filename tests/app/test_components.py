@@ -12,7 +12,7 @@ from tagbus.stream.app import assemble, filling
 from tagbus.stream.app.assemble import Plan, calibration_of
 from tagbus.stream.app.components import REGISTRY, Components, brought, effective, packaged, switched
 from tagbus.stream.calibrate import uncalibrated
-from tagbus.stream.config import Settings, TaggerSettings, load
+from tagbus.stream.config import ReleaseSettings, Settings, TaggerSettings, load
 from tagbus.stream.contract.events import Content, Tag, TaggedContent
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import default_folder, load_release
@@ -61,9 +61,55 @@ def test_a_calibration_that_is_named_must_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [one.name for one in REGISTRY if one.name != "literal"])
-async def test_a_folder_that_holds_nothing_is_told(name: str, tmp_path: Path) -> None:
-    with pytest.raises((UserError, ReleaseMismatch), match=str(tmp_path)):
-        await open_all(settings({name: {"folder": tmp_path}}))
+@pytest.mark.parametrize("place", [".", "missing"])
+async def test_a_folder_that_holds_nothing_is_told_with_its_setting(name: str, place: str, tmp_path: Path) -> None:
+    folder = tmp_path / place
+    with pytest.raises((UserError, ReleaseMismatch), match=f"^TAGBUS_COMPONENTS__{name.upper()}__FOLDER: {folder}/"):
+        await open_all(settings({name: {"folder": folder}}))
+
+
+async def test_one_that_a_release_brings_is_told_without_a_setting(tmp_path: Path) -> None:
+    """Given a folder of releases, when a component's subfolder holds nothing, then no variable is at fault."""
+    (tmp_path / "r-1" / "heads").mkdir(parents=True)
+    base = settings({}).model_copy(update={"releases": ReleaseSettings(folder=tmp_path)})
+    with pytest.raises(UserError, match=f"^{tmp_path}/r-1/heads/heads.json: "):
+        Components.of(brought(base, tmp_path / "r-1", None))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("heads", "kind", "triton"),
+        ("second_encoder", "kind", "triton"),
+        ("cross_encoder", "address", "triton:8001"),
+        ("heads", "model", "ours"),
+        ("heads", "version", "2"),
+    ],
+)
+def test_a_setting_that_does_nothing_without_a_folder_is_told(name: str, field: str, value: str) -> None:
+    """A model on Triton needs its folder here too: tags, words and golden answers are in it."""
+    given = settings({name: {field: value}})
+    with pytest.raises(UserError) as caught:
+        Components.of(given)
+    assert str(caught.value) == (
+        f"TAGBUS_COMPONENTS__{name}__{field}".upper() + f"={value!r}: it does nothing without "
+        f"TAGBUS_COMPONENTS__{name.upper()}__FOLDER, the folder that `tagbus train` wrote"
+    )
+    # Where there are releases some may have the component, and some not.
+    assert not Components.of(given.model_copy(update={"releases": ReleaseSettings(folder=Path("releases"))})).on
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "variable"),
+    [("encoder", "folder", "TAGBUS_ENCODER__FOLDER"), ("tagger", "calibration", "TAGBUS_TAGGER__CALIBRATION")],
+)
+async def test_what_a_setting_names_and_is_not_there_is_told_with_the_setting(
+    section: str, field: str, variable: str, tmp_path: Path
+) -> None:
+    given = Settings.model_validate({section: {field: tmp_path / "missing"}})
+    with pytest.raises((UserError, ReleaseMismatch), match=f"^{variable}: {tmp_path}/missing"):
+        async with assemble.in_process(given) as stack:
+            stack.tagger()
 
 
 async def test_a_cross_encoder_without_a_ranker_is_told(tmp_path: Path) -> None:

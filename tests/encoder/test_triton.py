@@ -23,6 +23,9 @@ from tagbus.stream.encoder.tokens import BATCH_TOKENS, TextReader
 from tagbus.stream.encoder.triton import LENGTHS, REQUEST_TEXTS, TritonEncoder, cut
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
 
+# The setting that addresses come from.
+ADDRESS = "encoder.address"
+
 RELEASE = load_release(default_folder())
 SHIPPED = load_golden(default_folder(), RELEASE)
 
@@ -129,20 +132,20 @@ class TestGolden:
 
 class TestAddress:
     async def test_each_address_of_a_name_is_a_server(self) -> None:
-        assert await resolve("127.0.0.1:8001, localhost:8002,[::1]:8003") == {
+        assert await resolve("127.0.0.1:8001, localhost:8002,[::1]:8003", ADDRESS) == {
             "127.0.0.1:8001": "127.0.0.1",
-            **dict.fromkeys(await resolve("localhost:8002"), "localhost"),
+            **dict.fromkeys(await resolve("localhost:8002", ADDRESS), "localhost"),
             "[::1]:8003": "::1",
         }
 
     @pytest.mark.parametrize("address", ["", "triton", "triton:", ":8001", "triton:http", "triton:99999", "a:1,,b:2"])
     async def test_another_form_is_refused(self, address: str) -> None:
         with pytest.raises(UserError, match=r"TAGBUS_ENCODER__ADDRESS=.*: expected host:port"):
-            await resolve(address)
+            await resolve(address, ADDRESS)
 
     async def test_a_name_that_is_not_known_is_a_dependency_that_is_down(self) -> None:
-        with pytest.raises(DependencyDown, match=r"encoder\.address: 'nowhere\.invalid'"):
-            await resolve("nowhere.invalid:8001")
+        with pytest.raises(DependencyDown, match=r"TAGBUS_COMPONENTS__HEADS__ADDRESS: 'nowhere\.invalid'"):
+            await resolve("nowhere.invalid:8001", "components.heads.address")
 
 
 class TestOpen:
@@ -167,5 +170,7 @@ class TestOpen:
 
     async def test_where_nobody_listens_the_address_is_named(self) -> None:
         settings = EncoderSettings(kind="triton", address="127.0.0.1:1", deadline_seconds=1)
-        with pytest.raises(DependencyDown, match=r"no Triton at 127\.0\.0\.1:1: .*UNAVAILABLE"):
+        with pytest.raises(
+            DependencyDown, match=r"^TAGBUS_ENCODER__ADDRESS: no Triton at 127\.0\.0\.1:1: .*UNAVAILABLE"
+        ):
             await TritonEncoder.open(default_folder(), settings)

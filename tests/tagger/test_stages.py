@@ -134,9 +134,17 @@ class TestStages:
         (early,) = results(await given.tag([content("a", "Bees")], until="encode"))
         assert early.tags == ()
 
+    @pytest.mark.parametrize("last", ["select", "calibrate"])
+    async def test_the_closing_stages_name_the_whole_pipeline(self, filled: Memory, last: str) -> None:
+        """They run however early a caller stops, so nothing comes after any of them."""
+        given = tagger(filled, more=[Picky()])
+        asked = [content("a", "Bees")]
+        assert await given.tag(asked, until=last) == await given.tag(asked)
+
     async def test_a_stage_that_there_is_not_is_told(self, filled: Memory) -> None:
         with pytest.raises(
-            ValueError, match="there is no stage 'judge', expected one of prepare, encode, recall, rank"
+            ValueError,
+            match="there is no stage 'judge', expected one of prepare, encode, recall, rank, select, calibrate",
         ):
             await tagger(filled).tag([content("a", "Bees")], until="judge")
 

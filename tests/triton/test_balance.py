@@ -45,7 +45,7 @@ class Name:
     def __init__(self, servers: list[TritonServer]) -> None:
         self.servers = servers
 
-    async def __call__(self, address: str) -> dict[str, str]:
+    async def __call__(self, address: str, setting: str) -> dict[str, str]:
         return {server.address: address for server in self.servers}
 
 
@@ -121,7 +121,7 @@ async def test_a_name_that_is_gone_for_a_while_changes_nothing(
     monkeypatch.setattr(balance, "RESOLVE_SECONDS", 0.05)
     calls = 0
 
-    async def find(address: str) -> dict[str, str]:
+    async def find(address: str, setting: str) -> dict[str, str]:
         nonlocal calls
         calls += 1
         if calls > 1:

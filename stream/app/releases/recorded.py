@@ -25,7 +25,7 @@ def read_releases(settings: Settings) -> Releases:
 
 def in_force(settings: Settings, releases: Releases) -> str:
     """The name of the release that workers are to tag with."""
-    return releases.active.release if releases.active else load_release(folders.model_folder(settings)).name
+    return releases.active.release if releases.active else folders.base_release(settings).name
 
 
 def announce(settings: Settings, record: ReleaseRecord) -> None:
@@ -71,7 +71,7 @@ def on_topic(releases: Releases, name: str) -> ReleaseRecord:
 def own(settings: Settings, name: str, record: ReleaseRecord | None) -> Settings:
     """The settings of one release, its files verified. Raises ReleaseMismatch that names the file that differs."""
     if record is None:
-        if (base := load_release(folders.model_folder(settings)).name) != name:
+        if (base := folders.base_release(settings).name) != name:
             raise ReleaseMismatch(f"release {name} is not on topic {settings.topics.releases}, nor {base} itself")
         return settings
     folder = folders.release_folder(settings, name)

@@ -4,14 +4,12 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import numpy as np
 from tokenizers import Encoding
 
 from tagbus.stream.config import EncoderSettings
-from tagbus.stream.encoder.balance import Resolve, resolve
 from tagbus.stream.encoder.client import TritonClient
 from tagbus.stream.encoder.endpoint import Endpoint, Failed, Tensors, Wanted
 from tagbus.stream.encoder.isolation import Isolation
@@ -53,8 +51,9 @@ class TritonCrossEncoder:
     """The cross-encoder of a folder on the configured servers. Call `open` first."""
 
     def __init__(
-        self, manifest: Manifest, golden: Golden, reader: PairReader, settings: EncoderSettings, find: Resolve
+        self, manifest: Manifest, golden: Golden, reader: PairReader, settings: EncoderSettings, setting: str
     ) -> None:
+        """`setting` is where the address comes from."""
         self.name: str = manifest.name
         self._golden = golden
         self._reader = reader
@@ -62,7 +61,7 @@ class TritonCrossEncoder:
         self._lengths = [length for length in LENGTHS if length < manifest.max_tokens] + [manifest.max_tokens]
         self._questions = self._batches(golden.pairs)
         wanted = Wanted(manifest.name, {OUTPUT: ("float32", (1,))})
-        self._client = TritonClient(settings, wanted, self._prove, find)
+        self._client = TritonClient(settings, wanted, self._prove, setting)
         self._isolation = Isolation(self._client, self._batches(golden.pairs[:1])[0].feed, self._lengths)
 
     async def open(self) -> None:
@@ -121,9 +120,7 @@ class TritonCrossEncoder:
         self._golden.check(found, self.name, endpoint.name)
 
 
-async def open_cross_encoder(
-    section: ServedSettings, encoder: EncoderSettings, find: Resolve | None = None
-) -> TritonCrossEncoder:
+async def open_cross_encoder(section: ServedSettings, encoder: EncoderSettings) -> TritonCrossEncoder:
     """The cross-encoder of a folder on Triton; the folder need not hold model.onnx.
 
     What `section` leaves out is as in `encoder`. Raises as `read_known` and `TritonClient.open` do, and UserError for
@@ -135,8 +132,8 @@ async def open_cross_encoder(
     if manifest.golden is None:
         raise without_golden(section.folder / MANIFEST, NAME, COMMAND)
     reader = PairReader(tokenizer, manifest.max_tokens)
-    find = find or partial(resolve, setting=section.origin(NAME).address)
-    made = TritonCrossEncoder(manifest, manifest.golden, reader, section.at(encoder), find)
+    setting = section.origin(NAME).address
+    made = TritonCrossEncoder(manifest, manifest.golden, reader, section.at(encoder), setting)
     await made.open()
     return made
 

@@ -1,13 +1,11 @@
 """The classifier heads on Triton: bags and vectors are made here, the model runs there."""
 
 import asyncio
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tagbus.stream.config import EncoderSettings
-from tagbus.stream.encoder.balance import Resolve, resolve
 from tagbus.stream.encoder.client import TritonClient
 from tagbus.stream.encoder.endpoint import Endpoint, Tensors, Wanted
 from tagbus.stream.errors import ReleaseMismatch
@@ -20,16 +18,14 @@ from tagbus.stream.recall.heads.model import MANIFEST, NAME, HeadsRecall, Manife
 class TritonHeads:
     """The model of a folder's heads on the configured servers. Call `open` first."""
 
-    def __init__(
-        self, manifest: Manifest, golden: Golden, terms: int, settings: EncoderSettings, find: Resolve
-    ) -> None:
-        """`terms` is the size of their vocabulary."""
+    def __init__(self, manifest: Manifest, golden: Golden, terms: int, settings: EncoderSettings, setting: str) -> None:
+        """`terms` is the size of their vocabulary, `setting` where the address comes from."""
         self._manifest = manifest
         self._golden = golden
         self._questions = _feed(*questions(terms, manifest.dimension))
         self._seconds = settings.deadline_seconds / 2
         outputs = {"tags": ("int64", (manifest.best,)), "chances": ("float32", (manifest.best,))}
-        self._client = TritonClient(settings, Wanted(manifest.name, outputs), self._prove, find)
+        self._client = TritonClient(settings, Wanted(manifest.name, outputs), self._prove, setting)
 
     async def open(self) -> None:
         """Returns once every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
@@ -52,9 +48,7 @@ class TritonHeads:
         self._golden.check(*_answer(found), self._manifest.name, endpoint.name)
 
 
-async def open_heads(
-    folder: Path, release: str, section: ServedSettings, encoder: EncoderSettings, find: Resolve | None = None
-) -> HeadsRecall:
+async def open_heads(folder: Path, release: str, section: ServedSettings, encoder: EncoderSettings) -> HeadsRecall:
     """The heads of a folder on Triton, for an encoder's release; the folder need not hold heads.onnx.
 
     What `section` leaves out is as in `encoder`. Raises as `HeadsRecall.load` and `TritonClient.open` do, and UserError
@@ -63,8 +57,8 @@ async def open_heads(
     manifest, vocabulary = await asyncio.to_thread(read_known, folder, release)
     if manifest.golden is None:
         raise without_golden(folder / MANIFEST, NAME, "tagbus train heads")
-    find = find or partial(resolve, setting=section.origin(NAME).address)
-    model = TritonHeads(manifest, manifest.golden, len(vocabulary.frequencies), section.at(encoder), find)
+    setting = section.origin(NAME).address
+    model = TritonHeads(manifest, manifest.golden, len(vocabulary.frequencies), section.at(encoder), setting)
     await model.open()
     return HeadsRecall(manifest, vocabulary, model)
 
