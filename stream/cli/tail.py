@@ -55,7 +55,11 @@ def json_line(topic: Word, message: Message) -> str:
     try:
         return as_json(topic, record)
     except Poison as error:
-        shown = {"record": _place(message), "error": f"not of tagbus: {error}", "value": _beginning(record, 200)}
+        shown = {
+            "record": _place(message),
+            "error": f"not of tagbus: {error.errors[0]}",
+            "value": _beginning(record, 200),
+        }
         return json.dumps(shown, ensure_ascii=False)
 
 
@@ -65,7 +69,7 @@ def table(topic: Word, message: Message) -> Table | str:
     try:
         return as_table(topic, record)
     except Poison as error:
-        reason = console.printable(f"{_place(message)}  not of tagbus: {error}")
+        reason = console.printable(f"{_place(message)}  not of tagbus: {error.errors[0]}")
         return f"{reason}\n    {_beginning(record, 100) or 'null'}"
 
 

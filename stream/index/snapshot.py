@@ -55,7 +55,8 @@ class Current(BaseModel):
 
     release: str
     folder: str = Field(pattern=r"^[0-9A-Za-z-]+$")
-    time: float = Field(description="when the offsets were taken, Unix seconds")
+    # Up to the year 9999: `release list` shows it as a date.
+    time: float = Field(ge=0, le=253_402_300_799, description="when the offsets were taken, Unix seconds")
     positions: tuple[Position, ...]
 
     @property

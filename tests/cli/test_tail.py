@@ -128,6 +128,7 @@ class TestTail:
         foreign, mine = objects(tagbus("tail", word, "-n", "2", "--as", "json", settings=settings(kafka, names)).out)
         assert foreign["record"] == f"{name}:0:0"
         assert str(foreign["error"]).startswith(f"not of tagbus: {reason}")
+        assert str(foreign["error"]).count(" is wrong, ") == 1
         assert mine.get("id", mine.get("exception")) in {"article-17", "Undecodable"}
 
     def test_a_topic_that_is_not_there_is_the_users_mistake(self, kafka: Broker, tagbus: Cli) -> None:

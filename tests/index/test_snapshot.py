@@ -1,6 +1,7 @@
 """What the builder leaves for workers: points, and the offsets from which to go on."""
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -96,6 +97,12 @@ async def test_a_damaged_one_is_not_used(tmp_path: Path) -> None:
     (points,) = tmp_path.glob("*/tags/points.jsonl")
     points.write_bytes(points.read_bytes()[:40])
     assert await snapshot.load(tmp_path, [memory()], SETTINGS) is None
+
+
+@pytest.mark.parametrize("time", [-1.0, 1e12, 1e300])
+def test_a_time_that_is_no_date_makes_it_unusable(tmp_path: Path, time: float) -> None:
+    (tmp_path / snapshot.CURRENT).write_text(json.dumps({"release": "r", "folder": "f", "time": time, "positions": []}))
+    assert snapshot.current(tmp_path) is None
 
 
 async def test_offsets_that_are_no_json_are_not_used_and_written_anew(tmp_path: Path) -> None:
