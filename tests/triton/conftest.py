@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tagbus.stream.config import EncoderSettings
+from tagbus.stream.encoder.balance import Resolve, resolve
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.encoder.triton import TritonEncoder
@@ -70,9 +71,9 @@ async def open_encoder() -> AsyncIterator[Open]:
     """Open an encoder, closed at the end of the test."""
     opened: list[TritonEncoder] = []
 
-    async def make(address: str, *more: object, **changes: object) -> TritonEncoder:
+    async def make(address: str, find: Resolve = resolve, **changes: object) -> TritonEncoder:
         chosen: EncoderSettings = settings(address, **changes)
-        opened.append(await TritonEncoder.open(default_folder(), chosen, *more))  # type: ignore[arg-type]
+        opened.append(await TritonEncoder.open(default_folder(), chosen, find=find))
         return opened[-1]
 
     yield make

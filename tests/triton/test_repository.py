@@ -8,8 +8,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release
 from tagbus.stream.encoder.triton import LENGTHS, REQUEST_TEXTS
-from tagbus.stream.local.triton import default_repository
+from tagbus.stream.local.triton import default_cache, default_repository
 from tagbus.stream.onnx_runtime import onnxruntime
+from tests.triton.conftest import Start
 from tests.triton.harness import TYPES, Config, described, found, read_config
 
 REPOSITORY = default_repository()
@@ -177,3 +178,13 @@ def test_the_ensemble_joins_tensors_of_one_type_and_shape_and_pins_its_versions(
 def test_the_ensembles_parts_have_the_version_folders_that_they_serve(config: Config) -> None:
     for version in config.version_policy.specific.versions:
         assert (REPOSITORY / config.name / str(version)).is_dir()
+
+
+def test_a_local_server_leaves_nothing_in_the_home_directory(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a home of its own, when it has loaded its models, then ONNX Runtime has kept no device id there."""
+    cache = default_cache()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    start(cache=cache)
+    assert list(tmp_path.iterdir()) == []
