@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 from qdrant_client import AsyncQdrantClient
 
-from tagbus.stream.config import RecallSettings
+from tagbus.stream.config import MemorySettings, RecallSettings
 from tagbus.stream.contract.release import RecallDefaults
 from tagbus.stream.memory import Carried, ExactStore, Point, Store, TagNumbers, Vectors, exact_memory
+from tagbus.stream.memory.qdrant.client import Server, connect
+from tagbus.stream.memory.qdrant.collections import Place
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
-from tagbus.stream.memory.qdrant.server import Server, ServerStore, connect
+from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.store import Scopes
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.neighbours import Reach
@@ -59,12 +61,18 @@ async def embedded() -> Store:
 
 async def in_memory() -> Store:
     server = Server(AsyncQdrantClient(":memory:"), "memory", 600.0)
-    return await ServerStore.open(server, "bench", "bench", DIMENSION, carried())
+    return await begun(server)
 
 
 async def server() -> Store:
-    found = connect(os.environ["TAGBUS_BENCH_QDRANT"], None, 60.0)
-    return await ServerStore.open(found, f"bench-{uuid.uuid4().hex}", "bench", DIMENSION, carried())
+    url = os.environ["TAGBUS_BENCH_QDRANT"]
+    return await begun(connect(MemorySettings(kind="server", url=url, deadline_seconds=60.0)))
+
+
+async def begun(server: Server) -> Store:
+    store = ServerStore(server, Place("bench", "bench", uuid.uuid4().hex, DIMENSION), carried())
+    await store.begin("bench", "tags")
+    return store
 
 
 async def measure(name: str, open_: Callable[[], Awaitable[Store]], points: list[Point], queries: Vectors) -> Row:

@@ -5,6 +5,7 @@ TagbusError
 │   └── TopicMissing     a Kafka topic does not exist
 ├── Retryable            the same call may succeed later; keep the partitions, lose nothing
 │   └── DependencyDown   a broker, an encoder or a store does not answer
+│       └── Overloaded   it answers too slowly, or refuses so much at once: ask for less
 ├── Poison               this one event can never be tagged; it goes to the dead-letter topic
 │   ├── Undecodable      its bytes are not an event
 │   ├── InvalidEvent     a field is missing, wrong or too large
@@ -72,6 +73,10 @@ class Retryable(TagbusError):
 
 class DependencyDown(Retryable):
     """A broker, an encoder or a store does not answer."""
+
+
+class Overloaded(DependencyDown):
+    """A dependency answers too slowly, or refuses so large a request or so many: a smaller one may succeed."""
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Final
 
-from tagbus.stream.bus.process.isolation import FREE
-from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import TagbusError
-from tagbus.stream.tagger import Failure, Outcome
 
 # Interval between probes, and the deadline of one, in seconds.
 PROBE_SECONDS: Final = 5.0
-PROBE: Final = Content(id="tagbus-readyz", title="is the tagger ready")
 
-Tag = Callable[[Sequence[Content], str | None], Coroutine[None, None, list[Outcome]]]
+# Makes a request with a text that no cache has; returns why it failed, or nothing.
+Ask = Callable[[str], Coroutine[None, None, str]]
 
 
 class Probe:
-    """Tags one content at most every PROBE_SECONDS, up to the last stage that costs nothing but CPU."""
+    """Makes a request at most every PROBE_SECONDS."""
 
-    def __init__(self, tag: Tag) -> None:
-        self._tag = tag
+    def __init__(self, ask: Ask) -> None:
+        self._request = ask
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last = (0.0, "starting")
 
@@ -44,10 +41,9 @@ class Probe:
         if self._loop.is_closed():
             return "stopping"
         # Another text each time: the encoder's cache must not answer for a server that is down.
-        probe = PROBE.model_copy(update={"title": f"{PROBE.title} at {time.time():.3f}"})
-        asked = asyncio.run_coroutine_threadsafe(self._tag([probe], FREE), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(self._request(f"is it ready at {time.time():.3f}"), self._loop)
         try:
-            answer = asked.result(PROBE_SECONDS)[0]
+            return asked.result(PROBE_SECONDS)
         except TimeoutError:
             asked.cancel()
             return f"encoder and memory did not answer within {PROBE_SECONDS:.0f} s"
@@ -55,4 +51,3 @@ class Probe:
             return "stopping"
         except TagbusError as error:
             return str(error)
-        return str(answer.error) if isinstance(answer, Failure) else ""

@@ -8,12 +8,13 @@ from tagbus.stream import telemetry
 from tagbus.stream.app.probe import Probe
 from tagbus.stream.app.releases.manager import ReleaseManager
 from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.process.isolation import FREE
 from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.kafka.topics import require_compacted
-from tagbus.stream.tagger import Outcome
+from tagbus.stream.tagger import Failure, Outcome
 
 
 class Service:
@@ -23,7 +24,7 @@ class Service:
         """The memory is built from `settings`. A backfill has `work`, its own settings, and a range of offsets."""
         self._settings = settings
         self._manager = ReleaseManager(settings)
-        self._probe = Probe(self.tag)
+        self._probe = Probe(self._ask)
         self._running: asyncio.Task[None] | None = None
         given = work or settings
         # A backfill's versions are on a topic of its own.
@@ -55,10 +56,14 @@ class Service:
     def not_ready(self) -> list[str]:
         """Problems of the assignment, the encoder or the memory."""
         wrong = [] if self.worker.ready() else ["no partitions assigned, or a dependency is down"]
-        if problem := self._probe.problem():
-            wrong.append(problem)
+        wrong += filter(None, (self._probe.problem(), self._manager.problem()))
         telemetry.READY.set(not wrong)
         return wrong
+
+    async def _ask(self, text: str) -> str:
+        """Tag one content, up to the last stage that costs nothing but CPU."""
+        (answer,) = await self.tag([Content(id="tagbus-readyz", title=text)], FREE)
+        return str(answer.error) if isinstance(answer, Failure) else ""
 
     async def _gate(self) -> None:
         """Return when the active release has its memory, which follows its topics until the loop ends.

@@ -21,6 +21,7 @@ from tagbus.stream.app import assemble, folders
 from tagbus.stream.app.components import Components
 from tagbus.stream.config import PREFIX, KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
+from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.kafka import clients, topics
 from tagbus.stream.kafka.access import LISTEN_SECONDS, why_locked_out
 from tagbus.stream.kafka.errors import classify, error_of
@@ -117,15 +118,22 @@ async def _tagger(settings: Settings) -> Finding:
 def _memory(settings: Settings) -> Finding:
     release = folders.base_release(settings)
 
-    async def ask() -> tuple[int, int]:
+    async def ask() -> Finding:
         memory = await open_memory(settings.memory, release.name, release.dimension)
         try:
-            return await memory.tags.count(), await memory.exemplars.count()
+            when = "before it is built"
+            if settings.memory.kind == "server":
+                view = SharedMemory(settings, [memory])
+                await view.look()
+                if problem := view.problem():
+                    return Finding("wrong", "memory", problem)
+                when = f"which were all that the topics hold {view.age():.0f} s ago"
+            found = f"{await memory.tags.count()} tags and {await memory.exemplars.count()} exemplars"
+            return Finding("ok", "memory", f"{settings.memory.kind}, {found} {when}")
         finally:
             await memory.close()
 
-    tags, exemplars = asyncio.run(ask())
-    return Finding("ok", "memory", f"{settings.memory.kind}, {tags} tags and {exemplars} exemplars before it is built")
+    return asyncio.run(ask())
 
 
 def _registry(registry: RegistrySettings, url: str) -> Finding:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import re
 import signal
-import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +20,16 @@ from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, decode_tagged
 from tagbus.stream.contract.events import TaggedContent
 from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord, Served, calibration_key, encode_release
-from tagbus.stream.encoder.release import load_recorded, load_release
+from tagbus.stream.encoder.release import Release, load_recorded, load_release
 from tagbus.stream.errors import CheckFailed, Poison, TagbusError, UserError, shorten
 from tagbus.stream.index import snapshot
-from tagbus.stream.index.write import Progress, indexer
+from tagbus.stream.index.bootstrap import Report
+from tagbus.stream.index.indexer import indexer
+from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.kafka.message import Partition, record_of
 from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
+from tagbus.stream.memory import Memory, open_memory
+from tagbus.stream.memory.shared import shared_stores
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +141,7 @@ def activate(name: Name) -> None:
             recorded.publish(settings, encode_release(recorded.record_for(settings, base, None)))
     if name in releases.records:
         load_recorded(folders.release_folder(settings, name), releases.records[name].release)
-    _require_followed(settings, name)
+    asyncio.run(_require_followed(recorded.own(settings, name, releases.records.get(name))))
     recorded.publish(settings, encode_release(Active(release=name, time=datetime.now(UTC))))
     console.say(f"release {name} is active; {active} is kept until `tagbus release drop {active}`")
 
@@ -159,9 +163,27 @@ def drop(
             f"release {name} gave {place}, in the last {minutes:g} minutes: a worker still tags with it; "
             "look at /readyz of the workers, or at a shorter time with --minutes"
         )
+    if settings.memory.kind == "server":
+        asyncio.run(_drop_collections(settings, releases.records[name].release))
     keys = [name, *(calibration_key(name, path) for path in releases.calibrations_of(name))]
     recorded.publish(settings, *(Record(key.encode(), None) for key in keys))
-    console.say(f"release {name} is dropped; its folder and its collections may be deleted")
+    console.say(f"release {name} is dropped; its folder may be deleted")
+
+
+@asynccontextmanager
+async def _shared_memory(settings: Settings, one: Release) -> AsyncIterator[Memory]:
+    memory = await open_memory(settings.memory, one.name, one.dimension)
+    try:
+        yield memory
+    finally:
+        await memory.close()
+
+
+async def _drop_collections(settings: Settings, one: Release) -> None:
+    """Before the release leaves the topic: if the server does not answer, the command can be repeated."""
+    async with _shared_memory(settings, one) as memory:
+        for store in shared_stores(memory).values():
+            await store.drop()
 
 
 async def _build(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
@@ -186,8 +208,8 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
         raise UserError("TAGBUS_RELEASES__FOLDER is not set: expected the folder in which workers look for releases")
     reached: dict[Partition, int] = {}
 
-    async def tell(positions: Mapping[Partition, int]) -> None:
-        reached.update(positions)
+    async def tell(report: Report) -> None:
+        reached.update(report.next)
 
     async with (
         assemble.opened(folders.exact(own)) as stack,
@@ -216,15 +238,11 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
 async def build_shared(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
     """Fill a release's collections of the shared memory, announce it, and follow the topics unless `every` is None."""
     async with assemble.opened(recorded.own(settings, record.release.name, record)) as stack:
-        progress = await asyncio.to_thread(Progress, settings, stack.release.name)
-        follower = await indexer(settings, stack.projection(), stack.memory, progress)
-        try:
-            async with snapshot.following(follower) as task:
-                await asyncio.to_thread(recorded.announce, settings, record)
-                if every is not None:
-                    await task
-        finally:
-            await asyncio.to_thread(progress.close)
+        follower = await indexer(settings, stack.projection(), stack.memories)
+        async with snapshot.following(follower) as task:
+            await asyncio.to_thread(recorded.announce, settings, record)
+            if every is not None:
+                await task
 
 
 def _check_name(name: str) -> None:
@@ -253,17 +271,21 @@ def _files(settings: Settings, name: str, record: ReleaseRecord | None) -> str:
     return f"ok, memory of {datetime.fromtimestamp(there.time, UTC):%Y-%m-%dT%H:%M:%SZ}" if there else "ok"
 
 
-def _require_followed(settings: Settings, name: str) -> None:
-    """A shared memory that nobody writes any longer has yesterday's taxonomy. Raises UserError."""
+async def _require_followed(settings: Settings) -> None:
+    """A shared memory that is not there or that nobody writes any longer would be tagged with. Raises UserError."""
     if settings.memory.kind != "server":
         return
-    progress = Progress(settings, name)
-    try:
-        commits = [at for _, at in progress.committed().values()]
-    finally:
-        progress.close()
-    if not commits or min(commits) < time.time() - SILENT_SECONDS:
-        raise UserError(f"no builder follows the memory of {name}: start `tagbus release build {name} --follow` first")
+    async with _shared_memory(settings, load_release(folders.model_folder(settings))) as memory:
+        view = SharedMemory(settings, [memory])
+        await view.look()
+    name = memory.release
+    if problem := view.problem():
+        raise UserError(f"{problem}; start `tagbus release build {name} --follow` first")
+    if view.age() > SILENT_SECONDS:
+        raise UserError(
+            f"no builder follows the memory of {name}, which was current {view.age():.0f} s ago: start "
+            f"`tagbus release build {name} --follow` first"
+        )
 
 
 def _shown(settings: Settings, name: str, since: datetime) -> str | None:

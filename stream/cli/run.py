@@ -7,14 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from tagbus.stream.app import assemble, console
+from tagbus.stream.app import console
+from tagbus.stream.app.indexing import IndexService
 from tagbus.stream.app.releases.backfill import Asked, plan
 from tagbus.stream.app.service import Service
-from tagbus.stream.config import Settings, load
+from tagbus.stream.config import load
 from tagbus.stream.errors import UserError
 from tagbus.stream.health import HealthServer
-from tagbus.stream.index.write import Progress, indexer
-from tagbus.stream.kafka.topics import require_compacted
 
 log = logging.getLogger(__name__)
 
@@ -53,26 +52,26 @@ def run(
 def index(level: Level = "info") -> None:
     """Write the memory that workers share (TAGBUS_MEMORY__KIND=server) until SIGTERM. Run one of it.
 
-    It goes on where it was stopped; after longer than TAGBUS_MEMORY__TOMBSTONE_HOURS it builds the memory anew.
+    /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. It goes on where it was stopped; after longer than
+    TAGBUS_MEMORY__TOMBSTONE_HOURS it reads everything again.
     """
     console.set_up_logging(level)
     settings = load()
     if settings.memory.kind != "server":
         raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: such a memory is not shared, expected server")
-    asyncio.run(_index(settings))
+    service = IndexService(settings)
+    health = HealthServer(settings.health, service.not_live, service.not_ready)
+    try:
+        asyncio.run(_until_stopped(service))
+    finally:
+        health.close()
 
 
-async def _index(settings: Settings) -> None:
-    await asyncio.to_thread(require_compacted, [settings])
-    async with assemble.opened(settings) as stack:
-        progress = await asyncio.to_thread(Progress, settings, stack.release.name)
-        follower = await indexer(settings, stack.projection(), stack.memory, progress)
-        following = asyncio.create_task(follower.run())
-        for name in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(name, following.cancel)
-        try:
-            await following
-        except asyncio.CancelledError:
-            log.info("index: stopped")
-        finally:
-            await asyncio.to_thread(progress.close)
+async def _until_stopped(service: IndexService) -> None:
+    running = asyncio.create_task(service.run())
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        log.info("index: stopped")

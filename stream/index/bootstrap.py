@@ -5,7 +5,9 @@ The reader is in no consumer group: each process that writes a memory needs ever
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -31,7 +33,19 @@ WAIT_SECONDS = 0.2
 TELL_SECONDS = 30.0
 
 Offsets = dict[Partition, int]
-Progress = Callable[[Mapping[Partition, int]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was applied: the next offset of each partition. `swept`: everything that the topics held at the start, and
+    nothing else. `at_end`: everything that they held when they were last read."""
+
+    next: Mapping[Partition, int]
+    swept: bool
+    at_end: bool
+
+
+Progress = Callable[[Report], Awaitable[None]]
 
 
 class Applier(Protocol):
@@ -57,7 +71,7 @@ class Follower:
         """`resume`: next offsets to resume from. Without them everything is read, and keys not seen are swept from
         memory.
 
-        `progress` receives the next offsets after each applied chunk.
+        `progress` receives a report after each applied chunk, when the gate opens, and every 30 s.
         """
         self._settings = settings
         self._projection = projection
@@ -67,6 +81,8 @@ class Follower:
         # Applied positions; and, until the gate opens, the keys that the topics hold.
         self._positions = Positions()
         self._kept = projection.empty()
+        # When everything on the topics was applied last, Unix seconds.
+        self._current = 0.0
         self.ready = asyncio.Event()
 
     def taxonomy(self) -> dict[str, int]:
@@ -84,6 +100,14 @@ class Follower:
     def remaining(self) -> int:
         """Offsets left to read before the gate opens."""
         return self._positions.remaining()
+
+    def age(self) -> float:
+        """Seconds since everything on the memory topics was applied."""
+        return max(0.0, time.time() - self._current)
+
+    def problem(self) -> str:
+        """Why a worker should not tag with this memory: nothing, for what ends this follower ends the worker."""
+        return ""
 
     async def run(self) -> None:
         """Read to the end, open the gate, follow until cancelled.
@@ -114,8 +138,11 @@ class Follower:
             sweep = partial(self._projection.sweep, self._kept)
             await until_answered(sweep, self._settings.retry, "memory")
         self._kept = self._projection.empty()
+        if self._progress is not None:
+            # No reader may see the gate open before it can see what was applied.
+            opened = partial(self._progress, self._report(swept=True))
+            await until_answered(opened, self._settings.retry, "memory")
         self.ready.set()
-        await self._tell()
         log.info("memory is complete: start gate open, taxonomy=%s", self.taxonomy())
 
     async def _apply(self, chunk: Chunk) -> None:
@@ -126,6 +153,8 @@ class Follower:
             if not self.ready.is_set():
                 self._remember(records, kept)
         self._positions = chunk.positions
+        if self._at_end():
+            self._current = time.time()
         if records:
             telemetry.MEMORY_APPLIED.inc(len(records))
             await self._tell()
@@ -146,9 +175,15 @@ class Follower:
         if self._progress is None:
             return
         try:
-            await self._progress(self._positions.next)
+            await self._progress(self._report(swept=self.ready.is_set()))
         except Retryable as error:
             log.warning("memory: %s", error)
+
+    def _report(self, *, swept: bool) -> Report:
+        return Report(self._positions.next, swept, self._at_end())
+
+    def _at_end(self) -> bool:
+        return self._positions.at_end >= self._positions.next.keys()
 
     def _record(self, message: Message) -> MemoryRecord:
         topic, number = partition_of(message)

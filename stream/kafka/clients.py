@@ -4,7 +4,6 @@
 | --- | --- | --- |
 | `group_member` | the worker, `tagbus skip` | no auto commit; no `auto.offset.reset`: it never chooses a position |
 | `reader` | topics read without a group | `enable.partition.eof`: transaction markers count in the high watermark |
-| `offset_store` | committed offsets of a group without members | nothing but the group |
 | `result_producer` | results, dead letters | the transaction; failed deliveries only; lz4, 5 ms of linger |
 | `plain_producer` | records published by a person or a command | idempotence; 10 MB; 20 ms of linger |
 | `admin` | topics, groups, ACLs | nothing |
@@ -112,13 +111,6 @@ def reader(
         "isolation.level": isolation,
     }
     properties = _properties(kafka, _SILENT, ours)
-    with _named_properties(kafka):
-        return Consumer(properties, logger=QUIET)
-
-
-def offset_store(kafka: KafkaSettings, group: str) -> Consumer:
-    """A client that commits and reads offsets of a group without members."""
-    properties = _properties(kafka, _SILENT, {"group.id": group, "enable.auto.commit": False})
     with _named_properties(kafka):
         return Consumer(properties, logger=QUIET)
 

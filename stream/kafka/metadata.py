@@ -52,6 +52,14 @@ def list_partitions(
     return [(topic, number) for number in sorted(found.partitions)]
 
 
+def cluster_id(client: Consumer, kafka: KafkaSettings) -> str:
+    """The id of the cluster, which it got when it was made."""
+    try:
+        return str(client.list_topics(timeout=ASK_SECONDS).cluster_id)
+    except RAISED as raised:
+        raise failure(raised, kafka, "no broker answered for the cluster's id", "", "Describe") from None
+
+
 def watermarks(
     client: Consumer, kafka: KafkaSettings, partition: Partition, seconds: float | None = None
 ) -> Watermarks:

@@ -41,10 +41,14 @@ class Gap:
 
 @dataclass(slots=True)
 class Positions:
-    """Read progress: the next offset of each partition, and the end that it had when it was assigned."""
+    """Read progress: the next offset of each partition, and the end that it had when it was assigned.
+
+    `at_end`: partitions of which nothing was read since the broker reported their end.
+    """
 
     next: dict[Partition, int] = field(default_factory=dict)
     ends: dict[Partition, int] = field(default_factory=dict)
+    at_end: set[Partition] = field(default_factory=set)
 
     def caught_up(self) -> bool:
         """Whether every partition is read to that end."""
@@ -56,7 +60,7 @@ class Positions:
 
     def copy(self) -> "Positions":
         """A snapshot of the positions."""
-        return Positions(dict(self.next), dict(self.ends))
+        return Positions(dict(self.next), dict(self.ends), set(self.at_end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +137,10 @@ class TopicReader:
             if error is None:
                 records.append(message)
                 self.positions.next[partition_of(message)] = offset_of(message) + 1
+                self.positions.at_end.discard(partition_of(message))
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.positions.next[partition_of(message)] = offset_of(message)
+                self.positions.at_end.add(partition_of(message))
             else:
                 self._on_error(error, message)
         return Chunk(tuple(records), self.positions.copy())

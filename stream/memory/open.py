@@ -20,9 +20,11 @@ async def open_memory(
 ) -> Memory:
     """A store of every kind, as the settings say.
 
-    Raises ReleaseMismatch for stores of another release, UserError for settings that lead nowhere, DependencyDown
-    where the server does not answer.
+    Raises ReleaseMismatch for stores of another release, UserError for settings that lead nowhere. A server is not
+    asked before its stores are used.
     """
+    if settings.kind == "server":
+        return await memory_of(_on_server(settings, release, dimension), kinds)
     return await memory_of(lambda kind, carried: open_store(settings, kind, release, dimension, carried), kinds)
 
 
@@ -60,18 +62,20 @@ async def open_store(
                 return await EmbeddedStore.temporary(release, dimension, carried)
             return await EmbeddedStore.open(settings.path / release / kind, release, dimension, carried)
         case "server":
-            return await _open_server(settings, kind, release, dimension, carried)
+            return await _on_server(settings, release, dimension)(kind, carried or Carried(TagNumbers()))
 
 
-async def _open_server(
-    settings: MemorySettings, kind: str, release: str, dimension: int, carried: Carried | None
-) -> Store:
+def _on_server(settings: MemorySettings, release: str, dimension: int) -> Opener:
+    """Opens stores that share a connection and its congestion window."""
     # qdrant-client takes a second to import, which the other stores need not pay.
-    from tagbus.stream.memory.qdrant.server import ServerStore, connect
+    from tagbus.stream.memory.qdrant.client import connect
+    from tagbus.stream.memory.qdrant.collections import Place
+    from tagbus.stream.memory.qdrant.congestion import Congestion
+    from tagbus.stream.memory.qdrant.server import ServerStore
 
-    server = connect(settings.url, settings.api_key, settings.deadline_seconds)
-    try:
-        return await ServerStore.open(server, kind, release, dimension, carried)
-    except BaseException:
-        await asyncio.shield(server.client.close())
-        raise
+    server, congestion = connect(settings), Congestion()
+
+    async def store(kind: str, carried: Carried) -> Store:
+        return ServerStore(server, Place(settings.namespace, release, kind, dimension), carried, congestion)
+
+    return store

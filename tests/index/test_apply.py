@@ -12,8 +12,10 @@ from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import MemoryRecord, Projection
-from tagbus.stream.memory import Memory, memory_of, open_memory
-from tagbus.stream.memory.qdrant.server import Server, ServerStore
+from tagbus.stream.memory import Carried, Memory, memory_of, open_memory
+from tagbus.stream.memory.qdrant.client import Server
+from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.store import Payload
 from tests.index.parts import Watched, encoder, memory, record, tombstone
 from tests.memory.listing import listed
@@ -214,9 +216,13 @@ async def opened(kind: str, folder: Path) -> Memory:
     release = encoder().release
     if kind == "server":
         server = Server(AsyncQdrantClient(":memory:"), "memory")
-        return await memory_of(
-            lambda name, carried: ServerStore.open(server, name, release.name, release.dimension, carried)
-        )
+
+        async def store(name: str, carried: Carried) -> ServerStore:
+            made = ServerStore(server, Place("tagbus", release.name, name, release.dimension), carried)
+            await made.begin("cluster", name)
+            return made
+
+        return await memory_of(store)
     settings = MemorySettings.model_validate({"kind": kind, "path": folder})
     return await open_memory(settings, release.name, release.dimension)
 

@@ -12,6 +12,7 @@ from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.apply import Projection
+from tagbus.stream.index.bootstrap import Report
 from tagbus.stream.memory import Memory, memory_of
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tests.conftest import Broker
@@ -132,8 +133,8 @@ async def test_a_worker_reads_on_from_the_snapshot_and_encodes_only_what_is_new(
     first = memory()
     reached: dict[tuple[str, int], int] = {}
 
-    async def tell(positions: Mapping[tuple[str, int], int]) -> None:
-        reached.update(positions)
+    async def tell(report: Report) -> None:
+        reached.update(report.next)
 
     async with (
         asyncio.timeout(SECONDS),

@@ -66,7 +66,7 @@ _AT_LEAST_ONCE = (
 LEAST: Mapping[str, tuple[Right, ...]] = {
     "run (exactly_once)": (*_AT_LEAST_ONCE, _TRANSACTION),
     "run (at_least_once)": _AT_LEAST_ONCE,
-    "index": (*_on("Read", *_MEMORY), _GROUP),
+    "index": _on("Read", *_MEMORY),
     "publish --to content": _on("Write", "content"),
     "retire --from content": _on("Write", "content"),
     "tail tagged": _on("Read", "tagged"),

@@ -6,19 +6,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.contract.codec import dead_letter_headers, encode
 from tagbus.stream.contract.events import Content, DeadLetter
 from tagbus.stream.contract.release import Active, ReleaseRecord, encode_release
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import UserError
-from tagbus.stream.index import write
 from tagbus.stream.index.apply import Projection
-from tagbus.stream.index.write import Progress, indexer
+from tagbus.stream.index.indexer import indexer
+from tagbus.stream.memory import Carried, memory_of
+from tagbus.stream.memory.qdrant.client import Server
+from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.server import ServerStore
 from tests.bus.harness import event, events
 from tests.bus.taggers import tagged
 from tests.cli.harness import Answer, Cli
-from tests.index.parts import encoder, memory
+from tests.index.parts import encoder
 from tests.kafka.parts import SPOILT, Tenant, worker
 from tests.kafka.rights import LEAST, Right, table
 from tests.support import consume_all, produce
@@ -151,22 +155,24 @@ def test_a_command_that_lacks_a_right_ends_and_names_it(
 
 
 async def index(tenant: Tenant) -> None:
-    """What `tagbus index` does, into a memory that is not on a server."""
-    given, store = tenant.settings(), memory()
-    progress = Progress(given, encoder().release.name)
-    try:
-        follower = await indexer(given, Projection(encoder(), store), store, progress)
-        following = asyncio.create_task(follower.run())
-        opened = asyncio.create_task(follower.ready.wait())
-        async with asyncio.timeout(SECONDS):
-            await asyncio.wait({following, opened}, return_when=asyncio.FIRST_COMPLETED)
-        opened.cancel()
-        if not following.done():
-            following.cancel()
-            return
-        following.result()
-    finally:
-        progress.close()
+    """What `tagbus index` does, into a Qdrant in this process."""
+    given, release = tenant.settings(), encoder().release
+    server = Server(AsyncQdrantClient(":memory:"), "memory")
+
+    async def store(kind: str, carried: Carried) -> ServerStore:
+        return ServerStore(server, Place("tagbus", release.name, kind, release.dimension), carried)
+
+    memory = await memory_of(store)
+    follower = await indexer(given, Projection(encoder(), memory), [memory])
+    following = asyncio.create_task(follower.run())
+    opened = asyncio.create_task(follower.ready.wait())
+    async with asyncio.timeout(SECONDS):
+        await asyncio.wait({following, opened}, return_when=asyncio.FIRST_COMPLETED)
+    opened.cancel()
+    if not following.done():
+        following.cancel()
+        return
+    following.result()
 
 
 async def test_the_indexer_works_with_the_least_rights(tenant: Tenant) -> None:
@@ -177,10 +183,7 @@ async def test_the_indexer_works_with_the_least_rights(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("missing", LEAST["index"], ids=str)
-async def test_an_indexer_that_lacks_a_right_ends_and_names_it(
-    missing: Right, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(write, "ANSWER_SECONDS", 1.0)
+async def test_an_indexer_that_lacks_a_right_ends_and_names_it(missing: Right, tenant: Tenant) -> None:
     tenant.make_topics()
     tenant.may(set(LEAST["index"]) - {missing})
 

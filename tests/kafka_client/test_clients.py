@@ -92,7 +92,6 @@ def test_every_client_takes_what_an_operator_sets() -> None:
     kafka = given(options={"log_level": "0", "socket.keepalive.enable": "true", "client.rack": "a"}).kafka
     for consumer in (clients.reader(kafka), clients.reader(kafka, "error", "read_uncommitted")):
         consumer.close()
-    clients.offset_store(kafka, "g").close()
     clients.plain_producer(kafka)
     clients.quiet_admin(kafka, nothing)
 

@@ -13,10 +13,13 @@ from numpy.typing import ArrayLike
 from pydantic import JsonValue
 from qdrant_client import AsyncQdrantClient
 
+from tagbus.stream.config import MemorySettings
 from tagbus.stream.memory import Carried, ExactStore, Point, Store, TagNumbers, Vectors, hnsw
 from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.memory.qdrant.client import Server, connect
+from tagbus.stream.memory.qdrant.collections import Place
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
-from tagbus.stream.memory.qdrant.server import Server, ServerStore, connect
+from tagbus.stream.memory.qdrant.server import ServerStore
 
 RELEASE = "test-1"
 SERVER = os.environ.get("TAGBUS_TEST_QDRANT")
@@ -59,17 +62,19 @@ async def _embedded(dimension: int) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def _in_memory(dimension: int) -> AsyncIterator[Store]:
     server = Server(AsyncQdrantClient(":memory:"), "memory")
-    store = await ServerStore.open(server, "tags", RELEASE, dimension, carried())
+    store = ServerStore(server, Place("tagbus", RELEASE, "tags", dimension), carried())
+    await store.begin("cluster", "tags")
     yield store
     await store.close()
 
 
 @asynccontextmanager
 async def _server(dimension: int) -> AsyncIterator[Store]:
-    server = connect(SERVER or "", None, 10.0)
-    store = await ServerStore.open(server, f"test-{uuid.uuid4().hex}", RELEASE, dimension, carried())
+    server = connect(MemorySettings(kind="server", url=SERVER or ""))
+    store = ServerStore(server, Place("test", RELEASE, uuid.uuid4().hex, dimension), carried())
+    await store.begin("cluster", "tags")
     yield store
-    await server.client.delete_collection(store.collection)
+    await store.drop()
     await store.close()
 
 

@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qdrant_client import AsyncQdrantClient
-from qdrant_client import models as qdrant
 
 from tagbus.stream.memory import Point, Store, Vectors, hnsw
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
-from tagbus.stream.memory.qdrant.server import Server, ServerStore
 from tagbus.stream.memory.scopes import ScopeSets, sees
 from tests.memory.listing import listed
 
@@ -171,16 +168,3 @@ def test_a_set_of_scopes_that_nothing_has_any_longer_is_forgotten() -> None:
         sets.leave(number)
         assert sets.count(frozenset({f"tenant-{tenant}"})) == 0
     assert len(sets.visible(NOBODY)) == 1
-
-
-async def test_a_servers_points_from_before_there_were_scopes_are_everybodys(point: Make, unit: Unit) -> None:
-    client = AsyncQdrantClient(":memory:")
-    store = await ServerStore.open(Server(client, "memory"), "tags", "r1", 4)
-    await store.upsert([point("old", X), point("ann's", Y, scopes=["ann"])])
-    points = qdrant.Filter(must=[qdrant.FieldCondition(key="key", match=qdrant.MatchValue(value="old"))])
-    await client.delete_payload(store.collection, ["scopes"], points=points)
-    assert await keys(store, unit([X]), BOB) == [[]]
-
-    again = await ServerStore.open(Server(client, "memory"), "tags", "r1", 4)
-
-    assert await keys(again, unit([X]), BOB, ANN) == [["old"], ["old", "ann's"]]

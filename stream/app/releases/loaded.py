@@ -11,7 +11,7 @@ from tagbus.stream.contract.events import Content, Versions
 from tagbus.stream.contract.release import Curve, ReleaseRecord
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.bootstrap import Follower
-from tagbus.stream.index.write import SharedMemory
+from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.retry import backoff
 from tagbus.stream.tagger import Outcome, Tagger
 
@@ -89,6 +89,8 @@ class LoadedRelease:
         """Why it is not ready, for people."""
         if self.problem:
             return self.problem
+        if isinstance(self.source, SharedMemory) and (problem := self.source.problem()):
+            return problem
         left = 0 if self.source is None else self.source.remaining()
         return f"its memory has {left} offsets to go" if left else "its memory is not built yet"
 

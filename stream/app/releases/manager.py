@@ -8,8 +8,8 @@ release, batches in flight finish with the old one. The old one keeps following 
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Hashable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 
 from tagbus.stream import telemetry
 from tagbus.stream.app import assemble, folders
@@ -23,7 +23,7 @@ from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch, Re
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.bootstrap import Follower, Offsets
 from tagbus.stream.index.releases import ReleaseFollower, Releases
-from tagbus.stream.index.write import Progress, SharedMemory
+from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.tagger import Outcome
 
@@ -68,6 +68,11 @@ class ReleaseManager:
     def revision(self) -> Hashable | None:
         """Revision of the active release; None while there is none or it is being replaced."""
         return None if self._active is None else self._active.revision()
+
+    def problem(self) -> str:
+        """Why the memory of the active release should not be tagged with; empty if it may be."""
+        source = None if self._active is None else self._active.source
+        return "" if source is None else source.problem()
 
     def notes(self) -> list[str]:
         """Warnings of a worker that is ready: another release should be active than the one that tags here."""
@@ -196,8 +201,7 @@ class ReleaseManager:
                     if source.ready.is_set():
                         raise
                     log.warning("release %s: its snapshot is not used, all is read: %s", loaded.name, _first(lost))
-            async with _source(settings, stack) as whole:
-                await self._follow(loaded, stack, whole)
+            await self._follow(loaded, stack, _source(settings, stack))
 
     def _own(self, loaded: LoadedRelease) -> Settings:
         """The settings of this release, its files verified. Raises ReleaseMismatch, which names the differing file."""
@@ -244,23 +248,19 @@ class ReleaseManager:
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _measure(self) -> None:
+        if self._active is not None and self._active.source is not None:
+            telemetry.MEMORY_AGE.set(self._active.source.age())
         for name, kind in KINDS.items():
             # Looked up each time: a swap may have closed the memory of the release that was active.
             if self._active is not None and self._active.stack is not None:
                 kind.gauge.set(await self._active.stack.memory.stores[name].count())
 
 
-@asynccontextmanager
-async def _source(settings: Settings, stack: assemble.TaggingStack) -> AsyncIterator[Follower | SharedMemory]:
-    """What fills the memory from the beginning of its topics, or follows the progress of the indexer that does."""
+def _source(settings: Settings, stack: assemble.TaggingStack) -> Follower | SharedMemory:
+    """What fills the memory from the beginning of its topics, or sees how far the writer is that does."""
     if settings.memory.kind != "server":
-        yield Follower(settings, stack.projection())
-        return
-    progress = await asyncio.to_thread(Progress, settings, stack.release.name)
-    try:
-        yield SharedMemory(settings, progress, stack.changes())
-    finally:
-        await asyncio.to_thread(progress.close)
+        return Follower(settings, stack.projection())
+    return SharedMemory(settings, stack.memories, stack.changes())
 
 
 def _first(error: Exception) -> Exception:

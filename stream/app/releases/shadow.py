@@ -16,7 +16,8 @@ from tagbus.stream.contract.events import Exemplar, exemplar_key
 from tagbus.stream.encoder.golden import load_golden
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.index import snapshot
-from tagbus.stream.index.write import Progress
+from tagbus.stream.index.shared import SharedMemory
+from tagbus.stream.index.topics import MemoryTopics
 
 # In points of P@1: how much worse a new release may be.
 WORSE = 0.5
@@ -57,9 +58,10 @@ async def compare(pair: Pair, file: Path) -> Report:
     if not annotated:
         raise UserError(f"{file} is empty; expected contents with their right tags")
     async with AsyncExitStack() as stack:
-        findings = [await _offsets(pair)]
         fresh = await stack.enter_async_context(_complete(pair.fresh, pair.fresh_memory))
         old = await stack.enter_async_context(_complete(pair.old, pair.old_memory))
+        shared = pair.fresh.memory.kind == "server"
+        findings = [await (_shared_offsets(fresh) if shared else _offsets(pair))]
         await _require_unknown(old, annotated, file)
         findings.append(await _counts(fresh, old))
         findings.append(await _golden(fresh))
@@ -81,18 +83,19 @@ async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[asse
         yield stack
 
 
+async def _shared_offsets(stack: assemble.TaggingStack) -> Finding:
+    """Whether workers would tag with the shared memory as it is."""
+    view = SharedMemory(stack.settings, stack.memories)
+    await view.look()
+    words = view.problem() or f"the shared memory is {view.remaining()} offsets behind the ends"
+    return Finding(not view.problem(), "offsets", words)
+
+
 async def _offsets(pair: Pair) -> Finding:
     """How far the builder is behind the ends of the memory topics."""
     settings, kept = pair.fresh, pair.fresh_memory
-    progress = await asyncio.to_thread(Progress, settings, pair.name)
-    try:
-        ends = await asyncio.to_thread(progress.ends)
-        if settings.memory.kind == "server":
-            found = {place: at for place, (at, _) in (await asyncio.to_thread(progress.committed)).items()}
-            behind = sum(max(0, end - found.get(place, 0)) for place, end in ends.items())
-            return Finding(not behind, "offsets", f"the shared memory is {behind} offsets behind the ends")
-    finally:
-        await asyncio.to_thread(progress.close)
+    with MemoryTopics(settings) as topics:
+        ends = {place: marks.high for place, marks in (await asyncio.to_thread(topics.marks)).items()}
     current = None if kept is None else snapshot.current(kept)
     if current is None:
         return Finding(False, "offsets", "there is no snapshot: workers would read and encode all")

@@ -17,13 +17,17 @@ from tagbus.stream import telemetry
 from tagbus.stream.bus.processor import Stall
 from tagbus.stream.config import RetrySettings
 from tagbus.stream.contract.events import Content, TaggedContent
-from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, shorten
+from tagbus.stream.errors import Fatal, FieldError, Poison, Retryable, Untaggable, UserError, shorten
 from tagbus.stream.retry import backoff
 from tagbus.stream.tagger import Delayed, Failure, Outcome
 
 log = logging.getLogger(__name__)
 
 CANARY = Content(id="tagbus-canary", title="Introduction to economics", text="A textbook for students.")
+
+# A dependency that is down is waited for in `_call`; a setting that is wrong (a key that the store refuses) and a fatal
+# failure end the worker. None of them says anything about a content.
+ENDS = (Retryable, Fatal, UserError)
 
 # The last stage that costs nothing but this machine's time: the canary goes no further.
 FREE = "rank"
@@ -73,7 +77,7 @@ class PoisonIsolation:
         """One outcome per content, in order. Waits as long as it takes: cancel it to give up.
 
         For n contents of which k are bad the tagger is called at most k (2 log2(n) + 1) + 4 times, log2 rounded up,
-        unless a dependency is down or contents are delayed. Raises Fatal when the tagger does.
+        unless a dependency is down or contents are delayed. Raises Fatal and UserError when the tagger does.
         """
         try:
             outcomes = await self._decide(contents, 1)
@@ -115,7 +119,7 @@ class PoisonIsolation:
                 Rejected(outcome.error, attempt) if isinstance(outcome, Failure) else outcome
                 for outcome in await self._call(contents)
             ]
-        except (Retryable, Fatal):
+        except ENDS:
             raise
         except Exception as error:
             if len(contents) == 1:
@@ -149,7 +153,7 @@ class PoisonIsolation:
         while True:
             try:
                 (outcome,) = await self._call([CANARY], FREE)
-            except (Retryable, Fatal):
+            except ENDS:
                 raise
             except Exception as error:
                 self._broken = _where(error)

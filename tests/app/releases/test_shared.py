@@ -1,6 +1,7 @@
 """Shared memory: an indexer fills it, workers wait for it."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,12 @@ from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.app import components
 from tagbus.stream.cli.release import build_shared
-from tagbus.stream.config import MemorySettings, Settings
+from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Content, Tag, TaggedContent
 from tagbus.stream.contract.release import ReleaseRecord
-from tagbus.stream.memory import Carried
-from tagbus.stream.memory import open as memory
-from tagbus.stream.memory.qdrant.server import Server, ServerStore
+from tagbus.stream.memory.qdrant import client as connection
+from tagbus.stream.memory.qdrant.client import Server
 from tests.app.releases.parts import SECOND, SECONDS, active, recorded, running, send, settings_at, until
 from tests.releases import SHIPPED, Bus
 from tests.support import produce
@@ -32,10 +32,7 @@ class Shared(AsyncQdrantClient):
 def shared(client: Shared, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The same with the memory in this Qdrant."""
 
-    async def opened(_: MemorySettings, kind: str, release: str, dimension: int, carried: Carried) -> ServerStore:
-        return await ServerStore.open(Server(client, "memory"), kind, release, dimension, carried)
-
-    monkeypatch.setattr(memory, "_open_server", opened)
+    monkeypatch.setattr(connection, "connect", lambda _: Server(client, "memory"))
     return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "server"})})
 
 
@@ -75,7 +72,7 @@ async def test_with_a_shared_memory_a_builder_fills_it_and_the_worker_goes_over(
         async with running(settings) as manager:
             send(bus, active(SECOND))
             await until(manager, SECOND)
-            names = {one.name for one in (await client.get_collections()).collections}
+            names = {one.alias_name for one in (await client.get_aliases()).aliases}
             assert {f"tagbus-{name}-tags" for name in (SHIPPED.name, SECOND)} <= names
             (result,) = await manager.tag([Content(id="a", title="The law of the sea")])
             assert isinstance(result, TaggedContent)
@@ -84,3 +81,16 @@ async def test_with_a_shared_memory_a_builder_fills_it_and_the_worker_goes_over(
         for builder in builders:
             builder.cancel()
         await asyncio.gather(*builders, return_exceptions=True)
+
+
+async def test_a_worker_whose_builder_is_gone_says_so_after_a_while(
+    bus: Bus, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shared(Shared(":memory:"), settings_at(bus, folder), monkeypatch)
+    await build_shared(settings, ReleaseRecord(release=SHIPPED), None)
+    async with running(settings) as manager, asyncio.timeout(SECONDS):
+        await until(manager, SHIPPED.name)
+        assert manager.problem() == ""
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 600)
+        assert "TAGBUS_MEMORY__MAX_AGE_SECONDS=300: `tagbus index` does not run" in manager.problem()

@@ -12,7 +12,7 @@ from hypothesis import given, strategies
 from tagbus.stream.bus.process.isolation import CANARY, BatchTagger, PoisonIsolation, Rejected, Tagged
 from tagbus.stream.config import RetrySettings
 from tagbus.stream.contract.events import Content, TaggedContent
-from tagbus.stream.errors import Fatal, ReleaseMismatch
+from tagbus.stream.errors import ReleaseMismatch, TagbusError, UserError
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.tagger import Delayed, Failure, Outcome
 from tests.bus.harness import events, outcome, running, settings, until_all_out
@@ -130,13 +130,17 @@ def test_a_dependency_that_is_down_is_waited_for_and_what_is_done_stays_done() -
     assert (tagger.calls, stalls) == (6, [True] * 5 + [False])
 
 
-def test_a_fatal_error_of_the_tagger_is_passed_on() -> None:
-    class Mismatched(Trivial):
+@pytest.mark.parametrize(
+    "error", [ReleaseMismatch("another release made these"), UserError("the store wants another key")], ids=repr
+)
+def test_what_no_content_is_to_blame_for_is_passed_on_and_not_waited_for(error: TagbusError) -> None:
+    class Broken(Trivial):
         async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
-            raise ReleaseMismatch(f"another release made these {len(contents)}")
+            raise error
 
-    with pytest.raises(Fatal):
-        run(Mismatched(), contents(1))
+    for count in (1, 8):
+        with pytest.raises(type(error), match=str(error)):
+            run(Broken(), contents(count))
 
 
 def test_a_batch_that_is_too_large_for_memory_is_halved() -> None:

@@ -1,21 +1,18 @@
-"""A Qdrant server: what its answers, its silence and its collections mean for us."""
+"""The store on a Qdrant server: its requests and its points."""
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 
 import pytest
-from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import models as qdrant
 
-from tagbus.stream.config import MemorySettings
-from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, ReleaseMismatch, UserError
-from tagbus.stream.memory import Point, Vectors, open_store
-from tagbus.stream.memory.qdrant import server
-from tagbus.stream.memory.qdrant.server import Server, ServerStore
+from tagbus.stream.errors import Fatal, Overloaded
+from tagbus.stream.memory import Point, Vectors
+from tagbus.stream.memory.qdrant import server as module
+from tagbus.stream.memory.qdrant.client import Server
+from tagbus.stream.memory.qdrant.server import FLOAT_BYTES, ServerStore
 from tests.memory.listing import listed
+from tests.memory.qdrant.parts import OWNER, place, writer
 
 Make = Callable[..., Point]
 Unit = Callable[..., Vectors]
@@ -26,62 +23,8 @@ def client() -> AsyncQdrantClient:
     return AsyncQdrantClient(":memory:")
 
 
-async def create(
-    client: AsyncQdrantClient, size: int, metadata: dict[str, str] | None, distance: qdrant.Distance
-) -> None:
-    parameters = qdrant.VectorParams(size=size, distance=distance)
-    await client.create_collection("tagbus-r1-tags", parameters, metadata=metadata)
-
-
-async def test_kinds_and_releases_have_collections_of_their_own(
-    client: AsyncQdrantClient, point: Make, unit: Unit
-) -> None:
-    tags = await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
-    exemplars = await ServerStore.open(Server(client, "memory"), "exemplars", "r1", 2)
-    other = await ServerStore.open(Server(client, "memory"), "tags", "r2", 2)
-    await tags.upsert([point("x", (1, 0))])
-    assert [await store.count() for store in (tags, exemplars, other)] == [1, 0, 0]
-    names = {each.name for each in (await client.get_collections()).collections}
-    assert names == {"tagbus-r1-tags", "tagbus-r1-exemplars", "tagbus-r2-tags"}
-
-
-async def test_points_are_there_after_a_reopening(client: AsyncQdrantClient, point: Make) -> None:
-    await (await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)).upsert([point("x", (1, 0))])
-    assert await (await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)).keys() == {"x"}
-
-
-async def test_a_collection_of_another_release_is_refused(client: AsyncQdrantClient) -> None:
-    """Under this release's name, by an alias or a copy, lies what another release made."""
-    await create(client, 2, {"release": "r0"}, qdrant.Distance.COSINE)
-    with pytest.raises(ReleaseMismatch, match=r"collection tagbus-r1-tags of memory.*'r0'.*'r1'"):
-        await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
-
-
-async def test_a_collection_of_another_dimension_is_refused(client: AsyncQdrantClient) -> None:
-    await create(client, 3, {"release": "r1"}, qdrant.Distance.COSINE)
-    with pytest.raises(ReleaseMismatch, match=r"3 dimensions.*makes 2"):
-        await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
-
-
-async def test_a_collection_of_another_distance_is_refused(client: AsyncQdrantClient) -> None:
-    await create(client, 2, None, qdrant.Distance.EUCLID)
-    with pytest.raises(ReleaseMismatch, match="was not made by tagbus"):
-        await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
-
-
-async def test_a_server_that_keeps_no_metadata_is_trusted_by_name(client: AsyncQdrantClient) -> None:
-    """Qdrant before 1.16."""
-    await create(client, 2, None, qdrant.Distance.COSINE)
-    assert await (await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)).count() == 0
-
-
-async def test_a_release_that_is_no_name_is_refused(client: AsyncQdrantClient) -> None:
-    with pytest.raises(UserError, match="'a/b' names no collection"):
-        await ServerStore.open(Server(client, "memory"), "tags", "a/b", 2)
-
-
 async def test_a_foreign_point_is_named(client: AsyncQdrantClient, unit: Unit) -> None:
-    store = await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
+    store = await writer(client)
     await client.upsert(store.collection, [qdrant.PointStruct(id=1, vector=[1, 0], payload={"by": "hand"})])
     with pytest.raises(Fatal, match="a point that tagbus did not write"):
         await listed(store, unit([(1, 0)]), 1)
@@ -90,11 +33,21 @@ async def test_a_foreign_point_is_named(client: AsyncQdrantClient, unit: Unit) -
 async def test_large_batches_go_in_several_requests(
     client: AsyncQdrantClient, point: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "CHUNK_BYTES", 300)
-    monkeypatch.setattr(server, "IDS", 7)
-    monkeypatch.setattr(server, "SCROLL", 7)
-    store = await ServerStore.open(Server(client, "memory"), "tags", "r1", 2)
+    monkeypatch.setattr(module, "IDS", 7)
+    monkeypatch.setattr(module, "SCROLL", 7)
+    sizes: list[int] = []
+    upsert = client.upsert
+
+    async def counted(collection: str, points: Sequence[qdrant.PointStruct], *, wait: bool) -> qdrant.UpdateResult:
+        sizes.append(len(qdrant.PointsList(points=list(points)).model_dump_json()))
+        return await upsert(collection, points, wait=wait)
+
+    monkeypatch.setattr(client, "upsert", counted)
+    store = ServerStore(Server(client, "memory", request_bytes=2_000), place())
+    await store.begin(OWNER, "tags")
     await store.upsert([point(f"k{n}", (1, n), text="x" * n) for n in range(50)])
+    assert len(sizes) > 5
+    assert max(sizes) <= 2_000
     keys = {f"k{n}" for n in range(50)}
     assert await store.keys() == keys
     assert len(await store.fetch(sorted(keys))) == 50
@@ -102,83 +55,47 @@ async def test_large_batches_go_in_several_requests(
     assert await store.count() == 0
 
 
-@asynccontextmanager
-async def answering(head: str, body: bytes = b"{}") -> AsyncIterator[str]:
-    """A server that gives every request this answer, or none where the head is empty; its URL."""
+async def test_a_search_goes_in_requests_of_a_bounded_size(
+    client: AsyncQdrantClient, unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    query = client.query_batch_points
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        if head:
-            writer.write(f"HTTP/1.1 {head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-            await writer.drain()
-        else:
-            await reader.read()
-        writer.close()
+    async def counted(collection: str, requests: list[qdrant.QueryRequest], *, timeout: int) -> object:
+        sizes.append(len(qdrant.QueryRequestBatch(searches=requests).model_dump_json()))
+        return await query(collection, requests, timeout=timeout)
 
-    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with listening:
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-
-
-def settings(url: str, **more: object) -> MemorySettings:
-    return MemorySettings.model_validate({"kind": "server", "url": url, **more})
+    monkeypatch.setattr(client, "query_batch_points", counted)
+    store = ServerStore(Server(client, "memory", request_bytes=20_000), place(dimension=384))
+    await store.begin(OWNER, "tags")
+    queries = unit([[(row * 31 + column) % 17 + 0.1 for column in range(384)] for row in range(20)])
+    await store.search(queries, 5, [frozenset({"a tenant", "another"})] * 20)
+    assert len(sizes) > 5
+    assert max(sizes) <= 20_000
 
 
-async def test_a_server_that_is_not_there_is_down() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    with pytest.raises(DependencyDown, match=f"Qdrant at {url} does not answer"):
-        await open_store(settings(url), "tags", "r1", 2)
+def test_no_float_takes_more_bytes_than_are_reckoned_with(unit: Unit) -> None:
+    rows = unit([[(row * 37 + column) % 101 / 97 - 0.5 for column in range(384)] for row in range(200)])
+    longest = max(len(qdrant.QueryRequest(query=row.tolist()).model_dump_json(include={"query"})) for row in rows)
+    assert longest <= FLOAT_BYTES * 384 + 12
 
 
-async def test_a_server_that_says_nothing_is_down_at_the_deadline() -> None:
-    async with answering("") as url:
-        with pytest.raises(DependencyDown, match=f"Qdrant at {url} did not answer within 0.2 s"):
-            await open_store(settings(url, deadline_seconds=0.2), "tags", "r1", 2)
+async def test_a_search_that_times_out_is_asked_again_in_halves(
+    client: AsyncQdrantClient, point: Make, unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths: list[int] = []
+    query = client.query_batch_points
 
+    async def slow(collection: str, requests: list[qdrant.QueryRequest], *, timeout: int) -> object:
+        widths.append(len(requests))
+        if len(requests) > 4:
+            raise Overloaded("did not answer in time")
+        return await query(collection, requests, timeout=timeout)
 
-@pytest.mark.parametrize(
-    ("head", "error", "said"),
-    [
-        ("503 Service Unavailable", DependencyDown, "answered 503 Service Unavailable"),
-        ("500 Internal Server Error", DependencyDown, "answered 500"),
-        ("429 Too Many Requests", DependencyDown, "answered 429"),
-        ("429 Too Many Requests\r\nRetry-After: 3", DependencyDown, "overloaded"),
-        ("200 OK", DependencyDown, "does not answer as Qdrant does"),
-        ("401 Unauthorized", UserError, "another key than TAGBUS_MEMORY__API_KEY"),
-        ("403 Forbidden", UserError, "another key than TAGBUS_MEMORY__API_KEY"),
-        ("404 Not Found", MemoryLost, "tagbus-r1-tags is gone"),
-        ("400 Bad Request", Fatal, "answered 400 Bad Request: b'{}'"),
-    ],
-)
-async def test_what_a_refusal_means(head: str, error: type[Exception], said: str) -> None:
-    async with answering(head) as url:
-        with pytest.raises(error, match=said) as caught:
-            await open_store(settings(url), "tags", "r1", 2)
-    assert url in str(caught.value)
-    assert caught.type is error
-
-
-async def test_an_answer_that_is_none_of_qdrants_is_no_crash() -> None:
-    async with answering("200 OK", b"<html>welcome</html>") as url:
-        with pytest.raises(DependencyDown, match=f"Qdrant at {url} does not answer"):
-            await open_store(settings(url), "tags", "r1", 2)
-
-
-async def test_a_key_is_never_shown() -> None:
-    secret = "s3cret"
-    async with answering("400 Bad Request", b'{"status":{"error":"no"}}') as url:
-        credentials = url.replace("http://", f"http://someone:{secret}@") + f"/?token={secret}"
-        for address in (url, credentials):
-            with (
-                pytest.warns(UserWarning, match="insecure connection"),
-                pytest.raises((Fatal, DependencyDown)) as caught,
-            ):
-                await open_store(settings(address, api_key=SecretStr(secret)), "tags", "r1", 2)
-            assert secret not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["", "somewhere", "ftp://host", "http://", "http://[::1", "http://host:port"])
-async def test_a_url_that_is_none_is_a_users_error(url: str) -> None:
-    with pytest.raises(UserError, match=r"TAGBUS_MEMORY__URL is no address.*http://host:port"):
-        await open_store(settings(url), "tags", "r1", 2)
+    monkeypatch.setattr(client, "query_batch_points", slow)
+    store = await writer(client)
+    await store.upsert([point(f"k{n}", (1, n)) for n in range(3)])
+    hits = await listed(store, unit([(1, n) for n in range(16)]), 1)
+    assert [hit[0].key for hit in hits[:2]] == ["k0", "k1"]
+    assert widths[0] == 16
+    assert all(width < 16 for width in widths[1:])

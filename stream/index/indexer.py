@@ -1,0 +1,121 @@
+"""The writer of a memory that workers share: one process follows the memory topics, and says how far it is.
+
+What was applied is recorded in the stores themselves (`memory/shared.py`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from tagbus.stream.config import Settings
+from tagbus.stream.index.apply import Projection
+from tagbus.stream.index.bootstrap import Follower, Offsets, Report
+from tagbus.stream.index.topics import Marks, MemoryTopics
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.shared import BuildState, SharedStore, shared_stores
+from tagbus.stream.memory.store import Memory
+from tagbus.stream.retry import until_answered
+
+log = logging.getLogger(__name__)
+
+# While nothing but time changes, it is recorded this often.
+CURRENT_SECONDS = 5.0
+
+Begin = Callable[[str, str], Awaitable[BuildState]]
+
+
+async def indexer(settings: Settings, projection: Projection, memories: Sequence[Memory]) -> Follower:
+    """A follower of the memory topics that writes these shared memories, which `projection` fills.
+
+    It resumes where the stores say, unless one of them was lost, was never completed, is older than tombstones are
+    kept, or holds offsets that the topics do not have. Then it reads everything again and removes what is left over;
+    what is unchanged is not encoded again. Waits for a server that is down. Raises ReleaseMismatch for stores of
+    another release or owner, and as MemoryTopics does.
+    """
+    with MemoryTopics(settings) as topics:
+        owner, marks = await asyncio.to_thread(lambda: (topics.owner(), topics.marks()))
+    writer = _Writer(settings, [store for memory in memories for store in shared_stores(memory).items()], owner)
+    resume = await writer.begin(marks)
+    return Follower(settings, projection, resume, writer.report)
+
+
+class _Writer:
+    """The states of all stores that one indexer writes."""
+
+    def __init__(self, settings: Settings, stores: Sequence[tuple[str, SharedStore]], owner: str) -> None:
+        self._settings = settings
+        self._stores = [store for _, store in stores]
+        self._topics = [KINDS[kind].topic(settings.topics) for kind, _ in stores]
+        self._owner = owner
+        self._states: list[BuildState] = []
+
+    async def begin(self, marks: Marks) -> Offsets | None:
+        """Become the writer of every store. Returns the offsets to resume from, or None to read everything."""
+        self._states = [
+            await self._asked(store.begin, topic) for store, topic in zip(self._stores, self._topics, strict=True)
+        ]
+        reason = next(filter(None, (self._unusable(state, marks) for state in self._states)), None)
+        if reason is None:
+            return _least(self._states)
+        log.info("index: reading everything: %s", reason)
+        for number, (store, state) in enumerate(zip(self._stores, self._states, strict=True)):
+            if not _within(state, marks):
+                # Its points are from other topics than these: readers must not see them change into those of these.
+                self._states[number] = await self._asked(store.begin_anew, self._topics[number])
+            else:
+                await self._record(number, state.model_copy(update={"offsets": {}, "complete": False}))
+        return None
+
+    async def report(self, report: Report) -> None:
+        """Record what was applied. Raises DependencyDown."""
+        now = time.time()
+        for number, state in enumerate(self._states):
+            offsets = {
+                str(partition): at for (topic, partition), at in report.next.items() if topic == self._topics[number]
+            }
+            complete = state.complete or report.swept
+            renewed = report.at_end and now - state.current > CURRENT_SECONDS
+            current = now if renewed or complete > state.complete else state.current
+            await self._record(
+                number, state.model_copy(update={"offsets": offsets, "complete": complete, "current": current})
+            )
+
+    async def _record(self, number: int, state: BuildState) -> None:
+        if state != self._states[number]:
+            await self._stores[number].record(state)
+            self._states[number] = state
+
+    async def _asked(self, begin: Begin, topic: str) -> BuildState:
+        return await until_answered(partial(begin, self._owner, topic), self._settings.retry, "index")
+
+    def _unusable(self, state: BuildState, marks: Marks) -> str | None:
+        """Why a store cannot go on from its offsets."""
+        if not state.complete:
+            return f"the store of {state.topic} was never completed"
+        if not _within(state, marks):
+            return f"the store of {state.topic} was filled from another topic of that name"
+        hours = self._settings.memory.tombstone_hours
+        if time.time() - state.current > hours * 3600:
+            return f"the store of {state.topic} was current more than {hours:g} hours ago, when tombstones may be gone"
+        return None
+
+
+def _within(state: BuildState, marks: Marks) -> bool:
+    """Whether the topic has all the offsets of a state."""
+    for number, offset in state.offsets.items():
+        found = marks.get((state.topic, int(number)))
+        if found is None or not found.low <= offset <= found.high:
+            return False
+    return True
+
+
+def _least(states: Sequence[BuildState]) -> Offsets:
+    """The offsets from which every store has what is missing: two stores may hold the records of one topic."""
+    offsets: Offsets = {}
+    for state in states:
+        for number, offset in state.offsets.items():
+            partition = (state.topic, int(number))
+            offsets[partition] = min(offset, offsets.get(partition, offset))
+    return offsets

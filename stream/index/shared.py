@@ -1,0 +1,161 @@
+"""A worker's view of a memory that another process writes: the start gate, the taxonomy version, and its age."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import MemoryLost, ReleaseMismatch, Retryable
+from tagbus.stream.index.bootstrap import Follower, Offsets
+from tagbus.stream.index.changes import TagChanges
+from tagbus.stream.index.topics import Marks, MemoryTopics
+from tagbus.stream.kafka.message import Partition
+from tagbus.stream.memory.shared import BuildState, SharedStore, shared_stores
+from tagbus.stream.memory.store import Memory
+from tagbus.stream.retry import backoff
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+
+
+class SharedMemory:
+    """What the states of the shared stores mean for a worker.
+
+    The server does not publish changes. A worker with tag listeners reads `tags` itself, from the writer's position;
+    its taxonomy version is what both have applied.
+    """
+
+    def __init__(self, settings: Settings, memories: Sequence[Memory], changes: TagChanges | None = None) -> None:
+        """`memories`: all that the worker searches. `changes` notifies the tag listeners; None without any."""
+        self._settings = settings
+        self._stores: list[SharedStore] = [store for one in memories for store in shared_stores(one).values()]
+        self._changes = changes
+        self._owner = ""
+        self._marks: Marks = {}
+        self._positions: Offsets = {}
+        # When everything on the topics was applied last, Unix seconds.
+        self._current = 0.0
+        self._missing = "the memory is not built yet"
+        self._built = asyncio.Event()
+        self._told: Follower | None = None
+        self.ready = asyncio.Event()
+
+    def taxonomy(self) -> dict[str, int]:
+        """Applied offset of each partition of `tags`."""
+        applied = {str(number): offset - 1 for (_, number), offset in sorted(self._of_tags().items())}
+        if self._told is None:
+            return applied
+        notified = self._told.taxonomy()
+        return {number: min(offset, notified.get(number, -1)) for number, offset in applied.items()}
+
+    def applied(self) -> tuple[tuple[Partition, int], ...]:
+        """The next offset of each partition of all memory topics, as recorded by the writer, and of `tags`, as applied
+        to the listeners."""
+        return (*self._positions.items(), *(() if self._told is None else self._told.applied()))
+
+    def remaining(self) -> int:
+        """Offsets that the writer still has to apply before the gate opens."""
+        return sum(max(0, marks.high - self._positions.get(one, 0)) for one, marks in self._marks.items())
+
+    def age(self) -> float:
+        """Seconds since everything on the memory topics was in the memory."""
+        return max(0.0, time.time() - self._current)
+
+    def problem(self) -> str:
+        """Why a worker should not tag with it; empty if it may."""
+        if not self._built.is_set():
+            return self._missing
+        most = self._settings.memory.max_age_seconds
+        if self.age() <= most:
+            return ""
+        return (
+            f"the shared memory was current {self.age():.0f} s ago, which is more than TAGBUS_MEMORY__MAX_AGE_SECONDS="
+            f"{most:g}: `tagbus index` does not run, or does not keep up"
+        )
+
+    async def look(self) -> None:
+        """Look once, for commands. Raises as `run` does, and DependencyDown."""
+        with MemoryTopics(self._settings) as topics:
+            await self._look(topics)
+
+    async def run(self) -> None:
+        """Follow the writer's progress until cancelled; the gate opens once it has reached the ends as of the start.
+
+        Raises MemoryLost if a store is lost after that, ReleaseMismatch for a store of another release or installation,
+        and as Follower.run does, in a group if `changes` is set.
+        """
+        with MemoryTopics(self._settings) as topics:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch(topics))
+                await self._built.wait()
+                if self._changes is not None:
+                    self._told = Follower(self._settings, self._changes, self._of_tags())
+                    tasks.create_task(self._told.run())
+                    await self._told.ready.wait()
+                self.ready.set()
+
+    async def _watch(self, topics: MemoryTopics) -> None:
+        delays = backoff(self._settings.retry)
+        while True:
+            try:
+                await self._look(topics)
+                delays = backoff(self._settings.retry)
+            except Retryable as error:
+                log.warning("shared memory: %s", error)
+                self._missing = str(error)
+                await asyncio.sleep(next(delays))
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _look(self, topics: MemoryTopics) -> None:
+        if not self._owner:
+            self._owner, self._marks = await asyncio.to_thread(lambda: (topics.owner(), topics.marks()))
+        states = [await store.state() for store in self._stores]
+        whole = [state for state in states if state is not None]
+        for state in whole:
+            self._check_owner(state)
+        if len(whole) < len(states):
+            self._on_missing()
+            return
+        if not self._built.is_set() and not all(state.complete for state in whole):
+            self._missing = "the memory is read again from the beginning, by `tagbus index`"
+            return
+        self._positions = {
+            (state.topic, int(number)): offset for state in whole for number, offset in state.offsets.items()
+        }
+        self._current = min(state.current for state in whole)
+        if not self._built.is_set() and await self._reached(topics):
+            self._built.set()
+
+    def _on_missing(self) -> None:
+        self._missing = "the memory is not on the server: `tagbus index` builds it"
+        if self._built.is_set():
+            raise MemoryLost("the shared memory is no longer on the server; `tagbus index` builds it anew")
+
+    async def _reached(self, topics: MemoryTopics) -> bool:
+        """Whether the writer has reached the ends as of the start, of the topics that are there now."""
+        self._missing = f"its writer has {self.remaining()} offsets to go"
+        beyond = [one for one, at in self._positions.items() if one not in self._marks or at > self._marks[one].high]
+        if beyond:
+            now = await asyncio.to_thread(topics.marks)
+            for one in beyond:
+                if one not in now or self._positions[one] > now[one].high:
+                    ends = f"ends at {now[one].high}" if one in now else "is not there"
+                    self._missing = (
+                        f"the memory was built from another topic {one[0]}: up to {one[0]}:{one[1]}:"
+                        f"{self._positions[one]}, which {ends}; restart `tagbus index`"
+                    )
+                    return False
+        return not self.remaining()
+
+    def _check_owner(self, state: BuildState) -> None:
+        if state.owner != self._owner:
+            raise ReleaseMismatch(
+                f"the shared memory of {state.topic} belongs to {state.owner}, this is {self._owner}: give each "
+                "installation its own TAGBUS_MEMORY__NAMESPACE"
+            )
+
+    def _of_tags(self) -> Offsets:
+        tags = self._settings.topics.tags
+        return {partition: offset for partition, offset in self._positions.items() if partition[0] == tags}

@@ -1,0 +1,167 @@
+"""The collections of one store on a Qdrant server: their names, their form, and which of them readers see.
+
+Readers use an alias, `NAMESPACE-RELEASE-KIND`. It leads to a collection, whose name is the alias and the build's id,
+once that is complete: no reader ever sees a store that is still being filled. The collection's metadata holds the
+state of the build (`BuildState`). Qdrant has metadata since 1.16, and merges them by their first level.
+"""
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+from qdrant_client import models as qdrant
+
+from tagbus.stream.errors import MemoryLost, ReleaseMismatch, UserError, shorten
+from tagbus.stream.memory.qdrant.client import Server
+from tagbus.stream.memory.qdrant.engine import SCOPES
+from tagbus.stream.memory.shared import BuildState
+
+RELEASE: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+# The field of the metadata that is tagbus's.
+STATE: Final = "tagbus"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where on the server the store of a kind of a release is, and the dimension of its vectors."""
+
+    namespace: str
+    release: str
+    kind: str
+    dimension: int
+
+    @property
+    def alias(self) -> str:
+        """What readers call the collection."""
+        return f"{self.namespace}-{self.release}-{self.kind}"
+
+    def check(self) -> None:
+        """Raises UserError for a release whose name cannot be part of a collection's."""
+        if not RELEASE.fullmatch(self.release):
+            raise UserError(
+                f"release {shorten(self.release)} names no collection: letters, digits, '.', '_' and '-' do"
+            )
+
+
+class Collections:
+    """The builds of one store."""
+
+    def __init__(self, server: Server, place: Place) -> None:
+        place.check()
+        self._server = server
+        self._client = server.client
+        self._place = place
+
+    async def state(self, name: str | None = None) -> BuildState | None:
+        """The state of the build of that name, or of the one behind the alias; None if there is none.
+
+        Raises ReleaseMismatch for a collection that tagbus did not make, or made otherwise.
+        """
+        try:
+            info = await self._server.call(self._client.get_collection(name or self._place.alias))
+        except (MemoryLost, ValueError):
+            # The client in memory has its own way to say so.
+            return None
+        return self._checked(name or self._place.alias, info)
+
+    async def begin(self, owner: str, topic: str) -> tuple[str, BuildState]:
+        """The build to write, as `SharedStore.begin` says, and its name."""
+        behind = await self._behind()
+        names = [behind] if behind else [name async for name in self._builds()]
+        for name in names:
+            state = await self.state(name)
+            if state is None:
+                continue
+            if state.owner != owner:
+                raise ReleaseMismatch(
+                    f"{self._of(name)} belongs to {state.owner}, this is {owner}: give each installation its own "
+                    f"TAGBUS_MEMORY__NAMESPACE, or delete the collection if that one is gone"
+                )
+            return name, state
+        return await self.begin_anew(owner, topic)
+
+    async def begin_anew(self, owner: str, topic: str) -> tuple[str, BuildState]:
+        """A new build, empty, and its name."""
+        build = uuid.uuid4().hex[:8]
+        place = self._place
+        name = f"{place.alias}.{build}"
+        state = BuildState(owner=owner, release=place.release, dimension=place.dimension, build=build, topic=topic)
+        vectors = qdrant.VectorParams(size=place.dimension, distance=qdrant.Distance.COSINE)
+        await self._server.call(self._client.create_collection(name, vectors, metadata=_metadata(state)))
+        # Before there are points: built later, the index of the vectors would know nothing of the scopes.
+        index = self._client.create_payload_index(name, SCOPES, qdrant.PayloadSchemaType.KEYWORD, wait=True)
+        await self._server.call(index)
+        await self.state(name)
+        return name, state
+
+    async def record(self, name: str, state: BuildState) -> None:
+        """Store the state; a complete build is the one that readers see from then on, and others are deleted."""
+        await self._server.call(self._client.update_collection(name, metadata=_metadata(state)))
+        if not state.complete or await self._behind() == name:
+            return
+        alias = self._place.alias
+        operations: list[qdrant.AliasOperations] = [
+            qdrant.DeleteAliasOperation(delete_alias=qdrant.DeleteAlias(alias_name=alias)),
+            qdrant.CreateAliasOperation(create_alias=qdrant.CreateAlias(collection_name=name, alias_name=alias)),
+        ]
+        await self._server.call(self._client.update_collection_aliases(operations))
+        async for other in self._builds():
+            if other != name:
+                await self._server.call(self._client.delete_collection(other))
+
+    async def drop(self) -> None:
+        """Delete every build, and with it the alias."""
+        async for name in self._builds():
+            await self._server.call(self._client.delete_collection(name))
+
+    async def _behind(self) -> str | None:
+        """The collection that the alias leads to."""
+        aliases = (await self._server.call(self._client.get_aliases())).aliases
+        return next((one.collection_name for one in aliases if one.alias_name == self._place.alias), None)
+
+    async def _builds(self) -> AsyncIterator[str]:
+        """The collections of this store, completed or not."""
+        ours = re.compile(re.escape(self._place.alias) + r"\.[0-9a-f]{8}")
+        for one in (await self._server.call(self._client.get_collections())).collections:
+            if ours.fullmatch(one.name):
+                yield one.name
+
+    def _checked(self, name: str, info: qdrant.CollectionInfo) -> BuildState:
+        vectors = info.config.params.vectors
+        if not isinstance(vectors, qdrant.VectorParams) or not _plain(vectors):
+            raise ReleaseMismatch(
+                f"{self._of(name)} was not made by tagbus: expected one unnamed cosine vector of float32; delete it"
+            )
+        try:
+            state = BuildState.model_validate((info.config.metadata or {}).get(STATE))
+        except ValidationError:
+            raise ReleaseMismatch(
+                f"{self._of(name)} does not say what it holds: it was not made by tagbus, or by a Qdrant before 1.16, "
+                "which keeps no metadata of a collection"
+            ) from None
+        place = self._place
+        if (state.release, vectors.size) != (place.release, place.dimension):
+            raise ReleaseMismatch(
+                f"{self._of(name)} holds {vectors.size} dimensions of release {shorten(state.release)}, this process "
+                f"runs release {shorten(place.release)} with {place.dimension}; delete it and let it be rebuilt"
+            )
+        return state
+
+    def _of(self, name: str) -> str:
+        return f"collection {name} of {self._server.place}"
+
+
+def _plain(vectors: qdrant.VectorParams) -> bool:
+    """Whether scores are those that tagbus means: other data types round, and multivectors are compared otherwise."""
+    return (
+        vectors.distance == qdrant.Distance.COSINE
+        and vectors.multivector_config is None
+        and vectors.datatype in (None, qdrant.Datatype.FLOAT32)
+    )
+
+
+def _metadata(state: BuildState) -> dict[str, object]:
+    return {STATE: state.model_dump(mode="json")}

@@ -1,0 +1,63 @@
+"""A memory that processes share on a server: one writes it, and its stores say what was applied to them.
+
+What was applied is kept with the points, so it is lost with them and goes back with them when an older volume is
+restored. Offsets that are kept elsewhere would call an empty store complete.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tagbus.stream.memory.store import Memory, Store
+
+
+class BuildState(BaseModel):
+    """What a shared store holds, as its writer last recorded it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    owner: str = Field(description="the installation: its Kafka cluster and its topic of tags")
+    release: str
+    dimension: int
+    build: str = Field(description="of this filling from the first record on; another one after each loss")
+    topic: str
+    offsets: Mapping[str, int] = Field(default={}, description="the next offset of each partition of the topic")
+    complete: bool = Field(default=False, description="read to the end once, and retired points removed")
+    current: float = Field(default=0.0, description="when everything on the topic was applied last, Unix seconds")
+
+
+@runtime_checkable
+class SharedStore(Store, Protocol):
+    """A store that one process writes and others read."""
+
+    async def state(self) -> BuildState | None:
+        """The state of the build that readers see; None if there is none.
+
+        Raises ReleaseMismatch for a store that is of another release, or was not made by tagbus.
+        """
+
+    async def begin(self, owner: str, topic: str) -> BuildState:
+        """Become the writer: of the build that readers see, else of one that was never completed, else of a new one.
+
+        Raises ReleaseMismatch for a store of another owner.
+        """
+
+    async def begin_anew(self, owner: str, topic: str) -> BuildState:
+        """Become the writer of a new build, beside the one that readers see."""
+
+    async def record(self, state: BuildState) -> None:
+        """Store the state of the build that this process writes. Readers see the build once it is complete."""
+
+    async def drop(self) -> None:
+        """Delete every build of this store; none is no error."""
+
+
+def shared_stores(memory: Memory) -> dict[str, SharedStore]:
+    """The stores of a shared memory by kind. Raises TypeError for a memory of this process alone."""
+    stores: dict[str, SharedStore] = {}
+    for kind, store in memory.stores.items():
+        if not isinstance(store, SharedStore):
+            raise TypeError(f"{type(store).__name__} is not shared")
+        stores[kind] = store
+    return stores

@@ -1,0 +1,317 @@
+"""A memory that workers share: what its writer records in the stores, and what that means for a worker."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from qdrant_client import AsyncQdrantClient
+
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import MemoryLost, ReleaseMismatch
+from tagbus.stream.index import bootstrap
+from tagbus.stream.index import indexer as indexer_module
+from tagbus.stream.index.apply import Projection
+from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.index.changes import TagChanges
+from tagbus.stream.index.indexer import indexer
+from tagbus.stream.index.shared import SharedMemory
+from tagbus.stream.memory import Carried, Memory, Point, memory_of
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.qdrant.client import Server
+from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.server import ServerStore
+from tagbus.stream.memory.shared import BuildState, shared_stores
+from tagbus.stream.memory.store import Payload
+from tests.conftest import Broker
+from tests.index.parts import Watched, at, encoder, running
+from tests.support import Layout, create_topics, produce
+
+Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
+LAYOUT: Mapping[str, Layout] = {"tags": 2, "exemplars": 2}
+SECONDS = 120.0
+
+
+@pytest.fixture
+def qdrant() -> AsyncQdrantClient:
+    return AsyncQdrantClient(":memory:")
+
+
+async def opened(qdrant: AsyncQdrantClient) -> Memory:
+    """The stores of the shipped release in this Qdrant, as `open_memory` makes them."""
+    release = encoder().release
+
+    async def store(kind: str, carried: Carried) -> ServerStore:
+        return ServerStore(Server(qdrant, "memory"), Place("tagbus", release.name, kind, release.dimension), carried)
+
+    return await memory_of(store)
+
+
+def settings_at(kafka: Broker, names: dict[str, str], **more: float) -> Settings:
+    base = at(kafka.address, names)
+    return base.model_copy(update={"memory": base.memory.model_copy(update=more)})
+
+
+def publish(kafka: Broker, topic: str, count: int, first: int = 0) -> None:
+    records = [encode_record(Tag(id=f"t{n}", name=f"subject {n}")) for n in range(first, first + count)]
+    produce(kafka.address, topic, [(one.key, one.value, []) for one in records])
+
+
+def retire(kafka: Broker, topic: str, key: str) -> None:
+    produce(kafka.address, topic, [(key.encode(), None, [])])
+
+
+async def writing(settings: Settings, qdrant: AsyncQdrantClient, watched: Watched | None = None) -> Follower:
+    memory = await opened(qdrant)
+    return await indexer(settings, Projection(watched or Watched(), memory), [memory])
+
+
+@asynccontextmanager
+async def written(
+    settings: Settings, qdrant: AsyncQdrantClient, watched: Watched | None = None
+) -> AsyncIterator[Follower]:
+    """A writer that has reached the end, and follows while the block runs."""
+    async with running(await writing(settings, qdrant, watched)) as follower, asyncio.timeout(SECONDS):
+        await follower.ready.wait()
+        yield follower
+
+
+@asynccontextmanager
+async def watching(
+    settings: Settings, qdrant: AsyncQdrantClient, changes: TagChanges | None = None
+) -> AsyncIterator[tuple[SharedMemory, asyncio.Task[None]]]:
+    shared = SharedMemory(settings, [await opened(qdrant)], changes)
+    task = asyncio.create_task(shared.run())
+    try:
+        async with asyncio.timeout(SECONDS):
+            yield shared, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def states(qdrant: AsyncQdrantClient) -> dict[str, BuildState | None]:
+    return {kind: await store.state() for kind, store in shared_stores(await opened(qdrant)).items()}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+async def ended(task: "asyncio.Task[None]") -> Exception:
+    """The error that ended a worker's view."""
+    with pytest.raises(ExceptionGroup) as caught:
+        await task
+    return caught.value.exceptions[0]
+
+
+async def test_a_workers_gate_opens_when_the_writer_has_caught_up(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 50)
+    async with watching(settings, qdrant) as (shared, _):
+        await until(lambda: "not on the server" in shared.problem())
+        assert not shared.ready.is_set()
+        async with written(settings, qdrant):
+            await shared.ready.wait()
+            assert shared.problem() == ""
+            assert sum(offset + 1 for offset in shared.taxonomy().values()) == 50
+    assert await (await opened(qdrant)).tags.count() == 50
+
+
+async def test_a_workers_taxonomy_is_what_was_written_and_its_listeners_know(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    """Given a listener that is slow, no version shows a tag that it has not been told of; a retired one is told too."""
+    settings = settings_at(kafka, topics({"tags": 1, "exemplars": 1}))
+    publish(kafka, settings.topics.tags, 3)
+    told: list[Mapping[str, Payload | None]] = []
+    go = asyncio.Event()
+
+    async def listen(changes: Mapping[str, Payload | None]) -> None:
+        await go.wait()
+        told.append(changes)
+
+    changes = TagChanges(encoder().release, [listen])
+    async with written(settings, qdrant), watching(settings, qdrant, changes) as (shared, _):
+        await shared.ready.wait()
+        assert (shared.taxonomy(), told) == ({"0": 2}, [])
+
+        publish(kafka, settings.topics.tags, 1, first=3)
+        retire(kafka, settings.topics.tags, "t0")
+        await until(lambda: max(offset for _, offset in shared.applied()) == 5)
+        assert shared.taxonomy() == {"0": 2}
+
+        go.set()
+        await until(lambda: shared.taxonomy() == {"0": 4})
+    names = {key: payload and payload["name"] for one in told for key, payload in one.items()}
+    assert names == {"t3": "subject 3", "t0": None}
+
+
+async def test_a_writer_goes_on_where_it_was_stopped(kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 10)
+    watched = Watched()
+    async with written(settings, qdrant, watched):
+        pass
+    publish(kafka, settings.topics.tags, 5, first=10)
+    memory = await opened(qdrant)
+    await memory.tags.delete(["t0"])
+
+    async with written(settings, qdrant, watched):
+        pass
+
+    assert watched.texts == 15
+    assert "t0" not in await memory.tags.keys(), "it read the whole topic again"
+
+
+async def leftover(memory: Memory) -> None:
+    """A point whose tag is on no topic any longer."""
+    (vector,) = await encoder().encode(["retired long ago"])
+    await memory.tags.upsert([Point("retired", vector, {"name": "retired long ago"})])
+
+
+async def test_a_filling_that_was_interrupted_is_read_again_and_swept(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    """The tombstones of what it has stored may be gone by now."""
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 10)
+    interrupted = await opened(qdrant)
+    await indexer(settings, Projection(encoder(), interrupted), [interrupted])
+    await leftover(interrupted)
+
+    async with written(settings, qdrant):
+        assert await (await opened(qdrant)).tags.keys() == {f"t{n}" for n in range(10)}
+        assert len((await qdrant.get_collections()).collections) == len(KINDS)
+
+
+async def test_after_longer_than_tombstones_are_kept_all_is_read_again_and_swept_and_nothing_is_encoded(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    names, watched = topics(LAYOUT), Watched()
+    publish(kafka, names["tags"], 10)
+    async with written(settings_at(kafka, names), qdrant):
+        await leftover(await opened(qdrant))
+
+    async with written(settings_at(kafka, names, tombstone_hours=1e-9), qdrant, watched):
+        assert await (await opened(qdrant)).tags.keys() == {f"t{n}" for n in range(10)}
+    assert watched.texts == 0
+
+
+@pytest.mark.parametrize("lost", [["tags"], ["exemplars"], list(KINDS)], ids="-".join)
+async def test_a_store_that_is_lost_ends_the_workers_and_is_filled_anew_before_any_starts(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, lost: list[str]
+) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 10)
+    async with written(settings, qdrant), watching(settings, qdrant) as (shared, task):
+        await shared.ready.wait()
+        stores = shared_stores(await opened(qdrant))
+        for kind in lost:
+            await stores[kind].drop()
+        assert isinstance(await ended(task), MemoryLost)
+
+    async with watching(settings, qdrant) as (shared, _):
+        await until(lambda: "not on the server" in shared.problem())
+        assert not shared.ready.is_set()
+        async with written(settings, qdrant):
+            await shared.ready.wait()
+            assert await (await opened(qdrant)).tags.count() == 10
+
+
+async def test_a_store_that_went_back_to_an_older_volume_is_brought_up_to_date(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 10)
+    async with written(settings, qdrant):
+        pass
+    older = {kind: state for kind, state in (await states(qdrant)).items() if state is not None}
+    publish(kafka, settings.topics.tags, 5, first=10)
+    async with written(settings, qdrant):
+        pass
+    memory = await opened(qdrant)
+    await memory.tags.delete([f"t{n}" for n in range(10, 15)])
+    for kind, store in shared_stores(memory).items():
+        await store.begin(older[kind].owner, older[kind].topic)
+        await store.record(older[kind])
+
+    async with watching(settings, qdrant) as (shared, _):
+        await until(lambda: "5 offsets to go" in shared.problem())
+        async with written(settings, qdrant):
+            await shared.ready.wait()
+    assert await (await opened(qdrant)).tags.count() == 15
+
+
+async def test_a_memory_of_topics_that_were_recreated_is_built_anew_beside_the_old_one(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    names = topics(LAYOUT)
+    settings = settings_at(kafka, names)
+    publish(kafka, settings.topics.tags, 50)
+    async with written(settings, qdrant):
+        pass
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    for future in admin.delete_topics([names["tags"]]).values():
+        future.result(SECONDS)
+    create_topics(kafka.address, {names["tags"]: 2})
+    publish(kafka, settings.topics.tags, 3)
+
+    async with watching(settings, qdrant) as (shared, _):
+        await until(lambda: "built from another topic" in shared.problem())
+        assert not shared.ready.is_set()
+        async with written(settings, qdrant):
+            await shared.ready.wait()
+            assert await (await opened(qdrant)).tags.keys() == {"t0", "t1", "t2"}
+
+
+async def test_another_installations_memory_is_neither_read_nor_written(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    settings, other = settings_at(kafka, topics(LAYOUT)), settings_at(kafka, topics(LAYOUT))
+    async with written(settings, qdrant):
+        pass
+
+    with pytest.raises(ReleaseMismatch, match=r"belongs to cluster .*TAGBUS_MEMORY__NAMESPACE"):
+        await writing(other, qdrant)
+    async with watching(other, qdrant) as (_, task):
+        assert "TAGBUS_MEMORY__NAMESPACE" in str(await ended(task))
+
+
+async def test_a_memory_that_nobody_keeps_up_to_date_grows_old_and_its_workers_are_not_ready(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 10)
+    async with watching(settings, qdrant) as (shared, _):
+        async with written(settings, qdrant):
+            await shared.ready.wait()
+            assert shared.age() < SECONDS
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 301)
+        assert shared.age() >= 300
+        assert "`tagbus index` does not run" in shared.problem()
+
+
+async def test_a_writer_says_that_the_memory_is_current_though_nothing_comes(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(indexer_module, "CURRENT_SECONDS", 0.0)
+    settings = settings_at(kafka, topics(LAYOUT))
+    async with written(settings, qdrant), watching(settings, qdrant) as (shared, _):
+        await shared.ready.wait()
+        first = (await states(qdrant))["tags"]
+        assert first is not None
+        later = first
+        while later.current <= first.current + 1:
+            later = (await states(qdrant))["tags"] or later
+            await asyncio.sleep(0.02)
+        assert later.offsets == first.offsets
