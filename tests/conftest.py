@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from tagbus.stream.errors import TagbusError
@@ -16,6 +17,11 @@ from tests.support import Layout, create_topics, unique
 ADDRESS = "TAGBUS_TEST_KAFKA"
 CONTAINER = "confluentinc/cp-kafka:7.9.0"  # Kafka 3.9, the newest line that testcontainers starts
 NO_KAFKA = "no Kafka for the tests"
+
+
+# A busy machine takes longer than the 200 ms an example that hypothesis allows.
+hypothesis.settings.register_profile("tagbus", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tagbus")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from confluent_kafka import Message, Producer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, DeadLetterTopic
@@ -284,7 +284,6 @@ def test_a_letter_keeps_what_the_event_came_with(event: Record) -> None:
 
 
 @given(st.permutations(range(6)), st.lists(RECORDS, min_size=6, max_size=6))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_spool_gives_every_record_by_rank(ranks: list[int], records: list[Record]) -> None:
     with Spool() as spool:
         for rank in ranks:

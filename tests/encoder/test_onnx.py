@@ -111,7 +111,7 @@ async def test_the_size_of_a_batch_does_not_matter(encoder: OnnxEncoder) -> None
         await other.close()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(len(TEXTS))))
 async def test_texts_in_another_order_give_the_vectors_in_that_order(encoder: OnnxEncoder, order: list[int]) -> None:
     vectors = await encoder.encode(TEXTS)

@@ -31,7 +31,7 @@ async def test_it_equals_a_sort_of_all_similarities(unit: Unit, monkeypatch: pyt
     monkeypatch.setattr(exact, "QUERIES", 3)
     numbers = st.lists(st.integers(-2, 2), min_size=2, max_size=2).filter(any)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         rows=st.lists(numbers, max_size=60),
         gone=st.sets(st.integers(0, 59)),

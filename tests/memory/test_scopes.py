@@ -108,7 +108,7 @@ async def test_two_tenants_never_see_each_others_points(opener: Any, unit: Unit)
     async with opener(3) as store:
         loop = asyncio.get_running_loop()
 
-        @settings(max_examples=50, deadline=None)
+        @settings(max_examples=50)
         @given(
             steps=st.lists(writes, max_size=25),
             asked=st.lists(st.tuples(numbers, scopes), min_size=1, max_size=4),

@@ -241,7 +241,7 @@ async def test_a_search_equals_brute_force_after_any_history(opener: Any, unit: 
     async with opener(3) as store:
         loop = asyncio.get_running_loop()
 
-        @settings(max_examples=50, deadline=None)
+        @settings(max_examples=50)
         @given(steps=steps, queries=st.lists(vectors, min_size=1, max_size=4), limit=st.integers(1, 12))
         # Equal as float32, not as float64.
         @example(steps=[("a", [0, 1, -3]), ("b", [1, 3, 0])], queries=[[0, 3, -2]], limit=2)

@@ -53,7 +53,7 @@ def test_nothing_asked_is_nothing_answered(cross_encoder: OnnxCrossEncoder) -> N
     assert cross_encoder.score([]).shape == (0,)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(pairs=st.lists(st.tuples(TEXTS, TEXTS), max_size=12))
 def test_a_pair_gets_the_same_among_others_as_alone(
     cross_encoder: OnnxCrossEncoder, pairs: list[tuple[str, str]]

@@ -65,7 +65,7 @@ neighbours = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(contents=st.lists(st.tuples(lists, lists, neighbours), min_size=1, max_size=4))
 def test_features_equal_their_definitions(
     contents: list[tuple[dict[int, float], dict[int, float], Neighbours]],

@@ -95,7 +95,7 @@ async def recall(
     return (await graph.recall([own], query[None], 100))[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     tags=st.integers(1, 12),

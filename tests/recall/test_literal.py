@@ -135,7 +135,7 @@ CHANGES = st.lists(st.tuples(TAGS, st.none() | NAMES), max_size=12)
 
 
 @given(CHANGES, st.lists(WORDS, max_size=8).map(" ".join))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_changed_step_by_step_is_as_if_made_at_once(
     changes: list[tuple[str, tuple[str, ...] | None]], text: str
 ) -> None:

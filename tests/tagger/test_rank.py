@@ -131,7 +131,7 @@ async def one(
     return (await Stages(over, others, ranker).recall([key], ["the text"], unit(50)[None], limit))[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds=st.lists(st.integers(0, 99), max_size=5), limit=st.integers(1, 8))
 async def test_without_others_and_ranker_it_is_graph_recall_bit_for_bit(seeds: list[int], limit: int) -> None:
     over = await graph()

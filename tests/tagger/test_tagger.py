@@ -79,7 +79,7 @@ class TestBatch:
         given = tagger(asyncio.run(cached_memory(cutting.folder, Settings.model_construct(), encoder().release)))
         expected = {one.id: one for one in results(asyncio.run(given.tag(cutting.contents)))}
 
-        @hypothesis.settings(max_examples=15, deadline=None)
+        @hypothesis.settings(max_examples=15)
         @hypothesis.given(st.permutations(cutting.contents))
         def holds(permuted: Sequence[Content]) -> None:
             found = results(asyncio.run(given.tag(permuted)))

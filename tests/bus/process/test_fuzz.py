@@ -17,7 +17,7 @@ GIVEN = Settings.model_validate({"triage": {"poison_share": 1}})
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_each_mutated_event_ends_once_and_a_dead_letter_is_byte_for_byte_what_came(random: Random, count: int) -> None:
     mutants = Mutants(random)
     records = [mutants.next() for _ in range(count)]

@@ -41,7 +41,7 @@ def by_hand(x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.f
     return (np.rint(x / scale) @ np.rint(weight / columns)) * scale * columns
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(np.float32, (2, 3, 24), elements=st.floats(-50, 50, width=32)))
 def test_a_product_is_that_of_quantised_numbers(x: NDArray[np.float32]) -> None:
     found = run(to_int8(product(WEIGHT)), x)

@@ -52,7 +52,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.lists(st.lists(values, min_size=COLUMNS, max_size=COLUMNS), min_size=1, max_size=20))
 def test_it_scores_as_lightgbm_does_with_nan_in_any_column(rows: list[list[float]]) -> None:
     table = np.array(rows, np.float32)

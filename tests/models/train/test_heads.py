@@ -180,7 +180,7 @@ def test_onnx_answers_as_torch_does_whatever_the_padding(toy: Trainer, precision
     assert (np.diff(chances, axis=1) <= 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_a_quantised_row_is_off_by_half_a_step_at_most(rows: list[list[float]]) -> None:
     table = np.array(rows, np.float32)
