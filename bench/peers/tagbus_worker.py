@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from spec import BATCH, Spec
 
-from tagbus.stream.app.assemble import settle
+from tagbus.stream.app.releases.collection import settle
 from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import BatchSettings, KafkaSettings, Settings, TopicSettings

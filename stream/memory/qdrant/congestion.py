@@ -19,8 +19,8 @@ Call = Callable[[Sequence[int]], Awaitable[list[T]]]
 # Requests in flight at the start and at most; more than a server has cores only wait there.
 START: Final = 4.0
 MOST: Final = 32.0
-# Queries that a request may have more after each that was answered.
-STEP: Final = 4
+# Queries that a request may have more after each that was answered: with 4, a third of the requests timed out again.
+STEP: Final = 1
 
 
 class Congestion:

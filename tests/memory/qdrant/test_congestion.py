@@ -59,7 +59,7 @@ async def test_eight_batches_that_a_server_could_not_answer_at_once_are_all_answ
     server, congestion = Slow(rate=6.4), Congestion()
     answers = await asyncio.gather(*(congestion.ask(server.ask, range(128), 500) for _ in range(8)))
     assert answers == [[2 * index for index in range(128)]] * 8
-    assert server.refused <= len(server.widths) / 4
+    assert sum(server.widths) < 2.5 * 1_024
 
 
 async def test_later_requests_begin_with_what_the_server_could_answer_and_grow() -> None:
@@ -67,7 +67,7 @@ async def test_later_requests_begin_with_what_the_server_could_answer_and_grow()
     await congestion.ask(server.ask, range(128), 500)
     server.widths.clear()
     server.rate = 1_000
-    for _ in range(60):
+    for _ in range(130):
         await congestion.ask(server.ask, range(128), 500)
     assert server.widths[0] <= 64
     assert server.widths[-1] == 128
