@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 from tagbus.models.data.splits import Split, split_of
 from tagbus.stream.app.data_folder import made
 from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.contract.fields import NAME_CHARS, TEXT_CHARS, TITLE_CHARS
+from tagbus.stream.contract.fields import NAME_CHARS, TEXT_CHARS, TITLE_CHARS, blank
 from tagbus.stream.errors import UserError, shorten
 
 Part = Literal["trn", "tst"]
@@ -204,11 +204,12 @@ def _text(place: str, fields: dict[str, object], name: str) -> str:
     value = fields.get(name, "")
     if not isinstance(value, str):
         raise UserError(f"{place}: {name}: {shorten(value)} is wrong, expected a text")
-    return value.strip()
+    return "" if blank(value) else value.strip()
 
 
 def _name(text: str, number: int) -> str:
-    return text.strip()[:NAME_CHARS] or str(number)
+    name = text.strip()[:NAME_CHARS]
+    return str(number) if blank(name) else name
 
 
 def _numbers(place: str, words: list[str], expected: str, count: int | None = None) -> list[int]:

@@ -62,14 +62,15 @@ class Script:
         return (self._newest[name], "tagged") if name in self._newest else self._newer(name)
 
     def _withdrawn(self, name: str) -> tuple[None, Kind]:
-        self._versions.pop(name, None)
         self._newest.pop(name, None)
         return None, "withdrawn"
 
     def _stale(self, name: str) -> tuple[bytes, Kind]:
         if name not in self._versions:
             return self._newer(name)
-        return _event(name, version=self._random.randrange(self._versions[name])), "stale"
+        # The version that was withdrawn is stale as well.
+        withdrawn = name not in self._newest
+        return _event(name, version=self._random.randrange(self._versions[name] + withdrawn)), "stale"
 
     def _broken(self, name: str) -> tuple[bytes, Kind]:
         whole = _event(name)

@@ -99,6 +99,12 @@ def test_a_wrong_line_is_named(
         all_contents(open_corpus(str(tmp_path)))
 
 
+def test_a_label_that_shows_nothing_is_named_by_its_number(tmp_path: Path) -> None:
+    raw_lines(tmp_path)
+    write(tmp_path / "Y.txt", ["\u200b\ufeff", *NAMES[1:]])
+    assert [tag.name for tag in open_corpus(str(tmp_path)).tags()] == ["0", *NAMES[1:]]
+
+
 def test_a_text_without_labels_beside_it_is_named(tmp_path: Path) -> None:
     raw_lines(tmp_path)
     lines = (tmp_path / "trn_X_Y.txt").read_text().split("\n")
