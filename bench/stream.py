@@ -30,6 +30,7 @@ from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.kafka.reader import TopicReader
+from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.worker import LocalWorker
 
@@ -81,7 +82,7 @@ def stream(settings: Settings, contents: Sequence[Content], broker: ApacheKafka)
         reader.read(1, 1.0)
         cpu, started, seen = broker.cpu_seconds(), time.monotonic(), 0
         with console.bar("publishing", len(contents)) as bar:
-            send(settings, settings.topics.content, map(encode_record, contents), bar)
+            send(TopicWriter(settings.kafka, settings.topics.content), map(encode_record, contents), bar)
         while seen < len(contents):
             seen += len(reader.read(1000, 0.2).messages)
             if time.monotonic() - started > DEADLINE_SECONDS:
@@ -96,7 +97,7 @@ def warm_up(settings: Settings) -> None:
         reader.discover([topic], "end")
         seen = 0
         with console.bar("warming up the broker", WARM_RECORDS) as bar:
-            send(settings, topic, (Record(b"%d" % n, bytes(1000)) for n in range(WARM_RECORDS)), bar)
+            send(TopicWriter(settings.kafka, topic), (Record(b"%d" % n, bytes(1000)) for n in range(WARM_RECORDS)), bar)
         while seen < WARM_RECORDS:
             seen += len(reader.read(1000, 1.0).messages)
 
@@ -118,7 +119,7 @@ async def measure(
             (settings.topics.exemplars, map(encode_record, exemplars)),
         ):
             with console.bar(f"publishing {topic}", 1) as bar:
-                send(settings, topic, records, bar)
+                send(TopicWriter(settings.kafka, topic), records, bar)
         tagger = stack.tagger()
 
         async def encode(batch: Sequence[Content]) -> None:

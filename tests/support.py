@@ -1,11 +1,15 @@
 """What tests share: waiting for a condition, and Kafka by the shortest way."""
 
+import os
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
@@ -42,6 +46,17 @@ def get(port: int, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
     except OSError as error:
         return 0, str(error)
+
+
+@contextmanager
+def fifo(path: Path, content: bytes) -> Iterator[Path]:
+    """A FIFO that gives its content to one reader."""
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(content,))
+    writer.start()
+    yield path
+    writer.join(120)
+    assert not writer.is_alive()
 
 
 def unique(name: str) -> str:

@@ -52,6 +52,7 @@ class JsonlFolder:
 
 def _events(path: Path, read: Callable[[files.Line], E]) -> Iterator[E]:
     """The events of a file. Raises UserError that names line and field."""
+    files.require_regular(path)
     for line in files.read_lines(path):
         try:
             yield read(line)

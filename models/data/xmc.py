@@ -20,6 +20,7 @@ from typing import Literal, Protocol
 
 from tagbus.models.data.splits import Split, split_of
 from tagbus.stream.app.data_folder import made
+from tagbus.stream.app.files import require_regular
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.fields import NAME_CHARS, TEXT_CHARS, TITLE_CHARS, blank
 from tagbus.stream.errors import UserError, shorten
@@ -180,6 +181,7 @@ def _lines(folder: Path, name: str) -> Iterator[tuple[str, str]]:
     """Place and text of each line. Raises UserError if the file cannot be read."""
     path = folder / name
     path = path if path.exists() else folder / f"{name}.gz"
+    require_regular(path)
     try:
         # Older files of the repository hold bytes that are not UTF-8.
         opened = gzip.open if path.suffix == ".gz" else open

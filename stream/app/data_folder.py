@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from tagbus.stream.app.files import require_regular
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.field_errors import poison
 from tagbus.stream.contract.fields import Event
@@ -46,6 +47,7 @@ class DataFolder:
 
 
 def _text_lines(path: Path) -> Iterator[str]:
+    require_regular(path)
     try:
         with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
             for line in file:

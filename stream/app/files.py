@@ -1,7 +1,12 @@
-"""JSON lines from files and standard input, as the commands read them."""
+"""JSON lines from files, pipes and standard input, as the commands read them."""
 
+import io
+import os
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,40 +20,156 @@ from tagbus.stream.errors import Poison, UserError
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
+# Bytes that are copied at once.
+CHUNK = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: its place (path:number) for messages, and its bytes without the line end."""
+    """One line: its file, its number from 1, and its bytes without the line end."""
 
-    place: str
+    file: Path
+    number: int
     value: bytes
+
+    @property
+    def place(self) -> str:
+        """For messages: path:number."""
+        return f"{self.file}:{self.number}"
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The non-empty lines of a file; `-` is standard input. Raises UserError if it cannot be opened.
+    """The non-empty lines of a file, which is read once: it may be a pipe. `-` is standard input. Raises UserError if
+    it cannot be read.
 
     A line longer than the contract's largest value is cut one byte above that limit: decoding rejects it, and memory
     stays bounded.
     """
+    return _all_lines(path, _opened(path))
+
+
+@contextmanager
+def rereadable(path: Path) -> Iterator[Callable[[], Iterator[Line]]]:
+    """For a file that is read more than once: each call yields its lines from the start, as `read_lines` does. A pipe
+    is copied to a temporary file. Raises UserError if the file cannot be read, or the copy not be written.
+    """
+    with _opened(path) as stream:
+        if _is_regular(stream):
+            yield _from_here(path, stream)
+            return
+        with _copy(path, stream) as copy:
+            yield _from_here(path, copy)
+
+
+def require_distinct(*paths: Path | None) -> None:
+    """Raises UserError if two arguments name one pipe or standard input: the first leaves nothing to the second."""
+    seen: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        if path is None or (identity := _pipe(path)) is None:
+            continue
+        if identity in seen:
+            raise UserError(f"{_name(path)} is the input {_name(seen[identity])} again, which can be read only once")
+        seen[identity] = path
+
+
+def require_regular(path: Path) -> None:
+    """Raises UserError for a pipe where a file is read more than once. Whether it exists is for its reader."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no regular file, and is read more than once")
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
-        stream = sys.stdin.buffer if str(path) == "-" else path.open("rb")
+        return sys.stdin.buffer if _is_stdin(path) else path.open("rb")
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    return _lines(path, stream)
+        raise UserError(f"{_name(path)} cannot be read: {error.strerror}") from None
+
+
+def _is_stdin(path: Path) -> bool:
+    return str(path) == "-"
+
+
+def _name(path: Path) -> str:
+    return "standard input" if _is_stdin(path) else str(path)
+
+
+def _pipe(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what can be read only once; None for a regular file, and for what is not there."""
+    try:
+        found = os.fstat(0) if _is_stdin(path) else path.stat()
+    except OSError:
+        return None
+    return None if stat.S_ISREG(found.st_mode) and not _is_stdin(path) else (found.st_dev, found.st_ino)
+
+
+def _is_regular(stream: BinaryIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:
+        return False
+
+
+def _from_here(path: Path, stream: BinaryIO) -> Callable[[], Iterator[Line]]:
+    """Standard input may be a file of which a part was read before."""
+    start = stream.tell()
+
+    def again() -> Iterator[Line]:
+        stream.seek(start)
+        return _lines(path, stream)
+
+    return again
+
+
+@contextmanager
+def _copy(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
+    with _writable(path):
+        # Unbuffered, or closing it would write again what found no room.
+        raw = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the reader closes it
+    with io.BufferedReader(raw) as copy:
+        while chunk := _read(path, lambda: stream.read(CHUNK)):
+            with _writable(path):
+                while chunk:
+                    chunk = chunk[raw.write(chunk) :]
+        copy.seek(0)
+        yield copy
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{_name(path)} cannot be copied to the temporary folder: {error.strerror}; TMPDIR names another"
+        ) from None
+
+
+def _read(path: Path, call: Callable[[], bytes]) -> bytes:
+    try:
+        return call()
+    except OSError as error:
+        raise UserError(f"{_name(path)} cannot be read: {error.strerror}") from None
+
+
+def _all_lines(path: Path, stream: BinaryIO) -> Iterator[Line]:
+    with stream:
+        yield from _lines(path, stream)
 
 
 def _lines(path: Path, stream: BinaryIO) -> Iterator[Line]:
-    with stream:
-        for number, line in enumerate(_bounded(stream), start=1):
-            if value := line.strip():
-                yield Line(f"{path}:{number}", value)
+    for number, line in enumerate(_bounded(path, stream), start=1):
+        if value := line.strip():
+            yield Line(path, number, value)
 
 
-def _bounded(stream: BinaryIO) -> Iterator[bytes]:
-    while line := stream.readline(VALUE_BYTES + 1):
+def _bounded(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+    def more() -> bytes:
+        return _read(path, lambda: stream.readline(VALUE_BYTES + 1))
+
+    while line := more():
         rest = line
         while len(rest) > VALUE_BYTES and not rest.endswith(b"\n"):
-            rest = stream.readline(VALUE_BYTES + 1)
+            rest = more()
         yield line
 
 

@@ -12,8 +12,10 @@ from tagbus.stream.app.components import effective
 from tagbus.stream.config import load
 from tagbus.stream.contract import asyncapi as documents
 from tagbus.stream.contract.advice import Advice
+from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.schema import MODELS, json_schema
 from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.kafka.limits import expected_limit
 
 Word = Literal["content", "tags", "exemplars", "knowledge"]
 
@@ -41,13 +43,17 @@ def validate(
 ) -> None:
     """Check every line of FILE: line and field of every error, then how many are right. Code 3 if any is wrong.
 
-    Warnings are about lines that are right: unknown fields, an id that comes again, an exemplar that decides nothing.
+    A record that is larger than a topic of `tagbus topics create` takes is wrong as well. Warnings are about lines that
+    are right: unknown fields, an id that comes again, an exemplar that decides nothing.
     """
+    limit = expected_limit(load())
     advice = Advice(of, MODELS[of])
     right = wrong = 0
     for line in files.read_lines(file):
         try:
-            advice.look(line.place, line.value, files.READERS[of](line))
+            event = files.READERS[of](line)
+            limit.check(encode_record(event))
+            advice.look(line.place, line.value, event)
             right += 1
         except Poison as error:
             wrong += 1

@@ -38,6 +38,7 @@ from tagbus.stream.contract.events import Content, Tag, TaggedContent
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.reader import TopicReader
+from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.local.worker import LocalWorker
@@ -195,7 +196,7 @@ class Demo:
     def _publish(self, topic: Literal["content", "tags", "exemplars"], records: Sequence[Record]) -> None:
         name = cast(str, getattr(self._settings.topics, topic))
         with console.bar(f"publishing {len(records)} to {name}", len(records)) as bar:
-            send(self._settings, name, iter(records), bar)
+            send(TopicWriter(self._settings.kafka, name), iter(records), bar)
         if topic == "content":
             self._published += len(records)
 

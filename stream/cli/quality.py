@@ -17,7 +17,7 @@ from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data_folder import DataFolder
 from tagbus.stream.app.evaluation import K, content_of, fit, measure, name_of, ran, tag_all
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.cli.tag import Cache, Exemplars, Tags, remember
+from tagbus.stream.cli.tag import Cache, Exemplars, Tags, read_memory, remember
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import UserError, shorten
@@ -46,14 +46,16 @@ def calibrate(
 async def _calibrate(
     settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None
 ) -> Calibration:
+    files.require_distinct(file, tags, exemplars)
     annotated = files.all_of(file, files.exemplar_of)
-    known = {item.id for item in files.all_of(exemplars, files.exemplar_of)} if exemplars else set()
+    taxonomy, exemplified = read_memory(tags, exemplars)
+    known = {item.id for item in exemplified}
     if both := [item.id for item in annotated if item.id in known]:
         raise UserError(
             f"{file}: {shorten(both[0])} is among the exemplars too; take contents that memory does not hold"
         )
     async with assemble.in_process(settings, cache) as stack:
-        await remember(stack, tags, exemplars)
+        await remember(stack, taxonomy, exemplified)
         if cache is not None:
             await filling.save_memories(cache, stack.memories)
         return await fit(stack, annotated)

@@ -13,7 +13,7 @@ from tagbus.stream.app import assemble, console, files, filling
 from tagbus.stream.cli.explain import text
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import encode
-from tagbus.stream.contract.events import Content
+from tagbus.stream.contract.events import Content, Exemplar, Tag
 from tagbus.stream.errors import CheckFailed, Poison
 from tagbus.stream.tagger import Explained, Failure, Tagger
 
@@ -47,11 +47,12 @@ def tag(
 async def _tag(
     settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None, show: Show
 ) -> int:
+    files.require_distinct(file, tags, exemplars)
     lines = files.read_lines(file)
     async with assemble.in_process(settings, cache) as stack:
         # Before memory is encoded, so that a mismatch of settings is reported at once.
         tagger = stack.tagger()
-        await remember(stack, tags, exemplars)
+        await remember(stack, *read_memory(tags, exemplars))
         if cache is not None:
             await filling.save_memories(cache, stack.memories)
         failed = 0
@@ -60,10 +61,13 @@ async def _tag(
         return failed
 
 
-async def remember(stack: assemble.TaggingStack, tags: Path, exemplars: Path | None) -> None:
-    """Fill the memory from files, with a progress bar."""
-    taxonomy = files.all_of(tags, files.tag_of)
-    annotated = files.all_of(exemplars, files.exemplar_of) if exemplars else []
+def read_memory(tags: Path, exemplars: Path | None) -> tuple[list[Tag], list[Exemplar]]:
+    """What memory is filled from. Raises UserError that names the line."""
+    return files.all_of(tags, files.tag_of), files.all_of(exemplars, files.exemplar_of) if exemplars else []
+
+
+async def remember(stack: assemble.TaggingStack, taxonomy: Sequence[Tag], annotated: Sequence[Exemplar]) -> None:
+    """Fill the memory, with a progress bar."""
     if not taxonomy:
         console.say("warning: the taxonomy is empty: no content gets a tag")
     with console.bar("encoding memory", len(taxonomy) + len(annotated)) as bar:

@@ -1,16 +1,18 @@
 """`tagbus publish` and `retire`: the topics, for people at a terminal."""
 
-import tempfile
+from collections import deque
 from collections.abc import Iterator
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from tagbus.stream.app import console, files
-from tagbus.stream.config import Settings, TopicSettings, load
+from tagbus.stream.config import TopicSettings, load
 from tagbus.stream.contract.codec import DECODERS, Record, encode_record
 from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.kafka.limits import SizeLimit
 from tagbus.stream.kafka.writer import TopicWriter
 
 Word = Literal["content", "tags", "exemplars", "knowledge"]
@@ -20,14 +22,20 @@ def publish(
     file: Annotated[Path, typer.Argument(help="a JSON object a line; - is standard input")],
     to: Annotated[Word, typer.Option("--to", help="the topic")],
 ) -> None:
-    """Publish the lines of FILE, each under its own id. Nothing is published unless every line is right."""
+    """Publish the lines of FILE, each under its own id. Nothing is published unless every line is right, and small
+    enough for the topic."""
     settings = load()
-    with tempfile.TemporaryDirectory() as folder:
-        source = _spooled(file, Path(folder))
-        count = _all_right(source, to)
-        with console.bar(f"publishing to {topic_name(settings.topics, to)}", count) as bar:
-            records = (encode_record(files.READERS[to](line)) for line in files.read_lines(source))
-            send(settings, topic_name(settings.topics, to), records, bar)
+    topic = topic_name(settings.topics, to)
+    writer = TopicWriter(settings.kafka, topic)
+    with files.rereadable(file) as lines:
+        count = _require_right(lines(), to, writer.limit)
+        # A file that grows meanwhile has lines that were not looked at.
+        records = (encode_record(files.READERS[to](line)) for line in islice(lines(), count))
+        try:
+            with console.bar(f"publishing to {topic}", count) as bar:
+                send(writer, records, bar)
+        finally:
+            console.say(_published(writer, topic, islice(lines(), count), count))
 
 
 def retire(
@@ -39,8 +47,10 @@ def retire(
     """Publish a null value: the tag is retired, the content, the exemplar or the knowledge segment withdrawn."""
     settings = load()
     record = tombstone(to, key)
+    topic = topic_name(settings.topics, to)
     with console.bar("publishing", 1) as bar:
-        send(settings, topic_name(settings.topics, to), iter([record]), bar)
+        send(TopicWriter(settings.kafka, topic), iter([record]), bar)
+    console.say(f"published a null to {topic}")
 
 
 def tombstone(to: Word, key: str) -> Record:
@@ -60,22 +70,23 @@ def topic_name(names: TopicSettings, word: Word) -> str:
     }[word]
 
 
-def _spooled(file: Path, folder: Path) -> Path:
-    """Standard input can be read once and is read twice: it goes through a file."""
-    if str(file) != "-":
-        return file
-    spool = folder / "stdin"
-    with spool.open("wb") as copy:
-        for line in files.read_lines(file):
-            copy.write(line.value + b"\n")
-    return spool
+def send(writer: TopicWriter, records: Iterator[Record], bar: console.Bar) -> None:
+    """Produce records and see each acknowledged. Raises UserError or DependencyDown when one is not."""
+    with writer:
+        for record in records:
+            writer.send(record)
+            bar.to(writer.confirmed)
+    bar.to(writer.confirmed)
 
 
-def _all_right(source: Path, to: Word) -> int:
+def _require_right(lines: Iterator[files.Line], to: Word, limit: SizeLimit | None) -> int:
+    """The number of lines. Raises CheckFailed, after each wrong one is said."""
     right = wrong = 0
-    for line in files.read_lines(source):
+    for line in lines:
         try:
-            files.READERS[to](line)
+            record = encode_record(files.READERS[to](line))
+            if limit is not None:
+                limit.check(record)
             right += 1
         except Poison as error:
             wrong += 1
@@ -85,10 +96,21 @@ def _all_right(source: Path, to: Word) -> int:
     return right
 
 
-def send(settings: Settings, topic: str, records: Iterator[Record], bar: console.Bar) -> None:
-    """Produce records and see each acknowledged. Raises UserError or DependencyDown when one is not."""
-    with TopicWriter(settings.kafka, topic) as writer:
-        for record in records:
-            writer.send(record)
-            bar.to(writer.confirmed)
-    bar.to(writer.confirmed)
+def _published(writer: TopicWriter, topic: str, lines: Iterator[files.Line], count: int) -> str:
+    """How many records are on the topic, and the lines of those that are not, or are not known to be."""
+    if writer.confirmed == count:
+        return f"published {count} record{'s' * (count != 1)} to {topic}"
+    stretches = groupby(enumerate(lines), lambda line: _is_confirmed(writer, line[0]))
+    missing = ", ".join(_places(line for _, line in stretch) for confirmed, stretch in stretches if not confirmed)
+    return f"published {writer.confirmed} of {count} records to {topic}; not confirmed: {missing}"
+
+
+def _places(stretch: Iterator[files.Line]) -> str:
+    """The first and the last line. The lines between are not kept: a file may be larger than memory."""
+    first = next(stretch)
+    last = deque(stretch, maxlen=1)
+    return f"{first.place}-{last[0].number}" if last else first.place
+
+
+def _is_confirmed(writer: TopicWriter, number: int) -> bool:
+    return number < writer.sent and number not in writer.unconfirmed

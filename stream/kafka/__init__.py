@@ -6,6 +6,7 @@ rights     explanations of missing rights
 access     access checks: missing rights, and rejected credentials
 logs       librdkafka's log lines
 message    messages to contract records
+limits     how large a record may be
 metadata   partitions of a topic and their watermarks
 layout     the topics that tagbus needs, and how one that exists differs
 topics     topics looked at, created and changed

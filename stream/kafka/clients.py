@@ -5,7 +5,7 @@
 | `group_member` | the worker, `tagbus skip` | no auto commit; no `auto.offset.reset`: it never chooses a position |
 | `reader` | topics read without a group | `enable.partition.eof`: transaction markers count in the high watermark |
 | `result_producer` | results, dead letters | the transaction; failed deliveries only; lz4, 5 ms of linger |
-| `plain_producer` | records published by a person or a command | idempotence; 10 MB; 20 ms of linger |
+| `plain_producer` | records published by a person or a command | idempotence; 10 MB; limited batches; 20 ms of linger |
 | `admin` | topics, groups, ACLs | nothing |
 
 All consumers read committed records unless told otherwise, and all producers are idempotent and partition by murmur2,
@@ -36,6 +36,8 @@ Properties = dict[str, str | int | float | bool]
 _RECORD_ROOM = 131_072
 # For what a person publishes; the limits of broker and topic apply.
 _PLAIN_BYTES = 10_000_000
+# librdkafka's default of batch.size, in bytes.
+_BATCH_BYTES = 1_000_000
 
 # librdkafka's errors also reach the caller, and its own log would be 20 lines a second while brokers are down.
 _SILENT: Properties = {"log_level": 2}
@@ -123,7 +125,12 @@ def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
         "message.max.bytes": settings.batch.record_bytes + _RECORD_ROOM,
         "delivery.report.only.error": True,
     }
-    defaults: Properties = {"compression.type": "lz4", "linger.ms": 5}
+    # A topic with a lower limit refuses batches of librdkafka's size though it takes each record.
+    defaults: Properties = {
+        "compression.type": "lz4",
+        "linger.ms": 5,
+        "batch.size": min(_BATCH_BYTES, settings.batch.record_bytes),
+    }
     if kafka.delivery == "exactly_once":
         ours["transactional.id"] = transactional_id(kafka)
         ours["transaction.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
@@ -134,10 +141,14 @@ def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
         return Producer(properties, error_cb=on_error, logger=log)
 
 
-def plain_producer(kafka: KafkaSettings) -> Producer:
-    """For tags, exemplars, releases and contents published by a person or a command."""
+def plain_producer(kafka: KafkaSettings, batch_bytes: int | None = None) -> Producer:
+    """For tags, exemplars, releases and contents published by a person or a command. `batch_bytes`: the largest batch
+    that the topic takes, if that is known."""
     ours: Properties = {**_PRODUCER, "message.max.bytes": _PLAIN_BYTES}
-    properties = _properties(kafka, {**_SILENT, "linger.ms": 20}, ours)
+    defaults: Properties = {**_SILENT, "linger.ms": 20}
+    if batch_bytes is not None:
+        defaults["batch.size"] = min(_BATCH_BYTES, batch_bytes)
+    properties = _properties(kafka, defaults, ours)
     with _named_properties(kafka):
         return Producer(properties, logger=QUIET)
 

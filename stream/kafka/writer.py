@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ from tagbus.stream.errors import DependencyDown, TagbusError
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import failure, missing_rights
 from tagbus.stream.kafka.errors import RAISED
+from tagbus.stream.kafka.limits import topic_limit
 from tagbus.stream.kafka.metadata import list_partitions
 
 FLUSH_SECONDS = 30.0
@@ -22,19 +24,25 @@ class TopicWriter:
     """Writes to one topic through an idempotent producer; leaving the block waits until every record is confirmed.
 
     Raises UserError or DependencyDown for a record that is not, from `send` or at the end.
+
+    `limit`: what the topic takes, if that is known. `unconfirmed`: the numbers, from 0, of the records
+    sent that no broker has confirmed.
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         self._kafka = kafka
         self._topic = topic
-        self._producer = clients.plain_producer(kafka)
+        self.limit = topic_limit(kafka, topic)
+        self._producer = clients.plain_producer(kafka, None if self.limit is None else self.limit.most)
         # Check first: librdkafka queues records for a missing topic for 30 s before it fails them.
         list_partitions(self._producer, kafka, topic, "Write")
         # An idempotent producer without any write permission fails with a fatal error that names no topic.
         if refused := missing_rights(kafka, [("Write", topic)]):
             raise refused
         self._errors: list[KafkaError] = []
+        self.sent = 0
         self.confirmed = 0
+        self.unconfirmed: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -53,21 +61,23 @@ class TopicWriter:
     def send(self, record: Record, partition: int = -1) -> None:
         """Send one record; -1 partitions by key."""
         headers: list[tuple[str, str | bytes | None]] = list(record.headers)
+        report = partial(self._report, self.sent)
+        self.unconfirmed.add(self.sent)
+        self.sent += 1
         with self._explained():
             while True:
                 try:
-                    self._producer.produce(
-                        self._topic, record.value, record.key, partition, self._report, headers=headers
-                    )
+                    self._producer.produce(self._topic, record.value, record.key, partition, report, headers=headers)
                     break
                 except BufferError:
                     self._producer.poll(0.5)
             self._producer.poll(0)
         self._check()
 
-    def _report(self, error: KafkaError | None, _: Message) -> None:
+    def _report(self, number: int, error: KafkaError | None, _: Message) -> None:
         if error is None:
             self.confirmed += 1
+            self.unconfirmed.discard(number)
         else:
             self._errors.append(error)
 

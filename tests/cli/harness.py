@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 import unicodedata
@@ -148,6 +149,14 @@ def write(path: Path, events: Sequence[Event]) -> Path:
     """The events as JSON lines."""
     path.write_bytes(b"".join(encode(event) + b"\n" for event in events))
     return path
+
+
+def large(path: Path) -> Path:
+    """Three contents, the second of them of 1.5 MB, which few compressions make smaller."""
+    letters = [chr(code) for code in range(0x4E00, 0x9FA5)]
+    text = "".join(random.Random(7).choices(letters, k=500_000))  # noqa: S311 - not a secret
+    contents = [Content(id="a", text="x"), Content(id="b", text=text), Content(id="c", text="z")]
+    return write(path, contents)
 
 
 def objects(text: str) -> list[dict[str, object]]:

@@ -7,7 +7,8 @@ import jsonschema
 import pytest
 
 from tagbus.stream.app.examples import example
-from tests.cli.harness import Cli
+from tests.cli.harness import Cli, large
+from tests.support import fifo
 
 HOSTILE = [
     b'{"id": "a", "title": "Bees"}',
@@ -124,6 +125,21 @@ class TestValidate:
         answer = tagbus("validate", "-", stdin=b"x" * 9_000_000 + b'\n{"id": "a", "text": "x"}\n')
         assert answer.err.splitlines()[0] == "1 right, 1 wrong"
         assert answer.lines == ["-:1: value: a value of 4000001 bytes is wrong, expected at most 4000000 bytes"]
+
+    def test_a_pipe(self, tagbus: Cli, tmp_path: Path) -> None:
+        with fifo(tmp_path / "pipe", b'{"id": "a", "text": "x"}\n{"id": "b"}') as path:
+            answer = tagbus("validate", path)
+        assert answer.code == 3
+        assert answer.lines == [f"{path}:2: text: '' is wrong, expected a title or a text that is not empty"]
+
+    def test_a_record_that_no_topic_takes_unless_it_is_set_to(self, tagbus: Cli, tmp_path: Path) -> None:
+        path = large(tmp_path / "three.jsonl")
+        answer = tagbus("validate", path)
+        assert answer.code == 3
+        (wrong,) = answer.lines
+        assert wrong.startswith(f"{path}:2: value: a record of 15")
+        assert wrong.endswith(" bytes is wrong, expected at most 1048588 bytes, Kafka's default of max.message.bytes")
+        assert tagbus("validate", path, BATCH__RECORD_BYTES="2000000").err == "3 right, 0 wrong\n"
 
 
 class TestDocuments:

@@ -3,6 +3,7 @@
 import json
 import lzma
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import default_folder, load_release
 from tests.cli.harness import Cli, Slice, objects, write
+from tests.support import fifo
 
 FIGURES = {"p_at_1", "p_at_3", "p_at_5", "ndcg_at_5", "r_at_10", "psp_at_5", "ece"}
 
@@ -50,6 +52,31 @@ class TestCalibrate:
         for name in ("a", "b"):
             assert tagbus("calibrate", file, *cutting.memory, "--out", tmp_path / name).code == 0
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+    def test_every_file_may_be_a_pipe(
+        self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
+    ) -> None:
+        _, tags, _, exemplars = cutting.memory
+        fit = write(tmp_path / "fit.jsonl", unseen)
+        with (
+            fifo(tmp_path / "fit", fit.read_bytes()) as contents,
+            fifo(tmp_path / "tags", Path(tags).read_bytes()) as taxonomy,
+            fifo(tmp_path / "exemplars", Path(exemplars).read_bytes()) as annotated,
+        ):
+            answer = tagbus(
+                "calibrate", contents, "--tags", taxonomy, "--exemplars", annotated, "--out", tmp_path / "piped"
+            )
+        assert answer.code == 0
+        assert tagbus("calibrate", fit, *cutting.memory, "--out", tmp_path / "read").code == 0
+        assert (tmp_path / "piped").read_bytes() == (tmp_path / "read").read_bytes()
+
+    def test_a_place_that_is_full_is_one_line(
+        self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
+    ) -> None:
+        file = write(tmp_path / "fit.jsonl", unseen)
+        answer = tagbus("calibrate", file, *cutting.memory, "--out", "/dev/full")
+        assert answer.code == 2
+        assert answer.err.splitlines()[-1] == "tagbus: /dev/full: cannot be written (No space left on device)"
 
     def test_contents_that_memory_holds_are_refused(self, tagbus: Cli, cutting: Slice, tmp_path: Path) -> None:
         file = cutting.folder / "exemplars.jsonl"
@@ -102,6 +129,20 @@ def folder(cutting: Slice, unseen: list[Exemplar], tmp_path_factory: pytest.Temp
 
 
 class TestEvaluate:
+    def test_a_place_that_is_full_is_one_line_after_the_figures(
+        self, tagbus: Cli, folder: Path, tmp_path: Path
+    ) -> None:
+        answer = tagbus("evaluate", folder, "--out", "/dev/full", "--cache", tmp_path / "kept")
+        assert answer.code == 2
+        assert answer.err.splitlines()[-1] == "tagbus: /dev/full: cannot be written (No space left on device)"
+        assert set(json.loads(answer.lines[-1])) == {"method", "rows"}
+
+    def test_a_pipe_is_refused_since_files_are_read_more_than_once(self, tagbus: Cli, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "labels.tsv")
+        answer = tagbus("evaluate", tmp_path)
+        assert answer.code == 2
+        assert answer.one_line().endswith("labels.tsv is no regular file, and is read more than once")
+
     def test_the_figures_as_a_table_and_as_json(self, tagbus: Cli, folder: Path, tmp_path: Path) -> None:
         report = tmp_path / "bench" / "quality.json"
         answer = tagbus("evaluate", folder, "--out", report, "--cache", tmp_path / "kept")

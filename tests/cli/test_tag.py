@@ -9,6 +9,7 @@ from tagbus.stream.contract.events import TaggedContent
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
 from tests.cli.harness import Cli, Slice, objects, process
+from tests.support import fifo
 
 
 def test_an_answer_for_each_content_in_their_order(tagbus: Cli, cutting: Slice) -> None:
@@ -31,6 +32,24 @@ def test_standard_input_to_standard_output_as_a_process(tagbus: Cli, cutting: Sl
     assert piped.out == from_file.out
     # Plain lines where there is no terminal, on standard error alone.
     assert piped.err.splitlines()[-1] == "encoding memory: 500 of 500"
+
+
+def test_every_file_may_be_a_pipe(tagbus: Cli, cutting: Slice, tmp_path: Path) -> None:
+    _, tags, _, exemplars = cutting.memory
+    with (
+        fifo(tmp_path / "content", cutting.file.read_bytes()) as contents,
+        fifo(tmp_path / "tags", Path(tags).read_bytes()) as taxonomy,
+        fifo(tmp_path / "exemplars", Path(exemplars).read_bytes()) as annotated,
+    ):
+        piped = tagbus("tag", contents, "--tags", taxonomy, "--exemplars", annotated)
+    assert piped.code == 0
+    assert piped.out == tagbus("tag", cutting.file, *cutting.memory).out
+
+
+def test_two_inputs_may_not_be_one_pipe(tagbus: Cli) -> None:
+    answer = tagbus("tag", "-", "--tags", "-", stdin=b'{"id": "a", "name": "bees"}')
+    assert answer.code == 2
+    assert answer.one_line().endswith("standard input is the input standard input again, which can be read only once")
 
 
 def test_tags_alone_are_enough(tagbus: Cli, cutting: Slice) -> None:

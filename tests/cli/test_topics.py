@@ -1,14 +1,16 @@
 """`tagbus publish` and `retire` on Apache Kafka."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from tagbus.stream.contract.codec import encode_record
-from tests.cli.harness import Cli, Slice
+from tests.cli.harness import Cli, Slice, large, process
 from tests.conftest import Broker
-from tests.support import consume_all, unique
+from tests.support import Layout, consume_all, fifo, unique
 
 # Utils.murmur2 of the Java client on these keys, from its own test (kafka, UtilsTest.testMurmur2).
 MURMUR2 = {
@@ -21,6 +23,10 @@ MURMUR2 = {
 }
 PARTITIONS = 7
 TOPICS = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
+
+THREE = b'{"id": "a", "text": "x"}\n\n{"id": "b", "text": "y"}\n{"id": "c", "text": "z"}\n'
+
+Make = Callable[[Mapping[str, Layout]], dict[str, str]]
 
 
 def settings(kafka: Broker, names: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -73,6 +79,58 @@ class TestPublish:
         assert said[-1] == "tagbus: 2 lines are wrong, nothing was published"
         assert consume_all(kafka.address, made["TOPICS__TAGS"]) == []
 
+    def test_it_says_how_many(self, made: dict[str, str], tagbus: Cli, cutting: Slice) -> None:
+        answer = tagbus("publish", cutting.file, "--to", "content", settings=made)
+        assert (answer.code, answer.out) == (0, "")
+        assert answer.err == f"published {len(cutting.contents)} records to {made['TOPICS__CONTENT']}\n"
+        nothing = tagbus("publish", "/dev/null", "--to", "content", settings=made)
+        assert (nothing.code, nothing.err) == (0, f"published 0 records to {made['TOPICS__CONTENT']}\n")
+
+    def test_a_fifo_is_published(self, kafka: Broker, made: dict[str, str], tagbus: Cli, tmp_path: Path) -> None:
+        with fifo(tmp_path / "pipe", THREE) as path:
+            answer = tagbus("publish", path, "--to", "content", settings=made)
+        assert (answer.code, answer.err) == (0, f"published 3 records to {made['TOPICS__CONTENT']}\n")
+        assert len(consume_all(kafka.address, made["TOPICS__CONTENT"])) == 3
+
+    @pytest.mark.parametrize("words", ["/dev/stdin", "/dev/fd/0", "-"])
+    def test_a_pipe_is_published(self, kafka: Broker, made: dict[str, str], words: str) -> None:
+        answer = process("publish", words, "--to", "content", stdin=THREE, settings=made)
+        assert (answer.code, answer.err) == (0, f"published 3 records to {made['TOPICS__CONTENT']}\n")
+        assert len(consume_all(kafka.address, made["TOPICS__CONTENT"])) == 3
+
+    def test_a_record_that_the_topic_does_not_take_is_named_and_nothing_is_published(
+        self, kafka: Broker, made: dict[str, str], tagbus: Cli, tmp_path: Path
+    ) -> None:
+        path, topic = large(tmp_path / "three.jsonl"), made["TOPICS__CONTENT"]
+        answer = tagbus("publish", path, "--to", "content", settings=made)
+        assert answer.code == 3
+        wrong, last = answer.err.splitlines()
+        assert re.fullmatch(
+            rf"{path}:2: value: a record of 15\d{{5}} bytes is wrong, expected at most 1048588 bytes, "
+            rf"max\.message\.bytes of topic {topic}",
+            wrong,
+        )
+        assert last == "tagbus: 1 lines are wrong, nothing was published"
+        assert consume_all(kafka.address, topic) == []
+
+    def test_a_topic_that_takes_more_is_asked(self, kafka: Broker, topics: Make, tagbus: Cli, tmp_path: Path) -> None:
+        names = topics({"content": (1, {"max.message.bytes": "3000000"})})
+        answer = tagbus("publish", large(tmp_path / "three.jsonl"), "--to", "content", settings=settings(kafka, names))
+        assert (answer.code, answer.err) == (0, f"published 3 records to {names['content']}\n")
+
+    def test_where_the_size_is_not_known_before_it_says_which_lines_are_not_published(
+        self, kafka: Broker, made: dict[str, str], tagbus: Cli, tmp_path: Path
+    ) -> None:
+        """The limit is one of compressed records, and lz4 cannot compress these."""
+        path, topic = large(tmp_path / "three.jsonl"), made["TOPICS__CONTENT"]
+        options = {"KAFKA__OPTIONS": '{"compression.type": "lz4", "batch.num.messages": "1"}'}
+        answer = tagbus("publish", path, "--to", "content", settings=made | options)
+        assert answer.code == 2
+        count, last = answer.err.splitlines()
+        kept = len(consume_all(kafka.address, topic))
+        assert re.fullmatch(rf"published {kept} of 3 records to {topic}; not confirmed: {path}:\d(-\d)?", count)
+        assert last == f"tagbus: not all records reached {topic}: Broker: Message size too large"
+
     def test_a_topic_that_is_not_there_is_the_users_mistake(self, kafka: Broker, tagbus: Cli) -> None:
         answer = tagbus("publish", "-", "--to", "tags", stdin=b'{"id": "a", "name": "n"}', settings=settings(kafka))
         assert answer.code == 2
@@ -90,7 +148,8 @@ class TestRetire:
         ("key", "word"), [("p1", "tags"), ("a/people", "exemplars"), ("k1", "knowledge"), ("Größe", "content")]
     )
     def test_a_null_under_the_key(self, kafka: Broker, made: dict[str, str], tagbus: Cli, key: str, word: str) -> None:
-        assert tagbus("retire", key, "--from", word, settings=made).code == 0
+        answer = tagbus("retire", key, "--from", word, settings=made)
+        assert (answer.code, answer.err) == (0, f"published a null to {made[f'TOPICS__{word.upper()}']}\n")
         (message,) = consume_all(kafka.address, made[f"TOPICS__{word.upper()}"])
         assert (message.key(), message.value()) == (key.encode(), None)
 
