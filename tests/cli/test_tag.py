@@ -180,8 +180,8 @@ def test_a_calibration_of_another_pipeline_is_refused(tagbus: Cli, cutting: Slic
     )
     assert answer.code == 6
     assert answer.one_line() == (
-        f"tagbus: {given} is fitted to 'minilm-l6-f16-1 by recall', but this is 'minilm-l6-f16-1 by recall+literal "
-        "(literal literal-1-en)'; run `tagbus calibrate` with these settings"
+        f"tagbus: TAGBUS_TAGGER__CALIBRATION: {given} is fitted to 'minilm-l6-f16-1 by recall', but this is "
+        "'minilm-l6-f16-1 by recall+literal (literal literal-1-en)'; run `tagbus calibrate` with these settings"
     )
 
 
