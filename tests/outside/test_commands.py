@@ -87,6 +87,26 @@ def test_no_command_writes_elsewhere_or_calls_home(place: Place, few: Slice, moc
     place.check([mock_kafka.address])
 
 
+def test_the_clients_of_servers_ask_the_configured_ones_alone(place: Place, mock_kafka: MockCluster) -> None:
+    """Given Triton, Qdrant and a schema registry that do not answer, when `check` asks them, then nobody else is."""
+    triton, qdrant, registry = free_ports(3)
+
+    codes = run(
+        place,
+        ["check"],
+        KAFKA__BROKERS=mock_kafka.address,
+        ENCODER__KIND="triton",
+        ENCODER__ADDRESS=f"127.0.0.1:{triton}",
+        ENCODER__DEADLINE_SECONDS="0.5",
+        MEMORY__KIND="server",
+        MEMORY__URL=f"http://127.0.0.1:{qdrant}",
+        REGISTRY__URL=f"http://127.0.0.1:{registry}",
+    )
+
+    assert codes == {"check": 3}, place.told()
+    place.check([mock_kafka.address, *(f"127.0.0.1:{port}" for port in (triton, qdrant, registry))])
+
+
 def test_no_worker_does(place: Place, few: Slice, mock_kafka: MockCluster) -> None:
     for topic in ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions"):
         mock_kafka.topic(topic, 1)

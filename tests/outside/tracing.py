@@ -95,7 +95,7 @@ def read(folder: Path, work: Path) -> Trace:
     for line in _lines(folder):
         for peer in (IPV4, IPV6):
             if found := peer.search(line):
-                trace.addresses.add(f"{found['ip']}:{found['port']}")
+                trace.addresses.add(f"{found['ip'].removeprefix('::ffff:')}:{found['port']}")
         if FAILED.search(line):
             continue
         if (opened := OPENED.match(line)) and FLAGS.search(line.replace(opened["path"], "")):
