@@ -73,11 +73,11 @@ def create_topics(address: str, layouts: Mapping[str, Layout]) -> None:
         future.result()
 
     for name, (partitions, _) in split.items():
-        wait_until(partial(_led, admin, name, partitions), 30, f"a leader for each partition of {name}")
+        wait_until(partial(_led, admin, name, partitions), 120, f"a leader for each partition of {name}")
 
 
 def _led(admin: AdminClient, name: str, count: int) -> bool:
-    partitions = admin.list_topics(name, timeout=10).topics[name].partitions.values()
+    partitions = admin.list_topics(name, timeout=60).topics[name].partitions.values()
     return len(partitions) == count and all(partition.leader >= 0 for partition in partitions)
 
 
@@ -114,7 +114,7 @@ def consume_all(
     topic: str,
     isolation: str = "read_committed",
     until: Callable[[list[Message]], bool] | None = None,
-    seconds: float = 30,
+    seconds: float = 120,
 ) -> list[Message]:
     """Every message of a topic, from the beginning, in the order of each partition.
 
@@ -141,7 +141,7 @@ def consume_all(
 def _read(
     consumer: Consumer, topic: str, until: Callable[[list[Message]], bool] | None, deadline: float
 ) -> list[Message]:
-    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = consumer.list_topics(topic, timeout=60).topics[topic].partitions
     consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
     messages: list[Message] = []
     open_ends = set(partitions)

@@ -44,25 +44,25 @@ def test_a_worker_outlives_its_store(kafka: Broker, monkeypatch: pytest.MonkeyPa
     try:
         publish([(b"before", event("before"), [])])
         until_all_out(bus.address, bus.names, 1)
-        wait_until(lambda: not service.not_ready(), 30, "a worker that is ready")
+        wait_until(lambda: not service.not_ready(), 120, "a worker that is ready")
 
         for store in stores.values():
             store.failures = math.inf
         publish([(b"during", event("during"), [])])
-        wait_until(lambda: _says(service, "the store does not answer"), 30, "the store in what is wrong")
-        wait_until(lambda: _says(service, "a dependency is down"), 30, "a batch that waits")
-        wait_until(lambda: stores["tags"].refused > 10, 30, "an outage of some length")
+        wait_until(lambda: _says(service, "the store does not answer"), 120, "the store in what is wrong")
+        wait_until(lambda: _says(service, "a dependency is down"), 120, "a batch that waits")
+        wait_until(lambda: stores["tags"].refused > 10, 120, "an outage of some length")
         assert working.is_alive()
         assert service.worker.alive()
 
         for store in stores.values():
             store.failures = 0
         until_all_out(bus.address, bus.names, 2)
-        wait_until(lambda: not service.not_ready(), 30, "a worker that is ready again")
+        wait_until(lambda: not service.not_ready(), 120, "a worker that is ready again")
         exactly_once(bus.address, bus.names)
     finally:
         service.worker.stop()
-        working.join(30)
+        working.join(120)
     assert not working.is_alive()
 
 

@@ -80,12 +80,12 @@ class RunningWorker:
         except BaseException as error:
             self.error = error
 
-    def until_ready(self, seconds: float = 30) -> Self:
+    def until_ready(self, seconds: float = 120) -> Self:
         wait_until(lambda: self.worker.ready() or self.error, seconds, "a worker that is ready")
         assert self.error is None, self.error
         return self
 
-    def join(self, seconds: float = 30) -> None:
+    def join(self, seconds: float = 120) -> None:
         wait_until(lambda: not self._thread.is_alive(), seconds, "the end of the worker")
 
     def ended(self) -> bool:
@@ -125,7 +125,7 @@ class Process:
         with log.open("ab") as out:
             self.process = subprocess.Popen(command, env=environment(given, **kafka), stdout=out, stderr=out)
 
-    def until_ready(self, seconds: float = 30) -> "Process":
+    def until_ready(self, seconds: float = 120) -> "Process":
         wait_until(lambda: self.text().count("ready\n") or self.code() is not None, seconds, "a ready process")
         assert self.code() is None, self.text()[-2000:]
         return self
@@ -136,7 +136,7 @@ class Process:
     def code(self) -> int | None:
         return self.process.poll()
 
-    def ended(self, seconds: float = 30) -> int:
+    def ended(self, seconds: float = 120) -> int:
         return self.process.wait(seconds)
 
     def kill(self) -> None:
@@ -190,7 +190,7 @@ def outcome(address: str, names: dict[str, str], isolation: str = "read_committe
     )
 
 
-def until_all_out(address: str, names: dict[str, str], count: int, seconds: float = 60) -> None:
+def until_all_out(address: str, names: dict[str, str], count: int, seconds: float = 120) -> None:
     """Wait until so many different inputs have come out."""
     found: set[tuple[int, int]] = set()
     consumer = Consumer(
@@ -200,7 +200,7 @@ def until_all_out(address: str, names: dict[str, str], count: int, seconds: floa
     try:
         topics = [names["tagged"], names["dead_letters"]]
         every = [
-            (topic, p) for topic in topics for p in consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            (topic, p) for topic in topics for p in consumer.list_topics(topic, timeout=60).topics[topic].partitions
         ]
         consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in every])
         end = time.monotonic() + seconds

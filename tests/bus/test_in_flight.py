@@ -188,6 +188,6 @@ def test_who_waits_for_finished_batches_is_woken() -> None:
     thread = threading.Thread(target=lambda: found.append(in_flight.finished(30)))
     thread.start()
     in_flight.complete(entry, [])
-    wait_until(lambda: found, 5)
+    wait_until(lambda: found, 120)
     thread.join()
     assert found == [[entry]]

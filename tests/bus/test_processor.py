@@ -84,7 +84,7 @@ def run(given: Settings, names: Names, processor: WordCount, count: int) -> None
     def out() -> int:
         return sum(len(consume_all(given.kafka.brokers, names[topic])) for topic in ("counts", "rejects"))
 
-    wait_until(lambda: worker.error or out() == count, 60, "all to come out")
+    wait_until(lambda: worker.error or out() == count, 120, "all to come out")
     worker.worker.stop()
     worker.join()
     assert worker.error is None

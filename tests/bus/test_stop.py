@@ -39,9 +39,9 @@ def test_a_stop_does_not_wait_for_a_dependency_and_loses_nothing(mock_kafka: Moc
     tagger = Down()
     given = at_least_once(mock_kafka, mock_topics)
     with running(given, tagger) as run:
-        wait_until(lambda: tagger.calls > 2, 10)
+        wait_until(lambda: tagger.calls > 2, 120)
         run.worker.stop()
-        run.join(5)
+        run.join()
     assert not outcome(mock_kafka.address, mock_topics)
     with running(given, Trivial()):
         until_all_out(mock_kafka.address, mock_topics, 100)
@@ -70,7 +70,7 @@ def test_a_signal_may_come_at_any_line_of_a_wait(mock_kafka: MockCluster, mock_t
         worker = Worker(given, TagProcessor(given, Trivial()))
         waiting = threading.Thread(target=interrupted_at, args=(worker, line), daemon=True)
         waiting.start()
-        waiting.join(10)
+        waiting.join(120)
         assert not waiting.is_alive(), f"stopped at line {line} of the wait, it stands still"
         worker._consumer.close()
 
@@ -79,20 +79,21 @@ def test_a_stop_finishes_what_is_in_flight(mock_kafka: MockCluster, mock_topics:
     produce(mock_kafka.address, "content", events(100), 0)
     tagger = Trivial(1.0)
     with running(at_least_once(mock_kafka, mock_topics), tagger) as run:
-        wait_until(lambda: tagger.seen, 10)
+        wait_until(lambda: tagger.seen, 120)
         run.worker.stop()
-        run.join(5)
+        run.join()
     assert len(outcome(mock_kafka.address, mock_topics)) == 100
 
 
 def test_a_second_stop_drops_what_is_in_flight(mock_kafka: MockCluster, mock_topics: Names) -> None:
     produce(mock_kafka.address, "content", events(100), 0)
+    # A worker that finished it would publish it.
     tagger = Trivial(30)
     with running(at_least_once(mock_kafka, mock_topics), tagger) as run:
-        wait_until(lambda: tagger.seen, 10)
+        wait_until(lambda: tagger.seen, 120)
         run.worker.stop()
         run.worker.stop()
-        run.join(5)
+        run.join()
     assert not outcome(mock_kafka.address, mock_topics)
 
 
@@ -142,7 +143,7 @@ def test_a_client_that_fails_while_the_worker_ends_gives_the_end_its_name(
     produce(mock_kafka.address, "content", events(1))
     tagger = Gated(lambda _: True)
     run = Running(at_least_once(mock_kafka, mock_topics), tagger)
-    wait_until(lambda: tagger.waiting or run.error, 30, "a batch at the tagger")
+    wait_until(lambda: tagger.waiting or run.error, 120, "a batch at the tagger")
     stopped.set()
     run.worker.stop()
     tagger.open = at == "close"

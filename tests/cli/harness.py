@@ -99,7 +99,7 @@ def process(
     stdin: bytes = b"",
     settings: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
-    seconds: float = 60,
+    seconds: float = 120,
 ) -> Answer:
     """The command as a process of its own. `variables`: those of the environment that are no settings."""
     done = subprocess.run(

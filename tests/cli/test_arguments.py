@@ -141,7 +141,7 @@ def test_ctrl_c_ends_it_at_once_while_it_waits_for_standard_input(tmp_path: Path
         running.stdin.flush()
         assert running.stdout.readline()
         running.send_signal(signal.SIGINT)
-        assert running.wait(30) == 130
+        assert running.wait(120) == 130
         assert running.stderr.read() == b""
 
 
@@ -157,7 +157,7 @@ def test_a_reader_that_has_had_enough_ends_it_quietly() -> None:
     running.stdout.close()
     said = running.stderr.read()
     running.stderr.close()
-    assert running.wait(30) == 0
+    assert running.wait(120) == 0
     assert said == b""
 
 

@@ -16,7 +16,7 @@ __all__ = ["made"]
 def configuration(kafka: Broker, topic: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
     admin = AdminClient({"bootstrap.servers": kafka.address})
-    found = admin.describe_configs([resource])[resource].result(30)
+    found = admin.describe_configs([resource])[resource].result(120)
     return {name: entry.value for name, entry in found.items()}
 
 

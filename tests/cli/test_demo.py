@@ -81,7 +81,7 @@ def demo(out: Path, *arguments: str) -> Iterator[Demo]:
     finally:
         if started.process.poll() is None:
             started.process.terminate()
-            started.process.wait(30)
+            started.process.wait(120)
 
 
 def family(root: int) -> set[int]:
@@ -150,8 +150,8 @@ def test_on_apache_kafka_it_is_exactly_once(tmp_path: Path) -> None:
 
 def test_stopped_in_the_middle_it_leaves_nothing_behind(tmp_path: Path) -> None:
     with demo(tmp_path / "out") as run:
-        worker = wait_until(lambda: family(run.process.pid) - {run.process.pid}, 60, "the worker")
+        worker = wait_until(lambda: family(run.process.pid) - {run.process.pid}, 120, "the worker")
         run.process.send_signal(signal.SIGTERM)
-        assert run.process.wait(30) == 128 + signal.SIGTERM
+        assert run.process.wait(120) == 128 + signal.SIGTERM
         assert "Traceback" not in run.text
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in worker), 10, "the end of the worker")
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in worker), 120, "the end of the worker")

@@ -60,7 +60,7 @@ class Bus:
             result = self.tag("which taxonomy is this")
             return result if result.versions.taxonomy != before else None
 
-        return wait_until(moved, 30, "a taxonomy version that has moved on")  # type: ignore[return-value]
+        return wait_until(moved, 120, "a taxonomy version that has moved on")  # type: ignore[return-value]
 
 
 def _has(key: bytes, messages: list[Message]) -> bool:
@@ -200,7 +200,7 @@ def test_content_waits_until_the_memory_is_complete(kafka: Broker, cutting: Slic
             answers.append(answer)
             return answer[0] == 200
 
-        wait_until(is_ready, 60, "a worker that is ready")
+        wait_until(is_ready, 120, "a worker that is ready")
         until_all_out(made.address, made.names, len(cutting.contents))
         assert worker.stop() == 0
     waited = {words for status, words in answers if status == 503}
@@ -242,7 +242,7 @@ def test_a_second_worker_of_the_same_name_ends_the_first_with_code_5(kafka: Brok
                 made.publish("content", [Content(id=f"{made.number}-{n}", title="Bees") for n in range(4)])
                 return first.process.poll() is not None
 
-            wait_until(fenced, 60, "the end of the first worker")
+            wait_until(fenced, 120, "the end of the first worker")
             assert first.process.returncode == 5
             assert "tagbus: another process has taken over" in first.tail()
             assert "Traceback" not in first.tail()

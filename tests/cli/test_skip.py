@@ -130,7 +130,7 @@ def test_a_group_at_work_is_refused_and_its_members_are_named(given: dict[str, s
     commit(given, 2)
     with asking(given) as worker:
         worker.subscribe([given["TOPICS__CONTENT"]])
-        wait_until(lambda: worker.poll(0.1) or worker.assignment(), 30, "an assignment")
+        wait_until(lambda: worker.poll(0.1) or worker.assignment(), 120, "an assignment")
         answer = tagbus("skip", place(given, 2), settings=given)
     assert answer.code == 2
     assert answer.one_line().startswith(

@@ -152,10 +152,10 @@ class TestTail:
             produce(kafka.address, results["TOPICS__TAGGED"], [(record.key, record.value, [])])
             return b"later" in shown.read_bytes()
 
-        wait_until(seen, 30, "a result that came after the start")
+        wait_until(seen, 120, "a result that came after the start")
         assert b"article-17" not in shown.read_bytes()
         tail.send_signal(signal.SIGINT)
-        assert tail.wait(30) == 130
+        assert tail.wait(120) == 130
         assert tail.stderr is not None
         assert tail.stderr.read() == b""
         tail.stderr.close()
@@ -167,5 +167,5 @@ def test_offsets_of_a_group_are_never_touched(kafka: Broker, topics: Make, tagbu
     produce(kafka.address, names["tagged"], [(b"a", None, [])])
     tagbus("tail", "-n", "1", settings=settings(kafka, names) | {"KAFKA__GROUP": "watched"})
     admin = AdminClient({"bootstrap.servers": kafka.address})
-    groups = {group.group_id for group in admin.list_consumer_groups().result(30).valid}
+    groups = {group.group_id for group in admin.list_consumer_groups().result(120).valid}
     assert not groups & {"watched", "watched-reader"}

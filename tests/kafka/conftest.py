@@ -35,7 +35,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 def secured(apache: Callable[..., ApacheKafka], tokens: Endpoint) -> Iterator[SecuredKafka]:
     """One for all tests; `apache` is asked for because it skips where Kafka cannot run."""
     with SecuredKafka(USERS, LISTENERS, tokens.trusted) as broker:
-        wait_until(lambda: _coordinates(broker), 30, "a broker that knows its groups")
+        wait_until(lambda: _coordinates(broker), 120, "a broker that knows its groups")
         yield broker
 
 

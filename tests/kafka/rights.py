@@ -96,12 +96,12 @@ def grant(admin: AdminClient, principal: str, rights: Iterable[Right], names: Ma
     if not wanted:
         return
     for future in admin.create_acls(wanted).values():
-        future.result(10)
+        future.result(120)
     mine = AclBindingFilter(
         *(ResourceType.ANY, None, ResourcePatternType.ANY, f"User:{principal}", None),
         *(AclOperation.ANY, AclPermissionType.ANY),
     )
-    wait_until(lambda: len(admin.describe_acls(mine).result(10)) >= len(wanted), 10, f"the ACLs of {principal}")
+    wait_until(lambda: len(admin.describe_acls(mine).result(120)) >= len(wanted), 120, f"the ACLs of {principal}")
 
 
 def _binding(right: Right, principal: str, names: Mapping[str, str]) -> AclBinding:

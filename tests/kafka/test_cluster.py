@@ -37,7 +37,7 @@ def gone(pid: int) -> bool:
 
 def in_sync(address: str, topic: str) -> int:
     """The smallest number of replicas in sync of any partition."""
-    partitions = AdminClient({"bootstrap.servers": address}).list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = AdminClient({"bootstrap.servers": address}).list_topics(topic, timeout=60).topics[topic].partitions
     return min(len(partition.isrs) for partition in partitions.values())
 
 
@@ -49,7 +49,7 @@ def test_what_is_committed_while_a_broker_is_away_is_on_it_when_it_is_back(clust
     # Given a topic on all three
     topic = unique("tagged")
     create_topics(cluster.address, {topic: 3})
-    wait_until(lambda: in_sync(cluster.address, topic) == 3, 30, "three replicas in sync")
+    wait_until(lambda: in_sync(cluster.address, topic) == 3, 120, "three replicas in sync")
     producer = Producer({"bootstrap.servers": cluster.address, "transactional.id": unique("t"), "log_level": 0})
     producer.init_transactions(30)
     # When one is killed, something is committed, and it comes back
@@ -60,7 +60,7 @@ def test_what_is_committed_while_a_broker_is_away_is_on_it_when_it_is_back(clust
     producer.commit_transaction(60)
     cluster.nodes[0].restart()
     # Then it has it too
-    wait_until(lambda: in_sync(cluster.address, topic) == 3, 30, "three replicas in sync")
+    wait_until(lambda: in_sync(cluster.address, topic) == 3, 120, "three replicas in sync")
     assert sorted(message.value() or b"" for message in consume_all(cluster.address, topic)) == [b"0", b"1", b"2"]
 
 
@@ -89,7 +89,7 @@ def test_it_ends_with_the_process_that_started_it(apache: Make) -> None:
         assert not any(gone(pid) for pid in pids)
 
         parent.send_signal(signal.SIGKILL)
-        parent.wait(10)
+        parent.wait(120)
 
-        wait_until(lambda: all(gone(pid) for pid in pids), 10, "the end of the brokers")
-        wait_until(lambda: not any(folder.exists() for folder in folders), 10, "the end of their folders")
+        wait_until(lambda: all(gone(pid) for pid in pids), 120, "the end of the brokers")
+        wait_until(lambda: not any(folder.exists() for folder in folders), 120, "the end of their folders")

@@ -94,7 +94,7 @@ def test_two_kills_that_are_no_contents_fault_set_nothing_aside(
     for start in (1, 2):
         slow = Process(given, tmp_path / "log", "trivial:60")
         with ending([slow]):
-            wait_until(lambda n=start: marks(given) == {0: {"starts": n}, 1: {"starts": n}}, 30)
+            wait_until(lambda n=start: marks(given) == {0: {"starts": n}, 1: {"starts": n}}, 120)
             slow.kill()
     # When it is started again, and tags
     quick = Process(given, tmp_path / "log", "trivial:0")
@@ -111,7 +111,7 @@ def test_a_start_that_is_stopped_in_order_does_not_count(kafka: Broker, names: N
     fill(kafka, names)
     for _ in range(2):
         run = Running(given, Trivial(60))
-        wait_until(lambda: marks(given) == {0: {"starts": 1}, 1: {"starts": 1}}, 30)
+        wait_until(lambda: marks(given) == {0: {"starts": 1}, 1: {"starts": 1}}, 120)
         run.worker.stop()
         run.worker.stop()
         run.join()

@@ -95,7 +95,7 @@ def settings(broker: DefaultKafka, names: Mapping[str, str], partitions: int = 3
 
 def partitions(broker: DefaultKafka) -> dict[str, int]:
     """How many partitions each topic has."""
-    found = AdminClient({"bootstrap.servers": broker.address}).list_topics(timeout=10).topics
+    found = AdminClient({"bootstrap.servers": broker.address}).list_topics(timeout=60).topics
     return {name: len(topic.partitions) for name, topic in found.items() if name not in INTERNAL}
 
 

@@ -117,7 +117,7 @@ def test_a_value_too_large_for_the_topic_is_cut_with_its_hash(
     producer.produce(names["content"], value, b"big")
     assert producer.flush(10) == 0
     with running(settings(kafka.address, names), Trivial()):
-        until_all_out(kafka.address, names, 1, seconds=10)
+        until_all_out(kafka.address, names, 1)
     (letter,) = consume_all(kafka.address, names["dead_letters"])
     headers = dict(letter.headers() or [])
     cut = letter.value() or b""

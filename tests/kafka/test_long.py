@@ -58,15 +58,15 @@ def test_what_a_rebalance_does_not_wait_for_is_dropped_in_the_revoked_partition_
     other = given.model_copy(update={"kafka": given.kafka.model_copy(update={"instance": "two"})})
     slow = Gated(lambda _: True)
     with running(given, slow):
-        wait_until(lambda: slow.waiting == 2, 20)
+        wait_until(lambda: slow.waiting == 2, 120)
         # When one of the partitions goes to another worker, and comes back while the dropped batch is not done
         before = rebalances("revoked")
         second = Running(other, Gated(lambda _: True))
-        wait_until(lambda: rebalances("revoked") > before, 20)
+        wait_until(lambda: rebalances("revoked") > before, 120)
         second.worker.stop()
         second.worker.stop()
         second.join()
-        wait_until(lambda: slow.waiting == 3, 20)
+        wait_until(lambda: slow.waiting == 3, 120)
         slow.open = True
         # Then its contents are tagged once more, those of the other are not, and each comes out once
         until_all_out(kafka.address, names, 20)

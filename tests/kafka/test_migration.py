@@ -58,7 +58,7 @@ class Load:
             yield self
         finally:
             self._stop.set()
-            thread.join(30)
+            thread.join(120)
 
     def _run(self) -> None:
         producer = Producer({"bootstrap.servers": self.address, "partitioner": "murmur2_random"})
@@ -209,14 +209,14 @@ def migrate(bus: Bus, folder: Path, titles: Sequence[str], tagbus: Cli) -> None:
             fleet.kill(first)
             fleet.start("w1")
             until_named(bus.address, bus.names["tagged"], SECOND)
-            wait_until(fleet.settled, 60, "three workers that have gone over")
+            wait_until(fleet.settled, 120, "three workers that have gone over")
             assert ask(bus.address, bus.names, ASKED).versions.release == SECOND
 
             publish(bus.address, bus.names["tags"], [NEW])
-            wait_until(lambda: first_tag(ask(bus.address, bus.names, ASKED)) == NEW.id, 30, "the new tag")
+            wait_until(lambda: first_tag(ask(bus.address, bus.names, ASKED)) == NEW.id, 120, "the new tag")
             assert tagbus("release", "activate", SHIPPED.name, settings=command).code == 0
-            wait_until(lambda: ask(bus.address, bus.names, ASKED).versions.release == SHIPPED.name, 30, "the way back")
-            wait_until(fleet.settled, 30, "three workers that have gone back")
+            wait_until(lambda: ask(bus.address, bus.names, ASKED).versions.release == SHIPPED.name, 120, "the way back")
+            wait_until(fleet.settled, 120, "three workers that have gone back")
             last = ask(bus.address, bus.names, ASKED)
             assert (last.versions.release, first_tag(last)) == (SHIPPED.name, NEW.id)
         assert load.sent > 100

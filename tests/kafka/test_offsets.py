@@ -47,7 +47,7 @@ def lose(kafka: Broker, names: Names, before: int) -> None:
     """Delete the first records of content, as retention does."""
     admin = AdminClient({"bootstrap.servers": kafka.address})
     place = TopicPartition(names["content"], 0, before)
-    admin.delete_records([place])[TopicPartition(names["content"], 0)].result(10)
+    admin.delete_records([place])[TopicPartition(names["content"], 0)].result(120)
 
 
 def offsets(kafka: Broker, names: Names) -> list[int]:
@@ -84,7 +84,7 @@ def test_a_group_that_begins_at_the_end_misses_nothing_from_then_on(kafka: Broke
     produce(kafka.address, names["content"], events(10))
     given = given_for(kafka, names, start="latest", group_protocol=protocol)
     with running(given, Trivial()):
-        wait_until(lambda: committed(given) == 10, 20)
+        wait_until(lambda: committed(given) == 10, 120)
     # When records come while nobody is there
     produce(kafka.address, names["content"], events(5, "d"))
     with running(given, Trivial()):
@@ -97,7 +97,7 @@ def test_a_backfill_from_a_time_to_the_end_leaves_out_what_came_before_and_after
     # Given records of two moments, the last of them in transactions that end with a marker
     produce(kafka.address, names["content"], events(10))
     moment = datetime.now(UTC) + timedelta(milliseconds=50)
-    wait_until(lambda: datetime.now(UTC) > moment, 5)
+    wait_until(lambda: datetime.now(UTC) > moment, 120)
     producer = Producer({"bootstrap.servers": kafka.address, "transactional.id": unique("upstream")})
     producer.init_transactions(10)
     for number in range(3):
@@ -129,10 +129,10 @@ def test_one_of_two_that_backfill_ends_when_the_other_has(kafka: Broker, topics:
 def recreate(kafka: Broker, name: str, partitions: int = 1) -> None:
     """Delete a topic and create it again, as fast as the broker does."""
     admin = AdminClient({"bootstrap.servers": kafka.address})
-    admin.delete_topics([name])[name].result(10)
+    admin.delete_topics([name])[name].result(120)
     while True:
         try:
-            admin.create_topics([NewTopic(name, partitions)])[name].result(10)
+            admin.create_topics([NewTopic(name, partitions)])[name].result(120)
             return
         except KafkaException as exception:
             if exception.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -157,11 +157,11 @@ class TestATopicThatIsCreatedAgain:
             until_all_out(kafka.address, names, 20)
             recreate(kafka, names["content"])
             produce(kafka.address, names["content"], events(5, "new"))
-            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 60, "what is new to come out")
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 120, "what is new to come out")
             # It goes on from there, and a later start too
             produce(kafka.address, names["content"], events(5, "more"))
-            wait_until(lambda: run.error or len(ids(kafka, names)) == 30, 60, "what comes later to come out")
-            wait_until(lambda: committed(given) == 10, 20, "the commit of all")
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 30, 120, "what comes later to come out")
+            wait_until(lambda: committed(given) == 10, 120, "the commit of all")
         assert ids(kafka, names)[20:] == [b"%s%d" % (prefix, i) for prefix in (b"new", b"more") for i in range(5)]
 
     def test_it_is_read_from_its_end_where_the_setting_says_so(self, kafka: Broker, names: Names) -> None:
@@ -170,13 +170,13 @@ class TestATopicThatIsCreatedAgain:
         produce(kafka.address, names["content"], events(20))
         tagger = Gated(lambda content: content.id.startswith("c"))
         with running(given, tagger) as run:
-            wait_until(lambda: tagger.waiting or run.error, 30, "a batch at the tagger")
+            wait_until(lambda: tagger.waiting or run.error, 120, "a batch at the tagger")
             recreate(kafka, names["content"])
             produce(kafka.address, names["content"], events(5, "new"))
             tagger.open = True
-            wait_until(lambda: run.error or committed(given) == 5, 60, "the worker at the end of the new topic")
+            wait_until(lambda: run.error or committed(given) == 5, 120, "the worker at the end of the new topic")
             produce(kafka.address, names["content"], events(5, "more"))
-            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 60, "what comes later to come out")
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 120, "what comes later to come out")
         assert ids(kafka, names)[20:] == [b"more%d" % i for i in range(5)]
 
     def test_it_ends_the_worker_with_code_11_where_the_setting_says_so(self, kafka: Broker, names: Names) -> None:
@@ -185,12 +185,12 @@ class TestATopicThatIsCreatedAgain:
         produce(kafka.address, names["content"], events(20))
         tagger = Gated(lambda _: True)
         run = Running(given, tagger)
-        wait_until(lambda: tagger.waiting or run.error, 30, "a batch at the tagger")
+        wait_until(lambda: tagger.waiting or run.error, 120, "a batch at the tagger")
         recreate(kafka, names["content"])
         produce(kafka.address, names["content"], events(5, "new"))
         # When it is done, then it is published first: nobody can read it again
         tagger.open = True
-        run.join(60)
+        run.join(120)
         assert isinstance(run.error, OffsetLost), run.error
         assert run.error.exit_code == 11
         assert "offset 20 of" in str(run.error)
@@ -201,11 +201,11 @@ class TestATopicThatIsCreatedAgain:
         produce(kafka.address, names["content"], events(20))
         tagger = Gated(lambda content: content.id.startswith("c"))
         with running(given, tagger) as run:
-            wait_until(lambda: tagger.waiting or run.error, 30, "a batch at the tagger")
+            wait_until(lambda: tagger.waiting or run.error, 120, "a batch at the tagger")
             recreate(kafka, names["content"])
             produce(kafka.address, names["content"], events(5, "new"))
             tagger.open = True
-            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 60, "all to come out")
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 120, "all to come out")
         assert ids(kafka, names)[20:] == [b"new%d" % i for i in range(5)]
 
     def test_the_published_versions_of_its_contents_still_count(self, kafka: Broker, names: Names) -> None:
@@ -217,7 +217,7 @@ class TestATopicThatIsCreatedAgain:
             recreate(kafka, names["content"])
             again = [(b"a", event("a", version=1), []), (b"b", event("b", version=2), [])]
             produce(kafka.address, names["content"], again)
-            wait_until(lambda: run.error or len(ids(kafka, names)) == 13, 60, "what is new to come out")
+            wait_until(lambda: run.error or len(ids(kafka, names)) == 13, 120, "what is new to come out")
         # Its results stand on `tagged`, whatever became of the records that they came from.
         assert ids(kafka, names)[12:] == [b"b"]
         assert ids(kafka, names, "dead_letters") == [b"a"]

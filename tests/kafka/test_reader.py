@@ -29,7 +29,7 @@ def test_a_missing_right_is_named(rights: list[Right], tenant: Tenant) -> None:
             return bool(reader.read(1, 0.2).messages)
 
         with pytest.raises(UserError, match=f"User:{tenant.user}: grant Read on topic {topic} "):
-            wait_until(read, 30, "an error")
+            wait_until(read, 120, "an error")
 
 
 def test_reading_needs_no_right_on_a_group(tenant: Tenant) -> None:
@@ -40,7 +40,7 @@ def test_reading_needs_no_right_on_a_group(tenant: Tenant) -> None:
 
     with TopicReader(tenant.settings().kafka) as reader:
         reader.discover([topic])
-        (message,) = wait_until(lambda: reader.read(1, 0.2).messages, 30, "the record")
+        (message,) = wait_until(lambda: reader.read(1, 0.2).messages, 120, "the record")
         assert message.key() == b"a"
 
 

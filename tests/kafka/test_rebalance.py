@@ -88,7 +88,7 @@ def test_a_static_member_that_restarts_moves_no_partition(
         one.until_ready()
         other.until_ready()
         share = re.compile(r"kind=assigned \S+ partitions=\d")
-        wait_until(lambda: share.search(one.text()) and share.search(other.text()), 20, "both to have their share")
+        wait_until(lambda: share.search(one.text()) and share.search(other.text()), 120, "both to have their share")
         until_all_out(kafka.address, names, 300)
         before = changes(other)
         # When one stops, and when it is killed, and is back within its session
@@ -129,7 +129,7 @@ def test_a_member_that_is_fenced_while_it_drains_ends_and_says_so(kafka: Broker,
     produce(kafka.address, names["content"], events(1))
     tagger = Gated(lambda _: True)
     older = Running(given, tagger)
-    wait_until(lambda: tagger.waiting or older.error, 30, "a batch at the tagger")
+    wait_until(lambda: tagger.waiting or older.error, 120, "a batch at the tagger")
     older.worker.stop()
     # When another process takes over its membership
     with running(given, Trivial()):
@@ -156,7 +156,7 @@ def test_a_member_that_was_frozen_beyond_its_session_commits_nothing(
         frozen.thaw()
         produce(kafka.address, names["content"], events(200, "d"))
         until_all_out(kafka.address, names, COUNT + 200)
-        wait_until(lambda: "kind=lost" in frozen.text() or frozen.code() is not None, 20, "the loss to be noticed")
+        wait_until(lambda: "kind=lost" in frozen.text() or frozen.code() is not None, 120, "the loss to be noticed")
         assert frozen.stop() in {0, Fenced.exit_code}
         assert other.stop() == 0
     # Then its late batches are not committed, and nothing is lost either

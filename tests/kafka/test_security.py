@@ -184,7 +184,7 @@ def test_a_worker_that_is_not_let_in_ends_and_logs_no_secret(
     caplog.set_level(logging.DEBUG)
 
     run = worker(wrong(ways).settings())
-    run.join(30)
+    run.join(120)
 
     assert isinstance(run.error, UserError)
     assert re.match(OUT[wrong], f"tagbus: {run.error}")

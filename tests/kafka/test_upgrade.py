@@ -56,8 +56,8 @@ def test_an_old_and_a_new_worker_share_a_group_and_nothing_is_lost_or_doubled(
         old = Process(given, tmp_path / "old.log", instance="old")
     new = Process(given, tmp_path / "new.log", instance="new")
     with ending([old, new]):
-        wait_until(lambda: held(old) and held(new) and not held(old) & held(new), 30, "partitions for both")
-        wait_until(lambda: len(held(old) | held(new)) == PARTITIONS, 30, "all partitions")
+        wait_until(lambda: held(old) and held(new) and not held(old) & held(new), 120, "partitions for both")
+        wait_until(lambda: len(held(old) | held(new)) == PARTITIONS, 120, "all partitions")
 
         shares = held(old), held(new)
         more = contents("both")

@@ -56,7 +56,7 @@ def test_topics_have_the_partitions_asked_for_and_four_by_first_use(mock_kafka: 
     mock_kafka.topic("tags", 7)
     produce(mock_kafka.address, "by.first.use", [(b"k", b"v", [])])
 
-    topics = Producer({"bootstrap.servers": mock_kafka.address}).list_topics(timeout=10).topics
+    topics = Producer({"bootstrap.servers": mock_kafka.address}).list_topics(timeout=60).topics
 
     assert {name: len(topic.partitions) for name, topic in topics.items()} == {"tags": 7, "by.first.use": PARTITIONS}
 
@@ -108,7 +108,7 @@ def test_a_broker_that_went_away_takes_what_was_queued_when_it_is_back(mock_kafk
     producer.produce("content", b"while down")
     mock_kafka.up()
 
-    wait_until(lambda: producer.flush(0.1) == 0, 30, "the record that was queued")
+    wait_until(lambda: producer.flush(0.1) == 0, 120, "the record that was queued")
     assert [message.value() for message in consume_all(mock_kafka.address, "content")] == [b"before", b"while down"]
 
 
@@ -147,7 +147,7 @@ def test_of_two_brokers_one_goes_away_and_a_group_follows_its_coordinator() -> N
         with pytest.raises(KafkaException, match=r"_TIMED_OUT|_WAIT_COORD|_TRANSPORT"):
             consumer.committed([TopicPartition("content", 0)], timeout=1)
         cluster.coordinator("group", "workers", 1)
-        assert wait_until(partial(_asked, consumer), 10, "the other coordinator")
+        assert wait_until(partial(_asked, consumer), 120, "the other coordinator")
         consumer.close()
 
 

@@ -35,7 +35,7 @@ def test_it_is_killed_restarted_on_its_port_and_stopped(tmp_path: Path) -> None:
             server.start()
 
         server.kill()
-        wait_until(lambda: gone(pid) and gone(behind), 10, "the end of the server and of the process behind the model")
+        wait_until(lambda: gone(pid) and gone(behind), 120, "the end of the server and of the process behind the model")
         assert not shared(folder)
         with pytest.raises(UserError, match="not running"):
             _ = server.pid
@@ -66,11 +66,11 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         (behind,) = model_pids(int(pid), "encoder")
 
         parent.send_signal(signal.SIGKILL)
-        parent.wait(10)
+        parent.wait(120)
 
-        wait_until(lambda: gone(int(pid)) and gone(behind), 10, "the end of the server")
-        wait_until(lambda: not Path(folder).exists(), 10, "the end of its folder")
-        wait_until(lambda: not shared(Path(folder)), 10, "the end of its shared memory")
+        wait_until(lambda: gone(int(pid)) and gone(behind), 120, "the end of the server")
+        wait_until(lambda: not Path(folder).exists(), 120, "the end of its folder")
+        wait_until(lambda: not shared(Path(folder)), 120, "the end of its shared memory")
 
 
 def test_a_model_that_does_not_load_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
@@ -142,5 +142,5 @@ def test_make_triton_starts_one_until_ctrl_c_and_says_how_to_reach_it() -> None:
 
         process.send_signal(signal.SIGINT)
 
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         assert not reachable(address.removeprefix("TAGBUS_ENCODER__ADDRESS="))

@@ -249,7 +249,7 @@ async def test_memory_is_asked_for_tags_exemplars_and_decisions_at_once() -> Non
     await exemplars.upsert([exemplar("a", unit(1), ["t1"])])
     tags.barrier = exemplars.barrier = asyncio.Barrier(3)
     graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         (seen,) = await graph.look(["a"], unit(2)[None], graph.reach)
     assert seen.accepted == ("t1",)
 

@@ -42,7 +42,7 @@ async def again(server: TritonServer, ask: Callable[[], Awaitable[Found]]) -> Fo
     Triton below 2.53 may die of requests that were given up while it stood still (triton-inference-server/server#7368:
     1 of 25 times here). Then it is started again, as the one who runs it would.
     """
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             with suppress(DependencyDown):
                 return await ask()

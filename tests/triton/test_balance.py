@@ -86,7 +86,7 @@ async def test_a_server_that_comes_gets_its_share_and_one_that_goes_gets_none(
     while texts_seen(three[2].address) == before:  # until it is asked for the golden texts
         await asyncio.sleep(0.02)
     # On a busy machine a server may be late once and have no turn for a moment.
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not all(25 <= share <= 42 for share in await shares(encoder, three)):
             await asyncio.sleep(0.02)
 
@@ -110,7 +110,7 @@ async def test_when_one_is_killed_the_others_take_over_and_it_comes_back(
     np.testing.assert_allclose(await call, await in_process.encode(texts), atol=1e-5)
     assert (await shares(encoder, three[1:], 20)) != [0, 0]
     await asyncio.to_thread(three[0].restart)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (await shares(encoder, three, 12))[0] == 0:
             await asyncio.sleep(0.05)
 

@@ -72,15 +72,15 @@ def test_a_worker_outlives_its_server_and_says_when_it_is_not_ready(
         # Killed while contents are under way.
         produce(mock_kafka.address, "content", contents("first"))
         server.kill()
-        wait_until(lambda: not ready(worker), 60, "the worker to say that it is not ready")
+        wait_until(lambda: not ready(worker), 120, "the worker to say that it is not ready")
         server.restart()
         wait_until(lambda: len(tagged(mock_kafka)) == COUNT, 120, "all results")
 
         # A server that calls itself ready and has no process behind its model.
-        wait_until(lambda: ready(worker), 60, "the worker to be ready again")
+        wait_until(lambda: ready(worker), 120, "the worker to be ready again")
         for pid in model_pids(server.pid, "encoder"):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not ready(worker), 60, "the worker to notice that nothing is embedded")
+        wait_until(lambda: not ready(worker), 120, "the worker to notice that nothing is embedded")
         with InferenceServerClient(server.address) as client:
             assert client.is_model_ready("encoder", "1")
             client.unload_model("encoder")

@@ -128,7 +128,7 @@ def test_a_backfill_ends_by_itself_when_all_is_committed(mock_kafka: MockCluster
     given = settings(mock_kafka.address, mock_topics, kafka={"delivery": "at_least_once"})
     # When a worker has an end, and more comes meanwhile
     run = Running(given, Trivial(0.3), read_range=ReadRange({0: 0, 1: 40}, "end"))
-    wait_until(lambda: outcome(mock_kafka.address, mock_topics), 20)
+    wait_until(lambda: outcome(mock_kafka.address, mock_topics), 120)
     produce(mock_kafka.address, "content", events(50, "later"), 0)
     run.join()
     # Then it ends without an error, with what was there and no more

@@ -68,7 +68,7 @@ def test_a_duplicate_is_committed_whether_it_is_published_or_not(
         run.until_ready()
         for offset in range(3):
             produce(kafka.address, names["content"], [(b"a", event("a", version=1), [])])
-            wait_until(partial(more_than, offset), 30, "the commit of one more")
+            wait_until(partial(more_than, offset), 120, "the commit of one more")
         assert sum(len(seen) for seen in tagger.seen) == published
     watcher.close()
     assert len(consume_all(kafka.address, names["tagged"])) == published

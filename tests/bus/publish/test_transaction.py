@@ -100,7 +100,7 @@ def published(calls: Calls, given: Settings) -> list[str]:
     """Run until the batch is committed. Whatever happened, it was tagged once and is committed once."""
     tagger = Trivial()
     with running(given, tagger) as run:
-        wait_until(lambda: run.error or (calls and calls[-1] == "commit" and run.worker.ready()), 20, "the commit")
+        wait_until(lambda: run.error or (calls and calls[-1] == "commit" and run.worker.ready()), 120, "the commit")
         assert run.error is None
         until_all_out(given.kafka.brokers, NAMES, COUNT)
     assert sorted(chain(*tagger.seen)) == sorted(f"c{i}" for i in range(COUNT))
@@ -111,7 +111,7 @@ def ended(given: Settings) -> BaseException:
     """Run until the worker ends by itself, and return why. Its batch was tagged once at most."""
     tagger = Trivial()
     run = Running(given, tagger)
-    run.join(20)
+    run.join()
     assert len(tagger.seen) <= 1
     assert run.error is not None
     return run.error
@@ -226,12 +226,12 @@ def test_a_broker_that_goes_away_within_a_transaction_is_waited_for(
     calls.at[step] = mock_kafka.down
     tagger = Trivial()
     with running(given, tagger) as run:
-        wait_until(lambda: run.error or step in calls, 10)
-        wait_until(lambda: run.error or not run.worker.ready(), 10)
+        wait_until(lambda: run.error or step in calls, 120)
+        wait_until(lambda: run.error or not run.worker.ready(), 120)
         assert run.worker.alive()
         mock_kafka.up()
         until_all_out(mock_kafka.address, NAMES, COUNT)
-        wait_until(lambda: run.error or run.worker.ready(), 20)
+        wait_until(lambda: run.error or run.worker.ready(), 120)
     assert len(tagger.seen) == 1
     assert calls.seen() == ONCE
 
@@ -245,13 +245,13 @@ def test_a_stop_waits_for_no_transaction_beyond_its_deadline(
     given = given.model_copy(update={"batch": given.batch.model_copy(update={"drain_seconds": 0.5})})
     before = set(threading.enumerate())
     run = Running(given, Trivial())
-    wait_until(lambda: run.error or "offsets" in calls, 10)
+    wait_until(lambda: run.error or "offsets" in calls, 120)
     # When the worker is stopped, then it ends all the same
     run.worker.stop()
-    run.join(20)
+    run.join()
     assert run.error is None
     mock_kafka.up()
-    wait_until(lambda: set(threading.enumerate()) <= before, 20, "the end of its threads")
+    wait_until(lambda: set(threading.enumerate()) <= before, 120, "the end of its threads")
 
 
 def test_a_transaction_that_hangs_although_brokers_answer_ends_the_worker(

@@ -110,7 +110,7 @@ class Watch:
             [
                 TopicPartition(topic, partition, 0)
                 for topic in topics
-                for partition in self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+                for partition in self._consumer.list_topics(topic, timeout=60).topics[topic].partitions
             ]
         )
         self._stop = threading.Event()
@@ -131,7 +131,7 @@ class Watch:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(120)
         self._consumer.close()
 
     def _run(self) -> None:

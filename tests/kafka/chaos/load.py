@@ -106,7 +106,7 @@ class Load:
     def stop(self) -> None:
         """Send no more, and wait until the brokers have everything."""
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(120)
         assert self._producer.flush(60) == 0, "the brokers did not take the load"
         assert not self.refused, self.refused[:3]
 

@@ -92,7 +92,7 @@ def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
     try:
         for _ in range(SIZE):
             fleet.start(fleet.name())
-        wait_until(lambda: all(member.ready() for member in fleet.members), 60, "a fleet that is ready")
+        wait_until(lambda: all(member.ready() for member in fleet.members), 120, "a fleet that is ready")
         start = time.monotonic()
         load.start()
         watch.start()
