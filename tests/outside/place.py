@@ -47,13 +47,14 @@ class Place:
         return (self.work / "err").read_text()[-2000:]
 
     def check(self, allowed: Sequence[str] = ()) -> None:
-        """Nothing was written outside, and all the addresses ip:port were asked and no other."""
+        """Nothing was written outside, and no address ip:port was asked but the first, and perhaps the others."""
         trace = read(self.folder / "trace", self.work)
         elsewhere = trace.outside([self.work, self.temporary, *DEVICES])
         assert not elsewhere, f"written outside the folders given: {elsewhere}"
         # urllib3 binds a port of its own when it is imported, to see whether there is IPv6.
         asked = trace.addresses - {"::1:0"}
-        assert asked == set(allowed), f"asked: {sorted(asked)}, expected {sorted(allowed)}"
+        assert asked >= set(allowed[:1]), f"asked: {sorted(asked)}, expected {allowed[0]} among them"
+        assert asked <= set(allowed), f"asked: {sorted(asked)}, expected none but {allowed}"
 
 
 def run(place: Place, *commands: Sequence[str | Path], **settings: str) -> dict[str, int]:

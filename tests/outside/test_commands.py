@@ -97,7 +97,7 @@ def test_the_clients_of_servers_ask_the_configured_ones_alone(place: Place, mock
         KAFKA__BROKERS=mock_kafka.address,
         ENCODER__KIND="triton",
         ENCODER__ADDRESS=f"127.0.0.1:{triton}",
-        ENCODER__DEADLINE_SECONDS="0.5",
+        ENCODER__DEADLINE_SECONDS="2",
         MEMORY__KIND="server",
         MEMORY__URL=f"http://127.0.0.1:{qdrant}",
         REGISTRY__URL=f"http://127.0.0.1:{registry}",
