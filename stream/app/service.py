@@ -55,7 +55,9 @@ class Service:
 
     def not_ready(self) -> list[str]:
         """Problems of the assignment, the encoder or the memory."""
-        wrong = [] if self.worker.ready() else ["no partitions assigned, or a dependency is down"]
+        wrong = self.worker.problems()
+        if not wrong and not self.worker.ready():
+            wrong.append("no partitions assigned, or a dependency is down")
         wrong += filter(None, (self._probe.problem(), self._manager.problem()))
         telemetry.READY.set(not wrong)
         return wrong

@@ -127,6 +127,12 @@ class InFlight:
             queue = self._queues.get(partition)
             return queue.entries[0] if queue is not None and queue.entries else None
 
+    def committed(self, partition: Partition) -> int | None:
+        """The offset that was committed last in this assignment of a partition; None if none was."""
+        with self._changed:
+            queue = self._queues.get(partition)
+            return None if queue is None else queue.committed
+
     def crowded(self) -> bool:
         """Whether as many batches are in flight as may be, whatever their partitions."""
         with self._changed:

@@ -112,6 +112,11 @@ class Processor(Protocol):
         """Whether batches of an assigned partition may be processed. Anything it raises ends the worker."""
         return True
 
+    def problem(self) -> str:
+        """What partitions that are not ready wait for, if somebody must do something about it; else empty. Called by
+        any thread."""
+        return ""
+
     def revoke(self, partitions: Iterable[Partition]) -> None:
         """Partitions were revoked."""
 

@@ -75,9 +75,7 @@ class Worker:
         self._topics = processor.topics
         self._gate = gate
         self._in_flight = InFlight(settings.batch.in_flight, settings.batch.in_flight_bytes)
-        # Transaction markers count in the end offset of a partition and are never delivered: only the client knows.
-        ends: clients.Properties = {"enable.partition.eof": read_range is not None and read_range.until is not None}
-        self._consumer = clients.group_member(settings, self._on_error, ends)
+        self._consumer = clients.group_member(settings, self._on_error)
         self._producer = clients.result_producer(settings, self._on_error)
         self._poller = Poller(settings, self._consumer, self._in_flight, processor, read_range, self._start)
         self._partitions: tuple[int, ...] = ()
@@ -135,7 +133,12 @@ class Worker:
             and self._poller.ready
             and self._publisher.ready
             and not self._in_flight.stalled()
+            and not self.problems()
         )
+
+    def problems(self) -> list[str]:
+        """What this worker waits for until somebody does something about it: topics that are gone or too small."""
+        return [words for words in (self._publisher.problem, self._processor.problem()) if words]
 
     def _prepare(self) -> bool:
         """Open the gate, fence earlier processes, check the topics, join the group: in this order a worker that is not

@@ -101,14 +101,15 @@ def _member(settings: Settings, spot: Origin) -> Iterator[Consumer]:
 
 def _next(settings: Settings, consumer: Consumer, spot: Origin) -> Message:
     """The record, if it is the next one that the group reads. Raises UserError that names the group's position."""
+    whole = current_range(settings.kafka, spot.topic)
     try:
-        (found,) = consumer.committed([TopicPartition(spot.topic, spot.partition)], SECONDS)
+        committed = consumer.committed([TopicPartition(spot.topic, number) for number in whole.ends], SECONDS)
     except KafkaException as error:
         raise failure(error, settings.kafka, "the group's committed offset cannot be read", spot.topic) from None
-    whole = current_range(settings.kafka, spot.topic)
-    low, high = whole.starts[spot.partition], whole.ends[spot.partition]
-    # Nothing is committed: kafka.start decides where the group begins.
-    stands = found.offset if found.offset >= 0 else low if settings.kafka.start == "earliest" else high
+    offsets = {found.partition: found.offset for found in committed if found.offset >= 0}
+    # Where nothing at all is committed, kafka.start decides where the group begins.
+    ends = settings.kafka.start == "latest" and not offsets
+    stands = offsets.get(spot.partition, (whole.ends if ends else whole.starts)[spot.partition])
     # The committed offset may be that of a transaction marker, or of a deleted record.
     message = next(read_range(settings.kafka, whole.after({spot.partition: stands})), None)
     if message is None or message.offset() != spot.offset:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import get_args
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -68,6 +69,23 @@ def missing_rights(kafka: KafkaSettings, needs: Sequence[tuple[Operation, str]])
         return None
     rights = ", ".join(f"{operation} on topic {topic}" for operation, topic in missing)
     return UserError(f"Kafka refuses {principal(kafka)}: grant {rights} (TOPIC_AUTHORIZATION_FAILED)")
+
+
+def inconsistent(kafka: KafkaSettings) -> UserError:
+    """The error of a member that the group does not take, because its other members know none of its assignors. They
+    are asked for, so that the message names them."""
+    own = kafka.options.get("partition.assignment.strategy", clients.ASSIGNOR)
+    others = "another assignor"
+    client = clients.quiet_admin(kafka, lambda _: None)
+    with suppress(KafkaException, TimeoutError):
+        asked = client.describe_consumer_groups([kafka.group], request_timeout=LISTEN_SECONDS)
+        found = asked[kafka.group].result(LISTEN_SECONDS)
+        names = ", ".join(sorted(f"{member.client_id} at {member.host.lstrip('/')}" for member in found.members))
+        others = f"the assignor {found.partition_assignor or 'of another name'} ({names})"
+    return UserError(
+        f"group {kafka.group} has members with {others}, and this worker has {own} (INCONSISTENT_GROUP_PROTOCOL): stop "
+        "them, give the workers a kafka.group of their own, or set partition.assignment.strategy in kafka.options"
+    )
 
 
 def why_locked_out(kafka: KafkaSettings) -> UserError | None:

@@ -3,14 +3,16 @@
 | client | for | sets |
 | --- | --- | --- |
 | `group_member` | the worker, `tagbus skip` | no auto commit; no `auto.offset.reset`: it never chooses a position |
-| `reader` | topics read without a group | `enable.partition.eof`: transaction markers count in the high watermark |
+| `reader` | topics read without a group | no commit; where it begins and goes on |
 | `result_producer` | results, dead letters | the transaction; failed deliveries only; lz4, 5 ms of linger |
 | `plain_producer` | records published by a person or a command | idempotence; 10 MB; limited batches; 20 ms of linger |
 | `admin` | topics, groups, ACLs | nothing |
 
-All consumers read committed records unless told otherwise, and all producers are idempotent and partition by murmur2,
-as Java clients do. No client creates a topic by asking for it, as producers and admin clients do by default: a broker
-with auto.create.topics.enable, Kafka's default, would make it with one partition and without compaction.
+All consumers read committed records unless told otherwise; the first two learn where a partition ends
+(`enable.partition.eof`), for transaction markers count in its high watermark. All producers are idempotent and
+partition by murmur2, as Java clients do. No client creates a topic by asking for it, as producers and admin clients do
+by default: a broker with auto.create.topics.enable, Kafka's default, would make it with one partition and without
+compaction.
 
 `kafka.options` and `kafka.secrets` pass through, except the few properties that the delivery guarantee depends on:
 those have their own settings or are fixed. Each function raises UserError for a property that librdkafka rejects.
@@ -32,6 +34,8 @@ from tagbus.stream.kafka.rights import transactional_id
 ErrorCallback = Callable[[KafkaError], None]
 Properties = dict[str, str | int | float | bool]
 
+# The partition.assignment.strategy of the classic protocol, unless kafka.options has another.
+ASSIGNOR = "cooperative-sticky"
 # Room for headers and key beyond the largest value, in bytes: the client must not reject what the broker accepts.
 _RECORD_ROOM = 131_072
 # For what a person publishes; the limits of broker and topic apply.
@@ -65,8 +69,8 @@ _GUARDED = {
 }
 
 
-def group_member(settings: Settings, on_error: ErrorCallback, more: Properties | None = None) -> Consumer:
-    """A member of the group, not yet subscribed; `more` are additional properties.
+def group_member(settings: Settings, on_error: ErrorCallback) -> Consumer:
+    """A member of the group, not yet subscribed.
 
     Without a committed offset, or if it is out of range, it reports _AUTO_OFFSET_RESET instead of choosing a position.
     """
@@ -76,6 +80,8 @@ def group_member(settings: Settings, on_error: ErrorCallback, more: Properties |
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
+        # Transaction markers count in the end of a partition and are never delivered: only the client knows.
+        "enable.partition.eof": True,
         "isolation.level": "read_committed",
         "max.poll.interval.ms": _milliseconds(max(kafka.poll_seconds, kafka.session_seconds)),
     }
@@ -87,9 +93,9 @@ def group_member(settings: Settings, on_error: ErrorCallback, more: Properties |
         ours["group.protocol"] = "consumer"
     else:
         ours["session.timeout.ms"] = _milliseconds(kafka.session_seconds)
-        defaults["partition.assignment.strategy"] = "cooperative-sticky"
+        defaults["partition.assignment.strategy"] = ASSIGNOR
         defaults["heartbeat.interval.ms"] = _milliseconds(min(3.0, kafka.session_seconds / 3))
-    properties = _properties(kafka, defaults, {**ours, **(more or {})})
+    properties = _properties(kafka, defaults, ours)
     with _named_properties(kafka):
         return Consumer(properties, error_cb=on_error, logger=log)
 

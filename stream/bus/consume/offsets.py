@@ -21,7 +21,8 @@ from tagbus.stream.bus.consume.crash_loop import Commit
 from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import KafkaSettings
 from tagbus.stream.errors import DependencyDown, Fatal, OffsetLost, UserError
-from tagbus.stream.kafka.errors import error_of, map_kafka_errors
+from tagbus.stream.kafka.clients import ASSIGNOR
+from tagbus.stream.kafka.errors import classify, error_of, map_kafka_errors
 from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.kafka.metadata import Watermarks, offset_at, watermarks
@@ -71,18 +72,22 @@ class RangeBounds:
         self._consumer = consumer
         self._range = read_range
         self._ends: dict[Partition, int] = {}
+        # The partitions that were there when the group had no offset at all.
+        self._unread: frozenset[Partition] = frozenset()
 
     @property
     def bounded(self) -> bool:
         """Whether reading ends."""
         return self._range is not None and self._range.until is not None
 
-    def find_ends(self, numbers: Iterable[int]) -> None:
-        """Find the ends of all partitions of the topic. Raises UserError for a partition that the range names and the
-        topic does not have."""
-        if self._range is None:
-            return
+    def look(self, numbers: Iterable[int]) -> None:
+        """Before the group is joined: find the ends of all partitions of the topic, or whether this is a group without
+        any offset. Raises UserError for a partition that the range names and the topic does not have."""
         partitions = [(self.topic, number) for number in numbers]
+        if self._range is None:
+            if self.kafka.start == "latest" and not self._any_committed(partitions):
+                self._unread = frozenset(partitions)
+            return
         if isinstance(self._range.starts, Mapping) and (
             wrong := set(self._range.starts) - {partition[1] for partition in partitions}
         ):
@@ -96,16 +101,20 @@ class RangeBounds:
             self._ends[partition] = self._high(partition) if until == "end" else self._at(partition, until)
 
     def end(self, partition: Partition) -> int:
-        """The first offset that is not read, NO_END if there is none."""
-        return self._ends.get(partition, NO_END)
+        """The first offset that is not read, NO_END if there is none. What is added to the topic later is no part of a
+        backfill that ends."""
+        return self._ends.get(partition, 0 if self.bounded else NO_END)
 
     def start(self, partition: Partition) -> int:
         """Where a partition starts of which the group has no offset; may be OFFSET_BEGINNING.
 
+        `kafka.start` is about groups without any offset: a partition that is added to a topic that is read starts at
+        its beginning, for all of its records came after that.
+
         Raises UserError for an offset that the range names and the broker does not have.
         """
         if self._range is None:
-            return OFFSET_BEGINNING if self.kafka.start == "earliest" else self._high(partition)
+            return self._high(partition) if partition in self._unread else OFFSET_BEGINNING
         starts = self._range.starts
         if isinstance(starts, datetime):
             return self._at(partition, starts)
@@ -145,6 +154,21 @@ class RangeBounds:
             )
         return offset
 
+    def _any_committed(self, partitions: Iterable[Partition]) -> bool:
+        try:
+            with map_kafka_errors(self.kafka, self.topic):
+                found = self._consumer.committed([TopicPartition(*partition) for partition in partitions], ASK_SECONDS)
+        except KafkaException as exception:
+            # A group that this principal may not see is not found until the time is over; why comes as a message.
+            message = self._consumer.poll(0)
+            error = (message.error() if message is not None else None) or error_of(exception)
+            raise classify(error, self.kafka, self.topic) or DependencyDown(
+                f"no broker returned the offsets of group {self.kafka.group}: {error.str()}"
+            ) from None
+        if wrong := next((one.error for one in found if one.error is not None), None):
+            raise DependencyDown(f"no broker returned the offsets of group {self.kafka.group}: {wrong.str()}")
+        return any(one.offset >= 0 for one in found)
+
     def _at(self, partition: Partition, time: datetime) -> int:
         return offset_at(self._consumer, self.kafka, partition, time, ASK_SECONDS)
 
@@ -173,8 +197,8 @@ class OffsetResets:
         self._commit = commit
         self._on_back = on_back
         kafka = bounds.kafka
-        strategy = kafka.options.get("partition.assignment.strategy", "cooperative-sticky")
-        self._eager = kafka.group_protocol == "classic" and strategy != "cooperative-sticky"
+        strategy = kafka.options.get("partition.assignment.strategy", ASSIGNOR)
+        self._eager = kafka.group_protocol == "classic" and strategy != ASSIGNOR
         self._waiting: set[Partition] = set()
         self._next_try = 0.0
 

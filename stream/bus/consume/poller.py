@@ -18,11 +18,13 @@ from tagbus.stream.bus.consume.back_pressure import BackPressure
 from tagbus.stream.bus.consume.batching import Batcher, PartitionBuffer, RateLimit, forget_lag, report_lag
 from tagbus.stream.bus.consume.brokers import BrokerHealth
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
+from tagbus.stream.bus.consume.markers import EndMarkers
 from tagbus.stream.bus.consume.offsets import OffsetResets, RangeBounds, ReadRange
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Revoked
 from tagbus.stream.bus.processor import Processor
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Poison
+from tagbus.stream.kafka.access import inconsistent
 from tagbus.stream.kafka.errors import classify, error_of, map_kafka_errors
 from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.message import Partition
@@ -64,6 +66,7 @@ class Poller:
         self._brokers = BrokerHealth(consumer, self._topic, settings.retry.deadline_seconds)
         self._bounds = RangeBounds(settings.kafka, self._topic, consumer, read_range)
         self._guard = CrashLoopGuard(settings, processor.topics, consumer, self._commit)
+        self._markers = EndMarkers(settings.kafka, self._topic, consumer, in_flight, self._commit)
         self._resets = OffsetResets(consumer, self._bounds, in_flight, self._commit, self._assign_again)
         rate_limit = RateLimit(read_range.rate if read_range else None)
         self._batcher = Batcher(settings.batch, in_flight, self._guard, processor, rate_limit, start)
@@ -123,7 +126,7 @@ class Poller:
     def subscribe(self, numbers: Iterable[int]) -> bool:
         """Join the group, for a topic with these partitions. False: no broker says where they end now."""
         try:
-            self._bounds.find_ends(numbers)
+            self._bounds.look(numbers)
         except DependencyDown as error:
             log.warning("consume: %s", error)
             return False
@@ -241,12 +244,15 @@ class Poller:
         """Raise what ends the process; log what librdkafka recovers from by itself."""
         partition = (message.topic() or self._topic, message.partition() or 0)
         if error.code() == KafkaError._PARTITION_EOF:
-            if (buffer := self._buffers.get(partition)) is not None and (message.offset() or 0) >= buffer.end:
-                buffer.ended = True
+            if (buffer := self._buffers.get(partition)) is not None:
+                buffer.ended = buffer.ended or (message.offset() or 0) >= buffer.end
+                self._markers.reached(partition, message.offset() or 0)
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             self._resets.add(partition)
             return
+        if error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+            raise inconsistent(self._settings.kafka)
         ending = classify(error, self._settings.kafka, partition[0])
         if ending is not None:
             raise ending
@@ -260,6 +266,7 @@ class Poller:
             return
         self._looked = now
         report_lag(self._in_flight, self._buffers)
+        self._markers.pass_over(self._buffers)
         self._brokers.check_deadline(self._in_flight.stalled())
         self._brokers.ask()
 
@@ -315,6 +322,7 @@ class Poller:
     def _revoke(self, partitions: list[Partition]) -> Revoked:
         revoked = self._in_flight.revoke(partitions)
         self._guard.forget(partitions)
+        self._markers.forget(partitions)
         self._processor.revoke(partitions)
         forget_lag(partitions)
         return revoked

@@ -97,6 +97,10 @@ class TagProcessor(Processor):
         """Whether they are read. Raises what kept them from being read."""
         return self._versions.ready(partition)
 
+    def problem(self) -> str:
+        """Which partitions the topic of published versions lacks."""
+        return self._versions.problem()
+
     def revoke(self, partitions: Iterable[Partition]) -> None:
         """Forget the versions of partitions that went."""
         self._versions.revoke(partitions)

@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from confluent_kafka import Message
+from confluent_kafka import Consumer, Message
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.process.stamps import Stamp, read, write
 from tagbus.stream.bus.process.versions import BatchClaims, PartitionVersions, Published
 from tagbus.stream.bus.processor import Batch, Outgoing, RecordOutcome
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import DependencyDown
+from tagbus.stream.errors import DependencyDown, TopicMissing
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.message import Partition, partition_of
 from tagbus.stream.kafka.metadata import Watermarks, watermarks
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 CHUNK = 2000
 WAIT_SECONDS = 0.2
 JOIN_SECONDS = 5.0
+# Between two looks for partitions that the topic lacks.
+LACKING_SECONDS = 2.0
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -70,12 +72,16 @@ class VersionTopic:
         self._threads[-1].start()
 
     def ready(self, partition: Partition) -> bool:
-        """Whether the published versions of a partition are read. Raises what prevented that: TopicMissing, UserError
-        for a missing right, Fatal."""
+        """Whether the published versions of a partition are read. Raises what prevented that: UserError for a missing
+        right, Fatal."""
         if self._failure is not None:
             raise self._failure
         versions = self._partitions.get(partition)
         return not self._limit or (versions is not None and versions.ready)
+
+    def problem(self) -> str:
+        """Which partitions the topic lacks; empty if it has all."""
+        return "; ".join(versions.lacks for versions in self._partitions.values() if versions.lacks)
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions; what is published is read again when they are assigned again."""
@@ -158,14 +164,24 @@ class _Reading:
         self._ends: dict[Partition, int] = {}
 
     def run(self) -> None:
-        """Read until all are read, or none is wanted. Raises TopicMissing, UserError for a missing right, Fatal."""
-        found = self._ask()
-        if not self._left:
+        """Read until all are read, or none is wanted. Raises UserError for a missing right, Fatal.
+
+        A partition that the topic lacks is waited for: partitions may be added to `content` first. To publish its
+        contents without their versions, or with those of another partition, would let an old one replace a newer.
+        """
+        while self._going():
+            found = self._ask()
+            self._read({partition: marks for partition, marks in found.items() if partition in self._left})
+            if self._going():
+                self._closed.wait(LACKING_SECONDS)
+
+    def _read(self, found: Mapping[Partition, Watermarks]) -> None:
+        if not found:
             return
         # Out of range the reader goes on at the first record: compaction may move the start while it reads.
         with TopicReader(self._settings.kafka) as reader:
-            reader.assign({partition: found[partition] for partition in self._left})
-            while self._going():
+            reader.assign(found)
+            while self._going() and not self._left.keys().isdisjoint(found):
                 chunk = reader.read(CHUNK, WAIT_SECONDS)
                 for message in chunk.messages:
                     self._learn(message)
@@ -173,24 +189,42 @@ class _Reading:
                     self._reached(partition, position)
 
     def _ask(self) -> dict[Partition, Watermarks]:
-        """Where each partition starts and ends; asked until the broker answers. Empty partitions are ready."""
-        found: dict[Partition, Watermarks] = {}
+        """Where each partition that exists starts and ends; asked until the broker answers. Empty ones are ready."""
+        asked: dict[Partition, Watermarks | None] = {}
         delays = backoff(self._settings.retry)
         asker = clients.reader(self._settings.kafka, isolation="read_uncommitted")
         try:
-            while self._going() and not self._left.keys() <= found.keys():
+            while self._going() and not self._left.keys() <= asked.keys():
                 try:
-                    for partition in self._left.keys() - found.keys():
-                        found[partition] = watermarks(asker, self._settings.kafka, partition)
+                    for partition in self._left.keys() - asked.keys():
+                        asked[partition] = self._marks(asker, partition)
                 except DependencyDown as error:
                     log.warning("versions: %s", error)
                     self._closed.wait(next(delays))
         finally:
             asker.close()
+        found = {partition: marks for partition, marks in asked.items() if marks is not None}
         self._ends = {partition: marks.high for partition, marks in found.items()}
         for partition, marks in found.items():
             self._reached(partition, marks.low)
         return found
+
+    def _marks(self, asker: Consumer, partition: Partition) -> Watermarks | None:
+        """None if the topic lacks the partition."""
+        source = self._left[partition]
+        versions = self._versions[source]
+        try:
+            marks = watermarks(asker, self._settings.kafka, partition)
+        except TopicMissing:
+            if not versions.lacks:
+                versions.lacks = (
+                    f"{source[0]}:{source[1]} waits: topic {self._topic} has no partition {partition[1]}, "
+                    "`tagbus topics create --mend` adds it"
+                )
+                log.warning("versions: %s", versions.lacks)
+            return None
+        versions.lacks = ""
+        return marks
 
     def _going(self) -> bool:
         self._left = {

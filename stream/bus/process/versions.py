@@ -68,6 +68,8 @@ class PartitionVersions:
 
     published: Published
     ready: bool = False
+    # What its topic lacks, in words; empty if it lacks nothing.
+    lacks: str = ""
     _epoch: int = 0
     _waiting: dict[int, deque[PendingVersion]] = field(default_factory=dict)
     _batches: deque["BatchClaims"] = field(default_factory=deque)

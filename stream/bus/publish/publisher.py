@@ -44,6 +44,7 @@ class Publisher:
         """`source`: the topic whose offsets are committed. `published` is called with each batch after its commit,
         `fail` with what ends the worker."""
         self._settings = settings
+        self._source = source
         self._producer = producer
         self._member = member
         self._in_flight = in_flight
@@ -51,11 +52,11 @@ class Publisher:
         self._fail = fail
         self._stop = threading.Event()
         self._struggling = False
-        records = RecordProducer(settings, producer, in_flight, self._stop.is_set)
+        self._records = RecordProducer(settings, producer, in_flight, self._stop.is_set)
         self._delivery: Delivery = (
-            ExactlyOnce(records, producer, member, settings, source)
+            ExactlyOnce(self._records, producer, member, settings, source)
             if settings.kafka.delivery == "exactly_once"
-            else AtLeastOnce(records, member, settings, source)
+            else AtLeastOnce(self._records, member, settings, source)
         )
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
@@ -64,6 +65,12 @@ class Publisher:
     def ready(self) -> bool:
         """Whether Kafka accepts what is published."""
         return self._opened.is_set() and not self._struggling
+
+    @property
+    def problem(self) -> str:
+        """Which topics that it publishes to were deleted; empty if all exist."""
+        names = " and ".join(self._records.absent)
+        return f"results wait for topic {names}, which does not exist: `tagbus topics create` creates it" * bool(names)
 
     @property
     def opened(self) -> bool:
@@ -127,9 +134,24 @@ class Publisher:
                 if entries:
                     log.warning("publish: publishing batches=%d again: %s", len(entries), error)
                     self._stop.wait(next(delays))
+                    entries = self._once_topics_exist(entries)
         self._struggling = False
+        self._records.absent = ()
         for entry in entries:
             self._in_flight.done(entry)
             self._published(entry)
         if entries:
             telemetry.BATCH_SECONDS.labels(step="publish").observe(time.monotonic() - start)
+
+    def _once_topics_exist(self, entries: list[InFlightBatch]) -> list[InFlightBatch]:
+        """Wait until all topics exist that the batches need: each try before that would fail, and at least once publish
+        the others of their results again. Returns the batches that are still owned; raises Abandoned."""
+        delays = backoff(self._settings.retry)
+        self._records.look_for_topics(entries, self._source)
+        while entries and self._records.absent:
+            log.warning("publish: %s", self.problem)
+            self._stop.wait(next(delays))
+            self._records.check_patience()
+            entries = [entry for entry in entries if self._in_flight.owns(entry)]
+            self._records.look_for_topics(entries, self._source)
+        return entries

@@ -10,9 +10,11 @@ from tagbus.stream.bus.process.dead_letters import too_large
 from tagbus.stream.bus.processor import Outgoing
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Poison, UserError
-from tagbus.stream.kafka.errors import RAISED, classify, error_of, map_kafka_errors
+from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of, map_kafka_errors
 
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+# For one request of a topic's metadata, while records are not confirmed.
+LIST_SECONDS = 2.0
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
@@ -58,11 +60,15 @@ class RecordProducer:
         self._failed: list[tuple[KafkaError, str]] = []
         # A broker refuses a whole request for one record that is too large, so the next try sends each record alone.
         self._alone = False
+        self._entries: Sequence[InFlightBatch] = ()
+        # The topics of the last try that do not exist, for any thread to read.
+        self.absent: tuple[str, ...] = ()
 
     def produce(self, entries: Sequence[InFlightBatch]) -> None:
         """Hand all records to the client. Raises Abandoned; RetryTransaction if a record that was sent alone failed,
         and RecordRefused if it is too large."""
         self._failed.clear()
+        self._entries = entries
         put = self._put_alone if self._alone else self._put
         for entry in entries:
             put(entry)
@@ -81,6 +87,24 @@ class RecordProducer:
         with map_kafka_errors(self._settings.kafka):
             while self._producer.flush(1.0):
                 self.check_patience()
+                # At least once the client waits for a topic that was deleted until its records are too old.
+                self.look_for_topics(self._entries)
+
+    def look_for_topics(self, entries: Sequence[InFlightBatch], *others: str) -> None:
+        """Find out which of the topics of these results, and of `others`, do not exist: `absent`.
+
+        The client learns the topics anew by it: one that was created again, and partitions that were added.
+        """
+        topics = {out.topic for entry in entries for outcome in entry.outcomes or () for out in outcome.outgoing}
+        self.absent = tuple(topic for topic in sorted(topics.union(others)) if not self._exists(topic))
+
+    def _exists(self, topic: str) -> bool:
+        """Whether it exists; also if no broker answers, or it may not be described: others say so better."""
+        try:
+            found = self._producer.list_topics(topic, LIST_SECONDS).topics[topic]
+        except RAISED:
+            return True
+        return bool(found.partitions) if found.error is None else found.error.code() not in NO_TOPIC
 
     def purged(self) -> bool:
         """Whether records failed only because their transaction did: the next call tells why."""
@@ -88,7 +112,7 @@ class RecordProducer:
 
     def sort_failures(self) -> None:
         """Evaluate a try that failed and is aborted: if a record was too large, the next try finds out which. Raises
-        UserError for what only an operator can fix."""
+        UserError for a missing right; for a topic that is missing, the next try waits."""
         # Reports of records that the abort purged come here; later they would be taken for records of the next try.
         self.flush()
         failed, self._failed = self._failed, []
@@ -96,7 +120,7 @@ class RecordProducer:
         for error, topic in failed:
             ending = classify(error, self._settings.kafka, topic, "Write")
             # Fenced and fatal errors are reported by the step that ends the transaction.
-            if isinstance(ending, UserError):
+            if isinstance(ending, UserError) and error.code() not in NO_TOPIC:
                 raise ending
 
     def unsent(self) -> str:

@@ -64,18 +64,19 @@ class ErrorAction(Enum):
     nothing is rewound and nothing is sent again."""
     ABORT = "abort, then publish the same results again"
     """Nothing of the transaction counts. A stale member gets this error too: if its partitions are still assigned (a
-    KIP-848 member epoch moves with every rebalance), the results are sent again with fresh group metadata."""
+    KIP-848 member epoch moves with every rebalance), the results are sent again with fresh group metadata. So does a
+    topic that was deleted: the publisher waits until it exists again."""
     END = "end the process"
-    """Fenced, fatal, a missing right or topic, or an error that librdkafka does not say how to handle."""
+    """Fenced, fatal, a missing right, or an error that librdkafka does not say how to handle."""
 
 
 def action_for(error: KafkaError) -> ErrorAction:
     """What to do about an error. Source: librdkafka's INTRODUCTION.md, "Transactional producer API", error handling."""
-    if error.fatal() or error.code() in FENCED | REFUSED | NO_TOPIC:
+    if error.fatal() or error.code() in FENCED | REFUSED:
         return ErrorAction.END
     if error.txn_requires_abort():
         return ErrorAction.ABORT
-    return ErrorAction.CALL_AGAIN if error.retriable() else ErrorAction.END
+    return ErrorAction.CALL_AGAIN if error.retriable() and error.code() not in NO_TOPIC else ErrorAction.END
 
 
 class GroupMember(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from hypothesis import given, strategies
 
 from tagbus.stream.bus.consume.batching import RateLimit
@@ -41,14 +41,33 @@ def topic(mock_kafka: MockCluster) -> Iterator[Topic]:
 
 def test_a_service_begins_as_its_setting_says_and_has_no_end(topic: Topic) -> None:
     bounds = topic.bounds(None)
-    bounds.find_ends([0, 1])
+    bounds.look([0, 1])
     assert (bounds.start(A), bounds.end(A), bounds.bounded) == (OFFSET_BEGINNING, NO_END, False)
-    assert topic.bounds(None, start="latest").start(A) == 10
+
+
+def test_a_group_without_any_offset_begins_at_the_end_where_its_setting_says_so(topic: Topic) -> None:
+    bounds = topic.bounds(None, start="latest")
+    bounds.look([0])
+    assert bounds.start(A) == 10
+    # This partition came later, so all of its records did.
+    assert bounds.start(B) == OFFSET_BEGINNING
+    # One that has an offset has begun: what it does not know yet came later too.
+    topic.consumer.commit(offsets=[TopicPartition(*B, 0)], asynchronous=False)
+    bounds = topic.bounds(None, start="latest")
+    bounds.look([0, 1])
+    assert bounds.start(A) == OFFSET_BEGINNING
+
+
+def test_what_is_added_to_the_topic_is_no_part_of_a_backfill(topic: Topic) -> None:
+    bounds = topic.bounds(ReadRange("earliest", "end"))
+    bounds.look([0])
+    assert (bounds.end(A), bounds.end(B)) == (10, 0)
+    assert topic.bounds(ReadRange("earliest", None)).end(B) == NO_END
 
 
 def test_a_backfill_begins_at_named_offsets_and_ends_at_what_is_there(topic: Topic) -> None:
     bounds = topic.bounds(ReadRange({0: 4}, "end"))
-    bounds.find_ends([0, 1])
+    bounds.look([0, 1])
     produce(topic.address, "content", events(5, "later"), 0)
     assert bounds.bounded
     assert (bounds.start(A), bounds.end(A)) == (4, 10)
@@ -58,7 +77,7 @@ def test_a_backfill_begins_at_named_offsets_and_ends_at_what_is_there(topic: Top
 
 def test_a_time_after_the_last_record_is_the_end(topic: Topic) -> None:
     bounds = topic.bounds(ReadRange(LATER, LATER))
-    bounds.find_ends([0])
+    bounds.look([0])
     assert (bounds.start(A), bounds.end(A)) == (10, 10)
 
 
@@ -91,7 +110,7 @@ def test_an_offset_that_the_broker_refused_is_not_gone_on_at_even_if_it_is_there
 
 def test_a_partition_that_is_not_there_is_named(topic: Topic) -> None:
     with pytest.raises(UserError, match=r"topic content has no partition 2, expected 0 to 1"):
-        topic.bounds(ReadRange({0: 0, 2: 0})).find_ends([0, 1])
+        topic.bounds(ReadRange({0: 0, 2: 0})).look([0, 1])
 
 
 def test_a_span_says_what_is_wrong_with_it() -> None:

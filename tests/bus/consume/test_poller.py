@@ -16,7 +16,7 @@ from tests.bus.taggers import Trivial
 @pytest.fixture
 def poller(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> Iterator[Poller]:
     given = settings(mock_kafka.address, mock_topics)
-    consumer = clients.group_member(given, lambda _: None, {})
+    consumer = clients.group_member(given, lambda _: None)
     yield Poller(given, consumer, InFlight(1, 1000), TagProcessor(given, Trivial()), None, lambda _: None)
     consumer.close()
 
