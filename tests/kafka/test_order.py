@@ -14,7 +14,6 @@ from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.processor import Batch, Source
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, read_dead_letter
-from tagbus.stream.errors import UserError
 from tests.bus.harness import event, exactly_once, origin, running, settings, until_all_out
 from tests.bus.taggers import Huge, Trivial
 from tests.conftest import Broker
@@ -326,10 +325,12 @@ def test_the_ids_that_are_known_are_bounded(kafka: Broker, names: Names) -> None
         assert known(opened, given, "c0", 0) == 0
 
 
-def test_without_the_topic_the_start_says_what_to_do(kafka: Broker, names: Names) -> None:
+def test_without_the_topic_its_partitions_wait_and_say_what_to_do(kafka: Broker, names: Names) -> None:
     given = settings(kafka.address, {**names, "versions": "there-is-none"})
-    with order(given) as opened, pytest.raises(UserError, match="topic there-is-none does not exist; `tagbus topics"):
-        wait_until(lambda: opened.ready((names["content"], 0)), SECONDS)
+    with order(given) as opened:
+        wait_until(opened.problem, SECONDS, "a word about it")
+        assert "topic there-is-none has no partition 0, `tagbus topics create --mend` adds it" in opened.problem()
+        assert not opened.ready((names["content"], 0))
 
 
 def test_none_are_known_where_the_setting_says_so(kafka: Broker, names: Names) -> None:
