@@ -328,8 +328,8 @@ def test_the_ids_that_are_known_are_bounded(kafka: Broker, names: Names) -> None
 def test_without_the_topic_its_partitions_wait_and_say_what_to_do(kafka: Broker, names: Names) -> None:
     given = settings(kafka.address, {**names, "versions": "there-is-none"})
     with order(given) as opened:
-        wait_until(opened.problem, SECONDS, "a word about it")
-        assert "topic there-is-none has no partition 0, `tagbus topics create --mend` adds it" in opened.problem()
+        words = "topic there-is-none has no partition 0, `tagbus topics create --mend` adds it"
+        wait_until(lambda: words in opened.problem(), SECONDS, "a word about it")
         assert not opened.ready((names["content"], 0))
 
 
