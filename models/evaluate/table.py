@@ -29,7 +29,8 @@ METHOD: Final = (
     "Test contents, each row measured once; P, nDCG, R, PSP (A 0.55, B 1.5), F1, Acc, Coverage and HR in percent, ECE "
     "of the ten best tags as a fraction in 15 bins. `intervals`: 95%, 1,000 bootstrap samples. `r_at_10_head`, "
     "`_torso`, `_tail`: of tags with 100, 10 and fewer training contents. `acc_at_3`, `coverage_at_1`, `right`, "
-    "`hr_at_1`: of tags with a confidence of 0.5 and more. train_seconds and contents_per_second are of the CPU."
+    "`hr_at_1`: of tags with a confidence of 0.5 and more. train_seconds and contents_per_second are of the CPU. "
+    "`ran`: the release, the path, the components with their versions, the memory and changed settings of recall."
 )
 
 Report = dict[str, object]
@@ -124,10 +125,20 @@ def markdown(report: Report) -> str:
     """The table as markdown: each figure with the half-width of its interval."""
     lines = ["| row | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " --- |" * len(COLUMNS)]
     lines += [f"| {row['name']} | " + " | ".join(_cells(row)) + " |" for row in _rows(report)]
+    if ran := [line for row in _rows(report) if (line := _ran(row))]:
+        lines += ["", "What ran:", "", *ran]
     new = report.get("new_tags")
     if isinstance(new, dict):
         lines += ["", "R@10 of new tags, by exemplars each:", "", newtags.markdown(new)]
     return "\n".join((*lines, "", METHOD, ""))
+
+
+def _ran(row: Mapping[str, object]) -> str | None:
+    """The release and the versions of the components of one of our rows."""
+    ran = row.get("ran")
+    if not isinstance(ran, dict):
+        return None
+    return f"- {row['name']}: {', '.join((ran['release'], *ran['components'].values()))}"
 
 
 def _cells(row: Mapping[str, object]) -> Iterator[str]:

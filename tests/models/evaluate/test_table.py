@@ -128,6 +128,7 @@ def test_the_table_stands_beside_it_as_markdown_and_pictures(report: Path) -> No
 
     assert "| untrained | " in page
     assert "±" in page
+    assert "- untrained: minilm-l6-f16-1\n" in page
     assert report.with_name("models-reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
