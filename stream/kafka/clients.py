@@ -138,6 +138,9 @@ def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
         "batch.size": min(_BATCH_BYTES, settings.batch.record_bytes),
     }
     if kafka.delivery == "exactly_once":
+        # A coordinator that still writes the markers of one transaction refuses the offsets of the next, and the client
+        # asks again after this time: at its default of 100 ms every second transaction took 100 ms, not 10.
+        defaults["retry.backoff.ms"] = 10
         ours["transactional.id"] = transactional_id(kafka)
         ours["transaction.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
     # librdkafka rejects a transactional producer whose messages may outlive their transaction.
