@@ -10,7 +10,7 @@ KAFKA  ?= mock
 ENCODER ?= in_process
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-bus bench-triton triton chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test lint bench bench-bus bench-examples bench-triton triton chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ $(VENV)/.triton: $(VENV)/.core
 	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[triton]'
 	@touch $@
 
-demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) ## tag real titles (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver)
+demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) ## tag descriptions of software (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver)
 	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER)
 
 # What tests/outside needs, from Debian's packages where the machine has none: unpacked, not installed.
@@ -95,8 +95,10 @@ evaluate: $(VENV)/.core ## quality on DATA=folder with labels.tsv, train.tsv[.xz
 	$(BIN)/tagbus evaluate $(DATA) --out bench/results/quality.json
 
 # One thread: two that wait for each other on busy cores took twenty times as long.
-models: $(VENV)/.test ## train heads and ranker for the example data into triton_repo/ (some 5 minutes)
+models: $(VENV)/.test ## train heads and ranker for the example data into triton_repo/, and fit the calibration (some 5 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tagbus.models.rank.out_of_fold examples --heads triton_repo/heads/1 --ranker triton_repo/ranker/1
+	$(BIN)/tagbus calibrate examples/calibration.jsonl --tags examples/tags.jsonl --exemplars examples/exemplars.jsonl \
+	  --out triton_repo/encoder/1/calibration.json
 
 BASELINES := .cache/baselines
 XMC_PECOS := .cache/pecos
@@ -119,6 +121,11 @@ baselines: $(BASELINES)/.done $(XMC_PECOS)/.done ## train the classical taggers 
 	for name in tfidf-neighbours bonsai parabel annif-bonsai; do \
 	  $(BASELINES)/bin/python -m tagbus.models.baselines $$name $(DATA) --out $(MODELS) > $(MODELS)-$$name.log || exit 1; done
 	PYTHONPATH=$(TREE) $(XMC_PECOS)/bin/python -m tagbus.models.baselines xr-linear $(DATA) --out $(MODELS)
+
+bench-examples: $(VENV)/.test $(BASELINES)/.done ## quality on the example data, beside Omikuji and TF-IDF neighbours (two minutes)
+	for name in bonsai parabel tfidf-neighbours; do \
+	  $(BASELINES)/bin/python -m tagbus.models.baselines $$name examples --out .cache/examples || exit 1; done
+	$(BIN)/python bench/examples.py
 
 evaluate-models: $(VENV)/.test ## one table of baselines and models on DATA (ROWS=names with commas: measured anew)
 	$(BIN)/tagbus evaluate-models $(DATA) --rows "$(ROWS)" --models $(MODELS)

@@ -74,7 +74,7 @@ def texts_of(tokens: int) -> list[str]:
 
 
 def titles() -> list[str]:
-    return [json.loads(line)["text"] for line in example("exemplars.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["title"] for line in example("exemplars.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def settings(address: str, **changes: object) -> EncoderSettings:

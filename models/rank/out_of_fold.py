@@ -99,7 +99,7 @@ class HeadsRecipe:
 
 
 HEADS_RECIPES: Final = {
-    # R@10 56.3 on the 391 held-out contents of the example data, 53.0 with the defaults of heads.Recipe.
+    # R@10 56.3 on 391 held-out titles of YSO with 8,578 in training, 53.0 with the defaults of heads.Recipe.
     Size.SMALL: HeadsRecipe(val=False, words=3, bigrams=NONE, named=2, rate=3e-3, batch=128),
     # Names as contents cost 0.7 of P@1 on YSO's 5,083 validation titles.
     Size.LARGE: HeadsRecipe(val=True, words=2, bigrams=4, named=0, rate=1e-3, batch=512),

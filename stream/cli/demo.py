@@ -1,7 +1,7 @@
-"""`tagbus demo`: real titles through a real consumer, on one machine, with one command.
+"""`tagbus demo`: real descriptions through a real consumer, on one machine, with one command.
 
-It starts a broker and a worker (`tagbus run`, as a user would), publishes the example tags, exemplars and titles, and
-shows the results. The mock cluster has no transactions, so delivery is at least once; with Apache Kafka, exactly once.
+It starts a broker and a worker (`tagbus run`, as a user would), publishes the example tags, exemplars and contents,
+and shows the results. The mock cluster has no transactions: delivery is at least once; with Apache Kafka, exactly once.
 """
 
 import base64
@@ -96,7 +96,7 @@ def demo(
         EncoderKind, typer.Option("--encoder", help="triton: a real tritonserver, installed the first time (374 MB)")
     ] = "in_process",
 ) -> None:
-    """Tag 600 real library titles from Kafka to Kafka, with everything on this machine. Ends with a line of JSON."""
+    """Tag 600 descriptions of software from Kafka to Kafka, all on this machine. Ends with a line of JSON."""
     started = time.monotonic()
     # The default handler would end only this process, and the worker would run forever.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -168,7 +168,7 @@ class Demo:
             worker.wait_until_ready(lambda remaining: bar.to(len(tags) + len(exemplars) - remaining))
         outcomes = self._outcomes()
         try:
-            rate = self._titles(outcomes)
+            rate = self._contents(outcomes)
             self._show(outcomes)
             figures = _quality(outcomes)
             self._new_tag(outcomes)
@@ -200,8 +200,8 @@ class Demo:
         if topic == "content":
             self._published += len(records)
 
-    def _titles(self, outcomes: Outcomes) -> float:
-        """Publish titles and broken events and wait for all outcomes. Returns contents per second."""
+    def _contents(self, outcomes: Outcomes) -> float:
+        """Publish contents and broken events and wait for all outcomes. Returns contents per second."""
         contents = files.all_of(example("content.jsonl"), files.content_of)
         started = time.monotonic()
         self._publish("content", [*(encode_record(content) for content in contents), *broken()])
@@ -216,7 +216,7 @@ class Demo:
         names = {tag.id: tag.name for tag in _all_tags()}
         for content_id in list(titles)[:SHOWN]:
             console.stdout.print(tagged_table(outcomes.of(content_id), titles[content_id]))
-            console.print_line("librarians said: " + ", ".join(names[tag] for tag in sorted(known[content_id])) + "\n")
+            console.print_line("people gave it: " + ", ".join(names[tag] for tag in sorted(known[content_id])) + "\n")
         topic = outcomes.dead_letters
         console.print_line(f"{len(outcomes.dead)} broken events on {topic}, byte for byte, with reasons:")
         for record in outcomes.dead.values():
@@ -233,10 +233,10 @@ class Demo:
         found = [self._tag(outcomes, content) for content in contents]
         hits = sum(tag.id in {one.id for one in result.tags} for result in found)
         console.print_line(f"after taxonomy version {after.versions.taxonomy} shows it: {_names(found[0])}")
-        console.print_line(f"'{tag.name}' found for {hits} of {len(contents)} titles that librarians gave it\n")
+        console.print_line(f"'{tag.name}' found for {hits} of {len(contents)} contents that people gave it to\n")
 
     def _until_shown(self, outcomes: Outcomes, before: TaggedContent) -> TaggedContent:
-        """Publish a title repeatedly until a result's taxonomy version has advanced."""
+        """Publish a content repeatedly until a result's taxonomy version has advanced."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         number = 0
         while time.monotonic() < deadline:
@@ -272,7 +272,7 @@ def _repeated(event: dict[str, str]) -> bytes:
 
 
 def _quality(outcomes: Outcomes) -> dict[str, float]:
-    """Quality against the librarians' tags, in percent."""
+    """Quality against people's tags, in percent."""
     known = _answers()
     results = [result for result in outcomes.tagged.values() if result.id in known]
     number = {tag.id: index for index, tag in enumerate(_all_tags())}

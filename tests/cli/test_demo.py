@@ -66,7 +66,7 @@ class Demo:
 
     def report(self) -> dict[str, object]:
         """The line of JSON that ends it."""
-        wait_until(self.ended, 240, "the end of the demo")
+        wait_until(self.ended, 600, "the end of the demo")
         assert self.process.returncode == 0, self.text[-3000:]
         found = json.loads(self.text.splitlines()[-1])
         assert isinstance(found, dict)
@@ -112,11 +112,11 @@ def complete(report: dict[str, object]) -> None:
     assert set(report) == KEYS
     assert report["events"] == int(str(report["tagged"])) + int(str(report["dead_lettered"]))
     assert report["dead_lettered"] == len(list(broken())) == 8
-    assert int(str(report["tags"])) >= 2000
+    assert int(str(report["tags"])) >= 500
     assert int(str(report["events"])) >= 500 + 8
     assert set(report["components"]) == {"literal", "heads", "ranker"}  # type: ignore[call-overload]
-    # In percent: the example data gives 51 with the heads and the ranker that are shipped, 48 without them.
-    assert 45 < float(str(report["p_at_1"])) <= 100
+    # In percent: the example data gives 68 with the heads and the ranker that are shipped, 65 without them.
+    assert 62 < float(str(report["p_at_1"])) <= 100
     assert float(str(report["contents_per_second"])) > 0
 
 
@@ -127,10 +127,10 @@ def test_on_the_mock_cluster(tmp_path: Path) -> None:
         assert report["delivery"] == "at_least_once"
         for words in (
             "it has no transactions, so delivery: at least once",
-            "librarians said: ",
+            "people gave it: ",
             "8 broken events on content.dlq, byte for byte, with reasons:",
             "InvalidEvent at decode: text: ",
-            "'water treatment' found for 5 of 5 titles",
+            "'Version control system (Works with)' found for 5 of 5 contents",
             "worker stopped by SIGTERM",
         ):
             assert words in run.text, words
@@ -145,7 +145,7 @@ def test_on_apache_kafka_it_is_exactly_once(tmp_path: Path) -> None:
         report = run.report()
         complete(report)
         assert report["delivery"] == "exactly_once"
-        assert "'water treatment' found for 5 of 5 titles" in run.text
+        assert "'Version control system (Works with)' found for 5 of 5 contents" in run.text
 
 
 def test_stopped_in_the_middle_it_leaves_nothing_behind(tmp_path: Path) -> None:

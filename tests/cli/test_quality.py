@@ -114,8 +114,8 @@ class TestCalibrate:
 
 @pytest.fixture(scope="module")
 def folder(cutting: Slice, unseen: list[Exemplar], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The slice in the form of the YSO titles."""
-    place = tmp_path_factory.mktemp("yso")
+    """The slice as a folder of text and tag numbers."""
+    place = tmp_path_factory.mktemp("tsv")
     number = {tag.id: index for index, tag in enumerate(cutting.tags)}
     labels = [f"{index}\thttp://example.org/{tag.id}\t{tag.name}" for index, tag in enumerate(cutting.tags)]
     (place / "labels.tsv").write_text("\n".join(labels) + "\n")

@@ -53,7 +53,7 @@ def test_two_inputs_may_not_be_one_pipe(tagbus: Cli) -> None:
 
 
 def test_tags_alone_are_enough(tagbus: Cli, cutting: Slice) -> None:
-    (result,) = objects(tagbus("tag", *cutting.memory[:2], stdin=b'{"id": "x", "title": "Forest ecology"}').out)
+    (result,) = objects(tagbus("tag", *cutting.memory[:2], stdin=b'{"id": "x", "title": "Chess game"}').out)
     assert result["tags"]
     assert all(tag["evidence"]["votes"] == 0 for tag in result["tags"])  # type: ignore[attr-defined]
 

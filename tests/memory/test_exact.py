@@ -98,12 +98,12 @@ async def test_an_id_that_many_payloads_name_is_one_string(tmp_path: Path, unit:
 
     async def same(store: ExactStore) -> bool:
         first, second = (await store.fetch(["a", "b"])).values()
-        assert first == {"accepted": ["yso-1", 2], "id": "a"}
+        assert first == {"accepted": ["bees-1", 2], "id": "a"}
         return first["accepted"][0] is second["accepted"][0]  # type: ignore[index]
 
     store = ExactStore("r", 2)
     for key, vector in zip("ab", unit([[1, 0], [0, 1]]), strict=True):
-        await store.upsert([Point(key, vector, {"accepted": ["yso-1", 2], "id": key})])
+        await store.upsert([Point(key, vector, {"accepted": ["bees-1", 2], "id": key})])
         # More than the parser remembers.
         await store.upsert([Point("c", vector, {"accepted": [f"other-{n}" for n in range(100_000)]})])
     assert await same(store)

@@ -91,7 +91,7 @@ def spoil(cross_encoder: TritonCrossEncoder, *bad: Pair) -> None:
 
 def many(count: int) -> list[Pair]:
     """Pairs of real titles, of every length that requests are padded to, one in three right."""
-    titles = [json.loads(line)["text"] for line in example("exemplars.jsonl").read_text().splitlines()[: 8 * count]]
+    titles = [json.loads(line)["title"] for line in example("exemplars.jsonl").read_text().splitlines()[: 8 * count]]
     texts = [" ".join(titles[number : number + 1 + number % 8]) for number in range(count)]
     return [(text[: 10 + number % 30] if number % 3 else titles[number - 1], text) for number, text in enumerate(texts)]
 

@@ -27,11 +27,16 @@ READER = TextReader(default_folder(), load_release(default_folder()))
 
 
 def real_texts() -> list[str]:
-    """1,000 texts: titles of the examples, some joined to reach every length, and one of each script."""
-    titles = [json.loads(line)["text"] for line in example("exemplars.jsonl").read_text().splitlines()]
-    joined = [" ".join(titles[start : start + size]) for size in (3, 4, 6, 12) for start in range(0, 25 * size, size)]
-    fixed = list(dict.fromkeys([*SCRIPTS.values(), *TEXTS, *joined]))
-    return fixed + titles[4000 : 5000 - len(fixed)]
+    """1,000 texts: titles and texts of the examples, some joined to reach every length, and one of each script."""
+    rows = [json.loads(line) for line in example("exemplars.jsonl").read_text().splitlines()]
+    texts, titles = [row["text"] for row in rows], [row["title"] for row in rows]
+    joined = [
+        " ".join(some[start : start + size])
+        for some, sizes in ((titles, (3, 4, 6)), (texts, (1, 2, 3, 6)))
+        for size in sizes
+        for start in range(0, 30 * size, size)
+    ]
+    return list(dict.fromkeys([*SCRIPTS.values(), *TEXTS, *joined, *titles]))[:1000]
 
 
 def per_length(texts: list[str]) -> Counter[int]:
