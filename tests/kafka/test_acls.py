@@ -15,6 +15,7 @@ from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import UserError
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.indexer import indexer
+from tagbus.stream.kafka.topics import require_compacted
 from tagbus.stream.memory import Carried, memory_of
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.collections import Place
@@ -192,6 +193,18 @@ async def test_an_indexer_that_lacks_a_right_ends_and_names_it(missing: Right, t
 
     name = tenant.names[missing.name]
     assert f"User:{tenant.user}: grant {missing.operation} on {missing.kind} {name}" in str(caught.value)
+
+
+def test_a_worker_that_may_not_read_the_settings_of_topics_is_unsure_and_goes_on(
+    tenant: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    tenant.make_topics(SPOILT)
+    tenant.may(LEAST["run (exactly_once)"])
+
+    require_compacted([tenant.settings()])
+
+    said = [record.getMessage() for record in caplog.records]
+    assert f"topics: unsure whether {tenant.names['tags']} is compacted: it is not disclosed (DescribeConfigs)" in said
 
 
 def test_check_names_every_topic_that_may_not_be_described(tagbus: Cli, tenant: Tenant) -> None:

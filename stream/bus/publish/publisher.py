@@ -148,8 +148,9 @@ class Publisher:
         the others of their results again. Returns the batches that are still owned; raises Abandoned."""
         delays = backoff(self._settings.retry)
         self._records.look_for_topics(entries, self._source)
-        while entries and self._records.absent:
+        if self._records.absent:
             log.warning("publish: %s", self.problem)
+        while entries and self._records.absent:
             self._stop.wait(next(delays))
             self._records.check_patience()
             entries = [entry for entry in entries if self._in_flight.owns(entry)]

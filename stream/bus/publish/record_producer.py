@@ -83,12 +83,11 @@ class RecordProducer:
         self._alone = False
 
     def flush(self) -> None:
-        """Wait until every record is confirmed or has failed."""
+        """Wait until every record is confirmed or has failed. Raises RetryTransaction if their topic was deleted."""
         with map_kafka_errors(self._settings.kafka):
             while self._producer.flush(1.0):
                 self.check_patience()
-                # At least once the client waits for a topic that was deleted until its records are too old.
-                self.look_for_topics(self._entries)
+                self._give_up_absent()
 
     def look_for_topics(self, entries: Sequence[InFlightBatch], *others: str) -> None:
         """Find out which of the topics of these results, and of `others`, do not exist: `absent`.
@@ -97,6 +96,13 @@ class RecordProducer:
         """
         topics = {out.topic for entry in entries for outcome in entry.outcomes or () for out in outcome.outgoing}
         self.absent = tuple(topic for topic in sorted(topics.union(others)) if not self._exists(topic))
+
+    def _give_up_absent(self) -> None:
+        """The client would wait for a topic that was deleted until its records are too old, and a transaction with it
+        until the broker ends that and fences this producer."""
+        self.look_for_topics(self._entries)
+        if self.absent:
+            raise RetryTransaction(f"topic {' and '.join(self.absent)} does not exist")
 
     def _exists(self, topic: str) -> bool:
         """Whether it exists; also if no broker answers, or it may not be described: others say so better."""
@@ -109,6 +115,10 @@ class RecordProducer:
     def purged(self) -> bool:
         """Whether records failed only because their transaction did: the next call tells why."""
         return bool(self._failed) and all(error.code() in _PURGED for error, _ in self._failed)
+
+    def purge(self) -> None:
+        """Drop what is not confirmed. Only without a transaction: to abort one drops its records, in order."""
+        self._producer.purge()
 
     def sort_failures(self) -> None:
         """Evaluate a try that failed and is aborted: if a record was too large, the next try finds out which. Raises

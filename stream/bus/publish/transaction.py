@@ -220,6 +220,7 @@ class AtLeastOnce:
         except RetryTransaction as retry:
             if retry.error is not None and (retry.error.fatal() or retry.error.code() == KafkaError._FATAL):
                 raise Fatal(f"Kafka client failed: {retry}") from None
+            self._records.purge()
             self._records.sort_failures()
             raise
         delays = backoff(self._settings.retry)
