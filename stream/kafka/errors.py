@@ -5,6 +5,7 @@
 | another process uses this transactional.id or group.instance.id | Fenced |
 | a right is missing, or the credentials are rejected | UserError that names the right to grant |
 | a topic or a partition does not exist | TopicMissing |
+| the brokers do not serve the group protocol of KIP-848 | UserError |
 | another fatal error of the client | Fatal |
 | a setting of the topic is wrong | UserError, from `access.failure` alone |
 | anything else | None: librdkafka retries, or the same call may succeed later |
@@ -12,6 +13,7 @@
 How a transaction step handles an error is decided in bus/publish/transaction.py.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,9 +33,13 @@ FENCED = frozenset(
     }
 )
 NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+UNSUPPORTED = (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE)
 # Codes of a call when no broker answers, or none accepts the credentials.
 NO_BROKER = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
 
+# The request that only the group protocol of KIP-848 sends, and what librdkafka says where it is not known.
+NEW_PROTOCOL = "ConsumerGroupHeartbeat"
+_NOT_SERVED = re.compile("|".join(re.escape(KafkaError(code).str()) for code in UNSUPPORTED))
 # A consumer's fatal error is reported as _FATAL, which is not marked fatal, with the cause only in its text.
 _CAUSES = {KafkaError(code).str(): code for code in (*FENCED, KafkaError.UNRELEASED_INSTANCE_ID)}
 
@@ -73,6 +79,11 @@ def classify(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Ope
             f"another process runs with kafka.instance={kafka.instance}, or ended without leaving the group "
             "(static membership, UNRELEASED_INSTANCE_ID): then start again when its session has ended, "
             "group.consumer.session.timeout.ms"
+        )
+    if NEW_PROTOCOL in error.str() and _NOT_SERVED.search(error.str()):
+        return UserError(
+            f"kafka.group_protocol={kafka.group_protocol}: the brokers do not serve it, expected classic; consumer "
+            f"(KIP-848) needs 4.0 ({error.str()})"
         )
     if error.fatal() or code == KafkaError._FATAL:
         return Fatal(f"Kafka client failed ({error.name()}): {error.str()}")

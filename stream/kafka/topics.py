@@ -70,10 +70,13 @@ def require_compacted(given: Sequence[Settings]) -> None:
     except KafkaException as error:
         log.warning("topics: %s", error_of(error).str())
         return
+    if unsure := [name for name, state in found.items() if state.configuration is None]:
+        names = ", ".join(unsure)
+        log.warning(
+            "topics: unsure whether %s keep the last record of each key: not disclosed (DescribeConfigs)", names
+        )
     for name, state in found.items():
-        if state.configuration is None:
-            log.warning("topics: unsure whether %s is compacted: it is not disclosed (DescribeConfigs)", name)
-        elif (policy := state.configuration.get(POLICY)) != COMPACT:
+        if state.configuration is not None and (policy := state.configuration.get(POLICY)) != COMPACT:
             raise UserError(
                 f"topic {name}: {POLICY} is {policy}, expected {COMPACT}, or what it holds is lost after a while; "
                 "`tagbus topics create --mend` changes it"

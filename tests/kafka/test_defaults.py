@@ -7,8 +7,12 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tagbus.stream.cli import check, run
+from tagbus.stream.errors import UserError
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.child import HOST, free_ports
+from tests.bus.harness import TOPICS, Running
+from tests.bus.harness import settings as of_a_worker
+from tests.bus.taggers import Trivial
 from tests.cli.harness import Answer, Cli
 from tests.support import Layout, create_topics, produce, unique
 
@@ -245,3 +249,13 @@ class TestCheck:
             "wrong   broker version         group.coordinator.rebalance.protocols is classic, and "
             "TAGBUS_KAFKA__GROUP_PROTOCOL=consumer (KIP-848) needs consumer"
         ) in answer.lines
+
+    def test_a_worker_that_asks_for_it_ends(self, broker: DefaultKafka, names: dict[str, str]) -> None:
+        made(broker, names)
+        topics = {word: name for word, name in names.items() if word in TOPICS}
+        run = Running(of_a_worker(broker.address, topics, kafka={"group_protocol": "consumer"}), Trivial())
+        run.join(120)
+        assert isinstance(run.error, UserError), run.error
+        assert str(run.error).startswith(
+            "kafka.group_protocol=consumer: the brokers do not serve it, expected classic; consumer (KIP-848) needs 4.0"
+        )
