@@ -7,7 +7,7 @@ under read_committed. All three get the same titles in the same batches, with th
 memory of the examples. Each round measures all three; a first round warms up the broker's JVM and is dropped. The
 report is the round with the median ratio: on shared machines ratios are more reliable than rates.
 
-The titles are test.tsv of the data folder; without it, those of the examples, which are shorter.
+The titles are test.tsv of the data folder; without it, the exemplars of the examples, which are longer.
 """
 
 import argparse

@@ -97,8 +97,8 @@ class TestMatch:
         ):
             Lexicon(("en", "xx"))
 
-    def test_titles_of_a_library(self) -> None:
-        """Given the tags and titles of the examples, a name of a title's own words is found for it."""
+    def test_contents_of_the_examples(self) -> None:
+        """Given the tags and contents of the examples, a name of a content's own words is found for it."""
         made = lexicon({tag.id: [tag.name] for tag in files.all_of(example("tags.jsonl"), files.tag_of)})
         titles = files.all_of(example("calibration.jsonl"), files.exemplar_of)
         right = sum(len(made.match(f"{one.title}\n{one.text}").keys() & set(one.accepted)) for one in titles)

@@ -71,7 +71,7 @@ class TestBatch:
         assert list(at_once) == [await given.tag(part) for part in parts]
 
     async def test_one_id_twice_is_answered_twice(self, filled: Memory) -> None:
-        found = results(await tagger(filled).tag([content("a", "Bees"), content("a", "Ships")]))
+        found = results(await tagger(filled).tag([content("a", "Chess game"), content("a", "Mail server")]))
         assert [one.id for one in found] == ["a", "a"]
         assert found[0].tags != found[1].tags
 
@@ -115,7 +115,7 @@ class TestFailure:
     async def test_what_may_pass_later_is_no_failure_of_a_content(self, filled: Memory, error: Exception) -> None:
         choking = Choking(error)
         with pytest.raises(type(error)):
-            await tagger(filled, choking).tag([content("a", "Bees"), content("b", POISON)])
+            await tagger(filled, choking).tag([content("a", "Chess game"), content("b", POISON)])
         assert choking.calls == [2]
 
     async def test_a_megabyte_in_a_failure_is_shortened(self, filled: Memory) -> None:
@@ -137,7 +137,7 @@ class TestVersions:
             assert one.versions.components == {}
 
     async def test_a_result_has_scopes_and_time_of_its_content(self, filled: Memory) -> None:
-        given = Content(id="a", title="Bees", scopes=("news", "tenant-7"), time=datetime(2026, 1, 31, tzinfo=UTC))
+        given = Content(id="a", title="Chess game", scopes=("news", "tenant-7"), time=datetime(2026, 1, 31, tzinfo=UTC))
         (one,) = results(await tagger(filled).tag([given]))
         assert (one.scopes, one.time) == (given.scopes, given.time)
 
@@ -161,7 +161,7 @@ class TestVersions:
         assert later.versions.taxonomy == {"0": 2}
 
     async def test_the_time_of_the_content_comes_along(self, filled: Memory) -> None:
-        timed = Content.model_validate_json(b'{"id": "a", "text": "Bees", "time": "2026-01-31T09:30:00Z"}')
+        timed = Content.model_validate_json(b'{"id": "a", "text": "Chess game", "time": "2026-01-31T09:30:00Z"}')
         (one,) = results(await tagger(filled).tag([timed]))
         assert one.time == timed.time
 
@@ -255,7 +255,7 @@ async def test_no_text_is_too_strange(filled: Memory) -> None:
 async def test_a_lone_surrogate_is_a_failure_and_its_neighbours_pass(filled: Memory) -> None:
     """The contract refuses it before; the tagger does not depend on that."""
     strange = Content.model_construct(id="s", title="", text="a\ud800b", time=None)
-    first, second, third = await tagger(filled).tag([content("a", "Bees"), strange, content("b", "Ships")])
+    first, second, third = await tagger(filled).tag([content("a", "Chess game"), strange, content("b", "Mail server")])
     assert isinstance(second, Failure)
     assert "lone surrogate" in str(second.error)
     assert len(results([first, third])) == 2
