@@ -24,7 +24,7 @@ from tagbus.stream.app.data_folder import DataFolder
 from tagbus.stream.app.evaluation import ran
 from tagbus.stream.app.examples import example
 from tagbus.stream.cli.create import create_all
-from tagbus.stream.cli.topics import send
+from tagbus.stream.cli.records.publish import send
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content

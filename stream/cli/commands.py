@@ -9,22 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from tagbus.stream.app import console
-from tagbus.stream.cli import (
-    INTERRUPTED,
-    check,
-    contract,
-    create,
-    demo,
-    quality,
-    release,
-    replay,
-    retag,
-    run,
-    skip,
-    tag,
-    tail,
-    topics,
-)
+from tagbus.stream.cli import INTERRUPTED, check, contract, create, demo, quality, release, run, tag
+from tagbus.stream.cli.records import publish, replay, retag, skip, tail
 from tagbus.stream.errors import TagbusError, UserError
 
 # A file that takes no more, whichever it is: never a bug.
@@ -42,8 +28,8 @@ for command in (
     run.run,
     run.index,
     tag.tag,
-    topics.publish,
-    topics.retire,
+    publish.publish,
+    publish.retire,
     tail.tail,
     replay.replay,
     skip.skip,

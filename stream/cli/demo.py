@@ -23,8 +23,8 @@ from tagbus.stream.app import console, files
 from tagbus.stream.app.components import packaged
 from tagbus.stream.app.examples import example
 from tagbus.stream.cli.create import create_all
-from tagbus.stream.cli.tail import as_table, tagged_table
-from tagbus.stream.cli.topics import send
+from tagbus.stream.cli.records.publish import send
+from tagbus.stream.cli.records.tail import as_table, tagged_table
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.codec import (
     Origin,

@@ -14,7 +14,7 @@ from tagbus.stream.cli import check
 from tagbus.stream.encoder.release import RELEASE, default_folder
 from tagbus.stream.local.mock import MockCluster
 from tests.cli.harness import Answer, Cli
-from tests.cli.test_topics import TOPICS, settings
+from tests.cli.records.test_publish import TOPICS, settings
 from tests.conftest import Broker
 from tests.support import Layout
 

@@ -6,7 +6,7 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
 from tests.cli.harness import Cli
-from tests.cli.test_topics import PARTITIONS, TOPICS, made, settings
+from tests.cli.records.test_publish import PARTITIONS, TOPICS, made, settings
 from tests.conftest import Broker
 from tests.support import unique
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from tagbus.stream.app import console
 from tagbus.stream.app.time_arguments import moment
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE
-from tagbus.stream.cli.dead_letter_selection import REPLAYS, Choice, Letter, Wanted, choose, originals
+from tagbus.stream.cli.records.dead_letter_selection import REPLAYS, Choice, Letter, Wanted, choose, originals
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.kafka.message import record_of

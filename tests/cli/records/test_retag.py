@@ -6,11 +6,11 @@ import pytest
 from confluent_kafka import Message
 
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE
-from tagbus.stream.cli.retag import RETAG
+from tagbus.stream.cli.records.retag import RETAG
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content, Evidence, ScoredTag, Tag, TaggedContent, Versions
 from tests.cli.harness import Answer, Cli
-from tests.cli.test_topics import settings
+from tests.cli.records.test_publish import settings
 from tests.conftest import Broker
 from tests.support import ANY_TIME, MICROSECONDS, Layout, consume_all, produce
 

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from tagbus.stream.contract.codec import read_dead_letter
 from tagbus.stream.kafka.message import record_of
 from tests.cli.harness import Cli
-from tests.cli.test_topics import settings
+from tests.cli.records.test_publish import settings
 from tests.conftest import Broker
 from tests.support import ANY_TIME, MICROSECONDS, Layout, consume_all, produce, unique, wait_until
 

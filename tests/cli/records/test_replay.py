@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, DeadLetterTopic
 from tagbus.stream.bus.processor import Source
-from tagbus.stream.cli.dead_letter_selection import OWN, REPLAYS, origin, originals
-from tagbus.stream.cli.replay import Spool
+from tagbus.stream.cli.records.dead_letter_selection import OWN, REPLAYS, origin, originals
+from tagbus.stream.cli.records.replay import Spool
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Origin, Record, encode_record, source_headers
 from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import FieldError, Poison, Skipped, Stale, Undecodable, Untaggable
 from tests.cli.harness import Answer, Cli
-from tests.cli.test_topics import settings as settings_of
+from tests.cli.records.test_publish import settings as settings_of
 from tests.conftest import Broker
 from tests.support import ANY_TIME, MICROSECONDS, Layout, consume_all
 

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from tagbus.stream.contract.codec import dead_letter_headers, encode, encode_record, source_headers
 from tagbus.stream.contract.events import DeadLetter, Evidence, Neighbour, ScoredTag, TaggedContent, Versions
 from tests.cli.harness import Cli, environment, objects
-from tests.cli.test_topics import settings
+from tests.cli.records.test_publish import settings
 from tests.conftest import Broker
 from tests.support import Layout, produce, wait_until
 

@@ -1,0 +1,1 @@
+"""Commands over the records of topics: publish, read, and send through again."""
