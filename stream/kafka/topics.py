@@ -71,9 +71,9 @@ def require_compacted(given: Sequence[Settings]) -> None:
         log.warning("topics: %s", error_of(error).str())
         return
     if unsure := [name for name, state in found.items() if state.configuration is None]:
-        names = ", ".join(unsure)
         log.warning(
-            "topics: unsure whether %s keep the last record of each key: not disclosed (DescribeConfigs)", names
+            "topics: unsure whether %s keep the last record of each key: not disclosed (DescribeConfigs)",
+            ", ".join(unsure),
         )
     for name, state in found.items():
         if state.configuration is not None and (policy := state.configuration.get(POLICY)) != COMPACT:
