@@ -25,7 +25,7 @@ from tests.support import consume_all, produce
 pytestmark = pytest.mark.kafka
 
 SECOND = "second-1"
-ANNOTATED, FEW = 40, 60
+ANNOTATED, FEW = 200, 60
 
 
 @pytest.fixture(scope="module")
