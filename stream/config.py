@@ -1,7 +1,8 @@
 """One frozen tree of settings; the only code that reads them from the environment.
 
 `TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`; an empty value is as none, since a compose file sets variables
-to nothing that nobody gave. `tagbus config` prints the effective tree, secrets masked.
+to nothing that nobody gave, and white space around a value is none of it. `tagbus config` prints the effective tree,
+secrets masked.
 """
 
 import socket
@@ -33,6 +34,7 @@ from pydantic_settings import (
 from tagbus.stream import environment
 from tagbus.stream.environment import PREFIX as PREFIX
 from tagbus.stream.errors import UserError
+from tagbus.stream.setting_types import Brokers, ClientName, Properties, TopicName
 
 Provider = Literal["tensorrt", "cuda", "cpu"]
 # librdkafka properties that hold a password, a private key or a client secret.
@@ -59,11 +61,11 @@ class Section(BaseModel):
 class KafkaSettings(Section):
     """The Kafka cluster, and this process's identity on it."""
 
-    brokers: str = Field("127.0.0.1:9092", description="host:port, several with commas")
-    group: str = Field("tagbus", min_length=1, description="consumer group of the workers")
+    brokers: Brokers = Field("127.0.0.1:9092", description="host:port, several with commas")
+    group: ClientName = Field("tagbus", description="consumer group of the workers")
     transactional_id: str = Field("tagbus", min_length=1, description="prefix of transactional.id: one ACL covers all")
-    instance: str = Field(
-        default_factory=socket.gethostname, min_length=1, description="this worker's name, unique in the group"
+    instance: ClientName = Field(
+        default_factory=socket.gethostname, description="this worker's name, unique in the group"
     )
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
     group_protocol: Literal["classic", "consumer"] = Field(
@@ -79,7 +81,7 @@ class KafkaSettings(Section):
     transaction_seconds: float = Field(60.0, ge=1, description="transaction.timeout.ms, in seconds")
     session_seconds: float = Field(45.0, ge=1, description="session.timeout.ms, in seconds")
     poll_seconds: float = Field(300.0, ge=1, description="max.poll.interval.ms, in seconds")
-    options: dict[str, str] = Field({}, description="librdkafka properties for every client, passed through")
+    options: Properties = Field({}, description="librdkafka properties for every client, passed through")
     secrets: dict[str, SecretStr] = Field({}, description="the same for passwords and keys; masked in all output")
 
     @field_validator("options", mode="after")
@@ -101,14 +103,14 @@ class TopicSettings(Section):
     # Defaults too: `content=tagged` names the topic of a setting that is not set.
     model_config = ConfigDict(validate_default=True)
 
-    content: str = "content"
-    tags: str = "tags"
-    exemplars: str = "exemplars"
-    knowledge: str = Field("knowledge", description="definitions, rules and news for prompts, compacted")
-    tagged: str = "tagged"
-    dead_letters: str = "content.dlq"
-    versions: str = Field("content.versions", description="the published version of each content, compacted")
-    releases: str = Field("releases", description="the releases and which is in force, compacted, one partition")
+    content: TopicName = "content"
+    tags: TopicName = "tags"
+    exemplars: TopicName = "exemplars"
+    knowledge: TopicName = Field("knowledge", description="definitions, rules and news for prompts, compacted")
+    tagged: TopicName = "tagged"
+    dead_letters: TopicName = "content.dlq"
+    versions: TopicName = Field("content.versions", description="the published version of each content, compacted")
+    releases: TopicName = Field("releases", description="the releases and which is in force, compacted, one partition")
     partitions: int = Field(12, ge=1, description="for `tagbus topics create`")
     replication: int = Field(1, ge=1, description="for `tagbus topics create`; 3 in production")
 

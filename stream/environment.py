@@ -1,7 +1,8 @@
 """The environment variables of tagbus: which are meant as settings, and what is said of wrong ones.
 
 Kubernetes and Docker make variables of their own beside a service named tagbus, and compose files set variables to
-nothing: neither is a setting.
+nothing: neither is a setting. White space around a value is none of it: a secret made with `echo` ends with a line
+feed, and a file of variables that an editor on Windows has saved with carriage returns.
 """
 
 import logging
@@ -24,6 +25,7 @@ PREFIX: Final = "TAGBUS_"
 FOREIGN: Final = ("TAGBUS_TEST_", "TAGBUS_BENCH_")
 # The fields that hold JSON; their values may be secrets.
 JSON: Final = frozenset({("KAFKA", "OPTIONS"), ("KAFKA", "SECRETS")})
+QUOTES: Final = frozenset("'\"")
 SECRET: Final = frozenset({"options", "secrets", "api_key", "password"})
 # The fields of each section by variable; empty for one whose fields are checked elsewhere.
 Fields = Mapping[str, frozenset[str]]
@@ -45,6 +47,9 @@ def checked(fields: Fields) -> dict[str, str]:
         known = fields.get(section)
         if known is None or (field and known and field.partition("__")[0] not in known):
             raise UserError(f"{variable} is no setting of tagbus; `tagbus config` lists them all")
+        if _is_quoted(given[variable]) and SECRET.isdisjoint(field.lower().split("__")):
+            words = "the quotes are part of the value (docker --env-file keeps them), expected none around it"
+            raise UserError(f"{variable}={shorten(given[variable])}: {words}")
     return given
 
 
@@ -89,7 +94,9 @@ def in_one_line(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
-        variable = variable_of(".".join(path))
+        inside = len(path) > 2 and (path[0].upper(), path[1].upper()) in JSON
+        # What a JSON object holds has a name of its own, with dots.
+        variable = f"{variable_of('.'.join(path[:2]))}: {'.'.join(path[2:])}" if inside else variable_of(".".join(path))
         # A whole section may hold a secret.
         secret = len(path) == 1 or problem["type"] == "secret" or not SECRET.isdisjoint(path)
         lines.append(f"{variable}={'********' if secret else shorten(problem['input'])}: {problem['msg']}")
@@ -98,7 +105,7 @@ def in_one_line(error: ValidationError) -> str:
 
 def _ours() -> dict[str, str]:
     return {
-        name: value
+        name: value.strip()
         for name, value in os.environ.items()
         if name.upper().startswith(PREFIX) and not name.upper().startswith(FOREIGN)
     }
@@ -108,6 +115,10 @@ def _links(ours: Mapping[str, str], fields: Fields) -> frozenset[str]:
     """Those that another program made. A section takes a JSON object, so an address under its name is one of them."""
     addresses = {name for name, value in ours.items() if _is_section(name, fields) and is_address(value)}
     return service_links(ours) | addresses
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in QUOTES
 
 
 def _parts(variable: str) -> tuple[str, str]:

@@ -5,9 +5,15 @@ encoder and memory answer a real request.
 """
 
 import logging
+import socket
+import socketserver
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -19,6 +25,12 @@ log = logging.getLogger(__name__)
 # Returns problems in words; empty if there are none.
 Check = Callable[[], list[str]]
 
+# Open at once, at most: one more closes the oldest. Probes and scrapes take milliseconds, so the oldest is one that
+# sends nothing, or a byte every few seconds.
+CONNECTIONS: Final = 64
+PLAIN: Final = "text/plain; charset=utf-8"
+HERE: Final = b"/livez, /readyz and /metrics are here\n"
+
 
 class HealthServer:
     """Serves the three endpoints from its own threads until closed."""
@@ -26,17 +38,17 @@ class HealthServer:
     def __init__(self, settings: HealthSettings, live: Check, ready: Check, notes: Check = list) -> None:
         """`notes`: what /readyz reports although it is ready. Raises UserError if the address cannot be bound."""
         try:
-            self._server = ThreadingHTTPServer((settings.host, settings.port), _handler(live, ready, notes))
+            self._server = _Server(settings.host, settings.port, _handler(live, ready, notes))
         except OSError as error:
             raise UserError(
                 f"TAGBUS_HEALTH__HOST={settings.host} TAGBUS_HEALTH__PORT={settings.port}: {error.strerror}; "
                 "choose another port, or 0 for any"
             ) from None
-        self._server.daemon_threads = True
         # Interval of shutdown checks in seconds; the default of 0.5 s delayed every stop.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="health", daemon=True)
         self._thread.start()
-        log.info("health and metrics on http://%s:%d", settings.host, self.port)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        log.info("health and metrics on http://%s:%d", host, self.port)
 
     @property
     def port(self) -> int:
@@ -50,6 +62,53 @@ class HealthServer:
         self._thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    """On IPv4 or IPv6, as the host is; `::` takes both."""
+
+    daemon_threads = True
+    # A busy machine may accept late; the default is 5.
+    request_queue_size = CONNECTIONS
+
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._lock = threading.Lock()
+        # In the order in which they came.
+        self._open: dict[socket.socket, None] = {}
+        # Not looked up: it may be a name, and a name that only IPv6 has is rare.
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            # The system may have it otherwise.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # HTTPServer's own asks the name server for the full name of this host, which nobody needs.
+        socketserver.TCPServer.server_bind(self)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        with self._lock:
+            self._open[connection] = None
+            oldest = next(iter(self._open)) if len(self._open) > CONNECTIONS else None
+            if oldest is not None:
+                del self._open[oldest]
+        if oldest is not None:
+            # Its thread reads the end of the stream, and closes it.
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        return connection, address
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        with self._lock:
+            if isinstance(request, socket.socket):
+                self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - see socketserver
+        # A probe that waits no longer closes its connection: nothing is wrong here.
+        if not isinstance(sys.exception(), OSError):
+            log.error("health: no answer", exc_info=True)
+
+
 def _handler(live: Check, ready: Check, notes: Check) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         # A client that sends nothing blocks a thread no longer than this.
@@ -58,24 +117,41 @@ def _handler(live: Check, ready: Check, notes: Check) -> type[BaseHTTPRequestHan
         def do_GET(self) -> None:
             match self.path.split("?")[0]:
                 case "/metrics":
-                    self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
+                    self._answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
                 case "/livez":
                     self._verdict(live(), [])
                 case "/readyz":
                     self._verdict(ready(), notes())
                 case _:
-                    self._answer(404, b"/livez, /readyz and /metrics are here\n", "text/plain")
+                    self._answer(HTTPStatus.NOT_FOUND, HERE, PLAIN)
+
+        do_HEAD = do_GET
+
+        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+            """What http.server answers by itself, in a line of text: its own is a page of HTML."""
+            if code == HTTPStatus.NOT_IMPLEMENTED:
+                self._answer(HTTPStatus.METHOD_NOT_ALLOWED, b"GET and HEAD are allowed\n", PLAIN)
+            else:
+                self._answer(HTTPStatus(code), f"{HTTPStatus(code).phrase}\n".encode(), PLAIN)
 
         def _verdict(self, wrong: list[str], notes: list[str]) -> None:
             body = "\n".join([*(wrong or ["ok"]), *notes])
-            self._answer(503 if wrong else 200, f"{body}\n".encode(), "text/plain; charset=utf-8")
+            status = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
+            self._answer(status, f"{body}\n".encode(), PLAIN)
 
-        def _answer(self, status: int, body: bytes, content_type: str) -> None:
+        def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
+            if status == HTTPStatus.METHOD_NOT_ALLOWED:
+                self.send_header("Allow", "GET, HEAD")
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def version_string(self) -> str:
+            """The name alone: which Python this is concerns nobody."""
+            return "tagbus"
 
         def log_message(self, format: str, *args: object) -> None:
             """Suppress access logs: probes come every few seconds."""

@@ -55,6 +55,15 @@ def test_a_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> N
         ("TAGBUS_KAFKA", "k1:9092", ["TAGBUS_KAFKA: expected a JSON object", "TAGBUS_KAFKA__BROKERS"]),
         ("TAGBUS_KAFKA", "tcp://kafka:9092", ["TAGBUS_KAFKA: expected a JSON object", "TAGBUS_KAFKA__BROKERS"]),
         ("TAGBUS_COMPONENTS", "heads", ["TAGBUS_COMPONENTS: expected a JSON object"]),
+        ("TAGBUS_KAFKA__GROUP", "taggers ü", ["TAGBUS_KAFKA__GROUP", "visible ASCII"]),
+        ("TAGBUS_KAFKA__INSTANCE", "worker 1", ["TAGBUS_KAFKA__INSTANCE='worker 1'", "no spaces"]),
+        ("TAGBUS_TOPICS__CONTENT", "my topic", ["TAGBUS_TOPICS__CONTENT='my topic'", "letters, digits, dots"]),
+        ("TAGBUS_TOPICS__TAGGED", "..", ["TAGBUS_TOPICS__TAGGED='..'", "letters, digits, dots"]),
+        ("TAGBUS_TOPICS__TAGS", "t" * 250, ["TAGBUS_TOPICS__TAGS", "1 to 249"]),
+        ("TAGBUS_HEALTH__PORT", '"8780"', ["TAGBUS_HEALTH__PORT='\"8780\"'", "docker --env-file", "none around it"]),
+        ("TAGBUS_TOPICS__CONTENT", "'content'", ["TAGBUS_TOPICS__CONTENT", "docker --env-file"]),
+        ("TAGBUS_KAFKA__OPTIONS", '{"debug": ["cgrp"]}', ["TAGBUS_KAFKA__OPTIONS: debug=", "valid string"]),
+        ("TAGBUS_KAFKA__SECRETS", '{"sasl.password": 12}', ["TAGBUS_KAFKA__SECRETS: sasl.password=****", "string"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(
@@ -68,6 +77,70 @@ def test_a_wrong_setting_is_named_with_its_value(
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("k1:9092, k2:9092 ,", "k1:9092,k2:9092"),
+        ("broker-1.kafka_svc", "broker-1.kafka_svc"),
+        ("[::1]:9092,[fe80::1%eth0]", "[::1]:9092,[fe80::1%eth0]"),
+        ("SASL_SSL://k1:9093,plaintext://10.0.0.1:9092", "SASL_SSL://k1:9093,plaintext://10.0.0.1:9092"),
+    ],
+)
+def test_brokers_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch, given: str, expected: str) -> None:
+    monkeypatch.setenv("TAGBUS_KAFKA__BROKERS", given)
+    assert load().kafka.brokers == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ",",
+        "kafka://k1:9092",
+        "http://k1:9092/",
+        "k1:port",
+        "k1:0",
+        "k1:65536",
+        "::1",
+        "[::1",
+        "k1:9092;k2:9092",
+        "k1 k2",
+    ],
+)
+def test_brokers_that_no_client_finds_are_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """librdkafka takes them, and waits for ever."""
+    monkeypatch.setenv("TAGBUS_KAFKA__BROKERS", given)
+    with pytest.raises(UserError) as caught:
+        load()
+    words = f"TAGBUS_KAFKA__BROKERS={given!r}: expected host:port, several with commas, IPv6 as [::1]:9092"
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r", " {} ", "{}\r\n"])
+def test_white_space_around_a_value_is_none_of_it(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    """`echo` ends a secret with a line feed, an editor on Windows each line of a file with a carriage return."""
+    for name, value in {"TOPICS__CONTENT": "news", "MEMORY__API_KEY": "key", "REGISTRY__URL": "http://r:8081"}.items():
+        monkeypatch.setenv(f"TAGBUS_{name}", around.format(value))
+    settings = load()
+    assert settings.topics.content == "news"
+    assert settings.registry.url == "http://r:8081"
+    assert settings.memory.api_key is not None
+    assert settings.memory.api_key.get_secret_value() == "key"
+
+
+def test_a_secret_may_have_quotes_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGBUS_REGISTRY__PASSWORD", '"quoted"')
+    monkeypatch.setenv("TAGBUS_KAFKA__SECRETS", r"""{"sasl.password": "a$b\"c\\d'é "}""")
+    settings = load()
+    assert settings.registry.password is not None
+    assert settings.registry.password.get_secret_value() == '"quoted"'
+    assert settings.kafka.client()["sasl.password"] == "a$b\"c\\d'é "
+
+
+def test_properties_of_librdkafka_may_be_numbers_and_truth_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGBUS_KAFKA__OPTIONS", '{"socket.timeout.ms": 5000, "socket.keepalive.enable": true}')
+    assert load().kafka.options == {"socket.timeout.ms": "5000", "socket.keepalive.enable": "true"}
 
 
 @pytest.mark.parametrize(

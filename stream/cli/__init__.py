@@ -16,6 +16,9 @@ def main() -> None:
     # While the commands are imported there is nothing to clean up, and an import may turn KeyboardInterrupt into
     # another error.
     signal.signal(signal.SIGINT, _end)
+    if os.getpid() == 1:
+        # The first process of a container: what ends any other process by default does nothing to it.
+        signal.signal(signal.SIGTERM, _end)
     streams.replace()
     from tagbus.stream.cli import commands
 
@@ -27,8 +30,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    os._exit(INTERRUPTED)
+def _end(number: int, _frame: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

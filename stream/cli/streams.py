@@ -4,6 +4,7 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tagbus.stream.errors import UserError
@@ -22,7 +23,9 @@ class _Input(io.FileIO):
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
         try:
-            return super().readinto(buffer)
+            while (count := super().readinto(buffer)) is None:
+                _wait(STDIN, select.POLLIN)
+            return count
         except OSError as error:
             raise UserError(f"standard input cannot be read: {_reason(STDIN, error)}") from None
 
@@ -35,7 +38,7 @@ class _Output(io.FileIO):
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
-            return memoryview(data).nbytes if self._lost else super().write(data)
+            return memoryview(data).nbytes if self._lost else _written(STDOUT, super().write, data)
         except BrokenPipeError:
             self._lost = True
             raise
@@ -49,7 +52,7 @@ class _Messages(io.FileIO):
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
-            return super().write(data)
+            return _written(STDERR, super().write, data)
         except OSError:
             return memoryview(data).nbytes
 
@@ -63,6 +66,20 @@ def replace() -> None:
     by_line = isinstance(sys.stdout, io.TextIOWrapper) and (sys.stdout.line_buffering or sys.stdout.write_through)
     sys.stdout = _text(_Output(STDOUT, "w", closefd=False), by_line=by_line)
     sys.stderr = _text(_Messages(STDERR, "w", closefd=False), by_line=True)
+
+
+def _written(descriptor: int, write: Callable[["ReadableBuffer"], int | None], data: "ReadableBuffer") -> int:
+    """Write what there is room for, and wait for room first. A pipe of Node.js or of another program that has made it
+    non-blocking takes nothing while it is full, and the interpreter's own streams would drop the rest."""
+    while (count := write(data)) is None:
+        _wait(descriptor, select.POLLOUT)
+    return count
+
+
+def _wait(descriptor: int, event: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, event)
+    poll.poll()
 
 
 def _occupy(descriptor: int) -> None:

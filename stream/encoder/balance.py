@@ -219,7 +219,7 @@ async def resolve(address: str, setting: str) -> dict[str, str]:
 
 def _split(part: str, address: str, setting: str) -> tuple[str, int]:
     host, _, port = part.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"{variable_of(setting)}={shorten(address)}: expected host:port, several with commas")
     return host.strip("[]"), int(port)
 

@@ -1,16 +1,26 @@
-"""The standard streams of the command: closed, full, in another locale; and Ctrl-C before there is a command."""
+"""The standard streams of the command: closed, full, in another locale; and signals before there is a command."""
 
+import fcntl
 import json
+import os
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+import termios
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from tests.cli.harness import Answer, environment, process
+from tests.support import wait_until
 
+# What is in a pipe that takes no more: all but the rest of its last page.
+PIPE_BYTES = 60_000
 COMMAND = (sys.executable, "-m", "tagbus.stream.cli")
 TAG = {"id": "t1", "name": "bees"}
 # Names that ASCII and ISO-8859-1 have not, or have as other bytes.
@@ -88,6 +98,34 @@ class TestOutput:
         assert done.returncode == 2
         assert done.stderr.decode() == "tagbus: standard output cannot be written: File too large\n"
 
+    def test_that_does_not_block_is_waited_for(self, content: Path, tags: Path) -> None:
+        """As a pipe from Node.js: full, it takes nothing, and it is full before it is read."""
+        lines = content.read_bytes() * 1000
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with os.fdopen(reader, "rb") as out, tempfile.TemporaryFile() as err:
+            command = [*COMMAND, "tag", "-", "--tags", str(tags)]
+            with subprocess.Popen(
+                command, env=environment({}), stdin=subprocess.PIPE, stdout=writer, stderr=err
+            ) as run:
+                os.close(writer)
+                assert run.stdin is not None
+                run.stdin.write(lines)
+                run.stdin.close()
+                # Nothing is read before it is full.
+                wait_until(lambda: _waiting(out) >= PIPE_BYTES, 120, "a full pipe")
+                results = out.read().splitlines()
+            err.seek(0)
+            assert (run.returncode, b"Traceback" in err.read()) == (0, False)
+        assert len(results) == 1000
+        assert all(json.loads(line)["id"] == CONTENT["id"] for line in results)
+
+
+def _waiting(stream: IO[bytes]) -> int:
+    """How many bytes are in a pipe."""
+    (count,) = struct.unpack("i", fcntl.ioctl(stream.fileno(), termios.FIONREAD, b"\0" * 4))
+    return int(count)
+
 
 class TestMessages:
     @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">&- 2>&- <&-"])
@@ -134,20 +172,44 @@ class TestLocale:
 
 @pytest.mark.parametrize("module", ["typer", "numpy", "confluent_kafka"])
 def test_ctrl_c_while_modules_are_imported_leaves_no_trace(module: str) -> None:
+    with importing(module, COMMAND, "schema", "content") as running:
+        running.send_signal(signal.SIGINT)
+        ended_without_trace(running, 128 + signal.SIGINT)
+
+
+@pytest.mark.parametrize("module", ["typer", "confluent_kafka"])
+def test_sigterm_ends_the_first_process_of_a_container(module: str) -> None:
+    """What ends other processes by default does nothing to it: a container would wait for SIGKILL."""
+    alone = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no process namespaces here")
+    with importing(module, (*alone, *COMMAND), "validate", "-") as running:
+        os.kill(int(Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text("ascii")), signal.SIGTERM)
+        ended_without_trace(running, 128 + signal.SIGTERM)
+
+
+@contextmanager
+def importing(module: str, command: Sequence[str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that has just imported a module."""
     running = subprocess.Popen(
-        [*COMMAND, "schema", "content"],
+        [*command, *arguments],
         env=environment({}) | {"PYTHONPROFILEIMPORTTIME": "1"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     with running:
-        assert running.stdout is not None
         assert running.stderr is not None
         # Each line ends with the name of a module that was imported.
         while running.stderr.readline().split()[-1:] != [module.encode()]:
             assert running.poll() is None
-        running.send_signal(signal.SIGINT)
-        said = running.stderr.read()
-        assert running.wait(60) == 130
-        assert running.stdout.read() == b""
-        assert b"Traceback" not in said
+        yield running
+
+
+def ended_without_trace(running: subprocess.Popen[bytes], code: int) -> None:
+    assert running.stdout is not None
+    assert running.stderr is not None
+    said = running.stderr.read()
+    assert running.wait(120) == code
+    assert running.stdout.read() == b""
+    assert b"Traceback" not in said
