@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from tagbus.stream.app.file_forms import require_lines
 from tagbus.stream.contract.codec import VALUE_BYTES, parse
 from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag
 from tagbus.stream.contract.fields import Event
@@ -158,6 +159,8 @@ def _all_lines(path: Path, stream: BinaryIO) -> Iterator[Line]:
 
 def _lines(path: Path, stream: BinaryIO) -> Iterator[Line]:
     for number, line in enumerate(_bounded(path, stream), start=1):
+        if number == 1:
+            require_lines(_name(path), line)
         if value := line.strip():
             yield Line(path, number, value)
 

@@ -25,6 +25,7 @@ from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.kafka import clients, topics
 from tagbus.stream.kafka.access import LISTEN_SECONDS, why_locked_out
 from tagbus.stream.kafka.errors import classify, error_of
+from tagbus.stream.kafka.internal_topics import not_served
 from tagbus.stream.kafka.layout import POLICY, Configuration, Difference, TopicState, differences, layout
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.memory import open_memory
@@ -78,7 +79,10 @@ def findings(settings: Settings) -> Iterator[Finding]:
         return
     yield _brokers(settings.kafka, list(cluster.brokers.values()))
     broker = ConfigResource(ResourceType.BROKER, str(next(iter(cluster.brokers), 0)))
-    yield _version(settings.kafka, topics.configurations(admin, cluster, [broker], SECONDS).get(broker))
+    configuration = topics.configurations(admin, cluster, [broker], SECONDS).get(broker)
+    yield _version(settings.kafka, configuration)
+    for words in not_served(settings.kafka, cluster, configuration or {}):
+        yield Finding("wrong", "broker", words)
     wanted = layout(settings)
     found = topics.states(admin, cluster, wanted, SECONDS)
     for name in wanted:

@@ -17,6 +17,7 @@ from tagbus.stream.contract.cloudevents import Attributes, Envelope, Headers
 from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Knowledge, Tag, TaggedContent, exemplar_key
 from tagbus.stream.contract.field_errors import STAGE, invalid, poison, undecodable
 from tagbus.stream.contract.fields import ID_CHARS, Event, Source
+from tagbus.stream.contract.wrapped import wrapped
 from tagbus.stream.errors import FieldError, InvalidEvent, shorten
 
 # A text of 500,000 characters takes 3 MB if every one is escaped as \uXXXX, and 2.7 MB as UTF-8 in base64; the other
@@ -143,7 +144,7 @@ def parse(value: bytes, model: type[E]) -> E:
         event: E = model.__pydantic_validator__.validate_json(value)
         return event
     except ValidationError as error:
-        raise cloudevents.unmarked(value) or poison(error, model) from None
+        raise wrapped(value) or poison(error, model) from None
 
 
 def encode(event: Event, schema: int | None = None) -> bytes:

@@ -102,8 +102,12 @@ def map_kafka_errors(kafka: KafkaSettings, topic: str = "", operation: Operation
 
 def _fenced(code: int, error: KafkaError, kafka: KafkaSettings) -> str:
     if code == KafkaError.FENCED_INSTANCE_ID:
-        return f"another process has taken over kafka.instance={kafka.instance} in group {kafka.group}: {error.str()}"
+        return (
+            f"another process has taken over kafka.instance={kafka.instance} in group {kafka.group}, where each worker "
+            f"needs its own: {error.str()}"
+        )
     return (
-        f"another process has taken over transactional id {transactional_id(kafka)}, or a transaction was open for "
-        f"longer than kafka.transaction_seconds ({error.name()}): {error.str()}"
+        f"another process has taken over transactional id {transactional_id(kafka)} (each worker needs its own "
+        f"kafka.instance), or a transaction was open for longer than kafka.transaction_seconds ({error.name()}): "
+        f"{error.str()}"
     )

@@ -119,7 +119,7 @@ def test_an_exemplar_without_any_text_is_a_decision_about_its_content() -> None:
     [
         (Content, b"null", "value: null is wrong, expected an object"),
         (Content, b"[]", "value: a list of length 0 is wrong, expected an object"),
-        (Content, b'"{}"', "value: '{}' is wrong, expected an object"),
+        (Content, b'"{}"', "value: a string that holds JSON is wrong, expected the JSON itself"),
         (Content, b"{}", "id: (missing) is wrong, expected a string of 1 to 256 characters"),
         (Content, text(id=5), "id: 5 is wrong, expected a string of 1 to 256 characters"),
         (Content, text(id=None), "id: null is wrong, expected a string of 1 to 256 characters"),

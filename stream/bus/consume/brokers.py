@@ -14,6 +14,10 @@ log = logging.getLogger(__name__)
 ASK_SECONDS = 1.0
 
 
+# How often it is said that the group does not take this worker in.
+JOIN_SECONDS = 30.0
+
+
 class BrokerHealth:
     """Times are of time.monotonic(). `down` may be called from any thread, the other methods from the poll thread."""
 
@@ -24,6 +28,7 @@ class BrokerHealth:
         self._deadline = deadline
         self._up = time.monotonic()
         self.down_since: float | None = None
+        self._said = 0.0
 
     @property
     def up_since(self) -> float | None:
@@ -53,6 +58,18 @@ class BrokerHealth:
         except RAISED:
             return
         self.answered()
+
+    def report_waiting(self, since: float | None) -> None:
+        """Say that the group has not taken this worker in since then; None: it has. librdkafka says nothing of it."""
+        now = time.monotonic()
+        if since is None or self.down_since is not None or now - max(since, self._said) < JOIN_SECONDS:
+            return
+        self._said = now
+        log.warning(
+            "consume: the group has not taken this worker in for %.0fs: another member holds up its rebalance, or no "
+            "broker coordinates it (`tagbus check` says why)",
+            now - since,
+        )
 
     def check_deadline(self, stalled: float | None) -> None:
         """Raise DependencyDown when brokers, or a dependency for which a batch has waited since `stalled`, are down for

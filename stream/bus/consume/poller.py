@@ -74,7 +74,8 @@ class Poller:
         self._buffers: dict[Partition, PartitionBuffer] = {}
         # The mean size of a record, in bytes.
         self._mean = 1024.0
-        self._joined = False
+        # Since when the group has not taken this worker in, of time.monotonic(); None: it has.
+        self._waiting: float | None = time.monotonic()
         self._draining = False
         self._looked = 0.0
         self._group: object = None
@@ -89,7 +90,7 @@ class Poller:
     @property
     def ready(self) -> bool:
         """Whether the group has assigned this worker its partitions (a spare member has none), and brokers answer."""
-        return self._joined and self._brokers.down_since is None
+        return self._waiting is None and self._brokers.down_since is None
 
     @property
     def up_since(self) -> float | None:
@@ -267,13 +268,14 @@ class Poller:
         self._looked = now
         report_lag(self._in_flight, self._buffers)
         self._markers.pass_over(self._buffers)
+        self._brokers.report_waiting(self._waiting)
         self._brokers.check_deadline(self._in_flight.stalled())
         self._brokers.ask()
 
     def _on_assign(self, _: Consumer, assigned: list[TopicPartition]) -> None:
         partitions = _keys(assigned)
         self._assign(partitions)
-        self._joined = True
+        self._waiting = None
         self._group = self._consumer.consumer_group_metadata()
         self._rebalanced("assigned", partitions)
 
@@ -291,7 +293,7 @@ class Poller:
         """Another member may own them already: nothing is committed."""
         partitions = _keys(assigned)
         self._drop_buffers(partitions)
-        self._joined = False
+        self._waiting = time.monotonic()
         self._rebalanced("lost", partitions, self._revoke(partitions).batches)
 
     def _assign(self, partitions: list[Partition]) -> None:

@@ -179,7 +179,10 @@ class ExactlyOnce:
                 error = error_of(raised)
             finally:
                 self.asked = None
-            log.warning("transaction: step=%s error=%s reason=%s", name, error.name(), error.str())
+            # Of a coordinator that no broker is, librdkafka says no more than that.
+            waits = name == "init" and error.code() == KafkaError._TIMED_OUT
+            reason = "no broker coordinates transactions, `tagbus check` says why" if waits else error.str()
+            log.warning("transaction: step=%s error=%s reason=%s", name, error.name(), reason)
             match action_for(error):
                 case ErrorAction.END:
                     raise self._ending(name, error)
