@@ -9,6 +9,8 @@ from tagbus.stream.cli import streams
 
 # What a shell says of a process that SIGINT ended.
 INTERRUPTED = 128 + signal.SIGINT
+# How long a command that SIGINT ends may take to clean up.
+GRACE_SECONDS = 5.0
 
 
 def main() -> None:
@@ -34,5 +36,8 @@ def _end(number: int, _frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    # Raised in a destructor it is lost, and the command would wait for its input for ever.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+    signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
     raise KeyboardInterrupt

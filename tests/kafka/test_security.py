@@ -192,7 +192,7 @@ def test_a_worker_that_is_not_let_in_ends_and_logs_no_secret(
 
 
 def test_a_command_that_makes_topics_says_so_too(ways: Ways, tagbus: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tagbus.stream.cli.records.publish.SECONDS", 0.5)
+    monkeypatch.setattr("tagbus.stream.cli.create.SECONDS", 0.5)
 
     answer = tagbus("topics", "create", settings=wrong_password(ways).environment())
 

@@ -178,7 +178,7 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_w
     learnt_repository: Path, start: Start, open_heads: OpenHeads
 ) -> None:
     server = start(learnt_repository, ("heads",))
-    heads = await open_heads(server.address, deadline=2.0)
+    heads = await open_heads(server.address, deadline=20.0)
     os.kill(server.pid, signal.SIGSTOP)
     try:
         began = asyncio.get_running_loop().time()
@@ -207,7 +207,7 @@ async def test_killed_and_restarted_between_calls(
     """Given a tagger, when its heads' server is gone, then no content is set aside, and it goes on by itself."""
     server = start(learnt_repository, ("heads",))
     content = Content(id="c", title="Beekeeping")
-    async with assemble.in_process(settings(folder, server.address, deadline=1.0)) as stack:
+    async with assemble.in_process(settings(folder, server.address, deadline=20.0)) as stack:
         tagger = stack.tagger()
         (before,) = await tagger.tag([content])
         server.kill()

@@ -41,6 +41,9 @@ COMMIT_SECONDS = 0.005
 STOOD_SECONDS = 5.0
 # Between two checks of what changes slowly: lag, deadlines, brokers that were down.
 LOOK_SECONDS = 1.0
+# The age of the group metadata that a transaction may carry. To ask for them waits for a thread of librdkafka's with
+# the GIL held: asked at every turn it was a fifth of what held the GIL. A broker refuses those of an older generation.
+GROUP_SECONDS = 0.05
 
 
 class Poller:
@@ -79,6 +82,8 @@ class Poller:
         self._draining = False
         self._looked = 0.0
         self._group: object = None
+        # When the group metadata was asked for, of time.monotonic().
+        self._asked = 0.0
         self._commits_here = settings.kafka.delivery == "at_least_once"
         # What the publish thread asks of this one.
         self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -112,7 +117,7 @@ class Poller:
         self._brokers.down()
 
     def group(self) -> object:
-        """The group metadata as of the last turn."""
+        """The group metadata, GROUP_SECONDS old at most, or as of the last turn."""
         return self._group
 
     def commit(self, offsets: list[TopicPartition], given_up: Callable[[], bool]) -> KafkaError | None:
@@ -164,7 +169,8 @@ class Poller:
         if now - self.turned > STOOD_SECONDS:
             self._brokers.resumed(now)
         self.turned = now
-        self._group = self._consumer.consumer_group_metadata()
+        if now - self._asked >= GROUP_SECONDS:
+            self._ask_group(now)
         while not self._requests.empty():
             self._requests.get()()
         return not self.quit
@@ -261,6 +267,10 @@ class Poller:
             self._brokers.down()
         report(error)
 
+    def _ask_group(self, now: float) -> None:
+        self._group = self._consumer.consumer_group_metadata()
+        self._asked = now
+
     def _look(self) -> None:
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
@@ -276,7 +286,7 @@ class Poller:
         partitions = _keys(assigned)
         self._assign(partitions)
         self._waiting = None
-        self._group = self._consumer.consumer_group_metadata()
+        self._ask_group(time.monotonic())
         self._rebalanced("assigned", partitions)
 
     def _on_revoke(self, _: Consumer, assigned: list[TopicPartition]) -> None:

@@ -1,5 +1,6 @@
 """The share of what is set aside: when the worker ends, and what does not count."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -84,7 +85,8 @@ def test_the_process_ends_with_code_10_and_loses_nothing(
     process = Process(given, tmp_path / "log")
     with ending([process]):
         assert process.ended() == 10
-    assert "34 of the last 100 contents were set aside (decode 34)" in process.text()
+    # Every third: where the last batch ends depends on when its records came.
+    assert re.search(r"\b(33|34) of the last 100 contents were set aside \(decode \1\)", process.text())
     # When it is started again with more patience
     letters = len(consume_all(kafka.address, names["dead_letters"]))
     assert letters >= 34
