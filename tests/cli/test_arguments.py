@@ -216,3 +216,31 @@ class TestExitCodes:
         answer = process("retire", "article-3", "--from", "exemplars")
         assert answer.code == 9
         assert "expected `id/people` or `id/machine`" in answer.one_line()
+
+
+LOST = """
+import os, signal, sys
+from tagbus.stream import cli
+
+class Lost:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+cli.GRACE_SECONDS = 0.2
+signal.signal(signal.SIGINT, cli._interrupt)
+Lost()
+sys.stdin.read()
+"""
+
+
+def test_ctrl_c_that_comes_where_its_exception_is_lost_ends_it_all_the_same() -> None:
+    """In a destructor an exception is reported and goes no further."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", LOST], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment({})
+    )
+    with running:
+        assert running.stderr is not None
+        assert running.wait(120) == 130
+        assert b"KeyboardInterrupt" in running.stderr.read()
