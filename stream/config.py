@@ -188,7 +188,9 @@ class EncoderSettings(Section):
 
     kind: Literal["in_process", "triton"] = "in_process"
     folder: Path | None = Field(None, description="folder of the release; unset: the one shipped in the package")
-    threads: int = Field(0, ge=0, description="in-process threads; 0: all cores, on a GPU two")
+    threads: int = Field(
+        0, ge=0, description="in-process threads; 0: all cores that its container may use, on a GPU two"
+    )
     providers: Annotated[tuple[Provider, ...], NoDecode] = Field(
         ("cpu",), description="in-process ONNX Runtime providers, most preferred first: tensorrt, cuda, cpu; commas"
     )

@@ -27,6 +27,7 @@ from tagbus.stream.kafka.access import LISTEN_SECONDS, why_locked_out
 from tagbus.stream.kafka.errors import classify, error_of
 from tagbus.stream.kafka.internal_topics import not_served
 from tagbus.stream.kafka.layout import POLICY, Configuration, Difference, TopicState, differences, layout
+from tagbus.stream.kafka.open_transactions import held_back
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.memory import open_memory
 
@@ -93,6 +94,14 @@ def findings(settings: Settings) -> Iterator[Finding]:
             optional = {settings.topics.releases, settings.topics.knowledge}
             verdict: Verdict = "unsure" if name in optional else "wrong"
             yield Finding(verdict, f"topic {name}", _absent(settings.kafka, admin, name))
+    own = settings.topics
+    for (name, number), offset in held_back(
+        admin, cluster, (own.content, own.tags, own.exemplars, own.knowledge, own.releases), SECONDS
+    ).items():
+        words = (
+            f"a transaction is open at offset {offset}: nothing behind it is read (kafka-transactions.sh find-hanging)"
+        )
+        yield Finding("unsure", f"{name}:{number}", words)
 
 
 def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:

@@ -40,13 +40,20 @@ def run(
     settings = load()
     backfill = plan(settings, Asked(start, until, group, output, rate))
     service = Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.read_range)
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in _stopping():
         signal.signal(name, service.on_signal)
     health = HealthServer(settings.health, service.not_live, service.not_ready, service.notes)
     try:
         service.worker.run()
     finally:
         health.close()
+
+
+def _stopping() -> list[signal.Signals]:
+    """SIGTERM, SIGINT, and SIGHUP of a terminal that is closed, unless `nohup` has it ignored. Killed by it, a worker
+    would not leave its group, and its partitions would wait for the end of its session."""
+    kept = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if kept else [signal.SIGHUP])]
 
 
 def index(level: Level = "info") -> None:
@@ -69,7 +76,7 @@ def index(level: Level = "info") -> None:
 
 async def _until_stopped(service: IndexService) -> None:
     running = asyncio.create_task(service.run())
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in _stopping():
         asyncio.get_running_loop().add_signal_handler(name, running.cancel)
     try:
         await running

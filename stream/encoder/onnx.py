@@ -1,7 +1,6 @@
 """The in-process encoder: ONNX Runtime on CPU or GPU."""
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from tagbus.stream.cores import cores
 from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.encoder.golden import load_golden
 from tagbus.stream.encoder.release import MODEL, load_release
@@ -115,11 +115,6 @@ class OnnxEncoder:
         if not finite.all():
             raise ValueError(f"text number {batch.rows[int(finite.argmin())]} has a vector that is not finite")
         vectors[batch.rows] = found
-
-
-def cores() -> int:
-    """The number of cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cut(lengths: Sequence[int], fit: Fit) -> Iterator[list[int]]:

@@ -17,6 +17,7 @@ from tagbus.stream.kafka.errors import RAISED
 from tagbus.stream.kafka.limits import topic_limit
 from tagbus.stream.kafka.metadata import list_partitions
 
+# How long no record may be confirmed before the rest is given up: a slow broker, or one with a quota, takes its time.
 FLUSH_SECONDS = 30.0
 
 
@@ -51,12 +52,14 @@ class TopicWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._explained():
-            left = self._producer.flush(FLUSH_SECONDS)
+            left = self._flush()
         if error is not None:
             return
         self._check()
         if left:
-            raise DependencyDown(f"{self._kafka.brokers} did not take {left} records within {FLUSH_SECONDS:.0f} s")
+            raise DependencyDown(
+                f"{self._kafka.brokers} did not take {left} records, and none for {FLUSH_SECONDS:.0f} s"
+            )
 
     def send(self, record: Record, partition: int = -1) -> None:
         """Send one record; -1 partitions by key."""
@@ -73,6 +76,14 @@ class TopicWriter:
                     self._producer.poll(0.5)
             self._producer.poll(0)
         self._check()
+
+    def _flush(self) -> int:
+        """Wait until every record is confirmed or has failed; returns how many are neither."""
+        while True:
+            before = len(self.unconfirmed), len(self._errors)
+            left = self._producer.flush(FLUSH_SECONDS)
+            if not left or before == (len(self.unconfirmed), len(self._errors)):
+                return left
 
     def _report(self, number: int, error: KafkaError | None, _: Message) -> None:
         if error is None:

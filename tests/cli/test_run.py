@@ -1,6 +1,7 @@
 """`tagbus run` as a user starts it, with the real encoder, on Apache Kafka, exactly once."""
 
 import json
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -228,6 +229,16 @@ def test_sigterm_in_mid_batch_loses_nothing(kafka: Broker, cutting: Slice) -> No
     with ready(made):
         until_all_out(made.address, made.names, len(many))
     exactly_once(made.address, made.names)
+
+
+@pytest.mark.skipif(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, reason="started with nohup")
+def test_a_closed_terminal_stops_it_as_sigterm_does(kafka: Broker, cutting: Slice) -> None:
+    made = bus(kafka, cutting)
+    with LocalWorker(made.settings) as worker:
+        worker.wait_until_ready()
+        worker.process.send_signal(signal.SIGHUP)
+        assert worker.process.wait(120) == 0
+        assert "worker: stopped" in worker.tail()
 
 
 def test_a_second_worker_of_the_same_name_ends_the_first_with_code_5(kafka: Broker, cutting: Slice) -> None:

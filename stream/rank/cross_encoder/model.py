@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Encoding
 
-from tagbus.stream.encoder.onnx import cores
+from tagbus.stream.cores import cores
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, sha256
 from tagbus.stream.errors import FieldError, Untaggable, shorten
 from tagbus.stream.onnx_runtime import InferenceSession, SessionOptions

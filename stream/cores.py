@@ -1,0 +1,55 @@
+"""How many cores this process may use, limits of its container included.
+
+A limit of CPU time (`docker --cpus`, a limit of Kubernetes) hides no core: a thread for each core of the host would use
+up the time of a period at once, and all would stand still for the rest of it.
+
+Sources: Linux, control group v2, `cpu.max`; control group v1, `cpu.cfs_quota_us` and `cpu.cfs_period_us`.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+GROUPS: Final = Path("/proc/self/cgroup")
+MOUNTED: Final = Path("/sys/fs/cgroup")
+
+
+def cores(groups: Path = GROUPS, mounted: Path = MOUNTED) -> int:
+    """The number of cores, at least 1. `groups` names the control groups of this process, `mounted` is their root."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Half a core is one thread, and so is a core and a half two: a thread waits at times.
+    return max(1, min([there, *(math.ceil(limit) for limit in _limits(groups, mounted))]))
+
+
+def _limits(groups: Path, mounted: Path) -> Iterator[float]:
+    """The limits of each group that this process is in, in cores. A group's parents limit it too."""
+    for line in _text(groups).splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        # In a container the path may be the host's, and its own group is what is mounted.
+        parts = PurePosixPath("/" + path.strip("/")).parents
+        folders = [*(parent.relative_to("/") for parent in parts), PurePosixPath(path.strip("/"))]
+        for folder in folders:
+            if number == "0":
+                quota, _, period = _text(mounted / folder / "cpu.max").partition(" ")
+                yield from _ratio(quota, period)
+            elif "cpu" in controllers.split(","):
+                group = mounted / controllers / folder
+                group = group if group.is_dir() else mounted / "cpu" / folder
+                yield from _ratio(_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us"))
+
+
+def _ratio(quota: str, period: str) -> Iterator[float]:
+    """`max` and -1 are no limit."""
+    quota, period = quota.strip(), period.strip()
+    if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
+        yield int(quota) / int(period)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
