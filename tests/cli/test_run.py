@@ -256,6 +256,7 @@ def test_a_second_worker_of_the_same_name_ends_the_first_with_code_5(kafka: Brok
             wait_until(fenced, 120, "the end of the first worker")
             assert first.process.returncode == 5
             assert "tagbus: another process has taken over" in first.tail()
+            assert "each worker needs its own kafka.instance" in first.tail()
             assert "Traceback" not in first.tail()
             until_all_out(made.address, made.names, 4 * made.number)
     exactly_once(made.address, made.names)
