@@ -54,8 +54,8 @@ def test_check_names_the_settings_of_the_broker(
 def test_a_worker_says_what_it_waits_for(
     broker: ApacheKafka, delivery: str, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(brokers, "JOIN_SECONDS", 2.0)
-    monkeypatch.setattr(transaction, "STEP_SECONDS", 2.0)
+    monkeypatch.setattr(brokers, "JOIN_SECONDS", 1.0)
+    monkeypatch.setattr(transaction, "STEP_SECONDS", 1.0)
     caplog.set_level(logging.WARNING)
     with running(settings(broker.address, kafka={"delivery": delivery}), Trivial()) as run:
         wait_until(lambda: words in caplog.text, 120, words)

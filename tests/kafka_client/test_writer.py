@@ -22,8 +22,8 @@ def test_a_slow_broker_is_waited_for_while_it_takes_any(
     mock_kafka.topic(topic, 1)
     with TopicWriter(KafkaSettings(brokers=mock_kafka.address, options=ONE_BY_ONE), topic) as sent:
         # All together take longer than what one may take.
-        monkeypatch.setattr(writer, "FLUSH_SECONDS", 3.0)
-        mock_kafka.slow(0.5)
+        monkeypatch.setattr(writer, "FLUSH_SECONDS", 1.5)
+        mock_kafka.slow(0.2)
         for number in range(RECORDS):
             sent.send(Record(b"%d" % number, b"{}"))
     assert sent.confirmed == RECORDS
