@@ -25,7 +25,7 @@ import numpy as np
 from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient
 
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.config import EncoderSettings, RetrySettings
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.endpoint import QUEUED

@@ -12,7 +12,7 @@ import pytest
 
 import tagbus.stream
 from tagbus.stream import Content, Exemplar, Failure, Tag, TaggedContent, UserError, errors, open_tagger
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 
 README = Path(__file__).parent.parent / "README.md"
 # Of what is installed beside it, none is needed to make an event.

@@ -20,7 +20,7 @@ from tagbus.models.data.jsonl import JsonlFolder
 from tagbus.models.data.splits import Split
 from tagbus.models.data.topics import TopicCorpus
 from tagbus.stream.app import files
-from tagbus.stream.app.data_folder import DataFolder
+from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import UserError, shorten

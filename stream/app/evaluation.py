@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tagbus.stream import calibrate, quality
 from tagbus.stream.app import console
 from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.app.data_folder import made
+from tagbus.stream.app.data.data_folder import made
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.errors import UserError

@@ -13,7 +13,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.errors import Retryable
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.index.indexer import indexer
-from tagbus.stream.kafka.topics import require_compacted
+from tagbus.stream.kafka.admin.topics import require_compacted
 from tagbus.stream.memory.kinds import KINDS
 
 log = logging.getLogger(__name__)

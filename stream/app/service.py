@@ -13,7 +13,7 @@ from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content
-from tagbus.stream.kafka.topics import require_compacted
+from tagbus.stream.kafka.admin.topics import require_compacted
 from tagbus.stream.tagger import Failure, Outcome
 
 

@@ -22,12 +22,13 @@ from tagbus.stream.app.components import Components
 from tagbus.stream.config import PREFIX, KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
 from tagbus.stream.index.shared import SharedMemory
-from tagbus.stream.kafka import clients, topics
+from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import LISTEN_SECONDS, why_locked_out
+from tagbus.stream.kafka.admin import topics
+from tagbus.stream.kafka.admin.internal_topics import not_served
+from tagbus.stream.kafka.admin.layout import POLICY, Configuration, Difference, TopicState, differences, layout
+from tagbus.stream.kafka.admin.open_transactions import held_back
 from tagbus.stream.kafka.errors import classify, error_of
-from tagbus.stream.kafka.internal_topics import not_served
-from tagbus.stream.kafka.layout import POLICY, Configuration, Difference, TopicState, differences, layout
-from tagbus.stream.kafka.open_transactions import held_back
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.memory import open_memory
 

@@ -13,11 +13,11 @@ from tagbus.stream.app.releases.backfill import outputs
 from tagbus.stream.config import Settings, load
 from tagbus.stream.errors import CheckFailed, UserError
 from tagbus.stream.kafka import clients
-from tagbus.stream.kafka import topics as kafka_topics
 from tagbus.stream.kafka.access import failure
-from tagbus.stream.kafka.layout import Difference, TopicState, differences, layout
+from tagbus.stream.kafka.admin import topics as kafka_topics
+from tagbus.stream.kafka.admin.layout import Difference, TopicState, differences, layout
+from tagbus.stream.kafka.admin.topics import SECONDS
 from tagbus.stream.kafka.rights import principal
-from tagbus.stream.kafka.topics import SECONDS
 
 topics = typer.Typer(help="Make the topics.", no_args_is_help=True)
 

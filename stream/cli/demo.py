@@ -21,7 +21,7 @@ import typer
 from tagbus.stream import quality
 from tagbus.stream.app import console, files
 from tagbus.stream.app.components import packaged
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.cli.create import create_all
 from tagbus.stream.cli.records.publish import send
 from tagbus.stream.cli.records.tail import as_table, tagged_table

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tagbus.stream.app import assemble, console, files, filling
 from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.app.data_folder import DataFolder
+from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.app.evaluation import K, content_of, fit, measure, name_of, ran, tag_all
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.cli.tag import Cache, Exemplars, Tags, read_memory, remember

@@ -13,8 +13,8 @@ from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.field_errors import invalid
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import LISTEN_SECONDS
-from tagbus.stream.kafka.layout import BYTES, KAFKA_BYTES, RECORD_ROOM
-from tagbus.stream.kafka.topics import configurations
+from tagbus.stream.kafka.admin.layout import BYTES, KAFKA_BYTES, RECORD_ROOM
+from tagbus.stream.kafka.admin.topics import configurations
 
 # Message format v2 (KIP-98): the header of a batch; attributes, timestamp delta and offset delta of its first record.
 _BATCH: Final = 61

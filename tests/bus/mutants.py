@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.cli.demo import broken
 from tagbus.stream.contract.codec import Record
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream.app import files
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.cli.commands import execute
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Content, Exemplar, Tag

@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tests.cli.harness import Cli, large
 from tests.support import fifo
 

@@ -15,7 +15,7 @@ from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import UserError
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.indexer import indexer
-from tagbus.stream.kafka.topics import require_compacted
+from tagbus.stream.kafka.admin.topics import require_compacted
 from tagbus.stream.memory import Carried, memory_of
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.collections import Place

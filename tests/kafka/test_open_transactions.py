@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import pytest
 from confluent_kafka import Producer
 
-from tagbus.stream.kafka import open_transactions
+from tagbus.stream.kafka.admin import open_transactions
 from tests.cli.harness import Cli
 from tests.cli.records.test_publish import settings
 from tests.conftest import Broker

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from tagbus.stream.config import Settings
-from tagbus.stream.kafka.layout import KAFKA_BYTES, Difference, TopicState, compacted, differences, layout
+from tagbus.stream.kafka.admin.layout import KAFKA_BYTES, Difference, TopicState, compacted, differences, layout
 
 GIVEN = Settings.model_validate({"topics": {"partitions": 4, "replication": 2}})
 DEFAULTS = {"max.message.bytes": str(KAFKA_BYTES), "delete.retention.ms": "86400000"}

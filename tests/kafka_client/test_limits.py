@@ -9,7 +9,7 @@ from tagbus.stream.config import BatchSettings, KafkaSettings, Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import InvalidEvent, UserError
 from tagbus.stream.kafka import clients
-from tagbus.stream.kafka.layout import KAFKA_BYTES
+from tagbus.stream.kafka.admin.layout import KAFKA_BYTES
 from tagbus.stream.kafka.limits import SizeLimit, batch_bytes, expected_limit, topic_limit
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.local.mock import MockCluster

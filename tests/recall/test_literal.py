@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagbus.stream.app import files
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.index.apply import Memory, Projection

@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 from tokenizers import Tokenizer
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.encoder.release import MODEL, TOKENIZER
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, Untaggable, UserError

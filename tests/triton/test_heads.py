@@ -14,7 +14,7 @@ import pytest_asyncio
 from prometheus_client import REGISTRY
 
 from tagbus.stream.app import assemble
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.app.folders import settings_of
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.events import Content

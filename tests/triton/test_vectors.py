@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.golden import TEXTS
 from tagbus.stream.encoder.onnx import OnnxEncoder

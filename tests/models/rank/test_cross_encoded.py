@@ -6,7 +6,7 @@ import pytest
 
 from tagbus.models.rank import ranker
 from tagbus.stream.app import files
-from tagbus.stream.app.examples import example
+from tagbus.stream.app.data.examples import example
 from tagbus.stream.calibrate import load
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.rank import trees

@@ -17,8 +17,8 @@ from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import LISTEN_SECONDS, failure
+from tagbus.stream.kafka.admin.layout import COMPACT, POLICY, Configuration, TopicState, Wanted, compacted
 from tagbus.stream.kafka.errors import classify, error_of
-from tagbus.stream.kafka.layout import COMPACT, POLICY, Configuration, TopicState, Wanted, compacted
 from tagbus.stream.kafka.logs import log
 from tagbus.stream.kafka.metadata import list_partitions, watermarks
 from tagbus.stream.kafka.rights import REFUSED

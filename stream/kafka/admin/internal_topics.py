@@ -7,7 +7,7 @@ from typing import Final
 from confluent_kafka.admin._metadata import ClusterMetadata
 
 from tagbus.stream.config import KafkaSettings
-from tagbus.stream.kafka.layout import Configuration
+from tagbus.stream.kafka.admin.layout import Configuration
 
 # By topic: the setting of the brokers that says how many replicas it gets, and what is not served without it.
 _GROUPS: Final = ("__consumer_offsets", "offsets.topic.replication.factor", "consumer group")

@@ -1,0 +1,1 @@
+"""Folders of data: the example data, and a collection of contents with their tags."""

@@ -1,0 +1,1 @@
+"""Topics as an administrator sees them: what they should be, what they are, and what holds them up."""
