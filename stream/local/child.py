@@ -21,6 +21,8 @@ from tagbus.stream.errors import DependencyDown, UserError
 HOST: Final = "127.0.0.1"
 STOP_S: Final = 20.0
 PORT_TRIES: Final = 3
+# Starts of a server that fails by chance.
+UNLUCKY_TRIES: Final = 4
 LOG: Final = "log"
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a server's own choice
 
@@ -51,6 +53,8 @@ class Child(ABC):
     name: ClassVar[str]
     # The log message for a port that was taken meanwhile.
     taken: ClassVar[str] = "Address already in use"
+    # The log message of a start that failed by chance and may succeed the next time; empty: there is none.
+    unlucky: ClassVar[str] = ""
 
     def __init__(self, deadline_s: float) -> None:
         self.deadline_s = deadline_s
@@ -190,6 +194,15 @@ class Child(ABC):
                 self._place()
 
     def _launch(self) -> None:
+        for left in reversed(range(UNLUCKY_TRIES)):
+            try:
+                self._launch_once()
+                return
+            except DependencyDown as error:
+                if not self.unlucky or self.unlucky not in str(error) or not left:
+                    raise
+
+    def _launch_once(self) -> None:
         with (self.folder / LOG).open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(

@@ -35,6 +35,8 @@ class TritonServer(Child):
 
     name = "tritonserver"
     taken = "already in use"
+    # A lock of the Python backend that times out aborts the server, on a machine that is busy.
+    unlucky = "boost::interprocess::lock_exception"
 
     def __init__(
         self,

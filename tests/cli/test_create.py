@@ -43,11 +43,8 @@ def test_it_says_what_it_made(kafka: Broker, tagbus: Cli) -> None:
     assert f"created {given['TOPICS__TAGS']} with {PARTITIONS} partitions" in answer.err.splitlines()
 
 
-@pytest.mark.parametrize(("name", "value"), [("TOPICS__REPLICATION", "3"), ("TOPICS__CONTENT", "a name with spaces")])
-def test_settings_that_the_broker_refuses_are_the_users_mistake(
-    kafka: Broker, tagbus: Cli, name: str, value: str
-) -> None:
-    answer = tagbus("topics", "create", settings=(settings(kafka) | {name: value}))
+def test_a_setting_that_the_broker_refuses_is_the_users_mistake(kafka: Broker, tagbus: Cli) -> None:
+    answer = tagbus("topics", "create", settings=(settings(kafka) | {"TOPICS__REPLICATION": "3"}))
     assert answer.code == 2
     assert "was not created: " in answer.err.splitlines()[-1]
     assert "Traceback" not in answer.err

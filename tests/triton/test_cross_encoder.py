@@ -268,7 +268,7 @@ async def test_when_the_golden_pair_fails_too_it_is_not_the_content(learnt: Trit
 async def test_killed_and_restarted_between_calls(learnt_repository: Path, start: Start, open_one: Open) -> None:
     """Given a server that is gone, then no content is set aside, and the next call after its return has the scores."""
     server = start(learnt_repository, (NAME,))
-    there = await open_one(server.address, deadline=20.0)
+    there = await again(server, lambda: open_one(server.address, deadline=20.0))
     before = await there.rate(many(40))
 
     server.kill()
