@@ -1,4 +1,4 @@
-"""One frozen tree of settings; the only code that reads them from the environment.
+"""One frozen tree of settings; with `environment`, the only code that reads them from the environment.
 
 `TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`; an empty value is as none, since a compose file sets variables
 to nothing that nobody gave, and white space around a value is none of it. `tagbus config` prints the effective tree,

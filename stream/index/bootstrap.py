@@ -105,10 +105,6 @@ class Follower:
         """Seconds since everything on the memory topics was applied."""
         return max(0.0, time.time() - self._current)
 
-    def problem(self) -> str:
-        """Why a worker should not tag with this memory: nothing, for what ends this follower ends the worker."""
-        return ""
-
     async def run(self) -> None:
         """Read to the end, open the gate, follow until cancelled.
 

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from tagbus.stream.config import Settings
 from tagbus.stream.index.apply import Projection
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 # While nothing but time changes, it is recorded this often.
 CURRENT_SECONDS = 5.0
 
-Begin = Callable[[str, str], Awaitable[BuildState]]
+T = TypeVar("T")
 
 
 async def indexer(settings: Settings, projection: Projection, memories: Sequence[Memory]) -> Follower:
@@ -54,18 +55,26 @@ class _Writer:
     async def begin(self, marks: Marks) -> Offsets | None:
         """Become the writer of every store. Returns the offsets to resume from, or None to read everything."""
         self._states = [
-            await self._asked(store.begin, topic) for store, topic in zip(self._stores, self._topics, strict=True)
+            await self._asked(partial(store.begin, self._owner, topic))
+            for store, topic in zip(self._stores, self._topics, strict=True)
         ]
-        reason = next(filter(None, (self._unusable(state, marks) for state in self._states)), None)
+        fits = [
+            state.topic == topic and _within(state, marks)
+            for state, topic in zip(self._states, self._topics, strict=True)
+        ]
+        unusable = map(self._unusable, self._states, fits)
+        reason = next(filter(None, unusable), None)
         if reason is None:
             return _least(self._states)
         log.info("index: reading everything: %s", reason)
-        for number, (store, state) in enumerate(zip(self._stores, self._states, strict=True)):
-            if not _within(state, marks):
-                # Its points are from other topics than these: readers must not see them change into those of these.
-                self._states[number] = await self._asked(store.begin_anew, self._topics[number])
+        for number, state in enumerate(self._states):
+            if fits[number]:
+                reset = state.model_copy(update={"offsets": {}, "complete": False})
+                await self._asked(partial(self._record, number, reset))
             else:
-                await self._record(number, state.model_copy(update={"offsets": {}, "complete": False}))
+                # Its points are of another topic: readers must not see them change into those of this one.
+                begin = partial(self._stores[number].begin_anew, self._owner, self._topics[number])
+                self._states[number] = await self._asked(begin)
         return None
 
     async def report(self, report: Report) -> None:
@@ -87,15 +96,15 @@ class _Writer:
             await self._stores[number].record(state)
             self._states[number] = state
 
-    async def _asked(self, begin: Begin, topic: str) -> BuildState:
-        return await until_answered(partial(begin, self._owner, topic), self._settings.retry, "index")
+    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await until_answered(call, self._settings.retry, "index")
 
-    def _unusable(self, state: BuildState, marks: Marks) -> str | None:
-        """Why a store cannot go on from its offsets."""
+    def _unusable(self, state: BuildState, fits: bool) -> str | None:  # noqa: FBT001 - one of the findings
+        """Why a store cannot go on from its offsets; `fits`: whether its topic has them."""
+        if not fits:
+            return f"the store of {state.topic} was filled from another topic"
         if not state.complete:
             return f"the store of {state.topic} was never completed"
-        if not _within(state, marks):
-            return f"the store of {state.topic} was filled from another topic of that name"
         hours = self._settings.memory.tombstone_hours
         if time.time() - state.current > hours * 3600:
             return f"the store of {state.topic} was current more than {hours:g} hours ago, when tombstones may be gone"

@@ -37,7 +37,8 @@ class SharedMemory:
         self._positions: Offsets = {}
         # When everything on the topics was applied last, Unix seconds.
         self._current = 0.0
-        self._missing = "the memory is not built yet"
+        # Why the gate is closed.
+        self._reason = "the memory is not built yet"
         self._built = asyncio.Event()
         self._told: Follower | None = None
         self.ready = asyncio.Event()
@@ -66,7 +67,7 @@ class SharedMemory:
     def problem(self) -> str:
         """Why a worker should not tag with it; empty if it may."""
         if not self._built.is_set():
-            return self._missing
+            return self._reason
         most = self._settings.memory.max_age_seconds
         if self.age() <= most:
             return ""
@@ -104,7 +105,7 @@ class SharedMemory:
                 delays = backoff(self._settings.retry)
             except Retryable as error:
                 log.warning("shared memory: %s", error)
-                self._missing = str(error)
+                self._reason = str(error)
                 await asyncio.sleep(next(delays))
             await asyncio.sleep(POLL_SECONDS)
 
@@ -116,10 +117,10 @@ class SharedMemory:
         for state in whole:
             self._check_owner(state)
         if len(whole) < len(states):
-            self._on_missing()
+            self._on_lost()
             return
         if not self._built.is_set() and not all(state.complete for state in whole):
-            self._missing = "the memory is read again from the beginning, by `tagbus index`"
+            self._reason = "the memory is read again from the beginning, by `tagbus index`"
             return
         self._positions = {
             (state.topic, int(number)): offset for state in whole for number, offset in state.offsets.items()
@@ -128,21 +129,21 @@ class SharedMemory:
         if not self._built.is_set() and await self._reached(topics):
             self._built.set()
 
-    def _on_missing(self) -> None:
-        self._missing = "the memory is not on the server: `tagbus index` builds it"
+    def _on_lost(self) -> None:
+        self._reason = "the memory is not on the server: `tagbus index` builds it"
         if self._built.is_set():
             raise MemoryLost("the shared memory is no longer on the server; `tagbus index` builds it anew")
 
     async def _reached(self, topics: MemoryTopics) -> bool:
         """Whether the writer has reached the ends as of the start, of the topics that are there now."""
-        self._missing = f"its writer has {self.remaining()} offsets to go"
+        self._reason = f"its writer has {self.remaining()} offsets to go"
         beyond = [one for one, at in self._positions.items() if one not in self._marks or at > self._marks[one].high]
         if beyond:
             now = await asyncio.to_thread(topics.marks)
             for one in beyond:
                 if one not in now or self._positions[one] > now[one].high:
                     ends = f"ends at {now[one].high}" if one in now else "is not there"
-                    self._missing = (
+                    self._reason = (
                         f"the memory was built from another topic {one[0]}: up to {one[0]}:{one[1]}:"
                         f"{self._positions[one]}, which {ends}; restart `tagbus index`"
                     )

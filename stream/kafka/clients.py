@@ -139,7 +139,7 @@ def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
     }
     if kafka.delivery == "exactly_once":
         # A coordinator that still writes the markers of one transaction refuses the offsets of the next, and the client
-        # asks again after this time: at its default of 100 ms every second transaction took 100 ms, not 10.
+        # asks again after this time: at its default of 100 ms many a transaction took 100 ms, not 10.
         defaults["retry.backoff.ms"] = 10
         ours["transactional.id"] = transactional_id(kafka)
         ours["transaction.timeout.ms"] = _milliseconds(kafka.transaction_seconds)

@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Tag
-from tagbus.stream.errors import MemoryLost, ReleaseMismatch
+from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch
 from tagbus.stream.index import bootstrap
 from tagbus.stream.index import indexer as indexer_module
 from tagbus.stream.index.apply import Projection
@@ -270,6 +270,39 @@ async def test_a_memory_of_topics_that_were_recreated_is_built_anew_beside_the_o
         async with written(settings, qdrant):
             await shared.ready.wait()
             assert await (await opened(qdrant)).tags.keys() == {"t0", "t1", "t2"}
+
+
+async def test_a_filling_that_was_interrupted_under_another_name_of_a_topic_is_begun_anew(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    """Nothing was recorded of it yet, so no offset tells that its points are of another topic."""
+    names, other = topics(LAYOUT), topics({"exemplars": 2})["exemplars"]
+    await writing(settings_at(kafka, names), qdrant)
+
+    settings = settings_at(kafka, {**names, "exemplars": other})
+    async with written(settings, qdrant), watching(settings, qdrant) as (shared, _):
+        await shared.ready.wait()
+        state = (await states(qdrant))["exemplars"]
+        assert state is not None
+        assert state.topic == other
+
+
+async def test_a_server_that_is_down_as_a_memory_is_reset_is_waited_for(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = topics(LAYOUT)
+    async with written(settings_at(kafka, names), qdrant):
+        pass
+    update, failures = qdrant.update_collection, iter(range(2))
+
+    async def down(name: str, *, metadata: dict[str, object]) -> bool:
+        if next(failures, None) is not None:
+            raise DependencyDown("Qdrant does not answer")
+        return await update(name, metadata=metadata)
+
+    monkeypatch.setattr(qdrant, "update_collection", down)
+    async with written(settings_at(kafka, names, tombstone_hours=1e-9), qdrant):
+        assert next(failures, None) is None
 
 
 async def test_another_installations_memory_is_neither_read_nor_written(

@@ -85,11 +85,16 @@ class LoadedRelease:
         source = self.source
         return None if self._tagger is None or source is None else (self._activation, source.applied())
 
+    def memory_problem(self) -> str:
+        """Why its memory should not be tagged with; empty if it may be. What ends the follower of a memory of this
+        process ends the worker, so only a shared one can have a problem."""
+        return self.source.problem() if isinstance(self.source, SharedMemory) else ""
+
     def state(self) -> str:
         """Why it is not ready, for people."""
         if self.problem:
             return self.problem
-        if isinstance(self.source, SharedMemory) and (problem := self.source.problem()):
+        if problem := self.memory_problem():
             return problem
         left = 0 if self.source is None else self.source.remaining()
         return f"its memory has {left} offsets to go" if left else "its memory is not built yet"

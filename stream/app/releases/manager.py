@@ -71,8 +71,7 @@ class ReleaseManager:
 
     def problem(self) -> str:
         """Why the memory of the active release should not be tagged with; empty if it may be."""
-        source = None if self._active is None else self._active.source
-        return "" if source is None else source.problem()
+        return "" if self._active is None else self._active.memory_problem()
 
     def notes(self) -> list[str]:
         """Warnings of a worker that is ready: another release should be active than the one that tags here."""
