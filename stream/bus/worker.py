@@ -82,7 +82,8 @@ class Worker:
         self._publisher = Publisher(
             settings, self._topics.source, self._producer, self._poller, self._in_flight, self._published, self.fail
         )
-        self._loop = asyncio.new_event_loop()
+        # Made by `run`: a loop that nobody closes would complain at the end of a process that failed before.
+        self._loop: asyncio.AbstractEventLoop
         self._loop_thread = threading.Thread(target=self._run_loop, name="loop", daemon=True)
         # A flag: `stop` runs in signal handlers, which may interrupt a thread that holds a lock.
         self._stopping = False
@@ -92,6 +93,7 @@ class Worker:
     def run(self) -> None:
         """Work until `stop`, or until the read range is done. Otherwise raises what ended the worker: an error of the
         tree, with its exit code, or a bug."""
+        self._loop = asyncio.new_event_loop()
         self._loop_thread.start()
         try:
             if self._prepare():

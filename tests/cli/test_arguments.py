@@ -176,12 +176,17 @@ class TestExitCodes:
     def test_2_a_port_in_use(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
-            answer = process("run", settings={"KAFKA__BROKERS": "127.0.0.1:1", "HEALTH__PORT": port})
+            answer = process(
+                "run",
+                settings={"KAFKA__BROKERS": "127.0.0.1:1", "HEALTH__PORT": port},
+                variables={"PYTHONWARNINGS": "default::ResourceWarning"},
+            )
         assert answer.code == 2
         assert answer.err.splitlines()[-1].startswith(
             f"tagbus: TAGBUS_HEALTH__HOST=127.0.0.1 TAGBUS_HEALTH__PORT={port}"
         )
         assert "Traceback" not in answer.err
+        assert "unclosed" not in answer.err
 
     def test_3_a_check_that_found_something_wrong(self) -> None:
         answer = process("validate", "-", stdin=b"{}\n")
