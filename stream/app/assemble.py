@@ -16,12 +16,12 @@ from tagbus.stream.app.folders import base_release, model_folder
 from tagbus.stream.app.stages import STAGES, Ingredients, StageFactory
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings, load
+from tagbus.stream.config.environment import named
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import Release
-from tagbus.stream.environment import named
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.changes import TagChanges
 from tagbus.stream.memory import Memory, open_memory

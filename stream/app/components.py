@@ -8,8 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from tagbus.stream import environment
-from tagbus.stream.config import PREFIX, Settings
+from tagbus.stream.config import PREFIX, Settings, environment
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.rank import cross_encoder, trees

@@ -15,8 +15,8 @@ from typing import Final
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from tagbus.stream.config.service_links import is_address, service_links
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
-from tagbus.stream.service_links import is_address, service_links
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,37 @@
+"""One frozen tree of settings; the only code that reads them from the environment.
+
+`TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`; an empty value is as none, since a compose file sets variables
+to nothing that nobody gave, and white space around a value is none of it. `tagbus config` prints the effective tree,
+secrets masked.
+"""
+
+from tagbus.stream.config.encoder import EncoderSettings, Provider, ReleaseSettings
+from tagbus.stream.config.environment import PREFIX
+from tagbus.stream.config.health import HealthSettings
+from tagbus.stream.config.kafka import CONFIDENTIAL, KafkaSettings, RegistrySettings, TopicSettings
+from tagbus.stream.config.memory import MemorySettings
+from tagbus.stream.config.section import Section
+from tagbus.stream.config.settings import Settings, load
+from tagbus.stream.config.tagging import RecallSettings, TaggerSettings
+from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
+
+__all__ = [
+    "CONFIDENTIAL",
+    "PREFIX",
+    "BatchSettings",
+    "EncoderSettings",
+    "HealthSettings",
+    "KafkaSettings",
+    "MemorySettings",
+    "Provider",
+    "RecallSettings",
+    "RegistrySettings",
+    "ReleaseSettings",
+    "RetrySettings",
+    "Section",
+    "Settings",
+    "TaggerSettings",
+    "TopicSettings",
+    "TriageSettings",
+    "load",
+]

@@ -1,0 +1,85 @@
+"""The root of the tree of settings, and how it is read from the environment."""
+
+from collections.abc import Mapping
+from functools import cache
+
+from pydantic import JsonValue, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from tagbus.stream.config import environment
+from tagbus.stream.config.encoder import EncoderSettings, ReleaseSettings
+from tagbus.stream.config.environment import PREFIX
+from tagbus.stream.config.health import HealthSettings
+from tagbus.stream.config.kafka import KafkaSettings, RegistrySettings, TopicSettings
+from tagbus.stream.config.memory import MemorySettings
+from tagbus.stream.config.section import Section
+from tagbus.stream.config.tagging import RecallSettings, TaggerSettings
+from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
+from tagbus.stream.errors import UserError
+
+
+class Settings(BaseSettings):
+    """The root of the tree."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    batch: BatchSettings = BatchSettings()
+    retry: RetrySettings = RetrySettings()
+    triage: TriageSettings = TriageSettings()
+    registry: RegistrySettings = RegistrySettings()
+    encoder: EncoderSettings = EncoderSettings()
+    releases: ReleaseSettings = ReleaseSettings()
+    memory: MemorySettings = MemorySettings()
+    recall: RecallSettings = RecallSettings()
+    # Components by name: each validates its own section (recall/component.py).
+    components: Mapping[str, Mapping[str, JsonValue]] = {}
+    tagger: TaggerSettings = TaggerSettings()
+    health: HealthSettings = HealthSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it has those of service links too
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is one source
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """See pydantic-settings."""
+        variables = EnvSettingsSource(settings_cls)
+        variables.env_vars = {name.lower(): value for name, value in environment.variables(_fields()).items() if value}
+        return init_settings, variables
+
+
+def load() -> Settings:
+    """Load the settings of this process.
+
+    Raises UserError that names the variable, its value (never a secret's) and the expected value.
+    """
+    given = environment.checked(_fields())
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise UserError(environment.in_one_line(error)) from None
+    except SettingsError:
+        raise UserError(environment.without_json(given, _fields())) from None
+
+
+@cache
+def _fields() -> Mapping[str, frozenset[str]]:
+    """The fields of each section by variable; components know their own."""
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {
+        name.upper(): frozenset((field.alias or key).upper() for key, field in section.model_fields.items())
+        if isinstance(section, type) and issubclass(section, Section)
+        else frozenset()
+        for name, section in sections.items()
+    }

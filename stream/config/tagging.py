@@ -1,0 +1,36 @@
+"""Settings of recall, and of what is published."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from tagbus.stream.config.section import Section
+
+
+class RecallSettings(Section):
+    """Overrides of the release's recall parameters; unset: the release's fitted value."""
+
+    c2t: bool = Field(True, description="recall by similarity of content and tag (LLM4Tag, C2T)")
+    c2c2t: bool = Field(True, description="recall through similar contents (LLM4Tag, C2C2T)")
+    c2t_threshold: float | None = Field(None, ge=-1, le=1, description="least cosine of content and tag")
+    c2t_limit: int | None = Field(None, ge=1, description="candidates by C2T at most")
+    c2c_threshold: float | None = Field(None, ge=-1, le=1, description="least cosine of content and exemplar")
+    c2c2t_limit: int | None = Field(None, ge=1, description="candidates by C2C2T at most")
+    tau: float | None = Field(None, gt=0, description="temperature of RAE-XMC's softmax")
+    lambda_: float | None = Field(
+        None, ge=0, le=1, alias="lambda", description="RAE-XMC's share of exemplars against tags"
+    )
+    tag_keys: int | None = Field(None, ge=1, le=1000, description="tags among the b keys of RAE-XMC")
+    content_keys: int | None = Field(None, ge=1, le=1000, description="exemplars among the b keys of RAE-XMC")
+
+
+class TaggerSettings(Section):
+    """Which scored candidates are published."""
+
+    tags: int = Field(10, ge=1, le=1000, description="tags per content at most")
+    least_confidence: float = Field(0.0, ge=0, le=1, description="tags below are left out")
+    neighbours: int = Field(1, ge=0, le=100, description="neighbours named in a tag's evidence at most")
+    calibration: Path | None = Field(None, description="JSON of `tagbus calibrate`; the release's own if unset")
+    write_back: float | None = Field(
+        None, ge=0, le=1, description="confidence from which a result becomes a machine exemplar; off if unset"
+    )
