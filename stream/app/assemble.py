@@ -45,11 +45,13 @@ OpenMemory = Callable[[Release, Mapping[str, Kind]], Awaitable[Memory]]
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What the pipeline may be made of: all components and stages. `optional` names the stages that are skipped where
-    their service does not answer."""
+    their service does not answer, `reads` the kinds of memory that the caller reads of a content besides what recall
+    finds."""
 
     registry: Sequence[Component] = REGISTRY
     stages: Sequence[StageFactory] = STAGES
     optional: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,8 @@ async def _assembled(
     known = ranked.ranker.known if isinstance(ranked, RankerPart) else ()
     recall = encoder.release.recall
     graph = GraphRecall(memory.tags, memory.exemplars, recall, settings.recall, settings.tagger.neighbours)
-    made = Ingredients(settings, encoder, graph, parts, Numbers(known, graph.numbers))
+    reads = plan.reads.union(*(part.reads for part in parts.values()))
+    made = Ingredients(settings, encoder, memory, graph, parts, Numbers(known, graph.numbers), reads)
     stages = [stage for make in plan.stages if (stage := make(made)) is not None]
     scored = {one.name: one.lists[0] for one, _ in components.on if one.lists}
     select = Select(graph, scored, settings.tagger.tags)

@@ -8,7 +8,7 @@ from typing import Final
 from tagbus.stream.app.releases.collection import settle
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
-from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.errors import UserError
 from tagbus.stream.index.apply import MemoryRecord, Projection
@@ -52,7 +52,7 @@ async def _save(folder: Path, kind: str, store: Store) -> None:
 
 
 async def fill(
-    projection: Projection, events: Mapping[str, Iterable[Tag | Exemplar]], advance: Callable[[int], None]
+    projection: Projection, events: Mapping[str, Iterable[Tag | Exemplar | Knowledge]], advance: Callable[[int], None]
 ) -> None:
     """Make memory hold exactly these events, given by kind. Unchanged events are not encoded again."""
     kept = projection.empty()
@@ -64,7 +64,7 @@ async def fill(
     settle()
 
 
-def _chunks(kind: str, events: Iterable[Tag | Exemplar]) -> Iterator[list[MemoryRecord]]:
+def _chunks(kind: str, events: Iterable[Tag | Exemplar | Knowledge]) -> Iterator[list[MemoryRecord]]:
     records = (
         MemoryRecord(kind, encode_record(event), f"{kind}:{number}") for number, event in enumerate(events, start=1)
     )

@@ -9,14 +9,18 @@ from typing import Final, TypeVar
 
 from tagbus.stream.config import Settings
 from tagbus.stream.encoder.base import Encoder
+from tagbus.stream.memory import Memory
+from tagbus.stream.memory.kinds import KNOWLEDGE
 from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.rank.cross_encoder import CrossEncoderPart
 from tagbus.stream.rank.trees import RankerPart
 from tagbus.stream.recall.component import Part
 from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.knowledge import KnowledgeRetrieval
 from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.tagger.cross_encode import CrossEncode
 from tagbus.stream.tagger.encode import Encode
+from tagbus.stream.tagger.knowledge import Retrieve
 from tagbus.stream.tagger.prepare import Prepare
 from tagbus.stream.tagger.rank import Fuse, Rank
 from tagbus.stream.tagger.recall import Recall
@@ -27,13 +31,16 @@ P = TypeVar("P", bound=Part)
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What stages are built from. `parts` by component name; `numbers` maps tags to the ranker's numbers."""
+    """What stages are built from. `parts` by component name; `numbers` maps tags to the ranker's numbers; `reads`: the
+    kinds of memory that something reads of a content besides what recall finds."""
 
     settings: Settings
     encoder: Encoder
+    memory: Memory
     graph: GraphRecall
     parts: Mapping[str, Part]
     numbers: Numbers
+    reads: frozenset[str]
 
     def part(self, name: str, kind: type[P]) -> P | None:
         """The part of a component, None if it is off."""
@@ -63,10 +70,19 @@ def _cross_encode(made: Ingredients) -> Stage | None:
     return CrossEncode(cross_encoder.NAME, reading.cross_encoder, ranked.ranker.second_stage, made.numbers)
 
 
+def _knowledge(made: Ingredients) -> Stage | None:
+    settings = made.settings
+    if KNOWLEDGE.name not in made.reads or not settings.knowledge.segments:
+        return None
+    store, release = made.memory.stores[KNOWLEDGE.name], made.encoder.release
+    return Retrieve(KnowledgeRetrieval(store, settings.knowledge, release.recall))
+
+
 STAGES: Final[Sequence[StageFactory]] = (
     lambda _: Prepare(),
     lambda made: Encode(made.encoder),
     _recall,
     _rank,
     _cross_encode,
+    _knowledge,
 )

@@ -12,7 +12,7 @@ from tagbus.stream.config.kafka import CONFIDENTIAL, KafkaSettings, RegistrySett
 from tagbus.stream.config.memory import MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.settings import Settings, load
-from tagbus.stream.config.tagging import RecallSettings, TaggerSettings
+from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "EncoderSettings",
     "HealthSettings",
     "KafkaSettings",
+    "KnowledgeSettings",
     "MemorySettings",
     "Provider",
     "RecallSettings",

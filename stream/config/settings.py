@@ -19,7 +19,7 @@ from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import KafkaSettings, RegistrySettings, TopicSettings
 from tagbus.stream.config.memory import MemorySettings
 from tagbus.stream.config.section import Section
-from tagbus.stream.config.tagging import RecallSettings, TaggerSettings
+from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
 from tagbus.stream.errors import UserError
 
@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     releases: ReleaseSettings = ReleaseSettings()
     memory: MemorySettings = MemorySettings()
     recall: RecallSettings = RecallSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     # Components by name: each validates its own section (recall/component.py).
     components: Mapping[str, Mapping[str, JsonValue]] = {}
     tagger: TaggerSettings = TaggerSettings()

@@ -24,6 +24,15 @@ class RecallSettings(Section):
     content_keys: int | None = Field(None, ge=1, le=1000, description="exemplars among the b keys of RAE-XMC")
 
 
+class KnowledgeSettings(Section):
+    """Segments of knowledge for prompts (LLM4Tag, section 3.2.2)."""
+
+    segments: int = Field(3, ge=0, le=100, description="segments for a content at most; 0: none are retrieved")
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="least cosine of content and segment; unset: the release's of content and tag"
+    )
+
+
 class TaggerSettings(Section):
     """Which scored candidates are published."""
 

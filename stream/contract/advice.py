@@ -5,11 +5,12 @@ Unknown fields pass on a topic, so that old and new workers share a group. In a 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from pydantic_core import from_json
 
 from tagbus.stream.contract.codec import Keyed, event_key
-from tagbus.stream.contract.events import Content, Exemplar
+from tagbus.stream.contract.events import Content, Exemplar, Knowledge
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.errors import shorten
 
@@ -49,6 +50,8 @@ class Advice:
                 self._add("no decision", place, "has no effect: neither `accepted` nor `rejected` names a tag")
             if not event.title and not event.text:
                 self._add("no text", place, "has neither title nor text: it is like no other content")
+        if isinstance(event, Knowledge) and event.valid_until is not None and event.valid_until <= datetime.now(UTC):
+            self._add("expired", place, "is used no more: `valid_until` has passed")
 
     def lines(self, file: str) -> Iterator[str]:
         """A line for each kind of advice: where it was found first, and on how many lines."""

@@ -5,6 +5,7 @@ and garbage collection does not look at them.
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from sys import intern
 from typing import Final
 
@@ -14,6 +15,7 @@ from tagbus.stream.memory.checks import decode
 from tagbus.stream.memory.hits import Carried, Flags, Floats, Hits, Ints, bounds, taken
 from tagbus.stream.memory.scopes import ScopeSets, carried_ids, scopes_of
 from tagbus.stream.memory.store import Payload
+from tagbus.stream.memory.validity import Periods, period
 
 FIRST: Final = 1024
 # Payloads that stay decoded: a batch asks for the same few thousand tags over and over.
@@ -21,7 +23,7 @@ DECODED: Final = 16_384
 
 
 class Columns:
-    """Keys, payloads, carried tags and scopes by row."""
+    """Keys, payloads, carried tags, scopes and periods by row."""
 
     def __init__(self, carried: Carried) -> None:
         self._carried = carried
@@ -31,6 +33,7 @@ class Columns:
         self._decoded: dict[str, Payload] = {}
         self._tags = Ragged()
         self._scopes = ScopeSets()
+        self._periods = Periods()
         self._rows: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -73,13 +76,14 @@ class Columns:
         return row
 
     def put(self, row: int, body: bytes) -> None:
-        """The payload of a row, and what it says of tags and scopes, in place of what was there."""
+        """The payload of a row, and what it says of tags, scopes and validity, in place of what was there."""
         key, payload = self._keys[row], decode(body)
         self._decoded.pop(key, None)
         self._bodies[row] = body
         self._tags.put(row, self._carried.numbers.of(carried_ids(self._carried, key, payload)))
         self._scopes.leave(self._sets[row])
         self._sets[row] = self._scopes.enter(scopes_of(payload))
+        self._periods.put(row, period(payload))
 
     def remove(self, key: str) -> int | None:
         """Take a key's row away; the last row moves into the gap. Returns the row, None where the key is not there."""
@@ -95,16 +99,21 @@ class Columns:
             self._keys[row], self._bodies[row], self._sets[row] = moved, body, self._sets[last]
             self._rows[moved] = row
         self._tags.remove(row)
+        self._periods.move(last, row)
         return row
 
-    def visible(self, scopes: frozenset[str] | None) -> Flags | None:
-        """Which rows a content of these scopes sees, bool [n]; None: all of them."""
-        if scopes is None or self.count_visible(scopes) == len(self):
-            return None
-        return self._scopes.visible(scopes)[self._sets[: len(self)]]
+    def visible(self, scopes: frozenset[str] | None, at: datetime | None = None) -> Flags | None:
+        """Which rows a content of these scopes sees, bool [n], of those that are valid then; None: all of them."""
+        valid = None if at is None else self._periods.valid(len(self), at)
+        if scopes is None or self._scopes.count(scopes) == len(self):
+            return valid
+        seen = self._scopes.visible(scopes)[self._sets[: len(self)]]
+        return seen if valid is None else seen & valid
 
-    def count_visible(self, scopes: frozenset[str] | None) -> int:
-        """How many rows a content of these scopes sees."""
+    def count_visible(self, scopes: frozenset[str] | None, at: datetime | None = None) -> int:
+        """How many rows a content of these scopes sees, of those that are valid then."""
+        if at is not None and (visible := self.visible(scopes, at)) is not None:
+            return int(np.count_nonzero(visible))
         return len(self) if scopes is None else self._scopes.count(scopes)
 
     def keys_of(self, rows: Ints) -> list[str]:

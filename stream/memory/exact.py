@@ -9,6 +9,7 @@ batch or the row they stood in.
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -68,10 +69,10 @@ class ExactStore:
         bodies = {key: encode(key, payload) for key, payload in payloads.items()}
         await self._serial.run(self._set_payloads, bodies)
 
-    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
         check_queries(queries, self.dimension, limit, scopes)
-        return await self._serial.run(self._search, queries, limit, scopes)
+        return await self._serial.run(self._search, queries, limit, scopes, at)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         """The payloads of those keys that are there."""
@@ -153,20 +154,22 @@ class ExactStore:
         if row != last:
             self._slabs[row // SLAB][row % SLAB] = self._slabs[last // SLAB][last % SLAB]
 
-    def _search(self, queries: Vectors, limit: int, scopes: Scopes) -> Hits:
+    def _search(self, queries: Vectors, limit: int, scopes: Scopes, at: datetime | None) -> Hits:
         found = [_NOTHING] * len(queries)
         for seen, members in groups(scopes, len(queries)):
-            best = self._nearest(queries[members], limit, seen)
+            best = self._nearest(queries[members], limit, seen, at)
             for query, one in zip(members.tolist(), best, strict=True):
                 found[query] = one
         return self._columns.hits(found)
 
-    def _nearest(self, queries: Vectors, limit: int, scopes: frozenset[str] | None) -> list[Ranked]:
-        """The best rows of each query, among those that these scopes see."""
-        limit = min(limit, self._columns.count_visible(scopes))
+    def _nearest(
+        self, queries: Vectors, limit: int, scopes: frozenset[str] | None, at: datetime | None
+    ) -> list[Ranked]:
+        """The best rows of each query, among those that these scopes see and that are valid then."""
+        limit = min(limit, self._columns.count_visible(scopes, at))
         if limit == 0:
             return [_NOTHING] * len(queries)
-        visible = self._columns.visible(scopes)
+        visible = self._columns.visible(scopes, at)
         block = max(1, min(QUERIES, PLACES // limit))
         found: list[Ranked] = []
         for start in range(0, len(queries), block):

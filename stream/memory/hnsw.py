@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -95,24 +96,28 @@ class HnswStore(ExactStore):
         if row != last:
             self._index.rename(last, row)
 
-    def _nearest(self, queries: Vectors, limit: int, scopes: frozenset[str] | None) -> list[Ranked]:
-        count, seen = len(self._columns), self._columns.count_visible(scopes)
+    def _nearest(
+        self, queries: Vectors, limit: int, scopes: frozenset[str] | None, at: datetime | None
+    ) -> list[Ranked]:
+        count, seen = len(self._columns), self._columns.count_visible(scopes, at)
         if not len(queries) or seen < max(FLOOR, PART * limit):
-            return super()._nearest(queries, limit, scopes)
-        visible = self._columns.visible(scopes)
+            return super()._nearest(queries, limit, scopes, at)
+        visible = self._columns.visible(scopes, at)
         asked = limit + MARGIN if visible is None else math.ceil((limit + MARGIN) * MORE * count / seen)
         if visible is not None and seen < ROWS * asked:
-            return super()._nearest(queries, limit, scopes)
+            return super()._nearest(queries, limit, scopes, at)
         found = _found(self._index, queries, asked)
         if visible is not None:
             found = [rows[visible[rows]][: limit + MARGIN] for rows in found]
-        return [self._settled(query, rows, limit, scopes) for query, rows in zip(queries, found, strict=True)]
+        return [self._settled(query, rows, limit, scopes, at) for query, rows in zip(queries, found, strict=True)]
 
-    def _settled(self, query: Vectors, rows: Ints, limit: int, scopes: frozenset[str] | None) -> Ranked:
+    def _settled(
+        self, query: Vectors, rows: Ints, limit: int, scopes: frozenset[str] | None, at: datetime | None
+    ) -> Ranked:
         """The best of these rows. Where rows beyond them may be as good as the last place, of all rows."""
         rows, scores = self._scored(query, rows)
         if len(rows) <= limit or scores[-1] == scores[limit - 1]:
-            return super()._nearest(query[None], limit, scopes)[0]
+            return super()._nearest(query[None], limit, scopes, at)[0]
         return self._best(rows, scores, limit)
 
     def _write(self, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,8 @@ Scopes = Sequence[frozenset[str]] | None
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is stored: a key (any text), a unit vector float32 [d], and JSON, whose list `scopes` says who sees it."""
+    """What is stored: a key (any text), a unit vector float32 [d], and JSON. Its list `scopes`
+    says who sees it, its `valid_from` and `valid_until` say when."""
 
     key: str
     vector: NDArray[np.float32]
@@ -45,10 +47,11 @@ class Store(Protocol):
         Raises ValueError for a payload that is no JSON.
         """
 
-    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         """The `limit` most similar points of each query [n, d], best first; ties by key.
 
-        With `scopes`, one set a query, only points that have no scope or share one of these.
+        With `scopes`, one set a query, only points that have no scope or share one of these. With `at`, only points
+        that are valid at that time (memory/validity.py).
         """
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:

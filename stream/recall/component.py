@@ -93,13 +93,14 @@ async def _nothing() -> None:
 class Part:
     """An open component and its contributions. A stage that needs more subclasses it.
 
-    `listeners` receive each tag change before a taxonomy version includes it. `close` frees resources; no call may be
-    in flight.
+    `listeners` receive each tag change before a taxonomy version includes it. `reads`: the kinds of memory that
+    it reads of a content besides what recall finds. `close` frees resources; no call may be in flight.
     """
 
     recallers: tuple[Recaller, ...] = ()
     listeners: tuple[TagListener, ...] = ()
     replicas: tuple[Replica, ...] = ()
+    reads: frozenset[str] = frozenset()
     close: Callable[[], Awaitable[None]] = _nothing
 
 

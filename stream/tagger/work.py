@@ -12,13 +12,14 @@ from tagbus.stream.errors import Poison
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.rank.candidates import Scored
 from tagbus.stream.recall.graph import Candidate, Found
+from tagbus.stream.recall.knowledge import Segment
 from tagbus.stream.recall.neighbours import Seen
 
 # One recaller's result for one content: tag ids with its scores, best first.
 Listing = Mapping[str, float]
 
 # Steps of Work.path that change no score.
-UNSCORED: Final = frozenset({"prepare", "encode", "select", "calibrate"})
+UNSCORED: Final = frozenset({"prepare", "encode", "knowledge", "select", "calibrate"})
 # The stage `rank`, and the `stage` of scores by a learned ranker.
 LEARNT: Final = "rank"
 
@@ -63,10 +64,10 @@ class Work:
 
     `deadline` is on time.monotonic(). `seen` and `found` come from recall: what memory holds around the content, and
     the list of each other recaller. `scored` holds a learned ranker's candidates as arrays, `ranking` the current
-    order. `payloads` holds the tags in force that the batch needs, `names` those visible to this content. `candidates`
-    are selected with their evidence; `tags` are calibrated by the curve named in `calibration`. `path` lists the stages
-    and components that it went through, `degraded` those that were skipped. A content with an `outcome` is not
-    processed further.
+    order. `payloads` holds the tags in force that the batch needs, `names` those visible to this content. `knowledge`
+    is for prompts and empty where nothing reads it. `candidates` are selected with their evidence; `tags` are
+    calibrated by the curve named in `calibration`. `path` lists the stages and components that it went through,
+    `degraded` those that were skipped. A content with an `outcome` is not processed further.
     """
 
     content: Content
@@ -79,6 +80,7 @@ class Work:
     names: Mapping[str, str] = field(default_factory=dict)
     scored: Scored | None = None
     ranking: Ranking | None = None
+    knowledge: Sequence[Segment] = ()
     candidates: Sequence[Candidate] = ()
     tags: tuple[ScoredTag, ...] = ()
     calibration: str | None = None

@@ -1,6 +1,8 @@
 """A stage of one's own: a class in one file and one line of the plan. What a stage may do is in tests/tagger."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from tagbus.stream.app import assemble, filling
 from tagbus.stream.app.assemble import Plan, TaggingStack
 from tagbus.stream.app.stages import STAGES, Ingredients
 from tagbus.stream.calibrate import Calibration, fit
-from tagbus.stream.config import Settings
-from tagbus.stream.contract.events import Content, Degraded, Tag, TaggedContent
+from tagbus.stream.config import KnowledgeSettings, Settings
+from tagbus.stream.contract.events import Content, Degraded, Knowledge, Tag, TaggedContent
 from tagbus.stream.errors import DependencyDown, FieldError, Untaggable
+from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings
 from tagbus.stream.tagger import Delayed, Explained, Failure, Work
 
 TAGS = [Tag(id="bees", name="beekeeping"), Tag(id="law", name="law of the sea"), Tag(id="cars", name="electric cars")]
@@ -132,6 +135,63 @@ async def test_a_plan_without_it_has_no_such_stage() -> None:
     async with assemble.in_process(Settings.model_construct()) as stack:
         with pytest.raises(ValueError, match="there is no stage 'toy'"):
             await stack.tagger().tag(contents("first"), until="toy")
+
+
+async def _with_knowledge(plan: Plan, settings: Settings) -> tuple[TaggedContent, list[Knowledge]]:
+    """A content's result, and the segments that reached it."""
+    reached: list[str] = []
+
+    class Reader:
+        """What a judge does: it reads what was retrieved."""
+
+        name = "reader"
+
+        async def run(self, works: Sequence[Work]) -> None:
+            """See `Stage`."""
+            reached.extend(segment.id for work in works for segment in work.knowledge)
+
+    plan = replace(plan, stages=(*plan.stages, lambda _: Reader()))
+    async with assemble.in_process(settings, plan=plan) as stack:
+        events = {"tags": TAGS, "exemplars": [], "knowledge": SEGMENTS}
+        await filling.fill(stack.projection(), events, lambda _: None)
+        (one,) = await stack.tagger().tag(contents("first"))
+    assert isinstance(one, TaggedContent)
+    return one, [one for one in SEGMENTS if one.id in reached]
+
+
+SEGMENTS = [
+    Knowledge(id="hives", kind="rule", text="Hives on city roofs are beekeeping."),
+    Knowledge(id="old", kind="news", text="Hives on city roofs", valid_until=datetime(2020, 1, 1, tzinfo=UTC)),
+]
+
+
+async def test_knowledge_is_retrieved_where_something_reads_it() -> None:
+    """Given a plan that reads knowledge, a later stage has the segments that hold now, and scores stay as they were."""
+    with_it, found = await _with_knowledge(Plan(reads=frozenset({"knowledge"})), Settings.model_construct())
+    without, nothing = await _with_knowledge(Plan(), Settings.model_construct())
+    assert [one.id for one in found] == ["hives"]
+    assert nothing == []
+    assert with_it.tags == without.tags
+    assert with_it.path == (*RECALLED, "knowledge", "reader", *CLOSING)
+    assert without.path == (*RECALLED, "reader", *CLOSING)
+
+
+async def test_a_component_may_read_knowledge() -> None:
+    """Given a component that says so, there is the stage."""
+    toy = ComponentOf("toy", ComponentSettings, lambda _: "toy-1", _reading)
+    async with assemble.in_process(Settings.model_construct(), plan=Plan(registry=(toy,))) as stack:
+        assert [stage.name for stage in stack.stages] == [*RECALLED, "knowledge"]
+
+
+async def _reading(_: ComponentSettings, __: Surroundings) -> Part:
+    return Part(reads=frozenset({"knowledge"}))
+
+
+async def test_knowledge_of_none_is_off() -> None:
+    settings = Settings.model_construct(knowledge=KnowledgeSettings(segments=0))
+    result, found = await _with_knowledge(Plan(reads=frozenset({"knowledge"})), settings)
+    assert found == []
+    assert "knowledge" not in result.path
 
 
 async def test_an_optional_stage_whose_service_is_down_is_skipped() -> None:

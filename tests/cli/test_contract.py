@@ -40,6 +40,15 @@ class TestValidate:
         assert answer.code == 3
         assert answer.lines == ["-:2: text: (missing) is wrong, expected a string of 1 to 500000 characters"]
 
+    def test_a_segment_that_has_expired_is_right_and_used_no_more(self, tagbus: Cli) -> None:
+        line = b'{"id": "a", "kind": "news", "text": "x", "valid_until": "2020-01-01T00:00:00Z"}'
+        answer = tagbus("validate", "-", "--as", "knowledge", stdin=line)
+        assert answer.code == 0
+        assert answer.err.splitlines() == [
+            "warning: -:1: is used no more: `valid_until` has passed",
+            "1 right, 0 wrong",
+        ]
+
     def test_line_and_field_of_every_error(self, tagbus: Cli, tmp_path: Path) -> None:
         file = tmp_path / "contents.jsonl"
         file.write_bytes(b"\n".join(HOSTILE))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import cache
 
 from tagbus.stream.config import Settings
@@ -61,9 +62,9 @@ class Failing(ExactStore):
         self._answer()
         await super().upsert(points)
 
-    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         self._answer()
-        return await super().search(queries, limit, scopes)
+        return await super().search(queries, limit, scopes, at)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         self._answer()

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, encode_record
-from tagbus.stream.contract.events import Tag
+from tagbus.stream.contract.events import Knowledge, Tag
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Report
@@ -43,6 +44,23 @@ async def test_a_memory_is_taken_over_with_its_offsets(tmp_path: Path) -> None:
     assert await listed(new.tags, vectors, 5) == await listed(old.tags, vectors, 5)
     assert await new.tags.keys() == {tag.id for tag in TAGS}
     assert await new.exemplars.count() == 0
+
+
+async def test_segments_of_knowledge_are_taken_over_with_their_validity(tmp_path: Path) -> None:
+    old, new = memory(), memory()
+    segments = [
+        Knowledge(id="old", kind="news", text="subject 3", valid_until=datetime(2026, 1, 1, tzinfo=UTC)),
+        Knowledge(id="rule", kind="rule", text="subject 3"),
+    ]
+    await Projection(encoder(), old).apply([record(one) for one in segments])
+    await snapshot.save(tmp_path, old, {**PLACES, ("knowledge", 0): 2})
+
+    assert await snapshot.load(tmp_path, [new], SETTINGS) == {**PLACES, ("knowledge", 0): 2}
+
+    store, vectors = new.stores["knowledge"], await encoder().encode(["subject 3"])
+    assert await store.keys() == {"old", "rule"}
+    [hits] = await listed(store, vectors, 5, None, datetime(2026, 1, 1, tzinfo=UTC))
+    assert [hit.key for hit in hits] == ["rule"]
 
 
 async def test_the_embedded_store_takes_it_over_too(tmp_path: Path) -> None:

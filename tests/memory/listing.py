@@ -1,5 +1,6 @@
 """What a search finds, as tests read it: lists of hits with their payloads."""
 
+from datetime import datetime
 from typing import NamedTuple
 
 from tagbus.stream.memory import Payload, Store, Vectors
@@ -15,9 +16,11 @@ class Hit(NamedTuple):
     payload: Payload
 
 
-async def listed(store: Store, queries: Vectors, limit: int, scopes: Scopes = None) -> list[list[Hit]]:
+async def listed(
+    store: Store, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None
+) -> list[list[Hit]]:
     """The hits of each query, with the payloads as they are afterwards."""
-    hits = await store.search(queries, limit, scopes)
+    hits = await store.search(queries, limit, scopes, at)
     payloads = await store.fetch(sorted(set(hits.keys.tolist())))
     found = []
     for one in hits:

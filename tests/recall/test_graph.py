@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -231,9 +232,9 @@ class Meeting(ExactStore):
 
     barrier = asyncio.Barrier(1)
 
-    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         await self.barrier.wait()
-        return await super().search(queries, limit, scopes)
+        return await super().search(queries, limit, scopes, at)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         await self.barrier.wait()

@@ -18,8 +18,15 @@ from tagbus.stream.errors import MemoryLost, ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.engine import SCOPES
 from tagbus.stream.memory.shared import BuildState
+from tagbus.stream.memory.validity import FROM, UNTIL
 
 RELEASE: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+# The fields that a search is filtered by.
+INDEXED: Final = {
+    SCOPES: qdrant.PayloadSchemaType.KEYWORD,
+    FROM: qdrant.PayloadSchemaType.INTEGER,
+    UNTIL: qdrant.PayloadSchemaType.INTEGER,
+}
 # The field of the metadata that is tagbus's.
 STATE: Final = "tagbus"
 
@@ -92,8 +99,8 @@ class Collections:
         vectors = qdrant.VectorParams(size=place.dimension, distance=qdrant.Distance.COSINE)
         await self._server.call(self._client.create_collection(name, vectors, metadata=_metadata(state)))
         # Before there are points: built later, the index of the vectors would know nothing of the scopes.
-        index = self._client.create_payload_index(name, SCOPES, qdrant.PayloadSchemaType.KEYWORD, wait=True)
-        await self._server.call(index)
+        for field, kind in INDEXED.items():
+            await self._server.call(self._client.create_payload_index(name, field, kind, wait=True))
         await self.state(name)
         return name, state
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -36,6 +37,7 @@ from tagbus.stream.memory.qdrant.engine import (
 from tagbus.stream.memory.qdrant.payloads import PayloadFile
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
+from tagbus.stream.memory.validity import FROM, UNTIL, microseconds
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -104,13 +106,13 @@ class EmbeddedStore:
         bodies = {key: encode(key, payload) for key, payload in payloads.items()}
         await self._serial.run(self._set_payloads, bodies)
 
-    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
         check_queries(queries, self.dimension, limit, scopes)
 
         async def ask(indices: Sequence[int], asked: int) -> list[list[Found]]:
             seen = None if scopes is None else [scopes[index] for index in indices]
-            return await self._serial.run(self._search, queries[list(indices)], asked, seen)
+            return await self._serial.run(self._search, queries[list(indices)], asked, seen, at)
 
         return await settled(ask, len(queries), limit, self._carried)
 
@@ -179,7 +181,7 @@ class EmbeddedStore:
                 self._shard.flush()
             self._unflushed = 0
 
-    def _search(self, queries: Vectors, limit: int, scopes: Scopes) -> list[list[Found]]:
+    def _search(self, queries: Vectors, limit: int, scopes: Scopes, at: datetime | None) -> list[list[Found]]:
         import qdrant_edge
 
         if not len(queries):
@@ -191,7 +193,7 @@ class EmbeddedStore:
                 limit=limit,
                 query=qdrant_edge.Query.Nearest(query),
                 with_payload=wanted(self._carried),
-                filter=_filter(seen),
+                filter=_filter(seen, at),
                 params=parameters,
             )
             for query, seen in zip(queries.tolist(), scopes or repeat(None, len(queries)), strict=True)
@@ -306,8 +308,11 @@ def _shard(folder: Path, dimension: int) -> "qdrant_edge.EdgeShard":
         qdrant_edge.EdgeShard.create(str(draft), qdrant_edge.EdgeConfig(vectors=vectors)).close()
         draft.rename(shard)
     opened = qdrant_edge.EdgeShard.load(str(shard))
-    if SCOPES not in opened.info().payload_schema:
-        opened.update(qdrant_edge.UpdateOperation.create_field_index(SCOPES, qdrant_edge.PayloadSchemaType.Keyword))
+    kinds = qdrant_edge.PayloadSchemaType
+    known = opened.info().payload_schema
+    for field, kind in {SCOPES: kinds.Keyword, FROM: kinds.Integer, UNTIL: kinds.Integer}.items():
+        if field not in known:
+            opened.update(qdrant_edge.UpdateOperation.create_field_index(field, kind))
     return opened
 
 
@@ -315,12 +320,17 @@ def _digest(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
-def _filter(scopes: frozenset[str] | None) -> "qdrant_edge.Filter | None":
+def _filter(scopes: frozenset[str] | None, at: datetime | None) -> "qdrant_edge.Filter | None":
     import qdrant_edge
 
-    if scopes is None:
+    if scopes is None and at is None:
         return None
-    return qdrant_edge.Filter(must=[qdrant_edge.FieldCondition(SCOPES, match=qdrant_edge.MatchAny(visible(scopes)))])
+    condition, span, time = qdrant_edge.FieldCondition, qdrant_edge.RangeFloat, 0.0 if at is None else microseconds(at)
+    return qdrant_edge.Filter(
+        must=None if scopes is None else [condition(SCOPES, match=qdrant_edge.MatchAny(visible(scopes)))],
+        # Not the opposite: a point that says nothing of a time is valid then.
+        must_not=None if at is None else [condition(FROM, range=span(gt=time)), condition(UNTIL, range=span(lte=time))],
+    )
 
 
 def _lock(folder: Path, held: ExitStack) -> None:

@@ -13,6 +13,7 @@ from tagbus.stream.memory.checks import decode
 from tagbus.stream.memory.hits import KEY, Carried, Hits, bounds
 from tagbus.stream.memory.scopes import carried_ids, scopes_of
 from tagbus.stream.memory.store import Payload
+from tagbus.stream.memory.validity import FIRST, FROM, LAST, UNTIL, period
 
 # How many points beyond the limit are asked for at first, and at most.
 MARGIN = 8
@@ -41,9 +42,12 @@ def point_id(key: str) -> str:
 
 
 def pack(key: str, body: bytes) -> dict[str, JsonValue]:
-    """What is stored beside the vector: key, scopes, and the payload apart from them: none of its fields collides."""
+    """What is stored beside the vector: key, scopes, the times that a period has, and the payload apart from them:
+    none of its fields collides."""
     payload = decode(body)
-    return {"key": key, SCOPES: [*sorted(scopes_of(payload))] or [EVERYBODY], "payload": payload}
+    first, end = period(payload)
+    times = ({} if first == FIRST else {FROM: first}) | ({} if end == LAST else {UNTIL: end})
+    return {"key": key, SCOPES: [*sorted(scopes_of(payload))] or [EVERYBODY], **times, "payload": payload}
 
 
 def unpack(stored: object) -> tuple[str, Payload]:

@@ -8,6 +8,7 @@ payload: the server looks them up one after the other.
 import asyncio
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from qdrant_client import models as qdrant
@@ -20,6 +21,7 @@ from tagbus.stream.memory.qdrant.congestion import Congestion
 from tagbus.stream.memory.qdrant.engine import SCOPES, Found, found, pack, point_id, settled, unpack, visible, wanted
 from tagbus.stream.memory.shared import BuildState
 from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
+from tagbus.stream.memory.validity import FROM, UNTIL, microseconds
 
 # A float32 as JSON, with its comma: -0.051020402461290360 and shorter ones.
 FLOAT_BYTES: Final = 22
@@ -95,7 +97,7 @@ class ServerStore:
             ]
             await self._server.call(self._client.batch_update_points(self.collection, operations, wait=True))
 
-    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None) -> Hits:
+    async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
         check_queries(queries, self.dimension, limit, scopes)
 
@@ -106,7 +108,7 @@ class ServerStore:
                     query=queries[index].tolist(),
                     limit=asked,
                     with_payload=wanted(self._carried),
-                    filter=None if scopes is None else _filter(scopes[index]),
+                    filter=_filter(None if scopes is None else scopes[index], at),
                     params=parameters,
                 )
                 for index in indices
@@ -163,8 +165,19 @@ class ServerStore:
         await self._client.close()
 
 
-def _filter(scopes: frozenset[str]) -> qdrant.Filter:
-    return qdrant.Filter(must=[qdrant.FieldCondition(key=SCOPES, match=qdrant.MatchAny(any=visible(scopes)))])
+def _filter(scopes: frozenset[str] | None, at: datetime | None) -> qdrant.Filter | None:
+    if scopes is None and at is None:
+        return None
+    seen: list[qdrant.Condition] = []
+    invalid: list[qdrant.Condition] = []
+    if scopes is not None:
+        seen.append(qdrant.FieldCondition(key=SCOPES, match=qdrant.MatchAny(any=visible(scopes))))
+    if at is not None:
+        # Not the opposite: a point that says nothing of a time is valid then.
+        time = microseconds(at)
+        invalid.append(qdrant.FieldCondition(key=FROM, range=qdrant.Range(gt=time)))
+        invalid.append(qdrant.FieldCondition(key=UNTIL, range=qdrant.Range(lte=time)))
+    return qdrant.Filter(must=seen or None, must_not=invalid or None)
 
 
 def _ids(keys: Sequence[str]) -> Iterator[list[int | str | uuid.UUID]]:

@@ -1,0 +1,24 @@
+"""Stage `knowledge`: the segments of knowledge that a prompt for a content carries."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tagbus.stream.recall.knowledge import KnowledgeRetrieval
+from tagbus.stream.tagger.work import Work
+
+
+class Retrieve:
+    """Retrieves knowledge. It scores nothing, and is left out where nothing reads `Work.knowledge`."""
+
+    name = "knowledge"
+
+    def __init__(self, knowledge: KnowledgeRetrieval) -> None:
+        self._knowledge = knowledge
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """See `Stage`."""
+        vectors = np.array([work.vector for work in works], np.float32)
+        found = await self._knowledge.retrieve(vectors, [work.scopes for work in works])
+        for work, segments in zip(works, found, strict=True):
+            work.knowledge = segments
