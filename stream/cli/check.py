@@ -6,6 +6,7 @@ import socket
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Literal
@@ -31,6 +32,7 @@ from tagbus.stream.kafka.admin.open_transactions import held_back
 from tagbus.stream.kafka.errors import classify, error_of
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.memory import open_memory
+from tagbus.stream.memory.shared import shared_stores
 
 Verdict = Literal["ok", "wrong", "unsure"]
 
@@ -70,6 +72,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
     if model.verdict == "ok":
         yield _guarded("tagger", lambda: asyncio.run(_tagger(settings)))
     yield _guarded("memory", lambda: _memory(settings))
+    if settings.memory.kind == "server":
+        yield from _collections(settings)
     if settings.registry.url is not None:
         yield _registry(settings.registry, settings.registry.url)
     admin = clients.admin(settings.kafka)
@@ -148,6 +152,26 @@ def _memory(settings: Settings) -> Finding:
             await memory.close()
 
     return asyncio.run(ask())
+
+
+def _collections(settings: Settings) -> Iterator[Finding]:
+    """The settings that the collections which are there were not made with, a line each."""
+    release = folders.base_release(settings)
+
+    async def ask() -> list[Finding]:
+        memory = await open_memory(settings.memory, release.name, release.dimension)
+        try:
+            return [
+                Finding("wrong", f"collection {kind}", f"{words}; a new one is made as the settings say")
+                for kind, store in shared_stores(memory).items()
+                for words in await store.differences()
+            ]
+        finally:
+            await memory.close()
+
+    # A server that does not answer is named already.
+    with suppress(TagbusError):
+        yield from asyncio.run(ask())
 
 
 def _registry(registry: RegistrySettings, url: str) -> Finding:

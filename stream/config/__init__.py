@@ -9,7 +9,7 @@ from tagbus.stream.config.encoder import EncoderSettings, Provider, ReleaseSetti
 from tagbus.stream.config.environment import PREFIX
 from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import CONFIDENTIAL, KafkaSettings, RegistrySettings, TopicSettings
-from tagbus.stream.config.memory import MemorySettings
+from tagbus.stream.config.memory import CollectionSettings, MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.settings import Settings, load
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
@@ -19,6 +19,7 @@ __all__ = [
     "CONFIDENTIAL",
     "PREFIX",
     "BatchSettings",
+    "CollectionSettings",
     "EncoderSettings",
     "HealthSettings",
     "KafkaSettings",

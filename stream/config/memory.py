@@ -3,12 +3,44 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from tagbus.stream.config.section import Section
 
 
-class MemorySettings(Section):
+class CollectionSettings(Section):
+    """How a Qdrant server keeps and searches a collection. What it keeps is decided when the collection is made."""
+
+    shards: int = Field(1, ge=1, le=1_000, description="of a collection; a cluster spreads them over its nodes")
+    replicas: int = Field(1, ge=1, le=100, description="of each shard")
+    write_consistency: int = Field(1, ge=1, le=100, description="replicas that confirm a write")
+    vectors_on_disk: bool = Field(False, description="whether the full vectors are read from disk")
+    payload_on_disk: bool = Field(True, description="whether payloads are read from disk")
+    quantization: Literal["none", "int8"] = Field(
+        "none", description="int8: searched in a quarter of the memory, and scored again with the full vectors"
+    )
+    oversampling: float = Field(
+        2.0, ge=1, le=10, description="points looked at with int8 for each that is scored again"
+    )
+    hnsw_m: int = Field(16, ge=4, le=128, description="edges of a point in the index")
+    hnsw_ef_construct: int = Field(100, ge=8, le=4_096, description="points looked at to place one in the index")
+    hnsw_ef: int = Field(256, ge=8, le=8_192, description="points that a search looks at, at least")
+    scope_search: Literal["acorn", "exact", "graph"] = Field(
+        "acorn", description="a search by scope: ACORN where few points count, all of those, or the graph alone"
+    )
+    strict_mode: bool = Field(False, description="whether the server refuses costly requests to the collections")
+
+    @field_validator("write_consistency")
+    @classmethod
+    def _within_replicas(cls, factor: int, info: ValidationInfo) -> int:
+        replicas = info.data.get("replicas", factor)
+        if factor > replicas:
+            raise PydanticCustomError("replicas", "expected at most memory.replicas={most}", {"most": replicas})
+        return factor
+
+
+class MemorySettings(CollectionSettings):
     """The vector store for tags and exemplars."""
 
     kind: Literal["exact", "hnsw", "embedded", "server"] = "exact"

@@ -37,6 +37,9 @@ class SharedStore(Store, Protocol):
         Raises ReleaseMismatch for a store that is of another release, or was not made by tagbus.
         """
 
+    async def differences(self) -> list[str]:
+        """The settings that the build which readers see was not made with: each as found and as expected."""
+
     async def begin(self, owner: str, topic: str) -> BuildState:
         """Become the writer: of the build that readers see, else of one that was never completed, else of a new one.
 

@@ -1,5 +1,6 @@
 """`tagbus check`: a line for each thing that must be right before `tagbus run`."""
 
+import asyncio
 import base64
 import shutil
 import sys
@@ -11,11 +12,18 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream.cli import check
-from tagbus.stream.encoder.release import RELEASE, default_folder
+from tagbus.stream.config import MemorySettings
+from tagbus.stream.encoder.release import RELEASE, default_folder, load_release
 from tagbus.stream.local.mock import MockCluster
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.qdrant import client as connection
+from tagbus.stream.memory.qdrant.client import Server
+from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.server import ServerStore
 from tests.cli.harness import Answer, Cli
 from tests.cli.records.test_publish import TOPICS, settings
 from tests.conftest import Broker
+from tests.memory.qdrant.parts import Kept
 from tests.support import Layout
 
 NOWHERE = "127.0.0.1:1"
@@ -198,6 +206,33 @@ def test_a_calibration_that_is_not_one_is_one_line(tagbus: Cli, tmp_path: Path) 
     (tmp_path / "c.json").write_text("{}")
     answer = tagbus("check", KAFKA__BROKERS=NOWHERE, TAGGER__CALIBRATION=str(tmp_path / "c.json"))
     assert answer.lines[0].startswith("wrong   model ")
+
+
+def test_each_setting_that_a_collection_was_not_made_with_is_named(
+    tagbus: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's in-memory mode says that m is 16 and ef_construct 100, whatever was asked for."""
+    client = Kept()
+    release = load_release(default_folder())
+
+    def connect(settings: MemorySettings) -> Server:
+        return Server(client, "memory", form=settings)
+
+    async def build() -> None:
+        for kind in KINDS:
+            place = Place("tagbus", release.name, kind, release.dimension)
+            store = ServerStore(connect(MemorySettings()), place)
+            state = await store.begin("cluster", kind)
+            await store.record(state.model_copy(update={"complete": True}))
+
+    asyncio.run(build())
+    monkeypatch.setattr(connection, "connect", connect)
+    given = {"MEMORY__KIND": "server", "MEMORY__HNSW_M": "32", "MEMORY__QUANTIZATION": "int8"}
+    lines = [line for line in tagbus("check", KAFKA__BROKERS=NOWHERE, settings=given).lines if "collection" in line]
+    assert [line.split()[:3] for line in lines[:2]] == [["wrong", "collection", "tags"]] * 2
+    assert "memory.hnsw_m is 16, expected 32" in lines[0]
+    assert "memory.quantization is none, expected int8" in lines[1]
+    assert len(lines) == 2 * len(KINDS)
 
 
 def test_a_store_that_does_not_answer_is_one_line(tagbus: Cli) -> None:

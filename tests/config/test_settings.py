@@ -47,6 +47,8 @@ def test_a_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> N
         ("TAGBUS_BATCH__CONTENTS", "0", ["TAGBUS_BATCH__CONTENTS", "'0'", "greater than or equal to 1"]),
         ("TAGBUS_KAFKA__DELIVERY", "maybe", ["TAGBUS_KAFKA__DELIVERY", "'maybe'", "exactly_once"]),
         ("TAGBUS_KAFKA__BROKER", "x:1", ["TAGBUS_KAFKA__BROKER is no setting"]),
+        ("TAGBUS_MEMORY__WRITE_CONSISTENCY", "2", ["TAGBUS_MEMORY__WRITE_CONSISTENCY", "at most memory.replicas=1"]),
+        ("TAGBUS_MEMORY__QUANTIZATION", "binary", ["TAGBUS_MEMORY__QUANTIZATION", "'none' or 'int8'"]),
         ("TAGBUS_KAFAK__BROKERS", "x:1", ["TAGBUS_KAFAK__BROKERS", "no setting"]),
         ("TAGBUS_KAFAK__BROKERS", "", ["TAGBUS_KAFAK__BROKERS is no setting"]),
         ("TAGBUS_KAFKA__BROKER", "", ["TAGBUS_KAFKA__BROKER is no setting"]),

@@ -6,7 +6,7 @@ import math
 import ssl
 import warnings
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Final, TypeVar
@@ -17,7 +17,7 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from tagbus.stream.config import MemorySettings
+from tagbus.stream.config import CollectionSettings, MemorySettings
 from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, Overloaded, TagbusError, UserError, shorten
 
 log = logging.getLogger(__name__)
@@ -33,13 +33,14 @@ LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 class Server:
     """A client of a Qdrant server, the server's name in errors, and the deadline of a call in seconds.
 
-    `request_bytes`: the size of the largest request.
+    `request_bytes`: the size of the largest request. `form`: of the collections that are made there.
     """
 
     client: AsyncQdrantClient
     place: str
     seconds: float = 10.0
     request_bytes: int = 800_000
+    form: CollectionSettings = field(default_factory=CollectionSettings)
 
     async def call(self, call: Awaitable[T]) -> T:
         """The answer of the server, or what the failure means.
@@ -108,7 +109,7 @@ def connect(settings: MemorySettings) -> Server:
             check_compatibility=False,
             verify=_trust(settings),
         )
-    return Server(client, place, settings.deadline_seconds, settings.request_bytes)
+    return Server(client, place, settings.deadline_seconds, settings.request_bytes, settings)
 
 
 def _address(url: str) -> SplitResult:

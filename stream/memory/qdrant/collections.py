@@ -5,6 +5,7 @@ once that is complete: no reader ever sees a store that is still being filled. T
 state of the build (`BuildState`). Qdrant has metadata since 1.16, and merges them by their first level.
 """
 
+import logging
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -17,8 +18,11 @@ from qdrant_client import models as qdrant
 from tagbus.stream.errors import MemoryLost, ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.engine import SCOPES
+from tagbus.stream.memory.qdrant.form import Difference, creation, differences
 from tagbus.stream.memory.shared import BuildState
 from tagbus.stream.memory.validity import FROM, UNTIL
+
+log = logging.getLogger(__name__)
 
 RELEASE: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 # The fields that a search is filtered by.
@@ -74,6 +78,15 @@ class Collections:
             return None
         return self._checked(name or self._place.alias, info)
 
+    async def differences(self, name: str | None = None) -> list[Difference]:
+        """What of the settings the build does not have, the one of that name or the one behind the alias; none where
+        there is no build."""
+        try:
+            info = await self._server.call(self._client.get_collection(name or self._place.alias))
+        except (MemoryLost, ValueError):
+            return []
+        return differences(self._server.form, info.config)
+
     async def begin(self, owner: str, topic: str) -> tuple[str, BuildState]:
         """The build to write, as `SharedStore.begin` says, and its name."""
         behind = await self._behind()
@@ -87,6 +100,9 @@ class Collections:
                     f"{self._of(name)} belongs to {state.owner}, this is {owner}: give each installation its own "
                     f"TAGBUS_MEMORY__NAMESPACE, or delete the collection if that one is gone"
                 )
+            for one in await self.differences(name):
+                log.warning("%s: %s; a new one is made as the settings say", self._of(name), one)
+            await self._index(name)
             return name, state
         return await self.begin_anew(owner, topic)
 
@@ -96,11 +112,10 @@ class Collections:
         place = self._place
         name = f"{place.alias}.{build}"
         state = BuildState(owner=owner, release=place.release, dimension=place.dimension, build=build, topic=topic)
-        vectors = qdrant.VectorParams(size=place.dimension, distance=qdrant.Distance.COSINE)
-        await self._server.call(self._client.create_collection(name, vectors, metadata=_metadata(state)))
+        made = creation(self._client, name, place.dimension, self._server.form, _metadata(state))
+        await self._server.call(made)
         # Before there are points: built later, the index of the vectors would know nothing of the scopes.
-        for field, kind in INDEXED.items():
-            await self._server.call(self._client.create_payload_index(name, field, kind, wait=True))
+        await self._index(name)
         await self.state(name)
         return name, state
 
@@ -123,6 +138,11 @@ class Collections:
         """Delete every build, and with it the alias."""
         async for name in self._builds():
             await self._server.call(self._client.delete_collection(name))
+
+    async def _index(self, name: str) -> None:
+        """The indexes of what is filtered by; one that is there already is no error."""
+        for field, kind in INDEXED.items():
+            await self._server.call(self._client.create_payload_index(name, field, kind, wait=True))
 
     async def _behind(self) -> str | None:
         """The collection that the alias leads to."""

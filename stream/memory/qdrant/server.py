@@ -19,6 +19,7 @@ from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.collections import Collections, Place
 from tagbus.stream.memory.qdrant.congestion import Congestion
 from tagbus.stream.memory.qdrant.engine import SCOPES, Found, found, pack, point_id, settled, unpack, visible, wanted
+from tagbus.stream.memory.qdrant.form import SCROLL, search_parameters
 from tagbus.stream.memory.shared import BuildState
 from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 from tagbus.stream.memory.validity import FROM, UNTIL, microseconds
@@ -28,9 +29,6 @@ FLOAT_BYTES: Final = 22
 # A request's other fields: filter, limit, parameters, a point's id and key.
 REST_BYTES: Final = 500
 IDS: Final = 1_000
-SCROLL: Final = 10_000
-# HNSW looks at this many points at least; 2 for each that is asked for.
-EF: Final = 256
 
 
 class ServerStore:
@@ -76,6 +74,10 @@ class ServerStore:
         """As SharedStore says."""
         await self._collections.drop()
 
+    async def differences(self) -> list[str]:
+        """As SharedStore says."""
+        return [str(one) for one in await self._collections.differences()]
+
     async def upsert(self, points: Sequence[Point]) -> None:
         """Insert or replace by key, in requests of a bounded size. Raises ValueError as `checks.checked` says, before
         any."""
@@ -102,7 +104,7 @@ class ServerStore:
         check_queries(queries, self.dimension, limit, scopes)
 
         async def ask(indices: Sequence[int], asked: int) -> list[list[Found]]:
-            parameters = qdrant.SearchParams(hnsw_ef=max(EF, 2 * asked))
+            parameters = search_parameters(self._server.form, asked, scoped=scopes is not None)
             requests = [
                 qdrant.QueryRequest(
                     query=queries[index].tolist(),

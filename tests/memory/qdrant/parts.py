@@ -14,6 +14,16 @@ from tagbus.stream.memory.qdrant.server import ServerStore
 OWNER = "cluster c1, topic tags"
 
 
+class Kept(AsyncQdrantClient):
+    """Qdrant in this process, which several stores use: closing it is nobody's."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+
+    async def close(self, grpc_grace: float | None = None, **_: object) -> None:
+        """It stays open."""
+
+
 def place(kind: str = "tags", release: str = "r1", dimension: int = 2, namespace: str = "tagbus") -> Place:
     return Place(namespace, release, kind, dimension)
 
