@@ -2,30 +2,47 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.errors import Poison
 from tagbus.stream.memory.kinds import HASH, KINDS, TAGS, Entry
-from tagbus.stream.memory.store import Memory, Payload, Point
+from tagbus.stream.memory.shared import SharedStore
+from tagbus.stream.memory.store import RECORD, Memory, Payload, Point, Source
 
 log = logging.getLogger(__name__)
 
 # Point keys by kind.
 Kept = dict[str, set[str]]
+# The next offset of each partition, by kind.
+Read = Mapping[str, Mapping[int, int]]
 # Receives what memory holds for changed tags; None for a tag that was removed.
 Listener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecord:
-    """A record of a kind's topic. `place` identifies it in log messages: topic:partition:offset, or file:line."""
+    """A record of a kind's topic. `place` identifies it in log messages: topic:partition:offset, or file:line.
+    `source`: where it lies, if it is on a topic."""
 
     kind: str
     record: Record
     place: str
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a record asks for; without an entry its point goes."""
+
+    entry: Entry | None
+    source: Source | None
+
+    def overtaken_by(self, other: "_Change | None") -> bool:
+        """Whether the other one, which came before, is of a newer record: of a partition that the key has moved to."""
+        return bool(other and other.source and self.source and other.source.is_newer(self.source))
 
 
 class Projection:
@@ -44,6 +61,7 @@ class Projection:
         self._memory = memory
         self._replicas = replicas
         self._listeners = listeners
+        self._shared = {kind: store for kind, store in memory.stores.items() if isinstance(store, SharedStore)}
 
     def empty(self) -> Kept:
         """An empty set of keys per kind, to collect the results of `apply`."""
@@ -59,36 +77,53 @@ class Projection:
             await replica.apply(records)
         kept = self.empty()
         for kind in kept:
-            latest: dict[str, Entry | None] = {}
+            latest: dict[str, _Change] = {}
             for item in records:
                 if item.kind == kind:
-                    latest.update(self._decode(item, kept[kind]))
-            await self._delete(kind, [key for key, entry in latest.items() if entry is None])
-            await self._upsert(kind, [entry for entry in latest.values() if entry is not None])
-            kept[kind].update(key for key, entry in latest.items() if entry is not None)
-            kept[kind].difference_update(key for key, entry in latest.items() if entry is None)
+                    for key, change in self._decode(item, kept[kind]).items():
+                        if not change.overtaken_by(latest.get(key)):
+                            latest[key] = change
+            gone = {key: change.source for key, change in latest.items() if change.entry is None}
+            await self._delete(kind, gone)
+            await self._upsert(kind, [change.entry for change in latest.values() if change.entry is not None])
+            kept[kind].update(latest.keys() - gone.keys())
+            kept[kind] -= gone.keys()
         return kept
 
-    async def sweep(self, kept: Mapping[str, set[str]]) -> None:
-        """Delete every key that a full read of the topics did not leave: its tombstone may be compacted away by now."""
-        for replica in self._replicas:
-            await replica.sweep(kept)
-        for kind, store in self._memory.stores.items():
-            if kind in kept:
-                await self._delete(kind, sorted(await store.keys() - kept[kind]))
+    async def sweep(self, kept: Mapping[str, set[str]], read: Read | None = None) -> None:
+        """Delete every key that a full read of the topics did not leave: its tombstone may be compacted away by now.
 
-    async def _delete(self, kind: str, keys: Sequence[str]) -> None:
-        if keys:
-            await self._memory.stores[kind].delete(keys)
-            await self._tell(kind, dict.fromkeys(keys))
+        `read`: up to where the topics were read. What another process has written of later records stays.
+        """
+        for replica in self._replicas:
+            await replica.sweep(kept, read)
+        for kind, store in self._memory.stores.items():
+            if kind in kept and (keys := sorted(await store.keys() - kept[kind])):
+                if kind in self._shared:
+                    await self._shared[kind].sweep(keys, (read or {}).get(kind, {}))
+                else:
+                    await store.delete(keys)
+                await self._tell(kind, dict.fromkeys(keys))
+
+    async def _delete(self, kind: str, keys: Mapping[str, Source | None]) -> None:
+        if not keys:
+            return
+        placed = {key: source for key, source in keys.items() if source is not None and kind in self._shared}
+        if placed:
+            await self._shared[kind].retire(placed)
+        if unplaced := sorted(keys.keys() - placed.keys()):
+            await self._memory.stores[kind].delete(unplaced)
+        await self._tell(kind, dict.fromkeys(keys))
 
     async def _upsert(self, kind: str, entries: Sequence[Entry]) -> None:
         """Encode and store, except what is already stored: a restart over a persistent store encodes nothing twice.
 
-        If only the payload differs, by a decision or a change of its format, the vector is kept.
+        If only the payload differs, by a decision or a change of its format, the vector is kept. What a shared store
+        has of a newer record is left as it is.
         """
         store = self._memory.stores[kind]
         known = await store.fetch([entry.key for entry in entries])
+        entries = [entry for entry in entries if not _is_newer(known.get(entry.key, {}), entry.payload)]
         fresh = [entry for entry in entries if known.get(entry.key, {}).get(HASH) != entry.payload[HASH]]
         encoded = {entry.key for entry in fresh}
         changed = {
@@ -111,7 +146,7 @@ class Projection:
             for listener in self._listeners:
                 await listener(changes)
 
-    def _decode(self, item: MemoryRecord, kept: set[str]) -> dict[str, Entry | None]:
+    def _decode(self, item: MemoryRecord, kept: set[str]) -> dict[str, _Change]:
         try:
             found = KINDS[item.kind].read(item.record, self._encoder.release)
         except Poison as error:
@@ -120,4 +155,14 @@ class Projection:
             if item.record.key is not None:
                 kept.add(item.record.key.decode(errors="replace"))
             return {}
-        return {found.key: None if isinstance(found, Tombstone) else found}
+        if isinstance(found, Tombstone):
+            return {found.key: _Change(None, item.source)}
+        if item.source is not None and item.kind in self._shared:
+            found = replace(found, payload={**found.payload, RECORD: item.source.as_json()})
+        return {found.key: _Change(found, item.source)}
+
+
+def _is_newer(known: Payload, payload: Payload) -> bool:
+    """Whether what is known is of a newer record than the payload."""
+    theirs, ours = Source.of(known), Source.of(payload)
+    return bool(theirs and ours and theirs.is_newer(ours))

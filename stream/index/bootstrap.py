@@ -16,11 +16,12 @@ from confluent_kafka import Message
 from tagbus.stream import telemetry
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import MemoryLost, Retryable
-from tagbus.stream.index.apply import Kept, MemoryRecord
+from tagbus.stream.index.apply import Kept, MemoryRecord, Read
 from tagbus.stream.kafka.follower import TopicFollower
 from tagbus.stream.kafka.message import Partition, offset_of, partition_of, record_of
 from tagbus.stream.kafka.reader import Chunk, Gap, Positions, Start, TopicReader
 from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.store import Source
 from tagbus.stream.retry import until_answered
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Applier(Protocol):
 
     async def apply(self, records: Sequence[MemoryRecord]) -> Kept: ...
 
-    async def sweep(self, kept: Mapping[str, set[str]]) -> None: ...
+    async def sweep(self, kept: Mapping[str, set[str]], read: Read | None = None) -> None: ...
 
 
 class Follower:
@@ -131,7 +132,7 @@ class Follower:
 
     async def _open(self) -> None:
         if self._resume is None:
-            sweep = partial(self._projection.sweep, self._kept)
+            sweep = partial(self._projection.sweep, self._kept, self._read())
             await until_answered(sweep, self._settings.retry, "memory")
         self._kept = self._projection.empty()
         if self._progress is not None:
@@ -183,7 +184,16 @@ class Follower:
 
     def _record(self, message: Message) -> MemoryRecord:
         topic, number = partition_of(message)
-        return MemoryRecord(self._kinds[topic], record_of(message), f"{topic}:{number}:{offset_of(message)}")
+        offset = offset_of(message)
+        source = Source(number, offset, message.timestamp()[1])
+        return MemoryRecord(self._kinds[topic], record_of(message), f"{topic}:{number}:{offset}", source)
+
+    def _read(self) -> Read:
+        """Up to where each kind's topic is read."""
+        read: dict[str, dict[int, int]] = {}
+        for (topic, number), offset in self._positions.next.items():
+            read.setdefault(self._kinds[topic], {})[number] = offset
+        return read
 
 
 def _lost(gap: Gap) -> MemoryLost:

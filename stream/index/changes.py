@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from tagbus.stream.contract.codec import Tombstone
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.errors import Poison
-from tagbus.stream.index.apply import Kept, Listener, MemoryRecord
+from tagbus.stream.index.apply import Kept, Listener, MemoryRecord, Read
 from tagbus.stream.memory.kinds import TAGS
 from tagbus.stream.memory.store import Payload
 
@@ -39,5 +39,5 @@ class TagChanges:
             await listener(changes)
         return self.empty()
 
-    async def sweep(self, kept: Mapping[str, set[str]]) -> None:
+    async def sweep(self, kept: Mapping[str, set[str]], read: Read | None = None) -> None:
         """Does nothing: another process owns the memory."""

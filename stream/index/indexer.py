@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 
 # While nothing but time changes, it is recorded this often.
 CURRENT_SECONDS = 5.0
+# How often it is forgotten what retired points left behind, and how much longer than tombstones are kept it stays:
+# a topic's last segment is not compacted before it is rolled, a week by default, so until then a record may be read
+# again without its tombstone having been.
+FORGET_SECONDS = 3600.0
+SEGMENT_SECONDS = 7 * 24 * 3600.0
 
 T = TypeVar("T")
 
@@ -51,6 +56,8 @@ class _Writer:
         self._topics = [KINDS[kind].topic(settings.topics) for kind, _ in stores]
         self._owner = owner
         self._states: list[BuildState] = []
+        # When it was last forgotten what retired points left behind, Unix seconds.
+        self._forgot = 0.0
 
     async def begin(self, marks: Marks) -> Offsets | None:
         """Become the writer of every store. Returns the offsets to resume from, or None to read everything."""
@@ -90,6 +97,14 @@ class _Writer:
             await self._record(
                 number, state.model_copy(update={"offsets": offsets, "complete": complete, "current": current})
             )
+        if report.swept and now - self._forgot > FORGET_SECONDS:
+            await self._forget(now)
+
+    async def _forget(self, now: float) -> None:
+        self._forgot = now
+        kept = self._settings.memory.tombstone_hours * 3600 + SEGMENT_SECONDS
+        for store in self._stores:
+            await store.forget(now - kept)
 
     async def _record(self, number: int, state: BuildState) -> None:
         if state != self._states[number]:

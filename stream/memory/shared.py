@@ -4,12 +4,12 @@ What was applied is kept with the points, so it is lost with them and goes back 
 restored. Offsets that are kept elsewhere would call an empty store complete.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tagbus.stream.memory.store import Memory, Store
+from tagbus.stream.memory.store import Memory, Source, Store
 
 
 class BuildState(BaseModel):
@@ -29,7 +29,11 @@ class BuildState(BaseModel):
 
 @runtime_checkable
 class SharedStore(Store, Protocol):
-    """A store that one process writes and others read."""
+    """A store that one process writes and others read.
+
+    Two may write for a while, as when one takes the other's place. So a point whose payload names its `Source` replaces
+    none of a newer record, neither by `upsert` nor by `set_payloads`.
+    """
 
     async def state(self) -> BuildState | None:
         """The state of the build that readers see; None if there is none.
@@ -51,6 +55,18 @@ class SharedStore(Store, Protocol):
 
     async def record(self, state: BuildState) -> None:
         """Store the state of the build that this process writes. Readers see the build once it is complete."""
+
+    async def retire(self, tombstones: Mapping[str, Source]) -> None:
+        """Remove by key, but for points of a newer record than the tombstone. No older record brings them back."""
+
+    async def sweep(self, keys: Sequence[str], read: Mapping[int, int]) -> None:
+        """Remove by key what the topic no longer has, but for points of records that were not read yet.
+
+        `read`: the next offset of each partition.
+        """
+
+    async def forget(self, before: float) -> None:
+        """Forget what was retired before that time, Unix seconds: the topic has no older records of it by then."""
 
     async def drop(self) -> None:
         """Delete every build of this store; none is no error."""

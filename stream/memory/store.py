@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,35 @@ Vectors = NDArray[np.float32]
 Payload = Mapping[str, JsonValue]
 # The scopes of each query's content, or None where every point counts.
 Scopes = Sequence[frozenset[str]] | None
+
+
+# The field of a payload that says which record of its topic a point was made from, where several processes may write.
+RECORD: Final = "record"
+
+
+class Source(NamedTuple):
+    """The record that a point was made from. `time`: its timestamp, Unix milliseconds."""
+
+    partition: int
+    offset: int
+    time: int
+
+    @classmethod
+    def of(cls, payload: Payload) -> Self | None:
+        """The source that a payload names."""
+        match payload.get(RECORD):
+            case {"partition": int(partition), "offset": int(offset), "time": int(time)}:
+                return cls(partition, offset, time)
+        return None
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """As it is kept in a payload."""
+        return {"partition": self.partition, "offset": self.offset, "time": self.time}
+
+    def is_newer(self, other: "Source") -> bool:
+        """Whether this is a later record than the other of the same key: in another partition, after partitions were
+        added, the timestamps decide."""
+        return self.offset > other.offset if self.partition == other.partition else self.time > other.time
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -12,6 +13,7 @@ from qdrant_client import AsyncQdrantClient
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Tag
+from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch
 from tagbus.stream.index import bootstrap
 from tagbus.stream.index import indexer as indexer_module
@@ -31,6 +33,7 @@ from tests.conftest import Broker
 from tests.index.parts import Watched, at, encoder, running
 from tests.support import Layout, create_topics, produce
 
+T = TypeVar("T")
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 LAYOUT: Mapping[str, Layout] = {"tags": 2, "exemplars": 2}
 SECONDS = 120.0
@@ -171,6 +174,20 @@ async def test_a_writer_goes_on_where_it_was_stopped(kafka: Broker, topics: Topi
     assert "t0" not in await memory.tags.keys(), "it read the whole topic again"
 
 
+class Held(Watched):
+    """Waits before it encodes, until `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        self.asked.set()
+        await self.go.wait()
+        return await super().encode(texts)
+
+
 async def leftover(memory: Memory) -> None:
     """A point whose tag is on no topic any longer."""
     (vector,) = await encoder().encode(["retired long ago"])
@@ -203,6 +220,92 @@ async def test_after_longer_than_tombstones_are_kept_all_is_read_again_and_swept
     async with written(settings_at(kafka, names, tombstone_hours=1e-9), qdrant, watched):
         assert await (await opened(qdrant)).tags.keys() == {f"t{n}" for n in range(10)}
     assert watched.texts == 0
+
+
+async def test_reading_everything_again_shows_readers_no_older_state(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a topic that is not compacted yet: a changed tag, a retired one, one that came back."""
+    monkeypatch.setattr(bootstrap, "CHUNK", 1)
+    names, watched = topics({"tags": 1, "exemplars": 1}), Watched()
+    for name in ("old", "new"):
+        tag = encode_record(Tag(id="changed", name=name))
+        produce(kafka.address, names["tags"], [(tag.key, tag.value, [])])
+    publish(kafka, names["tags"], 2)
+    retire(kafka, names["tags"], "t0")
+    retire(kafka, names["tags"], "t1")
+    publish(kafka, names["tags"], 1, first=1)
+    seen: list[tuple[set[str], object]] = []
+    memory = await opened(qdrant)
+
+    async def look(*_: object) -> None:
+        seen.append((await memory.tags.keys(), (await memory.tags.fetch(["changed"]))["changed"]["name"]))
+
+    async with written(settings_at(kafka, names), qdrant):
+        await look()
+    for name in ("upsert", "delete"):
+        monkeypatch.setattr(qdrant, name, watching_writes(getattr(qdrant, name), look))
+    async with written(settings_at(kafka, names, tombstone_hours=1e-9), qdrant, watched):
+        await look()
+    assert [one for one in seen if one != ({"changed", "t1"}, "new")] == []
+    assert watched.texts == 1, "the retired t0, which the store refuses"
+
+
+def watching_writes(
+    call: Callable[..., Awaitable[T]], look: Callable[[], Awaitable[None]]
+) -> Callable[..., Awaitable[T]]:
+    """The call, and a look at what readers see after it."""
+
+    async def watched(*positional: object, **more: object) -> T:
+        answer = await call(*positional, **more)
+        await look()
+        return answer
+
+    return watched
+
+
+async def test_of_two_writers_the_slower_one_sets_nothing_back(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has read 10 versions of a tag and its tombstone, but not encoded them, as another applies all and ends."""
+    monkeypatch.setattr(bootstrap, "CHUNK", 5)
+    names = topics({"tags": 1, "exemplars": 1})
+    settings = settings_at(kafka, names)
+    for version in range(10):
+        tags = [encode_record(Tag(id=key, name=f"{key} {version}")) for key in ("kept", "retired")]
+        produce(kafka.address, names["tags"], [(tag.key, tag.value, []) for tag in tags])
+    retire(kafka, names["tags"], "retired")
+    held = Held()
+    slow = asyncio.create_task((await writing(settings, qdrant, held)).run())
+    async with asyncio.timeout(SECONDS):
+        await held.asked.wait()
+        async with written(settings, qdrant):
+            pass
+        held.go.set()
+        memory = await opened(qdrant)
+        while held.texts < 2:
+            await asyncio.sleep(0.01)
+        assert await memory.tags.keys() == {"kept"}
+        assert (await memory.tags.fetch(["kept"]))["kept"]["name"] == "kept 9"
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+    assert await memory.tags.keys() == {"kept"}
+    assert (await memory.tags.fetch(["kept"]))["kept"]["name"] == "kept 9"
+
+
+async def test_a_thousand_updates_of_one_tag_leave_one_point_the_last(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    names, watched = topics({"tags": 1, "exemplars": 1}), Watched()
+    settings = settings_at(kafka, names)
+    tags = [encode_record(Tag(id="one", name=f"version {number}")) for number in range(1_000)]
+    async with written(settings, qdrant, watched) as follower:
+        produce(kafka.address, names["tags"], [(tag.key, tag.value, []) for tag in tags])
+        await until(lambda: follower.taxonomy() == {"0": 999})
+        memory = await opened(qdrant)
+        assert await memory.tags.count() == 1
+        assert (await memory.tags.fetch(["one"]))["one"]["name"] == "version 999"
+        assert watched.texts < 100, "one of each chunk is encoded"
 
 
 @pytest.mark.parametrize("lost", [["tags"], ["exemplars"], list(KINDS)], ids="-".join)

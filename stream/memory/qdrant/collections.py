@@ -17,6 +17,7 @@ from qdrant_client import models as qdrant
 
 from tagbus.stream.errors import MemoryLost, ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.qdrant.client import Server
+from tagbus.stream.memory.qdrant.conditions import RETIRED
 from tagbus.stream.memory.qdrant.engine import SCOPES
 from tagbus.stream.memory.qdrant.form import Difference, creation, differences
 from tagbus.stream.memory.shared import BuildState
@@ -25,11 +26,12 @@ from tagbus.stream.memory.validity import FROM, UNTIL
 log = logging.getLogger(__name__)
 
 RELEASE: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
-# The fields that a search is filtered by.
+# The fields that searches and counts are filtered by.
 INDEXED: Final = {
     SCOPES: qdrant.PayloadSchemaType.KEYWORD,
     FROM: qdrant.PayloadSchemaType.INTEGER,
     UNTIL: qdrant.PayloadSchemaType.INTEGER,
+    RETIRED: qdrant.PayloadSchemaType.INTEGER,
 }
 # The field of the metadata that is tagbus's.
 STATE: Final = "tagbus"

@@ -45,16 +45,16 @@ def creation(
     )
 
 
-def search_parameters(form: CollectionSettings, asked: int, *, scoped: bool) -> qdrant.SearchParams:
+def search_parameters(form: CollectionSettings, asked: int, *, filtered: bool) -> qdrant.SearchParams:
     """How a search for `asked` points is done. With int8 the scores are those of the full vectors: thresholds hold."""
     acorn, quantization = None, None
-    if scoped and form.scope_search == "acorn":
+    if filtered and form.scope_search == "acorn":
         acorn = qdrant.AcornSearchParams(enable=True)
     if form.quantization != "none":
         quantization = qdrant.QuantizationSearchParams(rescore=True, oversampling=form.oversampling)
     return qdrant.SearchParams(
         hnsw_ef=max(form.hnsw_ef, 2 * asked),
-        exact=scoped and form.scope_search == "exact",
+        exact=filtered and form.scope_search == "exact",
         acorn=acorn,
         quantization=quantization,
     )

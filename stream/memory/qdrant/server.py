@@ -13,15 +13,27 @@ from typing import Final
 
 from qdrant_client import models as qdrant
 
+from tagbus.stream.errors import DependencyDown, shorten
 from tagbus.stream.memory.checks import Batch, check_queries, checked, encode
 from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
+from tagbus.stream.memory.kinds import HASH
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.collections import Collections, Place
+from tagbus.stream.memory.qdrant.conditions import (
+    CONDITION_BYTES,
+    LIVE,
+    forgotten,
+    is_live,
+    left_behind,
+    sources,
+    swept,
+    unless_newer,
+)
 from tagbus.stream.memory.qdrant.congestion import Congestion
 from tagbus.stream.memory.qdrant.engine import SCOPES, Found, found, pack, point_id, settled, unpack, visible, wanted
 from tagbus.stream.memory.qdrant.form import SCROLL, search_parameters
 from tagbus.stream.memory.shared import BuildState
-from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
+from tagbus.stream.memory.store import Payload, Point, Scopes, Source, Vectors
 from tagbus.stream.memory.validity import FROM, UNTIL, microseconds
 
 # A float32 as JSON, with its comma: -0.051020402461290360 and shorter ones.
@@ -29,6 +41,8 @@ FLOAT_BYTES: Final = 22
 # A request's other fields: filter, limit, parameters, a point's id and key.
 REST_BYTES: Final = 500
 IDS: Final = 1_000
+# Through the shard's leader: every replica applies writes in one order.
+ORDER: Final = qdrant.WriteOrdering.STRONG
 
 
 class ServerStore:
@@ -79,32 +93,57 @@ class ServerStore:
         return [str(one) for one in await self._collections.differences()]
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        """Insert or replace by key, in requests of a bounded size. Raises ValueError as `checks.checked` says, before
-        any."""
+        """Insert or replace by key, in requests of a bounded size, but for points that a newer record was written to.
+
+        Raises ValueError as `checks.checked` says, before any request.
+        """
         batch = await asyncio.to_thread(checked, points, self.dimension)
         for chunk in _chunks(batch, self._server.request_bytes):
-            await self._server.call(self._client.upsert(self.collection, chunk, wait=True))
+            await self._put(chunk, sources({key: unpack(point.payload)[1] for key, point in chunk.items()}))
 
     async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
-        """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON."""
-        stored = {key: pack(key, encode(key, payload)) for key, payload in payloads.items()}
-        # The server refuses a point that is not there.
-        there = list(await self.fetch(list(stored)))
-        for start in range(0, len(there), IDS):
-            operations: list[qdrant.UpdateOperation] = [
-                qdrant.OverwritePayloadOperation(
-                    overwrite_payload=qdrant.SetPayload(payload=stored[key], points=[point_id(key)])
-                )
-                for key in there[start : start + IDS]
-            ]
-            await self._server.call(self._client.batch_update_points(self.collection, operations, wait=True))
+        """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON.
+
+        A point is written whole, so that payload and vector are of one record. Raises DependencyDown where another
+        process has changed its text meanwhile: applied again, the record is encoded.
+        """
+        bodies = {key: encode(key, payload) for key, payload in payloads.items()}
+        some = self._per_request()
+        for start in range(0, len(bodies), some):
+            asked = {key: payloads[key] for key in [*bodies][start : start + some]}
+            ids: list[int | str | uuid.UUID] = [*map(point_id, asked)]
+            reading = self._client.retrieve(self.collection, ids, with_payload=True, with_vectors=True)
+            found = await self._server.call(reading)
+            stored = {unpack(one.payload)[0]: one for one in found if is_live(one.payload)}
+            self._require_unchanged(asked, stored)
+            points = {
+                key: qdrant.PointStruct(id=one.id, vector=one.vector or {}, payload=pack(key, bodies[key]))
+                for key, one in stored.items()
+            }
+            await self._put(points, sources({key: asked[key] for key in points}))
+
+    async def retire(self, tombstones: Mapping[str, Source]) -> None:
+        """As SharedStore says."""
+        keys = [*tombstones]
+        for start in range(0, len(keys), IDS):
+            some = {key: tombstones[key] for key in keys[start : start + IDS]}
+            await self._put({key: left_behind(key, source) for key, source in some.items()}, some)
+
+    async def sweep(self, keys: Sequence[str], read: Mapping[int, int]) -> None:
+        """As SharedStore says."""
+        for start in range(0, len(keys), IDS):
+            await self._remove(swept(keys[start : start + IDS], read))
+
+    async def forget(self, before: float) -> None:
+        """As SharedStore says."""
+        await self._remove(forgotten(before))
 
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
         check_queries(queries, self.dimension, limit, scopes)
 
         async def ask(indices: Sequence[int], asked: int) -> list[list[Found]]:
-            parameters = search_parameters(self._server.form, asked, scoped=scopes is not None)
+            parameters = search_parameters(self._server.form, asked, filtered=not (scopes is None and at is None))
             requests = [
                 qdrant.QueryRequest(
                     query=queries[index].tolist(),
@@ -123,10 +162,8 @@ class ServerStore:
                 [found(point.payload, point.score, self._carried) for point in response.points] for response in answered
             ]
 
-        most = max(1, self._server.request_bytes // (FLOAT_BYTES * self.dimension + REST_BYTES))
-
         async def ask_adapted(indices: Sequence[int], asked: int) -> list[list[Found]]:
-            return await self._congestion.ask(lambda some: ask(some, asked), indices, most)
+            return await self._congestion.ask(lambda some: ask(some, asked), indices, self._per_request())
 
         return await settled(ask_adapted, len(queries), limit, self._carried)
 
@@ -135,16 +172,15 @@ class ServerStore:
         payloads: dict[str, Payload] = {}
         for ids in _ids(keys):
             for record in await self._server.call(self._client.retrieve(self.collection, ids, with_payload=True)):
-                key, payload = unpack(record.payload)
-                payloads[key] = payload
+                if is_live(record.payload):
+                    key, payload = unpack(record.payload)
+                    payloads[key] = payload
         return payloads
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove by key; a key that is not there is no error."""
         for ids in _ids(keys):
-            await self._server.call(
-                self._client.delete(self.collection, qdrant.PointIdsList(points=list(ids)), wait=True)
-            )
+            await self._remove(qdrant.PointIdsList(points=ids))
 
     async def keys(self) -> set[str]:
         """Every key."""
@@ -152,7 +188,7 @@ class ServerStore:
         offset = None
         while True:
             records, offset = await self._server.call(
-                self._client.scroll(self.collection, limit=SCROLL, offset=offset, with_payload=["key"])
+                self._client.scroll(self.collection, LIVE, limit=SCROLL, offset=offset, with_payload=["key"])
             )
             keys.update(str(record.payload["key"]) for record in records if record.payload)
             if offset is None:
@@ -160,11 +196,31 @@ class ServerStore:
 
     async def count(self) -> int:
         """How many points there are."""
-        return (await self._server.call(self._client.count(self.collection, exact=True))).count
+        return (await self._server.call(self._client.count(self.collection, LIVE, exact=True))).count
 
     async def close(self) -> None:
         """Let go of the connections; every point is durable already."""
         await self._client.close()
+
+    async def _put(self, points: Mapping[str, qdrant.PointStruct], written: Mapping[str, Source]) -> None:
+        """One request. Points without a source replace whatever is there."""
+        if points:
+            writing = self._client.upsert(
+                self.collection, [*points.values()], wait=True, ordering=ORDER, update_filter=unless_newer(written)
+            )
+            await self._server.call(writing)
+
+    async def _remove(self, which: qdrant.Filter | qdrant.PointIdsList) -> None:
+        await self._server.call(self._client.delete(self.collection, which, wait=True, ordering=ORDER))
+
+    def _require_unchanged(self, asked: Mapping[str, Payload], stored: Mapping[str, qdrant.Record]) -> None:
+        for key in sources(asked):
+            if key not in stored or unpack(stored[key].payload)[1].get(HASH) != asked[key].get(HASH):
+                raise DependencyDown(f"{shorten(key)} in {self.collection} was changed by another process meanwhile")
+
+    def _per_request(self) -> int:
+        """How many vectors a request or an answer may have."""
+        return max(1, self._server.request_bytes // (FLOAT_BYTES * self.dimension + REST_BYTES))
 
 
 def _filter(scopes: frozenset[str] | None, at: datetime | None) -> qdrant.Filter | None:
@@ -187,16 +243,16 @@ def _ids(keys: Sequence[str]) -> Iterator[list[int | str | uuid.UUID]]:
         yield [point_id(key) for key in keys[start : start + IDS]]
 
 
-def _chunks(batch: Batch, request_bytes: int) -> Iterator[list[qdrant.PointStruct]]:
-    """The points in requests of at most that size, but for a point that is larger alone."""
-    chunk: list[qdrant.PointStruct] = []
+def _chunks(batch: Batch, request_bytes: int) -> Iterator[dict[str, qdrant.PointStruct]]:
+    """The points by key in requests of at most that size, but for a point that is larger alone."""
+    chunk: dict[str, qdrant.PointStruct] = {}
     size = 0
     for key, vector, body in zip(batch.keys, batch.vectors, batch.bodies, strict=True):
-        bytes_ = FLOAT_BYTES * len(vector) + len(body) + REST_BYTES
+        bytes_ = FLOAT_BYTES * len(vector) + len(body) + REST_BYTES + CONDITION_BYTES
         if chunk and size + bytes_ > request_bytes:
             yield chunk
-            chunk, size = [], 0
-        chunk.append(qdrant.PointStruct(id=point_id(key), vector=vector.tolist(), payload=pack(key, body)))
+            chunk, size = {}, 0
+        chunk[key] = qdrant.PointStruct(id=point_id(key), vector=vector.tolist(), payload=pack(key, body))
         size += bytes_
     if chunk:
         yield chunk

@@ -94,7 +94,7 @@ async def test_without_strict_mode_a_collection_has_none_whatever_the_servers_de
 
 
 def test_with_int8_scores_are_those_of_the_full_vectors() -> None:
-    parameters = search_parameters(CLUSTER, 20, scoped=False)
+    parameters = search_parameters(CLUSTER, 20, filtered=False)
     assert parameters.quantization == qdrant.QuantizationSearchParams(rescore=True, oversampling=3)
 
 
@@ -108,15 +108,15 @@ def test_with_int8_scores_are_those_of_the_full_vectors() -> None:
 )
 def test_a_search_by_scope_goes_the_way_of_the_settings(way: str, asked: dict[str, object]) -> None:
     form = CollectionSettings.model_validate({"scope_search": way})
-    scoped = search_parameters(form, 20, scoped=True)
+    scoped = search_parameters(form, 20, filtered=True)
     assert scoped.model_dump(include={"exact", "acorn"}, exclude_none=True) == asked
-    whole = search_parameters(form, 20, scoped=False)
+    whole = search_parameters(form, 20, filtered=False)
     assert (whole.exact, whole.acorn) == (False, None)
 
 
 def test_a_search_looks_at_twice_as_many_points_as_it_is_asked_for() -> None:
-    assert search_parameters(CollectionSettings(hnsw_ef=64), 10, scoped=False).hnsw_ef == 64
-    assert search_parameters(CollectionSettings(hnsw_ef=64), 100, scoped=False).hnsw_ef == 200
+    assert search_parameters(CollectionSettings(hnsw_ef=64), 10, filtered=False).hnsw_ef == 64
+    assert search_parameters(CollectionSettings(hnsw_ef=64), 100, filtered=False).hnsw_ef == 200
 
 
 def test_a_collection_of_the_servers_defaults_does_not_differ_from_the_settings_defaults() -> None:

@@ -1,6 +1,7 @@
 """The store on a Qdrant server: its requests and its points."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from qdrant_client import AsyncQdrantClient
@@ -11,6 +12,7 @@ from tagbus.stream.memory import Point, Vectors
 from tagbus.stream.memory.qdrant import server as module
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.server import FLOAT_BYTES, ServerStore
+from tagbus.stream.memory.store import Source
 from tests.memory.listing import listed
 from tests.memory.qdrant.parts import OWNER, place, writer
 
@@ -38,14 +40,18 @@ async def test_large_batches_go_in_several_requests(
     sizes: list[int] = []
     upsert = client.upsert
 
-    async def counted(collection: str, points: Sequence[qdrant.PointStruct], *, wait: bool) -> qdrant.UpdateResult:
-        sizes.append(len(qdrant.PointsList(points=list(points)).model_dump_json()))
-        return await upsert(collection, points, wait=wait)
+    async def counted(
+        collection: str, points: Sequence[qdrant.PointStruct], *, update_filter: qdrant.Filter, **more: Any
+    ) -> qdrant.UpdateResult:
+        asked = qdrant.PointsList(points=list(points), update_filter=update_filter)
+        sizes.append(len(asked.model_dump_json(exclude_none=True)))
+        return await upsert(collection, points, update_filter=update_filter, **more)
 
     monkeypatch.setattr(client, "upsert", counted)
     store = ServerStore(Server(client, "memory", request_bytes=2_000), place())
     await store.begin(OWNER, "tags")
-    await store.upsert([point(f"k{n}", (1, n), text="x" * n) for n in range(50)])
+    record = {"record": Source(2**20, 2**50, 2**50).as_json()}
+    await store.upsert([point(f"k{n}", (1, n), text="x" * n, **record) for n in range(50)])
     assert len(sizes) > 5
     assert max(sizes) <= 2_000
     keys = {f"k{n}" for n in range(50)}
