@@ -22,14 +22,14 @@ from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import Release
-from tagbus.stream.index.apply import Projection
-from tagbus.stream.index.changes import TagChanges
+from tagbus.stream.index.apply import Listener, Projection
+from tagbus.stream.index.changes import MemoryChanges
 from tagbus.stream.memory import Memory, open_memory
 from tagbus.stream.memory.kinds import EXEMPLARS, KINDS, TAGS, Kind
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.trees import RankerPart
 from tagbus.stream.recall.base import Recaller
-from tagbus.stream.recall.component import Component, Part, Replica, Surroundings, TagListener
+from tagbus.stream.recall.component import Component, Part, Replica, Surroundings
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.tagger import Pipeline, Stage, Tagger, Taxonomy
@@ -88,9 +88,9 @@ class TaggingStack:
         replicas = [Projection(one.encoder, one.memory) for one in self._replicas]
         return Projection(self.encoder, self.memory, replicas, self._listeners)
 
-    def changes(self) -> TagChanges | None:
-        """Notifies listeners of tag changes where another process writes the memory; None without listeners."""
-        return TagChanges(self.release, self._listeners) if self._listeners else None
+    def changes(self) -> MemoryChanges | None:
+        """Notifies listeners of changes where another process writes the memory; None without listeners."""
+        return MemoryChanges(self.release, self._listeners) if self._listeners else None
 
     def tagger(self, curves: Iterable[Calibration] = (), taxonomy: Taxonomy = dict) -> Tagger:
         """The pipeline over this memory.
@@ -127,8 +127,12 @@ class TaggingStack:
         return list(chain.from_iterable(part.replicas for part in self.parts.values()))
 
     @property
-    def _listeners(self) -> list[TagListener]:
-        return list(chain.from_iterable(part.listeners for part in self.parts.values()))
+    def _listeners(self) -> dict[str, list[Listener]]:
+        """Of each kind that has any."""
+        found: dict[str, list[Listener]] = {}
+        for kind, listener in chain.from_iterable(part.listeners.items() for part in self.parts.values()):
+            found.setdefault(kind, []).append(listener)
+        return found
 
 
 def calibration_of(settings: Settings, release: Release, components: Components) -> Calibration:

@@ -22,12 +22,14 @@ from tagbus.stream.recall.component import (
     TrainedSettings,
     variable,
 )
+from tagbus.stream.recall.lexical import bm25
 
 # The step that every path has.
 RECALL: Final = "recall"
 
 REGISTRY: Final[tuple[Component, ...]] = (
     literal.COMPONENT,
+    bm25.COMPONENT,
     heads.COMPONENT,
     labeltree.COMPONENT,
     second_encoder.COMPONENT,

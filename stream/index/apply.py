@@ -8,7 +8,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.errors import Poison
-from tagbus.stream.memory.kinds import HASH, KINDS, TAGS, Entry
+from tagbus.stream.memory.kinds import HASH, KINDS, Entry
 from tagbus.stream.memory.shared import SharedStore
 from tagbus.stream.memory.store import RECORD, Memory, Payload, Point, Source
 
@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 Kept = dict[str, set[str]]
 # The next offset of each partition, by kind.
 Read = Mapping[str, Mapping[int, int]]
-# Receives what memory holds for changed tags; None for a tag that was removed.
+# Receives what memory holds for changed points of a kind; None for one that was removed.
 Listener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
+# Those of each kind, by its name.
+Listeners = Mapping[str, Sequence[Listener]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,15 @@ class Projection:
         encoder: Encoder,
         memory: Memory,
         replicas: Sequence["Projection"] = (),
-        listeners: Sequence[Listener] = (),
+        listeners: Listeners | None = None,
     ) -> None:
         """`replicas` apply the same records to the memories of other encoders, before this one's. `listeners` have
-        received every tag change when `apply` or `sweep` returns, so before a taxonomy version includes it."""
+        received every change of their kind when `apply` or `sweep` returns, so before a taxonomy version includes
+        it."""
         self._encoder = encoder
         self._memory = memory
         self._replicas = replicas
-        self._listeners = listeners
+        self._listeners = listeners or {}
         self._shared = {kind: store for kind, store in memory.stores.items() if isinstance(store, SharedStore)}
 
     def empty(self) -> Kept:
@@ -142,8 +145,8 @@ class Projection:
         await self._tell(kind, {entry.key: entry.payload for entry in entries})
 
     async def _tell(self, kind: str, changes: Mapping[str, Payload | None]) -> None:
-        if kind == TAGS.name and changes:
-            for listener in self._listeners:
+        if changes:
+            for listener in self._listeners.get(kind, ()):
                 await listener(changes)
 
     def _decode(self, item: MemoryRecord, kept: set[str]) -> dict[str, _Change]:

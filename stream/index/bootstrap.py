@@ -50,7 +50,7 @@ Progress = Callable[[Report], Awaitable[None]]
 
 
 class Applier(Protocol):
-    """The sink of records: a Projection or TagChanges, whose methods document it."""
+    """The sink of records: a Projection or MemoryChanges, whose methods document it."""
 
     def empty(self) -> Kept: ...
 

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import MemoryLost, ReleaseMismatch, Retryable
 from tagbus.stream.index.bootstrap import Follower, Offsets
-from tagbus.stream.index.changes import TagChanges
+from tagbus.stream.index.changes import MemoryChanges
 from tagbus.stream.index.topics import Marks, MemoryTopics
 from tagbus.stream.kafka.message import Partition
+from tagbus.stream.memory.kinds import KINDS, TAGS
 from tagbus.stream.memory.shared import BuildState, SharedStore, shared_stores
 from tagbus.stream.memory.store import Memory
 from tagbus.stream.retry import backoff
@@ -23,12 +24,12 @@ POLL_SECONDS = 0.5
 class SharedMemory:
     """What the states of the shared stores mean for a worker.
 
-    The server does not publish changes. A worker with tag listeners reads `tags` itself, from the writer's position;
-    its taxonomy version is what both have applied.
+    The server does not publish changes. A worker with listeners reads the topics of their kinds itself, from the
+    writer's positions; its taxonomy version is what both have applied.
     """
 
-    def __init__(self, settings: Settings, memories: Sequence[Memory], changes: TagChanges | None = None) -> None:
-        """`memories`: all that the worker searches. `changes` notifies the tag listeners; None without any."""
+    def __init__(self, settings: Settings, memories: Sequence[Memory], changes: MemoryChanges | None = None) -> None:
+        """`memories`: all that the worker searches. `changes` notifies the listeners; None without any."""
         self._settings = settings
         self._stores: list[SharedStore] = [store for one in memories for store in shared_stores(one).values()]
         self._changes = changes
@@ -45,15 +46,15 @@ class SharedMemory:
 
     def taxonomy(self) -> dict[str, int]:
         """Applied offset of each partition of `tags`."""
-        applied = {str(number): offset - 1 for (_, number), offset in sorted(self._of_tags().items())}
-        if self._told is None:
+        applied = {str(number): offset - 1 for (_, number), offset in sorted(self._of([TAGS.name]).items())}
+        if self._told is None or self._changes is None or TAGS.name not in self._changes.empty():
             return applied
         notified = self._told.taxonomy()
         return {number: min(offset, notified.get(number, -1)) for number, offset in applied.items()}
 
     def applied(self) -> tuple[tuple[Partition, int], ...]:
-        """The next offset of each partition of all memory topics, as recorded by the writer, and of `tags`, as applied
-        to the listeners."""
+        """The next offset of each partition of all memory topics, as recorded by the writer, and as applied to the
+        listeners."""
         return (*self._positions.items(), *(() if self._told is None else self._told.applied()))
 
     def remaining(self) -> int:
@@ -92,7 +93,7 @@ class SharedMemory:
                 tasks.create_task(self._watch(topics))
                 await self._built.wait()
                 if self._changes is not None:
-                    self._told = Follower(self._settings, self._changes, self._of_tags())
+                    self._told = Follower(self._settings, self._changes, self._of(self._changes.empty()))
                     tasks.create_task(self._told.run())
                     await self._told.ready.wait()
                 self.ready.set()
@@ -157,6 +158,7 @@ class SharedMemory:
                 "installation its own TAGBUS_MEMORY__NAMESPACE"
             )
 
-    def _of_tags(self) -> Offsets:
-        tags = self._settings.topics.tags
-        return {partition: offset for partition, offset in self._positions.items() if partition[0] == tags}
+    def _of(self, kinds: Iterable[str]) -> Offsets:
+        """The writer's positions in the topics of these kinds."""
+        topics = {KINDS[kind].topic(self._settings.topics) for kind in kinds}
+        return {partition: offset for partition, offset in self._positions.items() if partition[0] in topics}

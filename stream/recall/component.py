@@ -22,8 +22,8 @@ from tagbus.stream.memory.kinds import Kind
 from tagbus.stream.memory.store import Memory, Payload
 from tagbus.stream.recall.base import Recaller
 
-# Receives what memory holds for changed tags; None for a tag that was removed.
-TagListener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
+# Receives what memory holds for changed points of a kind; None for one that was removed.
+Listener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
 
 
 class ComponentSettings(Section):
@@ -93,12 +93,13 @@ async def _nothing() -> None:
 class Part:
     """An open component and its contributions. A stage that needs more subclasses it.
 
-    `listeners` receive each tag change before a taxonomy version includes it. `reads`: the kinds of memory that
-    it reads of a content besides what recall finds. `close` frees resources; no call may be in flight.
+    `listeners`, by kind of memory, receive each change of its points before a taxonomy version includes it. `reads`:
+    the kinds of memory that it reads of a content besides what recall finds. `close` frees resources; no call may be in
+    flight.
     """
 
     recallers: tuple[Recaller, ...] = ()
-    listeners: tuple[TagListener, ...] = ()
+    listeners: Mapping[str, Listener] = field(default_factory=dict)
     replicas: tuple[Replica, ...] = ()
     reads: frozenset[str] = frozenset()
     close: Callable[[], Awaitable[None]] = _nothing

@@ -129,7 +129,7 @@ class GraphRecall:
         by_tag, by_exemplar = (
             np.exp((cosine - largest[row]) / self._fitted.tau) for row, cosine in zip(rows, cosines, strict=True)
         )
-        by_exemplar = _capped(by_exemplar, rows[1], machine, contents)
+        by_exemplar = capped(by_exemplar, rows[1], machine, contents)
         total = np.bincount(rows[0], by_tag, contents) + np.bincount(rows[1], by_exemplar, contents)
         share = self._share()
         return (1 - share) * by_tag / total[rows[0]], share * by_exemplar / total[rows[1]]
@@ -258,7 +258,7 @@ def names_by_content(payloads: Mapping[str, Payload], contents: int, scopes: Sco
     return [shown[one] for one in scopes]
 
 
-def _capped(weights: Doubles, rows: Ints, machine: Flags, contents: int) -> Doubles:
+def capped(weights: Doubles, rows: Ints, machine: Flags, contents: int) -> Doubles:
     """Cap machine decisions so that they never outvote people's: together they weigh at most as much as people's
     together."""
     if not machine.any():

@@ -16,6 +16,7 @@ from pydantic import Field
 from simplemma import lemmatize
 
 from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.memory.kinds import TAGS
 from tagbus.stream.memory.scopes import scopes_of
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Store
@@ -289,7 +290,7 @@ class LiteralSettings(ComponentSettings):
 
 async def _open_component(section: LiteralSettings, into: Surroundings) -> Part:
     recall = LiteralRecall(into.memory.tags, section.languages.split(","))
-    return Part(recallers=(recall,), listeners=(recall.change,), close=recall.close)
+    return Part(recallers=(recall,), listeners={TAGS.name: recall.change}, close=recall.close)
 
 
 COMPONENT: Final = ComponentOf(

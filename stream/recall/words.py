@@ -170,13 +170,18 @@ class _File(BaseModel):
         return self
 
 
-def terms_of(text: str) -> Iterator[str]:
-    """The words of a text, then its bigrams, with repetitions."""
-    text = text[:CHARACTERS].casefold()
+def words_of(text: str) -> list[str]:
+    """The first words of a text as they are written, with repetitions; at most 2,048."""
+    text = text[:CHARACTERS]
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     found = islice((match.group() for match in _WORD.finditer(text)), WORDS)
-    words = [word for word in found if len(word) <= LETTERS]
+    return [word for word in found if len(word) <= LETTERS]
+
+
+def terms_of(text: str) -> Iterator[str]:
+    """The words of a text, then its bigrams, with repetitions."""
+    words = words_of(text[:CHARACTERS].casefold())
     yield from words
     for first, second in pairwise(words):
         yield f"{first} {second}"

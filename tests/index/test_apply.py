@@ -66,7 +66,7 @@ async def test_listeners_know_of_each_change_of_a_tag_once_memory_shows_it() -> 
         assert {key: held.get(key) for key in changes} == changes
         told.append(changes)
 
-    projection = Projection(Watched(), store, listeners=[listen])
+    projection = Projection(Watched(), store, listeners={"tags": [listen]})
     await projection.apply([record(CATS), record(DOGS), record(TITLE)])
     await projection.apply([record(Tag(id="t1", name="felines")), tombstone("tags", "t2")])
     await projection.apply([record(TITLE)])
@@ -84,7 +84,7 @@ async def test_a_change_that_the_store_took_without_an_answer_is_told_when_it_is
     async def listen(changes: Mapping[str, Payload | None]) -> None:
         told.extend(changes)
 
-    projection = Projection(Watched(), store, listeners=[listen])
+    projection = Projection(Watched(), store, listeners={"tags": [listen]})
     await Projection(Watched(), store).apply([record(CATS)])
     await projection.apply([record(CATS)])
 

@@ -12,14 +12,14 @@ from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
-from tagbus.stream.contract.events import Tag
+from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.encoder.base import Vectors
 from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch
 from tagbus.stream.index import bootstrap
 from tagbus.stream.index import indexer as indexer_module
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower
-from tagbus.stream.index.changes import TagChanges
+from tagbus.stream.index.changes import MemoryChanges
 from tagbus.stream.index.indexer import indexer
 from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.memory import Carried, Memory, Point, memory_of
@@ -85,7 +85,7 @@ async def written(
 
 @asynccontextmanager
 async def watching(
-    settings: Settings, qdrant: AsyncQdrantClient, changes: TagChanges | None = None
+    settings: Settings, qdrant: AsyncQdrantClient, changes: MemoryChanges | None = None
 ) -> AsyncIterator[tuple[SharedMemory, asyncio.Task[None]]]:
     shared = SharedMemory(settings, [await opened(qdrant)], changes)
     task = asyncio.create_task(shared.run())
@@ -141,7 +141,7 @@ async def test_a_workers_taxonomy_is_what_was_written_and_its_listeners_know(
         await go.wait()
         told.append(changes)
 
-    changes = TagChanges(encoder().release, [listen])
+    changes = MemoryChanges(encoder().release, {"tags": [listen]})
     async with written(settings, qdrant), watching(settings, qdrant, changes) as (shared, _):
         await shared.ready.wait()
         assert (shared.taxonomy(), told) == ({"0": 2}, [])
@@ -155,6 +155,34 @@ async def test_a_workers_taxonomy_is_what_was_written_and_its_listeners_know(
         await until(lambda: shared.taxonomy() == {"0": 4})
     names = {key: payload and payload["name"] for one in told for key, payload in one.items()}
     assert names == {"t3": "subject 3", "t0": None}
+
+
+async def test_who_listens_to_exemplars_is_told_of_them_and_the_taxonomy_does_not_wait(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+) -> None:
+    """Given a listener to exemplars alone, it knows of what is written and withdrawn; `tags` is not read for it."""
+    settings = settings_at(kafka, topics({"tags": 1, "exemplars": 1}))
+    publish(kafka, settings.topics.tags, 3)
+    told: dict[str, Payload | None] = {}
+
+    async def listen(changes: Mapping[str, Payload | None]) -> None:
+        told.update(changes)
+
+    changes = MemoryChanges(encoder().release, {"exemplars": [listen]})
+    async with written(settings, qdrant), watching(settings, qdrant, changes) as (shared, _):
+        await shared.ready.wait()
+        assert shared.taxonomy() == {"0": 2}
+        title = encode_record(Exemplar(id="c", title="bees", accepted=("t1",)))
+        produce(kafka.address, settings.topics.exemplars, [(title.key, title.value, [])])
+        await until(lambda: "c/people" in told)
+        seen = told["c/people"]
+        assert seen is not None
+        assert seen["accepted"] == ["t1"]
+        retire(kafka, settings.topics.exemplars, "c/people")
+        await until(lambda: told["c/people"] is None)
+        publish(kafka, settings.topics.tags, 1, first=3)
+        await until(lambda: shared.taxonomy() == {"0": 3})
+    assert told == {"c/people": None}
 
 
 async def test_a_writer_goes_on_where_it_was_stopped(kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient) -> None:

@@ -218,7 +218,7 @@ class TestTaxonomy:
         store = Counted(encoder().release.name, dimension)
         await store.upsert([point(f"t{number}", f"word{number}", dimension=dimension) for number in range(25_000)])
         recall = LiteralRecall(store)
-        projection = Projection(encoder(), Memory({"tags": store}), listeners=[recall.change])
+        projection = Projection(encoder(), Memory({"tags": store}), listeners={"tags": [recall.change]})
         assert await found(recall, "word7 word24999") == [["t24999", "t7"]]
         assert (store.listed, store.fetched) == (1, 25_000)
 

@@ -38,7 +38,7 @@ class TestLiteral:
         given = tagger(filled, literal=literal, taxonomy=lambda: dict(version))
         text = "A study of zymurgy and nothing else"
         await given.tag([content("a", text)])
-        projection = Projection(encoder(), filled, listeners=[literal.change])
+        projection = Projection(encoder(), filled, listeners={"tags": [literal.change]})
         await projection.apply([record(Tag(id="new", name="brewing", aliases=("zymurgy",)))])
         version["0"] = 2
         (one,) = results(await given.tag([content("a", text)]))
