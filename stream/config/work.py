@@ -11,7 +11,10 @@ class BatchSettings(Section):
     """How content is batched, and how much of it may be in flight."""
 
     contents: int = Field(128, ge=1, le=10_000, description="contents per batch at most")
-    seconds: float = Field(0.1, ge=0, description="how long a batch waits to fill")
+    seconds: float = Field(0.1, ge=0, description="how long a batch waits to fill while others are in flight")
+    idle_seconds: float = Field(
+        0.0, ge=0, description="how long one waits while none is in flight; as `seconds`, fewer and larger batches"
+    )
     in_flight: int = Field(
         4, ge=1, description="batches tagged concurrently; as many in flight per partition, four times as many in total"
     )

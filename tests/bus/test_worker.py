@@ -52,7 +52,8 @@ def test_batches_are_cut_by_count_and_hold_one_partition_each(mock_kafka: MockCl
     for partition in (0, 1):
         produce(mock_kafka.address, "content", events(250, f"p{partition}-"), partition)
     tagger = Trivial()
-    with running(at_least_once(mock_kafka, mock_topics, batch={"contents": 100, "seconds": 0.5}), tagger):
+    limits = {"contents": 100, "seconds": 0.5, "idle_seconds": 0.5}
+    with running(at_least_once(mock_kafka, mock_topics, batch=limits), tagger):
         until_all_out(mock_kafka.address, mock_topics, 500)
     assert all(len({name.split("-")[0] for name in batch}) == 1 for batch in tagger.seen)
     assert sorted(len(batch) for batch in tagger.seen) == [50, 50, 100, 100, 100, 100]
@@ -60,12 +61,26 @@ def test_batches_are_cut_by_count_and_hold_one_partition_each(mock_kafka: MockCl
 
 def test_a_batch_that_does_not_fill_goes_after_its_time(mock_kafka: MockCluster, mock_topics: Names) -> None:
     tagger = Trivial()
-    given = at_least_once(mock_kafka, mock_topics, batch={"contents": 1000, "seconds": 2.0})
+    given = at_least_once(mock_kafka, mock_topics, batch={"contents": 1000, "seconds": 2.0, "idle_seconds": 2.0})
     with running(given, tagger) as run:
         run.until_ready()
         produce(mock_kafka.address, "content", events(3), 0)
         until_all_out(mock_kafka.address, mock_topics, 3)
     assert tagger.seen == [["c0", "c1", "c2"]]
+
+
+def test_a_batch_waits_to_fill_only_while_another_is_in_flight(mock_kafka: MockCluster, mock_topics: Names) -> None:
+    tagger = Gated(lambda content: content.id == "first-0")
+    given = at_least_once(mock_kafka, mock_topics, batch={"contents": 1000, "seconds": 1000.0})
+    with running(given, tagger) as run:
+        run.until_ready()
+        produce(mock_kafka.address, "content", events(1, "first-"), 0)
+        wait_until(lambda: tagger.waiting == 1, 120)
+        produce(mock_kafka.address, "content", events(3, "later-"), 0)
+        produce(mock_kafka.address, "content", events(2, "other-"), 1)
+        # Nothing but the end of the first batch can start them.
+        tagger.open = True
+        until_all_out(mock_kafka.address, mock_topics, 6)
 
 
 def test_a_release_that_is_being_replaced_does_not_hide_what_ends_the_worker(

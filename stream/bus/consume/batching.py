@@ -24,11 +24,12 @@ RECORD_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch may be, and for how many seconds it waits to fill."""
+    """How large a batch may be, and for how many seconds it waits to fill: `idle_seconds` while none is in flight."""
 
     contents: int
     size: int
     seconds: float
+    idle_seconds: float
 
 
 @dataclass(slots=True)
@@ -77,9 +78,9 @@ class PartitionBuffer:
         """Whether a batch is as large as it may be."""
         return len(self.records) >= limits.contents or self.size >= limits.size
 
-    def late(self, limits: BatchLimits, now: float) -> bool:
-        """Whether a record has waited for as long as it may."""
-        return bool(self.records) and now >= self.oldest + limits.seconds
+    def late(self, seconds: float, now: float) -> bool:
+        """Whether a record has waited for so long."""
+        return bool(self.records) and now >= self.oldest + seconds
 
     def take(self, partition: Partition, limits: BatchLimits, now: float) -> Batch:
         """Cut a batch: as many records as the limits allow, and at least one. InFlight.start sets its epoch."""
@@ -156,7 +157,10 @@ class Batcher:
         self._start = start
         # A batch takes at most a share of the bytes, so that one partition cannot take all.
         share = max(1, settings.in_flight_bytes // (2 * settings.in_flight))
-        self.limits = BatchLimits(rate_limit.most(settings.contents), share, settings.seconds)
+        idle = min(settings.idle_seconds, settings.seconds)
+        self.limits = BatchLimits(rate_limit.most(settings.contents), share, settings.seconds, idle)
+        # Whether all records are read that have arrived: while there are more, a batch fills without waiting.
+        self.caught_up = False
 
     def cut(self, buffers: Buffers) -> None:
         """Start the batches that are due and find room, the longest waiting first."""
@@ -176,16 +180,22 @@ class Batcher:
 
     def until_due(self, buffers: Buffers) -> float:
         """Seconds until the next batch is due, of the buffers that hold records."""
-        now = time.monotonic()
+        now, seconds = time.monotonic(), self._patience()
         waits = [
-            0.02 if buffer.blocked is not None else buffer.oldest + self.limits.seconds - now
+            0.02 if buffer.blocked is not None else buffer.oldest + seconds - now
             for buffer in buffers.values()
             if buffer.records
         ]
         return max(0.0, min(waits))
 
     def _late(self, buffers: Buffers, now: float) -> bool:
-        return any(buffer.late(self.limits, now) for buffer in buffers.values())
+        seconds = self._patience()
+        return any(buffer.late(seconds, now) for buffer in buffers.values())
+
+    def _patience(self) -> float:
+        """How long a batch waits to fill now. A worker with nothing else to do would wait for nothing."""
+        idle = self.caught_up and not self._in_flight.busy()
+        return self.limits.idle_seconds if idle else self.limits.seconds
 
     def _may_start(self, partition: Partition, buffer: PartitionBuffer, now: float) -> bool:
         return (
@@ -223,7 +233,7 @@ class Batcher:
                 self._start_alone(partition, buffers[partition], now)
         if waiting:
             for buffer in buffers.values():
-                if buffer.full(self.limits) or buffer.late(self.limits, now):
+                if buffer.full(self.limits) or buffer.late(self.limits.seconds, now):
                     buffer.blocked = buffer.blocked or now
         return waiting
 

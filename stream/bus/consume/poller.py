@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 # How long one call may wait for a record: a stop is noticed within it.
 IDLE_SECONDS = 0.05
-# The same while batches are in flight whose commit the publish thread will ask for (at least once).
-COMMIT_SECONDS = 0.005
+# The same while batches are in flight: what is buffered may start, and a commit be asked for, when they are done.
+BUSY_SECONDS = 0.005
 # A poll thread that has not turned for so long was suspended, or its machine was.
 STOOD_SECONDS = 5.0
 # Between two checks of what changes slowly: lag, deadlines, brokers that were down.
@@ -222,19 +222,20 @@ class Poller:
 
     def _consume(self) -> list[Message]:
         """Records and errors. Waits for the first record if nothing is buffered, else until the next batch is due.
-
-        Anything raised here ends the worker: the client drops the records that it was about to return.
-        """
+        Anything raised here ends the worker: the client drops the records that it was about to return."""
         limits = self._batcher.limits
         number = max(1, min(limits.contents, int(limits.size / self._mean)))
+        buffered = any(buffer.records for buffer in self._buffers.values())
+        busy = (buffered or self._commits_here) and self._in_flight.busy()
+        wait = BUSY_SECONDS if busy else IDLE_SECONDS
         with map_kafka_errors(self._settings.kafka, self._topic):
-            if any(buffer.records for buffer in self._buffers.values()):
-                return self._consumer.consume(number, min(self._batcher.until_due(self._buffers), self._idle()))
-            first = self._consumer.consume(1, self._idle())
-            return first + self._consumer.consume(number, 0) if first else []
-
-    def _idle(self) -> float:
-        return COMMIT_SECONDS if self._commits_here and self._in_flight.busy() else IDLE_SECONDS
+            if buffered:
+                messages = self._consumer.consume(number, min(self._batcher.until_due(self._buffers), wait))
+            else:
+                first = self._consumer.consume(1, wait)
+                messages = first + self._consumer.consume(number, 0) if first else []
+        self._batcher.caught_up = len(messages) < number
+        return messages
 
     def _add(self, message: Message, read: float) -> None:
         error = message.error()
