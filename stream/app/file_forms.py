@@ -1,4 +1,4 @@
-"""Files that are no JSON lines, told by how they begin: that is said once, and not of each of their lines."""
+"""Files that are no JSON lines, or no text at all, told by how they begin: that is said once, and not of each line."""
 
 from typing import Final
 
@@ -21,11 +21,16 @@ _SIGNS: Final = (
 
 def require_lines(name: str, first: bytes) -> None:
     """Raises UserError if a file of this name begins as something else does; `first` is its first line."""
-    for sign, form, advice in _SIGNS:
-        if first.startswith(sign):
-            raise UserError(f"{name} {form}, {_LINES}: {advice.format(name)}")
+    require_text(name, first, _LINES)
     start = first.strip()
     if start.startswith(b"["):
         raise UserError(f"{name} is one JSON list, {_LINES}: `jq -c '.[]' {name} | tagbus ... -`")
     if start == b"{":
         raise UserError(f"{name} has its JSON over several lines, {_LINES}: `jq -c . {name} | tagbus ... -`")
+
+
+def require_text(name: str, first: bytes, expected: str = "expected text in UTF-8") -> None:
+    """Raises UserError if a file of this name begins as one does that is compressed, or not in UTF-8."""
+    for sign, form, advice in _SIGNS:
+        if first.startswith(sign):
+            raise UserError(f"{name} {form}, {expected}: {advice.format(name)}")

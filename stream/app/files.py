@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
-from tagbus.stream.app.file_forms import require_lines
+from tagbus.stream.app.file_forms import require_lines, require_text
 from tagbus.stream.contract.codec import VALUE_BYTES, parse
 from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag
 from tagbus.stream.contract.fields import Event
@@ -60,6 +60,16 @@ def rereadable(path: Path) -> Iterator[Callable[[], Iterator[Line]]]:
             return
         with _copy(path, stream) as copy:
             yield _from_here(path, copy)
+
+
+@contextmanager
+def text(path: Path) -> Iterator[tuple[bytes, BinaryIO]]:
+    """How a text file begins, and all of it, which is read once; `-` is standard input. Raises UserError if it cannot
+    be read, or begins as what is compressed or not in UTF-8 does."""
+    with _opened(path) as opened, io.BufferedReader(cast(io.RawIOBase, opened)) as stream:
+        first = _read(path, stream.peek)
+        require_text(_name(path), first)
+        yield first, stream
 
 
 def require_distinct(*paths: Path | None) -> None:

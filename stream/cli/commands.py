@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from tagbus.stream.app import console
 from tagbus.stream.cli import INTERRUPTED, check, contract, create, demo, quality, release, run, tag
 from tagbus.stream.cli.records import publish, replay, retag, skip, tail
+from tagbus.stream.cli.taxonomy import tags
 from tagbus.stream.errors import TagbusError, UserError
 
 # A file that takes no more, whichever it is: never a bug.
@@ -46,6 +47,7 @@ for command in (
     app.command()(command)
 app.add_typer(create.topics, name="topics")
 app.add_typer(release.release, name="release")
+app.add_typer(tags.tags, name="tags")
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -1,0 +1,37 @@
+"""Tags and exemplars as their topics have them now, for commands that compare files with them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Tombstone, decode_tag
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import Poison
+from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.ranges import read_all
+
+
+@dataclass(slots=True)
+class Unreadable:
+    """Records that are no tags: memory skips them as well."""
+
+    count: int = 0
+
+
+def tags(settings: Settings, unreadable: Unreadable | None = None) -> Iterator[tuple[str, Tag | None, str]]:
+    """Id, tag and place of every record, up to the current end; None where the tag is retired.
+
+    Raises TopicMissing, UserError if a right is missing, DependencyDown if no broker answers.
+    """
+    for message in read_all(settings.kafka, settings.topics.tags):
+        place = f"{message.topic()}:{message.partition()}:{message.offset()}"
+        try:
+            event = decode_tag(record_of(message))
+        except Poison:
+            if unreadable is not None:
+                unreadable.count += 1
+            continue
+        if isinstance(event, Tombstone):
+            yield event.key, None, place
+        else:
+            yield event.id, event, place

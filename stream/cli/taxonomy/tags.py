@@ -1,0 +1,183 @@
+"""`tagbus tags`: the taxonomy from a vocabulary file, and back; one tag, and what a file would change."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final, Literal
+
+import typer
+
+from tagbus.stream.app import console
+from tagbus.stream.cli.records.publish import send
+from tagbus.stream.cli.taxonomy import shown, vocabulary
+from tagbus.stream.cli.taxonomy.vocabulary import AliasLanguages, Collection, File, Form, Language, Scheme
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import Record, encode_record
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.kafka.limits import topic_limit
+from tagbus.stream.kafka.writer import TopicWriter
+from tagbus.stream.vocabulary import forms
+from tagbus.stream.vocabulary.comparison import ORDER, Change, Comparison, Counts
+from tagbus.stream.vocabulary.hierarchy import oddities
+
+# An import that retires more than this share of the tags is most often one of the wrong file.
+MOST_RETIRED: Final = 0.10
+
+tags = typer.Typer(help="The taxonomy: from a vocabulary file and back.", no_args_is_help=True)
+
+Keep = Annotated[bool, typer.Option("--keep-others", help="tags that FILE does not name stay; those it deprecates go")]
+
+
+@tags.callback()
+def _group() -> None:
+    """The taxonomy: from a vocabulary file and back."""
+
+
+@tags.command("import")
+def import_(
+    file: File,
+    form: Form = None,
+    language: Language = None,
+    alias_language: AliasLanguages = None,
+    scheme: Scheme = None,
+    collection: Collection = None,
+    keep: Keep = False,  # noqa: FBT002 - a flag of the command line
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="count what would change, and change nothing")] = False,  # noqa: FBT002
+    force: Annotated[bool, typer.Option("--force", help="also retire more than 10% of the tags")] = False,  # noqa: FBT002
+) -> None:
+    """Make the topic `tags` hold what FILE holds: publish what differs, and retire what FILE does not name.
+
+    Nothing is published unless every tag is right. An import that was stopped is run again: it publishes what is left.
+    """
+    settings = load()
+    wanted = vocabulary.choice(language, alias_language, scheme, collection)
+    with Comparison(keep=keep) as comparison:
+        vocabulary.load_file(comparison, file, form, wanted, topic_limit(settings.kafka, settings.topics.tags))
+        vocabulary.load_topic(comparison, settings)
+        counts = comparison.counts()
+        for line in oddities(comparison):
+            console.say(f"note: {line}")
+        console.print_line(str(counts))
+        if dry_run:
+            return
+        if not force:
+            _require_few_retired(file, counts)
+        if counts.total:
+            _publish(settings, comparison, counts.total)
+
+
+@tags.command()
+def diff(
+    file: File,
+    against: Annotated[Path | None, typer.Option("--against", help="another file instead of the topic")] = None,
+    form: Form = None,
+    language: Language = None,
+    alias_language: AliasLanguages = None,
+    scheme: Scheme = None,
+    collection: Collection = None,
+    keep: Keep = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Show each tag that an import of FILE would add (+), change (~) or retire (-)."""
+    wanted = vocabulary.choice(language, alias_language, scheme, collection)
+    with Comparison(keep=keep) as comparison:
+        vocabulary.load_file(comparison, file, form, wanted, None)
+        if against is None:
+            vocabulary.load_topic(comparison, load())
+        else:
+            with Comparison() as other:
+                vocabulary.load_file(other, against, None, wanted, None)
+                comparison.load_before((tag.id, tag, str(against)) for tag in other.after())
+        for kind in ORDER:
+            for change in comparison.changes(kind):
+                for line in shown.change(change):
+                    console.print_line(line)
+        console.say(str(comparison.counts()))
+
+
+@tags.command()
+def export(
+    out: Annotated[Path | None, typer.Option("--out", help="file; without it standard output")] = None,
+    to: Annotated[forms.Form | None, typer.Option("--to", help="form; without it by --out, or jsonl")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="a vocabulary file instead of the topic: needs no Kafka")
+    ] = None,
+    form: Annotated[forms.Form | None, typer.Option("--form", help="of the file that --from names")] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", help="of the names: those to take of --from, those to mark in SKOS")
+    ] = None,
+    alias_language: AliasLanguages = None,
+    scheme: Scheme = None,
+    collection: Collection = None,
+) -> None:
+    """Write the tags in force, by id: SKOS, CSV, TSV, JSON lines, or Annif's vocabulary (ids and names only)."""
+    target = to or ("jsonl" if out is None else forms.form_of(out))
+    with Comparison() as comparison:
+        if source is None:
+            vocabulary.load_topic(comparison, load())
+        else:
+            wanted = vocabulary.choice(language, alias_language, scheme, collection)
+            vocabulary.load_file(comparison, source, form, wanted, None)
+
+        def found() -> Iterator[Tag]:
+            return comparison.after() if source else (tag for tag, _ in comparison.before())
+
+        with _output(out) as output:
+            forms.write(found, output, target, language)
+
+
+@tags.command()
+def show(
+    what: Annotated[str, typer.Argument(metavar="ID|NAME", help="id of a tag, or its name or one of its aliases")],
+    form: Annotated[Literal["text", "json"], typer.Option("--as", help="for people, or a JSON object a line")] = "text",
+) -> None:
+    """Show a tag as it is now, with its broader and narrower ones. Code 2 if there is none in force."""
+    settings = load()
+    with Comparison() as comparison:
+        vocabulary.load_topic(comparison, settings)
+        found = [one for one in comparison.before() if shown.is_called(one[0], what)]
+        # An id is unique, a name need not be.
+        found = [one for one in found if one[0].id == what] or found
+        if not found:
+            raise UserError(f"{settings.topics.tags} has no tag in force of the id or name {shorten(what)}")
+        for tag, place in found:
+            console.print_line(tag.model_dump_json() if form == "json" else shown.tag(comparison, tag, place))
+
+
+def _require_few_retired(file: Path, counts: Counts) -> None:
+    """Raises UserError where more than MOST_RETIRED of the tags would be retired."""
+    if counts.retired > MOST_RETIRED * counts.before:
+        raise UserError(
+            f"{file} would retire {counts.retired} of {counts.before} tags, more than {MOST_RETIRED:.0%}: "
+            "--force does it, --keep-others keeps them, `tagbus tags diff` shows them"
+        )
+
+
+def _publish(settings: Settings, comparison: Comparison, total: int) -> None:
+    topic = settings.topics.tags
+    writer = TopicWriter(settings.kafka, topic)
+    records = (_record(change) for kind in ORDER for change in comparison.changes(kind))
+    try:
+        with console.bar(f"publishing to {topic}", total) as bar:
+            send(writer, records, bar)
+    finally:
+        again = "" if writer.confirmed == total else "; the same import publishes the rest"
+        console.say(f"published {writer.confirmed} of {total} records to {topic}{again}")
+
+
+def _record(change: Change) -> Record:
+    return Record(change.id.encode(), None) if change.after is None else encode_record(change.after)
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[BinaryIO]:
+    """Where an export goes. Raises UserError if the file cannot be written."""
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    try:
+        with path.open("wb") as stream:
+            yield stream
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None

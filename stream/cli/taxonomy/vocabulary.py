@@ -1,0 +1,101 @@
+"""What the commands over vocabulary files share: their options, and the comparison of a file with the topic."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagbus.stream.app import console, files, published
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.kafka.limits import SizeLimit
+from tagbus.stream.vocabulary import forms
+from tagbus.stream.vocabulary.comparison import Comparison
+from tagbus.stream.vocabulary.entry import Choice, Entry, Read, Remarks, Wrong
+
+# Wrong tags that are said one by one.
+SAID = 20
+
+File = Annotated[Path, typer.Argument(help="a vocabulary: .ttl .nt .rdf .jsonld .csv .tsv .jsonl; - is standard input")]
+Form = Annotated[forms.Form | None, typer.Option("--form", help="of FILE; without it the end of its name says it")]
+Language = Annotated[
+    str | None,
+    typer.Option("--language", help="of the labels that become names, for instance en; others go to `names`"),
+]
+AliasLanguages = Annotated[
+    list[str] | None, typer.Option("--alias-language", help="alternative labels of this language are aliases too")
+]
+Scheme = Annotated[str | None, typer.Option("--scheme", help="IRI of a ConceptScheme: only its concepts")]
+Collection = Annotated[str | None, typer.Option("--collection", help="IRI of a Collection: only its members")]
+
+
+def choice(
+    language: str | None, alias_languages: list[str] | None, scheme: str | None, collection: str | None
+) -> Choice:
+    """What the options ask for."""
+    return Choice(language, tuple(alias_languages or ()), scheme, collection)
+
+
+@contextmanager
+def reading(file: Path, form: forms.Form | None, wanted: Choice, remarks: Remarks) -> Iterator[Iterator[Read]]:
+    """The tags of a file. Raises UserError for a file that is not what it should be."""
+    with files.text(file) as (first, stream):
+        found = form or forms.form_of(file, first)
+        yield forms.read(str(file), stream, found, wanted, remarks)
+
+
+def load_file(
+    comparison: Comparison, file: Path, form: forms.Form | None, wanted: Choice, limit: SizeLimit | None
+) -> None:
+    """Read a file as what is wanted, and say what is odd in it. Raises CheckFailed after each wrong tag is said."""
+    remarks, wrong = Remarks(), Said()
+    with reading(file, form, wanted, remarks) as found:
+        comparison.load_after(_fitting(found, limit), wrong)
+    for line in remarks.lines():
+        console.say(f"note: {line}")
+    if wrong.count:
+        raise CheckFailed(f"{wrong.count} tags are wrong, nothing was published")
+
+
+def load_topic(comparison: Comparison, settings: Settings) -> None:
+    """Read the topic as what there is."""
+    unreadable = published.Unreadable()
+    comparison.load_before(published.tags(settings, unreadable))
+    if unreadable.count:
+        console.say(f"note: {settings.topics.tags} has {unreadable.count} records that are no tags; they are skipped")
+
+
+class Said:
+    """Says the first wrong tags, and counts all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, wrong: Wrong) -> None:
+        self.count += 1
+        if self.count <= SAID:
+            console.say(str(wrong))
+        elif self.count == SAID + 1:
+            console.say("and more")
+
+
+def _fitting(found: Iterator[Read], limit: SizeLimit | None) -> Iterator[Read]:
+    """The same, with what the topic would not take as wrong."""
+    check: Callable[[Entry], Read] = _as_it_is if limit is None else lambda entry: _checked(entry, limit)
+    for one in found:
+        yield check(one) if isinstance(one, Entry) else one
+
+
+def _as_it_is(entry: Entry) -> Read:
+    return entry
+
+
+def _checked(entry: Entry, limit: SizeLimit) -> Read:
+    try:
+        limit.check(encode_record(entry.tag))
+    except Poison as error:
+        return Wrong(entry.place, str(error))
+    return entry

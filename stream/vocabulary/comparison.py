@@ -1,0 +1,169 @@
+"""A taxonomy as it is, and as a file wants it: what is added, changed and retired.
+
+The order of aliases, parents and scopes is no change: SKOS has none. Everything is on disk, so a million tags are
+compared in bounded memory.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Literal, Self, TypeAlias
+
+from tagbus.stream.contract.codec import encode, parse
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import shorten
+from tagbus.stream.vocabulary.entry import Deprecated, Entry, Read, Wrong
+from tagbus.stream.vocabulary.scratch import Scratch, Value
+
+Kind: TypeAlias = Literal["added", "changed", "retired"]
+
+# Retired last: what takes a tag's place is there before it goes.
+ORDER: Final[tuple[Kind, ...]] = ("added", "changed", "retired")
+
+_SCHEMA: Final = """
+CREATE TABLE before (id TEXT PRIMARY KEY, digest BLOB, value BLOB, place TEXT) WITHOUT ROWID;
+CREATE TABLE after (id TEXT, digest BLOB, value BLOB, place TEXT);
+CREATE TABLE gone (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE edge (child TEXT, parent TEXT);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One tag that changes: `before` is None if it is added, `after` if it is retired."""
+
+    id: str
+    before: Tag | None
+    after: Tag | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many tags are what; `before`: how many there are now."""
+
+    added: int
+    changed: int
+    retired: int
+    unchanged: int
+    before: int
+
+    @property
+    def total(self) -> int:
+        """The records that the change takes."""
+        return self.added + self.changed + self.retired
+
+    def __str__(self) -> str:
+        return f"{self.added} added, {self.changed} changed, {self.retired} retired, {self.unchanged} unchanged"
+
+
+class Comparison:
+    """Two taxonomies; a context manager. `keep`: tags that the file does not name stay."""
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self._keep = keep
+        self.scratch = Scratch(_SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.scratch.__exit__(kind, error, trace)
+
+    def load_before(self, tags: Iterable[tuple[str, Tag | None, str]]) -> None:
+        """What there is: id, tag and place of each record, in order; None retires it."""
+        self.scratch.fill(
+            "INSERT OR REPLACE INTO before VALUES (?, ?, ?, ?)",
+            ((tag_id, *_stored(tag), place) for tag_id, tag, place in tags),
+        )
+        self.scratch.execute("DELETE FROM before WHERE value IS NULL")
+
+    def load_after(self, reads: Iterable[Read], wrong: Callable[[Wrong], None]) -> None:
+        """What a file wants. `wrong` is called for each tag that is wrong, or comes again as another one."""
+        self.scratch.fill("INSERT INTO after VALUES (?, ?, ?, ?)", self._entries(reads, wrong))
+        self.scratch.execute("CREATE INDEX after_id ON after (id)")
+        for tag_id, place, first, kinds in self.scratch.rows(
+            "SELECT id, MAX(place), MIN(place), COUNT(DISTINCT digest) FROM after GROUP BY id HAVING COUNT(*) > 1"
+        ):
+            if kinds != 1:
+                wrong(Wrong(str(place), f"id: {shorten(tag_id)} is at {first!s} as well, and not the same"))
+        self.scratch.execute("DELETE FROM after WHERE rowid NOT IN (SELECT MIN(rowid) FROM after GROUP BY id)")
+        self.scratch.execute("DELETE FROM gone WHERE id IN (SELECT id FROM after)")
+
+    def counts(self) -> Counts:
+        """How many tags are added, changed, retired and neither."""
+        before = self.scratch.number("SELECT COUNT(*) FROM before")
+        added, changed, retired = (self.scratch.number(f"SELECT COUNT(*) {self._where(kind)}") for kind in ORDER)
+        return Counts(added, changed, retired, before - changed - retired, before)
+
+    def changes(self, kind: Kind) -> Iterator[Change]:
+        """The tags that are added, changed or retired, by id."""
+        columns = {
+            "added": "after.id, NULL, after.value",
+            "changed": "after.id, before.value, after.value",
+            "retired": "before.id, before.value, NULL",
+        }[kind]
+        for tag_id, before, after in self.scratch.rows(f"SELECT {columns} {self._where(kind)} ORDER BY 1"):
+            yield Change(str(tag_id), _tag(before), _tag(after))
+
+    def before(self) -> Iterator[tuple[Tag, str]]:
+        """What there is, by id, with the place of each."""
+        for value, place in self.scratch.rows("SELECT value, place FROM before ORDER BY id"):
+            yield _parsed(value), str(place)
+
+    def after(self) -> Iterator[Tag]:
+        """What the file wants, by id."""
+        for (value,) in self.scratch.rows("SELECT value FROM after ORDER BY id"):
+            yield _parsed(value)
+
+    def _where(self, kind: Kind) -> str:
+        match kind:
+            case "added":
+                return "FROM after LEFT JOIN before ON before.id = after.id WHERE before.id IS NULL"
+            case "changed":
+                return "FROM after JOIN before ON before.id = after.id WHERE before.digest <> after.digest"
+            case "retired":
+                missing = "before.id IN (SELECT id FROM gone)"
+                if not self._keep:
+                    missing = f"({missing} OR after.id IS NULL)"
+                return f"FROM before LEFT JOIN after ON before.id = after.id WHERE {missing}"
+
+    def _entries(self, reads: Iterable[Read], wrong: Callable[[Wrong], None]) -> Iterator[tuple[Value, ...]]:
+        for one in reads:
+            match one:
+                case Wrong():
+                    wrong(one)
+                case Deprecated():
+                    self.scratch.execute("INSERT OR IGNORE INTO gone VALUES (?)", (one.id,))
+                case Entry():
+                    for parent in one.tag.parents:
+                        self.scratch.execute("INSERT INTO edge VALUES (?, ?)", (one.tag.id, parent))
+                    yield one.tag.id, *_stored(one.tag), one.place
+
+
+def _stored(tag: Tag | None) -> tuple[bytes | None, bytes | None]:
+    """Digest and JSON of a tag."""
+    return (None, None) if tag is None else (_digest(tag), encode(tag))
+
+
+def _digest(tag: Tag) -> bytes:
+    """A hash that does not depend on the order of lists and names."""
+    ordered = tag.model_copy(
+        update={
+            "aliases": tuple(sorted(tag.aliases)),
+            "parents": tuple(sorted(tag.parents)),
+            "scopes": tuple(sorted(tag.scopes)),
+            "names": dict(sorted(tag.names.items())),
+        }
+    )
+    return hashlib.blake2b(encode(ordered), digest_size=16).digest()
+
+
+def _tag(value: Value) -> Tag | None:
+    return None if value is None else _parsed(value)
+
+
+def _parsed(value: Value) -> Tag:
+    return parse(value if isinstance(value, bytes) else b"", Tag)

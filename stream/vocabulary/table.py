@@ -1,0 +1,115 @@
+"""Tables with a header, CSV and TSV: rows of cells, and lists in a cell.
+
+A list has `|` between its items; a backslash before a character takes it as it is.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from tagbus.stream.contract.codec import VALUE_BYTES
+from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.vocabulary.entry import SHOWN, Wrong
+from tagbus.stream.vocabulary.source import text_lines
+
+# The module's own limit of 131,072 characters is below that of a text. It is one for the whole process.
+csv.field_size_limit(VALUE_BYTES)
+
+_ITEM: Final = re.compile(r"((?:[^\\|]|\\.)*)(\||\Z)", re.DOTALL)
+_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_SPECIAL: Final = re.compile(r"[\\|]|^\s|\s$")
+_EDGES: Final = re.compile(r"^\s+|(?<!\\)\s+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table: where its last line is, and its cells by column."""
+
+    place: str
+    cells: Mapping[str, str]
+
+
+def rows(
+    name: str, stream: BinaryIO, delimiter: str, lacking: Callable[[Sequence[str]], str | None]
+) -> Iterator[Row | Wrong]:
+    """The rows of a table. `lacking` says what a header lacks, if anything.
+
+    Where a comma is expected, a header that is separated by semicolons is one as well: spreadsheets write those in many
+    countries. Raises UserError for what is no such table.
+    """
+    number = 1
+
+    def lines() -> Iterator[str]:
+        nonlocal number
+        for at, line in text_lines(name, stream):
+            number = at
+            yield line
+
+    source = lines()
+    try:
+        first = next(source, "")
+        if delimiter == "," and ";" in first and "," not in first:
+            delimiter = ";"
+        header = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+        if missing := lacking(header):
+            listed = ", ".join(shorten(column, 40) for column in header[:SHOWN]) or "nothing"
+            raise UserError(f"{name}:1: the header has {listed}, expected {missing}")
+        for cells in csv.reader(source, delimiter=delimiter, strict=True):
+            if any(cells):
+                yield _row(f"{name}:{number}", header, cells)
+    except csv.Error as error:
+        raise UserError(f"{name}:{number}: {error}; a cell that holds quotes stands in quotes, each doubled") from None
+
+
+def writer(output: BinaryIO, delimiter: str, header: Sequence[str]) -> Callable[[Sequence[str]], None]:
+    """Begin a table; returns what writes a row."""
+    text = _Utf8(output)
+    plain = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    quoted = csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(cells: Sequence[str]) -> None:
+        # The module does not quote a carriage return, and refuses to read one that is not quoted.
+        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
+
+    write(header)
+    return write
+
+
+def split(cell: str) -> tuple[str, ...]:
+    """The items of a list in a cell."""
+    found, at = list[str](), 0
+    while match := _ITEM.match(cell, at):
+        found.append(_ESCAPE.sub(r"\1", _EDGES.sub("", match[1])))
+        at = match.end()
+        if not match[2]:
+            break
+    return tuple(item for item in found if item)
+
+
+def join(items: Iterable[str]) -> str:
+    """A list as a cell."""
+    return "|".join(_SPECIAL.sub(lambda found: f"\\{found[0]}", item) for item in items)
+
+
+def bare(iri: str) -> str:
+    """An IRI without the angle brackets that Annif's files have around it."""
+    text = iri.strip()
+    return text[1:-1] if text.startswith("<") and text.endswith(">") else text
+
+
+class _Utf8:
+    """A text file as the module csv wants it. (One of io closes the output below it.)"""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+
+    def write(self, text: str, /) -> int:
+        return self._output.write(text.encode())
+
+
+def _row(place: str, header: Sequence[str], cells: Sequence[str]) -> Row | Wrong:
+    if len(cells) > len(header):
+        return Wrong(place, f"{len(cells)} cells, expected {len(header)} as in the header")
+    return Row(place, dict(zip(header, cells, strict=False)))

@@ -1,0 +1,113 @@
+"""Tags as CSV and TSV, Annif's vocabularies among them, and back."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO, Final
+
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import shorten
+from tagbus.stream.vocabulary.entry import (
+    Choice,
+    Deprecated,
+    Entry,
+    Read,
+    Remarks,
+    Wrong,
+    choose_language,
+    made,
+    matches,
+)
+from tagbus.stream.vocabulary.source import text_lines
+from tagbus.stream.vocabulary.table import bare, join, rows, split, writer
+
+LISTS: Final = ("aliases", "parents", "scopes")
+COLUMNS: Final = ("id", "name", "description", *LISTS)
+# Annif's words for the same, and its column that has no use here.
+_SAME: Final = {"uri": "id", "label": "name"}
+_UNUSED: Final = "notation"
+_LABEL: Final = re.compile(r"(?:label|name)_(.+)")
+
+
+def read(name: str, stream: BinaryIO, delimiter: str, choice: Choice, remarks: Remarks) -> Iterator[Read]:
+    """The tags of a table; columns are COLUMNS and `name_LANGUAGE`. Raises UserError for what is no such table."""
+    language: str | None = None
+    for row in rows(name, stream, delimiter, _lacking):
+        if isinstance(row, Wrong):
+            yield row
+            continue
+        cells = {_SAME.get(column, column): cell for column, cell in row.cells.items()}
+        if "uri" in row.cells:
+            cells["id"] = bare(cells["id"])
+        labels = {found[1]: cell for column, cell in cells.items() if (found := _LABEL.fullmatch(column))}
+        for column in cells.keys() - {*COLUMNS, _UNUSED}:
+            if not _LABEL.fullmatch(column):
+                remarks.add(f"column {shorten(column)} is ignored; the columns are {', '.join(COLUMNS)}", row.place)
+        if language is None:
+            language = "" if "name" in cells else choose_language(name, dict.fromkeys(labels, 0), choice)
+        yield _tag(row.place, cells, labels, language, remarks)
+
+
+def read_annif(name: str, stream: BinaryIO) -> Iterator[Read]:
+    """Annif's vocabulary without a header: URI in angle brackets, label, notation, with tabs between them."""
+    for number, line in text_lines(name, stream):
+        cells = line.rstrip("\r\n").split("\t")
+        place = f"{name}:{number}"
+        if not line.strip():
+            continue
+        if len(cells) < 2:
+            yield Wrong(place, f"{shorten(cells[0])} is wrong, expected <URI>, tab, label")
+        elif not cells[1].strip():
+            yield Deprecated(place, bare(cells[0]))
+        else:
+            yield made(place, {"id": bare(cells[0]), "name": cells[1]})
+
+
+def write(tags: Iterable[Tag], languages: Sequence[str], output: BinaryIO, delimiter: str) -> None:
+    """Write a table; `languages`: those of all `names`, a column each."""
+    put = writer(output, delimiter, [*COLUMNS, *(f"name_{language}" for language in languages)])
+    for tag in tags:
+        lists = (join(values) for values in (tag.aliases, tag.parents, tag.scopes))
+        put([tag.id, tag.name, tag.description, *lists, *(tag.names.get(language, "") for language in languages)])
+
+
+def write_annif(tags: Iterable[Tag], output: BinaryIO) -> None:
+    """Write Annif's vocabulary: ids and names only."""
+    for tag in tags:
+        output.write(f"<{tag.id}>\t{' '.join(tag.name.split())}\n".encode())
+
+
+def _lacking(header: Sequence[str]) -> str | None:
+    if not {"id", "uri"} & set(header):
+        return "a column `id` or `uri`"
+    named = any(column in {"name", "label"} or _LABEL.fullmatch(column) for column in header)
+    return None if named else "a column `name`, or one `label_LANGUAGE` a language"
+
+
+def _tag(
+    place: str, cells: Mapping[str, str], labels: Mapping[str, str], language: str, remarks: Remarks
+) -> Entry | Wrong | Deprecated:
+    names = {tongue: label for tongue, label in labels.items() if label}
+    if "name" in cells:
+        name = cells["name"]
+    elif not names:
+        # What Annif says of a concept that is no longer used.
+        return Deprecated(place, cells.get("id", ""))
+    else:
+        name = _name(place, names, language, remarks)
+    fields = {
+        "id": cells.get("id", ""),
+        "name": name,
+        "description": cells.get("description", ""),
+        "names": names,
+        **{column: split(cells.get(column, "")) for column in LISTS},
+    }
+    return made(place, fields)
+
+
+def _name(place: str, names: dict[str, str], language: str, remarks: Remarks) -> str:
+    """Take the name out of `names`: the chosen language's, else English, else any."""
+    chosen = sorted((tongue for tongue in names if matches(language, tongue)), key=len)
+    tongue = next(one for one in (*chosen, "en", *names) if one in names)
+    if tongue not in chosen:
+        remarks.add(f"has no label in {language}: the name is in {tongue}", place)
+    return names.pop(tongue)

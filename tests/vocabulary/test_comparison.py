@@ -1,0 +1,94 @@
+"""What a file changes in a taxonomy, and what is odd in its hierarchy."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.vocabulary.comparison import ORDER, Comparison, Counts
+from tagbus.stream.vocabulary.entry import Deprecated, Entry, Read, Wrong
+from tagbus.stream.vocabulary.hierarchy import oddities
+
+
+def tag(tag_id: str, name: str = "name", parents: str = "", aliases: str = "") -> Tag:
+    return Tag(id=tag_id, name=name, parents=tuple(parents), aliases=tuple(aliases))
+
+
+def compared(before: Sequence[Tag], after: Sequence[Tag | Read], *, keep: bool = False) -> Comparison:
+    """Two taxonomies, of which nothing is wrong."""
+    wrong = list[Wrong]()
+    found = Comparison(keep=keep)
+    found.load_before((one.id, one, "place") for one in before)
+    reads = (Entry(f"file:{number}", one) if isinstance(one, Tag) else one for number, one in enumerate(after, 1))
+    found.load_after(reads, wrong.append)
+    assert wrong == []
+    return found
+
+
+def changes(comparison: Comparison) -> dict[str, list[str]]:
+    return {kind: [change.id for change in comparison.changes(kind)] for kind in ORDER}
+
+
+BEFORE = [tag("a"), tag("b"), tag("c"), tag("d")]
+
+
+class TestChanges:
+    def test_added_changed_retired_and_the_others(self) -> None:
+        with compared(BEFORE, [tag("a"), tag("b", "new"), tag("e")]) as found:
+            assert changes(found) == {"added": ["e"], "changed": ["b"], "retired": ["c", "d"]}
+            assert found.counts() == Counts(added=1, changed=1, retired=2, unchanged=1, before=4)
+            assert str(found.counts()) == "1 added, 1 changed, 2 retired, 1 unchanged"
+            (change,) = found.changes("changed")
+            assert (change.before, change.after) == (tag("b"), tag("b", "new"))
+
+    def test_what_the_file_does_not_name_may_stay_but_what_it_deprecates_goes(self) -> None:
+        with compared(BEFORE, [tag("a"), Deprecated("file:2", "b")], keep=True) as found:
+            assert changes(found) == {"added": [], "changed": [], "retired": ["b"]}
+
+    def test_a_deprecated_tag_that_is_not_there_is_no_change(self) -> None:
+        with compared([], [Deprecated("file:1", "b")]) as found:
+            assert found.counts().total == 0
+
+    def test_the_order_of_lists_is_no_change(self) -> None:
+        with compared([tag("a", aliases="xy", parents="pq")], [tag("a", aliases="yx", parents="qp")]) as found:
+            assert found.counts().unchanged == 1
+
+    def test_of_a_key_the_last_record_counts(self) -> None:
+        with Comparison() as found:
+            found.load_before([("a", tag("a"), ""), ("b", tag("b"), ""), ("a", None, ""), ("b", tag("b", "new"), "p")])
+            assert list(found.before()) == [(tag("b", "new"), "p")]
+
+    def test_the_same_line_twice_is_one_tag_and_two_that_differ_are_wrong(self) -> None:
+        wrong = list[Wrong]()
+        with Comparison() as found:
+            reads = [Entry(f"file:{at}", tag(*one)) for at, one in enumerate([("a",), ("a",), ("b",), ("b", "new")], 1)]
+            found.load_after(reads, wrong.append)
+            assert [str(one) for one in wrong] == ["file:4: id: 'b' is at file:3 as well, and not the same"]
+            assert [one.id for one in found.after()] == ["a", "b"]
+
+
+class TestOddities:
+    @pytest.mark.parametrize(
+        ("after", "lines"),
+        [
+            ([tag("a"), tag("b", parents="a")], []),
+            ([tag("a", parents="a")], ["1 tags are broader than themselves: 'a'"]),
+            (
+                [tag("a", parents="c"), tag("b", parents="a"), tag("c", parents="b"), tag("d", parents="a")],
+                ["3 tags are broader than each other in a cycle: 'a', 'b', 'c'"],
+            ),
+            ([tag("a", parents="z")], ["1 tags have a broader tag that is neither in the file nor on the topic: 'a'"]),
+            ([tag("e", parents="d")], []),
+        ],
+        ids=["none", "self", "cycle", "missing", "on the topic"],
+    )
+    def test_they_are_said(self, after: list[Tag], lines: list[str]) -> None:
+        with compared(BEFORE, after) as found:
+            assert list(oddities(found)) == lines
+
+    def test_a_long_chain_is_none(self) -> None:
+        after = [
+            Tag(id=str(number), name="x", parents=(str(number - 1),) if number else ()) for number in range(20_000)
+        ]
+        with compared([], after) as found:
+            assert list(oddities(found)) == []

@@ -1,0 +1,103 @@
+"""CSV and TSV to tags: columns, lists, languages, and Annif's vocabularies."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import UserError
+from tagbus.stream.vocabulary.forms import Form
+from tagbus.stream.vocabulary.table import join, split
+from tests.contract.strategies import SHOWN
+from tests.vocabulary.reading import read, written
+
+
+class TestTable:
+    @pytest.mark.parametrize(("form", "delimiter"), [("csv", ","), ("csv", ";"), ("tsv", "\t")])
+    def test_a_column_a_field(self, form: Form, delimiter: str) -> None:
+        rows = (
+            ["id", "name", "aliases", "parents", "name_fi"],
+            ["t1", "bees", "honeybees | bees (insects)", "t2|t3", "mehiläiset"],
+        )
+        tag = read("\n".join(delimiter.join(row) for row in rows), form).one()
+        assert tag == Tag(
+            id="t1",
+            name="bees",
+            aliases=("honeybees", "bees (insects)"),
+            parents=("t2", "t3"),
+            names={"fi": "mehiläiset"},
+        )
+
+    def test_a_byte_order_mark_empty_rows_and_short_rows_are_fine(self) -> None:
+        assert read("\ufeffid,name,aliases\r\n\r\na,b\r\n", "csv").one() == Tag(id="a", name="b")
+
+    def test_a_cell_may_have_lines(self) -> None:
+        found = read('id,name,description\na,x,"one\ntwo"\nb,,\n', "csv")
+        assert found.tags["a"].description == "one\ntwo"
+        assert [wrong.place for wrong in found.wrong] == ["file:4"]
+
+    def test_a_row_with_more_cells_than_the_header_is_wrong(self) -> None:
+        (wrong,) = read("id,name\na,b,c\n", "csv").wrong
+        assert str(wrong) == "file:2: 3 cells, expected 2 as in the header"
+
+    def test_an_unknown_column_is_said_once(self) -> None:
+        found = read("id,name,colour\na,b,red\nc,d,blue\n", "csv")
+        assert found.remarks == [
+            "file:2: column 'colour' is ignored; the columns are "
+            "id, name, description, aliases, parents, scopes (and 1 more)"
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("name\nb\n", "the header has 'name', expected a column `id` or `uri`"),
+            ("", "the header has nothing, expected a column `id` or `uri`"),
+            ("id\na\n", "expected a column `name`, or one `label_LANGUAGE` a language"),
+            ('id,name\na,"b" c\n', "file:2: ',' expected after '\"'; a cell that holds quotes stands in quotes"),
+            ('id,name\na,"b\n', "file:2: unexpected end of data"),
+        ],
+    )
+    def test_what_is_no_table_is_one_line(self, text: str, expected: str) -> None:
+        with pytest.raises(UserError) as raised:
+            read(text, "csv")
+        assert expected in str(raised.value)
+
+
+class TestAnnif:
+    def test_uri_and_label(self) -> None:
+        found = read("<http://example.org/a>\tbees\n<http://example.org/b>\tants\t595.7\n\n", "annif")
+        assert [(tag.id, tag.name) for tag in found.tags.values()] == [
+            ("http://example.org/a", "bees"),
+            ("http://example.org/b", "ants"),
+        ]
+
+    def test_one_without_a_label_is_deprecated(self) -> None:
+        found = read("<http://example.org/a>\t\n", "annif")
+        assert (found.tags, found.deprecated) == ({}, ["http://example.org/a"])
+
+    def test_a_line_without_a_tab_is_wrong(self) -> None:
+        (wrong,) = read("http://example.org/a bees\n", "annif").wrong
+        assert wrong.place == "file:1"
+        assert wrong.reason.endswith("expected <URI>, tab, label")
+
+    CSV = "uri,label_en,label_fi,notation\nhttp://e.org/a,bees,mehiläiset,1\nhttp://e.org/b,,,\nhttp://e.org/c,,muurahaiset,\n"
+
+    def test_a_multilingual_csv(self) -> None:
+        found = read(self.CSV, "csv", language="en")
+        assert found.tags["http://e.org/a"] == Tag(id="http://e.org/a", name="bees", names={"fi": "mehiläiset"})
+        assert found.tags["http://e.org/c"].name == "muurahaiset"
+        assert found.deprecated == ["http://e.org/b"]
+        assert found.remarks == ["file:4: has no label in en: the name is in fi"]
+
+    def test_its_language_must_be_chosen(self) -> None:
+        with pytest.raises(UserError, match="labels in several languages, 'en', 'fi'"):
+            read(self.CSV, "csv")
+
+    def test_ids_and_names_are_written(self) -> None:
+        tags = [Tag(id="http://e.org/a", name="two\nlines", aliases=("x",))]
+        assert written(tags, "annif") == b"<http://e.org/a>\ttwo lines\n"
+
+
+@given(st.lists(SHOWN, max_size=4).map(tuple))
+def test_a_list_in_a_cell_comes_back(items: tuple[str, ...]) -> None:
+    assert split(join(items)) == items
