@@ -4,8 +4,9 @@ TagbusError
 ├── UserError            a user's mistake: an argument, a setting, a file
 │   └── TopicMissing     a Kafka topic does not exist
 ├── Retryable            the same call may succeed later; keep the partitions, lose nothing
-│   └── DependencyDown   a broker, an encoder or a store does not answer
-│       └── Overloaded   it answers too slowly, or refuses so much at once: ask for less
+│   ├── DependencyDown   a broker, an encoder or a store does not answer
+│   │   └── Overloaded   it answers too slowly, or refuses so much at once: ask for less
+│   └── Withheld         a call that was not made: its budget is spent, or its server keeps failing
 ├── Poison               this one event can never be tagged; it goes to the dead-letter topic
 │   ├── Undecodable      its bytes are not an event
 │   ├── InvalidEvent     a field is missing, wrong or too large
@@ -76,7 +77,22 @@ class DependencyDown(Retryable):
 
 
 class Overloaded(DependencyDown):
-    """A dependency answers too slowly, or refuses so large a request or so many: a smaller one may succeed."""
+    """A dependency answers too slowly, or refuses so large a request or so many: a smaller one may succeed.
+
+    `retry_after` is the wait that it asked for, in seconds; None where it named none.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class Withheld(Retryable):
+    """A call was not made. `reason` is a short word as results name it: `budget`, `breaker`, `deadline`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from tagbus.stream.config.encoder import EncoderSettings, Provider, ReleaseSetti
 from tagbus.stream.config.environment import PREFIX
 from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import CONFIDENTIAL, KafkaSettings, RegistrySettings, TopicSettings
+from tagbus.stream.config.llm import LlmSettings
 from tagbus.stream.config.memory import CollectionSettings, MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.settings import Settings, load
@@ -24,6 +25,7 @@ __all__ = [
     "HealthSettings",
     "KafkaSettings",
     "KnowledgeSettings",
+    "LlmSettings",
     "MemorySettings",
     "Provider",
     "RecallSettings",

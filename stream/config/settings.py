@@ -17,6 +17,7 @@ from tagbus.stream.config.encoder import EncoderSettings, ReleaseSettings
 from tagbus.stream.config.environment import PREFIX
 from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import KafkaSettings, RegistrySettings, TopicSettings
+from tagbus.stream.config.llm import LlmSettings
 from tagbus.stream.config.memory import MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
     knowledge: KnowledgeSettings = KnowledgeSettings()
     # Components by name: each validates its own section (recall/component.py).
     components: Mapping[str, Mapping[str, JsonValue]] = {}
+    llm: LlmSettings = LlmSettings()
     tagger: TaggerSettings = TaggerSettings()
     health: HealthSettings = HealthSettings()
 

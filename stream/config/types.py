@@ -14,6 +14,7 @@ _BROKER: Final = re.compile(
 )
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _NAME: Final = re.compile(r"[!-~]+")
+_URL: Final = re.compile(r"https?://[^\s/]\S*")
 _LAST_PORT: Final = 65_535
 
 
@@ -65,7 +66,20 @@ def _scalar(value: object) -> object:
             return value
 
 
+def _url(value: str) -> str:
+    if not _URL.fullmatch(value):
+        raise PydanticCustomError("url", "expected http:// or https://, a host and the path of the API")
+    return value.rstrip("/")
+
+
+def _words(value: object) -> object:
+    """Separated by commas in a variable; a tuple is one already."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Words: Final = BeforeValidator(_words)
 Brokers = Annotated[str, AfterValidator(_brokers)]
 ClientName = Annotated[str, AfterValidator(_client_name)]
 TopicName = Annotated[str, AfterValidator(_topic)]
 Properties = Annotated[dict[str, str], BeforeValidator(_as_text)]
+Url = Annotated[str, AfterValidator(_url)]

@@ -1,0 +1,5 @@
+"""The LLM as a judge: content and tags in, a probability or unknown per tag out. A service besides; never required."""
+
+from tagbus.stream.llm.base import Answer, Asked, Charge, Judge, Judged, Meter, Question, Shot, Usage
+
+__all__ = ["Answer", "Asked", "Charge", "Judge", "Judged", "Meter", "Question", "Shot", "Usage"]
