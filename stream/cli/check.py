@@ -162,7 +162,7 @@ def _collections(settings: Settings) -> Iterator[Finding]:
         memory = await open_memory(settings.memory, release.name, release.dimension)
         try:
             return [
-                Finding("wrong", f"collection {kind}", f"{words}; a new one is made as the settings say")
+                Finding("wrong", f"collection {kind}", f"{words}; `tagbus memory rebuild` makes it anew")
                 for kind, store in shared_stores(memory).items()
                 for words in await store.differences()
             ]

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from tagbus.stream.app import console
-from tagbus.stream.cli import INTERRUPTED, check, contract, create, demo, quality, release, run, tag
+from tagbus.stream.cli import INTERRUPTED, check, contract, create, demo, memory, quality, release, run, tag
 from tagbus.stream.cli.records import publish, replay, retag, skip, tail
 from tagbus.stream.cli.taxonomy import tags
 from tagbus.stream.errors import TagbusError, UserError
@@ -48,6 +48,7 @@ for command in (
 app.add_typer(create.topics, name="topics")
 app.add_typer(release.release, name="release")
 app.add_typer(tags.tags, name="tags")
+app.add_typer(memory.memory, name="memory")
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -47,6 +47,23 @@ async def indexer(settings: Settings, projection: Projection, memories: Sequence
     return Follower(settings, projection, resume, writer.report)
 
 
+async def rebuilder(
+    settings: Settings, projection: Projection, memories: Sequence[Memory], *, encoded: bool
+) -> Follower:
+    """A follower that fills these shared memories anew, beside those that readers see, and then takes their place.
+
+    `encoded`: whether every text is encoded again; otherwise the vectors of unchanged texts are taken over. Raises as
+    `indexer` does.
+    """
+    with MemoryTopics(settings) as topics:
+        owner = await asyncio.to_thread(topics.owner)
+    writer = _Writer(settings, [store for memory in memories for store in shared_stores(memory).items()], owner)
+    await writer.rebuild()
+    if not encoded:
+        await writer.copy()
+    return Follower(settings, projection, None, writer.report)
+
+
 class _Writer:
     """The states of all stores that one indexer writes."""
 
@@ -83,6 +100,20 @@ class _Writer:
                 begin = partial(self._stores[number].begin_anew, self._owner, self._topics[number])
                 self._states[number] = await self._asked(begin)
         return None
+
+    async def rebuild(self) -> None:
+        """Become the writer of a new build of every store. Raises ReleaseMismatch for a store of another owner."""
+        for store, topic in zip(self._stores, self._topics, strict=True):
+            found = await self._asked(store.state)
+            if found is not None and found.owner != self._owner:
+                await self._asked(partial(store.begin, self._owner, topic))
+            self._states.append(await self._asked(partial(store.rebuild, self._owner, topic)))
+
+    async def copy(self) -> None:
+        """Take over the points that readers see, where there are any."""
+        for store, state in zip(self._stores, self._states, strict=True):
+            if (seen := await self._asked(store.state)) is not None and seen.topic == state.topic:
+                log.info("rebuild: %d points of %s are taken over", await self._asked(store.copy), state.topic)
 
     async def report(self, report: Report) -> None:
         """Record what was applied. Raises DependencyDown."""

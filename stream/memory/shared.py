@@ -53,6 +53,12 @@ class SharedStore(Store, Protocol):
     async def begin_anew(self, owner: str, topic: str) -> BuildState:
         """Become the writer of a new build, beside the one that readers see."""
 
+    async def rebuild(self, owner: str, topic: str) -> BuildState:
+        """As `begin_anew`, but what earlier fillings left that were interrupted is deleted first."""
+
+    async def copy(self) -> int:
+        """Take the points of the build that readers see into the one that this process writes. Returns how many."""
+
     async def record(self, state: BuildState) -> None:
         """Store the state of the build that this process writes. Readers see the build once it is complete."""
 

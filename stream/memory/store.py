@@ -1,9 +1,9 @@
 """The vector store, seen from above: one small interface over numpy, the embedded engine and a Qdrant server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,24 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Flush what the engine keeps to disk and close it."""
+
+
+class Listed(NamedTuple):
+    """A point that a store has: its id, and its key, or None if tagbus did not write it."""
+
+    id: str
+    key: str | None
+
+
+@runtime_checkable
+class ListedStore(Store, Protocol):
+    """A store that outlives its process, whose points can be looked through and put right."""
+
+    def pages(self) -> AsyncIterator[list[Listed]]:
+        """Every point, page by page."""
+
+    async def remove(self, ids: Sequence[str]) -> None:
+        """Remove by id, for points that have no key of ours; an id that is not there is no error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,115 +2,48 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from qdrant_client import AsyncQdrantClient
 
-from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
-from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.encoder.base import Vectors
+from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch
 from tagbus.stream.index import bootstrap
 from tagbus.stream.index import indexer as indexer_module
 from tagbus.stream.index.apply import Projection
-from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.index.changes import MemoryChanges
 from tagbus.stream.index.indexer import indexer
-from tagbus.stream.index.shared import SharedMemory
-from tagbus.stream.memory import Carried, Memory, Point, memory_of
+from tagbus.stream.memory import Memory, Point
 from tagbus.stream.memory.kinds import KINDS
-from tagbus.stream.memory.qdrant.client import Server
-from tagbus.stream.memory.qdrant.collections import Place
-from tagbus.stream.memory.qdrant.server import ServerStore
-from tagbus.stream.memory.shared import BuildState, shared_stores
+from tagbus.stream.memory.shared import shared_stores
 from tagbus.stream.memory.store import Payload
 from tests.conftest import Broker
-from tests.index.parts import Watched, at, encoder, running
+from tests.index.parts import Watched, encoder
+from tests.index.sharing import (
+    SECONDS,
+    ended,
+    opened,
+    publish,
+    retire,
+    settings_at,
+    states,
+    until,
+    watching,
+    writing,
+    written,
+)
 from tests.support import Layout, create_topics, produce
 
-T = TypeVar("T")
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 LAYOUT: Mapping[str, Layout] = {"tags": 2, "exemplars": 2}
-SECONDS = 120.0
 
 
 @pytest.fixture
 def qdrant() -> AsyncQdrantClient:
     return AsyncQdrantClient(":memory:")
-
-
-async def opened(qdrant: AsyncQdrantClient) -> Memory:
-    """The stores of the shipped release in this Qdrant, as `open_memory` makes them."""
-    release = encoder().release
-
-    async def store(kind: str, carried: Carried) -> ServerStore:
-        return ServerStore(Server(qdrant, "memory"), Place("tagbus", release.name, kind, release.dimension), carried)
-
-    return await memory_of(store)
-
-
-def settings_at(kafka: Broker, names: dict[str, str], **more: float) -> Settings:
-    base = at(kafka.address, names)
-    return base.model_copy(update={"memory": base.memory.model_copy(update=more)})
-
-
-def publish(kafka: Broker, topic: str, count: int, first: int = 0) -> None:
-    records = [encode_record(Tag(id=f"t{n}", name=f"subject {n}")) for n in range(first, first + count)]
-    produce(kafka.address, topic, [(one.key, one.value, []) for one in records])
-
-
-def retire(kafka: Broker, topic: str, key: str) -> None:
-    produce(kafka.address, topic, [(key.encode(), None, [])])
-
-
-async def writing(settings: Settings, qdrant: AsyncQdrantClient, watched: Watched | None = None) -> Follower:
-    memory = await opened(qdrant)
-    return await indexer(settings, Projection(watched or Watched(), memory), [memory])
-
-
-@asynccontextmanager
-async def written(
-    settings: Settings, qdrant: AsyncQdrantClient, watched: Watched | None = None
-) -> AsyncIterator[Follower]:
-    """A writer that has reached the end, and follows while the block runs."""
-    async with running(await writing(settings, qdrant, watched)) as follower, asyncio.timeout(SECONDS):
-        await follower.ready.wait()
-        yield follower
-
-
-@asynccontextmanager
-async def watching(
-    settings: Settings, qdrant: AsyncQdrantClient, changes: MemoryChanges | None = None
-) -> AsyncIterator[tuple[SharedMemory, asyncio.Task[None]]]:
-    shared = SharedMemory(settings, [await opened(qdrant)], changes)
-    task = asyncio.create_task(shared.run())
-    try:
-        async with asyncio.timeout(SECONDS):
-            yield shared, task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def states(qdrant: AsyncQdrantClient) -> dict[str, BuildState | None]:
-    return {kind: await store.state() for kind, store in shared_stores(await opened(qdrant)).items()}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.02)
-
-
-async def ended(task: "asyncio.Task[None]") -> Exception:
-    """The error that ended a worker's view."""
-    with pytest.raises(ExceptionGroup) as caught:
-        await task
-    return caught.value.exceptions[0]
 
 
 async def test_a_workers_gate_opens_when_the_writer_has_caught_up(
@@ -202,20 +135,6 @@ async def test_a_writer_goes_on_where_it_was_stopped(kafka: Broker, topics: Topi
     assert "t0" not in await memory.tags.keys(), "it read the whole topic again"
 
 
-class Held(Watched):
-    """Waits before it encodes, until `go` is set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = asyncio.Event()
-        self.go = asyncio.Event()
-
-    async def encode(self, texts: Sequence[str]) -> Vectors:
-        self.asked.set()
-        await self.go.wait()
-        return await super().encode(texts)
-
-
 async def leftover(memory: Memory) -> None:
     """A point whose tag is on no topic any longer."""
     (vector,) = await encoder().encode(["retired long ago"])
@@ -248,92 +167,6 @@ async def test_after_longer_than_tombstones_are_kept_all_is_read_again_and_swept
     async with written(settings_at(kafka, names, tombstone_hours=1e-9), qdrant, watched):
         assert await (await opened(qdrant)).tags.keys() == {f"t{n}" for n in range(10)}
     assert watched.texts == 0
-
-
-async def test_reading_everything_again_shows_readers_no_older_state(
-    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Given a topic that is not compacted yet: a changed tag, a retired one, one that came back."""
-    monkeypatch.setattr(bootstrap, "CHUNK", 1)
-    names, watched = topics({"tags": 1, "exemplars": 1}), Watched()
-    for name in ("old", "new"):
-        tag = encode_record(Tag(id="changed", name=name))
-        produce(kafka.address, names["tags"], [(tag.key, tag.value, [])])
-    publish(kafka, names["tags"], 2)
-    retire(kafka, names["tags"], "t0")
-    retire(kafka, names["tags"], "t1")
-    publish(kafka, names["tags"], 1, first=1)
-    seen: list[tuple[set[str], object]] = []
-    memory = await opened(qdrant)
-
-    async def look(*_: object) -> None:
-        seen.append((await memory.tags.keys(), (await memory.tags.fetch(["changed"]))["changed"]["name"]))
-
-    async with written(settings_at(kafka, names), qdrant):
-        await look()
-    for name in ("upsert", "delete"):
-        monkeypatch.setattr(qdrant, name, watching_writes(getattr(qdrant, name), look))
-    async with written(settings_at(kafka, names, tombstone_hours=1e-9), qdrant, watched):
-        await look()
-    assert [one for one in seen if one != ({"changed", "t1"}, "new")] == []
-    assert watched.texts == 1, "the retired t0, which the store refuses"
-
-
-def watching_writes(
-    call: Callable[..., Awaitable[T]], look: Callable[[], Awaitable[None]]
-) -> Callable[..., Awaitable[T]]:
-    """The call, and a look at what readers see after it."""
-
-    async def watched(*positional: object, **more: object) -> T:
-        answer = await call(*positional, **more)
-        await look()
-        return answer
-
-    return watched
-
-
-async def test_of_two_writers_the_slower_one_sets_nothing_back(
-    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One has read 10 versions of a tag and its tombstone, but not encoded them, as another applies all and ends."""
-    monkeypatch.setattr(bootstrap, "CHUNK", 5)
-    names = topics({"tags": 1, "exemplars": 1})
-    settings = settings_at(kafka, names)
-    for version in range(10):
-        tags = [encode_record(Tag(id=key, name=f"{key} {version}")) for key in ("kept", "retired")]
-        produce(kafka.address, names["tags"], [(tag.key, tag.value, []) for tag in tags])
-    retire(kafka, names["tags"], "retired")
-    held = Held()
-    slow = asyncio.create_task((await writing(settings, qdrant, held)).run())
-    async with asyncio.timeout(SECONDS):
-        await held.asked.wait()
-        async with written(settings, qdrant):
-            pass
-        held.go.set()
-        memory = await opened(qdrant)
-        while held.texts < 2:
-            await asyncio.sleep(0.01)
-        assert await memory.tags.keys() == {"kept"}
-        assert (await memory.tags.fetch(["kept"]))["kept"]["name"] == "kept 9"
-        slow.cancel()
-        await asyncio.gather(slow, return_exceptions=True)
-    assert await memory.tags.keys() == {"kept"}
-    assert (await memory.tags.fetch(["kept"]))["kept"]["name"] == "kept 9"
-
-
-async def test_a_thousand_updates_of_one_tag_leave_one_point_the_last(
-    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
-) -> None:
-    names, watched = topics({"tags": 1, "exemplars": 1}), Watched()
-    settings = settings_at(kafka, names)
-    tags = [encode_record(Tag(id="one", name=f"version {number}")) for number in range(1_000)]
-    async with written(settings, qdrant, watched) as follower:
-        produce(kafka.address, names["tags"], [(tag.key, tag.value, []) for tag in tags])
-        await until(lambda: follower.taxonomy() == {"0": 999})
-        memory = await opened(qdrant)
-        assert await memory.tags.count() == 1
-        assert (await memory.tags.fetch(["one"]))["one"]["name"] == "version 999"
-        assert watched.texts < 100, "one of each chunk is encoded"
 
 
 @pytest.mark.parametrize("lost", [["tags"], ["exemplars"], list(KINDS)], ids="-".join)

@@ -107,7 +107,7 @@ def connect(settings: MemorySettings) -> Server:
             api_key=key,
             timeout=math.ceil(settings.deadline_seconds),
             check_compatibility=False,
-            verify=_trust(settings),
+            verify=trust(settings),
         )
     return Server(client, place, settings.deadline_seconds, settings.request_bytes, settings)
 
@@ -130,7 +130,7 @@ def _address(url: str) -> SplitResult:
     return parts
 
 
-def _trust(settings: MemorySettings) -> ssl.SSLContext | bool:
+def trust(settings: MemorySettings) -> ssl.SSLContext | bool:
     """What the server's certificate is checked with, and the client's own certificate."""
     if settings.key_file and not settings.certificate_file:
         raise UserError("TAGBUS_MEMORY__KEY_FILE is set without TAGBUS_MEMORY__CERTIFICATE_FILE, which it belongs to")

@@ -91,7 +91,7 @@ class Collections:
 
     async def begin(self, owner: str, topic: str) -> tuple[str, BuildState]:
         """The build to write, as `SharedStore.begin` says, and its name."""
-        behind = await self._behind()
+        behind = await self.behind()
         names = [behind] if behind else [name async for name in self._builds()]
         for name in names:
             state = await self.state(name)
@@ -103,7 +103,7 @@ class Collections:
                     f"TAGBUS_MEMORY__NAMESPACE, or delete the collection if that one is gone"
                 )
             for one in await self.differences(name):
-                log.warning("%s: %s; a new one is made as the settings say", self._of(name), one)
+                log.warning("%s: %s; `tagbus memory rebuild` makes it anew", self._of(name), one)
             await self._index(name)
             return name, state
         return await self.begin_anew(owner, topic)
@@ -124,7 +124,7 @@ class Collections:
     async def record(self, name: str, state: BuildState) -> None:
         """Store the state; a complete build is the one that readers see from then on, and others are deleted."""
         await self._server.call(self._client.update_collection(name, metadata=_metadata(state)))
-        if not state.complete or await self._behind() == name:
+        if not state.complete or await self.behind() == name:
             return
         alias = self._place.alias
         operations: list[qdrant.AliasOperations] = [
@@ -136,6 +136,13 @@ class Collections:
             if other != name:
                 await self._server.call(self._client.delete_collection(other))
 
+    async def discard(self) -> None:
+        """Delete the builds that no alias leads to: fillings that were interrupted."""
+        behind = await self.behind()
+        async for name in self._builds():
+            if name != behind:
+                await self._server.call(self._client.delete_collection(name))
+
     async def drop(self) -> None:
         """Delete every build, and with it the alias."""
         async for name in self._builds():
@@ -146,7 +153,7 @@ class Collections:
         for field, kind in INDEXED.items():
             await self._server.call(self._client.create_payload_index(name, field, kind, wait=True))
 
-    async def _behind(self) -> str | None:
+    async def behind(self) -> str | None:
         """The collection that the alias leads to."""
         aliases = (await self._server.call(self._client.get_aliases())).aliases
         return next((one.collection_name for one in aliases if one.alias_name == self._place.alias), None)

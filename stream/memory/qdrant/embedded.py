@@ -9,9 +9,8 @@ import hashlib
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
 from pathlib import Path
@@ -19,13 +18,15 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import JsonValue
 
-from tagbus.stream.errors import DependencyDown, UserError, shorten
+from tagbus.stream.errors import DependencyDown, shorten
 from tagbus.stream.memory.checks import Batch, Description, check_queries, checked, decode, encode
 from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
 from tagbus.stream.memory.qdrant.engine import (
     SCOPES,
     Found,
     found,
+    listed,
+    named,
     pack,
     point_id,
     searched,
@@ -34,21 +35,19 @@ from tagbus.stream.memory.qdrant.engine import (
     visible,
     wanted,
 )
-from tagbus.stream.memory.qdrant.payloads import PayloadFile
+from tagbus.stream.memory.qdrant.folder import Opened, open_folder
 from tagbus.stream.memory.serial import Serial
-from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
+from tagbus.stream.memory.store import Listed, Payload, Point, Scopes, Vectors
 from tagbus.stream.memory.validity import FROM, UNTIL, microseconds
 
 if TYPE_CHECKING:
     import qdrant_edge
+    from qdrant_edge import PointId
 
 CHUNK = 2_000
 # Until a flush the write-ahead log keeps every version of a point: 60,000 upserts of 384 dimensions were 130 MB.
 FLUSH_POINTS = 20_000
 SCROLL = 10_000
-LOCK = "lock"
-SHARD = "shard"
-PAYLOADS = "payloads.sqlite"
 # The field of a stored point that says which payload belongs to it.
 BODY = "body"
 
@@ -56,7 +55,7 @@ BODY = "body"
 class EmbeddedStore:
     """Points in a folder; `open` or `temporary` make one. One process at a time has it open."""
 
-    def __init__(self, opened: "_Opened", description: Description, serial: Serial, carried: Carried) -> None:
+    def __init__(self, opened: Opened, description: Description, serial: Serial, carried: Carried) -> None:
         self.release = description.release
         self.dimension = description.dimension
         self.numbers = carried.numbers
@@ -90,7 +89,7 @@ class EmbeddedStore:
     async def _open(cls, folder: Path, description: Description, held: ExitStack, carried: Carried | None) -> Self:
         serial = Serial("embedded-store")
         try:
-            opened = await serial.run(_open, folder, description, held)
+            opened = await serial.run(open_folder, folder, description, held)
             return cls(opened, description, serial, carried or Carried(TagNumbers()))
         except BaseException:
             held.close()
@@ -126,7 +125,20 @@ class EmbeddedStore:
 
     async def keys(self) -> set[str]:
         """Every key."""
-        return await self._serial.run(self._keys)
+        return {one.key async for page in self.pages() for one in page if one.key is not None}
+
+    async def pages(self) -> AsyncIterator[list[Listed]]:
+        """As ListedStore says."""
+        offset: PointId | None = None
+        while True:
+            page, offset = await self._serial.run(self._page, offset)
+            yield page
+            if offset is None:
+                return
+
+    async def remove(self, ids: Sequence[str]) -> None:
+        """As ListedStore says."""
+        await self._serial.run(self._remove, ids)
 
     async def count(self) -> int:
         """How many points there are."""
@@ -231,18 +243,20 @@ class EmbeddedStore:
             self._shard.update(qdrant_edge.UpdateOperation.delete_points([point_id(key) for key in keys]))
         self._written(len(keys))
 
-    def _keys(self) -> set[str]:
+    def _page(self, offset: "PointId | None") -> tuple[list[Listed], "PointId | None"]:
         import qdrant_edge
 
-        keys: set[str] = set()
-        offset = None
-        while True:
-            request = qdrant_edge.ScrollRequest(offset=offset, limit=SCROLL, with_payload=["key"])
-            with self._engine():
-                points, offset = self._shard.scroll(request)
-            keys.update(point.payload["key"] for point in points if point.payload)
-            if offset is None:
-                return keys
+        request = qdrant_edge.ScrollRequest(offset=offset, limit=SCROLL, with_payload=["key"])
+        with self._engine():
+            points, following = self._shard.scroll(request)
+        return [listed(str(point.id), point.payload) for point in points], following
+
+    def _remove(self, ids: Sequence[str]) -> None:
+        import qdrant_edge
+
+        with self._engine():
+            self._shard.update(qdrant_edge.UpdateOperation.delete_points([named(id_) for id_ in ids]))
+        self._written(len(ids))
 
     def _count(self) -> int:
         import qdrant_edge
@@ -267,55 +281,6 @@ class EmbeddedStore:
             raise DependencyDown(f"the store in {self._folder}: {shorten(str(error), 200)}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A shard and what holds its folder; unwinding `held` lets go of it."""
-
-    shard: "qdrant_edge.EdgeShard"
-    payloads: PayloadFile
-    folder: Path
-    held: ExitStack
-
-
-def _open(folder: Path, description: Description, held: ExitStack) -> _Opened:
-    try:
-        import qdrant_edge  # noqa: F401
-    except ImportError:
-        raise UserError("the embedded store needs qdrant-edge: pip install 'tagbus[embedded]'") from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _lock(folder, held)
-        if all(path.name == LOCK for path in folder.iterdir()):
-            description.write(folder)
-    except OSError as error:
-        raise UserError(f"{folder} is no folder to write to: {error.strerror}") from None
-    Description.read(folder).match(f"the store in {folder}", description.release, description.dimension)
-    try:
-        return _Opened(_shard(folder, description.dimension), PayloadFile(folder / PAYLOADS), folder, held)
-    except Exception as error:
-        raise UserError(f"the store in {folder} cannot be opened: {shorten(str(error), 200)}") from error
-
-
-def _shard(folder: Path, dimension: int) -> "qdrant_edge.EdgeShard":
-    """Made aside and renamed in: a process that is killed while it creates leaves no half a shard."""
-    import qdrant_edge
-
-    shard, draft = folder / SHARD, folder / f"{SHARD}.new"
-    if not shard.exists():
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        vectors = qdrant_edge.EdgeVectorParams(size=dimension, distance=qdrant_edge.Distance.Cosine)
-        qdrant_edge.EdgeShard.create(str(draft), qdrant_edge.EdgeConfig(vectors=vectors)).close()
-        draft.rename(shard)
-    opened = qdrant_edge.EdgeShard.load(str(shard))
-    kinds = qdrant_edge.PayloadSchemaType
-    known = opened.info().payload_schema
-    for field, kind in {SCOPES: kinds.Keyword, FROM: kinds.Integer, UNTIL: kinds.Integer}.items():
-        if field not in known:
-            opened.update(qdrant_edge.UpdateOperation.create_field_index(field, kind))
-    return opened
-
-
 def _digest(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=8).hexdigest()
 
@@ -331,14 +296,3 @@ def _filter(scopes: frozenset[str] | None, at: datetime | None) -> "qdrant_edge.
         # Not the opposite: a point that says nothing of a time is valid then.
         must_not=None if at is None else [condition(FROM, range=span(gt=time)), condition(UNTIL, range=span(lte=time))],
     )
-
-
-def _lock(folder: Path, held: ExitStack) -> None:
-    """One opener a folder. The lock ends with the process that holds it, however that ends."""
-    import fcntl
-
-    file = held.enter_context((folder / LOCK).open("wb"))
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"the store in {folder} is open already, here or in another process") from None

@@ -12,7 +12,7 @@ from tagbus.stream.errors import Fatal
 from tagbus.stream.memory.checks import decode
 from tagbus.stream.memory.hits import KEY, Carried, Hits, bounds
 from tagbus.stream.memory.scopes import carried_ids, scopes_of
-from tagbus.stream.memory.store import Payload
+from tagbus.stream.memory.store import Listed, Payload
 from tagbus.stream.memory.validity import FIRST, FROM, LAST, UNTIL, period
 
 # How many points beyond the limit are asked for at first, and at most.
@@ -56,6 +56,19 @@ def unpack(stored: object) -> tuple[str, Payload]:
         case {"key": str(key), "payload": dict(payload)}:
             return key, payload
     raise _foreign()
+
+
+def listed(id_: str, stored: object) -> Listed:
+    """A point by its id and its `key` field; a key that its id is not made from is not ours."""
+    match stored:
+        case {"key": str(key)} if point_id(key) == id_:
+            return Listed(id_, key)
+    return Listed(id_, None)
+
+
+def named(id_: str) -> int | str:
+    """An id as the engine takes it."""
+    return int(id_) if id_.isdecimal() else id_
 
 
 def wanted(carried: Carried) -> list[str]:

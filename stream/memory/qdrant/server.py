@@ -7,7 +7,7 @@ payload: the server looks them up one after the other.
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -30,10 +30,22 @@ from tagbus.stream.memory.qdrant.conditions import (
     unless_newer,
 )
 from tagbus.stream.memory.qdrant.congestion import Congestion
-from tagbus.stream.memory.qdrant.engine import SCOPES, Found, found, pack, point_id, settled, unpack, visible, wanted
+from tagbus.stream.memory.qdrant.engine import (
+    SCOPES,
+    Found,
+    found,
+    listed,
+    named,
+    pack,
+    point_id,
+    settled,
+    unpack,
+    visible,
+    wanted,
+)
 from tagbus.stream.memory.qdrant.form import SCROLL, search_parameters
 from tagbus.stream.memory.shared import BuildState
-from tagbus.stream.memory.store import Payload, Point, Scopes, Source, Vectors
+from tagbus.stream.memory.store import Listed, Payload, Point, Scopes, Source, Vectors
 from tagbus.stream.memory.validity import FROM, UNTIL, microseconds
 
 # A float32 as JSON, with its comma: -0.051020402461290360 and shorter ones.
@@ -61,6 +73,7 @@ class ServerStore:
         self.collection = place.alias
         self._carried = carried or Carried(TagNumbers())
         self.numbers = self._carried.numbers
+        self._place = place
         self._server = server
         self._client = server.client
         self._collections = Collections(server, place)
@@ -79,6 +92,29 @@ class ServerStore:
         """As SharedStore says."""
         self.collection, state = await self._collections.begin_anew(owner, topic)
         return state
+
+    async def rebuild(self, owner: str, topic: str) -> BuildState:
+        """As SharedStore says."""
+        await self._collections.discard()
+        return await self.begin_anew(owner, topic)
+
+    async def copy(self) -> int:
+        """As SharedStore says."""
+        copied, offset, some = 0, None, self._per_request()
+        while True:
+            reading = self._client.scroll(
+                self._place.alias, LIVE, limit=some, offset=offset, with_payload=True, with_vectors=True
+            )
+            records, offset = await self._server.call(reading)
+            points = {
+                one.key: qdrant.PointStruct(id=record.id, vector=record.vector or {}, payload=record.payload)
+                for record in records
+                if (one := listed(str(record.id), record.payload)).key is not None
+            }
+            await self._put(points, {})
+            copied += len(points)
+            if offset is None:
+                return copied
 
     async def record(self, state: BuildState) -> None:
         """As SharedStore says."""
@@ -184,15 +220,22 @@ class ServerStore:
 
     async def keys(self) -> set[str]:
         """Every key."""
-        keys: set[str] = set()
+        return {one.key async for page in self.pages() for one in page if one.key is not None}
+
+    async def pages(self) -> AsyncIterator[list[Listed]]:
+        """As ListedStore says."""
         offset = None
         while True:
-            records, offset = await self._server.call(
-                self._client.scroll(self.collection, LIVE, limit=SCROLL, offset=offset, with_payload=["key"])
-            )
-            keys.update(str(record.payload["key"]) for record in records if record.payload)
+            reading = self._client.scroll(self.collection, LIVE, limit=SCROLL, offset=offset, with_payload=["key"])
+            records, offset = await self._server.call(reading)
+            yield [listed(str(record.id), record.payload) for record in records]
             if offset is None:
-                return keys
+                return
+
+    async def remove(self, ids: Sequence[str]) -> None:
+        """As ListedStore says."""
+        for start in range(0, len(ids), IDS):
+            await self._remove(qdrant.PointIdsList(points=[*map(named, ids[start : start + IDS])]))
 
     async def count(self) -> int:
         """How many points there are."""

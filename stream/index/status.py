@@ -1,0 +1,97 @@
+"""How a kept memory stands: its points, and how far behind the ends of its topics it is."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tagbus.stream.config import Settings
+from tagbus.stream.index import snapshot
+from tagbus.stream.index.topics import Marks, MemoryTopics
+from tagbus.stream.memory.checks import Description
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.shared import SharedStore, shared_stores
+from tagbus.stream.memory.store import Memory
+
+
+class KindStatus(BaseModel):
+    """One kind of a memory. What a store does not know is null."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    place: str = Field(description="the build, or the folder")
+    points: int
+    complete: bool | None = Field(default=None, description="read to the end once, and retired points removed")
+    behind: int | None = Field(default=None, description="offsets from what was applied to the ends of the topic")
+    age_seconds: float | None = Field(default=None, description="since everything on the topic was applied last")
+    differences: tuple[str, ...] = Field(default=(), description="settings that it was not made with")
+
+
+async def of_shared(settings: Settings, memory: Memory) -> list[KindStatus]:
+    """The stores on a server. Raises as MemoryTopics and the stores do."""
+    marks = await asyncio.to_thread(_marks, settings)
+    return [await _of_store(kind, store, marks) for kind, store in shared_stores(memory).items()]
+
+
+async def of_local(memory: Memory, folder: Path) -> list[KindStatus]:
+    """The stores in a folder, whose process reads the topics again when it starts."""
+    return [
+        KindStatus(kind=kind, place=str(folder / kind), points=await store.count())
+        for kind, store in memory.stores.items()
+    ]
+
+
+async def of_snapshot(settings: Settings, folder: Path) -> list[KindStatus]:
+    """The snapshot in a release's folder; empty if there is none. Raises UserError for one that is damaged."""
+    found = snapshot.current(folder)
+    if found is None:
+        return []
+    marks = await asyncio.to_thread(_marks, settings)
+    statuses = []
+    for name, kind in KINDS.items():
+        place = folder / found.folder / name
+        if place.exists():
+            topic = kind.topic(settings.topics)
+            offsets = {number: at for (of, number), at in found.offsets.items() if of == topic}
+            statuses.append(
+                KindStatus(
+                    kind=name,
+                    place=str(place),
+                    points=Description.read(place).count or 0,
+                    complete=True,
+                    behind=_behind(topic, offsets, marks),
+                    age_seconds=max(0.0, time.time() - found.time),
+                )
+            )
+    return statuses
+
+
+async def _of_store(kind: str, store: SharedStore, marks: Marks) -> KindStatus:
+    state = await store.state()
+    if state is None:
+        return KindStatus(kind=kind, place="not there", points=0, complete=False)
+    return KindStatus(
+        kind=kind,
+        place=state.build,
+        points=await store.count(),
+        complete=state.complete,
+        behind=_behind(state.topic, {int(number): at for number, at in state.offsets.items()}, marks),
+        age_seconds=max(0.0, time.time() - state.current) if state.current else None,
+        differences=tuple(await store.differences()),
+    )
+
+
+def _behind(topic: str, offsets: Mapping[int, int], marks: Marks) -> int:
+    return sum(
+        max(0, found.high - max(found.low, offsets.get(number, 0)))
+        for (of, number), found in marks.items()
+        if of == topic
+    )
+
+
+def _marks(settings: Settings) -> Marks:
+    with MemoryTopics(settings) as topics:
+        return topics.marks()
