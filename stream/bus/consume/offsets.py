@@ -9,15 +9,16 @@ else.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaException, Message, TopicPartition
 
 from tagbus.stream.bus.consume.batching import Buffers, PartitionBuffer
 from tagbus.stream.bus.consume.crash_loop import Commit
+from tagbus.stream.bus.consume.silence import Silence
 from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import KafkaSettings
 from tagbus.stream.errors import DependencyDown, Fatal, OffsetLost, UserError
@@ -200,11 +201,21 @@ class OffsetResets:
         strategy = kafka.options.get("partition.assignment.strategy", ASSIGNOR)
         self._eager = kafka.group_protocol == "classic" and strategy != ASSIGNOR
         self._waiting: set[Partition] = set()
+        self._silence = Silence()
         self._next_try = 0.0
 
     def add(self, partition: Partition) -> None:
         """librdkafka reports that it does not know where to go on."""
         self._waiting.add(partition)
+        self._silence.expect([partition])
+
+    def assigned(self, partitions: Iterable[Partition]) -> None:
+        """Partitions were assigned: librdkafka is to say something of each."""
+        self._silence.expect(partitions)
+
+    def listen(self, messages: Sequence[Message], buffers: Buffers, *, drained: bool) -> None:
+        """What librdkafka returned; see Silence."""
+        self._waiting.update(self._silence.listen(messages, buffers, drained=drained))
 
     def serve(self, buffers: Buffers) -> None:
         """Have waiting partitions fetched again; what fails is tried again later.

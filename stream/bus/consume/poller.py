@@ -156,9 +156,10 @@ class Poller:
             if self._requests.empty():
                 self._in_flight.wait(0.05)
             return
-        read = time.monotonic()
-        for message in self._consume():
+        read, messages = time.monotonic(), self._consume()
+        for message in messages:
             self._add(message, read)
+        self._resets.listen(messages, self._buffers, drained=self._batcher.caught_up and self.up_since is not None)
         if self._bounds.bounded:
             ended = [partition for partition, buffer in self._buffers.items() if buffer.ended]
             self._back_pressure.pause(ended, self._buffers)
@@ -238,8 +239,7 @@ class Poller:
         return messages
 
     def _add(self, message: Message, read: float) -> None:
-        error = message.error()
-        if error is not None:
+        if (error := message.error()) is not None:
             self._on_message_error(error, message)
             return
         self._brokers.answered()
@@ -261,8 +261,7 @@ class Poller:
             return
         if error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
             raise inconsistent(self._settings.kafka)
-        ending = classify(error, self._settings.kafka, partition[0])
-        if ending is not None:
+        if (ending := classify(error, self._settings.kafka, partition[0])) is not None:
             raise ending
         if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT}:
             self._brokers.down()
@@ -313,6 +312,7 @@ class Poller:
         self._processor.assign(partitions)
         for partition in partitions:
             self._buffers[partition] = PartitionBuffer(self._bounds.end(partition))
+        self._resets.assigned(partitions)
 
     def _assign_again(self, partition: Partition) -> None:
         """The offsets of a partition have gone back: what is known about its offsets is about other records. Its

@@ -7,8 +7,10 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from hypothesis import given, strategies
 
-from tagbus.stream.bus.consume.batching import RateLimit
-from tagbus.stream.bus.consume.offsets import NO_END, RangeBounds, ReadRange
+from tagbus.stream.bus.consume import silence
+from tagbus.stream.bus.consume.batching import PartitionBuffer, RateLimit
+from tagbus.stream.bus.consume.offsets import NO_END, OffsetResets, RangeBounds, ReadRange
+from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.errors import OffsetLost, UserError
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import Running, events, outcome, settings
@@ -106,6 +108,23 @@ def test_an_offset_that_the_broker_refused_is_not_gone_on_at_even_if_it_is_there
     topic: Topic, policy: str, offset: int
 ) -> None:
     assert topic.bounds(None, out_of_range=policy).reset(A, 4) == offset
+
+
+def test_a_partition_that_the_client_says_nothing_of_is_fetched_anew(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "SILENT_SECONDS", -1.0)
+    resets = OffsetResets(topic.consumer, topic.bounds(None), InFlight(1, 1), lambda _: None, lambda _: None)
+    buffers = {A: PartitionBuffer(NO_END)}
+    # Given one that tells neither a record nor its end, for this client is not told of ends
+    topic.consumer.incremental_assign([TopicPartition(*A, 10)])
+    resets.assigned([A])
+    # When nothing has come for some time, then it begins where its group is, which has no offset
+    for _ in range(2):
+        resets.listen([], buffers, drained=True)
+    resets.serve(buffers)
+    first = wait_until(lambda: topic.consumer.consume(1, 0.1), 120, "a record")
+    assert [message.offset() for message in first] == [0]
 
 
 def test_a_partition_that_is_not_there_is_named(topic: Topic) -> None:
