@@ -63,6 +63,11 @@ def bar(title: str, total: int) -> Iterator[Bar]:
         yield Bar(title, total, progress=progress, task=progress.add_task(title, total=total))
 
 
+def wrong_lines(count: int) -> str:
+    """How many lines of a file are wrong, as the start of a message."""
+    return f"{count} {'line is' if count == 1 else 'lines are'} wrong"
+
+
 def printable(text: str) -> str:
     """Untrusted text on one line, without characters that move a terminal's cursor or change its colours."""
     return "".join(character for character in text if character.isprintable())

@@ -64,4 +64,4 @@ def validate(
             console.say(f"warning: {warning}")
     console.say(f"{right} right, {wrong} wrong")
     if wrong:
-        raise CheckFailed(f"{wrong} lines are wrong")
+        raise CheckFailed(console.wrong_lines(wrong))

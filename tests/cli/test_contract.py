@@ -132,7 +132,7 @@ class TestValidate:
 
     def test_a_line_larger_than_any_event_is_refused_and_not_kept(self, tagbus: Cli) -> None:
         answer = tagbus("validate", "-", stdin=b"x" * 9_000_000 + b'\n{"id": "a", "text": "x"}\n')
-        assert answer.err.splitlines()[0] == "1 right, 1 wrong"
+        assert answer.err.splitlines() == ["1 right, 1 wrong", "tagbus: 1 line is wrong"]
         assert answer.lines == ["-:1: value: a value of 4000001 bytes is wrong, expected at most 4000000 bytes"]
 
     def test_a_pipe(self, tagbus: Cli, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def _require_right(lines: Iterator[files.Line], to: Word, limit: SizeLimit | Non
             wrong += 1
             console.say(f"{line.place}: {error}")
     if wrong:
-        raise CheckFailed(f"{wrong} lines are wrong, nothing was published")
+        raise CheckFailed(f"{console.wrong_lines(wrong)}, nothing was published")
     return right
 
 

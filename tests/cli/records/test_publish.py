@@ -110,7 +110,7 @@ class TestPublish:
             rf"max\.message\.bytes of topic {topic}",
             wrong,
         )
-        assert last == "tagbus: 1 lines are wrong, nothing was published"
+        assert last == "tagbus: 1 line is wrong, nothing was published"
         assert consume_all(kafka.address, topic) == []
 
     def test_a_topic_that_takes_more_is_asked(self, kafka: Broker, topics: Make, tagbus: Cli, tmp_path: Path) -> None:
