@@ -10,7 +10,7 @@ KAFKA  ?= mock
 ENCODER ?= in_process
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-bus bench-examples bench-triton triton chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test test-busy lint bench bench-bus bench-scaling bench-versions bench-examples bench-triton triton chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,11 @@ $(TOOLS)/.done:
 test: lint $(TOOLS)/.done ## run all tests, the slowest ones are named at the end
 	$(BIN)/pytest -n 2 --dist loadfile
 
+TIMES ?= 20
+
+test-busy: $(VENV)/.test ## tests against real servers, TIMES times beside eight processes that take the CPU; failed runs keep their logs
+	$(BIN)/python bench/busy.py --times $(TIMES)
+
 lint: $(VENV)/.test $(TREE)/tagbus ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,13 +81,19 @@ bench-bus: $(VENV)/.test $(PEERS)/.done ## tagbus, other frameworks and a bare l
 triton: $(VENV)/.triton ## a real tritonserver with the encoder, until Ctrl-C; it prints the settings that lead to it
 	$(BIN)/python -m tagbus.stream.local.triton
 
+bench-scaling: $(VENV)/.test ## 1, 2 and 4 workers on one topic against as many bare loops (needs Java and mvn)
+	$(BIN)/python bench/scaling.py
+
+bench-versions: $(VENV)/.test ## what a version or a time of a content costs (needs Java and mvn)
+	$(BIN)/python bench/versions.py
+
 bench-triton: $(VENV)/.test ## the encoder through Triton beside the one in the process
 	$(BIN)/python bench/triton.py
 
-chaos: $(VENV)/.test ## kill, stop and pause workers and brokers under load (some 8 minutes; needs Java and mvn)
+chaos: $(VENV)/.test ## workers and brokers go away, topics change, a disk is full, on both group protocols (some 16 minutes; needs Java and mvn)
 	$(BIN)/python bench/chaos.py
 
-fuzz: $(VENV)/.test ## 100,000 mutated events through triage and Kafka (half a minute; needs Java and mvn)
+fuzz: $(VENV)/.test ## 100,000 mutated events through triage and Kafka, on both group protocols (a minute; needs Java and mvn)
 	$(BIN)/python bench/fuzz.py
 
 outage: $(VENV)/.test ## memory of a worker whose dependency is down for ten minutes

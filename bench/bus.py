@@ -139,10 +139,10 @@ class Run:
 Part = Callable[[Run, int], int | None]
 
 
-def event(number: int) -> tuple[bytes, bytes]:
-    """Key and value of a 1 kB content made of words, so that it compresses like text."""
+def event(number: int, fields: str = "") -> tuple[bytes, bytes]:
+    """Key and value of a 1 kB content made of words, so that it compresses like text. `fields`: JSON, with a comma."""
     start = _RANDOM.randrange(len(_TEXT) - EVENT_BYTES)
-    head = f'{{"id":"bench-{number:06d}","title":"Title {number}","text":"'
+    head = f'{{"id":"bench-{number:06d}","title":"Title {number}",{fields}"text":"'
     text = _TEXT[start : start + EVENT_BYTES - len(head) - 2]
     return b"bench-%06d" % number, (head + text + '"}').encode()
 

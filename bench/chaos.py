@@ -1,14 +1,18 @@
-"""Exactly-once delivery under faults: three workers and three brokers are killed, stopped, paused and restarted.
+"""Exactly-once delivery under faults: workers and brokers go away, topics change, a disk is full.
 
-    python bench/chaos.py [--out FILE] [--seed N] [--seconds 300] [--contents 100000] [--protocol classic|consumer]
+    python bench/chaos.py [--protocol classic consumer] [--out FOLDER] [--seed N] [--seconds 300] [--contents 100000]
 
-Apache Kafka on this machine, replication 3. Every few seconds a worker gets SIGKILL or SIGTERM, joins, leaves, or is
-paused by SIGSTOP until the group and transaction coordinators give it up; brokers are killed and restarted. Afterwards
-each input must be on `tagged` or `content.dlq` exactly once, on the right topic, in order per key (read_committed).
+Apache Kafka on this machine, three brokers with replication 3, three workers. Every few seconds a worker gets SIGKILL
+or SIGTERM, joins, leaves, or is paused by SIGSTOP until the group and transaction coordinators give it up; a broker is
+killed, restarted, or ends on a full disk; `content` gets a partition, and later `content.versions`; `content`, `tagged`
+or `content.dlq` is deleted and created again. Afterwards each input must be on `tagged` or `content.dlq` exactly once,
+on the right topic, in order per key (read_committed). A deleted topic takes along what is in it: `gone` counts the
+inputs whose results went so, by the rule in tests/kafka/chaos/check.py; no other may be missing.
 
-The run continues until enough has happened (20 kills, 10 rebalances, 3 fenced producers, 1 abort), for at most twice
-the time. A control run at `at_least_once` must show duplicates; otherwise the check proves nothing. Exits with code 1
-on any fault. The seed determines contents and faults, not their interleaving.
+The run continues until enough has happened (20 kills, 10 rebalances, 3 fenced producers, 1 abort, 1 partition, each of
+the 3 topics, 1 disk), for at most twice the time. A control run at `at_least_once` must show duplicates; otherwise the
+check proves nothing. Exits with code 1 on any fault. The seed determines contents and faults, not their interleaving.
+One protocol after the other, each with its own file: chaos.json and chaos-consumer.json.
 """
 
 import argparse
@@ -19,25 +23,30 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.kafka.chaos.faults import SIZE
 from tests.kafka.chaos.run import STALL_SECONDS, Plan, Report, chaos
 from tests.kafka.cluster import ApacheCluster
+from tests.kafka.disk import Disk
 
 RESULTS = Path(__file__).parent / "results"
-NEEDED = {"kills": 20, "rebalances": 10, "fenced": 3, "aborts": 1}
+NEEDED = {"kills": 20, "rebalances": 10, "fenced": 3, "aborts": 1, "grown": 1, "recreated": 3, "disks": 1}
+FILES = {"classic": "chaos.json", "consumer": "chaos-consumer.json"}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULTS / "chaos.json")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON files")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--contents", type=int, default=100_000)
-    parser.add_argument("--control-seconds", type=float, default=60.0, help="duration of the at_least_once control run")
-    parser.add_argument("--protocol", choices=["classic", "consumer"], default="classic", help="group.protocol")
+    parser.add_argument("--control-seconds", type=float, default=60.0, help="of the at_least_once control run")
+    parser.add_argument(
+        "--protocol", nargs="+", choices=FILES, default=list(FILES), help="group.protocol, one run after the other"
+    )
     return parser.parse_args()
 
 
@@ -48,7 +57,10 @@ def one(cluster: ApacheCluster, plan: Plan) -> Report:
     report = chaos(cluster, plan, folder)
     for surprise in report.surprises:
         print(f"unexpected exit: {surprise}")
-    print(f"{report.outcome}\n{report.evidence}\nlongest stall {report.longest_stall_seconds:.1f} s", flush=True)
+    print(
+        f"{report.outcome}\n{report.evidence}\n{report.done}\nlongest stall {report.longest_stall_seconds:.1f} s",
+        flush=True,
+    )
     if report.faults() or report.stalls() or report.surprises:
         print(f"the workers' logs are in {folder}", flush=True)
     else:
@@ -69,6 +81,10 @@ def summary(report: Report, control: Report, plan: Plan) -> dict[str, object]:
         "rebalances": evidence.rebalances,
         "fenced": evidence.fenced,
         "aborts": evidence.aborts,
+        "gone": outcome.gone,
+        "partitions_added": report.done.get("grown", 0),
+        "topics_recreated": report.done.get("recreated", 0),
+        "disks_full": report.done.get("disks", 0),
         "longest_stall_seconds": round(report.longest_stall_seconds, 1),
         "control_duplicated": control.outcome.duplicated,
         "counts": not report.missing and control.outcome.duplicated > 0,
@@ -88,23 +104,27 @@ def summary(report: Report, control: Report, plan: Plan) -> dict[str, object]:
     }
 
 
-def main() -> int:
-    given = arguments()
-    shared = {"seed": given.seed, "protocol": given.protocol}
+def run(given: argparse.Namespace, protocol: Literal["classic", "consumer"]) -> list[str]:
+    """Both runs with one protocol, and the file. Returns what is wrong."""
+    plan = Plan(given.seconds, given.contents, 2 * given.seconds, given.seed, protocol=protocol, **NEEDED)
     share = given.control_seconds / given.seconds
-    plan = Plan(given.seconds, given.contents, 2 * given.seconds, **shared, **NEEDED)
     loose = Plan(
         given.control_seconds,
         int(share * given.contents),
         4 * given.control_seconds,
-        **shared,
+        given.seed,
+        protocol=protocol,
         doubled=1,
         delivery="at_least_once",
     )
-    with ApacheCluster() as cluster:
+    with Disk() as disk, ApacheCluster(disk=disk) as cluster:
         report = one(cluster, plan)
         control = one(cluster, loose)
-    wrong = [
+    found = summary(report, control, plan)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / FILES[protocol]).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=2))
+    return [
         *report.faults(),
         *report.stalls(),
         *(f"inconclusive, too few {lack}" for lack in report.missing),
@@ -112,10 +132,11 @@ def main() -> int:
         *([] if control.outcome.duplicated else ["inconclusive: the at_least_once control run had no duplicates"]),
         *([f"the control run lost {control.outcome.lost}"] if control.outcome.lost else []),
     ]
-    found = summary(report, control, plan)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=2))
+
+
+def main() -> int:
+    given = arguments()
+    wrong = [f"{protocol}: {words}" for protocol in given.protocol for words in run(given, protocol)]
     print(
         "\n".join(["WRONG:", *wrong]) if wrong else "every content came out exactly once, on the right topic, in order"
     )

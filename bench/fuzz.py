@@ -1,9 +1,10 @@
 """100,000 mutated events: no crash, no loss, and dead letters equal to their input byte for byte.
 
-    python bench/fuzz.py [--out FILE] [--seed N] [--events 100000] [--kafka 20000]
+    python bench/fuzz.py [--out FILE] [--seed N] [--events 100000] [--kafka 20000] [--protocol classic consumer]
 
 All events go through decoding and classification in this process; the first ones also go through a worker on Apache
-Kafka with a tagger that does nothing. Exits with code 1 on any fault. The same seed gives the same events.
+Kafka with a tagger that does nothing, once with each group protocol. Exits with code 1 on any fault. The same seed
+gives the same events.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from tests.support import consume_all, create_topics
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 200
+PROTOCOLS = ("classic", "consumer")
 VALUE_BYTES = 5_000_000
 OUT_SECONDS = 300.0
 # Most events are poison here; the service would stop at its default share.
@@ -70,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--kafka", type=int, default=20_000, help="how many also go through Kafka")
+    parser.add_argument("--protocol", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS), help="group.protocol")
     return parser.parse_args()
 
 
@@ -105,13 +108,13 @@ def outcomes(
         return [outcomes(processor, [record], first + n, found)[0] for n, record in enumerate(records)]
 
 
-def through_kafka(seed: int, count: int) -> Found:
+def through_kafka(seed: int, count: int, protocol: str) -> Found:
     """Run the first events of the same seed through a worker with exactly-once delivery."""
     with ApacheKafka() as broker:
         names = {name: name for name in TOPICS}
         wide = (4, {"max.message.bytes": str(VALUE_BYTES)})
         create_topics(broker.address, {**dict.fromkeys(names, 4), "content": wide})
-        given = settings(broker.address, names, triage=ANY_SHARE)
+        given = settings(broker.address, names, triage=ANY_SHARE, kafka={"group_protocol": protocol})
         sent = Sent()
         watch = Watch(broker.address, names, sent)
         watch.start()
@@ -172,25 +175,29 @@ def main() -> int:
     here = in_process(given.seed, given.events)
     here_seconds = time.monotonic() - start
     print(f"in the process, {here_seconds:.0f} s: {dict(here.outcomes)}, crashes {here.crashes}", flush=True)
-    there = through_kafka(given.seed, given.kafka)
+    there = {protocol: through_kafka(given.seed, given.kafka, protocol) for protocol in given.protocol}
     seconds = time.monotonic() - start
-    print(f"through Kafka, {seconds - here_seconds:.0f} s: {dict(there.outcomes)}, lost {there.lost}", flush=True)
+    every = [here, *there.values()]
+    for protocol, one in there.items():
+        print(f"through Kafka, {protocol}: {dict(one.outcomes)}, lost {one.lost}, doubled {one.doubled}", flush=True)
     summary = {
         "events": here.events,
         **{outcome: here.outcomes[outcome] for outcome in ("tagged", "dead_lettered", "withdrawn")},
-        "crashes": here.crashes + there.crashes,
-        "lost": here.lost + there.lost,
-        "changed": here.changed + there.changed,
+        **{name: sum(getattr(one, name) for one in every) for name in ("crashes", "lost", "changed")},
         "seconds": round(seconds, 1),
         "seed": given.seed,
-        "kafka": {"events": there.events, **there.outcomes, "lost": there.lost, "duplicated": there.doubled},
+        "kafka": {
+            protocol: {"events": one.events, **one.outcomes, "lost": one.lost, "duplicated": one.doubled}
+            for protocol, one in there.items()
+        },
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=2))
-    for example in [*here.examples, *there.examples][:10]:
+    for example in [example for one in every for example in one.examples][:10]:
         print(f"WRONG: {example}")
-    return 0 if here.good() and there.good() and there.events == given.kafka else 1
+    whole = all(one.events == given.kafka for one in there.values())
+    return 0 if whole and all(one.good() for one in every) else 1
 
 
 if __name__ == "__main__":

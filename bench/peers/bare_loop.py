@@ -31,7 +31,7 @@ class Loop:
         self._answer = answer
         self._exactly_once = spec.guarantee == "exactly_once"
         self._consumer = Consumer(spec.consumer())
-        transactional = {"transactional.id": spec.group} if self._exactly_once else {}
+        transactional = {"transactional.id": f"{spec.group}-{spec.instance}"} if self._exactly_once else {}
         self._producer = Producer({**spec.producer(), **transactional})
         self._next: dict[tuple[str, int], int] = {}
         self._events = 0

@@ -21,7 +21,10 @@ COMPRESSION = "lz4"
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One worker: input and output, guarantee, and how long its tagger takes for 500 events."""
+    """One worker: input and output, guarantee, and how long its tagger takes for 500 events.
+
+    `instance`: its name among the workers of its group. `versions`: the topic that tagbus keeps versions on.
+    """
 
     brokers: str
     group: str
@@ -29,6 +32,8 @@ class Spec:
     tagged: str
     guarantee: Guarantee
     work_ms: float
+    instance: str = "one"
+    versions: str = "content.versions"
 
     @classmethod
     def from_argv(cls) -> Self:

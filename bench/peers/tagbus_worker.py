@@ -46,9 +46,13 @@ def main() -> None:
     spec = Spec.from_argv()
     settings = Settings(
         kafka=KafkaSettings(
-            brokers=spec.brokers, group=spec.group, transactional_id=spec.group, delivery=spec.guarantee
+            brokers=spec.brokers,
+            group=spec.group,
+            transactional_id=spec.group,
+            instance=spec.instance,
+            delivery=spec.guarantee,
         ),
-        topics=TopicSettings(content=spec.content, tagged=spec.tagged),
+        topics=TopicSettings(content=spec.content, tagged=spec.tagged, versions=spec.versions),
         batch=BatchSettings(contents=BATCH),
     )
     worker = Worker(settings, TagProcessor(settings, Trivial(spec)), gate)

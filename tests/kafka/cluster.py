@@ -1,6 +1,7 @@
 """Apache Kafka with several brokers as child processes: KRaft nodes on 127.0.0.1 that replicate to each other."""
 
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Self
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.child import HOST, PORT_TRIES, free_ports
+from tests.kafka.disk import Disk
 
 # Half the heap of a lone broker: three nodes share a machine with what is tested.
 HEAP = "-Xmx256m"
@@ -47,19 +49,26 @@ class ApacheCluster:
     """Brokers that are controllers too, three unless told otherwise; a context manager that starts and stops them.
 
     Topics are replicated to all of them, at most three, and a write with acks=all needs two: one may be away. `cache`
-    and `settings` are as for ApacheKafka, for every node. Each node has a folder and a watcher of its own, so all of it
-    goes when it is closed, and also when this process is killed.
+    and `settings` are as for ApacheKafka, for every node; the last one's data are on `disk`. Each node has a folder and
+    a watcher of its own, so all of it goes when it is closed, and also when this process is killed.
 
     Entering raises UserError where Kafka cannot run here, and DependencyDown with the end of a log where a node does
     not start.
     """
 
-    def __init__(self, size: int = 3, cache: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        size: int = 3,
+        cache: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        disk: Disk | None = None,
+    ) -> None:
         if size < 1:
             raise UserError(f"a cluster of {size} nodes is wrong, expected 1 or more")
         self._size = size
         self._cache = cache
         self._settings = dict(settings or {})
+        self.disk = disk
         self.nodes: Sequence[ApacheKafka] = ()
 
     def __enter__(self) -> Self:
@@ -117,7 +126,11 @@ class ApacheCluster:
             "share.coordinator.state.topic.replication.factor": copies,
             "share.coordinator.state.topic.min.isr": needed,
         }
-        nodes = [_Node(n, pair, self._cache, shared | self._settings) for n, pair in enumerate(pairs, 1)]
+        settings = [shared | self._settings for _ in pairs]
+        if self.disk is not None and self.disk.folder is not None:
+            # A folder of this try's own: a formatted one is of another cluster.
+            settings[-1]["log.dirs"] = str(self.disk.folder / uuid.uuid4().hex)
+        nodes = [_Node(n, pair, self._cache, own) for n, (pair, own) in enumerate(zip(pairs, settings, strict=True), 1)]
         for node in nodes:
             node.join(nodes[0])
         return nodes

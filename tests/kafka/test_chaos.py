@@ -1,4 +1,4 @@
-"""A cut of `make chaos`: all that can go away does, under load, on three brokers; and the check can fail."""
+"""A cut of `make chaos`: all that can go away or change does, under load, on three brokers; and the check can fail."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from tests.kafka.chaos.check import compare
 from tests.kafka.chaos.load import KIND
 from tests.kafka.chaos.run import Plan, chaos
 from tests.kafka.cluster import ApacheCluster
+from tests.kafka.disk import Disk
 from tests.support import Layout, Record, produce
 
 pytestmark = pytest.mark.kafka
@@ -22,8 +23,8 @@ SEED = 4
 
 @pytest.fixture
 def cluster(apache: Callable[..., ApacheKafka]) -> Iterator[ApacheCluster]:
-    """Three brokers, where one can run."""
-    with ApacheCluster() as cluster:
+    """Three brokers, where one can run; one of them on a disk of its own."""
+    with Disk() as disk, ApacheCluster(disk=disk) as cluster:
         yield cluster
 
 
@@ -31,8 +32,21 @@ def cluster(apache: Callable[..., ApacheKafka]) -> Iterator[ApacheCluster]:
 def test_under_fire_every_content_comes_out_once_where_it_belongs_in_order(
     cluster: ApacheCluster, tmp_path: Path
 ) -> None:
-    # Given workers and brokers that are killed, stopped and paused under load
-    plan = Plan(seconds=35, contents=5_000, bound=120, seed=SEED, kills=2, rebalances=3, fenced=1, aborts=1)
+    # Given workers that are killed, stopped and paused under load, a topic that is created again, partitions that are
+    # added, and a broker that ends on a full disk
+    plan = Plan(
+        seconds=35,
+        contents=5_000,
+        bound=120,
+        seed=SEED,
+        kills=1,
+        rebalances=3,
+        fenced=1,
+        aborts=1,
+        grown=1,
+        recreated=1,
+        disks=1,
+    )
     # When it has gone on until enough of it has happened
     report = chaos(cluster, plan, tmp_path)
     # Then nothing is lost, doubled, misplaced, changed or out of order, and no worker ended but as it had to

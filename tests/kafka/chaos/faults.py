@@ -1,18 +1,30 @@
-"""The faults: what happens to the fleet and to the brokers, one every few seconds, by a seed."""
+"""The faults: what happens to the fleet, the brokers and the topics, one every few seconds, by a seed."""
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tagbus.stream.config import Settings
+from tests.kafka.chaos.check import Watch
 from tests.kafka.chaos.fleet import Fleet, Member
+from tests.kafka.chaos.load import Load
+from tests.kafka.chaos.topics import RECREATED, Topics
 from tests.kafka.cluster import ApacheCluster
+from tests.support import wait_until
 
 SIZE = 3
 MOST = 5
 # Seconds between two faults.
 PAUSE = (3.0, 7.0)
+# How often partitions are added at most.
+GROWTHS = 3
+# How long a broker may run on a full disk: as it writes next, it ends.
+FULL_SECONDS = 60.0
+# How long what is away may take to come back.
+REST_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +40,49 @@ class _Pause:
         return time.monotonic() >= self.until and not waits
 
 
-class Faults:
-    """Chooses and does. `lines` tells what was done and when, in seconds since the start."""
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the faults are done to."""
 
-    def __init__(self, fleet: Fleet, cluster: ApacheCluster, seed: int, fenced_seconds: float) -> None:
+    given: Settings
+    fleet: Fleet
+    cluster: ApacheCluster
+    topics: Topics
+    load: Load
+    watch: Watch
+
+
+class Faults:
+    """Chooses and does. `lines` tells what was done and when, in seconds since the start; `done` counts what was done
+    to topics and disks."""
+
+    def __init__(self, scene: Scene, seed: int, fenced_seconds: float) -> None:
         """`fenced_seconds`: how long a pause is at least, so that the group and the transaction coordinator give the
         paused one up."""
         self.lines: list[str] = []
-        self._fleet = fleet
-        self._cluster = cluster
+        self.done: Counter[str] = Counter()
+        self._scene = scene
+        self._fleet = scene.fleet
+        self._cluster = scene.cluster
         self._random = random.Random(seed)  # noqa: S311 - spreads faults, guards nothing
         self._fenced_seconds = fenced_seconds
         self._start = time.monotonic()
         self._next = self._start + PAUSE[0]
         self._pauses: list[_Pause] = []
+        # What takes its time is done by another thread, one at a time: two brokers of three cannot be away, and what
+        # goes with a topic is known only while all of them are there.
         self._mender = ThreadPoolExecutor(1)
-        self._broker: Future[None] | None = None
+        self._mend: Future[None] | None = None
+        # Topics that are to be created again: each once before any comes a second time.
+        self._words: list[str] = []
         # The first ones are fixed, so that a short run has something of each.
         self._first: list[Callable[[], str]] = [
             self._takeover,
+            self._recreated,
             self._kill,
-            self._broker_killed,
+            self._grown,
             self._freeze,
+            self._disk_full,
             self._join,
         ]
 
@@ -60,27 +93,41 @@ class Faults:
         self._thaw([pause for pause in self._pauses if pause.over()])
         if time.monotonic() < self._next:
             return
-        self._tell((self._first.pop(0) if self._first else self._choose())())
+        busy = self._mending()
+        if self._first and not (busy and self._first[0] in self._mended()):
+            act = self._first.pop(0)
+        else:
+            act = self._choose(busy=busy)
+        self._tell(act())
         self._next = time.monotonic() + self._random.uniform(*PAUSE)
 
     def rest(self) -> None:
-        """Let everything recover: no more faults, nobody paused, all brokers up."""
+        """Let everything recover: no more faults, nobody paused, all brokers and topics there."""
         self._thaw(list(self._pauses))
-        if self._broker is not None:
-            self._broker.result(90)
+        if self._mend is not None:
+            self._mend.result(REST_SECONDS)
 
-    def _choose(self) -> Callable[[], str]:
+    def _mended(self) -> dict[Callable[[], str], float]:
+        """Faults that are put right by the other thread, and how likely each is."""
+        return {
+            self._broker_killed: 1,
+            self._broker_restarted: 1,
+            self._disk_full: 1 if self._cluster.disk is not None else 0,
+            self._recreated: 2,
+            self._grown: 1 if self.done["grown"] < GROWTHS else 0,
+        }
+
+    def _choose(self, *, busy: bool) -> Callable[[], str]:
         calm = not self._pauses
         crew = len(self._fleet.awake())
-        weights = {
+        weights: dict[Callable[[], str], float] = {
             self._kill: 10,
             self._terminate: 5,
             self._join: 2 if crew < MOST else 0,
             self._leave: 4 if crew > SIZE else 0,
             self._freeze: 3 if calm else 0,
             self._takeover: 3 if calm else 0,
-            self._broker_killed: 0 if self._mending() else 1,
-            self._broker_restarted: 0 if self._mending() else 1,
+            **({} if busy else self._mended()),
         }
         (act,) = self._random.choices(list(weights), list(weights.values()))
         return act
@@ -143,14 +190,43 @@ class Faults:
             kill(node)
             node.restart()
 
-        self._broker = self._mender.submit(away)
+        self._mend = self._mender.submit(away)
         return f"{how} broker {index + 1}, and started again"
 
+    def _disk_full(self) -> str:
+        """The broker ends by itself, and comes back when there is space."""
+        disk, node = self._cluster.disk, self._cluster.nodes[-1]
+        assert disk is not None
+
+        def away() -> None:
+            disk.fill(node)
+            wait_until(lambda: not node.known(), FULL_SECONDS, "the end of a broker on a full disk")
+            disk.free()
+            node.restart()
+
+        self.done["disks"] += 1
+        self._mend = self._mender.submit(away)
+        return f"disk of broker {len(self._cluster.nodes)} full ({disk.means}), and started again with space"
+
+    def _grown(self) -> str:
+        topics = self._scene.topics
+        self.done["grown"] += 1
+        self._mend = self._mender.submit(topics.grow, self._scene.given, self._scene.load)
+        return f"content gets partition {topics.partitions}, and then its versions"
+
+    def _recreated(self) -> str:
+        self._words = self._words or self._random.sample(RECREATED, len(RECREATED))
+        word = self._words.pop()
+        scene = self._scene
+        self.done["recreated"] += 1
+        self._mend = self._mender.submit(scene.topics.recreate, word, scene.given, scene.load, scene.watch)
+        return f"{word} deleted, and created again"
+
     def _mending(self) -> bool:
-        """Whether a broker is away. Raises what kept it from coming back."""
-        if self._broker is None or not self._broker.done():
-            return self._broker is not None
-        self._broker.result()
+        """Whether a broker or a topic is away. Raises what kept it from coming back."""
+        if self._mend is None or not self._mend.done():
+            return self._mend is not None
+        self._mend.result()
         return False
 
     def _one(self) -> Member:

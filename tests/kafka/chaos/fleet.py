@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import DependencyDown, Fatal, Fenced
+from tagbus.stream.errors import DependencyDown, Fatal, Fenced, UserError
 from tests.bus.harness import environment
 
 MEMBER = Path(__file__).parent / "member.py"
@@ -19,6 +19,8 @@ REBALANCE = re.compile(r"^(\S+ \S+) \w+ \S+ rebalance: ", re.MULTILINE)
 ABORTED = re.compile(r"^aborted (\d+)$", re.MULTILINE)
 # What a worker says last whose transaction the coordinator does not know.
 UNKNOWN = "Fatal: Kafka client failed (INVALID_TXN_STATE)"
+# What one says last that starts while a topic is away, or has too few partitions.
+TOPICS = re.compile(r"(UserError|TopicMissing): topic \S+ (does not exist|has \d+ partitions, expected at least)")
 # Every member logs its part of a rebalance: what is logged within so many seconds is one.
 ONE_REBALANCE_SECONDS = 1.0
 # Of those that ended unexpectedly: how many are told, and how much of their logs, in characters.
@@ -80,9 +82,13 @@ class Member:
 
         Where a broker goes away librdkafka may lose the group's coordinator and wait for it for ever (librdkafka 5511):
         the worker ends as one whose dependency is down.
+
+        One that starts while a topic is away or has too few partitions says so, and is started again.
         """
-        given_up = {Fatal.exit_code} if UNKNOWN in self.text() else set()
-        return {0, -signal.SIGKILL, -signal.SIGTERM, Fenced.exit_code, DependencyDown.exit_code} | given_up
+        text = self.text()
+        given_up = {Fatal.exit_code} if UNKNOWN in text else set()
+        refused = {UserError.exit_code} if TOPICS.search(text) else set()
+        return {0, -signal.SIGKILL, -signal.SIGTERM, Fenced.exit_code, DependencyDown.exit_code} | given_up | refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
 """One run: load and faults until enough has happened, then rest, then the comparison."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from tests.bus.harness import settings
 from tests.kafka.chaos.check import Outcome, Watch, compare
-from tests.kafka.chaos.faults import SIZE, Faults
+from tests.kafka.chaos.faults import SIZE, Faults, Scene
 from tests.kafka.chaos.fleet import Evidence, Fleet
 from tests.kafka.chaos.load import Load
+from tests.kafka.chaos.topics import PARTITIONS, Topics
 from tests.kafka.cluster import ApacheCluster
-from tests.support import create_topics, unique, wait_until
+from tests.support import wait_until
 
 # A member that dies while the group forms is waited for as long as this, and the next fault comes after 3 to 7 s: with
 # 6 s here and 2 to 6 s between faults every member died young and the classic protocol stood still for 38 s.
@@ -20,7 +22,6 @@ TRANSACTION_SECONDS = 8.0
 # What is allowed above the time that Kafka needs to give up a member and its transaction.
 SLACK_SECONDS = 10.0
 STALL_SECONDS = SESSION_SECONDS + TRANSACTION_SECONDS + SLACK_SECONDS
-PARTITIONS = 6
 RECOVERY_SECONDS = 120.0
 
 
@@ -37,6 +38,9 @@ class Plan:
     rebalances: int = 0
     fenced: int = 0
     aborts: int = 0
+    grown: int = 0
+    recreated: int = 0
+    disks: int = 0
     doubled: int = 0
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
     protocol: Literal["classic", "consumer"] = "classic"
@@ -44,10 +48,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run gave. `missing` names what did not happen often enough; empty where the run counts."""
+    """What a run gave. `done`: how often partitions were added, topics recreated, disks full. `missing` names what did
+    not happen often enough; empty where the run counts."""
 
     outcome: Outcome
     evidence: Evidence
+    done: Mapping[str, int]
     longest_stall_seconds: float
     stall_ended_at: float
     seconds: float
@@ -73,7 +79,8 @@ class Report:
 
 def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
     """Run it. `folder` takes the logs of the workers."""
-    names = _topics(cluster.address)
+    topics = Topics(cluster)
+    names = topics.names
     given = settings(
         cluster.address,
         names,
@@ -82,12 +89,15 @@ def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
             "transaction_seconds": TRANSACTION_SECONDS,
             "delivery": plan.delivery,
             "group_protocol": plan.protocol,
+            # What is behind a content that was created again is read, and partitions that are added are found at once.
+            "out_of_range": "earliest",
+            "options": {"topic.metadata.refresh.interval.ms": "1000"},
         },
         batch={"contents": 50, "in_flight": 4, "drain_seconds": 5},
     )
     fleet = Fleet(given, folder)
     # A little faster than the plan needs: the last second is cut off.
-    load = Load(cluster.address, names["content"], 1.05 * plan.contents / plan.seconds, plan.seed)
+    load = Load(cluster.address, names["content"], 1.05 * plan.contents / plan.seconds, plan.seed, PARTITIONS)
     watch = Watch(cluster.address, names, load)
     try:
         for _ in range(SIZE):
@@ -96,10 +106,11 @@ def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
         start = time.monotonic()
         load.start()
         watch.start()
-        faults = Faults(fleet, cluster, plan.seed, max(SESSION_SECONDS, TRANSACTION_SECONDS))
+        scene = Scene(given, fleet, cluster, topics, load, watch)
+        faults = Faults(scene, plan.seed, max(SESSION_SECONDS, TRANSACTION_SECONDS))
         missing = _until_enough(plan, fleet, load, watch, faults)
-        load.stop()
         faults.rest()
+        load.stop()
         lasted, rested = time.monotonic() - start, time.monotonic()
         if not _until_out(fleet, load, watch):
             for line in fleet.dump():
@@ -108,8 +119,9 @@ def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
         fleet.stop()
         watch.stop()
         return Report(
-            compare(cluster.address, names),
+            compare(cluster.address, names, topics.before),
             fleet.evidence(),
+            dict(faults.done),
             watch.longest,
             watch.longest_at,
             lasted,
@@ -119,14 +131,6 @@ def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
         )
     finally:
         fleet.close()
-
-
-def _topics(address: str) -> dict[str, str]:
-    names = {name: unique(name) for name in ("content", "tagged", "dead_letters", "exemplars", "versions")}
-    compacted = (PARTITIONS, {"cleanup.policy": "compact"})
-    layouts = {name: compacted if name in {"exemplars", "versions"} else PARTITIONS for name in names}
-    create_topics(address, {names[name]: layout for name, layout in layouts.items()})
-    return names
 
 
 def _until_enough(plan: Plan, fleet: Fleet, load: Load, watch: Watch, faults: Faults) -> list[str]:
@@ -140,17 +144,20 @@ def _until_enough(plan: Plan, fleet: Fleet, load: Load, watch: Watch, faults: Fa
             break
         if now - start >= plan.seconds and now - asked > 2.0:
             asked = now
-            missing = _missing(plan, fleet.evidence(), load.confirmed, watch.doubled)
+            missing = _missing(plan, fleet.evidence(), faults.done, load.confirmed, watch.doubled)
     return missing
 
 
-def _missing(plan: Plan, evidence: Evidence, sent: int, doubled: int) -> list[str]:
+def _missing(plan: Plan, evidence: Evidence, done: Mapping[str, int], sent: int, doubled: int) -> list[str]:
     wanted = {
         "contents": (sent, plan.contents),
         "kills": (evidence.kills, plan.kills),
         "rebalances": (evidence.rebalances, plan.rebalances),
         "fenced": (evidence.fenced, plan.fenced),
         "aborts": (evidence.aborts, plan.aborts),
+        "partitions added": (done.get("grown", 0), plan.grown),
+        "topics recreated": (done.get("recreated", 0), plan.recreated),
+        "disks full": (done.get("disks", 0), plan.disks),
         "doubled": (doubled, plan.doubled),
     }
     return [f"{name}: {had} of {least}" for name, (had, least) in wanted.items() if had < least]
