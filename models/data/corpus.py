@@ -24,6 +24,7 @@ from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.recall.successors import ends_of, only
 
 TOPICS: Final = "topics"
 
@@ -43,18 +44,43 @@ class Corpus(Protocol):
 def open_corpus(place: str, settings: Settings | None = None) -> Corpus:
     """The corpus at a place: a folder, or `topics`. Raises UserError for a folder in no known format."""
     if place == TOPICS:
-        return TopicCorpus(settings or load())
+        return WithSuccessors(TopicCorpus(settings or load()))
     folder = Path(place)
     if (folder / "labels.tsv").exists():
         return DataFolder(folder)
     if (folder / "tags.jsonl").exists():
-        return JsonlFolder(folder)
+        return WithSuccessors(JsonlFolder(folder))
     found = xmc.find(folder)
     if found is None:
         raise UserError(
             f"{place} is no corpus: expected a folder with labels.tsv, tags.jsonl or lbl.json, or `{TOPICS}`"
         )
     return xmc.XmcCorpus(found)
+
+
+@dataclass(frozen=True, slots=True)
+class WithSuccessors:
+    """A corpus as memory holds it: what was decided for a tag that others have replaced counts for its successor."""
+
+    corpus: Corpus
+
+    def tags(self) -> list[Tag]:
+        """The tags in force."""
+        return [tag for tag in self.corpus.tags() if not tag.replaced_by]
+
+    def exemplars(self, split: Split) -> Iterator[Exemplar]:
+        """The contents that have a tag; one that was split counts for none."""
+        tags = self.corpus.tags()
+        replaced = {tag.id: tag.replaced_by for tag in tags if tag.replaced_by}
+        known = {tag.id for tag in tags}
+        heirs = {tag_id: only(ends_of(tag_id, replaced, known.__contains__)[0]) for tag_id in replaced}
+        for item in self.corpus.exemplars(split):
+            if heirs.keys().isdisjoint(item.accepted):
+                yield item
+                continue
+            accepted = dict.fromkeys(heirs.get(tag_id, tag_id) for tag_id in item.accepted)
+            if kept := tuple(tag_id for tag_id in accepted if tag_id is not None):
+                yield item.model_copy(update={"accepted": kept})
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class TopicCorpus:
     settings: Settings
 
     def tags(self) -> list[Tag]:
-        """The tags that are not retired."""
+        """The tags that are not retired, or that others have replaced."""
         found: dict[str, Tag] = {}
         topic = self.settings.topics.tags
         for message in read_all(self.settings.kafka, topic):

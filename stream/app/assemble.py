@@ -88,9 +88,9 @@ class TaggingStack:
         replicas = [Projection(one.encoder, one.memory) for one in self._replicas]
         return Projection(self.encoder, self.memory, replicas, self._listeners)
 
-    def changes(self) -> MemoryChanges | None:
-        """Notifies listeners of changes where another process writes the memory; None without listeners."""
-        return MemoryChanges(self.release, self._listeners) if self._listeners else None
+    def changes(self) -> MemoryChanges:
+        """Notifies listeners of changes where another process writes the memory."""
+        return MemoryChanges(self.release, self._listeners)
 
     def tagger(self, curves: Iterable[Calibration] = (), taxonomy: Taxonomy = dict) -> Tagger:
         """The pipeline over this memory.
@@ -129,7 +129,7 @@ class TaggingStack:
     @property
     def _listeners(self) -> dict[str, list[Listener]]:
         """Of each kind that has any."""
-        found: dict[str, list[Listener]] = {}
+        found: dict[str, list[Listener]] = {TAGS.name: [self.graph.successors.change]}
         for kind, listener in chain.from_iterable(part.listeners.items() for part in self.parts.values()):
             found.setdefault(kind, []).append(listener)
         return found

@@ -71,7 +71,8 @@ class Content(Event):
 
 
 class Tag(Event):
-    """One entry of the taxonomy. A null value on the topic means that the tag is retired."""
+    """One entry of the taxonomy. A null value on the topic means that the tag is retired; so does one with
+    `replaced_by`, which says where its exemplars count from now on."""
 
     id: Id = Field(description="unique and stable; also the record's key")
     name: ShownName = Field(description="what results call it")
@@ -82,6 +83,15 @@ class Tag(Event):
         default_factory=dict, description="the name in other languages, by BCP 47 tag", json_schema_extra=_EMPTY
     )
     scopes: Scopes = Field((), description="only contents that share one of them get this tag; none: all contents do")
+    replaced_by: Ids = Field(
+        (), description="ids of the tags in its place: it is retired, and what was decided for it holds for them"
+    )
+
+    @model_validator(mode="after")
+    def _not_replaced_by_itself(self) -> Self:
+        if self.id in self.replaced_by:
+            raise PydanticCustomError("replaced_by_itself", "ids of other tags")
+        return self
 
 
 class Exemplar(Event):

@@ -20,6 +20,7 @@ _OWN = {
     "blank",
     "empty_content",
     "never_valid",
+    "replaced_by_itself",
     "metadata_too_large",
     "metadata_not_finite",
     "not_rfc3339",
@@ -28,7 +29,13 @@ _OWN = {
     "data_twice",
 }
 # pydantic reports these for the whole event; this is the field that its author has to fix.
-_FIELD_OF = {"empty_content": "text", "never_valid": "valid_until", "no_data": "data", "data_twice": "data_base64"}
+_FIELD_OF = {
+    "empty_content": "text",
+    "never_valid": "valid_until",
+    "replaced_by_itself": "replaced_by",
+    "no_data": "data",
+    "data_twice": "data_base64",
+}
 _NO_VALUE = {"missing", "no_data"}
 # Messages of the JSON parser, and the expected value.
 _SYNTAX = {

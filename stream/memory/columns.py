@@ -13,7 +13,7 @@ import numpy as np
 
 from tagbus.stream.memory.checks import decode
 from tagbus.stream.memory.hits import Carried, Flags, Floats, Hits, Ints, bounds, taken
-from tagbus.stream.memory.scopes import ScopeSets, carried_ids, scopes_of
+from tagbus.stream.memory.scopes import ScopeSets, audience, carried_ids
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.memory.validity import Periods, period
 
@@ -82,7 +82,7 @@ class Columns:
         self._bodies[row] = body
         self._tags.put(row, self._carried.numbers.of(carried_ids(self._carried, key, payload)))
         self._scopes.leave(self._sets[row])
-        self._sets[row] = self._scopes.enter(scopes_of(payload))
+        self._sets[row] = self._scopes.enter(audience(payload))
         self._periods.put(row, period(payload))
 
     def remove(self, key: str) -> int | None:
@@ -103,9 +103,12 @@ class Columns:
         return row
 
     def visible(self, scopes: frozenset[str] | None, at: datetime | None = None) -> Flags | None:
-        """Which rows a content of these scopes sees, bool [n], of those that are valid then; None: all of them."""
+        """Which rows a content of these scopes sees, bool [n], of those that are valid then; None: all of them.
+
+        Without scopes: which anybody sees.
+        """
         valid = None if at is None else self._periods.valid(len(self), at)
-        if scopes is None or self._scopes.count(scopes) == len(self):
+        if self._scopes.count(scopes) == len(self):
             return valid
         seen = self._scopes.visible(scopes)[self._sets[: len(self)]]
         return seen if valid is None else seen & valid
@@ -114,7 +117,7 @@ class Columns:
         """How many rows a content of these scopes sees, of those that are valid then."""
         if at is not None and (visible := self.visible(scopes, at)) is not None:
             return int(np.count_nonzero(visible))
-        return len(self) if scopes is None else self._scopes.count(scopes)
+        return self._scopes.count(scopes)
 
     def keys_of(self, rows: Ints) -> list[str]:
         """The key of each row."""

@@ -17,6 +17,7 @@ from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.encoder.release import Release, content_text
 from tagbus.stream.memory.hits import KEY
+from tagbus.stream.memory.scopes import REPLACED
 from tagbus.stream.memory.store import Payload
 
 E = TypeVar("E", bound=Event)
@@ -119,6 +120,7 @@ def _tag_payload(tag: Tag) -> Payload:
         "description": tag.description,
         "parents": list(tag.parents),
         "scopes": list(tag.scopes),
+        REPLACED: list(tag.replaced_by),
     }
 
 

@@ -1,22 +1,41 @@
-"""Who sees what: a content sees the points that have no scope, and those that share one of its scopes."""
+"""Who sees what: a content sees the points that have no scope, and those that share one of its scopes.
+
+Nobody sees a tag that others have replaced: it stays in memory for what its exemplars lead to (recall/successors.py).
+"""
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
 from tagbus.stream.memory.hits import KEY, Carried, Flags, Ints
 from tagbus.stream.memory.store import Payload, Scopes
 
+# The field of a tag's payload that lists the tags in its place; a tag that has any is retired.
+REPLACED: Final = "replaced_by"
+
+# The scopes of those who see a point; none: everybody does. None: nobody does.
+Audience = frozenset[str] | None
+
 
 def sees(scopes: frozenset[str], payload: Payload) -> bool:
     """Whether a content of these scopes sees a point with that payload."""
-    own = scopes_of(payload)
-    return not own or not own.isdisjoint(scopes)
+    return within(audience(payload), scopes)
 
 
-def scopes_of(payload: Payload) -> frozenset[str]:
-    """The scopes that a payload names."""
-    return frozenset(_strings(payload.get("scopes")))
+def audience(payload: Payload) -> Audience:
+    """Who sees a point with that payload."""
+    return None if replaced_by(payload) else frozenset(_strings(payload.get("scopes")))
+
+
+def within(seen_by: Audience, scopes: frozenset[str]) -> bool:
+    """Whether a content of these scopes belongs to an audience."""
+    return seen_by is not None and (not seen_by or not seen_by.isdisjoint(scopes))
+
+
+def replaced_by(payload: Payload) -> tuple[str, ...]:
+    """The ids of the tags in place of one that is retired; none of one in force."""
+    return tuple(_strings(payload.get(REPLACED)))
 
 
 def carried_ids(carried: Carried, key: str, payload: Payload) -> list[str]:
@@ -39,48 +58,53 @@ def groups(scopes: Scopes, queries: int) -> Iterator[tuple[frozenset[str] | None
 
 
 class ScopeSets:
-    """The sets of scopes that rows have, as numbers: there are few, however many rows."""
+    """The audiences that rows have, as numbers: there are few, however many rows."""
 
     def __init__(self) -> None:
-        self._numbers: dict[frozenset[str], int] = {}
-        self._sets: list[frozenset[str]] = []
-        # By number: how many rows have that set.
+        self._numbers: dict[Audience, int] = {}
+        self._sets: list[Audience] = []
+        # By number: how many rows have it.
         self._rows: list[int] = []
+        self._total = 0
         self._unused: list[int] = []
-        # The sets that a scope is in.
+        # The audiences that a scope is in.
         self._members: dict[str, set[int]] = {}
 
-    def enter(self, scopes: frozenset[str]) -> int:
-        """The number of a set that a row more has."""
-        number = self._numbers.get(scopes)
+    def enter(self, seen_by: Audience) -> int:
+        """The number of an audience that a row more has."""
+        number = self._numbers.get(seen_by)
         if number is None:
-            number = self._numbers[scopes] = self._new()
-            self._sets[number] = scopes
-            for scope in scopes:
+            number = self._numbers[seen_by] = self._new()
+            self._sets[number] = seen_by
+            for scope in seen_by or ():
                 self._members.setdefault(scope, set()).add(number)
         self._rows[number] += 1
+        self._total += 1
         return number
 
     def leave(self, number: int) -> None:
-        """A row less has that set."""
+        """A row less has that audience."""
         self._rows[number] -= 1
+        self._total -= 1
         if self._rows[number]:
             return
-        for scope in self._sets[number]:
+        for scope in self._sets[number] or ():
             self._members[scope].discard(number)
             if not self._members[scope]:
                 del self._members[scope]
         del self._numbers[self._sets[number]]
         self._unused.append(number)
 
-    def visible(self, scopes: frozenset[str]) -> Flags:
-        """Which sets a content of these scopes sees, bool by number."""
-        seen = np.zeros(len(self._rows), np.bool_)
-        seen[list(self._seen(scopes))] = True
+    def visible(self, scopes: frozenset[str] | None) -> Flags:
+        """Whose rows a content of these scopes sees, bool by number; None: all but those that nobody sees."""
+        seen = np.full(len(self._rows), scopes is None)
+        seen[list(self._numbered(None) if scopes is None else self._seen(scopes))] = scopes is not None
         return seen
 
-    def count(self, scopes: frozenset[str]) -> int:
-        """How many rows a content of these scopes sees."""
+    def count(self, scopes: frozenset[str] | None) -> int:
+        """How many rows a content of these scopes sees; None: all but those that nobody sees."""
+        if scopes is None:
+            return self._total - sum(self._rows[number] for number in self._numbered(None))
         return sum(self._rows[number] for number in self._seen(scopes))
 
     def _new(self) -> int:
@@ -91,9 +115,11 @@ class ScopeSets:
         return len(self._rows) - 1
 
     def _seen(self, scopes: frozenset[str]) -> set[int]:
-        unscoped = self._numbers.get(frozenset())
-        seen = set() if unscoped is None else {unscoped}
-        return seen.union(*(self._members.get(scope, ()) for scope in scopes))
+        return self._numbered(frozenset()).union(*(self._members.get(scope, ()) for scope in scopes))
+
+    def _numbered(self, seen_by: Audience) -> set[int]:
+        number = self._numbers.get(seen_by)
+        return set() if number is None else {number}
 
 
 def _strings(value: object) -> list[str]:

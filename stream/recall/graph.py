@@ -17,9 +17,10 @@ from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Evidence
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.memory.hits import NO_HITS, Flags, Hits, Ints, Slice, TagNumbers, joined
-from tagbus.stream.memory.scopes import scopes_of
+from tagbus.stream.memory.scopes import audience, replaced_by
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach, Seen, neighbour
+from tagbus.stream.recall.successors import Successors
 
 Doubles = NDArray[np.float64]
 
@@ -77,6 +78,11 @@ class GraphRecall:
     def numbers(self) -> TagNumbers:
         """The tag numbers of memory."""
         return self._tags.numbers
+
+    @property
+    def successors(self) -> Successors:
+        """What retired tags lead to; it must be told of every change of a tag."""
+        return self._neighbourhood.successors
 
     async def recall(
         self, ids: Sequence[str], vectors: Vectors, limit: int, scopes: Scopes = None
@@ -161,7 +167,8 @@ class GraphRecall:
 
     async def facts(self, tags: Iterable[str]) -> dict[str, Payload]:
         """The payloads of those tags that are in force."""
-        return await self._tags.fetch(sorted(tags))
+        found = await self._tags.fetch(sorted(tags))
+        return {tag_id: payload for tag_id, payload in found.items() if not replaced_by(payload)}
 
     def pick(self, found: Found, seen: Seen, names: Mapping[str, str], limit: int) -> list[Candidate]:
         """Tags that people accepted, then the rest by score. Evidence is built only for what is returned."""
@@ -250,10 +257,10 @@ def translated(payload: Payload) -> Mapping[str, str]:
 def names_by_content(payloads: Mapping[str, Payload], contents: int, scopes: Scopes) -> list[Mapping[str, str]]:
     """The names of the tags visible to each content."""
     names = named(payloads)
-    scoped = {tag_id: own for tag_id, payload in payloads.items() if (own := scopes_of(payload))}
+    scoped = {tag_id: seen_by for tag_id, payload in payloads.items() if (seen_by := audience(payload))}
     if scopes is None or not scoped:
         return [names] * contents
-    hidden = {one: {tag_id for tag_id, own in scoped.items() if own.isdisjoint(one)} for one in set(scopes)}
+    hidden = {one: {tag_id for tag_id, seen_by in scoped.items() if seen_by.isdisjoint(one)} for one in set(scopes)}
     shown = {one: {tag_id: names[tag_id] for tag_id in names.keys() - tags} for one, tags in hidden.items()}
     return [shown[one] for one in scopes]
 

@@ -17,7 +17,7 @@ from simplemma import lemmatize
 
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.memory.kinds import TAGS
-from tagbus.stream.memory.scopes import scopes_of
+from tagbus.stream.memory.scopes import audience
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Store
 from tagbus.stream.recall.base import Query
@@ -219,16 +219,20 @@ class LiteralRecall:
     def _take(self, payloads: Mapping[str, Payload]) -> None:
         for tag_id, payload in payloads.items():
             if self._changed is not None and tag_id not in self._changed:
-                self._lexicon.put(tag_id, _names(payload), scopes_of(payload))
+                self._put(tag_id, payload)
 
     def _change(self, tags: Mapping[str, Payload | None]) -> None:
         if self._changed is not None:
             self._changed.update(tags)
         for tag_id, payload in tags.items():
-            if payload is None:
-                self._lexicon.drop(tag_id)
-            else:
-                self._lexicon.put(tag_id, _names(payload), scopes_of(payload))
+            self._put(tag_id, payload)
+
+    def _put(self, tag_id: str, payload: Payload | None) -> None:
+        seen_by = None if payload is None else audience(payload)
+        if payload is None or seen_by is None:
+            self._lexicon.drop(tag_id)
+        else:
+            self._lexicon.put(tag_id, _names(payload), seen_by)
 
 
 def _note(found: dict[str, tuple[float, str]], entries: Iterable[tuple[str, _Entry]], words: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from tagbus.stream.contract.fields import Source
 from tagbus.stream.memory.hits import Flags, Hits, Slice, no_hits
 from tagbus.stream.memory.scopes import sees
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
+from tagbus.stream.recall.successors import Successors
 
 _MACHINE: Final = "/machine"
 _PEOPLE: Final = "/people"
@@ -44,7 +45,10 @@ class Seen:
 
 
 class Neighbourhood:
-    """Searches the stores of tags and of exemplars concurrently."""
+    """Searches the stores of tags and of exemplars concurrently.
+
+    `successors`: what the retired tags that exemplars carry lead to. It must be told of every change of a tag.
+    """
 
     def __init__(self, tags: Store, exemplars: Store, settings: RecallSettings) -> None:
         """Raises ValueError for stores with different tag numbers: they do not belong to one memory."""
@@ -53,6 +57,7 @@ class Neighbourhood:
         self._tags = tags
         self._exemplars = exemplars
         self._settings = settings
+        self.successors = Successors(tags)
 
     async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
         """Search around each content. Raises DependencyDown if a store does not answer."""
@@ -70,15 +75,11 @@ class Neighbourhood:
         if scopes is not None:
             # Two tenants may use the same content id.
             decided = [one if sees(of, one) else {} for one, of in zip(decided, scopes, strict=True)]
+        near = await self.successors.redirect(near)
+        said = [await self.successors.decisions(texts(one, "accepted"), texts(one, "rejected")) for one in decided]
         return [
-            Seen(
-                direct[row],
-                near[row],
-                machine[near.starts[row] : near.starts[row + 1]],
-                tuple(texts(one, "accepted")),
-                frozenset(texts(one, "rejected")),
-            )
-            for row, one in enumerate(decided)
+            Seen(direct[row], near[row], machine[near.starts[row] : near.starts[row + 1]], *decisions)
+            for row, decisions in enumerate(said)
         ]
 
     async def _search_tags(self, vectors: Vectors, limit: int, scopes: Scopes) -> Hits:

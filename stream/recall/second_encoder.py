@@ -26,6 +26,7 @@ from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.component import ComponentOf, Part, Replica, ServedSettings, Surroundings, variable
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach
 from tagbus.stream.recall.pool import Numbers, pool
+from tagbus.stream.recall.successors import Successors
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 from tagbus.stream.recall.votes import count_votes
 
@@ -51,6 +52,11 @@ class SecondEncoder:
         self._neighbourhood = Neighbourhood(tags, exemplars, settings)
         self._numbers = Numbers((), exemplars.numbers)
         self._encoded: dict[Query, asyncio.Task[Vectors]] = {}
+
+    @property
+    def successors(self) -> Successors:
+        """What retired tags lead to; it must be told of every change of a tag."""
+        return self._neighbourhood.successors
 
     def recallers(self) -> list[Recaller]:
         """Its two lists, which share one encoding of a content."""
@@ -137,7 +143,12 @@ async def _open_component(section: SecondEncoderSettings, into: Surroundings) ->
         await second.close()
         await memory.close()
 
-    return Part(recallers=tuple(second.recallers()), replicas=(Replica(encoder, memory),), close=close)
+    return Part(
+        recallers=tuple(second.recallers()),
+        listeners=(second.successors.change,),
+        replicas=(Replica(encoder, memory),),
+        close=close,
+    )
 
 
 COMPONENT: Final = ComponentOf(

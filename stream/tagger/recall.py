@@ -32,15 +32,19 @@ class Recall:
         await by_halves(works, self._recall)
 
     async def _recall(self, works: Sequence[Work]) -> None:
-        """Raises Poison if a recaller fails on one of the contents."""
+        """Raises Poison if a recaller fails on one of the contents.
+
+        A model knows the tags of its training: what it says of one that was replaced since counts for the successor.
+        """
         ids = [work.content.id for work in works]
         vectors = np.array([work.vector for work in works], np.float32)
         scopes = [work.scopes for work in works]
         query = Query(ids, [work.text for work in works], vectors, scopes)
-        seen, lists = await asyncio.gather(
+        seen, said = await asyncio.gather(
             self._graph.look(ids, vectors, self._reach, scopes),
             asyncio.gather(*(one.recall(query) for one in self._recallers)),
         )
+        lists = [await self._graph.successors.listing(one) for one in said]
         for row, (work, around) in enumerate(zip(works, seen, strict=True)):
             work.seen = around
             work.found = {one.name: found[row] for one, found in zip(self._recallers, lists, strict=True)}

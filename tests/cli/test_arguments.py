@@ -18,7 +18,7 @@ COMMANDS = {
     "index": ["--log"],
     "tag": ["FILE", "--tags", "--exemplars", "--cache"],
     "publish": ["FILE", "--to"],
-    "retire": ["KEY", "--from"],
+    "retire": ["KEY", "--from", "--replaced-by"],
     "tail": ["TOPIC", "--count", "--from", "--as"],
     "replay": ["--reason", "--since", "--until", "--limit", "--send"],
     "skip": ["TOPIC:PARTITION:OFFSET"],
@@ -221,6 +221,13 @@ class TestExitCodes:
         answer = process("retire", "article-3", "--from", "exemplars")
         assert answer.code == 9
         assert "expected `id/people` or `id/machine`" in answer.one_line()
+
+    def test_2_a_successor_of_what_is_no_tag(self) -> None:
+        answer = process("retire", "article-3", "--from", "content", "--replaced-by", "article-4")
+        assert answer.code == 2
+        assert answer.one_line() == (
+            "tagbus: --replaced-by: only a tag has successors, expected --from tags, not --from content"
+        )
 
 
 LOST = """

@@ -67,6 +67,8 @@ TAGS = st.builds(
     parents=lists(IDS),
     names=st.dictionaries(st.text(CHARACTERS, min_size=1, max_size=35), SHOWN, max_size=3),
     scopes=lists(IDS),
+    # Longer than an id here, so never the tag's own.
+    replaced_by=lists(IDS.map(lambda name: f"{name:>21}")),
 )
 EXEMPLARS = st.builds(
     Exemplar,

@@ -69,6 +69,7 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
     "index": _on("Read", *_MEMORY),
     "publish --to content": _on("Write", "content"),
     "retire --from content": _on("Write", "content"),
+    "retire --from tags --replaced-by": (*_on("Read", "tags"), *_on("Write", "tags")),
     "tail tagged": _on("Read", "tagged"),
     "tail content.dlq": _on("Read", "dead_letters"),
     "replay --send": (*_on("Read", "content", "tagged", "dead_letters"), *_on("Write", "content")),

@@ -37,6 +37,7 @@ RUNS = {"run (exactly_once)": "exactly_once", "run (at_least_once)": "at_least_o
 CALLS = {
     "publish --to content": ("publish", "-", "--to", "content"),
     "retire --from content": ("retire", "a", "--from", "content"),
+    "retire --from tags --replaced-by": ("retire", "t1", "--from", "tags", "--replaced-by", "t2"),
     "tail tagged": ("tail", "tagged", "--count", "1"),
     "tail content.dlq": ("tail", "content.dlq", "--count", "1"),
     "replay --send": ("replay", "--send"),

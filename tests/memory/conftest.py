@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -25,53 +26,59 @@ RELEASE = "test-1"
 SERVER = os.environ.get("TAGBUS_TEST_QDRANT")
 
 
-def carried() -> Carried:
-    """A point carries the tags that its payload's field `tags` lists."""
-    return Carried(TagNumbers(), "tags")
+TAGS = "tags"
 
 
-Opener = Callable[[int], AbstractAsyncContextManager[Store]]
+def carried(field: str = TAGS) -> Carried:
+    """A point carries the tags that this field of its payload lists."""
+    return Carried(TagNumbers(), field)
+
+
+class Opener(Protocol):
+    """Opens a store, empty, with vectors of that many dimensions, whose points carry the tags of a field."""
+
+    def __call__(self, dimension: int, field: str = TAGS, /) -> AbstractAsyncContextManager[Store]: ...
 
 
 @asynccontextmanager
-async def _exact(dimension: int) -> AsyncIterator[Store]:
-    store = ExactStore(RELEASE, dimension, carried())
+async def _exact(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
+    store = ExactStore(RELEASE, dimension, carried(field))
     yield store
     await store.close()
 
 
 @asynccontextmanager
-async def _hnsw(dimension: int) -> AsyncIterator[Store]:
+async def _hnsw(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
     """Its index is asked from the second point on."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"FLOOR": 2, "MARGIN": 2, "PART": 1, "ROWS": 0}.items():
             patch.setattr(hnsw, name, value)
-        store = HnswStore(RELEASE, dimension, carried())
+        store = HnswStore(RELEASE, dimension, carried(field))
         yield store
         await store.close()
 
 
 @asynccontextmanager
-async def _embedded(dimension: int) -> AsyncIterator[Store]:
+async def _embedded(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
     with tempfile.TemporaryDirectory() as folder:
-        store = await EmbeddedStore.open(Path(folder), RELEASE, dimension, carried())
+        store = await EmbeddedStore.open(Path(folder), RELEASE, dimension, carried(field))
         yield store
         await store.close()
 
 
 @asynccontextmanager
-async def _in_memory(dimension: int) -> AsyncIterator[Store]:
+async def _in_memory(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
     server = Server(AsyncQdrantClient(":memory:"), "memory")
-    store = ServerStore(server, Place("tagbus", RELEASE, "tags", dimension), carried())
+    store = ServerStore(server, Place("tagbus", RELEASE, "tags", dimension), carried(field))
     await store.begin("cluster", "tags")
     yield store
     await store.close()
 
 
 @asynccontextmanager
-async def _server(dimension: int) -> AsyncIterator[Store]:
+async def _server(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
     server = connect(MemorySettings(kind="server", url=SERVER or ""))
-    store = ServerStore(server, Place("test", RELEASE, uuid.uuid4().hex, dimension), carried())
+    store = ServerStore(server, Place("test", RELEASE, uuid.uuid4().hex, dimension), carried(field))
     await store.begin("cluster", "tags")
     yield store
     await store.drop()

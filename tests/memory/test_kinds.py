@@ -28,6 +28,7 @@ def test_a_tag_keeps_what_prompts_say_of_it() -> None:
         parents=("t0",),
         names={"fi": "mehiläiset"},
         scopes=("library",),
+        replaced_by=("t2",),
     )
     found = entry(tag)
     assert (found.key, found.text) == ("t1", RELEASE.tag_text("bees", ("honey bees",), "Insects."))
@@ -38,6 +39,7 @@ def test_a_tag_keeps_what_prompts_say_of_it() -> None:
         "description": "Insects.",
         "parents": ["t0"],
         "scopes": ["library"],
+        "replaced_by": ["t2"],
     }
 
 

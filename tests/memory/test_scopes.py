@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tagbus.stream.memory import Point, Store, Vectors, hnsw
 from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.hits import KEY
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.scopes import ScopeSets, sees
 from tests.memory.listing import listed
@@ -71,6 +72,20 @@ async def test_the_limit_counts_what_is_seen(store: Store, point: Make, unit: Un
     assert [hit.key for hit in hits] == ["ann2", "ann1"]
 
 
+async def test_nobody_sees_a_tag_that_others_have_replaced(opener: Any, point: Make, unit: Unit) -> None:
+    """It is there to be looked up, from its first publication or by a change, and comes back."""
+    async with opener(4, KEY) as store:
+        await store.upsert([point("a", X), point("b", Y, scopes=["ann"], replaced_by=["a"]), point("c", Y)])
+        await store.set_payloads({"c": {"replaced_by": ["a"]}})
+        assert await keys(store, unit([X]), ANN, NOBODY) == [["a"], ["a"]]
+        assert [[hit.key for hit in hits] for hits in await listed(store, unit([X]), 100)] == [["a"]]
+        assert await store.fetch(["c"]) == {"c": {"replaced_by": ["a"]}}
+
+        await store.set_payloads({"b": {"scopes": ["ann"], "replaced_by": []}, "a": {"replaced_by": ["b"]}})
+        assert await keys(store, unit([X]), ANN, NOBODY) == [["b"], []]
+        assert [[hit.key for hit in hits] for hits in await listed(store, unit([X]), 100)] == [["b"]]
+
+
 async def test_there_is_one_set_of_scopes_a_query(store: Store, unit: Unit) -> None:
     with pytest.raises(ValueError, match="2 queries and 1 sets of scopes"):
         await store.search(unit([X, Y]), 1, [ANN])
@@ -80,7 +95,8 @@ async def test_two_tenants_never_see_each_others_points(opener: Any, unit: Unit)
     """Whatever is stored, changed and deleted, in any order, a search equals one over what the scopes see."""
     numbers = st.lists(st.integers(-2, 2), min_size=3, max_size=3).filter(any)
     scopes = st.sets(st.sampled_from(["ann", "bob", "carl"]), max_size=2)
-    payloads = st.builds(lambda names: {"scopes": sorted(names)}, scopes)
+    successors = st.sampled_from([[], [], [], ["a"]])
+    payloads = st.builds(lambda names, ids: {"scopes": sorted(names), "replaced_by": ids}, scopes, successors)
     writes = st.tuples(st.sampled_from("abcdefgh"), st.none() | numbers, st.none() | payloads)
 
     async def agree(store: Store, steps: list[Any], asked: list[Any], limit: int) -> None:

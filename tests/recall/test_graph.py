@@ -242,14 +242,16 @@ class Meeting(ExactStore):
 
 
 async def test_memory_is_asked_for_tags_exemplars_and_decisions_at_once() -> None:
-    """Given stores that answer when three calls are in flight, a content is looked up in one round trip."""
+    """Given stores that answer when three calls are in flight, a content is looked up in one round trip, once the tags
+    that its neighbours carry are known."""
     memory = exact_memory("r", D, Meeting)
     tags, exemplars = memory.tags, memory.exemplars
     assert isinstance(tags, Meeting)
     assert isinstance(exemplars, Meeting)
     await exemplars.upsert([exemplar("a", unit(1), ["t1"])])
-    tags.barrier = exemplars.barrier = asyncio.Barrier(3)
     graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
+    await graph.successors.change({"t1": {"name": "tag"}})
+    tags.barrier = exemplars.barrier = asyncio.Barrier(3)
     async with asyncio.timeout(120):
         (seen,) = await graph.look(["a"], unit(2)[None], graph.reach)
     assert seen.accepted == ("t1",)

@@ -100,14 +100,20 @@ def unit(seed: int) -> Vectors:
     return vector / np.linalg.norm(vector)
 
 
-async def graph(exemplars: Sequence[Point] = (), names: Mapping[str, str] | None = None) -> GraphRecall:
-    """Tags t0 to t5, and exemplars c0 to c7 that carry some of them."""
+async def graph(
+    exemplars: Sequence[Point] = (),
+    names: Mapping[str, str] | None = None,
+    replaced: Mapping[str, list[str]] | None = None,
+) -> GraphRecall:
+    """Tags t0 to t5, some of them `replaced` by others, and exemplars c0 to c7 that carry some of them."""
     memory = exact_memory("r", D)
     tags, contents = memory.tags, memory.exemplars
     names = names or {f"t{i}": f"tag {'x' * i}" for i in range(6)}
     await tags.upsert(
         [
-            Point(key, unit(i), {"name": name, "aliases": [], "parents": []})
+            Point(
+                key, unit(i), {"name": name, "aliases": [], "parents": [], "replaced_by": (replaced or {}).get(key, [])}
+            )
             for i, (key, name) in enumerate(names.items())
         ]
     )
@@ -115,6 +121,18 @@ async def graph(exemplars: Sequence[Point] = (), names: Mapping[str, str] | None
     known = [exemplar(f"c{i}", 100 + i, [f"t{t}" for t in set(rng.integers(0, 6, 2).tolist())]) for i in range(8)]
     await contents.upsert([*known, *exemplars])
     return GraphRecall(tags, contents, FITTED, RecallSettings())
+
+
+async def test_what_a_model_says_of_a_replaced_tag_counts_for_its_successor() -> None:
+    """It still knows the tags of its training: with a ranker's order as with fused ranks."""
+    over = await graph(replaced={"t1": ["t4"], "t2": ["gone"]})
+    heads = Says("heads", {"t1": 0.9, "t2": 0.8})
+
+    for ranker in (None, Longest()):
+        (found,) = await Stages(over, [heads], ranker).recall(["new"], ["text"], unit(7)[None], 10)
+        scores = {one.id: one.evidence.scores for one in found}
+        assert scores.keys().isdisjoint({"t1", "t2"})
+        assert scores["t4"] == {"heads": 0.9}
 
 
 def exemplar(key: str, seed: int, accepted: list[str], rejected: list[str] | None = None) -> Point:

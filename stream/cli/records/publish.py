@@ -1,7 +1,7 @@
 """`tagbus publish` and `retire`: the topics, for people at a terminal."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 import typer
 
 from tagbus.stream.app import console, files
-from tagbus.stream.config import TopicSettings, load
-from tagbus.stream.contract.codec import DECODERS, Record, encode_record
-from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.cli.records.current_tags import current_tags
+from tagbus.stream.config import Settings, TopicSettings, load
+from tagbus.stream.contract.codec import DECODERS, Record, encode, encode_record, parse
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.errors import CheckFailed, Poison, UserError, shorten
 from tagbus.stream.kafka.limits import SizeLimit
 from tagbus.stream.kafka.writer import TopicWriter
 
@@ -43,14 +45,44 @@ def retire(
         str, typer.Argument(help="id of a tag, a content or a knowledge segment; `id/source` of an exemplar")
     ],
     to: Annotated[Word, typer.Option("--from", help="the topic")],
+    replaced_by: Annotated[
+        list[str] | None, typer.Option("--replaced-by", help="id of the tag in its place; of a split, given again")
+    ] = None,
 ) -> None:
-    """Publish a null value: the tag is retired, the content, the exemplar or the knowledge segment withdrawn."""
+    """Publish a null value: the tag is retired, the content, the exemplar or the knowledge segment withdrawn.
+
+    With --replaced-by the tag is published once more instead, with its successors: what its exemplars say counts for
+    the one successor from then on, and for none of several.
+    """
     settings = load()
     record = tombstone(to, key)
+    if replaced_by:
+        if to != "tags":
+            raise UserError(f"--replaced-by: only a tag has successors, expected --from tags, not --from {to}")
+        record = encode_record(_replaced(settings, key, replaced_by))
     topic = topic_name(settings.topics, to)
     with console.bar("publishing", 1) as bar:
         send(TopicWriter(settings.kafka, topic), iter([record]), bar)
-    console.say(f"published a null to {topic}")
+    if replaced_by:
+        console.say(f"published {shorten(key)} to {topic}, replaced by {', '.join(map(shorten, replaced_by))}")
+    else:
+        console.say(f"published a null to {topic}")
+
+
+def _replaced(settings: Settings, key: str, successors: Sequence[str]) -> Tag:
+    """The tag, retired in favour of these. Raises UserError where one is not in force, Poison for its own id."""
+    found = current_tags(settings, [key, *successors])
+    topic = settings.topics.tags
+    if key not in found:
+        raise UserError(f"{shorten(key)} is no tag of topic {topic}")
+    for one in successors:
+        if one not in found:
+            raise UserError(f"--replaced-by: {shorten(one)} is no tag of topic {topic}")
+        if one != key and (next_ := found[one].replaced_by):
+            raise UserError(
+                f"--replaced-by: {shorten(one)} is retired itself, in favour of {', '.join(map(shorten, next_))}"
+            )
+    return parse(encode(found[key].model_copy(update={"replaced_by": tuple(dict.fromkeys(successors))})), Tag)
 
 
 def tombstone(to: Word, key: str) -> Record:

@@ -19,16 +19,17 @@ from tagbus.stream.app import console, files, folders
 from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG
 from tagbus.stream.bus.process.stamps import Stamp, older, stamp_of, withdrawal, withdrawn
+from tagbus.stream.cli.records.current_tags import current_tags
 from tagbus.stream.cli.records.dead_letter_selection import REPLAYS
 from tagbus.stream.config import Settings, load
-from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tag, decode_tagged
-from tagbus.stream.contract.events import Content, Tag
+from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tagged
+from tagbus.stream.contract.events import Content
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.errors import Poison, UserError, shorten
 from tagbus.stream.kafka.message import record_of, recorded
-from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_all, read_range
+from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.recall.graph import parameters
 
@@ -84,7 +85,8 @@ class OneTag:
         self.reason = f"tag {name}"
         self._named = _named(settings, name)
         self._runner = stack.enter_context(asyncio.Runner())
-        tag = _tag(settings, name)
+        found = current_tags(settings, [name]).get(name)
+        tag = None if found is None or found.replaced_by else found
         if tag is None and not self._named:
             raise UserError(f"{shorten(name)} is no tag of topic {settings.topics.tags}, and no result names it")
         self._encoder: Encoder | None = None
@@ -224,20 +226,6 @@ def _named(settings: Settings, tag: str) -> set[str]:
             else:
                 named.discard(result.id)
     return named
-
-
-def _tag(settings: Settings, name: str) -> Tag | None:
-    """The current tag on its topic; None if it is retired or never existed."""
-    found = None
-    for message in read_all(settings.kafka, settings.topics.tags):
-        if message.key() != name.encode():
-            continue
-        try:
-            event = decode_tag(record_of(message))
-        except Poison:
-            continue
-        found = event if isinstance(event, Tag) else None
-    return found
 
 
 def _position(message: Message) -> RecordPosition:

@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from tagbus.stream.errors import DependencyDown, shorten
 from tagbus.stream.memory.checks import Batch, Description, check_queries, checked, decode, encode
-from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
+from tagbus.stream.memory.hits import KEY, Carried, Hits, TagNumbers
 from tagbus.stream.memory.qdrant.engine import (
     SCOPES,
     Found,
@@ -205,7 +205,7 @@ class EmbeddedStore:
                 limit=limit,
                 query=qdrant_edge.Query.Nearest(query),
                 with_payload=wanted(self._carried),
-                filter=_filter(seen, at),
+                filter=_filter(seen, at, self._carried),
                 params=parameters,
             )
             for query, seen in zip(queries.tolist(), scopes or repeat(None, len(queries)), strict=True)
@@ -285,14 +285,17 @@ def _digest(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
-def _filter(scopes: frozenset[str] | None, at: datetime | None) -> "qdrant_edge.Filter | None":
+def _filter(scopes: frozenset[str] | None, at: datetime | None, carried: Carried) -> "qdrant_edge.Filter | None":
     import qdrant_edge
 
-    if scopes is None and at is None:
-        return None
     condition, span, time = qdrant_edge.FieldCondition, qdrant_edge.RangeFloat, 0.0 if at is None else microseconds(at)
+    # Not the opposite: a point that says nothing of a time is valid then.
+    invalid = [] if at is None else [condition(FROM, range=span(gt=time)), condition(UNTIL, range=span(lte=time))]
+    # Of the kinds only tags are replaced; a filter by scopes leaves those out already.
+    replaced = [qdrant_edge.IsEmptyCondition(SCOPES)] if scopes is None and carried.tags == KEY else []
+    if scopes is None and not invalid and not replaced:
+        return None
     return qdrant_edge.Filter(
         must=None if scopes is None else [condition(SCOPES, match=qdrant_edge.MatchAny(visible(scopes)))],
-        # Not the opposite: a point that says nothing of a time is valid then.
-        must_not=None if at is None else [condition(FROM, range=span(gt=time)), condition(UNTIL, range=span(lte=time))],
+        must_not=[*invalid, *replaced],
     )

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from tagbus.stream.errors import Fatal
 from tagbus.stream.memory.checks import decode
 from tagbus.stream.memory.hits import KEY, Carried, Hits, bounds
-from tagbus.stream.memory.scopes import carried_ids, scopes_of
+from tagbus.stream.memory.scopes import audience, carried_ids
 from tagbus.stream.memory.store import Listed, Payload
 from tagbus.stream.memory.validity import FIRST, FROM, LAST, UNTIL, period
 
@@ -20,7 +20,8 @@ MARGIN = 8
 TIES = 1024
 
 # The field that a search is filtered by: a point's scopes, or EVERYBODY, which is no scope, for an id is never empty. A
-# list that is empty would have to be looked for without the index, which takes twice as long (qdrant-edge 0.9).
+# list that is empty would have to be looked for without the index, which takes twice as long (qdrant-edge 0.9): that of
+# a tag that others have replaced is, for nobody sees it.
 SCOPES: Final = "scopes"
 EVERYBODY: Final = ""
 
@@ -47,7 +48,9 @@ def pack(key: str, body: bytes) -> dict[str, JsonValue]:
     payload = decode(body)
     first, end = period(payload)
     times = ({} if first == FIRST else {FROM: first}) | ({} if end == LAST else {UNTIL: end})
-    return {"key": key, SCOPES: [*sorted(scopes_of(payload))] or [EVERYBODY], **times, "payload": payload}
+    seen_by = audience(payload)
+    named: list[JsonValue] = [] if seen_by is None else [*sorted(seen_by)] or [EVERYBODY]
+    return {"key": key, SCOPES: named, **times, "payload": payload}
 
 
 def unpack(stored: object) -> tuple[str, Payload]:

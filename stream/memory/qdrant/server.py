@@ -15,7 +15,7 @@ from qdrant_client import models as qdrant
 
 from tagbus.stream.errors import DependencyDown, shorten
 from tagbus.stream.memory.checks import Batch, check_queries, checked, encode
-from tagbus.stream.memory.hits import Carried, Hits, TagNumbers
+from tagbus.stream.memory.hits import KEY, Carried, Hits, TagNumbers
 from tagbus.stream.memory.kinds import HASH
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.collections import Collections, Place
@@ -185,7 +185,7 @@ class ServerStore:
                     query=queries[index].tolist(),
                     limit=asked,
                     with_payload=wanted(self._carried),
-                    filter=_filter(None if scopes is None else scopes[index], at),
+                    filter=_filter(None if scopes is None else scopes[index], at, self._carried),
                     params=parameters,
                 )
                 for index in indices
@@ -266,19 +266,20 @@ class ServerStore:
         return max(1, self._server.request_bytes // (FLOAT_BYTES * self.dimension + REST_BYTES))
 
 
-def _filter(scopes: frozenset[str] | None, at: datetime | None) -> qdrant.Filter | None:
-    if scopes is None and at is None:
-        return None
+def _filter(scopes: frozenset[str] | None, at: datetime | None, carried: Carried) -> qdrant.Filter | None:
     seen: list[qdrant.Condition] = []
-    invalid: list[qdrant.Condition] = []
+    unseen: list[qdrant.Condition] = []
     if scopes is not None:
         seen.append(qdrant.FieldCondition(key=SCOPES, match=qdrant.MatchAny(any=visible(scopes))))
+    elif carried.tags == KEY:
+        # Of the kinds only tags are replaced.
+        unseen.append(qdrant.IsEmptyCondition(is_empty=qdrant.PayloadField(key=SCOPES)))
     if at is not None:
         # Not the opposite: a point that says nothing of a time is valid then.
         time = microseconds(at)
-        invalid.append(qdrant.FieldCondition(key=FROM, range=qdrant.Range(gt=time)))
-        invalid.append(qdrant.FieldCondition(key=UNTIL, range=qdrant.Range(lte=time)))
-    return qdrant.Filter(must=seen or None, must_not=invalid or None)
+        unseen.append(qdrant.FieldCondition(key=FROM, range=qdrant.Range(gt=time)))
+        unseen.append(qdrant.FieldCondition(key=UNTIL, range=qdrant.Range(lte=time)))
+    return qdrant.Filter(must=seen or None, must_not=unseen or None) if seen or unseen else None
 
 
 def _ids(keys: Sequence[str]) -> Iterator[list[int | str | uuid.UUID]]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.codec import decode_tag, encode_record
+from tagbus.stream.contract.events import Tag
+from tagbus.stream.kafka.message import record_of
 from tests.cli.harness import Cli, Slice, large, process
 from tests.conftest import Broker
 from tests.support import Layout, consume_all, fifo, unique
@@ -168,3 +170,31 @@ class TestRetire:
         answer = tagbus("retire", key, "--from", word, KAFKA__BROKERS=kafka.address)
         assert answer.code == 9
         assert expected in answer.one_line()
+
+    def test_a_tag_in_favour_of_another(self, kafka: Broker, made: dict[str, str], tagbus: Cli) -> None:
+        """It is published once more as it is, with its successors."""
+        lines = (
+            b'{"id": "a", "name": "bees", "scopes": ["news"]}\n{"id": "b", "name": "bees"}\n{"id": "c", "name": "c"}'
+        )
+        assert tagbus("publish", "-", "--to", "tags", stdin=lines, settings=made).code == 0
+
+        answer = tagbus("retire", "a", "--from", "tags", "--replaced-by", "b", "--replaced-by", "c", settings=made)
+
+        topic = made["TOPICS__TAGS"]
+        assert (answer.code, answer.err) == (0, f"published 'a' to {topic}, replaced by 'b', 'c'\n")
+        last = next(one for one in reversed(consume_all(kafka.address, topic)) if one.key() == b"a")
+        assert decode_tag(record_of(last)) == Tag(id="a", name="bees", scopes=("news",), replaced_by=("b", "c"))
+
+    def test_successors_that_would_not_count_are_refused(self, made: dict[str, str], tagbus: Cli) -> None:
+        lines = b'{"id": "a", "name": "a"}\n{"id": "b", "name": "b", "replaced_by": ["c"]}\n{"id": "c", "name": "c"}'
+        assert tagbus("publish", "-", "--to", "tags", stdin=lines, settings=made).code == 0
+        topic = made["TOPICS__TAGS"]
+
+        for key, successor, said in (
+            ("a", "x", f"tagbus: --replaced-by: 'x' is no tag of topic {topic}"),
+            ("x", "a", f"tagbus: 'x' is no tag of topic {topic}"),
+            ("a", "b", "tagbus: --replaced-by: 'b' is retired itself, in favour of 'c'"),
+            ("a", "a", "tagbus: replaced_by: a list of length 1, expected ids of other tags"),
+        ):
+            answer = tagbus("retire", key, "--from", "tags", "--replaced-by", successor, settings=made)
+            assert (answer.code > 0, answer.one_line()) == (True, said)

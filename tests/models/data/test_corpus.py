@@ -11,7 +11,7 @@ import pytest
 from tagbus.models.data.corpus import Corpus, open_corpus
 from tagbus.models.data.texts import text_of
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.codec import encode, encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import UserError
 from tests.bus.harness import settings
@@ -127,6 +127,24 @@ def test_a_wrong_line_of_json_is_named(tmp_path: Path) -> None:
     write(tmp_path / "tags.jsonl", ['{"id": "a", "name": "tea"}', '{"id": 7, "name": "tea"}'])
     with pytest.raises(UserError, match=r"tags.jsonl:2: id: 7 is wrong"):
         open_corpus(str(tmp_path)).tags()
+
+
+def test_what_was_decided_for_a_replaced_tag_counts_for_its_successor(tmp_path: Path) -> None:
+    tags = [
+        Tag(id="old", name="old", replaced_by=("new",)),
+        Tag(id="new", name="new"),
+        Tag(id="split", name="split", replaced_by=("new", "other")),
+        Tag(id="other", name="other"),
+    ]
+    titles = {"a": ("old", "new"), "b": ("split",), "c": ("split", "other"), "d": ("other", "strange")}
+    exemplars = [Exemplar(id=key, title=key, accepted=accepted) for key, accepted in titles.items()]
+    for name, events in (("tags", tags), ("exemplars", exemplars)):
+        (tmp_path / f"{name}.jsonl").write_bytes(b"\n".join(map(encode, events)))
+    corpus = open_corpus(str(tmp_path))
+
+    assert [tag.id for tag in corpus.tags()] == ["new", "other"]
+    found = {item.id: item.accepted for item in corpus.exemplars("train")}
+    assert found == {"a": ("new",), "c": ("other",), "d": ("other", "strange")}
 
 
 def test_a_folder_that_is_no_corpus(tmp_path: Path) -> None:

@@ -1,0 +1,229 @@
+"""What carries a retired tag counts for what has replaced it, and for nothing where nobody can say what that is."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagbus.stream.config import RecallSettings
+from tagbus.stream.encoder.release import RecallDefaults
+from tagbus.stream.memory import Memory, exact_memory
+from tagbus.stream.memory.exact import ExactStore
+from tagbus.stream.memory.store import Payload, Point, Vectors
+from tagbus.stream.recall.graph import Candidate, GraphRecall
+from tagbus.stream.recall.successors import NOBODY, STEPS, Successors
+
+D = 8
+OPEN = RecallDefaults(c2t_threshold=-1, c2c_threshold=-1, c2c2t_limit=5, tau=0.1, lambda_=0.5)
+
+# The tags in place of each retired one; none of one in force.
+Taxonomy = Mapping[str, Sequence[str]]
+
+
+def unit(seed: int) -> Vectors:
+    vector = np.random.default_rng(seed).normal(size=D).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def payload(key: str, replaced_by: Sequence[str], scopes: Sequence[str] = ()) -> Payload:
+    return {"name": f"name of {key}", "replaced_by": list(replaced_by), "scopes": list(scopes)}
+
+
+async def holding(taxonomy: Taxonomy, exemplars: Mapping[str, Sequence[str]] | None = None) -> Memory:
+    """A memory of these tags, and of exemplars by people that carry some."""
+    memory = exact_memory("r", D)
+    await memory.tags.upsert([Point(key, unit(n), payload(key, to)) for n, (key, to) in enumerate(taxonomy.items())])
+    for number, (key, accepted) in enumerate((exemplars or {}).items()):
+        body = {"id": key, "source": "people", "accepted": list(accepted), "rejected": []}
+        await memory.exemplars.upsert([Point(f"{key}/people", unit(1000 + number), body)])
+    return memory
+
+
+async def ends(taxonomy: Taxonomy, *asked: str) -> list[str | None]:
+    """What each of these tags leads to."""
+    store = (await holding(taxonomy)).tags
+    found = await Successors(store).follow(store.numbers.of(asked))
+    return [None if number == NOBODY else store.numbers.ids[number] for number in found.tolist()]
+
+
+async def recall(memory: Memory, content: str = "new", limit: int = 10) -> list[Candidate]:
+    graph = GraphRecall(memory.tags, memory.exemplars, OPEN, RecallSettings(c2t=False))
+    return (await graph.recall([content], unit(1)[None], limit, [frozenset()]))[0]
+
+
+async def test_a_tag_in_force_leads_to_itself_and_so_does_one_that_is_not_there() -> None:
+    assert await ends({"a": []}, "a", "strange") == ["a", "strange"]
+
+
+async def test_a_retired_tag_leads_to_its_successor_over_as_many_steps_as_there_are() -> None:
+    chain: Taxonomy = {"a": ["b"], "b": ["c"], "c": ["d"], "d": []}
+
+    assert await ends(chain, "a", "b", "c", "d") == ["d"] * 4
+
+
+async def test_a_successor_that_is_not_in_force_gives_nothing() -> None:
+    assert await ends({"a": ["gone"], "b": ["a"]}, "a", "b") == [None, None]
+
+
+async def test_a_split_leads_nowhere_until_its_parts_are_one_again() -> None:
+    """Nobody has said which part is right."""
+    parts: Taxonomy = {"a": ["b", "c"], "b": [], "c": []}
+
+    assert await ends(parts, "a") == [None]
+    assert await ends({**parts, "b": ["d"], "c": ["d"], "d": []}, "a") == ["d"]
+    assert await ends({"a": ["b", "gone"], "b": []}, "a") == [None]
+
+
+@pytest.mark.parametrize(
+    "circle", [{"a": ["b"], "b": ["a"]}, {"a": ["b"], "b": ["c"], "c": ["b"]}, {"a": ["x", "b"], "b": ["a"], "x": []}]
+)
+async def test_a_circle_is_told_of_once_and_leads_nowhere(circle: Taxonomy, caplog: pytest.LogCaptureFixture) -> None:
+    store = (await holding(circle)).tags
+    successors, asked = Successors(store), store.numbers.of(["a"])
+
+    with caplog.at_level(logging.WARNING):
+        assert [(await successors.follow(asked)).tolist() for _ in range(3)] == [[NOBODY]] * 3
+
+    (line,) = caplog.messages
+    assert "replace each other: what carries 'a' counts for no tag" in line
+
+
+async def test_a_chain_of_a_thousand_tags_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    chain = {f"t{n}": [f"t{n + 1}"] for n in range(1_000)} | {"t1000": []}
+
+    assert await ends(chain, "t0", f"t{1_000 - STEPS + 1}") == [None, "t1000"]
+    assert f"more than {STEPS} steps" in caplog.text
+
+
+async def test_what_changes_counts_at_once() -> None:
+    store = (await holding({"a": [], "b": [], "c": []})).tags
+    successors, asked = Successors(store), store.numbers.of(["a"])
+    found = []
+    for to in ([], ["b"], ["c"], ["b", "c"], []):
+        changed = {"a": payload("a", to)}
+        await store.set_payloads(changed)
+        await successors.change(changed)
+        (number,) = (await successors.follow(asked)).tolist()
+        found.append(None if number == NOBODY else store.numbers.ids[number])
+
+    assert found == ["a", "b", "c", None, "a"]
+
+
+async def test_a_change_that_comes_while_the_store_is_asked_wins() -> None:
+    class Slow(ExactStore):
+        async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
+            before = await super().fetch(keys)
+            await changed.wait()
+            return before
+
+    changed = asyncio.Event()
+    store = Slow("r", D)
+    await store.upsert([Point(key, unit(0), payload(key, [])) for key in "ab"])
+    successors, asked = Successors(store), store.numbers.of(["a"])
+    following = asyncio.create_task(successors.follow(asked))
+    await asyncio.sleep(0)
+    await successors.change({"a": payload("a", ["b"])})
+    changed.set()
+
+    assert (await following).tolist() == store.numbers.of(["b"]).tolist()
+
+
+async def test_a_change_costs_as_much_however_many_tags_there_are() -> None:
+    """A thousand updates of one tag ask the store for nothing, and leave nothing behind."""
+    store = (await holding({"a": [], "b": []})).tags
+    store.numbers.of([f"t{n}" for n in range(100_000)])
+    successors = Successors(store)
+    await successors.follow(store.numbers.of(["a", "b"]))
+    await store.close()
+
+    for n in range(1_000):
+        await successors.change({"a": payload("a", ["b"] if n % 2 else [])})
+
+    assert (await successors.follow(store.numbers.of(["a"]))).tolist() == store.numbers.of(["b"]).tolist()
+
+
+async def test_exemplars_of_a_merged_tag_vote_for_its_successor() -> None:
+    taxonomy: Taxonomy = {"old": ["new"], "new": [], "other": []}
+    memory = await holding(taxonomy, {"c1": ["old"], "c2": ["new"], "c3": ["old", "new"], "c4": ["other"]})
+
+    found = {one.id: one for one in await recall(memory)}
+
+    assert found.keys() == {"new", "other"}
+    assert found["new"].evidence.votes == 3
+    shares = sum(one.score for one in found.values())
+    assert shares == pytest.approx(1)
+
+
+async def test_exemplars_of_a_split_tag_vote_for_neither_part() -> None:
+    memory = await holding({"old": ["a", "b"], "a": [], "b": [], "x": []}, {"c1": ["old"], "c2": ["x"]})
+
+    assert [one.id for one in await recall(memory)] == ["x"]
+
+
+async def test_a_successor_outside_the_scopes_of_a_content_gives_nothing() -> None:
+    memory = await holding({"old": ["new"]}, {"c1": ["old"]})
+    await memory.tags.upsert([Point("new", unit(5), payload("new", [], ["bob"]))])
+    graph = GraphRecall(memory.tags, memory.exemplars, OPEN, RecallSettings())
+
+    for scopes, found in (("ann", []), ("bob", ["new"])):
+        (candidates,) = await graph.recall(["c"], unit(1)[None], 10, [frozenset({scopes})])
+        assert [one.id for one in candidates] == found
+
+
+async def test_a_thousand_exemplars_give_no_tag_that_is_retired() -> None:
+    """Neither one that was taken away nor one that was replaced by something unknown."""
+    many = {f"c{n}": ["taken", "replaced", "kept"] for n in range(1_000)}
+    memory = await holding({"replaced": ["strange"], "kept": []}, many)
+
+    assert [one.id for one in await recall(memory)] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "rejected", "yes", "no"),
+    [
+        (["old"], [], ["new"], set()),
+        ([], ["old"], [], {"new"}),
+        (["old"], ["also old"], ["new"], set()),
+        (["old"], ["new"], [], {"new"}),
+        (["new"], ["old"], ["new"], set()),
+        (["split"], [], [], set()),
+        ([], ["split"], [], {"a", "b"}),
+        (["a"], ["split"], ["a"], {"b"}),
+        (["gone"], ["gone too"], ["gone"], {"gone too"}),
+    ],
+)
+async def test_decisions_follow_what_they_are_about(
+    accepted: list[str], rejected: list[str], yes: list[str], no: set[str]
+) -> None:
+    taxonomy = {"old": ["new"], "also old": ["new"], "new": [], "split": ["a", "b"], "a": [], "b": []}
+    successors = Successors((await holding(taxonomy)).tags)
+
+    assert await successors.decisions(accepted, rejected) == (tuple(yes), frozenset(no))
+
+
+async def test_a_model_that_knows_the_old_tag_speaks_of_its_successor() -> None:
+    taxonomy = {"old": ["new"], "new": [], "split": ["new", "b"], "b": [], "lost": ["gone"]}
+    successors = Successors((await holding(taxonomy)).tags)
+
+    found = await successors.listing([{"lost": 0.9, "new": 0.4, "old": 0.6, "split": 0.5, "b": 0.5}, {"b": 1.0}])
+
+    assert found == [{"new": 0.6, "b": 0.5}, {"b": 1.0}]
+    assert list(found[0]) == ["new", "b"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    taxonomy=st.dictionaries(st.sampled_from("abcdefg"), st.lists(st.sampled_from("abcdefgz"), max_size=3), max_size=7)
+)
+async def test_whatever_replaces_what_votes_only_ever_reach_a_tag_in_force(taxonomy: dict[str, list[str]]) -> None:
+    found = await ends(taxonomy, *taxonomy)
+
+    for key, end in zip(taxonomy, found, strict=True):
+        if taxonomy[key]:
+            assert end is None or taxonomy.get(end) == []
+        else:
+            assert end == key
