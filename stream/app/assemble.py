@@ -129,7 +129,7 @@ class TaggingStack:
     @property
     def _listeners(self) -> dict[str, list[Listener]]:
         """Of each kind that has any."""
-        found: dict[str, list[Listener]] = {TAGS.name: [self.graph.successors.change]}
+        found: dict[str, list[Listener]] = {TAGS.name: [self.graph.standing.change]}
         for kind, listener in chain.from_iterable(part.listeners.items() for part in self.parts.values()):
             found.setdefault(kind, []).append(listener)
         return found

@@ -20,7 +20,7 @@ from tagbus.stream.memory.hits import NO_HITS, Flags, Hits, Ints, Slice, TagNumb
 from tagbus.stream.memory.scopes import audience, replaced_by
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach, Seen, neighbour
-from tagbus.stream.recall.successors import Successors
+from tagbus.stream.recall.standing import Standing
 
 Doubles = NDArray[np.float64]
 
@@ -80,9 +80,9 @@ class GraphRecall:
         return self._tags.numbers
 
     @property
-    def successors(self) -> Successors:
-        """What retired tags lead to; it must be told of every change of a tag."""
-        return self._neighbourhood.successors
+    def standing(self) -> Standing:
+        """Which tags count, and as what; it must be told of every change of a tag."""
+        return self._neighbourhood.standing
 
     async def recall(
         self, ids: Sequence[str], vectors: Vectors, limit: int, scopes: Scopes = None

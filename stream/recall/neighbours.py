@@ -13,7 +13,7 @@ from tagbus.stream.contract.fields import Source
 from tagbus.stream.memory.hits import Flags, Hits, Slice, no_hits
 from tagbus.stream.memory.scopes import sees
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
-from tagbus.stream.recall.successors import Successors
+from tagbus.stream.recall.standing import Standing
 
 _MACHINE: Final = "/machine"
 _PEOPLE: Final = "/people"
@@ -47,7 +47,7 @@ class Seen:
 class Neighbourhood:
     """Searches the stores of tags and of exemplars concurrently.
 
-    `successors`: what the retired tags that exemplars carry lead to. It must be told of every change of a tag.
+    `standing`: which of the tags that exemplars carry count, and as what. It must be told of every change of a tag.
     """
 
     def __init__(self, tags: Store, exemplars: Store, settings: RecallSettings) -> None:
@@ -57,7 +57,7 @@ class Neighbourhood:
         self._tags = tags
         self._exemplars = exemplars
         self._settings = settings
-        self.successors = Successors(tags)
+        self.standing = Standing(tags)
 
     async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
         """Search around each content. Raises DependencyDown if a store does not answer."""
@@ -75,8 +75,8 @@ class Neighbourhood:
         if scopes is not None:
             # Two tenants may use the same content id.
             decided = [one if sees(of, one) else {} for one, of in zip(decided, scopes, strict=True)]
-        near = await self.successors.redirect(near)
-        said = [await self.successors.decisions(texts(one, "accepted"), texts(one, "rejected")) for one in decided]
+        near = await self.standing.redirect(near, scopes)
+        said = [await self.standing.decisions(texts(one, "accepted"), texts(one, "rejected")) for one in decided]
         return [
             Seen(direct[row], near[row], machine[near.starts[row] : near.starts[row + 1]], *decisions)
             for row, decisions in enumerate(said)

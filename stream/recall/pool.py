@@ -34,6 +34,7 @@ class Numbers:
         first = self._memory.of(known)
         self._of = np.full(len(self._memory), -1)
         self._of[first] = np.arange(self.known)
+        self._there = len(self._of)
         self._append(np.flatnonzero(self._of < 0))
 
     def __len__(self) -> int:
@@ -50,9 +51,12 @@ class Numbers:
         return self._of[tags]
 
     def _grow(self) -> None:
-        there, count = len(self._of), len(self._memory)
+        there, count = self._there, len(self._memory)
         if there < count:
-            self._of = np.concatenate((self._of, np.zeros(count - there, np.int64)))
+            if count > len(self._of):
+                # Twice as long: a new tag must not cost a copy of all.
+                self._of = np.concatenate((self._of, np.zeros(count, np.int64)))
+            self._there = count
             self._append(np.arange(there, count))
 
     def _append(self, tags: Ints) -> None:

@@ -26,7 +26,7 @@ from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.component import ComponentOf, Part, Replica, ServedSettings, Surroundings, variable
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach
 from tagbus.stream.recall.pool import Numbers, pool
-from tagbus.stream.recall.successors import Successors
+from tagbus.stream.recall.standing import Standing
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 from tagbus.stream.recall.votes import count_votes
 
@@ -54,9 +54,9 @@ class SecondEncoder:
         self._encoded: dict[Query, asyncio.Task[Vectors]] = {}
 
     @property
-    def successors(self) -> Successors:
-        """What retired tags lead to; it must be told of every change of a tag."""
-        return self._neighbourhood.successors
+    def standing(self) -> Standing:
+        """Which tags count, and as what; it must be told of every change of a tag."""
+        return self._neighbourhood.standing
 
     def recallers(self) -> list[Recaller]:
         """Its two lists, which share one encoding of a content."""
@@ -145,7 +145,7 @@ async def _open_component(section: SecondEncoderSettings, into: Surroundings) ->
 
     return Part(
         recallers=tuple(second.recallers()),
-        listeners=(second.successors.change,),
+        listeners=(second.standing.change,),
         replicas=(Replica(encoder, memory),),
         close=close,
     )

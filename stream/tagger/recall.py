@@ -34,7 +34,8 @@ class Recall:
     async def _recall(self, works: Sequence[Work]) -> None:
         """Raises Poison if a recaller fails on one of the contents.
 
-        A model knows the tags of its training: what it says of one that was replaced since counts for the successor.
+        A model knows the tags of its training, and no scopes: what it says counts for the tags that its tags are now,
+        of those that a content may see.
         """
         ids = [work.content.id for work in works]
         vectors = np.array([work.vector for work in works], np.float32)
@@ -44,7 +45,7 @@ class Recall:
             self._graph.look(ids, vectors, self._reach, scopes),
             asyncio.gather(*(one.recall(query) for one in self._recallers)),
         )
-        lists = [await self._graph.successors.listing(one) for one in said]
+        lists = [await self._graph.standing.listing(one, scopes) for one in said]
         for row, (work, around) in enumerate(zip(works, seen, strict=True)):
             work.seen = around
             work.found = {one.name: found[row] for one, found in zip(self._recallers, lists, strict=True)}

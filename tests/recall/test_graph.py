@@ -250,7 +250,7 @@ async def test_memory_is_asked_for_tags_exemplars_and_decisions_at_once() -> Non
     assert isinstance(exemplars, Meeting)
     await exemplars.upsert([exemplar("a", unit(1), ["t1"])])
     graph = GraphRecall(tags, exemplars, OPEN, RecallSettings())
-    await graph.successors.change({"t1": {"name": "tag"}})
+    await graph.standing.change({"t1": {"name": "tag"}})
     tags.barrier = exemplars.barrier = asyncio.Barrier(3)
     async with asyncio.timeout(120):
         (seen,) = await graph.look(["a"], unit(2)[None], graph.reach)

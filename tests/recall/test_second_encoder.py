@@ -57,6 +57,8 @@ async def second_encoder(encoder: Axes, *exemplars: Point) -> SecondEncoder:
     memory = exact_memory("axes-1", D)
     tags, store = memory.tags, memory.exemplars
     await store.upsert(exemplars)
+    carried = sorted({str(tag) for one in exemplars for tag in one.payload["accepted"]})  # type: ignore[union-attr]
+    await tags.upsert([Point(tag, vector("zebra"), {"name": tag}) for tag in carried])
     vectors = TagVectors(("t-fire", "t-soil", "t-zebra"), np.eye(D, dtype=np.float32), np.zeros(D, np.float32), 20.0)
     return SecondEncoder(encoder, tags, store, vectors)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.contract.events import Degraded, Tag, TaggedContent
+from tagbus.stream.contract.events import Degraded, Exemplar, Tag, TaggedContent
 from tagbus.stream.errors import DependencyDown, FieldError, Untaggable
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.memory import Memory
@@ -49,6 +49,43 @@ class TestLiteral:
         version["0"] = 3
         (one,) = results(await given.tag([content("a", text)]))
         assert "new" not in {tag.id for tag in one.tags}
+
+    async def test_after_a_thousand_updates_of_one_tag_the_last_is_in_force(self, filled: Memory) -> None:
+        """Neither memory nor the names grow, and nothing of the others is left."""
+        literal = LiteralRecall(filled.tags)
+        given = tagger(filled, literal=literal)
+        await given.tag([content("a", "zymurgy")])
+        count = await filled.tags.count()
+        projection = Projection(encoder(), filled, listeners=[literal.change])
+        updates = [Tag(id="new", name="brewing", aliases=(f"zymurgy{n}",)) for n in range(1_000)]
+        for start in range(0, len(updates), 100):
+            await projection.apply([record(tag) for tag in updates[start : start + 100]])
+            # One at a time for those that listen.
+            for tag in updates[start : start + 100]:
+                await literal.change({tag.id: {"name": tag.name, "aliases": list(tag.aliases)}})
+
+        last, first = results(await given.tag([content("b", "zymurgy999"), content("c", "zymurgy0 or zymurgy998")]))
+
+        assert {tag.id: tag.evidence.matched for tag in last.tags}["new"] == {"literal": "zymurgy999"}
+        assert "literal" not in {tag.id: tag.evidence.matched for tag in first.tags}.get("new", {})
+        assert await filled.tags.count() == count + 1
+
+    async def test_after_its_tombstone_no_result_has_a_tag_that_a_thousand_exemplars_carry(
+        self, filled: Memory
+    ) -> None:
+        literal = LiteralRecall(filled.tags)
+        given = tagger(filled, literal=literal)
+        projection = Projection(encoder(), filled, listeners=[literal.change])
+        text = "Zymurgy, the study of brewing"
+        many = [Exemplar(id=f"x{n}", title=text, accepted=("new",)) for n in range(1_000)]
+        mine = Exemplar(id="mine", title="Mine", accepted=("new",))
+        await projection.apply([record(Tag(id="new", name="zymurgy")), *map(record, many), record(mine)])
+        contents = [content("a", text), content("x1", text), content("mine", "Mine")]
+        assert all("new" in {tag.id for tag in one.tags} for one in results(await given.tag(contents)))
+
+        await projection.apply([tombstone("tags", "new")])
+
+        assert all("new" not in {tag.id for tag in one.tags} for one in results(await given.tag(contents)))
 
 
 class Picky:

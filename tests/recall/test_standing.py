@@ -15,7 +15,8 @@ from tagbus.stream.memory import Memory, exact_memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Payload, Point, Vectors
 from tagbus.stream.recall.graph import Candidate, GraphRecall
-from tagbus.stream.recall.successors import NOBODY, STEPS, Successors
+from tagbus.stream.recall.standing import NOBODY, Standing
+from tagbus.stream.recall.successors import STEPS
 
 D = 8
 OPEN = RecallDefaults(c2t_threshold=-1, c2c_threshold=-1, c2c2t_limit=5, tau=0.1, lambda_=0.5)
@@ -46,7 +47,7 @@ async def holding(taxonomy: Taxonomy, exemplars: Mapping[str, Sequence[str]] | N
 async def ends(taxonomy: Taxonomy, *asked: str) -> list[str | None]:
     """What each of these tags leads to."""
     store = (await holding(taxonomy)).tags
-    found = await Successors(store).follow(store.numbers.of(asked))
+    found = await Standing(store).follow(store.numbers.of(asked))
     return [None if number == NOBODY else store.numbers.ids[number] for number in found.tolist()]
 
 
@@ -55,8 +56,8 @@ async def recall(memory: Memory, content: str = "new", limit: int = 10) -> list[
     return (await graph.recall([content], unit(1)[None], limit, [frozenset()]))[0]
 
 
-async def test_a_tag_in_force_leads_to_itself_and_so_does_one_that_is_not_there() -> None:
-    assert await ends({"a": []}, "a", "strange") == ["a", "strange"]
+async def test_a_tag_in_force_counts_as_itself_and_one_that_is_not_there_as_nothing() -> None:
+    assert await ends({"a": []}, "a", "strange") == ["a", None]
 
 
 async def test_a_retired_tag_leads_to_its_successor_over_as_many_steps_as_there_are() -> None:
@@ -83,10 +84,10 @@ async def test_a_split_leads_nowhere_until_its_parts_are_one_again() -> None:
 )
 async def test_a_circle_is_told_of_once_and_leads_nowhere(circle: Taxonomy, caplog: pytest.LogCaptureFixture) -> None:
     store = (await holding(circle)).tags
-    successors, asked = Successors(store), store.numbers.of(["a"])
+    standing, asked = Standing(store), store.numbers.of(["a"])
 
     with caplog.at_level(logging.WARNING):
-        assert [(await successors.follow(asked)).tolist() for _ in range(3)] == [[NOBODY]] * 3
+        assert [(await standing.follow(asked)).tolist() for _ in range(3)] == [[NOBODY]] * 3
 
     (line,) = caplog.messages
     assert "replace each other: what carries 'a' counts for no tag" in line
@@ -101,13 +102,13 @@ async def test_a_chain_of_a_thousand_tags_is_given_up(caplog: pytest.LogCaptureF
 
 async def test_what_changes_counts_at_once() -> None:
     store = (await holding({"a": [], "b": [], "c": []})).tags
-    successors, asked = Successors(store), store.numbers.of(["a"])
+    standing, asked = Standing(store), store.numbers.of(["a"])
     found = []
     for to in ([], ["b"], ["c"], ["b", "c"], []):
         changed = {"a": payload("a", to)}
         await store.set_payloads(changed)
-        await successors.change(changed)
-        (number,) = (await successors.follow(asked)).tolist()
+        await standing.change(changed)
+        (number,) = (await standing.follow(asked)).tolist()
         found.append(None if number == NOBODY else store.numbers.ids[number])
 
     assert found == ["a", "b", "c", None, "a"]
@@ -123,10 +124,10 @@ async def test_a_change_that_comes_while_the_store_is_asked_wins() -> None:
     changed = asyncio.Event()
     store = Slow("r", D)
     await store.upsert([Point(key, unit(0), payload(key, [])) for key in "ab"])
-    successors, asked = Successors(store), store.numbers.of(["a"])
-    following = asyncio.create_task(successors.follow(asked))
+    standing, asked = Standing(store), store.numbers.of(["a"])
+    following = asyncio.create_task(standing.follow(asked))
     await asyncio.sleep(0)
-    await successors.change({"a": payload("a", ["b"])})
+    await standing.change({"a": payload("a", ["b"])})
     changed.set()
 
     assert (await following).tolist() == store.numbers.of(["b"]).tolist()
@@ -136,14 +137,14 @@ async def test_a_change_costs_as_much_however_many_tags_there_are() -> None:
     """A thousand updates of one tag ask the store for nothing, and leave nothing behind."""
     store = (await holding({"a": [], "b": []})).tags
     store.numbers.of([f"t{n}" for n in range(100_000)])
-    successors = Successors(store)
-    await successors.follow(store.numbers.of(["a", "b"]))
+    standing = Standing(store)
+    await standing.follow(store.numbers.of(["a", "b"]))
     await store.close()
 
     for n in range(1_000):
-        await successors.change({"a": payload("a", ["b"] if n % 2 else [])})
+        await standing.change({"a": payload("a", ["b"] if n % 2 else [])})
 
-    assert (await successors.follow(store.numbers.of(["a"]))).tolist() == store.numbers.of(["b"]).tolist()
+    assert (await standing.follow(store.numbers.of(["a"]))).tolist() == store.numbers.of(["b"]).tolist()
 
 
 async def test_exemplars_of_a_merged_tag_vote_for_its_successor() -> None:
@@ -200,16 +201,18 @@ async def test_decisions_follow_what_they_are_about(
     accepted: list[str], rejected: list[str], yes: list[str], no: set[str]
 ) -> None:
     taxonomy = {"old": ["new"], "also old": ["new"], "new": [], "split": ["a", "b"], "a": [], "b": []}
-    successors = Successors((await holding(taxonomy)).tags)
+    standing = Standing((await holding(taxonomy)).tags)
 
-    assert await successors.decisions(accepted, rejected) == (tuple(yes), frozenset(no))
+    assert await standing.decisions(accepted, rejected) == (tuple(yes), frozenset(no))
 
 
 async def test_a_model_that_knows_the_old_tag_speaks_of_its_successor() -> None:
     taxonomy = {"old": ["new"], "new": [], "split": ["new", "b"], "b": [], "lost": ["gone"]}
-    successors = Successors((await holding(taxonomy)).tags)
+    standing = Standing((await holding(taxonomy)).tags)
 
-    found = await successors.listing([{"lost": 0.9, "new": 0.4, "old": 0.6, "split": 0.5, "b": 0.5}, {"b": 1.0}])
+    said = [{"lost": 0.9, "new": 0.4, "old": 0.6, "split": 0.5, "b": 0.5}, {"b": 1.0}]
+
+    found = await standing.listing(said, None)
 
     assert found == [{"new": 0.6, "b": 0.5}, {"b": 1.0}]
     assert list(found[0]) == ["new", "b"]

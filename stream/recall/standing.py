@@ -1,0 +1,183 @@
+"""Whether a tag that an exemplar or a model names counts for a content, and as which one.
+
+Exemplars are never rewritten, and a model knows the tags of its training. What they say of a retired tag counts for its
+successor (successors.py). A tag that is not there, or that a content may not see, is taken out before anything is
+counted: another tenant's tags take no places and leave no trace in a score.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagbus.stream.errors import shorten
+from tagbus.stream.memory.hits import Flags, Hits, Ints, bounds
+from tagbus.stream.memory.scopes import ScopeSets, audience, replaced_by
+from tagbus.stream.memory.store import Payload, Scopes, Store
+from tagbus.stream.recall.successors import STEPS, Ends, ends_of, followed, only
+
+log = logging.getLogger(__name__)
+
+# No tag: a vote for it counts for nobody.
+NOBODY: Final = -1
+# The audience of a tag that was not looked up yet.
+UNKNOWN: Final = -1
+
+
+class Standing:
+    """What is known of the tags of a store, for one event loop.
+
+    A tag is looked up when something names it first. `change` keeps what is known right, at a cost that does not depend
+    on how many tags there are.
+    """
+
+    def __init__(self, tags: Store) -> None:
+        self._tags = tags
+        self._numbers = tags.numbers
+        # The audience of each tag, by number: nobody sees one that is replaced or not there.
+        self._audiences: NDArray[np.int32] = np.zeros(0, np.int32)
+        self._sets = ScopeSets()
+        # The successors of the tags that are replaced.
+        self._replaced: dict[str, tuple[str, ...]] = {}
+        self._absent: set[str] = set()
+        # Retired tags that lead around in a circle, and have been told of.
+        self._circular: set[str] = set()
+
+    async def change(self, tags: Mapping[str, Payload | None]) -> None:
+        """Take over what memory now holds of these tags; None: removed."""
+        self._note(tags)
+        self._circular.difference_update(tags)
+
+    async def follow(self, tags: Ints) -> Ints:
+        """The tag that each of these numbers counts as: itself if it is in force, its successor if it is replaced, else
+        NOBODY.
+
+        Raises DependencyDown if the store does not answer.
+        """
+        await self._learn(tags)
+        out = np.unique(tags[~self._sets.visible(None)[self._audiences[tags]]])
+        if not len(out):
+            return tags
+        ids = [self._numbers.ids[number] for number in out.tolist()]
+        heirs = [only(await self._ends(tag_id)) for tag_id in ids]
+        ends = np.array([NOBODY if heir is None else self._numbers.of([heir])[0] for heir in heirs])
+        place = np.minimum(np.searchsorted(out, tags), len(out) - 1)
+        return np.where(out[place] == tags, ends[place], tags)
+
+    async def redirect(self, hits: Hits, scopes: Scopes) -> Hits:
+        """The hits with the tags that theirs count as for the queries' contents, each once a hit.
+
+        Raises DependencyDown.
+        """
+        ends = await self.follow(hits.tags)
+        carriers = hits.carriers
+        kept = self._visible(ends, scopes, hits.queries[carriers])
+        if ends is not hits.tags:
+            # One key per pair of hit and tag, NOBODY included.
+            keys = carriers * (len(self._numbers) + 1) + ends - NOBODY
+            first = np.zeros(len(ends), np.bool_)
+            first[np.unique(keys, return_index=True)[1]] = True
+            kept &= first
+        elif kept.all():
+            return hits
+        tag_starts = bounds(np.bincount(carriers[kept], minlength=len(hits.keys)))
+        return Hits(hits.starts, hits.keys, hits.scores, tag_starts, ends[kept])
+
+    async def decisions(
+        self, accepted: Sequence[str], rejected: Sequence[str]
+    ) -> tuple[tuple[str, ...], frozenset[str]]:
+        """What people accepted and rejected for a content, said of the successors. Raises DependencyDown."""
+        named = [*accepted, *rejected]
+        await self._learn(self._numbers.of(named))
+        replaced = {tag_id: await self._ends(tag_id) for tag_id in named if tag_id in self._replaced}
+        return followed(accepted, rejected, replaced)
+
+    async def listing(self, found: Sequence[Mapping[str, float]], scopes: Scopes) -> list[Mapping[str, float]]:
+        """Lists of tags with their scores, best first, of the tags that they count as for each content. Of several
+        scores a tag has the best. Raises DependencyDown."""
+        numbers = self._numbers.of([tag_id for one in found for tag_id in one])
+        rows = np.repeat(np.arange(len(found)), [len(one) for one in found])
+        ends = await self.follow(numbers)
+        kept = self._visible(ends, scopes, rows)
+        changed = set(rows[(ends != numbers) | ~kept].tolist())
+        if not changed:
+            return list(found)
+        ends, starts = np.where(kept, ends, NOBODY), bounds([len(one) for one in found])
+        return [
+            self._listed(one, ends[starts[row] : starts[row + 1]]) if row in changed else one
+            for row, one in enumerate(found)
+        ]
+
+    def _listed(self, found: Mapping[str, float], ends: Ints) -> Mapping[str, float]:
+        moved: dict[str, float] = {}
+        for end, score in zip(ends.tolist(), found.values(), strict=True):
+            if end != NOBODY:
+                heir = self._numbers.ids[end]
+                moved[heir] = max(score, moved.get(heir, score))
+        return dict(sorted(moved.items(), key=lambda one: -one[1]))
+
+    def _visible(self, tags: Ints, scopes: Scopes, rows: Ints) -> Flags:
+        """Which of these tags, of which nothing is unknown, the contents of these rows see."""
+        audiences = self._grown()[tags]
+        if scopes is None:
+            anybody: Flags = self._sets.visible(None)[audiences] & (tags != NOBODY)
+            return anybody
+        every = list(dict.fromkeys(scopes))
+        seen = np.stack([self._sets.visible(one) for one in every]) if every else np.zeros((0, 0), np.bool_)
+        places = {one: place for place, one in enumerate(every)}
+        place_of = np.array([places[one] for one in scopes], np.int64)
+        return np.asarray(seen[place_of[rows], audiences] & (tags != NOBODY), np.bool_)
+
+    async def _ends(self, tag_id: str) -> Ends:
+        """Where a tag leads that is not in force, of what the store holds."""
+        ways, new = {tag_id}, [tag_id]
+        while new and len(ways) <= STEPS:
+            await self._learn(self._numbers.of(new))
+            new = [one for way in new for one in self._replaced.get(way, ()) if one not in ways]
+            ways.update(new)
+        ends, lost = ends_of(tag_id, self._replaced, lambda one: one not in self._absent)
+        if lost:
+            self._tell(lost)
+        return ends
+
+    def _tell(self, way: Sequence[str]) -> None:
+        if way[0] in self._circular:
+            return
+        self._circular.add(way[0])
+        what = "replace each other" if len(way) != len(set(way)) else f"are more than {STEPS} steps"
+        shown = " -> ".join(shorten(one) for one in (way if len(way) < 10 else (*way[:8], "...", way[-1])))
+        log.warning("the tags %s %s: what carries %s counts for no tag", shown, what, shorten(way[0]))
+
+    async def _learn(self, tags: Ints) -> None:
+        """Look up those of these tags of which nothing is known."""
+        unknown = tags[self._grown()[tags] == UNKNOWN]
+        if not len(unknown):
+            return
+        ids = [self._numbers.ids[number] for number in np.unique(unknown).tolist()]
+        found = await self._tags.fetch(ids)
+        audiences = self._grown()
+        # What changed while the store was asked is newer than its answer.
+        still = zip(ids, self._numbers.of(ids).tolist(), strict=True)
+        self._note({tag_id: found.get(tag_id) for tag_id, number in still if audiences[number] == UNKNOWN})
+
+    def _note(self, tags: Mapping[str, Payload | None]) -> None:
+        numbers = self._numbers.of(list(tags))
+        audiences = self._grown()
+        for number, (tag_id, payload) in zip(numbers.tolist(), tags.items(), strict=True):
+            if audiences[number] != UNKNOWN:
+                self._sets.leave(int(audiences[number]))
+            audiences[number] = self._sets.enter(None if payload is None else audience(payload))
+            (self._absent.add if payload is None else self._absent.discard)(tag_id)
+            if payload is not None and (successors := replaced_by(payload)):
+                self._replaced[tag_id] = successors
+            else:
+                self._replaced.pop(tag_id, None)
+
+    def _grown(self) -> NDArray[np.int32]:
+        count = len(self._numbers)
+        if count > len(self._audiences):
+            more = np.full(max(count, 1_024), UNKNOWN, np.int32)
+            self._audiences = np.concatenate((self._audiences, more))
+        return self._audiences
