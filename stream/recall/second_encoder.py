@@ -19,6 +19,7 @@ from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.errors import UserError
+from tagbus.stream.memory.kinds import TAGS as TAG_POINTS
 from tagbus.stream.memory.kinds import carrying
 from tagbus.stream.memory.store import Store, Vectors
 from tagbus.stream.recall import tagvectors
@@ -145,7 +146,7 @@ async def _open_component(section: SecondEncoderSettings, into: Surroundings) ->
 
     return Part(
         recallers=tuple(second.recallers()),
-        listeners=(second.standing.change,),
+        listeners={TAG_POINTS.name: second.standing.change},
         replicas=(Replica(encoder, memory),),
         close=close,
     )

@@ -56,7 +56,7 @@ class TestLiteral:
         given = tagger(filled, literal=literal)
         await given.tag([content("a", "zymurgy")])
         count = await filled.tags.count()
-        projection = Projection(encoder(), filled, listeners=[literal.change])
+        projection = Projection(encoder(), filled, listeners={"tags": [literal.change]})
         updates = [Tag(id="new", name="brewing", aliases=(f"zymurgy{n}",)) for n in range(1_000)]
         for start in range(0, len(updates), 100):
             await projection.apply([record(tag) for tag in updates[start : start + 100]])
@@ -75,7 +75,7 @@ class TestLiteral:
     ) -> None:
         literal = LiteralRecall(filled.tags)
         given = tagger(filled, literal=literal)
-        projection = Projection(encoder(), filled, listeners=[literal.change])
+        projection = Projection(encoder(), filled, listeners={"tags": [literal.change]})
         text = "Zymurgy, the study of brewing"
         many = [Exemplar(id=f"x{n}", title=text, accepted=("new",)) for n in range(1_000)]
         mine = Exemplar(id="mine", title="Mine", accepted=("new",))

@@ -25,6 +25,7 @@ from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import Candidate, GraphRecall
+from tagbus.stream.recall.lexical.bm25 import Bm25Recall
 from tagbus.stream.recall.literal import LiteralRecall
 from tests.tagger.ranking import Stages
 from tests.tagger.test_rank import Longest
@@ -122,7 +123,12 @@ async def fill(memory: Memory, world: World) -> None:
             Point(
                 key,
                 unit(TAGS.index(key)),
-                {"name": name_of(key), "scopes": [*one.scopes], "replaced_by": [*one.replaced_by]},
+                {
+                    "name": name_of(key),
+                    "description": "",
+                    "scopes": [*one.scopes],
+                    "replaced_by": [*one.replaced_by],
+                },
             )
             for key, one in tags.items()
         ]
@@ -132,7 +138,13 @@ async def fill(memory: Memory, world: World) -> None:
             Point(
                 f"{key}/{one.source}",
                 unit(100 + CONTENTS.index(key)),
-                {"accepted": [*one.accepted], "rejected": [*one.rejected], "scopes": [*one.scopes]},
+                {
+                    "title": "shared",
+                    "text": key,
+                    "accepted": [*one.accepted],
+                    "rejected": [*one.rejected],
+                    "scopes": [*one.scopes],
+                },
             )
             for key, one in contents.items()
         ]
@@ -153,15 +165,16 @@ async def found(
 ) -> list[list[Candidate]]:
     await fill(memory, world)
     graph = GraphRecall(memory.tags, memory.exemplars, FITTED, RecallSettings(), named=9)
-    literal = LiteralRecall(memory.tags)
+    literal, bm25 = LiteralRecall(memory.tags), Bm25Recall(memory)
     heads = Heads({tag: 0.9 - 0.1 * TAGS.index(tag) for tag in TAGS})
-    text = " ".join(map(name_of, TAGS))
-    stages = Stages(graph, [literal, heads], ranker)
+    text = " ".join(["shared", *map(name_of, TAGS)])
+    stages = Stages(graph, [literal, bm25, heads], ranker)
     vectors = np.stack([unit(1000 + CONTENTS.index(key)) for key in ids])
     try:
         return await stages.recall(ids, [text] * len(ids), vectors, 5, scopes)
     finally:
         await literal.close()
+        await bm25.close()
 
 
 def shown(candidates: Sequence[Candidate]) -> list[tuple[object, ...]]:

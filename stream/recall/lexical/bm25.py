@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from tagbus.stream.encoder.release import content_text
-from tagbus.stream.memory.hits import Flags, Slice
+from tagbus.stream.memory.hits import Flags, Hits, Slice
 from tagbus.stream.memory.kinds import EXEMPLARS, TAGS
-from tagbus.stream.memory.scopes import scopes_of
+from tagbus.stream.memory.scopes import audience
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Memory, Payload
 from tagbus.stream.recall.base import Query
@@ -23,6 +23,7 @@ from tagbus.stream.recall.lexical.in_step import Changes, InStep
 from tagbus.stream.recall.lexical.index import Text, TextIndex
 from tagbus.stream.recall.lexical.lemmas import PATTERN, lemmatizer
 from tagbus.stream.recall.neighbours import elected, texts
+from tagbus.stream.recall.standing import Standing
 from tagbus.stream.recall.words import words_of
 
 NAME: Final = "bm25"
@@ -55,6 +56,7 @@ class Bm25Recall:
             return map(lemma, words_of(text))
 
         self._numbers = memory.tags.numbers
+        self._standing = Standing(memory.tags)
         self._tags = TextIndex(terms, self._numbers)
         self._contents = TextIndex(terms, self._numbers)
         # Searches and changes run one at a time: arrays change in place.
@@ -72,10 +74,13 @@ class Bm25Recall:
         """
         for one in self._in_step.values():
             await one.read()
-        return await self._serial.run(self._recall, query)
+        direct, near, machine = await self._serial.run(self._search, query)
+        near = await self._standing.redirect(near, query.scopes)
+        return await self._serial.run(self._listed, direct, near, machine)
 
     async def change_tags(self, changes: Changes) -> None:
         """Apply what memory now holds of these tags; None: removed."""
+        await self._standing.change(changes)
         await self._in_step[TAGS.name].change(changes)
 
     async def change_exemplars(self, changes: Changes) -> None:
@@ -86,14 +91,17 @@ class Bm25Recall:
         """Stop the thread. No call may be in flight."""
         self._serial.close()
 
-    def _recall(self, query: Query) -> list[Mapping[str, float]]:
+    def _search(self, query: Query) -> tuple[Hits, Hits, Flags]:
+        """Tags, exemplars that may vote, and which of those only this service decided."""
         direct = self._tags.search(query.texts, TAG_KEYS, query.scopes)
         # Two more than needed: a content's own exemplars, by people and by machine, are dropped afterwards.
         similar = self._contents.search(query.texts, CONTENT_KEYS + 2, query.scopes)
-        near, machine = elected(query.ids, similar, CONTENT_KEYS)
+        return direct, *elected(query.ids, similar, CONTENT_KEYS)
+
+    def _listed(self, direct: Hits, near: Hits, machine: Flags) -> list[Mapping[str, float]]:
         return [
             self._shares(direct[row], near[row], machine[near.starts[row] : near.starts[row + 1]])
-            for row in range(len(query.texts))
+            for row in range(len(direct))
         ]
 
     def _shares(self, direct: Slice, near: Slice, machine: Flags) -> dict[str, float]:
@@ -124,12 +132,13 @@ def _apply(
     text: Callable[[Payload], str],
     tags: Callable[[str, Payload], Sequence[str]],
 ) -> None:
-    index.drop(key for key, payload in changes.items() if payload is None)
+    audiences = {key: None if payload is None else audience(payload) for key, payload in changes.items()}
+    index.drop(key for key, seen_by in audiences.items() if seen_by is None)
     index.put(
         [
-            Text(key, text(payload), scopes_of(payload), index.numbers.of(tags(key, payload)))
-            for key, payload in changes.items()
-            if payload is not None
+            Text(key, text(payload), seen_by, index.numbers.of(tags(key, payload)))
+            for (key, payload), seen_by in zip(changes.items(), audiences.values(), strict=True)
+            if payload is not None and seen_by is not None
         ]
     )
 
