@@ -9,7 +9,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.contract.codec import dead_letter_headers, encode
-from tagbus.stream.contract.events import Content, DeadLetter
+from tagbus.stream.contract.events import Content, DeadLetter, Tag
 from tagbus.stream.contract.release import Active, ReleaseRecord, encode_release
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import UserError
@@ -75,6 +75,8 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
         tenant.make_topics()
         produce(address, names["content"], [(b"a", event("a"), []), (b"c", event("c"), [])])
         produce(address, names["tagged"], [(b"a", encode(tagged(Content(id="a", title="Bees"))), [])])
+        if "--replaced-by" in command:
+            produce(address, names["tags"], [(one.encode(), encode(Tag(id=one, name=one)), []) for one in ("t1", "t2")])
         letter = DeadLetter(
             topic=names["content"], partition=0, offset=0, exception="Untaggable", message="no", stage="tag"
         )

@@ -194,7 +194,7 @@ class TestRetire:
             ("a", "x", f"tagbus: --replaced-by: 'x' is no tag of topic {topic}"),
             ("x", "a", f"tagbus: 'x' is no tag of topic {topic}"),
             ("a", "b", "tagbus: --replaced-by: 'b' is retired itself, in favour of 'c'"),
-            ("a", "a", "tagbus: replaced_by: a list of length 1, expected ids of other tags"),
+            ("a", "a", "tagbus: replaced_by: a list of length 1 is wrong, expected ids of other tags"),
         ):
             answer = tagbus("retire", key, "--from", "tags", "--replaced-by", successor, settings=made)
             assert (answer.code > 0, answer.one_line()) == (True, said)
