@@ -1,6 +1,6 @@
 """Tags and exemplars as their topics have them now, for commands that compare files with them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from tagbus.stream.config import Settings
@@ -35,3 +35,14 @@ def tags(settings: Settings, unreadable: Unreadable | None = None) -> Iterator[t
             yield event.key, None, place
         else:
             yield event.id, event, place
+
+
+def current_tags(settings: Settings, ids: Collection[str]) -> dict[str, Tag]:
+    """Those of these tags that are on the topic: in force, or retired in favour of others. Raises as `tags` does."""
+    found: dict[str, Tag] = {}
+    for tag_id, tag, _ in tags(settings):
+        if tag_id in ids and tag is not None:
+            found[tag_id] = tag
+        elif tag_id in ids:
+            found.pop(tag_id, None)
+    return found

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from tagbus.stream.app import console, files
-from tagbus.stream.cli.records.current_tags import current_tags
+from tagbus.stream.app.published import current_tags
 from tagbus.stream.config import Settings, TopicSettings, load
 from tagbus.stream.contract.codec import DECODERS, Record, encode, encode_record, parse
 from tagbus.stream.contract.events import Tag

@@ -16,10 +16,10 @@ import typer
 from confluent_kafka import Message
 
 from tagbus.stream.app import console, files, folders
+from tagbus.stream.app.published import current_tags
 from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG
 from tagbus.stream.bus.process.stamps import Stamp, older, stamp_of, withdrawal, withdrawn
-from tagbus.stream.cli.records.current_tags import current_tags
 from tagbus.stream.cli.records.dead_letter_selection import REPLAYS
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tagged
