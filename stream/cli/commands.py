@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from tagbus.stream.app import console
-from tagbus.stream.cli import INTERRUPTED, check, contract, create, demo, memory, quality, release, run, tag
+from tagbus.stream.cli import INTERRUPTED, check, contract, create, demo, explain, memory, quality, release, run, tag
 from tagbus.stream.cli.records import publish, replay, retag, skip, tail
 from tagbus.stream.cli.taxonomy import tags
 from tagbus.stream.errors import TagbusError, UserError
@@ -29,6 +29,7 @@ for command in (
     run.run,
     run.index,
     tag.tag,
+    explain.explain,
     publish.publish,
     publish.retire,
     tail.tail,

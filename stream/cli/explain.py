@@ -1,66 +1,126 @@
-"""Explain a content's tags to a person: evidence, and the ranker's features."""
+"""`tagbus explain`: why a content has its tags and no others."""
 
-import math
-import textwrap
-from collections.abc import Iterator
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
 
-from tagbus.stream.app.console import printable
-from tagbus.stream.contract.events import Content, Evidence, ScoredTag
-from tagbus.stream.tagger import Explained, Features
+import typer
 
-WIDTH = 110
-INDENT = "     "
+from tagbus.stream.app import assemble, console, files, filling
+from tagbus.stream.app.assemble import Plan, TaggingStack
+from tagbus.stream.app.explain.examine import examine
+from tagbus.stream.app.explain.explanation import Explanation
+from tagbus.stream.app.explain.table import MOST, tables
+from tagbus.stream.app.explain.worker import as_worker
+from tagbus.stream.app.time_arguments import MOMENT, moment
+from tagbus.stream.cli.records.newest import newest_content
+from tagbus.stream.cli.tag import Cache, Exemplars, read_memory, remember
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.events import Content
+from tagbus.stream.errors import CheckFailed, Poison, UserError
+from tagbus.stream.memory.kinds import KNOWLEDGE
+from tagbus.stream.tagger import Failure, Tagger
 
+BATCH = 64
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONTENT_ID|FILE", help="id of a content on its topic; or contents, a JSON object a line; - is stdin"
+    ),
+]
+Tags = Annotated[Path | None, typer.Option("--tags", help="the taxonomy, a tag a line; unset: a worker's memory")]
+Segments = Annotated[Path | None, typer.Option("--knowledge", help="segments of knowledge, one a line")]
 
-def text(content: Content, found: Explained) -> str:
-    """Describe one content: its versions, and for each tag confidence, score, evidence and features."""
-    result = found.result
-    versions = {
-        "release": result.versions.release,
-        **result.versions.components,
-        "calibration": result.versions.calibration,
-    }
-    lines = [
-        f"{printable(content.id)}: {printable(content.title or content.text[:WIDTH])}",
-        "  " + ", ".join(f"{_said(what)} {printable(name)}" for what, name in versions.items()),
-    ]
-    for number, tag in enumerate(result.tags, start=1):
-        lines += _of_tag(number, tag, found.features.get(tag.id, {}))
-    return "\n".join(lines) if result.tags else "\n".join([*lines, "  no tags"])
-
-
-def _of_tag(number: int, tag: ScoredTag, features: Features) -> Iterator[str]:
-    yield (
-        f"  {number}. {printable(tag.name)} ({printable(tag.id)}): confidence {tag.confidence:.4g}, "
-        f"score {tag.score:.4g} by {tag.stage}"
-    )
-    yield from _wrapped(", ".join(_evidence(tag.evidence)) or "no evidence")
-    if features:
-        yield from _wrapped("  ".join(f"{name}={_number(value)}" for name, value in features.items()))
-
-
-def _evidence(evidence: Evidence) -> Iterator[str]:
-    if evidence.decided:
-        yield "people accepted it for this content"
-    for words in evidence.matched.values():
-        yield f"'{printable(words)}' stands in it"
-    if evidence.similarity is not None:
-        yield f"similarity {evidence.similarity:.4g}"
-    for component, score in evidence.scores.items():
-        yield f"{_said(component)} {score:.4g}"
-    if evidence.votes:
-        named = ", ".join(f"{printable(one.id)} by {one.source} {one.similarity:.4g}" for one in evidence.neighbours)
-        yield f"{evidence.votes} votes" + (f" ({named})" if named else "")
+PLAN = Plan(reads=frozenset({KNOWLEDGE.name}))
 
 
-def _said(component: str) -> str:
-    return printable(component.replace("_", "-"))
+def explain(
+    what: What,
+    tags: Tags = None,
+    exemplars: Exemplars = None,
+    knowledge: Segments = None,
+    cache: Cache = None,
+    since: Annotated[str | None, typer.Option("--since", help=f"look for the content since: {MOMENT}")] = None,
+    most: Annotated[int, typer.Option("--most", min=1, help="candidates in the table")] = MOST,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="all of it, a JSON object a content")] = False,
+) -> None:
+    """Say why: each candidate, how it was found and where it was cut, the neighbours, the knowledge retrieved.
+
+    The name of a file that is there is a FILE. With --tags memory is what the files hold; without, what a worker has:
+    the release in force, and the memory topics or the shared memory.
+    """
+    settings = load()
+    start = moment("--since", since)
+    files_of_memory = (tags, exemplars, knowledge)
+    if tags is None and any(files_of_memory):
+        raise UserError("--exemplars and --knowledge are given without --tags: name the whole memory, or none of it")
+    file = Path(what) if what == "-" or _is_file(what) else None
+    files.require_distinct(file, *files_of_memory)
+    contents: Iterable[Content] = [newest_content(settings, what, start)] if file is None else _contents(file)
+    opened = as_worker(settings, cache, PLAN) if tags is None else _from_files(settings, cache, *files_of_memory)
+    failed = asyncio.run(_explain(opened, contents, _json if as_json else partial(_table, most)))
+    if failed:
+        raise CheckFailed(f"{failed} contents could not be tagged; their lines say why")
 
 
-def _number(value: float) -> str:
-    # A ranker's unknown values are NaN.
-    return "-" if math.isnan(value) else f"{value:.4g}"
+def _is_file(what: str) -> bool:
+    """Whether it is the name of something that can be read; an id may be anything."""
+    return os.path.exists(what) and not os.path.isdir(what)
 
 
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False)
+def _contents(file: Path) -> Iterator[Content]:
+    for line in files.read_lines(file):
+        try:
+            yield files.content_of(line)
+        except Poison as error:
+            raise UserError(f"{line.place}: {error}") from None
+
+
+@asynccontextmanager
+async def _from_files(
+    settings: Settings, cache: Path | None, tags: Path | None, exemplars: Path | None, knowledge: Path | None
+) -> AsyncIterator[tuple[TaggingStack, Tagger]]:
+    if tags is None:
+        raise ValueError("memory from files without tags")
+    async with assemble.in_process(settings, cache, PLAN) as stack:
+        # Before memory is encoded, so that a mismatch of settings is reported at once.
+        tagger = stack.tagger()
+        segments = files.all_of(knowledge, files.knowledge_of) if knowledge else []
+        await remember(stack, *read_memory(tags, exemplars), segments)
+        if cache is not None:
+            await filling.save_memories(cache, stack.memories)
+        yield stack, tagger
+
+
+async def _explain(
+    opened: AbstractAsyncContextManager[tuple[TaggingStack, Tagger]],
+    contents: Iterable[Content],
+    show: Callable[[Explanation], None],
+) -> int:
+    """Explain contents in order. Returns the number of those that could not be tagged."""
+    failed = 0
+    async with opened as (stack, tagger):
+        for chunk in files.chunks(contents, BATCH):
+            for one in await tagger.explain_all(chunk):
+                if isinstance(one, Failure):
+                    failed += 1
+                    console.say(console.printable(f"{one.id}: {one.error}"))
+                else:
+                    show(await examine(stack, one))
+    return failed
+
+
+def _json(found: Explanation) -> None:
+    sys.stdout.write(found.model_dump_json() + "\n")
+
+
+def _table(most: int, found: Explanation) -> None:
+    for one in tables(found, most):
+        console.stdout.print(one)
+    console.stdout.print()

@@ -3,22 +3,20 @@
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tagbus.stream.app import assemble, console, files, filling
-from tagbus.stream.cli.explain import text
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import encode
-from tagbus.stream.contract.events import Content, Exemplar, Tag
+from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.errors import CheckFailed, Poison
-from tagbus.stream.tagger import Explained, Failure, Tagger
+from tagbus.stream.tagger import Failure, Tagger
 
 BATCH = 256
-Show = Callable[[Content, Explained], str]
 
 File = Annotated[Path, typer.Argument(help="contents, a JSON object a line; - is standard input")]
 Tags = Annotated[Path, typer.Option("--tags", help="the taxonomy, a tag a line")]
@@ -31,22 +29,18 @@ def tag(
     file: File = Path("-"),
     exemplars: Exemplars = None,
     cache: Cache = None,
-    *,
-    explain: Annotated[bool, typer.Option("--explain", help="say why, for people: evidence and features")] = False,
 ) -> None:
     """Tag the contents of FILE: a JSON object a line, in the same order, with the ids that were asked for.
 
     A line that cannot be tagged is answered by {"id", "line", "error"} and the command ends with code 3.
     """
     settings = load()
-    failed = asyncio.run(_tag(settings, file, tags, exemplars, cache, text if explain else _json))
+    failed = asyncio.run(_tag(settings, file, tags, exemplars, cache))
     if failed:
         raise CheckFailed(f"{failed} contents could not be tagged; their lines say why")
 
 
-async def _tag(
-    settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None, show: Show
-) -> int:
+async def _tag(settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None) -> int:
     files.require_distinct(file, tags, exemplars)
     lines = files.read_lines(file)
     async with assemble.in_process(settings, cache) as stack:
@@ -57,7 +51,7 @@ async def _tag(
             await filling.save_memories(cache, stack.memories)
         failed = 0
         for chunk in files.chunks(lines, BATCH):
-            failed += await _answer(tagger, chunk, show)
+            failed += await _answer(tagger, chunk)
         return failed
 
 
@@ -66,36 +60,39 @@ def read_memory(tags: Path, exemplars: Path | None) -> tuple[list[Tag], list[Exe
     return files.all_of(tags, files.tag_of), files.all_of(exemplars, files.exemplar_of) if exemplars else []
 
 
-async def remember(stack: assemble.TaggingStack, taxonomy: Sequence[Tag], annotated: Sequence[Exemplar]) -> None:
+async def remember(
+    stack: assemble.TaggingStack,
+    taxonomy: Sequence[Tag],
+    annotated: Sequence[Exemplar],
+    segments: Sequence[Knowledge] = (),
+) -> None:
     """Fill the memory, with a progress bar."""
     if not taxonomy:
         console.say("warning: the taxonomy is empty: no content gets a tag")
-    with console.bar("encoding memory", len(taxonomy) + len(annotated)) as bar:
-        await filling.fill(stack.projection(), {"tags": taxonomy, "exemplars": annotated}, bar.advance)
+    with console.bar("encoding memory", len(taxonomy) + len(annotated) + len(segments)) as bar:
+        await filling.fill(
+            stack.projection(), {"tags": taxonomy, "exemplars": annotated, "knowledge": segments}, bar.advance
+        )
 
 
-def _json(_content: Content, found: Explained) -> str:
-    return encode(found.result).decode()
-
-
-async def _answer(tagger: Tagger, lines: Sequence[files.Line], show: Show) -> int:
+async def _answer(tagger: Tagger, lines: Sequence[files.Line]) -> int:
     """Tag one chunk and print one line per input line, in order. Returns the number of failures."""
-    contents: list[Content] = []
+    contents = []
     wrong: dict[int, Poison] = {}
     for number, line in enumerate(lines):
         try:
             contents.append(files.content_of(line))
         except Poison as error:
             wrong[number] = error
-    results = iter(zip(contents, await tagger.explain_all(contents), strict=True))
+    results = iter(await tagger.explain_all(contents))
     failed = 0
     for number, line in enumerate(lines):
         if number in wrong:
             answer = _failure(None, line, wrong[number])
         else:
-            content, found = next(results)
+            found = next(results)
             if not isinstance(found, Failure):
-                sys.stdout.write(show(content, found) + "\n")
+                sys.stdout.write(encode(found.result).decode() + "\n")
                 continue
             answer = _failure(found.id, line, found.error)
         failed += 1

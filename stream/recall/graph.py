@@ -75,6 +75,11 @@ class GraphRecall:
         self._named = named
 
     @property
+    def fitted(self) -> RecallDefaults:
+        """The parameters in force: the release's, with overrides from the settings."""
+        return self._fitted
+
+    @property
     def numbers(self) -> TagNumbers:
         """The tag numbers of memory."""
         return self._tags.numbers

@@ -20,10 +20,15 @@ Features = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A content's result, and by tag id the features that the ranker saw; empty without a ranker."""
+    """A content's result, and all that the stages have left of it."""
 
     result: TaggedContent
-    features: Mapping[str, Features]
+    work: Work
+
+    @property
+    def features(self) -> Mapping[str, Features]:
+        """What the ranker saw of each tag that was selected, by the tag's id; empty without a ranker."""
+        return {one.id: one.features for one in self.work.candidates if one.features is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Tagger:
     async def explain(
         self, contents: Sequence[Content], until: str | None = None, deadline: float | None = None
     ) -> list[Explained | Failure | Delayed]:
-        """Like `tag`, with the ranker's features of each tag."""
+        """Like `tag`, with what the stages have left."""
         # Read before the search: changes applied meanwhile may show in the tags, but a version never claims more than
         # they show.
         versions = self.versions()
@@ -147,4 +152,4 @@ def _outcome(work: Work, versions: Versions) -> Explained | Failure | Delayed:
         scopes=work.content.scopes,
         time=work.content.time,
     )
-    return Explained(result, {one.id: one.features for one in work.candidates if one.features is not None})
+    return Explained(result, work)

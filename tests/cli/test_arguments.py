@@ -17,6 +17,7 @@ COMMANDS = {
     "run": ["--log", "--from", "--until", "--group", "--output", "--rate"],
     "index": ["--log"],
     "tag": ["FILE", "--tags", "--exemplars", "--cache"],
+    "explain": ["CONTENT_ID|FILE", "--tags", "--exemplars", "--knowledge", "--cache", "--since", "--most", "--json"],
     "publish": ["FILE", "--to"],
     "retire": ["KEY", "--from", "--replaced-by"],
     "tail": ["TOPIC", "--count", "--from", "--as"],

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.cli.explain import WIDTH
 from tagbus.stream.contract.events import TaggedContent
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
@@ -151,26 +150,6 @@ def test_settings_hold_for_it(tagbus: Cli, cutting: Slice) -> None:
     for result in objects(answer.out):
         assert len(result["tags"]) <= 2  # type: ignore[arg-type]
         assert all(len(tag["evidence"]["neighbours"]) <= 1 for tag in result["tags"])  # type: ignore[attr-defined]
-
-
-def test_explained_for_people(tagbus: Cli, cutting: Slice) -> None:
-    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", COMPONENTS__LITERAL__ENABLED="true")
-    assert answer.code == 0
-    blocks = [line for line in answer.lines if not line.startswith(" ")]
-    assert [block.partition(": ")[0] for block in blocks] == [content.id for content in cutting.contents]
-    assert blocks[0].endswith(cutting.contents[0].title or cutting.contents[0].text[:WIDTH])
-    assert answer.lines[1] == "  release minilm-l6-f16-1, literal literal-1-en, calibration none"
-    assert answer.lines[2].startswith("  1. ")
-    assert answer.lines[2].endswith(" by fusion")
-    assert any(" stands in it" in line for line in answer.lines)
-    assert any(" votes (" in line for line in answer.lines)
-
-
-def test_what_could_move_a_cursor_is_left_out_of_an_explanation(tagbus: Cli, cutting: Slice) -> None:
-    line = b'{"id": "a\\u001b[2J", "title": "Forest\\u001b[31m ecology"}'
-    answer = tagbus("tag", *cutting.memory, "--explain", stdin=line)
-    assert answer.lines[0] == "a[2J: Forest[31m ecology"
-    assert "\x1b" not in answer.out
 
 
 def test_a_calibration_of_another_pipeline_is_refused(tagbus: Cli, cutting: Slice) -> None:

@@ -74,6 +74,7 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
     "tail content.dlq": _on("Read", "dead_letters"),
     "replay --send": (*_on("Read", "content", "tagged", "dead_letters"), *_on("Write", "content")),
     "retag --send": (*_on("Read", "content", "tagged", "tags"), *_on("Write", "content")),
+    "explain": _on("Read", "content", "releases", *_MEMORY),
     "skip": (*_on("Read", "content"), *_on("Write", "dead_letters"), _GROUP, _TRANSACTION),
     "release activate": (*_on("Read", "releases"), *_on("Write", "releases")),
     "release drop": (*_on("Read", "releases", "tagged"), *_on("Write", "releases")),

@@ -54,7 +54,7 @@ class LoadedRelease:
         """Make the tagger, or make it again with other calibrations."""
         if self.stack is None or self.source is None:
             return
-        self._tagger = self.stack.tagger(self._curves(self.stack), self.source.taxonomy)
+        self._tagger = self.stack.tagger(fitting(self.stack, self.calibrations), self.source.taxonomy)
         self._activation = object()
         self.problem = ""
         self.delays = backoff(RETRY)
@@ -99,22 +99,24 @@ class LoadedRelease:
         left = 0 if self.source is None else self.source.remaining()
         return f"its memory has {left} offsets to go" if left else "its memory is not built yet"
 
-    def _curves(self, stack: TaggingStack) -> Iterator[Calibration]:
-        """The topic's calibrations that are fitted to the scores of this stack. Other paths use the settings' own."""
-        for path, curve in self.calibrations.items():
-            expected = stack.fingerprint(path)
-            if curve.fingerprint == expected:
-                yield Calibration(**curve.model_dump())
-                continue
-            log.warning(
-                "release %s: calibration %s is not used: it is fitted to %s, and this is %s",
-                self.name,
-                curve.name,
-                curve.fingerprint,
-                expected,
-            )
-
     def _active_tagger(self) -> Tagger:
         if self._tagger is None:
             raise DependencyDown("the memory is not built yet")
         return self._tagger
+
+
+def fitting(stack: TaggingStack, calibrations: Mapping[str, Curve]) -> Iterator[Calibration]:
+    """The topic's calibrations, by path, that are fitted to the scores of this stack. Other paths use the settings'
+    own."""
+    for path, curve in calibrations.items():
+        expected = stack.fingerprint(path)
+        if curve.fingerprint == expected:
+            yield Calibration(**curve.model_dump())
+            continue
+        log.warning(
+            "release %s: calibration %s is not used: it is fitted to %s, and this is %s",
+            stack.release.name,
+            curve.name,
+            curve.fingerprint,
+            expected,
+        )

@@ -7,6 +7,7 @@ import pytest
 from tagbus.models.rank import ranker
 from tagbus.stream.app import files
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.explain.explanation import Explanation
 from tagbus.stream.calibrate import load
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.rank import trees
@@ -72,14 +73,16 @@ def test_what_is_trained_is_named_after_both(trained: Path, cross_encoder: tuple
 def test_the_tagger_asks_it_about_the_best_and_says_so(
     trained: Path, cross_encoder: tuple[Path, Manifest], cutting: Slice, tagbus: Cli
 ) -> None:
-    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on(trained, cross_encoder))
+    answer = tagbus("explain", cutting.file, *cutting.memory, "--json", settings=on(trained, cross_encoder))
 
     assert answer.code == 0, answer.err
-    manifest = trees.read_manifest(trained)
-    assert f"ranker {manifest.name}, cross-encoder {cross_encoder[1].name}, calibration isotonic-" in answer.lines[1]
-    asked = [line.split("cross=")[1].split()[0] for line in answer.out.splitlines() if "cross=" in line]
-    assert len(asked) == 12 * len(cutting.contents)
-    scores = [float(score) for score in asked if score != "-"]
+    found = [Explanation.model_validate_json(line) for line in answer.lines]
+    assert found[0].versions.components["ranker"] == trees.read_manifest(trained).name
+    assert found[0].versions.components["cross_encoder"] == cross_encoder[1].name
+    assert found[0].versions.calibration.startswith("isotonic-")
+    published = [tag for one in found for tag in one.candidates if tag.cut is None]
+    assert len(published) == 12 * len(cutting.contents)
+    scores = [tag.features["cross"] for tag in published if tag.features and tag.features["cross"] is not None]
     # At most five per content: one may rank below the twelve.
     assert 4 * len(cutting.contents) < len(scores) <= 5 * len(cutting.contents)
     assert 0 <= min(scores) < max(scores) <= 1

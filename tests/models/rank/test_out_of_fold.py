@@ -12,6 +12,7 @@ from tagbus.models.rank import out_of_fold
 from tagbus.models.rank.candidates import Candidates, TrainingSet
 from tagbus.stream.app import files
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.explain.explanation import Explanation
 from tagbus.stream.calibrate import load
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.rank import trees
@@ -73,12 +74,17 @@ def test_the_tagger_takes_both_and_explains_each_feature(trained: Path, cutting:
         "COMPONENTS__RANKER__FOLDER": str(trained / "ranker"),
         "COMPONENTS__LITERAL__ENABLED": "true",
     }
-    answer = tagbus("tag", cutting.file, *cutting.memory, "--explain", settings=on)
+    answer = tagbus("explain", cutting.file, *cutting.memory, "--json", settings=on)
     assert answer.code == 0, answer.err
     manifest = trees.read_manifest(trained / "ranker")
-    assert f"heads {manifest.components['heads']}, ranker {manifest.name}, calibration isotonic-" in answer.lines[1]
-    assert answer.lines[2].endswith(" by rank")
-    assert all(f"{column}=" in answer.out for column in manifest.columns)
+    found = Explanation.model_validate_json(answer.lines[0])
+    versions = found.versions
+    assert versions.components == {**manifest.components, "ranker": manifest.name}
+    assert versions.calibration.startswith("isotonic-")
+    assert found.scored_by == "recall+literal+heads+rank"
+    best = found.candidates[0]
+    assert best.features is not None
+    assert tuple(best.features) == manifest.columns
 
 
 @pytest.fixture(scope="module")
