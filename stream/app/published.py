@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.codec import Tombstone, decode_tag
-from tagbus.stream.contract.events import Tag
+from tagbus.stream.contract.codec import Tombstone, decode_exemplar, decode_tag
+from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.ranges import read_all
@@ -46,3 +46,17 @@ def current_tags(settings: Settings, ids: Collection[str]) -> dict[str, Tag]:
         elif tag_id in ids:
             found.pop(tag_id, None)
     return found
+
+
+def exemplars(settings: Settings) -> Iterator[tuple[str, Exemplar | None]]:
+    """Key and exemplar of every record, up to the current end; None where it is withdrawn. What is no exemplar is
+    skipped. Raises as `tags` does."""
+    for message in read_all(settings.kafka, settings.topics.exemplars):
+        try:
+            event = decode_exemplar(record_of(message))
+        except Poison:
+            continue
+        if isinstance(event, Tombstone):
+            yield event.key, None
+        else:
+            yield event.key, event

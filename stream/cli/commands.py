@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from tagbus.stream.app import console
 from tagbus.stream.cli import INTERRUPTED, check, contract, create, demo, explain, memory, quality, release, run, tag
 from tagbus.stream.cli.records import publish, replay, retag, skip, tail
-from tagbus.stream.cli.taxonomy import tags
+from tagbus.stream.cli.taxonomy import exemplars, tags
 from tagbus.stream.errors import TagbusError, UserError
 
 # A file that takes no more, whichever it is: never a bug.
@@ -50,6 +50,7 @@ app.add_typer(create.topics, name="topics")
 app.add_typer(release.release, name="release")
 app.add_typer(tags.tags, name="tags")
 app.add_typer(memory.memory, name="memory")
+app.add_typer(exemplars.exemplars, name="exemplars")
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -1,7 +1,9 @@
 """RDF statements from Turtle, N-Triples, RDF/XML and JSON-LD, one at a time, and back. Nothing is fetched.
 
-Parsed by pyoxigraph (MIT or Apache-2.0), the extra `skos`: a worker reads no vocabulary. `bench/vocabulary.py` compares
-it with rdflib, which holds the whole graph, and fetches the contexts that JSON-LD names.
+Parsed by pyoxigraph (MIT or Apache-2.0), which gives statements while it reads. For 30,000 concepts of 12 statements it
+takes 0.5 to 0.9 CPU seconds, and the whole import 4.4 to 6.6; rdflib, which holds the graph and fetches the contexts
+that JSON-LD names, takes 10 to 19, and 500 MB more (`bench/vocabulary.py`). Its wheel has 9.5 MB and brings nothing
+else. It is the extra `skos`, as a worker reads no vocabulary.
 """
 
 import re

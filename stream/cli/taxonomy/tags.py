@@ -1,16 +1,15 @@
 """`tagbus tags`: the taxonomy from a vocabulary file, and back; one tag, and what a file would change."""
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from tagbus.stream.app import console
 from tagbus.stream.cli.records.publish import send
 from tagbus.stream.cli.taxonomy import shown, vocabulary
+from tagbus.stream.cli.taxonomy.output import output
 from tagbus.stream.cli.taxonomy.vocabulary import AliasLanguages, Collection, File, Form, Language, Scheme
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, encode_record
@@ -123,8 +122,8 @@ def export(
         def found() -> Iterator[Tag]:
             return comparison.after() if source else (tag for tag, _ in comparison.before())
 
-        with _output(out) as output:
-            forms.write(found, output, target, language)
+        with output(out) as stream:
+            forms.write(found, stream, target, language)
 
 
 @tags.command()
@@ -168,16 +167,3 @@ def _publish(settings: Settings, comparison: Comparison, total: int) -> None:
 
 def _record(change: Change) -> Record:
     return Record(change.id.encode(), None) if change.after is None else encode_record(change.after)
-
-
-@contextmanager
-def _output(path: Path | None) -> Iterator[BinaryIO]:
-    """Where an export goes. Raises UserError if the file cannot be written."""
-    if path is None:
-        yield sys.stdout.buffer
-        return
-    try:
-        with path.open("wb") as stream:
-            yield stream
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None

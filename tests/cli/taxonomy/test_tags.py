@@ -120,7 +120,7 @@ class TestImport:
         assert answer.code == 3
         lines = answer.err.splitlines()
         assert lines[0] == f"{path}:3: name: '' is wrong, expected a string of 1 to 512 characters"
-        assert lines[-2:] == ["and more", "tagbus: 31 tags are wrong, nothing was published"]
+        assert lines[-2:] == ["and more", "tagbus: 31 tags are wrong, nothing is changed"]
         assert topic.records() == 0
 
     def test_cycles_and_tags_that_are_their_own_parents_are_said(self, topic: Topic, tmp_path: Path) -> None:

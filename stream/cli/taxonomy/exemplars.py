@@ -1,0 +1,130 @@
+"""`tagbus exemplars`: contents whose tags are known, from JSON lines, tables and Annif's corpora."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagbus.stream.app import console, files, published
+from tagbus.stream.cli.records.publish import send
+from tagbus.stream.cli.taxonomy.output import output
+from tagbus.stream.cli.taxonomy.vocabulary import Said, load_file
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import encode, encode_record
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.fields import Source
+from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.kafka.limits import SizeLimit, topic_limit
+from tagbus.stream.kafka.writer import TopicWriter
+from tagbus.stream.vocabulary import corpus, corpus_folder
+from tagbus.stream.vocabulary.comparison import Comparison
+from tagbus.stream.vocabulary.corpus import Known
+from tagbus.stream.vocabulary.entry import Choice, Remarks, Wrong
+from tagbus.stream.vocabulary.exemplars import Corpus
+
+exemplars = typer.Typer(help="Contents whose tags are known, from files.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="a corpus: .jsonl .csv .tsv, or a folder of texts; - is standard input")]
+Form = Annotated[corpus.Form | None, typer.Option("--form", help="of FILE; without it the end of its name says it")]
+
+
+@exemplars.callback()
+def _group() -> None:
+    """Contents whose tags are known, from files."""
+
+
+@exemplars.command("import")
+def import_(
+    file: File,
+    form: Form = None,
+    source: Annotated[Source, typer.Option("--source", help="who decided what FILE holds")] = "people",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="count what would change, and change nothing")] = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Publish the exemplars of FILE that are not on the topic `exemplars` as they are. None is withdrawn.
+
+    Nothing is published unless every one is right. An import that was stopped is run again: it publishes what is left.
+    Tags that are not in force are named; they count once they are.
+    """
+    settings = load()
+    with Corpus(source) as found:
+        found.load_tags(_tags_in_force(settings))
+        _load_file(found, file, form, topic_limit(settings.kafka, settings.topics.exemplars))
+        found.load_before(published.exemplars(settings))
+        counts = found.counts()
+        console.print_line(str(counts))
+        if counts.total and not dry_run:
+            _publish(settings, found.changes(), counts.total)
+
+
+@exemplars.command()
+def convert(
+    file: File,
+    form: Form = None,
+    source: Annotated[Source, typer.Option("--source", help="who decided what FILE holds")] = "people",
+    tags: Annotated[Path | None, typer.Option("--tags", help="tags, JSON lines: what labels in FILE mean")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="file; without it standard output")] = None,
+) -> None:
+    """Write a corpus as JSON lines, for `tagbus calibrate`, `tag --exemplars` and the like. Needs no Kafka."""
+    with Corpus(source) as found, Comparison() as taxonomy:
+        if tags is not None:
+            load_file(taxonomy, tags, None, Choice(), None)
+            found.load_tags(taxonomy.after())
+        _load_file(found, file, form, None, said=tags is not None)
+        with output(out) as stream:
+            for one in found.changes():
+                stream.write(encode(one) + b"\n")
+
+
+def _load_file(
+    found: Corpus, file: Path, form: corpus.Form | None, limit: SizeLimit | None, *, said: bool = True
+) -> None:
+    """Read a corpus, and say what is odd in it. Raises CheckFailed after each wrong content is said."""
+    remarks, wrong = Remarks(), Said()
+    with _reading(file, form, remarks) as contents:
+        found.load_after(_fitting(contents, limit), wrong, remarks)
+    for line in remarks.lines():
+        console.say(f"note: {line}")
+    if said and found.unknown.uses:
+        console.say(f"note: {found.unknown}")
+    if wrong.count:
+        raise CheckFailed(f"{wrong.count} contents are wrong, nothing is changed")
+
+
+@contextmanager
+def _reading(file: Path, form: corpus.Form | None, remarks: Remarks) -> Iterator[Iterator[Known | Wrong]]:
+    if file.is_dir():
+        yield corpus_folder.read(file, remarks)
+        return
+    with files.text(file) as (first, stream):
+        yield corpus.read(str(file), stream, form or corpus.form_of(file, first), remarks)
+
+
+def _fitting(contents: Iterator[Known | Wrong], limit: SizeLimit | None) -> Iterator[Known | Wrong]:
+    """The same, with what the topic would not take as wrong."""
+    for one in contents:
+        try:
+            if limit is not None and isinstance(one, Known):
+                limit.check(encode_record(one.exemplar))
+            yield one
+        except Poison as error:
+            yield Wrong(one.place, str(error))
+
+
+def _tags_in_force(settings: Settings) -> Iterator[Tag]:
+    with Comparison() as taxonomy:
+        taxonomy.load_before(published.tags(settings))
+        for tag, _ in taxonomy.before():
+            yield tag
+
+
+def _publish(settings: Settings, changes: Iterator[Exemplar], total: int) -> None:
+    topic = settings.topics.exemplars
+    writer = TopicWriter(settings.kafka, topic)
+    try:
+        with console.bar(f"publishing to {topic}", total) as bar:
+            send(writer, map(encode_record, changes), bar)
+    finally:
+        again = "" if writer.confirmed == total else "; the same import publishes the rest"
+        console.say(f"published {writer.confirmed} of {total} records to {topic}{again}")

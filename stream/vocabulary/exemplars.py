@@ -1,0 +1,178 @@
+"""A corpus compared with the exemplars that are there: what is added and changed, and which tags nobody knows.
+
+On disk, as tags are; of what is there only hashes are kept.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+from tagbus.stream.contract.codec import encode, parse
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.fields import LIST_ITEMS, Source
+from tagbus.stream.errors import shorten
+from tagbus.stream.vocabulary.corpus import Known
+from tagbus.stream.vocabulary.entry import SHOWN, Remarks, Wrong
+from tagbus.stream.vocabulary.scratch import Scratch, Value
+
+# Unknown tags that are told apart; a corpus may hold any number.
+UNKNOWN: Final = 100_000
+
+_SCHEMA: Final = """
+CREATE TABLE tag (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE name (name TEXT, id TEXT, PRIMARY KEY (name, id)) WITHOUT ROWID;
+CREATE TABLE before (key TEXT PRIMARY KEY, digest BLOB) WITHOUT ROWID;
+CREATE TABLE after (key TEXT PRIMARY KEY, digest BLOB, value BLOB, place TEXT);
+"""
+_CHANGED: Final = "FROM after LEFT JOIN before USING (key) WHERE before.digest IS NOT after.digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many exemplars of a corpus are what."""
+
+    added: int
+    changed: int
+    unchanged: int
+
+    @property
+    def total(self) -> int:
+        """The records that the import takes."""
+        return self.added + self.changed
+
+    def __str__(self) -> str:
+        return f"{self.added} added, {self.changed} changed, {self.unchanged} unchanged"
+
+
+@dataclass(slots=True)
+class Unknown:
+    """Tags that a corpus names and that are not in force."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    uses: int = 0
+
+    def add(self, tag: str) -> None:
+        """Count one use."""
+        self.uses += 1
+        if tag in self.counts or len(self.counts) < UNKNOWN:
+            self.counts[tag] += 1
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{shorten(tag, 120)} ({count})" for tag, count in self.counts.most_common(SHOWN))
+        more = ", …" if len(self.counts) > SHOWN else ""
+        return f"{len(self.counts)} tags are not in force, named {self.uses} times: {named}{more}"
+
+
+class Corpus:
+    """A corpus and what is there; a context manager. `source`: who decided what the corpus holds."""
+
+    def __init__(self, source: Source) -> None:
+        self._source: Source = source
+        self._scratch = Scratch(_SCHEMA)
+        self.unknown = Unknown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._scratch.__exit__(kind, error, trace)
+
+    def load_tags(self, tags: Iterable[Tag]) -> None:
+        """The tags in force: what ids and labels of the corpus mean."""
+        for tag in tags:
+            self._scratch.execute("INSERT OR IGNORE INTO tag VALUES (?)", (tag.id,))
+            for name in {tag.name, *tag.names.values()}:
+                self._scratch.execute("INSERT OR IGNORE INTO name VALUES (?, ?)", (name, tag.id))
+
+    def load_before(self, exemplars: Iterable[tuple[str, Exemplar | None]]) -> None:
+        """What is there: key and exemplar of each record, in order; None withdraws it."""
+        self._scratch.fill(
+            "INSERT OR REPLACE INTO before VALUES (?, ?)",
+            ((key, None if one is None else _digest(one)) for key, one in exemplars),
+        )
+        self._scratch.execute("DELETE FROM before WHERE digest IS NULL")
+
+    def load_after(self, contents: Iterable[Known | Wrong], wrong: Callable[[Wrong], None], remarks: Remarks) -> None:
+        """What the corpus holds. `wrong` is called for each content that is wrong, or has the id of another one."""
+        for one in contents:
+            if isinstance(one, Wrong):
+                wrong(one)
+            elif (found := self._resolved(one, remarks)) is not None and (error := self._put(one.place, found)):
+                wrong(error)
+
+    def counts(self) -> Counts:
+        """How many exemplars are added, changed and neither."""
+        whole = self._scratch.number("SELECT COUNT(*) FROM after")
+        total = self._scratch.number(f"SELECT COUNT(*) {_CHANGED}")
+        added = self._scratch.number("SELECT COUNT(*) FROM after WHERE key NOT IN (SELECT key FROM before)")
+        return Counts(added, total - added, whole - total)
+
+    def changes(self) -> Iterator[Exemplar]:
+        """The exemplars that are added or changed, in the order of the corpus."""
+        for (value,) in self._scratch.rows(f"SELECT value {_CHANGED} ORDER BY after.rowid"):
+            yield _parsed(value)
+
+    def _resolved(self, known: Known, remarks: Remarks) -> Exemplar | None:
+        """The exemplar with ids for labels; None if nothing is decided in it."""
+        one = known.exemplar
+        for tag in (*one.accepted, *one.rejected):
+            if not self._scratch.number("SELECT COUNT(*) FROM tag WHERE id = ?", (tag,)):
+                self.unknown.add(tag)
+        accepted = tuple(dict.fromkeys((*one.accepted, *self._ids(known.labels))))
+        if not accepted and not one.rejected:
+            remarks.add("contents without a known tag are left out", known.place)
+            return None
+        return one.model_copy(update={"accepted": accepted, "source": self._source})
+
+    def _ids(self, labels: Iterable[str]) -> Iterator[str]:
+        for label in labels:
+            found = [str(tag) for (tag,) in self._scratch.rows("SELECT id FROM name WHERE name = ?", (label,))]
+            if len(found) == 1:
+                yield found[0]
+            else:
+                # None, or one of several that have the name.
+                self.unknown.add(label)
+
+    def _put(self, place: str, one: Exemplar) -> Wrong | None:
+        """Keep an exemplar; the tags of a content that comes again are joined."""
+        for value, first in self._scratch.rows("SELECT value, place FROM after WHERE key = ?", (one.key,)):
+            other = _parsed(value)
+            if (other.title, other.text) != (one.title, one.text):
+                return Wrong(place, f"id: {shorten(one.id)} is at {first!s} as well, with another text")
+            one = _joined(other, one)
+        if len(one.accepted) > LIST_ITEMS:
+            return Wrong(place, f"accepted: {len(one.accepted)} tags is wrong, expected at most {LIST_ITEMS}")
+        self._scratch.execute(
+            "INSERT INTO after VALUES (?, ?, ?, ?) ON CONFLICT (key)"
+            " DO UPDATE SET digest = excluded.digest, value = excluded.value",
+            (one.key, _digest(one), encode(one), place),
+        )
+        return None
+
+
+def _joined(first: Exemplar, second: Exemplar) -> Exemplar:
+    accepted = tuple(dict.fromkeys((*first.accepted, *second.accepted)))
+    rejected = tuple(tag for tag in dict.fromkeys((*first.rejected, *second.rejected)) if tag not in accepted)
+    return second.model_copy(update={"accepted": accepted, "rejected": rejected})
+
+
+def _digest(one: Exemplar) -> bytes:
+    """A hash that depends on neither the order of lists nor the time: the same decision is no change."""
+    ordered = one.model_copy(
+        update={
+            "accepted": tuple(sorted(one.accepted)),
+            "rejected": tuple(sorted(one.rejected)),
+            "scopes": tuple(sorted(one.scopes)),
+            "time": None,
+        }
+    )
+    return hashlib.blake2b(encode(ordered), digest_size=16).digest()
+
+
+def _parsed(value: Value) -> Exemplar:
+    return parse(value if isinstance(value, bytes) else b"", Exemplar)

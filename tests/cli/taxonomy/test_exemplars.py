@@ -1,0 +1,105 @@
+"""`tagbus exemplars`: a corpus becomes exemplars."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.local.mock import MockCluster
+from tests.cli.harness import Answer, Cli, process, write
+from tests.support import consume_all
+
+A, B = "http://example.org/a", "http://example.org/b"
+TAGS = [Tag(id=A, name="ants"), Tag(id=B, name="bees")]
+
+
+class Topics:
+    """Topics with two tags on the mock cluster, and the command on them."""
+
+    def __init__(self, cluster: MockCluster, cli: Cli) -> None:
+        for name in ("tags", "exemplars"):
+            cluster.topic(name, 2)
+        self.address = cluster.address
+        self._cli = cli
+
+    def __call__(self, *words: str | Path, stdin: bytes = b"") -> Answer:
+        return self._cli(*words, stdin=stdin, KAFKA__BROKERS=self.address)
+
+    def exemplars(self) -> dict[bytes, Exemplar]:
+        return {
+            message.key() or b"": Exemplar.model_validate_json(message.value() or b"")
+            for message in consume_all(self.address, "exemplars")
+        }
+
+
+@pytest.fixture
+def topics(mock_kafka: MockCluster, tagbus: Cli, tmp_path: Path) -> Topics:
+    made = Topics(mock_kafka, tagbus)
+    assert made("publish", write(tmp_path / "tags.jsonl", TAGS), "--to", "tags").code == 0
+    return made
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.tsv"
+    path.write_text(f"Ants at home\t<{A}>\nBees in the city\t<{B}> <http://example.org/z>\n")
+    return path
+
+
+class TestImport:
+    def test_a_corpus_becomes_exemplars_of_people(self, topics: Topics, corpus: Path) -> None:
+        answer = topics("exemplars", "import", corpus)
+        assert (answer.code, answer.out) == (0, "2 added, 0 changed, 0 unchanged\n")
+        assert answer.err.splitlines() == [
+            "note: 1 tags are not in force, named 1 times: 'http://example.org/z' (1)",
+            "published 2 of 2 records to exemplars",
+        ]
+        found = topics.exemplars()
+        assert {(one.text, one.accepted) for one in found.values()} == {
+            ("Ants at home", (A,)),
+            ("Bees in the city", (B, "http://example.org/z")),
+        }
+        assert all(key == one.key.encode() and key.endswith(b"/people") for key, one in found.items())
+
+    def test_the_same_again_publishes_nothing(self, topics: Topics, corpus: Path) -> None:
+        assert topics("exemplars", "import", corpus).code == 0
+        assert topics("exemplars", "import", corpus).out == "0 added, 0 changed, 2 unchanged\n"
+        assert len(consume_all(topics.address, "exemplars")) == 2
+
+    def test_a_dry_run_publishes_nothing(self, topics: Topics, corpus: Path) -> None:
+        assert topics("exemplars", "import", corpus, "--dry-run").out == "2 added, 0 changed, 0 unchanged\n"
+        assert topics.exemplars() == {}
+
+    def test_a_folder_of_texts_names_tags_by_label(self, topics: Topics, tmp_path: Path) -> None:
+        folder = tmp_path / "texts"
+        folder.mkdir()
+        (folder / "doc.txt").write_text("Bees in the city")
+        (folder / "doc.key").write_text("bees\nwasps\n")
+        answer = topics("exemplars", "import", folder)
+        assert "'wasps' (1)" in answer.err
+        assert topics.exemplars()[b"doc/people"].accepted == (B,)
+
+    def test_nothing_is_published_where_a_line_is_wrong(self, topics: Topics) -> None:
+        text = f"Ants\t<{A}>\nBees\n"
+        answer = topics("exemplars", "import", "-", "--form", "annif", stdin=text.encode())
+        assert answer.code == 3
+        assert answer.err.splitlines() == [
+            "-:2: 'Bees' is wrong, expected text, tab, <URI> <URI>",
+            "tagbus: 1 contents are wrong, nothing is changed",
+        ]
+        assert topics.exemplars() == {}
+
+
+class TestConvert:
+    def test_it_needs_no_kafka(self, corpus: Path) -> None:
+        answer = process("exemplars", "convert", corpus)
+        assert (answer.code, answer.err) == (0, "")
+        assert [json.loads(line)["text"] for line in answer.lines] == ["Ants at home", "Bees in the city"]
+
+    def test_labels_are_looked_up_in_a_file(self, tagbus: Cli, tmp_path: Path) -> None:
+        path, out = tmp_path / "corpus.jsonl", tmp_path / "out.jsonl"
+        path.write_text(json.dumps({"document_id": "d", "text": "x", "subjects": [{"label": "bees"}]}))
+        tags = write(tmp_path / "tags.jsonl", TAGS)
+        assert tagbus("exemplars", "convert", path, "--tags", tags, "--out", out).code == 0
+        assert Exemplar.model_validate_json(out.read_bytes()).accepted == (B,)

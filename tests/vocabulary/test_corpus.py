@@ -1,0 +1,148 @@
+"""Corpora to exemplars: JSON lines, tables, and each of Annif's formats."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tagbus.stream.contract.events import Exemplar
+from tagbus.stream.errors import UserError
+from tagbus.stream.vocabulary import corpus, corpus_folder
+from tagbus.stream.vocabulary.corpus import Form, Known
+from tagbus.stream.vocabulary.entry import Remarks, Wrong
+
+A, B = "http://example.org/a", "http://example.org/b"
+
+
+def read(text: str | bytes, form: Form) -> list[Known | Wrong]:
+    data = text.encode() if isinstance(text, str) else text
+    return list(corpus.read("file", io.BytesIO(data), form, Remarks()))
+
+
+def one(text: str | bytes, form: Form) -> Known:
+    (found,) = read(text, form)
+    assert isinstance(found, Known)
+    return found
+
+
+def wrong(text: str | bytes, form: Form) -> str:
+    (found,) = read(text, form)
+    assert isinstance(found, Wrong)
+    return str(found)
+
+
+class TestShortTexts:
+    def test_text_tab_and_uris(self) -> None:
+        found = one(f"Bees in the city\t<{A}> <{B}>\n", "annif").exemplar
+        assert (found.text, found.accepted, found.source) == ("Bees in the city", (A, B), "people")
+
+    def test_the_same_text_has_the_same_id_wherever_it_stands(self) -> None:
+        first, second = read(f"x\t<{A}>\n", "annif") + read(f"\ny\t<{A}>\nx\t<{B}>\n", "annif")[1:]
+        assert isinstance(first, Known)
+        assert isinstance(second, Known)
+        assert first.exemplar.id == second.exemplar.id
+        assert second.place == "file:3"
+
+    def test_a_line_without_a_tab_is_wrong(self) -> None:
+        assert wrong("Bees\n", "annif") == "file:1: 'Bees' is wrong, expected text, tab, <URI> <URI>"
+
+    def test_a_line_without_a_text_is_wrong(self) -> None:
+        assert wrong(f" \t<{A}>\n", "annif").startswith("file:1: text: ")
+
+
+class TestTable:
+    def test_annifs_csv(self) -> None:
+        text = f'document_id,text,subject_uris,title\nd1,"Bees, in the city",<{A}> {B},Bees\n'
+        assert one(text, "csv").exemplar == Exemplar(id="d1", title="Bees", text="Bees, in the city", accepted=(A, B))
+
+    @pytest.mark.parametrize(("form", "delimiter"), [("csv", ","), ("tsv", "\t")])
+    def test_ours(self, form: Form, delimiter: str) -> None:
+        header = delimiter.join(["id", "text", "accepted", "rejected", "time"])
+        row = delimiter.join(["d1", "x", f"{A}|{B}", "c", "2026-01-31T09:30:00Z"])
+        found = one(f"{header}\n{row}\n", form).exemplar
+        assert (found.accepted, found.rejected, found.time is not None) == ((A, B), ("c",), True)
+
+    def test_a_time_that_is_none_is_named(self) -> None:
+        assert "time: 'soon' is wrong, expected an RFC 3339 time" in wrong("id,accepted,time\na,b,soon\n", "csv")
+
+    def test_a_header_of_neither_is_refused(self) -> None:
+        with pytest.raises(UserError) as raised:
+            read("text,subjects\n", "csv")
+        assert str(raised.value) == (
+            "file:1: the header has 'text', 'subjects', "
+            "expected columns `id` and `accepted`, or Annif's `text` and `subject_uris`"
+        )
+
+
+class TestJsonLines:
+    def test_ours(self) -> None:
+        event = Exemplar(id="d1", text="x", accepted=(A,), rejected=(B,))
+        assert one(event.model_dump_json(), "jsonl").exemplar == event
+
+    def test_annifs(self) -> None:
+        text = json.dumps(
+            {"document_id": "d1", "text": "x", "metadata": {"title": "t"}, "subjects": [{"uri": A}, {"label": "ants"}]}
+        )
+        found = one(text, "jsonl")
+        assert found.exemplar == Exemplar(id="d1", title="t", text="x", accepted=(A,))
+        assert found.labels == ("ants",)
+
+    @pytest.mark.parametrize("line", ['{"text": 3}', "[1]", '{"subjects": [{"uri": 3}]}', "{", "3"])
+    def test_what_is_neither_is_named_with_its_line(self, line: str) -> None:
+        assert wrong(line, "jsonl").startswith("file:1: ")
+
+
+class TestFolder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "a.txt").write_text("Bees")
+        (tmp_path / "a.tsv").write_text(f"<{A}>\tbees\n<{B}>\n")
+        (tmp_path / "b.txt").write_text("Ants")
+        (tmp_path / "b.key").write_text("\ufeffants\ninsects\n")
+        (tmp_path / "c.json").write_text(json.dumps({"text": "Wasps", "subjects": [{"label": "wasps"}]}))
+        return tmp_path
+
+    def test_texts_with_their_subjects(self, folder: Path) -> None:
+        first, second, third = (found for found in corpus_folder.read(folder, Remarks()) if isinstance(found, Known))
+        assert first.exemplar == Exemplar(id="a", text="Bees", accepted=(A, B))
+        assert (second.exemplar.id, second.labels) == ("b", ("ants", "insects"))
+        assert (third.exemplar.id, third.exemplar.text, third.labels) == ("c", "Wasps", ("wasps",))
+
+    def test_a_text_without_subjects_is_left_out_and_that_is_said(self, folder: Path) -> None:
+        (folder / "d.txt").write_text("Nobody knows")
+        remarks = Remarks()
+        assert len(list(corpus_folder.read(folder, remarks))) == 3
+        assert list(remarks.lines()) == [
+            f"{folder / 'd.txt'}: texts without a .tsv or .key of the same name are left out"
+        ]
+
+    def test_a_long_text_is_cut_and_that_is_said(self, folder: Path) -> None:
+        (folder / "a.txt").write_text("ä" * 600_000)
+        remarks = Remarks()
+        first = next(corpus_folder.read(folder, remarks))
+        assert isinstance(first, Known)
+        assert first.exemplar.text == "ä" * 500_000
+        assert list(remarks.lines()) == [f"{folder / 'a.txt'}: a text of more than 500000 characters is cut"]
+
+    def test_a_file_that_is_not_utf_8_is_named(self, folder: Path) -> None:
+        (folder / "a.txt").write_bytes("Größe".encode("latin-1"))
+        (found,) = (one for one in corpus_folder.read(folder, Remarks()) if isinstance(one, Wrong))
+        assert str(found) == f"{folder / 'a.txt'}: byte 0xf6 is not UTF-8"
+
+    def test_one_that_is_not_there_is_one_line(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="cannot be read: No such file or directory"):
+            list(corpus_folder.read(tmp_path / "none", Remarks()))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "form"),
+    [
+        ("x.tsv", b"Bees\t<http://example.org/a>\n", "annif"),
+        ("x.tsv", b"id\taccepted\n", "tsv"),
+        ("x.csv", b"", "csv"),
+        ("x.jsonl", b"", "jsonl"),
+    ],
+)
+def test_the_form_is_told_by_the_name(name: str, first: bytes, form: Form) -> None:
+    assert corpus.form_of(Path(name), first) == form

@@ -1,0 +1,73 @@
+"""A corpus compared with what is there."""
+
+from collections.abc import Sequence
+
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.vocabulary.corpus import Known
+from tagbus.stream.vocabulary.entry import Remarks, Wrong
+from tagbus.stream.vocabulary.exemplars import Corpus, Counts
+from tests.contract.strategies import SOME_TIME
+
+TAGS = [Tag(id="a", name="ants", names={"fi": "muurahaiset"}), Tag(id="b", name="bees"), Tag(id="c", name="bees")]
+
+
+def known(content: str, *accepted: str, labels: Sequence[str] = (), text: str = "x") -> Known:
+    return Known(f"file:{content}", Exemplar(id=content, text=text, accepted=accepted), tuple(labels))
+
+
+def read(corpus: Corpus, *contents: Known) -> tuple[list[Wrong], list[str]]:
+    wrong, remarks = list[Wrong](), Remarks()
+    corpus.load_tags(TAGS)
+    corpus.load_after(iter(contents), wrong.append, remarks)
+    return wrong, list(remarks.lines())
+
+
+def test_only_what_is_new_or_decided_otherwise_is_published() -> None:
+    same = Exemplar(id="1", text="x", accepted=("b", "a"), time=SOME_TIME)
+    with Corpus("people") as corpus:
+        assert read(corpus, known("1", "a", "b"), known("2", "a"), known("3", "a")) == ([], [])
+        corpus.load_before([(same.key, same), ("2/people", Exemplar(id="2", text="x")), ("3/people", None)])
+        assert corpus.counts() == Counts(added=1, changed=1, unchanged=1)
+        assert str(corpus.counts()) == "1 added, 1 changed, 1 unchanged"
+        assert [one.id for one in corpus.changes()] == ["2", "3"]
+
+
+def test_the_source_is_said() -> None:
+    with Corpus("machine") as corpus:
+        read(corpus, known("1", "a"))
+        assert [one.key for one in corpus.changes()] == ["1/machine"]
+
+
+def test_labels_mean_the_tags_that_alone_have_them() -> None:
+    with Corpus("people") as corpus:
+        read(corpus, known("1", labels=["ants"]), known("2", "b", labels=["muurahaiset", "bees", "wasps"]))
+        assert [one.accepted for one in corpus.changes()] == [("a",), ("b", "a")]
+        assert str(corpus.unknown) == "2 tags are not in force, named 2 times: 'bees' (1), 'wasps' (1)"
+
+
+def test_ids_that_nobody_knows_are_counted_and_kept() -> None:
+    with Corpus("people") as corpus:
+        read(corpus, known("1", "z", "a"), known("2", "z"))
+        assert [one.accepted for one in corpus.changes()] == [("z", "a"), ("z",)]
+        assert str(corpus.unknown) == "1 tags are not in force, named 2 times: 'z' (2)"
+
+
+def test_a_content_without_a_tag_is_left_out_and_that_is_said() -> None:
+    with Corpus("people") as corpus:
+        assert read(corpus, known("1"), known("2", labels=["wasps"])) == (
+            [],
+            ["file:1: contents without a known tag are left out (and 1 more)"],
+        )
+        assert corpus.counts().total == 0
+
+
+def test_the_tags_of_a_text_that_comes_again_are_joined() -> None:
+    with Corpus("people") as corpus:
+        assert read(corpus, known("1", "a"), known("1", "b", "a")) == ([], [])
+        assert [one.accepted for one in corpus.changes()] == [("a", "b")]
+
+
+def test_an_id_with_another_text_is_wrong() -> None:
+    with Corpus("people") as corpus:
+        (wrong,), _ = read(corpus, known("1", "a"), known("1", "a", text="y"))
+        assert str(wrong) == "file:1: id: '1' is at file:1 as well, with another text"
