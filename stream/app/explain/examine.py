@@ -21,7 +21,7 @@ from tagbus.stream.app.explain.explanation import (
     Listed,
 )
 from tagbus.stream.contract.events import Neighbour
-from tagbus.stream.memory.scopes import scopes_of
+from tagbus.stream.memory.scopes import audience, replaced_by
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.recall.graph import Found, named, names_by_content
 from tagbus.stream.recall.neighbours import Reach, Seen, neighbour
@@ -158,7 +158,10 @@ class _View:
         if tag not in self._facts:
             return Cut(stage="rank", reason="it is not in force: retired, or not on the topic of tags yet")
         if tag not in self._names:
-            own, ours = scopes_of(self._facts[tag]), sorted(self._work.scopes)
+            own, ours = audience(self._facts[tag]), sorted(self._work.scopes)
+            if own is None:
+                others = ", ".join(replaced_by(self._facts[tag]))
+                return Cut(stage="rank", reason=f"it is not in force: retired, replaced by {others}")
             return Cut(
                 stage="rank",
                 reason=f"scopes: it is for {', '.join(sorted(own))}; the content has {', '.join(ours) or 'none'}",
