@@ -1,4 +1,4 @@
-"""A taxonomy as it is, and as a file wants it: what is added, changed and retired.
+"""A taxonomy as it is, and as a file wants it: what is added, changed, replaced by other tags and retired.
 
 The order of aliases, parents and scopes is no change: SKOS has none. Everything is on disk, so a million tags are
 compared in bounded memory.
@@ -16,14 +16,14 @@ from tagbus.stream.errors import shorten
 from tagbus.stream.vocabulary.entry import Deprecated, Entry, Read, Wrong
 from tagbus.stream.vocabulary.scratch import Scratch, Value
 
-Kind: TypeAlias = Literal["added", "changed", "retired"]
+Kind: TypeAlias = Literal["added", "changed", "replaced", "retired"]
 
 # Retired last: what takes a tag's place is there before it goes.
-ORDER: Final[tuple[Kind, ...]] = ("added", "changed", "retired")
+ORDER: Final[tuple[Kind, ...]] = ("added", "changed", "replaced", "retired")
 
 _SCHEMA: Final = """
-CREATE TABLE before (id TEXT PRIMARY KEY, digest BLOB, value BLOB, place TEXT) WITHOUT ROWID;
-CREATE TABLE after (id TEXT, digest BLOB, value BLOB, place TEXT);
+CREATE TABLE before (id TEXT PRIMARY KEY, digest BLOB, value BLOB, replaced INTEGER, place TEXT) WITHOUT ROWID;
+CREATE TABLE after (id TEXT, digest BLOB, value BLOB, replaced INTEGER, place TEXT);
 CREATE TABLE gone (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE edge (child TEXT, parent TEXT);
 """
@@ -31,7 +31,7 @@ CREATE TABLE edge (child TEXT, parent TEXT);
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One tag that changes: `before` is None if it is added, `after` if it is retired."""
+    """One tag that changes: `before` is None if there is none yet, `after` if it is retired."""
 
     id: str
     before: Tag | None
@@ -40,21 +40,35 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many tags are what; `before`: how many there are now."""
+    """How many tags are what.
+
+    `replaced`: retired in favour of others, `replaced_now` of them in force until now; `before`: how many are in force
+    now.
+    """
 
     added: int
     changed: int
+    replaced: int
     retired: int
     unchanged: int
     before: int
+    replaced_now: int = 0
 
     @property
     def total(self) -> int:
         """The records that the change takes."""
-        return self.added + self.changed + self.retired
+        return self.added + self.changed + self.replaced + self.retired
+
+    @property
+    def leaving(self) -> int:
+        """The tags that are in force now and will not be."""
+        return self.replaced_now + self.retired
 
     def __str__(self) -> str:
-        return f"{self.added} added, {self.changed} changed, {self.retired} retired, {self.unchanged} unchanged"
+        replaced = f"{self.replaced} replaced, " if self.replaced else ""
+        return (
+            f"{self.added} added, {self.changed} changed, {replaced}{self.retired} retired, {self.unchanged} unchanged"
+        )
 
 
 class Comparison:
@@ -75,14 +89,14 @@ class Comparison:
     def load_before(self, tags: Iterable[tuple[str, Tag | None, str]]) -> None:
         """What there is: id, tag and place of each record, in order; None retires it."""
         self.scratch.fill(
-            "INSERT OR REPLACE INTO before VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO before VALUES (?, ?, ?, ?, ?)",
             ((tag_id, *_stored(tag), place) for tag_id, tag, place in tags),
         )
         self.scratch.execute("DELETE FROM before WHERE value IS NULL")
 
     def load_after(self, reads: Iterable[Read], wrong: Callable[[Wrong], None]) -> None:
         """What a file wants. `wrong` is called for each tag that is wrong, or comes again as another one."""
-        self.scratch.fill("INSERT INTO after VALUES (?, ?, ?, ?)", self._entries(reads, wrong))
+        self.scratch.fill("INSERT INTO after VALUES (?, ?, ?, ?, ?)", self._entries(reads, wrong))
         self.scratch.execute("CREATE INDEX after_id ON after (id)")
         for tag_id, place, first, kinds in self.scratch.rows(
             "SELECT id, MAX(place), MIN(place), COUNT(DISTINCT digest) FROM after GROUP BY id HAVING COUNT(*) > 1"
@@ -94,17 +108,15 @@ class Comparison:
 
     def counts(self) -> Counts:
         """How many tags are added, changed, retired and neither."""
-        before = self.scratch.number("SELECT COUNT(*) FROM before")
-        added, changed, retired = (self.scratch.number(f"SELECT COUNT(*) {self._where(kind)}") for kind in ORDER)
-        return Counts(added, changed, retired, before - changed - retired, before)
+        before = self.scratch.number("SELECT COUNT(*) FROM before WHERE NOT replaced")
+        added, changed, replaced, retired = (self._count(kind) for kind in ORDER)
+        changed_now, replaced_now = (self._count(kind, " AND NOT before.replaced") for kind in ("changed", "replaced"))
+        unchanged = before - changed_now - replaced_now - retired
+        return Counts(added, changed, replaced, retired, unchanged, before, replaced_now)
 
     def changes(self, kind: Kind) -> Iterator[Change]:
-        """The tags that are added, changed or retired, by id."""
-        columns = {
-            "added": "after.id, NULL, after.value",
-            "changed": "after.id, before.value, after.value",
-            "retired": "before.id, before.value, NULL",
-        }[kind]
+        """The tags of which that becomes, by id."""
+        columns = "before.id, before.value, NULL" if kind == "retired" else "after.id, before.value, after.value"
         for tag_id, before, after in self.scratch.rows(f"SELECT {columns} {self._where(kind)} ORDER BY 1"):
             yield Change(str(tag_id), _tag(before), _tag(after))
 
@@ -118,17 +130,22 @@ class Comparison:
         for (value,) in self.scratch.rows("SELECT value FROM after ORDER BY id"):
             yield _parsed(value)
 
+    def _count(self, kind: Kind, more: str = "") -> int:
+        return self.scratch.number(f"SELECT COUNT(*) {self._where(kind)}{more}")
+
     def _where(self, kind: Kind) -> str:
         match kind:
             case "added":
-                return "FROM after LEFT JOIN before ON before.id = after.id WHERE before.id IS NULL"
+                return f"{_AFTER} WHERE before.id IS NULL AND NOT after.replaced"
             case "changed":
-                return "FROM after JOIN before ON before.id = after.id WHERE before.digest <> after.digest"
+                return f"{_AFTER} WHERE before.digest <> after.digest AND NOT after.replaced"
+            case "replaced":
+                return f"{_AFTER} WHERE before.digest IS NOT after.digest AND after.replaced"
             case "retired":
                 missing = "before.id IN (SELECT id FROM gone)"
                 if not self._keep:
                     missing = f"({missing} OR after.id IS NULL)"
-                return f"FROM before LEFT JOIN after ON before.id = after.id WHERE {missing}"
+                return f"FROM before LEFT JOIN after ON before.id = after.id WHERE NOT before.replaced AND {missing}"
 
     def _entries(self, reads: Iterable[Read], wrong: Callable[[Wrong], None]) -> Iterator[tuple[Value, ...]]:
         for one in reads:
@@ -143,9 +160,12 @@ class Comparison:
                     yield one.tag.id, *_stored(one.tag), one.place
 
 
-def _stored(tag: Tag | None) -> tuple[bytes | None, bytes | None]:
-    """Digest and JSON of a tag."""
-    return (None, None) if tag is None else (_digest(tag), encode(tag))
+_AFTER: Final = "FROM after LEFT JOIN before ON before.id = after.id"
+
+
+def _stored(tag: Tag | None) -> tuple[bytes | None, bytes | None, bool]:
+    """Digest and JSON of a tag, and whether others are in its place."""
+    return (None, None, False) if tag is None else (_digest(tag), encode(tag), bool(tag.replaced_by))
 
 
 def _digest(tag: Tag) -> bytes:
@@ -155,6 +175,7 @@ def _digest(tag: Tag) -> bytes:
             "aliases": tuple(sorted(tag.aliases)),
             "parents": tuple(sorted(tag.parents)),
             "scopes": tuple(sorted(tag.scopes)),
+            "replaced_by": tuple(sorted(tag.replaced_by)),
             "names": dict(sorted(tag.names.items())),
         }
     )

@@ -83,10 +83,10 @@ class Corpus:
         self._scratch.__exit__(kind, error, trace)
 
     def load_tags(self, tags: Iterable[Tag]) -> None:
-        """The tags in force: what ids and labels of the corpus mean."""
+        """The tags: what ids and labels of the corpus mean. An id that others replaced means those."""
         for tag in tags:
             self._scratch.execute("INSERT OR IGNORE INTO tag VALUES (?)", (tag.id,))
-            for name in {tag.name, *tag.names.values()}:
+            for name in set() if tag.replaced_by else {tag.name, *tag.names.values()}:
                 self._scratch.execute("INSERT OR IGNORE INTO name VALUES (?, ?)", (name, tag.id))
 
     def load_before(self, exemplars: Iterable[tuple[str, Exemplar | None]]) -> None:

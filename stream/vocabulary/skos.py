@@ -2,7 +2,7 @@
 
 Statements come in any order, so they are sorted on disk first. A concept's IRI is the tag's id. Labels in the chosen
 language, or without one, are name and aliases; preferred labels in other languages are `names`. What owl:deprecated
-marks is retired.
+marks is retired, in favour of what dct:isReplacedBy names.
 """
 
 from collections.abc import Iterator
@@ -30,13 +30,14 @@ from tagbus.stream.vocabulary.scratch import Scratch, Value
 SKOS: Final = "http://www.w3.org/2004/02/skos/core#"
 RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 OWL: Final = "http://www.w3.org/2002/07/owl#"
+REPLACED_BY: Final = "http://purl.org/dc/terms/isReplacedBy"
 # Ids that are no IRIs, and scopes, which SKOS has no words for.
 TAG_IRI: Final = "urn:tagbus:tag:"
 SCOPE: Final = "urn:tagbus:scope"
 
 # Properties in the order in which a concept's rows come: a label from an earlier one is preferred.
-(PREF, RDFS_LABEL, ALT, HIDDEN, MATCHED, DEFINITION, SCOPE_NOTE, BROADER, IN_SCOPE) = range(9)
-(NARROWER, EXACT, TYPE, IN_SCHEME, TOP, MEMBER, MEMBERS, FIRST, REST, RDF_VALUE, GONE) = range(9, 20)
+(PREF, RDFS_LABEL, ALT, HIDDEN, MATCHED, DEFINITION, SCOPE_NOTE, BROADER, IN_SCOPE, REPLACED) = range(10)
+(NARROWER, EXACT, TYPE, IN_SCHEME, TOP, MEMBER, MEMBERS, FIRST, REST, RDF_VALUE, GONE) = range(10, 21)
 _NUMBERS: Final = {
     f"{SKOS}prefLabel": PREF,
     "http://www.w3.org/2000/01/rdf-schema#label": RDFS_LABEL,
@@ -58,12 +59,13 @@ _NUMBERS: Final = {
     f"{RDF}rest": REST,
     f"{RDF}value": RDF_VALUE,
     f"{OWL}deprecated": GONE,
+    REPLACED_BY: REPLACED,
 }
 _TYPES: Final = (f"{SKOS}Concept", f"{SKOS}ConceptScheme")
 _SCHEMA: Final = """
 CREATE TABLE statement (subject TEXT, property INTEGER, language TEXT, value TEXT, is_text INTEGER,
     PRIMARY KEY (subject, property, language, value)) WITHOUT ROWID;
-CREATE TABLE chosen (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE chosen (id TEXT PRIMARY KEY, gone INTEGER) WITHOUT ROWID;
 CREATE TABLE member (id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
@@ -79,7 +81,7 @@ def read(name: str, stream: BinaryIO, form: RdfForm, choice: Choice, remarks: Re
         _choose(scratch, name, choice, remarks)
         _match(scratch)
         language = choose_language(name, _languages(scratch), choice)
-        for (iri,) in scratch.rows(_GONE + " ORDER BY subject"):
+        for (iri,) in scratch.rows(_RETIRED):
             yield Deprecated(f"{name}: {shorten(iri, 120)}", tag_id(str(iri)))
         for iri, rows in groupby(scratch.rows(_CHOSEN), itemgetter(0)):
             yield _concept(name, str(iri), rows, language, choice, remarks)
@@ -125,7 +127,8 @@ _GONE: Final = (
 
 
 def _choose(scratch: Scratch, name: str, choice: Choice, remarks: Remarks) -> None:
-    """Fill `member` with the resources of scheme and collection, `chosen` with those that are concepts in force."""
+    """Fill `member` with the resources of scheme and collection, `chosen` with those that are concepts in force, and
+    with those that such concepts replaced."""
     scratch.execute("INSERT INTO member SELECT DISTINCT subject FROM statement")
     if (iri := choice.scheme) is not None and not _keep(
         scratch, "SELECT subject FROM statement WHERE property = ? AND value = ?", (IN_SCHEME, iri)
@@ -137,10 +140,13 @@ def _choose(scratch: Scratch, name: str, choice: Choice, remarks: Remarks) -> No
         found = _listed(scratch, query, (MEMBER, MEMBERS))
         raise UserError(f"{name}: collection {shorten(iri, 120)} has no members; expected one of {found}")
     scratch.execute(
-        "INSERT INTO chosen SELECT DISTINCT subject FROM statement WHERE property = ? AND value = ?"  # noqa: S608
+        "INSERT INTO chosen SELECT DISTINCT subject, 0 FROM statement WHERE property = ? AND value = ?"  # noqa: S608
         f" AND subject IN (SELECT id FROM member) AND subject NOT IN ({_GONE}) AND NOT {_IS_BLANK}",
         (TYPE, _TYPES[0]),
     )
+    # One that was replaced by a concept that was replaced itself is found in the next turn.
+    while scratch.execute(_SUCCEEDED, (REPLACED, PREF, RDFS_LABEL)) > 0:
+        pass
     blank = scratch.number(
         f"SELECT COUNT(*) FROM statement WHERE property = ? AND value = ? AND {_IS_BLANK}",  # noqa: S608
         (TYPE, _TYPES[0]),
@@ -148,6 +154,16 @@ def _choose(scratch: Scratch, name: str, choice: Choice, remarks: Remarks) -> No
     if blank:
         remarks.add("concepts without an IRI are left out", name, blank)
 
+
+_RETIRED: Final = f"{_GONE} AND subject NOT IN (SELECT id FROM chosen) ORDER BY subject"  # noqa: S608
+
+# Deprecated concepts with a label and a successor that is known.
+_SUCCEEDED: Final = (
+    "INSERT OR IGNORE INTO chosen SELECT DISTINCT subject, 1 FROM statement"  # noqa: S608
+    f" WHERE property = ? AND subject IN ({_GONE})"
+    " AND value <> subject AND value IN (SELECT id FROM chosen)"
+    " AND subject IN (SELECT subject FROM statement WHERE property IN (?, ?) AND is_text)"
+)
 
 # The members of a collection, of the collections in it, and of the lists that ordered ones have.
 _PARTS: Final = (
@@ -183,18 +199,20 @@ def _languages(scratch: Scratch) -> dict[str, int]:
     """Concepts with a preferred label, by language, the most frequent first."""
     rows = scratch.rows(
         "SELECT language, COUNT(DISTINCT subject) AS count FROM statement JOIN chosen ON id = subject"
-        " WHERE property = ? GROUP BY language ORDER BY count DESC, language",
+        " WHERE property = ? AND NOT gone GROUP BY language ORDER BY count DESC, language",
         (PREF,),
     )
     return {str(language): int(count or 0) for language, count in rows}
 
 
-# Every row of the chosen concepts; `known` says of a broader one whether it is chosen.
+# Every row of the chosen concepts; `known` says of a broader one or a successor whether it is chosen.
 _CHOSEN: Final = (
     "SELECT subject, property, language, value, is_text, known.id IS NOT NULL"  # noqa: S608
     " FROM chosen JOIN statement ON subject = chosen.id"
-    f" LEFT JOIN chosen known ON property = {BROADER} AND known.id = value"
-    f" WHERE property <= {IN_SCOPE} ORDER BY subject, property, language, value"
+    f" LEFT JOIN chosen known ON known.id = value"
+    f" AND (property = {BROADER} AND NOT known.gone OR property = {REPLACED})"
+    f" WHERE property < {REPLACED} OR (property = {REPLACED} AND chosen.gone)"
+    " ORDER BY subject, property, language, value"
 )
 
 
@@ -217,7 +235,7 @@ def _concept(
     remarks: Remarks,
 ) -> Read:
     place = f"{name}: {shorten(iri, 120)}"
-    labels, parents, scopes = _Labels(), list[str](), list[str]()
+    labels, parents, scopes, successors = _Labels(), list[str](), list[str](), list[str]()
     for _, number, tongue, value, is_text, known in rows:
         text = str(value)
         if number == BROADER:
@@ -227,6 +245,11 @@ def _concept(
                 remarks.add("broader concepts that are not among those read are left out", place)
         elif number == IN_SCOPE:
             scopes.append(text)
+        elif number == REPLACED:
+            if known and text != iri:
+                successors.append(tag_id(text))
+            else:
+                remarks.add("successors that are not among those read are left out", place)
         elif is_text and isinstance(number, int):
             _sort(labels, number, str(tongue), text, language, choice)
     title = _title(labels, language, place, remarks)
@@ -240,6 +263,7 @@ def _concept(
             "parents": tuple(parents),
             "names": {tongue: text for tongue, text in labels.names.items() if tongue and text.strip()},
             "scopes": tuple(scopes),
+            "replaced_by": tuple(successors),
         },
     )
 

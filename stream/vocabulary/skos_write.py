@@ -8,7 +8,7 @@ from tagbus.stream.contract.events import Tag
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.vocabulary.rdf import RdfForm, Statement, is_iri, is_language
 from tagbus.stream.vocabulary.rdf import write as write_rdf
-from tagbus.stream.vocabulary.skos import RDF, SCOPE, SKOS, TAG_IRI
+from tagbus.stream.vocabulary.skos import OWL, RDF, REPLACED_BY, SCOPE, SKOS, TAG_IRI
 
 _PREFIXES: Final = {"skos": SKOS}
 
@@ -47,3 +47,6 @@ def _statements(tag: Tag, language: str) -> Iterator[Statement]:
         yield text("definition", tag.description)
     yield from (Statement(iri, f"{SKOS}broader", tag_iri(parent), None) for parent in tag.parents)
     yield from (Statement(iri, SCOPE, scope, "") for scope in tag.scopes)
+    if tag.replaced_by:
+        yield Statement(iri, f"{OWL}deprecated", "true", "")
+    yield from (Statement(iri, REPLACED_BY, tag_iri(one), None) for one in tag.replaced_by)

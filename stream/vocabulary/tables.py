@@ -20,7 +20,7 @@ from tagbus.stream.vocabulary.entry import (
 from tagbus.stream.vocabulary.source import text_lines
 from tagbus.stream.vocabulary.table import bare, join, rows, split, writer
 
-LISTS: Final = ("aliases", "parents", "scopes")
+LISTS: Final = ("aliases", "parents", "scopes", "replaced_by")
 COLUMNS: Final = ("id", "name", "description", *LISTS)
 # Annif's words for the same, and its column that has no use here.
 _SAME: Final = {"uri": "id", "label": "name"}
@@ -66,13 +66,13 @@ def write(tags: Iterable[Tag], languages: Sequence[str], output: BinaryIO, delim
     """Write a table; `languages`: those of all `names`, a column each."""
     put = writer(output, delimiter, [*COLUMNS, *(f"name_{language}" for language in languages)])
     for tag in tags:
-        lists = (join(values) for values in (tag.aliases, tag.parents, tag.scopes))
+        lists = (join(values) for values in (tag.aliases, tag.parents, tag.scopes, tag.replaced_by))
         put([tag.id, tag.name, tag.description, *lists, *(tag.names.get(language, "") for language in languages)])
 
 
 def write_annif(tags: Iterable[Tag], output: BinaryIO) -> None:
-    """Write Annif's vocabulary: ids and names only."""
-    for tag in tags:
+    """Write Annif's vocabulary: ids and names of the tags in force."""
+    for tag in (one for one in tags if not one.replaced_by):
         output.write(f"<{tag.id}>\t{' '.join(tag.name.split())}\n".encode())
 
 

@@ -14,6 +14,10 @@ def tag(tag_id: str, name: str = "name", parents: str = "", aliases: str = "") -
     return Tag(id=tag_id, name=name, parents=tuple(parents), aliases=tuple(aliases))
 
 
+def replaced(tag_id: str, *successors: str) -> Tag:
+    return Tag(id=tag_id, name="name", replaced_by=successors)
+
+
 def compared(before: Sequence[Tag], after: Sequence[Tag | Read], *, keep: bool = False) -> Comparison:
     """Two taxonomies, of which nothing is wrong."""
     wrong = list[Wrong]()
@@ -35,19 +39,34 @@ BEFORE = [tag("a"), tag("b"), tag("c"), tag("d")]
 class TestChanges:
     def test_added_changed_retired_and_the_others(self) -> None:
         with compared(BEFORE, [tag("a"), tag("b", "new"), tag("e")]) as found:
-            assert changes(found) == {"added": ["e"], "changed": ["b"], "retired": ["c", "d"]}
-            assert found.counts() == Counts(added=1, changed=1, retired=2, unchanged=1, before=4)
+            assert changes(found) == {"added": ["e"], "changed": ["b"], "replaced": [], "retired": ["c", "d"]}
+            assert found.counts() == Counts(added=1, changed=1, replaced=0, retired=2, unchanged=1, before=4)
             assert str(found.counts()) == "1 added, 1 changed, 2 retired, 1 unchanged"
             (change,) = found.changes("changed")
             assert (change.before, change.after) == (tag("b"), tag("b", "new"))
 
     def test_what_the_file_does_not_name_may_stay_but_what_it_deprecates_goes(self) -> None:
         with compared(BEFORE, [tag("a"), Deprecated("file:2", "b")], keep=True) as found:
-            assert changes(found) == {"added": [], "changed": [], "retired": ["b"]}
+            assert changes(found) == {"added": [], "changed": [], "replaced": [], "retired": ["b"]}
 
     def test_a_deprecated_tag_that_is_not_there_is_no_change(self) -> None:
         with compared([], [Deprecated("file:1", "b")]) as found:
             assert found.counts().total == 0
+
+    def test_one_that_others_replace_counts_as_leaving_if_it_was_in_force(self) -> None:
+        after = [tag("a"), replaced("b", "a"), tag("c"), tag("d"), replaced("old", "a")]
+        with compared(BEFORE, after) as found:
+            assert changes(found) == {"added": [], "changed": [], "replaced": ["b", "old"], "retired": []}
+            assert found.counts().leaving == 1
+            assert str(found.counts()) == "0 added, 0 changed, 2 replaced, 0 retired, 3 unchanged"
+
+    def test_one_that_others_replaced_before_stays_where_the_file_does_not_name_it(self) -> None:
+        with compared([*BEFORE, replaced("old", "a")], BEFORE) as found:
+            assert found.counts() == Counts(added=0, changed=0, replaced=0, retired=0, unchanged=4, before=4)
+
+    def test_one_that_others_replaced_comes_back_where_the_file_has_it_in_force(self) -> None:
+        with compared([tag("a"), replaced("b", "a")], [tag("a"), tag("b")]) as found:
+            assert found.counts() == Counts(added=0, changed=1, replaced=0, retired=0, unchanged=1, before=1)
 
     def test_the_order_of_lists_is_no_change(self) -> None:
         with compared([tag("a", aliases="xy", parents="pq")], [tag("a", aliases="yx", parents="qp")]) as found:

@@ -195,7 +195,7 @@ class TestEncodings:
 
     def test_latin_1_in_rdf(self) -> None:
         assert said((HEAD + ':a skos:prefLabel "Gr\xf6\xdfe" .').encode("latin-1"), "turtle").startswith(
-            "file:6: Invalid UTF-8"
+            "file:7: Invalid UTF-8"
         )
         text = RDF_XML.format(doctype="", label="Gr\xf6\xdfe")
         assert "expected well-formed XML in UTF-8" in said(text.encode("latin-1"), "rdfxml")
@@ -217,9 +217,9 @@ class TestSyntax:
     @pytest.mark.parametrize(
         ("form", "text", "expected"),
         [
-            ("turtle", HEAD + "\n:a nope:p :b .", "file:7: The prefix nope: has not been declared"),
+            ("turtle", HEAD + "\n:a nope:p :b .", "file:8: The prefix nope: has not been declared"),
             ("turtle", "<a> <b> <c> .", "file:1: No scheme found in an absolute IRI"),
-            ("turtle", HEAD + ':a skos:prefLabel "a', "file:6: Unexpected end"),
+            ("turtle", HEAD + ':a skos:prefLabel "a', "file:7: Unexpected end"),
             ("ntriples", "<http://e.org/a> nonsense", "file:1: "),
             ("rdfxml", "<a><b></a>", "file: line 1, column 9: mismatched tag, expected well-formed XML in UTF-8"),
             ("rdfxml", "hello", "file: line 1, column 1: syntax error"),

@@ -40,13 +40,26 @@ def taxonomies(draw: st.DrawFn) -> list[Tag]:
                 scopes=tuple(draw(st.lists(IDS.filter(lambda text: text.isprintable()), unique=True, max_size=2))),
             )
         )
+    # The others are in force: a successor must be, or have one, to be read.
+    if len(found) > 1 and draw(st.booleans()):
+        gone = found[0].id
+        found = [one.model_copy(update={"parents": tuple(up for up in one.parents if up != gone)}) for one in found]
+        found[0] = found[0].model_copy(update={"replaced_by": (ids[1],)})
     return found
 
 
 def unordered(tags: list[Tag]) -> dict[str, tuple[object, ...]]:
     """Tags without the order of their lists, of which RDF has none."""
     return {
-        tag.id: (tag.name, tag.description, set(tag.aliases), set(tag.parents), tag.names, set(tag.scopes))
+        tag.id: (
+            tag.name,
+            tag.description,
+            set(tag.aliases),
+            set(tag.parents),
+            tag.names,
+            set(tag.scopes),
+            tag.replaced_by,
+        )
         for tag in tags
     }
 

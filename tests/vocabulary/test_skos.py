@@ -125,6 +125,35 @@ class TestDeprecated:
         found = read(HEAD + ':old owl:deprecated true . :a a skos:Concept ; skos:prefLabel "a" .')
         assert found.deprecated == ["http://example.org/old"]
 
+    def test_its_successors_are_those_of_the_tag(self) -> None:
+        found = read(
+            HEAD + ':old rdfs:label "old" ; owl:deprecated true ; dct:isReplacedBy :a .'
+            ':older skos:prefLabel "older" ; owl:deprecated true ; dct:isReplacedBy :old , :elsewhere .'
+            ':a a skos:Concept ; skos:prefLabel "a" ; skos:broader :old ; dct:isReplacedBy :old .'
+        )
+        assert found.deprecated == []
+        assert {tag.id: tag.replaced_by for tag in found.tags.values()} == {
+            "http://example.org/a": (),
+            "http://example.org/old": ("http://example.org/a",),
+            "http://example.org/older": ("http://example.org/old",),
+        }
+        assert found.tags["http://example.org/old"].name == "old"
+        assert (
+            "file: 'http://example.org/older': successors that are not among those read are left out" in found.remarks
+        )
+
+    @pytest.mark.parametrize(
+        "more", ['rdfs:label "old" ; dct:isReplacedBy :b', "dct:isReplacedBy :a", 'rdfs:label "old"']
+    )
+    def test_without_a_label_or_a_successor_that_is_there_it_is_only_retired(self, more: str) -> None:
+        found = read(HEAD + f':old owl:deprecated true ; {more} . :a a skos:Concept ; skos:prefLabel "a" .')
+        assert (len(found.tags), found.deprecated) == (1, ["http://example.org/old"])
+
+    def test_concepts_that_replace_each_other_are_retired(self) -> None:
+        text = ':{0} rdfs:label "x" ; owl:deprecated true ; dct:isReplacedBy :{1} .'
+        found = read(HEAD + text.format("p", "q") + text.format("q", "p") + ':a a skos:Concept ; skos:prefLabel "a" .')
+        assert found.deprecated == ["http://example.org/p", "http://example.org/q"]
+
 
 class TestLanguages:
     def test_the_only_one_is_taken(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import rdflib
-from rdflib.namespace import OWL, SKOS
+from rdflib.namespace import DCTERMS, OWL, SKOS
 
 from tagbus.stream.vocabulary import forms
 from tagbus.stream.vocabulary.entry import Choice, Deprecated, Entry, Remarks, Wrong
@@ -37,7 +37,7 @@ def found() -> list[Entry | Deprecated | Wrong]:
 
 
 def entries(found: list[Entry | Deprecated | Wrong]) -> list[Entry]:
-    return [one for one in found if isinstance(one, Entry)]
+    return [one for one in found if isinstance(one, Entry) and not one.tag.replaced_by]
 
 
 def test_each_concept_is_a_tag(found: list[Entry | Deprecated | Wrong], concepts: set[rdflib.term.Node]) -> None:
@@ -80,5 +80,15 @@ def test_broader(found: list[Entry | Deprecated | Wrong], concepts: set[rdflib.t
 
 def test_deprecated(found: list[Entry | Deprecated | Wrong], graph: rdflib.Graph) -> None:
     expected = {str(one) for one, value in graph.subject_objects(OWL.deprecated) if str(value) == "true"}
-    assert {one.id for one in found if isinstance(one, Deprecated)} == expected
+    replaced = {one.tag.id for one in found if isinstance(one, Entry) and one.tag.replaced_by}
+    assert {one.id for one in found if isinstance(one, Deprecated)} | replaced == expected
     assert len(expected) == 1_151
+
+
+def test_successors(found: list[Entry | Deprecated | Wrong], graph: rdflib.Graph) -> None:
+    pairs = {(one.tag.id, other) for one in found if isinstance(one, Entry) for other in one.tag.replaced_by}
+    stated = {(str(one), str(other)) for one, other in graph.subject_objects(DCTERMS.isReplacedBy)}
+    assert pairs <= stated
+    left = {other for _, other in stated - pairs}
+    assert len(pairs) > 900
+    assert not left & {one.tag.id for one in entries(found)}

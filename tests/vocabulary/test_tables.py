@@ -44,7 +44,7 @@ class TestTable:
         found = read("id,name,colour\na,b,red\nc,d,blue\n", "csv")
         assert found.remarks == [
             "file:2: column 'colour' is ignored; the columns are "
-            "id, name, description, aliases, parents, scopes (and 1 more)"
+            "id, name, description, aliases, parents, scopes, replaced_by (and 1 more)"
         ]
 
     @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ class TestAnnif:
             read(self.CSV, "csv")
 
     def test_ids_and_names_are_written(self) -> None:
-        tags = [Tag(id="http://e.org/a", name="two\nlines", aliases=("x",))]
+        tags = [Tag(id="http://e.org/a", name="two\nlines", aliases=("x",)), Tag(id="b", name="b", replaced_by=("c",))]
         assert written(tags, "annif") == b"<http://e.org/a>\ttwo lines\n"
 
 

@@ -49,7 +49,7 @@ def import_(
     """
     settings = load()
     with Corpus(source) as found:
-        found.load_tags(_tags_in_force(settings))
+        found.load_tags(_tags(settings))
         _load_file(found, file, form, topic_limit(settings.kafka, settings.topics.exemplars))
         found.load_before(published.exemplars(settings))
         counts = found.counts()
@@ -112,7 +112,7 @@ def _fitting(contents: Iterator[Known | Wrong], limit: SizeLimit | None) -> Iter
             yield Wrong(one.place, str(error))
 
 
-def _tags_in_force(settings: Settings) -> Iterator[Tag]:
+def _tags(settings: Settings) -> Iterator[Tag]:
     with Comparison() as taxonomy:
         taxonomy.load_before(published.tags(settings))
         for tag, _ in taxonomy.before():

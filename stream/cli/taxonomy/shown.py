@@ -42,6 +42,7 @@ def tag(comparison: Comparison, one: Tag, place: str) -> str:
         ("broader", [*broader, *(f"{parent}  (not in force)" for parent in missing)]),
         ("narrower", narrower[:NARROWER] + more),
         ("scopes", list(one.scopes)),
+        ("replaced by", list(one.replaced_by)),
         ("record", [place]),
     ]
     width = max(len(name) for name, values in lines if values) + 2

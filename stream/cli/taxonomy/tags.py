@@ -78,7 +78,7 @@ def diff(
     collection: Collection = None,
     keep: Keep = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Show each tag that an import of FILE would add (+), change (~) or retire (-)."""
+    """Show each tag that an import of FILE would add (+), change or replace (~) or retire (-)."""
     wanted = vocabulary.choice(language, alias_language, scheme, collection)
     with Comparison(keep=keep) as comparison:
         vocabulary.load_file(comparison, file, form, wanted, None)
@@ -110,7 +110,8 @@ def export(
     scheme: Scheme = None,
     collection: Collection = None,
 ) -> None:
-    """Write the tags in force, by id: SKOS, CSV, TSV, JSON lines, or Annif's vocabulary (ids and names only)."""
+    """Write the tags by id, those that others replaced as such: SKOS, CSV, TSV, JSON lines, or Annif's vocabulary (ids
+    and names in force)."""
     target = to or ("jsonl" if out is None else forms.form_of(out))
     with Comparison() as comparison:
         if source is None:
@@ -146,9 +147,9 @@ def show(
 
 def _require_few_retired(file: Path, counts: Counts) -> None:
     """Raises UserError where more than MOST_RETIRED of the tags would be retired."""
-    if counts.retired > MOST_RETIRED * counts.before:
+    if counts.leaving > MOST_RETIRED * counts.before:
         raise UserError(
-            f"{file} would retire {counts.retired} of {counts.before} tags, more than {MOST_RETIRED:.0%}: "
+            f"{file} would retire {counts.leaving} of {counts.before} tags, more than {MOST_RETIRED:.0%}: "
             "--force does it, --keep-others keeps them, `tagbus tags diff` shows them"
         )
 

@@ -113,6 +113,22 @@ class TestImport:
         assert filled("import", path, "--keep-others").out == "0 added, 0 changed, 1 retired, 19 unchanged\n"
         assert filled.tags() == TAGS[1:]
 
+    def test_what_a_file_replaces_keeps_its_record_and_names_its_successor(self, filled: Topic, tmp_path: Path) -> None:
+        path = tmp_path / "old.ttl"
+        path.write_text(
+            HEAD + ':a rdfs:label "tag a" ; owl:deprecated true ; dct:isReplacedBy :b .'
+            ':b a skos:Concept ; skos:prefLabel "tag b" .'
+        )
+        assert filled("import", path, "--keep-others").out == (
+            "0 added, 0 changed, 1 replaced, 0 retired, 19 unchanged\n"
+        )
+        assert filled.tags()[0].replaced_by == ("http://example.org/b",)
+        assert "replaced by  http://example.org/b" in filled("show", "http://example.org/a").lines
+        assert filled("export", "--to", "annif").lines[0] == "<http://example.org/b>\ttag b"
+        # It is no longer in force, so a file without it changes nothing.
+        answer = filled("import", write(tmp_path / "new.jsonl", TAGS[1:]))
+        assert answer.out == "0 added, 0 changed, 0 retired, 19 unchanged\n"
+
     def test_nothing_is_published_where_a_tag_is_wrong(self, topic: Topic, tmp_path: Path) -> None:
         path = tmp_path / "tags.csv"
         path.write_text("id,name\na,x\nb,\n" + "c,\n" * 30)
