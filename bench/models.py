@@ -38,7 +38,7 @@ from tagbus.stream.recall import second_encoder
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads.model import HeadsRecall
 from tagbus.stream.recall.labeltree import LabelTreeRecall
-from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.recall.lexical.literal import LiteralRecall
 from tagbus.stream.tagger import Failure, Stage, Tagger
 from tagbus.stream.tagger.encode import Encode
 

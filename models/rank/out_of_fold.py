@@ -33,8 +33,9 @@ from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.trees import Over
-from tagbus.stream.recall import heads, literal
+from tagbus.stream.recall import heads
 from tagbus.stream.recall.heads.model import read_manifest
+from tagbus.stream.recall.lexical import literal
 from tagbus.stream.recall.pool import NAMES, Numbers
 
 LISTS: Final = (NAMES, "literal", "heads")

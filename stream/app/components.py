@@ -12,7 +12,7 @@ from tagbus.stream.config import PREFIX, Settings, environment
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.rank import cross_encoder, trees
-from tagbus.stream.recall import heads, labeltree, literal, second_encoder
+from tagbus.stream.recall import heads, labeltree, second_encoder
 from tagbus.stream.recall.component import (
     Component,
     ComponentSettings,
@@ -22,7 +22,7 @@ from tagbus.stream.recall.component import (
     TrainedSettings,
     variable,
 )
-from tagbus.stream.recall.lexical import bm25
+from tagbus.stream.recall.lexical import bm25, literal
 
 # The step that every path has.
 RECALL: Final = "recall"

@@ -12,7 +12,7 @@ from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.recall.lexical.literal import LiteralRecall
 from tagbus.stream.tagger import Failure, Pipeline, Stage, Tagger
 from tagbus.stream.tagger.calibrate import Calibrate
 from tagbus.stream.tagger.encode import Encode

@@ -17,7 +17,7 @@ from tagbus.stream.rank.candidates import Drawn, Facts, Ranker, Rated, best
 from tagbus.stream.rank.cross_encoder.pairs import Pair
 from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.graph import Candidate, GraphRecall
-from tagbus.stream.recall.literal import Matches
+from tagbus.stream.recall.lexical.literal import Matches
 from tagbus.stream.recall.neighbours import Reach
 from tagbus.stream.recall.pool import Floats, Ints, Numbers, Pool
 from tagbus.stream.recall.votes import count_votes

@@ -9,7 +9,7 @@ from tagbus.stream.contract.events import Degraded, Exemplar, Tag, TaggedContent
 from tagbus.stream.errors import DependencyDown, FieldError, Untaggable
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.memory import Memory
-from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.recall.lexical.literal import LiteralRecall
 from tagbus.stream.tagger import Delayed, Explained, Failure, Work
 from tagbus.stream.tagger.calibrate import Calibrate
 from tests.cli.harness import Slice

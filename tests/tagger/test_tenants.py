@@ -26,7 +26,7 @@ from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import Candidate, GraphRecall
 from tagbus.stream.recall.lexical.bm25 import Bm25Recall
-from tagbus.stream.recall.literal import LiteralRecall
+from tagbus.stream.recall.lexical.literal import LiteralRecall
 from tests.tagger.ranking import Stages
 from tests.tagger.test_rank import Longest
 

@@ -7,21 +7,20 @@ dictionaries; words of languages that are not configured are their own lemmas, s
 import asyncio
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final, cast
 
 from pydantic import Field
-from simplemma import lemmatize
 
-from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.memory.kinds import TAGS
 from tagbus.stream.memory.scopes import audience
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Store
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings, variable
+from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings
+from tagbus.stream.recall.lexical.in_step import Changes, InStep
+from tagbus.stream.recall.lexical.lemmas import PATTERN, lemmatizer
 from tagbus.stream.recall.scripts import DENSE
 
 NAME: Final = "literal"
@@ -37,9 +36,6 @@ NAME_CHARS: Final = 512
 WORD_CHARS: Final = 64
 # Tags per text at most; those with most words win.
 MATCHES: Final = 100
-# Tags read from memory at once.
-CHUNK: Final = 1_000
-LEMMAS: Final = 100_000
 # Weight of an inflected match: of 24,813 tags of YSO in 5,083 titles, 10.7% of the exact matches were right, and 4.7%
 # of the others.
 INFLECTED: Final = 0.75
@@ -85,7 +81,7 @@ class Lexicon:
         self._entries: dict[Lemmas, Mapping[str, _Entry]] = {}
         # First lemma -> name length -> number of names.
         self._lengths: dict[str, Mapping[int, int]] = {}
-        self._lemma = _lemmatizer(tuple(languages))
+        self._lemma = lemmatizer(NAME, languages)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -177,62 +173,35 @@ class LiteralRecall:
 
     def __init__(self, tags: Store, languages: Sequence[str] = ("en",)) -> None:
         """Raises UserError for a language that simplemma does not support."""
-        self._tags = tags
         self._lexicon = Lexicon(languages)
         # Changes run one at a time, so that the last one wins.
         self._changing = Serial("literal")
-        self._reading = asyncio.Lock()
-        # Tags changed before the initial read ended, None afterwards: what it read of them may be stale.
-        self._changed: set[str] | None = set()
+        self._in_step = InStep(tags, self._changing, self._put)
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """The number of matched words of each tag that occurs in a text, most first. Raises DependencyDown."""
-        if self._changed is not None:
-            async with self._reading:
-                await self._read()
+        await self._in_step.read()
         # In a thread: a long text must not block the event loop.
         return await asyncio.to_thread(self._match, query.texts, query.scopes or [None] * len(query.texts))
 
     def _match(self, texts: Sequence[str], scopes: Sequence[frozenset[str] | None]) -> list[Mapping[str, float]]:
         return [self._lexicon.match(text, of) for text, of in zip(texts, scopes, strict=True)]
 
-    async def change(self, tags: Mapping[str, Payload | None]) -> None:
+    async def change(self, tags: Changes) -> None:
         """Apply what memory now holds for these tags; None: removed."""
-        await self._changing.run(self._change, tags)
+        await self._in_step.change(tags)
 
     async def close(self) -> None:
         """Stop the thread. No call may be in flight."""
         self._changing.close()
 
-    async def _read(self) -> None:
-        """Read the tags that memory holds from before the first change."""
-        if self._changed is None:
-            return
-        wanted = await self._changing.run(self._unread, await self._tags.keys())
-        for start in range(0, len(wanted), CHUNK):
-            await self._changing.run(self._take, await self._tags.fetch(wanted[start : start + CHUNK]))
-        self._changed = None
-
-    def _unread(self, keys: set[str]) -> list[str]:
-        return sorted(keys - (self._changed or set()))
-
-    def _take(self, payloads: Mapping[str, Payload]) -> None:
-        for tag_id, payload in payloads.items():
-            if self._changed is not None and tag_id not in self._changed:
-                self._put(tag_id, payload)
-
-    def _change(self, tags: Mapping[str, Payload | None]) -> None:
-        if self._changed is not None:
-            self._changed.update(tags)
+    def _put(self, tags: Changes) -> None:
         for tag_id, payload in tags.items():
-            self._put(tag_id, payload)
-
-    def _put(self, tag_id: str, payload: Payload | None) -> None:
-        seen_by = None if payload is None else audience(payload)
-        if payload is None or seen_by is None:
-            self._lexicon.drop(tag_id)
-        else:
-            self._lexicon.put(tag_id, _names(payload), seen_by)
+            seen_by = None if payload is None else audience(payload)
+            if payload is None or seen_by is None:
+                self._lexicon.drop(tag_id)
+            else:
+                self._lexicon.put(tag_id, _names(payload), seen_by)
 
 
 def _note(found: dict[str, tuple[float, str]], entries: Iterable[tuple[str, _Entry]], words: Sequence[str]) -> None:
@@ -264,30 +233,13 @@ def _words(text: str, limit: int) -> Words:
     return tuple(match[0][:WORD_CHARS] for match in islice(_WORD.finditer(normal), limit))
 
 
-def _lemmatizer(languages: tuple[str, ...]) -> Callable[[str], str]:
-    for language in languages:
-        try:
-            lemmatize("word", lang=language)
-        except ValueError:
-            raise UserError(
-                f"{variable(NAME, 'languages')}: {shorten(language)} is wrong, expected codes such as en or de,en"
-            ) from None
-
-    @lru_cache(LEMMAS)
-    def lemma(word: str) -> str:
-        # As written: in German only Haus is a house. No dictionary has all-caps words.
-        return lemmatize(word.casefold() if word.isupper() else word, lang=languages).casefold()
-
-    return lemma
-
-
 class LiteralSettings(ComponentSettings):
     """Literal names."""
 
     enabled: bool = Field(False, description="whether tags whose name or alias stands in the content are found")
     languages: str = Field(
         "en",
-        pattern=r"^[a-z]{2,3}(,[a-z]{2,3})*$",
+        pattern=PATTERN,
         description="of the names, ISO 639 with commas; the first that knows a word says its lemma",
     )
 

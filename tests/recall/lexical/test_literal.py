@@ -17,7 +17,7 @@ from tagbus.stream.index.apply import Memory, Projection
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Payload, Point
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.literal import INFLECTED, MATCHES, Lexicon, LiteralRecall
+from tagbus.stream.recall.lexical.literal import INFLECTED, MATCHES, Lexicon, LiteralRecall
 from tests.cli.harness import scripts
 from tests.index.parts import encoder, record, tombstone
 
