@@ -92,4 +92,10 @@ MEMORY_REMAINING = Gauge("tagbus_memory_remaining_offsets", "Offsets to read bef
 RELEASES_LOADED = Gauge("tagbus_releases_loaded", "Releases that this worker holds, the one in force among them")
 RELEASE_PENDING = Gauge("tagbus_release_pending", "1 while another release is active than this worker tags with")
 
+# The judge. An attempt ends in one outcome; `answered` says nothing about what the answer holds.
+LLM_CALLS = Counter("tagbus_llm_calls_total", "Attempts at the language model, by outcome", ["outcome"])
+LLM_TOKENS = Counter("tagbus_llm_tokens_total", "Tokens as the server counts them: in, of these cached, out", ["kind"])
+LLM_UNKNOWN = Counter("tagbus_llm_unknown_total", "Tags that were asked and are unknown, by why", ["reason"])
+LLM_OUTSIDE = Counter("tagbus_llm_outside_total", "Answers about what was not asked, which are dropped")
+
 READY = Gauge("tagbus_ready", "1 while /readyz says yes")

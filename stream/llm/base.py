@@ -78,13 +78,14 @@ class Usage:
 class Judged:
     """A content's answers, one per question and in their order.
 
-    `backend` asked, `prompt` is the version of its template, `model` is what the answers report, None without any.
-    `failure` is the error that ended the asking: what it left unasked is unknown, and what was answered before it
-    stands. `asked_in` holds the indices of the questions as they were shown, where that was another order.
+    `backend` asked, None before one was found; `prompt` is the version of its template; `model` is what the answers
+    report, None without any. `failure` is the error that ended the asking: what it left unasked is unknown, and what
+    was answered before it stands. `asked_in` holds the indices of the questions as they were shown, where that was
+    another order.
     """
 
     answers: tuple[Answer, ...]
-    backend: Backend
+    backend: Backend | None
     prompt: str
     model: str | None = None
     usage: Usage = Usage()
@@ -113,7 +114,7 @@ class Charge(Protocol):
 
 
 class Meter(Protocol):
-    """Lets attempts out: budget, rates, requests in flight, breaker.
+    """Lets attempts out: budget, rates, breaker. Requests in flight are the client's to bound.
 
     The client wraps every attempt: `async with meter.attempt(estimate, deadline) as charge`. An error of the attempt
     leaves through the block, so that a breaker sees it.

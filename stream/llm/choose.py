@@ -1,0 +1,96 @@
+"""The backend of a server: the first of decision_api, yesno and stated that answers a known question as it should."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import Field
+
+from tagbus.stream.config import LlmSettings
+from tagbus.stream.contract.events import Content
+from tagbus.stream.errors import UserError
+from tagbus.stream.llm.base import Answer, Asked, Question
+from tagbus.stream.llm.client import NotServed, Tally
+from tagbus.stream.llm.decisions import CONTRACTS
+from tagbus.stream.llm.judge import Asking, Decisions, Server, Stated, YesNo
+from tagbus.stream.llm.prompt import Prompts
+from tagbus.stream.llm.shapes import Malformed, Shape, parsed
+
+# What no model that can judge at all gets wrong.
+RIGHT: Final = Question("right", "Cats", "domestic cats and their behaviour")
+WRONG: Final = Question("wrong", "Nuclear reactors", "plants that make electricity by nuclear fission")
+KNOWN: Final = Asked(
+    Content(id="probe", title="Why do cats purr?", text="House cats purr when they are stroked, and kittens do."),
+    (RIGHT, WRONG),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The backend that was chosen, and what was found of those before it."""
+
+    asking: Asking
+    passed: tuple[str, ...] = ()
+
+
+class _Model(Shape):
+    id: str = Field(min_length=1)
+
+
+class _Models(Shape):
+    data: Sequence[_Model]
+
+
+async def listed(server: Server, deadline: float) -> list[str]:
+    """The models that the server lists; empty where it lists none. Raises as Client.get does."""
+    try:
+        reply = await server.client.get("/models", deadline)
+        return [] if reply.rejected else [one.id for one in parsed(_Models, reply.body).data]
+    except (NotServed, Malformed):
+        return []
+
+
+async def choose(server: Server, prompts: Prompts, settings: LlmSettings, deadline: float) -> Choice:
+    """Ask the known question in each way. Raises UserError where the server can none, and as Client.post does."""
+    passed = []
+    for name, asking in candidates(server, prompts):
+        if settings.backend not in ("auto", asking.backend):
+            continue
+        if problem := await _problem(asking, prompts, deadline):
+            passed.append(f"{name}: {problem}")
+        else:
+            return Choice(asking, tuple(passed))
+    wanted = "" if settings.backend == "auto" else f" with TAGBUS_LLM__BACKEND={settings.backend}"
+    raise UserError(
+        f"TAGBUS_LLM__URL={settings.url}: the server cannot judge{wanted}: {'; '.join(passed) or 'nothing fits'}"
+    )
+
+
+def candidates(server: Server, prompts: Prompts) -> list[tuple[str, Asking]]:
+    """All ways to ask that the profile allows, best first, by name."""
+    found: list[tuple[str, Asking]] = [
+        (f"decision_api by {CONTRACTS[name].path} ({name})", Decisions(server, prompts, CONTRACTS[name]))
+        for name in server.profile.decisions
+    ]
+    if server.profile.logprobs != "none":
+        found.append(("yesno", YesNo(server, prompts)))
+    return [*found, ("stated", Stated(server, prompts))]
+
+
+async def answers(asking: Asking, prompts: Prompts, deadline: float, tally: Tally) -> list[Answer]:
+    """The answers about the right tag and the wrong one. Raises as Client.post does."""
+    rendered = prompts.render(KNOWN, asking.beside(KNOWN.questions))
+    found: list[Answer] = []
+    for start in range(0, len(KNOWN.questions), asking.at_once):
+        found += await asking.ask(rendered, KNOWN.questions[start : start + asking.at_once], deadline, tally)
+    return found
+
+
+async def _problem(asking: Asking, prompts: Prompts, deadline: float) -> str:
+    """Why a server cannot be asked like this; empty if it can."""
+    try:
+        found = await answers(asking, prompts, deadline, Tally())
+    except NotServed as error:
+        return str(error).partition(": ")[2]
+    reasons = sorted({one.unknown for one in found if one.unknown})
+    return "" if not reasons else f"a known question is answered with {', '.join(reasons)}"

@@ -1,0 +1,228 @@
+"""Requests to the server: each attempt let out by the meter, retried within the content's deadline, errors classified.
+
+The SDK carries them (its connections, its headers); its own retries are off, so that every attempt is counted and paid
+for once. Nothing of its environment counts: address, key and organization come from the settings alone.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Final
+
+import httpx2
+import openai
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from pydantic import JsonValue
+
+from tagbus.stream.config import RetrySettings
+from tagbus.stream.errors import DependencyDown, Overloaded, UserError, Withheld, shorten
+from tagbus.stream.llm.base import Charge, Meter, Usage
+from tagbus.stream.llm.shapes import Malformed, Said, parsed
+from tagbus.stream.retry import backoff
+from tagbus.stream.telemetry import LLM_CALLS, LLM_TOKENS
+
+# Statuses that the same request may not get again.
+_OVERLOADED: Final = frozenset({408, 409, 425, 429, 503, 529})
+# The server has no such endpoint, or no such model.
+_ABSENT: Final = frozenset({404, 405, 501})
+# Other requests pass: this one is too long, or of a form or a content that the server refuses.
+_REJECTED: Final = frozenset({400, 413, 422, 451})
+# Waiting does not help: the account has nothing left.
+_SPENT: Final = "insufficient_quota"
+# The headers that go out.
+_SENT: Final = frozenset(
+    {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
+)
+# What is heard of an error's body.
+_HEARD: Final = 300
+_CONNECT_SECONDS: Final = 5.0
+# No attempt is made with less time left: its error would hide the one before it.
+_LEAST_SECONDS: Final = 0.1
+
+Body = Mapping[str, JsonValue]
+
+
+class NotServed(UserError):
+    """The server has no such endpoint, or no such model."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the calls for one content took, and the model that their answers name."""
+
+    usage: Usage = field(default_factory=Usage)
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The body of an answer; `rejected` is why the server refused this one request, None where it did not."""
+
+    body: bytes
+    rejected: str | None = None
+
+
+class Unlimited:
+    """A meter that lets everything out: for tests and for the probe."""
+
+    @asynccontextmanager
+    async def attempt(self, estimate: Usage, deadline: float | None) -> AsyncIterator[Charge]:  # noqa: ARG002
+        """See Meter."""
+        yield self
+
+    def settle(self, usage: Usage) -> None:
+        """Nothing is kept."""
+
+
+class Client:
+    """One server. Belongs to one event loop."""
+
+    def __init__(self, url: str, key: str | None, in_flight: int, meter: Meter, retry: RetrySettings) -> None:
+        """`in_flight`: requests at once; `key`: bearer token."""
+        self.url = url
+        self._meter = meter
+        self._retry = retry
+        self._slots = asyncio.Semaphore(in_flight)
+        limits = httpx2.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
+        sent = _SENT if key else _SENT - {"authorization"}
+
+        async def strip(request: httpx2.Request) -> None:
+            # The SDK adds headers about this machine, and any that OPENAI_CUSTOM_HEADERS names.
+            for name in [name for name in request.headers if name not in sent]:
+                del request.headers[name]
+
+        # A redirect would carry contents to an address that nobody set.
+        hooks = {"request": [strip]}
+        http = DefaultAsyncHttpxClient(verify=_tls(), limits=limits, follow_redirects=False, event_hooks=hooks)
+        # The SDK insists on a key.
+        self._sdk = AsyncOpenAI(base_url=url, api_key=key or "none", max_retries=0, http_client=http)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._sdk.close()
+
+    async def get(self, path: str, deadline: float) -> Reply:
+        """GET, not metered. Raises as `post` does."""
+        return await self._send("GET", path, None, deadline)
+
+    async def post(self, path: str, body: Body, estimate: int, deadline: float, tally: Tally) -> Reply:
+        """POST until it is answered; every attempt is settled and added to `tally` as its answer says.
+
+        `estimate`: tokens of the prompt; it counts where an answer names none. Raises Overloaded or DependencyDown
+        where `deadline` comes first, Withheld where the meter refuses, NotServed for an endpoint or a model that is
+        not there, UserError for a wrong key.
+        """
+        for delay in backoff(self._retry):
+            try:
+                return await self._attempt(path, body, estimate, deadline, tally)
+            except DependencyDown as error:
+                wait = delay
+                if isinstance(error, Overloaded) and error.retry_after is not None:
+                    wait = max(delay, error.retry_after)
+                if isinstance(error.__cause__, _Spent) or time.monotonic() + wait + _LEAST_SECONDS >= deadline:
+                    raise
+                await asyncio.sleep(wait)
+        raise AssertionError("backoff never ends")
+
+    async def _attempt(self, path: str, body: Body, estimate: int, deadline: float, tally: Tally) -> Reply:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Withheld("deadline", f"the deadline passed before a request to {self.url} could go out") from None
+        try:
+            async with self._meter.attempt(Usage(1, estimate), deadline) as charge:
+                tally.usage += Usage(calls=1)
+                reply = await self._send("POST", path, body, deadline)
+                usage = Usage() if reply.rejected else _usage(reply, estimate, tally)
+                charge.settle(Usage(1) + usage)
+                tally.usage += usage
+                return reply
+        finally:
+            self._slots.release()
+
+    async def _send(self, method: str, path: str, body: Body | None, deadline: float) -> Reply:
+        seconds = deadline - time.monotonic()
+        timeout = httpx2.Timeout(max(seconds, 0.001), connect=max(min(seconds, _CONNECT_SECONDS), 0.001))
+        try:
+            # httpx2 bounds each read; a server that trickles is bounded here.
+            async with asyncio.timeout(max(seconds, 0.001)):
+                response = await self._call(method, path, body, timeout)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            LLM_CALLS.labels("timeout").inc()
+            raise Overloaded(f"{self.url} did not answer within {max(seconds, 0):.1f} s") from error
+        except openai.APIStatusError as error:
+            return self._refused(path, error)
+        except openai.APIConnectionError as error:
+            LLM_CALLS.labels("connection").inc()
+            why = shorten(str(error.__cause__ or error), 200)
+            raise DependencyDown(f"{self.url}: the connection failed: {why}") from error
+        LLM_CALLS.labels("answered").inc()
+        return Reply(response.content)
+
+    async def _call(self, method: str, path: str, body: Body | None, timeout: httpx2.Timeout) -> httpx2.Response:
+        if method == "GET":
+            return await self._sdk.get(path, cast_to=httpx2.Response, options={"timeout": timeout})
+        return await self._sdk.post(path, cast_to=httpx2.Response, body=body, options={"timeout": timeout})
+
+    def _refused(self, path: str, error: openai.APIStatusError) -> Reply:
+        """The reply, if it is this request alone that is refused. Raises otherwise."""
+        status = error.status_code
+        said = f"{self.url}{path} answered {status}: {shorten(error.response.text[:_HEARD], _HEARD)}"
+        if status in _REJECTED:
+            LLM_CALLS.labels("rejected").inc()
+            return Reply(error.response.content, said)
+        LLM_CALLS.labels("refused" if status < 500 and status not in _OVERLOADED else "overloaded").inc()
+        if status in {401, 403}:
+            raise UserError(f"TAGBUS_LLM__API_KEY: {said}")
+        if status in _ABSENT:
+            raise NotServed(f"TAGBUS_LLM__URL, TAGBUS_LLM__MODEL: {said}")
+        if status == 402 or (status == 429 and _SPENT in error.response.text[:4096]):
+            raise Overloaded(said) from _Spent()
+        if status in _OVERLOADED:
+            raise Overloaded(said, retry_after(error.response.headers))
+        if status >= 500:
+            raise DependencyDown(said)
+        raise UserError(f"TAGBUS_LLM__URL: {said}; expected the base URL of the API")
+
+
+def _usage(reply: Reply, estimate: int, tally: Tally) -> Usage:
+    """What an answer says that it took; the name of its model goes to `tally`."""
+    try:
+        said = parsed(Said, reply.body)
+    except Malformed:
+        said = Said()
+    tally.model = said.model or tally.model
+    usage = said.usage.usage if said.usage else Usage(0, estimate)
+    for kind, count in (("in", usage.tokens_in), ("out", usage.tokens_out), ("cached", usage.cached)):
+        LLM_TOKENS.labels(kind).inc(count)
+    return usage
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Shared: the certificates of all authorities take a while to read."""
+    return httpx2.create_ssl_context()
+
+
+class _Spent(Exception):
+    """The cause of an Overloaded that no wait in this deadline ends."""
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to wait, by `retry-after-ms` or `retry-after` (seconds or a date), None for none."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * scale
+        except ValueError:
+            continue
+        return seconds if 0 <= seconds < float("inf") else None
+    try:
+        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,30 @@
+"""Text that others wrote, made safe for a prompt: it cannot end its fence, start a line or be a control token."""
+
+import re
+import unicodedata
+from typing import Final
+
+# Controls, formats (bidirectional marks, zero-width characters, invisible tags), surrogates, private use, unassigned.
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+# These two join letters in Persian, Hindi and emoji.
+_JOINERS: Final = frozenset("\u200c\u200d")
+# Control tokens in square brackets, as Mistral's and Llama 2's templates have them: [INST], [/INST], [SYSTEM_PROMPT].
+_BRACKETS: Final = re.compile(r"\[(/?[A-Z][A-Z_]+)\]")
+_ESCAPES: Final = str.maketrans({"<": "‹", ">": "›", '"': "'", "｜": "|"})
+_SPACE: Final = re.compile(r"\s+")
+
+
+def fenced(text: str, length: int) -> str:
+    """One line of at most `length` characters, an ellipsis at the end where it was cut.
+
+    `<`, `>` and `"` are replaced by look-alikes, so no fence of a template and no `<|token|>` of a chat template can be
+    written; lines and unseen characters become spaces or nothing. At most 2 x `length` characters are read.
+    """
+    read = text[: 2 * length + 1]
+    seen = "".join(one if _is_seen(one) else " " if one.isspace() else "" for one in read)
+    line = _BRACKETS.sub(r"(\1)", _SPACE.sub(" ", seen).strip().translate(_ESCAPES))
+    return f"{line[: length - 1]}…" if len(line) > length or len(text) > len(read) else line
+
+
+def _is_seen(character: str) -> bool:
+    return character in _JOINERS or unicodedata.category(character) not in _UNSEEN

@@ -1,0 +1,99 @@
+"""Settings to a judge. The server is looked at when it is first asked: a worker starts while it is down."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from tagbus.stream.config import LlmSettings, RetrySettings
+from tagbus.stream.errors import Retryable, UserError, Withheld
+from tagbus.stream.llm.base import Asked, Judge, Judged, Meter
+from tagbus.stream.llm.choose import choose, listed
+from tagbus.stream.llm.client import Client
+from tagbus.stream.llm.judge import LlmJudge, Server
+from tagbus.stream.llm.profile import profile
+from tagbus.stream.llm.prompt import Prompts
+from tagbus.stream.llm.shapes import UNASKED, unknown
+
+# Looking at a server takes a few calls, and the first one may load the model.
+LOOK_SECONDS: Final = 60.0
+
+
+def open_judge(settings: LlmSettings, retry: RetrySettings, meter: Meter) -> Judge:
+    """The judge of the settings. Raises UserError for settings that do not fit."""
+    return LazyJudge(settings, connected(settings, retry, meter), prompts_of(settings))
+
+
+def prompts_of(settings: LlmSettings) -> Prompts:
+    """The prompts of the settings. Raises UserError."""
+    return Prompts(settings.prompt, settings.prompt_tokens, settings.metadata, settings.exemplars)
+
+
+def connected(settings: LlmSettings, retry: RetrySettings, meter: Meter) -> Server:
+    """The server of the settings; nothing is sent yet. Raises UserError."""
+    if settings.url is None:
+        raise UserError("TAGBUS_LLM__URL is not set: expected the base URL of the server, such as http://host:8000/v1")
+    found = profile(settings.profile)
+    if settings.adapter and found.adapter == "none":
+        raise UserError(f"TAGBUS_LLM__ADAPTER={settings.adapter}: profile {found.name} has no adapters, expected none")
+    if settings.adapter and found.adapter == "lora_id" and not settings.adapter.isdecimal():
+        raise UserError(
+            f"TAGBUS_LLM__ADAPTER={settings.adapter}: {found.name} numbers its adapters, expected 0, 1, ..."
+        )
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    client = Client(settings.url, key, settings.in_flight, meter, retry)
+    return Server(client, found, settings.model, settings.adapter, settings.label_mass)
+
+
+async def named(server: Server, deadline: float) -> Server:
+    """The server with the model that is asked: the settings', or the first that it lists. Raises as Client.get does."""
+    if server.model is not None:
+        return server
+    models = await listed(server, deadline)
+    return Server(server.client, server.profile, models[0] if models else None, server.adapter, server.label_mass)
+
+
+class LazyJudge:
+    """A judge that looks at its server when it is first asked."""
+
+    def __init__(self, settings: LlmSettings, server: Server, prompts: Prompts) -> None:
+        self._settings = settings
+        self._server = server
+        self._prompts = prompts
+        self._lock = asyncio.Lock()
+        self._judge: LlmJudge | None = None
+
+    async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
+        """See Judge."""
+        try:
+            judge = await self._opened(asked)
+        except Retryable as error:
+            return [
+                Judged(tuple(unknown(UNASKED, len(one.questions))), None, self._prompts.version, failure=error)
+                for one in asked
+            ]
+        return await judge.judge(asked)
+
+    async def close(self) -> None:
+        """See Judge."""
+        await self._server.client.close()
+
+    async def _opened(self, asked: Sequence[Asked]) -> LlmJudge:
+        if self._judge is not None:
+            return self._judge
+        # The contents' own deadlines count here too: others wait behind them.
+        own = time.monotonic() + min(LOOK_SECONDS, self._settings.deadline_seconds)
+        deadline = min([own, *(one.deadline for one in asked if one.deadline is not None)])
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise Withheld("deadline", f"{self._settings.url} was still being looked at when the time was up") from None
+        try:
+            if self._judge is None:
+                server = await named(self._server, deadline)
+                found = await choose(server, self._prompts, self._settings, deadline)
+                self._judge = LlmJudge(found.asking, self._prompts, self._settings)
+            return self._judge
+        finally:
+            self._lock.release()

@@ -1,0 +1,197 @@
+"""Prompts: versioned jinja2 templates in `prompts/`, rendered from fenced text, cut to a length.
+
+The content's part comes first and is the same for all its tags, so that a server computes it once; the tag comes last.
+What is over the length is cut in this order: exemplars from the least similar on, knowledge likewise, the end of the
+content's text, the metadata. The task, the title and the tag are never cut further.
+"""
+
+import importlib.resources
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Final
+
+from jinja2 import FunctionLoader, StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.llm.base import Asked, Question, Shot
+from tagbus.stream.llm.fence import fenced
+
+_FOLDER: Final = importlib.resources.files("tagbus.stream") / "llm" / "prompts"
+# Characters of a field that a prompt shows at most.
+NAME: Final = 200
+DESCRIPTION: Final = 400
+TITLE: Final = 400
+SHOT: Final = 400
+SEGMENT: Final = 800
+# Names of tags that an exemplar shows at most.
+SHOWN: Final = 20
+# A token is at least this many bytes of UTF-8, on the average of any script and tokenizer: counts err upwards.
+BYTES_A_TOKEN: Final = 3
+YES_NO: Final = ("Yes", "No")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A content's part of its prompts. `cut` names what was left out or shortened, in order."""
+
+    task: str
+    context: str
+    cut: tuple[str, ...]
+
+    @property
+    def tokens(self) -> int:
+        """An upper estimate."""
+        return tokens(self.task) + tokens(self.context)
+
+
+def tokens(text: str) -> int:
+    """An upper estimate of the tokens of a text, without a tokenizer."""
+    return -(-len(text.encode()) // BYTES_A_TOKEN)
+
+
+def versions() -> list[str]:
+    """The versions of the prompt that are in the package."""
+    return sorted(folder.name for folder in _FOLDER.iterdir() if folder.is_dir() and folder.name.startswith("v"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a content's part is rendered from, all fenced."""
+
+    title: str
+    text: str
+    language: str
+    shots: tuple[Shot, ...]
+    knowledge: tuple[str, ...]
+    metadata: tuple[tuple[str, str], ...]
+
+
+class Prompts:
+    """The templates of one version."""
+
+    def __init__(self, version: str, length: int, metadata: Sequence[str] = (), shots: int = 3) -> None:
+        """`length` in tokens, of one prompt; `metadata` names the fields that may go out; `shots` at most.
+
+        Raises UserError for a version that there is not.
+        """
+        if version not in versions():
+            known = ", ".join(versions())
+            raise UserError(f"TAGBUS_LLM__PROMPT={shorten(version)}: there is no such version, expected {known}")
+        self.version = version
+        self._length = length
+        self._metadata = tuple(metadata)
+        self._shots = shots
+        self._templates = _environment(version)
+
+    def render(self, asked: Asked, beside: int = 0) -> Rendered:
+        """The content's part, cut so that `beside` further tokens fit: the longest question's."""
+        task = self._template("task")
+        room = self._length - tokens(task) - beside
+        parts, cut = self._parts(asked), list[str]()
+        context = self._context(parts)
+        while tokens(context) > room and parts.shots:
+            parts = replace(parts, shots=parts.shots[:-1])
+            cut.append(f"exemplar {len(parts.shots) + 1}")
+            context = self._context(parts)
+        while tokens(context) > room and parts.knowledge:
+            parts = replace(parts, knowledge=parts.knowledge[:-1])
+            cut.append(f"knowledge {len(parts.knowledge) + 1}")
+            context = self._context(parts)
+        if tokens(context) > room and parts.text:
+            parts = replace(parts, text=_shortened(parts.text, tokens(context) - room))
+            cut.append("text")
+            context = self._context(parts)
+        if tokens(context) > room and parts.metadata:
+            parts = replace(parts, metadata=())
+            cut.append("metadata")
+            context = self._context(parts)
+        return Rendered(task, context, tuple(cut))
+
+    def question(self, question: Question) -> str:
+        """The question about one tag."""
+        return self._template("question", name=_name(question), description=fenced(question.description, DESCRIPTION))
+
+    def yes_no(self, question: Question, words: Sequence[str] = YES_NO) -> str:
+        """The same with the words to answer with, in that order."""
+        return self._template("yesno", question=self.question(question), words=words)
+
+    def stated(self, labels: Sequence[str], questions: Sequence[Question]) -> str:
+        """One question about all tags, by labels."""
+        return self._template("stated", tags=_labelled(labels, questions))
+
+    def select(self, labels: Sequence[str], questions: Sequence[Question]) -> str:
+        """The choice among all tags, by labels."""
+        return self._template("select", tags=_labelled(labels, questions))
+
+    def _parts(self, asked: Asked) -> _Parts:
+        content = asked.content
+        return _Parts(
+            fenced(content.title, TITLE),
+            # Bounded before it is looked at: no more can stand in a prompt.
+            fenced(content.text, BYTES_A_TOKEN * self._length),
+            fenced(asked.language or "", 35),
+            tuple(map(_shot, asked.shots[: self._shots])),
+            tuple(fenced(f"{one.title}: {one.text}" if one.title else one.text, SEGMENT) for one in asked.knowledge),
+            tuple(
+                (fenced(name, NAME), _value(content.metadata[name]))
+                for name in self._metadata
+                if name in content.metadata
+            ),
+        )
+
+    def _context(self, parts: _Parts) -> str:
+        return self._template(
+            "context",
+            title=parts.title,
+            text=parts.text,
+            language=parts.language,
+            shots=parts.shots,
+            knowledge=parts.knowledge,
+            metadata=parts.metadata,
+        )
+
+    def _template(self, template: str, /, **values: object) -> str:
+        return self._templates.get_template(f"{template}.j2").render(**values).strip()
+
+
+@cache
+def _environment(version: str) -> ImmutableSandboxedEnvironment:
+    folder = _FOLDER / version
+    return ImmutableSandboxedEnvironment(
+        loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+        undefined=StrictUndefined,
+        autoescape=False,  # no HTML; every value is fenced before it comes here
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+    )
+
+
+def _name(question: Question) -> str:
+    return fenced(question.name, NAME)
+
+
+def _labelled(labels: Sequence[str], questions: Sequence[Question]) -> list[tuple[str, str]]:
+    return [(label, _name(one)) for label, one in zip(labels, questions, strict=True)]
+
+
+def _shot(shot: Shot) -> Shot:
+    return Shot(
+        fenced(shot.title, TITLE),
+        fenced(shot.text, SHOT),
+        tuple(fenced(name, NAME) for name in shot.accepted[:SHOWN]),
+        tuple(fenced(name, NAME) for name in shot.rejected[:SHOWN]),
+    )
+
+
+def _value(value: object) -> str:
+    return fenced(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), TITLE)
+
+
+def _shortened(text: str, over: int) -> str:
+    """The text without its last `over` tokens and the ellipsis that takes their place."""
+    kept = text.encode()[: max(0, len(text.encode()) - BYTES_A_TOKEN * (over + 1))].decode(errors="ignore").rstrip()
+    return f"{kept}…" if kept else ""

@@ -1,0 +1,71 @@
+"""Parts of the answers that all endpoints share: parsed strictly, a server's answer is as foreign as a content."""
+
+from typing import Annotated, Final, TypeVar
+
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, ValidationError
+
+from tagbus.stream.llm.base import Answer, Usage
+
+# Why a tag is unknown: the values of `Answer.unknown` and of a metric's label.
+LABEL_MASS: Final = "label_mass"
+NO_LOGPROBS: Final = "no_logprobs"
+MALFORMED: Final = "malformed"
+MISSING: Final = "missing"
+REFUSAL: Final = "refusal"
+REJECTED: Final = "rejected"
+UNASKED: Final = "unasked"
+UNSELECTED: Final = "unselected"
+
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Malformed(Exception):
+    """An answer is not of the shape that its endpoint has."""
+
+
+class Shape(BaseModel):
+    """A part of an answer. Unknown fields pass: servers add some."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Counts(Shape):
+    """Tokens, under the names of the two kinds of endpoints."""
+
+    tokens_in: int = Field(0, ge=0, validation_alias=AliasChoices("input_tokens", "prompt_tokens"))
+    tokens_out: int = Field(0, ge=0, validation_alias=AliasChoices("output_tokens", "completion_tokens"))
+    cached: int | None = Field(
+        None,
+        ge=0,
+        validation_alias=AliasChoices(
+            AliasPath("input_tokens_details", "cached_tokens"), AliasPath("prompt_tokens_details", "cached_tokens")
+        ),
+    )
+
+    @property
+    def usage(self) -> Usage:
+        """Without calls, which are counted as they go out."""
+        return Usage(0, self.tokens_in, self.tokens_out, self.cached or 0)
+
+
+class Said(Shape):
+    """What the answers of all endpoints say of themselves."""
+
+    model: str | None = None
+    usage: Counts | None = None
+
+
+def parsed(shape: type[M], body: bytes) -> M:
+    """The answer. Raises Malformed."""
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise Malformed(f"{'.'.join(map(str, first['loc'])) or 'the answer'}: {first['msg']}") from None
+
+
+def unknown(reason: str, count: int) -> list[Answer]:
+    """The same reason for so many tags."""
+    return [Answer(unknown=reason)] * count
