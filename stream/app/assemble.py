@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -34,6 +34,7 @@ from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.tagger import Pipeline, Stage, Tagger, Taxonomy
 from tagbus.stream.tagger.calibrate import Calibrate
+from tagbus.stream.tagger.hierarchy import WithBroader, WithoutBroader
 from tagbus.stream.tagger.select import Select
 
 # Next to the model: the curve for recall scores alone, without components.
@@ -56,7 +57,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class TaggingStack:
-    """Everything that tagging with one release needs, except what fills the memory. `parts` by component name."""
+    """Everything that tagging with one release needs, except what fills the memory. `parts` by component name.
+    `hierarchy`: the stage that leaves out or adds broader tags, if the settings ask for one."""
 
     settings: Settings
     encoder: Encoder
@@ -66,6 +68,7 @@ class TaggingStack:
     graph: GraphRecall
     stages: Sequence[Stage]
     select: Select
+    hierarchy: Sequence[Stage]
     optional: frozenset[str]
 
     @property
@@ -108,7 +111,8 @@ class TaggingStack:
         def curve_of(path: str) -> Calibration:
             return known.get(path) or calibrate.uncalibrated(self.fingerprint(path))
 
-        closing = (self.select, Calibrate(curve_of, self.settings.tagger.least_confidence))
+        least = self.settings.tagger.least_confidence
+        closing: tuple[Stage, ...] = (self.select, Calibrate(curve_of, least), *self.hierarchy)
         pipeline = Pipeline(
             self.release.name, self.components.versions, known[whole].name, self.stages, closing, self.optional
         )
@@ -116,7 +120,7 @@ class TaggingStack:
 
     def uncalibrated(self) -> Tagger:
         """The pipeline with raw scores as confidences, for fitting a calibration."""
-        return self.tagger([calibrate.uncalibrated(self.fingerprint())])
+        return replace(self, hierarchy=()).tagger([calibrate.uncalibrated(self.fingerprint())])
 
     def fingerprint(self, path: str | None = None) -> Fingerprint:
         """What a calibration of `path` (default: the whole path) is fitted to."""
@@ -230,4 +234,15 @@ async def _assembled(
     stages = [stage for make in plan.stages if (stage := make(made)) is not None]
     scored = {one.name: one.lists[0] for one, _ in components.on if one.lists}
     select = Select(graph, scored, settings.tagger.tags)
-    return TaggingStack(settings, encoder, memory, components, parts, graph, stages, select, plan.optional)
+    hierarchy = _hierarchy(settings, graph)
+    return TaggingStack(settings, encoder, memory, components, parts, graph, stages, select, hierarchy, plan.optional)
+
+
+def _hierarchy(settings: Settings, graph: GraphRecall) -> Sequence[Stage]:
+    match settings.tagger.broader:
+        case "keep":
+            return ()
+        case "drop":
+            return (WithoutBroader(),)
+        case "add":
+            return (WithBroader(graph),)

@@ -1,6 +1,7 @@
 """Settings of recall, and of what is published."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -39,6 +40,9 @@ class TaggerSettings(Section):
     tags: int = Field(10, ge=1, le=1000, description="tags per content at most")
     least_confidence: float = Field(0.0, ge=0, le=1, description="tags below are left out")
     neighbours: int = Field(1, ge=0, le=100, description="neighbours named in a tag's evidence at most")
+    broader: Literal["keep", "drop", "add"] = Field(
+        "keep", description="broader tags of a returned one: as they were found, left out, or all added"
+    )
     calibration: Path | None = Field(None, description="JSON of `tagbus calibrate`; the release's own if unset")
     write_back: float | None = Field(
         None, ge=0, le=1, description="confidence from which a result becomes a machine exemplar; off if unset"

@@ -182,6 +182,12 @@ class Evidence(Event):
         None, description="the part of the content that speaks for the tag, if one is named"
     )
     decided: bool = Field(False, description="people accepted the tag for this very content")
+    broader: Annotated[tuple[str, ...], FailFast()] = Field(
+        (), description="ids of broader tags that were among the content's best too, nearest first"
+    )
+    narrower: Annotated[tuple[str, ...], FailFast()] = Field(
+        (), description="ids of the content's tags that it was added for, being broader than they"
+    )
 
 
 class ScoredTag(Event):
@@ -198,7 +204,8 @@ class ScoredTag(Event):
     )
     confidence: float = Field(description="calibrated probability that the tag is right, between 0 and 1")
     stage: str = Field(
-        description="what gave score and confidence: `recall`, `fusion`, `rank` or `people`; more may come"
+        description="what gave score and confidence: `recall`, `fusion`, `rank`, `people`, or `hierarchy` for a tag "
+        "that was added for a narrower one; more may come"
     )
     evidence: Evidence = Field(description="why")
 

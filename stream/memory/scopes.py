@@ -25,7 +25,7 @@ def sees(scopes: frozenset[str], payload: Payload) -> bool:
 
 def audience(payload: Payload) -> Audience:
     """Who sees a point with that payload."""
-    return None if replaced_by(payload) else frozenset(_strings(payload.get("scopes")))
+    return None if replaced_by(payload) else frozenset(strings(payload.get("scopes")))
 
 
 def within(seen_by: Audience, scopes: frozenset[str]) -> bool:
@@ -35,14 +35,14 @@ def within(seen_by: Audience, scopes: frozenset[str]) -> bool:
 
 def replaced_by(payload: Payload) -> tuple[str, ...]:
     """The ids of the tags in place of one that is retired; none of one in force."""
-    return tuple(_strings(payload.get(REPLACED)))
+    return tuple(strings(payload.get(REPLACED)))
 
 
 def carried_ids(carried: Carried, key: str, payload: Payload) -> list[str]:
     """The ids of the tags that a point carries, each once."""
     if carried.tags is None:
         return []
-    return [key] if carried.tags == KEY else list(dict.fromkeys(_strings(payload.get(carried.tags))))
+    return [key] if carried.tags == KEY else list(dict.fromkeys(strings(payload.get(carried.tags))))
 
 
 def groups(scopes: Scopes, queries: int) -> Iterator[tuple[frozenset[str] | None, Ints]]:
@@ -122,5 +122,6 @@ class ScopeSets:
         return set() if number is None else {number}
 
 
-def _strings(value: object) -> list[str]:
+def strings(value: object) -> list[str]:
+    """The strings in a list that a payload has, if it is one."""
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

@@ -6,7 +6,7 @@ counted: another tenant's tags take no places and leave no trace in a score.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from tagbus.stream.errors import shorten
 from tagbus.stream.memory.hits import Flags, Hits, Ints, bounds
-from tagbus.stream.memory.scopes import ScopeSets, audience, replaced_by
+from tagbus.stream.memory.scopes import ScopeSets, audience, replaced_by, strings
 from tagbus.stream.memory.store import Payload, Scopes, Store
+from tagbus.stream.recall.hierarchy import BROADER, LEVELS, broader_of
 from tagbus.stream.recall.successors import STEPS, Ends, ends_of, followed, only
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class Standing:
         # The audience of each tag, by number: nobody sees one that is replaced or not there.
         self._audiences: NDArray[np.int32] = np.zeros(0, np.int32)
         self._sets = ScopeSets()
-        # The successors of the tags that are replaced.
+        # The parents of the tags that have any, and the successors of those that are replaced.
+        self._parents: dict[str, tuple[str, ...]] = {}
         self._replaced: dict[str, tuple[str, ...]] = {}
         self._absent: set[str] = set()
         # Retired tags that lead around in a circle, and have been told of.
@@ -110,6 +112,46 @@ class Standing:
             for row, one in enumerate(found)
         ]
 
+    async def learn_broader(self, tags: Iterable[str]) -> None:
+        """Look up what lies above these tags and is not known yet. Raises DependencyDown."""
+        new = list(dict.fromkeys(tags))
+        known, most = set(new), BROADER * len(new)
+        for _ in range(LEVELS):
+            await self._learn(self._numbers.of(new))
+            above = (parent for one in new for parent in (*self._parents.get(one, ()), *self._replaced.get(one, ())))
+            new = [one for one in dict.fromkeys(above) if one not in known]
+            known.update(new)
+            if not new or len(known) > most:
+                break
+
+    def broader(self, tag_id: str, scopes: frozenset[str]) -> list[str]:
+        """The broader tags of a tag that a content of these scopes sees, nearest first, of what is known.
+
+        One that was replaced counts as its successor. What is above one that the content does not see is left out.
+        """
+        if tag_id not in self._parents:
+            return []
+        seen = self._sets.visible(scopes)
+
+        def parents(below: str) -> list[str]:
+            heirs = [self._heir(parent) for parent in self._parents.get(below, ())]
+            return [heir for heir in heirs if heir is not None and seen[self._audiences[self._numbers.of([heir])[0]]]]
+
+        found, circular = broader_of(tag_id, parents)
+        if circular and tag_id not in self._circular:
+            self._circular.add(tag_id)
+            log.warning("the tag %s is among its own broader tags, which is not followed", shorten(tag_id))
+        return found
+
+    def _heir(self, tag_id: str) -> str | None:
+        """What a known tag counts as, before scopes."""
+        if tag_id in self._replaced:
+            return only(ends_of(tag_id, self._replaced, self._there)[0])
+        return tag_id if self._there(tag_id) else None
+
+    def _there(self, tag_id: str) -> bool:
+        return self._grown()[self._numbers.of([tag_id])[0]] != UNKNOWN and tag_id not in self._absent
+
     def _listed(self, found: Mapping[str, float], ends: Ints) -> Mapping[str, float]:
         moved: dict[str, float] = {}
         for end, score in zip(ends.tolist(), found.values(), strict=True):
@@ -137,7 +179,7 @@ class Standing:
             await self._learn(self._numbers.of(new))
             new = [one for way in new for one in self._replaced.get(way, ()) if one not in ways]
             ways.update(new)
-        ends, lost = ends_of(tag_id, self._replaced, lambda one: one not in self._absent)
+        ends, lost = ends_of(tag_id, self._replaced, self._there)
         if lost:
             self._tell(lost)
         return ends
@@ -170,6 +212,10 @@ class Standing:
                 self._sets.leave(int(audiences[number]))
             audiences[number] = self._sets.enter(None if payload is None else audience(payload))
             (self._absent.add if payload is None else self._absent.discard)(tag_id)
+            if payload is not None and (parents := strings(payload.get("parents"))):
+                self._parents[tag_id] = tuple(parents)
+            else:
+                self._parents.pop(tag_id, None)
             if payload is not None and (successors := replaced_by(payload)):
                 self._replaced[tag_id] = successors
             else:

@@ -1,6 +1,6 @@
 """Stage `select`: the best candidates of each content, with their evidence and their names by language."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from tagbus.stream.contract.events import Evidence
@@ -21,8 +21,17 @@ class Select:
 
     async def run(self, works: Sequence[Work]) -> None:
         """See `Stage`."""
-        for work in works:
-            work.candidates = self._candidates(work)
+        chosen = [self._candidates(work) for work in works]
+        await self._graph.standing.learn_broader(one.id for some in chosen for one in some)
+        for work, candidates in zip(works, chosen, strict=True):
+            work.candidates = [self._placed(one, {each.id for each in candidates}, work.scopes) for one in candidates]
+
+    def _placed(self, candidate: Candidate, others: Container[str], scopes: frozenset[str]) -> Candidate:
+        """The candidate with those that are broader in its evidence."""
+        broader = tuple(one for one in self._graph.standing.broader(candidate.id, scopes) if one in others)
+        if not broader:
+            return candidate
+        return replace(candidate, evidence=candidate.evidence.model_copy(update={"broader": broader}))
 
     def _candidates(self, work: Work) -> list[Candidate]:
         seen, ranking = work.seen, work.ranking

@@ -18,8 +18,10 @@ from tagbus.stream.recall.neighbours import Seen
 # One recaller's result for one content: tag ids with its scores, best first.
 Listing = Mapping[str, float]
 
+# The stage that leaves out or adds broader tags, and the `stage` of those that it adds.
+HIERARCHY: Final = "hierarchy"
 # Steps of Work.path that change no score.
-UNSCORED: Final = frozenset({"prepare", "encode", "knowledge", "select", "calibrate"})
+UNSCORED: Final = frozenset({"prepare", "encode", "knowledge", "select", "calibrate", HIERARCHY})
 # The stage `rank`, and the `stage` of scores by a learned ranker.
 LEARNT: Final = "rank"
 

@@ -102,6 +102,8 @@ EVIDENCE = st.builds(
     matched=st.dictionaries(NAMES, TEXTS, max_size=2),
     passage=st.none() | PASSAGES,
     decided=st.booleans(),
+    broader=lists(IDS),
+    narrower=lists(IDS),
 )
 SCORED = st.builds(
     ScoredTag, id=IDS, name=NAMES, names=BY_LANGUAGE, score=FINITE, confidence=SHARES, stage=NAMES, evidence=EVIDENCE

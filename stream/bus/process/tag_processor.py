@@ -29,6 +29,7 @@ from tagbus.stream.contract.fields import blank
 from tagbus.stream.contract.registry import Schemas
 from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import Partition
+from tagbus.stream.tagger.work import HIERARCHY
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -236,7 +237,9 @@ class TagProcessor(Processor):
         self, content: Content, result: TaggedContent, headers: Headers, least: float
     ) -> tuple[Outgoing, ...]:
         """A confident result as a machine's exemplar (LLM4Tag: final tags become deterministic edges)."""
-        accepted = tuple(tag.id for tag in result.tags if tag.confidence >= least)
+        # What follows from another tag follows for its neighbours too.
+        found = [tag for tag in result.tags if tag.stage != HIERARCHY]
+        accepted = tuple(tag.id for tag in found if tag.confidence >= least)
         # JSON takes up to 6 bytes a character, and the encoder reads the beginning only.
         text = content.text[: self._limit // 8]
         if not accepted or (blank(content.title) and blank(text)):
