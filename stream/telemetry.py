@@ -89,6 +89,7 @@ MEMORY_APPLIED = Counter("tagbus_memory_applied_total", "Records of the memory t
 MEMORY_SKIPPED = Counter("tagbus_memory_skipped_total", "Records of the memory topics that are no events", ["topic"])
 MEMORY_AGE = Gauge("tagbus_memory_age_seconds", "Time since all records of the memory topics were in memory")
 MEMORY_REMAINING = Gauge("tagbus_memory_remaining_offsets", "Offsets to read before the start gate opens")
+MEMORY_HELD = Gauge("tagbus_memory_held", "1 while records wait that would retire more tags than memory.retire_share")
 RELEASES_LOADED = Gauge("tagbus_releases_loaded", "Releases that this worker holds, the one in force among them")
 RELEASE_PENDING = Gauge("tagbus_release_pending", "1 while another release is active than this worker tags with")
 

@@ -68,7 +68,7 @@ class IndexService:
         if follower is None or not follower.ready.is_set():
             left = 0 if follower is None else follower.remaining()
             return [f"the memory has {left} offsets to go" if left else "the memory topics are not read yet"]
-        problem = self._probe.problem()
+        problem = self._probe.problem() or follower.held
         return [problem] if problem else []
 
     async def _ask(self, text: str) -> str:

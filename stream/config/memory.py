@@ -60,4 +60,7 @@ class MemorySettings(CollectionSettings):
     max_age_seconds: float = Field(
         300.0, gt=30, description="a worker is not ready if the shared memory was last complete longer ago"
     )
+    retire_share: float = Field(
+        0.5, gt=0, le=1, description="of 100 tags and more: what would retire more of them within a minute is held"
+    )
     tombstone_hours: float = Field(24.0, gt=0, description="delete.retention.ms of the memory topics, in hours")

@@ -1,14 +1,14 @@
 """Apply records of the memory topics to the stores."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tagbus.stream import telemetry
 from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.errors import Poison
-from tagbus.stream.memory.kinds import HASH, KINDS, Entry
+from tagbus.stream.memory.kinds import HASH, KINDS, TAGS, Entry
 from tagbus.stream.memory.shared import SharedStore
 from tagbus.stream.memory.store import RECORD, Memory, Payload, Point, Source
 
@@ -107,6 +107,11 @@ class Projection:
                 else:
                     await store.delete(keys)
                 await self._tell(kind, dict.fromkeys(keys))
+
+    async def tags(self, keys: Collection[str]) -> tuple[int, int]:
+        """How many of these tags are in memory, and how many tags in all."""
+        store = self._memory.stores.get(TAGS.name)
+        return (0, 0) if store is None else (len(await store.fetch([*keys])), await store.count())
 
     async def _delete(self, kind: str, keys: Mapping[str, Source | None]) -> None:
         if not keys:

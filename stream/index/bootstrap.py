@@ -6,10 +6,10 @@ The reader is in no consumer group: each process that writes a memory needs ever
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from confluent_kafka import Message
 
@@ -17,10 +17,11 @@ from tagbus.stream import telemetry
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import MemoryLost, Retryable
 from tagbus.stream.index.apply import Kept, MemoryRecord, Read
+from tagbus.stream.index.guard import Guard, held
 from tagbus.stream.kafka.follower import TopicFollower
 from tagbus.stream.kafka.message import Partition, offset_of, partition_of, record_of
 from tagbus.stream.kafka.reader import Chunk, Gap, Positions, Start, TopicReader
-from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.kinds import KINDS, TAGS
 from tagbus.stream.memory.store import Source
 from tagbus.stream.retry import until_answered
 
@@ -34,6 +35,7 @@ WAIT_SECONDS = 0.2
 TELL_SECONDS = 30.0
 
 Offsets = dict[Partition, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Applier(Protocol):
     async def apply(self, records: Sequence[MemoryRecord]) -> Kept: ...
 
     async def sweep(self, kept: Mapping[str, set[str]], read: Read | None = None) -> None: ...
+
+    async def tags(self, keys: Collection[str]) -> tuple[int, int]: ...
 
 
 class Follower:
@@ -84,7 +88,17 @@ class Follower:
         self._kept = projection.empty()
         # When everything on the topics was applied last, Unix seconds.
         self._current = 0.0
+        # What keeps a taxonomy that was emptied by mistake; and how many tags there were before everything was read.
+        self._guard = Guard(settings.topics.tags, settings.memory.retire_share, projection.tags)
+        self._before = 0
+        # While everything is read: the tombstones of tags, which are applied at its end.
+        self._retired: dict[bytes, MemoryRecord] = {}
         self.ready = asyncio.Event()
+
+    @property
+    def held(self) -> str:
+        """Why nothing that came is applied; empty if it is."""
+        return self._guard.problem
 
     def taxonomy(self) -> dict[str, int]:
         """Applied offset of each partition of `tags`: everything up to it shows in memory. -1: nothing yet."""
@@ -117,36 +131,58 @@ class Follower:
         start: Start = "beginning" if self._resume is None else self._resume
         async with TopicFollower(reader, tuple(self._kinds), start) as following:
             self._positions = following.positions
+            _, self._before = await self._waited(lambda: self._projection.tags(()))
             await self._follow(following)
 
     async def _follow(self, following: TopicFollower) -> None:
         loop = asyncio.get_running_loop()
         reported = loop.time()
         while True:
-            await self._apply(await following.read(CHUNK, WAIT_SECONDS, WAIT_SECONDS))
+            if self._guard.full:
+                await asyncio.sleep(WAIT_SECONDS)
+                continue
+            for chunk in await self._admitted(await following.read(CHUNK, WAIT_SECONDS, WAIT_SECONDS)):
+                await self._apply(chunk)
             if not self.ready.is_set() and self._positions.caught_up():
                 await self._open()
             if loop.time() - reported > TELL_SECONDS:
                 reported = loop.time()
                 await self._tell()
 
+    async def _admitted(self, chunk: Chunk) -> list[Chunk]:
+        """What may be applied now. A full read retires tags at its end, where it is known how many are left."""
+        if self._resume is None and not self.ready.is_set():
+            return [chunk]
+        self._guard.take(chunk)
+        return await self._waited(self._guard.released)
+
     async def _open(self) -> None:
         if self._resume is None:
-            sweep = partial(self._projection.sweep, self._kept, self._read())
-            await until_answered(sweep, self._settings.retry, "memory")
-        self._kept = self._projection.empty()
+            await self._waited(self._sweep)
+        self._kept, self._retired = self._projection.empty(), {}
         if self._progress is not None:
             # No reader may see the gate open before it can see what was applied.
-            opened = partial(self._progress, self._report(swept=True))
-            await until_answered(opened, self._settings.retry, "memory")
+            await self._waited(partial(self._progress, self._report(swept=True)))
         self.ready.set()
         log.info("memory is complete: start gate open, taxonomy=%s", self.taxonomy())
+
+    async def _sweep(self) -> None:
+        if TAGS.name in self._kept:
+            wrong = held(len(self._kept[TAGS.name]), self._before, self._settings.memory.retire_share)
+            telemetry.MEMORY_HELD.set(wrong is not None)
+            if wrong is not None:
+                raise wrong
+        if self._retired:
+            await self._projection.apply([*self._retired.values()])
+        await self._projection.sweep(self._kept, self._read())
 
     async def _apply(self, chunk: Chunk) -> None:
         """Apply one chunk; positions advance only once all of it is in memory."""
         records = [self._record(message) for message in chunk.messages]
         if records:
-            kept = await self._until_applied(records)
+            whole = self._resume is not None or self.ready.is_set()
+            # Applying again is harmless, and skipping would lose tags.
+            kept = await self._waited(lambda: self._projection.apply(records if whole else _staying(records)))
             if not self.ready.is_set():
                 self._remember(records, kept)
         self._positions = chunk.positions
@@ -160,12 +196,19 @@ class Follower:
         for item in records:
             if item.record.key is not None:
                 self._kept[item.kind].discard(item.record.key.decode(errors="replace"))
+                self._retire(item, item.record.key)
         for kind, keys in kept.items():
             self._kept[kind].update(keys)
 
-    async def _until_applied(self, records: Sequence[MemoryRecord]) -> Kept:
-        """Wait while a dependency is down: applying again is harmless, and skipping would lose tags."""
-        return await until_answered(lambda: self._projection.apply(records), self._settings.retry, "memory")
+    def _retire(self, item: MemoryRecord, key: bytes) -> None:
+        if item.kind == TAGS.name and item.record.value is None:
+            self._retired[key] = item
+        elif item.kind == TAGS.name:
+            self._retired.pop(key, None)
+
+    async def _waited(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer, once a dependency that is down is back."""
+        return await until_answered(call, self._settings.retry, "memory")
 
     async def _tell(self) -> None:
         """Report progress; the next report covers one that fails."""
@@ -194,6 +237,12 @@ class Follower:
         for (topic, number), offset in self._positions.next.items():
             read.setdefault(self._kinds[topic], {})[number] = offset
         return read
+
+
+def _staying(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+    """The records without those of tags that the last of them retires."""
+    last = {(item.kind, item.record.key): item.record.value for item in records}
+    return [item for item in records if item.kind != TAGS.name or last[item.kind, item.record.key] is not None]
 
 
 def _lost(gap: Gap) -> MemoryLost:

@@ -4,7 +4,7 @@ A store does not publish changes, and what was removed can no longer be read fro
 the kinds that someone listens to itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tagbus.stream.contract.codec import Tombstone
 from tagbus.stream.encoder.release import Release
@@ -36,6 +36,10 @@ class MemoryChanges:
 
     async def sweep(self, kept: Mapping[str, set[str]], read: Read | None = None) -> None:
         """Does nothing: another process owns the memory."""
+
+    async def tags(self, keys: Collection[str]) -> tuple[int, int]:  # noqa: ARG002 - as a projection's
+        """None: the writer of the memory keeps it."""
+        return 0, 0
 
     def _changes(self, records: Sequence[MemoryRecord]) -> dict[str, Payload | None]:
         changes: dict[str, Payload | None] = {}

@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from tagbus.stream import telemetry
 from tagbus.stream.config import Settings
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower, Offsets, Report
+from tagbus.stream.index.guard import held
 from tagbus.stream.index.topics import Marks, MemoryTopics
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.shared import BuildState, SharedStore, shared_stores
@@ -123,6 +125,8 @@ class _Writer:
                 str(partition): at for (topic, partition), at in report.next.items() if topic == self._topics[number]
             }
             complete = state.complete or report.swept
+            if complete > state.complete:
+                await self._require_enough(self._stores[number], state)
             renewed = report.at_end and now - state.current > CURRENT_SECONDS
             current = now if renewed or complete > state.complete else state.current
             await self._record(
@@ -130,6 +134,16 @@ class _Writer:
             )
         if report.swept and now - self._forgot > FORGET_SECONDS:
             await self._forget(now)
+
+    async def _require_enough(self, store: SharedStore, state: BuildState) -> None:
+        """Raises DependencyDown for a build of tags that would take the place of one with many more."""
+        if state.topic != self._settings.topics.tags:
+            return
+        seen = await store.seen()
+        wrong = held(await store.count(), seen, self._settings.memory.retire_share)
+        telemetry.MEMORY_HELD.set(wrong is not None)
+        if wrong is not None:
+            raise wrong
 
     async def _forget(self, now: float) -> None:
         self._forgot = now

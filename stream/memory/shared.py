@@ -59,6 +59,9 @@ class SharedStore(Store, Protocol):
     async def copy(self) -> int:
         """Take the points of the build that readers see into the one that this process writes. Returns how many."""
 
+    async def seen(self) -> int:
+        """How many points the build has that readers see; 0 if there is none."""
+
     async def record(self, state: BuildState) -> None:
         """Store the state of the build that this process writes. Readers see the build once it is complete."""
 

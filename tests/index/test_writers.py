@@ -5,16 +5,18 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import httpx
 import pytest
 from qdrant_client import AsyncQdrantClient
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.encoder.base import Vectors
-from tagbus.stream.errors import ReleaseMismatch
+from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.index import bootstrap, snapshot
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.indexer import rebuilder
@@ -220,6 +222,47 @@ async def test_another_installations_memory_is_not_rebuilt(
         pass
     with pytest.raises(ReleaseMismatch, match=r"TAGBUS_MEMORY__NAMESPACE"):
         await rebuilt(other, qdrant)
+
+
+@pytest.mark.parametrize("status", [507, 500, 429, 408])
+async def test_a_server_that_is_full_or_slow_is_waited_for_and_nothing_is_lost(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """It refuses three writes, of which it has applied one nevertheless."""
+    settings = settings_at(kafka, topics({"tags": 1, "exemplars": 1}))
+    refusals = iter([False, True, False])
+    upsert = qdrant.upsert
+
+    async def refusing(*positional: Any, **more: Any) -> Any:
+        applied = next(refusals, None)
+        if applied is None or applied:
+            answer = await upsert(*positional, **more)
+        if applied is not None:
+            raise UnexpectedResponse(status, "", b"", httpx.Headers())
+        return answer
+
+    async with written(settings, qdrant) as follower:
+        monkeypatch.setattr(qdrant, "upsert", refusing)
+        publish(kafka, settings.topics.tags, 5)
+        retire(kafka, settings.topics.tags, "t0")
+        await until(lambda: follower.taxonomy() == {"0": 5})
+        assert next(refusals, "all were refused") == "all were refused"
+        assert await (await opened(qdrant)).tags.keys() == {f"t{n}" for n in range(1, 5)}
+
+
+async def test_a_key_that_may_only_read_ends_a_writer_with_its_name(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_at(kafka, topics({"tags": 1, "exemplars": 1}))
+    publish(kafka, settings.topics.tags, 5)
+
+    async def refused(*_: object, **__: object) -> None:
+        raise UnexpectedResponse(403, "Forbidden", b"Write access to collection x is required", httpx.Headers())
+
+    monkeypatch.setattr(qdrant, "upsert", refused)
+    with pytest.raises(UserError, match=r"TAGBUS_MEMORY__API_KEY holds.*Write access to collection x"):
+        async with asyncio.timeout(SECONDS):
+            await (await writing(settings, qdrant)).run()
 
 
 async def test_a_writer_that_is_killed_in_mid_write_is_gone_on_from(

@@ -79,11 +79,11 @@ class Server:
             )
         if status in LOADED:
             return Overloaded(said)
-        if status >= 500:
-            return DependencyDown(said)
-        if status in (401, 403):
-            return UserError(f"{said}: it wants another key than TAGBUS_MEMORY__API_KEY holds")
         found = shorten(error.content, 200)
+        if status >= 500:
+            return DependencyDown(f"{said}: {found}")
+        if status in (401, 403):
+            return UserError(f"{said}: it wants another key than TAGBUS_MEMORY__API_KEY holds: {found}")
         if status == 404:
             return MemoryLost(f"{said}: {found}: a collection is gone, so the memory must be rebuilt")
         return Fatal(f"{said}: {found}")

@@ -116,6 +116,11 @@ class ServerStore:
             if offset is None:
                 return copied
 
+    async def seen(self) -> int:
+        """As SharedStore says."""
+        behind = await self._collections.behind()
+        return 0 if behind is None else (await self._server.call(self._client.count(behind, LIVE, exact=True))).count
+
     async def record(self, state: BuildState) -> None:
         """As SharedStore says."""
         await self._collections.record(self.collection, state)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from tagbus.stream.config import MemorySettings
-from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, Overloaded, UserError
+from tagbus.stream.errors import DependencyDown, Fatal, MemoryLost, Overloaded, TagbusError, UserError
 from tagbus.stream.memory.qdrant.client import connect
 from tests.memory.qdrant.parts import answering, settings
 
@@ -57,6 +57,20 @@ async def test_what_a_refusal_means(head: str, error: type[Exception], said: str
             await ask(settings(url))
     assert url in str(caught.value)
     assert caught.type is error
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("507 Insufficient Storage", "disk usage quota of 90% is exceeded"),
+        ("500 Internal Server Error", "No space left on device"),
+        ("403 Forbidden", "Write access to collection tagbus-r1-tags is required"),
+    ],
+)
+async def test_what_the_server_says_of_a_full_disk_or_a_key_that_may_only_read_is_told(head: str, words: str) -> None:
+    async with answering(head, words.encode()) as url:
+        with pytest.raises(TagbusError, match=words):
+            await ask(settings(url))
 
 
 async def test_an_answer_that_is_none_of_qdrants_is_no_crash() -> None:

@@ -1,5 +1,6 @@
 """The engine in the process: a folder that outlives it, one opener, one release."""
 
+import asyncio
 import shutil
 import sys
 from collections.abc import Callable
@@ -32,8 +33,6 @@ async def test_points_are_there_after_a_reopening(tmp_path: Path, point: Make, u
 
 async def test_points_are_there_after_a_kill(tmp_path: Path, point: Make) -> None:
     """The process ends without a close, as after SIGKILL: what upsert acknowledged is in the write-ahead log."""
-    import asyncio
-
     code = f"""
 import asyncio, os, numpy as np
 from pathlib import Path
@@ -63,6 +62,61 @@ async def test_a_second_opener_is_told_so(tmp_path: Path, point: Make) -> None:
     again = await EmbeddedStore.open(tmp_path, "r1", 2)
     assert await again.count() == 1
     await again.close()
+
+
+async def test_another_process_that_opens_it_is_told_so(tmp_path: Path) -> None:
+    store = await EmbeddedStore.open(tmp_path, "r1", 2)
+    ended = await in_a_process(f"""
+    try:
+        await EmbeddedStore.open(Path({str(tmp_path)!r}), "r1", 2)
+    except TagbusError as error:
+        os._exit(error.exit_code)
+""")
+    assert ended == UserError.exit_code
+    await store.close()
+
+
+async def test_a_folder_that_cannot_be_written_is_a_users_error() -> None:
+    with pytest.raises(UserError, match=r"/proc/tagbus/tags is no folder to write to"):
+        await EmbeddedStore.open(Path("/proc/tagbus/tags"), "r1", 2)
+
+
+async def test_a_disk_that_is_full_is_waited_for_and_what_was_confirmed_is_there(tmp_path: Path) -> None:
+    """No file may grow beyond 60 kB from some time on; what was not confirmed is applied again."""
+    ended = await in_a_process(f"""
+    store = await EmbeddedStore.open(Path({str(tmp_path)!r}), "r1", 2)
+    await store.upsert([Point(f"k{{n}}", np.array([1, 0], np.float32), {{"n": n}}) for n in range(100)])
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limit[1]))
+    more = [Point(f"m{{n}}", np.array([1, 0], np.float32), {{"text": "x" * 500}}) for n in range(500)]
+    try:
+        await store.upsert(more)
+    except DependencyDown:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        await store.upsert(more)
+        os._exit(42 if len(await store.fetch([one.key for one in more])) == 500 else 1)
+""")
+    assert ended == 42
+    store = await EmbeddedStore.open(tmp_path, "r1", 2)
+    assert await store.fetch([f"k{n}" for n in range(100)]) == {f"k{n}": {"n": n} for n in range(100)}
+    assert await store.count() == 600
+    await store.close()
+
+
+async def in_a_process(body: str) -> int:
+    """The exit code of a process that runs these lines."""
+    code = f"""
+import asyncio, os, resource, numpy as np
+from pathlib import Path
+from tagbus.stream.errors import DependencyDown, TagbusError
+from tagbus.stream.memory import Point
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
+async def main():
+    {body.strip()}
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    return await process.wait()
 
 
 async def test_a_store_of_another_release_is_refused(tmp_path: Path) -> None:
