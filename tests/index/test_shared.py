@@ -41,11 +41,6 @@ Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 LAYOUT: Mapping[str, Layout] = {"tags": 2, "exemplars": 2}
 
 
-@pytest.fixture
-def qdrant() -> AsyncQdrantClient:
-    return AsyncQdrantClient(":memory:")
-
-
 async def test_a_workers_gate_opens_when_the_writer_has_caught_up(
     kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
 ) -> None:

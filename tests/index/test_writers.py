@@ -31,11 +31,6 @@ T = TypeVar("T")
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
 
 
-@pytest.fixture
-def qdrant() -> AsyncQdrantClient:
-    return AsyncQdrantClient(":memory:")
-
-
 class Held(Watched):
     """Waits before it encodes, until `go` is set."""
 

@@ -1,6 +1,5 @@
 """Every store that there is, opened the same way."""
 
-import os
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -21,9 +20,9 @@ from tagbus.stream.memory.qdrant.client import Server, connect
 from tagbus.stream.memory.qdrant.collections import Place
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.qdrant.server import ServerStore
+from tests.qdrants import SERVER
 
 RELEASE = "test-1"
-SERVER = os.environ.get("TAGBUS_TEST_QDRANT")
 
 
 TAGS = "tags"

@@ -15,11 +15,6 @@ ONE = "0a1b2c3d"
 UNIT = np.array([1, 0], np.float32)
 
 
-@pytest.fixture
-def client() -> AsyncQdrantClient:
-    return AsyncQdrantClient(":memory:")
-
-
 async def complete(store: ServerStore, **more: object) -> BuildState:
     state = (await store.begin(OWNER, "tags")).model_copy(update={"complete": True, **more})
     await store.record(state)

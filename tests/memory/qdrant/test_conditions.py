@@ -26,11 +26,6 @@ from tests.memory.qdrant.parts import place, reader, writer
 X, Y = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
 
 
-@pytest.fixture
-def client() -> AsyncQdrantClient:
-    return AsyncQdrantClient(":memory:")
-
-
 def at(offset: int, partition: int = 0, time: int = 0) -> Source:
     return Source(partition, offset, time)
 

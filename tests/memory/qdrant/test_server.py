@@ -20,11 +20,6 @@ Make = Callable[..., Point]
 Unit = Callable[..., Vectors]
 
 
-@pytest.fixture
-def client() -> AsyncQdrantClient:
-    return AsyncQdrantClient(":memory:")
-
-
 async def test_a_foreign_point_is_named(client: AsyncQdrantClient, unit: Unit) -> None:
     store = await writer(client)
     await client.upsert(store.collection, [qdrant.PointStruct(id=1, vector=[1, 0], payload={"by": "hand"})])
