@@ -9,7 +9,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.contract.codec import dead_letter_headers, encode
-from tagbus.stream.contract.events import Content, DeadLetter, Tag
+from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Tag
 from tagbus.stream.contract.release import Active, ReleaseRecord, encode_release
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import UserError
@@ -38,6 +38,8 @@ CALLS = {
     "publish --to content": ("publish", "-", "--to", "content"),
     "retire --from content": ("retire", "a", "--from", "content"),
     "retire --from tags --replaced-by": ("retire", "t1", "--from", "tags", "--replaced-by", "t2"),
+    "tags import": ("tags", "import", "-", "--form", "jsonl"),
+    "exemplars import": ("exemplars", "import", "-", "--form", "jsonl"),
     "tail tagged": ("tail", "tagged", "--count", "1"),
     "tail content.dlq": ("tail", "content.dlq", "--count", "1"),
     "replay --send": ("replay", "--send"),
@@ -49,6 +51,11 @@ CALLS = {
     "explain": ("explain", "a"),
     "topics create": ("topics", "create"),
     "topics create --mend": ("topics", "create", "--mend"),
+}
+# Standard input of those that read no content.
+INPUTS = {
+    "tags import": b"".join(encode(Tag(id=one, name="Bees")) + b"\n" for one in ("t1", "t2")),
+    "exemplars import": encode(Exemplar(id="a", title="Bees", accepted=("t1",))),
 }
 # What a right to create a topic does not give.
 MENDING = frozenset({"Alter", "AlterConfigs"})
@@ -77,8 +84,10 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
         tenant.make_topics()
         produce(address, names["content"], [(b"a", event("a"), []), (b"c", event("c"), [])])
         produce(address, names["tagged"], [(b"a", encode(tagged(Content(id="a", title="Bees"))), [])])
-        if "--replaced-by" in command:
+        if "--replaced-by" in command or "import" in command:
             produce(address, names["tags"], [(one.encode(), encode(Tag(id=one, name=one)), []) for one in ("t1", "t2")])
+        if "import" in command:
+            produce(address, names["exemplars"], [(b"b/people", encode(Exemplar(id="b", title="b")), [])])
         letter = DeadLetter(
             topic=names["content"], partition=0, offset=0, exception="Untaggable", message="no", stage="tag"
         )
@@ -92,7 +101,7 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
     arguments = [word.format(**names) for word in CALLS[command]]
     with TemporaryDirectory() as folder:
         given = tenant.environment() | {"RELEASES__FOLDER": folder} | more
-        return tagbus(*arguments, stdin=event("a"), settings=given)
+        return tagbus(*arguments, stdin=INPUTS.get(command, event("a")), settings=given)
 
 
 def missing_right(right: Right, tenant: Tenant) -> str:
