@@ -74,6 +74,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield _guarded("memory", lambda: _memory(settings))
     if settings.memory.kind == "server":
         yield from _collections(settings)
+    if settings.llm.url is not None:
+        yield from _llm(settings)
     if settings.registry.url is not None:
         yield _registry(settings.registry, settings.registry.url)
     admin = clients.admin(settings.kafka)
@@ -172,6 +174,20 @@ def _collections(settings: Settings) -> Iterator[Finding]:
     # A server that does not answer is named already.
     with suppress(TagbusError):
         yield from asyncio.run(ask())
+
+
+def _llm(settings: Settings) -> Iterator[Finding]:
+    """What the language model's server can, and what it silently ignores, a line each."""
+    try:
+        # The extra `llm` is installed where a judge is.
+        from tagbus.stream.llm.probe import examine
+
+        for one in asyncio.run(examine(settings.llm, settings.retry)):
+            yield Finding(one.verdict, f"llm {one.name}", one.words)
+    except ImportError as error:
+        yield Finding("wrong", "llm", f"{error}; pip install 'tagbus[llm]'")
+    except TagbusError as error:
+        yield Finding("wrong", "llm", str(error))
 
 
 def _registry(registry: RegistrySettings, url: str) -> Finding:
