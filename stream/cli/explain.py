@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,9 @@ def explain(
     knowledge: Segments = None,
     cache: Cache = None,
     since: Annotated[str | None, typer.Option("--since", help=f"look for the content since: {MOMENT}")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="id of a tag: why it, or why not; may come again")
+    ] = None,
     most: Annotated[int, typer.Option("--most", min=1, help="candidates in the table")] = MOST,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="all of it, a JSON object a content")] = False,
@@ -64,7 +67,7 @@ def explain(
     files.require_distinct(file, *files_of_memory)
     contents: Iterable[Content] = [newest_content(settings, what, start)] if file is None else _contents(file)
     opened = as_worker(settings, cache, PLAN) if tags is None else _from_files(settings, cache, *files_of_memory)
-    failed = asyncio.run(_explain(opened, contents, _json if as_json else partial(_table, most)))
+    failed = asyncio.run(_explain(opened, contents, tag or [], _json if as_json else partial(_table, most)))
     if failed:
         raise CheckFailed(f"{failed} contents could not be tagged; their lines say why")
 
@@ -101,6 +104,7 @@ async def _from_files(
 async def _explain(
     opened: AbstractAsyncContextManager[tuple[TaggingStack, Tagger]],
     contents: Iterable[Content],
+    asked: Sequence[str],
     show: Callable[[Explanation], None],
 ) -> int:
     """Explain contents in order. Returns the number of those that could not be tagged."""
@@ -112,7 +116,7 @@ async def _explain(
                     failed += 1
                     console.say(console.printable(f"{one.id}: {one.error}"))
                 else:
-                    show(await examine(stack, one))
+                    show(await examine(stack, one, asked))
     return failed
 
 

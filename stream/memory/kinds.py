@@ -4,9 +4,9 @@ Whoever fills, saves or counts memory goes through `KINDS`; a new kind is a row 
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar, cast
 
 from prometheus_client import Gauge
 
@@ -110,6 +110,12 @@ def excerpt(text: str, limit: int) -> str:
         return cut.rstrip()
     words = cut.rsplit(maxsplit=1)
     return words[0] if len(words) > 1 else text[:limit]
+
+
+def tag_text(release: Release, payload: Payload) -> str:
+    """What the encoder reads of a tag that memory holds."""
+    aliases = cast(Sequence[str], payload["aliases"])
+    return release.tag_text(cast(str, payload["name"]), tuple(aliases), cast(str, payload["description"]))
 
 
 def _tag_payload(tag: Tag) -> Payload:

@@ -95,6 +95,35 @@ def test_what_the_limits_and_the_least_confidence_cut(tagbus: Cli, memory: list[
     }
 
 
+def test_a_tag_that_is_asked_for_is_explained_although_nothing_found_it(tagbus: Cli, memory: list[str]) -> None:
+    """Given a tag beyond the nearest ones, and one that there is not, each has its row."""
+    line = ASKED.model_dump_json().encode()
+    settings = {"RECALL__TAG_KEYS": "1", "RECALL__C2C2T": "false"}
+    answer = tagbus("explain", "-", *memory, "--json", "--tag", "law", "--tag", "none", stdin=line, settings=settings)
+    found = Explanation.model_validate_json(answer.out)
+    law = next(one for one in found.candidates if one.id == "law")
+    assert law.found_by == ()
+    assert law.similarity is not None
+    assert -1 <= law.similarity < 0.35
+    said = cuts(found)
+    assert said["law"] is not None
+    assert said["law"].endswith("< recall.c2t_threshold 0.35")
+    assert said["none"] == "rank: it is not in force: retired, or not on the topic of tags yet"
+    far = tagbus(
+        "explain",
+        "-",
+        *memory,
+        "--json",
+        "--tag",
+        "law",
+        stdin=line,
+        settings={**settings, "RECALL__C2T_THRESHOLD": "-1"},
+    )
+    assert cuts(Explanation.model_validate_json(far.out))["law"] == (
+        "recall: C2T: not among the 1 most similar tags (recall.tag_keys)"
+    )
+
+
 def test_neighbours_with_their_tags_and_what_scopes_hide(tagbus: Cli, memory: list[str]) -> None:
     found = explained(tagbus, memory)
     first = found.neighbours[0]

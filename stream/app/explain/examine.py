@@ -4,8 +4,8 @@ Nothing here decides: what the stages left in `Work` is read, and compared with 
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 from typing import Final
 
 import numpy as np
@@ -21,10 +21,11 @@ from tagbus.stream.app.explain.explanation import (
     Listed,
 )
 from tagbus.stream.contract.events import Neighbour
+from tagbus.stream.memory.kinds import tag_text
 from tagbus.stream.memory.scopes import audience, replaced_by
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.recall.graph import Found, named, names_by_content
-from tagbus.stream.recall.neighbours import Reach, Seen, neighbour
+from tagbus.stream.recall.neighbours import Reach, Seen, neighbour, texts
 from tagbus.stream.tagger import Explained, Work
 from tagbus.stream.tagger.rank import seen_by
 from tagbus.stream.tagger.work import LEARNT
@@ -33,16 +34,23 @@ from tagbus.stream.tagger.work import LEARNT
 EVERY: Final = 1_000_000
 
 
-async def examine(stack: TaggingStack, found: Explained) -> Explanation:
-    """The explanation of a content that went through all stages. Raises DependencyDown if a store does not answer."""
+async def examine(stack: TaggingStack, found: Explained, asked: Sequence[str] = ()) -> Explanation:
+    """The explanation of a content that went through all stages; `asked`: tags that it is to be about in any case.
+
+    Raises DependencyDown if a store does not answer.
+    """
     work = found.work
     seen = seen_by(work)
-    voters = _voters(stack, seen)
-    tags = sorted(
-        {*seen.direct.keys.tolist(), *voters, *seen.accepted, *(tag for one in work.found.values() for tag in one)}
-    )
+    around = await stack.memory.exemplars.fetch(seen.near.keys.tolist())
+    carried = _carried(stack, seen, around)
+    voters: dict[str, list[int]] = {}
+    for place, tags_of in enumerate(carried):
+        for tag in tags_of:
+            voters.setdefault(tag, []).append(place)
+    listed = chain.from_iterable(work.found.values())
+    tags = sorted({*seen.direct.keys.tolist(), *voters, *seen.accepted, *listed, *asked})
     facts = await stack.graph.facts(tags)
-    view = _View(stack, work, seen, facts, voters)
+    view = _View(stack, work, seen, facts, voters, await _similarities(stack, work, facts, asked))
     result = found.result
     return Explanation(
         id=result.id,
@@ -54,7 +62,7 @@ async def examine(stack: TaggingStack, found: Explained) -> Explanation:
         degraded=result.degraded,
         parameters=_parameters(stack),
         candidates=tuple(view.candidate(tag) for tag in view.ordered(tags)),
-        neighbours=await _neighbours(stack, seen, named(facts)),
+        neighbours=tuple(_neighbours(stack, seen, carried, around, named(facts))),
         knowledge=tuple(
             Knowledge(id=one.id, kind=one.kind, title=one.title, text=one.text, similarity=one.similarity)
             for one in work.knowledge
@@ -73,6 +81,7 @@ class _View:
         seen: Seen,
         facts: Mapping[str, Payload],
         voters: Mapping[str, Sequence[int]],
+        similarities: Mapping[str, float],
     ) -> None:
         self._settings = stack.settings
         self._fitted = stack.graph.fitted
@@ -80,7 +89,7 @@ class _View:
         self._lists = {one.name: one.lists[0] for one, _ in stack.components.on if one.lists}
         self._names = names_by_content(facts, 1, [work.scopes])[0]
         self._direct = {key: place for place, key in enumerate(seen.direct.keys.tolist())}
-        self._passed = stack.graph.score([seen])[0]
+        self._similarities = similarities
         ranking = Found() if work.ranking is None else work.ranking.best(EVERY)
         ranked = sorted((-score, tag) for tag, score in ranking.scores.items() if self._may_be_shown(tag))
         self._scores = {tag: -score for score, tag in ranked}
@@ -128,7 +137,7 @@ class _View:
 
     def _similarity(self, tag: str) -> float | None:
         place = self._direct.get(tag)
-        return None if place is None else round(float(self._seen.direct.scores[place]), 4)
+        return self._similarities.get(tag) if place is None else round(float(self._seen.direct.scores[place]), 4)
 
     def _listed(self, tag: str) -> "list[tuple[str, Listed]]":
         found = []
@@ -182,11 +191,13 @@ class _View:
         """Why neither meta-path gave the tag, without a learnt ranker."""
         fitted, reasons = self._fitted, []
         if (similarity := self._similarity(tag)) is not None:
-            place = self._direct[tag] + 1
+            place = self._direct.get(tag)
             if similarity < fitted.c2t_threshold:
                 reasons.append(f"C2T: similarity {similarity:.4g} < recall.c2t_threshold {fitted.c2t_threshold:g}")
-            elif place > fitted.c2t_limit:
-                reasons.append(f"C2T: place {place} by similarity, recall.c2t_limit is {fitted.c2t_limit}")
+            elif place is None:
+                reasons.append(f"C2T: not among the {len(self._seen.direct)} most similar tags (recall.tag_keys)")
+            elif place >= fitted.c2t_limit:
+                reasons.append(f"C2T: place {place + 1} by similarity, recall.c2t_limit is {fitted.c2t_limit}")
         if voters := self._voters.get(tag):
             nearest = float(self._seen.near.scores[voters[0]])
             if nearest < fitted.c2c_threshold:
@@ -198,35 +209,46 @@ class _View:
         return reasons or ["no recaller gave it"]
 
 
-def _voters(stack: TaggingStack, seen: Seen) -> dict[str, list[int]]:
-    """The places of the neighbours that carry each tag, most similar first."""
+def _carried(stack: TaggingStack, seen: Seen, around: Mapping[str, Payload]) -> list[list[str]]:
+    """The tags of each neighbour: those that it votes for, and what it names that is gone or not for this content."""
     near, ids = seen.near, stack.graph.numbers.ids
-    found: dict[str, list[int]] = {}
-    for place, (start, end) in enumerate(pairwise(near.tag_starts.tolist())):
-        for tag in near.tags[start:end].tolist():
-            found.setdefault(ids[tag], []).append(place)
+    found = []
+    for key, (start, end) in zip(near.keys.tolist(), pairwise(near.tag_starts.tolist()), strict=True):
+        votes = [ids[tag] for tag in near.tags[start:end].tolist()]
+        found.append(list(dict.fromkeys([*votes, *texts(around.get(key, {}), "accepted")])))
     return found
 
 
-async def _neighbours(stack: TaggingStack, seen: Seen, names: Mapping[str, str]) -> tuple[Around, ...]:
-    near, ids, fitted = seen.near, stack.graph.numbers.ids, stack.graph.fitted
-    keys = near.keys.tolist()
-    payloads = await stack.memory.exemplars.fetch(keys)
-    found = []
-    for place, (key, (start, end)) in enumerate(zip(keys, pairwise(near.tag_starts.tolist()), strict=True)):
-        one: Neighbour = neighbour(key, float(near.scores[place]))
-        payload = payloads.get(key, {})
-        found.append(
-            Around(
-                id=one.id,
-                source=one.source,
-                title=str(payload.get("title") or payload.get("text") or "")[:200],
-                similarity=one.similarity,
-                counts=float(near.scores[place]) >= fitted.c2c_threshold,
-                tags={ids[tag]: names.get(ids[tag]) for tag in near.tags[start:end].tolist()},
-            )
+async def _similarities(
+    stack: TaggingStack, work: Work, facts: Mapping[str, Payload], asked: Sequence[str]
+) -> dict[str, float]:
+    """The cosine of the content and each tag in force that was asked for, which recall may not have looked at."""
+    tags = [tag for tag in asked if tag in facts]
+    if not tags or work.vector is None:
+        return {}
+    vectors = await stack.encoder.encode([tag_text(stack.release, facts[tag]) for tag in tags])
+    return {tag: round(float(vector @ work.vector), 4) for tag, vector in zip(tags, vectors, strict=True)}
+
+
+def _neighbours(
+    stack: TaggingStack,
+    seen: Seen,
+    carried: Sequence[Sequence[str]],
+    around: Mapping[str, Payload],
+    names: Mapping[str, str],
+) -> Iterator[Around]:
+    near, least = seen.near, stack.graph.fitted.c2c_threshold
+    for key, similarity, tags in zip(near.keys.tolist(), near.scores.tolist(), carried, strict=True):
+        one: Neighbour = neighbour(key, similarity)
+        payload = around.get(key, {})
+        yield Around(
+            id=one.id,
+            source=one.source,
+            title=str(payload.get("title") or payload.get("text") or "")[:200],
+            similarity=one.similarity,
+            counts=similarity >= least,
+            tags={tag: names.get(tag) for tag in tags},
         )
-    return tuple(found)
 
 
 async def _hidden(stack: TaggingStack, work: Work, seen: Seen) -> Hidden:
