@@ -44,7 +44,7 @@ def validate(
     """Check every line of FILE: line and field of every error, then how many are right. Code 3 if any is wrong.
 
     A record that is larger than a topic of `tagbus topics create` takes is wrong as well. Warnings are about lines that
-    are right: unknown fields, an id that comes again, an exemplar that decides nothing.
+    are right: unknown fields, an id that comes again, an exemplar that decides nothing, parents in a circle.
     """
     limit = expected_limit(load())
     advice = Advice(of, MODELS[of])

@@ -9,14 +9,17 @@ from datetime import UTC, datetime
 
 from pydantic_core import from_json
 
+from tagbus.stream.contract.circles import circles
 from tagbus.stream.contract.codec import Keyed, event_key
-from tagbus.stream.contract.events import Content, Exemplar, Knowledge
+from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.errors import shorten
 
 # A file may be of any length: kinds of advice that are kept, and keys that are remembered.
 KINDS = 20
 KEYS = 1_000_000
+# Ids of a circle that are shown.
+SHOWN = 8
 
 
 @dataclass(slots=True)
@@ -37,6 +40,9 @@ class Advice:
     _found: dict[str, _Found] = field(default_factory=dict)
     # The line of each key, by the key's hash.
     _keys: dict[int, str] = field(default_factory=dict)
+    # By field of tags that names others: the ids that each tag names; and the line of each that names any.
+    _links: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=lambda: {"parents": {}, "replaced_by": {}})
+    _places: dict[str, str] = field(default_factory=dict)
     _looked: bool = False
     _more: bool = False
 
@@ -45,6 +51,8 @@ class Advice:
         self._looked = True
         self._fields(place, value)
         self._key(place, event)
+        if isinstance(event, Tag):
+            self._link(place, event)
         if isinstance(event, Exemplar):
             if not event.accepted and not event.rejected:
                 self._add("no decision", place, "has no effect: neither `accepted` nor `rejected` names a tag")
@@ -57,6 +65,7 @@ class Advice:
         """A line for each kind of advice: where it was found first, and on how many lines."""
         if not self._looked:
             yield f"{file}: holds no {self.what}" + (": no content gets a tag" if self.what == "tags" else "")
+        self._circles()
         for found in self._found.values():
             yield f"{found.place}: {found.text}" + (f" ({found.lines} lines)" if found.lines > 1 else "")
         if self._more:
@@ -78,6 +87,21 @@ class Advice:
             return
         counts = "the newest version counts" if isinstance(event, Content) else "the last one counts"
         self._add("key", place, f"{shorten(key)} is on {first} already; {counts}")
+
+    def _link(self, place: str, tag: Tag) -> None:
+        for name, ids in (("parents", tag.parents), ("replaced_by", tag.replaced_by)):
+            if ids and len(self._links[name]) < KEYS:
+                self._links[name][tag.id] = ids
+                self._places[tag.id] = place
+            else:
+                self._links[name].pop(tag.id, None)
+
+    def _circles(self) -> None:
+        for name, links in self._links.items():
+            for ids in circles(links):
+                shown = " -> ".join(map(shorten, ids if len(ids) < SHOWN else [*ids[: SHOWN - 2], "...", ids[-1]]))
+                text = f"`{name}` lead around in a circle, which is not followed: {shown}"
+                self._add(f"circle of {name}", self._places[ids[0]], text)
 
     def _add(self, kind: str, place: str, text: str) -> None:
         if kind not in self._found and len(self._found) >= KINDS:

@@ -102,8 +102,18 @@ class TestValidate:
                 b'{"id": "a", "rejected": ["t"]}\n{"id": "b", "text": "x", "accepted": ["t"]}',
                 ["-:2: has neither title nor text: it is like no other content"],
             ),
+            (
+                "tags",
+                b'{"id": "a", "name": "a", "parents": ["b"]}\n{"id": "b", "name": "b", "parents": ["a", "c"]}\n'
+                b'{"id": "c", "name": "c", "parents": ["c"]}\n{"id": "d", "name": "d", "replaced_by": ["e"]}\n'
+                b'{"id": "e", "name": "e", "replaced_by": ["d"]}',
+                [
+                    "-:1: `parents` lead around in a circle, which is not followed: 'a' -> 'b' -> 'a' (2 lines)",
+                    "-:4: `replaced_by` lead around in a circle, which is not followed: 'd' -> 'e' -> 'd'",
+                ],
+            ),
         ],
-        ids=["no taxonomy", "nothing", "a tag twice", "a content twice", "another field", "no text"],
+        ids=["no taxonomy", "nothing", "a tag twice", "a content twice", "another field", "no text", "circles"],
     )
     def test_a_word_about_what_is_right_and_has_no_effect(
         self, tagbus: Cli, word: str, lines: bytes, said: list[str]
