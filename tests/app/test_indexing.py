@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
@@ -79,3 +80,13 @@ async def test_a_loop_that_no_longer_turns_is_not_live(monkeypatch: pytest.Monke
     service = IndexService(Settings())
     monkeypatch.setattr(indexing.time, "monotonic", partial(float, "inf"))
     assert "the loop has not turned for" in service.not_live()[0]
+
+
+async def test_while_a_memory_is_held_it_is_not_ready_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = IndexService(Settings())
+    opened = asyncio.Event()
+    opened.set()
+    held = SimpleNamespace(ready=opened, held="10 of 10 tags would be retired")
+    monkeypatch.setattr(service, "_follower", held)
+    monkeypatch.setattr(service, "_probe", SimpleNamespace(problem=lambda: ""))
+    assert service.not_ready() == ["10 of 10 tags would be retired"]
