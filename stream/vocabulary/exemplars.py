@@ -52,18 +52,16 @@ class Unknown:
     """Tags that a corpus names and that are not in force."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    uses: int = 0
 
     def add(self, tag: str) -> None:
         """Count one use."""
-        self.uses += 1
         if tag in self.counts or len(self.counts) < UNKNOWN:
             self.counts[tag] += 1
 
     def __str__(self) -> str:
         named = ", ".join(f"{shorten(tag, 120)} ({count})" for tag, count in self.counts.most_common(SHOWN))
         more = ", …" if len(self.counts) > SHOWN else ""
-        return f"{len(self.counts)} tags are not in force, named {self.uses} times: {named}{more}"
+        return f"tags that are not in force: {len(self.counts)}, by their uses: {named}{more}"
 
 
 class Corpus:

@@ -20,14 +20,14 @@ _UNKNOWN: Final = (
 def oddities(comparison: Comparison) -> Iterator[str]:
     """A line for each kind, and for each cycle. None of them is an error: a cycle is never followed."""
     scratch = comparison.scratch
-    for what, where in (("are broader than themselves", "FROM edge WHERE child = parent"), _MISSING):
+    for what, where in (("that are broader than themselves", "FROM edge WHERE child = parent"), _MISSING):
         if count := scratch.number(f"SELECT COUNT(*) {where}"):
             found = scratch.rows(f"SELECT child {where} ORDER BY child LIMIT {SHOWN}")
-            yield f"{count} tags {what}: {_listed([str(one) for (one,) in found], count)}"
+            yield f"tags {what}: {count} ({_listed([str(one) for (one,) in found], count)})"
     yield from _cycles(comparison)
 
 
-_MISSING: Final = ("have a broader tag that is neither in the file nor on the topic", _UNKNOWN)
+_MISSING: Final = ("with a broader tag that is neither in the file nor on the topic", _UNKNOWN)
 
 
 def _cycles(comparison: Comparison) -> Iterator[str]:

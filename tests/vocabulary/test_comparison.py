@@ -91,12 +91,15 @@ class TestOddities:
         ("after", "lines"),
         [
             ([tag("a"), tag("b", parents="a")], []),
-            ([tag("a", parents="a")], ["1 tags are broader than themselves: 'a'"]),
+            ([tag("a", parents="a")], ["tags that are broader than themselves: 1 ('a')"]),
             (
                 [tag("a", parents="c"), tag("b", parents="a"), tag("c", parents="b"), tag("d", parents="a")],
                 ["3 tags are broader than each other in a cycle: 'a', 'b', 'c'"],
             ),
-            ([tag("a", parents="z")], ["1 tags have a broader tag that is neither in the file nor on the topic: 'a'"]),
+            (
+                [tag("a", parents="z")],
+                ["tags with a broader tag that is neither in the file nor on the topic: 1 ('a')"],
+            ),
             ([tag("e", parents="d")], []),
         ],
         ids=["none", "self", "cycle", "missing", "on the topic"],

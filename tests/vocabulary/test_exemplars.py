@@ -42,14 +42,14 @@ def test_labels_mean_the_tags_that_alone_have_them() -> None:
     with Corpus("people") as corpus:
         read(corpus, known("1", labels=["ants"]), known("2", "b", labels=["muurahaiset", "bees", "wasps"]))
         assert [one.accepted for one in corpus.changes()] == [("a",), ("b", "a")]
-        assert str(corpus.unknown) == "2 tags are not in force, named 2 times: 'bees' (1), 'wasps' (1)"
+        assert str(corpus.unknown) == "tags that are not in force: 2, by their uses: 'bees' (1), 'wasps' (1)"
 
 
 def test_ids_that_nobody_knows_are_counted_and_kept() -> None:
     with Corpus("people") as corpus:
         read(corpus, known("1", "z", "a"), known("2", "z"))
         assert [one.accepted for one in corpus.changes()] == [("z", "a"), ("z",)]
-        assert str(corpus.unknown) == "1 tags are not in force, named 2 times: 'z' (2)"
+        assert str(corpus.unknown) == "tags that are not in force: 1, by their uses: 'z' (2)"
 
 
 def test_a_content_without_a_tag_is_left_out_and_that_is_said() -> None:

@@ -86,10 +86,10 @@ def _load_file(
         found.load_after(_fitting(contents, limit), wrong, remarks)
     for line in remarks.lines():
         console.say(f"note: {line}")
-    if said and found.unknown.uses:
+    if said and found.unknown.counts:
         console.say(f"note: {found.unknown}")
     if wrong.count:
-        raise CheckFailed(f"{wrong.count} contents are wrong, nothing is changed")
+        raise CheckFailed(f"wrong contents: {wrong.count}; nothing is changed")
 
 
 @contextmanager

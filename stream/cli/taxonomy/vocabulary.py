@@ -57,7 +57,7 @@ def load_file(
     for line in remarks.lines():
         console.say(f"note: {line}")
     if wrong.count:
-        raise CheckFailed(f"{wrong.count} tags are wrong, nothing is changed")
+        raise CheckFailed(f"wrong tags: {wrong.count}; nothing is changed")
 
 
 def load_topic(comparison: Comparison, settings: Settings) -> None:

@@ -52,7 +52,7 @@ class TestImport:
         answer = topics("exemplars", "import", corpus)
         assert (answer.code, answer.out) == (0, "2 added, 0 changed, 0 unchanged\n")
         assert answer.err.splitlines() == [
-            "note: 1 tags are not in force, named 1 times: 'http://example.org/z' (1)",
+            "note: tags that are not in force: 1, by their uses: 'http://example.org/z' (1)",
             "published 2 of 2 records to exemplars",
         ]
         found = topics.exemplars()
@@ -86,7 +86,7 @@ class TestImport:
         assert answer.code == 3
         assert answer.err.splitlines() == [
             "-:2: 'Bees' is wrong, expected text, tab, <URI> <URI>",
-            "tagbus: 1 contents are wrong, nothing is changed",
+            "tagbus: wrong contents: 1; nothing is changed",
         ]
         assert topics.exemplars() == {}
 

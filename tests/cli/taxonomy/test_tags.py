@@ -136,7 +136,7 @@ class TestImport:
         assert answer.code == 3
         lines = answer.err.splitlines()
         assert lines[0] == f"{path}:3: name: '' is wrong, expected a string of 1 to 512 characters"
-        assert lines[-2:] == ["and more", "tagbus: 31 tags are wrong, nothing is changed"]
+        assert lines[-2:] == ["and more", "tagbus: wrong tags: 31; nothing is changed"]
         assert topic.records() == 0
 
     def test_cycles_and_tags_that_are_their_own_parents_are_said(self, topic: Topic, tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ class TestImport:
         answer = topic("import", write(tmp_path / "t.jsonl", [Tag(id=i, name=i, parents=(p,)) for i, p in pairs]))
         assert answer.code == 0
         assert answer.err.splitlines()[:3] == [
-            "note: 1 tags are broader than themselves: 'c'",
-            "note: 1 tags have a broader tag that is neither in the file nor on the topic: 'd'",
+            "note: tags that are broader than themselves: 1 ('c')",
+            "note: tags with a broader tag that is neither in the file nor on the topic: 1 ('d')",
             "note: 2 tags are broader than each other in a cycle: 'a', 'b'",
         ]
 
