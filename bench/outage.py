@@ -25,7 +25,7 @@ from tests.bus.harness import PROCESS, environment, events, settings
 from tests.support import create_topics, produce
 
 RESULTS = Path(__file__).parent / "results" / "outage.json"
-TOPICS = ("content", "tagged", "content.dlq", "exemplars", "content.versions")
+TOPICS = ("content", "tagged", "content.dlq", "exemplars", "feedback", "content.versions")
 PARTITIONS = 4
 BATCH, IN_FLIGHT, SIZE = 128, 4, 8_000
 # Contents that may be in flight: batches, at the tagger or after it, times the contents of each.

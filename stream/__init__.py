@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tagbus.stream.app.assemble import open_tagger
     from tagbus.stream.config import Settings
+    from tagbus.stream.contract.decision import Decision
     from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
     from tagbus.stream.errors import (
         DependencyDown,
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
         Untaggable,
         UserError,
     )
+    from tagbus.stream.feedback.showing import Display, show
     from tagbus.stream.tagger import Failure, Tagger
 else:
     # Where the names are from; what is quick to import comes first.
-    _HOMES = ("errors", "contract.events", "config", "tagger", "app.assemble")
+    _HOMES = ("errors", "contract.events", "contract.decision", "config", "tagger", "feedback.showing", "app.assemble")
 
     def __getattr__(name: str) -> object:
         """See PEP 562. Raises AttributeError for a name that is not public, which lets submodules be imported."""
@@ -37,7 +39,9 @@ else:
 
 __all__ = [
     "Content",
+    "Decision",
     "DependencyDown",
+    "Display",
     "Exemplar",
     "Failure",
     "Fatal",
@@ -52,4 +56,5 @@ __all__ = [
     "Untaggable",
     "UserError",
     "open_tagger",
+    "show",
 ]

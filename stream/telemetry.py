@@ -71,6 +71,17 @@ DUPLICATES = Counter("tagbus_duplicates_total", "Contents that came again, equal
 POISON_SHARE = Gauge("tagbus_poison_share", "Share of the last contents that were set aside")
 RESTORED = Counter("tagbus_versions_restored_total", "Published versions read from their topic")
 
+# People's decisions, in `tagbus feedback`.
+FEEDBACK_WAITING = Gauge("tagbus_feedback_waiting_contents", "Contents whose decisions wait for the content's text")
+
+CALIBRATION_PAIRS = Gauge("tagbus_calibration_pairs", "Pairs of content and tag of the last fit on decisions")
+CALIBRATION_EFFECTIVE = Gauge(
+    "tagbus_calibration_effective_pairs", "Pairs of equal weight that would be as precise as those of the last fit"
+)
+CALIBRATIONS = Counter(
+    "tagbus_calibrations_total", "Fits on decisions: the curve is taken or the old one kept", ["outcome"]
+)
+
 # The tagger.
 STAGE_SECONDS = Histogram("tagbus_stage_seconds", "Seconds of a batch in a stage", ["stage"], buckets=_SECONDS)
 ENCODED = Counter("tagbus_encoded_texts_total", "Texts that were turned into vectors")

@@ -29,6 +29,7 @@ LAYOUT: dict[str, Layout] = {
     "dead_letters": 1,
     "versions": (6, COMPACT),
     "releases": (1, COMPACT),
+    "feedback": 1,
 }
 OUTPUT = "sentence_embedding"
 SHIPPED = load_release(default_folder())

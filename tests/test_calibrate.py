@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
-from tagbus.stream.calibrate import MOST_KNOTS, Calibration, fit, load, uncalibrated
+from tagbus.stream.calibrate import (
+    MOST_KNOTS,
+    Calibration,
+    effective_size,
+    fit,
+    fit_sigmoid,
+    load,
+    log_loss,
+    uncalibrated,
+)
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.quality import Flags, Floats, ece
@@ -265,3 +274,73 @@ def test_a_calibration_cannot_be_changed() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         curve.name = "other"  # type: ignore[misc]
+
+
+@given(pairs(GRID))
+def test_a_weight_counts_a_pair_so_many_times(given_pairs: tuple[Floats, Flags]) -> None:
+    scores, right = given_pairs
+    times = np.arange(len(scores)) % 3 + 1
+    weighted = fit(scores, right, SCORES, 10, times.astype(np.float64))
+    repeated = fit(np.repeat(scores, times), np.repeat(right, times), SCORES, 10)
+
+    np.testing.assert_allclose(weighted.apply(scores), repeated.apply(scores), atol=1e-6)
+
+
+def test_weights_take_back_how_pairs_were_chosen() -> None:
+    """Right pairs were seen four times as often as wrong ones."""
+    scores, right = sample(40_000)
+    random = np.random.default_rng(1)
+    chance = np.where(right, 0.8, 0.2)
+    seen = random.random(len(scores)) < chance
+    weights = 1 / chance[seen]
+
+    assert ece(fit(scores[seen], right[seen], SCORES, 10, weights).apply(scores), right) < 0.01
+    assert ece(fit(scores[seen], right[seen], SCORES, 10).apply(scores), right) > 0.1
+
+
+def test_a_sigmoid_is_found_again() -> None:
+    random = np.random.default_rng(3)
+    scores = random.normal(50, 10, 20_000)
+    chance = 1 / (1 + np.exp(-(0.3 * scores - 16)))
+    curve = fit_sigmoid(scores, random.random(len(scores)) < chance, SCORES, 10)
+
+    assert curve.name.startswith("platt-")
+    assert np.abs(curve.apply(scores) - chance).max() < 0.02
+
+
+@given(pairs(GRID))
+def test_a_sigmoid_never_falls_and_stays_inside_0_and_1(given_pairs: tuple[Floats, Flags]) -> None:
+    curve = fit_sigmoid(*given_pairs, SCORES, 10)
+    asked = curve.apply(np.linspace(-1, 2, 50))
+
+    assert ((asked > 0) & (asked < 1)).all()
+    assert (np.diff(asked) >= -1e-9).all()
+    assert Calibration.model_validate_json(curve.model_dump_json()) == curve
+
+
+def test_few_pairs_that_a_line_parts_give_no_certainty() -> None:
+    scores = np.linspace(0, 1, 200)
+    asked = fit_sigmoid(scores, scores > 0.5, SCORES, 10).apply(np.array([0.0, 1.0]))
+
+    assert 0 < asked[0] < 0.02
+    assert 0.98 < asked[1] < 1
+
+
+def test_a_sigmoid_is_saved_and_loaded(tmp_path: Path) -> None:
+    curve = fit_sigmoid(*sample(100), SCORES, 10)
+    curve.save(tmp_path / "c.json")
+
+    assert load(tmp_path / "c.json", SCORES) == curve
+
+
+def test_the_loss_and_the_effective_size_are_weighted() -> None:
+    confidence, right = np.array([0.5, 0.25]), np.array([True, False])
+    assert log_loss(confidence, right, np.array([3.0, 1.0])) == pytest.approx((3 * np.log(2) - np.log(0.75)) / 4)
+    assert effective_size(np.array([1.0, 1.0, 1.0])) == pytest.approx(3)
+    assert effective_size(np.array([20.0, 1.0])) == pytest.approx(441 / 401)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(60), np.full(60, np.nan), np.ones(59)])
+def test_weights_that_no_calibration_can_be_fitted_to_are_a_bug(wrong: Floats) -> None:
+    with pytest.raises(ValueError, match="weights"):
+        fit(*sample(60), SCORES, 10, wrong)

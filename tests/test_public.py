@@ -34,7 +34,9 @@ def brought(line: str) -> set[str]:
 def test_the_names_are_these() -> None:
     assert tagbus.stream.__all__ == [
         "Content",
+        "Decision",
         "DependencyDown",
+        "Display",
         "Exemplar",
         "Failure",
         "Fatal",
@@ -49,6 +51,7 @@ def test_the_names_are_these() -> None:
         "Untaggable",
         "UserError",
         "open_tagger",
+        "show",
     ]
 
 

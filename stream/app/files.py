@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from tagbus.stream.app.file_forms import require_lines, require_text
 from tagbus.stream.contract.codec import VALUE_BYTES, parse
+from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.errors import Poison, UserError
@@ -206,12 +207,18 @@ def knowledge_of(line: Line) -> Knowledge:
     return parse(line.value, Knowledge)
 
 
+def decision_of(line: Line) -> Decision:
+    """The decision on a line. Raises Poison."""
+    return parse(line.value, Decision)
+
+
 # The parser for each kind of file.
-READERS: dict[str, Callable[[Line], Content | Tag | Exemplar | Knowledge]] = {
+READERS: dict[str, Callable[[Line], Content | Tag | Exemplar | Knowledge | Decision]] = {
     "content": content_of,
     "tags": tag_of,
     "exemplars": exemplar_of,
     "knowledge": knowledge_of,
+    "feedback": decision_of,
 }
 
 

@@ -91,20 +91,19 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield _version(settings.kafka, configuration)
     for words in not_served(settings.kafka, cluster, configuration or {}):
         yield Finding("wrong", "broker", words)
-    wanted = layout(settings)
+    own, wanted = settings.topics, layout(settings)
     found = topics.states(admin, cluster, wanted, SECONDS)
     for name in wanted:
         if name in found:
             yield _topic(name, found[name], differences(settings, name, found))
         else:
-            # Optional: without them the release of encoder.folder is in force, and prompts have no knowledge.
-            optional = {settings.topics.releases, settings.topics.knowledge}
+            # Optional: without them the release of encoder.folder is in force, prompts have no knowledge, and only
+            # `tagbus feedback` does not start.
+            optional = {own.releases, own.knowledge, own.feedback_state, own.feedback_dead_letters}
             verdict: Verdict = "unsure" if name in optional else "wrong"
             yield Finding(verdict, f"topic {name}", _absent(settings.kafka, admin, name))
-    own = settings.topics
-    for (name, number), offset in held_back(
-        admin, cluster, (own.content, own.tags, own.exemplars, own.knowledge, own.releases), SECONDS
-    ).items():
+    inputs = (own.content, own.tags, own.exemplars, own.knowledge, own.releases, own.feedback)
+    for (name, number), offset in held_back(admin, cluster, inputs, SECONDS).items():
         words = (
             f"a transaction is open at offset {offset}: nothing behind it is read (kafka-transactions.sh find-hanging)"
         )

@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 for command in (
     run.run,
+    run.feedback,
     run.index,
     tag.tag,
     explain.explain,

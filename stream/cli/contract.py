@@ -17,7 +17,7 @@ from tagbus.stream.contract.schema import MODELS, json_schema
 from tagbus.stream.errors import CheckFailed, Poison
 from tagbus.stream.kafka.limits import expected_limit
 
-Word = Literal["content", "tags", "exemplars", "knowledge"]
+Word = Literal["content", "tags", "exemplars", "knowledge", "feedback"]
 
 
 def asyncapi() -> None:
@@ -26,7 +26,9 @@ def asyncapi() -> None:
 
 
 def schema(
-    topic: Annotated[str, typer.Argument(help="content, tags, exemplars, knowledge, tagged, content.dlq or releases")],
+    topic: Annotated[
+        str, typer.Argument(help="content, tags, exemplars, knowledge, tagged, feedback, content.dlq or releases")
+    ],
 ) -> None:
     """Print the JSON Schema of a topic's values."""
     typer.echo(json.dumps(json_schema(topic), indent=2, ensure_ascii=False))

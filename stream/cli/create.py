@@ -15,7 +15,7 @@ from tagbus.stream.errors import CheckFailed, UserError
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import failure
 from tagbus.stream.kafka.admin import topics as kafka_topics
-from tagbus.stream.kafka.admin.layout import Difference, TopicState, differences, layout
+from tagbus.stream.kafka.admin.layout import Difference, TopicState, differences, layout, leader
 from tagbus.stream.kafka.admin.topics import SECONDS
 from tagbus.stream.kafka.rights import principal
 
@@ -32,15 +32,16 @@ def create(
     output: Annotated[str | None, typer.Option("--output", help="those of a backfill with this output instead")] = None,
     mend: Annotated[bool, typer.Option("--mend", help="change what differs in topics that exist")] = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Create the topics that are not there yet: `tags`, `exemplars`, `knowledge`, `content.versions` and `releases`
-    compacted, the others kept by time. Code 3 if one that exists would lose records or end a worker."""
+    """Create the topics that are not there yet: `tags`, `exemplars`, `knowledge`, `content.versions`, `releases`
+    and `feedback.state` compacted, the others kept by time. Code 3 if one that exists would lose records or end a
+    worker."""
     settings = load()
     own = settings if output is None else settings.model_copy(update={"topics": outputs(settings.topics, output)})
     live = frozenset(() if output is None else layout(settings))
     names = [name for name in layout(own) if name not in live]
     admin = clients.admin(settings.kafka)
     created = _create(admin, own, names)
-    found = _states(admin, own, [*names, own.topics.content])
+    found = _states(admin, own, [*names, own.topics.content, own.topics.feedback])
     left = sum([_report(admin, own, name, found, mend=mend) for name in names if name in found and name not in created])
     if left:
         advice = "" if mend else "; `tagbus topics create --mend` changes what can be changed"
@@ -54,12 +55,13 @@ def create_all(settings: Settings) -> None:
 
 def _create(admin: AdminClient, settings: Settings, names: Sequence[str]) -> list[str]:
     """Create topics; returns those that did not exist."""
-    content = _states(admin, settings, [settings.topics.content]).get(settings.topics.content)
     wanted = {name: one for name, one in layout(settings).items() if name in names}
-    if content is not None and (versions := wanted.get(settings.topics.versions)) is not None:
-        # A content's version is stored in the partition number that the content came from.
-        most = max(content.partitions, versions.partitions)
-        wanted[settings.topics.versions] = replace(versions, partitions=most)
+    led = {name: followed for name in wanted if (followed := leader(settings, name)) is not None}
+    there = _states(admin, settings, [settings.topics.content, *led.values()])
+    for name, followed in led.items():
+        if followed in there:
+            count, one = there[followed].partitions, wanted[name]
+            wanted[name] = replace(one, partitions=max(count, one.partitions) if one.grows else count)
     created = kafka_topics.create(admin, settings.kafka, wanted)
     for name in created:
         console.say(f"created {name} with {_counted(wanted[name].partitions)}")

@@ -1,7 +1,8 @@
 """`tagbus demo`: real descriptions through a real consumer, on one machine, with one command.
 
-It starts a broker and a worker (`tagbus run`, as a user would), publishes the example tags, exemplars and contents,
-and shows the results. The mock cluster has no transactions: delivery is at least once; with Apache Kafka, exactly once.
+It starts a broker, a joiner and a worker (`tagbus feedback` and `tagbus run`, as a user would), publishes the example
+tags, exemplars and contents, and shows the results. The mock cluster has no transactions: delivery is at least once;
+with Apache Kafka, exactly once.
 """
 
 import base64
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated, Literal, cast
 
 import numpy as np
@@ -34,8 +36,9 @@ from tagbus.stream.contract.codec import (
     encode_record,
     read_source,
 )
-from tagbus.stream.contract.events import Content, Tag, TaggedContent
+from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.feedback.published import decision_of
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.kafka.writer import TopicWriter
@@ -122,7 +125,10 @@ def _broker(kafka: Kind, stack: ExitStack) -> Settings:
     console.say("started librdkafka's mock cluster in this process; it has no transactions, so delivery: at least once")
     settings = _settings(cluster.address, kafka)
     names = settings.topics
-    for name in (names.content, names.tags, names.exemplars, names.tagged, names.dead_letters, names.versions):
+    for name in (
+        *(names.content, names.tags, names.exemplars, names.tagged, names.dead_letters, names.versions),
+        *(names.feedback, names.feedback_state, names.feedback_dead_letters),
+    ):
         cluster.topic(name, PARTITIONS)
     return settings
 
@@ -148,7 +154,7 @@ def _settings(address: str, kafka: Kind) -> Settings:
 
 
 class Demo:
-    """The scenes of the demo, run in order with one broker and one worker."""
+    """The scenes of the demo, run in order with one broker, one joiner and one worker."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self._settings = settings
@@ -159,8 +165,9 @@ class Demo:
         """Run all scenes. Returns the metrics, quality in percent."""
         tags = files.all_of(example("tags.jsonl"), files.tag_of)
         exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
+        joiner = self._stack.enter_context(LocalWorker(self._settings, command="feedback"))
         self._publish("tags", [encode_record(tag) for tag in tags])
-        self._publish("exemplars", [encode_record(exemplar) for exemplar in exemplars])
+        self._decide(exemplars, joiner)
         if trained := packaged():
             console.say("the worker also has the components shipped in the package")
         worker = self._stack.enter_context(LocalWorker(self._settings, trained))
@@ -175,7 +182,8 @@ class Demo:
         except DependencyDown as error:
             raise DependencyDown(f"{error}; the end of the worker's log:\n{worker.tail()}") from None
         worker.stop()
-        console.say("worker stopped by SIGTERM: drained and left the group")
+        joiner.stop()
+        console.say("worker stopped by SIGTERM: drained and left the group; so did the joiner")
         return {
             "events": self._published,
             "tagged": len(outcomes.tagged),
@@ -193,12 +201,35 @@ class Demo:
         reader.discover([names.tagged, names.dead_letters])
         return Outcomes(reader, names.dead_letters)
 
-    def _publish(self, topic: Literal["content", "tags", "exemplars"], records: Sequence[Record]) -> None:
+    def _publish(self, topic: Literal["content", "tags", "feedback"], records: Sequence[Record]) -> None:
         name = cast(str, getattr(self._settings.topics, topic))
         with console.bar(f"publishing {len(records)} to {name}", len(records)) as bar:
             send(TopicWriter(self._settings.kafka, name), iter(records), bar)
         if topic == "content":
             self._published += len(records)
+
+    def _decide(self, exemplars: Sequence[Exemplar], joiner: LocalWorker) -> None:
+        """Publish what people said of the exemplars, and wait until the joiner has made exemplars of it."""
+        now = datetime.now(UTC)
+        decisions = [decision_of(one, f"demo-{number}", "people", now) for number, one in enumerate(exemplars)]
+        self._publish("feedback", [encode_record(one) for one in decisions])
+        left = {one.key.encode() for one in exemplars}
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        with (
+            console.bar("joiner: what people decided becomes exemplars", len(left)) as bar,
+            TopicReader(self._settings.kafka) as reader,
+        ):
+            reader.discover([self._settings.topics.exemplars])
+            while left:
+                found = {message.key() for message in reader.read(500, 0.2).messages}
+                if found:
+                    deadline = time.monotonic() + DEADLINE_SECONDS
+                elif time.monotonic() > deadline:
+                    raise DependencyDown(
+                        f"no exemplar came for a minute; the end of the joiner's log:\n{joiner.tail()}"
+                    )
+                left -= found
+                bar.to(len(exemplars) - len(left))
 
     def _contents(self, outcomes: Outcomes) -> float:
         """Publish contents and broken events and wait for all outcomes. Returns contents per second."""

@@ -1,4 +1,5 @@
-"""`tagbus run` and `tagbus index`: the service, and what writes a memory that workers share."""
+"""`tagbus run`, `tagbus feedback` and `tagbus index`: the service, the joiner of people's decisions, and what writes a
+memory that workers share."""
 
 import asyncio
 import logging
@@ -9,9 +10,10 @@ import typer
 
 from tagbus.stream.app import console
 from tagbus.stream.app.indexing import IndexService
+from tagbus.stream.app.joining.service import JoinService
 from tagbus.stream.app.releases.backfill import Asked, plan
 from tagbus.stream.app.service import Service
-from tagbus.stream.config import load
+from tagbus.stream.config import Settings, load
 from tagbus.stream.errors import UserError
 from tagbus.stream.health import HealthServer
 
@@ -39,7 +41,22 @@ def run(
     console.set_up_logging(level)
     settings = load()
     backfill = plan(settings, Asked(start, until, group, output, rate))
-    service = Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.read_range)
+    _serve(
+        settings, Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.read_range)
+    )
+
+
+def feedback(level: Level = "info") -> None:
+    """Join what people decide (topic `feedback`) to exemplars until SIGTERM.
+
+    /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. Run one, or several: they share the partitions.
+    """
+    console.set_up_logging(level)
+    settings = load()
+    _serve(settings, JoinService(settings))
+
+
+def _serve(settings: Settings, service: Service | JoinService) -> None:
     for name in _stopping():
         signal.signal(name, service.on_signal)
     health = HealthServer(settings.health, service.not_live, service.not_ready, service.notes)

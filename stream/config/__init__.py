@@ -7,6 +7,7 @@ secrets masked.
 
 from tagbus.stream.config.encoder import EncoderSettings, Provider, ReleaseSettings
 from tagbus.stream.config.environment import PREFIX
+from tagbus.stream.config.feedback import FeedbackSettings
 from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import CONFIDENTIAL, KafkaSettings, RegistrySettings, TopicSettings
 from tagbus.stream.config.llm import LlmSettings
@@ -22,6 +23,7 @@ __all__ = [
     "BatchSettings",
     "CollectionSettings",
     "EncoderSettings",
+    "FeedbackSettings",
     "HealthSettings",
     "KafkaSettings",
     "KnowledgeSettings",

@@ -78,11 +78,16 @@ class TopicSettings(Section):
     dead_letters: TopicName = "content.dlq"
     versions: TopicName = Field("content.versions", description="the published version of each content, compacted")
     releases: TopicName = Field("releases", description="the releases and which is in force, compacted, one partition")
+    feedback: TopicName = Field("feedback", description="people's decisions, kept by time")
+    feedback_state: TopicName = Field("feedback.state", description="the decisions on each content, compacted")
+    feedback_dead_letters: TopicName = Field("feedback.dlq", description="decisions that can never be read")
     partitions: int = Field(12, ge=1, description="for `tagbus topics create`")
     replication: int = Field(1, ge=1, description="for `tagbus topics create`; 3 in production")
 
     @field_validator(
-        "content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases", mode="after"
+        *("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases"),
+        *("feedback", "feedback_state", "feedback_dead_letters"),
+        mode="after",
     )
     @classmethod
     def _own(cls, name: str, found: ValidationInfo) -> str:

@@ -15,6 +15,7 @@ from pydantic_settings import (
 from tagbus.stream.config import environment
 from tagbus.stream.config.encoder import EncoderSettings, ReleaseSettings
 from tagbus.stream.config.environment import PREFIX
+from tagbus.stream.config.feedback import FeedbackSettings
 from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import KafkaSettings, RegistrySettings, TopicSettings
 from tagbus.stream.config.llm import LlmSettings
@@ -45,6 +46,7 @@ class Settings(BaseSettings):
     components: Mapping[str, Mapping[str, JsonValue]] = {}
     llm: LlmSettings = LlmSettings()
     tagger: TaggerSettings = TaggerSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     health: HealthSettings = HealthSettings()
 
     @classmethod

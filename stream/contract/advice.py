@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from tagbus.stream.contract.circles import circles
 from tagbus.stream.contract.codec import Keyed, event_key
+from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.errors import shorten
@@ -20,6 +21,8 @@ KINDS = 20
 KEYS = 1_000_000
 # Ids of a circle that are shown.
 SHOWN = 8
+# Of two events with one key, which one counts where it is not the last.
+_COUNTS = {Content: "the newest version counts", Decision: "of one content the first one counts"}
 
 
 @dataclass(slots=True)
@@ -33,7 +36,7 @@ class _Found:
 
 @dataclass(slots=True)
 class Advice:
-    """What is found in one file. `what` is the word for its events: content, tags, exemplars or knowledge."""
+    """What is found in one file. `what` is the word for its events: content, tags, exemplars, knowledge or feedback."""
 
     what: str
     model: type[Event]
@@ -57,7 +60,13 @@ class Advice:
             if not event.accepted and not event.rejected:
                 self._add("no decision", place, "has no effect: neither `accepted` nor `rejected` names a tag")
             if not event.title and not event.text:
-                self._add("no text", place, "has neither title nor text: it is like no other content")
+                self._add(
+                    "no text",
+                    place,
+                    "has neither title nor text: published, it waits until a decision brings the content's",
+                )
+        if isinstance(event, Decision) and not (event.decides or event.supersedes or event.replaces or event.has_text):
+            self._add("no decision", place, "has no effect: it names no tag and takes nothing back")
         if isinstance(event, Knowledge) and event.valid_until is not None and event.valid_until <= datetime.now(UTC):
             self._add("expired", place, "is used no more: `valid_until` has passed")
 
@@ -79,13 +88,13 @@ class Advice:
                 self._add(f"field {name}", place, text)
 
     def _key(self, place: str, event: Keyed) -> None:
-        key = event_key(event)
+        key = event.decision if isinstance(event, Decision) else event_key(event)
         first = self._keys.get(hash(key))
         if first is None:
             if len(self._keys) < KEYS:
                 self._keys[hash(key)] = place
             return
-        counts = "the newest version counts" if isinstance(event, Content) else "the last one counts"
+        counts = _COUNTS.get(type(event), "the last one counts")
         self._add("key", place, f"{shorten(key)} is on {first} already; {counts}")
 
     def _link(self, place: str, tag: Tag) -> None:

@@ -20,7 +20,7 @@ from tagbus.stream.contract.schema import (
     text_schema,
 )
 
-Topic = Literal["content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "releases"]
+Topic = Literal["content", "tags", "exemplars", "knowledge", "tagged", "feedback", "dead_letters", "releases"]
 
 KAFKA_BINDING = "0.5.0"
 COMPACTED = frozenset({"tags", "exemplars", "knowledge", "releases"})
@@ -31,6 +31,7 @@ _MEANING = {
     "exemplars": "contents whose tags are known, from people or machine; a record without a value withdraws one",
     "knowledge": "definitions, rules and news for prompts; a record without a value withdraws one",
     "tagged": "the product: scored tags of each content; a record without a value where a content was withdrawn",
+    "feedback": "the log of people's decisions on tags; a record without a value drops all on a withdrawn content",
     "dead_letters": "events that can never be tagged, byte for byte as they came, the reason in the headers",
     "releases": f"the releases under their names, under the key `{ACTIVE}` which one is in force, and the calibrations "
     f"under `{CALIBRATION}RELEASE/PATH`; what has no value is dropped",
@@ -47,6 +48,7 @@ def asyncapi(topics: TopicSettings) -> Json:
         "exemplars": topics.exemplars,
         "knowledge": topics.knowledge,
         "tagged": topics.tagged,
+        "feedback": topics.feedback,
         "dead_letters": topics.dead_letters,
         "releases": topics.releases,
     }
@@ -67,12 +69,14 @@ def asyncapi(topics: TopicSettings) -> Json:
             "receiveTags": _operation("receive", "tags", "Builds the memory of tags and follows it."),
             "receiveExemplars": _operation("receive", "exemplars", "Builds the memory of known contents."),
             "receiveKnowledge": _operation("receive", "knowledge", "Builds the memory of background knowledge."),
+            "receiveFeedback": _operation("receive", "feedback", "Joins people's decisions to exemplars."),
             "receiveReleases": _operation("receive", "releases", "Holds every release, and tags by the active one."),
             "sendTagged": _operation("send", "tagged", "One record for each content, in one transaction with offsets."),
             "sendDeadLetters": _operation("send", "dead_letters", "Sets aside what can never be tagged."),
             "sendExemplars": _operation(
-                "send", "exemplars", "Writes sure results back as `machine`, and the tombstones of withdrawn contents."
+                "send", "exemplars", "Writes sure results as `machine`, what people decided, and tombstones."
             ),
+            "sendFeedback": _operation("send", "feedback", "Drops the decisions on withdrawn contents."),
         },
         "components": {"schemas": _schemas(), "messages": _messages(), "correlationIds": _correlations()},
     }

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tagbus.stream.contract import cloudevents
 from tagbus.stream.contract.cloudevents import Attributes, Envelope, Headers
+from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Knowledge, Tag, TaggedContent, exemplar_key
 from tagbus.stream.contract.field_errors import STAGE, invalid, poison, undecodable
 from tagbus.stream.contract.fields import ID_CHARS, Event, Source
@@ -46,7 +47,7 @@ DEAD_LETTER_HEADERS = {
     "value_sha256": "tagbus.value.sha256",
 }
 
-Keyed = Content | Tag | Exemplar | Knowledge | TaggedContent
+Keyed = Content | Tag | Exemplar | Knowledge | TaggedContent | Decision
 E = TypeVar("E", bound=Event)
 
 
@@ -92,6 +93,7 @@ _TAG = _Topic(Tag, Envelope[Tag], lambda event: event.id)
 _EXEMPLAR = _Topic(Exemplar, Envelope[Exemplar], lambda event: event.key, EXEMPLAR_KEY_CHARS)
 _KNOWLEDGE = _Topic(Knowledge, Envelope[Knowledge], lambda event: event.id)
 _TAGGED = _Topic(TaggedContent, Envelope[TaggedContent], lambda event: event.id)
+_DECISION = _Topic(Decision, Envelope[Decision], lambda event: event.id)
 
 
 def decode_content(record: Record) -> Content | Tombstone:
@@ -126,6 +128,11 @@ def decode_tagged(record: Record) -> TaggedContent | Tombstone:
     return _decode(record, _TAGGED)
 
 
+def decode_decision(record: Record) -> Decision | Tombstone:
+    """Decode a record of `feedback`."""
+    return _decode(record, _DECISION)
+
+
 # The decoder of each topic.
 DECODERS: Mapping[str, Callable[[Record], Keyed | Tombstone]] = {
     "content": decode_content,
@@ -133,6 +140,7 @@ DECODERS: Mapping[str, Callable[[Record], Keyed | Tombstone]] = {
     "exemplars": decode_exemplar,
     "knowledge": decode_knowledge,
     "tagged": decode_tagged,
+    "feedback": decode_decision,
 }
 
 

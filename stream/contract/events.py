@@ -37,7 +37,8 @@ _EMPTY: JsonDict = {"default": {}}
 # Mutable defaults come from factories: pydantic deep-copies a given default for each event, 0.8 µs.
 
 
-def _empty() -> PydanticCustomError:
+def no_text() -> PydanticCustomError:
+    """The error of a title and a text that show nothing."""
     return PydanticCustomError("empty_content", "a title or a text that is not empty")
 
 
@@ -66,7 +67,7 @@ class Content(Event):
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
         if blank(self.title) and blank(self.text):
-            raise _empty()
+            raise no_text()
         return self
 
 
@@ -111,7 +112,7 @@ class Exemplar(Event):
     def _not_blank(self) -> Self:
         # Without any text it is a decision about that one content.
         if (self.title or self.text) and blank(self.title) and blank(self.text):
-            raise _empty()
+            raise no_text()
         return self
 
     @property

@@ -19,6 +19,7 @@ SHOWN = 5  # errors in one error; an event may be wrong in more fields than anyb
 _OWN = {
     "blank",
     "empty_content",
+    "decided_twice",
     "never_valid",
     "replaced_by_itself",
     "metadata_too_large",
@@ -31,6 +32,7 @@ _OWN = {
 # pydantic reports these for the whole event; this is the field that its author has to fix.
 _FIELD_OF = {
     "empty_content": "text",
+    "decided_twice": "accepted",
     "never_valid": "valid_until",
     "replaced_by_itself": "replaced_by",
     "no_data": "data",

@@ -113,7 +113,7 @@ class Curve(Event):
     A null value on the topic means that it counts no longer.
     """
 
-    name: str = Field(min_length=1, description="`isotonic-` and a hash of all the rest, or `none`")
+    name: str = Field(min_length=1, description="`isotonic-` or `platt-` and a hash of all the rest, or `none`")
     release: ReleaseName = Field(description="name of the release whose scores it is fitted to")
     path: str = Field(pattern=PATH, description="the steps that gave the scores, joined: `recall+literal+rank`")
     components: dict[str, str] = Field(

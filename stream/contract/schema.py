@@ -1,8 +1,11 @@
 """JSON Schema 2020-12 of every topic's values, generated from the models."""
 
+from datetime import UTC, datetime
+
 from pydantic import JsonValue, TypeAdapter
 
 from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS
+from tagbus.stream.contract.decision import Decision, ResultPlace, ShownTag
 from tagbus.stream.contract.events import (
     Content,
     DeadLetter,
@@ -24,7 +27,7 @@ Json = dict[str, JsonValue]
 # The version of the contract, not of the package: a new optional field increments the second number, a description the
 # third. Changes that an older reader would reject or misread are no longer made. tests/contract/fixtures holds schemas
 # and records of every version, which must decode forever.
-CONTRACT_VERSION = "2.1.0"
+CONTRACT_VERSION = "2.2.0"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 MODELS: dict[str, type[Event]] = {
@@ -33,6 +36,7 @@ MODELS: dict[str, type[Event]] = {
     "exemplars": Exemplar,
     "knowledge": Knowledge,
     "tagged": TaggedContent,
+    "feedback": Decision,
 }
 DEAD_LETTERS = "content.dlq"
 RELEASES = "releases"
@@ -63,6 +67,22 @@ EXAMPLES: dict[str, Event] = {
         ),
         versions=Versions(release="minilm-1", calibration="none", taxonomy={"0": 2417}),
         path=("recall",),
+    ),
+    "feedback": Decision(
+        id="article-17",
+        decision="d-501",
+        who="editor-3",
+        role="editor",
+        time=datetime(2026, 1, 31, 9, 45, tzinfo=UTC),
+        mode="review",
+        shown=(ShownTag(tag="p1234", rank=1, score=0.41, confidence=0.87, stage="recall"),),
+        result=ResultPlace(topic="tagged", partition=3, offset=2417),
+        versions=Versions(release="minilm-1", calibration="none", taxonomy={"0": 2417}),
+        path=("recall",),
+        machine_visible=True,
+        accepted=("p1234",),
+        title="Bees in the city",
+        text="Beekeepers on roofs.",
     ),
 }
 

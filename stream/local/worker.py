@@ -1,4 +1,5 @@
-"""A worker as a child process, started with `tagbus run` as users do, for the demo, the benchmark and the tests."""
+"""A worker as a child process, started with `tagbus run` or `tagbus feedback` as users do, for the demo, benchmarks and
+tests."""
 
 import os
 import re
@@ -12,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.errors import DependencyDown, Fatal
@@ -27,8 +28,14 @@ REMAINING = re.compile(r"^tagbus_memory_remaining_offsets ([0-9.e+]+)$", re.MULT
 class LocalWorker:
     """One worker; a context manager that starts and stops it. Its log is a temporary file."""
 
-    def __init__(self, settings: Settings, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        extra: Mapping[str, str] | None = None,
+        command: Literal["run", "feedback"] = "run",
+    ) -> None:
         """Uses the addresses, names and delivery of `settings`, and `extra` environment variables."""
+        self._command = command
         (self.port,) = free_ports(1)
         kafka = settings.kafka
         self._environment = {
@@ -49,7 +56,7 @@ class LocalWorker:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tagbus.stream.cli", "run"],
+            [sys.executable, "-m", "tagbus.stream.cli", self._command],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -24,7 +24,7 @@ from tagbus.stream.local.mock import MockCluster
 from tests.support import consume_all, unique, wait_until
 
 PROCESS = Path(__file__).parent / "worker_process.py"
-TOPICS = ("content", "tagged", "dead_letters", "exemplars", "versions")
+TOPICS = ("content", "tagged", "dead_letters", "exemplars", "feedback", "versions")
 
 
 def settings(address: str, names: dict[str, str] | None = None, **sections: dict[str, object]) -> Settings:

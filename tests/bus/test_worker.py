@@ -272,7 +272,7 @@ def test_a_refusal_by_the_tagger_becomes_a_dead_letter(mock_kafka: MockCluster, 
     assert dict(letter.headers() or [])["tagbus.stage"] == b"encode"
 
 
-def test_a_withdrawal_erases_tags_and_both_exemplars(mock_kafka: MockCluster, mock_topics: Names) -> None:
+def test_a_withdrawal_erases_tags_both_exemplars_and_decisions(mock_kafka: MockCluster, mock_topics: Names) -> None:
     produce(mock_kafka.address, "content", [(b"gone", event("gone"), []), (b"gone", None, [])])
     given = at_least_once(mock_kafka, mock_topics, tagger={"write_back": 0.5})
     with running(given, Trivial()):
@@ -282,6 +282,9 @@ def test_a_withdrawal_erases_tags_and_both_exemplars(mock_kafka: MockCluster, mo
     last = {message.key(): message.value() for message in exemplars}
     assert tagged == [(b"gone", False), (b"gone", True)]
     assert last == {b"gone/people": None, b"gone/machine": None}
+    # And what people decided
+    (message,) = consume_all(mock_kafka.address, "feedback")
+    assert (message.key(), message.value()) == (b"gone", None)
 
 
 def test_confident_results_are_written_back_as_machine_exemplars(mock_kafka: MockCluster, mock_topics: Names) -> None:

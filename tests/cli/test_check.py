@@ -62,7 +62,7 @@ def test_all_is_right_once_the_topics_are_made(kafka: Broker, tagbus: Cli) -> No
 def test_a_cleanup_policy_that_would_lose_records_is_wrong(
     kafka: Broker, tagbus: Cli, topics: Callable[[Mapping[str, Layout]], dict[str, str]], wrong: str, policy: str
 ) -> None:
-    right = dict.fromkeys(("tags", "exemplars", "knowledge", "versions", "releases"), "compact")
+    right = dict.fromkeys(("tags", "exemplars", "knowledge", "versions", "releases", "feedback_state"), "compact")
     names = topics({word: (1, {"cleanup.policy": right.get(word, "delete")}) for word in TOPICS if word != wrong})
     names |= topics({wrong: (1, {"cleanup.policy": policy})})
     answer = tagbus("check", settings=settings(kafka, names))
@@ -78,6 +78,7 @@ def test_versions_need_as_many_partitions_as_content(
 ) -> None:
     compact = {"cleanup.policy": "compact"}
     names = topics({"content": 3, "tags": (1, compact), "exemplars": (1, compact), "tagged": 1, "dead_letters": 1})
+    names |= topics({"feedback": 1})
     names |= topics({"versions": (2, compact)})
     answer = tagbus("check", settings=settings(kafka, names))
     assert answer.code == 3
@@ -133,8 +134,8 @@ def test_a_missing_topic_is_wrong_and_says_what_makes_it(kafka: Broker, tagbus: 
     answer = tagbus("check", settings=settings(kafka))
     assert answer.code == 3
     wrong = [line for line in answer.lines if line.startswith("wrong")]
-    # Without those for releases and knowledge a worker does: they are `unsure`.
-    assert len(wrong) == len(TOPICS) - 2
+    # Without those for releases, knowledge and the joiner alone a worker does: they are `unsure`.
+    assert len(wrong) == len(TOPICS) - 4
     assert all(line.endswith("does not exist; `tagbus topics create` creates it") for line in wrong)
 
 
@@ -187,7 +188,7 @@ def test_triton_without_its_client_is_wrong(tagbus: Cli, monkeypatch: pytest.Mon
 
 
 def test_a_cluster_that_does_not_tell_its_settings_stops_nobody(mock_kafka: MockCluster, tagbus: Cli) -> None:
-    for name in ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions"):
+    for name in ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions", "feedback"):
         mock_kafka.topic(name)
     answer = tagbus("check", KAFKA__BROKERS=mock_kafka.address)
     assert answer.code == 0

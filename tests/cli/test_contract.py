@@ -100,7 +100,7 @@ class TestValidate:
                 "exemplars",
                 b'{"id": "a", "source": "machine", "text": "x", "accepted": ["t"]}\n'
                 b'{"id": "a", "rejected": ["t"]}\n{"id": "b", "text": "x", "accepted": ["t"]}',
-                ["-:2: has neither title nor text: it is like no other content"],
+                ["-:2: has neither title nor text: published, it waits until a decision brings the content's"],
             ),
             (
                 "tags",
@@ -167,7 +167,9 @@ class TestDocuments:
         assert document["asyncapi"] == "3.0.0"
         assert {channel["address"] for channel in document["channels"].values()} >= {"news", "tags", "tagged"}
 
-    @pytest.mark.parametrize("topic", ["content", "tags", "exemplars", "knowledge", "tagged", "content.dlq"])
+    @pytest.mark.parametrize(
+        "topic", ["content", "tags", "exemplars", "knowledge", "tagged", "feedback", "content.dlq"]
+    )
     def test_a_schema_is_one(self, tagbus: Cli, topic: str) -> None:
         jsonschema.Draft202012Validator.check_schema(json.loads(tagbus("schema", topic).out))
 

@@ -25,9 +25,9 @@ def test_the_memory_topics_are_compacted_and_the_others_kept_by_time(kafka: Brok
         found = configuration(kafka, made[f"TOPICS__{name}"])
         assert found["cleanup.policy"] == "compact"
         assert found["delete.retention.ms"] == "86400000"
-    for name in ("VERSIONS", "RELEASES"):
+    for name in ("VERSIONS", "RELEASES", "FEEDBACK_STATE"):
         assert configuration(kafka, made[f"TOPICS__{name}"])["cleanup.policy"] == "compact"
-    for name in ("CONTENT", "TAGGED", "DEAD_LETTERS"):
+    for name in ("CONTENT", "TAGGED", "DEAD_LETTERS", "FEEDBACK", "FEEDBACK_DEAD_LETTERS"):
         assert configuration(kafka, made[f"TOPICS__{name}"])["cleanup.policy"] == "delete"
 
 

@@ -69,7 +69,7 @@ def _has(key: bytes, messages: list[Message]) -> bool:
 
 
 def bus(kafka: Broker, cutting: Slice) -> Bus:
-    words = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions")
+    words = ("content", "tags", "exemplars", "tagged", "dead_letters", "versions", "feedback")
     names = {word: unique(word) for word in words}
     create_topics(
         kafka.address,
@@ -80,6 +80,7 @@ def bus(kafka: Broker, cutting: Slice) -> Bus:
             names["tagged"]: 2,
             names["dead_letters"]: 1,
             names["versions"]: (2, COMPACT),
+            names["feedback"]: 1,
         },
     )
     base = Settings.model_construct()

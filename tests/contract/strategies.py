@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from pydantic import JsonValue
 
+from tagbus.stream.contract.decision import Decision, Mode, ResultPlace, ShownTag
 from tagbus.stream.contract.events import (
     Content,
     DeadLetter,
@@ -136,6 +137,47 @@ TAGGED = st.builds(
     scopes=lists(IDS),
     time=TIMES,
 )
+MODES: SearchStrategy[Mode] = st.sampled_from(["review", "pool", "blind", "adjudicate", "bulk", "api"])
+SHOWN_TAGS = st.builds(
+    ShownTag,
+    tag=IDS,
+    rank=st.integers(1, 1000),
+    score=st.none() | FINITE,
+    confidence=st.none() | SHARES,
+    propensity=st.floats(1e-6, 1),
+    policy=st.text(CHARACTERS, min_size=1, max_size=64),
+    stage=TEXTS,
+)
+
+
+def decisions(tags: list[str]) -> SearchStrategy[Decision]:
+    """Some of the tags are accepted, some rejected and some left open."""
+    return st.builds(
+        Decision,
+        id=IDS,
+        decision=IDS,
+        supersedes=lists(IDS),
+        replaces=st.booleans(),
+        who=IDS,
+        role=TEXTS,
+        time=st.datetimes(timezones=ZONES),
+        mode=MODES,
+        shown=st.lists(SHOWN_TAGS, max_size=2).map(tuple),
+        result=st.none() | st.builds(ResultPlace, topic=NAMES, partition=st.integers(0, 99), offset=COUNTS),
+        versions=st.none() | VERSIONS,
+        path=lists(NAMES),
+        machine_visible=st.booleans(),
+        accepted=st.just(tuple(tags[0::3])),
+        rejected=st.just(tuple(tags[1::3])),
+        unsure=st.just(tuple(tags[2::3])),
+        title=st.just("") | SHOWN,
+        text=st.just("") | SHOWN,
+        language=st.none() | st.text(CHARACTERS, max_size=35),
+        scopes=lists(IDS),
+    )
+
+
+DECISIONS = st.lists(IDS, max_size=6, unique=True).flatmap(decisions)
 LETTERS = st.builds(
     DeadLetter,
     topic=NAMES,
@@ -149,4 +191,4 @@ LETTERS = st.builds(
     value_sha256=st.none() | TEXTS,
 )
 INPUTS = CONTENTS | TAGS | EXEMPLARS
-EVENTS = INPUTS | KNOWLEDGE | TAGGED
+EVENTS = INPUTS | KNOWLEDGE | TAGGED | DECISIONS

@@ -16,6 +16,7 @@ from tagbus.stream.contract.codec import (
     Tombstone,
     dead_letter_headers,
     decode_content,
+    decode_decision,
     decode_exemplar,
     decode_knowledge,
     decode_tag,
@@ -29,6 +30,7 @@ from tagbus.stream.contract.codec import (
     source_headers,
     split_exemplar_key,
 )
+from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Knowledge, Tag, TaggedContent
 from tagbus.stream.contract.fields import ID_CHARS, TEXT_CHARS
 from tagbus.stream.contract.schema import EXAMPLES
@@ -42,6 +44,7 @@ DECODE: dict[type, Decode] = {
     Exemplar: decode_exemplar,
     Knowledge: decode_knowledge,
     TaggedContent: decode_tagged,
+    Decision: decode_decision,
 }
 
 
@@ -62,7 +65,7 @@ def test_what_is_encoded_is_decoded_to_the_same_event(event: Keyed) -> None:
 @pytest.mark.parametrize("word", EXAMPLES)
 def test_the_examples_of_the_documents_round_trip(word: str) -> None:
     event = EXAMPLES[word]
-    assert isinstance(event, Content | Tag | Exemplar | Knowledge | TaggedContent)
+    assert isinstance(event, Keyed)
 
     assert DECODE[type(event)](encode_record(event)) == event
 

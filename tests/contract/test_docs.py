@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream.contract.codec import encode, parse
+from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag, TaggedContent
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.contract.schema import json_schema
@@ -40,7 +41,7 @@ def test_every_field_of_a_result_is_explained(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("page", "model"),
-    [("producer.md", Content), ("editor.md", Tag), ("editor.md", Exemplar), ("editor.md", Knowledge)],
+    [("producer.md", Content), *(("editor.md", model) for model in (Tag, Exemplar, Knowledge, Decision))],
 )
 def test_every_field_of_an_event_is_explained(page: str, model: type[Event]) -> None:
     rows = re.findall(r"^\| (`.*?) \|", (DOCS / page).read_text(), re.MULTILINE)
@@ -52,5 +53,5 @@ def test_every_field_of_an_event_is_explained(page: str, model: type[Event]) -> 
 def test_the_events_that_editors_are_shown_are_right() -> None:
     lines = [line for block in blocks("editor.md", "") for line in block.splitlines() if line.startswith("{")]
 
-    for line, model in zip(lines, (Tag, Exemplar, Knowledge), strict=True):
+    for line, model in zip(lines, (Tag, Exemplar, Knowledge, Decision), strict=True):
         parse(line.encode(), model)

@@ -15,6 +15,7 @@ from tagbus.stream.contract.codec import (
     Record,
     dead_letter_headers,
     decode_content,
+    decode_decision,
     decode_exemplar,
     decode_knowledge,
     decode_tag,
@@ -22,10 +23,11 @@ from tagbus.stream.contract.codec import (
     event_key,
     source_headers,
 )
+from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Knowledge, Tag, TaggedContent
 from tagbus.stream.contract.schema import DEAD_LETTERS, EXAMPLES, MODELS, RELEASES, json_schema
 from tagbus.stream.errors import Poison, UserError
-from tests.contract.strategies import EVENTS, INPUTS, KNOWLEDGE, LETTERS
+from tests.contract.strategies import DECISIONS, EVENTS, INPUTS, KNOWLEDGE, LETTERS
 
 # The AsyncAPI initiative's own schema of AsyncAPI 3.0.0; its first line says where it is from.
 OFFICIAL = json.loads((Path(__file__).parent / "asyncapi-3.0.0.json").read_text())
@@ -33,7 +35,7 @@ TOPICS = TopicSettings(content="news", dead_letters="news.dlq", partitions=7, re
 VALIDATORS = {word: Draft202012Validator(json_schema(word)) for word in (*MODELS, DEAD_LETTERS)}
 WORDS = {model: word for word, model in MODELS.items()}
 
-Event = Content | Tag | Exemplar | Knowledge | TaggedContent
+Event = Content | Tag | Exemplar | Knowledge | TaggedContent | Decision
 
 
 def at(document: JsonValue, *path: str) -> JsonValue:
@@ -108,6 +110,7 @@ def test_the_channels_have_the_addresses_and_the_layout_of_the_settings() -> Non
         "exemplars": "exemplars",
         "knowledge": "knowledge",
         "tagged": "tagged",
+        "feedback": "feedback",
         "dead_letters": "news.dlq",
         "releases": "releases",
     }
@@ -130,10 +133,12 @@ def test_the_operations_say_what_tagbus_receives_and_sends() -> None:
         ("receive", "#/channels/tags"),
         ("receive", "#/channels/exemplars"),
         ("receive", "#/channels/knowledge"),
+        ("receive", "#/channels/feedback"),
         ("receive", "#/channels/releases"),
         ("send", "#/channels/tagged"),
         ("send", "#/channels/dead_letters"),
         ("send", "#/channels/exemplars"),
+        ("send", "#/channels/feedback"),
     }
 
 
@@ -152,7 +157,7 @@ def test_the_messages_of_an_operation_are_its_channels() -> None:
             assert reference.startswith(f"{channel}/messages/")
 
 
-@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "Knowledge", "TaggedContent", "Release"])
+@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "Knowledge", "TaggedContent", "Decision", "Release"])
 def test_every_compacted_or_withdrawable_topic_describes_its_tombstones(title: str) -> None:
     assert at(DOCUMENT, "components", "messages", f"{title}Tombstone", "payload") == {"type": "null"}
 
@@ -166,7 +171,7 @@ def test_every_schema_of_the_document_is_valid_json_schema() -> None:
         Draft202012Validator.check_schema(schema)
 
 
-@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "Knowledge", "TaggedContent"])
+@pytest.mark.parametrize("title", ["Content", "Tag", "Exemplar", "Knowledge", "TaggedContent", "Decision"])
 def test_the_examples_of_the_document_are_valid(title: str) -> None:
     examples = at(DOCUMENT, "components", "messages", title, "examples")
     assert isinstance(examples, list)
@@ -175,8 +180,8 @@ def test_the_examples_of_the_document_are_valid(title: str) -> None:
         component(title).validate(at(example, "payload"))
 
 
-@given(INPUTS | KNOWLEDGE)
-def test_keys_are_as_the_document_says(event: Content | Tag | Exemplar | Knowledge) -> None:
+@given(INPUTS | KNOWLEDGE | DECISIONS)
+def test_keys_are_as_the_document_says(event: Content | Tag | Exemplar | Knowledge | Decision) -> None:
     schema = at(DOCUMENT, "components", "messages", type(event).__name__, "bindings", "kafka", "key")
     assert isinstance(schema, dict)
 
@@ -270,11 +275,18 @@ def test_an_unknown_topic_is_refused_with_those_that_are_known() -> None:
 
     assert str(caught.value) == (
         "'contents' is no topic of the contract; "
-        "they are content, tags, exemplars, knowledge, tagged, content.dlq, releases"
+        "they are content, tags, exemplars, knowledge, tagged, feedback, content.dlq, releases"
     )
 
 
-DECODE = {"content": decode_content, "tags": decode_tag, "exemplars": decode_exemplar, "knowledge": decode_knowledge}
+DECODE = {
+    "content": decode_content,
+    "tags": decode_tag,
+    "exemplars": decode_exemplar,
+    "knowledge": decode_knowledge,
+    "feedback": decode_decision,
+}
+DECIDED: dict[str, JsonValue] = {"id": "a", "decision": "d", "who": "w", "time": "2026-01-31T09:30:00Z", "mode": "api"}
 
 
 @pytest.mark.parametrize(
@@ -320,6 +332,12 @@ DECODE = {"content": decode_content, "tags": decode_tag, "exemplars": decode_exe
         ("exemplars", {"id": "a", "accepted": {"p": True}}),
         ("exemplars", {"id": "a", "rejected": ["x" * 257]}),
         ("exemplars", {"id": "a", "time": "yesterday"}),
+        *(("feedback", {key: value for key, value in DECIDED.items() if key != name}) for name in DECIDED),
+        ("feedback", DECIDED | {"mode": "guess"}),
+        ("feedback", DECIDED | {"shown": [{"tag": "p", "rank": 0}]}),
+        ("feedback", DECIDED | {"shown": [{"tag": "p", "rank": 1, "propensity": 0}]}),
+        ("feedback", DECIDED | {"result": {"topic": "tagged", "partition": 0}}),
+        ("feedback", DECIDED | {"replaces": "yes"}),
     ],
 )
 def test_the_schema_refuses_what_the_codec_refuses(word: str, fields: dict[str, JsonValue]) -> None:

@@ -63,7 +63,7 @@ def tenant(_tenants: Iterator[Tenant]) -> Tenant:
 @pytest.fixture
 def names(topics: Callable[[Mapping[str, Layout]], dict[str, str]]) -> dict[str, str]:
     """Topics of this test alone, by their word: some with fewer partitions than `content`."""
-    return topics({"content": 4, "tagged": 3, "dead_letters": 2, "exemplars": 2, "versions": 4})
+    return topics({"content": 4, "tagged": 3, "dead_letters": 2, "exemplars": 2, "feedback": 1, "versions": 4})
 
 
 @pytest.fixture

@@ -19,8 +19,11 @@ from tests.kafka.rights import Right, grant
 from tests.kafka.secured import SecuredKafka
 from tests.support import Layout, create_topics, unique
 
-TOPICS = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
-COMPACTED = frozenset({"tags", "exemplars", "knowledge", "versions", "releases"})
+TOPICS = (
+    *("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases"),
+    *("feedback", "feedback_state", "feedback_dead_letters"),
+)
+COMPACTED = frozenset({"tags", "exemplars", "knowledge", "versions", "releases", "feedback_state"})
 COMPACT: Layout = (1, {"cleanup.policy": "compact"})
 LAYOUT: Mapping[str, Layout] = {topic: COMPACT if topic in COMPACTED else 1 for topic in TOPICS}
 # Every cleanup.policy is wrong.

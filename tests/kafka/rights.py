@@ -53,21 +53,31 @@ def _on(operation: Operation, *topics: str) -> tuple[Right, ...]:
     return tuple(Right(operation, "topic", topic) for topic in topics)
 
 
-_ALL = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
+_ALL = (
+    *("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "feedback"),
+    *("feedback_state", "feedback_dead_letters", "releases"),
+)
 _MEMORY = ("tags", "exemplars", "knowledge")
 _GROUP = Right("Read", "group", "group")
 _TRANSACTION = Right("Write", "transactional id", "transactional_id")
 _AT_LEAST_ONCE = (
     *_on("Read", "content", *_MEMORY, "versions", "releases"),
-    *_on("Write", "tagged", "dead_letters", "exemplars", "versions"),
+    *_on("Write", "tagged", "dead_letters", "exemplars", "versions", "feedback"),
     _GROUP,
 )
 
 LEAST: Mapping[str, tuple[Right, ...]] = {
     "run (exactly_once)": (*_AT_LEAST_ONCE, _TRANSACTION),
     "run (at_least_once)": _AT_LEAST_ONCE,
+    "feedback": (
+        *_on("Read", "feedback", "feedback_state", "releases"),
+        *_on("Write", "exemplars", "feedback_state", "feedback_dead_letters", "releases"),
+        _GROUP,
+        _TRANSACTION,
+    ),
     "index": _on("Read", *_MEMORY),
     "publish --to content": _on("Write", "content"),
+    "publish --to exemplars": _on("Write", "feedback"),
     "retire --from content": _on("Write", "content"),
     "retire --from tags --replaced-by": (*_on("Read", "tags"), *_on("Write", "tags")),
     "tags import": (*_on("Read", "tags"), *_on("Write", "tags")),
@@ -118,6 +128,8 @@ def _binding(right: Right, principal: str, names: Mapping[str, str]) -> AclBindi
 _CALLED = {
     "dead_letters": "content.dlq",
     "versions": "content.versions",
+    "feedback_state": "feedback.state",
+    "feedback_dead_letters": "feedback.dlq",
     "group": "the prefix `tagbus` (`kafka.group`)",
     "transactional_id": "the prefix `tagbus` (`kafka.transactional_id`)",
 }

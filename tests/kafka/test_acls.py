@@ -8,9 +8,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from qdrant_client import AsyncQdrantClient
 
+from tagbus.stream.app.joining.service import JoinService
 from tagbus.stream.contract.codec import dead_letter_headers, encode
 from tagbus.stream.contract.events import Content, DeadLetter, Exemplar, Tag
 from tagbus.stream.contract.release import Active, ReleaseRecord, encode_release
+from tagbus.stream.contract.schema import EXAMPLES
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import UserError
 from tagbus.stream.index.apply import Projection
@@ -20,7 +22,7 @@ from tagbus.stream.memory import Carried, memory_of
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.collections import Place
 from tagbus.stream.memory.qdrant.server import ServerStore
-from tests.bus.harness import event, events
+from tests.bus.harness import RunningWorker, event, events
 from tests.bus.taggers import tagged
 from tests.cli.harness import Answer, Cli
 from tests.index.parts import encoder
@@ -36,6 +38,7 @@ SECONDS = 120.0
 RUNS = {"run (exactly_once)": "exactly_once", "run (at_least_once)": "at_least_once"}
 CALLS = {
     "publish --to content": ("publish", "-", "--to", "content"),
+    "publish --to exemplars": ("publish", "-", "--to", "exemplars"),
     "retire --from content": ("retire", "a", "--from", "content"),
     "retire --from tags --replaced-by": ("retire", "t1", "--from", "tags", "--replaced-by", "t2"),
     "tags import": ("tags", "import", "-", "--form", "jsonl"),
@@ -209,6 +212,41 @@ async def test_an_indexer_that_lacks_a_right_ends_and_names_it(missing: Right, t
 
     name = tenant.names[missing.name]
     assert f"User:{tenant.user}: grant {missing.operation} on {missing.kind} {name}" in str(caught.value)
+
+
+def joiner(tenant: Tenant) -> RunningWorker:
+    """What `tagbus feedback` runs, with a decision to join, one that it cannot read and a withdrawal."""
+    tenant.make_topics()
+    decided = encode(EXAMPLES["feedback"])
+    records = [(b"article-17", decided, []), (b"article-17", b"{", []), (b"article-17", None, [])]
+    produce(tenant.broker.address, tenant.names["feedback"], records)
+    return RunningWorker(JoinService(tenant.settings()).worker)
+
+
+def test_the_joiner_works_with_the_least_rights(tenant: Tenant) -> None:
+    tenant.may(LEAST["feedback"])
+
+    run = joiner(tenant)
+    consume_all(tenant.broker.address, tenant.names["exemplars"], until=lambda found: len(found) == 2)
+    consume_all(tenant.broker.address, tenant.names["feedback_dead_letters"], until=lambda found: len(found) == 1)
+    run.worker.stop()
+    run.join()
+
+    assert run.error is None
+
+
+@pytest.mark.parametrize("missing", LEAST["feedback"], ids=str)
+def test_a_joiner_that_lacks_a_right_ends_and_names_it(missing: Right, tenant: Tenant) -> None:
+    tenant.may(set(LEAST["feedback"]) - {missing})
+
+    run = joiner(tenant)
+    run.join(SECONDS)
+
+    assert isinstance(run.error, UserError), run.error
+    own = "" if missing.kind == "topic" else "-feedback"
+    said = f"grant {missing.operation} on {missing.kind} {tenant.names[missing.name]}{own}"
+    assert str(run.error).startswith(f"Kafka refuses User:{tenant.user}: {said}")
+    assert consume_all(tenant.broker.address, tenant.names["exemplars"]) == []
 
 
 def test_a_worker_that_may_not_read_the_settings_of_topics_is_unsure_and_goes_on(

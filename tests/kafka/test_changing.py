@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
-from tagbus.stream.bus.process import version_topic
+from tagbus.stream.bus.process import state_topic
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import UserError
 from tests.bus.harness import Running, event, events, outcome, running, settings, until_all_out
@@ -26,7 +26,9 @@ ALERT = {"topic.metadata.refresh.interval.ms": "200"}
 
 
 def made(topics: Make, **layouts: Layout) -> Names:
-    return topics(dict.fromkeys(("content", "tagged", "dead_letters", "exemplars", "versions"), 1) | layouts)
+    return topics(
+        dict.fromkeys(("content", "tagged", "dead_letters", "exemplars", "feedback", "versions"), 1) | layouts
+    )
 
 
 def given_for(kafka: Broker, names: Names, **more: object) -> Settings:
@@ -80,7 +82,7 @@ class TestPartitionsAreAdded:
     def test_one_without_its_partition_of_versions_waits_for_it_and_holds_up_no_other(
         self, kafka: Broker, topics: Make, monkeypatch: pytest.MonkeyPatch, protocol: str
     ) -> None:
-        monkeypatch.setattr(version_topic, "LACKING_SECONDS", 0.2)
+        monkeypatch.setattr(state_topic, "LACKING_SECONDS", 0.2)
         names = made(topics, content=2, versions=2)
         given = given_for(kafka, names, group_protocol=protocol)
         with running(given, Trivial()) as run:

@@ -25,7 +25,8 @@ def test_a_tag_that_people_reject_is_gone_when_the_content_comes_again(
     kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[str, str]], duplicates: str
 ) -> None:
     names = topics(
-        {"content": 1, "tagged": 1, "dead_letters": 1} | {"exemplars": COMPACT, "tags": COMPACT, "versions": COMPACT}
+        {"content": 1, "tagged": 1, "dead_letters": 1, "feedback": 1}
+        | {"exemplars": COMPACT, "tags": COMPACT, "versions": COMPACT}
     )
     given = settings(kafka.address, names, triage={"duplicates": duplicates})
     tags = [encode_record(Tag(id="bees", name="beekeeping")), encode_record(Tag(id="city", name="cities"))]

@@ -25,7 +25,7 @@ DEADLY = 3
 @pytest.fixture
 def names(topics: Make) -> Names:
     """The topics, with two partitions of content that hold COUNT contents each."""
-    return topics({"content": 2, "tagged": 2, "dead_letters": 2, "exemplars": 1, "versions": 2})
+    return topics({"content": 2, "tagged": 2, "dead_letters": 2, "exemplars": 1, "feedback": 1, "versions": 2})
 
 
 @pytest.fixture

@@ -18,7 +18,10 @@ from tests.support import Layout, create_topics, produce, unique
 
 pytestmark = pytest.mark.kafka
 
-WORDS = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
+WORDS = (
+    *("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases"),
+    *("feedback", "feedback_state", "feedback_dead_letters"),
+)
 COMPACT = {"cleanup.policy": "compact"}
 NOWHERE = "nowhere.invalid"
 INTERNAL = {"__consumer_offsets", "__transaction_state"}
@@ -37,6 +40,7 @@ COMMANDS = (
     ("release", "activate", "minilm-l6-f16-1"),
     ("release", "drop", "another"),
     ("run",),
+    ("feedback",),
     ("run", "--from", "earliest", "--group", "again", "--output", "again"),
 )
 
@@ -110,7 +114,8 @@ def made(broker: DefaultKafka, names: Mapping[str, str], **layouts: Layout) -> N
 
 def right(**layouts: Layout) -> dict[str, Layout]:
     """Layouts as `tagbus topics create` makes them."""
-    return dict.fromkeys(("tags", "exemplars", "knowledge", "versions", "releases"), (1, COMPACT)) | layouts
+    compacted = ("tags", "exemplars", "knowledge", "versions", "releases", "feedback_state")
+    return dict.fromkeys(compacted, (1, COMPACT)) | layouts
 
 
 def said(answer: Answer, name: str) -> str:
@@ -139,13 +144,17 @@ def test_no_command_creates_a_topic(
 
 @pytest.mark.parametrize(
     ("command", "word"),
-    [*(("run", word) for word in ("tags", "exemplars", "knowledge", "versions", "releases")), ("index", "tags")],
+    [
+        *(("run", word) for word in ("tags", "exemplars", "knowledge", "versions", "releases")),
+        ("index", "tags"),
+        ("feedback", "feedback_state"),
+    ],
 )
 def test_a_topic_that_is_not_compacted_is_refused(
     broker: DefaultKafka, names: dict[str, str], tagbus: Cli, command: str, word: str
 ) -> None:
     made(broker, names, **right(**{word: 1}))
-    kind = {"run": "exact", "index": "server"}[command]
+    kind = "server" if command == "index" else "exact"
     answer = tagbus(command, settings=settings(broker, names) | {"MEMORY__KIND": kind})
     assert answer.code == 2
     assert answer.one_line() == (
@@ -170,7 +179,7 @@ class TestMend:
         )
         assert said(answer, names["content"]) == f"{names['content']} exists already; 1 partitions, 3 in the settings"
         assert answer.err.splitlines()[-1] == (
-            "tagbus: 5 of these must be put right before `tagbus run`; `tagbus topics create --mend` changes what can "
+            "tagbus: 6 of these must be put right before `tagbus run`; `tagbus topics create --mend` changes what can "
             "be changed"
         )
         answer = tagbus("topics", "create", "--mend", settings=given)

@@ -90,7 +90,7 @@ def test_a_result_that_the_broker_refuses_becomes_a_dead_letter(kafka: Broker, t
     # Given a topic that takes less than tagbus was told
     names = topics(
         {"content": 1, "tagged": (1, {"max.message.bytes": "50000"}), "dead_letters": 1}
-        | {"exemplars": 1, "versions": 1}
+        | {"exemplars": 1, "feedback": 1, "versions": 1}
     )
     produce(kafka.address, names["content"], events(300, size=1000))
     given = settings(kafka.address, names, kafka={"options": {"compression.type": "none"}})

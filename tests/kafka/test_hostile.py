@@ -84,6 +84,7 @@ def test_each_is_tagged_or_set_aside(kafka: Broker, topics: Callable[[Mapping[st
             "tagged": 2,
             "dead_letters": 2,
             "exemplars": 1,
+            "feedback": 1,
             "versions": 2,
         }
     )
@@ -111,7 +112,9 @@ def test_a_value_too_large_for_the_topic_is_cut_with_its_hash(
     kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[str, str]]
 ) -> None:
     large = {"max.message.bytes": "9000000"}
-    names = topics({"content": (1, large), "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 1})
+    names = topics(
+        {"content": (1, large), "tagged": 1, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": 1}
+    )
     value = bytes(range(256)) * 12_000
     producer = Producer({"bootstrap.servers": kafka.address, "message.max.bytes": 9_000_000})
     producer.produce(names["content"], value, b"big")

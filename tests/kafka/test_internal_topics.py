@@ -23,7 +23,7 @@ COMPACT = (1, {"cleanup.policy": "compact"})
 @pytest.fixture(scope="module")
 def broker(apache: Callable[..., ApacheKafka]) -> Iterator[ApacheKafka]:
     with apache(settings={GROUPS: "3", TRANSACTIONS: "3"}) as started:
-        plain = dict.fromkeys(("content", "tagged", "content.dlq"), 1)
+        plain = dict.fromkeys(("content", "tagged", "content.dlq", "feedback"), 1)
         memory = dict.fromkeys(("tags", "exemplars", "knowledge", "releases", "content.versions"), COMPACT)
         create_topics(started.address, {**plain, **memory})
         yield started

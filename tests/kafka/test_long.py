@@ -29,7 +29,7 @@ def test_a_batch_may_take_longer_than_the_poll_interval(
     with ExitStack() as stack:
         made = []
         for protocol in ("classic", "consumer"):
-            names = topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 1})
+            names = topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": 1})
             timeouts = {"session_seconds": 2, "poll_seconds": 2, "group_protocol": protocol}
             given = settings(kafka.address, names, kafka=timeouts, batch={"contents": 20, "in_flight": 2})
             produce(kafka.address, names["content"], events(80))
@@ -50,7 +50,7 @@ def test_what_a_rebalance_does_not_wait_for_is_dropped_in_the_revoked_partition_
     kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[str, str]], protocol: str
 ) -> None:
     # Given a worker with a batch of each of two partitions at a tagger that does not come to an end
-    names = topics({"content": 2, "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 2})
+    names = topics({"content": 2, "tagged": 1, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": 2})
     for partition in (0, 1):
         produce(kafka.address, names["content"], events(10, f"p{partition}-"), partition)
     timeouts = {"session_seconds": 2, "group_protocol": protocol}

@@ -26,7 +26,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @pytest.fixture
 def names(topics: Make) -> Names:
     """The topics, one partition each."""
-    return topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 1})
+    return topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": 1})
 
 
 def given_for(kafka: Broker, names: Names, **more: object) -> Settings:
@@ -113,7 +113,7 @@ def test_a_backfill_from_a_time_to_the_end_leaves_out_what_came_before_and_after
 
 
 def test_one_of_two_that_backfill_ends_when_the_other_has(kafka: Broker, topics: Make) -> None:
-    names = topics({"content": 2, "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 2})
+    names = topics({"content": 2, "tagged": 1, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": 2})
     for partition in (0, 1):
         produce(kafka.address, names["content"], events(50, f"p{partition}-"), partition)
     given = given_for(kafka, names)

@@ -24,7 +24,7 @@ def test_check_says_where_it_is(
 ) -> None:
     monkeypatch.setattr(open_transactions, "PATIENCE_SECONDS", 0.2)
     memory = dict.fromkeys(("tags", "exemplars", "knowledge", "versions", "releases"), (1, COMPACT))
-    names = topics({"content": 1, "tagged": 1, "dead_letters": 1, **memory})
+    names = topics({"content": 1, "tagged": 1, "dead_letters": 1, "feedback": 1, **memory})
     given = settings(kafka, names)
     other = Producer({"bootstrap.servers": kafka.address, "transactional.id": unique("other")})
     other.init_transactions(60)

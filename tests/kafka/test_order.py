@@ -30,7 +30,7 @@ SECONDS = 120.0
 @pytest.fixture
 def names(topics: Make) -> Names:
     """The topics of this test alone."""
-    return topics({"content": 2, "tagged": 2, "dead_letters": 1, "exemplars": 1, "versions": VERSIONS})
+    return topics({"content": 2, "tagged": 2, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": VERSIONS})
 
 
 def send(kafka: Broker, names: Names, *values: bytes | None) -> None:
@@ -128,7 +128,9 @@ class TestAResultThatIsTooLarge:
 
 def _with_limit(topics: Make, size: int) -> Names:
     tagged: Layout = (2, {"max.message.bytes": str(size)})
-    return topics({"content": 2, "tagged": tagged, "dead_letters": 1, "exemplars": 1, "versions": VERSIONS})
+    return topics(
+        {"content": 2, "tagged": tagged, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": VERSIONS}
+    )
 
 
 def _uncompressed(kafka: Broker, names: Names, delivery: str, **batch: object) -> Settings:
@@ -233,7 +235,16 @@ class TestWithdrawn:
         self, kafka: Broker, topics: Make, factor: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         # Given a withdrawal whose record has a time in microseconds, or one 100 years ahead
-        names = topics({"content": (1, ANY_TIME), "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": VERSIONS})
+        names = topics(
+            {
+                "content": (1, ANY_TIME),
+                "tagged": 1,
+                "dead_letters": 1,
+                "exemplars": 1,
+                "feedback": 1,
+                "versions": VERSIONS,
+            }
+        )
         ahead = int((time.time() + 100 * 366 * 86_400) * 1000) * factor
         send(kafka, names, event("a", version=7))
         produce(kafka.address, names["content"], [(b"a", None, []), (b"b", None, [])], milliseconds=ahead)
@@ -289,7 +300,7 @@ def test_what_the_last_owner_has_not_committed_yet_is_waited_for(
     with order(given) as opened:
         # Then the other partition is ready, and this one is not
         wait_until(lambda: opened.ready((names["content"], 1)), SECONDS, "a partition that is ready")
-        wait_until(lambda: len(opened._partitions[place].published) == 1, SECONDS, "what is committed")
+        wait_until(lambda: len(opened._states.partitions[place].published) == 1, SECONDS, "what is committed")
         assert not opened.ready(place)
         # Until the transaction ends
         getattr(producer, end)(10)
@@ -319,7 +330,7 @@ def test_the_ids_that_are_known_are_bounded(kafka: Broker, names: Names) -> None
     place = (names["content"], 0)
     with order(given) as opened:
         wait_until(lambda: opened.ready(place), SECONDS, "the partition")
-        assert len(opened._partitions[place].published) <= 50
+        assert len(opened._states.partitions[place].published) <= 50
         # The oldest are forgotten, the newest are known.
         assert known(opened, given, "c499", 0) == stamp(2, None)
         assert known(opened, given, "c0", 0) == 0

@@ -23,7 +23,7 @@ COUNT = 200
 @pytest.fixture
 def names(topics: Callable[[Mapping[str, Layout]], Names]) -> Names:
     """The topics of this test alone."""
-    return topics({"content": 3, "tagged": 3, "dead_letters": 2, "exemplars": 2, "versions": 3})
+    return topics({"content": 3, "tagged": 3, "dead_letters": 2, "exemplars": 2, "feedback": 1, "versions": 3})
 
 
 @pytest.fixture

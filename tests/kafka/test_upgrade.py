@@ -46,7 +46,9 @@ def test_an_old_and_a_new_worker_share_a_group_and_nothing_is_lost_or_doubled(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    names = topics({"content": PARTITIONS, "tagged": 2, "dead_letters": 1, "exemplars": 1, "versions": PARTITIONS})
+    names = topics(
+        {"content": PARTITIONS, "tagged": 2, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": PARTITIONS}
+    )
     given = settings(kafka.address, names)
     sent = contents("before")
     # The version of today reads what Confluent's clients frame, the old one sets it aside.

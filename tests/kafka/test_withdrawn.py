@@ -67,7 +67,8 @@ def keys(run: Running, kept: Memory) -> set[str]:
 
 def test_nothing_of_it_is_left(kafka: Broker, topics: Make, tmp_path: Path, opened: Open) -> None:
     names = topics(
-        {"content": 1, "tagged": 1, "dead_letters": 1} | {"exemplars": COMPACT, "tags": COMPACT, "versions": COMPACT}
+        {"content": 1, "tagged": 1, "dead_letters": 1, "feedback": 1}
+        | {"exemplars": COMPACT, "tags": COMPACT, "versions": COMPACT}
     )
     given = settings(kafka.address, names, tagger={"write_back": 0.0})
     tags = [encode_record(Tag(id=f"t{n}", name=name)) for n, name in enumerate(["marmalade", "islands", "ships"])]

@@ -32,7 +32,7 @@ def test_one_that_has_more_than_it_needs_does_not_differ() -> None:
 
 
 def test_the_topics_of_which_the_last_record_of_each_key_is_needed() -> None:
-    assert set(compacted(GIVEN)) == {"tags", "exemplars", "knowledge", "content.versions", "releases"}
+    assert set(compacted(GIVEN)) == {"tags", "exemplars", "knowledge", "content.versions", "releases", "feedback.state"}
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,12 @@ def test_a_setting_that_loses_records(
 def test_versions_need_a_partition_for_each_of_content() -> None:
     (difference,) = found("content.versions", state("compact", 4), content=state(partitions=6))
     assert difference.words == "4 partitions, expected at least the 6 of content"
+    assert (difference.harmful, difference.partitions) == (True, 6)
+
+
+def test_the_state_of_feedback_needs_a_partition_for_each_of_feedback() -> None:
+    (difference,) = found("feedback.state", state("compact", 4), feedback=state(partitions=6))
+    assert difference.words == "4 partitions, expected at least the 6 of feedback"
     assert (difference.harmful, difference.partitions) == (True, 6)
 
 

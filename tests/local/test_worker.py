@@ -13,7 +13,7 @@ from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.local.worker import LocalWorker
 from tests.support import consume_all, produce
 
-WORDS = ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions")
+WORDS = ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions", "feedback")
 
 
 @pytest.fixture

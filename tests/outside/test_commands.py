@@ -109,7 +109,7 @@ def test_the_clients_of_servers_ask_the_configured_ones_alone(place: Place, mock
 
 
 def test_no_worker_does(place: Place, few: Slice, mock_kafka: MockCluster) -> None:
-    for topic in ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions"):
+    for topic in ("content", "tags", "exemplars", "tagged", "content.dlq", "content.versions", "feedback"):
         mock_kafka.topic(topic, 1)
     for topic, events in (("tags", few.tags), ("exemplars", few.exemplars), ("content", few.contents)):
         produce(mock_kafka.address, topic, [(event.id.encode(), encode(event), ()) for event in events])

@@ -1,8 +1,9 @@
 """What `tagbus run --from` does: a part of `content` again, into topics of its own, up to an end.
 
 A backfill writes nothing that the live workers read or write. Its results go to the output topic; what else belongs to
-them (dead letters, published versions, withdrawn exemplars) goes to topics named after it. So an old event cannot take
-back a newer result, an old withdrawal cannot erase what people decided since, and a live event is no stale one.
+them (dead letters, published versions, the exemplars and decisions that withdrawals take back) goes to topics named
+after it. So an old event cannot take back a newer result, an old withdrawal cannot erase what people decided since, and
+a live event is no stale one.
 """
 
 import re
@@ -69,7 +70,12 @@ def outputs(topics: TopicSettings, output: str) -> TopicSettings:
     """
     own = {"tagged": output} | {
         field: f"{output}.{word}"
-        for field, word in (("dead_letters", "dlq"), ("versions", "versions"), ("exemplars", "exemplars"))
+        for field, word in (
+            ("dead_letters", "dlq"),
+            ("versions", "versions"),
+            ("exemplars", "exemplars"),
+            ("feedback", "feedback"),
+        )
     }
     if live := [name for name in own.values() if name in _names(topics)]:
         said = output if live[0] == output else f"{output}: {live[0]}"

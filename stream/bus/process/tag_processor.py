@@ -74,7 +74,9 @@ class TagProcessor(Processor):
     def __init__(self, settings: Settings, tagger: BatchTagger, versions: VersionTopic | None = None) -> None:
         topics = settings.topics
         state = (topics.versions,) if settings.triage.versions else ()
-        self.topics = WorkerTopics(topics.content, (topics.tagged, topics.exemplars), topics.dead_letters, state)
+        self.topics = WorkerTopics(
+            topics.content, (topics.tagged, topics.exemplars, topics.feedback), topics.dead_letters, state
+        )
         self._settings = settings
         self._tagger = tagger
         self._least = settings.tagger.write_back
@@ -266,13 +268,15 @@ class TagProcessor(Processor):
 
     def _withdrawal(self, state: BatchState, index: int, tombstone: Tombstone) -> RecordOutcome:
         """Nulls for the content's tags and both of its exemplars, and what is in force now: what comes later and is no
-        newer is stale."""
+        newer is stale. The null on `feedback` has the joiner forget what people decided; until it does, the exemplar
+        is gone from memory already."""
         source = state.batch.sources[index]
         topics, key, headers = self._settings.topics, tombstone.key.encode(), state.headers_of(source)
         keys = (
             (topics.tagged, key),
             (topics.exemplars, exemplar_key(tombstone.key, "people").encode()),
             (topics.exemplars, exemplar_key(tombstone.key, "machine").encode()),
+            (topics.feedback, key),
         )
         outgoing = tuple(Outgoing(topic, one, None, headers) for topic, one in keys)
         if in_force := state.claims.withdrawn(index):

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from tagbus.stream import telemetry
 from tagbus.stream.bus.process.recent import Recent
-from tagbus.stream.bus.process.stamps import Stamp, older, withdrawn
+from tagbus.stream.bus.process.stamps import Stamp, older, read, withdrawn
 
 
 class Published:
@@ -73,6 +74,14 @@ class PartitionVersions:
     _epoch: int = 0
     _waiting: dict[int, deque[PendingVersion]] = field(default_factory=dict)
     _batches: deque["BatchClaims"] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        return len(self.published)
+
+    def learn(self, key: bytes, value: bytes | None) -> None:
+        """Take in a record of the topic of published versions."""
+        telemetry.RESTORED.inc()
+        self.published.put(hash(key.decode(errors="replace")), 0 if value is None else read(value))
 
     def open(self, epoch: int, offset: int) -> "BatchClaims":
         """The claims of the partition's next batch, which starts at `offset`. Called in order of offsets."""

@@ -1,7 +1,11 @@
 """`tagbus publish` and `retire`: the topics, for people at a terminal."""
 
+import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,34 +14,59 @@ import typer
 
 from tagbus.stream.app import console, files
 from tagbus.stream.app.published import current_tags
-from tagbus.stream.config import Settings, TopicSettings, load
-from tagbus.stream.contract.codec import DECODERS, Record, encode, encode_record, parse
-from tagbus.stream.contract.events import Tag
+from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
+from tagbus.stream.contract.codec import DECODERS, Record, encode, encode_record, parse, split_exemplar_key
+from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import CheckFailed, Poison, UserError, shorten
-from tagbus.stream.kafka.limits import SizeLimit
+from tagbus.stream.feedback.published import PUBLISHER, decision_of
 from tagbus.stream.kafka.writer import TopicWriter
 
-Word = Literal["content", "tags", "exemplars", "knowledge"]
+Word = Literal["content", "tags", "exemplars", "knowledge", "feedback"]
+# The record of a line; None for one that another route takes. Raises Poison.
+RecordOf = Callable[[files.Line], Record | None]
+
+
+@dataclass
+class Route:
+    """Lines of a file that go to one topic."""
+
+    kafka: KafkaSettings
+    topic: str
+    record_of: RecordOf
+
+    @cached_property
+    def writer(self) -> TopicWriter:
+        """Made when it is needed: the topic of the other lines must exist. Raises UserError or DependencyDown."""
+        return TopicWriter(self.kafka, self.topic)
+
+    def lines(self, lines: Iterator[files.Line]) -> Iterator[tuple[files.Line, Record]]:
+        """Those of the lines that go here, and their records."""
+        for line in lines:
+            if (record := self.record_of(line)) is not None:
+                yield line, record
 
 
 def publish(
     file: Annotated[Path, typer.Argument(help="a JSON object a line; - is standard input")],
     to: Annotated[Word, typer.Option("--to", help="the topic")],
+    who: Annotated[str | None, typer.Option("--who", help="of exemplars: who decided; default: publish")] = None,
 ) -> None:
     """Publish the lines of FILE, each under its own id. Nothing is published unless every line is right, and small
-    enough for the topic."""
-    settings = load()
-    topic = topic_name(settings.topics, to)
-    writer = TopicWriter(settings.kafka, topic)
+    enough for the topic.
+
+    Exemplars of people are published as decisions (topic `feedback`), which `tagbus feedback` joins to those of others:
+    what the same person has published before is replaced.
+    """
+    if who is not None and to != "exemplars":
+        raise UserError(f"--who {who} is of no use with --to {to}, expected --to exemplars")
+    routes = _routes(load(), to, who or PUBLISHER)
     with files.rereadable(file) as lines:
-        count = _require_right(lines(), to, writer.limit)
-        # A file that grows meanwhile has lines that were not looked at.
-        records = (encode_record(files.READERS[to](line)) for line in islice(lines(), count))
-        try:
-            with console.bar(f"publishing to {topic}", count) as bar:
-                send(writer, records, bar)
-        finally:
-            console.say(_published(writer, topic, islice(lines(), count), count))
+        count = _require_right(lines(), routes)
+        for route in routes:
+            # A file that grows meanwhile has lines that were not looked at.
+            number = sum(1 for _ in route.lines(islice(lines(), count)))
+            if number or route is routes[0]:
+                _publish(route, lambda taken=route: taken.lines(islice(lines(), count)), number)  # type: ignore[misc]
 
 
 def retire(
@@ -51,6 +80,8 @@ def retire(
 ) -> None:
     """Publish a null value: the tag is retired, the content, the exemplar or the knowledge segment withdrawn.
 
+    With an exemplar of people all decisions on its content are withdrawn (topic `feedback`).
+
     With --replaced-by the tag is published once more instead, with its successors: what its exemplars say counts for
     the one successor from then on, and for none of several.
     """
@@ -61,6 +92,8 @@ def retire(
             raise UserError(f"--replaced-by: only a tag has successors, expected --from tags, not --from {to}")
         record = encode_record(_replaced(settings, key, replaced_by))
     topic = topic_name(settings.topics, to)
+    if to == "exemplars" and (of := split_exemplar_key(key))[1] == "people":
+        record, topic = Record(of[0].encode(), None), settings.topics.feedback
     with console.bar("publishing", 1) as bar:
         send(TopicWriter(settings.kafka, topic), iter([record]), bar)
     if replaced_by:
@@ -99,6 +132,7 @@ def topic_name(names: TopicSettings, word: Word) -> str:
         "tags": names.tags,
         "exemplars": names.exemplars,
         "knowledge": names.knowledge,
+        "feedback": names.feedback,
     }[word]
 
 
@@ -111,14 +145,38 @@ def send(writer: TopicWriter, records: Iterator[Record], bar: console.Bar) -> No
     bar.to(writer.confirmed)
 
 
-def _require_right(lines: Iterator[files.Line], to: Word, limit: SizeLimit | None) -> int:
+def _routes(settings: Settings, to: Word, who: str) -> Sequence[Route]:
+    """Where the lines of a file go: all to one topic, but for exemplars, which go where their source is written."""
+    kafka, names = settings.kafka, settings.topics
+    if to != "exemplars":
+        return [Route(kafka, topic_name(names, to), lambda line: encode_record(files.READERS[to](line)))]
+    # Unique: published again, a file counts again.
+    run, now = uuid.uuid4().hex, datetime.now(UTC)
+
+    def decided(line: files.Line) -> Record | None:
+        exemplar = files.exemplar_of(line)
+        if exemplar.source != "people":
+            return None
+        return encode_record(decision_of(exemplar, f"{PUBLISHER}-{run}-{line.number}", who, now))
+
+    return [Route(kafka, names.feedback, decided), Route(kafka, names.exemplars, _machines)]
+
+
+def _machines(line: files.Line) -> Record | None:
+    exemplar: Exemplar = files.exemplar_of(line)
+    return encode_record(exemplar) if exemplar.source == "machine" else None
+
+
+def _require_right(lines: Iterator[files.Line], routes: Sequence[Route]) -> int:
     """The number of lines. Raises CheckFailed, after each wrong one is said."""
+    routes[0].writer  # noqa: B018 - a topic that is not there is said before any line is read
     right = wrong = 0
     for line in lines:
         try:
-            record = encode_record(files.READERS[to](line))
-            if limit is not None:
-                limit.check(record)
+            for route in routes:
+                record = route.record_of(line)
+                if record is not None and route.writer.limit is not None:
+                    route.writer.limit.check(record)
             right += 1
         except Poison as error:
             wrong += 1
@@ -126,6 +184,14 @@ def _require_right(lines: Iterator[files.Line], to: Word, limit: SizeLimit | Non
     if wrong:
         raise CheckFailed(f"{console.wrong_lines(wrong)}, nothing was published")
     return right
+
+
+def _publish(route: Route, lines: Callable[[], Iterator[tuple[files.Line, Record]]], count: int) -> None:
+    try:
+        with console.bar(f"publishing to {route.topic}", count) as bar:
+            send(route.writer, (record for _, record in lines()), bar)
+    finally:
+        console.say(_published(route.writer, route.topic, (line for line, _ in lines()), count))
 
 
 def _published(writer: TopicWriter, topic: str, lines: Iterator[files.Line], count: int) -> str:

@@ -86,7 +86,16 @@ def layout(settings: Settings) -> dict[str, Wanted]:
         # A version lies in the partition with the number of its content's, whatever its key.
         names.versions: wanted(COMPACT, {}, grows=True),
         names.releases: wanted(COMPACT, {}, 1),
+        names.feedback: wanted("delete", bytes_),
+        names.feedback_state: wanted(COMPACT, tombstones | bytes_),
+        names.feedback_dead_letters: wanted("delete", bytes_),
     }
+
+
+def leader(settings: Settings, name: str) -> str | None:
+    """The topic whose partitions this one follows, number by number; None for one that has its own."""
+    names = settings.topics
+    return {names.versions: names.content, names.feedback_state: names.feedback}.get(name)
 
 
 def compacted(settings: Settings) -> Sequence[str]:
@@ -103,11 +112,10 @@ def differences(settings: Settings, name: str, found: Mapping[str, TopicState]) 
 def _of_partitions(
     settings: Settings, name: str, wanted: Wanted, found: Mapping[str, TopicState]
 ) -> Iterator[Difference]:
-    count, content = found[name].partitions, found.get(settings.topics.content)
-    # A content's version is stored in the partition number that the content came from.
-    needed = content.partitions if content is not None and name == settings.topics.versions else 1
+    count, followed = found[name].partitions, leader(settings, name)
+    needed = found[followed].partitions if followed is not None and followed in found else 1
     if count < needed:
-        words = f"{count} partitions, expected at least the {needed} of {settings.topics.content}"
+        words = f"{count} partitions, expected at least the {needed} of {followed}"
         yield Difference(words, True, {}, max(needed, wanted.partitions))
     elif count < wanted.partitions:
         yield Difference(f"{count} partitions, {wanted.partitions} in the settings", False, {}, wanted.partitions)

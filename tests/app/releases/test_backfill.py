@@ -32,7 +32,7 @@ class TestPlan:
         live = LIVE.model_copy(update={"tagger": LIVE.tagger.model_copy(update={"write_back": 0.9})})
         work = planned(live).settings
         live_names, names = set(live.topics.model_dump().values()), work.topics
-        assert not live_names & {names.tagged, names.dead_letters, names.versions, names.exemplars}
+        assert not live_names & {names.tagged, names.dead_letters, names.versions, names.exemplars, names.feedback}
         assert (names.content, names.tags) == (live.topics.content, live.topics.tags)
         assert work.kafka.group == "again"
         assert work.kafka.transactional_id == f"{live.kafka.transactional_id}-again"
@@ -106,6 +106,7 @@ def test_a_backfill_beside_the_live_workers(kafka: Broker, cutting: Slice, tagbu
         output,
         f"{output}.dlq",
         f"{output}.versions",
+        f"{output}.feedback",
     ]
     with ready(made):
         until_all_out(made.address, made.names, count)

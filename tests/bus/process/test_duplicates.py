@@ -56,7 +56,7 @@ def test_one_that_came_on_another_partition_does_not_count() -> None:
 def test_a_duplicate_is_committed_whether_it_is_published_or_not(
     kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[str, str]], duplicates: str, published: int
 ) -> None:
-    names = topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 1})
+    names = topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": 1})
     chosen, tagger = settings(kafka.address, names, triage={"duplicates": duplicates}), Trivial()
     watcher = Consumer({"bootstrap.servers": kafka.address, "group.id": chosen.kafka.group})
 

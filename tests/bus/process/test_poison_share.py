@@ -79,7 +79,7 @@ def test_the_process_ends_with_code_10_and_loses_nothing(
     kafka: Broker, topics: Callable[[Mapping[str, Layout]], dict[str, str]], tmp_path: Path
 ) -> None:
     # Given contents of which every third cannot be decoded
-    names = topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "versions": 1})
+    names = topics({"content": 1, "tagged": 1, "dead_letters": 1, "exemplars": 1, "feedback": 1, "versions": 1})
     produce(kafka.address, names["content"], [(None, b"?" if i % 3 == 0 else event(f"c{i}"), []) for i in range(300)])
     given = settings(kafka.address, names, batch={"contents": 20}, triage={"poison_window": 100})
     process = Process(given, tmp_path / "log")

@@ -79,7 +79,7 @@ def test_what_kafka_does_not_take_is_set_aside_and_tells_what_is_published_inste
     values = [event("a", version=1), event("a", version=2), event("a", version=1), event("b"), None]
     refused = {index: Untaggable("publish", ()) for index in (1, 3, 4)}
     tagger, order = Trivial(), VersionTopic(QUICK)
-    order._partitions = {("content", 3): PartitionVersions(Published(10), ready=True)}
+    order._states.partitions = {("content", 3): PartitionVersions(Published(10), ready=True)}
     processor = TagProcessor(QUICK, tagger, order)
     outcomes = asyncio.run(processor.process(replace(batch(values), refused=refused), lambda _: None))
     assert [outcome.kind for outcome in outcomes] == [

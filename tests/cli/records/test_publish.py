@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Message
 
-from tagbus.stream.contract.codec import decode_tag, encode_record
+from tagbus.stream.contract.codec import decode_decision, decode_tag, encode_record
+from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Tag
+from tagbus.stream.contract.schema import EXAMPLES
 from tagbus.stream.kafka.message import record_of
 from tests.cli.harness import Cli, Slice, large, process
 from tests.conftest import Broker
@@ -24,9 +27,19 @@ MURMUR2 = {
     "abc": 479470107,
 }
 PARTITIONS = 7
-TOPICS = ("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases")
+TOPICS = (
+    *("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases"),
+    *("feedback", "feedback_state", "feedback_dead_letters"),
+)
 
 THREE = b'{"id": "a", "text": "x"}\n\n{"id": "b", "text": "y"}\n{"id": "c", "text": "z"}\n'
+
+
+def decision(message: Message) -> Decision:
+    found = decode_decision(record_of(message))
+    assert isinstance(found, Decision)
+    return found
+
 
 Make = Callable[[Mapping[str, Layout]], dict[str, str]]
 
@@ -53,7 +66,7 @@ class TestPublish:
     def test_each_line_under_its_own_key(
         self, kafka: Broker, made: dict[str, str], tagbus: Cli, cutting: Slice
     ) -> None:
-        for to, events in (("tags", cutting.tags), ("exemplars", cutting.exemplars), ("content", cutting.contents)):
+        for to, events in (("tags", cutting.tags), ("content", cutting.contents)):
             assert tagbus("publish", cutting.folder / f"{to}.jsonl", "--to", to, settings=made).code == 0
             found = consume_all(kafka.address, made[f"TOPICS__{to.upper()}"])
             expected = [encode_record(event) for event in events]
@@ -145,9 +158,69 @@ class TestPublish:
         assert (message.key(), json.loads(message.value() or b"")["kind"]) == (b"k1", "rule")
 
 
+class TestExemplars:
+    """Those of people are decisions, which the joiner makes exemplars of."""
+
+    def test_people_s_are_bulk_decisions_that_replace_the_ones_before(
+        self, kafka: Broker, made: dict[str, str], tagbus: Cli, cutting: Slice
+    ) -> None:
+        path = cutting.folder / "exemplars.jsonl"
+        answer = tagbus("publish", path, "--to", "exemplars", settings=made)
+        assert answer.code == 0
+        assert answer.err.splitlines()[-1] == (
+            f"published {len(cutting.exemplars)} records to {made['TOPICS__FEEDBACK']}"
+        )
+        assert consume_all(kafka.address, made["TOPICS__EXEMPLARS"]) == []
+        found = [decision(message) for message in consume_all(kafka.address, made["TOPICS__FEEDBACK"])]
+        assert {one.id: (one.title, one.text, one.accepted, one.rejected, one.scopes) for one in found} == {
+            one.id: (one.title, one.text, one.accepted, one.rejected, one.scopes) for one in cutting.exemplars
+        }
+        assert {(one.mode, one.who, one.replaces) for one in found} == {("bulk", "publish", True)}
+        # Published again, each counts again.
+        tagbus("publish", path, "--to", "exemplars", "--who", "ann", settings=made)
+        both = [decision(message) for message in consume_all(kafka.address, made["TOPICS__FEEDBACK"])]
+        assert len({one.decision for one in both}) == len(both) == 2 * len(found)
+        assert {one.who for one in both} == {"publish", "ann"}
+
+    def test_the_machine_s_stay_what_they_are(self, kafka: Broker, made: dict[str, str], tagbus: Cli) -> None:
+        lines = b'{"id": "a", "title": "x"}\n{"id": "b", "source": "machine", "title": "y", "accepted": ["t"]}'
+        answer = tagbus("publish", "-", "--to", "exemplars", stdin=lines, settings=made)
+        assert answer.err.splitlines() == [
+            f"published 1 record to {made['TOPICS__FEEDBACK']}",
+            f"published 1 record to {made['TOPICS__EXEMPLARS']}",
+        ]
+        (machine,) = consume_all(kafka.address, made["TOPICS__EXEMPLARS"])
+        assert machine.key() == b"b/machine"
+
+    def test_a_tag_that_is_accepted_and_rejected_is_refused(self, made: dict[str, str], tagbus: Cli) -> None:
+        line = b'{"id": "a", "title": "x", "accepted": ["t", "t"], "rejected": ["t"]}'
+        answer = tagbus("publish", "-", "--to", "exemplars", stdin=line, settings=made)
+        assert answer.code == 3
+        assert answer.err.splitlines()[0] == "-:1: rejected: 't' is wrong, expected no tag that is accepted too"
+
+    def test_a_name_is_refused_where_nobody_decides(self, tagbus: Cli) -> None:
+        answer = tagbus("publish", "-", "--to", "tags", "--who", "ann")
+        assert answer.one_line() == "tagbus: --who ann is of no use with --to tags, expected --to exemplars"
+
+    def test_decisions_are_published_as_they_are(self, kafka: Broker, made: dict[str, str], tagbus: Cli) -> None:
+        line = encode_record(EXAMPLES["feedback"]).value or b""  # type: ignore[arg-type]
+        assert tagbus("publish", "-", "--to", "feedback", stdin=line, settings=made).code == 0
+        (message,) = consume_all(kafka.address, made["TOPICS__FEEDBACK"])
+        assert (message.key(), message.value()) == (b"article-17", line)
+
+    def test_a_people_s_exemplar_is_retired_with_all_decisions_on_its_content(
+        self, kafka: Broker, made: dict[str, str], tagbus: Cli
+    ) -> None:
+        answer = tagbus("retire", "a/b/people", "--from", "exemplars", settings=made)
+        assert (answer.code, answer.err) == (0, f"published a null to {made['TOPICS__FEEDBACK']}\n")
+        (message,) = consume_all(kafka.address, made["TOPICS__FEEDBACK"])
+        assert (message.key(), message.value()) == (b"a/b", None)
+
+
 class TestRetire:
     @pytest.mark.parametrize(
-        ("key", "word"), [("p1", "tags"), ("a/people", "exemplars"), ("k1", "knowledge"), ("Größe", "content")]
+        ("key", "word"),
+        [("p1", "tags"), ("a/machine", "exemplars"), ("a", "feedback"), ("k1", "knowledge"), ("Größe", "content")],
     )
     def test_a_null_under_the_key(self, kafka: Broker, made: dict[str, str], tagbus: Cli, key: str, word: str) -> None:
         answer = tagbus("retire", key, "--from", word, settings=made)

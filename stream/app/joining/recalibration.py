@@ -1,0 +1,142 @@
+"""The calibration follows people's decisions: new curves are fitted on `feedback`, better ones go to `releases`.
+
+One process does it: the joiner that holds the first partition of `feedback`. It reads all partitions, in no group. Two
+that do it for a moment, in a rebalance, write the same.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from confluent_kafka import Message
+
+from tagbus.stream import telemetry
+from tagbus.stream.app.components import REGISTRY
+from tagbus.stream.app.releases import recorded
+from tagbus.stream.calibrate import Calibration
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Tombstone, decode_decision
+from tagbus.stream.contract.release import Curve, Fingerprint, encode_release
+from tagbus.stream.errors import Poison, Retryable, TopicMissing
+from tagbus.stream.feedback.learning import Judged, Observations, refit
+from tagbus.stream.index.releases import ReleaseFollower, Releases
+from tagbus.stream.kafka.follower import TopicFollower
+from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.reader import TopicReader
+
+log = logging.getLogger(__name__)
+
+STEPS: Final = {one.name: one.step for one in REGISTRY}
+CHUNK: Final = 500
+WAIT_SECONDS: Final = 0.5
+# Between two looks whether this process is the one.
+LEAD_SECONDS: Final = 1.0
+# A fit is due when so many decisions have come since the last one: so many, and this share of all.
+FRESH: Final = 20
+FRESH_SHARE: Final = 0.05
+
+
+class Recalibrator:
+    """Fits curves while `leads` says so."""
+
+    def __init__(self, settings: Settings, leads: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._leads = leads
+        self._releases: Releases | None = None
+        self._observations = Observations(STEPS)
+        self._total = 0
+        self._fresh = 0
+
+    async def run(self) -> None:
+        """Until cancelled. Raises UserError if a right is missing, Fatal, MemoryLost if `releases` was recreated."""
+        if not self._settings.feedback.calibrate_seconds:
+            return
+        while True:
+            if self._leads():
+                await self._lead()
+            await asyncio.sleep(LEAD_SECONDS)
+
+    async def _lead(self) -> None:
+        self._observations, self._releases = Observations(STEPS), None
+        self._total = self._fresh = 0
+        following = asyncio.create_task(ReleaseFollower(self._settings, self._on_releases).run())
+        try:
+            await self._follow(following)
+        except Retryable as error:
+            log.warning("calibration: %s", error)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _follow(self, releases: "asyncio.Task[None]") -> None:
+        clock = asyncio.get_running_loop().time
+        last = -self._settings.feedback.calibrate_seconds
+        async with TopicFollower(TopicReader(self._settings.kafka), [self._settings.topics.feedback]) as following:
+            while self._leads():
+                if releases.done():
+                    releases.result()
+                chunk = await following.read(CHUNK, WAIT_SECONDS)
+                self._learn(chunk.messages)
+                wait = self._settings.feedback.calibrate_seconds
+                if chunk.positions.caught_up() and self._due() and clock() - last >= wait:
+                    last, self._fresh = clock(), 0
+                    await asyncio.to_thread(self._fit, self._releases or Releases())
+
+    def _on_releases(self, releases: Releases) -> None:
+        self._releases = releases
+
+    def _due(self) -> bool:
+        return self._releases is not None and self._fresh >= max(FRESH, FRESH_SHARE * self._total)
+
+    def _learn(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._total += 1
+            self._fresh += 1
+            try:
+                event = decode_decision(record_of(message))
+            except Poison:
+                # The joiner sets it aside.
+                continue
+            if isinstance(event, Tombstone):
+                self._observations.forget(event.key)
+            else:
+                self._observations.add(event)
+
+    def _fit(self, releases: Releases) -> None:
+        """Fit the paths of the release that people judged last: others are no longer in force. Raises as TopicWriter
+        does."""
+        judged = self._observations.judged()
+        if not judged:
+            return
+        latest = max(judged, key=lambda pairs: pairs[-1].time)[-1].fingerprint.release
+        for pairs in judged:
+            if pairs[0].fingerprint.release == latest:
+                self._fit_one(pairs[0].fingerprint, pairs, releases)
+
+    def _fit_one(self, fingerprint: Fingerprint, pairs: Sequence[Judged], releases: Releases) -> None:
+        old = _matching(releases.calibrations.get((fingerprint.release, fingerprint.path)), fingerprint)
+        found = refit(pairs, old)
+        if found is None:
+            return
+        telemetry.CALIBRATION_PAIRS.set(found.pairs)
+        telemetry.CALIBRATION_EFFECTIVE.set(found.effective)
+        telemetry.CALIBRATIONS.labels(outcome="kept" if found.curve is None else "taken").inc()
+        log.info(
+            "calibration: %s: pairs=%d effective=%.0f log_loss old=%.4f new=%.4f, %s",
+            *(fingerprint, found.pairs, found.effective, found.old_loss, found.new_loss),
+            "the old one stays" if found.curve is None else f"{found.curve.name} is better",
+        )
+        if found.curve is not None:
+            self._publish(found.curve)
+
+    def _publish(self, curve: Calibration) -> None:
+        try:
+            recorded.publish(self._settings, encode_release(curve))
+        except TopicMissing as error:
+            log.warning("calibration: %s is not published: %s", curve.name, error)
+
+
+def _matching(curve: Curve | None, fingerprint: Fingerprint) -> Calibration | None:
+    """The curve if it is fitted to these scores; workers use no other."""
+    return None if curve is None or curve.fingerprint != fingerprint else Calibration(**curve.model_dump())

@@ -1,0 +1,86 @@
+"""`tagbus feedback` as a service: the joiner of people's decisions, with its liveness and readiness."""
+
+import asyncio
+import logging
+from types import FrameType
+
+from tagbus.stream import telemetry
+from tagbus.stream.app.joining.recalibration import Recalibrator
+from tagbus.stream.bus.process.join_processor import JoinProcessor
+from tagbus.stream.bus.worker import Worker
+from tagbus.stream.config import Settings
+from tagbus.stream.kafka.access import missing_rights
+from tagbus.stream.kafka.admin.topics import require_compacted
+from tagbus.stream.kafka.rights import Operation
+
+log = logging.getLogger(__name__)
+
+SUFFIX = "-feedback"
+# Between two lines of the log about contents that wait.
+REPORT_SECONDS = 30.0
+
+
+def joiner_settings(settings: Settings) -> Settings:
+    """The settings of the joiner: a group and a transactional id of its own under the worker's prefixes, so that one
+    ACL serves both and a joiner beside a worker does not fence it."""
+    kafka = settings.kafka
+    own = {"group": f"{kafka.group}{SUFFIX}", "transactional_id": f"{kafka.transactional_id}{SUFFIX}"}
+    return settings.model_copy(update={"kafka": kafka.model_copy(update=own)})
+
+
+class JoinService:
+    """One joiner, built on the worker's loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = joiner_settings(settings)
+        self._joiner = JoinProcessor(self._settings)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.worker = Worker(self._settings, self._joiner, self._gate)
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """SIGTERM and SIGINT: drain; a second one: at once."""
+        self.worker.stop()
+
+    def not_live(self) -> list[str]:
+        """Problems of the poll loop."""
+        if self.worker.alive():
+            return []
+        return [f"the poll loop has not turned for {self._settings.health.stall_seconds:.0f} s"]
+
+    def not_ready(self) -> list[str]:
+        """Problems of the assignment or the topics."""
+        wrong = self.worker.problems()
+        if not wrong and not self.worker.ready():
+            wrong.append("no partitions assigned, or no broker answers")
+        telemetry.READY.set(not wrong)
+        return wrong
+
+    def notes(self) -> list[str]:
+        """Decisions that wait."""
+        waiting = self._joiner.waiting()
+        return [f"{waiting} contents with decisions wait for their text"] if waiting else []
+
+    async def _gate(self) -> None:
+        """Raises UserError for a topic that must be compacted and is not, and for a right that only the first curve
+        would need."""
+        await asyncio.to_thread(require_compacted, [self._settings])
+        if self._settings.feedback.calibrate_seconds:
+            releases = self._settings.topics.releases
+            operations: list[tuple[Operation, str]] = [("Read", releases), ("Write", releases)]
+            if refused := await asyncio.to_thread(missing_rights, self._settings.kafka, operations):
+                raise refused
+        self._tasks.append(asyncio.create_task(self._report()))
+        # The first partition is held by one process at a time.
+        calibrating = asyncio.create_task(Recalibrator(self._settings, lambda: self._joiner.owns(0)).run())
+        calibrating.add_done_callback(self._on_end)
+        self._tasks.append(calibrating)
+
+    def _on_end(self, calibrating: "asyncio.Task[None]") -> None:
+        if not calibrating.cancelled() and (error := calibrating.exception()) is not None:
+            self.worker.fail(error)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            for note in self.notes():
+                log.info("feedback: %s", note)

@@ -1,0 +1,1 @@
+"""What people decide: joined to exemplars, and what they are shown. No Kafka client."""

@@ -1,0 +1,214 @@
+"""The decisions on one content, and what follows from them: a pure function of the log.
+
+Three steps: an event that supersedes others takes them out of force, and one that is superseded itself takes out
+nothing, so an undo gives back the state before; of each person the latest word on a tag counts; people are merged as
+adjudicated, then majority, then open.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, Literal
+
+from pydantic import FailFast
+
+from tagbus.stream.contract.codec import encode
+from tagbus.stream.contract.decision import Decision, Mode
+from tagbus.stream.contract.events import Exemplar
+from tagbus.stream.contract.fields import LIST_ITEMS, Event, Id, Ids, Scopes, Time
+from tagbus.stream.errors import FieldError, Untaggable
+
+Verdict = Literal["accepted", "rejected", "unsure"]
+
+STAGE: Final = "join"
+# How the value of a content that waits for its text begins.
+WAITING: Final = b'{"waits":true'
+
+
+class KeptText(Event):
+    """A content's text as a decision brought it."""
+
+    title: str = ""
+    text: str = ""
+    language: str | None = None
+    scopes: Scopes = ()
+
+
+class KeptDecision(Event):
+    """What is kept of a decision. `text`: the number of the text that it brought; None: it brought none."""
+
+    decision: Id
+    who: Id
+    mode: Mode
+    time: Time
+    supersedes: Ids = ()
+    replaces: bool = False
+    accepted: Ids = ()
+    rejected: Ids = ()
+    unsure: Ids = ()
+    text: int | None = None
+
+
+class History(Event):
+    """All decisions on one content in the order of the log, and their texts, each once. A value of `feedback.state`.
+
+    `waits`: whether people decided something that no text is known for.
+    """
+
+    waits: bool = False
+    texts: Annotated[tuple[KeptText, ...], FailFast()] = ()
+    decisions: Annotated[tuple[KeptDecision, ...], FailFast()] = ()
+
+    def knows(self, decision: str) -> bool:
+        """Whether a decision of this id is in it."""
+        return any(one.decision == decision for one in self.decisions)
+
+    def write(self) -> bytes:
+        """The value on the topic."""
+        return self.model_dump_json(exclude_defaults=True).encode()
+
+
+def after(history: History, decision: Decision, limit: int) -> History:
+    """The history with one more decision; the same object if it is known already.
+
+    Above `limit` bytes the oldest texts are forgotten. Raises Untaggable if it is too large without them.
+    """
+    if history.knows(decision.decision):
+        return history
+    texts, number = _with_text(history.texts, decision)
+    found = _waiting(History(texts=texts, decisions=(*history.decisions, keep(decision, number))))
+    while (size := _size(found, decision.id)) > limit:
+        if len(found.texts) < 2:
+            words = f"at most batch.record_bytes = {limit}"
+            raise Untaggable(STAGE, (FieldError("id", f"decisions of {size} bytes on one content", words),))
+        found = _waiting(_without_oldest(found))
+    return found
+
+
+def keep(decision: Decision, text: int | None) -> KeptDecision:
+    """What is kept of a decision. `text`: the number of the text that it brought."""
+    return KeptDecision(
+        decision=decision.decision,
+        who=decision.who,
+        mode=decision.mode,
+        time=decision.time,
+        supersedes=decision.supersedes,
+        replaces=decision.replaces,
+        accepted=decision.accepted,
+        rejected=decision.rejected,
+        unsure=decision.unsure,
+        text=text,
+    )
+
+
+def exemplar(content_id: str, history: History) -> Exemplar | None:
+    """What people know of the content; None if they left every tag open, or its text is not known."""
+    counting = in_force(history.decisions)
+    number = _text(history, counting)
+    verdicts = merged(counting)
+    accepted = tuple(tag for tag, verdict in verdicts.items() if verdict == "accepted")[:LIST_ITEMS]
+    rejected = tuple(tag for tag, verdict in verdicts.items() if verdict == "rejected")[:LIST_ITEMS]
+    if number is None or not (accepted or rejected):
+        return None
+    text = history.texts[number]
+    return Exemplar(
+        id=content_id,
+        source="people",
+        title=text.title,
+        text=text.text,
+        accepted=accepted,
+        rejected=rejected,
+        time=next(one.time for one in reversed(counting) if _decides(one)),
+        scopes=text.scopes,
+    )
+
+
+def in_force(decisions: Sequence[KeptDecision]) -> list[KeptDecision]:
+    """Those that no later decision in force supersedes, in order."""
+    superseded: set[str] = set()
+    found = []
+    for one in reversed(decisions):
+        if one.decision not in superseded:
+            superseded.update(one.supersedes)
+            found.append(one)
+    return found[::-1]
+
+
+def merged(decisions: Sequence[KeptDecision]) -> dict[str, Verdict]:
+    """The verdict on each tag that people agree on, of decisions in force; open tags are left out.
+
+    The latest adjudication decides. Without one the majority of accepting and rejecting people does, and a tie is open.
+    Tags are in the order of the last words on them.
+    """
+    said: dict[tuple[str, str], tuple[Mode, Verdict]] = {}
+    for one in decisions:
+        if one.replaces:
+            said = {key: word for key, word in said.items() if key[0] != one.who}
+        for tag, verdict in _verdicts(one):
+            # The latest word comes last, for the adjudication that is the latest.
+            said.pop((one.who, tag), None)
+            said[one.who, tag] = one.mode, verdict
+    votes: dict[str, Counter[Verdict]] = {}
+    adjudicated: dict[str, Verdict] = {}
+    for (_, tag), (mode, verdict) in said.items():
+        votes.setdefault(tag, Counter())[verdict] += 1
+        if mode == "adjudicate":
+            adjudicated[tag] = verdict
+    found = {tag: adjudicated.get(tag) or _majority(counts) for tag, counts in votes.items()}
+    return {tag: verdict for tag, verdict in found.items() if verdict != "unsure"}
+
+
+def _majority(votes: Counter[Verdict]) -> Verdict:
+    if votes["accepted"] == votes["rejected"]:
+        return "unsure"
+    return "accepted" if votes["accepted"] > votes["rejected"] else "rejected"
+
+
+def _verdicts(one: KeptDecision) -> Iterator[tuple[str, Verdict]]:
+    yield from ((tag, "accepted") for tag in one.accepted)
+    yield from ((tag, "rejected") for tag in one.rejected)
+    yield from ((tag, "unsure") for tag in one.unsure)
+
+
+def _decides(one: KeptDecision) -> bool:
+    return bool(one.accepted or one.rejected)
+
+
+def _text(history: History, counting: Sequence[KeptDecision]) -> int | None:
+    """The number of the text that the latest decision in force has brought."""
+    numbers = (one.text for one in reversed(counting) if one.text is not None)
+    return next((number for number in numbers if number < len(history.texts)), None)
+
+
+def _waiting(history: History) -> History:
+    counting = in_force(history.decisions)
+    waits = _text(history, counting) is None and bool(merged(counting))
+    return history.model_copy(update={"waits": waits})
+
+
+def _with_text(texts: tuple[KeptText, ...], decision: Decision) -> tuple[tuple[KeptText, ...], int | None]:
+    """The texts with that of a decision, and its number. An undo brings none: the state before comes back as it was."""
+    if not decision.has_text or (decision.supersedes and not decision.decides):
+        return texts, None
+    brought = KeptText(title=decision.title, text=decision.text, language=decision.language, scopes=decision.scopes)
+    if brought in texts:
+        return texts, texts.index(brought)
+    return (*texts, brought), len(texts)
+
+
+def _without_oldest(history: History) -> History:
+    """Without the text that was brought first of those not in force; the decisions that brought it have none."""
+    gone = 1 if _text(history, in_force(history.decisions)) == 0 else 0
+
+    def moved(number: int | None) -> int | None:
+        if number is None or number == gone:
+            return None
+        return number - (number > gone)
+
+    decisions = tuple(one.model_copy(update={"text": moved(one.text)}) for one in history.decisions)
+    return History(texts=(*history.texts[:gone], *history.texts[gone + 1 :]), decisions=decisions)
+
+
+def _size(history: History, content_id: str) -> int:
+    """The bytes of the larger of its two records."""
+    found = exemplar(content_id, history)
+    return max(len(history.write()), 0 if found is None else len(encode(found)))

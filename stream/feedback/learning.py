@@ -1,0 +1,156 @@
+"""Calibration from people's decisions: which pairs they give, what each weighs, and whether a new curve is better.
+
+What was shown is no sample of what the tagger scores: the best tags are shown always, others rarely. So each pair is
+weighted by one over its propensity (Horvitz and Thompson 1952), clipped, as a few large weights would say everything.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from tagbus.stream import calibrate
+from tagbus.stream.calibrate import Calibration, effective_size, log_loss
+from tagbus.stream.contract import release
+from tagbus.stream.contract.decision import Decision, ShownTag
+from tagbus.stream.contract.release import LEAST, MOST, Fingerprint
+from tagbus.stream.errors import UserError
+from tagbus.stream.feedback.history import KeptDecision, in_force, keep, merged
+from tagbus.stream.tagger.work import LEARNT, UNSCORED
+
+MOST_WEIGHT: Final = 20.0
+SIGMOID_FROM: Final = 200
+ISOTONIC_FROM: Final = 1000
+# The share of the pairs, the newest, on which a new curve is compared with the old one.
+HELD_OUT: Final = 0.2
+# Contents whose decisions are kept; the oldest are forgotten.
+CONTENTS: Final = 100_000
+# A larger score is none of the tagger's, and numbers of any size come from the topic.
+MOST_SCORE: Final = 1e6
+# The stage of a tag that people had accepted before: the tagger did not find it by its score.
+PEOPLE: Final = "people"
+
+PATH: Final = re.compile(release.PATH)
+NAME: Final = re.compile(release.NAME)
+# The step of a path at which a component takes part, by the component's name.
+Steps = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A tag that was shown for a content and that people agree on. `confidence`: as it was shown, by the curve of then.
+    `weight`: how many pairs it stands for."""
+
+    content: str
+    time: datetime
+    fingerprint: Fingerprint
+    score: float
+    confidence: float
+    weight: float
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """A fit, and what it is worth on the newest pairs. `curve`: None where the old one stays. `effective`: the number
+    of unweighted pairs that would be as precise. The losses are weighted log losses."""
+
+    pairs: int
+    effective: float
+    old_loss: float
+    new_loss: float
+    curve: Calibration | None
+
+
+@dataclass(slots=True)
+class _Content:
+    decisions: list[KeptDecision] = field(default_factory=list)
+    events: dict[str, Decision] = field(default_factory=dict)
+
+
+class Observations:
+    """The decisions on the newest contents, as pairs for calibration.
+
+    Bulk decisions say nothing about single scores and stay out, and so does what a content's own exemplar gave.
+    """
+
+    def __init__(self, steps: Steps, contents: int = CONTENTS) -> None:
+        self._steps = steps
+        self._limit = contents
+        self._contents: dict[str, _Content] = {}
+
+    def add(self, decision: Decision) -> None:
+        """Take in a decision, in the order of the log."""
+        known = self._contents.pop(decision.id, None) or _Content()
+        self._contents[decision.id] = known
+        if decision.decision in known.events:
+            return
+        known.decisions.append(keep(decision, None))
+        known.events[decision.decision] = decision.model_copy(update={"title": "", "text": ""})
+        if len(self._contents) > self._limit:
+            del self._contents[next(iter(self._contents))]
+
+    def forget(self, content_id: str) -> None:
+        """The content was withdrawn."""
+        self._contents.pop(content_id, None)
+
+    def judged(self) -> list[list[Judged]]:
+        """The pairs of each release, path and set of components (of one fingerprint), oldest first."""
+        found: dict[str, list[Judged]] = {}
+        for known in self._contents.values():
+            for one in self._of(known):
+                found.setdefault(str(one.fingerprint), []).append(one)
+        return [sorted(pairs, key=lambda one: one.time) for pairs in found.values()]
+
+    def _of(self, known: _Content) -> Iterable[Judged]:
+        """A pair for each tag that people agree on: as it was shown last."""
+        counting = [one for one in in_force(known.decisions) if one.mode != "bulk"]
+        events = [known.events[one.decision] for one in reversed(counting)]
+        for tag, verdict in merged(counting).items():
+            seen = ((event, shown) for event in events for shown in event.shown if shown.tag == tag)
+            pairs = (self._pair(event, shown, verdict == "accepted") for event, shown in seen)
+            yield from islice(filter(None, pairs), 1)
+
+    def _pair(self, event: Decision, shown: ShownTag, right: bool) -> Judged | None:  # noqa: FBT001 - it is a label
+        if event.versions is None or shown.score is None or shown.confidence is None or shown.stage == PEOPLE:
+            return None
+        if abs(shown.score) > MOST_SCORE:
+            return None
+        learned = shown.stage == LEARNT
+        path = [step for step in event.path if step not in UNSCORED and (learned or step != LEARNT)]
+        if not (PATH.fullmatch("+".join(path)) and NAME.fullmatch(event.versions.release)):
+            return None
+        components = {
+            name: version for name, version in event.versions.components.items() if self._steps.get(name) in path
+        }
+        fingerprint = Fingerprint(event.versions.release, "+".join(path), components)
+        weight = min(1 / shown.propensity, MOST_WEIGHT)
+        return Judged(event.id, event.time, fingerprint, shown.score, shown.confidence, weight, right)
+
+
+def refit(pairs: Sequence[Judged], old: Calibration | None) -> Refit | None:
+    """A curve fitted on the oldest four fifths of the pairs, which are oldest first, and compared on the others.
+
+    It is taken only if its loss is less than the old one's; where `old` is None, than that of the confidences as they
+    were shown. None with fewer than 200 pairs, or where all are right or all wrong.
+    """
+    if len(pairs) < SIGMOID_FROM:
+        return None
+    scores = np.array([one.score for one in pairs])
+    right = np.array([one.right for one in pairs])
+    weights = np.array([one.weight for one in pairs])
+    cut = len(pairs) - max(1, int(len(pairs) * HELD_OUT))
+    fit = calibrate.fit if len(pairs) >= ISOTONIC_FROM else calibrate.fit_sigmoid
+    contents = len({one.content for one in pairs[:cut]})
+    try:
+        curve = fit(scores[:cut], right[:cut], pairs[0].fingerprint, contents, weights[:cut])
+    except UserError:
+        return None
+    given = np.array([one.confidence for one in pairs]) if old is None else old.apply(scores)
+    old_loss = log_loss(given[cut:].clip(LEAST, MOST), right[cut:], weights[cut:])
+    new_loss = log_loss(curve.apply(scores[cut:]), right[cut:], weights[cut:])
+    return Refit(len(pairs), effective_size(weights), old_loss, new_loss, curve if new_loss < old_loss else None)

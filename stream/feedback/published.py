@@ -1,0 +1,36 @@
+"""Exemplars of people as decisions: `people` on `exemplars` has one writer, the joiner."""
+
+from datetime import datetime
+from typing import Final
+
+from tagbus.stream.contract.decision import Decision
+from tagbus.stream.contract.events import Exemplar
+from tagbus.stream.contract.field_errors import invalid
+from tagbus.stream.errors import shorten
+
+# Who decided what is published from a file, where nobody is named.
+PUBLISHER: Final = "publish"
+
+
+def decision_of(exemplar: Exemplar, decision: str, who: str, now: datetime) -> Decision:
+    """The bulk decision, of this id, that an exemplar says: it replaces what the same person said about the content.
+
+    `now`: when it was decided, where the exemplar does not say. Raises InvalidEvent for a tag that it both accepts and
+    rejects.
+    """
+    accepted, rejected = dict.fromkeys(exemplar.accepted), dict.fromkeys(exemplar.rejected)
+    if both := [tag for tag in rejected if tag in accepted]:
+        raise invalid("rejected", shorten(both[0]), "no tag that is accepted too")
+    return Decision(
+        id=exemplar.id,
+        decision=decision,
+        replaces=True,
+        who=who,
+        time=exemplar.time or now,
+        mode="bulk",
+        accepted=tuple(accepted),
+        rejected=tuple(rejected),
+        title=exemplar.title,
+        text=exemplar.text,
+        scopes=exemplar.scopes,
+    )
