@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Annotated, Literal, cast
 
 import numpy as np
@@ -38,7 +37,7 @@ from tagbus.stream.contract.codec import (
 )
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.errors import DependencyDown, UserError
-from tagbus.stream.feedback.published import decision_of
+from tagbus.stream.feedback.published import Publishing
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.kafka.writer import TopicWriter
@@ -210,9 +209,8 @@ class Demo:
 
     def _decide(self, exemplars: Sequence[Exemplar], joiner: LocalWorker) -> None:
         """Publish what people said of the exemplars, and wait until the joiner has made exemplars of it."""
-        now = datetime.now(UTC)
-        decisions = [decision_of(one, f"demo-{number}", "people", now) for number, one in enumerate(exemplars)]
-        self._publish("feedback", [encode_record(one) for one in decisions])
+        decided = Publishing()
+        self._publish("feedback", [encode_record(decided.decision(one)) for one in exemplars])
         left = {one.key.encode() for one in exemplars}
         deadline = time.monotonic() + DEADLINE_SECONDS
         with (

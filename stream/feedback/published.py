@@ -1,6 +1,10 @@
 """Exemplars of people as decisions: `people` on `exemplars` has one writer, the joiner."""
 
-from datetime import datetime
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
 from typing import Final
 
 from tagbus.stream.contract.decision import Decision
@@ -10,6 +14,21 @@ from tagbus.stream.errors import shorten
 
 # Who decided what is published from a file, where nobody is named.
 PUBLISHER: Final = "publish"
+
+
+@dataclass
+class Publishing:
+    """One run of a command that publishes exemplars of people. Each decision has an id of its own, so that a file that
+    is published again counts again, and of two lines on one content the last one counts."""
+
+    who: str = PUBLISHER
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def decision(self, exemplar: Exemplar) -> Decision:
+        """The decision of an exemplar. Raises InvalidEvent as `decision_of` does."""
+        return decision_of(exemplar, f"{PUBLISHER}-{self.run}-{next(self.numbers)}", self.who, self.now)
 
 
 def decision_of(exemplar: Exemplar, decision: str, who: str, now: datetime) -> Decision:

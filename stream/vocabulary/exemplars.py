@@ -125,7 +125,8 @@ class Corpus:
         if not accepted and not one.rejected:
             remarks.add("contents without a known tag are left out", known.place)
             return None
-        return one.model_copy(update={"accepted": accepted, "source": self._source})
+        rejected = tuple(tag for tag in one.rejected if tag not in accepted)
+        return one.model_copy(update={"accepted": accepted, "rejected": rejected, "source": self._source})
 
     def _ids(self, labels: Iterable[str]) -> Iterator[str]:
         for label in labels:

@@ -1,10 +1,8 @@
 """`tagbus publish` and `retire`: the topics, for people at a terminal."""
 
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
@@ -16,9 +14,9 @@ from tagbus.stream.app import console, files
 from tagbus.stream.app.published import current_tags
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
 from tagbus.stream.contract.codec import DECODERS, Record, encode, encode_record, parse, split_exemplar_key
-from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.events import Tag
 from tagbus.stream.errors import CheckFailed, Poison, UserError, shorten
-from tagbus.stream.feedback.published import PUBLISHER, decision_of
+from tagbus.stream.feedback.published import PUBLISHER, Publishing
 from tagbus.stream.kafka.writer import TopicWriter
 
 Word = Literal["content", "tags", "exemplars", "knowledge", "feedback"]
@@ -150,20 +148,17 @@ def _routes(settings: Settings, to: Word, who: str) -> Sequence[Route]:
     kafka, names = settings.kafka, settings.topics
     if to != "exemplars":
         return [Route(kafka, topic_name(names, to), lambda line: encode_record(files.READERS[to](line)))]
-    # Unique: published again, a file counts again.
-    run, now = uuid.uuid4().hex, datetime.now(UTC)
+    run = Publishing(who)
 
     def decided(line: files.Line) -> Record | None:
         exemplar = files.exemplar_of(line)
-        if exemplar.source != "people":
-            return None
-        return encode_record(decision_of(exemplar, f"{PUBLISHER}-{run}-{line.number}", who, now))
+        return encode_record(run.decision(exemplar)) if exemplar.source == "people" else None
 
     return [Route(kafka, names.feedback, decided), Route(kafka, names.exemplars, _machines)]
 
 
 def _machines(line: files.Line) -> Record | None:
-    exemplar: Exemplar = files.exemplar_of(line)
+    exemplar = files.exemplar_of(line)
     return encode_record(exemplar) if exemplar.source == "machine" else None
 
 

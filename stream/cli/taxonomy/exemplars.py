@@ -1,7 +1,8 @@
 """`tagbus exemplars`: contents whose tags are known, from JSON lines, tables and Annif's corpora."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,11 @@ from tagbus.stream.cli.records.publish import send
 from tagbus.stream.cli.taxonomy.output import output
 from tagbus.stream.cli.taxonomy.vocabulary import Said, load_file
 from tagbus.stream.config import Settings, load
-from tagbus.stream.contract.codec import encode, encode_record
+from tagbus.stream.contract.codec import Record, encode, encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.fields import Source
 from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.feedback.published import Publishing
 from tagbus.stream.kafka.limits import SizeLimit, topic_limit
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.vocabulary import corpus, corpus_folder
@@ -28,6 +30,26 @@ exemplars = typer.Typer(help="Contents whose tags are known, from files.", no_ar
 
 File = Annotated[Path, typer.Argument(help="a corpus: .jsonl .csv .tsv, or a folder of texts; - is standard input")]
 Form = Annotated[corpus.Form | None, typer.Option("--form", help="of FILE; without it the end of its name says it")]
+
+
+# What is wrong among contents is marked as such.
+Fitting = Callable[[Iterator[Known | Wrong]], Iterator[Known | Wrong]]
+
+
+@dataclass
+class Target:
+    """Where exemplars of a source are published, and their records there."""
+
+    topic: str
+    record: Callable[[Exemplar], Record]
+
+    @classmethod
+    def of(cls, settings: Settings, source: Source) -> "Target":
+        """The topic that the source writes."""
+        if source == "machine":
+            return cls(settings.topics.exemplars, encode_record)
+        run = Publishing()
+        return cls(settings.topics.feedback, lambda one: encode_record(run.decision(one)))
 
 
 @exemplars.callback()
@@ -44,18 +66,20 @@ def import_(
 ) -> None:
     """Publish the exemplars of FILE that are not on the topic `exemplars` as they are. None is withdrawn.
 
+    Those of people are published as decisions (topic `feedback`), as `tagbus publish` does.
     Nothing is published unless every one is right. An import that was stopped is run again: it publishes what is left.
     Tags that are not in force are named; they count once they are.
     """
     settings = load()
     with Corpus(source) as found:
         found.load_tags(_tags(settings))
-        _load_file(found, file, form, topic_limit(settings.kafka, settings.topics.exemplars))
+        target = Target.of(settings, source)
+        _load_file(found, file, form, _fitting(target, topic_limit(settings.kafka, target.topic)))
         found.load_before(published.exemplars(settings))
         counts = found.counts()
         console.print_line(str(counts))
         if counts.total and not dry_run:
-            _publish(settings, found.changes(), counts.total)
+            _publish(settings, target, found.changes(), counts.total)
 
 
 @exemplars.command()
@@ -71,19 +95,17 @@ def convert(
         if tags is not None:
             load_file(taxonomy, tags, None, Choice(), None)
             found.load_tags(taxonomy.after())
-        _load_file(found, file, form, None, said=tags is not None)
+        _load_file(found, file, form, iter, said=tags is not None)
         with output(out) as stream:
             for one in found.changes():
                 stream.write(encode(one) + b"\n")
 
 
-def _load_file(
-    found: Corpus, file: Path, form: corpus.Form | None, limit: SizeLimit | None, *, said: bool = True
-) -> None:
+def _load_file(found: Corpus, file: Path, form: corpus.Form | None, fitting: Fitting, *, said: bool = True) -> None:
     """Read a corpus, and say what is odd in it. Raises CheckFailed after each wrong content is said."""
     remarks, wrong = Remarks(), Said()
     with _reading(file, form, remarks) as contents:
-        found.load_after(_fitting(contents, limit), wrong, remarks)
+        found.load_after(fitting(contents), wrong, remarks)
     for line in remarks.lines():
         console.say(f"note: {line}")
     if said and found.unknown.counts:
@@ -101,15 +123,21 @@ def _reading(file: Path, form: corpus.Form | None, remarks: Remarks) -> Iterator
         yield corpus.read(str(file), stream, form or corpus.form_of(file, first), remarks)
 
 
-def _fitting(contents: Iterator[Known | Wrong], limit: SizeLimit | None) -> Iterator[Known | Wrong]:
-    """The same, with what the topic would not take as wrong."""
-    for one in contents:
-        try:
-            if limit is not None and isinstance(one, Known):
-                limit.check(encode_record(one.exemplar))
-            yield one
-        except Poison as error:
-            yield Wrong(one.place, str(error))
+def _fitting(target: Target, limit: SizeLimit | None) -> Fitting:
+    """The contents, with what the topic would not take as wrong."""
+
+    def fitting(contents: Iterator[Known | Wrong]) -> Iterator[Known | Wrong]:
+        for one in contents:
+            try:
+                if isinstance(one, Known):
+                    record = target.record(one.exemplar)
+                    if limit is not None:
+                        limit.check(record)
+                yield one
+            except Poison as error:
+                yield Wrong(one.place, str(error))
+
+    return fitting
 
 
 def _tags(settings: Settings) -> Iterator[Tag]:
@@ -119,12 +147,12 @@ def _tags(settings: Settings) -> Iterator[Tag]:
             yield tag
 
 
-def _publish(settings: Settings, changes: Iterator[Exemplar], total: int) -> None:
-    topic = settings.topics.exemplars
+def _publish(settings: Settings, target: Target, changes: Iterator[Exemplar], total: int) -> None:
+    topic = target.topic
     writer = TopicWriter(settings.kafka, topic)
     try:
         with console.bar(f"publishing to {topic}", total) as bar:
-            send(writer, map(encode_record, changes), bar)
+            send(writer, map(target.record, changes), bar)
     finally:
         again = "" if writer.confirmed == total else "; the same import publishes the rest"
         console.say(f"published {writer.confirmed} of {total} records to {topic}{again}")

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.local.mock import MockCluster
 from tests.cli.harness import Answer, Cli, process, write
-from tests.support import consume_all
+from tests.kafka import feedback_log
+from tests.support import consume_all, produce
 
 A, B = "http://example.org/a", "http://example.org/b"
 TAGS = [Tag(id=A, name="ants"), Tag(id=B, name="bees")]
@@ -18,7 +20,7 @@ class Topics:
     """Topics with two tags on the mock cluster, and the command on them."""
 
     def __init__(self, cluster: MockCluster, cli: Cli) -> None:
-        for name in ("tags", "exemplars"):
+        for name in ("tags", "exemplars", "feedback"):
             cluster.topic(name, 2)
         self.address = cluster.address
         self._cli = cli
@@ -27,10 +29,14 @@ class Topics:
         return self._cli(*words, stdin=stdin, KAFKA__BROKERS=self.address)
 
     def exemplars(self) -> dict[bytes, Exemplar]:
-        return {
-            message.key() or b"": Exemplar.model_validate_json(message.value() or b"")
-            for message in consume_all(self.address, "exemplars")
-        }
+        """What a joiner makes of what was published."""
+        found = feedback_log.replayed(self.address, "feedback")
+        return {one.key.encode(): one for one in found.values() if one is not None}
+
+    def join(self) -> None:
+        """Publish it as a joiner does."""
+        joined = [(key, encode(one), []) for key, one in self.exemplars().items()]
+        produce(self.address, "exemplars", joined)
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ class TestImport:
         assert (answer.code, answer.out) == (0, "2 added, 0 changed, 0 unchanged\n")
         assert answer.err.splitlines() == [
             "note: tags that are not in force: 1, by their uses: 'http://example.org/z' (1)",
-            "published 2 of 2 records to exemplars",
+            "published 2 of 2 records to feedback",
         ]
         found = topics.exemplars()
         assert {(one.text, one.accepted) for one in found.values()} == {
@@ -64,8 +70,22 @@ class TestImport:
 
     def test_the_same_again_publishes_nothing(self, topics: Topics, corpus: Path) -> None:
         assert topics("exemplars", "import", corpus).code == 0
+        topics.join()
         assert topics("exemplars", "import", corpus).out == "0 added, 0 changed, 2 unchanged\n"
-        assert len(consume_all(topics.address, "exemplars")) == 2
+        assert len(consume_all(topics.address, "feedback")) == 2
+
+    def test_the_machine_s_are_published_as_they_are(self, topics: Topics, corpus: Path) -> None:
+        answer = topics("exemplars", "import", corpus, "--source", "machine")
+        assert answer.err.splitlines()[-1] == "published 2 of 2 records to exemplars"
+        keys = [message.key() or b"" for message in consume_all(topics.address, "exemplars")]
+        assert [key.rpartition(b"/")[2] for key in keys] == [b"machine", b"machine"]
+        assert topics.exemplars() == {}
+
+    def test_an_exemplar_that_accepts_and_rejects_a_tag_is_wrong(self, topics: Topics) -> None:
+        line = json.dumps({"id": "a", "text": "x", "accepted": [A], "rejected": [A]}).encode()
+        answer = topics("exemplars", "import", "-", "--form", "jsonl", stdin=line)
+        assert answer.code == 3
+        assert f"rejected: '{A}' is wrong, expected no tag that is accepted too" in answer.err
 
     def test_a_dry_run_publishes_nothing(self, topics: Topics, corpus: Path) -> None:
         assert topics("exemplars", "import", corpus, "--dry-run").out == "2 added, 0 changed, 0 unchanged\n"

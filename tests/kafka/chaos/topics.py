@@ -30,7 +30,9 @@ class Topics:
     """The topics of one run by their words. `before`: what was on those that were deleted."""
 
     def __init__(self, cluster: ApacheCluster) -> None:
-        self.names = {name: unique(name) for name in ("content", "tagged", "dead_letters", "exemplars", "feedback", "versions")}
+        self.names = {
+            name: unique(name) for name in ("content", "tagged", "dead_letters", "exemplars", "feedback", "versions")
+        }
         self.before = Before()
         self.partitions = PARTITIONS
         self._cluster = cluster
