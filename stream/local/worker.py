@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -55,21 +57,29 @@ class LocalWorker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tagbus.stream.cli", self._command],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        try:
+            with _signals_deferred():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "tagbus.stream.cli", self._command],
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                )
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        self._end()
+
+    def _end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
         self._log.close()
 
     @property
@@ -118,3 +128,23 @@ class LocalWorker:
                 return bytes(answer.read()).decode()
         except (urllib.error.URLError, OSError):
             return None
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Handlers of SIGTERM and SIGINT run at the end: what one raises while a child is being started would leave a child
+    that nobody knows of. Python runs handlers in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    kept = {
+        name: signal.signal(name, lambda number, _: came.append(number)) for name in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for name, handler in kept.items():
+            signal.signal(name, signal.SIG_DFL if handler is None else handler)
+    for number in came:
+        signal.raise_signal(number)

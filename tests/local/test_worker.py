@@ -1,14 +1,19 @@
 """A worker as a child process, on the mock cluster."""
 
 import os
+import signal
+import subprocess
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from tagbus.stream.config import Settings
+from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Content, Tag
 from tagbus.stream.errors import DependencyDown, Fatal
+from tagbus.stream.local import worker as worker_module
 from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.local.worker import LocalWorker
 from tests.support import consume_all, produce
@@ -84,3 +89,28 @@ def test_before_the_block_there_is_no_process(settings: Settings) -> None:
 def test_each_has_a_port_of_its_own(settings: Settings) -> None:
     first, second = LocalWorker(settings), LocalWorker(settings)
     assert first.port != second.port
+
+
+def test_a_signal_while_it_starts_leaves_no_process_behind(
+    mock_kafka: MockCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def popen(*arguments: Any, **given: Any) -> "subprocess.Popen[bytes]":
+        started.append(whole(*arguments, **given))
+        # As it comes between the fork and the end of Popen.
+        signal.raise_signal(signal.SIGTERM)
+        return started[0]
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(143)
+
+    whole = subprocess.Popen
+    before = signal.signal(signal.SIGTERM, end)
+    monkeypatch.setattr(worker_module.subprocess, "Popen", popen)
+    try:
+        with pytest.raises(SystemExit), LocalWorker(Settings(kafka=KafkaSettings(brokers=mock_kafka.address))):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert started[0].poll() == -signal.SIGKILL
