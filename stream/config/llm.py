@@ -9,7 +9,7 @@ from tagbus.stream.config.section import Section
 from tagbus.stream.config.types import Url, Words
 
 BackendChoice = Literal["auto", "decision_api", "yesno", "stated"]
-SelectMode = Literal["off", "labels", "tokens"]
+SelectMode = Literal["off", "labels"]
 
 
 class LlmSettings(Section):
@@ -45,5 +45,5 @@ class LlmSettings(Section):
     )
     select: SelectMode = Field(
         "off",
-        description="whether the model first selects among the candidates: off, labels, or tokens (its likelihood)",
+        description="whether the model first selects among the candidates: off, or labels (by JSON schema)",
     )

@@ -1,6 +1,7 @@
 """The judge: prompts rendered, questions asked by one backend, answers put together; a content is never lost."""
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Coroutine, Sequence
@@ -15,7 +16,7 @@ from tagbus.stream.llm.client import Body, Client, Tally
 from tagbus.stream.llm.decisions import Contract
 from tagbus.stream.llm.profile import Profile
 from tagbus.stream.llm.prompt import YES_NO, Prompts, Rendered, tokens
-from tagbus.stream.llm.shapes import MALFORMED, REJECTED, UNASKED, Malformed, unknown
+from tagbus.stream.llm.shapes import MALFORMED, REJECTED, UNASKED, UNSELECTED, Malformed, unknown
 from tagbus.stream.telemetry import LLM_UNKNOWN
 
 log = logging.getLogger(__name__)
@@ -153,13 +154,28 @@ class Stated:
             return unknown(MALFORMED, len(questions))
 
 
+class Selector(Protocol):
+    """Selects among the questions before they are asked (select.py)."""
+
+    def beside(self, questions: Sequence[Question]) -> int:
+        """Tokens of the longest request besides the content's part."""
+
+    async def select(
+        self, rendered: Rendered, asked: Asked, order: Sequence[int], deadline: float, tally: Tally
+    ) -> set[int]:
+        """The indices of the selected questions. Raises as Client.post does."""
+
+
 class LlmJudge:
     """Judges contents by one backend."""
 
-    def __init__(self, asking: Asking, prompts: Prompts, settings: LlmSettings) -> None:
+    def __init__(
+        self, asking: Asking, prompts: Prompts, settings: LlmSettings, selector: Selector | None = None
+    ) -> None:
         self._asking = asking
         self._prompts = prompts
         self._settings = settings
+        self._selector = selector
 
     async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
         """See Judge."""
@@ -175,37 +191,79 @@ class LlmJudge:
     async def _judge(self, asked: Asked) -> Judged:
         own = time.monotonic() + self._settings.deadline_seconds
         deadline = own if asked.deadline is None else min(own, asked.deadline)
-        asking, tally = self._asking, Tally()
-        rendered = self._prompts.render(asked, asking.beside(asked.questions))
-        parts = [
-            asked.questions[start : start + asking.at_once] for start in range(0, len(asked.questions), asking.at_once)
-        ]
-        # The first one alone: with it the server has computed what all of them share.
-        done = await self._part(rendered, parts[0], deadline, tally) if parts else ([], None)
-        rest = [] if done[1] else parts[1:]
-        others = await together([self._part(rendered, part, deadline, tally) for part in rest])
-        answers = [answer for found, _ in (done, *others) for answer in found]
-        answers += unknown(UNASKED, len(asked.questions) - len(answers))
-        failures = [failure for _, failure in (done, *others) if failure is not None]
+        tally = Tally()
+        answers = unknown(UNASKED, len(asked.questions))
+        failure: Retryable | None = None
+        order = shuffled(asked) if self._selector else None
+        rendered = self._prompts.render(asked, self._beside(asked.questions))
+        try:
+            wanted = await self._wanted(rendered, asked, order, deadline, tally)
+            answers = [one if at in wanted else Answer(unknown=UNSELECTED) for at, one in enumerate(answers)]
+            failure = await self._ask(rendered, asked, sorted(wanted), deadline, tally, answers)
+        except Retryable as error:
+            failure = error
         for answer in answers:
             if answer.unknown:
                 LLM_UNKNOWN.labels(answer.unknown).inc()
-        return Judged(
-            tuple(answers),
-            asking.backend,
-            self._prompts.version,
-            tally.model,
-            tally.usage,
-            failures[0] if failures else None,
-        )
+        backend, prompt = self._asking.backend, self._prompts.version
+        return Judged(tuple(answers), backend, prompt, tally.model, tally.usage, failure, order)
 
-    async def _part(
-        self, rendered: Rendered, questions: Sequence[Question], deadline: float, tally: Tally
-    ) -> tuple[list[Answer], Retryable | None]:
-        try:
-            return await self._asking.ask(rendered, questions, deadline, tally), None
-        except Retryable as error:
-            return unknown(UNASKED, len(questions)), error
+    def _beside(self, questions: Sequence[Question]) -> int:
+        selecting = self._selector.beside(questions) if self._selector else 0
+        return max(self._asking.beside(questions), selecting)
+
+    async def _wanted(
+        self, rendered: Rendered, asked: Asked, order: Sequence[int] | None, deadline: float, tally: Tally
+    ) -> set[int]:
+        """The indices of the questions to ask."""
+        if self._selector is None or order is None:
+            return set(range(len(asked.questions)))
+        return await self._selector.select(rendered, asked, order, deadline, tally)
+
+    async def _ask(
+        self,
+        rendered: Rendered,
+        asked: Asked,
+        wanted: Sequence[int],
+        deadline: float,
+        tally: Tally,
+        answers: list[Answer],
+    ) -> Retryable | None:
+        """Ask and fill in the answers. The first request goes alone: with it the server has computed what all share."""
+        step = self._asking.at_once
+        parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
+
+        async def part(places: Sequence[int]) -> Retryable | None:
+            try:
+                questions = [asked.questions[at] for at in places]
+                found = await self._asking.ask(rendered, questions, deadline, tally)
+            except Retryable as error:
+                return error
+            for at, answer in zip(places, found, strict=True):
+                answers[at] = answer
+            return None
+
+        if not parts:
+            return None
+        failure = await part(parts[0])
+        if failure is not None:
+            return failure
+        failures = await together([part(places) for places in parts[1:]])
+        return next((one for one in failures if one is not None), None)
+
+
+def shuffled(asked: Asked) -> tuple[int, ...]:
+    """The order in which a selection shows a content's questions: indices, by a hash of the content's id and the tag's.
+
+    A preference of the model for a place so favours no rank, and the same content is always asked alike.
+    """
+    first = asked.content.id.encode(errors="surrogatepass")
+
+    def place(index: int) -> bytes:
+        tag = asked.questions[index].tag_id.encode(errors="surrogatepass")
+        return hashlib.blake2b(first + b"\0" + tag, digest_size=8).digest()
+
+    return tuple(sorted(range(len(asked.questions)), key=place))
 
 
 async def together(calls: Sequence[Coroutine[None, None, T]]) -> list[T]:

@@ -13,6 +13,7 @@ from tagbus.stream.llm.client import Client
 from tagbus.stream.llm.judge import LlmJudge, Server
 from tagbus.stream.llm.profile import profile
 from tagbus.stream.llm.prompt import Prompts
+from tagbus.stream.llm.select import Selecting
 from tagbus.stream.llm.shapes import UNASKED, unknown
 
 # Looking at a server takes a few calls, and the first one may load the model.
@@ -93,7 +94,8 @@ class LazyJudge:
             if self._judge is None:
                 server = await named(self._server, deadline)
                 found = await choose(server, self._prompts, self._settings, deadline)
-                self._judge = LlmJudge(found.asking, self._prompts, self._settings)
+                selector = Selecting(server, self._prompts) if self._settings.select == "labels" else None
+                self._judge = LlmJudge(found.asking, self._prompts, self._settings, selector)
             return self._judge
         finally:
             self._lock.release()

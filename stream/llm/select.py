@@ -1,0 +1,59 @@
+"""The model selects among the candidates before they are judged (LLM4Tag's first step): by labels, one token each.
+
+Never by ids or names: those could be spelt in a content, and are several tokens.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from tagbus.stream.llm import chat
+from tagbus.stream.llm.base import Asked, Question
+from tagbus.stream.llm.client import Tally
+from tagbus.stream.llm.judge import TEMPLATE, Server, completed
+from tagbus.stream.llm.prompt import Prompts, Rendered, tokens
+from tagbus.stream.llm.shapes import Malformed
+
+log = logging.getLogger(__name__)
+
+
+class Selecting:
+    """Selects by one chat call for twenty candidates."""
+
+    def __init__(self, server: Server, prompts: Prompts) -> None:
+        self._server = server
+        self._prompts = prompts
+
+    def beside(self, questions: Sequence[Question]) -> int:
+        """Tokens of the longest request besides the content's part."""
+        first = questions[: len(chat.LABELS)]
+        return tokens(self._prompts.select(chat.LABELS[: len(first)], first)) + TEMPLATE
+
+    async def select(
+        self, rendered: Rendered, asked: Asked, order: Sequence[int], deadline: float, tally: Tally
+    ) -> set[int]:
+        """The indices of the questions that the model selects; all of a request whose answer is none.
+
+        Raises as Client.post does.
+        """
+        found: set[int] = set()
+        for start in range(0, len(order), len(chat.LABELS)):
+            places = order[start : start + len(chat.LABELS)]
+            labels = chat.LABELS[: len(places)]
+            chosen = await self._labels(rendered, labels, [asked.questions[at] for at in places], deadline, tally)
+            found |= {at for label, at in zip(labels, places, strict=True) if label in chosen}
+        return found
+
+    async def _labels(
+        self, rendered: Rendered, labels: Sequence[str], questions: Sequence[Question], deadline: float, tally: Tally
+    ) -> Sequence[str]:
+        server = self._server
+        question = self._prompts.select(labels, questions)
+        schema = chat.select_schema(labels)
+        body = chat.by_schema(server.profile, server.model, rendered, question, schema, len(labels), server.adapter)
+        try:
+            answer = await completed(server, body, rendered.tokens + tokens(question) + TEMPLATE, deadline, tally)
+            # What cannot be read selects nothing out: the judge still decides.
+            return labels if answer is None or answer.refused else chat.selected(answer, labels)
+        except Malformed as error:
+            log.warning("a selection of the language model cannot be read, so all is judged: %s", error)
+            return labels
