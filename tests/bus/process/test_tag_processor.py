@@ -22,7 +22,7 @@ from tagbus.stream.contract.events import Content, Degraded, TaggedContent
 from tagbus.stream.errors import TooMuchPoison, Untaggable
 from tagbus.stream.tagger import Failure
 from tests.bus.harness import event
-from tests.bus.taggers import Allergic, Down, Picky, Trivial, tagged
+from tests.bus.taggers import TAG, Allergic, Down, Picky, Trivial, tagged
 
 QUICK = Settings.model_validate({"retry": {"first_seconds": 0.001, "cap_seconds": 0.002}})
 
@@ -128,6 +128,20 @@ def test_an_exemplar_that_is_written_back_has_the_scopes_of_its_content() -> Non
     settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
     (outcome,) = process(Trivial(), [b'{"id": "a", "title": "Bees", "scopes": ["news"]}'], settings)
     assert json.loads(outcome.outgoing[1].value or b"")["scopes"] == ["news"]
+
+
+class Implying(Trivial):
+    """Gives every content a tag that only follows from another one too."""
+
+    async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
+        above = TAG.model_copy(update={"id": "above", "stage": "hierarchy"})
+        return [one.model_copy(update={"tags": (TAG, above)}) for one in map(tagged, contents)]
+
+
+def test_a_tag_that_was_added_for_a_narrower_one_is_not_written_back() -> None:
+    settings = Settings.model_validate({"tagger": {"write_back": 0.5}})
+    (outcome,) = process(Implying(), contents("a"), settings)
+    assert json.loads(outcome.outgoing[1].value or b"")["accepted"] == ["t1"]
 
 
 class Revised(Trivial):
