@@ -11,7 +11,6 @@ _JOINERS: Final = frozenset("\u200c\u200d")
 # Control tokens in square brackets, as Mistral's and Llama 2's templates have them: [INST], [/INST], [SYSTEM_PROMPT].
 _BRACKETS: Final = re.compile(r"\[(/?[A-Z][A-Z_]+)\]")
 _ESCAPES: Final = str.maketrans({"<": "‹", ">": "›", '"': "'", "｜": "|"})
-_SPACE: Final = re.compile(r"\s+")
 
 
 def fenced(text: str, length: int) -> str:
@@ -21,8 +20,10 @@ def fenced(text: str, length: int) -> str:
     written; lines and unseen characters become spaces or nothing. At most 2 x `length` characters are read.
     """
     read = text[: 2 * length + 1]
-    seen = "".join(one if _is_seen(one) else " " if one.isspace() else "" for one in read)
-    line = _BRACKETS.sub(r"(\1)", _SPACE.sub(" ", seen).strip().translate(_ESCAPES))
+    seen = " ".join(read.split())
+    if not seen.isprintable():
+        seen = " ".join("".join(filter(_is_seen, seen)).split())
+    line = _BRACKETS.sub(r"(\1)", seen).translate(_ESCAPES)
     return f"{line[: length - 1]}…" if len(line) > length or len(text) > len(read) else line
 
 

@@ -9,7 +9,7 @@ import importlib.resources
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from jinja2 import FunctionLoader, StrictUndefined
@@ -26,6 +26,8 @@ DESCRIPTION: Final = 400
 TITLE: Final = 400
 SHOT: Final = 400
 SEGMENT: Final = 800
+# Questions about tags that are kept.
+CACHED: Final = 10_000
 # Names of tags that an exemplar shows at most.
 SHOWN: Final = 20
 # A token is at least this many bytes of UTF-8, on the average of any script and tokenizer: counts err upwards.
@@ -85,6 +87,8 @@ class Prompts:
         self._metadata = tuple(metadata)
         self._shots = shots
         self._templates = _environment(version)
+        # A taxonomy's tags come again and again.
+        self.question = lru_cache(CACHED)(self._question)
 
     def render(self, asked: Asked, beside: int = 0) -> Rendered:
         """The content's part, cut so that `beside` further tokens fit: the longest question's."""
@@ -110,7 +114,7 @@ class Prompts:
             context = self._context(parts)
         return Rendered(task, context, tuple(cut))
 
-    def question(self, question: Question) -> str:
+    def _question(self, question: Question) -> str:
         """The question about one tag."""
         return self._template("question", name=_name(question), description=fenced(question.description, DESCRIPTION))
 
