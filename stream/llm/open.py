@@ -9,7 +9,7 @@ from tagbus.stream.config import LlmSettings, RetrySettings
 from tagbus.stream.errors import Retryable, UserError, Withheld
 from tagbus.stream.llm.base import Asked, Judge, Judged, Meter
 from tagbus.stream.llm.choose import choose, listed
-from tagbus.stream.llm.client import Client
+from tagbus.stream.llm.client import Client, NotServed
 from tagbus.stream.llm.judge import LlmJudge, Server
 from tagbus.stream.llm.profile import profile
 from tagbus.stream.llm.prompt import Prompts
@@ -18,6 +18,8 @@ from tagbus.stream.llm.shapes import UNASKED, unknown
 
 # Looking at a server takes a few calls, and the first one may load the model.
 LOOK_SECONDS: Final = 60.0
+# After a server that cannot judge, or a key that it refuses.
+AGAIN_SECONDS: Final = 60.0
 
 
 def open_judge(settings: LlmSettings, retry: RetrySettings, meter: Meter) -> Judge:
@@ -63,6 +65,7 @@ class LazyJudge:
         self._prompts = prompts
         self._lock = asyncio.Lock()
         self._judge: LlmJudge | None = None
+        self._refused: tuple[float, UserError | None] = (0.0, None)
 
     async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
         """See Judge."""
@@ -73,7 +76,12 @@ class LazyJudge:
                 Judged(tuple(unknown(UNASKED, len(one.questions))), None, self._prompts.version, failure=error)
                 for one in asked
             ]
-        return await judge.judge(asked)
+        try:
+            return await judge.judge(asked)
+        except NotServed:
+            # Another server, or another version of it, is at the address now: it is looked at again.
+            self._judge = None
+            raise
 
     async def close(self) -> None:
         """See Judge."""
@@ -92,10 +100,21 @@ class LazyJudge:
             raise Withheld("deadline", f"{self._settings.url} was still being looked at when the time was up") from None
         try:
             if self._judge is None:
-                server = await named(self._server, deadline)
-                found = await choose(server, self._prompts, self._settings, deadline)
-                selector = Selecting(server, self._prompts) if self._settings.select == "labels" else None
-                self._judge = LlmJudge(found.asking, self._prompts, self._settings, selector)
+                self._judge = await self._look(deadline)
             return self._judge
         finally:
             self._lock.release()
+
+    async def _look(self, deadline: float) -> LlmJudge:
+        """Find out how the server can be asked. Raises the same UserError for a while: each look costs calls."""
+        since, refusal = self._refused
+        if refusal is not None and time.monotonic() - since < AGAIN_SECONDS:
+            raise refusal
+        try:
+            server = await named(self._server, deadline)
+            found = await choose(server, self._prompts, self._settings, deadline)
+        except UserError as error:
+            self._refused = (time.monotonic(), error)
+            raise
+        selector = Selecting(server, self._prompts) if self._settings.select == "labels" else None
+        return LlmJudge(found.asking, self._prompts, self._settings, selector)
