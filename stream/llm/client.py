@@ -110,12 +110,12 @@ class Client:
         """GET, not metered. Raises as `post` does."""
         return await self._send("GET", path, None, deadline)
 
-    async def post(self, path: str, body: Body, estimate: int, deadline: float, tally: Tally) -> Reply:
+    async def post(self, path: str, body: Body, estimate: Usage, deadline: float, tally: Tally) -> Reply:
         """POST until it is answered; every attempt is settled and added to `tally` as its answer says.
 
-        `estimate`: tokens of the prompt; it counts where an answer names none. Raises Overloaded or DependencyDown
-        where `deadline` comes first, Withheld where the meter refuses, NotServed for an endpoint or a model that is
-        not there, UserError for a wrong key.
+        `estimate`: of one attempt at most; its tokens count where an answer names none. Raises Overloaded or
+        DependencyDown where `deadline` comes first, Withheld where the meter refuses, NotServed for an endpoint or a
+        model that is not there, UserError for a wrong key.
         """
         for delay in backoff(self._retry):
             try:
@@ -129,14 +129,14 @@ class Client:
                 await asyncio.sleep(wait)
         raise AssertionError("backoff never ends")
 
-    async def _attempt(self, path: str, body: Body, estimate: int, deadline: float, tally: Tally) -> Reply:
+    async def _attempt(self, path: str, body: Body, estimate: Usage, deadline: float, tally: Tally) -> Reply:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._slots.acquire()
         except TimeoutError:
             raise Withheld("deadline", f"the deadline passed before a request to {self.url} could go out") from None
         try:
-            async with self._meter.attempt(Usage(1, estimate), deadline) as charge:
+            async with self._meter.attempt(estimate, deadline) as charge:
                 tally.usage += Usage(calls=1)
                 reply = await self._send("POST", path, body, deadline)
                 usage = Usage() if reply.rejected else _usage(reply, estimate, tally)
@@ -191,14 +191,14 @@ class Client:
         raise UserError(f"TAGBUS_LLM__URL: {said}; expected the base URL of the API")
 
 
-def _usage(reply: Reply, estimate: int, tally: Tally) -> Usage:
+def _usage(reply: Reply, estimate: Usage, tally: Tally) -> Usage:
     """What an answer says that it took; the name of its model goes to `tally`."""
     try:
         said = parsed(Said, reply.body)
     except Malformed:
         said = Said()
     tally.model = said.model or tally.model
-    usage = said.usage.usage if said.usage else Usage(0, estimate)
+    usage = said.usage.usage if said.usage else Usage(0, estimate.tokens_in, estimate.tokens_out)
     for kind, count in (("in", usage.tokens_in), ("out", usage.tokens_out), ("cached", usage.cached)):
         LLM_TOKENS.labels(kind).inc(count)
     return usage

@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeVar
 from tagbus.stream.config import LlmSettings
 from tagbus.stream.errors import Retryable
 from tagbus.stream.llm import chat
-from tagbus.stream.llm.base import Answer, Asked, Backend, Judged, Question
+from tagbus.stream.llm.base import Answer, Asked, Backend, Judged, Question, Usage
 from tagbus.stream.llm.client import Body, Client, Tally
 from tagbus.stream.llm.decisions import Contract
 from tagbus.stream.llm.profile import Profile
@@ -78,7 +78,7 @@ class Decisions:
         asked = [self._prompts.question(one) for one in questions]
         model = server.adapter if server.adapter and server.profile.adapter == "model" else server.model
         body = self.contract.body(model, f"{rendered.task}\n\n{rendered.context}", asked)
-        estimate = rendered.tokens + sum(map(tokens, asked))
+        estimate = Usage(1, rendered.tokens + sum(map(tokens, asked)))
         reply = await server.client.post(self.contract.path, body, estimate, deadline, tally)
         if reply.rejected:
             log.warning("%s", reply.rejected)
@@ -277,8 +277,13 @@ async def together(calls: Sequence[Coroutine[None, None, T]]) -> list[T]:
 
 
 async def completed(server: Server, body: Body, estimate: int, deadline: float, tally: Tally) -> chat.Completion | None:
-    """A chat completion; None where the server rejects this request. Raises as Client.post does, and Malformed."""
-    reply = await server.client.post(chat.PATH, body, estimate, deadline, tally)
+    """A chat completion; None where the server rejects this request. `estimate`: tokens of the prompt at most.
+
+    Raises as Client.post does, and Malformed.
+    """
+    most = body[server.profile.token_limit]
+    attempt = Usage(1, estimate, most if isinstance(most, int) else 0)
+    reply = await server.client.post(chat.PATH, body, attempt, deadline, tally)
     if reply.rejected:
         log.warning("%s", reply.rejected)
         return None

@@ -12,6 +12,7 @@ import pytest
 from tagbus.stream.errors import DependencyDown, Overloaded, UserError, Withheld
 from tagbus.stream.llm.base import Backend, Charge, Usage
 from tagbus.stream.llm.client import retry_after
+from tagbus.stream.llm.prompt import Prompts, Rendered
 from tests.llm import answers
 from tests.llm.answers import completion
 from tests.llm.asking import asked, directly, judging
@@ -76,6 +77,8 @@ async def test_what_passes_is_tried_again_and_every_attempt_is_metered(backend: 
     assert len(meter.errors) == 2
     assert len(meter.settled) == 1
     assert meter.settled[0].tokens_in == judged.usage.tokens_in > 0
+    # What may be written is reserved as well.
+    assert {one.tokens_out for one in meter.reserved} == {{"decision_api": 0, "yesno": 1, "stated": 46}[backend]}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -347,6 +350,28 @@ async def test_no_more_requests_are_in_flight_than_the_settings_say() -> None:
             await judge.judge([asked("Cats", "Dogs", "Nuclear") for _ in range(10)])
     assert len(server.requests) == 30
     assert most <= 3
+
+
+async def test_of_contents_that_wait_nothing_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand waiting contents hold a task each, and no prompt."""
+    rendered = 0
+    own = Prompts.render
+
+    def counting(*given: object) -> Rendered:
+        nonlocal rendered
+        rendered += 1
+        return own(*given)
+
+    monkeypatch.setattr(Prompts, "render", counting)
+    with serving(always(Say(silent=True))) as server:
+        async with directly(server.url, "decision_api", profile="vllm", in_flight=3) as judge:
+            waiting = asyncio.create_task(judge.judge([asked("Cats")] * 10_000))
+            while len(server.requests) < 3:
+                await asyncio.sleep(0.01)
+            assert rendered == 3
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
 
 
 async def test_a_wait_for_a_place_in_flight_ends_at_the_deadline() -> None:
