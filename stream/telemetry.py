@@ -108,6 +108,7 @@ RELEASE_PENDING = Gauge("tagbus_release_pending", "1 while another release is ac
 LLM_CALLS = Counter("tagbus_llm_calls_total", "Attempts at the language model, by outcome", ["outcome"])
 LLM_TOKENS = Counter("tagbus_llm_tokens_total", "Tokens as the server counts them: in, of these cached, out", ["kind"])
 LLM_UNKNOWN = Counter("tagbus_llm_unknown_total", "Tags that were asked and are unknown, by why", ["reason"])
+LLM_DRIFT = Gauge("tagbus_llm_drift", "Mean distance of the answers to fixed questions from the first ones")
 LLM_OUTSIDE = Counter("tagbus_llm_outside_total", "Answers about what was not asked, which are dropped")
 
 READY = Gauge("tagbus_ready", "1 while /readyz says yes")

@@ -43,6 +43,9 @@ class LlmSettings(Section):
     metadata: Annotated[tuple[str, ...], NoDecode, Words] = Field(
         (), description="fields of a content's metadata that go into prompts, with commas; empty: none"
     )
+    watch_seconds: float = Field(
+        3600.0, ge=0, description="between looks whether the model has changed, 20 tags each; 0: never"
+    )
     select: SelectMode = Field(
         "off",
         description="whether the model first selects among the candidates: off, or labels (by JSON schema)",

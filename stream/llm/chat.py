@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 from tagbus.stream.llm.base import Answer
 from tagbus.stream.llm.client import Body
 from tagbus.stream.llm.profile import Profile
-from tagbus.stream.llm.prompt import Rendered
+from tagbus.stream.llm.prompts import Rendered
 from tagbus.stream.llm.shapes import (
     LABEL_MASS,
     MALFORMED,

@@ -13,7 +13,7 @@ from tagbus.stream.llm.base import Answer, Asked, Question
 from tagbus.stream.llm.client import NotServed, Tally
 from tagbus.stream.llm.decisions import CONTRACTS
 from tagbus.stream.llm.judge import Asking, Decisions, Server, Stated, YesNo
-from tagbus.stream.llm.prompt import Prompts
+from tagbus.stream.llm.prompts import Prompts
 from tagbus.stream.llm.shapes import Malformed, Shape, parsed
 
 # What no model that can judge at all gets wrong.

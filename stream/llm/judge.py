@@ -15,7 +15,7 @@ from tagbus.stream.llm.base import Answer, Asked, Backend, Judged, Question, Usa
 from tagbus.stream.llm.client import Body, Client, Tally
 from tagbus.stream.llm.decisions import Contract
 from tagbus.stream.llm.profile import Profile
-from tagbus.stream.llm.prompt import YES_NO, Prompts, Rendered, tokens
+from tagbus.stream.llm.prompts import YES_NO, Prompts, Rendered, tokens
 from tagbus.stream.llm.shapes import MALFORMED, REJECTED, UNASKED, UNSELECTED, Malformed, unknown
 from tagbus.stream.telemetry import LLM_UNKNOWN
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from tagbus.stream.config import LlmSettings, RetrySettings
@@ -12,9 +13,10 @@ from tagbus.stream.llm.choose import choose, listed
 from tagbus.stream.llm.client import Client, NotServed
 from tagbus.stream.llm.judge import LlmJudge, Server
 from tagbus.stream.llm.profile import profile
-from tagbus.stream.llm.prompt import Prompts
+from tagbus.stream.llm.prompts import Prompts
 from tagbus.stream.llm.select import Selecting
 from tagbus.stream.llm.shapes import UNASKED, unknown
+from tagbus.stream.llm.watch import Watch
 
 # Looking at a server takes a few calls, and the first one may load the model.
 LOOK_SECONDS: Final = 60.0
@@ -65,6 +67,8 @@ class LazyJudge:
         self._prompts = prompts
         self._lock = asyncio.Lock()
         self._judge: LlmJudge | None = None
+        self._watch = Watch(settings.watch_seconds)
+        self._looking: asyncio.Task[None] | None = None
         self._refused: tuple[float, UserError | None] = (0.0, None)
 
     async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
@@ -76,6 +80,8 @@ class LazyJudge:
                 Judged(tuple(unknown(UNASKED, len(one.questions))), None, self._prompts.version, failure=error)
                 for one in asked
             ]
+        if self._watch.due():
+            self._looking = asyncio.create_task(self._look_for_change(judge))
         try:
             return await judge.judge(asked)
         except NotServed:
@@ -85,6 +91,9 @@ class LazyJudge:
 
     async def close(self) -> None:
         """See Judge."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
         await self._server.client.close()
 
     async def _opened(self, asked: Sequence[Asked]) -> LlmJudge:
@@ -104,6 +113,11 @@ class LazyJudge:
             return self._judge
         finally:
             self._lock.release()
+
+    async def _look_for_change(self, judge: LlmJudge) -> None:
+        # Beside the contents, which do not wait for it; what is wrong with the server they find out themselves.
+        with suppress(UserError):
+            await self._watch.look(judge)
 
     async def _look(self, deadline: float) -> LlmJudge:
         """Find out how the server can be asked. Raises the same UserError for a while: each look costs calls."""

@@ -17,7 +17,7 @@ from tagbus.stream.llm.choose import KNOWN, RIGHT, answers, choose, listed
 from tagbus.stream.llm.client import Tally, Unlimited
 from tagbus.stream.llm.judge import TEMPLATE, Asking, Server, YesNo, completed
 from tagbus.stream.llm.open import LOOK_SECONDS, connected, prompts_of
-from tagbus.stream.llm.prompt import YES_NO, Prompts, tokens
+from tagbus.stream.llm.prompts import YES_NO, Prompts, tokens
 from tagbus.stream.llm.shapes import LABEL_MASS, NO_LOGPROBS, Malformed
 
 # Two orders of the same words may move a probability by so much.

@@ -10,7 +10,7 @@ from tagbus.stream.llm import chat
 from tagbus.stream.llm.base import Asked, Question
 from tagbus.stream.llm.client import Tally
 from tagbus.stream.llm.judge import TEMPLATE, Server, completed
-from tagbus.stream.llm.prompt import Prompts, Rendered, tokens
+from tagbus.stream.llm.prompts import Prompts, Rendered, tokens
 from tagbus.stream.llm.shapes import Malformed
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,9 @@ def asked(*names: str, text: str = "Some text.", seconds: float = 60, content_id
 @asynccontextmanager
 async def judging(url: str, meter: Meter | None = None, **settings: object) -> AsyncIterator[Judge]:
     """A judge at that server."""
-    judge = open_judge(LlmSettings(url=url, **{"model": "test-model", **settings}), QUICK, meter or Unlimited())
+    judge = open_judge(
+        LlmSettings(url=url, **{"model": "test-model", "watch_seconds": 0, **settings}), QUICK, meter or Unlimited()
+    )
     try:
         yield judge
     finally:

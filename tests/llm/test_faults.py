@@ -12,7 +12,7 @@ import pytest
 from tagbus.stream.errors import DependencyDown, Overloaded, UserError, Withheld
 from tagbus.stream.llm.base import Backend, Charge, Usage
 from tagbus.stream.llm.client import retry_after
-from tagbus.stream.llm.prompt import Prompts, Rendered
+from tagbus.stream.llm.prompts import Prompts, Rendered
 from tests.llm import answers
 from tests.llm.answers import completion
 from tests.llm.asking import asked, directly, judging

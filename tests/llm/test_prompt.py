@@ -14,8 +14,8 @@ from tagbus.stream.contract.events import Content
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
 from tagbus.stream.llm.base import Asked, Question, Shot
-from tagbus.stream.llm.fence import fenced
-from tagbus.stream.llm.prompt import Prompts, tokens, versions
+from tagbus.stream.llm.prompts.fence import fenced
+from tagbus.stream.llm.prompts.prompt import Prompts, tokens, versions
 from tagbus.stream.recall.knowledge import Segment
 from tests.llm import answers
 from tests.llm.asking import asked, directly

@@ -1,4 +1,4 @@
-"""Prompts: versioned jinja2 templates in `prompts/`, rendered from fenced text, cut to a length.
+"""Prompts: versioned jinja2 templates, rendered from fenced text, cut to a length.
 
 The content's part comes first and is the same for all its tags, so that a server computes it once; the tag comes last.
 What is over the length is cut in this order: exemplars from the least similar on, knowledge likewise, the end of the
@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.llm.base import Asked, Question, Shot
-from tagbus.stream.llm.fence import fenced
+from tagbus.stream.llm.prompts.fence import fenced
 
 _FOLDER: Final = importlib.resources.files("tagbus.stream") / "llm" / "prompts"
 # Characters of a field that a prompt shows at most.
