@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, ValidationError
 from scipy.optimize import isotonic_regression
 
-from tagbus.stream.contract.release import LEAST, MOST, MOST_KNOTS, Curve, Fingerprint
+from tagbus.stream.contract.release import LEAST, MOST, MOST_KNOTS, Curve, Fingerprint, JudgeFit, Knots
 from tagbus.stream.errors import FieldError, ReleaseMismatch, UserError, shorten
 
 Floats = NDArray[np.float64]
@@ -29,6 +29,7 @@ Flags = NDArray[np.bool_]
 FEWEST_PAIRS = 50
 ISOTONIC: Final = "isotonic"
 PLATT: Final = "platt"
+NONE: Final = "none"
 # Knots of a sigmoid: between two of them the straight line differs from it by less than 0.001.
 SIGMOID_KNOTS: Final = 100
 # Newton's steps of a fit, which converges in some ten.
@@ -73,7 +74,7 @@ def uncalibrated(fingerprint: Fingerprint) -> Calibration:
     """The fallback without a fitted calibration: named `none`; the confidence is the score, clipped to the open
     interval."""
     return Calibration(
-        name="none",
+        name=NONE,
         release=fingerprint.release,
         path=fingerprint.path,
         components=dict(fingerprint.components),
@@ -199,8 +200,30 @@ def _logistic(x: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-x.clip(-500, 500))), np.float64)
 
 
-def load(path: Path, fingerprint: Fingerprint) -> Calibration:
-    """Load a file of `tagbus calibrate` for these scores.
+def isotonic(scores: Floats, right: Flags) -> Knots:
+    """The curve alone of an isotonic regression; arguments as `fit`."""
+    knots, heights = _knots(scores, right, np.ones(scores.shape))
+    return Knots(scores=tuple(knots.tolist()), probabilities=tuple(heights.clip(LEAST, MOST).round(6).tolist()))
+
+
+def with_judge(curve: Calibration, judge: JudgeFit) -> Calibration:
+    """The calibration of a path with the judge: it carries the judge's weight, and is named by that too."""
+    joined = curve.model_copy(update={"judge": judge})
+    return joined.model_copy(update={"name": _name(_kind(joined), joined)})
+
+
+def before_judge(curve: Calibration, fingerprint: Fingerprint) -> Calibration | None:
+    """The calibration that a path's judge was fitted with: that of `fingerprint`, the path without it."""
+    if curve.judge is None:
+        return None
+    before = {name: getattr(curve.judge.before, name) for name in ("scores", "probabilities")}
+    fitted = {**before, "fitted_on": curve.fitted_on, "contents": curve.contents}
+    made = uncalibrated(fingerprint).model_copy(update=fitted)
+    return made.model_copy(update={"name": _name(ISOTONIC, made)})
+
+
+def load(path: Path, fingerprint: Fingerprint, *others: Fingerprint) -> Calibration:
+    """Load a file of `tagbus calibrate` for these scores, or for those of `others`.
 
     Raises UserError that names the file, the field and the expected value; ReleaseMismatch that names both
     fingerprints.
@@ -216,22 +239,27 @@ def load(path: Path, fingerprint: Fingerprint) -> Calibration:
         calibration = Calibration.model_validate_json(raw)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_error(error)}") from None
-    calibration.match(fingerprint, str(path))
+    if calibration.fingerprint not in others:
+        calibration.match(fingerprint, str(path))
     _check_name(path, calibration)
     return calibration
 
 
 def _check_name(path: Path, calibration: Calibration) -> None:
     """The name is recorded in every result, so a file edited by hand must not keep it."""
-    expected = _name(PLATT if calibration.name.startswith(PLATT) else ISOTONIC, calibration)
+    expected = _name(_kind(calibration), calibration)
     if calibration.name != expected and calibration != uncalibrated(calibration.fingerprint):
         wrong = FieldError("name", shorten(calibration.name), f"{expected}, the hash of what the file holds")
         raise UserError(f"{path}: {wrong}")
 
 
+def _kind(calibration: Calibration) -> str:
+    return PLATT if calibration.name.startswith(PLATT) else ISOTONIC
+
+
 def _name(kind: str, calibration: Calibration) -> str:
-    """How it is fitted, and a hash of all other fields."""
-    content = json.dumps(calibration.model_dump(exclude={"name"}), sort_keys=True)
+    """How it is fitted, and a hash of all other fields that are set."""
+    content = json.dumps(calibration.model_dump(exclude={"name"}, exclude_none=True), sort_keys=True)
     return f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 

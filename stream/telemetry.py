@@ -107,6 +107,10 @@ RELEASE_PENDING = Gauge("tagbus_release_pending", "1 while another release is ac
 # The judge. An attempt ends in one outcome; `answered` says nothing about what the answer holds.
 LLM_CALLS = Counter("tagbus_llm_calls_total", "Attempts at the language model, by outcome", ["outcome"])
 LLM_TOKENS = Counter("tagbus_llm_tokens_total", "Tokens as the server counts them: in, of these cached, out", ["kind"])
+LLM_COST = Counter("tagbus_llm_cost_usd_total", "What they cost, where the model has a price")
+LLM_WITHHELD = Counter("tagbus_llm_withheld_total", "Attempts that were not made, by why", ["reason"])
+LLM_BREAKER = Gauge("tagbus_llm_breaker", "0 while attempts go out, 1 while one is tried, 2 while none does")
+LLM_CONTENTS = Counter("tagbus_llm_contents_total", "Contents at the judge, by what became of them", ["outcome"])
 LLM_UNKNOWN = Counter("tagbus_llm_unknown_total", "Tags that were asked and are unknown, by why", ["reason"])
 LLM_DRIFT = Gauge("tagbus_llm_drift", "Mean distance of the answers to fixed questions from the first ones")
 LLM_OUTSIDE = Counter("tagbus_llm_outside_total", "Answers about what was not asked, which are dropped")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from tagbus.stream import calibrate
-from tagbus.stream.app.components import REGISTRY, Components
+from tagbus.stream.app.components import RECALL, REGISTRY, Components
 from tagbus.stream.app.filling import cached_memory, fill
 from tagbus.stream.app.folders import base_release, model_folder
+from tagbus.stream.app.judge.judging import judging
 from tagbus.stream.app.stages import STAGES, Ingredients, StageFactory
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings, load
@@ -24,6 +25,8 @@ from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.index.apply import Listener, Projection
 from tagbus.stream.index.changes import MemoryChanges
+from tagbus.stream.llm.component import NAME as JUDGE
+from tagbus.stream.llm.spending.meter import SpendingMeter
 from tagbus.stream.memory import Memory, open_memory
 from tagbus.stream.memory.kinds import EXEMPLARS, KINDS, TAGS, Kind
 from tagbus.stream.rank import trees
@@ -35,6 +38,7 @@ from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.tagger import Pipeline, Stage, Tagger, Taxonomy
 from tagbus.stream.tagger.calibrate import Calibrate
 from tagbus.stream.tagger.hierarchy import WithBroader, WithoutBroader
+from tagbus.stream.tagger.judge import JudgeStage
 from tagbus.stream.tagger.select import Select
 
 # Next to the model: the curve for recall scores alone, without components.
@@ -53,6 +57,7 @@ class Plan:
     stages: Sequence[StageFactory] = STAGES
     optional: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
+    meter: SpendingMeter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,11 @@ class TaggingStack:
     def release(self) -> Release:
         """The release that the encoder runs."""
         return self.encoder.release
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge is on."""
+        return any(isinstance(stage, JudgeStage) for stage in self.stages)
 
     @property
     def memories(self) -> list[Memory]:
@@ -102,9 +112,18 @@ class TaggingStack:
         one is given here. Raises ReleaseMismatch for a calibration that was fitted to something else.
         """
         known = {curve.path: curve for curve in curves}
-        whole = self.components.scoring
+        whole, before = self.components.scoring, self.components.before_judge
         if whole not in known:
-            known[whole] = calibration_of(self.settings, self.release, self.components)
+            own = calibration_of(self.settings, self.release, self.components)
+            known.setdefault(own.path, own)
+        elif known[whole].judge is None and known[whole].name != calibrate.NONE:
+            # Fitted to decisions alone: the scores are still fused as the settings' calibration says.
+            own = calibration_of(self.settings, self.release, self.components)
+            if own.path == whole and own.judge is not None:
+                known[whole] = calibrate.with_judge(known[whole], own.judge)
+        judge = known[whole].judge if whole in known else None
+        if judge is not None and (shorter := calibrate.before_judge(known[whole], self.fingerprint(before))):
+            known.setdefault(before, shorter)
         for path, curve in known.items():
             curve.match(self.fingerprint(path), f"calibration {curve.name}")
 
@@ -113,14 +132,19 @@ class TaggingStack:
 
         least = self.settings.tagger.least_confidence
         closing: tuple[Stage, ...] = (self.select, Calibrate(curve_of, least), *self.hierarchy)
-        pipeline = Pipeline(
-            self.release.name, self.components.versions, known[whole].name, self.stages, closing, self.optional
-        )
+        stages = [one.fitted(judge) if isinstance(one, JudgeStage) else one for one in self.stages]
+        main = curve_of(whole if judge is not None and judge.weight else before)
+        pipeline = Pipeline(self.release.name, self.components.versions, main.name, stages, closing, self.optional)
         return Tagger(pipeline, taxonomy)
 
     def uncalibrated(self) -> Tagger:
         """The pipeline with raw scores as confidences, for fitting a calibration."""
         return replace(self, hierarchy=()).tagger([calibrate.uncalibrated(self.fingerprint())])
+
+    def asking(self) -> Tagger:
+        """As `uncalibrated`, with the judge asked about every content, and no score changed by it."""
+        stages = [one.asking_all() if isinstance(one, JudgeStage) else one for one in self.stages]
+        return replace(self, stages=stages).uncalibrated()
 
     def fingerprint(self, path: str | None = None) -> Fingerprint:
         """What a calibration of `path` (default: the whole path) is fitted to."""
@@ -144,15 +168,16 @@ def calibration_of(settings: Settings, release: Release, components: Components)
     none. Raises ReleaseMismatch for one that was fitted to something else."""
     path = settings.tagger.calibration or components.calibration or _beside(settings, components)
     fingerprint = components.fingerprint(release.name)
+    before = components.fingerprint(release.name, components.before_judge)
     if path is None:
         return calibrate.uncalibrated(fingerprint)
     with named("tagger.calibration", settings.tagger.calibration, settings.releases.folder):
-        return calibrate.load(path, fingerprint)
+        return calibrate.load(path, fingerprint, before)
 
 
 def _beside(settings: Settings, components: Components) -> Path | None:
     path = model_folder(settings) / CALIBRATION
-    return path if not components.on and path.exists() else None
+    return path if components.before_judge == RECALL and path.exists() else None
 
 
 @asynccontextmanager
@@ -230,9 +255,10 @@ async def _assembled(
     recall = encoder.release.recall
     graph = GraphRecall(memory.tags, memory.exemplars, recall, settings.recall, settings.tagger.neighbours)
     reads = plan.reads.union(*(part.reads for part in parts.values()))
-    made = Ingredients(settings, encoder, memory, graph, parts, Numbers(known, graph.numbers), reads)
+    asked = await judging(settings, memory, graph, plan.meter, exits)
+    made = Ingredients(settings, encoder, memory, graph, parts, Numbers(known, graph.numbers), reads, asked)
     stages = [stage for make in plan.stages if (stage := make(made)) is not None]
-    scored = {one.name: one.lists[0] for one, _ in components.on if one.lists}
+    scored = {one.name: one.lists[0] for one, _ in components.on if one.lists} | {JUDGE: JUDGE}
     select = Select(graph, scored, settings.tagger.tags)
     hierarchy = _hierarchy(settings, graph)
     return TaggingStack(settings, encoder, memory, components, parts, graph, stages, select, hierarchy, plan.optional)

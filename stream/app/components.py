@@ -11,6 +11,7 @@ from typing import Final
 from tagbus.stream.config import PREFIX, Settings, environment
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.llm import component as judge
 from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.recall import heads, labeltree, second_encoder
 from tagbus.stream.recall.component import (
@@ -53,7 +54,9 @@ class Components:
         """
         _check_names(settings, registry)
         configured = [(one, _configured(one, settings)) for one in registry]
-        found = cls([(one, made) for one, made in configured if made.version is not None])
+        found = cls(
+            [*((one, made) for one, made in configured if made.version is not None), *judge.configured(settings)]
+        )
         for one, _ in found.on:
             if one.needs is not None and one.needs not in found.versions:
                 raise UserError(
@@ -76,6 +79,11 @@ class Components:
     def scoring(self) -> str:
         """The path of a content that skips nothing, as a calibration names it: `recall+literal+rank`."""
         return "+".join((RECALL, *(one.step for one, _ in self.on)))
+
+    @property
+    def before_judge(self) -> str:
+        """The path of a content that the judge is not asked about, as a calibration names it."""
+        return "+".join(step for step in self.scoring.split("+") if step != judge.NAME)
 
     def fingerprint(self, release: str, path: str | None = None) -> Fingerprint:
         """What a calibration of `path` (default: the whole path) is fitted to."""

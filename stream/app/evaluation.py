@@ -11,6 +11,7 @@ from tagbus.stream import calibrate, quality
 from tagbus.stream.app import console
 from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data.data_folder import made
+from tagbus.stream.app.judge import fitting
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
 from tagbus.stream.errors import UserError
@@ -43,11 +44,13 @@ def name_of(stack: TaggingStack) -> str:
 
 
 async def fit(stack: TaggingStack, annotated: Sequence[Exemplar]) -> Calibration:
-    """Fit the calibration of this memory on contents with known tags."""
-    tagger = stack.uncalibrated()
+    """Fit the calibration of this memory on contents with known tags; with a judge, its weight and its cascade too."""
+    tagger = stack.asking()
     with console.bar("calibrating", len(annotated)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in annotated], bar.advance)
     truth = {item.id: frozenset(item.accepted) for item in annotated}
+    if stack.judged:
+        return fitting.fit(results, truth, stack.fingerprint(), stack.settings.cascade)
     scores, right = pairs(results, truth, lambda tag_score, _: tag_score)
     return calibrate.fit(scores, right, stack.fingerprint(), len(results))
 

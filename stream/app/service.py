@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 from types import FrameType
 
 from tagbus.stream import telemetry
+from tagbus.stream.app.judge import spending
 from tagbus.stream.app.probe import Probe
 from tagbus.stream.app.releases.manager import ReleaseManager
 from tagbus.stream.bus.consume.offsets import ReadRange
@@ -73,7 +74,7 @@ class Service:
         Raises UserError for a topic that must be compacted and is not.
         """
         await asyncio.to_thread(require_compacted, self._all_settings)
-        self._running = asyncio.create_task(self._manager.run())
+        self._running = asyncio.create_task(self._run())
         self._running.add_done_callback(self._on_end)
         waiting = asyncio.create_task(self._manager.opened.wait())
         await asyncio.wait({self._running, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -81,6 +82,10 @@ class Service:
         if self._running.done():
             self._running.result()
         self._probe.open(asyncio.get_running_loop())
+
+    async def _run(self) -> None:
+        async with spending.spending(self._settings, self.worker.share) as meter:
+            await self._manager.run(meter)
 
     def _on_end(self, running: "asyncio.Task[None]") -> None:
         """End the worker: a memory that no longer follows its topics would tag with yesterday's taxonomy."""

@@ -20,6 +20,7 @@ from tagbus.stream.recall.knowledge import KnowledgeRetrieval
 from tagbus.stream.recall.pool import Numbers
 from tagbus.stream.tagger.cross_encode import CrossEncode
 from tagbus.stream.tagger.encode import Encode
+from tagbus.stream.tagger.judge import JudgeStage, Judging
 from tagbus.stream.tagger.knowledge import Retrieve
 from tagbus.stream.tagger.prepare import Prepare
 from tagbus.stream.tagger.rank import Fuse, Rank
@@ -32,7 +33,7 @@ P = TypeVar("P", bound=Part)
 @dataclass(frozen=True, slots=True)
 class Ingredients:
     """What stages are built from. `parts` by component name; `numbers` maps tags to the ranker's numbers; `reads`: the
-    kinds of memory that something reads of a content besides what recall finds."""
+    kinds of memory that something reads of a content besides what recall finds; `judging`: whom the judge asks."""
 
     settings: Settings
     encoder: Encoder
@@ -41,6 +42,7 @@ class Ingredients:
     parts: Mapping[str, Part]
     numbers: Numbers
     reads: frozenset[str]
+    judging: Judging | None = None
 
     def part(self, name: str, kind: type[P]) -> P | None:
         """The part of a component, None if it is off."""
@@ -78,6 +80,10 @@ def _knowledge(made: Ingredients) -> Stage | None:
     return Retrieve(KnowledgeRetrieval(store, settings.knowledge, release.recall))
 
 
+def _judge(made: Ingredients) -> Stage | None:
+    return None if made.judging is None else JudgeStage(made.judging)
+
+
 STAGES: Final[Sequence[StageFactory]] = (
     lambda _: Prepare(),
     lambda made: Encode(made.encoder),
@@ -85,4 +91,5 @@ STAGES: Final[Sequence[StageFactory]] = (
     _rank,
     _cross_encode,
     _knowledge,
+    _judge,
 )

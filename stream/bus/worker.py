@@ -138,6 +138,10 @@ class Worker:
             and not self.problems()
         )
 
+    def share(self) -> float:
+        """The part of all partitions that this worker holds, 0 to 1."""
+        return len(self._in_flight.partitions()) / len(self._partitions) if self._partitions else 0.0
+
     def problems(self) -> list[str]:
         """What this worker waits for until somebody does something about it: topics that are gone or too small."""
         return [words for words in (self._publisher.problem, self._processor.problem()) if words]

@@ -5,6 +5,8 @@ to nothing that nobody gave, and white space around a value is none of it. `tagb
 secrets masked.
 """
 
+from tagbus.stream.config.budget import BudgetSettings
+from tagbus.stream.config.cascade import CascadeSettings
 from tagbus.stream.config.encoder import EncoderSettings, Provider, ReleaseSettings
 from tagbus.stream.config.environment import PREFIX
 from tagbus.stream.config.feedback import FeedbackSettings
@@ -21,6 +23,8 @@ __all__ = [
     "CONFIDENTIAL",
     "PREFIX",
     "BatchSettings",
+    "BudgetSettings",
+    "CascadeSettings",
     "CollectionSettings",
     "EncoderSettings",
     "FeedbackSettings",

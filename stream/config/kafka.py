@@ -81,12 +81,13 @@ class TopicSettings(Section):
     feedback: TopicName = Field("feedback", description="people's decisions, kept by time")
     feedback_state: TopicName = Field("feedback.state", description="the decisions on each content, compacted")
     feedback_dead_letters: TopicName = Field("feedback.dlq", description="decisions that can never be read")
+    budget: TopicName = Field("budget", description="what the judge has spent, compacted; where there is a limit")
     partitions: int = Field(12, ge=1, description="for `tagbus topics create`")
     replication: int = Field(1, ge=1, description="for `tagbus topics create`; 3 in production")
 
     @field_validator(
         *("content", "tags", "exemplars", "knowledge", "tagged", "dead_letters", "versions", "releases"),
-        *("feedback", "feedback_state", "feedback_dead_letters"),
+        *("feedback", "feedback_state", "feedback_dead_letters", "budget"),
         mode="after",
     )
     @classmethod

@@ -13,6 +13,8 @@ from pydantic_settings import (
 )
 
 from tagbus.stream.config import environment
+from tagbus.stream.config.budget import BudgetSettings
+from tagbus.stream.config.cascade import CascadeSettings
 from tagbus.stream.config.encoder import EncoderSettings, ReleaseSettings
 from tagbus.stream.config.environment import PREFIX
 from tagbus.stream.config.feedback import FeedbackSettings
@@ -47,6 +49,8 @@ class Settings(BaseSettings):
     llm: LlmSettings = LlmSettings()
     tagger: TaggerSettings = TaggerSettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    budget: BudgetSettings = BudgetSettings()
+    cascade: CascadeSettings = CascadeSettings()
     health: HealthSettings = HealthSettings()
 
     @classmethod

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from tagbus.stream.contract.codec import Record, Tombstone, parse, unframed
@@ -107,6 +116,50 @@ class Fingerprint:
         return f"{self.release} by {self.path}" + (f" ({versions})" if versions else "")
 
 
+def _rising(scores: tuple[float, ...]) -> tuple[float, ...]:
+    if any(later <= earlier for earlier, later in pairwise(scores)):
+        raise PydanticCustomError("not_rising", "scores that rise from knot to knot")
+    return scores
+
+
+def _one_a_score(probabilities: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+    if len(probabilities) != len(info.data.get("scores", probabilities)):
+        raise PydanticCustomError("knots_differ", "as many probabilities as scores")
+    if any(later < earlier for earlier, later in pairwise(probabilities)):
+        raise PydanticCustomError("falling", "probabilities that never fall from knot to knot")
+    return probabilities
+
+
+Scores = Annotated[tuple[FiniteFloat, ...], AfterValidator(_rising)]
+Probabilities = Annotated[tuple[Probability, ...], AfterValidator(_one_a_score)]
+
+
+class Knots(Event):
+    """A curve: it is interpolated linearly between its knots, and constant beyond the first and last."""
+
+    scores: Scores = Field(min_length=1, max_length=MOST_KNOTS, description="of the knots, rising")
+    probabilities: Probabilities = Field(description="of the knots, never falling")
+
+
+class JudgeFit(Event):
+    """How the judge's probability joins the score of the stages before it: log odds = offset + slope * log odds by
+    `before` + weight * log odds by `said`."""
+
+    before: Knots = Field(description="from the score of the stages before the judge to a probability")
+    said: Knots = Field(description="from the judge's probability to how often such a tag is right")
+    offset: FiniteFloat = Field(description="in log odds")
+    slope: FiniteFloat = Field(description="of the stages before the judge")
+    weight: Annotated[FiniteFloat, Field(ge=0)] = Field(description="of the judge; 0: it is not asked")
+    pairs: int = Field(ge=0, description="pairs of content and tag that the judge had a probability for")
+    loss_without: FiniteFloat = Field(description="log loss of held-out pairs without the judge")
+    loss_with: FiniteFloat = Field(description="log loss of held-out pairs with it")
+    margin: Annotated[FiniteFloat, Field(ge=0)] | None = Field(
+        None,
+        description="contents whose best candidate leads by at least so much, in log odds by `before`, skip the judge; "
+        "null: none does",
+    )
+
+
 class Curve(Event):
     """A fitted calibration: confidence is interpolated linearly between knots, constant beyond the first and last.
 
@@ -121,31 +174,16 @@ class Curve(Event):
         description="version of each component that took part in the scores",
         json_schema_extra={"default": {}},
     )
-    scores: tuple[FiniteFloat, ...] = Field(min_length=1, max_length=MOST_KNOTS, description="of the knots, rising")
-    probabilities: tuple[Probability, ...] = Field(description="of the knots, never falling")
+    scores: Scores = Field(min_length=1, max_length=MOST_KNOTS, description="of the knots, rising")
+    probabilities: Probabilities = Field(description="of the knots, never falling")
     fitted_on: int = Field(ge=0, description="pairs of content and tag")
     contents: int = Field(ge=0, description="contents that the pairs are of")
+    judge: JudgeFit | None = Field(None, description="of a path with the judge: what it is worth")
 
     @property
     def fingerprint(self) -> Fingerprint:
         """What it is fitted to."""
         return Fingerprint(self.release, self.path, self.components)
-
-    @field_validator("scores")
-    @classmethod
-    def _rising(cls, scores: tuple[float, ...]) -> tuple[float, ...]:
-        if any(later <= earlier for earlier, later in pairwise(scores)):
-            raise PydanticCustomError("not_rising", "scores that rise from knot to knot")
-        return scores
-
-    @field_validator("probabilities")
-    @classmethod
-    def _one_a_score(cls, probabilities: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        if len(probabilities) != len(info.data.get("scores", probabilities)):
-            raise PydanticCustomError("knots_differ", "as many probabilities as scores")
-        if any(later < earlier for earlier, later in pairwise(probabilities)):
-            raise PydanticCustomError("falling", "probabilities that never fall from knot to knot")
-        return probabilities
 
 
 class Served(Event):

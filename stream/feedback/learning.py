@@ -20,6 +20,7 @@ from tagbus.stream.contract.decision import Decision, ShownTag
 from tagbus.stream.contract.release import LEAST, MOST, Fingerprint
 from tagbus.stream.errors import UserError
 from tagbus.stream.feedback.history import KeptDecision, in_force, keep, merged
+from tagbus.stream.llm.component import NAME as JUDGE
 from tagbus.stream.tagger.work import LEARNT, UNSCORED
 
 MOST_WEIGHT: Final = 20.0
@@ -120,7 +121,9 @@ class Observations:
             return None
         if abs(shown.score) > MOST_SCORE:
             return None
-        learned = shown.stage == LEARNT
+        # The judge's probability joins the score before it, which a learned ranker gave if there was one.
+        ranked = any(self._steps.get(name) == LEARNT for name in event.versions.components)
+        learned = shown.stage == LEARNT or (shown.stage == JUDGE and ranked)
         path = [step for step in event.path if step not in UNSCORED and (learned or step != LEARNT)]
         if not (PATH.fullmatch("+".join(path)) and NAME.fullmatch(event.versions.release)):
             return None
@@ -153,4 +156,7 @@ def refit(pairs: Sequence[Judged], old: Calibration | None) -> Refit | None:
     given = np.array([one.confidence for one in pairs]) if old is None else old.apply(scores)
     old_loss = log_loss(given[cut:].clip(LEAST, MOST), right[cut:], weights[cut:])
     new_loss = log_loss(curve.apply(scores[cut:]), right[cut:], weights[cut:])
+    if old is not None and old.judge is not None:
+        # The scores were fused by it, and are so until somebody fits it anew.
+        curve = calibrate.with_judge(curve, old.judge)
     return Refit(len(pairs), effective_size(weights), old_loss, new_loss, curve if new_loss < old_loss else None)

@@ -135,7 +135,8 @@ class Tagger:
                 work.skip(stage.name, type(error).__name__)
             return
         for work, place in zip(works, places, strict=True):
-            if work.outcome is None and len(work.degraded) == skipped[id(work)]:
+            done = len(work.degraded) == skipped[id(work)] and stage.name not in work.left_out
+            if work.outcome is None and done:
                 # Steps that the stage added itself, as recall adds its components, come after it.
                 work.path.insert(place, stage.name)
 
@@ -146,9 +147,16 @@ def _outcome(work: Work, versions: Versions) -> Explained | Failure | Delayed:
     result = TaggedContent(
         id=work.content.id,
         tags=work.tags,
-        versions=versions.model_copy(update={"calibration": work.calibration or versions.calibration}),
+        versions=versions.model_copy(
+            update={
+                "calibration": work.calibration or versions.calibration,
+                "prompt": work.prompt,
+                "llm": work.llm,
+            }
+        ),
         path=tuple(work.path),
         degraded=tuple(work.degraded),
+        usage=work.usage,
         scopes=work.content.scopes,
         time=work.content.time,
     )

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tagbus.stream.contract.events import Content, Degraded, ScoredTag, TaggedContent
+from tagbus.stream.contract.events import Content, Degraded, ScoredTag, TaggedContent, Usage
 from tagbus.stream.errors import Poison
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.rank.candidates import Scored
@@ -69,7 +69,8 @@ class Work:
     order. `payloads` holds the tags in force that the batch needs, `names` those visible to this content. `knowledge`
     is for prompts and empty where nothing reads it. `candidates` are selected with their evidence; `tags` are
     calibrated by the curve named in `calibration`. `path` lists the stages and components that it went through,
-    `degraded` those that were skipped. A content with an `outcome` is not processed further.
+    `degraded` those that were skipped, `left_out` those that had nothing to do. `prompt` and `llm` name what a language
+    model was asked, and which; `usage` is what that took. A content with an `outcome` is not processed further.
     """
 
     content: Content
@@ -88,6 +89,10 @@ class Work:
     calibration: str | None = None
     path: list[str] = field(default_factory=list)
     degraded: list[Degraded] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
+    prompt: str | None = None
+    llm: str | None = None
+    usage: Usage | None = None
     outcome: Outcome | None = None
 
     @property
@@ -107,9 +112,13 @@ class Work:
         """Continue this content without a stage and record that in the result."""
         self.degraded.append(Degraded(stage=stage, reason=reason))
 
+    def leave_out(self, stage: str) -> None:
+        """A stage had nothing to do for this content: its path is without it, and nothing is missing."""
+        self.left_out.add(stage)
+
     def saved(self) -> "Work":
         """A copy of what the stages have added so far."""
-        return replace(self, path=list(self.path), degraded=list(self.degraded))
+        return replace(self, path=list(self.path), degraded=list(self.degraded), left_out=set(self.left_out))
 
     def restore(self, saved: "Work") -> None:
         """Undo what was added since `saved`."""
@@ -120,7 +129,7 @@ class Work:
     def scoring(self) -> str:
         """The steps that scored it, as a calibration names them: `recall+literal+rank`. Without a learned ranker the
         order is recall's."""
-        learned = self.ranking is not None and self.ranking.stage == LEARNT
+        learned = self.scored is not None
         return "+".join(step for step in self.path if step not in UNSCORED and (learned or step != LEARNT))
 
 

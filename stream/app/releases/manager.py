@@ -24,6 +24,7 @@ from tagbus.stream.index import snapshot
 from tagbus.stream.index.bootstrap import Follower, Offsets
 from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tagbus.stream.index.shared import SharedMemory
+from tagbus.stream.llm.spending.meter import SpendingMeter
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.tagger import Outcome
 
@@ -37,6 +38,7 @@ class ReleaseManager:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._plan = assemble.Plan()
         self._base = ""
         self._releases = Releases()
         self._loaded: dict[str, LoadedRelease] = {}
@@ -45,13 +47,14 @@ class ReleaseManager:
         # The start gate: set once a release is active.
         self.opened = asyncio.Event()
 
-    async def run(self) -> None:
-        """Keep loaded what the topic names, until cancelled.
+    async def run(self, meter: SpendingMeter | None = None) -> None:
+        """Keep loaded what the topic names, until cancelled. The judges of all releases spend by `meter`.
 
         Raises the failure of the active release, and at the start that of the release to become active:
         ReleaseMismatch, MemoryLost, DependencyDown, UserError. The failure of any other release is logged and retried
         with backoff, as is a dependency that goes down under the active release.
         """
+        self._plan = assemble.Plan(meter=meter)
         self._base = (await asyncio.to_thread(load_release, folders.model_folder(self._settings))).name
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(ReleaseFollower(self._settings, self._on_change).run())
@@ -188,7 +191,7 @@ class ReleaseManager:
 
     async def _run_loaded(self, loaded: LoadedRelease) -> None:
         settings = await asyncio.to_thread(self._own, loaded)
-        async with assemble.opened(settings) as stack:
+        async with assemble.opened(settings, self._plan) as stack:
             resume: Offsets | None = None
             if settings.memory.kind != "server" and (kept := folders.snapshot_folder(settings, loaded.name)):
                 resume = await snapshot.load(kept, stack.memories, settings)

@@ -6,7 +6,7 @@ the records at those offsets, and sends the affected ones, each to its partition
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from tagbus.stream.bus.process.stamps import Stamp, older, stamp_of, withdrawal,
 from tagbus.stream.cli.records.dead_letter_selection import REPLAYS
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tagged
-from tagbus.stream.contract.events import Content
+from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import content_text
@@ -77,13 +77,26 @@ class All:
         yield from found
 
 
+class WithoutAStage:
+    """Selects contents whose latest result is from fewer stages than it should be (`degraded`)."""
+
+    reason = "degraded"
+
+    def __init__(self, settings: Settings) -> None:
+        self._named = _results(settings, lambda result: bool(result.degraded))
+
+    def affected(self, found: Sequence[Found]) -> Iterator[Found]:
+        """Those with such a result."""
+        yield from (one for one in found if one.content.id in self._named)
+
+
 class OneTag:
     """Selects contents whose latest result includes a tag, or that pass C2T's similarity threshold for it."""
 
     def __init__(self, settings: Settings, name: str, stack: ExitStack) -> None:
         """`stack` closes what it opens. Raises UserError for a tag that is neither on its topic nor in any result."""
         self.reason = f"tag {name}"
-        self._named = _named(settings, name)
+        self._named = _results(settings, lambda result: any(one.id == name for one in result.tags))
         self._runner = stack.enter_context(asyncio.Runner())
         found = current_tags(settings, [name]).get(name)
         tag = None if found is None or found.replaced_by else found
@@ -117,18 +130,25 @@ class OneTag:
 def retag(
     since: Annotated[str | None, typer.Option("--since", help=f"contents that came since: {MOMENT}")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="contents that the tag with this id concerns")] = None,
+    degraded: Annotated[bool, typer.Option("--degraded", help="contents that a stage was skipped for")] = False,  # noqa: FBT002 - a switch of the command line
     send: Annotated[bool, typer.Option("--send", help="send them; without it they are only counted")] = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
-    """Send contents through again after the taxonomy changed; without --send, show how many and some of them.
+    """Send contents through again after the taxonomy changed, or that a stage was skipped for; without --send, show how
+    many and some of them.
 
     --since takes the newest event of each content that came since then. --tag takes contents whose latest result
-    names the tag, or that are as similar to it as recall asks. Withdrawn contents are left out.
+    names the tag, or that are as similar to it as recall asks. --degraded takes contents whose latest result a stage is
+    missing from, the judge for instance when its budget was spent. Withdrawn contents are left out.
     """
-    if (since is None) == (tag is None):
-        raise UserError("expected one of --since and --tag")
+    if sum((since is not None, tag is not None, degraded)) != 1:
+        raise UserError("expected one of --since, --tag and --degraded")
     settings, start = load(), moment("--since", since)
     with ExitStack() as stack:
-        concern = OneTag(settings, tag or "", stack) if start is None else All(_since(start))
+        concern: Concern
+        if start is not None:
+            concern = All(_since(start))
+        else:
+            concern = WithoutAStage(settings) if tag is None else OneTag(settings, tag, stack)
         content = current_range(settings.kafka, settings.topics.content, start)
         if send:
             _send(settings, content, concern)
@@ -208,8 +228,8 @@ def _found(settings: Settings, content: OffsetRange, newest: Mapping[str, Newest
             yield Found(place[0], record, event)
 
 
-def _named(settings: Settings, tag: str) -> set[str]:
-    """Ids of the contents whose latest result includes the tag."""
+def _results(settings: Settings, concerned: Callable[[TaggedContent], bool]) -> set[str]:
+    """Ids of the contents whose latest result is of this kind."""
     named: set[str] = set()
     results = current_range(settings.kafka, settings.topics.tagged)
     with console.bar(f"reading {results.topic}", results.offsets) as bar:
@@ -221,7 +241,7 @@ def _named(settings: Settings, tag: str) -> set[str]:
                 continue
             if isinstance(result, Tombstone):
                 named.discard(result.key)
-            elif any(one.id == tag for one in result.tags):
+            elif concerned(result):
                 named.add(result.id)
             else:
                 named.discard(result.id)

@@ -76,6 +76,7 @@ def layout(settings: Settings) -> dict[str, Wanted]:
     def wanted(policy: str, least: Mapping[str, int], partitions: int = most, *, grows: bool = False) -> Wanted:
         return Wanted(partitions, names.replication, policy, least, grows)
 
+    budget = {names.budget: wanted(COMPACT, {}, 1)} if settings.llm.url and settings.budget.limited else {}
     return {
         names.content: wanted("delete", {}),
         names.tags: wanted(COMPACT, tombstones),
@@ -89,6 +90,7 @@ def layout(settings: Settings) -> dict[str, Wanted]:
         names.feedback: wanted("delete", bytes_),
         names.feedback_state: wanted(COMPACT, tombstones | bytes_),
         names.feedback_dead_letters: wanted("delete", bytes_),
+        **budget,
     }
 
 

@@ -8,7 +8,7 @@ from confluent_kafka import Message
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE
 from tagbus.stream.cli.records.retag import RETAG
 from tagbus.stream.contract.codec import Record, encode_record
-from tagbus.stream.contract.events import Content, Evidence, ScoredTag, Tag, TaggedContent, Versions
+from tagbus.stream.contract.events import Content, Degraded, Evidence, ScoredTag, Tag, TaggedContent, Versions
 from tests.cli.harness import Answer, Cli
 from tests.cli.records.test_publish import settings
 from tests.conftest import Broker
@@ -36,13 +36,15 @@ class Bus:
     def retire(self, tag: Tag) -> None:
         produce(self.address, self.names["tags"], [(tag.id.encode(), None, [])])
 
-    def result(self, content: str, *tags: Tag) -> None:
+    def result(self, content: str, *tags: Tag, degraded: Sequence[Degraded] = ()) -> None:
         found = tuple(
             ScoredTag(id=tag.id, name=tag.name, score=0.5, confidence=0.5, stage="recall", evidence=Evidence())
             for tag in tags
         )
         versions = Versions(release="r", calibration="none", taxonomy={})
-        record = encode_record(TaggedContent(id=content, tags=found, versions=versions, path=()))
+        record = encode_record(
+            TaggedContent(id=content, tags=found, versions=versions, path=(), degraded=tuple(degraded))
+        )
         produce(self.address, self.names["tagged"], [(record.key, record.value, [])])
 
     def retag(self, *arguments: str) -> Answer:
@@ -156,6 +158,20 @@ class TestTag:
         assert "'b\\x1bes' is no tag of topic" in answer.one_line()
 
 
+def test_degraded_contents_are_those_whose_latest_result_lacks_a_stage(bus: Bus) -> None:
+    lacking = [Degraded(stage="judge", reason="budget")]
+    bus.content(*(record(name) for name in ("never", "still", "mended")))
+    bus.result("never", BEES)
+    bus.result("still", BEES, degraded=lacking)
+    bus.result("mended", BEES, degraded=lacking)
+    bus.result("mended", BEES)
+    assert "1 (degraded)" in bus.retag("--degraded").err
+    assert bus.retag("--degraded", "--send").code == 0
+    (sent,) = bus.again()
+    assert sent.key() == b"still"
+    assert dict(sent.headers() or [])[RETAG] == b"degraded"
+
+
 def test_content_cannot_write_to_the_terminal(bus: Bus) -> None:
     bus.content(record("a\x1b[31m", "\x1b[31mred\n" * 50))
     answer = bus.retag("--since", "1h")
@@ -163,8 +179,12 @@ def test_content_cannot_write_to_the_terminal(bus: Bus) -> None:
     assert len(answer.out.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["--since", "1h", "--tag", "bees"]], ids=["neither", "both"])
-def test_one_of_the_two_is_needed(tagbus: Cli, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--since", "1h", "--tag", "bees"], ["--degraded", "--tag", "bees"]],
+    ids=["none", "two", "another two"],
+)
+def test_one_of_the_three_is_needed(tagbus: Cli, arguments: list[str]) -> None:
     answer = tagbus("retag", *arguments)
     assert answer.code == 2
-    assert answer.one_line() == "tagbus: expected one of --since and --tag"
+    assert answer.one_line() == "tagbus: expected one of --since, --tag and --degraded"

@@ -1,0 +1,1 @@
+"""The judge in the composition root: opened, paid for, fitted."""

@@ -1,0 +1,58 @@
+"""The judge of the settings."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import UserError
+from tagbus.stream.llm import Judge, component
+from tagbus.stream.llm.spending.budget import Budget, Ledger, NoLedger
+from tagbus.stream.llm.spending.cache import Cache
+from tagbus.stream.llm.spending.meter import SpendingMeter
+from tagbus.stream.llm.spending.prices import price_by
+from tagbus.stream.memory import Memory
+from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.tagger.judge import Judging
+from tagbus.stream.tagger.shots import Shots
+
+
+async def judging(
+    settings: Settings, memory: Memory, graph: GraphRecall, meter: SpendingMeter | None, exits: AsyncExitStack
+) -> Judging | None:
+    """What the stage `judge` asks; None without a server. `meter` None: of this process alone. `exits` closes it.
+
+    Raises UserError for settings that do not fit.
+    """
+    llm = settings.llm
+    if llm.url is None:
+        return None
+    used = meter or meter_of(settings, lambda: 1.0, NoLedger())
+    judge = _open(settings, used)
+    exits.push_async_callback(judge.close)
+    return Judging(
+        judge=judge,
+        version=component.version_of(settings),
+        shots=Shots(memory.exemplars, graph, llm.exemplars),
+        candidates=llm.candidates,
+        control=settings.cascade.control,
+        cache=Cache(settings.budget.cache),
+        cost=used.cost,
+    )
+
+
+def meter_of(settings: Settings, share: Callable[[], float], kept: Ledger) -> SpendingMeter:
+    """The meter of the settings; `share`: of all limits, 0 to 1; `kept`: where spending is kept."""
+    owner = (settings.kafka.group, settings.kafka.instance)
+    budget = Budget(settings.budget, owner, share, kept)
+    price = price_by(settings.budget, settings.llm.url or "")
+    return SpendingMeter(settings.budget, budget, price, share, settings.llm.model)
+
+
+def _open(settings: Settings, meter: SpendingMeter) -> Judge:
+    try:
+        from tagbus.stream.llm.open import open_judge
+    except ImportError as error:
+        raise UserError(
+            f"TAGBUS_LLM__URL is set, but {error.name} is not installed: pip install 'tagbus[llm]'"
+        ) from None
+    return open_judge(settings.llm, settings.retry, meter)

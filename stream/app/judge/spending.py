@@ -1,0 +1,28 @@
+"""What a worker spends on its judges, of all releases together."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from tagbus.stream.app.judge.judging import meter_of
+from tagbus.stream.config import Settings
+from tagbus.stream.llm.spending import ledger
+from tagbus.stream.llm.spending.budget import Ledger, NoLedger
+from tagbus.stream.llm.spending.meter import SpendingMeter
+
+
+@asynccontextmanager
+async def spending(settings: Settings, share: Callable[[], float]) -> AsyncIterator[SpendingMeter | None]:
+    """The meter of a worker, whose spending is on the topic `budget` if there is a limit; None without a server.
+
+    `share`: of the partitions of `content` that it holds. Raises as `ledger.opened` does.
+    """
+    async with AsyncExitStack() as exits:
+        if settings.llm.url is None:
+            yield None
+            return
+        kept: Ledger = NoLedger()
+        if settings.budget.limited:
+            kept = await exits.enter_async_context(ledger.opened(settings))
+        meter = meter_of(settings, share, kept)
+        exits.push_async_callback(meter.close)
+        yield meter

@@ -1,0 +1,1 @@
+"""What the judge may cost: budget, prices, rates, breaker, cache."""

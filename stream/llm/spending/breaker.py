@@ -1,0 +1,63 @@
+"""The breaker: a server that keeps failing is left alone for a while, then asked once."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Literal
+
+from tagbus.stream import telemetry
+from tagbus.stream.errors import Withheld
+
+State = Literal["closed", "open", "half_open"]
+STATES: Final[tuple[State, ...]] = ("closed", "half_open", "open")
+
+
+class Breaker:
+    """Opens after so many failures in a row; after `seconds` it lets one request out, whose outcome closes it or opens
+    it again. One event loop."""
+
+    def __init__(self, failures: int, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+        self._most = failures
+        self._seconds = seconds
+        self._clock = clock
+        self._failed = 0
+        self._opened: float | None = None
+        self._probing = False
+
+    @property
+    def state(self) -> State:
+        """`half_open` from when a request may be tried, or is, until its outcome is known."""
+        if self._opened is None:
+            return "closed"
+        return "half_open" if self._probing or self._clock() >= self._opened + self._seconds else "open"
+
+    def enter(self) -> bool:
+        """Let a request out; whether it is the one that is tried. Raises Withheld while nothing may be sent."""
+        if self._opened is None:
+            return False
+        left = self._opened + self._seconds - self._clock()
+        if self._probing or left > 0:
+            said = "one request is being tried" if self._probing else f"it is tried again in {left:.1f} s"
+            raise Withheld("breaker", f"the language model failed {self._failed} times in a row; {said}")
+        self._probing = True
+        self._tell()
+        return True
+
+    def succeeded(self) -> None:
+        """A request was answered."""
+        self._failed, self._opened, self._probing = 0, None, False
+        self._tell()
+
+    def failed(self) -> None:
+        """A request failed for a reason that the next one would fail for too."""
+        self._failed += 1
+        if self._failed >= self._most or self._probing:
+            self._opened, self._probing = self._clock(), False
+        self._tell()
+
+    def unknown(self) -> None:
+        """The request that was tried ended without saying anything about the server: another one may be tried."""
+        self._probing = False
+        self._tell()
+
+    def _tell(self) -> None:
+        telemetry.LLM_BREAKER.set(STATES.index(self.state))

@@ -1,0 +1,108 @@
+"""The meter: lets each attempt out, or says why not: breaker, rate, budget; then counts what it took."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import BudgetSettings
+from tagbus.stream.errors import Overloaded, Retryable, Withheld
+from tagbus.stream.llm.base import Charge, Usage
+from tagbus.stream.llm.spending.breaker import Breaker
+from tagbus.stream.llm.spending.budget import Budget, Sum
+from tagbus.stream.llm.spending.prices import Price
+from tagbus.stream.llm.spending.rate import Rate
+
+
+@dataclass(slots=True)
+class _Charge:
+    """One attempt that was let out (`Charge`)."""
+
+    usage: Usage | None = None
+
+    def settle(self, usage: Usage) -> None:
+        """See `Charge`."""
+        self.usage = usage
+
+
+class SpendingMeter:
+    """Implements `Meter`. One event loop; thousands may wait."""
+
+    def __init__(
+        self, settings: BudgetSettings, budget: Budget, price: Price, share: Callable[[], float], model: str | None
+    ) -> None:
+        """`share`: of the partitions, 0 to 1, which is the worker's share of the rate too. `model`: whose price counts;
+        None if nobody names one."""
+        self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
+        self._rate = Rate(
+            lambda: None if settings.requests_per_minute is None else settings.requests_per_minute * share()
+        )
+        self._budget = budget
+        self._price = price
+        self._costs = settings.cost_per_minute is not None or settings.cost_per_day is not None
+        self._model = model
+
+    @asynccontextmanager
+    async def attempt(self, estimate: Usage, deadline: float | None) -> AsyncIterator[Charge]:
+        """See `Meter`."""
+        charge, trial = _Charge(), False
+        try:
+            trial = self._breaker.enter()
+            amount = self._sum(estimate)
+            if wait := self._rate.turn(deadline):
+                await asyncio.sleep(wait)
+            reservation = await self._budget.reserve(amount)
+            if deadline is not None and monotonic() >= deadline:
+                reservation.settle(Sum())
+                raise Withheld("deadline", "no request could go out before the deadline")
+        except BaseException as error:
+            if trial:
+                self._breaker.unknown()
+            raise _counted(error) from error.__cause__
+        try:
+            yield charge
+        except Retryable as error:
+            # A server that says when to come back is not failing.
+            if isinstance(error, Overloaded) and error.retry_after is not None:
+                self._breaker.unknown()
+            else:
+                self._breaker.failed()
+            raise
+        except BaseException:
+            # A request that is refused, or cancelled, says nothing of the next one.
+            if trial:
+                self._breaker.unknown()
+            raise
+        else:
+            self._breaker.succeeded()
+        finally:
+            took = estimate if charge.usage is None else charge.usage
+            reservation.settle(self._sum(took))
+            telemetry.LLM_COST.inc(self.cost(took) or 0.0)
+
+    async def close(self) -> None:
+        """Record what is spent."""
+        await self._budget.close()
+
+    def cost(self, usage: Usage) -> float | None:
+        """Of calls, in USD; None where the model has no price."""
+        return self._price(self._model, usage)
+
+    def _sum(self, usage: Usage) -> Sum:
+        """Raises Withheld if there is a limit in money and the model has no price."""
+        cost = self.cost(usage)
+        if cost is None and self._costs:
+            raise Withheld(
+                "budget",
+                "a limit in money needs a price, and genai-prices has none for this server's model: set "
+                "TAGBUS_BUDGET__PRICE_IN",
+            )
+        return Sum(usage.tokens_in + usage.tokens_out, cost or 0.0)
+
+
+def _counted(error: BaseException) -> BaseException:
+    if isinstance(error, Withheld):
+        telemetry.LLM_WITHHELD.labels(reason=error.reason).inc()
+    return error

@@ -1,0 +1,32 @@
+"""Requests at an even rate: each one has its turn, and is told at once if that is too late."""
+
+from collections.abc import Callable
+from time import monotonic
+
+from tagbus.stream.errors import Withheld
+
+
+class Rate:
+    """At most so many requests a minute, each `60 / rate` seconds after the one before it.
+
+    The rate is asked for at each request, as it changes with the worker's share.
+    """
+
+    def __init__(self, per_minute: Callable[[], float | None], clock: Callable[[], float] = monotonic) -> None:
+        """`per_minute` None: no limit."""
+        self._per_minute = per_minute
+        self._clock = clock
+        self._next = 0.0
+
+    def turn(self, deadline: float | None) -> float:
+        """Seconds until the turn of this request. Raises Withheld if that is after `deadline`, on the clock; then the
+        turn is not taken."""
+        rate = self._per_minute()
+        if rate is None:
+            return 0.0
+        now = self._clock()
+        at = max(now, self._next)
+        if rate <= 0 or (deadline is not None and at > deadline):
+            raise Withheld("rate", f"the rate of {rate:.3g} requests a minute leaves no turn before the deadline")
+        self._next = at + 60 / rate
+        return at - now

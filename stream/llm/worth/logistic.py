@@ -1,0 +1,50 @@
+"""Logistic regression by Newton's method: a few columns, many rows."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagbus.stream.contract.release import LEAST, MOST
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+STEPS: Final = 50
+CLOSE: Final = 1e-9
+# In units of one pair: it decides nothing but columns that say nothing, and pairs that a line separates.
+RIDGE: Final = 1e-3
+MOST_LOGIT: Final = 500.0
+
+
+def logit(probabilities: Floats) -> Floats:
+    """The log odds of probabilities, of the same shape; they are clipped to [1e-4, 1 - 1e-4]."""
+    clipped = np.clip(probabilities, LEAST, MOST)
+    return np.asarray(np.log(clipped / (1 - clipped)), np.float64)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Log odds to probabilities, of the same shape."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -MOST_LOGIT, MOST_LOGIT))), np.float64)
+
+
+def losses(probabilities: Floats, right: Flags) -> Floats:
+    """-log of the probability that was given to what turned out, natural logarithm: float64 [n]."""
+    given = np.clip(np.where(right, probabilities, 1 - probabilities), LEAST, MOST)
+    return np.asarray(-np.log(given), np.float64)
+
+
+def fit(columns: Floats, right: Flags) -> Floats:
+    """Offset and one weight per column, float64 [1 + d], of `columns` float64 [n, d] for `right` bool [n]."""
+    design = np.column_stack((np.ones(len(columns)), columns))
+    found = np.zeros(design.shape[1])
+    for _ in range(STEPS):
+        chance = sigmoid(design @ found)
+        gradient = design.T @ (chance - right) + RIDGE * found
+        curvature = (design * (chance * (1 - chance))[:, None]).T @ design + RIDGE * np.eye(len(found))
+        step = np.linalg.solve(curvature, gradient)
+        # Far from the minimum a whole step may overshoot.
+        found = found - step / max(1.0, float(np.abs(step).max()))
+        if np.abs(step).max() < CLOSE:
+            break
+    return found

@@ -1,0 +1,223 @@
+"""Stage `judge`: a language model is asked about the best candidates, where that is worth it.
+
+What it is worth is in the calibration of the path with it (`JudgeFit`): without one, or with weight 0, it is asked
+about the control share alone and changes nothing, so that its worth can be fitted. A content that is asked goes on by
+the fused probabilities. One that is not, because its scores are decisive, or because budget, deadline, breaker or
+server say no, goes on by the scores of the stages before, and by their calibration.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from tagbus.stream import telemetry
+from tagbus.stream.contract.events import Usage
+from tagbus.stream.contract.release import JudgeFit
+from tagbus.stream.errors import Retryable, UserError, Withheld
+from tagbus.stream.llm import Asked, Judge, Judged, Question, Shot
+from tagbus.stream.llm import Usage as Taken
+from tagbus.stream.llm.component import NAME
+from tagbus.stream.llm.spending.cache import Cache, key_of
+from tagbus.stream.llm.worth import cascade, fusion
+from tagbus.stream.recall.graph import Found, translated
+from tagbus.stream.tagger.rank import seen_by
+from tagbus.stream.tagger.shots import Shots
+from tagbus.stream.tagger.work import Ranking, Work
+
+log = logging.getLogger(__name__)
+
+# Candidates of the same probability keep the order of the stage before.
+_PLACE: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What the stage asks and how. `candidates` of a content at most, `control`: the share of contents that are asked
+    in any case. `cost`: of calls, in USD, None without a price."""
+
+    judge: Judge
+    version: str
+    shots: Shots
+    candidates: int
+    control: float
+    cache: Cache
+    cost: Callable[[Taken], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """The order by fused probabilities (`Ranking`). `judged`: the judge's, of the tags that it knows."""
+
+    before: Ranking
+    fit: JudgeFit
+    judged: Mapping[str, float]
+
+    @property
+    def stage(self) -> str:
+        """See `Ranking`."""
+        return NAME
+
+    def best(self, count: int) -> Found:
+        """See `Ranking`."""
+        found = self.before.best(max(count, len(self.judged)))
+        ids = sorted(found.scores, key=lambda tag_id: (-found.scores[tag_id], tag_id))
+        scores = np.array([found.scores[tag_id] for tag_id in ids], np.float64)
+        said = np.array([self.judged.get(tag_id, np.nan) for tag_id in ids], np.float64)
+        fused = fusion.apply(self.fit, scores, said) - _PLACE * np.arange(len(ids))
+        return replace(found, scores=dict(zip(ids, fused.tolist(), strict=True)))
+
+    def features(self, tag_id: str) -> Mapping[str, float] | None:
+        """See `Ranking`."""
+        return self.before.features(tag_id)
+
+
+class JudgeStage:
+    """The stage. It never fails, loses or delays a content, and never adds a tag."""
+
+    name = NAME
+
+    def __init__(self, judging: Judging, fit: JudgeFit | None = None) -> None:
+        """`fit`: what the judge is worth, None where nobody knows."""
+        self._judging = judging
+        self._fit = fit if fit is not None and fit.weight > 0 else None
+
+    def fitted(self, fit: JudgeFit | None) -> "JudgeStage":
+        """The same stage with what a calibration says."""
+        return JudgeStage(self._judging, fit)
+
+    def asking_all(self) -> "JudgeStage":
+        """The stage that fits and measurements need: every content is asked, and no score is changed."""
+        return _AskAll(self._judging)
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """See `Stage`. Raises DependencyDown if memory does not answer."""
+        sent = []
+        for work in works:
+            scores = _undecided(work, self._judging.candidates)
+            if outcome := self._left_out(work, scores):
+                _count(outcome)
+                work.leave_out(NAME)
+            else:
+                sent.append((work, list(scores)))
+        if sent:
+            await self._ask(sent)
+
+    def _left_out(self, work: Work, scores: Mapping[str, float]) -> str:
+        """Why a content is not asked about these candidates; empty: it is."""
+        if not scores:
+            return "without_candidates"
+        if cascade.is_control(work.content.id, self._judging.control):
+            return ""
+        if self._fit is None:
+            return "without_weight"
+        before = fusion.apply(self._fit, np.array(list(scores.values())), np.full(len(scores), np.nan))
+        return "decisive" if cascade.skips(self._fit.margin, cascade.lead(before)) else ""
+
+    async def _ask(self, sent: Sequence[tuple[Work, Sequence[str]]]) -> None:
+        shots = await self._judging.shots.of([work for work, _ in sent])
+        asked = [_asked(work, tags, own) for (work, tags), own in zip(sent, shots, strict=True)]
+        keys = [key_of(self._judging.version, one) for one in asked]
+        found = dict(enumerate(self._judging.cache.get(keys)))
+        new = [index for index, one in found.items() if one is None]
+        try:
+            answers = await self._judging.judge.judge([asked[index] for index in new]) if new else []
+        except UserError as error:
+            # A key that was changed, a model that is gone: contents do not wait for somebody to mend that.
+            log.error("the language model refuses to be asked: %s", error)
+            answers = []
+        for index, judged in zip(new, answers, strict=False):
+            found[index] = judged
+            self._judging.cache.put(keys[index], judged)
+            self._bill(sent[index][0], judged)
+        for index, (work, tags) in enumerate(sent):
+            self._apply(work, tags, found[index])
+
+    def _apply(self, work: Work, tags: Sequence[str], judged: Judged | None) -> None:
+        if judged is None:
+            self._degrade(work, "refused")
+            return
+        work.prompt, work.llm = judged.prompt, judged.model
+        answers = zip(tags, judged.answers, strict=True)
+        said = {tag_id: answer.probability for tag_id, answer in answers if answer.probability is not None}
+        if judged.failure is not None:
+            self._degrade(work, _reason(judged.failure))
+        elif not said:
+            self._degrade(work, "unknown")
+        else:
+            _count("judged")
+            work.found = {**work.found, NAME: said}
+            self._use(work, said)
+
+    def _use(self, work: Work, said: Mapping[str, float]) -> None:
+        if self._fit is None or work.ranking is None:
+            work.leave_out(NAME)
+        else:
+            work.ranking = Fused(work.ranking, self._fit, said)
+
+    def _degrade(self, work: Work, reason: str) -> None:
+        """A content goes on without the judge; where that would have changed nothing, nobody need know."""
+        _count("degraded")
+        if self._fit is None:
+            work.leave_out(NAME)
+        else:
+            work.skip(NAME, reason)
+
+    def _bill(self, work: Work, judged: Judged) -> None:
+        taken = judged.usage
+        if not taken.calls:
+            return
+        cost = self._judging.cost(taken)
+        paid = {} if cost is None else {"cost": round(cost, 9), "currency": "USD"}
+        work.usage = Usage(calls=taken.calls, tokens_in=taken.tokens_in, tokens_out=taken.tokens_out).model_copy(
+            update=paid
+        )
+
+
+class _AskAll(JudgeStage):
+    """See `JudgeStage.asking_all`."""
+
+    def fitted(self, fit: JudgeFit | None) -> JudgeStage:  # noqa: ARG002
+        """It stays as it is."""
+        return self
+
+    def _left_out(self, work: Work, scores: Mapping[str, float]) -> str:  # noqa: ARG002
+        return "" if scores else "without_candidates"
+
+
+def _undecided(work: Work, count: int) -> dict[str, float]:
+    """The scores of the best candidates that nobody has decided about, best first."""
+    if work.ranking is None:
+        return {}
+    seen = seen_by(work)
+    decided = seen.rejected.union(seen.accepted)
+    scores = work.ranking.best(count + len(decided)).scores
+    ids = [tag_id for tag_id in scores if tag_id in work.names and tag_id not in decided]
+    return {tag_id: scores[tag_id] for tag_id in sorted(ids, key=lambda one: (-scores[one], one))[:count]}
+
+
+def _asked(work: Work, tags: Sequence[str], shots: tuple[Shot, ...]) -> Asked:
+    return Asked(
+        content=work.content,
+        questions=tuple(_question(work, tag_id) for tag_id in tags),
+        shots=shots,
+        knowledge=tuple(work.knowledge),
+        language=work.content.language,
+        deadline=work.deadline,
+    )
+
+
+def _question(work: Work, tag_id: str) -> Question:
+    payload = work.payloads[tag_id]
+    name = translated(payload).get(work.content.language or "", work.names[tag_id])
+    return Question(tag_id, name, str(payload.get("description", "")))
+
+
+def _reason(failure: Retryable) -> str:
+    return failure.reason if isinstance(failure, Withheld) else "dependency"
+
+
+def _count(outcome: str) -> None:
+    telemetry.LLM_CONTENTS.labels(outcome=outcome).inc()

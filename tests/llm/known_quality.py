@@ -1,0 +1,70 @@
+"""A judge of known quality: scores of right and wrong tags are normal, so far apart that the AUC is as said."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from tagbus.stream.llm.worth.fusion import Pairs
+from tagbus.stream.llm.worth.logistic import Flags, Floats, sigmoid
+
+STANDARD = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedJudge:
+    """`auc` without its bias. `bias`: what the tag that is shown first gains, in standard deviations. It states odds
+    that are `sharp` times too extreme."""
+
+    auc: float
+    bias: float = 0.0
+    sharp: float = 2.0
+
+    @property
+    def distance(self) -> float:
+        """Between the means of right and of wrong tags, in standard deviations."""
+        return math.sqrt(2) * STANDARD.inv_cdf(self.auc)
+
+    def hears(self, right: Flags, first: Flags, rng: np.random.Generator) -> Floats:
+        """What it makes of each tag."""
+        return self.distance * (right - 0.5) + self.bias * first + rng.standard_normal(len(right))
+
+    def says(self, heard: Floats) -> Floats:
+        """The probabilities that it states."""
+        return sigmoid(self.sharp * max(self.distance, 0.5) * heard)
+
+    def odds(self, heard: Floats, places: int) -> Floats:
+        """The true log odds that a tag is right by what it makes of it, even odds before, one of `places` first."""
+        share = 1 / places
+
+        def density(mean: float) -> Floats:
+            plain = np.exp(-((heard - mean) ** 2) / 2)
+            moved = np.exp(-((heard - mean - self.bias) ** 2) / 2)
+            return (1 - share) * plain + share * moved
+
+        return np.log(density(self.distance / 2) / density(-self.distance / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Candidates of contents by a ranker that knows something: score, right, content, shown first, [n] each."""
+
+    score: Floats
+    right: Flags
+    content: np.ndarray
+    first: Flags
+
+    def judged(self, probability: Floats) -> Pairs:
+        """With what a judge says."""
+        return Pairs(self.score, probability, self.right, self.content)
+
+
+def ranked(contents: int, places: int, rng: np.random.Generator) -> Ranked:
+    """Some 15% of the candidates are right, and the ranker says so with an AUC of 0.8."""
+    pairs = contents * places
+    right = rng.random(pairs) < 0.15
+    score = sigmoid(1.2 * right - 2 + rng.standard_normal(pairs))
+    first = np.zeros((contents, places), np.bool_)
+    first[np.arange(contents), rng.integers(places, size=contents)] = True
+    return Ranked(score, right, np.repeat(np.arange(contents), places), first.ravel())
