@@ -9,7 +9,7 @@ from tagbus.stream.config.section import Section
 from tagbus.stream.config.types import Url, Words
 
 BackendChoice = Literal["auto", "decision_api", "yesno", "stated"]
-SelectMode = Literal["off", "labels"]
+SelectMode = Literal["off", "labels", "tokens"]
 
 
 class LlmSettings(Section):
@@ -48,5 +48,5 @@ class LlmSettings(Section):
     )
     select: SelectMode = Field(
         "off",
-        description="whether the model first selects among the candidates: off, or labels (by JSON schema)",
+        description="the model selects among the candidates: off; labels, before they are judged; tokens, instead",
     )

@@ -9,8 +9,9 @@ from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import Retryable
 from tagbus.stream.recall.knowledge import Segment
 
-# How a judge asks: the decision endpoint of the server, one yes/no call per tag, or one JSON answer with stated scores.
-Backend = Literal["decision_api", "yesno", "stated"]
+# How a judge asks: the decision endpoint of the server, one yes/no call per tag, one JSON answer with stated scores, or
+# one with names whose tokens' likelihood counts.
+Backend = Literal["decision_api", "yesno", "stated", "tokens"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ LABELS: Final = tuple(string.ascii_uppercase[:20])
 # What tokenizers put before a word, and what models put around it.
 _AROUND: Final = " \n\t\r\u2581\u0120\u010a*_\"'`.:,!"
 # Tokens of an answer in JSON: white space is free in it.
-_JSON_TOKENS: Final = 32
-_TOKENS_A_LABEL: Final = 14
+JSON_TOKENS: Final = 32
+TOKENS_A_LABEL: Final = 14
 # Servers say this much for a logarithm of nothing.
 _LEAST: Final = -1e6
 # Probabilities of one token add up to 1, but for what is rounded.
@@ -117,7 +117,7 @@ def by_schema(
     adapter: str | None,
 ) -> Body:
     """A request for a JSON object of that schema over so many labels."""
-    most = _JSON_TOKENS + _TOKENS_A_LABEL * labels
+    most = JSON_TOKENS + TOKENS_A_LABEL * labels
     body = _request(profile, model, rendered, question, most, 0.0, adapter)
     if profile.constraint == "none":
         return body
@@ -167,15 +167,20 @@ def stated(answer: Completion, labels: Sequence[str]) -> list[Answer]:
     return [_percent(found[label]) if label in found else Answer(unknown=MISSING) for label in labels]
 
 
-def selected(answer: Completion, labels: Sequence[str]) -> list[str]:
-    """The labels that a JSON answer lists, without those that were not asked. Raises Malformed where it lists none."""
+def listed(answer: Completion) -> list[str]:
+    """What a JSON answer lists under `tags`. Raises Malformed where it lists nothing."""
     tags = _json_object(answer.text).get("tags")
     if not isinstance(tags, list):
-        raise Malformed("tags: expected a list of labels")
-    listed = {one for one in tags if isinstance(one, str)}
-    if outside := len(tags) - len([one for one in tags if one in labels]):
+        raise Malformed("tags: expected a list")
+    return [one for one in tags if isinstance(one, str)]
+
+
+def selected(answer: Completion, labels: Sequence[str]) -> list[str]:
+    """The labels that a JSON answer lists, without those that were not asked. Raises Malformed where it lists none."""
+    found = listed(answer)
+    if outside := len([one for one in found if one not in labels]):
         LLM_OUTSIDE.inc(outside)
-    return [label for label in labels if label in listed]
+    return [label for label in labels if label in found]
 
 
 def _request(

@@ -9,9 +9,10 @@ from typing import Final
 from tagbus.stream.config import LlmSettings, RetrySettings
 from tagbus.stream.errors import Retryable, UserError, Withheld
 from tagbus.stream.llm.base import Asked, Judge, Judged, Meter
-from tagbus.stream.llm.choose import choose, listed
+from tagbus.stream.llm.choose import KNOWN, choose, listed
 from tagbus.stream.llm.client import Client, NotServed
-from tagbus.stream.llm.judge import LlmJudge, Server
+from tagbus.stream.llm.judge import Asking, LlmJudge, Server
+from tagbus.stream.llm.likelihood import Likelihood, require_canonical
 from tagbus.stream.llm.profile import profile
 from tagbus.stream.llm.prompts import Prompts
 from tagbus.stream.llm.select import Selecting
@@ -56,6 +57,14 @@ async def named(server: Server, deadline: float) -> Server:
         return server
     models = await listed(server, deadline)
     return Server(server.client, server.profile, models[0] if models else None, server.adapter, server.label_mass)
+
+
+async def chosen(server: Server, prompts: Prompts, settings: LlmSettings, deadline: float) -> Asking:
+    """The backend of the settings, as the server can it. Raises as `choose` does."""
+    if settings.select == "tokens":
+        await require_canonical(server, prompts.render(KNOWN, 200), deadline)
+        return Likelihood(server, prompts)
+    return (await choose(server, prompts, settings, deadline)).asking
 
 
 class LazyJudge:
@@ -126,9 +135,9 @@ class LazyJudge:
             raise refusal
         try:
             server = await named(self._server, deadline)
-            found = await choose(server, self._prompts, self._settings, deadline)
+            asking = await chosen(server, self._prompts, self._settings, deadline)
         except UserError as error:
             self._refused = (time.monotonic(), error)
             raise
         selector = Selecting(server, self._prompts) if self._settings.select == "labels" else None
-        return LlmJudge(found.asking, self._prompts, self._settings, selector)
+        return LlmJudge(asking, self._prompts, self._settings, selector)

@@ -16,6 +16,7 @@ from tagbus.stream.llm.base import Answer
 from tagbus.stream.llm.choose import KNOWN, RIGHT, answers, choose, listed
 from tagbus.stream.llm.client import Tally, Unlimited
 from tagbus.stream.llm.judge import TEMPLATE, Asking, Server, YesNo, completed
+from tagbus.stream.llm.likelihood import require_canonical
 from tagbus.stream.llm.open import LOOK_SECONDS, connected, prompts_of
 from tagbus.stream.llm.prompts import YES_NO, Prompts, tokens
 from tagbus.stream.llm.shapes import LABEL_MASS, NO_LOGPROBS, Malformed
@@ -75,6 +76,9 @@ async def _checks(settings: LlmSettings, server: Server, prompts: Prompts) -> As
         yield await _orders(choice.asking, server, prompts)
     if choice.asking.backend == "stated" or settings.select != "off":
         yield await _constraint(server, prompts)
+    if settings.select == "tokens":
+        await require_canonical(server, prompts.render(KNOWN, 200), _deadline())
+        yield Check("ok", "select", "names are written in the same tokens with a constraint and without")
 
 
 def _model(settings: LlmSettings, models: list[str]) -> Check:

@@ -116,7 +116,9 @@ class Prompts:
 
     def _question(self, question: Question) -> str:
         """The question about one tag."""
-        return self._template("question", name=_name(question), description=fenced(question.description, DESCRIPTION))
+        return self._template(
+            "question", name=self.name(question), description=fenced(question.description, DESCRIPTION)
+        )
 
     def yes_no(self, question: Question, words: Sequence[str] = YES_NO) -> str:
         """The same with the words to answer with, in that order."""
@@ -124,11 +126,22 @@ class Prompts:
 
     def stated(self, labels: Sequence[str], questions: Sequence[Question]) -> str:
         """One question about all tags, by labels."""
-        return self._template("stated", tags=_labelled(labels, questions))
+        return self._template("stated", tags=self._labelled(labels, questions))
 
     def select(self, labels: Sequence[str], questions: Sequence[Question]) -> str:
         """The choice among all tags, by labels."""
-        return self._template("select", tags=_labelled(labels, questions))
+        return self._template("select", tags=self._labelled(labels, questions))
+
+    def named(self, questions: Sequence[Question]) -> str:
+        """The choice among all tags, by names."""
+        return self._template("named", tags=[self.name(one) for one in questions])
+
+    def name(self, question: Question) -> str:
+        """The name of a tag as prompts have it."""
+        return fenced(question.name, NAME)
+
+    def _labelled(self, labels: Sequence[str], questions: Sequence[Question]) -> list[tuple[str, str]]:
+        return [(label, self.name(one)) for label, one in zip(labels, questions, strict=True)]
 
     def _parts(self, asked: Asked) -> _Parts:
         content = asked.content
@@ -172,14 +185,6 @@ def _environment(version: str) -> ImmutableSandboxedEnvironment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-
-
-def _name(question: Question) -> str:
-    return fenced(question.name, NAME)
-
-
-def _labelled(labels: Sequence[str], questions: Sequence[Question]) -> list[tuple[str, str]]:
-    return [(label, _name(one)) for label, one in zip(labels, questions, strict=True)]
 
 
 def _shot(shot: Shot) -> Shot:

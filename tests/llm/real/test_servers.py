@@ -1,6 +1,9 @@
 """The contract on the real servers: sparrow-decider (System One) and llama.cpp with SmolLM2 (chat completions)."""
 
+import pytest
+
 from tagbus.stream.config import LlmSettings
+from tagbus.stream.errors import UserError
 from tagbus.stream.llm.probe import examine
 from tagbus.stream.local.judges import DeciderServer, LlamaServer
 from tests.llm.asking import QUICK, asked, directly, judging
@@ -75,3 +78,10 @@ async def test_the_generic_profile_serves_llama_cpp_as_well(llama: LlamaServer) 
         (judged,) = await judge.judge([asked("Cats", seconds=SECONDS)])
     assert judged.failure is None
     assert judged.answers[0].unknown in (None, "label_mass")
+
+
+async def test_llama_cpp_writes_other_tokens_under_a_constraint_and_the_mode_is_refused(llama: LlamaServer) -> None:
+    settings = {"profile": "llama.cpp", "select": "tokens", "deadline_seconds": SECONDS}
+    async with judging(llama.url, **settings) as judge:
+        with pytest.raises(UserError, match=r"TAGBUS_LLM__SELECT=tokens: a name is \d+ tokens under a constraint"):
+            await judge.judge([asked("Cats", seconds=SECONDS)])
