@@ -21,7 +21,8 @@ from pathlib import Path
 import pyoxigraph
 import rdflib
 
-from tagbus.stream.vocabulary import forms, rdf
+from tagbus.stream.vocabulary import forms
+from tagbus.stream.vocabulary.rdf import statements
 from tagbus.stream.vocabulary.comparison import Comparison
 from tagbus.stream.vocabulary.entry import Choice, Remarks
 
@@ -67,8 +68,8 @@ def vocabulary(folder: Path, concepts: int) -> None:
             for iri, value in links:
                 file.write(f"<http://example.org/v/{number}> <{iri}> <{value}> .\n")
     for form, suffix in (("turtle", "ttl"), ("rdfxml", "rdf"), ("jsonld", "jsonld")):
-        found = pyoxigraph.parse(path=folder / "v.nt", format=rdf.FORMATS["ntriples"])
-        pyoxigraph.serialize(found, folder / f"v.{suffix}", rdf.FORMATS[form], prefixes={"skos": SKOS})
+        found = pyoxigraph.parse(path=folder / "v.nt", format=statements.FORMATS["ntriples"])
+        pyoxigraph.serialize(found, folder / f"v.{suffix}", statements.FORMATS[form], prefixes={"skos": SKOS})
 
 
 def lines(path: Path, count: int) -> None:

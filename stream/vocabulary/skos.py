@@ -24,7 +24,7 @@ from tagbus.stream.vocabulary.entry import (
     made,
     matches,
 )
-from tagbus.stream.vocabulary.rdf import BLANK, RdfForm, Statement, statements
+from tagbus.stream.vocabulary.rdf.statements import BLANK, RdfForm, Statement, statements
 from tagbus.stream.vocabulary.scratch import Scratch, Value
 
 SKOS: Final = "http://www.w3.org/2004/02/skos/core#"

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.errors import UserError, shorten
-from tagbus.stream.vocabulary.rdf import RdfForm, Statement, is_iri, is_language
-from tagbus.stream.vocabulary.rdf import write as write_rdf
+from tagbus.stream.vocabulary.rdf.statements import RdfForm, Statement, is_iri, is_language
+from tagbus.stream.vocabulary.rdf.statements import write as write_rdf
 from tagbus.stream.vocabulary.skos import OWL, RDF, REPLACED_BY, SCOPE, SKOS, TAG_IRI
 
 _PREFIXES: Final = {"skos": SKOS}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream.errors import UserError
-from tagbus.stream.vocabulary import forms, rdf
+from tagbus.stream.vocabulary import forms
+from tagbus.stream.vocabulary.rdf import statements
 from tagbus.stream.vocabulary.entry import Choice, Remarks
 from tagbus.stream.vocabulary.forms import Form
 from tests.vocabulary.reading import HEAD, read
@@ -168,7 +169,7 @@ class TestNesting:
         )
 
     def test_turtle(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rdf, "BLANK_RUN", 1_000)
+        monkeypatch.setattr(statements, "BLANK_RUN", 1_000)
         line = said("<http://example.org/a> <http://example.org/p> " + "(" * 10_000, "turtle")
         assert line == "file:1: more than 1000 blank nodes in a row"
 

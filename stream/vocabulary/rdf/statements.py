@@ -14,7 +14,7 @@ from typing import IO, BinaryIO, Final, Literal, TypeAlias, cast
 import pyoxigraph as oxigraph
 
 from tagbus.stream.errors import UserError
-from tagbus.stream.vocabulary.guards import JsonGuard, XmlGuard
+from tagbus.stream.vocabulary.rdf.guards import JsonGuard, XmlGuard
 from tagbus.stream.vocabulary.source import Guard, Source
 
 RdfForm: TypeAlias = Literal["turtle", "ntriples", "rdfxml", "jsonld"]

@@ -1,0 +1,1 @@
+"""RDF, read statement by statement, and what its forms may not hold."""
