@@ -22,9 +22,9 @@ import pyoxigraph
 import rdflib
 
 from tagbus.stream.vocabulary import forms
-from tagbus.stream.vocabulary.rdf import statements
 from tagbus.stream.vocabulary.comparison import Comparison
 from tagbus.stream.vocabulary.entry import Choice, Remarks
+from tagbus.stream.vocabulary.rdf import statements
 
 RESULTS = Path(__file__).parent / "results" / "vocabulary.json"
 SKOS = "http://www.w3.org/2004/02/skos/core#"

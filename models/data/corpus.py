@@ -24,7 +24,7 @@ from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import UserError, shorten
-from tagbus.stream.recall.successors import ends_of, only
+from tagbus.stream.recall.taxonomy.successors import ends_of, only
 
 TOPICS: Final = "topics"
 

@@ -20,7 +20,7 @@ from tagbus.stream.memory.hits import NO_HITS, Flags, Hits, Ints, Slice, TagNumb
 from tagbus.stream.memory.scopes import audience, replaced_by
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach, Seen, neighbour
-from tagbus.stream.recall.standing import Standing
+from tagbus.stream.recall.taxonomy.standing import Standing
 
 Doubles = NDArray[np.float64]
 

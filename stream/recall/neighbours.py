@@ -13,7 +13,7 @@ from tagbus.stream.contract.fields import Source
 from tagbus.stream.memory.hits import Flags, Hits, Slice, no_hits
 from tagbus.stream.memory.scopes import sees
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
-from tagbus.stream.recall.standing import Standing
+from tagbus.stream.recall.taxonomy.standing import Standing
 
 _MACHINE: Final = "/machine"
 _PEOPLE: Final = "/people"

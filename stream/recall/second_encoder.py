@@ -27,8 +27,8 @@ from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.component import ComponentOf, Part, Replica, ServedSettings, Surroundings, variable
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach
 from tagbus.stream.recall.pool import Numbers, pool
-from tagbus.stream.recall.standing import Standing
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
+from tagbus.stream.recall.taxonomy.standing import Standing
 from tagbus.stream.recall.votes import count_votes
 
 NAME: Final = "second_encoder"

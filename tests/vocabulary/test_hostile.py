@@ -11,9 +11,9 @@ import pytest
 
 from tagbus.stream.errors import UserError
 from tagbus.stream.vocabulary import forms
-from tagbus.stream.vocabulary.rdf import statements
 from tagbus.stream.vocabulary.entry import Choice, Remarks
 from tagbus.stream.vocabulary.forms import Form
+from tagbus.stream.vocabulary.rdf import statements
 from tests.vocabulary.reading import HEAD, read
 
 SKOS = "http://www.w3.org/2004/02/skos/core#"

@@ -23,7 +23,7 @@ from tagbus.stream.recall.lexical.in_step import Changes, InStep
 from tagbus.stream.recall.lexical.index import Text, TextIndex
 from tagbus.stream.recall.lexical.lemmas import PATTERN, lemmatizer
 from tagbus.stream.recall.neighbours import elected, texts
-from tagbus.stream.recall.standing import Standing
+from tagbus.stream.recall.taxonomy.standing import Standing
 from tagbus.stream.recall.words import words_of
 
 NAME: Final = "bm25"

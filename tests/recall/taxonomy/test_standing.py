@@ -15,8 +15,8 @@ from tagbus.stream.memory import Memory, exact_memory
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.store import Payload, Point, Vectors
 from tagbus.stream.recall.graph import Candidate, GraphRecall
-from tagbus.stream.recall.standing import NOBODY, Standing
-from tagbus.stream.recall.successors import STEPS
+from tagbus.stream.recall.taxonomy.standing import NOBODY, Standing
+from tagbus.stream.recall.taxonomy.successors import STEPS
 
 D = 8
 OPEN = RecallDefaults(c2t_threshold=-1, c2c_threshold=-1, c2c2t_limit=5, tau=0.1, lambda_=0.5)

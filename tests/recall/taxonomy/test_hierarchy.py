@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagbus.stream.recall.hierarchy import BROADER, LEVELS, broader_of
+from tagbus.stream.recall.taxonomy.hierarchy import BROADER, LEVELS, broader_of
 
 Parents = dict[str, list[str]]
 

@@ -16,8 +16,8 @@ from tagbus.stream.errors import shorten
 from tagbus.stream.memory.hits import Flags, Hits, Ints, bounds
 from tagbus.stream.memory.scopes import ScopeSets, audience, replaced_by, strings
 from tagbus.stream.memory.store import Payload, Scopes, Store
-from tagbus.stream.recall.hierarchy import BROADER, LEVELS, broader_of
-from tagbus.stream.recall.successors import STEPS, Ends, ends_of, followed, only
+from tagbus.stream.recall.taxonomy.hierarchy import BROADER, LEVELS, broader_of
+from tagbus.stream.recall.taxonomy.successors import STEPS, Ends, ends_of, followed, only
 
 log = logging.getLogger(__name__)
 
