@@ -1,6 +1,7 @@
 """Who sees what: a content sees the points that have no scope, and those that share one of its scopes.
 
-Nobody sees a tag that others have replaced: it stays in memory for what its exemplars lead to (recall/taxonomy/successors.py).
+Nobody sees a tag that others have replaced: it stays in memory for what its exemplars lead to
+(recall/taxonomy/successors.py).
 """
 
 from collections.abc import Iterator

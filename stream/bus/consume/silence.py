@@ -1,7 +1,7 @@
 """Partitions that librdkafka was to fetch and says nothing of: they are given to it again.
 
 Of each partition that is fetched it tells a record or the end, at once. Of one that is assigned while its topic is away
-it may tell neither, for ever, also when the topic is there again: seen with 2.16 in five of six tries.
+it may tell neither, for ever, also when the topic is there again: seen with 2.16 in six of six tries.
 """
 
 import logging
