@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from tagbus.stream.app import console
-from tagbus.stream.cli import INTERRUPTED, check, contract, create, demo, explain, memory, quality, release, run, tag
+from tagbus.stream.cli import (
+    INTERRUPTED,
+    check,
+    contract,
+    create,
+    demo,
+    explain,
+    memory,
+    prompt,
+    quality,
+    release,
+    run,
+    tag,
+)
 from tagbus.stream.cli.records import publish, replay, retag, skip, tail
 from tagbus.stream.cli.taxonomy import exemplars, tags
 from tagbus.stream.errors import TagbusError, UserError
@@ -52,6 +65,7 @@ app.add_typer(release.release, name="release")
 app.add_typer(tags.tags, name="tags")
 app.add_typer(memory.memory, name="memory")
 app.add_typer(exemplars.exemplars, name="exemplars")
+app.add_typer(prompt.prompt, name="prompt")
 
 
 def execute(arguments: Sequence[str]) -> int:

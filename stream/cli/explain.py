@@ -59,17 +59,30 @@ def explain(
     the release in force, and the memory topics or the shared memory.
     """
     settings = load()
-    start = moment("--since", since)
-    files_of_memory = (tags, exemplars, knowledge)
-    if tags is None and any(files_of_memory):
-        raise UserError("--exemplars and --knowledge are given without --tags: name the whole memory, or none of it")
-    file = Path(what) if what == "-" or _is_file(what) else None
-    files.require_distinct(file, *files_of_memory)
-    contents: Iterable[Content] = [newest_content(settings, what, start)] if file is None else _contents(file)
-    opened = as_worker(settings, cache, PLAN) if tags is None else _from_files(settings, cache, *files_of_memory)
+    opened, contents = asked_for(settings, what, since, cache, (tags, exemplars, knowledge))
     failed = asyncio.run(_explain(opened, contents, tag or [], _json if as_json else partial(_table, most)))
     if failed:
         raise CheckFailed(f"{failed} contents could not be tagged; their lines say why")
+
+
+def asked_for(
+    settings: Settings, what: str, since: str | None, cache: Path | None, memory: tuple[Path | None, ...]
+) -> tuple[AbstractAsyncContextManager[tuple[TaggingStack, Tagger]], Iterable[Content]]:
+    """The tagger over a memory of files (tags, exemplars, knowledge) or a worker's, and the contents to look at.
+
+    Raises UserError for arguments that do not fit, and as `newest_content` does.
+    """
+    start = moment("--since", since)
+    tags, exemplars, knowledge = memory
+    if tags is None and any(memory):
+        raise UserError("--exemplars and --knowledge are given without --tags: name the whole memory, or none of it")
+    file = Path(what) if what == "-" or _is_file(what) else None
+    files.require_distinct(file, *memory)
+    contents: Iterable[Content] = [newest_content(settings, what, start)] if file is None else _contents(file)
+    opened = (
+        as_worker(settings, cache, PLAN) if tags is None else _from_files(settings, cache, tags, exemplars, knowledge)
+    )
+    return opened, contents
 
 
 def _is_file(what: str) -> bool:

@@ -92,6 +92,12 @@ class JudgeStage:
         """The stage that fits and measurements need: every content is asked, and no score is changed."""
         return _AskAll(self._judging)
 
+    async def would_ask(self, works: Sequence[Work]) -> list[Asked]:
+        """What it asks about each content, where it asks; nothing is sent. Raises DependencyDown as `run` does."""
+        shots = await self._judging.shots.of(works)
+        tags = [list(_undecided(work, self._judging.candidates)) for work in works]
+        return [_asked(work, own, some) for work, own, some in zip(works, tags, shots, strict=True)]
+
     async def run(self, works: Sequence[Work]) -> None:
         """See `Stage`. Raises DependencyDown if memory does not answer."""
         sent = []

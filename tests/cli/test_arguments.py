@@ -28,6 +28,7 @@ COMMANDS = {
         "--most",
         "--json",
     ],
+    "prompt show": ["CONTENT_ID|FILE", "--tags", "--exemplars", "--knowledge", "--cache", "--since"],
     "publish": ["FILE", "--to"],
     "retire": ["KEY", "--from", "--replaced-by"],
     "tail": ["TOPIC", "--count", "--from", "--as"],

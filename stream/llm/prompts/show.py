@@ -1,0 +1,70 @@
+"""The prompts of a content as they go out, with upper estimates of their tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tagbus.stream.config import LlmSettings
+from tagbus.stream.llm import chat
+from tagbus.stream.llm.base import Asked
+from tagbus.stream.llm.judge import TEMPLATE, shuffled
+from tagbus.stream.llm.prompts import Prompts, tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the prompts: what it is, and its text."""
+
+    name: str
+    text: str
+
+    @property
+    def tokens(self) -> int:
+        """An upper estimate."""
+        return tokens(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All prompts of one content: the parts that its requests share, then what each adds."""
+
+    shared: tuple[Part, ...]
+    questions: tuple[Part, ...]
+    cut: tuple[str, ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt at most."""
+        return (
+            sum(one.tokens for one in self.shared) + max((one.tokens for one in self.questions), default=0) + TEMPLATE
+        )
+
+
+def shown(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Shown:
+    """The prompts by the backend of the settings; `auto` is shown as `decision_api`, the first that is looked for."""
+    questions = tuple(_questions(asked, prompts, settings))
+    rendered = prompts.render(asked, max((one.tokens for one in questions), default=0) + TEMPLATE)
+    return Shown((Part("task", rendered.task), Part("content", rendered.context)), questions, rendered.cut)
+
+
+def _questions(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Iterator[Part]:
+    step = len(chat.LABELS)
+    if settings.select == "tokens":
+        for start in range(0, len(asked.questions), step):
+            yield Part("tokens", prompts.named(asked.questions[start : start + step]))
+        return
+    if settings.select == "labels":
+        order = shuffled(asked)
+        for start in range(0, len(order), step):
+            some = [asked.questions[at] for at in order[start : start + step]]
+            yield Part("select", prompts.select(chat.LABELS[: len(some)], some))
+    match settings.backend:
+        case "stated":
+            for start in range(0, len(asked.questions), step):
+                some = list(asked.questions[start : start + step])
+                yield Part("stated", prompts.stated(chat.LABELS[: len(some)], some))
+        case "yesno":
+            for one in asked.questions:
+                yield Part(f"yesno {one.tag_id}", prompts.yes_no(one))
+        case _:
+            for one in asked.questions:
+                yield Part(f"decision_api {one.tag_id}", prompts.question(one))
