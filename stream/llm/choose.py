@@ -10,6 +10,7 @@ from tagbus.stream.config import LlmSettings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import UserError
 from tagbus.stream.llm.base import Answer, Asked, Question
+from tagbus.stream.llm.chat import PATH
 from tagbus.stream.llm.client import NotServed, Tally
 from tagbus.stream.llm.decisions import CONTRACTS
 from tagbus.stream.llm.judge import Asking, Decisions, Server, Stated, YesNo
@@ -52,14 +53,19 @@ async def listed(server: Server, deadline: float) -> list[str]:
 
 async def choose(server: Server, prompts: Prompts, settings: LlmSettings, deadline: float) -> Choice:
     """Ask the known question in each way. Raises UserError where the server can none, and as Client.post does."""
-    passed = []
+    passed, absent = list[str](), set[str]()
     for name, asking in candidates(server, prompts):
-        if settings.backend not in ("auto", asking.backend):
+        # Two contracts have one path: where nothing is, the other is not there either.
+        if settings.backend not in ("auto", asking.backend) or _path(asking) in absent:
             continue
-        if problem := await _problem(asking, prompts, deadline):
-            passed.append(f"{name}: {problem}")
-        else:
+        try:
+            problem = await _problem(asking, prompts, deadline)
+        except NotServed as error:
+            absent.add(_path(asking))
+            problem = str(error).partition(": ")[2]
+        if not problem:
             return Choice(asking, tuple(passed))
+        passed.append(f"{name}: {problem}")
     wanted = "" if settings.backend == "auto" else f" with TAGBUS_LLM__BACKEND={settings.backend}"
     raise UserError(
         f"TAGBUS_LLM__URL={settings.url}: the server cannot judge{wanted}: {'; '.join(passed) or 'nothing fits'}"
@@ -86,11 +92,12 @@ async def answers(asking: Asking, prompts: Prompts, deadline: float, tally: Tall
     return found
 
 
+def _path(asking: Asking) -> str:
+    return asking.contract.path if isinstance(asking, Decisions) else PATH
+
+
 async def _problem(asking: Asking, prompts: Prompts, deadline: float) -> str:
-    """Why a server cannot be asked like this; empty if it can."""
-    try:
-        found = await answers(asking, prompts, deadline, Tally())
-    except NotServed as error:
-        return str(error).partition(": ")[2]
+    """Why a server cannot be asked like this; empty if it can. Raises NotServed, and as Client.post does."""
+    found = await answers(asking, prompts, deadline, Tally())
     reasons = sorted({one.unknown for one in found if one.unknown})
     return "" if not reasons else f"a known question is answered with {', '.join(reasons)}"

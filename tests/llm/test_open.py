@@ -56,6 +56,15 @@ async def test_a_server_that_cannot_judge_is_not_looked_at_for_every_content(mon
             assert len(server.requests) == 2 * looked
 
 
+async def test_a_path_that_is_not_there_is_tried_once() -> None:
+    """Two contracts have the path /decisions, two backends /chat/completions."""
+    with serving(lambda _: ABSENT) as server:
+        async with judging(server.url) as judge:
+            with pytest.raises(UserError, match="the server cannot judge"):
+                await judge.judge([asked("Cats")])
+    assert [one.path for one in server.requests] == ["/v1/decisions", "/v1/systemone", "/v1/chat/completions"]
+
+
 async def test_a_server_that_was_changed_is_looked_at_again() -> None:
     paths = {"decisions": answers.vllm_decisions()}
     with serving(lambda request: routed(**paths)(request)) as server:
