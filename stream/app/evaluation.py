@@ -45,9 +45,17 @@ def name_of(stack: TaggingStack) -> str:
 
 async def fit(stack: TaggingStack, annotated: Sequence[Exemplar]) -> Calibration:
     """Fit the calibration of this memory on contents with known tags; with a judge, its weight and its cascade too."""
-    tagger = stack.asking()
+    return fit_to(stack, await undecided(stack, annotated), annotated)
+
+
+async def undecided(stack: TaggingStack, annotated: Sequence[Exemplar]) -> list[TaggedContent]:
+    """What is found for contents with known tags, by raw scores; a judge is asked about all of them."""
     with console.bar("calibrating", len(annotated)) as bar:
-        results = await tag_all(tagger, [content_of(item) for item in annotated], bar.advance)
+        return await tag_all(stack.asking(), [content_of(item) for item in annotated], bar.advance)
+
+
+def fit_to(stack: TaggingStack, results: Sequence[TaggedContent], annotated: Sequence[Exemplar]) -> Calibration:
+    """Fit to results of `undecided`, or to some of them."""
     truth = {item.id: frozenset(item.accepted) for item in annotated}
     if stack.judged:
         return fitting.fit(results, truth, stack.fingerprint(), stack.settings.cascade)

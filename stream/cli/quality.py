@@ -5,7 +5,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,9 @@ from rich.table import Table
 from tagbus.stream.app import assemble, console, files, filling
 from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data.data_folder import DataFolder
-from tagbus.stream.app.evaluation import K, content_of, fit, measure, name_of, ran, tag_all
+from tagbus.stream.app.evaluation import K, content_of, fit, fit_to, measure, name_of, ran, tag_all, undecided
+from tagbus.stream.app.judge.report import Json, Wanted, draw, text
+from tagbus.stream.app.judge.report import report as reported
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.cli.tag import Cache, Exemplars, Tags, read_memory, remember
 from tagbus.stream.config import Settings, load
@@ -29,6 +32,16 @@ def calibrate(
     to: Annotated[Path, typer.Option("--out", help="the calibration, JSON")],
     exemplars: Exemplars = None,
     cache: Cache = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="folder for what the confidences are worth: JSON, text and PNG")
+    ] = None,
+    k: Annotated[int, typer.Option("--at", min=1, help="the k of the report's Acc@k and Coverage@k")] = 1,
+    accuracy: Annotated[
+        float | None, typer.Option("--accuracy", min=0, max=100, help="find the cut for this Acc@k, in percent")
+    ] = None,
+    coverage: Annotated[
+        float | None, typer.Option("--coverage", min=0, max=100, help="find the cut for this Coverage@k, in percent")
+    ] = None,
 ) -> None:
     """Fit the confidence: tag the contents of FILE, and learn how often a tag with a score like this is right.
 
@@ -37,15 +50,40 @@ def calibrate(
     settings = load()
     if not to.parent.is_dir():
         raise UserError(f"{to}: {to.parent} is no folder; name a file in one for --out")
-    fitted = asyncio.run(_calibrate(settings, file, tags, exemplars, cache))
+    if report is None and (accuracy is not None or coverage is not None):
+        raise UserError("--accuracy and --coverage look for a cut in a report: name a folder with --report")
+    wanted = None if report is None else Wanted(k, accuracy, coverage)
+    fitted, figures = asyncio.run(_calibrate(settings, Given(file, tags, exemplars, cache), wanted))
     fitted.save(to)
+    if fitted.judge is not None and not fitted.judge.weight:
+        console.say("the judge has weight 0: held-out log loss does not improve with it, so it is not asked")
+    if report is not None and figures is not None:
+        _report(report, figures)
     pairs_of = f"{fitted.fitted_on} pairs of {fitted.contents} contents"
     console.say(f"{fitted.name} for release {fitted.release}: {pairs_of}, {to}")
 
 
-async def _calibrate(
-    settings: Settings, file: Path, tags: Path, exemplars: Path | None, cache: Path | None
-) -> Calibration:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a calibration is fitted with."""
+
+    file: Path
+    tags: Path
+    exemplars: Path | None
+    cache: Path | None
+
+
+def _report(folder: Path, figures: Json) -> None:
+    words = text(figures)
+    _write(folder / "report.json", json.dumps(figures, indent=2) + "\n")
+    _write(folder / "report.txt", words)
+    drawn = draw(figures, folder / "report.png")
+    console.print_line(words.rstrip())
+    console.say(f"{folder}: report.json, report.txt" + (", report.png" if drawn else "; matplotlib draws report.png"))
+
+
+async def _calibrate(settings: Settings, given: Given, wanted: Wanted | None) -> tuple[Calibration, Json | None]:
+    file, tags, exemplars, cache = given.file, given.tags, given.exemplars, given.cache
     files.require_distinct(file, tags, exemplars)
     annotated = files.all_of(file, files.exemplar_of)
     taxonomy, exemplified = read_memory(tags, exemplars)
@@ -58,7 +96,13 @@ async def _calibrate(
         await remember(stack, taxonomy, exemplified)
         if cache is not None:
             await filling.save_memories(cache, stack.memories)
-        return await fit(stack, annotated)
+        results = await undecided(stack, annotated)
+        fitted = fit_to(stack, results, annotated)
+        if wanted is None:
+            return fitted, None
+        counts = Counter(tag for item in exemplified for tag in item.accepted)
+        fit_some = partial(fit_to, stack, annotated=annotated)
+        return fitted, reported(results, annotated, counts, fit_some, wanted)
 
 
 def evaluate(

@@ -45,6 +45,21 @@ class TestCalibrate:
         answers = objects(tagbus("tag", cutting.file, *cutting.memory, TAGGER__CALIBRATION=str(out)).out)
         assert {one["versions"]["calibration"] for one in answers} == {curve.name}  # type: ignore[index]
 
+    def test_its_report_says_what_the_confidences_are_worth(
+        self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
+    ) -> None:
+        file, out = write(tmp_path / "fit.jsonl", unseen), tmp_path / "c.json"
+        wanted = ("--report", tmp_path / "worth", "--accuracy", "20", "--at", "2")
+        answer = tagbus("calibrate", file, *cutting.memory, "--out", out, *wanted)
+        assert answer.code == 0
+        figures = json.loads((tmp_path / "worth" / "report.json").read_text())
+        assert (figures["contents"], figures["k"], figures["judge"]) == (len(unseen), 2, None)
+        assert figures["wanted"][0]["wanted"] == "Acc@2 of 20"
+        assert (tmp_path / "worth" / "report.txt").read_text().rstrip() in answer.out
+        without = tagbus("calibrate", file, *cutting.memory, "--out", out, "--accuracy", "20")
+        assert without.code == 2
+        assert without.one_line().endswith("name a folder with --report")
+
     def test_the_same_input_gives_the_same_curve(
         self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
     ) -> None:
