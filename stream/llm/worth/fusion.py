@@ -27,6 +27,8 @@ ISOTONIC_FROM: Final = 1000
 STANDARD_ERRORS: Final = 2.0
 # The newest pairs must not lose by the judge: what it was worth before it changed counts no longer.
 NEWEST: Final = 0.25
+# The curve that changes nothing.
+SAME: Final = Knots(scores=(LEAST, MOST), probabilities=(LEAST, MOST))
 # Decisions that a fit while running looks back on.
 WINDOW: Final = 2000
 
@@ -86,7 +88,8 @@ def apply(fit: JudgeFit, score: Floats, judge: Floats) -> Floats:
 def fit(pairs: Pairs, fingerprint: Fingerprint) -> Calibration:
     """The calibration of the path with the judge, `fingerprint`: `judge` holds its weight, 0 where it proves nothing.
 
-    Its curve is fitted to fused probabilities of pairs that took no part in the weight's fit. Raises UserError for too
+    Its curve is fitted to fused probabilities of pairs that took no part in the weight's fit; if held-out log loss does
+    not improve by it, they are the confidences as they are. Raises UserError for too
     few pairs, for pairs that are all right or all wrong, and where the judge has answered for too few.
     """
     answered = int(np.isfinite(pairs.judge).sum())
@@ -100,7 +103,18 @@ def fit(pairs: Pairs, fingerprint: Fingerprint) -> Calibration:
     losses = {"loss_without": round(gain.loss_without, 6), "loss_with": round(gain.loss_with, 6)}
     scores = gain.fused if weight else gain.without
     curve = calibrate.fit(scores, pairs.right, fingerprint, len(np.unique(pairs.content)))
+    if not _improves(scores, pairs):
+        curve = curve.model_copy(update=dict(SAME))
     return calibrate.with_judge(curve, found.model_copy(update={"weight": weight, **losses}))
+
+
+def _improves(scores: Floats, pairs: Pairs) -> bool:
+    """Whether an isotonic curve lowers the log loss of these probabilities on pairs that it was not fitted to."""
+    curved = np.zeros(len(scores))
+    for held_out in _folds(pairs):
+        curved[held_out] = _at(calibrate.isotonic(scores[~held_out], pairs.right[~held_out]), scores[held_out])
+    after, before = (logistic.losses(one, pairs.right).mean() for one in (curved, scores))
+    return bool(after < before)
 
 
 def _fitted(pairs: Pairs) -> JudgeFit:
@@ -117,7 +131,7 @@ def _fitted(pairs: Pairs) -> JudgeFit:
 def _said(asked: Pairs) -> Knots:
     """The judge's own calibration."""
     if len(asked) < ISOTONIC_FROM:
-        return Knots(scores=(LEAST, MOST), probabilities=(LEAST, MOST))
+        return SAME
     return calibrate.isotonic(asked.judge, asked.right)
 
 
