@@ -1,4 +1,4 @@
-"""Settings of the judge: a language model behind an HTTP endpoint."""
+"""Settings of the judge, a language model behind an HTTP endpoint: what it costs, and which contents need it."""
 
 from typing import Annotated, Literal
 
@@ -49,4 +49,45 @@ class LlmSettings(Section):
     select: SelectMode = Field(
         "off",
         description="the model selects among the candidates: off; labels, before they are judged; tokens, instead",
+    )
+
+
+class BudgetSettings(Section):
+    """Limits of all workers of a group together; a worker may spend its share of the partitions of `content`."""
+
+    tokens_per_minute: int | None = Field(None, ge=1, description="tokens of prompts and answers; unset: no limit")
+    tokens_per_day: int | None = Field(None, ge=1, description="the same a day (UTC)")
+    cost_per_minute: float | None = Field(None, gt=0, description="in USD; unset: no limit")
+    cost_per_day: float | None = Field(None, gt=0, description="the same a day (UTC)")
+    requests_per_minute: float | None = Field(None, gt=0, description="sent evenly; unset: no limit")
+    price_in: float | None = Field(
+        None, ge=0, description="USD of a million tokens of prompts; unset: what genai-prices knows of the server"
+    )
+    price_cached: float | None = Field(
+        None, ge=0, description="the same of those that the server had cached; unset: price_in"
+    )
+    price_out: float | None = Field(None, ge=0, description="the same of tokens of answers; unset: price_in")
+    breaker_failures: int = Field(5, ge=1, description="failures in a row after which nothing is sent for a while")
+    breaker_seconds: float = Field(10.0, gt=0, description="how long, before one request is tried")
+    cache: int = Field(10_000, ge=0, description="answers of contents that are kept for the same question")
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit that lasts beyond a restart."""
+        limits = (self.tokens_per_minute, self.tokens_per_day, self.cost_per_minute, self.cost_per_day)
+        return any(limit is not None for limit in limits)
+
+
+class CascadeSettings(Section):
+    """Contents whose scores are decisive skip the judge; `tagbus calibrate` fits from where on they are."""
+
+    quality: float | None = Field(
+        None, gt=0, lt=1, description="share of contents that have the judge's best tag at least; unset: all are asked"
+    )
+    share: float | None = Field(
+        None, ge=0, le=1, description="share of contents that are asked, instead of cascade.quality"
+    )
+    delta: float = Field(0.05, gt=0, lt=1, description="probability that cascade.quality is missed")
+    control: float = Field(
+        0.05, ge=0, le=1, description="share of contents that are asked in any case, by a hash of the id"
     )

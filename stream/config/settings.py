@@ -13,14 +13,12 @@ from pydantic_settings import (
 )
 
 from tagbus.stream.config import environment
-from tagbus.stream.config.budget import BudgetSettings
-from tagbus.stream.config.cascade import CascadeSettings
 from tagbus.stream.config.encoder import EncoderSettings, ReleaseSettings
 from tagbus.stream.config.environment import PREFIX
 from tagbus.stream.config.feedback import FeedbackSettings
 from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import KafkaSettings, RegistrySettings, TopicSettings
-from tagbus.stream.config.llm import LlmSettings
+from tagbus.stream.config.llm import BudgetSettings, CascadeSettings, LlmSettings
 from tagbus.stream.config.memory import MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
