@@ -20,7 +20,9 @@ from tagbus.stream.memory.hits import NO_HITS, Flags, Hits, Ints, Slice, TagNumb
 from tagbus.stream.memory.scopes import audience, replaced_by
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach, Seen, neighbour
+from tagbus.stream.recall.pool import Ballots
 from tagbus.stream.recall.taxonomy.standing import Standing
+from tagbus.stream.recall.votes import capped
 
 Doubles = NDArray[np.float64]
 
@@ -140,7 +142,9 @@ class GraphRecall:
         by_tag, by_exemplar = (
             np.exp((cosine - largest[row]) / self._fitted.tau) for row, cosine in zip(rows, cosines, strict=True)
         )
-        by_exemplar = capped(by_exemplar, rows[1], machine, contents)
+        by_exemplar = capped(
+            by_exemplar, Ballots(near.queries, near.scores, machine, near.carriers, near.tags), contents
+        )
         total = np.bincount(rows[0], by_tag, contents) + np.bincount(rows[1], by_exemplar, contents)
         share = self._share()
         return (1 - share) * by_tag / total[rows[0]], share * by_exemplar / total[rows[1]]
@@ -268,15 +272,3 @@ def names_by_content(payloads: Mapping[str, Payload], contents: int, scopes: Sco
     hidden = {one: {tag_id for tag_id, seen_by in scoped.items() if seen_by.isdisjoint(one)} for one in set(scopes)}
     shown = {one: {tag_id: names[tag_id] for tag_id in names.keys() - tags} for one, tags in hidden.items()}
     return [shown[one] for one in scopes]
-
-
-def capped(weights: Doubles, rows: Ints, machine: Flags, contents: int) -> Doubles:
-    """Cap machine decisions so that they never outvote people's: together they weigh at most as much as people's
-    together."""
-    if not machine.any():
-        return weights
-    by_people = np.bincount(rows, weights * ~machine, contents)
-    by_machine = np.bincount(rows, weights * machine, contents)
-    over = (by_people > 0) & (by_machine > by_people)
-    cap = np.divide(by_people, by_machine, out=np.ones(contents), where=over)
-    return np.where(machine, weights * cap[rows], weights)

@@ -11,6 +11,11 @@ from tagbus.stream.recall.pool import Ballots, Floats, Ints, Pool
 
 # Softmax temperatures of the votes: at 0.08 about twenty neighbours count, at 0.04 about five.
 TAUS: Final = (0.08, 0.04)
+# What all machine decisions on a tag together weigh at most, in votes of a person. Less than one, or what the service
+# wrote back would confirm itself against people.
+PART: Final = 0.5
+
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +23,9 @@ class Votes:
     """The neighbours' votes, summed per pair of content and tag, v pairs.
 
     `keys` int64 [v], ascending: row * tags of the pool + tag. `shares`: for each temperature float32 [v], of all the
-    content's votes. `voters` int64 [v]: the number of voters. `nearest` int64 [v]: the index of the most similar voter
-    among all neighbours. `rank` int64 [v]: the rank by votes among the content's tags, from 0.
+    content's votes. `voters` int64 [v]: the number of voters; where people vote for a content, machine decisions count
+    as one voter together, and only for a tag that no person votes for. `nearest` int64 [v]: the index of the most
+    similar voter among all neighbours. `rank` int64 [v]: the rank by votes among the content's tags, from 0.
     """
 
     keys: Ints
@@ -30,7 +36,7 @@ class Votes:
 
 
 def count_votes(pool: Pool) -> Votes:
-    """Count the votes. Machine decisions never outvote people's."""
+    """Count the votes. All machine decisions on a tag together weigh less than one person's."""
     ballots, width = pool.ballots, pool.width
     keys = ballots.rows[ballots.voters] * width + ballots.tags
     order = np.argsort(keys, kind="stable")
@@ -39,7 +45,34 @@ def count_votes(pool: Pool) -> Votes:
     shares = [_sum(_weights(ballots, len(pool.words), tau)[voters], starts) for tau in TAUS]
     keys = keys[order][starts]
     rows = keys // width
-    return Votes(keys, shares, np.diff(starts, append=len(order)), voters[starts], placed(rows, shares[0]))
+    counted = _voters(ballots, voters, starts, rows, len(pool.words))
+    return Votes(keys, shares, counted, voters[starts], placed(rows, shares[0]))
+
+
+def capped(weights: Doubles, ballots: Ballots, contents: int) -> Doubles:
+    """The weight of each neighbour, float64 [m], with machine decisions scaled down for each of n contents: together on
+    one tag they weigh half as much as the least of the people's votes for the content. Without people they stay."""
+    rows, voted = ballots.rows[ballots.voters], weights[ballots.voters]
+    machine = ballots.machine[ballots.voters]
+    if not machine.any():
+        return weights
+    least, most = np.full(contents, np.inf), np.zeros(contents)
+    np.minimum.at(least, rows[~machine], voted[~machine])
+    width = int(ballots.tags.max()) + 1
+    keys, places = np.unique(rows[machine] * width + ballots.tags[machine], return_inverse=True)
+    np.maximum.at(most, keys // width, np.bincount(places, voted[machine], len(keys)))
+    scale = np.minimum(1.0, np.divide(PART * least, most, out=np.ones(contents), where=most > 0))
+    return np.where(ballots.machine, weights * scale[ballots.rows], weights)
+
+
+def _voters(ballots: Ballots, voters: Ints, starts: Ints, rows: Ints, contents: int) -> Ints:
+    """The number of voters of each pair, as `Votes` counts them."""
+    counted = np.diff(starts, append=len(voters))
+    if not ballots.machine.any():
+        return counted
+    people = np.add.reduceat(~ballots.machine[voters], starts, dtype=np.int64) if len(starts) else counted
+    by_people = np.bincount(rows, people, contents) > 0
+    return np.where(by_people[rows], np.maximum(people, 1), counted)
 
 
 def _weights(ballots: Ballots, contents: int, tau: float) -> Floats:
@@ -47,12 +80,7 @@ def _weights(ballots: Ballots, contents: int, tau: float) -> Floats:
     place = ranks(ballots.rows)
     nearest = ballots.similarity[np.arange(len(place)) - place]
     weights = np.exp((ballots.similarity - nearest) / np.float32(tau)).astype(np.float64)
-    if ballots.machine.any():
-        by_machine = np.bincount(ballots.rows, weights * ballots.machine, contents)
-        by_people = np.bincount(ballots.rows, weights * ~ballots.machine, contents)
-        over = (by_people > 0) & (by_machine > by_people)
-        cap = np.divide(by_people, by_machine, out=np.ones(contents), where=over)
-        weights = np.where(ballots.machine, weights * cap[ballots.rows], weights)
+    weights = capped(weights, ballots, contents)
     total = np.bincount(ballots.rows, weights, contents)
     return np.asarray(weights / total[ballots.rows], np.float32)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tagbus.stream.rank.candidates import Facts
 from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
 from tagbus.stream.recall.pool import Ballots, Ints, Listed, Pool
-from tagbus.stream.recall.votes import TAUS, count_votes
+from tagbus.stream.recall.votes import PART, TAUS, count_votes
 
 WIDTH = 9
 LISTS = ("names", "heads")
@@ -112,9 +112,14 @@ def check_votes(features: dict[str, float], near: Neighbours, tag: int) -> None:
     ordered = sorted(near, key=lambda hit: -hit[0])
     for column, tau in zip(("votes", "votes_sharp"), TAUS, strict=True):
         weights = [math.exp((similarity - ordered[0][0]) / tau) for similarity, _, _ in ordered]
-        by_machine = sum(weight for weight, (_, machine, _) in zip(weights, ordered, strict=True) if machine)
-        by_people = sum(weight for weight, (_, machine, _) in zip(weights, ordered, strict=True) if not machine)
-        cap = by_people / by_machine if 0 < by_people < by_machine else 1
+        by_machine: dict[int, float] = defaultdict(float)
+        for weight, (_, machine, carried) in zip(weights, ordered, strict=True):
+            for each in carried if machine else ():
+                by_machine[each] += weight
+        people = [
+            weight for weight, (_, machine, carried) in zip(weights, ordered, strict=True) if carried and not machine
+        ]
+        cap = min(1, PART * min(people) / max(by_machine.values())) if people and by_machine else 1
         weights = [
             weight * cap if machine else weight for weight, (_, machine, _) in zip(weights, ordered, strict=True)
         ]
@@ -125,7 +130,9 @@ def check_votes(features: dict[str, float], near: Neighbours, tag: int) -> None:
         total = sum(weights) or 1
         assert features[column] == pytest.approx(voted[tag] / total, rel=1e-3, abs=1e-5)
     carriers = [number for number, (_, _, carried) in enumerate(ordered) if tag in carried]
-    assert features["voters"] == len(carriers)
+    people_voted = any(carried and not machine for _, machine, carried in ordered)
+    by_people = [number for number in carriers if not ordered[number][1]]
+    assert features["voters"] == (max(len(by_people), min(1, len(carriers))) if people_voted else len(carriers))
     if carriers:
         assert features["nearest_voter"] == pytest.approx(ordered[carriers[0]][0])
     else:

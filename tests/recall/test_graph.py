@@ -194,7 +194,7 @@ async def test_a_retired_tag_is_never_found_though_exemplars_still_carry_it() ->
     assert {candidate.id for candidate in found} <= {"t0", "t2"}
 
 
-async def test_machine_decisions_never_outvote_peoples() -> None:
+async def test_all_machine_decisions_on_a_tag_weigh_less_than_one_persons() -> None:
     query = unit(1)
     tags, exemplars = await World({"by-people": unit(2), "by-machine": unit(3)}, {}).stores()
     await exemplars.upsert([exemplar("p", query, ["by-people"])])
@@ -204,8 +204,21 @@ async def test_machine_decisions_never_outvote_peoples() -> None:
     found = (await graph.recall(["new"], query[None], 100))[0]
 
     scores = {candidate.id: candidate.score for candidate in found}
-    assert scores["by-machine"] <= scores["by-people"] + 1e-9
-    assert scores["by-machine"] > 0
+    assert 0 < scores["by-machine"] < scores["by-people"]
+
+
+async def test_machine_decisions_on_one_tag_weigh_less_than_each_of_many_people() -> None:
+    query = unit(1)
+    names = [f"by-person-{n}" for n in range(5)]
+    tags, exemplars = await World({name: unit(2 + n) for n, name in enumerate([*names, "by-machine"])}, {}).stores()
+    await exemplars.upsert([exemplar(f"p{n}", query, [name]) for n, name in enumerate(names)])
+    await exemplars.upsert([exemplar(f"m{n}", query, ["by-machine"], source="machine") for n in range(50)])
+    graph = GraphRecall(tags, exemplars, OPEN.model_copy(update={"content_keys": 100}), RecallSettings(c2t=False))
+
+    found = (await graph.recall(["new"], query[None], 100))[0]
+
+    scores = {candidate.id: candidate.score for candidate in found}
+    assert 0 < scores["by-machine"] < min(scores[name] for name in names)
 
 
 async def test_people_replace_the_machine_for_the_same_content() -> None:

@@ -18,12 +18,13 @@ from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Memory, Payload
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings
-from tagbus.stream.recall.graph import capped
 from tagbus.stream.recall.lexical.in_step import Changes, InStep
 from tagbus.stream.recall.lexical.index import Text, TextIndex
 from tagbus.stream.recall.lexical.lemmas import PATTERN, lemmatizer
 from tagbus.stream.recall.neighbours import elected, texts
+from tagbus.stream.recall.pool import Ballots
 from tagbus.stream.recall.taxonomy.standing import Standing
+from tagbus.stream.recall.votes import capped
 from tagbus.stream.recall.words import words_of
 
 NAME: Final = "bm25"
@@ -69,7 +70,7 @@ class Bm25Recall:
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """The share of each tag that has words of a content or is of exemplars that do, 0 to 1, best first.
 
-        A content's own exemplars never vote for it, and machine decisions never outvote people's. Raises
+        A content's own exemplars never vote for it, and machine decisions weigh as `capped` says. Raises
         DependencyDown.
         """
         for one in self._in_step.values():
@@ -111,7 +112,9 @@ class Bm25Recall:
             return {}
         weights = np.exp((scores - scores.max()) / TAU)
         by_tag, by_exemplar = weights[: len(direct)], weights[len(direct) :]
-        by_exemplar = capped(by_exemplar, np.zeros(len(near), np.int64), machine, 1)
+        voters = np.repeat(np.arange(len(near)), near.lengths)
+        ballots = Ballots(np.zeros(len(near), np.int64), near.scores, machine, voters, near.tags)
+        by_exemplar = capped(by_exemplar, ballots, 1)
         total = by_tag.sum() + by_exemplar.sum()
         votes = np.repeat(SHARE * by_exemplar / total, near.lengths)
         tags, places = np.unique(np.concatenate((direct.tags, near.tags)), return_inverse=True)

@@ -84,7 +84,7 @@ async def test_a_contents_own_exemplar_never_votes_for_it() -> None:
     assert list(await found(recall, "hives", "c2")) == ["bees"]
 
 
-async def test_machine_decisions_never_outvote_peoples() -> None:
+async def test_all_machine_decisions_on_a_tag_weigh_less_than_one_persons() -> None:
     machine = [
         Exemplar(id=f"m{n}", source="machine", title="hives hives on roofs", accepted=("law",)) for n in range(20)
     ]
@@ -92,7 +92,7 @@ async def test_machine_decisions_never_outvote_peoples() -> None:
         BEES, LAW, Exemplar(id="p", title="hives in some other place", accepted=("bees",)), *machine
     )
     shares = await found(recall, "hives")
-    assert shares["bees"] == pytest.approx(shares["law"])
+    assert 0 < shares["law"] < shares["bees"]
 
 
 async def test_scopes_are_obeyed_and_change_with_the_payload() -> None:
