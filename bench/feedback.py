@@ -210,7 +210,7 @@ def main() -> int:
         "ece_weighted_at_most_0.01": all(float(str(row["ece_weighted"])) <= 0.01 for row in biases),
         "ece_unweighted_at_least_0.04": all(float(str(row["ece_unweighted"])) >= 0.04 for row in biases),
     }
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, encoding="utf-8", check=False)
     report: Json = {
         "commit": commit.stdout.strip(),
         "seed": asked.seed,

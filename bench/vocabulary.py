@@ -138,7 +138,7 @@ def main() -> None:
             rows.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
             print(rows[-1])
     about = {"concepts": given.concepts, "lines": given.lines, "machine": platform.processor() or platform.machine()}
-    RESULTS.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+    RESULTS.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

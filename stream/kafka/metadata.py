@@ -4,6 +4,7 @@ Each function takes the client to use. They raise the errors of `errors.classify
 answers.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,6 +21,9 @@ from tagbus.stream.kafka.rights import Operation
 
 # Timeout of a request.
 ASK_SECONDS = 10.0
+# Between two requests for a partition whose leader is about to be known.
+MOVING_SECONDS = 0.1
+_MOVING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 class Watermarks(NamedTuple):
@@ -65,7 +69,7 @@ def watermarks(
 ) -> Watermarks:
     """The current watermarks of a partition."""
     with _answered(client, kafka, partition):
-        found = client.get_watermark_offsets(TopicPartition(*partition), seconds or ASK_SECONDS)
+        found = _of_the_leader(client, TopicPartition(*partition), seconds or ASK_SECONDS)
     # The client signals its timeout this way.
     if found is None:
         raise _silent(partition, "timed out")
@@ -73,15 +77,28 @@ def watermarks(
 
 
 def offset_at(
-    client: Consumer, kafka: KafkaSettings, partition: Partition, time: datetime, seconds: float | None = None
+    client: Consumer, kafka: KafkaSettings, partition: Partition, moment: datetime, seconds: float | None = None
 ) -> int:
     """The offset of the first record at or after a time; the end of the partition if there is none."""
-    asked = TopicPartition(*partition, max(0, int(time.timestamp() * 1000)))
+    asked = TopicPartition(*partition, max(0, int(moment.timestamp() * 1000)))
     with _answered(client, kafka, partition):
         (found,) = client.offsets_for_times([asked], seconds or ASK_SECONDS)
         if found.error is not None:
             raise KafkaException(found.error)
     return int(found.offset) if found.offset >= 0 else watermarks(client, kafka, partition, seconds).high
+
+
+def _of_the_leader(client: Consumer, partition: TopicPartition, seconds: float) -> tuple[int, int] | None:
+    """What the leader says, asked for again while the client learns who that is: of a topic that was just created it
+    may hold an older answer, and this call is not among those that it repeats."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return client.get_watermark_offsets(partition, seconds)
+        except KafkaException as exception:
+            if error_of(exception).code() not in _MOVING or time.monotonic() >= until:
+                raise
+        time.sleep(MOVING_SECONDS)
 
 
 @contextmanager

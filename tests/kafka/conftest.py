@@ -14,7 +14,7 @@ from tests.kafka.secured import Listener, SecuredKafka
 from tests.support import Layout, wait_until
 
 # The tests take a principal each, so that no test's ACLs serve another.
-USERS = {f"user-{number}": f"hush-{number}-hush" for number in range(100)}
+USERS = {f"user-{number}": f"hush-{number}-hush" for number in range(200)}
 ROBOT = {"robot": "hush-robot-hush"}
 LISTENERS = (
     Listener(),

@@ -81,7 +81,7 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
     "retire --from content": _on("Write", "content"),
     "retire --from tags --replaced-by": (*_on("Read", "tags"), *_on("Write", "tags")),
     "tags import": (*_on("Read", "tags"), *_on("Write", "tags")),
-    "exemplars import": (*_on("Read", "tags", "exemplars"), *_on("Write", "exemplars")),
+    "exemplars import": (*_on("Read", "tags", "exemplars"), *_on("Write", "feedback")),
     "tail tagged": _on("Read", "tagged"),
     "tail content.dlq": _on("Read", "dead_letters"),
     "replay --send": (*_on("Read", "content", "tagged", "dead_letters"), *_on("Write", "content")),

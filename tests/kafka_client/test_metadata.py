@@ -11,6 +11,9 @@ from tagbus.stream.errors import DependencyDown, TopicMissing
 from tagbus.stream.kafka.metadata import watermarks
 from tagbus.stream.local.mock import MockCluster
 
+# The key of its request in Kafka's protocol.
+LIST_OFFSETS = 2
+
 
 class Leaderless(confluent_kafka.Consumer):
     """As librdkafka is while brokers go away: it forgets which partitions there are."""
@@ -42,3 +45,13 @@ def test_one_that_is_not_there_is_missing(client: Leaderless, kafka: KafkaSettin
         watermarks(client, kafka, ("content", 2))
     with pytest.raises(TopicMissing, match="topic elsewhere does not exist"):
         watermarks(client, kafka, ("elsewhere", 0))
+
+
+def test_a_partition_whose_leader_moves_is_asked_for_again(mock_kafka: MockCluster, kafka: KafkaSettings) -> None:
+    mock_kafka.topic("content", 1)
+    mock_kafka.fail(LIST_OFFSETS, *[KafkaError.NOT_LEADER_FOR_PARTITION] * 3)
+    client = confluent_kafka.Consumer({"bootstrap.servers": mock_kafka.address, "group.id": "g"})
+    try:
+        assert watermarks(client, kafka, ("content", 0)) == (0, 0)
+    finally:
+        client.close()
