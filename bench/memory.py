@@ -1,178 +1,288 @@
-"""The vector stores side by side: upserts and top-100 searches for batches of 64 queries; what recall costs on top.
+"""The vector stores at size: what they cost to build, hold and search, and what they find, with and without a filter.
 
-    python bench/memory.py [--points 30000]
+    python bench/memory.py [--sizes 25000:300000 100000:300000 1000000:1000000] [--stores exact hnsw embedded server]
+        [--data real clustered] [--tag-vectors labels.npy] [--exemplar-vectors train-*.npy] [--minutes 90]
 
-Random unit vectors of 384 dimensions; the median of 5 searches after one warm-up, once over all points and once with
-scopes that see half of them. Then graph recall over 2,500 tags and the same points, which carry 4 tags each: the CPU
-time a content of looking around it and of scoring what is there. Writes bench/results/memory.json. Set
-TAGBUS_BENCH_QDRANT to the URL of a Qdrant server to include it. The client's in-memory mode serves the contract tests
-only and is here for reference.
+A size is tags:exemplars. `real`: unit vectors float32 [n, 384] of real texts, from `--tag-vectors` and
+`--exemplar-vectors`; where they are too few, noisy copies of them follow, and a row says how many are real.
+`clustered`: noisy copies of 2,000 random centres. 64 contents a batch look for 100 tags and 100 exemplars at once.
+Filters: 50, 25, 5 and 1% of the points, chosen at random or nearest to one of them, as a tenant's or a language's may
+be. Recall is of the 20 nearest of 256 queries, against every vector compared; a row has that of tags, of exemplars, and
+the mean.
+
+Each store runs in a process of its own, `--minutes` at most; a filter's searches take `--seconds` at most. Each row is
+written to bench/results/memory.json at once; what has its rows there is skipped, so the same command goes on after an
+interruption (`--again` measures anew). Vectors are kept in --cache, 3 GB at a million and a million. `server` needs
+the URL of a Qdrant server in TAGBUS_TEST_QDRANT; its CPU, memory and disk are not seen from here. A process needs some
+6 kB a point of memory; disk_bytes is a saved copy's for exact and hnsw.
 """
 
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import platform
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from qdrant_client import AsyncQdrantClient
+from points import DIMENSION, QUERIES, SHARES, TOP, Corpus, Passed, corpus, members, nearest_20
 
-from tagbus.stream.config import MemorySettings, RecallSettings
-from tagbus.stream.contract.release import RecallDefaults
-from tagbus.stream.memory import Carried, ExactStore, Point, Store, TagNumbers, Vectors, exact_memory
-from tagbus.stream.memory.qdrant.client import Server, connect
+from tagbus.stream.config import MemorySettings
+from tagbus.stream.memory import Carried, ExactStore, Memory, Point, memory_of
+from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.qdrant.client import connect
 from tagbus.stream.memory.qdrant.collections import Place
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.qdrant.server import ServerStore
-from tagbus.stream.memory.store import Scopes
-from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.recall.neighbours import Reach
+from tagbus.stream.memory.store import Scopes, Store
 
-DIMENSION = 384
-CHUNK = 4_096
-QUERIES = 64
+BATCH = 64
 LIMIT = 100
-SEARCHES = 5
-TAGS = 2_500
 TAGS_EACH = 4
+KIND_NAMES = ("tags", "exemplars")
+STORES = ("exact", "hnsw", "embedded", "server")
+SERVER = "TAGBUS_TEST_QDRANT"
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 
-Row = dict[str, str | int | float]
+Row = dict[str, str | int | float | None]
+# By kind and by the name of a scope.
+Members = dict[str, dict[str, Passed]]
 
 
-def carried() -> Carried:
-    return Carried(TagNumbers(), "accepted")
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One store at one size."""
+
+    store: str
+    data: str
+    tags: Corpus
+    exemplars: Corpus
+    seconds: float
+    out: Path
+
+    @property
+    def about(self) -> Row:
+        real = {"real_tags": self.tags.real, "real_exemplars": self.exemplars.real}
+        return {
+            "store": self.store,
+            "data": self.data,
+            "tags": self.tags.count,
+            "exemplars": self.exemplars.count,
+        } | real
+
+    @property
+    def corpora(self) -> dict[str, Corpus]:
+        return {"tags": self.tags, "exemplars": self.exemplars}
 
 
-async def exact() -> Store:
-    return ExactStore("bench", DIMENSION, carried())
+async def opened(name: str, folder: Path) -> Memory:
+    unique = f"tagbus-bench-{uuid.uuid4().hex[:8]}"
+    server = (
+        connect(MemorySettings(kind="server", url=os.environ[SERVER], deadline_seconds=60.0))
+        if name == "server"
+        else None
+    )
+
+    async def store(kind: str, carried: Carried) -> Store:
+        if server is not None:
+            made = ServerStore(server, Place(unique, "bench", kind, DIMENSION), carried)
+            await made.begin("bench", kind)
+            return made
+        if name == "embedded":
+            return await EmbeddedStore.open(folder / kind, "bench", DIMENSION, carried)
+        return (HnswStore if name == "hnsw" else ExactStore)("bench", DIMENSION, carried)
+
+    return await memory_of(store, {kind: KINDS[kind] for kind in KIND_NAMES})
 
 
-async def embedded() -> Store:
-    return await EmbeddedStore.temporary("bench", DIMENSION, carried())
+async def fill(memory: Memory, case: Case, seen: Members) -> None:
+    """Upsert all points."""
+    drawn = np.random.default_rng(3)
+    for kind, one in case.corpora.items():
+        for first, vectors in one.chunks():
+            inside = {name: flags[first : first + len(vectors)] for name, flags in seen[kind].items()}
+            carried = drawn.integers(case.tags.count, size=(len(vectors), TAGS_EACH)).tolist()
+            await memory.stores[kind].upsert(
+                [
+                    Point(
+                        f"k{first + n}",
+                        vector,
+                        {
+                            "scopes": [name for name, flags in inside.items() if flags[n]] or ["nobody"],
+                            **({"accepted": [f"k{tag}" for tag in carried[n]]} if kind == "exemplars" else {}),
+                        },
+                    )
+                    for n, vector in enumerate(vectors)
+                ]
+            )
 
 
-async def in_memory() -> Store:
-    server = Server(AsyncQdrantClient(":memory:"), "memory", 600.0)
-    return await begun(server)
-
-
-async def server() -> Store:
-    url = os.environ["TAGBUS_BENCH_QDRANT"]
-    return await begun(connect(MemorySettings(kind="server", url=url, deadline_seconds=60.0)))
-
-
-async def begun(server: Server) -> Store:
-    store = ServerStore(server, Place("bench", "bench", uuid.uuid4().hex, DIMENSION), carried())
-    await store.begin("bench", "tags")
-    return store
-
-
-async def measure(name: str, open_: Callable[[], Awaitable[Store]], points: list[Point], queries: Vectors) -> Row:
-    store = await open_()
-    started = time.perf_counter()
-    for start in range(0, len(points), CHUNK):
-        await store.upsert(points[start : start + CHUNK])
-    row: Row = {"name": name, "points": len(points), "upsert_seconds": round(time.perf_counter() - started, 3)}
-    asked: dict[str, Scopes] = {"search": None}
-    if open_ is not in_memory:  # half a minute a search
-        asked["scoped"] = [frozenset({"half"})] * len(queries)
-    for what, scopes in asked.items():
-        seconds, cpu_seconds = await searches(store, queries, scopes)
-        row[f"{what}_batch_64_ms"] = round(1000 * seconds, 1)
-        row[f"{what}_batch_64_cpu_ms"] = round(1000 * cpu_seconds, 1)
-    await store.close()
-    return row
-
-
-async def searches(store: Store, queries: Vectors, scopes: Scopes) -> tuple[float, float]:
-    """Median seconds and CPU seconds of a search."""
-    seconds, cpu_seconds = [], []
-    for _ in range(SEARCHES + 1):
-        started, cpu_started = time.perf_counter(), time.process_time()
-        await store.search(queries, LIMIT, scopes)
-        seconds.append(time.perf_counter() - started)
-        cpu_seconds.append(time.process_time() - cpu_started)
-    return statistics.median(seconds[1:]), statistics.median(cpu_seconds[1:])
-
-
-async def recall(points: list[Point], queries: Vectors) -> Row:
-    """CPU time a content of graph recall over the exact store, but for the names of what is found."""
-    memory = exact_memory("bench", DIMENSION)
-    tags = [Point(f"t{n}", vector, {"name": f"tag {n}"}) for n, vector in enumerate(unit(TAGS, 2))]
-    await memory.tags.upsert(tags)
-    await memory.exemplars.upsert(points)
-    graph = GraphRecall(memory.tags, memory.exemplars, RecallDefaults(), RecallSettings())
-    ids = [f"new{n}" for n in range(len(queries))]
-    look, score = [], []
-    for _ in range(SEARCHES + 1):
-        started = time.process_time()
-        seen = await graph.look(ids, queries, Reach(50, LIMIT))
-        looked = time.process_time()
-        graph.score(seen)
-        look.append(looked - started)
-        score.append(time.process_time() - looked)
-    await memory.close()
-    times = {"look_cpu_us_a_content": look, "score_cpu_us_a_content": score}
-    found = {name: round(1e6 * statistics.median(each[1:]) / len(queries), 1) for name, each in times.items()}
-    return {"name": "graph recall over exact", "points": len(points), "tags": TAGS, **found}
-
-
-def unit(rows: int, seed: int) -> Vectors:
-    vectors = np.random.default_rng(seed).standard_normal((rows, DIMENSION), np.float32)
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
-
-
-def exemplars(count: int) -> list[Point]:
-    """Points as contents that people have tagged; the odd ones are of a scope that is not asked for."""
-    tags = np.random.default_rng(3).integers(TAGS, size=(count, TAGS_EACH)).tolist()
-    return [
-        Point(
-            f"c{n}/people",
-            vector,
-            {
-                "id": f"c{n}",
-                "source": "people",
-                "accepted": [f"t{tag}" for tag in tags[n]],
-                "scopes": ["half" if n % 2 else "other"],
-            },
+async def searches(memory: Memory, case: Case, scope: str | None) -> Row:
+    """Times of batches that look for tags and exemplars at once; the first does not count."""
+    queries = {kind: np.load(one.queries) for kind, one in case.corpora.items()}
+    seen: Scopes = None if scope is None else [frozenset({scope})] * BATCH
+    took, cpu, started = list[float](), list[float](), time.monotonic()
+    while len(took) < 3 or (len(took) <= 200 and time.monotonic() - started < case.seconds):
+        first = len(took) * BATCH % QUERIES
+        begun, cpu_begun = time.perf_counter(), time.process_time()
+        await asyncio.gather(
+            *(memory.stores[kind].search(one[first : first + BATCH], LIMIT, seen) for kind, one in queries.items())
         )
-        for n, vector in enumerate(unit(count, 0))
-    ]
+        took.append(1000 * (time.perf_counter() - begun))
+        cpu.append(1000 * (time.process_time() - cpu_begun))
+    p50, p99 = (round(float(cut), 1) for cut in np.percentile(took[1:], (50, 99)))
+    own = None if case.store == "server" else round(statistics.median(cpu[1:]), 1)
+    return {"p50_ms": p50, "p99_ms": p99, "cpu_ms": own, "batches": len(took) - 1}
 
 
-async def main(count: int) -> None:
-    points, queries = exemplars(count), unit(QUERIES, 1)
-    stores = {"exact": exact, "embedded": embedded, "server, the client's in-memory mode": in_memory}
-    if "TAGBUS_BENCH_QDRANT" in os.environ:
-        stores["server"] = server
+async def recalls(memory: Memory, case: Case, scope: str | None, seen: Members) -> Row:
+    row: Row = {}
+    for kind, one in case.corpora.items():
+        right = nearest_20(one, None if scope is None else seen[kind][scope])
+        scopes: Scopes = None if scope is None else [frozenset({scope})] * QUERIES
+        found = await memory.stores[kind].search(np.load(one.queries), LIMIT, scopes)
+        shares = [len({*hits.keys[:TOP]} & keys) / max(1, len(keys)) for hits, keys in zip(found, right, strict=True)]
+        row[f"recall_at_20_{kind}"] = round(float(np.mean(shares)), 4)
+    mean = (float(row["recall_at_20_tags"] or 0) + float(row["recall_at_20_exemplars"] or 0)) / 2
+    return {"recall_at_20": round(mean, 4), **row}
+
+
+def memory_bytes(what: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(what):
+            return 1024 * int(line.split()[1])
+    raise SystemExit(f"/proc/self/status has no line {what}")
+
+
+async def disk_bytes(memory: Memory, name: str, folder: Path) -> int | None:
+    if name == "server":
+        return None
+    for kind, store in memory.stores.items():
+        if isinstance(store, ExactStore):
+            await store.save(folder / kind)
+    return sum(512 * path.stat().st_blocks for path in folder.rglob("*") if path.is_file())
+
+
+async def measure(case: Case, folder: Path) -> None:
+    memory = await opened(case.store, folder)
+    seen = {kind: members(one) for kind, one in case.corpora.items()}
+    before, started, cpu = memory_bytes("VmRSS"), time.monotonic(), time.process_time()
+    await fill(memory, case, seen)
+    points = case.tags.count + case.exemplars.count
+    built: Row = {"build_seconds": round(time.monotonic() - started, 1)}
+    if case.store == "server":
+        built |= {"cpu_seconds": None, "bytes_per_vector": None, "peak_bytes_per_vector": None}
     else:
-        print("skipped: a Qdrant server (TAGBUS_BENCH_QDRANT holds no URL)", file=sys.stderr)
-    rows = []
-    for name, open_ in stores.items():
-        rows.append(await measure(name, open_, points, queries))
-        print(json.dumps(rows[-1]))
-    rows.append(await recall(points, queries))
-    print(json.dumps(rows[-1]))
-    method = (
-        f"random unit vectors of {DIMENSION} dimensions; upsert in chunks of {CHUNK}; median of {SEARCHES} searches of "
-        f"{QUERIES} queries for {LIMIT} hits each with {TAGS_EACH} tags a hit; scoped: of half of the points"
+        built["cpu_seconds"] = round(time.process_time() - cpu, 1)
+        for name, what in (("bytes_per_vector", "VmRSS"), ("peak_bytes_per_vector", "VmHWM")):
+            built[name] = round((memory_bytes(what) - before) / points)
+    built["disk_bytes"] = await disk_bytes(memory, case.store, folder)
+    for scope in (None, *seen["tags"]):
+        how, _, share = (scope or "all 1").rpartition(" ")
+        found = await searches(memory, case, scope) | await recalls(memory, case, scope, seen)
+        keep(case.out, [case.about | {"filter_share": float(share), "chosen": how} | built | found])
+    for store in memory.stores.values():
+        if isinstance(store, ServerStore):
+            await store.drop()
+    await memory.close()
+
+
+def child(case: Case) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tagbus-bench-"))
+    try:
+        asyncio.run(measure(case, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def key(row: Row) -> tuple[object, ...]:
+    return tuple(row.get(name) for name in ("store", "data", "tags", "exemplars", "filter_share", "chosen"))
+
+
+def report(out: Path) -> dict[str, object]:
+    """What is there; nothing from a bench that wrote other rows."""
+    found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    rows = [row for row in found.get("rows", []) if "filter_share" in row]
+    return {**(found if rows else {}), "rows": rows}
+
+
+def keep(out: Path, rows: Sequence[Row]) -> None:
+    """Print the rows, and put them in the place of those of the same case."""
+    for row in rows:
+        print(json.dumps(row), flush=True)
+    told = report(out)
+    there = {key(row): row for row in told["rows"]}  # type: ignore[attr-defined]
+    told["rows"] = list((there | {key(row): row for row in rows}).values())
+    told["method"] = (
+        f"{DIMENSION} dimensions; {BATCH} queries a batch, {LIMIT} tags and {LIMIT} exemplars each, at once; recall of "
+        f"the {TOP} nearest over {QUERIES} queries"
     )
-    machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps({"method": method, "machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-    )
+    told["machine"] = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_suffix(".new")
+    draft.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    draft.replace(out)
+
+
+def cases(asked: argparse.Namespace) -> Iterator[Case]:
+    """All that is asked for, the real vectors first."""
+    for data in asked.data:
+        given = (asked.tag_vectors, asked.exemplar_vectors) if data == "real" else ((), ())
+        if data == "real" and not all(given):
+            print("skipped: real vectors (--tag-vectors and --exemplar-vectors name no files)", file=sys.stderr)
+            continue
+        for size in asked.sizes:
+            counts = [int(one) for one in size.split(":")]
+            tags, exemplars = (
+                corpus(asked.cache, f"{data}-{kind}", count, some)
+                for kind, count, some in zip(KIND_NAMES, counts, given, strict=True)
+            )
+            for store in asked.stores:
+                if store == "server" and SERVER not in os.environ:
+                    print(f"skipped: a Qdrant server ({SERVER} holds no URL)", file=sys.stderr)
+                    continue
+                yield Case(store, data, tags, exemplars, asked.seconds, asked.out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["25000:300000", "100000:300000", "1000000:1000000"])
+    parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
+    parser.add_argument("--data", nargs="+", choices=("real", "clustered"), default=("real", "clustered"))
+    parser.add_argument("--tag-vectors", type=Path, nargs="*", default=())
+    parser.add_argument("--exemplar-vectors", type=Path, nargs="*", default=())
+    parser.add_argument("--seconds", type=float, default=60.0, help="for the searches of a filter")
+    parser.add_argument("--minutes", type=float, default=90.0, help="for a store at a size")
+    parser.add_argument("--again", action="store_true", help="measure also what has rows")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/memory"), help="folder that keeps vectors")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    failed = 0
+    for case in cases(asked):
+        there = sum(case.about.items() <= row.items() for row in report(asked.out)["rows"])  # type: ignore[attr-defined]
+        if there == 1 + 2 * len(SHARES) and not asked.again:
+            continue
+        process = multiprocessing.get_context("spawn").Process(target=child, args=(case,))
+        process.start()
+        process.join(60 * asked.minutes)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        if process.exitcode:
+            failed += 1
+            print(f"{case.about} ended with code {process.exitcode}", file=sys.stderr, flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=30_000)
-    asyncio.run(main(parser.parse_args().points))
+    sys.exit(main())
