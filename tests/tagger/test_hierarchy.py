@@ -12,7 +12,7 @@ from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.tagger import Work
 from tagbus.stream.tagger.hierarchy import WithBroader, WithoutBroader
 from tagbus.stream.tagger.select import Select
-from tests.recall.test_standing import holding, unit
+from tests.recall.taxonomy.test_standing import holding, unit
 from tests.tagger.pipeline import content
 from tests.tagger.ranking import Stages
 from tests.tagger.test_rank import FITTED, Says
