@@ -42,6 +42,8 @@ SINCE_3_7 = "group.consumer.session.timeout.ms"
 SINCE_4_0 = "group.share.session.timeout.ms"
 # Which group protocols a broker serves.
 PROTOCOLS = "group.coordinator.rebalance.protocols"
+# What a search for web knowledge is tried with.
+SEARCHED = "Apache Kafka"
 # Brokers that one line names.
 NAMED = 3
 
@@ -76,6 +78,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield from _collections(settings)
     if settings.llm.url is not None:
         yield from _llm(settings)
+    if settings.web.url is not None:
+        yield _guarded("web knowledge", lambda: _web(settings))
     if settings.registry.url is not None:
         yield _registry(settings.registry, settings.registry.url)
     admin = clients.admin(settings.kafka)
@@ -187,6 +191,29 @@ def _llm(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "llm", f"{error}; pip install 'tagbus[llm]'")
     except TagbusError as error:
         yield Finding("wrong", "llm", str(error))
+
+
+def _web(settings: Settings) -> Finding:
+    """Whether a search finds something that a prompt can hold: workers go on without, and say so in a metric alone."""
+    if settings.llm.url is None:
+        return Finding("unsure", "web knowledge", "TAGBUS_LLM__URL is not set, so nothing is searched for")
+    try:
+        from tagbus.stream.llm.web.endpoint import Endpoint, Unusable
+    except ImportError as error:
+        return Finding("wrong", "web knowledge", f"{error}; pip install 'tagbus[llm]'")
+
+    async def ask() -> Finding:
+        endpoint = Endpoint(settings.web, settings.web.url or "")
+        try:
+            found = await endpoint.search(SEARCHED, settings.web.seconds)
+            words = f"{endpoint.host} gives {len(found)} results for {SEARCHED!r}"
+            return Finding("ok" if found else "wrong", "web knowledge", words)
+        except Unusable as error:
+            return Finding("wrong", "web knowledge", f"{endpoint.host}: {error}")
+        finally:
+            await endpoint.close()
+
+    return asyncio.run(ask())
 
 
 def _registry(registry: RegistrySettings, url: str) -> Finding:

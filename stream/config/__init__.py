@@ -15,6 +15,7 @@ from tagbus.stream.config.memory import CollectionSettings, MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.settings import Settings, load
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
+from tagbus.stream.config.web import WebSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "TaggerSettings",
     "TopicSettings",
     "TriageSettings",
+    "WebSettings",
     "load",
 ]

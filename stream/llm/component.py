@@ -50,6 +50,8 @@ def version_of(settings: Settings) -> str:
     """The model and a hash of all that changes its answers: scores of another version are other scores."""
     given = settings.llm.model_dump(mode="json", include=set(_ASKED))
     given["segments"] = settings.knowledge.segments
+    if settings.web.url is not None:
+        given["web"] = settings.web.model_dump(mode="json", include={"url", "select", "segments", "metadata"})
     if settings.llm.model is None:
         given["url"] = settings.llm.url
     digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:8]

@@ -9,7 +9,7 @@ server say no, goes on by the scores of the stages before, and by their calibrat
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -33,10 +33,17 @@ log = logging.getLogger(__name__)
 _PLACE: Final = 1e-9
 
 
+class WebKnowledge(Protocol):
+    """A second source of knowledge (llm/web)."""
+
+    async def add(self, asked: Sequence[Asked]) -> list[Asked]:
+        """The same with what it knows of each content. It raises nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judging:
     """What the stage asks and how. `candidates` of a content at most, `control`: the share of contents that are asked
-    in any case. `cost`: of calls, in USD, None without a price."""
+    in any case. `cost`: of calls, in USD, None without a price. `web`: knowledge besides memory's."""
 
     judge: Judge
     version: str
@@ -45,6 +52,7 @@ class Judging:
     control: float
     cache: Cache
     cost: Callable[[Taken], float | None]
+    web: WebKnowledge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +137,7 @@ class JudgeStage:
         found = dict(enumerate(self._judging.cache.get(keys)))
         new = [index for index, one in found.items() if one is None]
         try:
-            answers = await self._judging.judge.judge([asked[index] for index in new]) if new else []
+            answers = await self._answers([asked[index] for index in new])
         except UserError as error:
             # A key that was changed, a model that is gone: contents do not wait for somebody to mend that.
             log.error("the language model refuses to be asked: %s", error)
@@ -140,6 +148,13 @@ class JudgeStage:
             self._bill(sent[index][0], judged)
         for index, (work, tags) in enumerate(sent):
             self._apply(work, tags, found[index])
+
+    async def _answers(self, asked: Sequence[Asked]) -> list[Judged]:
+        """Raises UserError as `Judge.judge` does."""
+        if not asked:
+            return []
+        web = self._judging.web
+        return await self._judging.judge.judge(asked if web is None else await web.add(asked))
 
     def _apply(self, work: Work, tags: Sequence[str], judged: Judged | None) -> None:
         if judged is None:

@@ -13,12 +13,13 @@ from tagbus.stream.app import assemble, evaluation, filling
 from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.judge import judging
 from tagbus.stream.calibrate import Calibration
-from tagbus.stream.config import BudgetSettings, CascadeSettings, LlmSettings, Settings
+from tagbus.stream.config import BudgetSettings, CascadeSettings, LlmSettings, Settings, WebSettings
 from tagbus.stream.contract.events import Content, Degraded, Exemplar, Knowledge, Tag, TaggedContent
 from tagbus.stream.contract.events import Usage as Cost
 from tagbus.stream.contract.release import LEAST, MOST, JudgeFit, Knots
 from tagbus.stream.errors import DependencyDown, Retryable, UserError, Withheld
 from tagbus.stream.llm import Answer, Asked, Judged, Shot, Usage
+from tests.llm.scripted import Say, serving
 
 WORDS = ("bees", "honey", "hives", "pollen", "wax", "queens")
 TAGS = [Tag(id=word, name=word, description=f"about {word}") for word in WORDS]
@@ -242,6 +243,25 @@ async def test_the_same_question_is_asked_once_and_costs_once(monkeypatch: pytes
     assert len(judge.asked) == 1
     assert again.tags == first.tags
     assert (first.usage is None, again.usage is None) == (False, True)
+
+
+async def test_web_knowledge_is_searched_for_where_the_judge_is_asked_and_makes_it_another_judge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judge = Told(lambda *_: 0.9)
+    with serving(lambda _: Say({"results": [{"title": "Page", "content": "Of bees."}]})) as server:
+        web = WebSettings(url=server.url, seconds=60.0)
+        async with opened(judge, monkeypatch, web=web) as stack:
+            await tagged(stack, ANYTHING, ANYTHING.model_copy(update={"id": "c2"}), margin=0.0)
+            assert server.requests == []
+            await tagged(stack)
+            # The answer is remembered: nothing is searched for.
+            await tagged(stack)
+        assert len(server.requests) == 1
+    (asked,) = judge.asked
+    assert [segment.id for segment in asked.knowledge] == ["k", "web-1"]
+    plain, other = settings_of(), settings_of(web=web)
+    assert judging.component.version_of(plain) != judging.component.version_of(other)
 
 
 async def test_readiness_and_canaries_never_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:

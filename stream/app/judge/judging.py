@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from tagbus.stream.config import Settings
+from tagbus.stream.config import Settings, WebSettings
 from tagbus.stream.errors import UserError
 from tagbus.stream.llm import Judge, component
 from tagbus.stream.llm.spending.budget import Budget, Ledger, NoLedger
@@ -12,7 +12,7 @@ from tagbus.stream.llm.spending.meter import SpendingMeter
 from tagbus.stream.llm.spending.prices import price_by
 from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
-from tagbus.stream.tagger.judge import Judging
+from tagbus.stream.tagger.judge import Judging, WebKnowledge
 from tagbus.stream.tagger.shots import Shots
 
 
@@ -37,6 +37,7 @@ async def judging(
         control=settings.cascade.control,
         cache=Cache(settings.budget.cache),
         cost=used.cost,
+        web=_web(settings.web, exits),
     )
 
 
@@ -46,6 +47,21 @@ def meter_of(settings: Settings, share: Callable[[], float], kept: Ledger) -> Sp
     budget = Budget(settings.budget, owner, share, kept)
     price = price_by(settings.budget, settings.llm.url or "")
     return SpendingMeter(settings.budget, budget, price, share, settings.llm.model)
+
+
+def _web(settings: WebSettings, exits: AsyncExitStack) -> WebKnowledge | None:
+    if settings.url is None:
+        return None
+    try:
+        from tagbus.stream.llm.web import knowledge
+        from tagbus.stream.llm.web.endpoint import Endpoint
+    except ImportError as error:
+        raise UserError(
+            f"TAGBUS_WEB__URL is set, but {error.name} is not installed: pip install 'tagbus[llm]'"
+        ) from None
+    web = knowledge.WebKnowledge(settings, Endpoint(settings, settings.url))
+    exits.push_async_callback(web.close)
+    return web
 
 
 def _open(settings: Settings, meter: SpendingMeter) -> Judge:

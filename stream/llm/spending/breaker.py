@@ -4,6 +4,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Literal
 
+from prometheus_client import Gauge
+
 from tagbus.stream import telemetry
 from tagbus.stream.errors import Withheld
 
@@ -15,7 +17,17 @@ class Breaker:
     """Opens after so many failures in a row; after `seconds` it lets one request out, whose outcome closes it or opens
     it again. One event loop."""
 
-    def __init__(self, failures: int, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        failures: int,
+        seconds: float,
+        clock: Callable[[], float] = monotonic,
+        server: str = "the language model",
+        gauge: Gauge = telemetry.LLM_BREAKER,
+    ) -> None:
+        """`server`: what messages call it; `gauge` shows the state."""
+        self._server = server
+        self._gauge = gauge
         self._most = failures
         self._seconds = seconds
         self._clock = clock
@@ -37,7 +49,7 @@ class Breaker:
         left = self._opened + self._seconds - self._clock()
         if self._probing or left > 0:
             said = "one request is being tried" if self._probing else f"it is tried again in {left:.1f} s"
-            raise Withheld("breaker", f"the language model failed {self._failed} times in a row; {said}")
+            raise Withheld("breaker", f"{self._server} failed {self._failed} times in a row; {said}")
         self._probing = True
         self._tell()
         return True
@@ -60,4 +72,4 @@ class Breaker:
         self._tell()
 
     def _tell(self) -> None:
-        telemetry.LLM_BREAKER.set(STATES.index(self.state))
+        self._gauge.set(STATES.index(self.state))

@@ -1,0 +1,140 @@
+"""A search endpoint: one request, an answer of bounded size, and what a JMESPath finds in it.
+
+Whatever comes is foreign: it is parsed as JSON within a limit of bytes, cut to the lengths that a prompt shows, and
+fenced where it is rendered.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import httpx2
+import jmespath
+from jmespath.exceptions import JMESPathError
+from pydantic import JsonValue
+
+from tagbus.stream.config import WebSettings
+from tagbus.stream.errors import DependencyDown, Overloaded, UserError, shorten
+from tagbus.stream.llm.client import retry_after
+from tagbus.stream.llm.prompts.prompt import SEGMENT, TITLE
+
+# Twice what a prompt shows: unseen characters fall away there.
+_TITLE: Final = 2 * TITLE
+_TEXT: Final = 2 * SEGMENT
+
+
+class Unusable(Exception):
+    """An answer that is no list of results. `reason` is a short word for metrics."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A result of a search, cut to length."""
+
+    title: str
+    text: str
+
+
+class Endpoint:
+    """The endpoint of the settings. One event loop."""
+
+    def __init__(self, settings: WebSettings, url: str) -> None:
+        """Nothing is sent yet. Raises UserError for a JMESPath that is none."""
+        self._url = httpx2.URL(url)
+        # What messages say: a URL may carry a key.
+        self.host = self._url.host
+        self._settings = settings
+        try:
+            self._select = jmespath.compile(settings.select)
+        except JMESPathError as error:
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"TAGBUS_WEB__SELECT={shorten(settings.select)}: expected a JMESPath: {shorten(said, 200)}"
+            ) from None
+        # Nothing of the environment counts, and a redirect would carry the query to an address that nobody set. A
+        # compressed answer may be a thousand times as long as what is read of it, so none is asked for.
+        self._http = httpx2.AsyncClient(
+            headers={"accept": "application/json", "accept-encoding": "identity", **_authorization(settings)},
+            follow_redirects=False,
+            trust_env=False,
+            limits=httpx2.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def search(self, query: str, seconds: float) -> tuple[Result, ...]:
+        """The results, best first, as many as the settings want.
+
+        Raises Overloaded where none came in time, DependencyDown where the endpoint fails, Unusable for what is no list
+        of results.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                body = await self._body(query)
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            raise Overloaded(f"{self.host} did not answer within {seconds:.1f} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise DependencyDown(f"{self.host}: the connection failed: {shorten(str(error), 200)}") from error
+        return self._results(body)
+
+    async def _body(self, query: str) -> bytes:
+        settings = self._settings
+        asked = {settings.query: query}
+        if settings.method == "get":
+            request = self._http.build_request("GET", self._url.copy_merge_params(asked))
+        else:
+            request = self._http.build_request("POST", self._url, json=asked)
+        response = await self._http.send(request, stream=True)
+        try:
+            if response.status_code in {408, 425, 429, 503}:
+                raise Overloaded(f"{self.host} answered {response.status_code}", retry_after(response.headers))
+            if response.status_code != 200:
+                raise DependencyDown(f"{self.host} answered {response.status_code}")
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise Unusable("malformed", "the answer is compressed, which was not asked for")
+            found = bytearray()
+            async for part in response.aiter_raw():
+                found += part
+                if len(found) > settings.bytes:
+                    raise Unusable("too_large", f"the answer has more than {settings.bytes} bytes")
+            return bytes(found)
+        finally:
+            await response.aclose()
+
+    def _results(self, body: bytes) -> tuple[Result, ...]:
+        try:
+            found = self._select.search(json.loads(body))
+        except (ValueError, RecursionError, JMESPathError) as error:
+            raise Unusable("malformed", f"the answer is no JSON: {shorten(str(error), 100)}") from None
+        if not isinstance(found, list):
+            raise Unusable("malformed", "TAGBUS_WEB__SELECT finds no list in the answer")
+        results = [one for one in map(_result, found) if one is not None]
+        if found and not results:
+            raise Unusable("malformed", "TAGBUS_WEB__SELECT finds neither texts nor objects with text")
+        return tuple(results[: self._settings.segments])
+
+
+def _result(value: JsonValue) -> Result | None:
+    if isinstance(value, str):
+        value = {"text": value}
+    if not isinstance(value, Mapping):
+        return None
+    title, text = value.get("title"), value.get("text")
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return Result(title[:_TITLE] if isinstance(title, str) else "", text[:_TEXT])
+
+
+def _authorization(settings: WebSettings) -> dict[str, str]:
+    if settings.api_key is None:
+        return {}
+    key, name = settings.api_key.get_secret_value(), settings.key_header.lower()
+    return {name: f"Bearer {key}" if name == "authorization" else key}
