@@ -10,7 +10,7 @@ KAFKA  ?= mock
 ENCODER ?= in_process
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-busy lint bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton triton chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test test-busy lint chart-settings bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton triton chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,7 +48,19 @@ $(TOOLS)/.done:
 	  for package in *.deb; do dpkg -x "$$package" .; done)
 	@touch $@
 
-test: lint $(TOOLS)/.done ## run all tests, the slowest ones are named at the end
+# The real helm, built once where there is Go: a minute or two.
+HELM := v3.22.0
+
+$(TOOLS)/helm:
+	@mkdir -p $(TOOLS)
+	@if command -v go >/dev/null; then echo "building helm $(HELM) into $(TOOLS)" && \
+	  GOBIN=$(CURDIR)/$(TOOLS) go install -trimpath -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@$(HELM); \
+	  else echo "no Go: the tests of the chart are skipped"; fi
+
+chart-settings: $(VENV)/.test ## write the settings of the service into the schema of the chart's values
+	$(BIN)/python helm/settings_schema.py
+
+test: lint $(TOOLS)/.done $(TOOLS)/helm ## run all tests, the slowest ones are named at the end
 	$(BIN)/pytest -n 2 --dist loadfile
 
 TIMES ?= 20

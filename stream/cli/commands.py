@@ -23,7 +23,7 @@ from tagbus.stream.cli import (
     run,
     tag,
 )
-from tagbus.stream.cli.records import publish, replay, retag, skip, tail
+from tagbus.stream.cli.records import ping, publish, replay, retag, skip, tail
 from tagbus.stream.cli.taxonomy import exemplars, tags
 from tagbus.stream.errors import TagbusError, UserError
 
@@ -47,6 +47,7 @@ for command in (
     publish.publish,
     publish.retire,
     tail.tail,
+    ping.ping,
     replay.replay,
     skip.skip,
     retag.retag,

@@ -32,6 +32,7 @@ COMMANDS = {
     "publish": ["FILE", "--to"],
     "retire": ["KEY", "--from", "--replaced-by"],
     "tail": ["TOPIC", "--count", "--from", "--as"],
+    "ping": ["--seconds"],
     "replay": ["--reason", "--since", "--until", "--limit", "--send"],
     "skip": ["TOPIC:PARTITION:OFFSET"],
     "retag": ["--since", "--tag", "--send"],

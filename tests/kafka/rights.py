@@ -84,6 +84,7 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
     "exemplars import": (*_on("Read", "tags", "exemplars"), *_on("Write", "feedback")),
     "tail tagged": _on("Read", "tagged"),
     "tail content.dlq": _on("Read", "dead_letters"),
+    "ping": (*_on("Read", "tagged"), *_on("Write", "content")),
     "replay --send": (*_on("Read", "content", "tagged", "dead_letters"), *_on("Write", "content")),
     "retag --send": (*_on("Read", "content", "tagged", "tags"), *_on("Write", "content")),
     "explain": _on("Read", "content", "releases", *_MEMORY),

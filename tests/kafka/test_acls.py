@@ -55,6 +55,8 @@ CALLS = {
     "topics create": ("topics", "create"),
     "topics create --mend": ("topics", "create", "--mend"),
 }
+# Without a worker nobody answers it.
+ASKS = {"ping": ("ping", "--seconds", "1")}
 # Standard input of those that read no content.
 INPUTS = {
     "tags import": b"".join(encode(Tag(id=one, name="Bees")) + b"\n" for one in ("t1", "t2")),
@@ -101,7 +103,7 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
         there = more_of.get(command, (ReleaseRecord(release=SHIPPED), other))
         records = [encode_release(one) for one in there]
         produce(address, names["releases"], [(one.key, one.value, []) for one in records])
-    arguments = [word.format(**names) for word in CALLS[command]]
+    arguments = [word.format(**names) for word in (CALLS | ASKS)[command]]
     with TemporaryDirectory() as folder:
         given = tenant.environment() | {"RELEASES__FOLDER": folder} | more
         return tagbus(*arguments, stdin=INPUTS.get(command, event("a")), settings=given)
@@ -160,7 +162,15 @@ def test_a_command_works_with_the_least_rights(command: str, tagbus: Cli, tenant
     assert answer.code == 0, answer.err
 
 
-@pytest.mark.parametrize(("command", "missing"), [case for case in LACKING if case[0] in CALLS], ids=str)
+def test_ping_needs_no_more_than_its_least_rights(tagbus: Cli, tenant: Tenant) -> None:
+    tenant.may(LEAST["ping"])
+
+    answer = call(tagbus, tenant, "ping")
+
+    assert (answer.code, "has no result" in answer.err) == (4, True)
+
+
+@pytest.mark.parametrize(("command", "missing"), [case for case in LACKING if case[0] in CALLS | ASKS], ids=str)
 def test_a_command_that_lacks_a_right_ends_and_names_it(
     command: str, missing: Right, tagbus: Cli, tenant: Tenant
 ) -> None:

@@ -1,0 +1,77 @@
+{{/* The settings of a process as YAML: what follows from other values, then `settings`, then its own. Of: root, name. */}}
+{{- define "tagbus.settings" -}}
+{{- $values := (index . 0).Values -}}
+{{- $own := index $values (index . 1) -}}
+{{- $follows := dict -}}
+{{- if $values.triton.enabled -}}
+{{- $_ := set $follows "encoder" (dict "kind" "triton" "address" (printf "%s-triton:8001" (include "tagbus.fullname" (index . 0)))) -}}
+{{- end -}}
+{{- if $values.releases.existingClaim -}}
+{{- $_ := set $follows "releases" (dict "folder" "/var/lib/tagbus/releases") -}}
+{{- end -}}
+{{- if and $own.persistence ($own.persistence | default dict).enabled -}}
+{{- $_ := set $follows "memory" (dict "path" "/var/lib/tagbus/memory") -}}
+{{- end -}}
+{{- mergeOverwrite $follows (deepCopy $values.settings) (deepCopy ($own.settings | default dict)) | toYaml -}}
+{{- end -}}
+
+{{/* A value as the environment has it: lists with commas, objects and numbers as JSON. */}}
+{{- define "tagbus.written" -}}
+{{- if kindIs "string" . -}}{{ . }}
+{{- else if kindIs "slice" . -}}{{ join "," . }}
+{{- else -}}{{ toJson . }}
+{{- end -}}
+{{- end -}}
+
+{{/* The variables of a process as a YAML object. Of: root, name. */}}
+{{- define "tagbus.variables" -}}
+{{- range $section, $fields := include "tagbus.settings" . | fromYaml }}
+{{- range $name, $value := $fields }}
+{{- if eq $section "components" }}
+{{- range $field, $one := $value }}
+{{ printf "TAGBUS_COMPONENTS__%s__%s" $name $field | upper }}: {{ include "tagbus.written" $one | quote }}
+{{- end }}
+{{- else }}
+{{ printf "TAGBUS_%s__%s" $section $name | upper }}: {{ include "tagbus.written" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The variables that come from Secrets, and the user's own, as entries of `env`. */}}
+{{- define "tagbus.secretEnv" -}}
+{{- with .Values.secrets.kafkaPassword }}
+- name: KAFKA_PASSWORD
+  valueFrom: {secretKeyRef: {{ toJson . }}}
+- name: TAGBUS_KAFKA__SECRETS
+  value: '{"sasl.password": "$(KAFKA_PASSWORD)"}'
+{{- end }}
+{{- range $variable, $from := dict "TAGBUS_KAFKA__SECRETS" .Values.secrets.kafkaSecrets "TAGBUS_MEMORY__API_KEY" .Values.secrets.qdrantApiKey "TAGBUS_LLM__API_KEY" .Values.secrets.llmApiKey "TAGBUS_REGISTRY__PASSWORD" .Values.secrets.registryPassword }}
+{{- with $from }}
+- name: {{ $variable }}
+  valueFrom: {secretKeyRef: {{ toJson . }}}
+{{- end }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What no schema can say: fields that must fit each other. */}}
+{{- define "tagbus.consistent" -}}
+{{- $partitions := int .Values.settings.topics.partitions -}}
+{{- $tagger := .Values.tagger -}}
+{{- $scaling := $tagger.autoscaling -}}
+{{- $more := printf "expected at most settings.topics.partitions, %d: a replica without a partition is idle" $partitions -}}
+{{- if eq $scaling.by "none" -}}
+{{- if gt (int $tagger.replicas) $partitions -}}{{ fail (printf "tagger.replicas: %d is wrong, %s" (int $tagger.replicas) $more) }}{{- end -}}
+{{- else -}}
+{{- if gt (int $scaling.maxReplicas) $partitions -}}{{ fail (printf "tagger.autoscaling.maxReplicas: %d is wrong, %s" (int $scaling.maxReplicas) $more) }}{{- end -}}
+{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}{{ fail (printf "tagger.autoscaling.minReplicas: %d is wrong, expected at most maxReplicas, %d" (int $scaling.minReplicas) (int $scaling.maxReplicas)) }}{{- end -}}
+{{- end -}}
+{{- if and (eq $scaling.by "cpu") (eq (int $scaling.minReplicas) 0) -}}{{ fail "tagger.autoscaling.minReplicas: 0 is wrong, expected at least 1 by cpu: nobody would measure it" }}{{- end -}}
+{{- if and (eq $scaling.by "lag") (lt (int $scaling.lag.activation) $partitions) -}}{{ fail (printf "tagger.autoscaling.lag.activation: %d is wrong, expected at least settings.topics.partitions, %d: producers' transaction markers leave one a partition" (int $scaling.lag.activation) $partitions) }}{{- end -}}
+{{- if gt (int .Values.feedback.replicas) $partitions -}}{{ fail (printf "feedback.replicas: %d is wrong, %s" (int .Values.feedback.replicas) $more) }}{{- end -}}
+{{- if and $tagger.persistence.enabled (ne .Values.settings.memory.kind "embedded") -}}{{ fail (printf "tagger.persistence.enabled: true is wrong with settings.memory.kind %s, expected embedded: no other keeps anything on a disk" .Values.settings.memory.kind) }}{{- end -}}
+{{- if and .Values.secrets.kafkaPassword .Values.secrets.kafkaSecrets -}}{{ fail "secrets.kafkaPassword: wrong beside secrets.kafkaSecrets, expected one of them" }}{{- end -}}
+{{- end -}}

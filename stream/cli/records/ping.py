@@ -1,0 +1,73 @@
+"""`tagbus ping`: one content through the running service and out again, as `helm test` sends it."""
+
+import time
+import uuid
+from typing import Annotated
+
+import typer
+
+from tagbus.stream.app import console
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import Record, Tombstone, decode_tagged, encode_record
+from tagbus.stream.contract.events import Content, TaggedContent
+from tagbus.stream.contract.fields import TEST_ID
+from tagbus.stream.errors import DependencyDown, Poison
+from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.reader import TopicReader
+from tagbus.stream.kafka.writer import TopicWriter
+
+TITLE = "Bees in the city"
+TEXT = "Hives on roofs, and where their honey goes."
+
+
+def ping(
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="how long each answer may take")] = 120.0,
+) -> None:
+    """Send one content, read its tags, withdraw it and read the withdrawal.
+
+    Its id begins with tagbus-helm-test-: what learns from contents passes it over. Ends with code 4 where an answer
+    does not come in time.
+    """
+    settings = load()
+    name = f"{TEST_ID}{uuid.uuid4()}"
+    withdrawal = Record(name.encode(), None)
+    with TopicReader(settings.kafka) as reader:
+        # At their ends before anything is sent: no answer is missed.
+        reader.discover([settings.topics.tagged], "end")
+        since = _send(settings, encode_record(Content(id=name, title=TITLE, text=TEXT)))
+        try:
+            result = _answer(settings, reader, name, since + seconds)
+        except BaseException:
+            _send(settings, withdrawal)
+            raise
+        if isinstance(result, TaggedContent):
+            tags = ", ".join(f"{tag.name} {tag.confidence:.2f}" for tag in result.tags) or "no tags"
+            console.say(f"{name} is tagged after {time.monotonic() - since:.1f} s: {console.printable(tags)}")
+        since = _send(settings, withdrawal)
+        while not isinstance(result, Tombstone):
+            result = _answer(settings, reader, name, since + seconds)
+        console.say(f"{name} is withdrawn after {time.monotonic() - since:.1f} s")
+
+
+def _send(settings: Settings, record: Record) -> float:
+    """Send it to `content`; returns when the broker had it."""
+    with TopicWriter(settings.kafka, settings.topics.content) as writer:
+        writer.send(record)
+    return time.monotonic()
+
+
+def _answer(settings: Settings, reader: TopicReader, name: str, until: float) -> TaggedContent | Tombstone:
+    """The next result of the content. Raises DependencyDown where none has come until then."""
+    key = name.encode()
+    while time.monotonic() < until:
+        for message in reader.read(1, 0.5).messages:
+            record = record_of(message)
+            if record.key == key:
+                try:
+                    return decode_tagged(record)
+                except Poison as error:
+                    raise DependencyDown(f"{settings.topics.tagged}: not of tagbus: {error.errors[0]}") from None
+    raise DependencyDown(
+        f"topic {settings.topics.tagged} has no result of {name} in time: is a worker ready (/readyz), and is there a "
+        f"record of it on {settings.topics.dead_letters}?"
+    )
