@@ -2,10 +2,12 @@
 
     python bench/in_force.py [--tags 25000 1000000] [--samples 60] [--vectors labels.npy] [--memory hnsw]
 
-Apache Kafka on this machine, a worker as `tagbus run` starts it. The worker's memory is a snapshot of so many tags that
-is written with vectors at hand, so that nothing is encoded: those of `--vectors` (unit vectors float32 [n, 384]), then
-noisy copies of them, or of random centres without. The tags are in the snapshot alone and the topics are empty, so the
-worker reads the offsets after it only: `snapshot_start_seconds` is from the start of the process until /readyz is 200.
+Apache Kafka on this machine, a worker as `tagbus run` starts it. The worker's memory is a snapshot of so many tags, as
+`tagbus memory snapshot` writes it for that kind of memory, but with vectors at hand, so that nothing is encoded: those
+of `--vectors` (unit vectors float32 [n, 384]), then noisy copies of them, or of random centres without. The tags are in
+the snapshot alone and the topics are empty, so the worker reads the offsets after it only: `snapshot_start_seconds` is
+from the start of the process until /readyz is 200, `snapshot_start_cpu_seconds` what the process has used then. A
+snapshot of a million with its index takes ten minutes of CPU: `--folder` keeps it for the next run.
 
 Then contents are published so that two thousand wait at any time. Their titles name, in turn, the tags that are to
 come, each title once. Every `--every` seconds one of these tags is published: `tag_in_force` is the time from producing
@@ -17,11 +19,12 @@ at most 1 s, a start within 60 s at a million.
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +40,12 @@ from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.worker import LocalWorker
-from tagbus.stream.memory import Point, Vectors, exact_memory
+from tagbus.stream.memory import ExactStore, Point, Vectors, exact_memory
+from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import KINDS
 
+# In a snapshot's folder: how many of its vectors were given.
+REAL = "real-vectors.txt"
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 PARTITIONS = 4
 WAITING = 2_000
@@ -67,11 +73,12 @@ def vectors(count: int, given: Sequence[Path]) -> tuple[Vectors, int]:
     return found / np.linalg.norm(found, axis=1, keepdims=True), kept
 
 
-async def write(place: Path, settings: Settings, release: Release, some: Vectors) -> None:
-    """A snapshot with these tags, at the start of empty topics."""
-    memory = exact_memory(release.name, release.dimension)
-    for first in range(0, len(some), CHUNK):
-        tags = [Tag(id=f"t{n}", name=f"Tag {n}") for n in range(first, min(len(some), first + CHUNK))]
+async def write(place: Path, settings: Settings, release: Release, asked: argparse.Namespace, count: int) -> None:
+    """A snapshot with so many tags, at the start of empty topics."""
+    some, real = vectors(count, asked.vectors)
+    memory = exact_memory(release.name, release.dimension, HnswStore if asked.memory == "hnsw" else ExactStore)
+    for first in range(0, count, CHUNK):
+        tags = [Tag(id=f"t{n}", name=f"Tag {n}") for n in range(first, min(count, first + CHUNK))]
         entries = [KINDS["tags"].read(encode_record(tag), release) for tag in tags]
         await memory.tags.upsert(
             [
@@ -84,6 +91,30 @@ async def write(place: Path, settings: Settings, release: Release, some: Vectors
     place.mkdir(parents=True)
     await snapshot.save(place, memory, starts)
     await memory.close()
+    (place / REAL).write_text(str(real), encoding="utf-8")
+
+
+def settings_of(asked: argparse.Namespace, count: int, folder: Path) -> Settings:
+    base = Settings.model_construct()
+    names = {
+        word: f"{count}-{word}" for word in base.topics.model_dump() if isinstance(getattr(base.topics, word), str)
+    }
+    return Settings.model_construct(
+        kafka=base.kafka.model_copy(update={"group": f"in-force-{count}"}),
+        topics=base.topics.model_copy(update={**names, "partitions": PARTITIONS}),
+        releases=base.releases.model_copy(update={"folder": folder / f"{asked.memory}-{count}"}),
+    )
+
+
+def prepared(asked: argparse.Namespace, count: int, folder: Path) -> Settings:
+    """The settings of a run, whose snapshot is there: written now, or by an earlier run."""
+    settings = settings_of(asked, count, folder)
+    release = base_release(settings)
+    place = snapshot_folder(settings, release.name)
+    assert place is not None
+    if snapshot.current(place) is None:
+        asyncio.run(write(place, settings, release, asked, count))
+    return settings
 
 
 class Load:
@@ -135,34 +166,29 @@ class Load:
                         self.found.setdefault(tag["id"], now)
 
 
-def measure(broker: ApacheKafka, asked: argparse.Namespace, count: int) -> Row:
-    base = Settings.model_construct()
-    names = {
-        word: f"{count}-{word}" for word in base.topics.model_dump() if isinstance(getattr(base.topics, word), str)
-    }
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        settings = Settings.model_construct(
-            kafka=base.kafka.model_copy(update={"brokers": broker.address, "group": f"in-force-{count}"}),
-            topics=base.topics.model_copy(update={**names, "partitions": PARTITIONS}),
-            releases=base.releases.model_copy(update={"folder": Path(folder)}),
-        )
-        create_all(settings)
-        release = base_release(settings)
-        some, real = vectors(count, asked.vectors)
-        place = snapshot_folder(settings, release.name)
-        assert place is not None
-        asyncio.run(write(place, settings, release, some))
-        del some
-        extra = {"TAGBUS_RELEASES__FOLDER": folder, "TAGBUS_MEMORY__KIND": asked.memory}
-        started = time.monotonic()
-        with LocalWorker(settings, extra) as worker:
-            worker.wait_until_ready()
-            start = round(time.monotonic() - started, 2)
-            print(json.dumps({"tags": count, "snapshot_start_seconds": start}), flush=True)
-            row: Row = {"tags": count, "real_tags": real, "memory": asked.memory, "snapshot_start_seconds": start}
-            row |= in_force(settings, asked)
-            worker.stop()
+def measure(broker: ApacheKafka, asked: argparse.Namespace, count: int, prepared: Settings) -> Row:
+    settings = prepared.model_copy(update={"kafka": prepared.kafka.model_copy(update={"brokers": broker.address})})
+    create_all(settings)
+    place = snapshot_folder(settings, base_release(settings).name)
+    assert place is not None
+    real = int((place / REAL).read_text(encoding="utf-8"))
+    extra = {"TAGBUS_RELEASES__FOLDER": str(settings.releases.folder), "TAGBUS_MEMORY__KIND": asked.memory}
+    started = time.monotonic()
+    with LocalWorker(settings, extra) as worker:
+        worker.wait_until_ready()
+        row: Row = {"tags": count, "real_tags": real, "memory": asked.memory}
+        row["snapshot_start_seconds"] = round(time.monotonic() - started, 2)
+        row["snapshot_start_cpu_seconds"] = round(cpu_seconds(worker.process.pid), 1)
+        print(json.dumps(row), flush=True)
+        row |= in_force(settings, asked)
+        worker.stop()
     return row
+
+
+def cpu_seconds(process: int) -> float:
+    """What a process has used until now."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def in_force(settings: Settings, asked: argparse.Namespace) -> Row:
@@ -195,6 +221,15 @@ def keep(out: Path, row: Row) -> None:
     out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
+def measured(asked: argparse.Namespace, prepared: Mapping[int, Settings]) -> int:
+    with ApacheKafka() as broker:
+        for count, settings in prepared.items():
+            row = measure(broker, asked, count, settings)
+            keep(asked.out, row)
+            print(json.dumps({name: value for name, value in row.items() if name != "seconds"}), flush=True)
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tags", type=int, nargs="+", default=[25_000, 1_000_000])
@@ -202,15 +237,12 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=1.0, help="seconds between them at least")
     parser.add_argument("--vectors", type=Path, nargs="*", default=())
     parser.add_argument("--memory", choices=("exact", "hnsw", "embedded"), default="hnsw")
-    parser.add_argument("--folder", type=Path, help="where snapshots are written for the time of a run")
+    parser.add_argument("--folder", type=Path, help="where snapshots are kept for the next run")
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    with ApacheKafka() as broker:
-        for count in asked.tags:
-            row = measure(broker, asked, count)
-            keep(asked.out, row)
-            print(json.dumps({name: value for name, value in row.items() if name != "seconds"}), flush=True)
-    return 0
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {count: prepared(asked, count, asked.folder or Path(folder)) for count in asked.tags}
+        return measured(asked, settings)
 
 
 if __name__ == "__main__":

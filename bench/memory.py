@@ -210,10 +210,9 @@ def key(row: Row) -> tuple[object, ...]:
 
 
 def report(out: Path) -> dict[str, object]:
-    """What is there; nothing from a bench that wrote other rows."""
+    """What is there, what other benches wrote included; rows of another form go."""
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    rows = [row for row in found.get("rows", []) if "filter_share" in row]
-    return {**(found if rows else {}), "rows": rows}
+    return {**found, "rows": [row for row in found.get("rows", []) if "filter_share" in row]}
 
 
 def keep(out: Path, rows: Sequence[Row]) -> None:

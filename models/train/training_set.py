@@ -18,7 +18,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.errors import UserError
-from tagbus.stream.memory import exact
+from tagbus.stream.memory import saved
 from tagbus.stream.recall.words import Bags, Vocabulary, digest
 
 CHUNK: Final = 4096
@@ -192,10 +192,10 @@ def _right(items: Iterable[Exemplar], numbers: dict[str, int]) -> tuple[Ints, In
 
 def _fetch(store: Path, of: tuple[str, int], places: dict[str, int], to: Floats) -> None:
     """Copy the vectors of these keys from a store to the rows of `to`."""
-    for points in exact.read(store, *of):
-        for point in points:
-            if (place := places.get(point.key)) is not None:
-                to[place] = point.vector
+    for batch in saved.read(store, *of):
+        for key, vector in zip(batch.keys, batch.vectors, strict=True):
+            if (place := places.get(key)) is not None:
+                to[place] = vector
 
 
 async def _encode(encoder: Encoder, texts: Sequence[str]) -> Floats:

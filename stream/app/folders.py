@@ -57,6 +57,8 @@ def settings_of(settings: Settings, folder: Path, served: Served | None) -> Sett
     return brought(changed, folder, None if served is None else served.version)
 
 
-def exact(settings: Settings) -> Settings:
-    """The settings with an in-process, exact memory."""
+def in_process(settings: Settings) -> Settings:
+    """The settings with a memory in the process: `hnsw` if they say so, else `exact`."""
+    if settings.memory.kind == "hnsw":
+        return settings
     return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "exact"})})

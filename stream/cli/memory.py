@@ -224,7 +224,7 @@ async def _snapshot(settings: Settings) -> None:
         reached.update(report.next)
 
     async with (
-        assemble.opened(folders.exact(settings)) as stack,
+        assemble.opened(folders.in_process(settings)) as stack,
         snapshot.caught_up(folder, settings, stack.projection(), stack.memories, tell),
     ):
         await snapshot.save(folder, stack.memory, dict(reached))

@@ -212,7 +212,7 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
         reached.update(report.next)
 
     async with (
-        assemble.opened(folders.exact(own)) as stack,
+        assemble.opened(folders.in_process(own)) as stack,
         snapshot.caught_up(folder, own, stack.projection(), stack.memories, tell) as task,
     ):
         saved: dict[Partition, int] = {}

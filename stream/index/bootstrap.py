@@ -29,8 +29,10 @@ log = logging.getLogger(__name__)
 
 # A chunk is encoded as one batch: large enough to sort by length, small enough that progress shows.
 CHUNK = 512
-# Wait for the first record of a chunk, and again for the others: records that trickle in are applied in batches.
+# Wait for the first record of a chunk, then for the others: records that trickle in are applied in batches, and a new
+# tag waits no longer than that.
 WAIT_SECONDS = 0.2
+FILL_SECONDS = 0.02
 # Interval of progress reports while nothing arrives: they show that the follower is alive.
 TELL_SECONDS = 30.0
 
@@ -141,7 +143,7 @@ class Follower:
             if self._guard.full:
                 await asyncio.sleep(WAIT_SECONDS)
                 continue
-            for chunk in await self._admitted(await following.read(CHUNK, WAIT_SECONDS, WAIT_SECONDS)):
+            for chunk in await self._admitted(await following.read(CHUNK, WAIT_SECONDS, FILL_SECONDS)):
                 await self._apply(chunk)
             if not self.ready.is_set() and self._positions.caught_up():
                 await self._open()

@@ -54,6 +54,17 @@ def checked(points: Sequence[Point], dimension: int) -> Batch:
     return Batch(keys, vectors, [encode(key, point.payload) for key, point in last.items()])
 
 
+def check_stored(batch: Batch) -> None:
+    """Raises ValueError for points, read from a file as JSON, that `checked` would not have made."""
+    if len(set(batch.keys)) < len(batch.keys):
+        raise ValueError("a key comes twice")
+    wrong = _not_unit(batch.vectors)
+    if wrong is not None:
+        raise ValueError(f"the vector of {shorten(batch.keys[wrong])} {_fault(batch.vectors[wrong])}")
+    for key, body in zip(batch.keys, batch.bodies, strict=True):
+        _check_depth(key, body)
+
+
 def check_queries(queries: Vectors, dimension: int, limit: int, scopes: Scopes) -> None:
     """Raises ValueError for queries that are not float32 [n, d], finite and of unit length, for a limit below 1, and
     for scopes that are not one set a query."""
@@ -74,8 +85,7 @@ def encode(key: str, payload: Payload) -> bytes:
         body = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the payload of {shorten(key)} is no JSON: {shorten(str(error))}") from None
-    if body.count(b"[") + body.count(b"{") > PAYLOAD_DEPTH and _depth(body) > PAYLOAD_DEPTH:
-        raise ValueError(f"the payload of {shorten(key)} nests deeper than {PAYLOAD_DEPTH} levels")
+    _check_depth(key, body)
     return body
 
 
@@ -83,6 +93,11 @@ def decode(body: bytes) -> dict[str, JsonValue]:
     """The payload that `encode` made."""
     payload: dict[str, JsonValue] = from_json(body)
     return payload
+
+
+def _check_depth(key: str, body: bytes) -> None:
+    if body.count(b"[") + body.count(b"{") > PAYLOAD_DEPTH and _depth(body) > PAYLOAD_DEPTH:
+        raise ValueError(f"the payload of {shorten(key)} nests deeper than {PAYLOAD_DEPTH} levels")
 
 
 def _not_unit(vectors: Vectors) -> int | None:

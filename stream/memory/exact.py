@@ -13,14 +13,14 @@ from datetime import datetime
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json, to_json
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.errors import UserError
+from tagbus.stream.memory import saved
 from tagbus.stream.memory.checks import DESCRIPTION, Batch, Description, check_queries, checked, encode
 from tagbus.stream.memory.columns import Columns
 from tagbus.stream.memory.hits import Carried, Floats, Hits, Ints, TagNumbers
@@ -38,10 +38,6 @@ PIECE = 8_192
 QUERIES = 256
 # Places on the shortlists of a block: the larger the limit, the fewer queries go together.
 PLACES = 65_536
-CHUNK = 4_096
-
-VECTORS = "vectors.npy"
-POINTS = "points.jsonl"
 
 _NOTHING: Final[Ranked] = (np.zeros(0, np.int64), np.zeros(0, np.float32))
 
@@ -57,6 +53,7 @@ class ExactStore:
         self.dimension = dimension
         self.numbers = carried.numbers
         self._slabs: list[Vectors] = []
+        self._carried = carried
         self._columns = Columns(carried)
         self._serial = Serial("exact-store")
 
@@ -72,7 +69,7 @@ class ExactStore:
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
         check_queries(queries, self.dimension, limit, scopes)
-        return await self._serial.run(self._search, queries, limit, scopes, at)
+        return await self._serial.search(self._search, queries, limit, scopes, at)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         """The payloads of those keys that are there."""
@@ -101,14 +98,19 @@ class ExactStore:
         """
         await self._serial.run(self._save, folder)
 
+    async def take(self, folder: Path) -> None:
+        """Take over what `save` wrote, into this store, which is empty.
+
+        Raises UserError where there is none or it is damaged, ReleaseMismatch where another release made it; the store
+        is empty then. Raises ValueError for a store that is not empty.
+        """
+        await self._serial.run(self._take, folder)
+
     @classmethod
     async def load(cls, folder: Path, release: str, dimension: int, carried: Carried | None = None) -> Self:
-        """The store that `save` wrote.
-
-        Raises UserError where there is none or it is damaged, ReleaseMismatch where another release made it.
-        """
+        """The store that `save` wrote. Raises as `take` does."""
         store = cls(release, dimension, carried)
-        await store._serial.run(store._load, folder)
+        await store.take(folder)
         return store
 
     def _put(self, batch: Batch) -> None:
@@ -222,56 +224,35 @@ class ExactStore:
         draft.mkdir(parents=True)
         try:
             self._write(draft)
-            _swap(draft, folder)
+            saved.swap(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
-        with (folder / VECTORS).open("wb") as file:
-            self._write_vectors(file)
-        with (folder / POINTS).open("wb") as file:
-            for row, key in enumerate(self._columns.keys()):
-                file.write(b"[" + to_json(key) + b"," + self._columns.body(row) + b"]\n")
-        Description(release=self.release, dimension=self.dimension, count=len(self._columns)).write(folder)
+        columns = self._columns
+        points = ((key, columns.body(row)) for row, key in enumerate(columns.keys()))
+        description = Description(release=self.release, dimension=self.dimension, count=len(columns))
+        saved.write(folder, description, points, (vectors for _, vectors in self._pieces()))
 
-    def _write_vectors(self, file: BinaryIO) -> None:
-        shape = (len(self._columns), self.dimension)
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for _, vectors in self._pieces():
-            file.write(vectors.astype("<f4", copy=False).data)
+    def _take(self, folder: Path) -> None:
+        if len(self._columns):
+            raise ValueError("this store is not empty")
+        try:
+            self._read(folder)
+        except BaseException:
+            self._clear()
+            raise
 
-    def _load(self, folder: Path) -> None:
+    def _read(self, folder: Path) -> None:
         count = 0
-        for points in read(folder, self.release, self.dimension):
-            count += len(points)
-            try:
-                self._store(checked(points, self.dimension))
-            except ValueError as error:
-                raise _damaged(folder, error) from None
+        for batch in saved.read(folder, self.release, self.dimension):
+            count += len(batch.keys)
+            self._store(batch)
         if len(self._columns) != count:
-            raise _damaged(folder, ValueError(f"{count} vectors and {len(self._columns)} keys"))
+            raise saved.damaged(folder, ValueError(f"{count} vectors and {len(self._columns)} keys"))
 
-
-def read(folder: Path, release: str, dimension: int) -> Iterator[list[Point]]:
-    """The points that `ExactStore.save` wrote, some thousands at a time.
-
-    Raises as `ExactStore.load` does; a damage that shows at the end is raised after the last points.
-    """
-    description = Description.read(folder)
-    description.match(str(folder), release, dimension)
-    try:
-        with (folder / VECTORS).open("rb") as vectors, (folder / POINTS).open("rb") as lines:
-            shape = _header(vectors)
-            for first in range(0, shape[0], CHUNK):
-                size = min(CHUNK, shape[0] - first) * dimension
-                rows = np.fromfile(vectors, "<f4", size).astype(np.float32, copy=False)
-                pairs = [from_json(next(lines)) for _ in range(size // dimension)]
-                rows = rows.reshape(len(pairs), dimension)
-                yield [Point(key, row, payload) for (key, payload), row in zip(pairs, rows, strict=True)]
-            if shape != (description.count, dimension) or next(lines, None) is not None:
-                raise ValueError(f"{shape} vectors, expected {description.count}, each with a line")
-    except (OSError, ValueError, TypeError, AttributeError, StopIteration) as error:
-        raise _damaged(folder, error) from None
+    def _clear(self) -> None:
+        self._slabs, self._columns = [], Columns(self._carried)
 
 
 def _compare(
@@ -286,10 +267,6 @@ def _compare(
         shortlist.add(queries @ vectors[seen].T, seen + first)
 
 
-def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(f"the store in {folder} is damaged; delete it and let it be rebuilt ({shorten(str(error))})")
-
-
 @cache
 def _one_thread() -> None:
     """Tell OpenBLAS to multiply in the thread that asks.
@@ -298,23 +275,3 @@ def _one_thread() -> None:
     time and of CPU with OpenBLAS's two threads, which spin while they wait, and 48 ms of both with one.
     """
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)
-
-
-def _header(file: BinaryIO) -> tuple[int, ...]:
-    """The shape of the float32 matrix that follows. Raises ValueError for a file of another kind."""
-    np.lib.format.read_magic(file)
-    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype != np.dtype("<f4") or by_columns or len(shape) != 2:
-        raise ValueError(f"{dtype} {list(shape)}, expected a float32 matrix")
-    return shape
-
-
-def _swap(draft: Path, folder: Path) -> None:
-    """Put the draft in the folder's place; a folder that is there goes away only after."""
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    old = draft.with_name(f"{draft.name}.old")
-    folder.rename(old)
-    draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.memory.checks import Batch
-from tagbus.stream.memory.exact import CHUNK, VECTORS, ExactStore, Ranked
+from tagbus.stream.memory.exact import ExactStore, Ranked
 from tagbus.stream.memory.hits import Carried
+from tagbus.stream.memory.saved import CHUNK, VECTORS
 from tagbus.stream.memory.store import Vectors
 
 if TYPE_CHECKING:
@@ -131,9 +132,13 @@ class HnswStore(ExactStore):
         finally:
             draft.unlink(missing_ok=True)
 
-    def _load(self, folder: Path) -> None:
+    def _clear(self) -> None:
+        super()._clear()
+        self._index = _empty(self.dimension)
+
+    def _read(self, folder: Path) -> None:
         """The index is built, and saved if the folder is writable, where none of these points is there."""
-        super()._load(folder)
+        super()._read(folder)
         if _is_kept(folder):
             self._index.load(str(folder / INDEX))
             return

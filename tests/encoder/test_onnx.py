@@ -1,6 +1,8 @@
 """The encoder: any texts to unit vectors, whatever stands beside them in the batch."""
 
 import asyncio
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
+from tagbus.stream.encoder.tokens import Batch
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -173,3 +176,28 @@ async def test_a_lone_surrogate_is_refused_with_its_place(encoder: OnnxEncoder, 
     with pytest.raises(ValueError, match=f"text number 1 has a lone surrogate at character {place}: ") as caught:
         await encoder.encode(["Tea", text])
     assert len(str(caught.value)) < 200
+
+
+async def test_a_short_call_overtakes_the_runs_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a call of many texts on one thread, when one text comes, then it is encoded after the run in progress."""
+    one = OnnxEncoder(default_folder(), threads=1, batch=1)
+    begun, go, order, run = threading.Event(), threading.Event(), list[int](), one._run
+
+    def watched(batch: Batch, vectors: Vectors) -> None:
+        begun.set()
+        assert go.wait(120)
+        order.append(len(vectors))
+        run(batch, vectors)
+
+    monkeypatch.setattr(one, "_run", watched)
+    many = asyncio.create_task(one.encode(TEXTS * 2))
+    assert await asyncio.to_thread(begun.wait, 120)
+    short = asyncio.create_task(one.encode(["Tea"]))
+    deadline = time.monotonic() + 120
+    while len(one._turns._waiting) < 2:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+    go.set()
+    await asyncio.gather(many, short)
+    assert order[:2] == [2 * len(TEXTS), 1]
+    await one.close()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, encode_record
@@ -61,6 +62,10 @@ class Failing(ExactStore):
     async def upsert(self, points: Sequence[Point]) -> None:
         self._answer()
         await super().upsert(points)
+
+    async def take(self, folder: Path) -> None:
+        self._answer()
+        await super().take(folder)
 
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         self._answer()

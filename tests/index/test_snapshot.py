@@ -14,7 +14,8 @@ from tagbus.stream.contract.events import Knowledge, Tag
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Report
-from tagbus.stream.memory import Memory, memory_of
+from tagbus.stream.memory import ExactStore, Memory, exact_memory, memory_of
+from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tests.conftest import Broker
 from tests.index.parts import Failing, Watched, at, encoder, memory, record
@@ -73,6 +74,24 @@ async def test_the_embedded_store_takes_it_over_too(tmp_path: Path) -> None:
     await new.close()
 
 
+async def test_an_index_is_taken_over_and_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a snapshot of stores with an index, when a worker takes it over, then no vector is added to an index."""
+    release = encoder().release
+    old, new = (exact_memory(release.name, release.dimension, HnswStore) for _ in range(2))
+    await Projection(encoder(), old).apply([record(tag) for tag in TAGS])
+    await snapshot.save(tmp_path, old, PLACES)
+
+    monkeypatch.setattr(HnswStore, "_add", None)
+    assert await snapshot.load(tmp_path, [new], SETTINGS) == PLACES
+
+    assert isinstance(new.tags, HnswStore)
+    assert len(new.tags._index) == len(TAGS)
+    monkeypatch.undo()
+    # And what comes later is added to it.
+    await Projection(encoder(), new).apply([record(Tag(id="later", name="a later subject"))])
+    assert len(new.tags._index) == len(TAGS) + 1
+
+
 @pytest.mark.parametrize("answered", [0, 1])
 async def test_a_store_that_fails_meanwhile_is_waited_for(tmp_path: Path, answered: int) -> None:
     """Given a store that fails when it is asked whether it is empty, or when it is filled, it is filled later."""
@@ -111,11 +130,17 @@ async def test_offsets_of_other_topics_are_of_no_use(tmp_path: Path) -> None:
     assert await snapshot.load(tmp_path, [memory()], SETTINGS) is None
 
 
-async def test_a_damaged_one_is_not_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", [ExactStore, HnswStore])
+async def test_a_damaged_one_is_not_used(tmp_path: Path, made: type[ExactStore]) -> None:
+    """And nothing of it is left in memory: the rows that were whole have no place in an index."""
     await snapshot.save(tmp_path, await filled(), PLACES)
     (points,) = tmp_path.glob("*/tags/points.jsonl")
-    points.write_bytes(points.read_bytes()[:40])
-    assert await snapshot.load(tmp_path, [memory()], SETTINGS) is None
+    points.write_bytes(points.read_bytes()[:-4])
+    own = exact_memory(encoder().release.name, encoder().release.dimension, made)
+    assert await snapshot.load(tmp_path, [own], SETTINGS) is None
+    assert await own.tags.count() == 0
+    await Projection(encoder(), own).apply([record(tag) for tag in TAGS])
+    assert await own.tags.count() == len(TAGS)
 
 
 @pytest.mark.parametrize("time", [-1.0, 1e12, 1e300])

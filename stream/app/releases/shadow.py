@@ -78,7 +78,7 @@ async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[asse
         async with assemble.opened(settings) as stack:
             yield stack
         return
-    own = folders.exact(settings)
+    own = folders.in_process(settings)
     async with assemble.opened(own) as stack, snapshot.caught_up(kept, own, stack.projection(), stack.memories):
         yield stack
 

@@ -111,7 +111,7 @@ class EmbeddedStore:
 
         async def ask(indices: Sequence[int], asked: int) -> list[list[Found]]:
             seen = None if scopes is None else [scopes[index] for index in indices]
-            return await self._serial.run(self._search, queries[list(indices)], asked, seen, at)
+            return await self._serial.search(self._search, queries[list(indices)], asked, seen, at)
 
         return await settled(ask, len(queries), limit, self._carried)
 

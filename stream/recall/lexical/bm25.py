@@ -75,7 +75,7 @@ class Bm25Recall:
         """
         for one in self._in_step.values():
             await one.read()
-        direct, near, machine = await self._serial.run(self._search, query)
+        direct, near, machine = await self._serial.search(self._search, query)
         near = await self._standing.redirect(near, query.scopes)
         return await self._serial.run(self._listed, direct, near, machine)
 
