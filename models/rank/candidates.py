@@ -1,13 +1,12 @@
 """The ranker's training set: candidates of held-out contents, as they are and with some tags masked as new."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from tagbus.models.data.texts import text_of
 from tagbus.stream import quality
@@ -16,7 +15,8 @@ from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import UserError
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.candidates import Facts, facts
-from tagbus.stream.rank.features import Limits, Tables, draw, table
+from tagbus.stream.rank.features.base import Limits, Tables, draw
+from tagbus.stream.rank.features.tables import Statistics, TableName, features
 from tagbus.stream.rank.trees import rarity
 from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.graph import GraphRecall
@@ -42,7 +42,7 @@ class Recipe:
     threads synchronise, and on busy cores one thread took 2 s where two took 34. `top`: candidates per content that
     the cross-encoder scores. `seeds`: models of each kind, averaged. `sure`: entries of the lists by name that always
     become candidates: with heads, label trees and a second encoder this finds 31% instead of 24% of the tags masked as
-    new, and does not change the others.
+    new, and does not change the others. `tables`: named feature tables that it reads.
     """
 
     trees: int = 100
@@ -60,6 +60,7 @@ class Recipe:
     threads: int = 1
     top: int = 24
     seeds: int = 3
+    tables: tuple[TableName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +94,12 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The recallers, the numbers of the tags, and their statistics."""
+    """The recallers, the numbers of the tags, and what was counted of them."""
 
     graph: GraphRecall
     others: Sequence[Recaller]
     numbers: Numbers
-    tables: Tables
-
-
-def count_tags(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1) -> Tables:
-    """Counts of each tag and of each pair of tags on the same content; pairs with at least `fewest` contents."""
-    known = numbers.known
-    flat: list[int] = []
-    lengths: list[int] = []
-    for item in exemplars:
-        tags = set(numbers.of(item.accepted).tolist())
-        flat += [number for number in tags if number < known]
-        lengths.append(len(flat))
-    ones = np.ones(len(flat), np.int64)
-    matrix = csr_array((ones, np.array(flat, np.int64), np.array([0, *lengths], np.int64)), (len(lengths), known))
-    both = (matrix.T @ matrix).tocoo()
-    kept = (both.row != both.col) & (both.data >= fewest)
-    pairs = both.row[kept].astype(np.int64) * known + both.col[kept]
-    order = np.argsort(pairs)
-    counts = np.bincount(np.array(flat, np.int64), minlength=known)
-    return Tables(counts, pairs[order], both.data[kept][order], len(lengths))
+    statistics: Statistics
 
 
 async def collect(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> TrainingSet:
@@ -133,13 +115,14 @@ async def collect(source: Source, held: Sequence[Exemplar], vectors: Floats, rec
             some = held[start : start + BATCH]
             full = await _recall(source, some, vectors[start : start + BATCH], recipe)
             right = np.concatenate([row * full.width + tags for row, tags in enumerate(truth[start : start + BATCH])])
-            plain.append(_drawn(full, known, source.tables, right, start, full.width, recipe))
-            hidden = mask_as_new(full, known, source.tables, start, recipe)
-            masked.append(_drawn(*hidden, source.tables, right, start, full.width, recipe))
+            plain.append(_drawn(full, known, source.statistics, right, start, full.width, recipe))
+            hidden = mask_as_new(full, known, source.statistics.tables, start, recipe)
+            masked.append(_drawn(*hidden, source.statistics, right, start, full.width, recipe))
             bar.advance(len(some))
+    tables = source.statistics.tables
     counts = np.zeros(len(source.numbers), np.int64)
-    counts[: len(source.tables.counts)] = source.tables.counts
-    propensity = quality.propensities(counts, max(source.tables.contents, trees.FEWEST))
+    counts[: len(tables.counts)] = tables.counts
+    propensity = quality.propensities(counts, max(tables.contents, trees.FEWEST))
     return TrainingSet(_joined(plain), _joined(masked), truth, propensity)
 
 
@@ -152,7 +135,9 @@ async def _recall(source: Source, held: Sequence[Exemplar], vectors: Floats, rec
     return pool(source.numbers, query.texts, seen, found)
 
 
-def _drawn(full: Pool, known: Facts, tables: Tables, right: Ints, start: int, width: int, recipe: Recipe) -> Candidates:
+def _drawn(
+    full: Pool, known: Facts, statistics: Statistics, right: Ints, start: int, width: int, recipe: Recipe
+) -> Candidates:
     """The candidates of a pool. Tag numbers from `width` on are tags masked as new."""
     drawn = draw(full, Limits(recipe.listed, recipe.voted, recipe.kept, recipe.sure))
     drawn = drawn.where(np.isin(drawn.tags, known.tags))
@@ -160,9 +145,9 @@ def _drawn(full: Pool, known: Facts, tables: Tables, right: Ints, start: int, wi
     return Candidates(
         drawn.rows + start,
         tags,
-        table(full, drawn, known, tables, tuple(full.lists)),
+        features(full, drawn, known, statistics, tuple(full.lists)),
         np.isin(drawn.rows * width + tags, right),
-        rarity(tables, drawn.tags),
+        rarity(statistics.tables, drawn.tags),
     )
 
 
@@ -206,7 +191,7 @@ def mask_as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Re
         np.concatenate([known.parent, known.parent, known.parent + width, known.parent + width]),
     )
     votes = Ballots(ballots.rows, ballots.similarity, ballots.machine, ballots.voters[kept], tags[kept])
-    return Pool(full.words, 2 * width, lists, votes), twice
+    return Pool(full.texts, full.words, 2 * width, lists, votes), twice
 
 
 def with_masked(plain: Candidates, masked: Candidates) -> Candidates:

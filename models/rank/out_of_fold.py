@@ -23,8 +23,9 @@ import typer
 from tagbus.models.data.corpus import Corpus, open_corpus, without
 from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, collect, count_tags
+from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, collect
 from tagbus.models.rank.ranker import over_of, train
+from tagbus.models.rank.statistics import count
 from tagbus.models.train import heads as training
 from tagbus.stream.app import assemble, components, filling
 from tagbus.stream.config import Settings, load
@@ -32,6 +33,7 @@ from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.rank import trees
+from tagbus.stream.rank.features.tables import TableName
 from tagbus.stream.rank.trees import Over
 from tagbus.stream.recall import heads
 from tagbus.stream.recall.heads.model import read_manifest
@@ -128,10 +130,15 @@ def command(
     ] = DEFAULT.trees,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    table: Annotated[
+        list[TableName] | None, typer.Option(help="named feature table that the ranker reads too; may be given again")
+    ] = None,
 ) -> None:
     """Train heads on the training contents of CORPUS, and a ranker on the same contents out of fold."""
     config, heads_recipe = (
-        RunConfig(epochs, batch, Recipe(trees=trees, seed=seed, threads=threads)),
+        RunConfig(
+            epochs, batch, Recipe(trees=trees, seed=seed, threads=threads, tables=tuple(dict.fromkeys(table or ())))
+        ),
         HEADS_RECIPES[size],
     )
     with TemporaryDirectory() as spare:
@@ -187,10 +194,11 @@ def _write_ranker(
     corpus: Corpus, collected: Sequence[tuple[TrainingSet, Over, Source]], heads_of: Path, to: Path, recipe: Recipe
 ) -> None:
     _, over, source = collected[-1]
-    tables = count_tags(source.numbers, corpus.exemplars("train"), recipe.fewest_together)
+    statistics = count(corpus, source.numbers, recipe, _settings(heads_of))
     over = replace(over, components={**over.components, heads.NAME: read_manifest(heads_of).name})
     to.mkdir(parents=True, exist_ok=True)
-    train(to, join([training_set for training_set, _, _ in collected]), replace(source, tables=tables), over, recipe)
+    found = join([training_set for training_set, _, _ in collected])
+    train(to, found, replace(source, statistics=statistics), over, recipe)
 
 
 def _copy(draft: Path, to: Path) -> None:
@@ -218,14 +226,11 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Sourc
     corpus, settings = open_corpus(str(folder)), _settings(folder / "heads")
     async with assemble.in_process(settings, folder / "cache") as stack:
         numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
-        held, tables = (
-            list(corpus.exemplars("val")),
-            count_tags(numbers, corpus.exemplars("train"), recipe.fewest_together),
-        )
+        held, statistics = list(corpus.exemplars("val")), count(corpus, numbers, recipe, settings)
         await filling.fill(
             stack.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, lambda _: None
         )
-        source = Source(stack.graph, stack.recallers, numbers, tables)
+        source = Source(stack.graph, stack.recallers, numbers, statistics)
         training_set = await collect(source, held, await stack.encoder.encode([text_of(item) for item in held]), recipe)
         return training_set, over_of(stack), source
 

@@ -6,6 +6,8 @@ LambdaMART and a binary classifier, averaged (boost.py), trained on contents tha
 training of the heads. Some tags are masked as new, so that the trees also learn to rank a tag by its name and its first
 exemplars alone.
 
+With `--table` the trees read more features, of the named tables of stream/rank/features/.
+
 With a cross-encoder configured there is a second stage: trees with an additional feature, the cross-encoder's score of
 the best candidates of the first stage. The cross-encoder must not have been trained on these contents; `tagbus train
 cross-encoder` leaves them out.
@@ -24,8 +26,9 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.rank.boost import STEP, Choice, Stage, best_of, measure, train_stage
 from tagbus.models.rank.boost import choose as choose
 from tagbus.models.rank.boost import fit as fit
-from tagbus.models.rank.candidates import Recipe, Source, TrainingSet, collect, count_tags
+from tagbus.models.rank.candidates import Recipe, Source, TrainingSet, collect
 from tagbus.models.rank.second_stage import CrossScoring, add_cross_scores
+from tagbus.models.rank.statistics import count
 from tagbus.stream import calibrate
 from tagbus.stream.app import assemble, components, console, filling
 from tagbus.stream.app.assemble import TaggingStack
@@ -35,7 +38,7 @@ from tagbus.stream.encoder.release import sha256
 from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.rank.cross_encoder.model import OnnxCrossEncoder
 from tagbus.stream.rank.cross_encoder.pairs import Wording
-from tagbus.stream.rank.features import columns
+from tagbus.stream.rank.features.tables import TableName, columns
 from tagbus.stream.rank.trees import Manifest, Over, SecondStage
 from tagbus.stream.recall.pool import Numbers
 
@@ -58,12 +61,16 @@ def command(
     top: Annotated[
         int, typer.Option(min=1, max=1000, help="candidates per content that the cross-encoder scores")
     ] = DEFAULT.top,
+    table: Annotated[
+        list[TableName] | None, typer.Option(help="named feature table that it reads too; may be given again")
+    ] = None,
 ) -> None:
     """Train a ranker for the configured recallers on the validation contents of CORPUS.
 
     Writes a calibration of its scores next to it, and a line per step to metrics.jsonl.
     """
-    recipe = Recipe(trees=trees, leaves=leaves, new_share=new_share, seed=seed, threads=threads, top=top, seeds=seeds)
+    tables = tuple(dict.fromkeys(table or ()))
+    recipe = Recipe(trees, leaves, new_share=new_share, seed=seed, threads=threads, top=top, seeds=seeds, tables=tables)
     asyncio.run(_command(without(open_corpus(corpus), left_out), to, cache, recipe))
 
 
@@ -76,14 +83,14 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
     async with assemble.in_process(settings, cache) as stack:
         held = list(corpus.exemplars("val"))
         numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
-        tables = count_tags(numbers, (item for item in corpus.exemplars("train")), recipe.fewest_together)
-        with console.bar("encoding memory", numbers.known + tables.contents) as bar:
+        statistics = count(corpus, numbers, recipe, settings)
+        with console.bar("encoding memory", numbers.known + statistics.tables.contents) as bar:
             await filling.fill(
                 stack.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
             )
         if cache is not None:
             await filling.save_memories(cache, stack.memories)
-        source = Source(stack.graph, stack.recallers, numbers, tables)
+        source = Source(stack.graph, stack.recallers, numbers, statistics)
         vectors = await stack.encoder.encode([text_of(item) for item in held])
         training_set = await collect(source, held, vectors, recipe)
         over = over_of(stack)
@@ -111,13 +118,14 @@ def train(
     again = None if scoring is None else _again(training_set, first.choice, scoring, recipe, log)
     last = again or first
     known = source.numbers.ids[: source.numbers.known]
-    tables = trees.pack(source.tables, known)
+    tables = trees.pack(source.statistics, known)
     manifest = Manifest(
         name=f"ranker-{sha256(first.model + tables + (again.model if again else b''))[:8]}",
         release=over.release,
         components=over.components,
         lists=over.lists,
-        columns=columns(over.lists),
+        tables=recipe.tables,
+        columns=columns(over.lists, recipe.tables),
         names=recipe.names,
         neighbours=recipe.neighbours,
         listed=recipe.listed,

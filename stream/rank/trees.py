@@ -1,7 +1,8 @@
 """The learned ranker: trees over the features of all candidates (LambdaMART, Burges 2010, MSR-TR-2010-82).
 
 A folder holds ranker.json (what it was trained on and what it reads), ranker.onnx (the trees), tables.npz (how often
-each tag was right, alone and with others) and calibration.json. `tagbus train ranker` writes it.
+each tag was right, alone and with others, and what the named feature tables count) and calibration.json. `tagbus train
+ranker` writes it.
 
 With a cross-encoder there is a second stage, second_stage.onnx: the first trees order the union, the cross-encoder
 scores the best of it, and the second trees, which also see its score, order all candidates.
@@ -22,7 +23,8 @@ from pydantic_core import from_json, to_json
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.onnx_runtime import InferenceSession, SessionOptions
 from tagbus.stream.rank.candidates import Drawn, Facts, Rated, best
-from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
+from tagbus.stream.rank.features.base import Limits, Tables, draw
+from tagbus.stream.rank.features.tables import Statistics, TableName, arrays, columns, features, load
 from tagbus.stream.recall.component import ComponentOf, Part, Surroundings, TrainedSettings
 from tagbus.stream.recall.neighbours import Reach
 from tagbus.stream.recall.pool import NAMES, Floats, Ints, Pool
@@ -78,6 +80,7 @@ class Manifest(BaseModel):
     release: str = Field(description="of the encoder whose neighbours and similarities it was trained on")
     components: Mapping[str, str] = Field(description="versions of the components that give its lists")
     lists: tuple[str, ...] = Field(description="recallers whose lists it reads, `names` (C2T) first")
+    tables: tuple[TableName, ...] = Field((), description="named feature tables that it reads")
     columns: tuple[str, ...] = Field(description="features, in the order of the trees' input")
     names: int = Field(ge=1, le=1000, description="nearest tags that are read")
     neighbours: int = Field(ge=1, le=1000, description="nearest exemplars that vote")
@@ -102,14 +105,14 @@ class TreeRanker:
         self,
         manifest: Manifest,
         model: bytes,
-        tables: Tables,
+        statistics: Statistics,
         known: Sequence[str],
         second: "SecondTrees | None" = None,
     ) -> None:
-        """`known`: ids of the tags counted in `tables`, by number."""
+        """`known`: ids of the tags counted in `statistics`, by number."""
         self._session = _session(model)
         self._manifest = manifest
-        self._tables = tables
+        self._statistics = statistics
         self._limits = Limits(manifest.listed, manifest.voted, manifest.kept, manifest.sure)
         self.name = manifest.name
         self.known: Sequence[str] = known
@@ -131,12 +134,12 @@ class TreeRanker:
             for name, digest in ((MODEL, manifest.model_sha256), (TABLES, manifest.tables_sha256))
         )
         _check_over(folder, manifest, over)
-        tables, known = unpack(folder / TABLES, packed)
+        statistics, known = unpack(folder / TABLES, packed, manifest.tables)
         second = None
         if manifest.second_stage is not None:
             again = files.verified(SECOND_STAGE, manifest.second_stage.model_sha256, FILE_BYTES)
-            second = SecondTrees(manifest.second_stage, again, tables, (*manifest.columns, CROSS))
-        return cls(manifest, model, tables, known, second)
+            second = SecondTrees(manifest.second_stage, again, statistics.tables, (*manifest.columns, CROSS))
+        return cls(manifest, model, statistics, known, second)
 
     def draw(self, pool: Pool) -> Drawn:
         """The best of each list and of the votes."""
@@ -144,12 +147,12 @@ class TreeRanker:
 
     def rate(self, pool: Pool, drawn: Drawn, facts: Facts) -> Rated:
         """The trees' score of each candidate, plus the bonus of a rare tag."""
-        features = table(pool, drawn, facts, self._tables, self._manifest.lists)
-        if not len(features):
-            return Rated(np.zeros(0, np.float32), features)
-        (scores,) = self._session.run(None, {INPUT: features})
-        worth = self._manifest.propensity * rarity(self._tables, drawn.tags)
-        return Rated(scores[:, 0] + worth, features)
+        found = features(pool, drawn, facts, self._statistics, self._manifest.lists)
+        if not len(found):
+            return Rated(np.zeros(0, np.float32), found)
+        (scores,) = self._session.run(None, {INPUT: found})
+        worth = self._manifest.propensity * rarity(self._statistics.tables, drawn.tags)
+        return Rated(scores[:, 0] + worth, found)
 
 
 class SecondTrees:
@@ -171,11 +174,11 @@ class SecondTrees:
 
     def rate(self, tags: Ints, rated: Rated, asked: Ints, found: Floats) -> Rated:
         """The trees' score of each candidate, scored by the cross-encoder or not: see `SecondRanker`."""
-        features = crossed(rated.features, asked, found)
-        if not len(features):
-            return Rated(rated.scores, features)
-        (scores,) = self._session.run(None, {INPUT: features})
-        return Rated(scores[:, 0] + self._about.propensity * rarity(self._tables, tags), features)
+        seen = crossed(rated.features, asked, found)
+        if not len(seen):
+            return Rated(rated.scores, seen)
+        (scores,) = self._session.run(None, {INPUT: seen})
+        return Rated(scores[:, 0] + self._about.propensity * rarity(self._tables, tags), seen)
 
 
 def crossed(features: Floats, asked: Ints, found: Floats) -> Floats:
@@ -209,9 +212,9 @@ def rarity(tables: Tables, tags: Ints) -> Floats:
     return np.asarray(np.log1p(scale * (tables.count(tags) + 1.5) ** -0.55), np.float32)
 
 
-def pack(tables: Tables, known: Sequence[str]) -> bytes:
+def pack(statistics: Statistics, known: Sequence[str]) -> bytes:
     """Serialize tables.npz: plain arrays, no pickled objects."""
-    file = BytesIO()
+    file, tables = BytesIO(), statistics.tables
     np.savez_compressed(
         file,
         allow_pickle=False,
@@ -220,22 +223,25 @@ def pack(tables: Tables, known: Sequence[str]) -> bytes:
         pairs=tables.pairs,
         together=tables.together,
         contents=np.int64(tables.contents),
+        **arrays(statistics.named),
     )
     return file.getvalue()
 
 
-def unpack(path: Path, packed: bytes) -> tuple[Tables, list[str]]:
-    """The tables and the ids of their tags. Raises UserError for a file that `pack` did not write."""
+def unpack(path: Path, packed: bytes, names: Sequence[TableName] = ()) -> tuple[Statistics, list[str]]:
+    """The statistics with the named tables, and the ids of their tags. Raises UserError for a file that `pack` did not
+    write."""
     try:
         with np.load(BytesIO(packed), allow_pickle=False) as file:
             known = from_json(file["tags"].tobytes())
             counts, pairs, together = (file[name].astype(np.int64) for name in ("counts", "pairs", "together"))
             contents = int(file["contents"])
+            named = load(names, file, len(known))
     except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
         raise UserError(f"{path}: {shorten(str(error))}, expected a file of `tagbus train ranker`") from None
     if not len(known) == len(counts) or pairs.shape != together.shape or (np.diff(pairs) <= 0).any():
         raise UserError(f"{path}: {len(known)} tags, {len(counts)} counts, {len(pairs)} pairs, which do not fit")
-    return Tables(counts, pairs, together, contents), known
+    return Statistics(Tables(counts, pairs, together, contents), named), known
 
 
 def _files(folder: Path) -> Trained:
@@ -256,7 +262,7 @@ def _check_over(folder: Path, manifest: Manifest, over: Over) -> None:
                 f"{folder / MANIFEST}: {manifest.name} was trained over {what} {shorten(trained)}, but this is "
                 f"{shorten(used)}; retrain it with `tagbus train ranker` or configure what it was trained over"
             )
-    if manifest.columns != columns(manifest.lists):
+    if manifest.columns != columns(manifest.lists, manifest.tables):
         raise ReleaseMismatch(f"{folder / MANIFEST}: columns: not those that this version of tagbus computes")
 
 

@@ -11,7 +11,9 @@ from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.candidates import Facts
-from tagbus.stream.rank.features import Tables, columns
+from tagbus.stream.rank.features.base import Tables
+from tagbus.stream.rank.features.named import Named
+from tagbus.stream.rank.features.tables import Statistics, TableName, columns
 from tagbus.stream.rank.trees import (
     CROSS,
     MANIFEST,
@@ -73,7 +75,7 @@ def stump(names: Sequence[str] = columns(LISTS), split: str = "heads_score") -> 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    model, tables = stump(), pack(COUNTED, KNOWN)
+    model, tables = stump(), pack(Statistics(COUNTED), KNOWN)
     manifest = Manifest(
         name="ranker-0a1b2c3d",
         release="r1",
@@ -118,7 +120,7 @@ def pool(heads: dict[int, float]) -> Pool:
         ),
     }
     empty = np.zeros(0, np.float32)
-    return Pool(np.array([2]), 3, lists, Ballots(none, empty, np.zeros(0, np.bool_), none, none))
+    return Pool(["a text"], np.array([2]), 3, lists, Ballots(none, empty, np.zeros(0, np.bool_), none, none))
 
 
 FACTS = Facts(np.arange(3), np.full(3, 5), np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -136,6 +138,23 @@ def test_it_scores_what_it_draws(folder: Path) -> None:
     assert rated.features.shape == (2, len(ranker.columns))
     assert ranker.name == "ranker-0a1b2c3d"
     assert list(ranker.known) == KNOWN
+
+
+def test_a_named_feature_table_is_read_after_the_others(folder: Path) -> None:
+    """Tag 1 is right for half of the contents that name it, tag 0 for next to none."""
+    wider = columns(LISTS, [TableName.NAMED])
+    model = stump(wider, "named_right")
+    tables = pack(Statistics(COUNTED, [Named(np.array([90, 90, 0]), np.array([0, 80, 0]))]), KNOWN)
+    (folder / MODEL).write_bytes(model)
+    (folder / TABLES).write_bytes(tables)
+    change(folder, tables=["named"], columns=wider, model_sha256=sha256(model), tables_sha256=sha256(tables))
+    ranker, full = load(folder), pool({0: 0.75, 1: 0.25})
+
+    rated = ranker.rate(full, ranker.draw(full), FACTS)
+
+    assert rated.scores.tolist() == [1.0, 2.0]
+    assert rated.features.shape == (2, len(wider))
+    assert tuple(ranker.columns) == wider
 
 
 def test_nothing_drawn_is_nothing_scored(folder: Path) -> None:
@@ -162,12 +181,12 @@ def test_rarity_is_minus_log_of_the_propensity() -> None:
 
 
 def test_tables_come_back_as_they_were_packed() -> None:
-    found, known = unpack(Path("tables.npz"), pack(COUNTED, KNOWN))
+    found, known = unpack(Path("tables.npz"), pack(Statistics(COUNTED), KNOWN))
 
     assert known == KNOWN
-    assert found.contents == COUNTED.contents
-    assert np.array_equal(found.pairs, COUNTED.pairs)
-    assert found.counts.tolist() == COUNTED.counts.tolist()
+    assert found.tables.contents == COUNTED.contents
+    assert np.array_equal(found.tables.pairs, COUNTED.pairs)
+    assert found.tables.counts.tolist() == COUNTED.counts.tolist()
 
 
 @pytest.mark.parametrize(
@@ -204,6 +223,11 @@ def test_it_refuses_a_file_that_was_changed(folder: Path, name: str) -> None:
         (lambda folder: change(folder, kept=0), "kept"),
         (lambda folder: change(folder, more=1), "more"),
         (lambda folder: change(folder, propensity="much"), "much"),
+        (lambda folder: change(folder, tables=["moods"]), "'broader', 'named' or 'terms'"),
+        (
+            lambda folder: change(folder, tables=["terms"], columns=columns(LISTS, [TableName.TERMS])),
+            r"terms\.hashes is not a file.*tagbus train ranker",
+        ),
     ],
 )
 def test_a_broken_folder_is_a_clear_error(folder: Path, break_: Callable[[Path], object], words: str) -> None:

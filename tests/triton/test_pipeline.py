@@ -12,7 +12,7 @@ from tagbus.stream.encoder.release import sha256
 from tagbus.stream.local.triton import TritonServer, default_repository
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.cross_encoder.model import read_manifest
-from tagbus.stream.rank.features import columns
+from tagbus.stream.rank.features.tables import columns
 from tagbus.stream.rank.trees import CROSS, MANIFEST, MODEL, SECOND_STAGE, TABLES, Manifest, SecondStage
 from tagbus.stream.recall.pool import NAMES
 from tagbus.stream.tagger.tagger import Explained

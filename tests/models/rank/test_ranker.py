@@ -9,9 +9,10 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from tagbus.models.rank.candidates import Recipe, Source, collect, count_tags, mask_as_new
+from tagbus.models.rank.candidates import Recipe, Source, collect, mask_as_new
 from tagbus.models.rank.ranker import Over, train
 from tagbus.models.rank.second_stage import CrossScoring
+from tagbus.models.rank.statistics import count_tags
 from tagbus.stream import calibrate
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Exemplar
@@ -23,6 +24,7 @@ from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.candidates import Facts
 from tagbus.stream.rank.cross_encoder.pairs import Pair, Wording
+from tagbus.stream.rank.features.tables import Statistics
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import NAMES, Floats, Numbers, Pool, pool
@@ -89,7 +91,7 @@ async def source(seed: int = 1) -> Source:
     )
     graph = GraphRecall(tags, contents, RecallDefaults(), RecallSettings())
     numbers = Numbers(ids, graph.numbers)
-    return Source(graph, [Heads()], numbers, count_tags(numbers, iter(items)))
+    return Source(graph, [Heads()], numbers, Statistics(count_tags(numbers, iter(items))))
 
 
 RECIPE = Recipe(trees=50, leaves=7, names=10, neighbours=20, threads=1)
@@ -124,7 +126,7 @@ async def test_a_tag_treated_as_new_is_known_to_nothing_that_was_trained() -> No
     items, vectors = annotated(30, 5, "val-")
     full, facts = await batch(over, items, vectors)
 
-    hidden, twice = mask_as_new(full, facts, over.tables, 0, Recipe(new_share=0.3))
+    hidden, twice = mask_as_new(full, facts, over.statistics.tables, 0, Recipe(new_share=0.3))
 
     width = full.width
     new = set(zip(*_new(hidden, NAMES, width), strict=True))
@@ -133,7 +135,7 @@ async def test_a_tag_treated_as_new_is_known_to_nothing_that_was_trained() -> No
     assert (heads.tags < width).all()
     assert 0.2 < len(new) / len(full.lists[NAMES].tags) < 0.4
     assert len(hidden.lists[NAMES].tags) == len(full.lists[NAMES].tags)
-    assert over.tables.count(np.arange(width, 2 * width)).sum() == 0
+    assert over.statistics.tables.count(np.arange(width, 2 * width)).sum() == 0
     assert twice.tags.tolist() == list(range(2 * width))
     votes = hidden.ballots
     # A fifth of the masked tags keeps five exemplars and a fifth twenty, of about twenty: most votes are removed.
@@ -151,7 +153,7 @@ async def test_nothing_is_new_with_a_share_of_zero() -> None:
     over = await source()
     full, facts = await batch(over, *annotated(10, 5, "val-"))
 
-    hidden, _ = mask_as_new(full, facts, over.tables, 0, Recipe(new_share=0))
+    hidden, _ = mask_as_new(full, facts, over.statistics.tables, 0, Recipe(new_share=0))
 
     assert hidden.lists["heads"].tags.tolist() == full.lists["heads"].tags.tolist()
     assert hidden.ballots.tags.tolist() == full.ballots.tags.tolist()

@@ -1,4 +1,4 @@
-"""Features of candidates: one float32 table per batch, in numpy only.
+"""The features that every ranker reads: one float32 table per batch, in numpy only.
 
 Unknown values are NaN, which the trees split on: a tag that a classifier was not trained on has no score, rank or
 margin from it and is ranked by the other features.
@@ -197,19 +197,26 @@ def _together(drawn: Drawn, place: Ints, counts: Floats, tables: Tables) -> list
 def _family(keys: Ints, drawn: Drawn, facts: Facts, width: int) -> tuple[Floats, Floats]:
     """How many of a candidate's parents and children are candidates for the same content."""
     parents, children = (np.zeros(len(keys), np.float32) for _ in range(2))
-    if len(facts.child):
-        order = np.argsort(facts.child, kind="stable")
-        child, parent = facts.child[order], facts.parent[order]
-        low, high = np.searchsorted(child, drawn.tags), np.searchsorted(child, drawn.tags, side="right")
-        lengths = high - low
-        candidate = np.repeat(np.arange(len(keys)), lengths)
-        pair = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(low, lengths)
-        # A parent with a number beyond the width is no candidate.
-        parents_of = np.where(parent[pair] < width, drawn.rows[candidate] * width + parent[pair], -1)
-        place, there = _place(keys, parents_of)
-        np.add.at(parents, candidate[there], 1)
-        np.add.at(children, place, 1)
+    candidate, parent = links(drawn, facts)
+    place, there = among(keys, drawn.rows[candidate], parent, width)
+    np.add.at(parents, candidate[there], 1)
+    np.add.at(children, place, 1)
     return parents, children
+
+
+def links(drawn: Drawn, facts: Facts) -> tuple[Ints, Ints]:
+    """Each pair of a candidate and a parent of its tag: the candidate's index int64 [p], and the parent int64 [p]."""
+    order = np.argsort(facts.child, kind="stable")
+    child = facts.child[order]
+    low, high = np.searchsorted(child, drawn.tags), np.searchsorted(child, drawn.tags, side="right")
+    lengths = high - low
+    pair = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(low, lengths)
+    return np.repeat(np.arange(len(drawn.tags)), lengths), facts.parent[order][pair]
+
+
+def among(keys: Ints, rows: Ints, tags: Ints, width: int) -> tuple[Ints, Flags]:
+    """Which of these pairs of content and tag are candidates, as `_place`; a tag beyond the width is none."""
+    return _place(keys, np.where(tags < width, rows * width + tags, -1))
 
 
 def _neighbourhood(pool: Pool) -> tuple[Floats, Floats, Floats]:

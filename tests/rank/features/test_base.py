@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagbus.stream.rank.candidates import Facts
-from tagbus.stream.rank.features import Limits, Tables, columns, draw, table
+from tagbus.stream.rank.features.base import Limits, Tables, columns, draw, table
 from tagbus.stream.recall.pool import Ballots, Ints, Listed, Pool
 from tagbus.stream.recall.votes import PART, TAUS, count_votes
 
@@ -72,6 +72,7 @@ def test_features_equal_their_definitions(
 ) -> None:
     names, heads, near = map(list, zip(*contents, strict=True))
     pool = Pool(
+        ["text"] * len(contents),
         np.arange(1, len(contents) + 1),
         WIDTH,
         {"names": listed(names), "heads": listed(heads)},
@@ -141,7 +142,9 @@ def check_votes(features: dict[str, float], near: Neighbours, tag: int) -> None:
 
 
 def pool_of(heads: dict[int, float], names: dict[int, float] | None = None) -> Pool:
-    return Pool(np.array([3]), WIDTH, {"names": listed([names or {}]), "heads": listed([heads])}, ballots([[]]))
+    return Pool(
+        ["text"], np.array([3]), WIDTH, {"names": listed([names or {}]), "heads": listed([heads])}, ballots([[]])
+    )
 
 
 def test_co_occurrence_is_with_the_five_best_of_the_first_guess() -> None:
@@ -180,7 +183,7 @@ def test_limits_bound_each_list_and_what_is_judged() -> None:
 
 def test_an_empty_pool_has_no_candidates() -> None:
     none = np.zeros(0, np.int64)
-    pool = Pool(none, 0, {"names": listed([]), "heads": listed([])}, ballots([]))
+    pool = Pool([], none, 0, {"names": listed([]), "heads": listed([])}, ballots([]))
 
     drawn = draw(pool, OPEN)
 

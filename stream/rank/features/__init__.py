@@ -1,0 +1,1 @@
+"""Features of candidates: the table that every ranker reads, and named ones that a ranker may read too."""
