@@ -4,12 +4,13 @@
 
 Memory holds the first so many training titles as people's. The next so many are tagged in every round, and what reaches
 the confidence of `--least` becomes a machine exemplar, as with TAGBUS_TAGGER__WRITE_BACK; the next round sees what the
-one before wrote. Confidences are calibrated on the validation titles. P@1 of the test titles is measured before the
-first round and after each. Writes bench/results/self_tagging.json after each round: a row has P@1 in percent, the
-points lost to the first row with a 95% interval (bootstrap over the titles), and how many machine exemplars there are
-and how many of their tags are right. Ends with code 1 where a round loses more than 0.3 points.
+one before wrote. The components are those of the environment, with the ranker's own calibration; without a ranker
+confidences are calibrated on the validation titles. P@1 of the test titles is measured before the first round and after
+each. Writes bench/results/self_tagging.json after each round: a row has P@1 in percent, the points lost to the first
+row with a 95% interval (bootstrap over the titles), and how many machine exemplars there are and how many of their tags
+are right. Ends with code 1 where a round loses more than 0.3 points.
 
-With 20,000 titles some 80,000 are encoded once each; the vectors of people's are kept in --cache for the next run.
+Each text is encoded once; the vectors of people's are kept in --cache for the next run.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -28,9 +30,11 @@ from tagbus.stream.app import assemble, filling
 from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.app.evaluation import content_of, fit, ran, tag_all
-from tagbus.stream.config import Settings
+from tagbus.stream.config import load
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, TaggedContent
+from tagbus.stream.encoder.base import Encoder, Vectors
+from tagbus.stream.encoder.release import Release
 from tagbus.stream.index.apply import MemoryRecord
 from tagbus.stream.intervals import SAMPLES
 from tagbus.stream.tagger import Tagger
@@ -53,6 +57,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path(".cache/self_tagging"), help="folder that keeps embeddings")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Encodes each text once."""
+
+    encoder: Encoder
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def release(self) -> Release:
+        return self.encoder.release
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        new = [text for text in dict.fromkeys(texts) if text not in self.vectors]
+        if new:
+            self.vectors.update(zip(new, await self.encoder.encode(new), strict=True))
+        return np.stack([self.vectors[text] for text in texts])
+
+    async def close(self) -> None:
+        await self.encoder.close()
 
 
 async def tagged(tagger: Tagger, items: Sequence[Exemplar]) -> list[TaggedContent]:
@@ -96,10 +121,14 @@ async def measure(asked: argparse.Namespace) -> list[Row]:
     validation = list(islice(data.exemplars("val"), asked.validation))
     truth = {one.id: frozenset(one.accepted) for one in own}
     rows: list[Row] = []
-    async with assemble.in_process(Settings(), asked.cache) as stack:
+    settings = load()
+    async with (
+        assemble.in_process(settings, asked.cache) as bare,
+        assemble.over(replace(bare, encoder=Once(bare.encoder)), settings) as stack,
+    ):
         await filling.fill(stack.projection(), {"tags": data.tags(), "exemplars": people}, lambda _: None)
         await filling.save_memories(asked.cache, stack.memories)
-        tagger = stack.tagger([await fit(stack, validation)])
+        tagger = stack.tagger([] if stack.components.calibration else [await fit(stack, validation)])
         before = await hits(tagger, test)
         rows.append({"round": 0, "p_at_1": round(float(before.mean()), 2)})
         tell(asked, stack, rows)

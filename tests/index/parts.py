@@ -16,9 +16,10 @@ from tagbus.stream.encoder.release import Release, default_folder
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import MemoryRecord
 from tagbus.stream.index.bootstrap import Follower
-from tagbus.stream.memory import Hits, Memory, exact_memory
+from tagbus.stream.memory import Hits, Memory, exact_memory, memory_of
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.store import Payload, Point, Scopes
 
 
@@ -100,6 +101,12 @@ def memory(release: Release | None = None) -> Memory:
     """Empty exact stores."""
     of = release or encoder().release
     return exact_memory(of.name, of.dimension)
+
+
+async def embedded_memory(folder: Path) -> Memory:
+    """The embedded stores of the shipped release in a folder."""
+    of = encoder().release
+    return await memory_of(lambda kind, carried: EmbeddedStore.open(folder / kind, of.name, of.dimension, carried))
 
 
 def record(event: Tag | Exemplar | Knowledge) -> MemoryRecord:

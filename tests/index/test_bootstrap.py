@@ -1,7 +1,10 @@
 """The start gate and the following, on Apache Kafka: no content is tagged by half a memory, and no start hangs."""
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
@@ -17,7 +20,7 @@ from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.memory import Memory, memory_of
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tests.conftest import Broker
-from tests.index.parts import Failing, Watched, at, memory, record, running
+from tests.index.parts import Failing, Watched, at, embedded_memory, memory, record, running
 from tests.support import Layout, create_topics, produce, unique
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
@@ -163,6 +166,49 @@ async def test_a_kept_store_is_swept_and_encodes_nothing_twice(kafka: Broker, to
 
         assert watched.texts == encoded == 21
         assert await store.tags.keys() == {f"t{number}" for number in range(20)}
+    await store.close()
+
+
+async def test_a_process_with_the_embedded_engine_that_is_killed_in_mid_write_is_gone_on_from(
+    kafka: Broker, topics: Topics, tmp_path: Path
+) -> None:
+    """Three times SIGKILL while it fills its memory; then it holds what the topics say, and what it held before stays
+    encoded."""
+    names, watched = topics({"tags": 2, "exemplars": 1}), Watched()
+    publish(kafka, names["tags"], tags(120))
+    code = f"""
+import asyncio
+from pathlib import Path
+from tagbus.stream.index import bootstrap
+from tagbus.stream.index.apply import Projection
+from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
+from tests.index.parts import at, embedded_memory, encoder
+bootstrap.CHUNK = 10
+upsert = EmbeddedStore.upsert
+async def told(store, points):
+    print("writing", flush=True)
+    await upsert(store, points)
+EmbeddedStore.upsert = told
+async def main():
+    store = await embedded_memory(Path({str(tmp_path)!r}))
+    await bootstrap.Follower(at({kafka.address!r}, {names!r}), Projection(encoder(), store)).run()
+asyncio.run(main())
+"""
+    for writes in (3, 5, 2):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            for _ in range(writes):
+                assert await process.stdout.readline() == b"writing\n"
+            process.send_signal(signal.SIGKILL)
+            assert await process.wait() == -signal.SIGKILL
+        retire(kafka, names["tags"], f"t{writes}")
+
+    store = await embedded_memory(tmp_path)
+    async with running(Follower(at(kafka.address, names), Projection(watched, store))) as follower:
+        await opened(follower)
+        assert await store.tags.keys() == {f"t{number}" for number in range(120)} - {"t3", "t5", "t2"}
+        assert watched.texts < 120, "what was written before a kill is not encoded again"
     await store.close()
 
 

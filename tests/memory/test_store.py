@@ -71,6 +71,19 @@ async def test_of_one_key_twice_in_a_batch_the_last_is_stored(store: Store, poin
     assert await store.fetch(["a"]) == {"a": {"n": 2}}
 
 
+async def test_a_thousand_updates_of_one_key_leave_one_point_the_last(store: Store, point: Make, unit: Unit) -> None:
+    """Its neighbour is still found: nothing of the versions before takes places in a search."""
+    await store.upsert([point("neighbour", Y, n=-1)])
+    updates = [point("one", (X, Y, Z)[number % 3], n=number) for number in range(1_000)]
+    for start in range(0, 1_000, 20):
+        await store.upsert(updates[start : start + 20])
+    assert await store.count() == 2
+    assert await store.fetch(["one"]) == {"one": {"n": 999}}
+    [by_last, by_earlier] = await listed(store, unit([X, Y]), 2)
+    assert [(hit.key, hit.similarity) for hit in by_last] == [("one", pytest.approx(1)), ("neighbour", 0)]
+    assert [hit.key for hit in by_earlier] == ["neighbour", "one"]
+
+
 async def test_fetch_gives_what_is_there(store: Store, point: Make) -> None:
     await store.upsert([point("a", X, n=1), point("b", Y, n=2)])
     assert await store.fetch(["b", "missing", "a", "b"]) == {"a": {"n": 1}, "b": {"n": 2}}
