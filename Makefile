@@ -160,6 +160,9 @@ evaluate-models: $(VENV)/.test ## one table of baselines and models on DATA (ROW
 bench-models: $(VENV)/.test $(BASELINES)/.done ## the trained pipeline beside Annif, contents a second (MODELS=folder)
 	$(BIN)/python bench/models.py --data $(DATA) --models $(MODELS)
 
+reference: $(VENV)/.test ## write docs/reference.md from the code: settings, metrics, commands
+	$(BIN)/python -P docs/generate.py
+
 wheel: $(VENV)/.test ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 

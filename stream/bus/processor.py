@@ -65,13 +65,16 @@ class Outgoing:
 @dataclass(slots=True)
 class RecordOutcome:
     """What becomes of one record. `kind`: the label under which it is counted, "dead_lettered" for a dead letter.
-    `stage`: the step that rejected it; of dead letters only."""
+    `stage`: the step that rejected it, and `reason`: the class of the error; of dead letters only. `path`: one of
+    telemetry.PATHS."""
 
     kind: str
     outgoing: tuple[Outgoing, ...]
     stage: str = ""
     # The event's own time, in Unix seconds; None: the record's timestamp counts.
     event_time: float | None = None
+    reason: str = ""
+    path: str = "untagged"
 
 
 @dataclass(frozen=True, slots=True)

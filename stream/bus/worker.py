@@ -43,8 +43,8 @@ LIST_SECONDS = 2.0
 
 
 def observe_lag(batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
-    """Observe the seconds from events to their commit, which is now. The time of an event is its own, or its
-    record's."""
+    """Observe the seconds from events and from their records to their commit, which is now. The time of an event is
+    its own, or its record's."""
     now = time.time()
     times = (
         source.timestamp if outcome.event_time is None else outcome.event_time
@@ -52,6 +52,12 @@ def observe_lag(batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
     )
     # The producer's clock may be ahead of this one.
     telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])
+    ages: dict[str, list[float]] = {}
+    for source, outcome in zip(batch.sources, outcomes, strict=True):
+        if source.timestamp is not None:
+            ages.setdefault(outcome.path, []).append(max(0.0, now - source.timestamp))
+    for path, seconds in ages.items():
+        telemetry.END_TO_END.observe(seconds, path)
 
 
 async def open_gate() -> None:
@@ -228,8 +234,9 @@ class Worker:
         outcomes = entry.outcomes or ()
         for kind, count in Counter(outcome.kind for outcome in outcomes).items():
             telemetry.CONTENTS.labels(outcome=kind).inc(count)
-        for stage, count in Counter(outcome.stage for outcome in outcomes if outcome.stage).items():
-            telemetry.DEAD_LETTERS.labels(stage=stage).inc(count)
+        refused = Counter((outcome.stage, outcome.reason) for outcome in outcomes if outcome.stage)
+        for (stage, reason), count in refused.items():
+            telemetry.DEAD_LETTERS.labels(stage=stage, reason=reason).inc(count)
         observe_lag(entry.batch, outcomes)
         self._processor.published(entry.batch, outcomes)
 

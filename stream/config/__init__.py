@@ -15,6 +15,7 @@ from tagbus.stream.config.memory import CollectionSettings, MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.settings import Settings, load
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
+from tagbus.stream.config.telemetry import DriftSettings
 from tagbus.stream.config.web import WebSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
 
@@ -25,6 +26,7 @@ __all__ = [
     "BudgetSettings",
     "CascadeSettings",
     "CollectionSettings",
+    "DriftSettings",
     "EncoderSettings",
     "FeedbackSettings",
     "HealthSettings",

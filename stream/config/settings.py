@@ -22,6 +22,7 @@ from tagbus.stream.config.llm import BudgetSettings, CascadeSettings, LlmSetting
 from tagbus.stream.config.memory import MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
+from tagbus.stream.config.telemetry import DriftSettings
 from tagbus.stream.config.web import WebSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
 from tagbus.stream.errors import UserError
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     cascade: CascadeSettings = CascadeSettings()
     web: WebSettings = WebSettings()
     health: HealthSettings = HealthSettings()
+    drift: DriftSettings = DriftSettings()
 
     @classmethod
     def settings_customise_sources(

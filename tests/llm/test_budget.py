@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tagbus.stream.config import BudgetSettings
 from tagbus.stream.contract.budget import Spending
@@ -186,3 +187,10 @@ async def test_a_call_that_took_more_than_was_reserved_counts_in_full() -> None:
     assert await spend(one) == 1
     await one.close()
     assert await spend(budget(topic, worker="b")) == 0
+
+
+async def test_the_metric_is_the_groups_share_of_the_limit_of_tokens_or_money_whichever_is_more() -> None:
+    topic = Topic()
+    await budget(topic, "b", tokens_per_day=1_000, cost_per_day=1.0).reserve(Sum(100, 0.5))
+    await budget(topic, tokens_per_day=1_000, cost_per_day=1.0).reserve(Sum(100, 0.1))
+    assert REGISTRY.get_sample_value("tagbus_llm_budget_used_share", {"period": "day"}) == pytest.approx(0.61, abs=0.02)

@@ -127,6 +127,13 @@ class ReleaseManager:
             loaded.calibrations = calibrations
             if loaded.ready:
                 loaded.activate()
+                self._show()
+
+    def _show(self) -> None:
+        """Name the active release and its calibration in the metrics."""
+        if self._active is not None and self._active.ready:
+            versions = self._active.versions()
+            telemetry.RELEASE.info({"release": versions.release, "calibration": versions.calibration})
 
     def _load(self, name: str) -> None:
         assert self._tasks is not None  # noqa: S101 - `run` has begun
@@ -150,6 +157,7 @@ class ReleaseManager:
         if target is not None and target.ready and target is not self._active:
             log.info("release %s is active%s", target.name, f" instead of {self._active.name}" if self._active else "")
             self._active = target
+            self._show()
             self.opened.set()
             for loaded in self._loaded.values():
                 loaded.turn.set()

@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from confluent_kafka import Message
+from confluent_kafka import Message, TopicPartition
 
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
@@ -94,26 +95,50 @@ class PartitionBuffer:
         self.oldest = now
         self.blocked = None
         telemetry.BATCH_CONTENTS.observe(len(sources))
+        telemetry.RECEIVED.inc(len(sources))
+        telemetry.RECEIVED_BYTES.inc(size - RECORD_BYTES * len(sources))
         return Batch(partition, 0, tuple(sources), size, read)
 
 
 Buffers = Mapping[Partition, PartitionBuffer]
 
 
-def report_lag(in_flight: InFlight, buffers: Buffers) -> None:
-    """Set the age of each partition's oldest uncommitted record; 0 if all is committed."""
+class KnowsEnds(Protocol):
+    """What a consumer knows of where partitions end."""
+
+    def get_watermark_offsets(
+        self,
+        partition: TopicPartition,
+        timeout: float = -1,
+        cached: bool = False,  # noqa: FBT001, FBT002 - the client's own
+    ) -> tuple[int, int]:
+        """The low and the high watermark; negative where they are not known."""
+        ...
+
+
+def report_lag(in_flight: InFlight, buffers: Buffers, consumer: KnowsEnds) -> None:
+    """Set how many records of each partition are not committed, and the age of the oldest one that is read; 0 if all
+    is committed. The ends are those of the last fetch: nothing is asked here."""
     now = time.time()
     for partition, buffer in buffers.items():
         entry = in_flight.first(partition)
         made = buffer.time if entry is None else entry.batch.sources[0].timestamp
         age = 0.0 if made is None else max(0.0, now - made)
         telemetry.OLDEST_UNCOMMITTED.labels(partition=str(partition[1])).set(age)
+        if entry is not None:
+            next_ = entry.batch.sources[0].offset
+        else:
+            next_ = buffer.head if buffer.records else max(buffer.last + 1, in_flight.committed(partition) or 0)
+        _, end = consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        if next_ > 0 or entry is not None or buffer.records:
+            telemetry.LAG.labels(partition=str(partition[1])).set(max(0, end - next_))
 
 
 def forget_lag(partitions: Iterable[Partition]) -> None:
     """Stop reporting partitions that were revoked: another worker reports them now."""
     for _, number in partitions:
-        telemetry.OLDEST_UNCOMMITTED.remove(str(number))
+        for gauge in (telemetry.OLDEST_UNCOMMITTED, telemetry.LAG):
+            gauge.remove(str(number))
 
 
 class RateLimit:

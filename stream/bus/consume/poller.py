@@ -276,7 +276,7 @@ class Poller:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        report_lag(self._in_flight, self._buffers)
+        report_lag(self._in_flight, self._buffers, self._consumer)
         self._markers.pass_over(self._buffers)
         self._brokers.report_waiting(self._waiting)
         self._brokers.check_deadline(self._in_flight.stalled())

@@ -76,7 +76,7 @@ class DeadLetterTopic:
             *source_headers(source.topic, source.partition, source.offset),
         )
         outgoing = Outgoing(self.name, key, value, headers)
-        return RecordOutcome("dead_lettered", (outgoing,), error.stage, source.timestamp)
+        return RecordOutcome("dead_lettered", (outgoing,), error.stage, source.timestamp, letter.exception)
 
 
 def too_large(topic: str, size: int, limit: str) -> Untaggable:

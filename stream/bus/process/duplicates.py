@@ -10,6 +10,7 @@ from operator import attrgetter
 
 from pydantic_core import to_json
 
+from tagbus.stream.bus.process.observed import Observed
 from tagbus.stream.bus.process.recent import Recent
 from tagbus.stream.bus.processor import Batch, RecordOutcome
 from tagbus.stream.contract.events import Content
@@ -36,9 +37,10 @@ class Seen:
 
 @dataclass(slots=True)
 class TaggedOutcome(RecordOutcome):
-    """The outcome of a tagged content, and how the content is remembered."""
+    """The outcome of a tagged content, how the content is remembered, and what is counted of its result."""
 
     seen: Seen = field(kw_only=True)
+    observed: Observed = field(kw_only=True)
 
 
 class Duplicates:

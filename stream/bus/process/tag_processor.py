@@ -18,6 +18,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG, DeadLetterTopic, PoisonShare, too_large
 from tagbus.stream.bus.process.duplicates import Duplicates, Seen, TaggedOutcome
 from tagbus.stream.bus.process.isolation import BatchTagger, PoisonIsolation, Rejected, Tagged
+from tagbus.stream.bus.process.observed import DriftWatch, count, observed, path_of
 from tagbus.stream.bus.process.stamps import Stamp, stale, stamp, withdrawal
 from tagbus.stream.bus.process.version_topic import VersionTopic
 from tagbus.stream.bus.process.versions import BatchClaims
@@ -87,6 +88,7 @@ class TagProcessor(Processor):
         self._duplicates = Duplicates()
         self._skip = settings.triage.duplicates == "skip"
         self._share = PoisonShare(settings.triage)
+        self._drift = DriftWatch(settings.drift)
 
     def prepare(self) -> None:
         """Register the schemas of results. Raises UserError, and DependencyDown where the registry does not answer."""
@@ -122,6 +124,7 @@ class TagProcessor(Processor):
             results: Sequence[Tagged] = ()
             if state.contents:
                 results = await PoisonIsolation(self._tagger, self._settings.retry, stall).run(state.contents)
+                self._drift.look(state.contents, results)
             await state.claims.wait()
         with _timed("serialize"):
             self._expire(state, results)
@@ -137,9 +140,10 @@ class TagProcessor(Processor):
     def published(self, batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
         """Learn from a committed batch. Raises TooMuchPoison."""
         self._versions.committed(batch, outcomes)
-        for outcome in outcomes:
-            if isinstance(outcome, TaggedOutcome):
-                outcome.seen.published = True
+        tagged = [outcome for outcome in outcomes if isinstance(outcome, TaggedOutcome)]
+        for outcome in tagged:
+            outcome.seen.published = True
+        count([outcome.observed for outcome in tagged])
         self._share.count(outcomes)
 
     def _state(self, batch: Batch) -> BatchState:
@@ -217,7 +221,15 @@ class TagProcessor(Processor):
             outgoing = (*outgoing, *self._write_back(content, result, headers, self._least))
         if claimed:
             outgoing = (*outgoing, self._version(state, index, source, outgoing[0]))
-        return TaggedOutcome("tagged", outgoing, "", state.time_of(index, source), seen=seen)
+        return TaggedOutcome(
+            "tagged",
+            outgoing,
+            "",
+            state.time_of(index, source),
+            path=path_of(result),
+            seen=seen,
+            observed=observed(result),
+        )
 
     def _refused(self, state: BatchState, index: int, content: Content) -> RecordOutcome:
         """A dead letter for a result that Kafka refuses. At least once its version may be on the topic already, so the

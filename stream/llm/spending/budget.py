@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from tagbus.stream import telemetry
 from tagbus.stream.config import BudgetSettings
 from tagbus.stream.contract.budget import Amount, Spending
 from tagbus.stream.errors import Retryable, Withheld
@@ -143,6 +144,7 @@ class Budget:
             self._check(account, amount)
         for account in accounts:
             account.held += amount
+            self._report(account)
         reservation = Reservation(amount, accounts)
         try:
             for account in accounts:
@@ -182,6 +184,12 @@ class Budget:
     def _check(self, account: _Account, amount: Sum) -> None:
         if not (account.held + amount).within(self._left(account)):
             raise Withheld("budget", f"the budget of this {account.word} is spent")
+
+    def _report(self, account: _Account) -> None:
+        """Show how much of the limit the group has spent or reserved, of tokens or of money, whichever is more."""
+        used, limit = self._ledger.others(account.period) + account.spent + account.held, account.limit
+        shares = (used.tokens / limit.tokens, used.cost / limit.cost)
+        telemetry.LLM_BUDGET.labels(period=account.word).set(max(shares))
 
     async def _cover(self, account: _Account) -> None:
         """Have the ledger hold what is needed."""

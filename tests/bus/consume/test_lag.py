@@ -38,6 +38,21 @@ def test_an_events_own_time_counts_and_else_its_records() -> None:
     assert round((sample("event_to_commit_seconds_sum") or 0) - total) == 150
 
 
+def test_the_end_to_end_time_is_from_the_record_and_by_path() -> None:
+    now = time.time()
+    sources = tuple(Source(*A, offset, Record(b"k", b"v"), now - 20) for offset in range(3))
+    outcomes = [
+        RecordOutcome("tagged", (), event_time=now - 100, path="tagged"),
+        RecordOutcome("tagged", (), path="degraded"),
+        RecordOutcome("withdrawn", ()),
+    ]
+    paths = ("tagged", "degraded", "untagged", "judged")
+    before = [sample("end_to_end_seconds_sum", path=path) or 0 for path in paths]
+    observe_lag(Batch(A, 1, sources, 3, 0.0), outcomes)
+    after = [sample("end_to_end_seconds_sum", path=path) or 0 for path in paths]
+    assert [round(now - then) for now, then in zip(after, before, strict=True)] == [20, 20, 20, 0]
+
+
 def test_ages_are_counted_in_the_first_bucket_that_is_not_below_them() -> None:
     def buckets() -> list[float]:
         bounds = ("0.001", "1.0", "86400.0", "+Inf")
@@ -59,7 +74,9 @@ def test_the_oldest_uncommitted_record_of_each_partition_shows(
         until_all_out(mock_kafka.address, mock_topics, 10)
         wait_until(lambda: (sample("oldest_uncommitted_seconds", partition="0") or 0) > 1, 10)
         wait_until(lambda: sample("oldest_uncommitted_seconds", partition="1") == 0, 120)
+        wait_until(lambda: (sample("lag_records", partition="0"), sample("lag_records", partition="1")) == (10, 0), 120)
         tagger.open = True
         wait_until(lambda: sample("oldest_uncommitted_seconds", partition="0") == 0, 120)
     # A partition that left is another worker's to report.
     assert sample("oldest_uncommitted_seconds", partition="0") is None
+    assert sample("lag_records", partition="0") is None

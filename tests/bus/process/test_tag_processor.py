@@ -69,7 +69,7 @@ def test_what_fails_alone_where_its_neighbours_pass_is_set_aside() -> None:
     tagger = Allergic(lambda content: content.id == "bad")
     outcomes = process(tagger, contents("a", "bad", "b"))
     assert [outcome.kind for outcome in outcomes] == ["tagged", "dead_lettered", "tagged"]
-    assert outcomes[1].stage == "tag"
+    assert (outcomes[1].stage, outcomes[1].reason) == ("tag", "Untaggable")
     assert header(outcomes[1], "__streams.errors.exception") == "Untaggable"
     # All three, its half of them, the content alone, and once more between two canaries
     assert header(outcomes[1], "tagbus.attempts") == "4"

@@ -4,51 +4,40 @@ One prefix, base units with plural suffixes, `_total` on counters. Every label h
 never an id, a key or a message.
 """
 
-import threading
-from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-import numpy as np
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+from tagbus.stream.telemetry.batch_histogram import BatchHistogram
 
 # From a batch of one short title to a batch waiting for a slow service, in seconds.
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _COUNTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
+# What a content has gone through, as `path` of the end-to-end time says it: the judge, the stages without it, fewer
+# stages than it should have; or no stage at all, as a withdrawal or a dead letter.
+PATHS: Final = ("judged", "tagged", "degraded", "untagged")
 
-class BatchHistogram(Collector):
-    """A histogram that observes the values of a batch in one call: one by one they cost up to 1 µs each."""
 
-    def __init__(self, name: str, text: str, buckets: Sequence[float]) -> None:
-        self._name, self._text = name, text
-        self._bounds = np.array([*buckets, np.inf])
-        self._counts = np.zeros(len(self._bounds), dtype=np.int64)
-        self._sum = 0.0
-        self._lock = threading.Lock()
-        REGISTRY.register(self)
+def _installed() -> str:
+    """The version of the package; a checkout that is not installed has none."""
+    try:
+        return version("tagbus")
+    except PackageNotFoundError:
+        return "unknown"
 
-    def observe(self, values: Sequence[float]) -> None:
-        """Count each value in the first bucket whose bound is not below it."""
-        found = np.array(values, dtype=np.float64)
-        counts = np.bincount(np.searchsorted(self._bounds, found), minlength=len(self._bounds))
-        with self._lock:
-            self._counts += counts
-            self._sum += float(found.sum())
 
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Called by the registry on each scrape."""
-        with self._lock:
-            counts, total = np.cumsum(self._counts).tolist(), self._sum
-        names = map(floatToGoString, self._bounds.tolist())
-        yield HistogramMetricFamily(self._name, self._text, list(zip(names, counts, strict=True)), total)
-
+BUILD = Info("tagbus_build", "What runs here")
+BUILD.info({"version": _installed()})
 
 # The bus. Contents count once the transaction (or, at least once, the commit) that carries them has ended.
 CONTENTS = Counter("tagbus_contents_total", "Contents published, by what became of them", ["outcome"])
-DEAD_LETTERS = Counter("tagbus_dead_letters_total", "Contents set aside, by the step that refused them", ["stage"])
+DEAD_LETTERS = Counter(
+    "tagbus_dead_letters_total", "Contents set aside, by the step that refused them and why", ["stage", "reason"]
+)
+RECEIVED = Counter("tagbus_received_total", "Records taken into a batch, those that were read again among them")
+RECEIVED_BYTES = Counter("tagbus_received_bytes_total", "Bytes of their keys and values")
 BATCHES = Counter("tagbus_batches_total", "Batches, by what became of them: published or dropped", ["outcome"])
 BATCH_CONTENTS = Histogram("tagbus_batch_contents", "Contents a batch", buckets=_COUNTS)
 BATCH_SECONDS = Histogram("tagbus_batch_seconds", "How long a batch spent in a step", ["step"], buckets=_SECONDS)
@@ -63,7 +52,15 @@ REBALANCES = Counter("tagbus_rebalances_total", "Changes of the assignment", ["k
 EVENT_TO_COMMIT = BatchHistogram(
     "tagbus_event_to_commit_seconds", "From an event's time to its commit", (*_SECONDS, 900, 3600, 21600, 86400)
 )
+END_TO_END = BatchHistogram(
+    "tagbus_end_to_end_seconds",
+    "From a record's time to the commit of what became of it",
+    (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600),
+    "path",
+    PATHS,
+)
 # One label value per assigned partition, removed on revoke.
+LAG = Gauge("tagbus_lag_records", "Records of a partition that are not committed", ["partition"])
 OLDEST_UNCOMMITTED = Gauge(
     "tagbus_oldest_uncommitted_seconds", "Age of the oldest record read and not committed", ["partition"]
 )
@@ -87,6 +84,16 @@ STAGE_SECONDS = Histogram("tagbus_stage_seconds", "Seconds of a batch in a stage
 ENCODED = Counter("tagbus_encoded_texts_total", "Texts that were turned into vectors")
 ENCODER = Info("tagbus_encoder", "What the encoder in this process runs on")
 
+CONFIDENCE = BatchHistogram(
+    "tagbus_confidence", "Confidence of a content's best tag", tuple(round(0.1 * step, 1) for step in range(1, 11))
+)
+TAGS = BatchHistogram("tagbus_tags_a_content", "Tags of a content", (0, 1, 2, 3, 5, 10, 20, 50, 100))
+ABSTAINED = Counter("tagbus_abstained_total", "Contents that are published without a tag")
+DEGRADED = Counter("tagbus_degraded_total", "Contents that are published without a stage that failed", ["stage"])
+# One label value a signal of telemetry/drift.py.
+DRIFT = Gauge("tagbus_drift_psi", "Population stability index against the reference window", ["signal"])
+DRIFT_CONTENTS = Gauge("tagbus_drift_contents", "Contents in the windows that drift is told from", ["window"])
+
 # Models on Triton; `model` is Triton's name of one, as the settings have it.
 TRITON_REQUESTS = Counter("tagbus_triton_requests_total", "Requests to Triton, by outcome", ["model", "outcome"])
 TRITON_SERVERS = Gauge("tagbus_triton_servers", "Triton servers that are up and serve the model", ["model"])
@@ -101,6 +108,7 @@ MEMORY_SKIPPED = Counter("tagbus_memory_skipped_total", "Records of the memory t
 MEMORY_AGE = Gauge("tagbus_memory_age_seconds", "Time since all records of the memory topics were in memory")
 MEMORY_REMAINING = Gauge("tagbus_memory_remaining_offsets", "Offsets to read before the start gate opens")
 MEMORY_HELD = Gauge("tagbus_memory_held", "1 while records wait that would retire more tags than memory.retire_share")
+RELEASE = Info("tagbus_release", "The release that this worker tags with, and its calibration")
 RELEASES_LOADED = Gauge("tagbus_releases_loaded", "Releases that this worker holds, the one in force among them")
 RELEASE_PENDING = Gauge("tagbus_release_pending", "1 while another release is active than this worker tags with")
 
@@ -117,5 +125,7 @@ LLM_OUTSIDE = Counter("tagbus_llm_outside_total", "Answers about what was not as
 
 WEB_SEARCHES = Counter("tagbus_web_searches_total", "Searches for web knowledge, by outcome", ["outcome"])
 WEB_BREAKER = Gauge("tagbus_web_breaker", "0 while searches go out, 1 while one is tried, 2 while none does")
+
+LLM_BUDGET = Gauge("tagbus_llm_budget_used_share", "Part of the group's limit that is spent or reserved", ["period"])
 
 READY = Gauge("tagbus_ready", "1 while /readyz says yes")

@@ -1,0 +1,126 @@
+"""Writes docs/reference.md from the code: settings, metrics, commands, exit codes.
+
+    make reference
+
+A test keeps the page equal to what this gives.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import typer
+import typer.core
+from pydantic.fields import FieldInfo
+
+from tagbus.stream import errors
+from tagbus.stream.app.components import REGISTRY
+from tagbus.stream.cli.commands import app
+from tagbus.stream.config import PREFIX, Settings
+from tagbus.stream.telemetry import metrics
+
+PAGE = Path(__file__).parent / "reference.md"
+HEAD = """# Reference
+
+Made from the code by `make reference`; a test fails where it differs. How things work is on the pages by role:
+[operator](operator.md), [producer](producer.md), [recommender](recommender.md), [editor](editor.md).
+"""
+# Differs from machine to machine.
+HOST_NAME = f"{PREFIX}KAFKA__INSTANCE"
+SUFFIX = {"counter": "_total", "info": "_info"}
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def default_of(variable: str, field: FieldInfo) -> str:
+    """The default of a setting."""
+    value = field.get_default(call_default_factory=True)
+    if variable == HOST_NAME:
+        return "host name"
+    if value is None:
+        return "unset"
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def settings() -> Iterator[str]:
+    """Sections and their fields; those of components behind."""
+    yield "## Settings"
+    for section, field in Settings.model_fields.items():
+        model = type(field.default)
+        if hasattr(model, "model_fields"):
+            yield from _section(section, model.__doc__ or "", model.model_fields)
+    for one in REGISTRY:
+        yield from _section(f"components__{one.name}", one.settings.__doc__ or "", one.settings.model_fields)
+
+
+def _section(name: str, text: str, fields: Mapping[str, FieldInfo]) -> Iterator[str]:
+    yield f"\n### {name.replace('__', '.')}\n\n{inspect.cleandoc(text).splitlines()[0]}\n"
+    yield "| variable | default | |\n| --- | --- | --- |"
+    for key, field in fields.items():
+        variable = f"{PREFIX}{name}__{field.alias or key}".upper()
+        yield f"| `{variable}` | {default_of(variable, field)} | {cell(field.description or '')} |"
+
+
+def listed() -> Iterator[str]:
+    """Every metric: its name, its type, its labels, what it says."""
+    yield "\n## Metrics\n\n| metric | type | labels | |\n| --- | --- | --- | --- |"
+    for one in vars(metrics).values():
+        if hasattr(one, "collect") and not isinstance(one, type):
+            (family,) = one.describe() if hasattr(one, "describe") else one.collect()
+            label = getattr(one, "_label", "")
+            labels = getattr(one, "_labelnames", (label,) if label else ())
+            name = family.name + SUFFIX.get(family.type, "")
+            shown = ", ".join(f"`{label}`" for label in labels)
+            yield f"| `{name}` | {family.type} | {shown} | {cell(family.documentation)} |"
+
+
+def commands() -> Iterator[str]:
+    """Every command with its arguments and options."""
+    yield "\n## Commands"
+    group = typer.main.get_command(app)
+    yield from _command(group, ["tagbus"])
+
+
+def _command(command: typer.core.TyperCommand, path: list[str]) -> Iterator[str]:
+    inner = getattr(command, "commands", None)
+    if inner is not None:
+        for name in sorted(inner):
+            yield from _command(inner[name], [*path, name])
+        return
+    yield f"\n### {' '.join(path)}\n\n{_plain(command.help or '')}"
+    rows = [row for one in command.params if one.name != "help" for row in _parameter(one)]
+    if rows:
+        yield "\n| | default | |\n| --- | --- | --- |"
+        yield from rows
+
+
+def _plain(text: str) -> str:
+    return inspect.cleandoc(text).replace("\f", "").strip()
+
+
+def _parameter(one: typer.core.TyperOption) -> Iterator[str]:
+    name = one.opts[0] if one.param_type_name == "option" else (one.name or "").upper()
+    default = "" if one.default is None or callable(one.default) else f"`{one.default}`"
+    wanted = "needed" if one.required else default
+    yield f"| `{name}` | {cell(wanted)} | {cell(getattr(one, 'help', '') or '')} |"
+
+
+def exit_codes() -> Iterator[str]:
+    """The table of the error tree."""
+    yield "\n## Exit codes\n"
+    lines = (errors.__doc__ or "").splitlines()
+    yield from (line for line in lines if line.startswith("|"))
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *settings(), *listed(), *commands(), *exit_codes()]) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,101 @@
+"""What the metrics say of tagged contents: confidences, tags, stages that were skipped, drift."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import DriftSettings
+from tagbus.stream.contract.events import Content, TaggedContent
+from tagbus.stream.contract.fields import TEST_ID
+from tagbus.stream.llm.component import NAME as JUDGE
+from tagbus.stream.recall.scripts import DENSE
+from tagbus.stream.telemetry.drift import WORDS_A_CONTENT, Drift, Tagged
+
+# Of a title and a text that are looked at.
+_CHARACTERS: Final = 2_000
+# A character of a script without spaces is a word.
+_WORD: Final = re.compile(rf"[{DENSE}]|(?:(?![{DENSE}])\w)+")
+# The script of the first letters stands for a language that is not given.
+_SCRIPTS: Final = (
+    ("Latn", re.compile(r"[A-Za-z\u00c0-\u024f]")),
+    ("Cyrl", re.compile(r"[\u0400-\u052f]")),
+    ("Grek", re.compile(r"[\u0370-\u03ff]")),
+    ("Arab", re.compile(r"[\u0600-\u06ff]")),
+    ("Hebr", re.compile(r"[\u0590-\u05ff]")),
+    ("Deva", re.compile(r"[\u0900-\u097f]")),
+    ("Hang", re.compile(r"[\uac00-\ud7af]")),
+    ("Kana", re.compile(r"[\u3040-\u30ff]")),
+    ("Hani", re.compile(r"[\u3400-\u9fff]")),
+    ("Thai", re.compile(r"[\u0e00-\u0e7f]")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is counted of a result once it is published. `best`: the confidence of its best tag, None without tags."""
+
+    best: float | None
+    tags: int
+    degraded: tuple[str, ...]
+
+
+def observed(result: TaggedContent) -> Observed:
+    """What is counted of a result."""
+    best = max((tag.confidence for tag in result.tags), default=None)
+    return Observed(best, len(result.tags), tuple(one.stage for one in result.degraded))
+
+
+def path_of(result: TaggedContent) -> str:
+    """The path of a result, as telemetry.PATHS has it."""
+    if result.degraded:
+        return "degraded"
+    return "judged" if JUDGE in result.path else "tagged"
+
+
+def count(results: Sequence[Observed]) -> None:
+    """Count published results."""
+    telemetry.CONFIDENCE.observe([one.best for one in results if one.best is not None])
+    telemetry.TAGS.observe([one.tags for one in results])
+    telemetry.ABSTAINED.inc(sum(not one.tags for one in results))
+    for stage, number in Counter(stage for one in results for stage in set(one.degraded)).items():
+        telemetry.DEGRADED.labels(stage=stage).inc(number)
+
+
+class DriftWatch:
+    """Looks at some of the contents that are tagged (telemetry/drift.py). Belongs to the loop thread."""
+
+    def __init__(self, settings: DriftSettings) -> None:
+        """Raises UserError for a file that holds no reference."""
+        self._drift = Drift(settings) if settings.contents_per_second else None
+
+    def look(self, contents: Sequence[Content], results: Sequence[object]) -> None:
+        """Look at contents and what became of them; what was not tagged and what tests an installation is passed
+        over."""
+        if self._drift is None:
+            return
+        tagged: dict[str, list[Tagged]] = {}
+        for index in self._drift.wanted(len(contents)):
+            content, result = contents[index], results[index]
+            if isinstance(result, TaggedContent) and not content.id.startswith(TEST_ID):
+                tagged.setdefault(result.versions.release, []).append(_tagged(content, observed(result)))
+        for release, some in tagged.items():
+            self._drift.observe(release, some)
+
+
+def _tagged(content: Content, seen: Observed) -> Tagged:
+    text = f"{content.title}\n{content.text[:_CHARACTERS]}"[:_CHARACTERS]
+    words = [match.group() for match in islice(_WORD.finditer(text.casefold()), WORDS_A_CONTENT)]
+    return Tagged(seen.best, seen.tags, _language(content.language, text), words)
+
+
+def _language(given: str | None, text: str) -> str:
+    """The language that the content names, without its region; else the script that most of its first letters have."""
+    if given:
+        return re.split("[-_]", given.lower(), maxsplit=1)[0]
+    found = {name: len(pattern.findall(text[:200])) for name, pattern in _SCRIPTS}
+    best = max(found, key=lambda name: found[name])
+    return best if found[best] else "none"
