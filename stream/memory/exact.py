@@ -177,8 +177,9 @@ class ExactStore:
         for start in range(0, len(queries), block):
             some = queries[start : start + block]
             shortlist = Shortlist(len(some), limit, self.dimension)
-            for first, vectors in self._pieces():
-                _compare(shortlist, some, vectors, first, visible)
+            for rows, vectors in self._seen(visible):
+                # This way round the product takes two thirds of the time.
+                shortlist.add(np.ascontiguousarray((vectors @ some.T).T), rows)
             found += [
                 self._best(*self._scored(query, shortlist.rows(index)), limit) for index, query in enumerate(some)
             ]
@@ -189,6 +190,19 @@ class ExactStore:
         for first in range(0, len(self._columns), PIECE):
             start, rows = first % SLAB, min(PIECE, len(self._columns) - first)
             yield first, self._slabs[first // SLAB][start : start + rows]
+
+    def _seen(self, visible: NDArray[np.bool_] | None) -> Iterator[tuple[Ints, Vectors]]:
+        """Rows and their vectors, piece by piece, of those that are visible, bool by row; None: all. Vectors that were
+        given are overwritten by the next ones."""
+        # To gather into new memory takes three times as long.
+        room = np.empty((0 if visible is None else PIECE, self.dimension), np.float32)
+        for first, vectors in self._pieces():
+            if visible is None:
+                yield np.arange(first, first + len(vectors)), vectors
+                continue
+            seen = np.flatnonzero(visible[first : first + len(vectors)])
+            if len(seen):
+                yield seen + first, vectors.take(seen, axis=0, out=room[: len(seen)], mode="clip")
 
     def _scored(self, query: NDArray[np.float32], rows: Ints) -> Ranked:
         """The rows and their similarities, best first."""
@@ -253,18 +267,6 @@ class ExactStore:
 
     def _clear(self) -> None:
         self._slabs, self._columns = [], Columns(self._carried)
-
-
-def _compare(
-    shortlist: Shortlist, queries: Vectors, vectors: Vectors, first: int, visible: NDArray[np.bool_] | None
-) -> None:
-    """Put the rows of a piece on the shortlist, those that are visible, bool by row; None: all."""
-    if visible is None:
-        shortlist.add(queries @ vectors.T, np.arange(first, first + len(vectors)))
-        return
-    seen = np.flatnonzero(visible[first : first + len(vectors)])
-    if len(seen):
-        shortlist.add(queries @ vectors[seen].T, seen + first)
 
 
 @cache
