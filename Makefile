@@ -10,7 +10,7 @@ KAFKA  ?= mock
 ENCODER ?= in_process
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-busy lint chart-settings bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton triton chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test test-busy lint bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton triton chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,9 +56,6 @@ $(TOOLS)/helm:
 	@if command -v go >/dev/null; then echo "building helm $(HELM) into $(TOOLS)" && \
 	  GOBIN=$(CURDIR)/$(TOOLS) go install -trimpath -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@$(HELM); \
 	  else echo "no Go: the tests of the chart are skipped"; fi
-
-chart-settings: $(VENV)/.test ## write the settings of the service into the schema of the chart's values
-	$(BIN)/python helm/settings_schema.py
 
 test: lint $(TOOLS)/.done $(TOOLS)/helm ## run all tests, the slowest ones are named at the end
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -160,7 +157,8 @@ evaluate-models: $(VENV)/.test ## one table of baselines and models on DATA (ROW
 bench-models: $(VENV)/.test $(BASELINES)/.done ## the trained pipeline beside Annif, contents a second (MODELS=folder)
 	$(BIN)/python bench/models.py --data $(DATA) --models $(MODELS)
 
-reference: $(VENV)/.test ## write docs/reference.md from the code: settings, metrics, commands
+reference: $(VENV)/.test ## write docs/reference.md from the code: settings, metrics, commands; and the settings in the chart's schema
+	$(BIN)/python helm/settings_schema.py
 	$(BIN)/python -P docs/generate.py
 
 wheel: $(VENV)/.test ## build the wheel into dist/

@@ -1,6 +1,6 @@
 """Writes the settings of the service into tagbus/values.schema.json, as the code has them.
 
-    make chart-settings
+    make reference
 
 What holds a secret is left out: values end up in the cluster as they are. The rest of the schema is kept by hand.
 """

@@ -121,7 +121,7 @@ def test_the_schema_has_the_settings_of_the_code() -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert SCHEMA["$defs"]["settings"] == module.settings_schema(), "run `make chart-settings`"
+    assert SCHEMA["$defs"]["settings"] == module.settings_schema(), "run `make reference`"
 
 
 def test_no_setting_that_holds_a_secret_is_a_value() -> None:
