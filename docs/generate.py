@@ -43,7 +43,7 @@ def default_of(variable: str, field: FieldInfo) -> str:
     if value is None:
         return "unset"
     if isinstance(value, tuple):
-        return f"`{','.join(value)}`"
+        return f"`{','.join(map(str, value))}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

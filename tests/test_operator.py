@@ -32,7 +32,7 @@ def written(default: object) -> str:
     if default is None:
         return "unset"
     if isinstance(default, tuple):
-        return ",".join(default)
+        return ",".join(map(str, default))
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 

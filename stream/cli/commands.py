@@ -22,6 +22,7 @@ from tagbus.stream.cli import (
     release,
     run,
     tag,
+    views,
 )
 from tagbus.stream.cli.records import ping, publish, replay, retag, skip, tail
 from tagbus.stream.cli.taxonomy import exemplars, tags
@@ -42,6 +43,7 @@ for command in (
     run.run,
     run.feedback,
     run.index,
+    views.views,
     tag.tag,
     explain.explain,
     publish.publish,

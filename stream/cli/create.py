@@ -15,7 +15,7 @@ from tagbus.stream.errors import CheckFailed, UserError
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import failure
 from tagbus.stream.kafka.admin import topics as kafka_topics
-from tagbus.stream.kafka.admin.layout import Difference, TopicState, differences, layout, leader
+from tagbus.stream.kafka.admin.layout import Difference, TopicState, differences, layout, leader, views_layout
 from tagbus.stream.kafka.admin.topics import SECONDS
 from tagbus.stream.kafka.rights import principal
 
@@ -30,15 +30,18 @@ def _group() -> None:
 @topics.command()
 def create(
     output: Annotated[str | None, typer.Option("--output", help="those of a backfill with this output instead")] = None,
-    mend: Annotated[bool, typer.Option("--mend", help="change what differs in topics that exist")] = False,  # noqa: FBT002 - a flag of the command line
+    views: Annotated[bool, typer.Option("--views", help="those of `tagbus views` too")] = False,  # noqa: FBT002 - a flag of the command line
+    mend: Annotated[bool, typer.Option("--mend", help="change what differs in topics that exist")] = False,  # noqa: FBT002
 ) -> None:
-    """Create the topics that are not there yet: `tags`, `exemplars`, `knowledge`, `content.versions`, `releases`
-    and `feedback.state` compacted, the others kept by time. Code 3 if one that exists would lose records or end a
-    worker."""
+    """Create the topics that are not there yet: `tags`, `exemplars`, `knowledge`, `content.versions`, `releases`,
+    `feedback.state` and the views' changelogs compacted, the others kept by time. Code 3 if one that exists would lose
+    records or end a worker."""
     settings = load()
+    if views and output is not None:
+        raise UserError("--views: the views are over `tagged`, expected it without --output")
     own = settings if output is None else settings.model_copy(update={"topics": outputs(settings.topics, output)})
     live = frozenset(() if output is None else layout(settings))
-    names = [name for name in layout(own) if name not in live]
+    names = [name for name in layout(own) if name not in live] + (list(settings.views.topics) if views else [])
     admin = clients.admin(settings.kafka)
     created = _create(admin, own, names)
     found = _states(admin, own, [*names, own.topics.content, own.topics.feedback])
@@ -55,7 +58,8 @@ def create_all(settings: Settings) -> None:
 
 def _create(admin: AdminClient, settings: Settings, names: Sequence[str]) -> list[str]:
     """Create topics; returns those that did not exist."""
-    wanted = {name: one for name, one in layout(settings).items() if name in names}
+    every = layout(settings) | views_layout(settings)
+    wanted = {name: one for name, one in every.items() if name in names}
     led = {name: followed for name in wanted if (followed := leader(settings, name)) is not None}
     there = _states(admin, settings, [settings.topics.content, *led.values()])
     for name, followed in led.items():
@@ -102,8 +106,9 @@ def _mend(admin: AdminClient, settings: Settings, name: str, one: Difference) ->
         kafka_topics.configure(admin, kafka, name, one.settings)
         return None
     if one.partitions is None:
-        return "left: kafka-reassign-partitions.sh adds replicas"
-    if not layout(settings)[name].grows and not kafka_topics.empty(kafka, name):
+        return "left: partitions cannot be taken away, nor replicas added here"
+    wanted = (layout(settings) | views_layout(settings))[name]
+    if not wanted.grows and not kafka_topics.empty(kafka, name):
         return "left: it holds records, and their keys would move to other partitions"
     kafka_topics.add_partitions(admin, kafka, name, one.partitions)
     return None

@@ -4,6 +4,7 @@ memory that workers share."""
 import asyncio
 import logging
 import signal
+from collections.abc import Coroutine
 from typing import Annotated, Literal
 
 import typer
@@ -86,16 +87,17 @@ def index(level: Level = "info") -> None:
     service = IndexService(settings)
     health = HealthServer(settings.health, service.not_live, service.not_ready)
     try:
-        asyncio.run(_until_stopped(service))
+        asyncio.run(until_stopped(service.run(), "index"))
     finally:
         health.close()
 
 
-async def _until_stopped(service: IndexService) -> None:
-    running = asyncio.create_task(service.run())
-    for name in _stopping():
-        asyncio.get_running_loop().add_signal_handler(name, running.cancel)
+async def until_stopped(service: Coroutine[None, None, None], name: str) -> None:
+    """Run a service until a signal ends it. Raises what it raises."""
+    running = asyncio.create_task(service)
+    for number in _stopping():
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
         await running
     except asyncio.CancelledError:
-        log.info("index: stopped")
+        log.info("%s: stopped", name)

@@ -16,6 +16,7 @@ from tagbus.stream.config.section import Section
 from tagbus.stream.config.settings import Settings, load
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
 from tagbus.stream.config.telemetry import DriftSettings
+from tagbus.stream.config.views import ViewsSettings
 from tagbus.stream.config.web import WebSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
 
@@ -44,6 +45,7 @@ __all__ = [
     "TaggerSettings",
     "TopicSettings",
     "TriageSettings",
+    "ViewsSettings",
     "WebSettings",
     "load",
 ]

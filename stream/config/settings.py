@@ -23,6 +23,7 @@ from tagbus.stream.config.memory import MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
 from tagbus.stream.config.telemetry import DriftSettings
+from tagbus.stream.config.views import ViewsSettings
 from tagbus.stream.config.web import WebSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
 from tagbus.stream.errors import UserError
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     budget: BudgetSettings = BudgetSettings()
     cascade: CascadeSettings = CascadeSettings()
     web: WebSettings = WebSettings()
+    views: ViewsSettings = ViewsSettings()
     health: HealthSettings = HealthSettings()
     drift: DriftSettings = DriftSettings()
 

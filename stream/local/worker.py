@@ -1,5 +1,5 @@
-"""A worker as a child process, started with `tagbus run` or `tagbus feedback` as users do, for the demo, benchmarks and
-tests."""
+"""A worker as a child process, started with `tagbus run`, `feedback` or `views` as users do, for the demo, benchmarks
+and tests."""
 
 import math
 import os
@@ -36,7 +36,7 @@ class LocalWorker:
         self,
         settings: Settings,
         extra: Mapping[str, str] | None = None,
-        command: Literal["run", "feedback"] = "run",
+        command: Literal["run", "feedback", "views"] = "run",
     ) -> None:
         """Uses the addresses, names and delivery of `settings`, and `extra` environment variables."""
         self._command = command

@@ -128,4 +128,11 @@ WEB_BREAKER = Gauge("tagbus_web_breaker", "0 while searches go out, 1 while one 
 
 LLM_BUDGET = Gauge("tagbus_llm_budget_used_share", "Part of the group's limit that is spent or reserved", ["period"])
 
+# The views.
+VIEWS_APPLIED = Counter("tagbus_views_applied_total", "Records in the rows of contents and tags", ["view"])
+VIEWS_REPEATED = Counter("tagbus_views_repeated_total", "Changes that came again and did nothing")
+VIEWS_SKIPPED = Counter("tagbus_views_skipped_total", "Records of `tagged` that are no results")
+VIEWS_REQUESTS = Counter("tagbus_views_requests_total", "Answers of the views' API, by status", ["status"])
+VIEWS_SECONDS = Histogram("tagbus_views_request_seconds", "How long an answer took", buckets=_SECONDS)
+
 READY = Gauge("tagbus_ready", "1 while /readyz says yes")

@@ -8,7 +8,7 @@ from confluent_kafka.admin._resource import ResourceType
 from tests.cli.harness import Cli
 from tests.cli.records.test_publish import PARTITIONS, TOPICS, made, settings
 from tests.conftest import Broker
-from tests.support import unique
+from tests.support import create_topics, unique
 
 __all__ = ["made"]
 
@@ -41,6 +41,36 @@ def test_it_says_what_it_made(kafka: Broker, tagbus: Cli) -> None:
     given = settings(kafka)
     answer = tagbus("topics", "create", settings=given)
     assert f"created {given['TOPICS__TAGS']} with {PARTITIONS} partitions" in answer.err.splitlines()
+
+
+def test_the_views_get_their_topics_with_as_many_partitions_as_tagged(
+    kafka: Broker, made: dict[str, str], tagbus: Cli
+) -> None:
+    group = unique("views")
+    given = made | {"VIEWS__GROUP": group, "TOPICS__PARTITIONS": str(PARTITIONS + 1)}
+    answer = tagbus("topics", "create", "--views", settings=given)
+    assert answer.code == 0
+    assert f"created {group}-changes with {PARTITIONS} partitions" in answer.err.splitlines()
+    assert configuration(kafka, f"{group}-changes")["cleanup.policy"] == "delete"
+    for table in ("contents", "tags"):
+        assert configuration(kafka, f"{group}-{table}-changelog")["cleanup.policy"] == "compact"
+    again = tagbus("topics", "create", "--views", settings=given)
+    assert f"{group}-tags-changelog exists already" in again.err.splitlines()
+
+
+def test_topics_of_the_views_with_other_partitions_are_named(kafka: Broker, made: dict[str, str], tagbus: Cli) -> None:
+    group = unique("views")
+    create_topics(kafka.address, {f"{group}-changes": PARTITIONS + 1})
+    answer = tagbus("topics", "create", "--views", settings=made | {"VIEWS__GROUP": group})
+    assert answer.code == 3
+    words = f"{PARTITIONS + 1} partitions, expected the {PARTITIONS} of {made['TOPICS__TAGGED']}"
+    assert f"{group}-changes exists already; {words}" in answer.err
+
+
+def test_views_and_a_backfill_do_not_go_together(kafka: Broker, tagbus: Cli) -> None:
+    answer = tagbus("topics", "create", "--views", "--output", "again", settings=settings(kafka))
+    assert answer.code == 2
+    assert "--views: " in answer.one_line()
 
 
 def test_a_setting_that_the_broker_refuses_is_the_users_mistake(kafka: Broker, tagbus: Cli) -> None:

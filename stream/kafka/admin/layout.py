@@ -27,7 +27,8 @@ class Wanted:
     """A topic as `tagbus topics create` creates it.
 
     `least`: settings that may be larger, by name, and of no use to a topic that is created with Kafka's defaults.
-    `grows`: whether partitions may be added although the topic holds records.
+    `grows`: whether partitions may be added although the topic holds records. `exact`: it has as many partitions as the
+    topic that it follows, and no more.
     """
 
     partitions: int
@@ -35,6 +36,7 @@ class Wanted:
     policy: str
     least: Mapping[str, int]
     grows: bool = False
+    exact: bool = False
 
     @property
     def configuration(self) -> Configuration:
@@ -94,10 +96,26 @@ def layout(settings: Settings) -> dict[str, Wanted]:
     }
 
 
+def views_layout(settings: Settings) -> dict[str, Wanted]:
+    """The topics that `tagbus views` needs besides."""
+    names, own = settings.topics, settings.views
+
+    def wanted(policy: str) -> Wanted:
+        least = {BYTES: own.row_bytes}
+        return Wanted(names.partitions, names.replication, policy, least, exact=True)
+
+    return {
+        own.changes: wanted("delete"),
+        own.content_changelog: wanted(COMPACT),
+        own.tag_changelog: wanted(COMPACT),
+    }
+
+
 def leader(settings: Settings, name: str) -> str | None:
     """The topic whose partitions this one follows, number by number; None for one that has its own."""
     names = settings.topics
-    return {names.versions: names.content, names.feedback_state: names.feedback}.get(name)
+    views = dict.fromkeys(settings.views.topics, names.tagged)
+    return {names.versions: names.content, names.feedback_state: names.feedback, **views}.get(name)
 
 
 def compacted(settings: Settings) -> Sequence[str]:
@@ -106,8 +124,8 @@ def compacted(settings: Settings) -> Sequence[str]:
 
 
 def differences(settings: Settings, name: str, found: Mapping[str, TopicState]) -> list[Difference]:
-    """How a topic differs from the one that `layout` names; `found`: the topics that exist."""
-    wanted, state = layout(settings)[name], found[name]
+    """How a topic differs from the one that `layout` or `views_layout` names; `found`: the topics that exist."""
+    wanted, state = (layout(settings) | views_layout(settings))[name], found[name]
     return [*_of_partitions(settings, name, wanted, found), *_of_replicas(wanted, state), *_of_settings(wanted, state)]
 
 
@@ -116,10 +134,12 @@ def _of_partitions(
 ) -> Iterator[Difference]:
     count, followed = found[name].partitions, leader(settings, name)
     needed = found[followed].partitions if followed is not None and followed in found else 1
-    if count < needed:
+    if wanted.exact and count > needed:
+        yield Difference(f"{count} partitions, expected the {needed} of {followed}", True, {})
+    elif count < needed:
         words = f"{count} partitions, expected at least the {needed} of {followed}"
-        yield Difference(words, True, {}, max(needed, wanted.partitions))
-    elif count < wanted.partitions:
+        yield Difference(words, True, {}, needed if wanted.exact else max(needed, wanted.partitions))
+    elif count < wanted.partitions and not wanted.exact:
         yield Difference(f"{count} partitions, {wanted.partitions} in the settings", False, {}, wanted.partitions)
 
 

@@ -1,0 +1,48 @@
+"""`tagbus views`: views over `tagged` for recommenders."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from tagbus.stream.app import console
+from tagbus.stream.cli.run import Level, until_stopped
+from tagbus.stream.config import load
+from tagbus.stream.errors import UserError
+from tagbus.stream.health import HealthServer
+
+if TYPE_CHECKING:
+    from tagbus.stream.views.service import ViewsService
+
+# What Faust and its client say of every step that they take.
+CHATTY = ("faust", "mode", "aiokafka", "rocksdict", "tagbus.stream.views.transport")
+
+
+def views(level: Level = "info") -> None:
+    """Keep views over `tagged` for recommenders until SIGTERM, and answer over HTTP on TAGBUS_VIEWS__PORT.
+
+    Run one, or several: they share the partitions, and any answers for all. `tagbus topics create --views` makes the
+    topics. /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT.
+    """
+    console.set_up_logging(level)
+    if level != "debug":
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
+    settings = load()
+    service_class = _service()
+    service = service_class(settings)
+    health = HealthServer(settings.health, service.not_live, service.not_ready)
+    try:
+        asyncio.run(until_stopped(service.run(), "views"))
+    finally:
+        health.close()
+
+
+def _service() -> "type[ViewsService]":
+    """Faust is an extra, and takes a second to import."""
+    try:
+        from tagbus.stream.views.service import ViewsService
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tagbus"):
+            raise
+        raise UserError(f"{error.name} is not installed: pip install 'tagbus[views]'") from None
+    return ViewsService

@@ -1,0 +1,82 @@
+"""Settings of the views for recommenders."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import NoDecode
+
+from tagbus.stream.config.section import Section
+from tagbus.stream.config.types import TopicName, Url, Words
+
+MOST_STEPS: Final = 1_000
+
+
+class ViewsSettings(Section):
+    """`tagbus views`: latest tags of a content, contents of a tag, windows, tags that occur together."""
+
+    group: TopicName = Field(
+        "tagbus-views", description="consumer group, and what the names of the views' own topics begin with"
+    )
+    host: str = Field("127.0.0.1", description="address that the API listens on")
+    port: int = Field(8790, ge=1, le=65535, description="of the API")
+    advertised: Url | None = Field(
+        None, description="where other replicas reach this one; unset: http:// with views.host and views.port"
+    )
+    folder: Path | None = Field(None, description="of the tables, one a replica; a temporary one if unset")
+    contents: int = Field(100, ge=1, le=2_000, description="newest and most confident contents kept of a tag, of each")
+    together: int = Field(200, ge=1, le=10_000, description="other tags kept of a tag")
+    step_seconds: int = Field(3_600, ge=60, le=86_400, description="how far a window hops")
+    window_seconds: Annotated[tuple[int, ...], NoDecode, Words] = Field(
+        (86_400, 604_800), min_length=1, max_length=8, description="lengths of the windows, with commas"
+    )
+    least_confidence: float = Field(0.0, ge=0, le=1, description="tags below it do not enter the views")
+    batch: int = Field(500, ge=1, le=10_000, description="records applied together")
+    batch_seconds: float = Field(0.1, gt=0, le=10, description="how long a batch waits for more")
+
+    @field_validator("window_seconds", mode="after")
+    @classmethod
+    def _whole_steps(cls, windows: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        step = info.data.get("step_seconds", min(windows))
+        # Each step of the longest window and of the one before it is a number in the row of each tag.
+        if any(not step <= one <= MOST_STEPS * step or one % step for one in windows):
+            words = "expected multiples of views.step_seconds={step}, at most {most} times"
+            raise PydanticCustomError("window_seconds", words, {"step": step, "most": MOST_STEPS})
+        return tuple(sorted(set(windows)))
+
+    @property
+    def kept_seconds(self) -> int:
+        """How far back counts are kept: the longest window, and the one before it."""
+        return 2 * max(self.window_seconds) + 2 * self.step_seconds
+
+    @property
+    def row_bytes(self) -> int:
+        """The largest row of a tag, about: ids at their longest, and a number beside each."""
+        return 400 * (2 * self.contents + self.together) + 40 * (self.kept_seconds // self.step_seconds) + 20_000
+
+    @property
+    def url(self) -> str:
+        """Where other replicas reach this one."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.advertised or f"http://{host}:{self.port}"
+
+    @property
+    def changes(self) -> str:
+        """The topic that carries what changed, by tag."""
+        return f"{self.group}-changes"
+
+    @property
+    def content_changelog(self) -> str:
+        """The changelog of the contents."""
+        return f"{self.group}-contents-changelog"
+
+    @property
+    def tag_changelog(self) -> str:
+        """The changelog of the tags."""
+        return f"{self.group}-tags-changelog"
+
+    @property
+    def topics(self) -> tuple[str, str, str]:
+        """All topics of its own."""
+        return self.changes, self.content_changelog, self.tag_changelog

@@ -1,0 +1,1 @@
+"""Views over `tagged` for recommenders, by Faust: tables with changelogs, and an API over HTTP."""

@@ -1,0 +1,281 @@
+"""The Faust app: `tagged` to the rows of contents, what changed to the rows of tags.
+
+    tagged ─► contents (table) ─► GROUP-changes, keyed by tag ─► tags (table)
+
+At least once, made idempotent by the rows (contents.py, tags.py). A batch is acknowledged when every record that it has
+written, to changelogs and to the topic of changes, is confirmed by the brokers. After a failure nothing is committed.
+"""
+
+import asyncio
+import logging
+import time
+import weakref
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from aiokafka.partitioner import murmur2
+from faust.streams import Stream, _current_event
+from faust.types import EventT, StreamT
+from pydantic import TypeAdapter
+from yarl import URL
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.codec import Record, Tombstone, decode_tagged
+from tagbus.stream.contract.events import TaggedContent
+from tagbus.stream.contract.fields import TEST_ID
+from tagbus.stream.errors import Fatal, Poison
+from tagbus.stream.views.contents import (
+    NOWHERE,
+    Change,
+    ContentRow,
+    Latest,
+    Version,
+    before_offset,
+    changes,
+    latest_of,
+    with_version,
+)
+from tagbus.stream.views.security import credentials, servers
+from tagbus.stream.views.tags import Limits, TagRow, apply, trim
+from tagbus.stream.views.transport import App, ConfirmedTable
+
+log = logging.getLogger(__name__)
+
+CHANGES: TypeAdapter[list[Change]] = TypeAdapter(list[Change])
+
+
+class Views:
+    """The app and its tables. Raises UserError for security settings that it cannot follow."""
+
+    def __init__(self, settings: Settings, folder: Path, partitions: int) -> None:
+        """`partitions`: of each of its topics. `folder`: of the tables."""
+        self._partitions = partitions
+        own, kafka = settings.views, settings.kafka
+        self._settings = own
+        self._limits = Limits.of(own)
+        self._stall = kafka.session_seconds / 2
+        self._turned = time.monotonic()
+        self._delivered: dict[int, int] = {}
+        self._withdrawn: dict[int, deque[tuple[int, bytes]]] = defaultdict(deque)
+        self.app = App(
+            own.group,
+            broker=servers(kafka),
+            broker_credentials=credentials(kafka),
+            broker_client_id=f"tagbus-{kafka.instance}",
+            broker_session_timeout=kafka.session_seconds,
+            broker_heartbeat_interval=min(3.0, kafka.session_seconds / 3),
+            broker_max_poll_interval=max(kafka.poll_seconds, kafka.session_seconds),
+            broker_commit_interval=1.0,
+            consumer_auto_offset_reset="earliest",
+            consumer_group_instance_id=kafka.instance if kafka.membership == "static" else None,
+            producer_acks=-1,
+            producer_max_request_size=own.row_bytes + 1_000_000,
+            producer_request_timeout=kafka.transaction_seconds,
+            consumer_max_fetch_size=own.row_bytes + 1_000_000,
+            processing_guarantee="at_least_once",
+            store="rocksdb://",
+            datadir=str(folder),
+            Table=ConfirmedTable,
+            table_standby_replicas=0,
+            # `tagbus topics create` alone creates topics.
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            web_enabled=False,
+            canonical_url=own.url,
+            stream_buffer_maxsize=4 * own.batch,
+        )
+        tagged = self.app.topic(settings.topics.tagged, key_type=bytes, value_type=bytes)
+        self._changes = self.app.topic(own.changes, key_type=bytes, value_type=bytes)
+        self.contents = self._table("contents", own.content_changelog)
+        self.tags = self._table("tags", own.tag_changelog)
+        self.app.agent(tagged, name="contents")(self._on_tagged)
+        self.app.agent(self._changes, name="tags")(self._on_changes)
+        self.app.finalize()
+
+    @property
+    def problem(self) -> BaseException | None:
+        """What ended it."""
+        return self.app.failed or (self.app.crash_reason if self.app.crashed else None)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the partitions that it owns, none perhaps, are restored."""
+        return bool(self.app.tables.actives_ready) and not self.app.rebalancing and not self.app.in_recovery
+
+    def owner(self, table: ConfirmedTable, key: bytes) -> URL | None:
+        """The replica that has a key; None while nobody knows.
+
+        Faust's own router asks its producer for the partition, which knows only the topics that it has written to.
+        """
+        topic = table.changelog_topic.get_topic_name()
+        partition = (murmur2(key) & 0x7FFFFFFF) % self._partitions
+        for address, held in self.app.router.table_metadata(table.name).items():
+            if partition in held.get(topic, ()):
+                return URL(address)
+        return None
+
+    def turn(self) -> None:
+        """Called again and again: the event loop turns."""
+        self._turned = time.monotonic()
+
+    def _table(self, name: str, changelog: str) -> ConfirmedTable:
+        topic = self.app.topic(changelog, key_type=bytes, value_type=bytes)
+        table = self.app.Table(name, key_type=bytes, value_type=bytes, changelog_topic=topic)
+        if not isinstance(table, ConfirmedTable):
+            raise TypeError(f"{table} does not tell when its records are confirmed")
+        return table
+
+    async def _on_tagged(self, stream: StreamT[bytes]) -> None:
+        async for events in self._batches(stream):
+            await self._finish(self._tell(events))
+
+    async def _on_changes(self, stream: StreamT[bytes]) -> None:
+        async for events in self._batches(stream):
+            await self._finish(self._apply(events))
+
+    def _batches(self, stream: StreamT[bytes]) -> AsyncGenerator[Sequence[EventT[bytes]], None]:
+        return cast(Stream[bytes], stream).take_events(self._settings.batch, self._settings.batch_seconds)
+
+    async def _finish(self, work: Coroutine[None, None, None]) -> None:
+        """Faust acknowledges a batch however its agent leaves it: where it is stopped meanwhile, or fails."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            if (error := task.exception()) is not None:
+                self._fail(error)
+            raise
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        if self.app.failed is None:
+            self.app.failed = error
+
+    async def _tell(self, events: Sequence[EventT[bytes]]) -> None:
+        """Results to the rows of contents, and what they change to the topic of changes."""
+        self._check_stall()
+        told: dict[str, list[Change]] = defaultdict(list)
+        for partition, group in _by_partition(events).items():
+            with _current(group[0]):
+                self._forget_withdrawn(partition)
+                self._read(partition, group, told)
+        sent = [
+            await self._changes.send(key=tag.encode(), value=CHANGES.dump_json(found)) for tag, found in told.items()
+        ]
+        await asyncio.gather(*sent, *self.contents.take_sent())
+        for event in events:
+            self._delivered[event.message.partition] = event.message.offset
+        telemetry.VIEWS_APPLIED.labels("contents").inc(len(events))
+
+    def _read(self, partition: int, group: Sequence[EventT[bytes]], told: dict[str, list[Change]]) -> None:
+        rows: dict[bytes, ContentRow] = {}
+        delivered = self._delivered.get(partition, NOWHERE)
+        for event in group:
+            message = event.message
+            found = _decoded(Record(message.key, message.value))
+            if found is None:
+                continue
+            content = found.key if isinstance(found, Tombstone) else found.id
+            key = content.encode()
+            row = rows.get(key) or self._content(key)
+            before = before_offset(row, message.offset)
+            if before is None:
+                continue
+            after = self._latest(row, before, found, message.offset, int(message.timestamp * 1000))
+            rows[key] = with_version(row, Version(offset=message.offset, latest=after), delivered)
+            for tag, change in changes(content, partition, message.offset, before.latest, after):
+                told[tag].append(change)
+        for key, row in rows.items():
+            self.contents[key] = row.to_json()
+            if row.latest is None:
+                self._withdrawn[partition].append((row.versions[-1].offset, key))
+
+    def _latest(
+        self, row: ContentRow, before: Version, found: TaggedContent | Tombstone, offset: int, tagged: int
+    ) -> Latest | None:
+        known = next((one for one in row.versions if one.offset == offset), None)
+        if known is not None:
+            return known.latest
+        if isinstance(found, Tombstone):
+            return None
+        return latest_of(found, tagged, before.latest, self._settings.least_confidence)
+
+    def _content(self, key: bytes) -> ContentRow:
+        stored = self.contents.get(key)
+        return ContentRow() if stored is None else ContentRow.model_validate_json(stored)
+
+    def _forget_withdrawn(self, partition: int) -> None:
+        """Rows of withdrawn contents go once what they changed is delivered."""
+        waiting, delivered = self._withdrawn[partition], self._delivered.get(partition, NOWHERE)
+        while waiting and waiting[0][0] <= delivered:
+            offset, key = waiting.popleft()
+            stored = self.contents.get(key)
+            if stored is not None and ContentRow.model_validate_json(stored).versions[-1].offset == offset:
+                del self.contents[key]
+
+    async def _apply(self, events: Sequence[EventT[bytes]]) -> None:
+        """What changed to the rows of tags."""
+        self._check_stall()
+        for group in _by_partition(events).values():
+            with _current(group[0]):
+                self._rewrite(group)
+        await asyncio.gather(*self.tags.take_sent())
+        telemetry.VIEWS_APPLIED.labels("tags").inc(len(events))
+
+    def _rewrite(self, group: Sequence[EventT[bytes]]) -> None:
+        rows: dict[bytes, TagRow] = {}
+        for event in group:
+            key, value = event.message.key or b"", event.message.value or b"[]"
+            row = rows.get(key)
+            if row is None:
+                stored = self.tags.get(key)
+                row = rows[key] = TagRow() if stored is None else TagRow.model_validate_json(stored)
+            found = CHANGES.validate_json(value)
+            new = sum([apply(row, change, self._limits) for change in found])
+            telemetry.VIEWS_REPEATED.inc(len(found) - new)
+        # Also a row that is as it was: the changelog of this partition may not have it yet.
+        for key, row in rows.items():
+            trim(row, self._limits)
+            self.tags[key] = row.to_json()
+
+    def _check_stall(self) -> None:
+        """A process that was stopped for long may have been replaced: what it writes now would come after what its
+        successor wrote."""
+        stalled = time.monotonic() - self._turned
+        if stalled > self._stall:
+            raise Fatal(f"this process stood still for {stalled:.0f} s: another may have its partitions")
+
+
+def _decoded(record: Record) -> TaggedContent | Tombstone | None:
+    """What a record says; None for one that is passed over."""
+    if record.key is not None and record.key.startswith(TEST_ID.encode()):
+        return None
+    try:
+        return decode_tagged(record)
+    except Poison:
+        telemetry.VIEWS_SKIPPED.inc()
+        return None
+
+
+def _by_partition(events: Sequence[EventT[bytes]]) -> Mapping[int, list[EventT[bytes]]]:
+    found: dict[int, list[EventT[bytes]]] = defaultdict(list)
+    for event in events:
+        found[event.message.partition].append(event)
+    return found
+
+
+@contextmanager
+def _current(event: EventT[bytes]) -> Iterator[None]:
+    """Tables take the partition that they write to from the current event, which for a batch is its last one."""
+    token = _current_event.set(weakref.ref(event))
+    try:
+        yield
+    finally:
+        _current_event.reset(token)

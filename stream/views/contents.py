@@ -1,0 +1,144 @@
+"""The row of a content: its latest tags, and what it had before, so that each change can be told again.
+
+Faust reads a record of `tagged` again when a worker dies before it has committed. By then the row may be ahead, and
+some of the changes may be with the tags already. So a row keeps its versions since the last one whose changes are known
+to be delivered: whichever of them is read again, the same change is told, and the tags know it by partition and offset.
+"""
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from tagbus.stream.contract.events import TaggedContent
+
+# Before the first version.
+NOWHERE = -1
+
+
+class Row(BaseModel):
+    """What tables and the topic of changes hold, as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def to_json(self) -> bytes:
+        """As it is stored."""
+        return self.model_dump_json().encode()
+
+
+class Mark(Row):
+    """A tag of a content."""
+
+    id: str
+    name: str
+    confidence: float
+
+
+class Latest(Row):
+    """The tags of a content, best first. `time`: by which it counts in windows; `tagged`: of the record; both in ms."""
+
+    tags: tuple[Mark, ...]
+    release: str
+    time: int
+    tagged: int
+
+
+class Version(Row):
+    """What the record of `tagged` at an offset said; null: the content was withdrawn."""
+
+    offset: int
+    latest: Latest | None
+
+
+class ContentRow(Row):
+    """Versions, the oldest first. The changes of the first are delivered."""
+
+    versions: tuple[Version, ...] = (Version(offset=NOWHERE, latest=None),)
+
+    @property
+    def latest(self) -> Latest | None:
+        """Its tags now."""
+        return self.versions[-1].latest
+
+
+class Place(Row):
+    """A content under a tag. `together`: the content's other tags."""
+
+    confidence: float
+    time: int
+    together: tuple[str, ...]
+
+
+class Change(Row):
+    """What a record of `tagged` changed for one tag. Null: the tag was, or is, none of the content's."""
+
+    partition: int
+    offset: int
+    content: str
+    name: str
+    before: Place | None
+    after: Place | None
+
+
+def latest_of(event: TaggedContent, tagged: int, before: Latest | None, least: float) -> Latest:
+    """What enters the views of a result. Without a time of its own a content keeps that of its first result: a retag
+    is no news. `tagged`: time of the record, in ms; no content is newer than that."""
+    told = tagged if event.time is None else int(event.time.timestamp() * 1000)
+    time = before.time if event.time is None and before is not None else told
+    marks = {tag.id: Mark(id=tag.id, name=tag.name, confidence=tag.confidence) for tag in reversed(event.tags)}
+    kept = tuple(mark for mark in reversed(marks.values()) if mark.confidence >= least)
+    return Latest(tags=kept, release=event.versions.release, time=max(0, min(time, tagged)), tagged=tagged)
+
+
+def before_offset(row: ContentRow, offset: int) -> Version | None:
+    """The version that a record at this offset replaces. None: its changes are delivered, there is nothing to tell."""
+    if offset <= row.versions[0].offset:
+        return None
+    return next(version for version in reversed(row.versions) if version.offset < offset)
+
+
+def with_version(row: ContentRow, version: Version, delivered: int) -> ContentRow:
+    """The row with a version, unless it has it. `delivered`: the changes of records up to this offset are."""
+    if version.offset <= row.versions[-1].offset:
+        return row
+    versions = (*row.versions, version)
+    first = max((n for n, one in enumerate(versions[:-1]) if one.offset <= delivered), default=0)
+    return ContentRow(versions=versions[first:])
+
+
+def changes(
+    content: str, partition: int, offset: int, before: Latest | None, after: Latest | None
+) -> Iterator[tuple[str, Change]]:
+    """By tag, what changes between two versions of a content. A tag that is as it was has none."""
+    old, new = _places(before), _places(after)
+    for tag in old.keys() | new.keys():
+        was, now = old.get(tag), new.get(tag)
+        if was != now:
+            name = now[0] if now else was[0] if was else ""
+            yield (
+                tag,
+                Change(
+                    partition=partition,
+                    offset=offset,
+                    content=content,
+                    name=name,
+                    before=was[1] if was else None,
+                    after=now[1] if now else None,
+                ),
+            )
+
+
+def _places(latest: Latest | None) -> dict[str, tuple[str, Place]]:
+    if latest is None:
+        return {}
+    ids = [mark.id for mark in latest.tags]
+    return {
+        mark.id: (
+            mark.name,
+            Place(
+                confidence=mark.confidence,
+                time=latest.time,
+                together=tuple(other for other in ids if other != mark.id),
+            ),
+        )
+        for mark in latest.tags
+    }

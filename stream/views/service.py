@@ -1,0 +1,103 @@
+"""`tagbus views` as a service: Faust and the API in one event loop, live and ready."""
+
+import asyncio
+import logging
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import DependencyDown, Fatal, TagbusError, UserError
+from tagbus.stream.views.api import Api
+from tagbus.stream.views.application import Views
+from tagbus.stream.views.topics import require_topics
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 0.5
+# What Faust may take to finish its batches, commit and leave the group.
+STOP_SECONDS: Final = 30.0
+
+
+class ViewsService:
+    """Keeps the views until it is cancelled."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._views: Views | None = None
+        self._turned = time.monotonic()
+
+    async def run(self) -> None:
+        """Raises UserError as `require_topics`, `Views` and `Api` do, DependencyDown if the brokers stay away, and
+        Fatal for a failure of Faust."""
+        partitions = await asyncio.to_thread(require_topics, self._settings)
+        with ExitStack() as stack:
+            views = self._views = Views(self._settings, self._folder(stack), partitions)
+            api = Api(views, self._settings.views)
+            await api.start()
+            starting = asyncio.create_task(views.app.start())
+            try:
+                await self._watch(views, starting)
+            finally:
+                await api.close()
+                await self._stop(views, starting)
+
+    def not_live(self) -> list[str]:
+        """Problems of the event loop."""
+        stall = self._settings.health.stall_seconds
+        if time.monotonic() - self._turned <= stall:
+            return []
+        return [f"the loop has not turned for {stall:.0f} s"]
+
+    def not_ready(self) -> list[str]:
+        """Problems of the views. Without a partition of its own a replica is ready: it asks the others."""
+        wrong = [] if self._views is not None and self._views.settled else ["the views are not restored yet"]
+        telemetry.READY.set(not wrong)
+        return wrong
+
+    def _folder(self, stack: ExitStack) -> Path:
+        folder = self._settings.views.folder
+        if folder is None:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagbus-views-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    async def _watch(self, views: Views, starting: "asyncio.Task[None]") -> None:
+        while True:
+            self._turned = time.monotonic()
+            views.turn()
+            if starting.done() and (error := starting.exception()) is not None:
+                raise _failure(error)
+            if (problem := views.problem) is not None:
+                raise _failure(problem)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _stop(self, views: Views, starting: "asyncio.Task[None]") -> None:
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await views.app.stop()
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+        except TimeoutError:
+            log.warning(
+                "views: Faust did not stop within %.0f s; what it has not committed is read again", STOP_SECONDS
+            )
+
+
+def _failure(error: BaseException) -> TagbusError:
+    """The error of the process."""
+    if isinstance(error, TagbusError):
+        return error
+    words = f"{type(error).__name__}: {error}"
+    if "Authorization" in words:
+        return UserError(f"views: Kafka refuses it, grant what docs/operator.md lists for them: {words}")
+    if type(error).__module__.startswith("aiokafka") or "ConsumerStopped" in words:
+        return DependencyDown(f"views: {words}")
+    if type(error).__name__ == "ConsistencyError":
+        return Fatal(
+            "views: the tables in views.folder are ahead of their changelogs, which were made anew: delete the folder"
+        )
+    return Fatal(f"views: {words}")

@@ -1,0 +1,114 @@
+"""The row of a tag: how many contents have it, when, which ones, and which other tags these have.
+
+A row is one record of the changelog, so that it changes as a whole or not at all. It keeps, by partition of `tagged`,
+the offset up to which changes are in it: one that comes again does nothing. A row never goes away, or a change that
+comes again would find nothing that knows it.
+
+Lists are bounded: the newest contents, the most confident ones, the other tags with the highest counts. What was left
+out does not come back when something else goes: `*_whole` says that nothing was ever left out.
+"""
+
+import heapq
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from tagbus.stream.config import ViewsSettings
+from tagbus.stream.views.contents import NOWHERE, Change, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a row holds."""
+
+    contents: int
+    together: int
+    step: int
+    kept: int
+
+    @classmethod
+    def of(cls, settings: ViewsSettings) -> "Limits":
+        """Those of the settings."""
+        return cls(settings.contents, settings.together, settings.step_seconds, settings.kept_seconds)
+
+
+class TagRow(BaseModel):
+    """The row of a tag; changed in place within a batch.
+
+    `steps`: contents by the start of the step that their time is in, in seconds. `contents`: confidence and time (ms)
+    by id. `together`: by other tag, contents that have both.
+    """
+
+    name: str = ""
+    count: int = 0
+    applied: dict[int, int] = {}
+    steps: dict[int, int] = {}
+    contents: dict[str, tuple[float, int]] = {}
+    contents_whole: bool = True
+    together: dict[str, int] = {}
+    together_whole: bool = True
+
+    def to_json(self) -> bytes:
+        """As it is stored."""
+        return self.model_dump_json().encode()
+
+    def newest(self, most: int) -> list[str]:
+        """The ids of the newest contents, newest first."""
+        return heapq.nsmallest(most, self.contents, lambda one: (-self.contents[one][1], one))
+
+    def surest(self, most: int) -> list[str]:
+        """The ids of the contents with the highest confidence, highest first."""
+        return heapq.nsmallest(most, self.contents, lambda one: (-self.contents[one][0], one))
+
+
+def apply(row: TagRow, change: Change, limits: Limits) -> bool:
+    """Change the row. Returns False for a change that is in it already."""
+    if change.offset <= row.applied.get(change.partition, NOWHERE):
+        return False
+    row.applied[change.partition] = change.offset
+    if change.before is not None:
+        _take(row, change.content, change.before, limits)
+    if change.after is not None:
+        _add(row, change.content, change.after, limits)
+        row.name = change.name
+    return True
+
+
+def trim(row: TagRow, limits: Limits) -> None:
+    """Leave out what goes beyond the limits."""
+    if len(row.contents) > 2 * limits.contents:
+        kept = {*row.newest(limits.contents), *row.surest(limits.contents)}
+        row.contents_whole = row.contents_whole and len(kept) == len(row.contents)
+        row.contents = {one: place for one, place in row.contents.items() if one in kept}
+    if len(row.together) > limits.together:
+        best = heapq.nsmallest(limits.together, row.together.items(), lambda one: (-one[1], one[0]))
+        row.together, row.together_whole = dict(best), False
+    if row.steps:
+        oldest = max(row.steps) - limits.kept
+        row.steps = {start: count for start, count in row.steps.items() if start >= oldest and count > 0}
+
+
+def _take(row: TagRow, content: str, place: Place, limits: Limits) -> None:
+    row.count -= 1
+    row.contents.pop(content, None)
+    start = _step(place, limits)
+    if start in row.steps:
+        row.steps[start] -= 1
+    for other in place.together:
+        if other in row.together:
+            row.together[other] -= 1
+            if row.together[other] <= 0:
+                del row.together[other]
+
+
+def _add(row: TagRow, content: str, place: Place, limits: Limits) -> None:
+    row.count += 1
+    row.contents[content] = (place.confidence, place.time)
+    start = _step(place, limits)
+    row.steps[start] = row.steps.get(start, 0) + 1
+    for other in place.together:
+        row.together[other] = row.together.get(other, 0) + 1
+
+
+def _step(place: Place, limits: Limits) -> int:
+    return place.time // 1000 // limits.step * limits.step

@@ -1,0 +1,133 @@
+"""The row of a tag: equal to a recount, whatever comes again, and bounded."""
+
+import random
+
+import pytest
+
+from tagbus.stream.config import ViewsSettings
+from tagbus.stream.views.contents import Change, ContentRow, Latest, Mark, Place, Version, changes, with_version
+from tagbus.stream.views.tags import Limits, TagRow, apply, trim
+
+LIMITS = Limits(contents=3, together=2, step=3600, kept=10 * 3600)
+WIDE = Limits(contents=1000, together=1000, step=3600, kept=1000 * 3600)
+HOUR = 3_600_000
+
+
+def change(offset: int, content: str, before: Place | None, after: Place | None, partition: int = 0) -> Change:
+    return Change(partition=partition, offset=offset, content=content, name="N", before=before, after=after)
+
+
+def place(confidence: float = 0.5, hours: int = 0, together: tuple[str, ...] = ()) -> Place:
+    return Place(confidence=confidence, time=hours * HOUR, together=together)
+
+
+def test_a_change_that_comes_again_does_nothing() -> None:
+    row = TagRow()
+    first, second = change(3, "a", None, place()), change(5, "b", None, place())
+    assert apply(row, first, WIDE)
+    assert apply(row, second, WIDE)
+    stored = row.to_json()
+    assert not apply(row, first, WIDE)
+    assert not apply(row, second, WIDE)
+    assert row.to_json() == stored
+    assert row.count == 2
+
+
+def test_each_partition_has_offsets_of_its_own() -> None:
+    row = TagRow()
+    assert apply(row, change(9, "a", None, place(), partition=0), WIDE)
+    assert apply(row, change(2, "b", None, place(), partition=1), WIDE)
+    assert row.count == 2
+
+
+def test_counts_by_step_follow_the_contents_time() -> None:
+    row = TagRow()
+    apply(row, change(1, "a", None, place(hours=5)), WIDE)
+    apply(row, change(2, "b", None, place(hours=5)), WIDE)
+    apply(row, change(3, "a", place(hours=5), place(hours=7)), WIDE)
+    assert row.steps == {5 * 3600: 1, 7 * 3600: 1}
+    apply(row, change(4, "b", place(hours=5), None), WIDE)
+    trim(row, WIDE)
+    assert row.steps == {7 * 3600: 1}
+
+
+def test_steps_that_are_too_old_go() -> None:
+    row = TagRow()
+    apply(row, change(1, "a", None, place(hours=1)), LIMITS)
+    apply(row, change(2, "b", None, place(hours=20)), LIMITS)
+    trim(row, LIMITS)
+    assert row.steps == {20 * 3600: 1}
+    apply(row, change(3, "a", place(hours=1), None), LIMITS)
+    trim(row, LIMITS)
+    assert row.steps == {20 * 3600: 1}
+    assert row.count == 1
+
+
+def test_the_newest_and_the_most_confident_contents_stay() -> None:
+    row = TagRow()
+    for number in range(20):
+        apply(row, change(number, f"c{number:02}", None, place(confidence=1 - number / 100, hours=number)), LIMITS)
+        trim(row, LIMITS)
+    assert row.newest(3) == ["c19", "c18", "c17"]
+    assert row.surest(3) == ["c00", "c01", "c02"]
+    assert len(row.contents) <= 6
+    assert not row.contents_whole
+    assert row.count == 20
+
+
+def test_the_most_frequent_other_tags_stay_and_it_says_that_some_went() -> None:
+    row = TagRow()
+    for number, others in enumerate((("x", "y"), ("x", "y"), ("x", "z"))):
+        apply(row, change(number, f"c{number}", None, place(together=others)), LIMITS)
+    trim(row, LIMITS)
+    assert row.together == {"x": 3, "y": 2}
+    assert not row.together_whole
+    apply(row, change(3, "c2", place(together=("x", "z")), None), LIMITS)
+    assert row.together == {"x": 2, "y": 2}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_comes_again_in_order_the_row_is_what_a_recount_gives(seed: int) -> None:
+    """Records of contents are read, the worker dies, and a suffix of them is read again from rows that are ahead."""
+    chance = random.Random(seed)  # noqa: S311 - not a secret
+    log = [(f"c{chance.randrange(8)}", latest(chance)) for _ in range(200)]
+    contents, tags = dict[str, ContentRow](), dict[str, TagRow]()
+    committed = reached = 0
+    while committed < len(log):
+        end = min(len(log), committed + chance.randrange(1, 30))
+        for offset in range(committed, end):
+            content, after = log[offset]
+            row = contents.get(content, ContentRow())
+            before = next((one for one in reversed(row.versions) if one.offset < offset), None)
+            if offset > row.versions[0].offset and before is not None:
+                contents[content] = with_version(row, Version(offset=offset, latest=after), reached - 1)
+                for tag, found in changes(content, 0, offset, before.latest, after):
+                    apply(tags.setdefault(tag, TagRow()), found, WIDE)
+        # It dies: some of what was read is read again.
+        reached = max(reached, committed)
+        committed = end if chance.random() < 0.5 else chance.randrange(committed, end + 1)
+    last = {content: after for content, after in log if after is not None}
+    gone = {content for content, after in dict(log).items() if after is None}
+    expected = {content: after for content, after in last.items() if content not in gone}
+    for tag, row in tags.items():
+        carrying = {c: one for c, one in expected.items() if tag in {mark.id for mark in one.tags}}
+        assert row.count == len(carrying)
+        assert row.contents.keys() == carrying.keys()
+
+
+def latest(chance: random.Random) -> Latest | None:
+    if chance.random() < 0.2:
+        return None
+    marks = tuple(Mark(id=f"t{n}", name="", confidence=chance.random()) for n in chance.sample(range(5), 2))
+    return Latest(tags=marks, release="r", time=0, tagged=0)
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    settings = ViewsSettings(contents=7, together=9, step_seconds=600, window_seconds=(1200,))
+    assert Limits.of(settings) == Limits(contents=7, together=9, step=600, kept=2 * 1200 + 2 * 600)
+
+
+def test_rows_are_stored_and_read_back() -> None:
+    row = TagRow()
+    apply(row, change(1, "a", None, place(together=("x",))), WIDE)
+    assert TagRow.model_validate_json(row.to_json()) == row
