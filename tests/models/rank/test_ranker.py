@@ -12,7 +12,7 @@ import pytest
 from tagbus.models.rank.candidates import Recipe, Source, collect, mask_as_new
 from tagbus.models.rank.ranker import Over, train
 from tagbus.models.rank.second_stage import CrossScoring
-from tagbus.models.rank.statistics import count_tags
+from tagbus.models.rank.statistics import count_tags, count_terms
 from tagbus.stream import calibrate
 from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Exemplar
@@ -24,7 +24,8 @@ from tagbus.stream.memory.store import Point, Vectors
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.candidates import Facts
 from tagbus.stream.rank.cross_encoder.pairs import Pair, Wording
-from tagbus.stream.rank.features.tables import Statistics
+from tagbus.stream.rank.features.broader import Broader
+from tagbus.stream.rank.features.tables import Statistics, TableName
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import NAMES, Floats, Numbers, Pool, pool
@@ -176,6 +177,32 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
     learnt = await right_first(Stages(over.graph, over.others, ranker), test, queries)
     assert learnt > await right_first(Stages(over.graph, over.others), test, queries)
     assert learnt > 0.6
+
+
+async def test_what_named_tables_count_goes_with_the_ranker_that_reads_them(tmp_path: Path) -> None:
+    """The words of a content are the numbers of its tags: a table of words alone must find them, without heads."""
+    over = replace(await source(), others=[])
+    named = [count_terms(over.numbers, iter(annotated(400, 1, "train-")[0])), Broader()]
+    over = replace(over, statistics=replace(over.statistics, named=named))
+    recipe = replace(RECIPE, tables=(TableName.TERMS, TableName.BROADER))
+    items, vectors = annotated(200, 7, "val-")
+    bare, wide = tmp_path / "bare", tmp_path / "wide"
+    for folder, reads in ((bare, replace(over, statistics=replace(over.statistics, named=[]))), (wide, over)):
+        folder.mkdir()
+        train(folder, await collect(reads, items, vectors, recipe), reads, NAMES_ALONE, with_tables(recipe, reads))
+
+    assert trees.read_manifest(wide).columns[-len(Broader.columns) :] == Broader.columns
+    assert "tables" not in json.loads((bare / trees.MANIFEST).read_text())
+    test, queries = annotated(200, 8, "test-")
+    before, after = [
+        await right_first(Stages(over.graph, over.others, trees.TreeRanker.load(one, NAMES_ALONE)), test, queries)
+        for one in (bare, wide)
+    ]
+    assert after > before + 0.05
+
+
+def with_tables(recipe: Recipe, reads: Source) -> Recipe:
+    return replace(recipe, tables=tuple(TableName(one.name) for one in reads.statistics.named))
 
 
 async def right_first(recall: Stages, items: Sequence[Exemplar], vectors: Vectors) -> float:
