@@ -1,6 +1,6 @@
 """What the ranker's named feature tables add: rankers with and without them, cross-validated on the same candidates.
 
-    python bench/ranker_tables.py ../shared/data/yso-titles --rows none named terms named+terms [--seeds 3]
+    python bench/ranker_tables.py ../shared/data/yso-titles --rows none named terms named+terms [--titles 12000]
     python bench/ranker_tables.py examples --rows none broader
     python bench/ranker_tables.py ../shared/data/yso-titles --skos ../shared/data/stw/stw-skos.ttl.xz \
         --name yso-under-stw --rows none broader
@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Final, cast
 
@@ -61,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--name", help="of this part of the report; the folder's if unset")
     parser.add_argument("--rows", nargs="+", default=[NONE], help="names of tables joined by +, or none")
     parser.add_argument("--titles", type=int, help="training contents, the first ones; all if unset")
+    parser.add_argument("--validation", type=int, help="validation contents, the first ones; all if unset")
     parser.add_argument("--skos", type=Path, help="a Turtle file whose broader concepts count, by equal English names")
     parser.add_argument("--seeds", type=int, default=3, help="models of each kind, averaged")
     parser.add_argument("--threads", type=int, default=1)
@@ -72,10 +74,10 @@ def arguments() -> argparse.Namespace:
 
 @dataclass(frozen=True, slots=True)
 class Under:
-    """A corpus cut to its first training contents, whose tags have these parents."""
+    """A corpus cut to its first contents, whose tags have these parents."""
 
     corpus: Corpus
-    titles: int | None
+    first: Mapping[str, int | None]
     parents: Mapping[str, tuple[str, ...]]
 
     def tags(self) -> list[Tag]:
@@ -83,10 +85,7 @@ class Under:
         return [one.model_copy(update={"parents": self.parents.get(one.id, one.parents)}) for one in tags]
 
     def exemplars(self, split: Split) -> Iterator[Exemplar]:
-        for number, one in enumerate(self.corpus.exemplars(split)):
-            if split == "train" and number == self.titles:
-                return
-            yield one
+        return islice(self.corpus.exemplars(split), self.first.get(split))
 
 
 def parents_of(tags: Sequence[Tag], path: Path) -> dict[str, tuple[str, ...]]:
@@ -171,7 +170,7 @@ async def candidates(asked: argparse.Namespace, recipe: Recipe) -> Collected:
     """As `tagbus train ranker` collects them."""
     corpus = open_corpus(asked.corpus)
     parents = parents_of(corpus.tags(), asked.skos) if asked.skos else {}
-    corpus = Under(corpus, asked.titles, parents)
+    corpus = Under(corpus, {"train": asked.titles, "val": asked.validation}, parents)
     settings = components.without(load(), trees.NAME, cross_encoder.NAME)
     async with assemble.in_process(settings, asked.cache) as stack:
         numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
