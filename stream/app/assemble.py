@@ -13,7 +13,7 @@ from tagbus.stream import calibrate
 from tagbus.stream.app.components import RECALL, REGISTRY, Components
 from tagbus.stream.app.filling import cached_memory, fill
 from tagbus.stream.app.folders import base_release, model_folder
-from tagbus.stream.app.judge.judging import judging
+from tagbus.stream.app.judge.judging import NOTHING, Given, judging
 from tagbus.stream.app.stages import STAGES, Ingredients, StageFactory
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings, load
@@ -26,7 +26,6 @@ from tagbus.stream.encoder.release import Release
 from tagbus.stream.index.apply import Listener, Projection
 from tagbus.stream.index.changes import MemoryChanges
 from tagbus.stream.llm.component import NAME as JUDGE
-from tagbus.stream.llm.spending.meter import SpendingMeter
 from tagbus.stream.memory import Memory, open_memory
 from tagbus.stream.memory.kinds import EXEMPLARS, KINDS, TAGS, Kind
 from tagbus.stream.rank import trees
@@ -51,13 +50,13 @@ OpenMemory = Callable[[Release, Mapping[str, Kind]], Awaitable[Memory]]
 class Plan:
     """What the pipeline may be made of: all components and stages. `optional` names the stages that are skipped where
     their service does not answer, `reads` the kinds of memory that the caller reads of a content besides what recall
-    finds."""
+    finds. `given`: what a worker has for its judges."""
 
     registry: Sequence[Component] = REGISTRY
     stages: Sequence[StageFactory] = STAGES
     optional: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
-    meter: SpendingMeter | None = None
+    given: Given = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +254,7 @@ async def _assembled(
     recall = encoder.release.recall
     graph = GraphRecall(memory.tags, memory.exemplars, recall, settings.recall, settings.tagger.neighbours)
     reads = plan.reads.union(*(part.reads for part in parts.values()))
-    asked = await judging(settings, memory, graph, plan.meter, exits)
+    asked = await judging(settings, memory, graph, plan.given, exits)
     made = Ingredients(settings, encoder, memory, graph, parts, Numbers(known, graph.numbers), reads, asked)
     stages = [stage for make in plan.stages if (stage := make(made)) is not None]
     scored = {one.name: one.lists[0] for one, _ in components.on if one.lists} | {JUDGE: JUDGE}

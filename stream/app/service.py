@@ -6,6 +6,7 @@ from types import FrameType
 
 from tagbus.stream import telemetry
 from tagbus.stream.app.judge import spending
+from tagbus.stream.app.judge.judging import Given
 from tagbus.stream.app.probe import Probe
 from tagbus.stream.app.releases.manager import ReleaseManager
 from tagbus.stream.bus.consume.offsets import ReadRange
@@ -15,14 +16,22 @@ from tagbus.stream.bus.worker import Worker
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.kafka.admin.topics import require_compacted
+from tagbus.stream.llm.batch.answers import Offered, Prepared
 from tagbus.stream.tagger import Failure, Outcome
 
 
 class Service:
     """One worker with its own memory, or its view of the shared one, built on the worker's loop."""
 
-    def __init__(self, settings: Settings, work: Settings | None = None, read_range: ReadRange | None = None) -> None:
-        """The memory is built from `settings`. A backfill has `work`, its own settings, and a range of offsets."""
+    def __init__(
+        self,
+        settings: Settings,
+        work: Settings | None = None,
+        read_range: ReadRange | None = None,
+        prepared: Prepared | None = None,
+    ) -> None:
+        """The memory is built from `settings`. A backfill has `work`, its own settings, and a range of offsets, and
+        perhaps `prepared`: what a batch answered about its contents."""
         self._settings = settings
         self._manager = ReleaseManager(settings)
         self._probe = Probe(self._ask)
@@ -30,7 +39,10 @@ class Service:
         given = work or settings
         # A backfill's versions are on a topic of its own.
         self._all_settings = (settings, given)
-        self.worker = Worker(given, TagProcessor(given, self), self._gate, read_range)
+        key = settings.llm.api_key
+        offered = Offered(key.get_secret_value() if key else None)
+        self._prepared = prepared or offered
+        self.worker = Worker(given, TagProcessor(given, self, offered=offered.offer), self._gate, read_range)
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """Tag by the active release, which there is once the gate has opened."""
@@ -85,7 +97,7 @@ class Service:
 
     async def _run(self) -> None:
         async with spending.spending(self._settings, self.worker.share) as meter:
-            await self._manager.run(meter)
+            await self._manager.run(Given(meter, self._prepared))
 
     def _on_end(self, running: "asyncio.Task[None]") -> None:
         """End the worker: a memory that no longer follows its topics would tag with yesterday's taxonomy."""

@@ -4,7 +4,8 @@ memory that workers share."""
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,11 +13,17 @@ import typer
 from tagbus.stream.app import console
 from tagbus.stream.app.indexing import IndexService
 from tagbus.stream.app.joining.service import JoinService
-from tagbus.stream.app.releases.backfill import Asked, plan
+from tagbus.stream.app.releases.backfill import Asked, Backfill, plan
 from tagbus.stream.app.service import Service
 from tagbus.stream.config import Settings, load
-from tagbus.stream.errors import UserError
+from tagbus.stream.contract.codec import decode_content
+from tagbus.stream.contract.events import Content
+from tagbus.stream.errors import Poison, UserError
 from tagbus.stream.health import HealthServer
+from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.ranges import read_range
+from tagbus.stream.llm.batch.answers import Prepared
+from tagbus.stream.llm.batch.folder import Folder
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +38,57 @@ def run(
     group: Annotated[str | None, typer.Option("--group", help="of a backfill: a consumer group of its own")] = None,
     output: Annotated[str | None, typer.Option("--output", help="of a backfill: a topic of its own")] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="of a backfill: contents a second at most")] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            "--batch",
+            help="of a backfill: ask the language model by its batch API first, for half the price; a folder that "
+            "keeps how far it is",
+        ),
+    ] = None,
+    every: Annotated[float, typer.Option("--every", min=0.01, help="of a batch: seconds between two looks")] = 60.0,
     level: Level = "info",
 ) -> None:
     """Tag what comes on `content` until SIGTERM. Settings come from the environment: `tagbus config`.
 
     /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. A second SIGTERM ends it at once; nothing is lost by it.
-    With --from, --group and --output it is a backfill, which ends when it has reached the end.
+    With --from, --group and --output it is a backfill, which ends when it has reached the end. With --batch that asks
+    the language model about all its contents before it begins, which takes up to a day.
     """
     # Before the settings are read, which may log.
     console.set_up_logging(level)
     settings = load()
     backfill = plan(settings, Asked(start, until, group, output, rate))
-    _serve(
-        settings, Service(settings) if backfill is None else Service(settings, backfill.settings, backfill.read_range)
-    )
+    if backfill is None:
+        if batch is not None:
+            raise UserError("--batch is for a backfill: expected --from, --group and --output beside it")
+        _serve(settings, Service(settings))
+    elif batch is None:
+        _serve(settings, Service(settings, backfill.settings, backfill.read_range))
+    else:
+        with Folder(batch) as folder:
+            about = f"--from {start} --until {until or 'end'}"
+            answers = _asked(settings, backfill, folder, about, every)
+            _serve(settings, Service(settings, backfill.settings, backfill.read_range, answers))
+
+
+def _asked(settings: Settings, backfill: Backfill, folder: Folder, about: str, every: float) -> Prepared:
+    """What the language model answers in a batch about the contents of a backfill."""
+    try:
+        from tagbus.stream.app.judge.batch import Errand, carried
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'tagbus[llm]'") from None
+
+    def contents() -> Iterator[Content]:
+        for message in read_range(settings.kafka, backfill.offsets(settings)):
+            try:
+                event = decode_content(record_of(message))
+            except Poison:
+                continue
+            if isinstance(event, Content):
+                yield event
+
+    return asyncio.run(carried(settings, folder, Errand(folder.path, about, contents, every))).answers
 
 
 def feedback(level: Level = "info") -> None:

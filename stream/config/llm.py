@@ -67,6 +67,7 @@ class BudgetSettings(Section):
         None, ge=0, description="the same of those that the server had cached; unset: price_in"
     )
     price_out: float | None = Field(None, ge=0, description="the same of tokens of answers; unset: price_in")
+    batch_price: float = Field(0.5, ge=0, le=1, description="price of a batch's tokens, as a share of the others'")
     breaker_failures: int = Field(5, ge=1, description="failures in a row after which nothing is sent for a while")
     breaker_seconds: float = Field(10.0, gt=0, description="how long, before one request is tried")
     cache: int = Field(10_000, ge=0, description="answers of contents that are kept for the same question")

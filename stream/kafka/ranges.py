@@ -39,8 +39,10 @@ class OffsetRange:
         return OffsetRange(self.topic, later, {partition: self.ends[partition] for partition in later})
 
 
-def current_range(kafka: KafkaSettings, topic: str, since: datetime | None = None) -> OffsetRange:
-    """All that a topic holds now, or from `since` on.
+def current_range(
+    kafka: KafkaSettings, topic: str, since: datetime | None = None, until: datetime | None = None
+) -> OffsetRange:
+    """All that a topic holds now, or from `since` on, or to before `until`.
 
     Raises TopicMissing, UserError if a right is missing, DependencyDown if no broker answers.
     """
@@ -53,6 +55,8 @@ def current_range(kafka: KafkaSettings, topic: str, since: datetime | None = Non
             starts[number], ends[number] = watermarks(client, kafka, partition)
             if since is not None:
                 starts[number] = offset_at(client, kafka, partition, since)
+            if until is not None:
+                ends[number] = min(ends[number], offset_at(client, kafka, partition, until))
     finally:
         client.close()
     return OffsetRange(topic, starts, ends)

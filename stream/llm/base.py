@@ -82,7 +82,7 @@ class Judged:
     `backend` asked, None before one was found; `prompt` is the version of its template; `model` is what the answers
     report, None without any. `failure` is the error that ended the asking: what it left unasked is unknown, and what
     was answered before it stands. `asked_in` holds the indices of the questions as they were shown, where that was
-    another order.
+    another order. `cost` in USD, where it is not that of single calls.
     """
 
     answers: tuple[Answer, ...]
@@ -92,6 +92,7 @@ class Judged:
     usage: Usage = Usage()
     failure: Retryable | None = None
     asked_in: tuple[int, ...] | None = None
+    cost: float | None = None
 
 
 class Judge(Protocol):

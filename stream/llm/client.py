@@ -7,16 +7,18 @@ for once. Nothing of its environment counts: address, key and organization come 
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
 import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai._types import RequestOptions
 from pydantic import JsonValue
 
 from tagbus.stream.config import RetrySettings
@@ -45,6 +47,7 @@ _CONNECT_SECONDS: Final = 5.0
 _LEAST_SECONDS: Final = 0.1
 
 Body = Mapping[str, JsonValue]
+Call = Callable[[httpx2.Timeout], Awaitable[httpx2.Response]]
 
 
 class NotServed(UserError):
@@ -108,7 +111,23 @@ class Client:
 
     async def get(self, path: str, deadline: float) -> Reply:
         """GET, not metered. Raises as `post` does."""
-        return await self._send("GET", path, None, deadline)
+        return await self._send(path, deadline, lambda timeout: self._get(path, timeout))
+
+    async def send(self, path: str, body: Body, deadline: float) -> Reply:
+        """POST once, not metered: what is no question to a model. Raises as `post` does."""
+        return await self._send(path, deadline, lambda timeout: self._post(path, body, timeout))
+
+    async def upload(self, path: str, file: Path, purpose: Literal["batch"], deadline: float) -> Reply:
+        """POST a file once, as a form, not metered. Raises as `post` does."""
+
+        async def call(timeout: httpx2.Timeout) -> httpx2.Response:
+            sent = (file.name, await asyncio.to_thread(file.read_bytes), "application/jsonl")
+            # The header makes the SDK send a form.
+            options: RequestOptions = {"timeout": timeout, "headers": {"content-type": "multipart/form-data"}}
+            body, files = {"purpose": purpose}, [("file", sent)]
+            return await self._sdk.post(path, cast_to=httpx2.Response, body=body, files=files, options=options)
+
+        return await self._send(path, deadline, call)
 
     async def post(self, path: str, body: Body, estimate: Usage, deadline: float, tally: Tally) -> Reply:
         """POST until it is answered; every attempt is settled and added to `tally` as its answer says.
@@ -138,7 +157,7 @@ class Client:
         try:
             async with self._meter.attempt(estimate, deadline) as charge:
                 tally.usage += Usage(calls=1)
-                reply = await self._send("POST", path, body, deadline)
+                reply = await self.send(path, body, deadline)
                 usage = Usage() if reply.rejected else _usage(reply, estimate, tally)
                 charge.settle(Usage(1) + usage)
                 tally.usage += usage
@@ -146,13 +165,13 @@ class Client:
         finally:
             self._slots.release()
 
-    async def _send(self, method: str, path: str, body: Body | None, deadline: float) -> Reply:
+    async def _send(self, path: str, deadline: float, call: Call) -> Reply:
         seconds = deadline - time.monotonic()
         timeout = httpx2.Timeout(max(seconds, 0.001), connect=max(min(seconds, _CONNECT_SECONDS), 0.001))
         try:
             # httpx2 bounds each read; a server that trickles is bounded here.
             async with asyncio.timeout(max(seconds, 0.001)):
-                response = await self._call(method, path, body, timeout)
+                response = await call(timeout)
         except (TimeoutError, openai.APITimeoutError) as error:
             LLM_CALLS.labels("timeout").inc()
             raise Overloaded(f"{self.url} did not answer within {max(seconds, 0):.1f} s") from error
@@ -165,9 +184,10 @@ class Client:
         LLM_CALLS.labels("answered").inc()
         return Reply(response.content)
 
-    async def _call(self, method: str, path: str, body: Body | None, timeout: httpx2.Timeout) -> httpx2.Response:
-        if method == "GET":
-            return await self._sdk.get(path, cast_to=httpx2.Response, options={"timeout": timeout})
+    async def _get(self, path: str, timeout: httpx2.Timeout) -> httpx2.Response:
+        return await self._sdk.get(path, cast_to=httpx2.Response, options={"timeout": timeout})
+
+    async def _post(self, path: str, body: Body, timeout: httpx2.Timeout) -> httpx2.Response:
         return await self._sdk.post(path, cast_to=httpx2.Response, body=body, options={"timeout": timeout})
 
     def _refused(self, path: str, error: openai.APIStatusError) -> Reply:

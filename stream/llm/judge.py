@@ -54,6 +54,24 @@ class Asking(Protocol):
         """One answer each. Raises as Client.post does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A chat completion that is asked for; `estimate`: what it takes at most."""
+
+    body: Body
+    estimate: Usage
+
+
+class ByChat(Asking, Protocol):
+    """A backend that asks by chat completions: in one call, or in a batch."""
+
+    def request(self, rendered: Rendered, questions: Sequence[Question]) -> Request:
+        """What asks `at_once` questions at most."""
+
+    def read(self, answer: chat.Completion, count: int) -> list[Answer]:
+        """The answers that a completion holds to so many questions. Raises Malformed."""
+
+
 class Decisions:
     """Backend `decision_api`."""
 
@@ -106,20 +124,22 @@ class YesNo:
         """See Asking."""
         return max((tokens(self._prompts.yes_no(one)) for one in questions), default=0) + TEMPLATE
 
+    def request(self, rendered: Rendered, questions: Sequence[Question]) -> Request:
+        """See ByChat."""
+        server = self._server
+        question = self._prompts.yes_no(questions[0], self._words)
+        body = chat.one_token(server.profile, server.model, rendered, question, server.adapter)
+        return request_of(server, body, rendered.tokens + tokens(question))
+
+    def read(self, answer: chat.Completion, count: int) -> list[Answer]:  # noqa: ARG002 - it asks one at once
+        """See ByChat."""
+        return [chat.yes_no(answer, YES_NO, self._server.label_mass)]
+
     async def ask(
         self, rendered: Rendered, questions: Sequence[Question], deadline: float, tally: Tally
     ) -> list[Answer]:
         """See Asking."""
-        server = self._server
-        question = self._prompts.yes_no(questions[0], self._words)
-        body = chat.one_token(server.profile, server.model, rendered, question, server.adapter)
-        estimate = rendered.tokens + tokens(question) + TEMPLATE
-        try:
-            answer = await completed(server, body, estimate, deadline, tally)
-        except Malformed as error:
-            _warn(error)
-            return unknown(MALFORMED, 1)
-        return unknown(REJECTED, 1) if answer is None else [chat.yes_no(answer, YES_NO, server.label_mass)]
+        return await _asked(self, self._server, rendered, questions, deadline, tally)
 
 
 class Stated:
@@ -137,21 +157,22 @@ class Stated:
         first = questions[: self.at_once]
         return tokens(self._prompts.stated(chat.LABELS[: len(first)], first)) + TEMPLATE
 
+    def request(self, rendered: Rendered, questions: Sequence[Question]) -> Request:
+        """See ByChat."""
+        server, labels = self._server, chat.LABELS[: len(questions)]
+        question, schema = self._prompts.stated(labels, questions), chat.stated_schema(labels)
+        body = chat.by_schema(server.profile, server.model, rendered, question, schema, len(labels), server.adapter)
+        return request_of(server, body, rendered.tokens + tokens(question))
+
+    def read(self, answer: chat.Completion, count: int) -> list[Answer]:
+        """See ByChat."""
+        return chat.stated(answer, chat.LABELS[:count])
+
     async def ask(
         self, rendered: Rendered, questions: Sequence[Question], deadline: float, tally: Tally
     ) -> list[Answer]:
         """See Asking."""
-        server, labels = self._server, chat.LABELS[: len(questions)]
-        question = self._prompts.stated(labels, questions)
-        schema = chat.stated_schema(labels)
-        body = chat.by_schema(server.profile, server.model, rendered, question, schema, len(labels), server.adapter)
-        estimate = rendered.tokens + tokens(question) + TEMPLATE
-        try:
-            answer = await completed(server, body, estimate, deadline, tally)
-            return unknown(REJECTED, len(questions)) if answer is None else chat.stated(answer, labels)
-        except Malformed as error:
-            _warn(error)
-            return unknown(MALFORMED, len(questions))
+        return await _asked(self, self._server, rendered, questions, deadline, tally)
 
 
 class Selector(Protocol):
@@ -276,18 +297,30 @@ async def together(calls: Sequence[Coroutine[None, None, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def completed(server: Server, body: Body, estimate: int, deadline: float, tally: Tally) -> chat.Completion | None:
-    """A chat completion; None where the server rejects this request. `estimate`: tokens of the prompt at most.
-
-    Raises as Client.post does, and Malformed.
-    """
-    most = body[server.profile.token_limit]
-    attempt = Usage(1, estimate, most if isinstance(most, int) else 0)
-    reply = await server.client.post(chat.PATH, body, attempt, deadline, tally)
+async def completed(server: Server, request: Request, deadline: float, tally: Tally) -> chat.Completion | None:
+    """A chat completion; None where the server rejects this request. Raises as Client.post does, and Malformed."""
+    reply = await server.client.post(chat.PATH, request.body, request.estimate, deadline, tally)
     if reply.rejected:
         log.warning("%s", reply.rejected)
         return None
     return chat.completion(reply.body)
+
+
+def request_of(server: Server, body: Body, prompt: int) -> Request:
+    """A request whose prompt has so many tokens at most, without what the chat template adds."""
+    most = body[server.profile.token_limit]
+    return Request(body, Usage(1, prompt + TEMPLATE, most if isinstance(most, int) else 0))
+
+
+async def _asked(
+    asking: ByChat, server: Server, rendered: Rendered, questions: Sequence[Question], deadline: float, tally: Tally
+) -> list[Answer]:
+    try:
+        answer = await completed(server, asking.request(rendered, questions), deadline, tally)
+        return unknown(REJECTED, len(questions)) if answer is None else asking.read(answer, len(questions))
+    except Malformed as error:
+        _warn(error)
+        return unknown(MALFORMED, len(questions))
 
 
 def _warn(error: Malformed) -> None:

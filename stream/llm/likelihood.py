@@ -16,7 +16,7 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.llm import chat
 from tagbus.stream.llm.base import Answer, Backend, Question
 from tagbus.stream.llm.client import Tally
-from tagbus.stream.llm.judge import TEMPLATE, Server, completed
+from tagbus.stream.llm.judge import TEMPLATE, Server, completed, request_of
 from tagbus.stream.llm.prompts import Prompts, Rendered, tokens
 from tagbus.stream.llm.shapes import MALFORMED, REJECTED, UNSELECTED, Malformed, unknown
 
@@ -46,9 +46,9 @@ class Likelihood:
         server, names = self._server, [self._prompts.name(one) for one in questions]
         question = self._prompts.named(questions)
         body = listing(server, rendered, question, names)
-        estimate = rendered.tokens + tokens(question) + TEMPLATE
+        estimate = rendered.tokens + tokens(question)
         try:
-            answer = await completed(server, body, estimate, deadline, tally)
+            answer = await completed(server, request_of(server, body, estimate), deadline, tally)
             if answer is None:
                 return unknown(REJECTED, len(questions))
             found = dict(scores(answer))
@@ -83,7 +83,7 @@ async def require_canonical(server: Server, rendered: Rendered, deadline: float)
     written = []
     for body in (held, free):
         try:
-            answer = await completed(server, body, rendered.tokens + TEMPLATE, deadline, Tally())
+            answer = await completed(server, request_of(server, body, rendered.tokens), deadline, Tally())
             spelt = dict(_spelt(answer)) if answer else {}
         except Malformed:
             spelt = {}

@@ -15,7 +15,7 @@ from tagbus.stream.llm import chat
 from tagbus.stream.llm.base import Answer
 from tagbus.stream.llm.choose import KNOWN, RIGHT, answers, choose, listed
 from tagbus.stream.llm.client import Tally, Unlimited
-from tagbus.stream.llm.judge import TEMPLATE, Asking, Server, YesNo, completed
+from tagbus.stream.llm.judge import Asking, Server, YesNo, completed, request_of
 from tagbus.stream.llm.likelihood import require_canonical
 from tagbus.stream.llm.open import LOOK_SECONDS, connected, prompts_of
 from tagbus.stream.llm.prompts import YES_NO, Prompts, tokens
@@ -116,7 +116,7 @@ async def _logprobs(server: Server, prompts: Prompts) -> Check:
     rendered = prompts.render(KNOWN, 200)
     question = prompts.yes_no(RIGHT)
     body = chat.one_token(server.profile, server.model, rendered, question, server.adapter)
-    answer = await completed(server, body, rendered.tokens + tokens(question) + TEMPLATE, _deadline(), Tally())
+    answer = await completed(server, request_of(server, body, rendered.tokens + tokens(question)), _deadline(), Tally())
     if answer is None or not answer.tokens:
         return Check("wrong", "logprobs", NO_LOGPROBS)
     first = answer.tokens[0]
@@ -150,7 +150,9 @@ async def _constraint(server: Server, prompts: Prompts) -> Check:
     rendered = prompts.render(KNOWN, 200)
     schema = chat.select_schema([_FORCED])
     body = chat.by_schema(server.profile, server.model, rendered, _QUESTION, schema, 1, server.adapter)
-    answer = await completed(server, body, rendered.tokens + tokens(_QUESTION) + TEMPLATE, _deadline(), Tally())
+    answer = await completed(
+        server, request_of(server, body, rendered.tokens + tokens(_QUESTION)), _deadline(), Tally()
+    )
     try:
         if answer is None:
             return Check("wrong", "constraint", "the server rejects response_format with a JSON schema")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tagbus.stream.llm import chat
 from tagbus.stream.llm.base import Asked, Question
 from tagbus.stream.llm.client import Tally
-from tagbus.stream.llm.judge import TEMPLATE, Server, completed
+from tagbus.stream.llm.judge import TEMPLATE, Server, completed, request_of
 from tagbus.stream.llm.prompts import Prompts, Rendered, tokens
 from tagbus.stream.llm.shapes import Malformed
 
@@ -51,7 +51,9 @@ class Selecting:
         schema = chat.select_schema(labels)
         body = chat.by_schema(server.profile, server.model, rendered, question, schema, len(labels), server.adapter)
         try:
-            answer = await completed(server, body, rendered.tokens + tokens(question) + TEMPLATE, deadline, tally)
+            answer = await completed(
+                server, request_of(server, body, rendered.tokens + tokens(question)), deadline, tally
+            )
             # What cannot be read selects nothing out: the judge still decides.
             return labels if answer is None or answer.refused else chat.selected(answer, labels)
         except Malformed as error:

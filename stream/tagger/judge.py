@@ -19,6 +19,7 @@ from tagbus.stream.contract.release import JudgeFit
 from tagbus.stream.errors import Retryable, UserError, Withheld
 from tagbus.stream.llm import Asked, Judge, Judged, Question, Shot
 from tagbus.stream.llm import Usage as Taken
+from tagbus.stream.llm.batch.answers import Prepared, digest_of
 from tagbus.stream.llm.component import NAME
 from tagbus.stream.llm.spending.cache import Cache, key_of
 from tagbus.stream.llm.worth import cascade, fusion
@@ -43,7 +44,8 @@ class WebKnowledge(Protocol):
 @dataclass(frozen=True, slots=True)
 class Judging:
     """What the stage asks and how. `candidates` of a content at most, `control`: the share of contents that are asked
-    in any case. `cost`: of calls, in USD, None without a price. `web`: knowledge besides memory's."""
+    in any case. `cost`: of calls, in USD, None without a price. `web`: knowledge besides memory's. `prepared`: what
+    batches have answered already."""
 
     judge: Judge
     version: str
@@ -53,6 +55,7 @@ class Judging:
     cache: Cache
     cost: Callable[[Taken], float | None]
     web: WebKnowledge | None = None
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,13 @@ class JudgeStage:
         tags = [list(_undecided(work, self._judging.candidates)) for work in works]
         return [_asked(work, own, some) for work, own, some in zip(works, tags, shots, strict=True)]
 
+    async def to_prepare(self, works: Sequence[Work]) -> list[Asked | None]:
+        """What it would ask about each content in full, web knowledge included; None where it would not ask."""
+        sent = [work for work in works if not self._left_out(work, _undecided(work, self._judging.candidates))]
+        asked = iter(await self._with_web(await self.would_ask(sent)))
+        going = set(map(id, sent))
+        return [next(asked) if id(work) in going else None for work in works]
+
     async def run(self, works: Sequence[Work]) -> None:
         """See `Stage`. Raises DependencyDown if memory does not answer."""
         sent = []
@@ -135,26 +145,37 @@ class JudgeStage:
         asked = [_asked(work, tags, own) for (work, tags), own in zip(sent, shots, strict=True)]
         keys = [key_of(self._judging.version, one) for one in asked]
         found = dict(enumerate(self._judging.cache.get(keys)))
-        new = [index for index, one in found.items() if one is None]
+        # What a batch answered was asked for anew, and is paid for.
+        paid = {index: judged for index, one in enumerate(asked) if (judged := self._prepared(one)) is not None}
+        new = [index for index in found if index not in paid and found[index] is None]
         try:
             answers = await self._answers([asked[index] for index in new])
         except UserError as error:
             # A key that was changed, a model that is gone: contents do not wait for somebody to mend that.
             log.error("the language model refuses to be asked: %s", error)
             answers = []
-        for index, judged in zip(new, answers, strict=False):
+        paid |= dict(zip(new, answers, strict=False))
+        for index, judged in paid.items():
             found[index] = judged
             self._judging.cache.put(keys[index], judged)
             self._bill(sent[index][0], judged)
         for index, (work, tags) in enumerate(sent):
             self._apply(work, tags, found[index])
 
+    def _prepared(self, asked: Asked) -> Judged | None:
+        prepared = self._judging.prepared
+        given = None if prepared is None else prepared.take(digest_of(self._judging.version, asked.content))
+        return None if given is None else given.judged(asked)
+
     async def _answers(self, asked: Sequence[Asked]) -> list[Judged]:
         """Raises UserError as `Judge.judge` does."""
         if not asked:
             return []
+        return await self._judging.judge.judge(await self._with_web(asked))
+
+    async def _with_web(self, asked: Sequence[Asked]) -> Sequence[Asked]:
         web = self._judging.web
-        return await self._judging.judge.judge(asked if web is None else await web.add(asked))
+        return asked if web is None or not asked else await web.add(asked)
 
     def _apply(self, work: Work, tags: Sequence[str], judged: Judged | None) -> None:
         if judged is None:
@@ -190,7 +211,7 @@ class JudgeStage:
         taken = judged.usage
         if not taken.calls:
             return
-        cost = self._judging.cost(taken)
+        cost = self._judging.cost(taken) if judged.cost is None else judged.cost
         paid = {} if cost is None else {"cost": round(cost, 9), "currency": "USD"}
         work.usage = Usage(calls=taken.calls, tokens_in=taken.tokens_in, tokens_out=taken.tokens_out).model_copy(
             update=paid

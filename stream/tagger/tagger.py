@@ -57,6 +57,11 @@ class Tagger:
         self._pipeline = pipeline
         self._taxonomy = taxonomy
 
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """Those before the closing ones, in order, as this pipeline's calibrations have them."""
+        return self._pipeline.stages
+
     def versions(self) -> Versions:
         """The versions of a content tagged now, if no stage is skipped."""
         return Versions(

@@ -123,6 +123,7 @@ LLM_UNKNOWN = Counter("tagbus_llm_unknown_total", "Tags that were asked and are 
 LLM_DRIFT = Gauge("tagbus_llm_drift", "Mean distance of the answers to fixed questions from the first ones")
 LLM_OUTSIDE = Counter("tagbus_llm_outside_total", "Answers about what was not asked, which are dropped")
 
+LLM_BATCHED = Counter("tagbus_llm_batched_total", "Answers of batches that came with contents", ["outcome"])
 WEB_SEARCHES = Counter("tagbus_web_searches_total", "Searches for web knowledge, by outcome", ["outcome"])
 WEB_BREAKER = Gauge("tagbus_web_breaker", "0 while searches go out, 1 while one is tried, 2 while none does")
 

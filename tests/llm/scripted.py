@@ -33,6 +33,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: dict[str, JsonValue]
+    raw: bytes = b""
 
 
 Script = Callable[[Request], Say]
@@ -70,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(self.rfile.read(int(self.headers["content-length"])))
 
     def _answer(self, raw: bytes) -> None:
-        request = Request(self.command, self.path, dict(self.headers), json.loads(raw) if raw else {})
+        is_json = self.headers.get("content-type", "") == "application/json"
+        request = Request(self.command, self.path, dict(self.headers), json.loads(raw) if is_json else {}, raw)
         self.server.requests.append(request)
         say = self.server.script(request)
         if say.silent:

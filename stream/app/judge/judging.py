@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
 
 from tagbus.stream.config import Settings, WebSettings
 from tagbus.stream.errors import UserError
 from tagbus.stream.llm import Judge, component
+from tagbus.stream.llm.batch.answers import Prepared
 from tagbus.stream.llm.spending.budget import Budget, Ledger, NoLedger
 from tagbus.stream.llm.spending.cache import Cache
 from tagbus.stream.llm.spending.meter import SpendingMeter
@@ -16,17 +19,29 @@ from tagbus.stream.tagger.judge import Judging, WebKnowledge
 from tagbus.stream.tagger.shots import Shots
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a worker has for the judges of all its releases. `meter` None: of this process alone. `prepared`: what
+    batches have answered already."""
+
+    meter: SpendingMeter | None = None
+    prepared: Prepared | None = None
+
+
+NOTHING: Final = Given()
+
+
 async def judging(
-    settings: Settings, memory: Memory, graph: GraphRecall, meter: SpendingMeter | None, exits: AsyncExitStack
+    settings: Settings, memory: Memory, graph: GraphRecall, given: Given, exits: AsyncExitStack
 ) -> Judging | None:
-    """What the stage `judge` asks; None without a server. `meter` None: of this process alone. `exits` closes it.
+    """What the stage `judge` asks; None without a server. `exits` closes it.
 
     Raises UserError for settings that do not fit.
     """
     llm = settings.llm
     if llm.url is None:
         return None
-    used = meter or meter_of(settings, lambda: 1.0, NoLedger())
+    used = given.meter or meter_of(settings, lambda: 1.0, NoLedger())
     judge = _open(settings, used)
     exits.push_async_callback(judge.close)
     return Judging(
@@ -38,6 +53,7 @@ async def judging(
         cache=Cache(settings.budget.cache),
         cost=used.cost,
         web=_web(settings.web, exits),
+        prepared=given.prepared,
     )
 
 

@@ -16,6 +16,7 @@ from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.consume.offsets import ReadRange
 from tagbus.stream.config import Settings, TopicSettings
 from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.kafka.ranges import OffsetRange, current_range
 
 _OFFSETS = re.compile(r"[0-9]{1,9}:[0-9]{1,18}(,[0-9]{1,9}:[0-9]{1,18})*")
 
@@ -37,6 +38,13 @@ class Backfill:
 
     settings: Settings
     read_range: ReadRange
+
+    def offsets(self, settings: Settings) -> OffsetRange:
+        """What it reads of `content`, as far as that is there now. Raises as `current_range` does."""
+        start, until = self.read_range.starts, self.read_range.until
+        times = [one if isinstance(one, datetime) else None for one in (start, until)]
+        found = current_range(settings.kafka, settings.topics.content, *times)
+        return found.after(start) if isinstance(start, Mapping) else found
 
 
 def plan(settings: Settings, asked: Asked) -> Backfill | None:

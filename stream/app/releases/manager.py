@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from tagbus.stream import telemetry
 from tagbus.stream.app import assemble, folders
+from tagbus.stream.app.judge.judging import NOTHING, Given
 from tagbus.stream.app.releases import collection, recorded
 from tagbus.stream.app.releases.loaded import LoadedRelease
 from tagbus.stream.config import Settings
@@ -24,7 +25,6 @@ from tagbus.stream.index import snapshot
 from tagbus.stream.index.bootstrap import Follower, Offsets
 from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tagbus.stream.index.shared import SharedMemory
-from tagbus.stream.llm.spending.meter import SpendingMeter
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.tagger import Outcome
 
@@ -47,14 +47,14 @@ class ReleaseManager:
         # The start gate: set once a release is active.
         self.opened = asyncio.Event()
 
-    async def run(self, meter: SpendingMeter | None = None) -> None:
-        """Keep loaded what the topic names, until cancelled. The judges of all releases spend by `meter`.
+    async def run(self, given: Given = NOTHING) -> None:
+        """Keep loaded what the topic names, until cancelled. `given`: for the judges of all releases.
 
         Raises the failure of the active release, and at the start that of the release to become active:
         ReleaseMismatch, MemoryLost, DependencyDown, UserError. The failure of any other release is logged and retried
         with backoff, as is a dependency that goes down under the active release.
         """
-        self._plan = assemble.Plan(meter=meter)
+        self._plan = assemble.Plan(given=given)
         self._base = (await asyncio.to_thread(load_release, folders.model_folder(self._settings))).name
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(ReleaseFollower(self._settings, self._on_change).run())

@@ -8,7 +8,7 @@ Decoding and serializing run on the loop thread for each record and are most of 
 `bench/bus.py` before you add to them.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,9 +30,11 @@ from tagbus.stream.contract.fields import blank
 from tagbus.stream.contract.registry import Schemas
 from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import Partition
+from tagbus.stream.llm.batch.answers import JUDGED
 from tagbus.stream.tagger.work import HIERARCHY
 
 Headers = tuple[tuple[str, bytes | None], ...]
+Offer = Callable[[bytes | None], None]
 
 _OFFSET = SOURCE_HEADERS[2]
 # Headers of contents that a person sends through again: they are to be tagged again.
@@ -72,7 +74,14 @@ class BatchState:
 class TagProcessor(Processor):
     """Contents to tags."""
 
-    def __init__(self, settings: Settings, tagger: BatchTagger, versions: VersionTopic | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tagger: BatchTagger,
+        versions: VersionTopic | None = None,
+        offered: Offer | None = None,
+    ) -> None:
+        """`offered` is given what a batch answered about a content, where its event carries that."""
         topics = settings.topics
         state = (topics.versions,) if settings.triage.versions else ()
         self.topics = WorkerTopics(
@@ -84,6 +93,7 @@ class TagProcessor(Processor):
         self._limit = settings.batch.record_bytes
         self._dead_letters = DeadLetterTopic(topics.dead_letters, settings.batch.record_bytes)
         self._versions = versions or VersionTopic(settings)
+        self._offered = offered
         self._schemas = Schemas(settings.registry, topics)
         self._duplicates = Duplicates()
         self._skip = settings.triage.duplicates == "skip"
@@ -182,6 +192,10 @@ class TagProcessor(Processor):
                 state.claims.decide(index, passes=True)
             state.outcomes[index] = RecordOutcome("duplicate", (), "", state.time_of(index, source))
             return
+        if self._offered is not None:
+            for name, value in source.record.headers:
+                if name == JUDGED:
+                    self._offered(value)
         state.indexes.append(index)
         state.contents.append(event)
         state.seen.append(self._duplicates.come(event, state.batch, state.revision))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Protocol
 
 import typer
@@ -21,6 +22,7 @@ from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG
 from tagbus.stream.bus.process.stamps import Stamp, older, stamp_of, withdrawal, withdrawn
 from tagbus.stream.cli.records.dead_letter_selection import REPLAYS
+from tagbus.stream.cli.tag import Cache
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, Tombstone, decode_content, decode_tagged
 from tagbus.stream.contract.events import Content, TaggedContent
@@ -31,10 +33,19 @@ from tagbus.stream.errors import Poison, UserError, shorten
 from tagbus.stream.kafka.message import record_of, recorded
 from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
 from tagbus.stream.kafka.writer import TopicWriter
+from tagbus.stream.llm.batch.answers import JUDGED, digest_of, header
+from tagbus.stream.llm.batch.folder import Folder
 from tagbus.stream.recall.graph import parameters
 
 # Headers of an earlier replay or retag: a content that is sent again is a new event.
-OWN = frozenset({RETAG, REPLAYS, REPLAY_SOURCE})
+OWN = frozenset({RETAG, REPLAYS, REPLAY_SOURCE, JUDGED})
+Batch = Annotated[
+    Path | None,
+    typer.Option(
+        "--batch", help="ask the language model by its batch API, for half the price; a folder that keeps how far it is"
+    ),
+]
+Every = Annotated[float, typer.Option("--every", min=0.01, help="of a batch: seconds between two looks at it")]
 # Partition and offset.
 RecordPosition = tuple[int, int]
 # The position of a content's newest event, None if it is a withdrawal; and its version or time.
@@ -132,16 +143,22 @@ def retag(
     tag: Annotated[str | None, typer.Option("--tag", help="contents that the tag with this id concerns")] = None,
     degraded: Annotated[bool, typer.Option("--degraded", help="contents that a stage was skipped for")] = False,  # noqa: FBT002 - a switch of the command line
     send: Annotated[bool, typer.Option("--send", help="send them; without it they are only counted")] = False,  # noqa: FBT002 - a switch of the command line
+    batch: Batch = None,
+    every: Every = 60.0,
+    cache: Cache = None,
 ) -> None:
     """Send contents through again after the taxonomy changed, or that a stage was skipped for; without --send, show how
     many and some of them.
 
     --since takes the newest event of each content that came since then. --tag takes contents whose latest result
     names the tag, or that are as similar to it as recall asks. --degraded takes contents whose latest result a stage is
-    missing from, the judge for instance when its budget was spent. Withdrawn contents are left out.
+    missing from, the judge for instance when its budget was spent. Withdrawn contents are left out. With --batch the
+    language model is asked about all of them by the batch API of its server first, which takes up to a day.
     """
     if sum((since is not None, tag is not None, degraded)) != 1:
         raise UserError("expected one of --since, --tag and --degraded")
+    if batch is not None and not send:
+        raise UserError("--batch costs money: expected --send beside it; without both they are only counted")
     settings, start = load(), moment("--since", since)
     with ExitStack() as stack:
         concern: Concern
@@ -150,7 +167,11 @@ def retag(
         else:
             concern = WithoutAStage(settings) if tag is None else OneTag(settings, tag, stack)
         content = current_range(settings.kafka, settings.topics.content, start)
-        if send:
+        if batch is not None:
+            words = f"--since {since}" if since else concern.reason
+            with Folder(batch) as folder:
+                _send_asked(settings, content, concern, folder, words, every, cache)
+        elif send:
             _send(settings, content, concern)
         else:
             _show(settings, content, concern)
@@ -171,6 +192,47 @@ def _send(settings: Settings, content: OffsetRange, concern: Concern) -> None:
         for found in _affected(settings, content, concern):
             writer.send(record_to_send(found.record, concern.reason), found.partition)
     console.say(f"sent through again: {writer.confirmed} ({concern.reason})")
+
+
+def _send_asked(
+    settings: Settings,
+    content: OffsetRange,
+    concern: Concern,
+    folder: Folder,
+    about: str,
+    every: float,
+    cache: Path | None,
+) -> None:
+    """Ask in a batch, then send the same contents with what it answered."""
+    try:
+        from tagbus.stream.app.judge.batch import Errand, carried, key_of
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'tagbus[llm]'") from None
+    key = key_of(settings)
+    if folder.sent is not None:
+        raise UserError(
+            f"--batch {folder.path}: its {folder.sent} contents were sent through already; expected another folder"
+        )
+
+    def contents() -> Iterator[Content]:
+        return (found.content for found in _affected(settings, content, concern))
+
+    done = asyncio.run(carried(settings, folder, Errand(folder.path, about, contents, every, cache)))
+    answered = left = 0
+    with TopicWriter(settings.kafka, content.topic) as writer:
+        for found in _affected(settings, content, concern):
+            if not done.concerns(found.content):
+                left += 1
+                continue
+            record = record_to_send(found.record, concern.reason)
+            if given := done.answers.look(digest_of(done.version, found.content)):
+                answered += given.failure is None
+                record = Record(record.key, record.value, (*record.headers, (JUDGED, header(given, key))))
+            writer.send(record, found.partition)
+    folder.note_sent(writer.confirmed)
+    done.answers.close()
+    since = f"; {left} changed since, or were affected since, and were left" if left else ""
+    console.say(f"sent through again: {writer.confirmed} ({concern.reason}), {answered} answered by the batch{since}")
 
 
 def _show(settings: Settings, content: OffsetRange, concern: Concern) -> None:

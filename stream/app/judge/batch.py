@@ -1,0 +1,161 @@
+"""A batch of the judge about many contents: asked with a worker's memory, carried to its answers, paid for."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from tagbus.stream.app import console, files
+from tagbus.stream.app.assemble import Plan
+from tagbus.stream.app.explain.worker import as_worker
+from tagbus.stream.config import Settings
+from tagbus.stream.contract.events import Content
+from tagbus.stream.errors import UserError
+from tagbus.stream.llm.batch.answers import Filed, digest_of
+from tagbus.stream.llm.batch.api import BatchApi
+from tagbus.stream.llm.batch.asking import Batching, Writer, asking_of
+from tagbus.stream.llm.batch.carry import Carrier
+from tagbus.stream.llm.batch.folder import Folder, Job
+from tagbus.stream.llm.client import Unlimited
+from tagbus.stream.llm.component import version_of
+from tagbus.stream.llm.open import connected, prompts_of
+from tagbus.stream.llm.spending import ledger
+from tagbus.stream.llm.spending.batches import BatchSpending
+from tagbus.stream.llm.spending.budget import Ledger, NoLedger
+from tagbus.stream.llm.spending.prices import price_by
+from tagbus.stream.memory.kinds import KNOWLEDGE
+from tagbus.stream.tagger.judge import JudgeStage
+from tagbus.stream.tagger.tagger import Explained, Tagger
+
+# Contents whose prompts are made at once.
+CHUNK: Final = 256
+
+PLAN: Final = Plan(reads=frozenset({KNOWLEDGE.name}))
+# Opens the contents to ask about.
+Selected = Callable[[], Iterator[Content]]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a batch is for. `about` names the contents, word for word as they were asked for; `every`: seconds between
+    two looks at it; `cache`: folder with embeddings of an earlier run."""
+
+    folder: Path
+    about: str
+    contents: Selected
+    every: float
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A batch that is answered. Its judge's version, and the digests of the contents that it was about."""
+
+    version: str
+    answers: Filed
+    contents: frozenset[bytes]
+
+    def concerns(self, content: Content) -> bool:
+        """Whether it was about this very content."""
+        return bytes.fromhex(digest_of(self.version, content)) in self.contents
+
+
+def key_of(settings: Settings) -> str:
+    """What headers are signed with. Raises UserError where there is none."""
+    if settings.llm.url is None:
+        raise UserError("TAGBUS_LLM__URL is not set, so there is nobody to ask in a batch")
+    if settings.llm.api_key is None:
+        raise UserError(
+            "TAGBUS_LLM__API_KEY is not set: answers of a batch are signed with it; expected that of the workers"
+        )
+    return settings.llm.api_key.get_secret_value()
+
+
+async def carried(settings: Settings, folder: Folder, errand: Errand) -> Done:
+    """Ask in a batch and wait for the answers; a folder with a batch is gone on with.
+
+    Raises UserError for settings that batches cannot keep, or another batch in the folder; as `as_worker` does where
+    nothing is asked yet; DependencyDown where the server does not answer.
+    """
+    key_of(settings)
+    version = version_of(settings)
+    async with _batching(settings, folder, version) as (api, batching):
+        job = folder.job(version, errand.about)
+        if job is None:
+            job = await _ask(settings, folder, errand, batching)
+        else:
+            console.say(f"going on with the batch in {errand.folder}: {job.contents} contents")
+        if not folder.answers.exists():
+            await Carrier(folder, job, api, batching, errand.every, console.say).run()
+    return Done(version, Filed(folder.answers), frozenset(_digests(folder, job)))
+
+
+@asynccontextmanager
+async def _batching(settings: Settings, folder: Folder, version: str) -> AsyncIterator[tuple[BatchApi, Batching]]:
+    """Where a batch goes, and how it is asked. Raises UserError."""
+    prompts = prompts_of(settings.llm)
+    server = connected(settings.llm, settings.retry, Unlimited())
+    async with AsyncExitStack() as exits:
+        exits.push_async_callback(server.client.close)
+        asking = asking_of(settings.llm, server, prompts)
+        kept: Ledger = NoLedger()
+        # Workers of the group have their own records, and so has each folder: whoever goes on with it finds them.
+        place = hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:8]
+        kafka = settings.kafka.model_copy(update={"instance": f"{settings.kafka.instance}-batch-{place}"})
+        if settings.budget.limited:
+            kept = await exits.enter_async_context(ledger.opened(settings.model_copy(update={"kafka": kafka})))
+        price = price_by(settings.budget, settings.llm.url or "")
+        owner = (kafka.group, kafka.instance)
+        spending = BatchSpending(settings.budget, owner, kept, price, settings.llm.model)
+        exits.push_async_callback(spending.close)
+        yield BatchApi(server.client, settings.retry), Batching(asking, prompts, spending, version)
+
+
+async def _ask(settings: Settings, folder: Folder, errand: Errand, batching: Batching) -> Job:
+    """Write all requests."""
+    writer = Writer(folder, batching)
+    asked = 0
+    async with as_worker(settings, errand.cache, PLAN) as (stack, tagger):
+        if version_of(stack.settings) != batching.version:
+            raise UserError("the release in force has another judge than these settings: expected those of its workers")
+        stage, before = _stage(tagger)
+        async for chunk in _chunks(errand.contents()):
+            outcomes = await tagger.explain(chunk, until=before)
+            works = [one.work for one in outcomes if isinstance(one, Explained)]
+            prepared = iter(await stage.to_prepare(works))
+            for content, one in zip(chunk, outcomes, strict=True):
+                # One that cannot be tagged, or not yet, is left to the workers.
+                found = next(prepared) if isinstance(one, Explained) else None
+                asked += found is not None
+                writer.add(content, found)
+    job = writer.close(errand.about)
+    console.say(f"{asked} of {job.contents} contents are asked about, in {job.parts} parts")
+    return job
+
+
+def _stage(tagger: Tagger) -> tuple[JudgeStage, str]:
+    """The judge, and the name of the stage before it."""
+    for before, stage in pairwise(tagger.stages):
+        if isinstance(stage, JudgeStage):
+            return stage, before.name
+    raise AssertionError("a server is set, so there is a judge")
+
+
+async def _chunks(contents: Iterable[Content]) -> AsyncIterator[list[Content]]:
+    """Read beside the loop, which memory needs to follow its topics; one thread, as what reads belongs to one."""
+    chunks = iter(files.chunks(contents, CHUNK))
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, thread_name_prefix="contents") as thread:
+        while (chunk := await loop.run_in_executor(thread, next, chunks, None)) is not None:
+            yield list(chunk)
+
+
+def _digests(folder: Folder, job: Job) -> Iterator[bytes]:
+    for number in range(job.parts):
+        for line in folder.lines(number):
+            yield bytes.fromhex(line.digest)

@@ -1,0 +1,184 @@
+"""The folder of a batch: what was asked, how far it is, and what was answered. One process at a time.
+
+`job.json` is written when all is asked for, so a folder without it is begun anew; `answers.jsonl` when all is answered.
+Between the two lies for each part what it takes to go on: its requests, its state, its results.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from pydantic import Field, ValidationError
+
+from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.llm.base import Usage
+from tagbus.stream.llm.batch.answers import Given
+from tagbus.stream.llm.shapes import Shape
+
+M = TypeVar("M", bound=Shape)
+
+_JOB: Final = "job.json"
+_ANSWERS: Final = "answers.jsonl"
+_SENT: Final = "sent.json"
+
+
+class Job(Shape):
+    """What a batch asks: of which judge, about what, and in how many parts. `run` names its batches on the server."""
+
+    run: str
+    version: str
+    about: str
+    parts: int = Field(ge=0)
+    contents: int = Field(ge=0)
+
+
+class Line(Shape):
+    """A content of a part: its digest, the tags that it was asked about, in order, and how many requests ask it."""
+
+    digest: str
+    tags: tuple[str, ...]
+    requests: int = Field(ge=0)
+
+
+class Part(Shape):
+    """How far a part is. `reserved` before it is sent, `file` before its batch is made."""
+
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    reserved: bool = False
+    withheld: str | None = None
+    file: str | None = None
+    batch: str | None = None
+    status: str | None = None
+
+    @property
+    def estimate(self) -> Usage:
+        """What it takes at most."""
+        return Usage(self.requests, self.tokens_in, self.tokens_out)
+
+    @property
+    def done(self) -> bool:
+        """Whether its results are there, or none will come."""
+        return self.withheld is not None or self.status is not None
+
+
+class Folder:
+    """Use as a context manager, which holds it against other processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        """Raises UserError where it cannot be made, or another process has it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise UserError(f"--batch {self.path}: another process is at it, expected one at a time") from None
+        except OSError as error:
+            raise UserError(f"--batch {self.path}: {error.strerror}; expected a folder to write to") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    def job(self, version: str, about: str) -> Job | None:
+        """What is asked already; None: nothing. Raises UserError where that is something else."""
+        file = self.path / _JOB
+        if not file.exists():
+            return None
+        job = _read(Job, file)
+        if (job.version, job.about) != (version, about):
+            raise UserError(
+                f"--batch {self.path} holds a batch about {shorten(job.about)} for judge {job.version}, and asked is "
+                f"{shorten(about)} for judge {version}; expected the same, or another folder"
+            )
+        return job
+
+    def begin(self) -> str:
+        """Empty it of what was begun; a name for the batches."""
+        for file in self.path.glob("part-*"):
+            file.unlink()
+        return secrets.token_hex(8)
+
+    def asked(self, job: Job) -> None:
+        """All is asked for."""
+        _write(self.path / _JOB, job)
+
+    def requests(self, part: int) -> Path:
+        """The input file of a part."""
+        return self.path / f"part-{part:04}.jsonl"
+
+    def contents(self, part: int) -> Path:
+        """The contents of a part, a line each, in the order of their requests."""
+        return self.path / f"part-{part:04}.contents.jsonl"
+
+    def results(self, part: int) -> Path:
+        """The results of a part: those that succeeded, then the errors."""
+        return self.path / f"part-{part:04}.results.jsonl"
+
+    def lines(self, part: int) -> Iterator[Line]:
+        """The contents of a part."""
+        with self.contents(part).open("rb") as lines:
+            for line in lines:
+                yield Line.model_validate_json(line)
+
+    def part(self, number: int) -> Part:
+        """How far it is."""
+        return _read(Part, self._state(number))
+
+    def note(self, number: int, part: Part) -> None:
+        """Remember how far it is: it is on the disk when this returns."""
+        _write(self._state(number), part)
+
+    @property
+    def answers(self) -> Path:
+        """What was answered, a line a content; not there before all is."""
+        return self.path / _ANSWERS
+
+    def answer(self, found: Iterator[Given]) -> None:
+        """All is answered that will be."""
+        beside = self.answers.with_suffix(".new")
+        with beside.open("wb") as lines:
+            for given in found:
+                lines.write(given.model_dump_json().encode() + b"\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        beside.replace(self.answers)
+
+    @property
+    def sent(self) -> int | None:
+        """How many contents went through again; None: none yet."""
+        file = self.path / _SENT
+        return int(json.loads(file.read_bytes())["contents"]) if file.exists() else None
+
+    def note_sent(self, contents: int) -> None:
+        """All went through."""
+        (self.path / _SENT).write_text(json.dumps({"contents": contents}))
+
+    def _state(self, number: int) -> Path:
+        return self.path / f"part-{number:04}.json"
+
+
+def _write(file: Path, value: Shape) -> None:
+    beside = file.with_suffix(".new")
+    with beside.open("wb") as out:
+        out.write(value.model_dump_json(indent=1).encode())
+        out.flush()
+        os.fsync(out.fileno())
+    beside.replace(file)
+
+
+def _read(shape: type[M], file: Path) -> M:
+    try:
+        return shape.model_validate_json(file.read_bytes())
+    except ValidationError:
+        raise UserError(f"{file}: expected what `tagbus` wrote there; take another folder") from None
