@@ -12,6 +12,7 @@ from tagbus.stream.app import console
 from tagbus.stream.cli import (
     INTERRUPTED,
     check,
+    compare,
     contract,
     create,
     demo,
@@ -21,6 +22,7 @@ from tagbus.stream.cli import (
     quality,
     release,
     run,
+    synthesize,
     tag,
     views,
 )
@@ -57,6 +59,7 @@ for command in (
     check.check,
     quality.calibrate,
     quality.evaluate,
+    compare.compare,
     contract.config,
     contract.asyncapi,
     contract.schema,
@@ -69,6 +72,7 @@ app.add_typer(tags.tags, name="tags")
 app.add_typer(memory.memory, name="memory")
 app.add_typer(exemplars.exemplars, name="exemplars")
 app.add_typer(prompt.prompt, name="prompt")
+app.add_typer(synthesize.synthesize, name="synthesize")
 
 
 def execute(arguments: Sequence[str]) -> int:

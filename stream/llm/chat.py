@@ -32,6 +32,8 @@ _AROUND: Final = " \n\t\r\u2581\u0120\u010a*_\"'`.:,!"
 # Tokens of an answer in JSON: white space is free in it.
 JSON_TOKENS: Final = 32
 TOKENS_A_LABEL: Final = 14
+# Temperature of texts: at 0 all exemplars of a tag are one.
+WRITING: Final = 0.8
 # Servers say this much for a logarithm of nothing.
 _LEAST: Final = -1e6
 # Probabilities of one token add up to 1, but for what is rounded.
@@ -118,7 +120,23 @@ def by_schema(
 ) -> Body:
     """A request for a JSON object of that schema over so many labels."""
     most = JSON_TOKENS + TOKENS_A_LABEL * labels
-    body = _request(profile, model, rendered, question, most, 0.0, adapter)
+    return _held(profile, schema, _request(profile, model, rendered, question, most, 0.0, adapter))
+
+
+def writing(
+    profile: Profile,
+    model: str | None,
+    rendered: Rendered,
+    question: str,
+    schema: dict[str, JsonValue],
+    tokens: int,
+    adapter: str | None,
+) -> Body:
+    """A request for texts in a JSON object of that schema, of so many tokens at most, each time others."""
+    return _held(profile, schema, _request(profile, model, rendered, question, tokens, WRITING, adapter))
+
+
+def _held(profile: Profile, schema: dict[str, JsonValue], body: dict[str, JsonValue]) -> Body:
     if profile.constraint == "none":
         return body
     wanted: JsonValue = {

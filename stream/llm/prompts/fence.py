@@ -19,12 +19,19 @@ def fenced(text: str, length: int) -> str:
     `<`, `>` and `"` are replaced by look-alikes, so no fence of a template and no `<|token|>` of a chat template can be
     written; lines and unseen characters become spaces or nothing. At most 2 x `length` characters are read.
     """
-    read = text[: 2 * length + 1]
-    seen = " ".join(read.split())
-    if not seen.isprintable():
-        seen = " ".join("".join(filter(_is_seen, seen)).split())
-    line = _BRACKETS.sub(r"(\1)", seen).translate(_ESCAPES)
-    return f"{line[: length - 1]}…" if len(line) > length or len(text) > len(read) else line
+    line = _BRACKETS.sub(r"(\1)", _line(text, length)).translate(_ESCAPES)
+    return f"{line[: length - 1]}…" if len(line) > length or len(text) > 2 * length + 1 else line
+
+
+def seen(text: str, length: int) -> str:
+    """The same without replacements: what a language model wrote, to be kept as text."""
+    line = _line(text, length)
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def _line(text: str, length: int) -> str:
+    line = " ".join(text[: 2 * length + 1].split())
+    return line if line.isprintable() else " ".join("".join(filter(_is_seen, line)).split())
 
 
 def _is_seen(character: str) -> bool:

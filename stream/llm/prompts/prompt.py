@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 from jinja2 import FunctionLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -69,6 +69,35 @@ class _Parts:
     shots: tuple[Shot, ...]
     knowledge: tuple[str, ...]
     metadata: tuple[tuple[str, str], ...]
+
+
+class Showable(Protocol):
+    """A content beside a tag to write about; `own`: the tag is right for it."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def own(self) -> bool: ...
+
+
+class Writable(Protocol):
+    """A tag to write about (llm/synthesis)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+
+    @property
+    def broader(self) -> tuple[str, ...]: ...
 
 
 class Prompts:
@@ -135,6 +164,31 @@ class Prompts:
     def named(self, questions: Sequence[Question]) -> str:
         """The choice among all tags, by names."""
         return self._template("named", tags=[self.name(one) for one in questions])
+
+    def writer(self) -> str:
+        """The task of who writes, not judges."""
+        return self._template("writer")
+
+    def subject(self, subject: Writable, samples: Sequence[Showable]) -> str:
+        """A tag to write about, and contents that show how."""
+        return self._template(
+            "subject",
+            name=fenced(subject.name, NAME),
+            description=fenced(subject.description, DESCRIPTION),
+            aliases=[fenced(one, NAME) for one in subject.aliases[:SHOWN]],
+            broader=[fenced(one, NAME) for one in subject.broader[:SHOWN]],
+            samples=[
+                {"title": fenced(one.title, TITLE), "text": fenced(one.text, SHOT), "own": one.own} for one in samples
+            ],
+        )
+
+    def write_exemplars(self, name: str, count: int) -> str:
+        """What asks for so many contents of a tag."""
+        return self._template("write_exemplars", name=fenced(name, NAME), count=count)
+
+    def write_description(self, name: str) -> str:
+        """What asks for the meaning of a tag."""
+        return self._template("write_description", name=fenced(name, NAME))
 
     def name(self, question: Question) -> str:
         """The name of a tag as prompts have it."""

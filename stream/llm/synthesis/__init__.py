@@ -1,0 +1,1 @@
+"""Synthesis: a language model writes exemplars for tags that have few, and descriptions for bare names."""

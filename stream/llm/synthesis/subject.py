@@ -1,0 +1,159 @@
+"""What a language model is told of a tag, and what is read of its answer.
+
+The winners of SemEval 2025, task 5 wrote synthetic exemplars for tags that have few. Names, descriptions and contents
+are fenced as in the prompts of the judge; what comes back is as foreign: cut to length, one line, no unseen characters.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import Field, JsonValue
+
+from tagbus.stream.llm.prompts import Prompts, Rendered, tokens
+from tagbus.stream.llm.prompts.fence import seen
+from tagbus.stream.llm.shapes import Malformed, Shape, parsed
+
+# Characters that are kept of what was written.
+TITLE: Final = 300
+TEXT: Final = 2000
+DESCRIPTION: Final = 400
+# Tokens of an answer at most: for each content, and besides.
+TOKENS_A_CONTENT: Final = 250
+TOKENS: Final = 150
+
+Json = dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A content that shows how contents look here; `own`: the tag is right for it."""
+
+    title: str
+    text: str
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A tag as a prompt shows it. `broader`: names of broader tags. `samples` may be seen by whoever sees the tag."""
+
+    name: str
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    broader: tuple[str, ...] = ()
+    samples: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A content that was written."""
+
+    title: str
+    text: str
+
+
+class _Content(Shape):
+    title: str = ""
+    text: str = ""
+
+
+class _Contents(Shape):
+    contents: Annotated[list[JsonValue], Field(max_length=100)]
+
+
+class _Description(Shape):
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplars:
+    """Asks for `count` contents of a tag."""
+
+    count: int
+
+    @property
+    def tokens(self) -> int:
+        """Of an answer at most."""
+        return TOKENS + TOKENS_A_CONTENT * self.count
+
+    @property
+    def schema(self) -> Json:
+        """What an answer looks like."""
+        text: JsonValue = {"type": "string"}
+        content: JsonValue = {
+            "type": "object",
+            "properties": {"title": text, "text": text},
+            "required": ["title", "text"],
+            "additionalProperties": False,
+        }
+        return _object("contents", {"type": "array", "items": content})
+
+    def question(self, prompts: Prompts, subject: Subject) -> str:
+        """The end of the prompt."""
+        return prompts.write_exemplars(subject.name, self.count)
+
+    def read(self, text: str, subject: Subject) -> list[Written]:
+        """The contents, none twice and none of the samples. Raises Malformed."""
+        found = dict[str, Written]()
+        samples = {_key(one.title, one.text) for one in subject.samples}
+        for value in parsed(_Contents, text.encode()).contents[: self.count]:
+            try:
+                one = _Content.model_validate(value)
+            except ValueError:
+                continue
+            written = Written(seen(one.title, TITLE), seen(one.text, TEXT))
+            key = _key(written.title, written.text)
+            if key.strip() and key not in samples:
+                found.setdefault(key, written)
+        return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Asks what a tag is for."""
+
+    tokens: int = TOKENS
+
+    @property
+    def schema(self) -> Json:
+        """What an answer looks like."""
+        return _object("description", {"type": "string"})
+
+    def question(self, prompts: Prompts, subject: Subject) -> str:
+        """The end of the prompt."""
+        return prompts.write_description(subject.name)
+
+    def read(self, text: str, subject: Subject) -> list[Written]:
+        """The description as a text; none that says the name alone. Raises Malformed."""
+        said = seen(parsed(_Description, text.encode()).description, DESCRIPTION)
+        return [] if not said or said.casefold().strip(" .") == subject.name.casefold() else [Written("", said)]
+
+
+# What is asked for.
+Wanted = Exemplars | Description
+
+
+def rendered(prompts: Prompts, subject: Subject, room: int) -> Rendered:
+    """The prompt's part about a tag, without the last samples where it would have more than `room` tokens."""
+    task, samples = prompts.writer(), subject.samples
+    context = prompts.subject(subject, samples)
+    while samples and tokens(task) + tokens(context) > room:
+        samples = samples[:-1]
+        context = prompts.subject(subject, samples)
+    return Rendered(task, context, ())
+
+
+def said(text: str, wanted: Wanted, subject: Subject) -> list[Written] | None:
+    """What an answer holds; None where it is no answer."""
+    try:
+        return wanted.read(text, subject)
+    except Malformed:
+        return None
+
+
+def _object(name: str, schema: JsonValue) -> Json:
+    return {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
+
+
+def _key(title: str, text: str) -> str:
+    return " ".join(f"{title}\n{text}".casefold().split())
