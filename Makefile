@@ -48,6 +48,14 @@ $(TOOLS)/.done:
 	  for package in *.deb; do dpkg -x "$$package" .; done)
 	@touch $@
 
+# promtool checks rules and dashboards.
+$(TOOLS)/usr/bin/promtool:
+	@mkdir -p $(TOOLS)/usr/bin
+	@command -v promtool >/dev/null || (cd $(TOOLS) && echo "fetching promtool into $(TOOLS)" && \
+	  (apt-get download -qq prometheus || (apt-get update -qq && apt-get download -qq prometheus)) && \
+	  dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb)
+	@command -v promtool >/dev/null && ln -sf "$$(command -v promtool)" $@ || touch $@
+
 # The real helm, built once where there is Go: a minute or two.
 HELM := v3.22.0
 
@@ -57,7 +65,7 @@ $(TOOLS)/helm:
 	  GOBIN=$(CURDIR)/$(TOOLS) go install -trimpath -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@$(HELM); \
 	  else echo "no Go: the tests of the chart are skipped"; fi
 
-test: lint $(TOOLS)/.done $(TOOLS)/helm ## run all tests, the slowest ones are named at the end
+test: lint $(TOOLS)/.done $(TOOLS)/usr/bin/promtool $(TOOLS)/helm ## run all tests, the slowest ones are named at the end
 	$(BIN)/pytest -n 2 --dist loadfile
 
 TIMES ?= 20
