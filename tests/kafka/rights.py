@@ -84,8 +84,13 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
     "exemplars import": (*_on("Read", "tags", "exemplars"), *_on("Write", "feedback")),
     "tail tagged": _on("Read", "tagged"),
     "tail content.dlq": _on("Read", "dead_letters"),
+    "tail feedback.dlq": _on("Read", "feedback_dead_letters"),
     "ping": (*_on("Read", "tagged"), *_on("Write", "content")),
     "replay --send": (*_on("Read", "content", "tagged", "dead_letters"), *_on("Write", "content")),
+    "replay feedback.dlq --send": (
+        *_on("Read", "feedback", "feedback_dead_letters"),
+        *_on("Write", "feedback"),
+    ),
     "retag --send": (*_on("Read", "content", "tagged", "tags"), *_on("Write", "content")),
     "explain": _on("Read", "content", "releases", *_MEMORY),
     "skip": (*_on("Read", "content"), *_on("Write", "dead_letters"), _GROUP, _TRANSACTION),

@@ -45,7 +45,9 @@ CALLS = {
     "exemplars import": ("exemplars", "import", "-", "--form", "jsonl"),
     "tail tagged": ("tail", "tagged", "--count", "1"),
     "tail content.dlq": ("tail", "content.dlq", "--count", "1"),
+    "tail feedback.dlq": ("tail", "feedback.dlq", "--count", "1"),
     "replay --send": ("replay", "--send"),
+    "replay feedback.dlq --send": ("replay", "feedback.dlq", "--send"),
     "retag --send": ("retag", "--tag", "t1", "--send"),
     "skip": ("skip", "{content}:0:0"),
     "release activate": ("release", "activate", SHIPPED.name),
@@ -87,16 +89,18 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
         more = {"TOPICS__PARTITIONS": "2"}
     elif command != "topics create":
         tenant.make_topics()
-        produce(address, names["content"], [(b"a", event("a"), []), (b"c", event("c"), [])])
+        for source in ("content", "feedback"):
+            produce(address, names[source], [(b"a", event("a"), []), (b"c", event("c"), [])])
         produce(address, names["tagged"], [(b"a", encode(tagged(Content(id="a", title="Bees"))), [])])
         if "--replaced-by" in command or "import" in command:
             produce(address, names["tags"], [(one.encode(), encode(Tag(id=one, name=one)), []) for one in ("t1", "t2")])
         if "import" in command:
             produce(address, names["exemplars"], [(b"b/people", encode(Exemplar(id="b", title="b")), [])])
-        letter = DeadLetter(
-            topic=names["content"], partition=0, offset=0, exception="Untaggable", message="no", stage="tag"
-        )
-        produce(address, names["dead_letters"], [(b"b", event("b"), dead_letter_headers(letter))])
+        for source, letters in (("content", "dead_letters"), ("feedback", "feedback_dead_letters")):
+            letter = DeadLetter(
+                topic=names[source], partition=0, offset=0, exception="Untaggable", message="no", stage="tag"
+            )
+            produce(address, names[letters], [(b"b", event("b"), dead_letter_headers(letter))])
         other = Active(release="another", time=datetime.now(UTC))
         # A release that is not there cannot be explained by.
         more_of = {"release build": (other,), "explain": ()}

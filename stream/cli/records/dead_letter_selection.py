@@ -67,6 +67,16 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Where letters lie, and where their events came from. `results`: the topic that shows which were published since;
+    None: sent twice, they count once."""
+
+    letters: str
+    source: str
+    results: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
     """Metadata of a dead letter, without its value.
 
@@ -98,20 +108,20 @@ class Choice:
     left_out: Counter[str]
 
 
-def choose(settings: Settings, wanted: Wanted) -> Choice:
+def choose(settings: Settings, route: Route, wanted: Wanted) -> Choice:
     """Classify the dead letters. Raises UserError if a topic is missing, DependencyDown if no broker answers."""
     left_out: Counter[str] = Counter()
-    content = current_range(settings.kafka, settings.topics.content)
+    source = current_range(settings.kafka, route.source)
     chosen: dict[Event, Letter] = {}
-    for event, letter in _newest(settings, wanted, left_out).items():
-        verdict = letter.verdict or _placed(settings, letter, content.ends)
+    for event, letter in _newest(settings, route, wanted, left_out).items():
+        verdict = letter.verdict or _placed(letter, source)
         if verdict:
             left_out[verdict] += 1
         else:
             chosen[event] = letter
     for verdict, gone in (
-        ("published since", _published(settings, chosen.values())),
-        ("sent back already", _sent_back(settings, chosen, content)),
+        ("published since", _published(settings, route, chosen.values())),
+        ("sent back already", _sent_back(settings, chosen, source)),
     ):
         left_out[verdict] += sum(chosen.pop(event, None) is not None for event in gone)
     letters = sorted(chosen.values(), key=lambda letter: (letter.first.partition, letter.first.offset))
@@ -123,12 +133,10 @@ def originals(record: Record) -> tuple[tuple[str, bytes | None], ...]:
     return tuple((name, value) for name, value in record.headers if name not in OWN)
 
 
-def _newest(settings: Settings, wanted: Wanted, left_out: Counter[str]) -> dict[Event, Letter]:
+def _newest(settings: Settings, route: Route, wanted: Wanted, left_out: Counter[str]) -> dict[Event, Letter]:
     """The newest letter of each event, including letters that are not selected: they supersede older ones."""
     found: dict[Event, Letter] = {}
-    for message in read_range(
-        settings.kafka, current_range(settings.kafka, settings.topics.dead_letters, wanted.since)
-    ):
+    for message in read_range(settings.kafka, current_range(settings.kafka, route.letters, wanted.since)):
         try:
             letter = _letter(message, wanted)
         except Poison:
@@ -167,17 +175,17 @@ def _verdict(record: Record, dead_letter: DeadLetter, wanted: Wanted, time: date
     return ""
 
 
-def _placed(settings: Settings, letter: Letter, partitions: Collection[int]) -> str:
+def _placed(letter: Letter, source: OffsetRange) -> str:
     """Exclude letters of other topics: the topic of their results is unknown, so it cannot be checked whether they have
     one."""
-    if letter.last.topic != settings.topics.content:
+    if letter.last.topic != source.topic:
         return "of another topic"
-    return "" if letter.last.partition in partitions else "of a partition that is gone"
+    return "" if letter.last.partition in source.ends else "of a partition that is gone"
 
 
-def _published(settings: Settings, letters: Collection[Letter]) -> set[Event]:
+def _published(settings: Settings, route: Route, letters: Collection[Letter]) -> set[Event]:
     """Events whose content has a result or a withdrawal newer than the letter; by id, or by source position."""
-    if not letters:
+    if not letters or route.results is None:
         return set()
     by_id: dict[bytes, list[Letter]] = {}
     for letter in letters:
@@ -186,7 +194,7 @@ def _published(settings: Settings, letters: Collection[Letter]) -> set[Event]:
     by_source = {letter.last: letter for letter in letters}
     since = min(letter.time for letter in letters) - SKEW
     found: set[Event] = set()
-    for message in read_all(settings.kafka, settings.topics.tagged, since):
+    for message in read_all(settings.kafka, route.results, since):
         record = record_of(message)
         try:
             source = read_source(record.headers)
@@ -206,13 +214,13 @@ def _after(source: Origin, time: datetime, letter: Letter) -> bool:
     return time > letter.time
 
 
-def _sent_back(settings: Settings, letters: Mapping[Event, Letter], content: OffsetRange) -> set[Event]:
-    """Events that are on `content` again after the failure: their replay is pending."""
+def _sent_back(settings: Settings, letters: Mapping[Event, Letter], source: OffsetRange) -> set[Event]:
+    """Events that are on their topic again after the failure: their replay is pending."""
     starts: dict[int, int] = {}
     for last in (letter.last for letter in letters.values()):
         starts[last.partition] = min(last.offset + 1, starts.get(last.partition, last.offset + 1))
     found: set[Event] = set()
-    for message in read_range(settings.kafka, content.after(starts)):
+    for message in read_range(settings.kafka, source.after(starts)):
         record = record_of(message)
         first = _replayed(record)
         letter = letters.get((first, record.key)) if first else None

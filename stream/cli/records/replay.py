@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import typer
 from rich.table import Table
@@ -11,7 +11,7 @@ from rich.table import Table
 from tagbus.stream.app import console
 from tagbus.stream.app.time_arguments import moment
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE
-from tagbus.stream.cli.records.dead_letter_selection import REPLAYS, Choice, Letter, Wanted, choose, originals
+from tagbus.stream.cli.records.dead_letter_selection import REPLAYS, Choice, Letter, Route, Wanted, choose, originals
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.kafka.message import record_of
@@ -22,9 +22,11 @@ from tagbus.stream.kafka.writer import TopicWriter
 SHOWN = 50
 
 Moment = str | None
+Word = Literal["content.dlq", "feedback.dlq"]
 
 
 def replay(
+    topic: Annotated[Word, typer.Argument(help="whose letters")] = "content.dlq",
     reason: Annotated[
         str | None, typer.Option("--reason", help="class of the error, stage, or a part of the message")
     ] = None,
@@ -33,18 +35,20 @@ def replay(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="so many at most")] = None,
     send: Annotated[bool, typer.Option("--send", help="send them; without it they are only shown")] = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
-    """Send dead letters back to `content` after a fix; without --send, show which would be sent.
+    """Send dead letters back to `content`, or decisions to `feedback`, after a fix; without --send, show which would be
+    sent.
 
     An event that was published or sent back since is left out: a second time sends nothing twice. Letters with the
     reason Stale are left out unless --reason names them.
     """
     settings = load()
-    choice = choose(settings, Wanted(reason, moment("--since", since), moment("--until", until)))
+    route = _route(settings, topic)
+    choice = choose(settings, route, Wanted(reason, moment("--since", since), moment("--until", until)))
     letters = choice.letters[:limit]
     if beyond := len(choice.letters) - len(letters):
         choice.left_out["beyond --limit"] = beyond
     if send:
-        console.say(f"sent back: {_send(settings, letters)}{_left_out(choice)}")
+        console.say(f"sent back: {_send(settings, route, letters)}{_left_out(choice)}")
     else:
         _show(letters)
         console.say(f"to be sent back by --send: {len(letters)}{_left_out(choice)}")
@@ -88,19 +92,26 @@ class Spool:
             yield rank, Record(key, value, tuple(found))
 
 
-def _send(settings: Settings, letters: Sequence[Letter]) -> int:
+def _route(settings: Settings, topic: Word) -> Route:
+    topics = settings.topics
+    if topic == "content.dlq":
+        return Route(topics.dead_letters, topics.content, topics.tagged)
+    return Route(topics.feedback_dead_letters, topics.feedback)
+
+
+def _send(settings: Settings, route: Route, letters: Sequence[Letter]) -> int:
     """Send the letters in the order of their events, each to its partition; returns the number of confirmed records."""
     with Spool() as spool, console.bar("reading dead letters", len(letters)) as bar:
-        for rank, record in _fetch(settings, letters):
+        for rank, record in _fetch(settings, route, letters):
             spool.put(rank, record)
             bar.advance(1)
-        with TopicWriter(settings.kafka, settings.topics.content) as writer:
+        with TopicWriter(settings.kafka, route.source) as writer:
             for rank, record in spool.ranked():
                 writer.send(record_to_send(record, letters[rank]), letters[rank].last.partition)
         return writer.confirmed
 
 
-def _fetch(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[int, Record]]:
+def _fetch(settings: Settings, route: Route, letters: Sequence[Letter]) -> Iterator[tuple[int, Record]]:
     """The letters' records with their ranks, in the order of the dead-letter topic."""
     ranks = {letter.place: rank for rank, letter in enumerate(letters)}
     starts: dict[int, int] = {}
@@ -108,7 +119,7 @@ def _fetch(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[int,
     for partition, offset in ranks:
         starts[partition] = min(offset, starts.get(partition, offset))
         ends[partition] = max(offset + 1, ends.get(partition, 0))
-    for message in read_range(settings.kafka, OffsetRange(settings.topics.dead_letters, starts, ends)):
+    for message in read_range(settings.kafka, OffsetRange(route.letters, starts, ends)):
         rank = ranks.get((message.partition() or 0, message.offset() or 0))
         if rank is not None:
             yield rank, record_of(message)

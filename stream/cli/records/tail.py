@@ -18,7 +18,7 @@ from tagbus.stream.errors import Poison, shorten
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.reader import TopicReader
 
-Word = Literal["tagged", "content.dlq"]
+Word = Literal["tagged", "content.dlq", "feedback.dlq"]
 
 
 def tail(
@@ -31,8 +31,7 @@ def tail(
 ) -> None:
     """Show results or dead letters as they come; records of other programs are named as such. Ctrl-C ends it."""
     settings = load()
-    name = settings.topics.tagged if topic == "tagged" else settings.topics.dead_letters
-    for message in islice(follow(settings, name, start), count):
+    for message in islice(follow(settings, _name(settings, topic), start), count):
         if form == "json":
             typer.echo(json_line(topic, message))
         elif isinstance(shown := table(topic, message), str):
@@ -47,6 +46,12 @@ def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"])
         reader.discover([topic], "beginning" if start == "earliest" else "end")
         while True:
             yield from reader.read(100, 0.5).messages
+
+
+def _name(settings: Settings, topic: Word) -> str:
+    topics = settings.topics
+    names = {"content.dlq": topics.dead_letters, "feedback.dlq": topics.feedback_dead_letters}
+    return names.get(topic, topics.tagged)
 
 
 def json_line(topic: Word, message: Message) -> str:
@@ -78,7 +83,7 @@ def as_json(topic: Word, record: Record) -> str:
 
     Raises Poison for a record that is none of these.
     """
-    if topic == "content.dlq":
+    if topic != "tagged":
         letter = read_dead_letter(record.headers)
         return json.dumps({**letter.model_dump(), "value": _beginning(record, 200)}, ensure_ascii=False)
     event = decode_tagged(record)

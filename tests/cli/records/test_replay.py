@@ -192,6 +192,28 @@ def test_one_that_failed_again_goes_back_once_more(bus: Bus) -> None:
     assert message.headers() == [(REPLAYS, b"2"), (REPLAY_SOURCE, source_of(bus, 0, 0))]
 
 
+def test_a_decision_goes_back_to_its_topic(kafka: Broker, topics: Make, tagbus: Cli) -> None:
+    """And to no other: letters of contents stay where they are, and there are no results to look for."""
+    names = topics({"content": 1, "tagged": 1, "dead_letters": 1, "feedback": 2, "feedback_dead_letters": 1})
+    bus = Bus(kafka.address, names, tagbus, Producer({"bootstrap.servers": kafka.address, "linger.ms": 0}))
+    bus.aside(record("a"), error(Untaggable))
+    odd = Record(b"article-17", b"{", (("trace", b"\x00"),))
+    bus.put("feedback", odd, 1)
+    aside = DeadLetterTopic(names["feedback_dead_letters"], 1_000)
+    source = Source(names["feedback"], 1, 0, odd)
+    (out,) = aside.letter(source, error(Undecodable, "decode", "value")).outgoing
+    bus.put("feedback_dead_letters", Record(out.key, out.value, out.headers))
+
+    assert bus.replay("feedback.dlq").err == "to be sent back by --send: 1\n"
+    assert bus.replay("feedback.dlq", "--send").err == "sent back: 1\n"
+    assert bus.replay("feedback.dlq", "--send").err == "sent back: 0; left out: 1 sent back already\n"
+
+    came, back = consume_all(kafka.address, names["feedback"])
+    assert (back.partition(), back.key(), back.value()) == (1, came.key(), came.value())
+    assert back.headers() == [*odd.headers, (REPLAYS, b"1"), (REPLAY_SOURCE, f"{names['feedback']}:1:0".encode())]
+    assert bus.back() == []
+
+
 def test_the_order_of_a_partition_is_kept(bus: Bus) -> None:
     # Given letters in another order than their events, on several partitions of the dead-letter topic
     sources = [bus.content(record(f"{number}"), number % 2) for number in range(12)]

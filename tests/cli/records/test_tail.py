@@ -77,6 +77,13 @@ class TestTail:
         shown = tagbus("tail", "content.dlq", "-n", "1", settings=results).out
         assert "content:0:7  Undecodable at decode: value: '{' is wrong" in shown
 
+    def test_decisions_that_were_set_aside(self, kafka: Broker, topics: Make, tagbus: Cli) -> None:
+        names = topics({"feedback_dead_letters": 1})
+        letter = LETTER.model_copy(update={"topic": "feedback"})
+        produce(kafka.address, names["feedback_dead_letters"], [(b"k", b"{", dead_letter_headers(letter))])
+        shown = tagbus("tail", "feedback.dlq", "-n", "1", settings=settings(kafka, names)).out
+        assert "feedback:0:7  Undecodable at decode: value: '{' is wrong" in shown
+
     def test_a_withdrawal_as_json_carries_its_id(self, results: dict[str, str], tagbus: Cli) -> None:
         answer = tagbus("tail", "-n", "3", "--as", "json", settings=results)
         assert json.loads(answer.lines[-1]) == {"id": "article-19", "withdrawn": True}
