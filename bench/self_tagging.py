@@ -10,7 +10,8 @@ each. Writes bench/results/self_tagging.json after each round: a row has P@1 in 
 row with a 95% interval (bootstrap over the titles), and how many machine exemplars there are and how many of their tags
 are right. Ends with code 1 where a round loses more than 0.3 points.
 
-Each text is encoded once; the vectors of people's are kept in --cache for the next run.
+Each text is encoded once, and --cache keeps vectors, curve and rounds: a run that is interrupted is gone on with by the
+same command.
 """
 
 import argparse
@@ -19,17 +20,22 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
+from tagbus.stream import calibrate
 from tagbus.stream.app import assemble, filling
 from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.app.evaluation import content_of, fit, ran, tag_all
+from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import load
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, TaggedContent
@@ -42,6 +48,7 @@ from tagbus.stream.tagger import Tagger
 RESULTS = Path(__file__).parent / "results" / "self_tagging.json"
 COSTS_AT_MOST = 0.3
 CHUNK = 2_048
+STATE = "self_tagging.json"
 Row = dict[str, object]
 
 
@@ -59,25 +66,58 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@dataclass(frozen=True, slots=True)
 class Once:
-    """Encodes each text once."""
+    """Encodes each text once, also over several runs."""
 
-    encoder: Encoder
-    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    def __init__(self, encoder: Encoder, folder: Path) -> None:
+        self._encoder = encoder
+        self._path = folder / "texts.npz"
+        self._vectors: dict[bytes, NDArray[np.float32]] = {}
+        self._new = 0
+        if self._path.exists():
+            with np.load(self._path) as file:
+                self._vectors = dict(zip(map(bytes, file["keys"]), file["vectors"], strict=True))
 
     @property
     def release(self) -> Release:
-        return self.encoder.release
+        return self._encoder.release
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
-        new = [text for text in dict.fromkeys(texts) if text not in self.vectors]
+        keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
         if new:
-            self.vectors.update(zip(new, await self.encoder.encode(new), strict=True))
-        return np.stack([self.vectors[text] for text in texts])
+            self._vectors.update(zip(new, await self._encoder.encode(list(new.values())), strict=True))
+            self._new += len(new)
+        if self._new >= CHUNK:
+            self.save()
+        return np.stack([self._vectors[key] for key in keys])
+
+    def save(self) -> None:
+        keys = np.frombuffer(b"".join(self._vectors), np.uint8).reshape(-1, 16)
+        draft = self._path.with_suffix(".part.npz")
+        np.savez(draft, keys=keys, vectors=np.stack(list(self._vectors.values())))
+        draft.replace(self._path)
+        self._new = 0
 
     async def close(self) -> None:
-        await self.encoder.close()
+        await self._encoder.close()
+
+
+class State(BaseModel):
+    """What is known after a round: whether each test title was right at first, and the machine exemplars there are."""
+
+    about: dict[str, object]
+    rows: list[Row] = []
+    before: list[float] = []
+    machine: list[Exemplar] = []
+
+    @classmethod
+    def of(cls, asked: argparse.Namespace) -> Self:
+        about: Row = {name: getattr(asked, name) for name in ("people", "titles", "least", "test", "validation")}
+        about["data"] = asked.folder.name
+        path = asked.cache / STATE
+        kept = cls.model_validate_json(path.read_bytes()) if path.exists() else None
+        return kept if kept and kept.about == about else cls(about=about)
 
 
 async def tagged(tagger: Tagger, items: Sequence[Exemplar]) -> list[TaggedContent]:
@@ -114,51 +154,62 @@ async def remember(stack: TaggingStack, exemplars: Sequence[Exemplar]) -> None:
 
 
 async def measure(asked: argparse.Namespace) -> list[Row]:
-    data = DataFolder(asked.folder)
+    data, state = DataFolder(asked.folder), State.of(asked)
     train = list(islice(data.exemplars("train"), asked.people + asked.titles))
     people, own = train[: asked.people], train[asked.people :]
     test = list(islice(data.exemplars("test"), asked.test))
-    validation = list(islice(data.exemplars("val"), asked.validation))
-    truth = {one.id: frozenset(one.accepted) for one in own}
-    rows: list[Row] = []
+    asked.cache.mkdir(parents=True, exist_ok=True)
     settings = load()
     async with (
         assemble.in_process(settings, asked.cache) as bare,
-        assemble.over(replace(bare, encoder=Once(bare.encoder)), settings) as stack,
+        assemble.over(replace(bare, encoder=Once(bare.encoder, asked.cache)), settings) as stack,
     ):
         await filling.fill(stack.projection(), {"tags": data.tags(), "exemplars": people}, lambda _: None)
         await filling.save_memories(asked.cache, stack.memories)
-        tagger = stack.tagger([] if stack.components.calibration else [await fit(stack, validation)])
-        before = await hits(tagger, test)
-        rows.append({"round": 0, "p_at_1": round(float(before.mean()), 2)})
-        tell(asked, stack, rows)
-        for number in range(1, asked.rounds + 1):
+        tagger = stack.tagger([] if stack.components.calibration else [await curve(asked, stack, state)])
+        await remember(stack, state.machine)
+        if not state.rows:
+            state.before = (await hits(tagger, test)).tolist()
+            state.rows.append({"round": 0, "p_at_1": round(float(np.mean(state.before)), 2)})
+            tell(asked, stack, state)
+        for number in range(len(state.rows), asked.rounds + 1):
             started = time.process_time()
-            machine = written_back(own, await tagged(tagger, own), asked.least)
-            await remember(stack, machine)
-            pairs = [tag in truth[one.id] for one in machine for tag in one.accepted]
-            lost = before - (after := await hits(tagger, test))
-            rows.append(
-                {
-                    "round": number,
-                    "p_at_1": round(float(after.mean()), 2),
-                    "lost": round(float(lost.mean()), 2),
-                    "lost_interval": interval(lost),
-                    "machine_exemplars": len(machine),
-                    "machine_tags": len(pairs),
-                    "machine_tags_right": round(100 * float(np.mean(pairs)), 2) if pairs else None,
-                    "cpu_seconds": round(time.process_time() - started, 1),
-                }
-            )
-            tell(asked, stack, rows)
-    return rows
+            state.machine = written_back(own, await tagged(tagger, own), asked.least)
+            await remember(stack, state.machine)
+            row = figures(np.array(state.before), await hits(tagger, test), state.machine, own)
+            state.rows.append({"round": number, **row, "cpu_seconds": round(time.process_time() - started, 1)})
+            tell(asked, stack, state)
+    return state.rows
 
 
-def tell(asked: argparse.Namespace, stack: TaggingStack, rows: Sequence[Row]) -> None:
+async def curve(asked: argparse.Namespace, stack: TaggingStack, state: State) -> Calibration:
+    """The calibration of people's memory."""
+    path = asked.cache / "calibration.json"
+    if not state.rows:
+        (await fit(stack, list(islice(DataFolder(asked.folder).exemplars("val"), asked.validation)))).save(path)
+    return calibrate.load(path, stack.fingerprint())
+
+
+def figures(
+    before: NDArray[np.float64], after: NDArray[np.float64], machine: Sequence[Exemplar], own: Sequence[Exemplar]
+) -> Row:
+    truth = {one.id: frozenset(one.accepted) for one in own}
+    pairs = [tag in truth[one.id] for one in machine for tag in one.accepted]
+    return {
+        "p_at_1": round(float(after.mean()), 2),
+        "lost": round(float((before - after).mean()), 2),
+        "lost_interval": interval(before - after),
+        "machine_exemplars": len(machine),
+        "machine_tags": len(pairs),
+        "machine_tags_right": round(100 * float(np.mean(pairs)), 2) if pairs else None,
+    }
+
+
+def tell(asked: argparse.Namespace, stack: TaggingStack, state: State) -> None:
     """Print the newest row, and write all that are there."""
-    print(json.dumps(rows[-1]), flush=True)
-    about = {"data": asked.folder.name, "people": asked.people, "titles": asked.titles, "least": asked.least}
-    report = {**about, "test": asked.test, "costs_at_most": COSTS_AT_MOST, "ran": ran(stack), "rows": rows}
+    print(json.dumps(state.rows[-1]), flush=True)
+    (asked.cache / STATE).write_text(state.model_dump_json(), encoding="utf-8")
+    report = {**state.about, "costs_at_most": COSTS_AT_MOST, "ran": ran(stack), "rows": state.rows}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
