@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -101,6 +102,33 @@ async def test_a_disk_that_is_full_is_waited_for_and_what_was_confirmed_is_there
     assert await store.fetch([f"k{n}" for n in range(100)]) == {f"k{n}": {"n": n} for n in range(100)}
     assert await store.count() == 600
     await store.close()
+
+
+async def test_a_folder_that_becomes_read_only_is_waited_for_and_read_meanwhile() -> None:
+    """The process is nobody's, since root may write anywhere."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        ended = await in_a_process(f"""
+    import qdrant_edge
+    if os.getuid() == 0:
+        os.setuid(65534)
+    folder = Path({name!r}) / "store"
+    store = await EmbeddedStore.open(folder, "r1", 2)
+    await store.upsert([Point("before", np.array([1, 0], np.float32), {{"n": 1}})])
+    more = [Point(f"m{{n}}", np.array([1, 0], np.float32), {{"n": n}}) for n in range(50)]
+    folder.chmod(0o500)
+    try:
+        await store.upsert(more)
+    except DependencyDown as error:
+        said = "readonly" in str(error) or "unable to open" in str(error)
+        meanwhile = await store.fetch(["before", "m0"])
+        folder.chmod(0o700)
+        await store.upsert(more)
+        whole = len(await store.fetch([one.key for one in more])) == 50
+        os._exit(42 if said and meanwhile == {{"before": {{"n": 1}}}} and whole else 1)
+""")
+        assert ended == 42
 
 
 async def in_a_process(body: str) -> int:
