@@ -39,6 +39,7 @@ from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.heads.model import HeadsRecall
 from tagbus.stream.recall.labeltree import LabelTreeRecall
 from tagbus.stream.recall.lexical.literal import LiteralRecall
+from tagbus.stream.recall.tagvectors import TagVectorsRecall
 from tagbus.stream.tagger import Failure, Stage, Tagger
 from tagbus.stream.tagger.encode import Encode
 
@@ -113,8 +114,10 @@ def watched(stack: TaggingStack, shares: Shares) -> Tagger:
             shares.watch(other._model._session, "run", "heads")  # type: ignore[attr-defined]
         elif isinstance(other, LiteralRecall):
             shares.watch(other._lexicon, "match", "literal names")
-        elif isinstance(other, second_encoder.ListOf):
-            second = other.second
+        elif isinstance(other, TagVectorsRecall):
+            other._vectors = SimpleNamespace(best=shares.clocked(other._vectors.best, "tag vectors"))
+        elif other.name == second_encoder.TAGS:
+            second = other.ask.__self__  # type: ignore[attr-defined]
             second._vectors = SimpleNamespace(best=shares.clocked(second._vectors.best, "second encoder's tags"))
     for replica in (one for part in stack.parts.values() for one in part.replicas):
         shares.watch(replica.encoder, "_run", "second encoder's encoder")

