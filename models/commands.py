@@ -1,6 +1,6 @@
 """The commands of the extra `train`: the entry points of the group `tagbus.commands`.
 
-    tagbus train biencoder|heads|labeltree|cross-encoder|ranker
+    tagbus train biencoder|whole|heads|labeltree|cross-encoder|ranker
     tagbus export
     tagbus evaluate-models
 
@@ -54,6 +54,11 @@ train = TyperGroup(
                 "biencoder",
                 "train.biencoder",
                 "Train the encoder to place contents near their tags and near contents that share them.",
+            ),
+            (
+                "whole",
+                "train.whole.command",
+                "Train all layers of an encoder, and of smaller ones cut from it, against all tags.",
             ),
             ("heads", "train.heads", "Train a classifier over all known tags."),
             ("labeltree", "train.labeltree", "Train label trees over bags of words."),

@@ -1,10 +1,13 @@
 """Texts of contents and tags, as the tagger encodes them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
+from tokenizers import Tokenizer
+
 from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.encoder.release import RELEASE, Release, content_text, default_folder
+from tagbus.stream.encoder.release import RELEASE, TOKENIZER, Release, content_text, default_folder
 
 
 def text_of(item: Exemplar) -> str:
@@ -22,4 +25,14 @@ def tag_texts(tags: Sequence[Tag], parents: Literal["parents", "plain"] = "plain
         above = ", ".join(names[parent] for parent in tag.parents if parent in names)
         text = template.tag_text(tag.name, tag.aliases, tag.description)
         found.append(f"{text}\n{above}" if above else text)
+    return found
+
+
+def tokenizer(folder: Path, tokens: int) -> Tokenizer:
+    """The tokenizer of an encoder's folder as the tagger uses it, for texts of at most `tokens` tokens."""
+    found = Tokenizer.from_file(str(folder / TOKENIZER))
+    found.enable_truncation(tokens)
+    found.no_padding()
+    # "[SEP]" in a content is text, not a special token.
+    found.encode_special_tokens = True
     return found

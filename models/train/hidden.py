@@ -14,13 +14,12 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 
+from tagbus.models.data.texts import tokenizer
 from tagbus.models.data.truth import Truth
 from tagbus.models.export.bert import Bert
 from tagbus.stream.app.files import chunks
-from tagbus.stream.encoder.release import TOKENIZER
 
 KEY: Final = "key.json"
 # Texts are sorted by length within a chunk; 4,096 titles are 60 MB of states.
@@ -64,11 +63,7 @@ class StateReader:
         """`layers`: frozen layers; `tokens`: maximum length of a text."""
         self._bert = bert.eval()
         self._layers = layers
-        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        self._tokenizer.enable_truncation(tokens)
-        self._tokenizer.no_padding()
-        # "[SEP]" in a content is text, not a special token.
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer(folder, tokens)
 
     @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> list[NDArray[np.int16]]:

@@ -51,3 +51,19 @@ def decoupled_contrastive(scores: Tensor, right: Tensor, absent: Tensor) -> Tens
     rest = torch.logsumexp(scores.masked_fill(right | absent, -torch.inf), dim=1, keepdim=True)
     losses = torch.where(seen, functional.softplus(rest - scores), 0.0)
     return (losses.sum(1) / seen.sum(1).clamp(min=1)).mean()
+
+
+def distillation(logits: Tensor, best: Tensor, chances: Tensor) -> Tensor:
+    """Knowledge distillation (Hinton et al. 2015, arXiv 1503.02531) over the teacher's best tags, mean over contents.
+
+    The Kullback-Leibler divergence of the student's softmax from the teacher's, both over the tags `best` int64 [n, k],
+    which are different in a row. `logits` [n, t] are the student's; `chances` float32 [n, k] are the teacher's and sum
+    to 1 in each row.
+    """
+    own = logits.gather(1, best).log_softmax(1)
+    return functional.kl_div(own, chances, reduction="batchmean")
+
+
+def apart(vectors: Tensor, others: Tensor) -> Tensor:
+    """1 - cosine of unit vectors [n, d] in the same order, mean over contents: 0 where they are the same."""
+    return 1 - (vectors * others).sum(1).mean()

@@ -283,16 +283,19 @@ def merge(base: Path, trained: Mapping[str, Tensor], to: Path) -> None:
     `trained` is the state dict of TopLayers (`encoder_layer_4_output_dense_weight` and so on); its other entries are
     ignored.
     """
-    to.mkdir(parents=True, exist_ok=True)
-    for path in base.iterdir():
-        if path.name == WEIGHTS:
-            continue
-        if path.is_dir():
-            shutil.copytree(path, to / path.name, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(path, to / path.name)
+    copy_rest(base, to)
     weights = load_file(base / WEIGHTS)
     for name, weight in weights.items():
         if (found := trained.get(name.replace(".", "_"))) is not None:
             weights[name] = transposed(name, found.to(weight.dtype))
     save_file(weights, to / WEIGHTS, metadata={"format": "pt"})
+
+
+def copy_rest(base: Path, to: Path) -> None:
+    """Copy a Hugging Face folder without its weights."""
+    to.mkdir(parents=True, exist_ok=True)
+    for path in base.iterdir():
+        if path.is_dir():
+            shutil.copytree(path, to / path.name, dirs_exist_ok=True)
+        elif path.name != WEIGHTS:
+            shutil.copyfile(path, to / path.name)

@@ -20,15 +20,15 @@ WORDS = {
 }
 
 
-def toy_encoder(folder: Path) -> Path:
+def toy_encoder(folder: Path, width: int = 32) -> Path:
     """A BERT with two layers and random weights, in the format of the packaged one."""
     torch.manual_seed(0)
     shutil.copytree(weights_folder(), folder, ignore=shutil.ignore_patterns("model.safetensors"))
-    known = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    known = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     config = BertConfig(vocab_size=30522, max_position_embeddings=64, layer_norm_eps=1e-12, **known)
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     pooling = folder / "1_Pooling" / "config.json"
-    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "word_embedding_dimension": 32}))
+    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "word_embedding_dimension": width}))
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": false}')
     return folder
 

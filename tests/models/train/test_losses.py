@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from tagbus.models.train.losses import decoupled_contrastive, decoupled_softmax, masked_ranking
+from tagbus.models.train.losses import apart, decoupled_contrastive, decoupled_softmax, distillation, masked_ranking
 
 CONTENTS, TAGS = 5, 9
 
@@ -87,6 +87,40 @@ def test_decoupled_contrastive_is_its_formula(seed: int) -> None:
     assert found.item() == pytest.approx(expected, rel=1e-9)
 
 
+def lesson(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A teacher's best four tags of each content, and their probabilities."""
+    scores, best = scores_of(seed + 50).detach().topk(4, dim=1)
+    return best, scores.softmax(1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_distillation_is_its_formula(seed: int) -> None:
+    scores, (best, chances) = scores_of(seed), lesson(seed)
+    expected = 0.0
+    for row, tags, taught in zip(scores.tolist(), best.tolist(), chances.tolist(), strict=True):
+        total = sum(math.exp(row[tag]) for tag in tags)
+        expected += sum(
+            p * (math.log(p) - math.log(math.exp(row[t]) / total)) for t, p in zip(tags, taught, strict=True)
+        )
+    assert distillation(scores, best, chances).item() == pytest.approx(expected / CONTENTS, rel=1e-9)
+
+
+def test_a_student_that_scores_as_its_teacher_has_nothing_to_learn() -> None:
+    scores = scores_of(3).detach()
+    highest, best = scores.topk(4, dim=1)
+    assert distillation(scores, best, highest.softmax(1)).item() == pytest.approx(0, abs=1e-12)
+    unit = torch.nn.functional.normalize(scores, dim=1)
+    assert apart(unit, unit).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_apart_is_one_minus_the_mean_cosine() -> None:
+    ours, theirs = (torch.nn.functional.normalize(scores_of(seed).detach(), dim=1) for seed in (1, 2))
+    cosines = [
+        sum(a * b for a, b in zip(*pair, strict=True)) for pair in zip(ours.tolist(), theirs.tolist(), strict=True)
+    ]
+    assert apart(ours, theirs).item() == pytest.approx(1 - sum(cosines) / CONTENTS, rel=1e-9)
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     right = right_pairs(1)
     own, marks = torch.from_numpy(right.argmax(1)), torch.from_numpy(right)
@@ -94,6 +128,9 @@ def test_gradients_are_those_of_finite_differences() -> None:
     absent[0, -1] = True
     assert torch.autograd.gradcheck(lambda s: masked_ranking(s, own, marks), scores_of(1))
     assert torch.autograd.gradcheck(lambda s: decoupled_contrastive(s, marks, absent), scores_of(1))
+    best, chances = lesson(1)
+    assert torch.autograd.gradcheck(lambda s: distillation(s, best, chances), scores_of(1))
+    assert torch.autograd.gradcheck(lambda s: apart(s, scores_of(2).detach()), scores_of(1))
     # The loss is in float32, where finite differences need a wide step.
     rows, tags = pairs(right)
     assert torch.autograd.gradcheck(lambda s: decoupled_softmax(s, rows, tags), scores_of(1), eps=1e-2, atol=1e-2)

@@ -1,0 +1,245 @@
+"""A run: the models of a plan, their steps on the same batches, evaluations, and what is kept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagbus.models.data.corpus import Corpus
+from tagbus.models.data.splits import Split
+from tagbus.models.data.texts import tag_texts, text_of, tokenizer
+from tagbus.models.data.truth import numbers_of
+from tagbus.models.export.bert import Bert
+from tagbus.models.journal import JOURNAL, Journal
+from tagbus.models.train.hidden import Row
+from tagbus.models.train.plan import begin
+from tagbus.models.train.whole.evaluate import evaluate
+from tagbus.models.train.whole.losses import Lesson, Seen, losses
+from tagbus.models.train.whole.model import Trained, average, chosen, encode, follow, save
+from tagbus.models.train.whole.plan import Plan
+from tagbus.models.train.whole.rows import Batch, Ints, Rows, epoch
+from tagbus.stream.app import console
+from tagbus.stream.errors import UserError
+
+STATE: Final = "state.pt"
+TEACHER: Final = "teacher"
+SAVE_STEPS: Final = 500
+LOG_STEPS: Final = 100
+# Share of the steps in which the learning rates rise.
+WARM_UP: Final = 0.05
+Weights = Mapping[str, Tensor]
+# The figure by which the best state of a model is kept.
+GOAL: Final = "ndcg_at_5"
+
+
+@dataclass(slots=True)
+class Learner:
+    """A model in training, its moving average, the last batches as keys, and its best evaluation so far."""
+
+    name: str
+    kept: Sequence[int]
+    model: Trained
+    mean: Trained
+    queue: list[Seen] = field(default_factory=list)
+    best: float = -1.0
+
+    def state(self) -> dict[str, object]:
+        """What `restore` takes."""
+        queue = [(one.vectors, one.rows, one.tags) for one in self.queue]
+        return {"model": self.model.state_dict(), "mean": self.mean.state_dict(), "queue": queue, "best": self.best}
+
+    def restore(
+        self, model: Weights, mean: Weights, queue: Sequence[tuple[Tensor, Tensor, Tensor]], best: float
+    ) -> None:
+        """Continue from a state."""
+        self.model.load_state_dict(model)
+        self.mean.load_state_dict(mean)
+        self.queue = [Seen(*one) for one in queue]
+        self.best = best
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What is trained on: contents, the text of each tag, held-out contents, and the ids of the tags."""
+
+    contents: Rows
+    names: Rows
+    held: Rows
+    ids: tuple[str, ...]
+
+    @property
+    def every(self) -> Rows:
+        """Contents, then the tags' texts."""
+        return self.contents + self.names
+
+
+def train(corpus: Corpus, plan: Plan, to: Path) -> None:
+    """Train, and write each student's best moving average to a folder of `to`: layers-6, layers-3 and so on.
+
+    A folder holds the encoder in Hugging Face's format, its tag vectors (`recall/tagvectors.py`) and metrics.jsonl. An
+    interrupted run is resumed and ends as one that was not. Raises UserError if `to` holds a run of another plan.
+    """
+    begin(to, plan)
+    texts = read(corpus, plan)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    learners = begun(plan, texts, device)
+    optimiser = optimiser_of(learners, plan)
+    steps = plan.steps or plan.epochs * len(epoch_of(texts, plan, 0))
+    done = resume(to / STATE, learners, optimiser, device)
+    journals = {one.name: Journal(to / one.name / JOURNAL) for one in learners if one.name != TEACHER}
+    if not done:
+        judge(learners, texts, plan, to, journals, 0)
+    every, marks = texts.every, {round(steps * number / plan.evaluations) for number in range(1, plan.evaluations + 1)}
+    with console.bar("training", steps) as bar:
+        for number, rows in enumerate(batches_of(texts, plan, steps), start=1):
+            if number <= done:
+                continue
+            set_rates(optimiser, number, steps)
+            found = step(learners, every.batch(rows, device), plan, optimiser, number)
+            if number % LOG_STEPS == 0 or number == steps:
+                for name, journal in journals.items():
+                    journal.write({"step": number, **found[name]}, contents=(number - done) * plan.batch)
+            if number in marks:
+                judge(learners, texts, plan, to, journals, number)
+            if number % SAVE_STEPS == 0 or number == steps:
+                keep(to / STATE, learners, optimiser, number)
+            bar.to(number)
+
+
+def read(corpus: Corpus, plan: Plan) -> Texts:
+    """Tokenise the corpus. Raises UserError if there is nothing to train on."""
+    tags = corpus.tags()
+    numbers = {tag.id: number for number, tag in enumerate(tags)}
+    reader = tokenizer(Path(plan.base), plan.tokens)
+
+    def rows(split: Split) -> Iterator[Row]:
+        for item in corpus.exemplars(split):
+            if right := numbers_of(item, numbers):
+                yield text_of(item), right
+
+    def taken(what: str, some: Iterator[Row], count: int) -> Rows:
+        with console.bar(f"reading {what}", count) as bar:
+            return Rows.read(some, reader, bar.advance)
+
+    contents, held = (taken(split, rows(split), sum(1 for _ in rows(split))) for split in ("train", "val"))
+    if not len(contents):
+        raise UserError(f"{plan.corpus} has no contents to train on")
+    names = taken("tags", ((text, [number]) for number, text in enumerate(tag_texts(tags))), len(tags))
+    return Texts(contents, names, held, tuple(tag.id for tag in tags))
+
+
+def begun(plan: Plan, texts: Texts, device: torch.device) -> list[Learner]:
+    """The models before the first step: the teacher first, if there is one."""
+    torch.manual_seed(plan.seed)
+    base, tags = Path(plan.base), len(texts.ids)
+    bert = Bert(base)
+    found = []
+    for layers in plan.layers:
+        kept = chosen(bert.layers, layers)
+        student = Trained(base, kept, bert.width, tags).to(device)
+        student.start(texts.names)
+        found.append(Learner(f"layers-{layers}", kept, student, average(student)))
+    if plan.teacher is None:
+        return found
+    whole = Trained(base, range(bert.layers), bert.width, 0).to(device)
+    wide = Path(plan.teacher)
+    teacher = Trained(wide, range(Bert(wide).layers), bert.width, tags).to(device)
+    teacher.start(texts.names, encode(whole.vectors, texts.names, device))
+    return [Learner(TEACHER, range(teacher.layers), teacher, average(teacher)), *found]
+
+
+def optimiser_of(learners: Sequence[Learner], plan: Plan) -> torch.optim.Optimizer:
+    """AdamW over all models; the tag vectors learn faster and do not decay."""
+    groups = []
+    for one in learners:
+        layers = [weight for name, weight in one.model.named_parameters() if name != "tags"]
+        rate = plan.teacher_rate if one.name == TEACHER else plan.rate
+        groups.append({"params": layers, "lr": rate, "peak": rate, "weight_decay": 0.01})
+        groups.append({"params": [one.model.tags], "lr": plan.tag_rate, "peak": plan.tag_rate, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups)
+
+
+def epoch_of(texts: Texts, plan: Plan, number: int) -> list[Ints]:
+    """The batches of an epoch, which its number and the seed decide."""
+    lengths = np.concatenate([texts.contents.lengths, texts.names.lengths])
+    return epoch(lengths, len(texts.contents), plan.names, plan.batch, plan.seed * 1000 + number)
+
+
+def batches_of(texts: Texts, plan: Plan, steps: int) -> Iterator[Ints]:
+    """The batches of all steps."""
+    given, number = 0, 0
+    while given < steps:
+        some = epoch_of(texts, plan, number)[: steps - given]
+        yield from some
+        given, number = given + len(some), number + 1
+
+
+def set_rates(optimiser: torch.optim.Optimizer, number: int, steps: int) -> None:
+    """Warm-up, then a cosine from the peak to a hundredth of it."""
+    progress = number / steps
+    share = min(1.0, progress / WARM_UP) * max(0.01, 0.5 * (1 + float(np.cos(np.pi * progress))))
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * share
+
+
+def step(
+    learners: Sequence[Learner], batch: Batch, plan: Plan, optimiser: torch.optim.Optimizer, number: int
+) -> dict[str, dict[str, float]]:
+    """A step of all models on a batch. Returns the losses by model."""
+    # By its number, so that a resumed run draws what an uninterrupted one draws.
+    torch.manual_seed(plan.seed * 1_000_003 + number)
+    taught = next((one for one in learners if one.name == TEACHER), None)
+    # The teacher's average answers, and reads the whole text.
+    lesson = None if taught is None else Lesson.of(taught.mean, batch)
+    thinned = batch.thinned(plan.word_dropout)
+    optimiser.zero_grad(set_to_none=True)
+    found: dict[str, dict[str, float]] = {}
+    for one in learners:
+        parts, seen = losses(one.model, thinned, one.queue, None if one is taught else lesson, plan)
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        layers = [weight for name, weight in one.model.named_parameters() if name != "tags"]
+        torch.nn.utils.clip_grad_norm_(layers, 1.0)
+        one.queue = [seen, *one.queue][: plan.queue]
+        found[one.name] = {name: round(float(part.detach()), 4) for name, part in parts.items()}
+    optimiser.step()
+    for one in learners:
+        # A young average follows quickly.
+        follow(one.mean, one.model, min(plan.ema, (1 + number) / (10 + number)))
+    return found
+
+
+def judge(
+    learners: Sequence[Learner], texts: Texts, plan: Plan, to: Path, journals: dict[str, Journal], number: int
+) -> None:
+    """Evaluate the students' averages, and keep those that are better than before; without validation contents all."""
+    for one in learners:
+        if one.name == TEACHER:
+            continue
+        figures = evaluate(one.mean, texts.contents, texts.held)
+        journals[one.name].write({"step": number, **figures})
+        if (goal := figures.get(GOAL, float(number))) > one.best:
+            one.best = goal
+            save(one.mean, texts.ids, Path(plan.base), one.kept, to / one.name)
+
+
+def keep(path: Path, learners: Sequence[Learner], optimiser: torch.optim.Optimizer, number: int) -> None:
+    """Write state.pt."""
+    state = {"step": number, "optimiser": optimiser.state_dict(), "learners": [one.state() for one in learners]}
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def resume(path: Path, learners: Sequence[Learner], optimiser: torch.optim.Optimizer, device: torch.device) -> int:
+    """Restore from state.pt. Returns its step, 0 without one."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    optimiser.load_state_dict(state["optimiser"])
+    for one, kept in zip(learners, state["learners"], strict=True):
+        one.restore(**kept)
+    return int(state["step"])
