@@ -10,7 +10,7 @@ KAFKA  ?= mock
 ENCODER ?= in_process
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-busy lint bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton triton chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test test-busy lint bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -119,6 +119,9 @@ outage: $(VENV)/.test ## memory of a worker whose dependency is down for ten min
 
 bench-feedback: $(VENV)/.test ## people's decisions while the joiner is killed, and calibration on them (needs Java and mvn)
 	$(BIN)/python bench/feedback.py
+
+bench-views: $(VENV)/.test ## `tagbus views` under kills, its speed, and what a lost disk costs (needs Java and mvn)
+	$(BIN)/python bench/views.py
 
 bench: $(VENV)/.test ## measure encoder, tagger and stream side by side (needs Java and mvn)
 	$(BIN)/python bench/stream.py

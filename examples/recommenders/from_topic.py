@@ -37,16 +37,25 @@ def latest(brokers: str, topic: str) -> dict[str, dict[str, float]]:
                     sys.exit(f"{topic}: {error}")
                 partitions.discard(message.partition())
                 continue
-            content = message.key().decode()
+            try:
+                content = message.key().decode()
+                tags = tags_of(message.value())
+            except (AttributeError, ValueError, KeyError, TypeError):
+                continue  # not of tagbus
             found.pop(content, None)
-            if message.value() is not None:  # null: withdrawn
-                try:
-                    result = json.loads(message.value())
-                except ValueError:
-                    continue  # not of tagbus
-                found[content] = {tag["id"]: tag["confidence"] for tag in result["tags"]}
+            if tags is not None:
+                found[content] = tags
     consumer.close()
     return found
+
+
+def tags_of(value: bytes | None) -> dict[str, float] | None:
+    """Tags and confidences of a result; None: the content was withdrawn."""
+    if value is None:
+        return None
+    # In the wire format of a schema registry a zero byte and the schema's id come before the JSON.
+    result = json.loads(value[5:] if value[:1] == b"\0" else value)
+    return {tag["id"]: tag["confidence"] for tag in result["tags"]}
 
 
 def recommend(contents: dict[str, dict[str, float]], content: str) -> list[dict[str, object]]:

@@ -42,7 +42,8 @@ def _service() -> "type[ViewsService]":
     try:
         from tagbus.stream.views.service import ViewsService
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("tagbus"):
+        package = (error.name or "").partition(".")[0]
+        if package == "tagbus":
             raise
-        raise UserError(f"{error.name} is not installed: pip install 'tagbus[views]'") from None
+        raise UserError(f"{package} is not installed: pip install 'tagbus[views]'") from None
     return ViewsService

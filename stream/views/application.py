@@ -18,7 +18,7 @@ from typing import cast
 
 from aiokafka.partitioner import murmur2
 from faust.streams import Stream, _current_event
-from faust.types import EventT, StreamT
+from faust.types import EventT, StreamT, TopicT
 from pydantic import TypeAdapter
 from yarl import URL
 
@@ -88,8 +88,8 @@ class Views:
             canonical_url=own.url,
             stream_buffer_maxsize=4 * own.batch,
         )
-        tagged = self.app.topic(settings.topics.tagged, key_type=bytes, value_type=bytes)
-        self._changes = self.app.topic(own.changes, key_type=bytes, value_type=bytes)
+        tagged = self._topic(settings.topics.tagged)
+        self._changes = self._topic(own.changes)
         self.contents = self._table("contents", own.content_changelog)
         self.tags = self._table("tags", own.tag_changelog)
         self.app.agent(tagged, name="contents")(self._on_tagged)
@@ -122,9 +122,12 @@ class Views:
         """Called again and again: the event loop turns."""
         self._turned = time.monotonic()
 
+    def _topic(self, name: str) -> TopicT:
+        """Bytes as they are: Faust would decode JSON, and stop at a record that is none."""
+        return self.app.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
     def _table(self, name: str, changelog: str) -> ConfirmedTable:
-        topic = self.app.topic(changelog, key_type=bytes, value_type=bytes)
-        table = self.app.Table(name, key_type=bytes, value_type=bytes, changelog_topic=topic)
+        table = self.app.Table(name, key_type=bytes, value_type=bytes, changelog_topic=self._topic(changelog))
         if not isinstance(table, ConfirmedTable):
             raise TypeError(f"{table} does not tell when its records are confirmed")
         return table

@@ -15,8 +15,8 @@ from tagbus.stream.views.topics import require_topics
 from tests.bus.harness import settings
 from tests.conftest import Broker
 from tests.kafka.recount import recount
-from tests.kafka.views_log import COMPACT, START, Replica, Tagger, layouts, path_of, replicas, result, wrong
-from tests.support import Layout, consume_all, create_topics, produce, unique, wait_until
+from tests.kafka.views_log import COMPACT, Replica, Tagger, layouts, path_of, replicas, result, wrong
+from tests.support import Layout, Record, consume_all, create_topics, produce, unique, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -90,8 +90,10 @@ def test_a_replica_without_partitions_is_ready_and_answers_and_recommenders_work
 ) -> None:
     given, (one, two) = served
     shelf = {"a": {"bees": 0.9, "city": 0.5}, "b": {"bees": 0.8}, "c": {"city": 0.7}, "d": {"cars": 0.6}}
-    records = [(key.encode(), result(key, tags, START), []) for key, tags in shelf.items()]
-    records += [(b"tagbus-helm-test-1", result("tagbus-helm-test-1", {"bees": 0.9}), []), (b"x", b"{", [])]
+    # What is no result comes first: the others are read all the same. One has the wire format of a schema registry.
+    records: list[Record] = [(b"x", b"{", []), (None, b"", []), (b"\xff", b"\xff", []), (b"x", b"{}", [])]
+    records += [(b"tagbus-helm-test-1", result("tagbus-helm-test-1", {"bees": 0.9}), [])]
+    records += [(key.encode(), b"\0\0\0\0\7" * (key == "b") + result(key, tags), []) for key, tags in shelf.items()]
     produce(kafka.address, given.topics.tagged, records)
     for asked in (one, two):
         wait_until(lambda to=asked: to.get("/tags/cars")[0] == 200, SECONDS, "the last result")  # type: ignore[misc]

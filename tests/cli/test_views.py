@@ -1,0 +1,41 @@
+"""`tagbus views`, as far as it goes without Kafka."""
+
+import sys
+
+import pytest
+
+from tests.cli.harness import Cli
+
+
+def test_without_the_extra_it_says_what_to_install(tagbus: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [
+        one for one in sys.modules if one.partition(".")[0] == "faust" or one.startswith("tagbus.stream.views")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "faust", None)
+    answer = tagbus("views")
+    assert answer.code == 2
+    assert answer.one_line() == "tagbus: faust is not installed: pip install 'tagbus[views]'"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("WINDOW_SECONDS", "5000", "expected multiples of views.step_seconds=3600, at most 1000 times"),
+        ("WINDOW_SECONDS", "36000000", "expected multiples of views.step_seconds=3600, at most 1000 times"),
+        ("GROUP", "a b", "expected 1 to 249 ASCII letters"),
+        ("PORT", "0", "greater than or equal to 1"),
+        ("ADVERTISED", "me:8790", "expected http:// or https://"),
+    ],
+)
+def test_a_wrong_setting_is_named(tagbus: Cli, setting: str, value: str, words: str) -> None:
+    answer = tagbus("views", settings={f"VIEWS__{setting}": value})
+    assert answer.code == 2
+    assert f"TAGBUS_VIEWS__{setting}" in answer.one_line()
+    assert words in answer.one_line()
+
+
+def test_the_windows_are_told_apart_by_commas(tagbus: Cli) -> None:
+    answer = tagbus("config", settings={"VIEWS__WINDOW_SECONDS": "7200, 3600"})
+    assert answer.code == 0
+    assert "3600" in answer.out
