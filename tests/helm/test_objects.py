@@ -47,8 +47,10 @@ EVERYTHING: Mapping[str, Any] = {
         "args": ["--model-config-name=tensorrt_fp16"],
         "models": {"load": ["encoder", "heads"]},
     },
+    "views": {"enabled": True},
     "topologySpread": {"zone": "DoNotSchedule", "node": "none"},
     "networkPolicy": {
+        "views": [{"podSelector": {"matchLabels": {"team": "recommenders"}}}],
         "enabled": True,
         "monitoring": [{"namespaceSelector": {}}],
         "egress": [{"ports": [{"port": 9092, "protocol": "TCP"}]}],
@@ -63,6 +65,8 @@ SWITCHES: Mapping[str, Mapping[str, Any]] = {
     "scaling by lag": {"tagger": {"autoscaling": {"by": "lag"}}},
     "scaling by cpu": {"tagger": {"autoscaling": {"by": "cpu"}}},
     "no feedback": {"feedback": {"enabled": False}},
+    "views": {"views": {"enabled": True}},
+    "views without a disk": {"views": {"enabled": True, "persistence": {"enabled": False}}},
     "triton": {"triton": {"enabled": True}},
     "triton with a claim": {"triton": {"enabled": True, "models": {"existingClaim": "models"}}},
     "no disruption budget": {"podDisruptionBudget": {"enabled": False}},
@@ -132,7 +136,8 @@ def test_ports_lead_to_ports_and_claims_to_services(case: str) -> None:
             (endpoint,) = each["spec"]["endpoints"]
             ports = services[each["metadata"]["name"]]["spec"]["ports"]
             assert endpoint["port"] in {port["name"] for port in ports}
-    for name, service in services.items():
+    for service_name, service in services.items():
+        name = service_name.removesuffix("-api")
         (pod,) = [pod for made, pod in chart.pods(objects) if made in {f"{kind} {name}" for kind in LONG_RUNNING}]
         open_ports = {port["name"] for each in chart.containers(pod) for port in each.get("ports", [])}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
@@ -211,7 +216,7 @@ def test_the_indexer_is_there_where_memory_is_shared() -> None:
 
 def test_nothing_holds_up_the_drain_of_a_node() -> None:
     budgets = [each for each in rendered("everything") if each["kind"] == "PodDisruptionBudget"]
-    assert len(budgets) == 4
+    assert len(budgets) == 5
     for each in budgets:
         assert each["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
         assert each["spec"]["maxUnavailable"] == 1
@@ -230,11 +235,14 @@ def test_only_monitoring_and_tagbus_itself_may_come_in() -> None:
     policies = {
         each["metadata"]["name"]: each["spec"] for each in rendered("everything") if each["kind"] == "NetworkPolicy"
     }
-    assert len(policies) == 4
+    assert len(policies) == 5
     for spec in policies.values():
         assert spec["policyTypes"] == ["Ingress", "Egress"]
         assert spec["ingress"][0]["from"] == [{"namespaceSelector": {}}]
         assert {port["port"] for port in spec["egress"][0]["ports"]} == {53}
+    others, recommenders = policies["release-tagbus-views"]["ingress"][1]["from"]
+    assert others["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "views"
+    assert recommenders == {"podSelector": {"matchLabels": {"team": "recommenders"}}}
     grpc = policies["release-tagbus-triton"]["ingress"][1]
     assert grpc["ports"] == [{"port": "grpc"}]
     assert not any("team" in str(peer) for peer in grpc["from"])
@@ -244,11 +252,13 @@ def test_only_monitoring_and_tagbus_itself_may_come_in() -> None:
 
 def test_topics_are_made_before_anything_runs_and_an_upgrade_is_checked() -> None:
     def hooks(name: str) -> tuple[str, int]:
-        notes = chart.one(rendered("default"), "Job", name)["metadata"]["annotations"]
+        notes = chart.one(rendered("views"), "Job", name)["metadata"]["annotations"]
         return notes["helm.sh/hook"], int(notes["helm.sh/hook-weight"])
 
-    assert hooks("-topics") == ("pre-install,pre-upgrade", 0)
-    assert hooks("-check") == ("pre-upgrade", 1)
+    assert hooks("-tagbus-topics") == ("pre-install,pre-upgrade", 0)
+    # With as many partitions as `tagged`, which is there by then.
+    assert hooks("-views-topics") == ("pre-install,pre-upgrade", 1)
+    assert hooks("-check") == ("pre-upgrade", 2)
     for name in ("-topics", "-check"):
         # Neither a ConfigMap nor an account of the release is there before it is installed.
         (container,) = chart.one(rendered("default"), "Job", name)["spec"]["template"]["spec"]["containers"]
@@ -276,6 +286,22 @@ def test_rules_and_dashboards_are_the_files_of_the_chart(tmp_path: Path) -> None
     dashboard = chart.one(objects, "ConfigMap", "dashboard-overview")
     assert dashboard["data"] == {"overview.json": '{"title": "{{ none }}"}'}
     assert dashboard["metadata"]["labels"]["a"] == "b"
+
+
+def test_a_replica_of_the_views_is_found_by_the_others_under_a_name_of_its_own() -> None:
+    objects = rendered("views")
+    views = chart.one(objects, "StatefulSet", "views")["spec"]
+    (container,) = views["template"]["spec"]["containers"]
+    given = {entry["name"]: entry.get("value") or entry["valueFrom"] for entry in container["env"]}
+    assert given["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert given["TAGBUS_VIEWS__ADVERTISED"] == f"http://$(POD_NAME).{views['serviceName']}:8790"
+    # It restores its tables before it is ready, and asks others meanwhile.
+    service = chart.one(objects, "Service", "-views")["spec"]
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    assert chart.one(objects, "Service", "views-api")["spec"]["ports"] == [
+        {"name": "api", "port": 80, "targetPort": "api"}
+    ]
+    assert container["image"].startswith("tagbus-views:")
 
 
 def test_retraining_is_a_command_of_its_own_image_and_never_twice_at_once() -> None:

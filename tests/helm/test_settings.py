@@ -55,6 +55,9 @@ def test_what_the_chart_runs_itself_is_found(monkeypatch: pytest.MonkeyPatch) ->
     assert (encoder.kind, encoder.address) == ("triton", "release-tagbus-triton:8001")
     assert str(of("tagger", "everything", monkeypatch).releases.folder) == "/var/lib/tagbus/releases"
     assert str(of("tagger", "a disk", monkeypatch).memory.path) == "/var/lib/tagbus/memory"
+    views = of("views", "views", monkeypatch)
+    assert (views.views.host, str(views.views.folder)) == ("0.0.0.0", "/var/lib/tagbus/views")  # noqa: S104
+    assert views.memory.path is None
 
 
 def test_settings_of_one_process_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ FIXED = {
     "nameOverride",
     "fullnameOverride",
     "tagger.persistence",
+    "views.persistence",
+    "views.enabled",
     "feedback.enabled",
     "tagger.autoscaling.by",
     "podDisruptionBudget.enabled",
@@ -22,7 +24,7 @@ FIXED = {
     "secrets.kafkaSecrets",
 }
 DISK = {"settings": {"memory": {"kind": "embedded"}}, "tagger": {"persistence": {"enabled": True}}}
-ALL = {"triton": {"enabled": True}, **DISK}
+ALL = {"triton": {"enabled": True}, "views": {"enabled": True}, **DISK}
 
 
 def leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -80,12 +82,13 @@ def test_selectors_stay(before: list[Object], after: list[Object]) -> None:
 
 def test_claim_templates_and_what_else_is_immutable_stay(before: list[Object], after: list[Object]) -> None:
     sets = [name for name in lasting(before) if name[0] == "StatefulSet"]
-    assert len(sets) == 2
+    assert len(sets) == 3
     for name in sets:
         old, new = lasting(before)[name]["spec"], lasting(after)[name]["spec"]
         for field in ("serviceName", "podManagementPolicy", "selector", "volumeClaimTemplates"):
             assert old.get(field) == new.get(field), field
-    assert lasting(before)["StatefulSet", "release-tagbus-tagger"]["spec"]["volumeClaimTemplates"]
+    for name in ("tagger", "views"):
+        assert lasting(before)["StatefulSet", f"release-tagbus-{name}"]["spec"]["volumeClaimTemplates"]
 
 
 def test_another_version_of_the_chart_changes_no_claim() -> None:

@@ -75,6 +75,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "tagger.autoscaling.lag.activation",
         "5 is wrong, expected at least settings.topics.partitions, 12",
     ),
+    ({"views": {"enabled": True, "replicas": 13}}, "views.replicas", "13 is wrong"),
     ({"feedback": {"replicas": 20}}, "feedback.replicas", "20 is wrong"),
     ({"tagger": {"persistence": {"enabled": True}}}, "tagger.persistence.enabled", "expected embedded"),
     (

@@ -42,6 +42,9 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- if .Values.feedback.enabled }}
 - {name: feedback, command: feedback, kind: StatefulSet}
 {{- end }}
+{{- if .Values.views.enabled }}
+- {name: views, command: views, kind: StatefulSet}
+{{- end }}
 {{- if eq .Values.settings.memory.kind "server" }}
 - {name: indexer, command: index, kind: Deployment}
 {{- end }}

@@ -20,7 +20,7 @@ spec:
     - name: tagbus
       {{- toYaml (index . 2) | nindent 6 }}
       env:
-        {{- range $name, $value := include "tagbus.variables" (list $root "tagger") | fromYaml }}
+        {{- range $name, $value := include "tagbus.variables" (list $root (eq (index . 1) "views-topics" | ternary "views" "tagger")) | fromYaml }}
         - {name: {{ $name }}, value: {{ $value | quote }}}
         {{- end }}
         {{- include "tagbus.secretEnv" $root | trim | nindent 8 }}

@@ -120,12 +120,19 @@ spec:
       args: [{{ $process.command }}]
       envFrom:
         - configMapRef: {name: {{ include "tagbus.fullname" $root }}-{{ $process.name }}}
-      {{- with include "tagbus.secretEnv" $root }}
+      {{- $env := include "tagbus.secretEnv" $root | trim }}
+      {{- if eq $process.name "views" }}
+      {{- $env = printf "%s\n%s" (include "tagbus.advertised" $root) $env }}
+      {{- end }}
+      {{- with $env | trim }}
       env:
-        {{- . | trim | nindent 8 }}
+        {{- . | nindent 8 }}
       {{- end }}
       ports:
         - {name: health, containerPort: {{ $settings.health.port }}}
+        {{- if eq $process.name "views" }}
+        - {name: api, containerPort: {{ $settings.views.port }}}
+        {{- end }}
       startupProbe:
         httpGet: {path: /livez, port: health}
         periodSeconds: 5

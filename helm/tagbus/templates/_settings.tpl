@@ -9,8 +9,11 @@
 {{- if $values.releases.existingClaim -}}
 {{- $_ := set $follows "releases" (dict "folder" "/var/lib/tagbus/releases") -}}
 {{- end -}}
-{{- if and $own.persistence ($own.persistence | default dict).enabled -}}
+{{- if and (eq (index . 1) "tagger") $own.persistence.enabled -}}
 {{- $_ := set $follows "memory" (dict "path" "/var/lib/tagbus/memory") -}}
+{{- end -}}
+{{- if eq (index . 1) "views" -}}
+{{- $_ := set $follows "views" (dict "host" $values.settings.health.host "port" 8790 "folder" "/var/lib/tagbus/views") -}}
 {{- end -}}
 {{- mergeOverwrite $follows (deepCopy $values.settings) (deepCopy ($own.settings | default dict)) | toYaml -}}
 {{- end -}}
@@ -57,6 +60,14 @@
 {{- end }}
 {{- end -}}
 
+{{/* Where the other replicas of the views reach this one; a name of its own, by the headless service. */}}
+{{- define "tagbus.advertised" -}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: TAGBUS_VIEWS__ADVERTISED
+  value: http://$(POD_NAME).{{ include "tagbus.fullname" . }}-views:{{ (include "tagbus.settings" (list . "views") | fromYaml).views.port }}
+{{- end -}}
+
 {{/* What no schema can say: fields that must fit each other. */}}
 {{- define "tagbus.consistent" -}}
 {{- $partitions := int .Values.settings.topics.partitions -}}
@@ -72,6 +83,7 @@
 {{- if and (eq $scaling.by "cpu") (eq (int $scaling.minReplicas) 0) -}}{{ fail "tagger.autoscaling.minReplicas: 0 is wrong, expected at least 1 by cpu: nobody would measure it" }}{{- end -}}
 {{- if and (eq $scaling.by "lag") (lt (int $scaling.lag.activation) $partitions) -}}{{ fail (printf "tagger.autoscaling.lag.activation: %d is wrong, expected at least settings.topics.partitions, %d: producers' transaction markers leave one a partition" (int $scaling.lag.activation) $partitions) }}{{- end -}}
 {{- if gt (int .Values.feedback.replicas) $partitions -}}{{ fail (printf "feedback.replicas: %d is wrong, %s" (int .Values.feedback.replicas) $more) }}{{- end -}}
+{{- if gt (int .Values.views.replicas) $partitions -}}{{ fail (printf "views.replicas: %d is wrong, %s" (int .Values.views.replicas) $more) }}{{- end -}}
 {{- if and $tagger.persistence.enabled (ne .Values.settings.memory.kind "embedded") -}}{{ fail (printf "tagger.persistence.enabled: true is wrong with settings.memory.kind %s, expected embedded: no other keeps anything on a disk" .Values.settings.memory.kind) }}{{- end -}}
 {{- if and .Values.secrets.kafkaPassword .Values.secrets.kafkaSecrets -}}{{ fail "secrets.kafkaPassword: wrong beside secrets.kafkaSecrets, expected one of them" }}{{- end -}}
 {{- end -}}
