@@ -14,6 +14,7 @@ from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hits import KEY
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.scopes import ScopeSets, sees
+from tests.memory.history import NUMBERS, Write, histories, written
 from tests.memory.listing import listed
 
 Make = Callable[..., Point]
@@ -93,26 +94,12 @@ async def test_there_is_one_set_of_scopes_a_query(store: Store, unit: Unit) -> N
 
 async def test_two_tenants_never_see_each_others_points(opener: Any, unit: Unit) -> None:
     """Whatever is stored, changed and deleted, in any order, a search equals one over what the scopes see."""
-    numbers = st.lists(st.integers(-2, 2), min_size=3, max_size=3).filter(any)
     scopes = st.sets(st.sampled_from(["ann", "bob", "carl"]), max_size=2)
     successors = st.sampled_from([[], [], [], ["a"]])
     payloads = st.builds(lambda names, ids: {"scopes": sorted(names), "replaced_by": ids}, scopes, successors)
-    writes = st.tuples(st.sampled_from("abcdefgh"), st.none() | numbers, st.none() | payloads)
 
-    async def agree(store: Store, steps: list[Any], asked: list[Any], limit: int) -> None:
-        await store.delete(list(await store.keys()))
-        expected: dict[str, tuple[Vectors, Any]] = {}
-        for key, vector, payload in steps:
-            if vector is not None:
-                expected[key] = unit(vector), payload or {}
-                await store.upsert([Point(key, *expected[key])])
-            elif payload is not None:
-                if key in expected:
-                    expected[key] = expected[key][0], payload
-                await store.set_payloads({key: payload})
-            else:
-                expected.pop(key, None)
-                await store.delete([key])
+    async def agree(store: Store, steps: list[Write], asked: list[Any], limit: int) -> None:
+        expected = await written(store, unit, steps)
         queries = unit([vector for vector, _ in asked])
         own = [frozenset(names) for _, names in asked]
         for query, names, hits in zip(queries, own, await listed(store, queries, limit, own), strict=True):
@@ -126,11 +113,11 @@ async def test_two_tenants_never_see_each_others_points(opener: Any, unit: Unit)
 
         @settings(max_examples=50)
         @given(
-            steps=st.lists(writes, max_size=25),
-            asked=st.lists(st.tuples(numbers, scopes), min_size=1, max_size=4),
+            steps=histories(payloads, 25),
+            asked=st.lists(st.tuples(NUMBERS, scopes), min_size=1, max_size=4),
             limit=st.integers(1, 10),
         )
-        def check(steps: list[Any], asked: list[Any], limit: int) -> None:
+        def check(steps: list[Write], asked: list[Any], limit: int) -> None:
             asyncio.run_coroutine_threadsafe(agree(store, steps, asked, limit), loop).result()
 
         await asyncio.to_thread(check)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tagbus.stream.memory import Point, Store, Vectors, exact
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.validity import FIRST, LAST, is_valid, microseconds, period
+from tests.memory.history import NUMBERS, Write, histories, written
 from tests.memory.listing import listed
 
 Make = Callable[..., Point]
@@ -68,25 +69,11 @@ async def test_what_has_expired_takes_no_place(store: Store, point: Make, unit: 
 
 async def test_search_equals_one_over_what_is_valid(opener: Any, unit: Unit) -> None:
     """Whatever is stored, changed and deleted, in any order."""
-    numbers = st.lists(st.integers(-2, 2), min_size=3, max_size=3).filter(any)
     times = st.none() | st.integers(-2, 2).map(lambda n: (NOON + n * TICK).isoformat())
     payloads = st.fixed_dictionaries({"valid_from": times, "valid_until": times})
-    writes = st.tuples(st.sampled_from("abcdefgh"), st.none() | numbers, st.none() | payloads)
 
-    async def agree(store: Store, steps: list[Any], query: Any, at: datetime) -> None:
-        await store.delete(list(await store.keys()))
-        expected: dict[str, tuple[Vectors, Any]] = {}
-        for key, vector, payload in steps:
-            if vector is not None:
-                expected[key] = unit(vector), payload or {}
-                await store.upsert([Point(key, *expected[key])])
-            elif payload is not None:
-                if key in expected:
-                    expected[key] = expected[key][0], payload
-                await store.set_payloads({key: payload})
-            else:
-                expected.pop(key, None)
-                await store.delete([key])
+    async def agree(store: Store, steps: list[Write], query: Any, at: datetime) -> None:
+        expected = await written(store, unit, steps)
         [hits] = await listed(store, unit([query]), 10, None, at)
         assert {hit.key for hit in hits} == {key for key, (_, payload) in expected.items() if is_valid(payload, at)}
 
@@ -95,11 +82,11 @@ async def test_search_equals_one_over_what_is_valid(opener: Any, unit: Unit) -> 
 
         @settings(max_examples=30)
         @given(
-            steps=st.lists(writes, max_size=20),
-            query=numbers,
+            steps=histories(payloads, 20),
+            query=NUMBERS,
             at=st.integers(-3, 3).map(lambda n: NOON + n * TICK),
         )
-        def check(steps: list[Any], query: Any, at: datetime) -> None:
+        def check(steps: list[Write], query: Any, at: datetime) -> None:
             asyncio.run_coroutine_threadsafe(agree(store, steps, query, at), loop).result()
 
         await asyncio.to_thread(check)

@@ -20,7 +20,7 @@ from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings
 from tagbus.stream.recall.lexical.in_step import Changes, InStep
 from tagbus.stream.recall.lexical.index import Text, TextIndex
-from tagbus.stream.recall.lexical.lemmas import PATTERN, lemmatizer
+from tagbus.stream.recall.lexical.lemmas import Languages, lemmatizer
 from tagbus.stream.recall.neighbours import elected, texts
 from tagbus.stream.recall.pool import Ballots
 from tagbus.stream.recall.taxonomy.standing import Standing
@@ -159,11 +159,7 @@ class Bm25Settings(ComponentSettings):
     """Hybrid recall."""
 
     enabled: bool = Field(False, description="whether tags are also found by the words of contents, exemplars and tags")
-    languages: str = Field(
-        "en",
-        pattern=PATTERN,
-        description="of the words, ISO 639 with commas; the first that knows a word says its lemma",
-    )
+    languages: Languages = "en"
 
 
 async def _open_component(section: Bm25Settings, into: Surroundings) -> Part:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Final
 
+from pydantic import Field
 from simplemma import lemmatize
 
 from tagbus.stream.errors import UserError, shorten
@@ -12,7 +13,13 @@ from tagbus.stream.recall.component import variable
 # Lemmas that are kept.
 LEMMAS: Final = 100_000
 # The setting `languages` of a component.
-PATTERN: Final = r"^[a-z]{2,3}(,[a-z]{2,3})*$"
+Languages = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z]{2,3}(,[a-z]{2,3})*$",
+        description="of the words, ISO 639 with commas; the first that knows a word says its lemma",
+    ),
+]
 
 
 def lemmatizer(component: str, languages: Sequence[str]) -> Callable[[str], str]:

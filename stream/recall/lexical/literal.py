@@ -20,7 +20,7 @@ from tagbus.stream.memory.store import Payload, Store
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings
 from tagbus.stream.recall.lexical.in_step import Changes, InStep
-from tagbus.stream.recall.lexical.lemmas import PATTERN, lemmatizer
+from tagbus.stream.recall.lexical.lemmas import Languages, lemmatizer
 from tagbus.stream.recall.scripts import DENSE
 
 NAME: Final = "literal"
@@ -237,11 +237,7 @@ class LiteralSettings(ComponentSettings):
     """Literal names."""
 
     enabled: bool = Field(False, description="whether tags whose name or alias stands in the content are found")
-    languages: str = Field(
-        "en",
-        pattern=PATTERN,
-        description="of the names, ISO 639 with commas; the first that knows a word says its lemma",
-    )
+    languages: Languages = "en"
 
 
 async def _open_component(section: LiteralSettings, into: Surroundings) -> Part:
