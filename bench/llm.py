@@ -18,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tagbus.stream import quality
+from tagbus.stream import logistic, quality
 from tagbus.stream.app import assemble, console, filling
 from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.app.evaluation import content_of, tag_all
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, TaggedContent
 from tagbus.stream.contract.release import Fingerprint
-from tagbus.stream.llm.worth import cascade, fusion, logistic
+from tagbus.stream.llm.worth import cascade, fusion
 from tagbus.stream.llm.worth.fusion import WINDOW
-from tagbus.stream.llm.worth.logistic import Flags, Floats, logit
+from tagbus.stream.logistic import Flags, Floats, logit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.llm.known_quality import Ranked, ScriptedJudge

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, ValidationError
 from scipy.optimize import isotonic_regression
 
+from tagbus.stream import logistic
 from tagbus.stream.contract.release import LEAST, MOST, MOST_KNOTS, Curve, Fingerprint, JudgeFit, Knots
 from tagbus.stream.errors import FieldError, ReleaseMismatch, UserError, shorten
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from tagbus.stream.logistic import Flags, Floats
 
 FEWEST_PAIRS = 50
 ISOTONIC: Final = "isotonic"
@@ -32,8 +30,8 @@ PLATT: Final = "platt"
 NONE: Final = "none"
 # Knots of a sigmoid: between two of them the straight line differs from it by less than 0.001.
 SIGMOID_KNOTS: Final = 100
-# Newton's steps of a fit, which converges in some ten.
-STEPS: Final = 100
+# Scores that are all the same have no slope.
+ALMOST_NONE: Final = 1e-9
 # 84 knots took 2.4 KB.
 FILE_BYTES = 100_000
 # Expected values for errors where pydantic's message does not say.
@@ -172,32 +170,18 @@ def _knots(scores: Floats, right: Flags, weights: Floats) -> tuple[Floats, Float
 def _sigmoid(scores: Floats, right: Flags, weights: Floats) -> tuple[Floats, Floats]:
     """Points of the fitted sigmoid from the lowest to the highest score."""
     middle, spread = float(np.average(scores, weights=weights)), float(scores.std()) or 1.0
-    slope, offset = _newton((scores - middle) / spread, right, weights)
+    slope, offset = _platt((scores - middle) / spread, right, weights)
     knots = np.unique(np.linspace(scores.min(), scores.max(), SIGMOID_KNOTS))
     # Scores rank tags: a curve that falls is no calibration.
-    return knots, _logistic(max(slope, 0.0) * (knots - middle) / spread + offset)
+    return knots, logistic.sigmoid(max(slope, 0.0) * (knots - middle) / spread + offset)
 
 
-def _newton(x: Floats, right: Flags, weights: Floats) -> tuple[float, float]:
+def _platt(x: Floats, right: Flags, weights: Floats) -> tuple[float, float]:
     """Slope and offset of the sigmoid with the least weighted log loss."""
     rights, wrongs = float((weights * right).sum()), float((weights * ~right).sum())
     target = np.where(right, (rights + 1) / (rights + 2), 1 / (wrongs + 2))
-    design = np.stack((x, np.ones_like(x)))
-    found = np.array([0.0, math.log((rights + 1) / (wrongs + 1))])
-    for _ in range(STEPS):
-        chance = _logistic(found @ design)
-        gradient = design @ (weights * (chance - target))
-        curvature = (design * (weights * chance * (1 - chance))) @ design.T + 1e-9 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        # Far from the minimum a whole step may overshoot.
-        found = found - step / max(1.0, float(np.abs(step).max()))
-        if np.abs(step).max() < 1e-9:
-            break
-    return float(found[0]), float(found[1])
-
-
-def _logistic(x: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-x.clip(-500, 500))), np.float64)
+    offset, slope = logistic.fit(x[:, None], target, weights, ridge=ALMOST_NONE).tolist()
+    return slope, offset
 
 
 def isotonic(scores: Floats, right: Flags) -> Knots:

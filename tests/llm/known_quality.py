@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 
 from tagbus.stream.llm.worth.fusion import Pairs
-from tagbus.stream.llm.worth.logistic import Flags, Floats, sigmoid
+from tagbus.stream.logistic import Flags, Floats, sigmoid
 
 STANDARD = NormalDist()
 

@@ -5,7 +5,7 @@ import pytest
 
 from tagbus.stream.llm.worth import cascade
 from tagbus.stream.llm.worth.cascade import ALWAYS, for_quality, for_share, is_control, lead, skips
-from tagbus.stream.llm.worth.logistic import Flags, Floats
+from tagbus.stream.logistic import Flags, Floats
 
 TARGET = 0.95
 SAMPLE = 2000

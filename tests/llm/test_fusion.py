@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tagbus.stream import calibrate, quality
+from tagbus.stream import calibrate, logistic, quality
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.contract.release import Fingerprint, JudgeFit
 from tagbus.stream.errors import UserError
-from tagbus.stream.llm.worth import fusion, logistic
+from tagbus.stream.llm.worth import fusion
 from tagbus.stream.llm.worth.fusion import WINDOW, Pairs
-from tagbus.stream.llm.worth.logistic import Floats, logit
+from tagbus.stream.logistic import Floats, logit
 from tests.llm.known_quality import Ranked, ScriptedJudge, ranked
 
 PLACES = 10

@@ -17,12 +17,12 @@ from typing import Final, cast
 import numpy as np
 from pydantic import JsonValue
 
-from tagbus.stream import quality
+from tagbus.stream import logistic, quality
 from tagbus.stream.app.judge import fitting
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.contract.events import Exemplar, TaggedContent
-from tagbus.stream.llm.worth import fusion, logistic
-from tagbus.stream.llm.worth.logistic import Flags, Floats
+from tagbus.stream.llm.worth import fusion
+from tagbus.stream.logistic import Flags, Floats
 from tagbus.stream.quality import Ints, Ranked, Truth
 
 BINS: Final = 10

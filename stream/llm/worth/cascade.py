@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from scipy.special import bdtr
 
-from tagbus.stream.llm.worth.logistic import Flags, Floats, logit
+from tagbus.stream.logistic import Flags, Floats, logit
 
 DELTA: Final = 0.05
 # Any lead is less than this one: log odds lie between -9.3 and 9.3.

@@ -14,12 +14,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tagbus.stream import calibrate
+from tagbus.stream import calibrate, logistic
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.contract.release import LEAST, MOST, Fingerprint, JudgeFit, Knots
 from tagbus.stream.errors import UserError
-from tagbus.stream.llm.worth import logistic
-from tagbus.stream.llm.worth.logistic import Flags, Floats, logit, sigmoid
+from tagbus.stream.logistic import Flags, Floats, logit, sigmoid
 
 FOLDS: Final = 5
 ISOTONIC_FROM: Final = 1000

@@ -1,4 +1,4 @@
-"""Logistic regression by Newton's method: a few columns, many rows."""
+"""Logistic regression by Newton's method: a few columns, many rows. The curve of a calibration, the judge's weight."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ from tagbus.stream.contract.release import LEAST, MOST
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-STEPS: Final = 50
+STEPS: Final = 100
 CLOSE: Final = 1e-9
 # In units of one pair: it decides nothing but columns that say nothing, and pairs that a line separates.
 RIDGE: Final = 1e-3
@@ -34,14 +34,17 @@ def losses(probabilities: Floats, right: Flags) -> Floats:
     return np.asarray(-np.log(given), np.float64)
 
 
-def fit(columns: Floats, right: Flags) -> Floats:
-    """Offset and one weight per column, float64 [1 + d], of `columns` float64 [n, d] for `right` bool [n]."""
+def fit(columns: Floats, target: Floats | Flags, weights: Floats | None = None, ridge: float = RIDGE) -> Floats:
+    """Offset and one weight per column, float64 [1 + d], of `columns` float64 [n, d] for `target` [n], the probability
+    that a row is right. `weights` float64 [n] of the rows: equal where there are none.
+    """
     design = np.column_stack((np.ones(len(columns)), columns))
+    weights = np.ones(len(columns)) if weights is None else weights
     found = np.zeros(design.shape[1])
     for _ in range(STEPS):
         chance = sigmoid(design @ found)
-        gradient = design.T @ (chance - right) + RIDGE * found
-        curvature = (design * (chance * (1 - chance))[:, None]).T @ design + RIDGE * np.eye(len(found))
+        gradient = design.T @ (weights * (chance - target)) + ridge * found
+        curvature = (design * (weights * chance * (1 - chance))[:, None]).T @ design + ridge * np.eye(len(found))
         step = np.linalg.solve(curvature, gradient)
         # Far from the minimum a whole step may overshoot.
         found = found - step / max(1.0, float(np.abs(step).max()))
