@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from tagbus.stream.contract.events import Exemplar, TaggedContent
 from tagbus.stream.intervals import HEAD, SAMPLES, SEED, TORSO
-from tagbus.stream.llm.worth.logistic import Floats
+from tagbus.stream.logistic import Floats
 
 K: Final = 10
 # A tag without any exemplar, then the bands of `intervals`.
