@@ -1,11 +1,12 @@
-"""Writes docs/reference.md from the code: settings, metrics, commands, exit codes.
+"""Writes docs/reference.md (settings, metrics, commands, exit codes) and docs/capacity.md (plans) from the code.
 
     make reference
 
-A test keeps the page equal to what this gives.
+A test keeps the pages equal to what this gives.
 """
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import typer.core
 from pydantic.fields import FieldInfo
 
 from tagbus.stream import errors
+from tagbus.stream.app.capacity.plan import Load, rows
 from tagbus.stream.app.components import REGISTRY
+from tagbus.stream.cli import plan
 from tagbus.stream.cli.commands import app
 from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.telemetry import metrics
@@ -122,5 +125,74 @@ def page() -> str:
     return "\n".join([HEAD, *settings(), *listed(), *commands(), *exit_codes()]) + "\n"
 
 
+CAPACITY = Path(__file__).parent / "capacity.md"
+SIMULATED = Path(__file__).parents[1] / "bench" / "results" / "scale.json"
+CAPACITY_HEAD = """# Capacity
+
+Made from the code and `bench/results/scale.json` by `make reference`; a test fails where it differs.
+
+`tagbus plan` says what a number of contents a day takes. It is arithmetic over figures that each name their source: a
+measurement of `bench/results`, taken on two shared cores, or an assumption. Measure on your machines what matters to
+you, and read the tables as ratios. The memory of a worker is in the [operators' page](operator.md).
+
+```
+tagbus plan --contents 1e6 --llm-share 0.1
+tagbus plan --contents 1e9 --tags 1000000 --exemplars 50000000 --llm-share 0.01 --cores 16
+```
+"""
+WORKED = {
+    "A million contents a day": Load(1e6, llm_share=0.1),
+    "A billion contents a day": Load(1e9, tags=1_000_000, exemplars=50_000_000, llm_share=0.01, cores=16),
+}
+DAY_TEXT = """
+## A day, simulated
+
+`bench/scale.py` simulates the queue and an autoscaler on lag, second by second: a wave with the plan's peak at 16:00, a
+dead broker at 14:00 (45 seconds without a commit), ten times as much for ten minutes at 17:00. No broker runs there.
+The plan's time takes what comes in at the end of the burst for all that comes after it, so it is an upper bound where
+the wave falls.
+
+![contents, lag and workers over the day](../bench/results/scale.png)
+"""
+
+
+def _table(*lines: tuple[str, ...]) -> Iterator[str]:
+    head, *rest = lines
+    yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
+    yield from (f"| {' | '.join(line)} |" for line in rest)
+
+
+def capacity() -> str:
+    """The page of plans."""
+    found = [CAPACITY_HEAD]
+    for name, load in WORKED.items():
+        found += [
+            f"\n## {name}\n",
+            *_table(("what", "how much", "rests on"), *rows(load)),
+            "\nWhere one input is another:\n",
+        ]
+        found += _table(("what changes", "workers", "GB of the vector store", "USD a day"), *plan.varied(load))
+    found += [
+        DAY_TEXT,
+        *_table(("", "dead broker", "burst", "burst with the plan's workers", "the plan says"), *simulated()),
+    ]
+    found += ["\n## Figures\n", *_table(("figure", "value", "unit", "source"), *plan.figures())]
+    return "\n".join(found) + "\n"
+
+
+def simulated() -> Iterator[tuple[str, ...]]:
+    """Seconds to catch up, of each load."""
+    for row in json.loads(SIMULATED.read_text())["rows"]:
+        fixed = row["burst_with_the_plans_workers"]
+        yield (
+            row["name"],
+            f"{row['dead_broker']['seconds']} s",
+            f"{row['burst']['seconds']:,} s with up to {row['workers_most']} workers",
+            f"{fixed['seconds']:,} s with {row['plan']['workers']}",
+            f"{fixed['plan_seconds']:,} s",
+        )
+
+
 if __name__ == "__main__":
     PAGE.write_text(page())
+    CAPACITY.write_text(capacity())

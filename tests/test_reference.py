@@ -1,15 +1,24 @@
-"""The generated page is what the code gives now."""
+"""The generated pages are what the code gives now."""
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_the_page_is_that_of_the_code() -> None:
+def generator() -> ModuleType:
     spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    assert (DOCS / "reference.md").read_text() == generate.page(), "`make reference` writes it anew"
+    return generate
+
+
+def test_the_page_is_that_of_the_code() -> None:
+    assert (DOCS / "reference.md").read_text() == generator().page(), "`make reference` writes it anew"
+
+
+def test_the_plans_are_those_of_the_code() -> None:
+    assert (DOCS / "capacity.md").read_text() == generator().capacity(), "`make reference` writes it anew"

@@ -1,0 +1,1 @@
+"""How much a rate of contents takes: `tagbus plan`."""
