@@ -173,10 +173,12 @@ def measure(broker: ApacheKafka, asked: argparse.Namespace, count: int, prepared
     assert place is not None
     real = int((place / REAL).read_text(encoding="utf-8"))
     extra = {"TAGBUS_RELEASES__FOLDER": str(settings.releases.folder), "TAGBUS_MEMORY__KIND": asked.memory}
+    if asked.batch:
+        extra["TAGBUS_BATCH__CONTENTS"] = str(asked.batch)
     started = time.monotonic()
     with LocalWorker(settings, extra) as worker:
         worker.wait_until_ready()
-        row: Row = {"tags": count, "real_tags": real, "memory": asked.memory}
+        row: Row = {"tags": count, "real_tags": real, "memory": asked.memory, "batch_contents": asked.batch or 128}
         row["snapshot_start_seconds"] = round(time.monotonic() - started, 2)
         row["snapshot_start_cpu_seconds"] = round(cpu_seconds(worker.process.pid), 1)
         print(json.dumps(row), flush=True)
@@ -211,9 +213,9 @@ def in_force(settings: Settings, asked: argparse.Namespace) -> Row:
 
 
 def keep(out: Path, row: Row) -> None:
-    """Put the row in the place of that of its number of tags and kind of memory."""
+    """Put the row in the place of that of its number of tags, kind of memory and size of batches."""
     told = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"rows": []}
-    rows = {(one["tags"], one["memory"]): one for one in [*told.get("in_force", []), row]}
+    rows = {(one["tags"], one["memory"], one.get("batch_contents")): one for one in [*told.get("in_force", []), row]}
     told["in_force"] = list(rows.values())
     largest = max(told["in_force"], key=lambda one: one["tags"])
     for name in ("tag_in_force_p95_seconds", "snapshot_start_seconds"):
@@ -237,6 +239,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=1.0, help="seconds between them at least")
     parser.add_argument("--vectors", type=Path, nargs="*", default=())
     parser.add_argument("--memory", choices=("exact", "hnsw", "embedded"), default="hnsw")
+    parser.add_argument("--batch", type=int, default=0, help="contents per batch, if not the default")
     parser.add_argument("--folder", type=Path, help="where snapshots are kept for the next run")
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()

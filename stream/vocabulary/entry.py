@@ -49,14 +49,15 @@ class Choice:
     """What is taken of a vocabulary.
 
     `language`: BCP 47 tag of the labels that become names; None takes those without a language, or the only one.
-    `alias_languages`: languages whose alternative labels become aliases too. `scheme`, `collection`: IRIs; only their
-    concepts are read.
+    `alias_languages`: languages whose alternative labels become aliases too. `notations`: whether notations do.
+    `scheme`, `collection`: IRIs; only their concepts are read.
     """
 
     language: str | None = None
     alias_languages: tuple[str, ...] = ()
     scheme: str | None = None
     collection: str | None = None
+    notations: bool = False
 
 
 @dataclass(slots=True)

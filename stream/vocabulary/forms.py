@@ -47,7 +47,7 @@ def read(name: str, stream: BinaryIO, form: Form, choice: Choice, remarks: Remar
         case "csv" | "tsv":
             return tables.read(name, stream, _delimiter(form), choice, remarks)
         case "annif":
-            return tables.read_annif(name, stream)
+            return tables.read_annif(name, stream, choice)
         case "jsonl":
             return _read_lines(name, stream)
         case _:

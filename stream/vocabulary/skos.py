@@ -36,13 +36,14 @@ TAG_IRI: Final = "urn:tagbus:tag:"
 SCOPE: Final = "urn:tagbus:scope"
 
 # Properties in the order in which a concept's rows come: a label from an earlier one is preferred.
-(PREF, RDFS_LABEL, ALT, HIDDEN, MATCHED, DEFINITION, SCOPE_NOTE, BROADER, IN_SCOPE, REPLACED) = range(10)
-(NARROWER, EXACT, TYPE, IN_SCHEME, TOP, MEMBER, MEMBERS, FIRST, REST, RDF_VALUE, GONE) = range(10, 21)
+(PREF, RDFS_LABEL, ALT, HIDDEN, NOTATION, MATCHED, DEFINITION, SCOPE_NOTE, BROADER, IN_SCOPE, REPLACED) = range(11)
+(NARROWER, EXACT, TYPE, IN_SCHEME, TOP, MEMBER, MEMBERS, FIRST, REST, RDF_VALUE, GONE) = range(11, 22)
 _NUMBERS: Final = {
     f"{SKOS}prefLabel": PREF,
     "http://www.w3.org/2000/01/rdf-schema#label": RDFS_LABEL,
     f"{SKOS}altLabel": ALT,
     f"{SKOS}hiddenLabel": HIDDEN,
+    f"{SKOS}notation": NOTATION,
     f"{SKOS}definition": DEFINITION,
     f"{SKOS}scopeNote": SCOPE_NOTE,
     f"{SKOS}broader": BROADER,
@@ -281,6 +282,10 @@ def _sort(labels: _Labels, number: int, tongue: str, text: str, language: str, c
     elif number in (DEFINITION, SCOPE_NOTE):
         if here:
             labels.notes.append(text)
+    elif number == NOTATION:
+        # A typed text, of no language.
+        if choice.notations:
+            labels.aliases.append(text)
     elif here or any(matches(one, tongue) for one in choice.alias_languages):
         labels.aliases.append(text)
 

@@ -22,9 +22,9 @@ from tagbus.stream.vocabulary.table import bare, join, rows, split, writer
 
 LISTS: Final = ("aliases", "parents", "scopes", "replaced_by")
 COLUMNS: Final = ("id", "name", "description", *LISTS)
-# Annif's words for the same, and its column that has no use here.
+# Annif's words for the same, and its column of notations, which are aliases where that is asked for.
 _SAME: Final = {"uri": "id", "label": "name"}
-_UNUSED: Final = "notation"
+_NOTATION: Final = "notation"
 _LABEL: Final = re.compile(r"(?:label|name)_(.+)")
 
 
@@ -39,15 +39,16 @@ def read(name: str, stream: BinaryIO, delimiter: str, choice: Choice, remarks: R
         if "uri" in row.cells:
             cells["id"] = bare(cells["id"])
         labels = {found[1]: cell for column, cell in cells.items() if (found := _LABEL.fullmatch(column))}
-        for column in cells.keys() - {*COLUMNS, _UNUSED}:
+        for column in cells.keys() - {*COLUMNS, _NOTATION}:
             if not _LABEL.fullmatch(column):
                 remarks.add(f"column {shorten(column)} is ignored; the columns are {', '.join(COLUMNS)}", row.place)
         if language is None:
             language = "" if "name" in cells else choose_language(name, dict.fromkeys(labels, 0), choice)
-        yield _tag(row.place, cells, labels, language, remarks)
+        aliases = _aliases(split(cells.get("aliases", "")), cells.get(_NOTATION, ""), choice)
+        yield _tag(row.place, cells, labels, aliases, language, remarks)
 
 
-def read_annif(name: str, stream: BinaryIO) -> Iterator[Read]:
+def read_annif(name: str, stream: BinaryIO, choice: Choice) -> Iterator[Read]:
     """Annif's vocabulary without a header: URI in angle brackets, label, notation, with tabs between them."""
     for number, line in text_lines(name, stream):
         cells = line.rstrip("\r\n").split("\t")
@@ -59,7 +60,8 @@ def read_annif(name: str, stream: BinaryIO) -> Iterator[Read]:
         elif not cells[1].strip():
             yield Deprecated(place, bare(cells[0]))
         else:
-            yield made(place, {"id": bare(cells[0]), "name": cells[1]})
+            aliases = _aliases((), cells[2] if len(cells) > 2 else "", choice)
+            yield made(place, {"id": bare(cells[0]), "name": cells[1], "aliases": aliases})
 
 
 def write(tags: Iterable[Tag], languages: Sequence[str], output: BinaryIO, delimiter: str) -> None:
@@ -84,7 +86,12 @@ def _lacking(header: Sequence[str]) -> str | None:
 
 
 def _tag(
-    place: str, cells: Mapping[str, str], labels: Mapping[str, str], language: str, remarks: Remarks
+    place: str,
+    cells: Mapping[str, str],
+    labels: Mapping[str, str],
+    aliases: tuple[str, ...],
+    language: str,
+    remarks: Remarks,
 ) -> Entry | Wrong | Deprecated:
     names = {tongue: label for tongue, label in labels.items() if label}
     if "name" in cells:
@@ -100,8 +107,14 @@ def _tag(
         "description": cells.get("description", ""),
         "names": names,
         **{column: split(cells.get(column, "")) for column in LISTS},
+        "aliases": aliases,
     }
     return made(place, fields)
+
+
+def _aliases(listed: Sequence[str], notation: str, choice: Choice) -> tuple[str, ...]:
+    """The aliases of a row, its notation among them where that is asked for."""
+    return (*listed, notation.strip()) if choice.notations and notation.strip() else tuple(listed)
 
 
 def _name(place: str, names: dict[str, str], language: str, remarks: Remarks) -> str:

@@ -40,11 +40,12 @@ def read(
     alias_languages: Sequence[str] = (),
     scheme: str | None = None,
     collection: str | None = None,
+    notations: bool = False,
 ) -> Found:
     """Read a file of the name `file`."""
     data = text.encode() if isinstance(text, str) else text
     remarks = Remarks()
-    choice = Choice(language, tuple(alias_languages), scheme, collection)
+    choice = Choice(language, tuple(alias_languages), scheme, collection, notations)
     read = list(forms.read("file", io.BytesIO(data), form, choice, remarks))
     return Found(
         {one.tag.id: one.tag for one in read if isinstance(one, Entry)},

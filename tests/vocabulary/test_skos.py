@@ -49,6 +49,11 @@ class TestConcept:
         tag = read(BEES, language="en", alias_languages=["fi"]).tags["http://example.org/bees"]
         assert set(tag.aliases) == {"honeybees", "beees", "tarhamehiläiset"}
 
+    def test_notations_are_asked_for(self) -> None:
+        text = HEAD + ':a a skos:Concept ; skos:prefLabel "bees"@en ; skos:notation "V.13.02"^^<http://e.org/code> .'
+        assert read(text, language="en").one().aliases == ()
+        assert read(text, language="en", notations=True).one().aliases == ("V.13.02",)
+
     def test_a_label_without_the_language_gives_the_name_in_another_and_a_remark(self) -> None:
         found = read(BEES, language="fi")
         assert found.tags["http://example.org/ants"].name == "ants"

@@ -89,6 +89,15 @@ class TestAnnif:
         assert found.deprecated == ["http://e.org/b"]
         assert found.remarks == ["file:4: has no label in en: the name is in fi"]
 
+    def test_notations_are_asked_for(self) -> None:
+        assert read(self.CSV, "csv", language="en", notations=True).tags["http://e.org/a"].aliases == ("1",)
+        own = "id,name,aliases,notation\na,bees,honeybees,V.13\nb,wasps,,\n"
+        tags = read(own, "csv", notations=True).tags
+        assert (tags["a"].aliases, tags["b"].aliases) == (("honeybees", "V.13"), ())
+        annif = "<http://e.org/a>\tbees\tV.13\n"
+        assert read(annif, "annif").tags["http://e.org/a"].aliases == ()
+        assert read(annif, "annif", notations=True).tags["http://e.org/a"].aliases == ("V.13",)
+
     def test_its_language_must_be_chosen(self) -> None:
         with pytest.raises(UserError, match="labels in several languages, 'en', 'fi'"):
             read(self.CSV, "csv")

@@ -10,7 +10,7 @@ from tagbus.stream.app import console
 from tagbus.stream.cli.records.publish import send
 from tagbus.stream.cli.taxonomy import shown, vocabulary
 from tagbus.stream.cli.taxonomy.output import output
-from tagbus.stream.cli.taxonomy.vocabulary import AliasLanguages, Collection, File, Form, Language, Scheme
+from tagbus.stream.cli.taxonomy.vocabulary import AliasLanguages, Collection, File, Form, Language, Notations, Scheme
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Tag
@@ -42,6 +42,7 @@ def import_(
     alias_language: AliasLanguages = None,
     scheme: Scheme = None,
     collection: Collection = None,
+    notations: Notations = False,  # noqa: FBT002 - a flag of the command line
     keep: Keep = False,  # noqa: FBT002 - a flag of the command line
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count what would change, and change nothing")] = False,  # noqa: FBT002
     force: Annotated[bool, typer.Option("--force", help="also retire more than 10% of the tags")] = False,  # noqa: FBT002
@@ -51,7 +52,7 @@ def import_(
     Nothing is published unless every tag is right. An import that was stopped is run again: it publishes what is left.
     """
     settings = load()
-    wanted = vocabulary.choice(language, alias_language, scheme, collection)
+    wanted = vocabulary.choice(language, alias_language, scheme, collection, notations)
     with Comparison(keep=keep) as comparison:
         vocabulary.load_file(comparison, file, form, wanted, topic_limit(settings.kafka, settings.topics.tags))
         vocabulary.load_topic(comparison, settings)
@@ -76,10 +77,11 @@ def diff(
     alias_language: AliasLanguages = None,
     scheme: Scheme = None,
     collection: Collection = None,
+    notations: Notations = False,  # noqa: FBT002 - a flag of the command line
     keep: Keep = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Show each tag that an import of FILE would add (+), change or replace (~) or retire (-)."""
-    wanted = vocabulary.choice(language, alias_language, scheme, collection)
+    wanted = vocabulary.choice(language, alias_language, scheme, collection, notations)
     with Comparison(keep=keep) as comparison:
         vocabulary.load_file(comparison, file, form, wanted, None)
         if against is None:
@@ -109,6 +111,7 @@ def export(
     alias_language: AliasLanguages = None,
     scheme: Scheme = None,
     collection: Collection = None,
+    notations: Notations = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Write the tags by id, those that others replaced as such: SKOS, CSV, TSV, JSON lines, or Annif's vocabulary (ids
     and names in force)."""
@@ -117,7 +120,7 @@ def export(
         if source is None:
             vocabulary.load_topic(comparison, load())
         else:
-            wanted = vocabulary.choice(language, alias_language, scheme, collection)
+            wanted = vocabulary.choice(language, alias_language, scheme, collection, notations)
             vocabulary.load_file(comparison, source, form, wanted, None)
 
         def found() -> Iterator[Tag]:

@@ -28,15 +28,22 @@ Language = Annotated[
 AliasLanguages = Annotated[
     list[str] | None, typer.Option("--alias-language", help="alternative labels of this language are aliases too")
 ]
+Notations = Annotated[
+    bool, typer.Option("--notations", help="notations are aliases too: contents and people call the tags by them")
+]
 Scheme = Annotated[str | None, typer.Option("--scheme", help="IRI of a ConceptScheme: only its concepts")]
 Collection = Annotated[str | None, typer.Option("--collection", help="IRI of a Collection: only its members")]
 
 
 def choice(
-    language: str | None, alias_languages: list[str] | None, scheme: str | None, collection: str | None
+    language: str | None,
+    alias_languages: list[str] | None,
+    scheme: str | None,
+    collection: str | None,
+    notations: bool,  # noqa: FBT001 - as the user says
 ) -> Choice:
     """What the options ask for."""
-    return Choice(language, tuple(alias_languages or ()), scheme, collection)
+    return Choice(language, tuple(alias_languages or ()), scheme, collection, notations)
 
 
 @contextmanager
