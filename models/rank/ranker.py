@@ -102,7 +102,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
 
 def over_of(stack: TaggingStack) -> Over:
     """The components that a ranker trained on this stack depends on."""
-    return trees.over(stack.release.name, stack.components.lists, stack.components.versions)
+    return trees.over(stack.release.name, stack.components.lists, stack.components.recalling)
 
 
 def train(

@@ -72,6 +72,11 @@ class Components:
         return {one.name: made.version for one, made in self.on if made.version is not None}
 
     @property
+    def recalling(self) -> dict[str, str]:
+        """The versions of those that a ranker may read: the judge is asked about what it ranked."""
+        return {name: version for name, version in self.versions.items() if name != judge.NAME}
+
+    @property
     def lists(self) -> tuple[str, ...]:
         """The lists that the recallers provide to a ranker, in order."""
         return tuple(chain.from_iterable(one.lists for one, _ in self.on))
@@ -103,7 +108,7 @@ class Components:
 
     async def open(self, surroundings: Surroundings, exits: AsyncExitStack) -> dict[str, Part]:
         """Open all components, by name; `exits` closes them. Raises as `Configured.open` does."""
-        into = replace(surroundings, versions=self.versions, lists=self.lists)
+        into = replace(surroundings, versions=self.recalling, lists=self.lists)
         parts = {}
         for one, made in self.on:
             with _naming_folder(one, made.section, into.settings):

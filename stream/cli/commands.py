@@ -15,7 +15,6 @@ from tagbus.stream.cli import (
     compare,
     contract,
     create,
-    demo,
     explain,
     memory,
     plan,
@@ -27,6 +26,7 @@ from tagbus.stream.cli import (
     tag,
     views,
 )
+from tagbus.stream.cli.demo import demo
 from tagbus.stream.cli.records import ping, publish, replay, retag, skip, tail
 from tagbus.stream.cli.taxonomy import exemplars, tags
 from tagbus.stream.errors import TagbusError, UserError

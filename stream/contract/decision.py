@@ -40,6 +40,14 @@ class ShownTag(Event):
     stage: str = Field("", description="what gave them, as in the result: `people` where people had accepted it before")
 
 
+class JudgedTag(Event):
+    """A tag of a result that the judge was asked about, or might have been: what its weight is fitted to."""
+
+    tag: Id = Field(description="the tag's id")
+    score: float = Field(description="of the stages before the judge")
+    judge: float | None = Field(None, ge=0, le=1, description="the judge's probability; null: it gave none")
+
+
 class ResultPlace(Event):
     """A record on `tagged`."""
 
@@ -69,6 +77,9 @@ class Decision(Event):
     )
     shown: Annotated[tuple[ShownTag, ...], Field(max_length=LIST_ITEMS), FailFast()] = Field(
         (), description="the tags that were shown"
+    )
+    judged: Annotated[tuple[JudgedTag, ...], Field(max_length=LIST_ITEMS), FailFast()] = Field(
+        (), description="all tags of the result, shown or not, where the judge was asked about it"
     )
     result: ResultPlace | None = Field(None, description="the result that they are from")
     versions: Versions | None = Field(None, description="the result's")

@@ -179,6 +179,9 @@ class Evidence(Event):
         description="by component, the name or the words by which it found the tag in the content",
         json_schema_extra=_EMPTY,
     )
+    unjudged: float | None = Field(
+        None, description="score of the stages before the judge, where its probability joined it"
+    )
     passage: Passage | None = Field(
         None, description="the part of the content that speaks for the tag, if one is named"
     )

@@ -5,7 +5,7 @@ weighted by one over its propensity (Horvitz and Thompson 1952), clipped, as a f
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -16,7 +16,7 @@ import numpy as np
 from tagbus.stream import calibrate
 from tagbus.stream.calibrate import Calibration, effective_size, log_loss
 from tagbus.stream.contract import release
-from tagbus.stream.contract.decision import Decision, ShownTag
+from tagbus.stream.contract.decision import Decision, JudgedTag, ShownTag
 from tagbus.stream.contract.release import LEAST, MOST, Fingerprint
 from tagbus.stream.errors import UserError
 from tagbus.stream.feedback.history import KeptDecision, in_force, keep, merged
@@ -53,6 +53,27 @@ class Judged:
     confidence: float
     weight: float
     right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What people agree on about a tag that was shown: see `Judged`."""
+
+    right: bool
+    confidence: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class AskedContent:
+    """A content that the judge was asked about. `fingerprint`: of the path with the judge, also where its answers
+    changed nothing. `tags`: all of the result; `decided`: of those that people agree on, by id."""
+
+    content: str
+    time: datetime
+    fingerprint: Fingerprint
+    tags: tuple[JudgedTag, ...]
+    decided: Mapping[str, Decided]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +128,54 @@ class Observations:
                 found.setdefault(str(one.fingerprint), []).append(one)
         return [sorted(pairs, key=lambda one: one.time) for pairs in found.values()]
 
+    def asked(self) -> list[list[AskedContent]]:
+        """The contents that the judge was asked about, of each release and set of components, oldest first."""
+        found: dict[str, list[AskedContent]] = {}
+        for known in self._contents.values():
+            if (one := self._asked(known)) is not None:
+                found.setdefault(str(one.fingerprint), []).append(one)
+        return [sorted(contents, key=lambda one: one.time) for contents in found.values()]
+
+    def _asked(self, known: _Content) -> AskedContent | None:
+        """As the latest decision has it that knows what the judge said."""
+        counting = [one for one in in_force(known.decisions) if one.mode != "bulk"]
+        events = (known.events[one.decision] for one in reversed(counting))
+        event = next((one for one in events if one.judged), None)
+        if event is None or any(abs(one.score) > MOST_SCORE for one in event.judged):
+            return None
+        fingerprint = self._fingerprint(event, self._unscored(event, {one.stage for one in event.shown}), JUDGE)
+        if fingerprint is None:
+            return None
+        shown = {one.tag: one for one in event.shown if one.confidence is not None and one.stage != PEOPLE}
+        decided = {
+            tag: Decided(
+                verdict == "accepted", shown[tag].confidence or 0.0, min(1 / shown[tag].propensity, MOST_WEIGHT)
+            )
+            for tag, verdict in merged(counting).items()
+            if tag in shown
+        }
+        return AskedContent(event.id, event.time, fingerprint, event.judged, decided)
+
+    def _unscored(self, event: Decision, stages: Set[str]) -> Set[str]:
+        """Steps that gave no score. The judge's probability joins the score before it, which a learned ranker gave if
+        there was one."""
+        ranked = event.versions is not None and LEARNT in map(self._steps.get, event.versions.components)
+        return UNSCORED if LEARNT in stages or (JUDGE in stages and ranked) else UNSCORED | {LEARNT}
+
+    def _fingerprint(self, event: Decision, unscored: Container[str], *more: str) -> Fingerprint | None:
+        """What the scores of a decision are fitted to; None where they are no scores of ours. `unscored`: steps of the
+        path that gave none; `more`: steps that the content did not take."""
+        if event.versions is None:
+            return None
+        steps = [step for step in event.path if step not in unscored]
+        path = [*steps, *(step for step in more if step not in steps)]
+        if not (PATH.fullmatch("+".join(path)) and NAME.fullmatch(event.versions.release)):
+            return None
+        components = {
+            name: version for name, version in event.versions.components.items() if self._steps.get(name) in path
+        }
+        return Fingerprint(event.versions.release, "+".join(path), components)
+
     def _of(self, known: _Content) -> Iterable[Judged]:
         """A pair for each tag that people agree on: as it was shown last."""
         counting = [one for one in in_force(known.decisions) if one.mode != "bulk"]
@@ -117,20 +186,11 @@ class Observations:
             yield from islice(filter(None, pairs), 1)
 
     def _pair(self, event: Decision, shown: ShownTag, right: bool) -> Judged | None:  # noqa: FBT001 - it is a label
-        if event.versions is None or shown.score is None or shown.confidence is None or shown.stage == PEOPLE:
+        if shown.score is None or shown.confidence is None or shown.stage == PEOPLE or abs(shown.score) > MOST_SCORE:
             return None
-        if abs(shown.score) > MOST_SCORE:
+        fingerprint = self._fingerprint(event, self._unscored(event, {shown.stage}))
+        if fingerprint is None:
             return None
-        # The judge's probability joins the score before it, which a learned ranker gave if there was one.
-        ranked = any(self._steps.get(name) == LEARNT for name in event.versions.components)
-        learned = shown.stage == LEARNT or (shown.stage == JUDGE and ranked)
-        path = [step for step in event.path if step not in UNSCORED and (learned or step != LEARNT)]
-        if not (PATH.fullmatch("+".join(path)) and NAME.fullmatch(event.versions.release)):
-            return None
-        components = {
-            name: version for name, version in event.versions.components.items() if self._steps.get(name) in path
-        }
-        fingerprint = Fingerprint(event.versions.release, "+".join(path), components)
         weight = min(1 / shown.propensity, MOST_WEIGHT)
         return Judged(event.id, event.time, fingerprint, shown.score, shown.confidence, weight, right)
 

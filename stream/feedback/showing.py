@@ -14,8 +14,10 @@ from itertools import accumulate, pairwise
 from typing import Final, Literal
 
 from tagbus.stream.config import FeedbackSettings
-from tagbus.stream.contract.decision import ShownTag
+from tagbus.stream.contract.decision import JudgedTag, ShownTag
 from tagbus.stream.contract.events import ScoredTag, TaggedContent
+from tagbus.stream.llm.component import NAME as JUDGE
+from tagbus.stream.tagger.work import HIERARCHY
 
 Policy = Literal["top", "explore", "blind"]
 
@@ -34,10 +36,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """What a person is shown of a result, in order. `blind`: neither scores nor confidences are visible."""
+    """What a person is shown of a result, in order. `blind`: neither scores nor confidences are visible. `judged`: what
+    else the decision carries, if the judge was asked."""
 
     blind: bool
     tags: tuple[ShownTag, ...]
+    judged: tuple[JudgedTag, ...] = ()
 
 
 def show(result: TaggedContent, places: int, settings: FeedbackSettings) -> Display:
@@ -48,7 +52,19 @@ def show(result: TaggedContent, places: int, settings: FeedbackSettings) -> Disp
     """
     blind, chosen = display(result.id, len(result.tags), places, settings.explore, settings.blind)
     tags = (_shown(result.tags[place.candidate], rank, place) for rank, place in enumerate(chosen, start=1))
-    return Display(blind, tuple(tags))
+    return Display(blind, tuple(tags), judged(result))
+
+
+def judged(result: TaggedContent) -> tuple[JudgedTag, ...]:
+    """`judged` of the decision on a result: its tags with their scores before the judge, if the judge was asked."""
+    if not any(JUDGE in tag.evidence.scores for tag in result.tags):
+        return ()
+    found = ((tag, _before(tag)) for tag in result.tags)
+    return tuple(
+        JudgedTag(tag=tag.id, score=score, judge=tag.evidence.scores.get(JUDGE))
+        for tag, score in found
+        if score is not None
+    )
 
 
 def display(seed: str, candidates: int, places: int, explore: float, blind: float) -> tuple[bool, tuple[Place, ...]]:
@@ -64,6 +80,13 @@ def display(seed: str, candidates: int, places: int, explore: float, blind: floa
     if candidates <= places:
         return False, tuple(Place(number, 1.0, "top") for number in range(candidates))
     return False, _exploring(seed, candidates, places, explore)
+
+
+def _before(tag: ScoredTag) -> float | None:
+    """Its score before the judge; None where it has none that the stages before gave it here."""
+    if tag.evidence.decided or tag.stage == HIERARCHY:
+        return None
+    return tag.evidence.unjudged if tag.stage == JUDGE else tag.score
 
 
 def _shown(tag: ScoredTag, rank: int, place: Place) -> ShownTag:

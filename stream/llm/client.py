@@ -218,7 +218,9 @@ def _usage(reply: Reply, estimate: Usage, tally: Tally) -> Usage:
     except Malformed:
         said = Said()
     tally.model = said.model or tally.model
-    usage = said.usage.usage if said.usage else Usage(0, estimate.tokens_in, estimate.tokens_out)
+    # No prompt is empty: a server that says 0 does not count, and a limit of tokens would never be reached.
+    counts = said.usage.usage if said.usage else Usage()
+    usage = counts if counts.tokens_in else Usage(0, estimate.tokens_in, estimate.tokens_out)
     for kind, count in (("in", usage.tokens_in), ("out", usage.tokens_out), ("cached", usage.cached)):
         LLM_TOKENS.labels(kind).inc(count)
     return usage

@@ -65,8 +65,9 @@ S = TypeVar("S", bound=ComponentSettings)
 class Surroundings:
     """The environment a component is opened in.
 
-    `versions`: the components that are on, by name, in registry order. `lists`: the lists that their recallers provide
-    to a ranker. `open_memory` opens a new or saved memory of these kinds for vectors of another release.
+    `versions`: the components that are on and that a ranker may read, by name, in registry order. `lists`: the lists
+    that their recallers provide to one. `open_memory` opens a new or saved memory of these kinds for vectors of another
+    release.
     """
 
     settings: Settings

@@ -60,11 +60,13 @@ class Judging:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """The order by fused probabilities (`Ranking`). `judged`: the judge's, of the tags that it knows."""
+    """The order by fused probabilities (`Ranking`). `judged`: the judge's, of the tags that it knows; `asked`: the
+    scores before it, of all tags that it was asked about."""
 
     before: Ranking
     fit: JudgeFit
     judged: Mapping[str, float]
+    asked: Mapping[str, float]
 
     @property
     def stage(self) -> str:
@@ -83,6 +85,10 @@ class Fused:
     def features(self, tag_id: str) -> Mapping[str, float] | None:
         """See `Ranking`."""
         return self.before.features(tag_id)
+
+    def unjudged(self, tag_id: str) -> float | None:
+        """See `Ranking`."""
+        return self.asked.get(tag_id)
 
 
 class JudgeStage:
@@ -125,7 +131,7 @@ class JudgeStage:
                 _count(outcome)
                 work.leave_out(NAME)
             else:
-                sent.append((work, list(scores)))
+                sent.append((work, scores))
         if sent:
             await self._ask(sent)
 
@@ -140,9 +146,9 @@ class JudgeStage:
         before = fusion.apply(self._fit, np.array(list(scores.values())), np.full(len(scores), np.nan))
         return "decisive" if cascade.skips(self._fit.margin, cascade.lead(before)) else ""
 
-    async def _ask(self, sent: Sequence[tuple[Work, Sequence[str]]]) -> None:
+    async def _ask(self, sent: Sequence[tuple[Work, Mapping[str, float]]]) -> None:
         shots = await self._judging.shots.of([work for work, _ in sent])
-        asked = [_asked(work, tags, own) for (work, tags), own in zip(sent, shots, strict=True)]
+        asked = [_asked(work, list(scores), own) for (work, scores), own in zip(sent, shots, strict=True)]
         keys = [key_of(self._judging.version, one) for one in asked]
         found = dict(enumerate(self._judging.cache.get(keys)))
         # What a batch answered was asked for anew, and is paid for.
@@ -159,8 +165,8 @@ class JudgeStage:
             found[index] = judged
             self._judging.cache.put(keys[index], judged)
             self._bill(sent[index][0], judged)
-        for index, (work, tags) in enumerate(sent):
-            self._apply(work, tags, found[index])
+        for index, (work, scores) in enumerate(sent):
+            self._apply(work, scores, found[index])
 
     def _prepared(self, asked: Asked) -> Judged | None:
         prepared = self._judging.prepared
@@ -177,12 +183,12 @@ class JudgeStage:
         web = self._judging.web
         return asked if web is None or not asked else await web.add(asked)
 
-    def _apply(self, work: Work, tags: Sequence[str], judged: Judged | None) -> None:
+    def _apply(self, work: Work, scores: Mapping[str, float], judged: Judged | None) -> None:
         if judged is None:
             self._degrade(work, "refused")
             return
         work.prompt, work.llm = judged.prompt, judged.model
-        answers = zip(tags, judged.answers, strict=True)
+        answers = zip(scores, judged.answers, strict=True)
         said = {tag_id: answer.probability for tag_id, answer in answers if answer.probability is not None}
         if judged.failure is not None:
             self._degrade(work, _reason(judged.failure))
@@ -191,13 +197,13 @@ class JudgeStage:
         else:
             _count("judged")
             work.found = {**work.found, NAME: said}
-            self._use(work, said)
+            self._use(work, said, scores)
 
-    def _use(self, work: Work, said: Mapping[str, float]) -> None:
+    def _use(self, work: Work, said: Mapping[str, float], scores: Mapping[str, float]) -> None:
         if self._fit is None or work.ranking is None:
             work.leave_out(NAME)
         else:
-            work.ranking = Fused(work.ranking, self._fit, said)
+            work.ranking = Fused(work.ranking, self._fit, said, scores)
 
     def _degrade(self, work: Work, reason: str) -> None:
         """A content goes on without the judge; where that would have changed nothing, nobody need know."""

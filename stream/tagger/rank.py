@@ -36,6 +36,10 @@ class Listed:
         """See `Ranking`."""
         return
 
+    def unjudged(self, tag_id: str) -> None:  # noqa: ARG002
+        """See `Ranking`."""
+        return
+
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
@@ -64,6 +68,10 @@ class Learnt:
         """See `Ranking`."""
         rows = np.flatnonzero(self.scored.tags == self.numbers.of([tag_id])[0])
         return dict(zip(self.columns, self.scored.features[rows[0]].tolist(), strict=True)) if len(rows) else None
+
+    def unjudged(self, tag_id: str) -> None:  # noqa: ARG002
+        """See `Ranking`."""
+        return
 
 
 class Fuse:

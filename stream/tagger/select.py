@@ -43,14 +43,14 @@ class Select:
             replace(
                 one,
                 stage=ranking.stage,
-                evidence=self._evidence(work.found, one),
+                evidence=self._evidence(work.found, one, ranking.unjudged(one.id)),
                 features=ranking.features(one.id),
                 names=translated(work.payloads[one.id]),
             )
             for one in self._graph.pick(order, seen, work.names, self._limit)
         ]
 
-    def _evidence(self, found: Mapping[str, Listing], candidate: Candidate) -> Evidence:
+    def _evidence(self, found: Mapping[str, Listing], candidate: Candidate, unjudged: float | None) -> Evidence:
         """The evidence of memory and of each component for a candidate."""
         scores: dict[str, float] = {}
         matched: dict[str, str] = {}
@@ -63,4 +63,5 @@ class Select:
                     matched[component] = words[candidate.id]
         if not scores:
             return candidate.evidence
-        return candidate.evidence.model_copy(update={"scores": scores, "matched": matched})
+        before = None if unjudged is None else round(unjudged, 6)
+        return candidate.evidence.model_copy(update={"scores": scores, "matched": matched, "unjudged": before})

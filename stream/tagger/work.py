@@ -59,6 +59,9 @@ class Ranking(Protocol):
     def features(self, tag_id: str) -> Mapping[str, float] | None:
         """The ranker's features of one of the best, by column; None without a ranker."""
 
+    def unjudged(self, tag_id: str) -> float | None:
+        """The score of the stages before the judge, where its probability joined it."""
+
 
 @dataclass(slots=True, eq=False)
 class Work:

@@ -204,6 +204,16 @@ class TestPackaged:
             assert calibration_of(stack.settings, RELEASE, stack.components).name.startswith("isotonic-")
             assert stack.tagger().versions().components == stack.components.versions
 
+    async def test_a_judge_is_asked_about_what_the_ranker_ranked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The ranker was trained without one, and reads nothing of it."""
+        for name, value in (packaged() | {"TAGBUS_LLM__URL": "http://127.0.0.1:9/v1"}).items():
+            monkeypatch.setenv(name, value)
+        async with assemble.in_process(load()) as stack:
+            assert stack.components.scoring == "recall+literal+heads+rank+judge"
+            assert stack.components.versions["judge"].startswith("generic-")
+            # Its calibration is for the path without the judge, which serves until somebody fits one with it.
+            assert stack.tagger().versions().calibration.startswith("isotonic-")
+
     async def test_a_cross_encoder_that_the_ranker_does_not_know_is_refused(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

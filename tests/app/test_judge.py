@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,12 +96,16 @@ async def test_a_judge_that_counts_decides_the_order_and_says_so(monkeypatch: py
     judge = Told(lambda _, tag: {"hives": 0.9, "honey": 0.6}.get(tag, 0.1))
     async with opened(judge, monkeypatch, budget=BudgetSettings(price_in=1.0, price_out=10.0)) as stack:
         (one,) = await tagged(stack)
+        (before,) = await stack.tagger([curve(stack)]).tag([ANYTHING], until="rank")
         version = stack.components.versions["judge"]
+    assert isinstance(before, TaggedContent)
     assert best(one)[:2] == ["hives", "honey"]
     assert one.tags[0].score == pytest.approx(0.9)
     assert one.tags[0].confidence == pytest.approx(0.9)
     assert one.tags[0].stage == "judge"
     assert one.tags[0].evidence.scores["judge"] == 0.9
+    scores = {tag.id: tag.score for tag in before.tags}
+    assert one.tags[0].evidence.unjudged == scores["hives"]
     assert one.path == (*BEFORE, "judge", *CLOSING)
     assert one.degraded == ()
     assert one.usage == Cost(calls=2, tokens_in=300, tokens_out=20, cost=0.0005, currency="USD")
@@ -323,6 +328,31 @@ async def test_a_calibration_without_the_judge_serves_until_there_is_one_with_it
     assert isinstance(one, TaggedContent)
     assert one.versions.calibration == plain
     assert plain.startswith("isotonic-")
+
+
+async def test_a_curve_from_the_topic_keeps_the_weight_of_the_settings_and_a_weight_from_it_replaces_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    judge = Told(lambda *_: 0.9)
+    async with opened(judge, monkeypatch) as stack:
+        own = curve(stack)
+        own.save(tmp_path / "calibration.json")
+        tagger = stack.settings.tagger.model_copy(update={"calibration": tmp_path / "calibration.json"})
+        stack = replace(stack, settings=stack.settings.model_copy(update={"tagger": tagger}))
+        # Fitted to decisions that say nothing of the judge
+        scores, right = np.linspace(0, 1, 200), np.arange(200) % 3 == 0
+        plain = calibrate.fit(scores, right, stack.fingerprint(), 20)
+        (one,) = await stack.tagger([plain]).tag([ANYTHING])
+        assert isinstance(one, TaggedContent)
+        assert "judge" in one.path
+        assert one.versions.calibration == calibrate.with_judge(plain, own.judge).name  # type: ignore[arg-type]
+        assert len(judge.asked) == 1
+        # Fitted to decisions on what it said: it is worth nothing
+        worthless = curve(stack, weight=0.0)
+        (one,) = await stack.tagger([worthless]).tag([ANYTHING])
+        assert isinstance(one, TaggedContent)
+        assert "judge" not in one.path
+        assert len(judge.asked) == 1
 
 
 def test_another_model_or_prompt_is_another_version() -> None:

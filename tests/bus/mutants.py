@@ -9,7 +9,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from tagbus.stream.app.data.examples import example
-from tagbus.stream.cli.demo import broken
+from tagbus.stream.cli.demo.scenes import broken
 from tagbus.stream.contract.codec import Record
 
 Headers = tuple[tuple[str, bytes | None], ...]

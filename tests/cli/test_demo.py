@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.cli.demo import broken
+from tagbus.stream.cli.demo.scenes import broken
 from tests.cli.harness import environment
 from tests.support import wait_until
 

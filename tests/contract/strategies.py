@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from pydantic import JsonValue
 
-from tagbus.stream.contract.decision import Decision, Mode, ResultPlace, ShownTag
+from tagbus.stream.contract.decision import Decision, JudgedTag, Mode, ResultPlace, ShownTag
 from tagbus.stream.contract.events import (
     Content,
     DeadLetter,
@@ -101,6 +101,7 @@ EVIDENCE = st.builds(
     neighbours=st.lists(NEIGHBOURS, max_size=2).map(tuple),
     scores=st.dictionaries(NAMES, FINITE, max_size=2),
     matched=st.dictionaries(NAMES, TEXTS, max_size=2),
+    unjudged=st.none() | FINITE,
     passage=st.none() | PASSAGES,
     decided=st.booleans(),
     broader=lists(IDS),
@@ -163,6 +164,7 @@ def decisions(tags: list[str]) -> SearchStrategy[Decision]:
         time=st.datetimes(timezones=ZONES),
         mode=MODES,
         shown=st.lists(SHOWN_TAGS, max_size=2).map(tuple),
+        judged=st.lists(st.builds(JudgedTag, tag=IDS, score=FINITE, judge=st.none() | SHARES), max_size=2).map(tuple),
         result=st.none() | st.builds(ResultPlace, topic=NAMES, partition=st.integers(0, 99), offset=COUNTS),
         versions=st.none() | VERSIONS,
         path=lists(NAMES),

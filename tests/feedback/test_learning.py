@@ -8,19 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagbus.stream.calibrate import Calibration, fit, log_loss
-from tagbus.stream.contract.decision import ShownTag
+from tagbus.stream.contract.decision import JudgedTag, ShownTag
 from tagbus.stream.contract.events import Versions
 from tagbus.stream.contract.release import Fingerprint
-from tagbus.stream.feedback.learning import Judged, Observations, refit
+from tagbus.stream.feedback.learning import AskedContent, Decided, Judged, Observations, refit
 from tagbus.stream.quality import ece
 from tests.feedback.display import CONTENTS, PRINT, biased
 from tests.feedback.parts import NOON, decision, undo
 
-STEPS = {"literal": "literal", "ranker": "rank"}
+STEPS = {"literal": "literal", "ranker": "rank", "judge": "judge"}
 VERSIONS = Versions(
     release="r-1", taxonomy={}, calibration="none", components={"literal": "literal-1", "ranker": "ranker-1"}
 )
 PATH = ("prepare", "encode", "recall", "literal", "rank", "select", "calibrate")
+
+
+JUDGED = VERSIONS.model_copy(update={"components": {**VERSIONS.components, "judge": "m-1"}})
 
 
 def shown(tag: str = "t1", **fields: object) -> ShownTag:
@@ -96,6 +99,61 @@ class TestPairs:
             observations.add(of(number, id=f"c{number}"))  # type: ignore[arg-type]
         observations.forget("c2")
         assert [pair.content for pairs in observations.judged() for pair in pairs] == ["c1"]
+
+
+class TestAsked:
+    """Contents that the judge was asked about."""
+
+    ASKED = (JudgedTag(tag="t1", score=1.5, judge=0.9), JudgedTag(tag="t2", score=0.5))
+    WITH = ("prepare", "encode", "recall", "literal", "rank", "judge", "select", "calibrate")
+
+    def asked(self, *decisions: object) -> list[AskedContent]:
+        observations = Observations(STEPS)
+        for one in decisions:
+            observations.add(one)  # type: ignore[arg-type]
+        return [content for contents in observations.asked() for content in contents]
+
+    def test_a_content_is_one_with_all_its_tags_and_what_people_agree_on(self) -> None:
+        seen = (shown(stage="judge", propensity=0.5), shown("t2", stage="judge"))
+        (one,) = self.asked(of(1, *seen, judged=self.ASKED, versions=JUDGED, path=self.WITH))
+        assert one.tags == self.ASKED
+        assert one.decided == {"t1": Decided(True, 0.4, 2.0)}
+        assert one.fingerprint == Fingerprint("r-1", "recall+literal+rank+judge", JUDGED.components)
+
+    def test_where_the_judge_changed_nothing_its_path_is_the_same(self) -> None:
+        (one,) = self.asked(of(1, shown(stage="rank"), judged=self.ASKED, versions=JUDGED))
+        assert one.fingerprint == Fingerprint("r-1", "recall+literal+rank+judge", JUDGED.components)
+
+    def test_without_a_ranker_the_path_has_none(self) -> None:
+        versions = VERSIONS.model_copy(update={"components": {"judge": "m-1"}})
+        (one,) = self.asked(of(1, shown(stage="judge"), judged=self.ASKED, versions=versions, path=("recall", "rank")))
+        assert one.fingerprint == Fingerprint("r-1", "recall+judge", {"judge": "m-1"})
+
+    def test_of_several_decisions_the_latest_that_knows_what_the_judge_said_counts(self) -> None:
+        first = of(1, shown(stage="judge"), judged=self.ASKED, versions=JUDGED, path=self.WITH)
+        (one,) = self.asked(first, of(2, who="bob", versions=None, path=()))
+        assert one.time == NOON + timedelta(seconds=1)
+        assert self.asked(first, undo(2, 1)) == []
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"judged": ()},
+            {"mode": "bulk"},
+            {"versions": None},
+            {"path": ("../..",)},
+            {"judged": (JudgedTag(tag="t1", score=1e300, judge=0.5),)},
+        ],
+    )
+    def test_of_what_says_nothing_of_the_judge_there_is_none(self, wrong: dict[str, object]) -> None:
+        given = {"judged": self.ASKED, "versions": JUDGED, "path": self.WITH, **wrong}
+        assert self.asked(of(1, shown(stage="judge"), **given)) == []
+
+    def test_a_pair_of_the_judge_s_scores_names_its_version(self) -> None:
+        (pair,) = judged(of(1, shown(stage="judge"), versions=JUDGED, path=self.WITH))
+        assert pair.fingerprint == Fingerprint("r-1", "recall+literal+rank+judge", JUDGED.components)
+        (before,) = judged(of(1, shown(stage="rank"), versions=JUDGED))
+        assert before.fingerprint == Fingerprint("r-1", "recall+literal+rank", VERSIONS.components)
 
 
 def test_with_5_percent_exploration_the_weights_take_back_what_the_display_does_to_calibration() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagbus.stream.config import FeedbackSettings
+from tagbus.stream.contract.decision import JudgedTag
 from tagbus.stream.contract.events import Evidence, ScoredTag, TaggedContent, Versions
 from tagbus.stream.feedback.showing import display, show
 
@@ -104,3 +105,32 @@ def test_a_result_is_shown_as_the_decision_on_it_names_it() -> None:
 def test_no_place_is_a_bug() -> None:
     with pytest.raises(ValueError, match="0 places"):
         show(result("a", 3), 0, FeedbackSettings())
+
+
+def test_a_decision_carries_what_the_judge_said_of_all_tags_and_their_scores_before_it() -> None:
+    one = result("content-1", 6)
+    assert show(one, 2, FeedbackSettings()).judged == ()
+    said = {"t0": (0.9, 0.7), "t1": (0.6, 0.5), "t4": (0.2, 0.3)}
+
+    def judged(tag: ScoredTag) -> ScoredTag:
+        if tag.id in said:
+            probability, before = said[tag.id]
+            evidence = Evidence(scores={"judge": probability}, unjudged=before)
+        else:
+            evidence = Evidence(decided=tag.id == "t5")
+        return tag.model_copy(update={"stage": "judge", "evidence": evidence})
+
+    fused = one.model_copy(update={"tags": tuple(judged(tag) for tag in one.tags)})
+    # The others' scores are probabilities where the judge's joined: not those of the stages before.
+    assert show(fused, 2, FeedbackSettings()).judged == (
+        JudgedTag(tag="t0", score=0.7, judge=0.9),
+        JudgedTag(tag="t1", score=0.5, judge=0.6),
+        JudgedTag(tag="t4", score=0.3, judge=0.2),
+    )
+    # Where its answer changed nothing, every score is theirs.
+    first = one.tags[0].model_copy(update={"evidence": Evidence(scores={"judge": 0.4})})
+    control = one.model_copy(update={"tags": (first, *one.tags[1:])})
+    assert [(tag.tag, tag.score, tag.judge) for tag in show(control, 2, FeedbackSettings()).judged] == [
+        ("t0", 6.0, 0.4),
+        *((f"t{number}", 6.0 - number, None) for number in range(1, 6)),
+    ]

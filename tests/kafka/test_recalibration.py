@@ -11,7 +11,7 @@ import pytest
 from tagbus.stream.app.joining.recalibration import Recalibrator
 from tagbus.stream.app.joining.service import JoinService
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.decision import Decision, ShownTag
+from tagbus.stream.contract.decision import Decision, JudgedTag, ShownTag
 from tagbus.stream.contract.events import Versions
 from tagbus.stream.contract.release import Curve, decode_release, encode_release
 from tagbus.stream.index.releases import Releases
@@ -110,6 +110,30 @@ def test_the_joiner_that_holds_the_first_partition_calibrates(given: Settings) -
     run.join()
     assert run.error is None, run.error
     assert service.notes() == []
+
+
+async def test_the_judge_s_weight_is_fitted_to_decisions_that_carry_what_it_said(
+    given: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked about the control share, and changed nothing: what people decide gives it a weight."""
+    chance = random.Random(3)  # noqa: S311 - not a secret
+    versions = VERSIONS.model_copy(update={"components": {"judge": "m-1"}})
+
+    def judged(one: Decision) -> Decision:
+        said = chance.gauss(0.7 if one.accepted else 0.3, 0.1)
+        asked = JudgedTag(tag="t", score=one.shown[0].score or 0.0, judge=min(max(said, 0.0), 1.0))
+        return one.model_copy(update={"judged": (asked,), "versions": versions})
+
+    send(given.kafka.brokers, given.topics.feedback, [judged(one) for one in judgements(400)])
+    await fits(monkeypatch, given)
+    found = {one.path: one for one in curves(given)}
+    assert found.keys() == {"recall", "recall+judge"}
+    assert found["recall"].judge is None
+    curve = found["recall+judge"]
+    assert curve.components == {"judge": "m-1"}
+    assert curve.judge is not None
+    assert curve.judge.weight > 0.5
+    assert curve.judge.loss_with < curve.judge.loss_without
 
 
 async def test_without_the_topic_of_releases_nothing_ends(

@@ -298,3 +298,20 @@ def test_a_date_to_come_is_a_wait() -> None:
         {"retry-after": email.utils.formatdate(time.time() + ahead, usegmt=True)}
     )
     assert waits(100) == pytest.approx(100, abs=3)
+
+
+async def test_a_server_that_counts_no_tokens_costs_what_was_reserved() -> None:
+    """sparrow-decider says 0 of every answer: a limit of tokens would never be reached."""
+    meter = Recording()
+
+    def uncounted(request: Request) -> Say:
+        body = answers.openai_decisions()(request).body
+        assert isinstance(body, dict)
+        return Say({**body, "usage": {"input_tokens": 0, "output_tokens": 0}})
+
+    with serving(routed(decisions=uncounted)) as server:
+        async with directly(server.url, "decision_api", meter) as judge:
+            (judged,) = await judge.judge([asked("Cats")])
+    assert judged.answers[0].probability is not None
+    assert meter.settled == meter.reserved
+    assert judged.usage.tokens_in == meter.reserved[0].tokens_in > 0

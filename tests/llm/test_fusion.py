@@ -1,5 +1,6 @@
 """The judge joins by what it proves to be worth on decisions that it was not fitted to."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,20 @@ def test_the_calibration_is_named_by_the_judge_s_weight_too(tmp_path: Path) -> N
     assert calibrate.load(tmp_path / "c.json", PATH) == curve
     other = calibrate.with_judge(curve, fit_of(curve).model_copy(update={"weight": 0.0}))
     assert other.name != curve.name
+
+
+def test_a_pair_counts_as_often_as_it_stands_for() -> None:
+    """Half of the contents have a judge at chance: where they are drawn rarely, they say little."""
+    one, rng = at(21, 400)
+    good = one.content % 2 == 0
+    says = np.where(
+        good,
+        ScriptedJudge(0.9).says(ScriptedJudge(0.9).hears(one.right, one.first, rng)),
+        ScriptedJudge(0.5).says(ScriptedJudge(0.5).hears(one.right, one.first, rng)),
+    )
+    even = one.judged(says)
+    weighed = replace(even, weight=np.where(good, 20.0, 1.0))
+    assert fit_of(fusion.fit(weighed, PATH)).loss_with < fit_of(fusion.fit(even, PATH)).loss_with
+    columns, right = np.column_stack((even.score, even.judge)), even.right
+    twice = logistic.fit(np.repeat(columns, 2, axis=0), np.repeat(right, 2))
+    assert logistic.fit(columns, right, np.full(len(right), 2.0)) == pytest.approx(twice)

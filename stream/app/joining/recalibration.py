@@ -13,21 +13,23 @@ from confluent_kafka import Message
 
 from tagbus.stream import telemetry
 from tagbus.stream.app.components import REGISTRY
+from tagbus.stream.app.judge.fitting import learnt
 from tagbus.stream.app.releases import recorded
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Tombstone, decode_decision
-from tagbus.stream.contract.release import Curve, Fingerprint, encode_release
+from tagbus.stream.contract.release import Fingerprint, encode_release
 from tagbus.stream.errors import Poison, Retryable, TopicMissing
-from tagbus.stream.feedback.learning import Judged, Observations, refit
+from tagbus.stream.feedback.learning import Observations, Refit, refit
 from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tagbus.stream.kafka.follower import TopicFollower
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.reader import TopicReader
+from tagbus.stream.llm.component import JUDGE
 
 log = logging.getLogger(__name__)
 
-STEPS: Final = {one.name: one.step for one in REGISTRY}
+STEPS: Final = {one.name: one.step for one in (*REGISTRY, JUDGE)}
 CHUNK: Final = 500
 WAIT_SECONDS: Final = 0.5
 # Between two looks whether this process is the one.
@@ -106,17 +108,25 @@ class Recalibrator:
     def _fit(self, releases: Releases) -> None:
         """Fit the paths of the release that people judged last: others are no longer in force. Raises as TopicWriter
         does."""
-        judged = self._observations.judged()
+        judged, asked = self._observations.judged(), self._observations.asked()
         if not judged:
             return
         latest = max(judged, key=lambda pairs: pairs[-1].time)[-1].fingerprint.release
+        # What the judge said is known of these: a curve for its scores alone would leave its weight as it was.
+        weighed = set[str]()
+        for contents in asked:
+            fingerprint = contents[0].fingerprint
+            if fingerprint.release == latest:
+                old = _in_force(releases, fingerprint)
+                if (found := learnt(contents, old, self._settings.cascade)) is not None:
+                    weighed.add(str(fingerprint))
+                    self._take(fingerprint, found)
         for pairs in judged:
-            if pairs[0].fingerprint.release == latest:
-                self._fit_one(pairs[0].fingerprint, pairs, releases)
+            fingerprint = pairs[0].fingerprint
+            if fingerprint.release == latest and str(fingerprint) not in weighed:
+                self._take(fingerprint, refit(pairs, _in_force(releases, fingerprint)))
 
-    def _fit_one(self, fingerprint: Fingerprint, pairs: Sequence[Judged], releases: Releases) -> None:
-        old = _matching(releases.calibrations.get((fingerprint.release, fingerprint.path)), fingerprint)
-        found = refit(pairs, old)
+    def _take(self, fingerprint: Fingerprint, found: Refit | None) -> None:
         if found is None:
             return
         telemetry.CALIBRATION_PAIRS.set(found.pairs)
@@ -137,6 +147,7 @@ class Recalibrator:
             log.warning("calibration: %s is not published: %s", curve.name, error)
 
 
-def _matching(curve: Curve | None, fingerprint: Fingerprint) -> Calibration | None:
-    """The curve if it is fitted to these scores; workers use no other."""
+def _in_force(releases: Releases, fingerprint: Fingerprint) -> Calibration | None:
+    """The curve of the topic, if it is fitted to these scores; workers use no other."""
+    curve = releases.calibrations.get((fingerprint.release, fingerprint.path))
     return None if curve is None or curve.fingerprint != fingerprint else Calibration(**curve.model_dump())

