@@ -31,6 +31,7 @@ from tagbus.stream.kafka.admin.layout import POLICY, Configuration, Difference, 
 from tagbus.stream.kafka.admin.open_transactions import held_back
 from tagbus.stream.kafka.errors import classify, error_of
 from tagbus.stream.kafka.rights import REFUSED
+from tagbus.stream.llm.spending.prices import price_in_words, unpriced
 from tagbus.stream.memory import open_memory
 from tagbus.stream.memory.shared import shared_stores
 
@@ -187,6 +188,7 @@ def _llm(settings: Settings) -> Iterator[Finding]:
 
         for one in asyncio.run(examine(settings.llm, settings.retry)):
             yield Finding(one.verdict, f"llm {one.name}", one.words)
+        yield _price(settings)
     except ImportError as error:
         yield Finding("wrong", "llm", f"{error}; pip install 'tagbus[llm]'")
     except TagbusError as error:
@@ -214,6 +216,16 @@ def _web(settings: Settings) -> Finding:
             await endpoint.close()
 
     return asyncio.run(ask())
+
+
+def _price(settings: Settings) -> Finding:
+    """What the language model costs: never nothing because nobody knows."""
+    url, model = settings.llm.url or "", settings.llm.model
+    words = price_in_words(settings.budget, url, model)
+    if words is not None:
+        return Finding("ok", "llm price", words)
+    limited = settings.budget.cost_per_minute is not None or settings.budget.cost_per_day is not None
+    return Finding("wrong" if limited else "unsure", "llm price", f"costs are not counted: {unpriced(model)}")
 
 
 def _registry(registry: RegistrySettings, url: str) -> Finding:

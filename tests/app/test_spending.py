@@ -4,7 +4,7 @@ import pytest
 
 from tagbus.stream.app.judge.spending import spending
 from tagbus.stream.config import BudgetSettings, KafkaSettings, LlmSettings, Settings
-from tagbus.stream.errors import TopicMissing, Withheld
+from tagbus.stream.errors import TopicMissing, UserError, Withheld
 from tagbus.stream.llm import Usage
 from tagbus.stream.local.mock import MockCluster
 
@@ -62,3 +62,45 @@ async def test_a_limit_needs_its_topic_and_no_limit_needs_none() -> None:
 async def test_without_a_server_there_is_nothing_to_spend() -> None:
     async with spending(Settings(), half) as meter:
         assert meter is None
+
+
+@pytest.mark.parametrize(
+    ("model", "limit", "said"),
+    [
+        (
+            "m",
+            {"cost_per_day": 1.5},
+            "COST_PER_DAY=1.5 is a limit in money, and genai-prices has no price of 'm' at this",
+        ),
+        (
+            None,
+            {"cost_per_minute": 1.0},
+            "COST_PER_MINUTE=1 is a limit in money, and TAGBUS_LLM__MODEL is not set: set",
+        ),
+    ],
+)
+async def test_a_limit_in_money_without_a_price_is_refused_at_the_start(
+    model: str | None, limit: dict[str, float], said: str
+) -> None:
+    llm = LLM.model_copy(update={"model": model})
+    with pytest.raises(UserError, match=rf"{said}.*TAGBUS_BUDGET__PRICE_IN"):
+        async with spending(Settings(llm=llm, budget=BudgetSettings(**limit)), half):
+            pass
+    free = BudgetSettings(price_in=0.0, **limit)
+    with MockCluster() as cluster:
+        cluster.topic("budget", 1)
+        assert await calls(Settings(llm=llm, budget=free, kafka=KafkaSettings(brokers=cluster.address))) == 20
+
+
+async def test_costs_that_nobody_knows_are_not_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with spending(Settings(llm=LLM), half) as meter:
+        assert meter is not None
+        assert meter.cost(CALL) is None
+    assert (
+        "what the language model costs is not counted: genai-prices has no price of 'm' at this server" in caplog.text
+    )
+    caplog.clear()
+    async with spending(Settings(llm=LLM, budget=BudgetSettings(price_in=0.0)), half) as meter:
+        assert meter is not None
+        assert meter.cost(CALL) == 0.0
+    assert caplog.text == ""

@@ -1,5 +1,6 @@
 """The judge of the settings."""
 
+import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from tagbus.stream.llm.batch.answers import Prepared
 from tagbus.stream.llm.spending.budget import Budget, Ledger, NoLedger
 from tagbus.stream.llm.spending.cache import Cache
 from tagbus.stream.llm.spending.meter import SpendingMeter
-from tagbus.stream.llm.spending.prices import price_by
+from tagbus.stream.llm.spending.prices import price_by, price_in_words, require_price, unpriced
 from tagbus.stream.memory import Memory
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.tagger.judge import Judging, WebKnowledge
 from tagbus.stream.tagger.shots import Shots
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ async def judging(
     llm = settings.llm
     if llm.url is None:
         return None
+    require_price(settings.budget, llm.url, llm.model)
     used = given.meter or meter_of(settings, lambda: 1.0, NoLedger())
     judge = _open(settings, used)
     exits.push_async_callback(judge.close)
@@ -59,10 +63,12 @@ async def judging(
 
 def meter_of(settings: Settings, share: Callable[[], float], kept: Ledger) -> SpendingMeter:
     """The meter of the settings; `share`: of all limits, 0 to 1; `kept`: where spending is kept."""
+    url, model = settings.llm.url or "", settings.llm.model
+    if price_in_words(settings.budget, url, model) is None:
+        log.warning("what the language model costs is not counted: %s", unpriced(model))
     owner = (settings.kafka.group, settings.kafka.instance)
     budget = Budget(settings.budget, owner, share, kept)
-    price = price_by(settings.budget, settings.llm.url or "")
-    return SpendingMeter(settings.budget, budget, price, share, settings.llm.model)
+    return SpendingMeter(settings.budget, budget, price_by(settings.budget, url), share, model)
 
 
 def _web(settings: WebSettings, exits: AsyncExitStack) -> WebKnowledge | None:

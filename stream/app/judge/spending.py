@@ -8,18 +8,21 @@ from tagbus.stream.config import Settings
 from tagbus.stream.llm.spending import ledger
 from tagbus.stream.llm.spending.budget import Ledger, NoLedger
 from tagbus.stream.llm.spending.meter import SpendingMeter
+from tagbus.stream.llm.spending.prices import require_price
 
 
 @asynccontextmanager
 async def spending(settings: Settings, share: Callable[[], float]) -> AsyncIterator[SpendingMeter | None]:
     """The meter of a worker, whose spending is on the topic `budget` if there is a limit; None without a server.
 
-    `share`: of the partitions of `content` that it holds. Raises as `ledger.opened` does.
+    `share`: of the partitions of `content` that it holds. Raises UserError for a limit in money on a model without a
+    price, and as `ledger.opened` does.
     """
     async with AsyncExitStack() as exits:
         if settings.llm.url is None:
             yield None
             return
+        require_price(settings.budget, settings.llm.url, settings.llm.model)
         kept: Ledger = NoLedger()
         if settings.budget.limited:
             kept = await exits.enter_async_context(ledger.opened(settings))

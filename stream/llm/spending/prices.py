@@ -4,14 +4,12 @@ Prices are those of the installed version of the package. Nothing is looked up: 
 starts them.
 """
 
-import logging
 from collections.abc import Callable
 from functools import lru_cache
 
 from tagbus.stream.config import BudgetSettings
+from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.llm.base import Usage
-
-log = logging.getLogger(__name__)
 
 MILLION = 1_000_000
 # The cost in USD of what a model took; None where it has no price.
@@ -28,6 +26,29 @@ def price_by(settings: BudgetSettings, url: str) -> Price:
         return None if each is None else _fixed(*each)(model, usage)
 
     return price
+
+
+def price_in_words(settings: BudgetSettings, url: str, model: str | None) -> str | None:
+    """USD of a million tokens, for people; None where the model has no price."""
+    price = price_by(settings, url)
+    sent, written = price(model, Usage(tokens_in=MILLION)), price(model, Usage(tokens_out=MILLION))
+    if sent is None or written is None:
+        return None
+    return f"USD {sent:.4g} of a million tokens of prompts, {written:.4g} of answers"
+
+
+def require_price(settings: BudgetSettings, url: str, model: str | None) -> None:
+    """Raises UserError for a limit in money on a model without a price: nothing would ever be let out."""
+    limits = {"COST_PER_MINUTE": settings.cost_per_minute, "COST_PER_DAY": settings.cost_per_day}
+    limit = next((f"TAGBUS_BUDGET__{name}={value:g}" for name, value in limits.items() if value is not None), None)
+    if limit is not None and price_in_words(settings, url, model) is None:
+        raise UserError(f"{limit} is a limit in money, and {unpriced(model)}")
+
+
+def unpriced(model: str | None) -> str:
+    """Why a model has no price, and what to do."""
+    named = f"genai-prices has no price of {shorten(model)} at this server" if model else "TAGBUS_LLM__MODEL is not set"
+    return f"{named}: set TAGBUS_BUDGET__PRICE_IN, USD of a million tokens (0 for a server of your own)"
 
 
 def _fixed(
@@ -52,7 +73,6 @@ def _each(url: str, model: str) -> tuple[float, float, float] | None:
         from genai_prices import Usage as Tokens
         from genai_prices import calc_price
     except ImportError:
-        log.warning("genai-prices is not installed (extra llm): calls have no cost; TAGBUS_BUDGET__PRICE_IN gives one")
         return None
 
     def million(tokens: Tokens) -> float:
@@ -66,5 +86,4 @@ def _each(url: str, model: str) -> tuple[float, float, float] | None:
             million(Tokens(input_tokens=0, output_tokens=1000)),
         )
     except LookupError:
-        log.info("genai-prices knows no price of this server's model; TAGBUS_BUDGET__PRICE_IN gives one")
         return None
