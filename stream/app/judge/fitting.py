@@ -16,7 +16,7 @@ from tagbus.stream.llm.component import NAME
 from tagbus.stream.llm.worth import cascade, fusion
 from tagbus.stream.llm.worth.cascade import is_control
 from tagbus.stream.llm.worth.fusion import WINDOW, Pairs
-from tagbus.stream.llm.worth.logistic import Floats
+from tagbus.stream.logistic import Floats
 
 
 def fit(
