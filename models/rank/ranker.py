@@ -32,7 +32,7 @@ from tagbus.models.rank.statistics import count
 from tagbus.stream import calibrate
 from tagbus.stream.app import assemble, components, console, filling
 from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.config import load
+from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.rank import cross_encoder, trees
@@ -84,12 +84,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         held = list(corpus.exemplars("val"))
         numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
         statistics = count(corpus, numbers, recipe, settings)
-        with console.bar("encoding memory", numbers.known + statistics.tables.contents) as bar:
-            await filling.fill(
-                stack.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, bar.advance
-            )
-        if cache is not None:
-            await filling.save_memories(cache, stack.memories)
+        await remember(stack, corpus, settings, cache, numbers.known + statistics.tables.contents)
         source = Source(stack.graph, stack.recallers, numbers, statistics)
         vectors = await stack.encoder.encode([text_of(item) for item in held])
         training_set = await collect(source, held, vectors, recipe)
@@ -98,6 +93,19 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         scoring = None if reader is None else CrossScoring(reader, wording)
         manifest = train(to, training_set, source, over, recipe, scoring)
     console.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
+
+
+async def remember(stack: TaggingStack, corpus: Corpus, settings: Settings, cache: Path | None, most: int) -> None:
+    """Fill memory with the tags and the training contents, `most` in all, and keep it in `cache`.
+
+    With C2C2T off contents are never searched, so they are not encoded, and what the cache has of them stays.
+    """
+    searched = settings.recall.c2c2t
+    contents = corpus.exemplars("train") if searched else iter(())
+    with console.bar("encoding memory", most) as bar:
+        await filling.fill(stack.projection(), {"tags": corpus.tags(), "exemplars": contents}, bar.advance)
+    if cache is not None and searched:
+        await filling.save_memories(cache, stack.memories)
 
 
 def over_of(stack: TaggingStack) -> Over:

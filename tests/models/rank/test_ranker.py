@@ -1,7 +1,7 @@
 """Training the ranker: tags masked as new, tag counts, and a folder that the tagger loads."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zlib import crc32
@@ -9,13 +9,15 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from tagbus.models.data.splits import Split
 from tagbus.models.rank.candidates import Recipe, Source, collect, mask_as_new
-from tagbus.models.rank.ranker import Over, train
+from tagbus.models.rank.ranker import Over, remember, train
 from tagbus.models.rank.second_stage import CrossScoring
 from tagbus.models.rank.statistics import count_tags, count_terms
 from tagbus.stream import calibrate
-from tagbus.stream.config import RecallSettings
-from tagbus.stream.contract.events import Exemplar
+from tagbus.stream.app import assemble
+from tagbus.stream.config import RecallSettings, Settings
+from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import RecallDefaults
 from tagbus.stream.errors import UserError
@@ -29,6 +31,7 @@ from tagbus.stream.rank.features.tables import Statistics, TableName
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import NAMES, Floats, Numbers, Pool, pool
+from tests.releases import SHIPPED
 from tests.tagger.ranking import Stages
 
 D = 16
@@ -276,3 +279,26 @@ async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:
 async def test_without_validation_contents_there_is_nothing_to_learn_from() -> None:
     with pytest.raises(UserError, match="validation"):
         await collect(await source(), [], np.zeros((0, D), np.float32), RECIPE)
+
+
+class Kept:
+    """A corpus of three contents."""
+
+    def tags(self) -> list[Tag]:
+        return [Tag(id="tea", name="tea"), Tag(id="law", name="law")]
+
+    def exemplars(self, split: Split) -> Iterator[Exemplar]:
+        return iter([Exemplar(id=f"{split}{n}", title=f"Tea and law {n}", accepted=("tea",)) for n in range(3)])
+
+
+@pytest.mark.parametrize(("recall", "kept"), [(RecallSettings(), 3), (RecallSettings(c2c2t=False), 0)])
+async def test_contents_that_are_never_searched_are_not_encoded(
+    recall: RecallSettings, kept: int, tmp_path: Path
+) -> None:
+    """With C2C2T off memory holds tags alone, and the embeddings that others left in the cache stay."""
+    settings = Settings(recall=recall)
+    async with assemble.in_process(settings, tmp_path) as stack:
+        await remember(stack, Kept(), settings, tmp_path, 5)
+        assert await stack.memory.exemplars.count() == kept
+        assert await stack.memory.tags.count() == 2
+    assert (tmp_path / SHIPPED.name).exists() == recall.c2c2t
