@@ -120,7 +120,7 @@ def mistakes(given: Settings, both: list[Replica]) -> list[str]:
     return found
 
 
-def exactly_once(address: str, store: str, seed: int, kills: int = 5) -> Json:
+def exactly_once(address: str, store: str, seed: int, kills: int = 3) -> Json:
     """Faust's own guarantee under kills."""
     group, source, output = unique("counter"), unique("source"), unique("output")
     create_topics(address, {source: 2, output: 2, f"{group}-counts-changelog": (2, COMPACT)})

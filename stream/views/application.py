@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import weakref
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +36,7 @@ from tagbus.stream.views.contents import (
     Version,
     before_offset,
     changes,
+    is_forgotten,
     latest_of,
     with_version,
 )
@@ -60,7 +61,6 @@ class Views:
         self._stall = kafka.session_seconds / 2
         self._turned = time.monotonic()
         self._delivered: dict[int, int] = {}
-        self._withdrawn: dict[int, deque[tuple[int, bytes]]] = defaultdict(deque)
         self.app = App(
             own.group,
             broker=servers(kafka),
@@ -165,16 +165,19 @@ class Views:
         """Results to the rows of contents, and what they change to the topic of changes."""
         self._check_stall()
         told: dict[str, list[Change]] = defaultdict(list)
-        for partition, group in _by_partition(events).items():
+        groups = _by_partition(events)
+        for partition, group in groups.items():
             with _current(group[0]):
-                self._forget_withdrawn(partition)
                 self._read(partition, group, told)
         sent = [
             await self._changes.send(key=tag.encode(), value=CHANGES.dump_json(found)) for tag, found in told.items()
         ]
         await asyncio.gather(*sent, *self.contents.take_sent())
-        for event in events:
-            self._delivered[event.message.partition] = event.message.offset
+        for partition, group in groups.items():
+            self._delivered[partition] = group[-1].message.offset
+            with _current(group[0]):
+                self._forget_withdrawn(group)
+        await asyncio.gather(*self.contents.take_sent())
         telemetry.VIEWS_APPLIED.labels("contents").inc(len(events))
 
     def _read(self, partition: int, group: Sequence[EventT[bytes]], told: dict[str, list[Change]]) -> None:
@@ -197,8 +200,6 @@ class Views:
                 told[tag].append(change)
         for key, row in rows.items():
             self.contents[key] = row.to_json()
-            if row.latest is None:
-                self._withdrawn[partition].append((row.versions[-1].offset, key))
 
     def _latest(
         self, row: ContentRow, before: Version, found: TaggedContent | Tombstone, offset: int, tagged: int
@@ -214,13 +215,14 @@ class Views:
         stored = self.contents.get(key)
         return ContentRow() if stored is None else ContentRow.model_validate_json(stored)
 
-    def _forget_withdrawn(self, partition: int) -> None:
-        """Rows of withdrawn contents go once what they changed is delivered."""
-        waiting, delivered = self._withdrawn[partition], self._delivered.get(partition, NOWHERE)
-        while waiting and waiting[0][0] <= delivered:
-            offset, key = waiting.popleft()
+    def _forget_withdrawn(self, group: Sequence[EventT[bytes]]) -> None:
+        """The row of a withdrawn content goes once what the withdrawal changed is delivered."""
+        delivered = group[-1].message.offset
+        for key in {event.message.key for event in group if event.message.value is None}:
+            if key is None:
+                continue
             stored = self.contents.get(key)
-            if stored is not None and ContentRow.model_validate_json(stored).versions[-1].offset == offset:
+            if stored is not None and is_forgotten(ContentRow.model_validate_json(stored), delivered):
                 del self.contents[key]
 
     async def _apply(self, events: Sequence[EventT[bytes]]) -> None:

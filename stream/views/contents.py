@@ -105,6 +105,12 @@ def with_version(row: ContentRow, version: Version, delivered: int) -> ContentRo
     return ContentRow(versions=versions[first:])
 
 
+def is_forgotten(row: ContentRow, delivered: int) -> bool:
+    """Whether the row of a withdrawn content may go: what its withdrawal changed is delivered too. A row may be ahead
+    of what is read again: then it is not."""
+    return row.latest is None and row.versions[-1].offset <= delivered
+
+
 def changes(
     content: str, partition: int, offset: int, before: Latest | None, after: Latest | None
 ) -> Iterator[tuple[str, Change]]:

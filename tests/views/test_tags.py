@@ -1,11 +1,24 @@
 """The row of a tag: equal to a recount, whatever comes again, and bounded."""
 
 import random
+from collections import Counter, defaultdict
 
 import pytest
 
 from tagbus.stream.config import ViewsSettings
-from tagbus.stream.views.contents import Change, ContentRow, Latest, Mark, Place, Version, changes, with_version
+from tagbus.stream.views.contents import (
+    NOWHERE,
+    Change,
+    ContentRow,
+    Latest,
+    Mark,
+    Place,
+    Version,
+    before_offset,
+    changes,
+    is_forgotten,
+    with_version,
+)
 from tagbus.stream.views.tags import Limits, TagRow, apply, trim
 
 LIMITS = Limits(contents=3, together=2, step=3600, kept=10 * 3600)
@@ -86,33 +99,48 @@ def test_the_most_frequent_other_tags_stay_and_it_says_that_some_went() -> None:
     assert row.together == {"x": 2, "y": 2}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_whatever_comes_again_in_order_the_row_is_what_a_recount_gives(seed: int) -> None:
-    """Records of contents are read, the worker dies, and a suffix of them is read again from rows that are ahead."""
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_dies_and_comes_again_the_rows_are_what_a_recount_gives(seed: int) -> None:
+    """Batches of records are read. In some the worker dies: any of the rows and any of the tags' messages are written,
+    others not. In others it dies before it commits. Then they are read again, cut otherwise."""
     chance = random.Random(seed)  # noqa: S311 - not a secret
-    log = [(f"c{chance.randrange(8)}", latest(chance)) for _ in range(200)]
+    log = [(f"c{chance.randrange(8)}", latest(chance)) for _ in range(300)]
     contents, tags = dict[str, ContentRow](), dict[str, TagRow]()
-    committed = reached = 0
+    committed, delivered = 0, NOWHERE
     while committed < len(log):
         end = min(len(log), committed + chance.randrange(1, 30))
+        rows, told = dict[str, ContentRow](), defaultdict[str, list[Change]](list)
         for offset in range(committed, end):
             content, after = log[offset]
-            row = contents.get(content, ContentRow())
-            before = next((one for one in reversed(row.versions) if one.offset < offset), None)
-            if offset > row.versions[0].offset and before is not None:
-                contents[content] = with_version(row, Version(offset=offset, latest=after), reached - 1)
+            row = rows.get(content) or contents.get(content, ContentRow())
+            before = before_offset(row, offset)
+            if before is not None:
+                rows[content] = with_version(row, Version(offset=offset, latest=after), delivered)
                 for tag, found in changes(content, 0, offset, before.latest, after):
+                    told[tag].append(found)
+        dies = chance.random() < 0.3
+        contents |= {one: row for one, row in rows.items() if not dies or chance.random() < 0.5}
+        for tag, messages in told.items():
+            if not dies or chance.random() < 0.5:
+                for found in messages:
                     apply(tags.setdefault(tag, TagRow()), found, WIDE)
-        # It dies: some of what was read is read again.
-        reached = max(reached, committed)
-        committed = end if chance.random() < 0.5 else chance.randrange(committed, end + 1)
-    last = {content: after for content, after in log if after is not None}
-    gone = {content for content, after in dict(log).items() if after is None}
-    expected = {content: after for content, after in last.items() if content not in gone}
+        if dies:
+            delivered = NOWHERE
+            continue
+        delivered = end - 1
+        contents = {one: row for one, row in contents.items() if one not in rows or not is_forgotten(row, delivered)}
+        if chance.random() < 0.5:
+            committed = end
+        else:
+            committed, delivered = chance.randrange(committed, end + 1), NOWHERE
+    expected = {content: after for content, after in dict(log).items() if after is not None}
+    assert {one: row.latest for one, row in contents.items()} == expected
     for tag, row in tags.items():
-        carrying = {c: one for c, one in expected.items() if tag in {mark.id for mark in one.tags}}
+        carrying = {content for content, after in expected.items() if tag in {mark.id for mark in after.tags}}
         assert row.count == len(carrying)
-        assert row.contents.keys() == carrying.keys()
+        assert row.contents.keys() == carrying
+        others = Counter(mark.id for one in carrying for mark in expected[one].tags if mark.id != tag)
+        assert row.together == others
 
 
 def latest(chance: random.Random) -> Latest | None:
