@@ -250,7 +250,9 @@ def main() -> None:
         **targets(ScriptedJudge(0.8), found["val"], found["test"]),
         "decisions_until_weight_0": {name: forgotten(judge, found["test"]) for name, judge in CHANGES.items()},
     }
-    given.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    # What bench/llm_calls.py and bench/llm_prefix.py have found stays.
+    before = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    given.out.write_text(json.dumps({**before, **report}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report))
 
 

@@ -42,9 +42,10 @@ MARGIN: Final = 1.0
 # What llama.cpp may take, and what one request may.
 SECONDS: Final = 60
 DEADLINE_SECONDS: Final = 120.0
-# Contents that its speed is measured with, and tags of each.
+# Contents that its speed is measured with, those that are judged on any machine, and tags of each.
 MEASURED: Final = 2
-TAGS: Final = 4
+LEAST_CONTENTS: Final = 5
+TAGS: Final = 3
 PLUMBING: Final = "its judgement is plumbing, not quality: so small a model judges no better than chance"
 
 
@@ -138,19 +139,22 @@ def started(kind: Kind, stack: ExitStack) -> DemoJudge:
         in_flight=1,
         candidates=TAGS,
         exemplars=1,
-        prompt_tokens=400,
+        prompt_tokens=300,
         watch_seconds=0.0,
     )
-    speed = asyncio.run(_speed(open_judge(llm, RetrySettings(), Unlimited())))
-    tokens = round(speed * SECONDS)
-    console.say(f"it reads {speed:.0f} tokens a second here: the budget is {tokens}, what it takes in {SECONDS} s")
-    # Small batches: results come while the budget lasts.
-    small = {f"{PREFIX}BATCH__CONTENTS": "16", f"{PREFIX}BATCH__IN_FLIGHT": "2"}
+    content, seconds = asyncio.run(_measured(open_judge(llm, RetrySettings(), Unlimited())))
+    tokens = round(content * max(SECONDS / seconds, LEAST_CONTENTS))
+    console.say(
+        f"a content takes {content:.0f} tokens and {seconds:.1f} s here: the budget is {tokens} tokens, what it takes "
+        f"in {tokens / content * seconds:.0f} s"
+    )
+    # Small batches, one after the other: results come while the budget lasts.
+    small = {f"{PREFIX}BATCH__CONTENTS": "16", f"{PREFIX}BATCH__IN_FLIGHT": "1"}
     return DemoJudge(kind, llm, free.model_copy(update={"tokens_per_day": tokens}), 5 * SECONDS, small)
 
 
-async def _speed(judge: Judge) -> float:
-    """Tokens of prompts and answers that it takes a second, those that it had cached among them."""
+async def _measured(judge: Judge) -> tuple[float, float]:
+    """Tokens of a content, those that were cached among them, and seconds. Raises DependencyDown without an answer."""
     try:
         asked = list(_questions())
         # It loads the model and is looked at with the first one.
@@ -161,7 +165,8 @@ async def _speed(judge: Judge) -> float:
         await judge.close()
     if failures := [one.failure for one in found if one.failure is not None]:
         raise DependencyDown(f"the language model does not answer: {failures[0]}")
-    return sum(one.usage.tokens_in + one.usage.tokens_out for one in found) / (time.monotonic() - since)
+    tokens = sum(one.usage.tokens_in + one.usage.tokens_out for one in found)
+    return tokens / len(found), (time.monotonic() - since) / len(found)
 
 
 def _questions() -> Iterator[Asked]:
