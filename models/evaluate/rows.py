@@ -20,6 +20,14 @@ FULL: Final = SECOND_ENCODER | TREES | FUSED
 # int8 encoders, HNSW neighbours, and components trained with them.
 EIGHT: Final = {"TAGBUS_ENCODER__FOLDER": f"{MODELS}/int8/encoder"}
 LIGHT: Final = EIGHT | HNSW | LITERAL | {"TAGBUS_COMPONENTS__HEADS__FOLDER": f"{MODELS}/int8/heads"}
+# Encoders of six and three layers, trained whole on a GPU, in int8, and their tag vectors.
+WHOLE: Final = {
+    "TAGBUS_ENCODER__FOLDER": f"{MODELS}/whole/l6",
+    "TAGBUS_COMPONENTS__TAGVECTORS__FOLDER": f"{MODELS}/whole/l6",
+}
+SMALL: Final = dict.fromkeys(WHOLE, f"{MODELS}/whole/l3")
+# Neither instances nor tag texts: components alone.
+VECTORS: Final = NAMED | {"TAGBUS_RECALL__C2T": "false"}
 BESIDE: Final = {"TAGBUS_COMPONENTS__SECOND_ENCODER__FOLDER": f"{MODELS}/int8/second_encoder"}
 
 
@@ -84,6 +92,17 @@ OURS: Final = (
         "full-cross-encoder",
         "full, with a cross-encoder's score of the best 24",
         FULL | {"TAGBUS_COMPONENTS__CROSS_ENCODER__FOLDER": f"{MODELS}/cross_encoder"} | _ranked("full-cross-encoder"),
+    ),
+    Row(
+        "tagvectors",
+        "encoder of six layers, trained whole on a GPU, in int8: its tag vectors alone, no contents in memory",
+        WHOLE | VECTORS,
+    ),
+    Row("tagvectors-small", "tagvectors with three layers", SMALL | VECTORS),
+    Row(
+        "tagvectors-ranked",
+        "tagvectors with tag texts and literal names, ranked; no contents in memory",
+        WHOLE | NAMED | LITERAL | _ranked("whole/ranked"),
     ),
     Row("light", "in int8 with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8/light")),
     Row(
