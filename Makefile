@@ -11,7 +11,7 @@ ENCODER ?= in_process
 LLM    ?= none
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-busy lint bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test test-busy lint image-check image-lists bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -77,6 +77,14 @@ $(TOOLS)/helm:
 	@if command -v go >/dev/null; then echo "building helm $(HELM) into $(TOOLS)" && \
 	  GOBIN=$(CURDIR)/$(TOOLS) go install -trimpath -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@$(HELM); \
 	  else echo "no Go: the tests of the chart are skipped"; fi
+
+image-lists: $(VENV)/.test ## write what the images install, from what the extras need
+	$(BIN)/python images/lists.py
+
+TARGETS ?= cpu
+
+image-check: ## build images (TARGETS="cpu gpu triton") on Debian's packages without a container engine, and start each (root; some 5 minutes)
+	TARGETS="$(TARGETS)" images/check
 
 test: lint $(TOOLS)/.done $(TOOLS)/usr/bin/promtool $(TOOLS)/helm ## run all tests, the slowest ones are named at the end
 	$(BIN)/pytest -n 2 --dist loadfile
