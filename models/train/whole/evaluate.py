@@ -20,23 +20,29 @@ TAU: Final = 0.08
 BLOCK: Final = 512
 
 
-def evaluate(model: Trained, contents: Rows, held: Rows) -> dict[str, float]:
-    """The figures in percent, those by neighbours as `by_neighbours_...`; empty without validation contents."""
-    truth = held.truth.lists()
-    if not truth:
+def by_tags(model: Trained, contents: Rows, held: Rows) -> dict[str, float]:
+    """The figures by the tag vectors, in percent; empty without validation contents."""
+    if not len(held):
         return {}
-    device = model.tags.device
-    asked, known = (encode(model.vectors, rows, device) for rows in (held, contents))
     tags = model.tags.detach().cpu().numpy()
-    counts = np.bincount(contents.truth.tags, minlength=len(tags)).astype(np.int64)
-    propensity = quality.propensities(counts, len(contents))
-    by_tags = nearest(asked.cpu().numpy(), tags, np.zeros(len(tags), np.float32))
-    found: dict[str, float] = {}
-    for prefix, ranked in (("", by_tags), ("by_neighbours_", votes(asked, known, contents.truth, len(tags)))):
-        # Scores are not confidences here, so ECE is meaningless.
-        figures = asdict(quality.measure(ranked, truth, propensity))
-        found |= {prefix + name: round(value, 2) for name, value in figures.items() if name != "ece"}
-    return found
+    asked = encode(model.vectors, held, model.tags.device).cpu().numpy()
+    return figures(nearest(asked, tags, np.zeros(len(tags), np.float32)), contents, held, len(tags))
+
+
+def by_neighbours(model: Trained, contents: Rows, held: Rows) -> dict[str, float]:
+    """The same by the votes of the nearest contents, as `by_neighbours_...`. All contents are encoded for it."""
+    if not len(held):
+        return {}
+    asked, known = (encode(model.vectors, rows, model.tags.device) for rows in (held, contents))
+    ranked = votes(asked, known, contents.truth, len(model.tags))
+    return {f"by_neighbours_{name}": value for name, value in figures(ranked, contents, held, len(model.tags)).items()}
+
+
+def figures(ranked: Ranked, contents: Rows, held: Rows, tags: int) -> dict[str, float]:
+    """The quality of what was found for the held-out contents. Scores are not confidences here, so there is no ECE."""
+    counts = np.bincount(contents.truth.tags, minlength=tags).astype(np.int64)
+    found = asdict(quality.measure(ranked, held.truth.lists(), quality.propensities(counts, len(contents))))
+    return {name: round(value, 2) for name, value in found.items() if name != "ece"}
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from tagbus.models.export.bert import Bert
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.plan import begin
-from tagbus.models.train.whole.evaluate import evaluate
+from tagbus.models.train.whole.evaluate import by_neighbours, by_tags
 from tagbus.models.train.whole.losses import Lesson, Seen, losses
 from tagbus.models.train.whole.model import Trained, average, chosen, encode, follow, save
 from tagbus.models.train.whole.plan import Plan
@@ -86,9 +86,12 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     begin(to, plan)
     texts = read(corpus, plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        # TF32 for what is not in bfloat16: the logits.
+        torch.set_float32_matmul_precision("high")
     learners = begun(plan, texts, device)
     optimiser = optimiser_of(learners, plan)
-    steps = plan.steps or plan.epochs * len(epoch_of(texts, plan, 0))
+    steps = steps_of(texts, plan)
     done = resume(to / STATE, learners, optimiser, device)
     journals = {one.name: Journal(to / one.name / JOURNAL) for one in learners if one.name != TEACHER}
     if not done:
@@ -102,7 +105,8 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
             found = step(learners, every.batch(rows, device), plan, optimiser, number)
             if number % LOG_STEPS == 0 or number == steps:
                 for name, journal in journals.items():
-                    journal.write({"step": number, **found[name]}, contents=(number - done) * plan.batch)
+                    parts = {part: round(float(loss), 4) for part, loss in found[name].items()}
+                    journal.write({"step": number, **parts}, contents=(number - done) * plan.batch)
             if number in marks:
                 judge(learners, texts, plan, to, journals, number)
             if number % SAVE_STEPS == 0 or number == steps:
@@ -163,6 +167,11 @@ def optimiser_of(learners: Sequence[Learner], plan: Plan) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups)
 
 
+def steps_of(texts: Texts, plan: Plan) -> int:
+    """The steps of the run."""
+    return plan.steps or plan.epochs * len(epoch_of(texts, plan, 0))
+
+
 def epoch_of(texts: Texts, plan: Plan, number: int) -> list[Ints]:
     """The batches of an epoch, which its number and the seed decide."""
     lengths = np.concatenate([texts.contents.lengths, texts.names.lengths])
@@ -188,8 +197,8 @@ def set_rates(optimiser: torch.optim.Optimizer, number: int, steps: int) -> None
 
 def step(
     learners: Sequence[Learner], batch: Batch, plan: Plan, optimiser: torch.optim.Optimizer, number: int
-) -> dict[str, dict[str, float]]:
-    """A step of all models on a batch. Returns the losses by model."""
+) -> dict[str, dict[str, Tensor]]:
+    """A step of all models on a batch. Returns the losses by model, on the device: reading one waits for the GPU."""
     # By its number, so that a resumed run draws what an uninterrupted one draws.
     torch.manual_seed(plan.seed * 1_000_003 + number)
     taught = next((one for one in learners if one.name == TEACHER), None)
@@ -197,14 +206,14 @@ def step(
     lesson = None if taught is None else Lesson.of(taught.mean, batch)
     thinned = batch.thinned(plan.word_dropout)
     optimiser.zero_grad(set_to_none=True)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Tensor]] = {}
     for one in learners:
         parts, seen = losses(one.model, thinned, one.queue, None if one is taught else lesson, plan)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         layers = [weight for name, weight in one.model.named_parameters() if name != "tags"]
         torch.nn.utils.clip_grad_norm_(layers, 1.0)
         one.queue = [seen, *one.queue][: plan.queue]
-        found[one.name] = {name: round(float(part.detach()), 4) for name, part in parts.items()}
+        found[one.name] = {name: part.detach() for name, part in parts.items()}
     optimiser.step()
     for one in learners:
         # A young average follows quickly.
@@ -219,7 +228,10 @@ def judge(
     for one in learners:
         if one.name == TEACHER:
             continue
-        figures = evaluate(one.mean, texts.contents, texts.held)
+        figures = by_tags(one.mean, texts.contents, texts.held)
+        # On a CPU encoding all contents takes a third of the time of an epoch of training.
+        if one.mean.tags.is_cuda or number == steps_of(texts, plan):
+            figures |= by_neighbours(one.mean, texts.contents, texts.held)
         journals[one.name].write({"step": number, **figures})
         if (goal := figures.get(GOAL, float(number))) > one.best:
             one.best = goal
