@@ -86,10 +86,12 @@ class Trained(Bert):
 
 def cut(weights: Mapping[str, Tensor], kept: Sequence[int]) -> dict[str, Tensor]:
     """The weights of these layers alone, numbered from 0, and of the embeddings."""
-    found = {name: weight for name, weight in weights.items() if name.startswith("embeddings_")}
+    # Older files number the positions among the weights.
+    real = {name: weight for name, weight in weights.items() if weight.is_floating_point()}
+    found = {name: weight for name, weight in real.items() if name.startswith("embeddings_")}
     for number, layer in enumerate(kept):
         old, new = f"encoder_layer_{layer}_", f"encoder_layer_{number}_"
-        found |= {new + name.removeprefix(old): one for name, one in weights.items() if name.startswith(old)}
+        found |= {new + name.removeprefix(old): one for name, one in real.items() if name.startswith(old)}
     return found
 
 

@@ -1,14 +1,16 @@
 """Models: cut from a base, written and read again, with a projection, averaged."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from tagbus.models.data.texts import tokenizer
-from tagbus.models.export.bert import Bert
+from tagbus.models.export.bert import WEIGHTS, Bert
 from tagbus.models.train.whole.model import Trained, average, chosen, encode, follow, ridge, save
 from tagbus.models.train.whole.rows import Rows
 from tagbus.stream.errors import UserError
@@ -57,6 +59,20 @@ def test_what_is_written_gives_the_same_vectors(base: Path, rows: Rows, kept: li
     torch.testing.assert_close(encode(again.vectors, rows, CPU), found, atol=1e-5, rtol=0)
     theirs = SentenceTransformer(str(tmp_path / "layers"), device="cpu").encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(theirs, found.numpy(), atol=1e-5)
+
+
+def test_position_numbers_in_a_file_of_weights_are_no_weights(base: Path, rows: Rows, tmp_path: Path) -> None:
+    """As older files have them, that of the packaged encoder among these."""
+    shutil.copytree(base, tmp_path / "older")
+    weights = load_file(base / WEIGHTS) | {"embeddings.position_ids": torch.arange(64)[None]}
+    save_file(weights, tmp_path / "older" / WEIGHTS, metadata={"format": "pt"})
+
+    model = Trained(tmp_path / "older", [0, 1], 32, 0)
+
+    expected = Trained(base, [0, 1], 32, 0)
+    torch.testing.assert_close(encode(model.vectors, rows, CPU), encode(expected.vectors, rows, CPU))
+    save(model, [], tmp_path / "older", [0, 1], tmp_path / "layers")
+    assert load_file(tmp_path / "layers" / WEIGHTS).keys() == load_file(base / WEIGHTS).keys()
 
 
 def test_word_embeddings_stay(base: Path) -> None:
