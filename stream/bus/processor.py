@@ -11,6 +11,7 @@ from typing import Protocol
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import Partition
+from tagbus.stream.telemetry.traces import BatchTrace
 
 # Called with True when a batch starts to wait for a dependency, with False when it goes on.
 Stall = Callable[[bool], None]
@@ -34,7 +35,7 @@ class Batch:
     """Consecutive records of one partition. `size` is in bytes, `read` is of time.monotonic().
 
     `epoch`: of the assignment that the batch belongs to. `refused`: records whose result Kafka has refused, by their
-    index in the batch, and why.
+    index in the batch, and why. `trace`: its trace, None where it is not traced.
     """
 
     partition: Partition
@@ -43,6 +44,7 @@ class Batch:
     size: int
     read: float
     refused: Mapping[int, Poison] = field(default_factory=dict)
+    trace: BatchTrace | None = None
 
     @property
     def next_offset(self) -> int:

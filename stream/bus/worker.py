@@ -29,6 +29,8 @@ from tagbus.stream.kafka.errors import RAISED, classify, error_of
 from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.metadata import list_partitions
 from tagbus.stream.kafka.rights import Operation
+from tagbus.stream.telemetry import traces
+from tagbus.stream.telemetry.logs import Place, at
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +220,11 @@ class Worker:
 
     async def _process(self, entry: InFlightBatch) -> None:
         stall = partial(self._stall, entry)
-        self._in_flight.complete(entry, await self._processor.process(entry.batch, stall))
+        batch, trace = entry.batch, entry.batch.trace
+        place = Place(*batch.partition, batch.sources[0].offset, "" if trace is None else trace.trace_of(-1))
+        with at(place), traces.within(trace):
+            outcomes = await self._processor.process(batch, stall)
+        self._in_flight.complete(entry, outcomes)
 
     def _stall(self, entry: InFlightBatch, stalled: bool) -> None:  # noqa: FBT001 - says which of two states it is in
         self._in_flight.stall(entry, stalled=stalled)
@@ -238,6 +244,8 @@ class Worker:
         for (stage, reason), count in refused.items():
             telemetry.DEAD_LETTERS.labels(stage=stage, reason=reason).inc(count)
         observe_lag(entry.batch, outcomes)
+        if entry.batch.trace is not None:
+            entry.batch.trace.published()
         self._processor.published(entry.batch, outcomes)
 
     def _on_error(self, error: KafkaError) -> None:

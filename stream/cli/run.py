@@ -24,6 +24,7 @@ from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.ranges import read_range
 from tagbus.stream.llm.batch.answers import Prepared
 from tagbus.stream.llm.batch.folder import Folder
+from tagbus.stream.telemetry.export import exporting
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,7 @@ def run(
     With --from, --group and --output it is a backfill, which ends when it has reached the end. With --batch that asks
     the language model about all its contents before it begins, which takes up to a day.
     """
-    # Before the settings are read, which may log.
-    console.set_up_logging(level)
-    settings = load()
+    settings = _loaded(level)
     backfill = plan(settings, Asked(start, until, group, output, rate))
     if backfill is None:
         if batch is not None:
@@ -96,9 +95,16 @@ def feedback(level: Level = "info") -> None:
 
     /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. Run one, or several: they share the partitions.
     """
+    settings = _loaded(level)
+    _serve(settings, JoinService(settings))
+
+
+def _loaded(level: Literal["debug", "info", "warning", "error"]) -> Settings:
+    """The settings, and the log as they say. It is set up before they are read, which may log."""
     console.set_up_logging(level)
     settings = load()
-    _serve(settings, JoinService(settings))
+    console.set_up_logging(level, settings.log.format)
+    return settings
 
 
 def _serve(settings: Settings, service: Service | JoinService) -> None:
@@ -106,7 +112,8 @@ def _serve(settings: Settings, service: Service | JoinService) -> None:
         signal.signal(name, service.on_signal)
     health = HealthServer(settings.health, service.not_live, service.not_ready, service.notes)
     try:
-        service.worker.run()
+        with exporting(settings):
+            service.worker.run()
     finally:
         health.close()
 
@@ -124,14 +131,14 @@ def index(level: Level = "info") -> None:
     /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. It goes on where it was stopped; after longer than
     TAGBUS_MEMORY__TOMBSTONE_HOURS it reads everything again.
     """
-    console.set_up_logging(level)
-    settings = load()
+    settings = _loaded(level)
     if settings.memory.kind != "server":
         raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: such a memory is not shared, expected server")
     service = IndexService(settings)
     health = HealthServer(settings.health, service.not_live, service.not_ready)
     try:
-        asyncio.run(until_stopped(service.run(), "index"))
+        with exporting(settings):
+            asyncio.run(until_stopped(service.run(), "index"))
     finally:
         health.close()
 

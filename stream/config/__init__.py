@@ -15,7 +15,7 @@ from tagbus.stream.config.memory import CollectionSettings, MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.settings import Settings, load
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
-from tagbus.stream.config.telemetry import DriftSettings
+from tagbus.stream.config.telemetry import DriftSettings, LogSettings, OtelSettings
 from tagbus.stream.config.views import ViewsSettings
 from tagbus.stream.config.web import WebSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
@@ -34,7 +34,9 @@ __all__ = [
     "KafkaSettings",
     "KnowledgeSettings",
     "LlmSettings",
+    "LogSettings",
     "MemorySettings",
+    "OtelSettings",
     "Provider",
     "RecallSettings",
     "RegistrySettings",

@@ -24,9 +24,9 @@ PREFIX: Final = "TAGBUS_"
 # Variables of the test suite and the benchmarks, which are not settings of the service.
 FOREIGN: Final = ("TAGBUS_TEST_", "TAGBUS_BENCH_")
 # The fields that hold JSON; their values may be secrets.
-JSON: Final = frozenset({("KAFKA", "OPTIONS"), ("KAFKA", "SECRETS")})
+JSON: Final = frozenset({("KAFKA", "OPTIONS"), ("KAFKA", "SECRETS"), ("OTEL", "HEADERS")})
 QUOTES: Final = frozenset("'\"")
-SECRET: Final = frozenset({"options", "secrets", "api_key", "password"})
+SECRET: Final = frozenset({"options", "secrets", "api_key", "password", "headers"})
 # The fields of each section by variable; empty for one whose fields are checked elsewhere.
 Fields = Mapping[str, frozenset[str]]
 

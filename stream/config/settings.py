@@ -22,7 +22,7 @@ from tagbus.stream.config.llm import BudgetSettings, CascadeSettings, LlmSetting
 from tagbus.stream.config.memory import MemorySettings
 from tagbus.stream.config.section import Section
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
-from tagbus.stream.config.telemetry import DriftSettings
+from tagbus.stream.config.telemetry import DriftSettings, LogSettings, OtelSettings
 from tagbus.stream.config.views import ViewsSettings
 from tagbus.stream.config.web import WebSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     views: ViewsSettings = ViewsSettings()
     health: HealthSettings = HealthSettings()
+    log: LogSettings = LogSettings()
+    otel: OtelSettings = OtelSettings()
     drift: DriftSettings = DriftSettings()
 
     @classmethod

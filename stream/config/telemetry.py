@@ -1,10 +1,33 @@
-"""Settings of what tagbus says of itself."""
+"""Settings of what tagbus says of itself: logs, OTLP, drift."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from tagbus.stream.config.section import Section
+from tagbus.stream.config.types import Url
+
+
+class LogSettings(Section):
+    """Lines of the log on standard error."""
+
+    format: Literal["text", "json"] = Field("text", description="json: an object a line, never with a content's text")
+
+
+class OtelSettings(Section):
+    """OpenTelemetry over HTTP (OTLP, protobuf)."""
+
+    endpoint: Url | None = Field(
+        None, description="base URL of a collector: http://host:4318; unset: nothing is sent anywhere"
+    )
+    headers: dict[str, SecretStr] = Field({}, description="HTTP headers of each request; masked in all output")
+    ca_file: Path | None = Field(None, description="PEM of the authorities of the collector's certificate")
+    sample: float = Field(
+        0.01, ge=0, le=1, description="share of contents without a `traceparent` that get a trace of their own"
+    )
+    metrics_seconds: float = Field(60.0, ge=0, description="between two exports of the metrics; 0: they are not sent")
+    timeout_seconds: float = Field(10.0, gt=0, description="deadline of an export")
 
 
 class DriftSettings(Section):

@@ -8,12 +8,13 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -26,7 +27,7 @@ from tagbus.stream.errors import DependencyDown, Overloaded, UserError, Withheld
 from tagbus.stream.llm.base import Charge, Meter, Usage
 from tagbus.stream.llm.shapes import Malformed, Said, parsed
 from tagbus.stream.retry import backoff
-from tagbus.stream.telemetry import LLM_CALLS, LLM_TOKENS
+from tagbus.stream.telemetry import LLM_CALLS, LLM_TOKENS, traces
 
 # Statuses that the same request may not get again.
 _OVERLOADED: Final = frozenset({408, 409, 425, 429, 503, 529})
@@ -157,8 +158,14 @@ class Client:
         try:
             async with self._meter.attempt(estimate, deadline) as charge:
                 tally.usage += Usage(calls=1)
-                reply = await self.send(path, body, deadline)
-                usage = Usage() if reply.rejected else _usage(reply, estimate, tally)
+                with _traced(path, body, self.url) as said:
+                    reply = await self.send(path, body, deadline)
+                    usage = Usage() if reply.rejected else _usage(reply, estimate, tally)
+                    said |= {
+                        "gen_ai.usage.input_tokens": usage.tokens_in,
+                        "gen_ai.usage.output_tokens": usage.tokens_out,
+                    }
+                    said |= {"gen_ai.response.model": tally.model} if tally.model else {}
                 charge.settle(Usage(1) + usage)
                 tally.usage += usage
                 return reply
@@ -209,6 +216,20 @@ class Client:
         if status >= 500:
             raise DependencyDown(said)
         raise UserError(f"TAGBUS_LLM__URL: {said}; expected the base URL of the API")
+
+
+def _traced(path: str, body: Body, url: str) -> AbstractContextManager[dict[str, str | int | float]]:
+    """A span by OpenTelemetry's GenAI conventions: names and counts, never prompt or answer."""
+    operation = "chat" if path.endswith("completions") else path.rstrip("/").rpartition("/")[2]
+    model = str(body.get("model", ""))
+    where = urlsplit(url)
+    attributes: dict[str, str | int | float] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": model,
+        "server.address": where.hostname or "",
+    }
+    return traces.call(f"{operation} {model}".strip(), attributes)
 
 
 def _usage(reply: Reply, estimate: Usage, tally: Tally) -> Usage:

@@ -17,7 +17,7 @@ from tagbus.stream.llm.decisions import Contract
 from tagbus.stream.llm.profile import Profile
 from tagbus.stream.llm.prompts import YES_NO, Prompts, Rendered, tokens
 from tagbus.stream.llm.shapes import MALFORMED, REJECTED, UNASKED, UNSELECTED, Malformed, unknown
-from tagbus.stream.telemetry import LLM_UNKNOWN
+from tagbus.stream.telemetry import LLM_UNKNOWN, traces
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,8 @@ class LlmJudge:
 
         async def one(content: Asked) -> Judged:
             async with slots:
-                return await self._judge(content)
+                with traces.about(content.content.id):
+                    return await self._judge(content)
 
         return await together([one(content) for content in asked])
 

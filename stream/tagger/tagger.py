@@ -12,6 +12,7 @@ from tagbus.stream import telemetry
 from tagbus.stream.contract.events import Content, TaggedContent, Versions
 from tagbus.stream.errors import Retryable
 from tagbus.stream.tagger.work import Delayed, Failure, Outcome, Stage, Work
+from tagbus.stream.telemetry import traces
 
 # Returns the applied offset of each partition of `tags`.
 Taxonomy = Callable[[], Mapping[str, int]]
@@ -129,7 +130,7 @@ class Tagger:
         optional = stage.name in self._pipeline.optional
         before = [work.saved() for work in works] if optional else []
         try:
-            with telemetry.STAGE_SECONDS.labels(stage=stage.name).time():
+            with telemetry.STAGE_SECONDS.labels(stage=stage.name).time(), traces.step(stage.name):
                 await stage.run(works)
         except Retryable as error:
             if not optional:

@@ -18,6 +18,7 @@ from tagbus.stream.bus.processor import Batch, Processor, Source
 from tagbus.stream.config import BatchSettings
 from tagbus.stream.errors import Fatal
 from tagbus.stream.kafka.message import Partition, record_of, recorded
+from tagbus.stream.telemetry import traces
 
 # Memory for a record besides its value and key, in bytes.
 RECORD_BYTES = 512
@@ -97,7 +98,9 @@ class PartitionBuffer:
         telemetry.BATCH_CONTENTS.observe(len(sources))
         telemetry.RECEIVED.inc(len(sources))
         telemetry.RECEIVED_BYTES.inc(size - RECORD_BYTES * len(sources))
-        return Batch(partition, 0, tuple(sources), size, read)
+        offsets, headers = [one.offset for one in sources], [one.record.headers for one in sources]
+        trace = traces.begin(*partition, offsets, headers, read)
+        return Batch(partition, 0, tuple(sources), size, read, trace=trace)
 
 
 Buffers = Mapping[Partition, PartitionBuffer]

@@ -4,6 +4,7 @@ If too many of the last contents become dead letters, it is not the contents tha
 """
 
 import hashlib
+import logging
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ from tagbus.stream.bus.processor import Outgoing, RecordOutcome, Source
 from tagbus.stream.config import TriageSettings
 from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, dead_letter_headers, source_headers
 from tagbus.stream.contract.events import DeadLetter
-from tagbus.stream.contract.fields import TITLE_CHARS
+from tagbus.stream.contract.fields import ID_CHARS, TITLE_CHARS
 from tagbus.stream.errors import FieldError, Poison, TooMuchPoison, Untaggable
 from tagbus.stream.kafka.message import UNREADABLE
+from tagbus.stream.telemetry.traces import parent_of
+
+log = logging.getLogger(__name__)
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -76,7 +80,23 @@ class DeadLetterTopic:
             *source_headers(source.topic, source.partition, source.offset),
         )
         outgoing = Outgoing(self.name, key, value, headers)
+        _log(source, error, letter.exception)
         return RecordOutcome("dead_lettered", (outgoing,), error.stage, source.timestamp, letter.exception)
+
+
+def _log(source: Source, error: Poison, reason: str) -> None:
+    """A line of the log: where the record is, and which class of error; the reason itself may quote a content."""
+    if log.isEnabledFor(logging.INFO):
+        parent = parent_of(source.record.headers)
+        key = (source.record.key or b"")[:ID_CHARS].decode(errors="replace")
+        extra = {
+            "content": key,
+            "trace_id": "" if parent is None else parent.trace,
+            "topic": source.topic,
+            "partition": source.partition,
+            "offset": source.offset,
+        }
+        log.info("a content is set aside: stage=%s reason=%s", error.stage, reason, extra=extra)
 
 
 def too_large(topic: str, size: int, limit: str) -> Untaggable:

@@ -32,6 +32,7 @@ from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.llm.batch.answers import JUDGED
 from tagbus.stream.tagger.work import HIERARCHY
+from tagbus.stream.telemetry import traces
 
 Headers = tuple[tuple[str, bytes | None], ...]
 Offer = Callable[[bytes | None], None]
@@ -230,7 +231,8 @@ class TagProcessor(Processor):
         if claimed and (newer := state.claims.decide(index, passes=True)):
             return self._stale(source, content, state.claims.stamp(index), newer)
         headers = state.headers_of(source)
-        outgoing: tuple[Outgoing, ...] = (Outgoing(topic, content.id.encode(), value, headers),)
+        carried = _carried(state.batch, index, content.id, topic)
+        outgoing: tuple[Outgoing, ...] = (Outgoing(topic, content.id.encode(), value, (*headers, *carried)),)
         if self._least is not None:
             outgoing = (*outgoing, *self._write_back(content, result, headers, self._least))
         if claimed:
@@ -259,7 +261,7 @@ class TagProcessor(Processor):
 
     def _version(self, state: BatchState, index: int, source: Source, result: Outgoing) -> Outgoing:
         """The record that says which version of its content a result is of."""
-        return self._versions.record(result.key, state.claims.stamp(index), source.partition, result.headers)
+        return self._versions.record(result.key, state.claims.stamp(index), source.partition, state.headers_of(source))
 
     def _write_back(
         self, content: Content, result: TaggedContent, headers: Headers, least: float
@@ -313,8 +315,18 @@ class TagProcessor(Processor):
         return self._dead_letters.letter(source, stale(content.id, claimed, newer))
 
 
+def _carried(batch: Batch, index: int, content_id: str, topic: str) -> Headers:
+    """The `traceparent` of a result: of its sending where that is traced, else the producer's."""
+    headers = None if batch.trace is None else batch.trace.headers(index, content_id, topic)
+    if headers is None:
+        producer = traces.parent_of(batch.sources[index].record.headers)
+        return () if producer is None else producer.headers
+    return headers
+
+
 @contextmanager
 def _timed(step: str) -> Iterator[None]:
     start = monotonic()
-    yield
+    with traces.step(step):
+        yield
     telemetry.BATCH_SECONDS.labels(step=step).observe(monotonic() - start)

@@ -1,0 +1,24 @@
+"""Whether anything is sent to a collector: only where the settings name one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import UserError
+
+
+@contextmanager
+def exporting(settings: Settings) -> Iterator[None]:
+    """Send spans and metrics while inside, where otel.endpoint is set. Raises UserError if the extra is missing."""
+    if settings.otel.endpoint is None:
+        yield
+        return
+    try:
+        from tagbus.stream.telemetry import otlp
+    except ImportError as error:
+        raise UserError(
+            f"TAGBUS_OTEL__ENDPOINT={settings.otel.endpoint}: {error.name} is not installed, "
+            "`pip install 'tagbus[otel]'` installs it"
+        ) from None
+    with otlp.exporting(settings):
+        yield

@@ -1,0 +1,134 @@
+"""OTLP: a receiver on this machine gets spans and metrics, and nobody gets any without an endpoint."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from tagbus.stream import telemetry
+from tagbus.stream.config import Settings
+from tagbus.stream.errors import UserError
+from tagbus.stream.telemetry import otlp, traces
+from tagbus.stream.telemetry.export import exporting
+from tests.llm.scripted import Say, serving
+from tests.support import wait_until
+
+COLLECTOR = Path(__file__).parents[2] / ".cache" / "tools" / "otel-collector"
+SAMPLED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def settings(endpoint: str, **given: object) -> Settings:
+    return Settings.model_validate({"otel": {"endpoint": endpoint, "metrics_seconds": 60, **given}})
+
+
+def trace_a_batch() -> None:
+    batch = traces.begin("content", 0, [7], [(("traceparent", SAMPLED),)], time.monotonic())
+    assert batch is not None
+    with traces.within(batch), traces.step("encode"):
+        pass
+    batch.published()
+
+
+def test_a_receiver_gets_spans_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given addresses and headers in the environment that nobody asked for
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-other=1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    telemetry.ABSTAINED.inc()
+    with serving(lambda _: Say(b"")) as server:
+        with exporting(settings(server.url, headers={"x-key": "secret"})):
+            trace_a_batch()
+        sent = {one.path: one for one in server.requests}
+    assert sent.keys() == {"/v1/v1/traces", "/v1/v1/metrics"}
+    assert all(one.headers["x-key"] == "secret" and "x-other" not in one.headers for one in sent.values())
+    spans = ExportTraceServiceRequest.FromString(sent["/v1/v1/traces"].raw)
+    found = [span for one in spans.resource_spans for scope in one.scope_spans for span in scope.spans]
+    assert {"poll content", "process content", "encode", "commit content"} == {span.name for span in found}
+    metrics = ExportMetricsServiceRequest.FromString(sent["/v1/v1/metrics"].raw)
+    names = {
+        one.name: one for some in metrics.resource_metrics for scope in some.scope_metrics for one in scope.metrics
+    }
+    assert names["tagbus_abstained_total"].sum.is_monotonic
+    assert {"tagbus_stage_seconds", "tagbus_end_to_end_seconds", "tagbus_build_info", "tagbus_ready"} <= names.keys()
+
+
+def test_without_an_endpoint_nothing_is_traced_or_sent() -> None:
+    with exporting(Settings()):
+        assert traces.begin("content", 0, [7], [(("traceparent", SAMPLED),)], 0.0) is None
+
+
+def test_a_collector_that_is_down_holds_up_no_end() -> None:
+    started = time.monotonic()
+    with exporting(settings("http://127.0.0.1:9", timeout_seconds=1)):
+        trace_a_batch()
+    assert time.monotonic() - started < 60
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tagbus.stream.telemetry.otlp", None)
+    monkeypatch.delattr("tagbus.stream.telemetry.otlp")
+    with (
+        pytest.raises(UserError, match=r"TAGBUS_OTEL__ENDPOINT=http://collector:4318: .*pip install 'tagbus\[otel\]'"),
+        exporting(settings("http://collector:4318")),
+    ):
+        pass
+
+
+def test_a_histogram_has_the_counts_of_its_buckets() -> None:
+    registry = CollectorRegistry()
+    histogram = Histogram("tagbus_x_seconds", "X", ["step"], buckets=(1, 2), registry=registry)
+    for value in (0.5, 1.5, 1.7, 9):
+        histogram.labels(step="a").observe(value)
+    Counter("tagbus_y", "Y", registry=registry).inc(3)
+    data = otlp.metrics_data(list(registry.collect()), otlp.resource(Settings()), 1, 2)
+    metrics = {one.name: one.data for one in data.resource_metrics[0].scope_metrics[0].metrics}
+    (point,) = metrics["tagbus_x_seconds"].data_points
+    assert (point.count, point.sum, list(point.bucket_counts), list(point.explicit_bounds)) == (
+        4,
+        12.7,
+        [1, 2, 1],
+        [1, 2],
+    )
+    assert [one.value for one in metrics["tagbus_y_total"].data_points] == [3]
+
+
+@contextmanager
+def collector(log: Path) -> Iterator[str]:
+    """The OpenTelemetry Collector itself, with the OTLP receiver and the debug exporter."""
+    if not COLLECTOR.exists():
+        pytest.skip("no collector: `make .cache/tools/otel-collector` builds it, with Go")
+    port = 20_000 + os.getpid() % 20_000
+    config = (
+        f"yaml:{{receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:{port}'}}}}}}}}, "
+        "exporters: {debug: {verbosity: detailed}}, service: {telemetry: {metrics: {level: none}}, pipelines: "
+        "{traces: {receivers: [otlp], exporters: [debug]}, metrics: {receivers: [otlp], exporters: [debug]}}}}"
+    )
+    with log.open("w") as out:
+        process = subprocess.Popen([COLLECTOR, "--config", config], stdout=out, stderr=out)
+    try:
+        wait_until(lambda: "Everything is ready" in log.read_text() or process.poll() is not None, 60, "a collector")
+        assert process.poll() is None, log.read_text()[-2000:]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_real_collector_reads_spans_and_metrics(tmp_path: Path) -> None:
+    log = tmp_path / "collector.log"
+    with collector(log) as endpoint:
+        with exporting(settings(endpoint)):
+            trace_a_batch()
+        wait_until(lambda: "commit content" in log.read_text(), 60, "the spans")
+        wait_until(lambda: "tagbus_end_to_end_seconds" in log.read_text(), 60, "the metrics")
+    text = log.read_text()
+    assert "Trace ID       : 0af7651916cd43dd8448eb211c80319c" in text
+    assert "messaging.kafka.offset" in text
