@@ -155,18 +155,12 @@ def first_paragraph(description: str) -> str:
 
 def split(packages: Iterable[Package]) -> tuple[list[Package], list[Package], list[Package]]:
     """Training, calibration and test packages: all packages of one source are on one side."""
-    train: list[Package] = []
-    calibration: list[Package] = []
-    test: list[Package] = []
+    sides: tuple[list[Package], list[Package], list[Package]] = ([], [], [])
     for each in packages:
         share = int.from_bytes(hashlib.sha256(each.source.encode()).digest()[:8]) / 2**64
-        if share < TEST_SHARE:
-            test.append(each)
-        elif share < TEST_SHARE + CALIBRATION_SHARE:
-            calibration.append(each)
-        else:
-            train.append(each)
-    return train, calibration, test
+        side = 2 if share < TEST_SHARE else 1 if share < TEST_SHARE + CALIBRATION_SHARE else 0
+        sides[side].append(each)
+    return sides
 
 
 class Seen:

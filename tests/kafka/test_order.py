@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -71,8 +71,8 @@ def test_an_older_version_is_set_aside_within_a_batch_and_between_batches(
     given = settings(kafka.address, names, batch={"contents": size})
     with running(given, Trivial(0.05)):
         until_all_out(kafka.address, names, 6)
-    # Then what is published only grows, an equal version passes, and the rest says why
     exactly_once(kafka.address, names)
+    # Then what is published only grows, an equal version passes, and the rest says why
     assert [origin(message)[1] for message in consume_all(kafka.address, names["tagged"])] == [0, 1, 3, 5]
     assert texts(consume_all(kafka.address, names["dead_letters"])) == [
         f"Stale at order: version: {version} is wrong, expected 3 or newer, as published already for content 'a'"
@@ -97,11 +97,8 @@ class TestAResultThatIsTooLarge:
         assert [origin(message)[1] for message in consume_all(kafka.address, names["tagged"])] == [0, 2, 5]
         letters = consume_all(kafka.address, names["dead_letters"])
         found = {origin(letter)[1]: text for letter, text in zip(letters, texts(letters), strict=True)}
-        assert {offset: text.split(":")[0] for offset, text in found.items()} == {
-            1: "Untaggable at publish",
-            3: "Stale at order",
-            4: "Untaggable at publish",
-        }
+        big = "Untaggable at publish"
+        assert {offset: text.split(":")[0] for offset, text in found.items()} == {1: big, 3: "Stale at order", 4: big}
         assert "expected 3 or newer" in found[3]
 
     def test_so_it_is_without_transactions(self, kafka: Broker, topics: Make) -> None:
@@ -109,7 +106,7 @@ class TestAResultThatIsTooLarge:
         send(kafka, names, *(event("a", version=version) for version in (1, 8, 3, 2, 9, 4)))
         with _huge(_uncompressed(kafka, names, "at_least_once", contents=3)):
             until_all_out(kafka.address, names, 6)
-        # What goes out with a record that is refused may go out twice.
+        # What goes out with a refused record may go out twice.
         assert {origin(message)[1] for message in consume_all(kafka.address, names["tagged"])} == {0, 2, 5}
         assert {origin(letter)[1] for letter in consume_all(kafka.address, names["dead_letters"])} >= {1, 3, 4}
 
@@ -135,15 +132,13 @@ def _with_limit(topics: Make, size: int) -> Names:
 
 def _uncompressed(kafka: Broker, names: Names, delivery: str, **batch: object) -> Settings:
     """The broker's limit is on what comes over the wire."""
-    options = {"options": {"compression.type": "none"}, "delivery": delivery}
-    return settings(kafka.address, names, kafka=options, batch=batch)
+    changed = {"options": {"compression.type": "none"}, "delivery": delivery}
+    return settings(kafka.address, names, kafka=changed, batch=batch)
 
 
-@contextmanager
-def _huge(given: Settings) -> Iterator[None]:
+def _huge(given: Settings) -> AbstractContextManager[object]:
     """A worker whose results of version 8 and above take 60,000 bytes."""
-    with running(given, Huge(lambda content: (content.version or 0) >= 8, 60_000)):
-        yield
+    return running(given, Huge(lambda content: (content.version or 0) >= 8, 60_000))
 
 
 def test_a_new_owner_knows_what_is_published(kafka: Broker, names: Names) -> None:

@@ -114,3 +114,36 @@ def test_a_signal_while_it_starts_leaves_no_process_behind(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert started[0].poll() == -signal.SIGKILL
+
+
+class Slow(LocalWorker):
+    """Its memory has `left` offsets to go, one number a look; then it is ready."""
+
+    def __init__(self, settings: Settings, left: list[int]) -> None:
+        super().__init__(settings)
+        self.left = left
+
+    def _get(self, path: str) -> str | None:
+        if path == "/readyz":
+            return None if self.left else "ready"
+        return f"tagbus_memory_remaining_offsets {self.left.pop(0)}\n"
+
+
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock finds a third of the deadline gone."""
+    now = iter(range(0, 10_000, int(worker_module.READY_SECONDS // 3)))
+    monkeypatch.setattr(worker_module.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(worker_module, "POLL_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("hours")
+def test_one_that_gets_on_is_waited_for(settings: Settings) -> None:
+    with Slow(settings, [50, 40, 30, 20, 10]) as worker:
+        worker.wait_until_ready()
+
+
+@pytest.mark.usefixtures("hours")
+def test_one_that_gets_no_further_is_given_up(settings: Settings) -> None:
+    with Slow(settings, [50, 50, 50, 50, 50]) as worker, pytest.raises(DependencyDown, match="did not become ready"):
+        worker.wait_until_ready()

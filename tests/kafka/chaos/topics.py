@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -11,7 +12,7 @@ from confluent_kafka.cimpl import NewPartitions
 
 from tagbus.stream.config import Settings
 from tests.bus.harness import environment
-from tests.kafka.chaos.check import Before, Watch
+from tests.kafka.chaos.check import Before, Watch, source
 from tests.kafka.chaos.load import Load, Position
 from tests.kafka.cluster import ApacheCluster
 from tests.support import Layout, consume_all, create_topics, unique, wait_until
@@ -62,26 +63,28 @@ class Topics:
                 self._delete(word)
                 self.before.inputs |= load.inputs
                 here = self._current(load)
-                self._excuse(watch, {place for place in here if place.offset >= had.get(place.partition, 0)})
+                waiting = {place for place in here if place.offset >= had.get(place.partition, 0)}
+                # What was read already is no excuse: it must be found.
+                self._excuse(watch, waiting - watch.positions)
                 self._create(word)
             return
         had = self._committed(given)
         done = {place for place in self._current(load) if place.offset < had.get(place.partition, 0)}
         wait_until(lambda: not done - watch.positions - watch.excused, SECONDS, "the results of what is committed")
-        kept = self.before.results if word == "tagged" else self.before.letters
-        kept += consume_all(self._cluster.address, self.names[word])
+        kept = consume_all(self._cluster.address, self.names[word])
+        (self.before.results if word == "tagged" else self.before.letters).extend(kept)
         self._delete(word)
-        has = self._committed(given)
-        self._excuse(
-            watch,
-            {
-                place
-                for place in self._current(load)
-                if had.get(place.partition, 0) <= place.offset < has.get(place.partition, 0)
-                and load.inputs[place].kind in KINDS[word]
-            },
-        )
         self._create(word)
+        # What is committed before the new topic is there went to the old one.
+        has = self._committed(given)
+        went = {
+            place
+            for place in self._current(load)
+            if had.get(place.partition, 0) <= place.offset < has.get(place.partition, 0)
+            and load.inputs[place].kind in KINDS[word]
+        }
+        # The watch may have read what came after `kept`, and went.
+        self._excuse(watch, went - set(map(source, kept)))
         watch.begin_again(self.names[word])
 
     def _current(self, load: Load) -> list[Position]:
@@ -90,8 +93,7 @@ class Topics:
         return [place for place in every if place.generation == newest]
 
     def _excuse(self, watch: Watch, places: set[Position]) -> None:
-        # What was read already is no excuse: it must be found.
-        self.before.excused |= places - watch.positions
+        self.before.excused |= places
         watch.excused = watch.excused | self.before.excused
 
     def _committed(self, given: Settings) -> Mapping[int, int]:
@@ -113,7 +115,8 @@ class Topics:
     def _delete(self, word: str) -> None:
         name = self.names[word]
         self._admin.delete_topics([name])[name].result(SECONDS)
-        wait_until(lambda: name not in self._admin.list_topics(timeout=10).topics, SECONDS, f"the end of {name}")
+        for node in self._cluster.nodes:
+            wait_until(partial(_gone, node.address, name), SECONDS, f"the end of {name} on {node.address}")
         time.sleep(PAUSE_SECONDS)
 
     def _create(self, word: str) -> None:
@@ -130,3 +133,11 @@ class Topics:
             return len(found) == self.partitions and all(one.leader >= 0 for one in found.values())
 
         wait_until(led, SECONDS, f"{self.partitions} partitions of {name}")
+
+
+def _gone(address: str, name: str) -> bool:
+    """Whether the broker at this address no longer knows the topic. One that is away takes nothing."""
+    try:
+        return name not in AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=10).topics
+    except KafkaException:
+        return True
