@@ -3,12 +3,13 @@
 `tagbus train biencoder --recipe top-layers` and `tagbus train whole` train the encoder against all tags as free vectors
 and store them next to it; `tagbus export` includes them, with the name of the release. Where that encoder is the
 release, this component adds what the tag vectors say to what its neighbours say: one product, no second encoding and no
-second memory. A second encoder brings its own. Tags that the training did not see have no vector: memory finds them by
-name and by their exemplars.
+second memory. A second encoder brings its own. A tag that the training did not see, such as a new one, has the vector
+of its text in memory instead, which that encoder places near its contents.
 """
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,8 @@ from pydantic_core import from_json, to_json
 
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
-from tagbus.stream.memory.store import Vectors
+from tagbus.stream.memory.kinds import TAGS
+from tagbus.stream.memory.store import Payload, Store, Vectors
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import ComponentOf, Part, Surroundings, TrainedSettings, variable
 
@@ -74,32 +76,54 @@ class TagVectors:
             raise UserError(f"{place}: {len(ids)} tags, vectors {vectors.shape}, {len(bias)} biases, which do not fit")
         return cls(ids, vectors, bias, scale, release)
 
-    def best(self, contents: Vectors, count: int) -> list[Mapping[str, float]]:
+    def best(
+        self, contents: Vectors, count: int, others: Sequence[Mapping[str, float]] = ()
+    ) -> list[Mapping[str, float]]:
         """The `count` most probable tags of each unit vector [n, d], best first; probabilities sum to 1 over all
-        tags."""
+        tags.
+
+        `others`: for each content the cosines of further tags, each of which has the probability that it would have if
+        it alone joined them.
+        """
         found: list[Mapping[str, float]] = []
         for start in range(0, len(contents), CONTENTS):
-            chances = self.chances(contents[start : start + CONTENTS])
-            count = min(count, len(self.ids))
-            places = np.argpartition(-chances, count - 1, axis=1)[:, :count]
-            values = np.take_along_axis(chances, places, 1)
-            order = np.lexsort((places, -values), axis=1)
-            numbers, values = (np.take_along_axis(array, order, 1).tolist() for array in (places, values))
-            found += [
-                dict(zip([self.ids[number] for number in row], chance, strict=True))
-                for row, chance in zip(numbers, values, strict=True)
-            ]
+            logits = self._logits(contents[start : start + CONTENTS])
+            most = logits.max(axis=1, keepdims=True)
+            logits -= most
+            np.exp(logits, out=logits)
+            total = logits.sum(axis=1, keepdims=True)
+            found += self._listed(logits / total, count)
+            for row, cosines in enumerate(others[start : start + CONTENTS]):
+                if cosines:
+                    normaliser = float(most[row, 0]) + math.log(float(total[row, 0]))
+                    found[start + row] = self._joined(found[start + row], cosines, normaliser, count)
         return found
 
-    def chances(self, contents: Vectors) -> Vectors:
-        """The probability of each tag, float32 [n, t]: the softmax of scale times the dot product, plus the bias."""
+    def _logits(self, contents: Vectors) -> Vectors:
+        """The score of each tag, float32 [n, t]: scale times the dot product, plus the bias."""
         logits = contents @ self.vectors.T
         logits *= np.float32(self.scale)
         logits += self.bias
-        logits -= logits.max(axis=1, keepdims=True)
-        np.exp(logits, out=logits)
-        logits /= logits.sum(axis=1, keepdims=True)
         return logits
+
+    def _listed(self, chances: Vectors, count: int) -> list[Mapping[str, float]]:
+        count = min(count, len(self.ids))
+        places = np.argpartition(-chances, count - 1, axis=1)[:, :count]
+        values = np.take_along_axis(chances, places, 1)
+        order = np.lexsort((places, -values), axis=1)
+        numbers, values = (np.take_along_axis(array, order, 1).tolist() for array in (places, values))
+        return [
+            dict(zip([self.ids[number] for number in row], chance, strict=True))
+            for row, chance in zip(numbers, values, strict=True)
+        ]
+
+    def _joined(
+        self, listed: Mapping[str, float], cosines: Mapping[str, float], normaliser: float, count: int
+    ) -> Mapping[str, float]:
+        """The best of both; `normaliser` is the logarithm of the sum over the known tags."""
+        further = {tag: 1 / (1 + math.exp(normaliser - self.scale * cosine)) for tag, cosine in cosines.items()}
+        every = sorted((*listed.items(), *further.items()), key=lambda pair: -pair[1])
+        return dict(every[:count])
 
 
 def read(folder: Path) -> tuple[bytes, str]:
@@ -120,16 +144,39 @@ def read(folder: Path) -> tuple[bytes, str]:
 
 
 class TagVectorsRecall:
-    """The tags whose trained vectors are most similar to a content's, with their probabilities over all known tags."""
+    """The tags whose vectors are most similar to a content's, with their probabilities over all known tags.
+
+    Tags of memory without a trained vector are searched by their texts, as C2T searches, where there are any.
+    """
 
     name: str = NAME
 
-    def __init__(self, vectors: TagVectors) -> None:
+    def __init__(self, vectors: TagVectors, tags: Store, stored: Iterable[str]) -> None:
+        """`stored`: the tags that memory holds now; `change` must be told of every change."""
         self._vectors = vectors
+        self._tags = tags
+        self._known = frozenset(vectors.ids)
+        self._unseen = set(stored) - self._known
+
+    async def change(self, tags: Mapping[str, Payload | None]) -> None:
+        """Take over what memory now holds of these tags; None: removed."""
+        self._unseen |= {tag for tag, payload in tags.items() if payload is not None} - self._known
+        self._unseen -= {tag for tag, payload in tags.items() if payload is None}
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
-        """Tag ids with their probability, best first, for each content."""
-        return await asyncio.to_thread(self._vectors.best, query.vectors, BEST)
+        """Tag ids with their probability, best first, for each content. Raises DependencyDown if memory does not
+        answer."""
+        others = await self._others(query) if self._unseen else ()
+        return await asyncio.to_thread(self._vectors.best, query.vectors, BEST, others)
+
+    async def _others(self, query: Query) -> list[dict[str, float]]:
+        """The cosines of the tags without a trained vector that are among the nearest by their texts."""
+        hits = await self._tags.search(query.vectors, BEST, query.scopes)
+        found: list[dict[str, float]] = [{} for _ in query.texts]
+        for row, tag, score in zip(hits.queries.tolist(), hits.keys.tolist(), hits.scores.tolist(), strict=True):
+            if tag in self._unseen:
+                found[row][tag] = score
+        return found
 
 
 class TagVectorsSettings(TrainedSettings):
@@ -153,7 +200,9 @@ async def _open_component(section: TagVectorsSettings, into: Surroundings) -> Pa
         )
     if (length := vectors.vectors.shape[1]) != into.release.dimension:
         raise UserError(f"{folder / FILE}: vectors of {length} numbers, expected {into.release.dimension}")
-    return Part(recallers=(TagVectorsRecall(vectors),))
+    tags = into.memory.tags
+    recall = TagVectorsRecall(vectors, tags, await tags.keys())
+    return Part(recallers=(recall,), listeners={TAGS.name: recall.change})
 
 
 COMPONENT: Final = ComponentOf(

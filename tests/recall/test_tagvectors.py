@@ -13,7 +13,7 @@ from tagbus.stream.encoder.release import Release, default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import exact_memory
 from tagbus.stream.memory.kinds import Kind
-from tagbus.stream.memory.store import Memory
+from tagbus.stream.memory.store import Memory, Point
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import Part, Surroundings
 from tagbus.stream.recall.tagvectors import COMPONENT, CONTENTS, FILE, NAME, TagVectors, read
@@ -58,6 +58,19 @@ def test_the_best_are_the_best_of_all_whatever_stands_beside(contents: int, coun
     assert [list(one) for one in alone] == [list(one) for one in found[:3]]
 
 
+def test_a_further_tag_has_the_chance_that_it_alone_would_have() -> None:
+    content = np.array([[0.6, 0.8, 0]], np.float32)
+    (found,) = KNOWN.best(content, 60, [{"new": 0.7, "far": -1.0}])
+
+    logits = np.array([SCALE * 0.6 + 0.5, SCALE * 0.8 - 0.5])
+    total, own = np.exp(logits).sum(), np.exp(SCALE * 0.7)
+    assert list(found) == ["b", "new", "a", "far"]
+    assert found["new"] == pytest.approx(own / (total + own), rel=1e-4)
+    assert {tag: found[tag] for tag in "ab"} == pytest.approx(KNOWN.best(content, 60)[0])
+    assert list(KNOWN.best(content, 2, [{"new": 0.7}])[0]) == ["b", "new"]
+    assert KNOWN.best(content, 60, [{}]) == KNOWN.best(content, 60)
+
+
 def test_the_name_is_another_for_other_vectors(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(KNOWN.dump())
     first = read(tmp_path)
@@ -83,9 +96,10 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         TagVectors.parse(PLACE, TagVectors(("a", "b", "c"), KNOWN.vectors, KNOWN.bias, SCALE).dump())
 
 
-async def opened(folder: Path, vectors: TagVectors) -> Part:
+async def opened(folder: Path, vectors: TagVectors, *stored: Point) -> Part:
     (folder / FILE).write_bytes(vectors.dump())
     memory = exact_memory(RELEASE.name, 3)
+    await memory.tags.upsert(stored)
 
     async def no_memory(release: Release, kinds: dict[str, Kind]) -> Memory:
         raise AssertionError(f"no second memory is opened: {release.name} {sorted(kinds)}")
@@ -109,6 +123,20 @@ class TestComponent:
         assert recaller.name == NAME
         assert [next(iter(one)) for one in found] == ["b", "a"]
         assert [sum(one.values()) for one in found] == pytest.approx([1, 1])
+
+    async def test_a_new_tag_is_found_by_its_text_until_it_is_gone(self, tmp_path: Path) -> None:
+        """Whether it was there before the component, or came after it; a scope hides it as C2T's search does."""
+        new = Point("new", np.array([0, 0, 1], np.float32), {"name": "new"})
+        part = await opened(tmp_path, replace(KNOWN, release=RELEASE.name), new)
+        (recaller,) = part.recallers
+        query = Query(["x"], ["text"], np.array([[0, 0, 1]], np.float32))
+        change = part.listeners["tags"]
+
+        assert next(iter((await recaller.recall(query))[0])) == "new"
+        await change({"new": None})
+        assert list((await recaller.recall(query))[0]) == ["a", "b"]
+        await change({"new": new.payload, "a": {"name": "a"}})
+        assert next(iter((await recaller.recall(query))[0])) == "new"
 
     @pytest.mark.parametrize(("release", "named"), [("", r"\(none: it was not exported\)"), ("other-1", "other-1")])
     async def test_vectors_of_another_release_are_refused(self, tmp_path: Path, release: str, named: str) -> None:
