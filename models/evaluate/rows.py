@@ -104,6 +104,11 @@ OURS: Final = (
         "tagvectors with tag texts and literal names, ranked; no contents in memory",
         WHOLE | NAMED | LITERAL | _ranked("whole/ranked"),
     ),
+    Row(
+        "tagvectors-small-ranked",
+        "tagvectors-ranked with three layers",
+        SMALL | NAMED | LITERAL | _ranked("whole/small-ranked"),
+    ),
     Row("light", "in int8 with HNSW: heads, literal names, graph recall, ranked", LIGHT | _ranked("int8/light")),
     Row(
         "light-small",
@@ -128,6 +133,15 @@ NEW: Final = (
             "TAGBUS_COMPONENTS__LABELTREE__FOLDER": f"{MODELS}/new/labeltree",
         }
         | _ranked("new/full"),
+    ),
+    Row(
+        "tagvectors-ranked",
+        "tag vectors of the encoder trained whole, tag texts and literal names, ranked; no contents in memory",
+        WHOLE
+        | {"TAGBUS_COMPONENTS__TAGVECTORS__FOLDER": f"{MODELS}/new/whole"}
+        | NAMED
+        | LITERAL
+        | _ranked("new/tagvectors"),
     ),
     Row(
         "ranker",
