@@ -11,7 +11,7 @@ from tagbus.stream.contract import cloudevents
 from tagbus.stream.contract.field_errors import invalid
 from tagbus.stream.errors import InvalidEvent
 
-# Of larger values only a CloudEvent is told: Python objects of 4 MB of nested lists take 0.7 s.
+# Of larger values only a CloudEvent is recognised: Python objects of 4 MB of nested lists take 0.7 s.
 _BYTES: Final = 100_000
 
 

@@ -73,7 +73,7 @@ class Balancer:
         """`setting` is where `address` comes from, such as encoder.address. `connect` makes an endpoint of ip:port and
         host; `prove` raises Retryable while it does not answer.
 
-        `up` is told how many servers are up.
+        `up` receives the number of servers that are up.
         """
         self._address = address
         self._setting = setting

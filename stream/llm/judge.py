@@ -200,7 +200,7 @@ class LlmJudge:
 
     async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
         """See Judge."""
-        # So many contents are under way that all requests in flight are used; of the others nothing is rendered yet.
+        # As many contents as use all requests in flight; of the others nothing is rendered yet.
         slots = asyncio.Semaphore(self._settings.in_flight)
 
         async def one(content: Asked) -> Judged:

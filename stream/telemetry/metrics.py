@@ -92,7 +92,7 @@ ABSTAINED = Counter("tagbus_abstained_total", "Contents that are published witho
 DEGRADED = Counter("tagbus_degraded_total", "Contents that are published without a stage that failed", ["stage"])
 # One label value a signal of telemetry/drift.py.
 DRIFT = Gauge("tagbus_drift_psi", "Population stability index against the reference window", ["signal"])
-DRIFT_CONTENTS = Gauge("tagbus_drift_contents", "Contents in the windows that drift is told from", ["window"])
+DRIFT_CONTENTS = Gauge("tagbus_drift_contents", "Contents in the windows that drift is measured on", ["window"])
 
 # Models on Triton; `model` is Triton's name of one, as the settings have it.
 TRITON_REQUESTS = Counter("tagbus_triton_requests_total", "Requests to Triton, by outcome", ["model", "outcome"])

@@ -194,7 +194,7 @@ class BatchTrace:
     def processed(self) -> None:
         """Processing has ended: what it was made of goes out, for the batch and for each content that is traced."""
         if self._ended:
-            # Processed again without results that Kafka refuses: the first time is what is told.
+            # Processed again without results that Kafka refuses: the first time counts.
             return
         self._ended = True
         now = self._done = time.time_ns()

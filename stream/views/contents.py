@@ -2,7 +2,7 @@
 
 Faust reads a record of `tagged` again when a worker dies before it has committed. By then the row may be ahead, and
 some of the changes may be with the tags already. So a row keeps its versions since the last one whose changes are known
-to be delivered: whichever of them is read again, the same change is told, and the tags know it by partition and offset.
+to be delivered: whichever of them is read again, the same change is sent, and the tags know it by partition and offset.
 """
 
 from collections.abc import Iterator

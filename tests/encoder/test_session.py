@@ -1,4 +1,4 @@
-"""Where the model runs: the first provider that is to be had, which is told; and what a GPU is asked for."""
+"""Where the model runs: the first provider that exists, which is reported; and what a GPU is asked for."""
 
 import logging
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -13,9 +14,12 @@ from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import DependencyDown, MemoryLost, ReleaseMismatch
 from tagbus.stream.index import bootstrap
 from tagbus.stream.index import indexer as indexer_module
+from tagbus.stream.index import shared as shared_module
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.changes import MemoryChanges
 from tagbus.stream.index.indexer import indexer
+from tagbus.stream.index.shared import SharedMemory
+from tagbus.stream.index.topics import Marks, MemoryTopics
 from tagbus.stream.memory import Memory, Point
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.shared import shared_stores
@@ -307,3 +311,33 @@ async def test_a_writer_says_that_the_memory_is_current_though_nothing_comes(
             later = (await states(qdrant))["tags"] or later
             await asyncio.sleep(0.02)
         assert later.offsets == first.offsets
+
+
+async def test_topics_are_listed_once_however_often_the_stores_are_looked_at(
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_at(kafka, topics(LAYOUT))
+    publish(kafka, settings.topics.tags, 5)
+    asked: Counter[str] = Counter()
+
+    class Counted(MemoryTopics):
+        def marks(self) -> Marks:
+            asked["topics"] += 1
+            return super().marks()
+
+    look = SharedMemory._look
+
+    async def counted(shared: SharedMemory, listed: MemoryTopics) -> None:
+        asked["stores"] += 1
+        await look(shared, listed)
+
+    monkeypatch.setattr(shared_module, "MemoryTopics", Counted)
+    monkeypatch.setattr(shared_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(SharedMemory, "_look", counted)
+    async with watching(settings, qdrant) as (shared, _):
+        await until(lambda: asked["stores"] > 10)
+        async with written(settings, qdrant):
+            await shared.ready.wait()
+            so_far = asked["stores"]
+            await until(lambda: asked["stores"] > so_far + 10)
+    assert asked["topics"] == 1

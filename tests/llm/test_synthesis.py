@@ -144,7 +144,7 @@ async def test_when_the_budget_is_spent_the_rest_is_left() -> None:
     assert len(server.to("/chat/completions")) == 5
     assert [text.why for text in found.values()].count(None) == 5
     assert {text.why for text in found.values()} == {None, "budget"}
-    # What was under way when it was spent is all that was tried.
+    # What was in flight when it was spent is all that was tried.
     assert len(found) <= 7
 
 

@@ -59,7 +59,7 @@ def spoil(encoder: TritonEncoder, *bad: str) -> None:
 async def test_killed_in_mid_batch_and_restarted(
     repository: Path, start: Start, open_encoder: Open, in_process: OnnxEncoder
 ) -> None:
-    """Given a call under way, when the server loses power and comes back, then the call ends with every vector."""
+    """Given a call in flight, when the server loses power and comes back, then the call ends with every vector."""
     server = start(repository)
     encoder = await open_encoder(server.address, in_flight=4)
     before = executions(server.address)

@@ -69,7 +69,7 @@ def test_a_worker_outlives_its_server_and_says_when_it_is_not_ready(
     with LocalWorker(chosen, WAITS) as worker:
         worker.wait_until_ready()
 
-        # Killed while contents are under way.
+        # Killed while contents are in flight.
         produce(mock_kafka.address, "content", contents("first"))
         server.kill()
         wait_until(lambda: not ready(worker), 120, "the worker to say that it is not ready")

@@ -1,4 +1,4 @@
-"""Requests at an even rate: each one has its turn, and is told at once if that is too late."""
+"""Requests at an even rate: each one has its turn, or is refused at once if that is too late."""
 
 from collections.abc import Callable
 from time import monotonic

@@ -1,4 +1,4 @@
-"""What a language model is told of a tag, and what is read of its answer.
+"""What a prompt says of a tag, and what is read of the answer.
 
 The winners of SemEval 2025, task 5 wrote synthetic exemplars for tags that have few. Names, descriptions and contents
 are fenced as in the prompts of the judge; what comes back is as foreign: cut to length, one line, no unseen characters.
