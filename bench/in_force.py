@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagbus.stream.app.folders import base_release, snapshot_folder
+from tagbus.stream.app.places.folders import base_release, snapshot_folder
 from tagbus.stream.cli.create import create_all
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record

@@ -15,8 +15,8 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from tagbus.stream.app import files
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files
 from tagbus.stream.config import LlmSettings, RetrySettings
 from tagbus.stream.llm import chat
 from tagbus.stream.llm.base import Asked, Question, Shot, Usage

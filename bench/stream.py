@@ -19,10 +19,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tagbus.stream.app import assemble, console, files, filling
+from tagbus.stream.app import assemble, console, filling
 from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.app.data.examples import example
 from tagbus.stream.app.evaluation import ran
+from tagbus.stream.app.places import files
 from tagbus.stream.cli.create import create_all
 from tagbus.stream.cli.records.publish import send
 from tagbus.stream.config import Settings

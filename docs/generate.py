@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 from tagbus.stream import errors
 from tagbus.stream.app.capacity.plan import Load, rows
 from tagbus.stream.app.components import REGISTRY
-from tagbus.stream.cli import plan
 from tagbus.stream.cli.commands import app
+from tagbus.stream.cli.operate import plan
 from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.telemetry import metrics
 

@@ -19,8 +19,8 @@ from tagbus.models.data import xmc
 from tagbus.models.data.jsonl import JsonlFolder
 from tagbus.models.data.splits import Split
 from tagbus.models.data.topics import TopicCorpus
-from tagbus.stream.app import files
 from tagbus.stream.app.data.data_folder import DataFolder
+from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import UserError, shorten

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tagbus.models.data.splits import Split
-from tagbus.stream.app import files
+from tagbus.stream.app.places import files
 from tagbus.stream.contract.codec import parse
 from tagbus.stream.contract.events import Content, Exemplar, Tag
 from tagbus.stream.contract.fields import Event

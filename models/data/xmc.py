@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 
 from tagbus.models.data.splits import Split, split_of
 from tagbus.stream.app.data.data_folder import made
-from tagbus.stream.app.files import require_regular
+from tagbus.stream.app.places.files import require_regular
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.fields import NAME_CHARS, TEXT_CHARS, TITLE_CHARS, blank
 from tagbus.stream.errors import UserError, shorten

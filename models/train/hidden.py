@@ -19,7 +19,7 @@ from torch import Tensor
 from tagbus.models.data.texts import tokenizer
 from tagbus.models.data.truth import Truth
 from tagbus.models.export.bert import Bert
-from tagbus.stream.app.files import chunks
+from tagbus.stream.app.places.files import chunks
 
 KEY: Final = "key.json"
 # Texts are sorted by length within a chunk; 4,096 titles are 60 MB of states.

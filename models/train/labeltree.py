@@ -21,7 +21,7 @@ from tagbus.models.data.corpus import Corpus, open_corpus, without
 from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.stream.app import console
-from tagbus.stream.app.files import chunks
+from tagbus.stream.app.places.files import chunks
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import UserError

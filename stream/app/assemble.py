@@ -12,12 +12,12 @@ from typing import Final
 from tagbus.stream import calibrate
 from tagbus.stream.app.components import RECALL, REGISTRY, Components
 from tagbus.stream.app.filling import cached_memory, fill
-from tagbus.stream.app.folders import base_release, model_folder
 from tagbus.stream.app.judge.judging import NOTHING, Given, judging
+from tagbus.stream.app.places.folders import base_release, model_folder
 from tagbus.stream.app.stages import STAGES, Ingredients, StageFactory
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings, load
-from tagbus.stream.config.environment import named
+from tagbus.stream.config.base.environment import named
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.base import Encoder

@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from tagbus.stream.config import PREFIX, Settings, environment
+from tagbus.stream.config import PREFIX, Settings
+from tagbus.stream.config.base import environment
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.llm import component as judge

@@ -11,22 +11,20 @@ from typer.core import TyperGroup
 from tagbus.stream.app import console
 from tagbus.stream.cli import (
     INTERRUPTED,
-    check,
     compare,
     contract,
     create,
     explain,
     memory,
-    plan,
-    prompt,
     quality,
     release,
     run,
-    synthesize,
     tag,
     views,
 )
 from tagbus.stream.cli.demo import demo
+from tagbus.stream.cli.llm import prompt, synthesize
+from tagbus.stream.cli.operate import check, plan
 from tagbus.stream.cli.records import ping, publish, replay, retag, skip, tail
 from tagbus.stream.cli.taxonomy import exemplars, tags
 from tagbus.stream.errors import TagbusError, UserError

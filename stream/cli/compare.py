@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from tagbus.stream.app import assemble, comparing, console, files
+from tagbus.stream.app import assemble, comparing, console
 from tagbus.stream.app.comparing import Row, compared, counts_of
 from tagbus.stream.app.evaluation import K, content_of, tag_all
+from tagbus.stream.app.places import files
 from tagbus.stream.cli.tag import Cache, Exemplars, Tags, remember
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Exemplar, Tag, TaggedContent

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from tagbus.stream.app import console, files
+from tagbus.stream.app import console
 from tagbus.stream.app.components import effective
+from tagbus.stream.app.places import files
 from tagbus.stream.config import load
 from tagbus.stream.contract import asyncapi as documents
 from tagbus.stream.contract.advice import Advice

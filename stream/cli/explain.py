@@ -11,12 +11,13 @@ from typing import Annotated
 
 import typer
 
-from tagbus.stream.app import assemble, console, files, filling
+from tagbus.stream.app import assemble, console, filling
 from tagbus.stream.app.assemble import Plan, TaggingStack
 from tagbus.stream.app.explain.examine import examine
 from tagbus.stream.app.explain.explanation import Explanation
 from tagbus.stream.app.explain.table import MOST, tables
 from tagbus.stream.app.explain.worker import as_worker
+from tagbus.stream.app.places import files
 from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.cli.records.newest import newest_content
 from tagbus.stream.cli.tag import Cache, Exemplars, read_memory, remember

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.table import Table
 
-from tagbus.stream.app import assemble, console, folders
+from tagbus.stream.app import assemble, console
 from tagbus.stream.app.assemble import TaggingStack
+from tagbus.stream.app.places import folders
 from tagbus.stream.app.releases import recorded
 from tagbus.stream.cli.run import Level
 from tagbus.stream.config import Settings, load

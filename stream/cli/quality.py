@@ -13,12 +13,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tagbus.stream.app import assemble, console, files, filling
+from tagbus.stream.app import assemble, console, filling
 from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.app.evaluation import K, content_of, fit, fit_to, measure, name_of, ran, tag_all, undecided
 from tagbus.stream.app.judge.report import Json, Wanted, draw, text
 from tagbus.stream.app.judge.report import report as reported
+from tagbus.stream.app.places import files
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.cli.tag import Cache, Exemplars, Tags, read_memory, remember
 from tagbus.stream.config import Settings, load

@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tagbus.stream.app import assemble, console, folders
+from tagbus.stream.app import assemble, console
+from tagbus.stream.app.places import folders
 from tagbus.stream.app.releases import recorded, shadow
 from tagbus.stream.cli.run import Level
 from tagbus.stream.config import Settings, load

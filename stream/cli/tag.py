@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from tagbus.stream.app import assemble, console, files, filling
+from tagbus.stream.app import assemble, console, filling
+from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Exemplar, Knowledge, Tag

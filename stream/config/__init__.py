@@ -5,14 +5,14 @@ to nothing that nobody gave, and white space around a value is none of it. `tagb
 secrets masked.
 """
 
+from tagbus.stream.config.base.environment import PREFIX
+from tagbus.stream.config.base.section import Section
 from tagbus.stream.config.encoder import EncoderSettings, Provider, ReleaseSettings
-from tagbus.stream.config.environment import PREFIX
 from tagbus.stream.config.feedback import FeedbackSettings
 from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import CONFIDENTIAL, KafkaSettings, RegistrySettings, TopicSettings
 from tagbus.stream.config.llm import BudgetSettings, CascadeSettings, LlmSettings
 from tagbus.stream.config.memory import CollectionSettings, MemorySettings
-from tagbus.stream.config.section import Section
 from tagbus.stream.config.settings import Settings, load
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
 from tagbus.stream.config.telemetry import DriftSettings, LogSettings, OtelSettings

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
-from tagbus.stream.config.section import Section
+from tagbus.stream.config.base.section import Section
 
 Provider = Literal["tensorrt", "cuda", "cpu"]
 

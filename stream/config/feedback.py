@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from tagbus.stream.config.section import Section
+from tagbus.stream.config.base.section import Section
 
 
 class FeedbackSettings(Section):

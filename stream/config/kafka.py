@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from tagbus.stream.config.environment import PREFIX
-from tagbus.stream.config.section import Section
-from tagbus.stream.config.types import Brokers, ClientName, Properties, TopicName
+from tagbus.stream.config.base.environment import PREFIX
+from tagbus.stream.config.base.section import Section
+from tagbus.stream.config.base.types import Brokers, ClientName, Properties, TopicName
 
 # librdkafka properties that hold a password, a private key or a client secret.
 CONFIDENTIAL = frozenset(

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import NoDecode
 
-from tagbus.stream.config.section import Section
-from tagbus.stream.config.types import Url, Words
+from tagbus.stream.config.base.section import Section
+from tagbus.stream.config.base.types import Url, Words
 
 BackendChoice = Literal["auto", "decision_api", "yesno", "stated"]
 SelectMode = Literal["off", "labels", "tokens"]

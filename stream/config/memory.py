@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from tagbus.stream.config.section import Section
+from tagbus.stream.config.base.section import Section
 
 
 class CollectionSettings(Section):

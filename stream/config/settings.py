@@ -12,15 +12,15 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from tagbus.stream.config import environment
+from tagbus.stream.config.base import environment
+from tagbus.stream.config.base.environment import PREFIX
+from tagbus.stream.config.base.section import Section
 from tagbus.stream.config.encoder import EncoderSettings, ReleaseSettings
-from tagbus.stream.config.environment import PREFIX
 from tagbus.stream.config.feedback import FeedbackSettings
 from tagbus.stream.config.health import HealthSettings
 from tagbus.stream.config.kafka import KafkaSettings, RegistrySettings, TopicSettings
 from tagbus.stream.config.llm import BudgetSettings, CascadeSettings, LlmSettings
 from tagbus.stream.config.memory import MemorySettings
-from tagbus.stream.config.section import Section
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
 from tagbus.stream.config.telemetry import DriftSettings, LogSettings, OtelSettings
 from tagbus.stream.config.views import ViewsSettings

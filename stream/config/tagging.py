@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tagbus.stream.config.section import Section
+from tagbus.stream.config.base.section import Section
 
 
 class RecallSettings(Section):

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from tagbus.stream.config.section import Section
-from tagbus.stream.config.types import Url
+from tagbus.stream.config.base.section import Section
+from tagbus.stream.config.base.types import Url
 
 
 class LogSettings(Section):

@@ -7,8 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
-from tagbus.stream.config.section import Section
-from tagbus.stream.config.types import TopicName, Url, Words
+from tagbus.stream.config.base.section import Section
+from tagbus.stream.config.base.types import TopicName, Url, Words
 
 MOST_STEPS: Final = 1_000
 

@@ -17,7 +17,7 @@ from typing import Final
 from prometheus_client import Gauge
 
 from tagbus.stream.config import RetrySettings
-from tagbus.stream.config.environment import variable_of
+from tagbus.stream.config.base.environment import variable_of
 from tagbus.stream.encoder.endpoint import Endpoint
 from tagbus.stream.errors import DependencyDown, Retryable, UserError, shorten
 from tagbus.stream.retry import backoff

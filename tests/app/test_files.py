@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.app import files
+from tagbus.stream.app.places import files
 from tagbus.stream.contract.codec import VALUE_BYTES
 from tagbus.stream.errors import UserError
 from tests.support import fifo
@@ -110,7 +110,7 @@ class TestDistinct:
 def test_a_temporary_folder_that_is_full_is_one_line(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: both are refused by the write."""
     script = (
-        "import sys; from pathlib import Path; from tagbus.stream.app import files\n"
+        "import sys; from pathlib import Path; from tagbus.stream.app.places import files\n"
         "try: files.rereadable(Path('-')).__enter__()\n"
         "except files.UserError as error: print(error)"
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.app import files
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files
 from tagbus.stream.cli.commands import execute
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Content, Exemplar, Tag

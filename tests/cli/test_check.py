@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.cli import check
+from tagbus.stream.cli.operate import check
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.encoder.release import RELEASE, default_folder, load_release
 from tagbus.stream.local.mock import MockCluster

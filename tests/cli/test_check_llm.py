@@ -2,7 +2,7 @@
 
 import pytest
 
-from tagbus.stream.cli.check import _llm, _price
+from tagbus.stream.cli.operate.check import _llm, _price
 from tagbus.stream.config import BudgetSettings, LlmSettings, Settings
 from tests.llm import answers
 from tests.llm.scripted import routed, serving

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream import calibrate
-from tagbus.stream.app import files
 from tagbus.stream.app.components import packaged
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import default_folder, load_release

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.app import files
 from tagbus.stream.app.data.examples import example
-from tagbus.stream.app.folders import settings_of
+from tagbus.stream.app.places import files
+from tagbus.stream.app.places.folders import settings_of
 from tagbus.stream.config import Settings, TaggerSettings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import TaggedContent, Versions

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tagbus.stream.cli import check, run
+from tagbus.stream.cli import run
+from tagbus.stream.cli.operate import check
 from tagbus.stream.errors import UserError
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.child import HOST, free_ports

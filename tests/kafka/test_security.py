@@ -201,7 +201,7 @@ def test_a_command_that_makes_topics_says_so_too(ways: Ways, tagbus: Cli, monkey
 
 
 def test_check_says_so_too(ways: Ways, tagbus: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tagbus.stream.cli.check.SECONDS", 0.5)
+    monkeypatch.setattr("tagbus.stream.cli.operate.check.SECONDS", 0.5)
 
     answer = tagbus("check", settings=expired(ways).environment())
 

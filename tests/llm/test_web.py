@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tagbus.stream.cli.check import _web
+from tagbus.stream.cli.operate.check import _web
 from tagbus.stream.config import LlmSettings, Settings, WebSettings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import UserError

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from tagbus.stream.app import assemble
 from tagbus.stream.app.data.examples import example
-from tagbus.stream.app.folders import settings_of
+from tagbus.stream.app.places.folders import settings_of
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.contract.release import Served

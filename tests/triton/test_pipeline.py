@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.app import assemble, files, filling
+from tagbus.stream.app import assemble, filling
 from tagbus.stream.app.components import Components
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.local.triton import TritonServer, default_repository

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.models.data.splits import Split, split_of
-from tagbus.stream.app import files
+from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Tombstone, decode_decision
 from tagbus.stream.contract.decision import Decision

@@ -25,7 +25,8 @@ from tagbus.models.train.sft import adapter
 from tagbus.models.train.sft.examples import Example, decided, decisions, diverse, examples, split
 from tagbus.models.train.sft.losses import answer_loss, confidence, confidence_loss
 from tagbus.models.train.sft.model import Trainable, load
-from tagbus.stream.app import console, files, published
+from tagbus.stream.app import console, published
+from tagbus.stream.app.places import files
 from tagbus.stream.config import load as load_settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.encoder.onnx import OnnxEncoder

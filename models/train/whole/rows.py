@@ -17,7 +17,7 @@ from torch import Tensor
 from tagbus.models.data.truth import Truth
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.top_layers import batches
-from tagbus.stream.app.files import chunks
+from tagbus.stream.app.places.files import chunks
 
 Ints = NDArray[np.int64]
 CHUNK: Final = 4096

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from tagbus.stream.app.files import require_regular
+from tagbus.stream.app.places.files import require_regular
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.field_errors import poison
 from tagbus.stream.contract.fields import Event

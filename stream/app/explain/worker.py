@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tagbus.stream.app import assemble, folders
+from tagbus.stream.app import assemble
 from tagbus.stream.app.assemble import Plan, TaggingStack
 from tagbus.stream.app.filling import save_memories
+from tagbus.stream.app.places import folders
 from tagbus.stream.app.releases import recorded
 from tagbus.stream.app.releases.loaded import fitting
 from tagbus.stream.config import Settings

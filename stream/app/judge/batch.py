@@ -10,9 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from tagbus.stream.app import console, files
+from tagbus.stream.app import console
 from tagbus.stream.app.assemble import Plan
 from tagbus.stream.app.explain.worker import as_worker
+from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import UserError

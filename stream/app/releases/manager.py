@@ -12,8 +12,9 @@ from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 from tagbus.stream import telemetry
-from tagbus.stream.app import assemble, folders
+from tagbus.stream.app import assemble
 from tagbus.stream.app.judge.judging import NOTHING, Given
+from tagbus.stream.app.places import folders
 from tagbus.stream.app.releases import collection, recorded
 from tagbus.stream.app.releases.loaded import LoadedRelease
 from tagbus.stream.config import Settings

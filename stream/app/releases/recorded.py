@@ -1,6 +1,7 @@
 """Releases on their topic, as the commands see and write them."""
 
-from tagbus.stream.app import console, folders
+from tagbus.stream.app import console
+from tagbus.stream.app.places import folders
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.release import ReleaseRecord, Served, encode_release

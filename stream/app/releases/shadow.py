@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagbus.stream.app import assemble, files, folders
+from tagbus.stream.app import assemble
 from tagbus.stream.app.evaluation import content_of, fit, tag_all
+from tagbus.stream.app.places import files, folders
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import SOURCES

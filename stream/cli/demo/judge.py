@@ -18,12 +18,13 @@ from typing import Final, Literal
 import numpy as np
 
 from tagbus.stream import calibrate
-from tagbus.stream.app import assemble, console, files, folders
+from tagbus.stream.app import assemble, console
 from tagbus.stream.app.components import RECALL, Components
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files, folders
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import PREFIX, BudgetSettings, LlmSettings, RetrySettings, Settings
-from tagbus.stream.config.section import Section
+from tagbus.stream.config.base.section import Section
 from tagbus.stream.contract.events import TaggedContent
 from tagbus.stream.contract.release import Fingerprint, JudgeFit, Knots
 from tagbus.stream.errors import DependencyDown, UserError

@@ -12,9 +12,10 @@ from typing import Literal, cast
 import numpy as np
 
 from tagbus.stream import quality
-from tagbus.stream.app import console, files
+from tagbus.stream.app import console
 from tagbus.stream.app.components import packaged
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files
 from tagbus.stream.cli.demo.judge import DemoJudge
 from tagbus.stream.cli.records.publish import send
 from tagbus.stream.cli.records.tail import as_table, tagged_table

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from tagbus.stream.app import console, files
+from tagbus.stream.app import console
+from tagbus.stream.app.places import files
 from tagbus.stream.app.published import current_tags
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
 from tagbus.stream.contract.codec import DECODERS, Record, encode, encode_record, parse, split_exemplar_key

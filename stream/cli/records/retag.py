@@ -16,7 +16,8 @@ from typing import Annotated, Protocol
 import typer
 from confluent_kafka import Message
 
-from tagbus.stream.app import console, files, folders
+from tagbus.stream.app import console
+from tagbus.stream.app.places import files, folders
 from tagbus.stream.app.published import current_tags
 from tagbus.stream.app.time_arguments import MOMENT, moment
 from tagbus.stream.bus.process.dead_letters import REPLAY_SOURCE, RETAG

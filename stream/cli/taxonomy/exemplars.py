@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tagbus.stream.app import console, files, published
+from tagbus.stream.app import console, published
+from tagbus.stream.app.places import files
 from tagbus.stream.cli.records.publish import send
 from tagbus.stream.cli.taxonomy.output import output
 from tagbus.stream.cli.taxonomy.vocabulary import Said, load_file

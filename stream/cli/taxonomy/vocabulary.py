@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tagbus.stream.app import console, files, published
+from tagbus.stream.app import console, published
+from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.errors import CheckFailed, Poison

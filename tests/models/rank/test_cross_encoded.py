@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tagbus.models.rank import ranker
-from tagbus.stream.app import files
 from tagbus.stream.app.data.examples import example
 from tagbus.stream.app.explain.explanation import Explanation
+from tagbus.stream.app.places import files
 from tagbus.stream.calibrate import load
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.rank import trees

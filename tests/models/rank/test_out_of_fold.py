@@ -10,9 +10,9 @@ from pydantic_core import from_json
 from tagbus.models.data.corpus import open_corpus, without
 from tagbus.models.rank import out_of_fold
 from tagbus.models.rank.candidates import Candidates, TrainingSet
-from tagbus.stream.app import files
 from tagbus.stream.app.data.examples import example
 from tagbus.stream.app.explain.explanation import Explanation
+from tagbus.stream.app.places import files
 from tagbus.stream.calibrate import load
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.rank import trees

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagbus.stream.app import files
 from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import DependencyDown, UserError
 from tagbus.stream.index.apply import Memory, Projection

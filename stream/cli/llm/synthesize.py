@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from tagbus.stream.app import console, files, published
+from tagbus.stream.app import console, published
+from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.contract.events import Exemplar, Tag, exemplar_key

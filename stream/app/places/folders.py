@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tagbus.stream.app.components import brought
 from tagbus.stream.config import Settings
-from tagbus.stream.config.environment import named
+from tagbus.stream.config.base.environment import named
 from tagbus.stream.contract.release import Release, Served
 from tagbus.stream.encoder.release import RELEASE, default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from tagbus.stream.app import console, files
+from tagbus.stream.app import console
 from tagbus.stream.app.assemble import TaggingStack
+from tagbus.stream.app.places import files
 from tagbus.stream.app.time_arguments import MOMENT
 from tagbus.stream.cli.explain import BATCH, Segments, Tags, What, asked_for
 from tagbus.stream.cli.tag import Cache, Exemplars

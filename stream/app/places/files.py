@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from tagbus.stream.app.file_forms import require_lines, require_text
+from tagbus.stream.app.places.file_forms import require_lines, require_text
 from tagbus.stream.contract.codec import VALUE_BYTES, parse
 from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag

@@ -15,7 +15,7 @@ from typing import Final
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from tagbus.stream.config.service_links import is_address, service_links
+from tagbus.stream.config.base.service_links import is_address, service_links
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 
 log = logging.getLogger(__name__)

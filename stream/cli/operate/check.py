@@ -18,8 +18,9 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._metadata import BrokerMetadata
 from confluent_kafka.admin._resource import ResourceType
 
-from tagbus.stream.app import assemble, folders
+from tagbus.stream.app import assemble
 from tagbus.stream.app.components import Components
+from tagbus.stream.app.places import folders
 from tagbus.stream.config import PREFIX, KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
 from tagbus.stream.index.shared import SharedMemory

@@ -1,0 +1,1 @@
+"""Files and folders that the settings and commands name."""

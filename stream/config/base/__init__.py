@@ -1,0 +1,1 @@
+"""What every group of settings is made of."""
