@@ -160,7 +160,9 @@ def main() -> None:
         row, days[name] = measured(load)
         rows.append({"name": name, **row})
         print(json.dumps(rows[-1]))
-    arguments.out.write_text(json.dumps({"what": "simulated, no broker runs", "rows": rows}, indent=1) + "\n")
+    arguments.out.write_text(
+        json.dumps({"what": "simulated, no broker runs", "rows": rows}, indent=1) + "\n", encoding="utf-8"
+    )
     picture(days, arguments.picture)
 
 

@@ -184,7 +184,7 @@ def measured(address: str, asked: argparse.Namespace) -> Json:
 def main() -> int:
     asked = arguments()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, encoding="utf-8", check=False)
-    report: Json = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    report: Json = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
     report["commit"] = commit.stdout.strip()
     with ApacheKafka() as broker:
         if asked.part != "views":

@@ -250,7 +250,7 @@ def _write(file: Path, reference: Reference) -> None:
     """Replace the file as a whole. A worker goes on where it cannot: its next start has another reference."""
     aside = file.with_name(f"{file.name}.new")
     try:
-        aside.write_text(json.dumps(reference.model_dump(mode="json")))
+        aside.write_text(json.dumps(reference.model_dump(mode="json")), encoding="utf-8")
         aside.replace(file)
     except OSError as error:
         log.warning("drift: the reference is not kept: TAGBUS_DRIFT__FILE=%s: %s", file, error.strerror)

@@ -131,7 +131,9 @@ def test_an_index_that_nobody_shares_is_refused(tagbus: Cli) -> None:
 
 
 def test_an_indexer_without_a_broker_ends_in_one_line(tagbus: Cli) -> None:
-    answer = tagbus("index", MEMORY__KIND="server", KAFKA__BROKERS="127.0.0.1:1", RETRY__DEADLINE_SECONDS="2")
+    answer = tagbus(
+        "index", MEMORY__KIND="server", KAFKA__BROKERS="127.0.0.1:1", RETRY__DEADLINE_SECONDS="2", HEALTH__PORT="0"
+    )
     assert answer.code == 4
     assert "Traceback" not in answer.err
 

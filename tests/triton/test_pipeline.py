@@ -13,7 +13,7 @@ from tagbus.stream.encoder.release import sha256
 from tagbus.stream.local.triton import TritonServer, default_repository
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.cross_encoder.model import read_manifest
-from tagbus.stream.rank.features.tables import columns
+from tagbus.stream.rank.features.tables import Statistics, columns
 from tagbus.stream.rank.trees import CROSS, MANIFEST, MODEL, SECOND_STAGE, TABLES, Manifest, SecondStage
 from tagbus.stream.recall.pool import NAMES
 from tagbus.stream.tagger.tagger import Explained
@@ -45,7 +45,7 @@ def write_ranker(folder: Path, versions: dict[str, str], lists: tuple[str, ...],
     """A ranker of one split by what heads say, and one by what the cross-encoder says of the five best."""
     named = (NAMES, *lists)
     first, second = stump(columns(named)), stump((*columns(named), CROSS), CROSS)
-    tables = trees.pack(COUNTED, KNOWN)
+    tables = trees.pack(Statistics(COUNTED), KNOWN)
     read = {"cross_encoder": cross_encoder}
     manifest = Manifest(
         name="ranker-0a1b2c3d",

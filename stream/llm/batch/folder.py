@@ -162,7 +162,7 @@ class Folder:
 
     def note_sent(self, contents: int) -> None:
         """All went through."""
-        (self.path / _SENT).write_text(json.dumps({"contents": contents}))
+        (self.path / _SENT).write_text(json.dumps({"contents": contents}), encoding="utf-8")
 
     def _state(self, number: int) -> Path:
         return self.path / f"part-{number:04}.json"
