@@ -52,12 +52,13 @@ Values = Mapping[str, float | str]
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """What is looked at of a content and its result. `confidence`: of the best tag, None where there is none."""
+    """What is looked at of a content and its result. `confidence`: of the best tag, None where there is none. `words`:
+    their checksums."""
 
     confidence: float | None
     tags: int
     language: str
-    words: Sequence[str]
+    words: Sequence[int]
 
 
 class _Signal(BaseModel):
@@ -104,7 +105,7 @@ def made(release: str, contents: Sequence[Tagged]) -> Reference:
     known: set[int] = set()
     for one in contents[:half]:
         if len(known) < WORDS - WORDS_A_CONTENT:
-            known |= set(_checksums(one.words))
+            known |= set(one.words)
     words = frozenset(known)
     values = [_values(one, words) for one in contents]
     signals = {
@@ -139,12 +140,12 @@ def _values(one: Tagged, known: frozenset[int]) -> Values:
     if one.confidence is not None:
         found[CONFIDENCE] = one.confidence
     if one.words:
-        words = _checksums(one.words)
-        found[UNKNOWN_WORDS] = sum(word not in known for word in words) / len(words)
+        found[UNKNOWN_WORDS] = sum(word not in known for word in one.words) / len(one.words)
     return found
 
 
-def _checksums(words: Iterable[str]) -> list[int]:
+def checksums(words: Iterable[str]) -> list[int]:
+    """What is kept of words: CRC32 of their UTF-8."""
     return [zlib.crc32(word.encode(errors="replace")) for word in words]
 
 

@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 
 from tagbus.stream.config import DriftSettings
 from tagbus.stream.errors import UserError
-from tagbus.stream.telemetry.drift import SIGNALS, Drift, Tagged, made, psi
+from tagbus.stream.telemetry.drift import SIGNALS, Drift, Tagged, checksums, made, psi
 
 WORDS = [f"word{number}" for number in range(3_000)]
 
@@ -16,7 +16,7 @@ WORDS = [f"word{number}" for number in range(3_000)]
 def tagged(chance: random.Random, *, language: str = "en", words: list[str] = WORDS, least: float = 0.3) -> Tagged:
     """A content whose words follow Zipf's law, roughly."""
     found = [words[min(len(words) - 1, int(chance.paretovariate(0.5)))] for _ in range(12)]
-    return Tagged(least + (1 - least) * chance.random(), chance.randint(1, 6), language, found)
+    return Tagged(least + (1 - least) * chance.random(), chance.randint(1, 6), language, checksums(found))
 
 
 def shown(signal: str) -> float:
@@ -64,7 +64,7 @@ def test_contents_without_tags_drift() -> None:
     chance = random.Random(3)  # noqa: S311
     drift = Drift(settings())
     drift.observe("r", [tagged(chance) for _ in range(600)])
-    drift.observe("r", [Tagged(None, 0, "en", ["word1"]) for _ in range(200)])
+    drift.observe("r", [Tagged(None, 0, "en", checksums(["word1"])) for _ in range(200)])
     assert shown("abstention") > 0.25
     assert shown("tags") > 0.25
 
@@ -118,5 +118,5 @@ def test_so_many_contents_are_looked_at_as_the_setting_says_and_evenly() -> None
 
 
 def test_words_that_the_reference_remembers_are_bounded() -> None:
-    contents = [Tagged(0.5, 1, "en", [f"{one}-{number}" for number in range(256)]) for one in range(2_000)]
+    contents = [Tagged(0.5, 1, "en", checksums(f"{one}-{number}" for number in range(256))) for one in range(2_000)]
     assert len(made("r", contents).words) <= 200_000

@@ -13,7 +13,7 @@ from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.contract.fields import TEST_ID
 from tagbus.stream.llm.component import NAME as JUDGE
 from tagbus.stream.recall.scripts import DENSE
-from tagbus.stream.telemetry.drift import WORDS_A_CONTENT, Drift, Tagged
+from tagbus.stream.telemetry.drift import WORDS_A_CONTENT, Drift, Tagged, checksums
 
 # Of a title and a text that are looked at.
 _CHARACTERS: Final = 2_000
@@ -88,7 +88,7 @@ class DriftWatch:
 
 def _tagged(content: Content, seen: Observed) -> Tagged:
     text = f"{content.title}\n{content.text[:_CHARACTERS]}"[:_CHARACTERS]
-    words = [match.group() for match in islice(_WORD.finditer(text.casefold()), WORDS_A_CONTENT)]
+    words = checksums(match.group() for match in islice(_WORD.finditer(text.casefold()), WORDS_A_CONTENT))
     return Tagged(seen.best, seen.tags, _language(content.language, text), words)
 
 
