@@ -135,8 +135,6 @@ def row(name: str, judge: ScriptedJudge, fit_on: Ranked, test: Ranked) -> dict[s
         "confidences_above_0.8": percent(confidence > 0.8),
         "confidences_above_0.8_of_the_best": percent(after.confidence > 0.8),
         "ece": round(quality.ece(confidence, test.right), 4),
-        "share_to_llm": 1.0 if fit.weight else 0.0,
-        "calls_per_content": {"decision_api": 1, "yesno": PLACES} if fit.weight else 0,
     }
 
 

@@ -1,95 +1,17 @@
 """The stage `judge`: what it asks, what it changes, and that no content is lost or gets a tag that was no candidate."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
 from tagbus.stream import calibrate
-from tagbus.stream.app import assemble, evaluation, filling
-from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.judge import judging
-from tagbus.stream.calibrate import Calibration
-from tagbus.stream.config import BudgetSettings, CascadeSettings, LlmSettings, Settings, WebSettings
-from tagbus.stream.contract.events import Content, Degraded, Exemplar, Knowledge, Tag, TaggedContent
+from tagbus.stream.config import BudgetSettings, CascadeSettings, WebSettings
+from tagbus.stream.contract.events import Content, Degraded, Exemplar, TaggedContent
 from tagbus.stream.contract.events import Usage as Cost
-from tagbus.stream.contract.release import LEAST, MOST, JudgeFit, Knots
 from tagbus.stream.errors import DependencyDown, Retryable, UserError, Withheld
-from tagbus.stream.llm import Answer, Asked, Judged, Shot, Usage
+from tagbus.stream.llm import Shot
+from tests.app.judged import ANYTHING, BEFORE, CLOSING, WORDS, Told, best, curve, opened, settings_of, tagged
 from tests.llm.scripted import Say, serving
-
-WORDS = ("bees", "honey", "hives", "pollen", "wax", "queens")
-TAGS = [Tag(id=word, name=word, description=f"about {word}") for word in WORDS]
-SECRET = Tag(id="secret", name="secret hives", scopes=("other",))
-BEFORE = ("prepare", "encode", "recall", "rank", "knowledge")
-CLOSING = ("select", "calibrate")
-SAME = Knots(scores=(LEAST, MOST), probabilities=(LEAST, MOST))
-ANYTHING = Content(id="c", title="bees, honey and hives", language="en")
-
-
-@dataclass
-class Told:
-    """A judge that says what it is told to, and remembers what it was asked."""
-
-    says: Callable[[str, str], float | None]
-    asked: list[Asked] = field(default_factory=list)
-    failure: Retryable | None = None
-    refusal: UserError | None = None
-
-    async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
-        self.asked += asked
-        if self.refusal is not None:
-            raise self.refusal
-        return [self._judged(one) for one in asked]
-
-    async def close(self) -> None:
-        pass
-
-    def _judged(self, one: Asked) -> Judged:
-        answers = tuple(Answer(self.says(one.content.id, question.tag_id)) for question in one.questions)
-        return Judged(answers, "yesno", "v1", "model-1", Usage(2, 300, 20), self.failure)
-
-    def tags(self) -> list[list[str]]:
-        return [[question.tag_id for question in one.questions] for one in self.asked]
-
-
-def settings_of(**given: Any) -> Settings:
-    llm = LlmSettings(url="http://127.0.0.1:9/v1", model="m", candidates=4)
-    return Settings(llm=llm, **{"cascade": CascadeSettings(control=0.0), **given})
-
-
-@asynccontextmanager
-async def opened(
-    judge: Told, monkeypatch: pytest.MonkeyPatch, exemplars: Sequence[Exemplar] = (), **given: Any
-) -> AsyncIterator[TaggingStack]:
-    monkeypatch.setattr(judging, "_open", lambda *_: judge)
-    async with assemble.in_process(settings_of(**given)) as stack:
-        knowledge = [Knowledge(id="k", kind="definition", title="Hives", text="Bees, honey and hives.")]
-        events = {"tags": [*TAGS, SECRET], "exemplars": exemplars, "knowledge": knowledge}
-        await filling.fill(stack.projection(), events, lambda _: None)
-        yield stack
-
-
-def curve(stack: TaggingStack, **changes: Any) -> Calibration:
-    """The judge counts alone: its probability is the score."""
-    fit = JudgeFit(
-        before=SAME, said=SAME, offset=0.0, slope=0.0, weight=1.0, pairs=100, loss_without=0.5, loss_with=0.4
-    ).model_copy(update=changes)
-    return calibrate.with_judge(calibrate.uncalibrated(stack.fingerprint()), fit)
-
-
-async def tagged(stack: TaggingStack, *contents: Content, **changes: Any) -> list[TaggedContent]:
-    found = await stack.tagger([curve(stack, **changes)]).tag(contents or [ANYTHING])
-    assert all(isinstance(one, TaggedContent) for one in found)
-    return found  # type: ignore[return-value]
-
-
-def best(one: TaggedContent) -> list[str]:
-    return [tag.id for tag in one.tags]
 
 
 async def test_a_judge_that_counts_decides_the_order_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,70 +220,3 @@ async def test_200_hostile_contents_get_no_tag_that_was_no_candidate(monkeypatch
         found = await tagged(stack, *contents)
     assert [one.id for one in found] == [one.id for one in contents]
     assert {tag for one in found for tag in best(one)} <= set(WORDS)
-
-
-async def test_calibrate_fits_its_weight_and_its_cascade(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = {f"t{number}": WORDS[number % 6] for number in range(120)}
-    judge = Told(lambda content, tag: 0.8 if right[content] == tag else 0.3)
-    annotated = [
-        Exemplar(id=name, title=f"{WORDS[(number * 5) % 6]} and {right[name]} {number}", accepted=(right[name],))
-        for number, name in enumerate(right)
-    ]
-    async with opened(judge, monkeypatch, cascade=CascadeSettings(share=0.5)) as stack:
-        fitted = await evaluation.fit(stack, annotated)
-        (one,) = await stack.tagger([fitted]).tag([ANYTHING.model_copy(update={"id": "t1"})])
-        assert fitted.fingerprint == stack.fingerprint()
-    assert len(judge.asked) >= len(annotated)
-    assert fitted.path == "recall+judge"
-    assert fitted.judge is not None
-    assert fitted.judge.weight > 0
-    assert fitted.judge.margin is not None
-    assert isinstance(one, TaggedContent)
-
-
-async def test_a_calibration_without_the_judge_serves_until_there_is_one_with_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with opened(Told(lambda *_: 0.9), monkeypatch) as stack:
-        (one,) = await stack.tagger().tag([ANYTHING])
-        plain = replace(stack, settings=Settings()).tagger().versions().calibration
-    assert isinstance(one, TaggedContent)
-    assert one.versions.calibration == plain
-    assert plain.startswith("isotonic-")
-
-
-async def test_a_curve_from_the_topic_keeps_the_weight_of_the_settings_and_a_weight_from_it_replaces_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    judge = Told(lambda *_: 0.9)
-    async with opened(judge, monkeypatch) as stack:
-        own = curve(stack)
-        own.save(tmp_path / "calibration.json")
-        tagger = stack.settings.tagger.model_copy(update={"calibration": tmp_path / "calibration.json"})
-        stack = replace(stack, settings=stack.settings.model_copy(update={"tagger": tagger}))
-        # Fitted to decisions that say nothing of the judge
-        scores, right = np.linspace(0, 1, 200), np.arange(200) % 3 == 0
-        plain = calibrate.fit(scores, right, stack.fingerprint(), 20)
-        (one,) = await stack.tagger([plain]).tag([ANYTHING])
-        assert isinstance(one, TaggedContent)
-        assert "judge" in one.path
-        assert one.versions.calibration == calibrate.with_judge(plain, own.judge).name  # type: ignore[arg-type]
-        assert len(judge.asked) == 1
-        # Fitted to decisions on what it said: it is worth nothing
-        worthless = curve(stack, weight=0.0)
-        (one,) = await stack.tagger([worthless]).tag([ANYTHING])
-        assert isinstance(one, TaggedContent)
-        assert "judge" not in one.path
-        assert len(judge.asked) == 1
-
-
-def test_another_model_or_prompt_is_another_version() -> None:
-    def version(**changes: Any) -> str:
-        settings = settings_of()
-        return judging.component.version_of(
-            settings.model_copy(update={"llm": settings.llm.model_copy(update=changes)})
-        )
-
-    assert len({version(), version(model="other"), version(prompt="v2"), version(candidates=5)}) == 4
-    assert version() == version(url="http://elsewhere/v1") == version(deadline_seconds=3.0)
-    assert version(model=None) != version(model=None, url="http://elsewhere/v1")

@@ -40,7 +40,6 @@ def test_measured_figures_are_those_of_the_results() -> None:
         "bus": bus["cpu_seconds_per_10000"] / 10,
         "bus_rate": bus["events_per_second"],
         "broker": bus["broker_cpu_seconds_per_10000"] / 10,
-        "calls": row("llm", name="AUC 0.8")["calls_per_content"]["decision_api"],
         "dimension": release["dimension"],
         "most_tokens": release["max_tokens"],
     }

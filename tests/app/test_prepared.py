@@ -15,7 +15,7 @@ from tagbus.stream.contract.events import Content, Degraded
 from tagbus.stream.contract.events import Usage as Cost
 from tagbus.stream.llm.batch.answers import JUDGED, Given, Offered, digest_of, header
 from tagbus.stream.tagger.tagger import Explained
-from tests.app.test_judge import ANYTHING, BEFORE, CLOSING, TAGS, Told, best, settings_of, tagged
+from tests.app.judged import ANYTHING, BEFORE, CLOSING, TAGS, Told, best, settings_of, tagged
 from tests.bus.process.test_tag_processor import batch
 from tests.bus.taggers import Trivial
 
