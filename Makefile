@@ -11,7 +11,7 @@ ENCODER ?= in_process
 LLM    ?= none
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-busy lint image-check image-lists bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test test-busy lint reference baselines evaluate-models bench-models image-check image-lists bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

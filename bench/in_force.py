@@ -178,7 +178,8 @@ def measure(broker: ApacheKafka, asked: argparse.Namespace, count: int, prepared
     started = time.monotonic()
     with LocalWorker(settings, extra) as worker:
         worker.wait_until_ready()
-        row: Row = {"tags": count, "real_tags": real, "memory": asked.memory, "batch_contents": asked.batch or 128}
+        batch = asked.batch or settings.batch.contents
+        row: Row = {"tags": count, "real_tags": real, "memory": asked.memory, "batch_contents": batch}
         row["snapshot_start_seconds"] = round(time.monotonic() - started, 2)
         row["snapshot_start_cpu_seconds"] = round(cpu_seconds(worker.process.pid), 1)
         print(json.dumps(row), flush=True)

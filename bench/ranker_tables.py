@@ -265,6 +265,8 @@ def main() -> None:
     if not place.exists():
         asyncio.run(candidates(asked, recipe)).save(place)
     collected = Collected.read(place)
+    if missing := wanted - set(collected.costs["tables"]):  # type: ignore[call-overload]
+        raise SystemExit(f"{place} lacks the tables {sorted(missing)}: delete {keep}")
     recipe = replace(recipe, tables=tuple(TableName(each) for each in collected.costs["tables"]))  # type: ignore[attr-defined]
     for row in asked.rows:
         if not (keep / f"{row}.npy").exists():

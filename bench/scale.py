@@ -1,4 +1,6 @@
-"""A day of lag, scaling and rebalances, simulated second by second; it checks what `tagbus plan` says.
+"""A day of lag, scaling and rebalances, simulated second by second with the rates of `tagbus plan`.
+
+It shows how far the plan's time to catch up is from that of a queue.
 
     python bench/scale.py [--out bench/results/scale.json] [--picture bench/results/scale.png]
 
@@ -91,7 +93,7 @@ def catch_up(day: Day, since: int, rate: float) -> int | None:
     return int(below[0]) if len(below) else None
 
 
-def measured(load: Load) -> tuple[dict[str, object], Day]:
+def simulated(load: Load) -> tuple[dict[str, object], Day]:
     """The figures of a load, beside those of its plan."""
     found = plan(load)
     day = simulate(load, found.workers_mean, found.partitions)
@@ -157,7 +159,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, days = [], {}
     for name, load in LOADS.items():
-        row, days[name] = measured(load)
+        row, days[name] = simulated(load)
         rows.append({"name": name, **row})
         print(json.dumps(rows[-1]))
     arguments.out.write_text(

@@ -17,6 +17,7 @@ same command.
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ from tagbus.stream.intervals import SAMPLES
 from tagbus.stream.tagger import Tagger
 
 RESULTS = Path(__file__).parent / "results" / "self_tagging.json"
+# Settings that make another pipeline.
+PIPELINE = ("TAGBUS_ENCODER__", "TAGBUS_COMPONENTS__", "TAGBUS_RECALL__", "TAGBUS_TAGGER__")
 COSTS_AT_MOST = 0.3
 CHUNK = 2_048
 STATE = "self_tagging.json"
@@ -71,7 +74,7 @@ class Once:
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self._encoder = encoder
-        self._path = folder / "texts.npz"
+        self._path = folder / f"texts-{encoder.release.name}.npz"
         self._vectors: dict[bytes, NDArray[np.float32]] = {}
         self._new = 0
         if self._path.exists():
@@ -115,6 +118,7 @@ class State(BaseModel):
     def of(cls, asked: argparse.Namespace) -> Self:
         about: Row = {name: getattr(asked, name) for name in ("people", "titles", "least", "test", "validation")}
         about["data"] = asked.folder.name
+        about["settings"] = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(PIPELINE)}
         path = asked.cache / STATE
         kept = cls.model_validate_json(path.read_bytes()) if path.exists() else None
         return kept if kept and kept.about == about else cls(about=about)

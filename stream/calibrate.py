@@ -109,9 +109,8 @@ def fit_sigmoid(
 
 
 def log_loss(confidence: Floats, right: Flags, weights: Floats) -> float:
-    """The weighted mean of -log of the probability that was given to what turned out; natural logarithm."""
-    given = np.clip(np.where(right, confidence, 1 - confidence), LEAST, MOST)
-    return float(-(weights * np.log(given)).sum() / weights.sum())
+    """The weighted mean of `logistic.losses`."""
+    return float(np.average(logistic.losses(confidence, right), weights=weights))
 
 
 def effective_size(weights: Floats) -> float:

@@ -2,7 +2,6 @@
 
 from array import array
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -20,12 +19,11 @@ from tagbus.stream.rank.features.broader import Broader
 from tagbus.stream.rank.features.named import Named
 from tagbus.stream.rank.features.table import FeatureTable
 from tagbus.stream.rank.features.tables import Statistics, TableName
-from tagbus.stream.rank.features.terms import HASHES, READ, SMOOTHED, Hashes, Terms
+from tagbus.stream.rank.features.terms import SMOOTHED, Hashes, Terms, hashes_of
 from tagbus.stream.recall.lexical import literal
 from tagbus.stream.recall.lexical.literal import Lexicon, LiteralSettings
 from tagbus.stream.recall.pool import Flags, Ints, Numbers
 from tagbus.stream.recall.votes import ranks
-from tagbus.stream.recall.words import digest, terms_of
 
 # A pair of term and tag that was seen once says nothing.
 FEWEST: Final = 2
@@ -91,7 +89,7 @@ def count_terms(numbers: Numbers, exemplars: Iterator[Exemplar], most: int = PAI
     """How often each known tag is right for contents with a term, at most `most` pairs of term and tag."""
     hashes, lengths, tags = array("I"), array("q"), list[Ints]()
     for item in exemplars:
-        terms = {digest(term, HASHES) for term in islice(dict.fromkeys(terms_of(text_of(item))), READ)}
+        terms = hashes_of(text_of(item))
         hashes.extend(terms)
         lengths.append(len(terms))
         tags.append(_right(numbers, item))

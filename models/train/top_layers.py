@@ -292,10 +292,10 @@ def merge(base: Path, trained: Mapping[str, Tensor], to: Path) -> None:
 
 
 def copy_rest(base: Path, to: Path) -> None:
-    """Copy a Hugging Face folder without its weights."""
+    """Copy a Hugging Face folder without its weights and the journal of its own training."""
     to.mkdir(parents=True, exist_ok=True)
     for path in base.iterdir():
         if path.is_dir():
             shutil.copytree(path, to / path.name, dirs_exist_ok=True)
-        elif path.name != WEIGHTS:
+        elif path.name not in {WEIGHTS, JOURNAL}:
             shutil.copyfile(path, to / path.name)

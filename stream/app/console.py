@@ -92,6 +92,6 @@ def set_up_logging(level: str, form: Literal["text", "json"] = "text") -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if form == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Both log every request at INFO, including payload addresses.
-    for name in ("httpx", "httpcore"):
+    # They log every request at INFO, with its whole address: what was searched for, and a key that stands in it.
+    for name in ("httpx", "httpcore", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)

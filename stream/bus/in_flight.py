@@ -265,6 +265,8 @@ class InFlight:
             self._bytes -= entry.batch.size
             if entry.work is not None:
                 entry.work.cancel()
+            if entry.batch.trace is not None:
+                entry.batch.trace.dropped()
         telemetry.BATCHES.labels(outcome="dropped").inc(len(queue.entries))
         return len(queue.entries)
 

@@ -221,7 +221,7 @@ class Worker:
     async def _process(self, entry: InFlightBatch) -> None:
         stall = partial(self._stall, entry)
         batch, trace = entry.batch, entry.batch.trace
-        place = Place(*batch.partition, batch.sources[0].offset, "" if trace is None else trace.trace_of(-1))
+        place = Place(*batch.partition, batch.sources[0].offset, "" if trace is None else trace.trace)
         with at(place), traces.within(trace):
             outcomes = await self._processor.process(batch, stall)
         self._in_flight.complete(entry, outcomes)

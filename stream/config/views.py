@@ -22,7 +22,8 @@ class ViewsSettings(Section):
     host: str = Field("127.0.0.1", description="address that the API listens on")
     port: int = Field(8790, ge=1, le=65535, description="of the API")
     advertised: Url | None = Field(
-        None, description="where other replicas reach this one; unset: http:// with views.host and views.port"
+        None,
+        description="where other replicas reach this one; unset: views.host and views.port, which do for one",
     )
     folder: Path | None = Field(None, description="of the tables, one a replica; a temporary one if unset")
     contents: int = Field(100, ge=1, le=2_000, description="newest and most confident contents kept of a tag, of each")

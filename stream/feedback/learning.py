@@ -17,7 +17,7 @@ from tagbus.stream import calibrate
 from tagbus.stream.calibrate import Calibration, effective_size, log_loss
 from tagbus.stream.contract import release
 from tagbus.stream.contract.decision import Decision, JudgedTag, ShownTag
-from tagbus.stream.contract.release import LEAST, MOST, Fingerprint
+from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError
 from tagbus.stream.feedback.history import KeptDecision, in_force, keep, merged
 from tagbus.stream.llm.component import NAME as JUDGE
@@ -214,7 +214,7 @@ def refit(pairs: Sequence[Judged], old: Calibration | None) -> Refit | None:
     except UserError:
         return None
     given = np.array([one.confidence for one in pairs]) if old is None else old.apply(scores)
-    old_loss = log_loss(given[cut:].clip(LEAST, MOST), right[cut:], weights[cut:])
+    old_loss = log_loss(given[cut:], right[cut:], weights[cut:])
     new_loss = log_loss(curve.apply(scores[cut:]), right[cut:], weights[cut:])
     if old is not None and old.judge is not None:
         # The scores were fused by it, and are so until somebody fits it anew.

@@ -9,7 +9,7 @@ of its text in memory instead, which that encoder places near its contents.
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -151,23 +151,39 @@ class TagVectorsRecall:
 
     name: str = NAME
 
-    def __init__(self, vectors: TagVectors, tags: Store, stored: Iterable[str]) -> None:
-        """`stored`: the tags that memory holds now; `change` must be told of every change."""
+    def __init__(self, vectors: TagVectors, tags: Store) -> None:
+        """What `tags` holds is read at the first recall: a snapshot fills it after this is opened."""
         self._vectors = vectors
         self._tags = tags
         self._known = frozenset(vectors.ids)
-        self._unseen = set(stored) - self._known
+        self._unseen: set[str] = set()
+        self._reading = asyncio.Lock()
+        # Tags changed before the first reading ended, None afterwards: what it read of them may be stale.
+        self._changed: set[str] | None = set()
 
     async def change(self, tags: Mapping[str, Payload | None]) -> None:
         """Take over what memory now holds of these tags; None: removed."""
+        if self._changed is not None:
+            self._changed.update(tags)
         self._unseen |= {tag for tag, payload in tags.items() if payload is not None} - self._known
         self._unseen -= {tag for tag, payload in tags.items() if payload is None}
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """Tag ids with their probability, best first, for each content. Raises DependencyDown if memory does not
         answer."""
+        await self._read()
         others = await self._others(query) if self._unseen else ()
         return await asyncio.to_thread(self._vectors.best, query.vectors, BEST, others)
+
+    async def _read(self) -> None:
+        """Find the tags without a trained vector that memory has, once."""
+        if self._changed is None:
+            return
+        async with self._reading:
+            if self._changed is not None:
+                stored = await self._tags.keys()
+                self._unseen |= stored - self._known - self._changed
+                self._changed = None
 
     async def _others(self, query: Query) -> list[dict[str, float]]:
         """The cosines of the tags without a trained vector that are among the nearest by their texts."""
@@ -200,8 +216,7 @@ async def _open_component(section: TagVectorsSettings, into: Surroundings) -> Pa
         )
     if (length := vectors.vectors.shape[1]) != into.release.dimension:
         raise UserError(f"{folder / FILE}: vectors of {length} numbers, expected {into.release.dimension}")
-    tags = into.memory.tags
-    recall = TagVectorsRecall(vectors, tags, await tags.keys())
+    recall = TagVectorsRecall(vectors, into.memory.tags)
     return Part(recallers=(recall,), listeners={TAGS.name: recall.change})
 
 

@@ -13,6 +13,7 @@ import logging
 import math
 import time
 import zlib
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -144,9 +145,9 @@ def _values(one: Tagged, known: frozenset[int]) -> Values:
     return found
 
 
-def checksums(words: Iterable[str]) -> list[int]:
+def checksums(words: Iterable[str]) -> "array[int]":
     """What is kept of words: CRC32 of their UTF-8."""
-    return [zlib.crc32(word.encode(errors="replace")) for word in words]
+    return array("I", (zlib.crc32(word.encode(errors="replace")) for word in words))
 
 
 @dataclass(slots=True)
@@ -205,6 +206,7 @@ class Drift:
         if release != self._release:
             log.info("drift: the reference window begins: release=%s contents=%d", release, self._settings.reference)
             self._release, self._reference, self._first = release, None, []
+            self._window.last.clear()
             for signal in SIGNALS:
                 metrics.DRIFT.labels(signal=signal).set(0.0)
         for one in contents:
@@ -234,17 +236,20 @@ class Drift:
             _write(self._settings.file, reference)
 
     def _seen(self) -> int:
-        return len(self._first) if self._reference is None else self._settings.reference
+        return len(self._first) if self._reference is None else sum(self._reference.signals[TAGS].counts)
 
 
 def _read(file: Path | None) -> Reference | None:
     if file is None or not file.exists():
         return None
     try:
-        return Reference.model_validate_json(file.read_bytes())
+        found = Reference.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it holds no reference window"
         raise UserError(f"TAGBUS_DRIFT__FILE={file}: {reason}; remove it to begin a new one") from None
+    if found.signals.keys() != set(SIGNALS) or OTHER not in found.signals[LANGUAGE].names:
+        raise UserError(f"TAGBUS_DRIFT__FILE={file}: it lacks signals; remove it to begin a new one")
+    return found
 
 
 def _write(file: Path, reference: Reference) -> None:

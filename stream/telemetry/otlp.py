@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import requests
 from opentelemetry import trace
@@ -226,6 +227,8 @@ def exporting(settings: Settings) -> Iterator[None]:
             session=_session(otel),
         )
         metrics = MetricsExport(otel.metrics_seconds, exporter.export, resource(settings))
+    # It would log the `tracestate` of a producer that is none, word for word.
+    logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
     log.info("otlp: spans and metrics go to %s", otel.endpoint)
     try:
         yield
@@ -248,24 +251,24 @@ def _spans(otel: OtelSettings) -> SpanExporter:
 class _Session(requests.Session):
     """No proxy, no password file and no header of the environment; no redirect, which might lead anywhere."""
 
-    def __init__(self, headers: frozenset[str]) -> None:
+    def __init__(self, headers: frozenset[str], authorities: Path | None) -> None:
         super().__init__()
         self.trust_env = False
         self.max_redirects = 0
         self._kept = _HEADERS | headers
+        self._verify: str | bool = True if authorities is None else str(authorities)
 
     def send(self, request: requests.PreparedRequest, **options: object) -> requests.Response:
-        """See requests. The SDK adds the headers that OTEL_EXPORTER_OTLP_HEADERS names."""
+        """See requests. The SDK adds the headers that OTEL_EXPORTER_OTLP_HEADERS names, and sets authorities and a
+        certificate that other variables name."""
+        options |= {"verify": self._verify, "cert": None}
         for name in [name for name in request.headers if name.lower() not in self._kept]:
             del request.headers[name]
         return super().send(request, **options)
 
 
 def _session(otel: OtelSettings) -> requests.Session:
-    session = _Session(frozenset(name.lower() for name in otel.headers))
-    if otel.ca_file is not None:
-        session.verify = str(otel.ca_file)
-    return session
+    return _Session(frozenset(name.lower() for name in otel.headers), otel.ca_file)
 
 
 def _headers(otel: OtelSettings) -> dict[str, str]:

@@ -126,6 +126,11 @@ def use(tracer: Tracer | None, sample: float = 0.0, group: str = "") -> None:
     _tracing.tracer, _tracing.sample, _tracing.group = tracer, sample, group
 
 
+def active() -> bool:
+    """Whether spans go anywhere."""
+    return _tracing.tracer is not None
+
+
 class BatchTrace:
     """A batch that is traced. The poll thread makes it, the loop thread adds steps, the publish thread ends it."""
 
@@ -173,16 +178,20 @@ class BatchTrace:
         }
         self._sends: dict[int, Span] = {}
 
-    def trace_of(self, index: int) -> str:
-        """The trace of a content; the batch's where it has none of its own."""
-        return self._contents.get(index, self._process).parent.trace
+    @property
+    def trace(self) -> str:
+        """The batch's own trace, in hexadecimal."""
+        return self._process.parent.trace
 
-    def headers(self, index: int, content_id: str, topic: str) -> Headers | None:
+    def named(self, index: int, content_id: str) -> None:
+        """Which content that is: what is done for it by its id is of its trace."""
+        self._ids[index] = content_id
+
+    def headers(self, index: int, topic: str) -> Headers | None:
         """What the result of a content carries, from the beginning of its sending; None where it is not traced."""
         span = self._contents.get(index)
         if span is None:
             return None
-        self._ids[index] = content_id
         named = {"messaging.system": "kafka", "messaging.destination.name": topic, **_operation("send")}
         self._sends[index] = self._tracer.span(f"send {topic}", "producer", time.time_ns(), named, span.parent)
         return self._sends[index].parent.headers
@@ -204,6 +213,12 @@ class BatchTrace:
             known = self._ids.get(index)
             self._emit(span.parent, [one for one in steps if one.content is None or one.content == known])
             span.end(now)
+
+    def dropped(self) -> None:
+        """Its partition went to another worker, which reads it again."""
+        self.processed()
+        self._sends.clear()
+        self._process.end(time.time_ns())
 
     def published(self) -> None:
         """It is committed. The span says how long that took from the end of processing on."""

@@ -170,7 +170,9 @@ class Views:
             with _current(group[0]):
                 self._read(partition, group, told)
         sent = [
-            await self._changes.send(key=tag.encode(), value=CHANGES.dump_json(found)) for tag, found in told.items()
+            await self._changes.send(key=tag.encode(), value=value)
+            for tag, found in told.items()
+            for value in sliced(found, self._settings.row_bytes)
         ]
         await asyncio.gather(*sent, *self.contents.take_sent())
         for partition, group in groups.items():
@@ -267,6 +269,17 @@ def _decoded(record: Record) -> TaggedContent | Tombstone | None:
     except Poison:
         telemetry.VIEWS_SKIPPED.inc()
         return None
+
+
+def sliced(changes: Sequence[Change], size: int) -> Iterator[bytes]:
+    """Changes of a tag as the values of records, in order: at most `size` bytes each, or a single change."""
+    value = CHANGES.dump_json(list(changes))
+    if len(value) <= size or len(changes) == 1:
+        yield value
+        return
+    half = len(changes) // 2
+    yield from sliced(changes[:half], size)
+    yield from sliced(changes[half:], size)
 
 
 def _by_partition(events: Sequence[EventT[bytes]]) -> Mapping[int, list[EventT[bytes]]]:

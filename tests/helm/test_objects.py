@@ -309,7 +309,11 @@ def test_retraining_is_a_command_of_its_own_image_and_never_twice_at_once() -> N
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert job["spec"]["concurrencyPolicy"] == "Forbid"
     assert container["command"] == ["sh", "-c", "tagbus train"]
-    assert container["image"].startswith("tagbus-train@sha256:")
+    assert container["image"].startswith("tagbus-train:")
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "releases"]
+    assert mount["readOnly"] is False
+    (tagger,) = chart.one(rendered("everything"), "StatefulSet", "tagger")["spec"]["template"]["spec"]["containers"]
+    assert [one["readOnly"] for one in tagger["volumeMounts"] if one["name"] == "releases"] == [True]
     assert not [each for each in rendered("default") if each["kind"] == "CronJob"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tagbus.stream.app.components import REGISTRY
 from tagbus.stream.config import PREFIX, Settings, load
 from tests.helm import chart
-from tests.helm.test_objects import CASES, EVERYTHING, rendered
+from tests.helm.test_objects import CASES, rendered
 
 SCHEMA = json.loads((chart.CHART / "values.schema.json").read_text())
 
@@ -164,4 +164,3 @@ def test_defaults_that_the_chart_repeats_are_those_of_the_code() -> None:
     assert given["topics"] == {"partitions": code.topics.partitions, "replication": code.topics.replication}
     assert given["memory"]["kind"] == code.memory.kind
     assert given["health"]["port"] == code.health.port
-    assert EVERYTHING["settings"]["memory"]["kind"] == "server"

@@ -94,7 +94,3 @@ def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], field: str, sa
     lines = [line for line in done.stderr.splitlines() if f"at '{field}':" in line or f": {field}: " in line]
     assert any(says in line for line in lines), done.stderr
     assert "Error: YAML parse" not in done.stderr
-
-
-def test_there_are_thirty_and_more() -> None:
-    assert len(WRONG) >= 30

@@ -1,14 +1,17 @@
 """Web knowledge: what goes out, what is read of an answer, and that no failure costs a content."""
 
 import asyncio
+import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 
+from tagbus.stream.app.console import set_up_logging
 from tagbus.stream.cli.operate.check import _web
 from tagbus.stream.config import LlmSettings, Settings, WebSettings
 from tagbus.stream.contract.events import Content
@@ -271,3 +274,37 @@ async def test_a_search_that_is_cancelled_gives_its_place_back() -> None:
             server.script = lambda _: FOUND
             (one,) = await web.add([asked()])
     assert texts(one)
+
+
+async def test_a_search_leaves_neither_its_query_nor_its_key_in_the_log(
+    caplog: pytest.LogCaptureFixture, restored_logging: None
+) -> None:
+    """At debug, the level that says most: the client logs every request with its whole address."""
+    set_up_logging("debug")
+    logging.getLogger().addHandler(caplog.handler)
+    with serving(lambda _: FOUND) as server:
+        async with knowing(server, path="/search?key=s3cret") as web:
+            await web.add([asked("Zanzibarian")])
+    assert [said for said in caplog.messages if "Zanzibarian" in said or "s3cret" in said] == []
+
+
+async def test_a_search_has_all_the_time_of_the_settings() -> None:
+    """Not that of the client, which gives up a read after its own."""
+    settings = WebSettings(url="http://127.0.0.1:9/search", seconds=30.0)
+    assert settings.url is not None
+    endpoint = Endpoint(settings, settings.url)
+    try:
+        assert endpoint._http.timeout == httpx2.Timeout(None)
+    finally:
+        await endpoint.close()
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    root, names = logging.getLogger(), ("httpx", "httpcore", "httpx2", "httpcore2")
+    before = root.level, list(root.handlers), [logging.getLogger(name).level for name in names]
+    yield
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+    for name, level in zip(names, before[2], strict=True):
+        logging.getLogger(name).setLevel(level)

@@ -97,9 +97,13 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 
 async def opened(folder: Path, vectors: TagVectors, *stored: Point) -> Part:
-    (folder / FILE).write_bytes(vectors.dump())
     memory = exact_memory(RELEASE.name, 3)
     await memory.tags.upsert(stored)
+    return await opened_over(memory, folder, vectors)
+
+
+async def opened_over(memory: Memory, folder: Path, vectors: TagVectors) -> Part:
+    (folder / FILE).write_bytes(vectors.dump())
 
     async def no_memory(release: Release, kinds: dict[str, Kind]) -> Memory:
         raise AssertionError(f"no second memory is opened: {release.name} {sorted(kinds)}")
@@ -137,6 +141,20 @@ class TestComponent:
         assert list((await recaller.recall(query))[0]) == ["a", "b"]
         await change({"new": new.payload, "a": {"name": "a"}})
         assert next(iter((await recaller.recall(query))[0])) == "new"
+
+    async def test_tags_of_a_snapshot_that_is_loaded_after_it_was_opened_are_found(self, tmp_path: Path) -> None:
+        """Nobody is told of what a snapshot puts into the store."""
+        memory = exact_memory(RELEASE.name, 3)
+        part = await opened_over(memory, tmp_path, replace(KNOWN, release=RELEASE.name))
+        await part.listeners["tags"]({"gone": {"name": "gone"}})
+        await part.listeners["tags"]({"gone": None})
+        vector = np.array([0, 0, 1], np.float32)
+        await memory.tags.upsert([Point(tag, vector, {"name": tag}) for tag in ("new", "gone")])
+        (recaller,) = part.recallers
+        (found,) = await recaller.recall(Query(["x"], ["text"], np.array([[0, 0, 1]], np.float32)))
+        assert next(iter(found)) == "new"
+        # What was removed since is not taken from an older state of the store.
+        assert "gone" not in found
 
     @pytest.mark.parametrize(("release", "named"), [("", r"\(none: it was not exported\)"), ("other-1", "other-1")])
     async def test_vectors_of_another_release_are_refused(self, tmp_path: Path, release: str, named: str) -> None:

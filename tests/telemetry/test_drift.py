@@ -1,5 +1,6 @@
 """Drift: the index, the windows, and what is kept of them."""
 
+import json
 import random
 from pathlib import Path
 
@@ -120,3 +121,12 @@ def test_so_many_contents_are_looked_at_as_the_setting_says_and_evenly() -> None
 def test_words_that_the_reference_remembers_are_bounded() -> None:
     contents = [Tagged(0.5, 1, "en", checksums(f"{one}-{number}" for number in range(256))) for one in range(2_000)]
     assert len(made("r", contents).words) <= 200_000
+
+
+@pytest.mark.parametrize("signals", [{}, {"language": {"names": ["en"], "counts": [1]}}])
+def test_a_reference_that_lacks_signals_is_refused_at_the_start(signals: object, tmp_path: Path) -> None:
+    """And not when the first content is looked at, which would end the worker."""
+    file = tmp_path / "drift.json"
+    file.write_text(json.dumps({"release": "r", "signals": signals, "words": []}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"drift\.json.*remove it"):
+        Drift(settings(file=file))

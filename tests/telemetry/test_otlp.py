@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from requests.adapters import HTTPAdapter
 
 from tagbus.stream import telemetry
-from tagbus.stream.config import Settings
+from tagbus.stream.config import OtelSettings, Settings
 from tagbus.stream.errors import UserError
 from tagbus.stream.telemetry import otlp, traces
 from tagbus.stream.telemetry.export import exporting
@@ -132,3 +134,31 @@ def test_a_real_collector_reads_spans_and_metrics(tmp_path: Path) -> None:
     text = log.read_text()
     assert "Trace ID       : 0af7651916cd43dd8448eb211c80319c" in text
     assert "messaging.kafka.offset" in text
+
+
+class Seen(HTTPAdapter):
+    """What a request is sent with, instead of sending it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.options: dict[str, object] = {}
+
+    def send(self, request: requests.PreparedRequest, **options: object) -> requests.Response:  # type: ignore[override]
+        self.options = options
+        raise requests.ConnectionError(request.url)
+
+
+@pytest.mark.parametrize("named", [None, "authorities.pem"])
+def test_the_settings_alone_name_the_authorities(
+    named: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK sets what variables of its own name, on the session and for each request."""
+    for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "/elsewhere.pem")
+    file = None if named is None else tmp_path / named
+    seen, session = Seen(), otlp._session(OtelSettings(endpoint="https://127.0.0.1:9", ca_file=file))
+    session.mount("https://", seen)
+    session.verify, session.cert = "/elsewhere.pem", "/elsewhere.pem"
+    with pytest.raises(requests.ConnectionError):
+        session.post("https://127.0.0.1:9/v1/traces", data=b"")
+    assert (seen.options["verify"], seen.options["cert"]) == (True if file is None else str(file), None)

@@ -1,7 +1,7 @@
 """Traces: from the producer's `traceparent` through every stage to the send, and nothing where they are off."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,9 @@ from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.processor import Batch, RecordOutcome, Source
 from tagbus.stream.config import CascadeSettings, LlmSettings, Settings
 from tagbus.stream.contract.codec import Record
-from tagbus.stream.contract.events import Tag
+from tagbus.stream.contract.events import Content, Tag, TaggedContent
+from tagbus.stream.errors import Untaggable
+from tagbus.stream.tagger import Failure
 from tagbus.stream.telemetry import otlp, traces
 from tests.bus.harness import event
 from tests.bus.taggers import Trivial
@@ -200,3 +202,26 @@ def test_a_stage_that_fails_is_named_by_the_class_of_its_error_alone(spans: InMe
     assert found
     assert all(dict(one.attributes or {})["error.type"] == "ValueError" for one in found)
     assert CANARY not in "".join(one.to_json() for one in found)
+
+
+def test_calls_for_a_content_that_is_set_aside_are_of_its_trace(spans: InMemorySpanExporter) -> None:
+    class Refuses(Trivial):
+        async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
+            with traces.about(contents[0].id), traces.step("call"):
+                pass
+            return [Failure(content.id, Untaggable("no")) for content in contents]
+
+    batch = batch_of(sources((event("a"), (("traceparent", SAMPLED),))))
+    asyncio.run(processed(TagProcessor(Settings(), Refuses()), batch))
+    (content,) = [one for one in spans.get_finished_spans() if one.parent and one.parent.span_id == int(SPAN, 16)]
+    assert "call" in [one.name for one in beneath(list(spans.get_finished_spans()), content)]
+
+
+def test_a_batch_that_another_worker_reads_again_leaves_no_span_without_a_parent(spans: InMemorySpanExporter) -> None:
+    batch = batch_of(sources((event("a"), (("traceparent", SAMPLED),))))
+    assert batch.trace is not None
+    batch.trace.dropped()
+    found = list(spans.get_finished_spans())
+    known = {one.context.span_id for one in found} | {int(SPAN, 16)}
+    assert found
+    assert {one.parent.span_id for one in found if one.parent is not None} <= known

@@ -34,15 +34,17 @@ async def test_after_a_failure_nothing_is_committed(views: Views) -> None:
 
 
 async def test_a_batch_is_finished_before_its_agent_stops(views: Views) -> None:
-    done = asyncio.Event()
+    begun, released, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def works() -> None:
-        await asyncio.sleep(0.05)
+        begun.set()
+        await released.wait()
         done.set()
 
     agent = asyncio.create_task(views._finish(works()))
-    await asyncio.sleep(0)
+    await begun.wait()
     agent.cancel()
+    released.set()
     with pytest.raises(asyncio.CancelledError):
         await agent
     assert done.is_set()
@@ -50,13 +52,17 @@ async def test_a_batch_is_finished_before_its_agent_stops(views: Views) -> None:
 
 
 async def test_a_batch_that_fails_as_its_agent_stops_is_a_failure(views: Views) -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
     async def fails() -> None:
-        await asyncio.sleep(0.05)
+        begun.set()
+        await released.wait()
         raise RuntimeError("refused")
 
     agent = asyncio.create_task(views._finish(fails()))
-    await asyncio.sleep(0)
+    await begun.wait()
     agent.cancel()
+    released.set()
     with pytest.raises(asyncio.CancelledError):
         await agent
     assert str(views.problem) == "refused"

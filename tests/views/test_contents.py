@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from tagbus.stream.contract.events import TaggedContent
+from tagbus.stream.views.application import CHANGES, sliced
 from tagbus.stream.views.contents import (
     NOWHERE,
     Change,
@@ -108,3 +111,14 @@ def test_tags_below_the_least_confidence_do_not_enter() -> None:
 def test_rows_are_stored_and_read_back() -> None:
     row = with_version(ContentRow(), Version(offset=5, latest=latest(a=0.9)), NOWHERE)
     assert ContentRow.model_validate_json(row.to_json()) == row
+
+
+@pytest.mark.parametrize("size", [1, 2_000, 10_000_000])
+def test_changes_of_a_tag_go_in_records_that_the_topic_takes(size: int) -> None:
+    """A batch of contents that share a tag changes it as many times, in one record if that is small enough."""
+    given = [told(ContentRow(), offset, latest(a=0.5, b=0.25))["a"] for offset in range(20)]
+    values = list(sliced(given, size))
+    found = [CHANGES.validate_json(value) for value in values]
+    assert [one for some in found for one in some] == given
+    assert all(len(value) <= size or len(some) == 1 for value, some in zip(values, found, strict=True))
+    assert len(values) == {1: 20, 2_000: len(values), 10_000_000: 1}[size]

@@ -25,9 +25,13 @@ app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* The image of a component: its own fields over those of all. Of: root, values of the component. */}}
+{{/* The image of a component: its own fields over those of all, but the digest of another repository is none of its.
+     Of: root, values of the component. */}}
 {{- define "tagbus.image" -}}
 {{- $image := mergeOverwrite (deepCopy (index . 0).Values.image) (deepCopy ((index . 1).image | default dict)) -}}
+{{- if and (dig "image" "repository" "" (index . 1)) (not (dig "image" "digest" "" (index . 1))) -}}
+{{- $_ := set $image "digest" "" -}}
+{{- end -}}
 {{- if $image.digest -}}
 {{ $image.repository }}@{{ $image.digest }}
 {{- else -}}

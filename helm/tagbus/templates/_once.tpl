@@ -24,7 +24,7 @@ spec:
         - {name: {{ $name }}, value: {{ $value | quote }}}
         {{- end }}
         {{- include "tagbus.secretEnv" $root | trim | nindent 8 }}
-      {{- include "tagbus.container" (list $root (index . 3)) | nindent 6 }}
+      {{- include "tagbus.container" (list $root (merge (dict "writes" (eq (index . 1) "retraining")) (index . 3))) | nindent 6 }}
   volumes:
     {{- include "tagbus.volumes" $root | nindent 4 }}
     - {name: state, emptyDir: {}}

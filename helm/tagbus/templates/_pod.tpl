@@ -57,7 +57,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* Image, secrets and mounts of a container of tagbus. Of: root, values of the component. */}}
+{{/* Image, secrets and mounts of a container of tagbus. Of: root, values of the component; `writes`: it leaves releases. */}}
 {{- define "tagbus.container" -}}
 {{- $root := index . 0 -}}
 image: {{ include "tagbus.image" . }}
@@ -69,7 +69,7 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
   - {name: state, mountPath: /var/lib/tagbus}
   {{- if $root.Values.releases.existingClaim }}
-  - {name: releases, mountPath: /var/lib/tagbus/releases, readOnly: true}
+  - {name: releases, mountPath: /var/lib/tagbus/releases, readOnly: {{ not (index . 1).writes }}}
   {{- end }}
   {{- range $root.Values.tls }}
   - {name: tls-{{ .name }}, mountPath: /etc/tagbus/tls/{{ .name }}, readOnly: true}
@@ -83,7 +83,7 @@ volumeMounts:
 {{- define "tagbus.volumes" -}}
 - {name: tmp, emptyDir: {}}
 {{- if .Values.releases.existingClaim }}
-- {name: releases, persistentVolumeClaim: {claimName: {{ .Values.releases.existingClaim }}, readOnly: true}}
+- {name: releases, persistentVolumeClaim: {claimName: {{ .Values.releases.existingClaim }}}}
 {{- end }}
 {{- range .Values.tls }}
 - {name: tls-{{ .name }}, secret: {secretName: {{ .secret }}, defaultMode: 0440}}

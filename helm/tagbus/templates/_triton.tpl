@@ -19,7 +19,8 @@ spec:
   initContainers:
     # The repository of the package that the workers run: a worker refuses a server with other models.
     - name: models
-      command: [python3, -c, "import shutil, tagbus.triton_repo as r; shutil.copytree(list(r.__path__)[0], '/models', dirs_exist_ok=True)"]
+      # cp sets neither times nor modes of the volume's root, which belongs to root.
+      command: [sh, -c, 'cp -r "$(python3 -c "import tagbus.triton_repo as r; print(list(r.__path__)[0])")"/. /models/']
       {{- include "tagbus.container" (list . (dict "resources" (dict "requests" (dict "cpu" "100m" "memory" "128Mi") "limits" (dict "memory" "256Mi")))) | nindent 6 }}
         - {name: models, mountPath: /models}
   {{- end }}

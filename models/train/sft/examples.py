@@ -89,6 +89,7 @@ def diverse(vectors: Vectors, count: int, seed: int) -> list[int]:
     taken = [int(np.random.default_rng(seed).integers(rows))]
     nearest = vectors @ vectors[taken[0]]
     while len(taken) < count:
+        nearest[taken[-1]] = np.inf
         taken.append(int(nearest.argmin()))
         nearest = np.maximum(nearest, vectors @ vectors[taken[-1]])
     return taken

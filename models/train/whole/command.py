@@ -29,7 +29,9 @@ def command(
     to: Annotated[Path, typer.Option("--out", help="folder of the run; a run in it is resumed")],
     layers: Annotated[str, typer.Option(help="layers of each student, cut evenly from the base's")] = "6,3",
     base: Annotated[Path | None, typer.Option(help="BERT encoder to cut from; MiniLM if unset")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="wider BERT encoder that teaches the students")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="wider BERT encoder with the tokenizer of --base; a teacher")
+    ] = None,
     left_out: Annotated[Path | None, typer.Option("--without", help="ids of tags to leave out, one per line")] = None,
     most: Annotated[int | None, typer.Option(min=1, help="train on this many contents only")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="passes over the contents")] = DEFAULT.epochs,

@@ -151,6 +151,10 @@ def begun(plan: Plan, texts: Texts, device: torch.device) -> list[Learner]:
         return found
     whole = Trained(base, range(bert.layers), bert.width, 0).to(device)
     wide = Path(plan.teacher)
+    if tokenizer(wide, plan.tokens).get_vocab() != tokenizer(base, plan.tokens).get_vocab():
+        raise UserError(
+            f"--teacher {wide}: its vocabulary is not that of {base}; name an encoder with the same tokenizer"
+        )
     teacher = Trained(wide, range(Bert(wide).layers), bert.width, tags).to(device)
     teacher.start(texts.names, encode(whole.vectors, texts.names, device))
     return [Learner(TEACHER, range(teacher.layers), teacher, average(teacher)), *found]

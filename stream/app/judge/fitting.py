@@ -9,7 +9,7 @@ from tagbus.stream import calibrate
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import CascadeSettings
 from tagbus.stream.contract.events import TaggedContent
-from tagbus.stream.contract.release import LEAST, MOST, Fingerprint, JudgeFit
+from tagbus.stream.contract.release import Fingerprint, JudgeFit
 from tagbus.stream.errors import UserError
 from tagbus.stream.feedback.learning import HELD_OUT, SIGMOID_FROM, AskedContent, Refit
 from tagbus.stream.llm.component import NAME
@@ -59,8 +59,7 @@ def learnt(contents: Sequence[AskedContent], old: Calibration | None, settings: 
         return None
     held_out, before = pairs.where(newest), given[newest] if old is None else _confidences(old, pairs.where(newest))
     old_loss, new_loss = (
-        calibrate.log_loss(one.clip(LEAST, MOST), held_out.right, held_out.weights)
-        for one in (before, _confidences(curve, held_out))
+        calibrate.log_loss(one, held_out.right, held_out.weights) for one in (before, _confidences(curve, held_out))
     )
     curve = _with_cascade(curve, old, [one for one in contents if is_control(one.content, settings.control)], settings)
     effective = calibrate.effective_size(pairs.weights)

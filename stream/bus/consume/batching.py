@@ -98,8 +98,10 @@ class PartitionBuffer:
         telemetry.BATCH_CONTENTS.observe(len(sources))
         telemetry.RECEIVED.inc(len(sources))
         telemetry.RECEIVED_BYTES.inc(size - RECORD_BYTES * len(sources))
-        offsets, headers = [one.offset for one in sources], [one.record.headers for one in sources]
-        trace = traces.begin(*partition, offsets, headers, read)
+        trace = None
+        if traces.active():
+            offsets, headers = [one.offset for one in sources], [one.record.headers for one in sources]
+            trace = traces.begin(*partition, offsets, headers, read)
         return Batch(partition, 0, tuple(sources), size, read, trace=trace)
 
 

@@ -199,6 +199,8 @@ class TagProcessor(Processor):
                     self._offered(value)
         state.indexes.append(index)
         state.contents.append(event)
+        if state.batch.trace is not None:
+            state.batch.trace.named(index, event.id)
         state.seen.append(self._duplicates.come(event, state.batch, state.revision))
 
     def _skipped(self, state: BatchState, index: int, content: Content, source: Source) -> bool:
@@ -231,7 +233,7 @@ class TagProcessor(Processor):
         if claimed and (newer := state.claims.decide(index, passes=True)):
             return self._stale(source, content, state.claims.stamp(index), newer)
         headers = state.headers_of(source)
-        carried = _carried(state.batch, index, content.id, topic)
+        carried = _carried(state.batch, index, topic)
         outgoing: tuple[Outgoing, ...] = (Outgoing(topic, content.id.encode(), value, (*headers, *carried)),)
         if self._least is not None:
             outgoing = (*outgoing, *self._write_back(content, result, headers, self._least))
@@ -315,9 +317,9 @@ class TagProcessor(Processor):
         return self._dead_letters.letter(source, stale(content.id, claimed, newer))
 
 
-def _carried(batch: Batch, index: int, content_id: str, topic: str) -> Headers:
+def _carried(batch: Batch, index: int, topic: str) -> Headers:
     """The `traceparent` of a result: of its sending where that is traced, else the producer's."""
-    headers = None if batch.trace is None else batch.trace.headers(index, content_id, topic)
+    headers = None if batch.trace is None else batch.trace.headers(index, topic)
     if headers is None:
         producer = traces.parent_of(batch.sources[index].record.headers)
         return () if producer is None else producer.headers

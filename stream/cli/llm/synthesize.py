@@ -31,7 +31,8 @@ synthesize = typer.Typer(
 
 Tags = Annotated[Path | None, typer.Option("--tags", help="the taxonomy, a tag a line; unset: the topic `tags`")]
 Exemplars = Annotated[
-    Path | None, typer.Option("--exemplars", help="annotated contents, one a line; unset: the topic `exemplars`")
+    Path | None,
+    typer.Option("--exemplars", help="annotated contents, one a line; unset, as --tags: the topic `exemplars`"),
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", help="file for what is written, a JSON object a line; it is added to")
@@ -57,6 +58,8 @@ def exemplars_(
     so that a command that was stopped, or whose budget was spent, is run again for the rest.
     """
     _require_extra()
+    if tags is not None and exemplars is None:
+        raise UserError("--exemplars is missing beside --tags: without it each tag counts as one that has none")
     from tagbus.stream.app.judge.synthesis import exemplars_of
     from tagbus.stream.llm.synthesis.subject import Exemplars as Wanted
 

@@ -112,14 +112,11 @@ class Offered:
 
 
 class Filed:
-    """Answers in a file, a line a content; 60 bytes of memory each. One event loop."""
+    """Answers in a file, a line a content; where each one stands is in memory. One event loop."""
 
     def __init__(self, file: Path) -> None:
         self._file = file.open("rb")
         self._places = dict(_places(file))
-
-    def __len__(self) -> int:
-        return len(self._places)
 
     def take(self, digest: str) -> Given | None:
         """See Prepared."""

@@ -24,7 +24,7 @@ def fenced(text: str, length: int) -> str:
 
 
 def seen(text: str, length: int) -> str:
-    """The same without replacements: what a language model wrote, to be kept as text."""
+    """The same without replacements, for text that is in no prompt: what a model wrote, a query of a search."""
     line = _line(text, length)
     return line if len(line) <= length else f"{line[: length - 1]}…"
 

@@ -63,6 +63,8 @@ class Endpoint:
             headers={"accept": "application/json", "accept-encoding": "identity", **_authorization(settings)},
             follow_redirects=False,
             trust_env=False,
+            # `search` bounds the whole.
+            timeout=None,
             limits=httpx2.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight),
         )
 
@@ -79,7 +81,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(seconds):
                 body = await self._body(query)
-        except (TimeoutError, httpx2.TimeoutException) as error:
+        except TimeoutError as error:
             raise Overloaded(f"{self.host} did not answer within {seconds:.1f} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise DependencyDown(f"{self.host}: the connection failed: {shorten(str(error), 200)}") from error
@@ -112,7 +114,10 @@ class Endpoint:
     def _results(self, body: bytes) -> tuple[Result, ...]:
         try:
             found = self._select.search(json.loads(body))
-        except (ValueError, RecursionError, JMESPathError) as error:
+        except JMESPathError as error:
+            said = shorten(" ".join(str(error).split()), 100)
+            raise Unusable("malformed", f"TAGBUS_WEB__SELECT does not fit the answer: {said}") from None
+        except (ValueError, RecursionError) as error:
             raise Unusable("malformed", f"the answer is no JSON: {shorten(str(error), 100)}") from None
         if not isinstance(found, list):
             raise Unusable("malformed", "TAGBUS_WEB__SELECT finds no list in the answer")

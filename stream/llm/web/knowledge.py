@@ -17,7 +17,7 @@ from tagbus.stream.config import WebSettings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import Overloaded, Retryable, Withheld
 from tagbus.stream.llm.base import Asked
-from tagbus.stream.llm.prompts.fence import fenced
+from tagbus.stream.llm.prompts.fence import seen
 from tagbus.stream.llm.spending.breaker import Breaker
 from tagbus.stream.llm.spending.rate import Rate
 from tagbus.stream.llm.web.endpoint import Endpoint, Result, Unusable
@@ -145,8 +145,8 @@ def query_of(content: Content, metadata: Sequence[str]) -> str:
     """What is searched for: one line without control characters, at most QUERY characters."""
     listed = [content.metadata[name] for name in metadata if name in content.metadata]
     words = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in listed]
-    title = fenced(content.title, QUERY) or fenced(content.text, QUERY)
-    return fenced(" ".join([title, *(one[:QUERY] for one in words)]), QUERY)
+    title = seen(content.title, QUERY) or seen(content.text, QUERY)
+    return seen(" ".join([title, *(one[:QUERY] for one in words)]), QUERY)
 
 
 def _segments(results: Results) -> tuple[Segment, ...]:

@@ -25,6 +25,11 @@ HASHES: Final = 2**32
 Hashes = NDArray[np.uint32]
 
 
+def hashes_of(text: str) -> set[int]:
+    """The terms of a text that are read, by their hashes: as they are counted, so they are looked up."""
+    return {digest(term, HASHES) for term in islice(dict.fromkeys(terms_of(text)), READ)}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Terms:
     """Counts over the training contents: the hashes of w terms, ascending; the contents that hold each, int64 [w]; and
@@ -56,8 +61,7 @@ class Terms:
 
     def _known(self, text: str) -> Ints:
         """The known terms of a text, by number."""
-        terms = islice(dict.fromkeys(terms_of(text)), READ)
-        hashes = np.unique(np.fromiter((digest(term, HASHES) for term in terms), np.uint32))
+        hashes = np.array(sorted(hashes_of(text)), np.uint32)
         if not len(self.hashes):
             return np.zeros(0, np.int64)
         place = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
