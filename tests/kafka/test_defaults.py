@@ -82,7 +82,7 @@ def broker(apache: Callable[..., ApacheKafka]) -> Iterator[DefaultKafka]:
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker of the command ends before its first batch here, and leaves signals and logging alone."""
     monkeypatch.setattr(run.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(run.console, "set_up_logging", lambda _: None)
+    monkeypatch.setattr(run.console, "set_up_logging", lambda *_: None)
     monkeypatch.setattr(check, "SECONDS", 3.0)
 
 
