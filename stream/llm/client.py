@@ -97,8 +97,8 @@ class Client:
 
         async def strip(request: httpx2.Request) -> None:
             # The SDK adds headers about this machine, and any that OPENAI_CUSTOM_HEADERS names.
-            for name in [name for name in request.headers if name not in sent]:
-                del request.headers[name]
+            raw = [(name, value) for name, value in request.headers.raw if name.lower().decode("latin-1") in sent]
+            request.headers = httpx2.Headers(raw)
 
         # A redirect would carry contents to an address that nobody set.
         hooks = {"request": [strip]}

@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from tagbus.stream.config import LlmSettings
@@ -114,7 +115,7 @@ class YesNo:
     backend: Backend = "yesno"
     at_once = 1
 
-    def __init__(self, server: Server, prompts: Prompts, words: Sequence[str] = YES_NO) -> None:
+    def __init__(self, server: Server, prompts: Prompts, words: tuple[str, ...] = YES_NO) -> None:
         """`words`: the two words in the order of the question; the first means that the tag is right."""
         self._server = server
         self._prompts = prompts
@@ -200,17 +201,20 @@ class LlmJudge:
 
     async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
         """See Judge."""
+        if not asked:
+            return []
         # As many contents as use all requests in flight; of the others nothing is rendered yet.
-        slots = asyncio.Semaphore(self._settings.in_flight)
+        contents = min(self._settings.in_flight, len(asked))
+        # Few contents ask several questions at once each; many use all requests in flight with one each.
+        width = -(-self._settings.in_flight // contents)
 
         async def one(content: Asked) -> Judged:
-            async with slots:
-                with traces.about(content.content.id):
-                    return await self._judge(content)
+            with traces.about(content.content.id):
+                return await self._judge(content, width)
 
-        return await together([one(content) for content in asked])
+        return await in_turn([partial(one, content) for content in asked], contents)
 
-    async def _judge(self, asked: Asked) -> Judged:
+    async def _judge(self, asked: Asked, width: int) -> Judged:
         own = time.monotonic() + self._settings.deadline_seconds
         deadline = own if asked.deadline is None else min(own, asked.deadline)
         tally = Tally()
@@ -221,7 +225,7 @@ class LlmJudge:
         try:
             wanted = await self._wanted(rendered, asked, order, deadline, tally)
             answers = [one if at in wanted else Answer(unknown=UNSELECTED) for at, one in enumerate(answers)]
-            failure = await self._ask(rendered, asked, sorted(wanted), deadline, tally, answers)
+            failure = await self._ask(rendered, asked, sorted(wanted), width, deadline, tally, answers)
         except Retryable as error:
             failure = error
         for answer in answers:
@@ -247,11 +251,15 @@ class LlmJudge:
         rendered: Rendered,
         asked: Asked,
         wanted: Sequence[int],
+        width: int,
         deadline: float,
         tally: Tally,
         answers: list[Answer],
     ) -> Retryable | None:
-        """Ask and fill in the answers. The first request goes alone: with it the server has computed what all share."""
+        """Ask `width` requests at once and fill in the answers.
+
+        The first request goes alone: with it the server has computed what all share.
+        """
         step = self._asking.at_once
         parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
 
@@ -270,7 +278,7 @@ class LlmJudge:
         failure = await part(parts[0])
         if failure is not None:
             return failure
-        failures = await together([part(places) for places in parts[1:]])
+        failures = await in_turn([partial(part, places) for places in parts[1:]], width)
         return next((one for one in failures if one is not None), None)
 
 
@@ -288,14 +296,28 @@ def shuffled(asked: Asked) -> tuple[int, ...]:
     return tuple(sorted(range(len(asked.questions)), key=place))
 
 
-async def together(calls: Sequence[Coroutine[None, None, T]]) -> list[T]:
-    """The results of all, run at once. The first error ends the others and is raised by itself."""
+async def in_turn(calls: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T]:
+    """The results of all in their order, `at_once` at a time. The first error ends the others, raised by itself.
+
+    The next call begins where one has ended, without a turn of the event loop between them: its request takes the
+    connection that has just become free, and no others stand idle that the pool would look at each time.
+    """
+    if at_once == 1:
+        return [await call() for call in calls]
+    found: dict[int, T] = {}
+    left = iter(enumerate(calls))
+
+    async def work() -> None:
+        for place, call in left:
+            found[place] = await call()
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
+            for _ in range(min(at_once, len(calls))):
+                group.create_task(work())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return [found[place] for place in range(len(calls))]
 
 
 async def completed(server: Server, request: Request, deadline: float, tally: Tally) -> chat.Completion | None:

@@ -163,6 +163,16 @@ async def test_few_calls_write_a_record() -> None:
     assert topic.writes <= 12
 
 
+async def test_what_has_no_limit_needs_no_record_but_is_in_it() -> None:
+    topic = Topic()
+    one = budget(topic, tokens_per_day=1_000_000)
+    assert await spend(one, 1000, Sum(100, 0.001)) == 1000
+    assert topic.writes <= 12
+    await one.close()
+    (record,) = topic.records.values()
+    assert record.spent.cost == pytest.approx(1.0)
+
+
 async def test_calls_at_once_are_covered_by_one_record() -> None:
     topic = Topic()
     one = budget(topic, tokens_per_day=1_000_000)

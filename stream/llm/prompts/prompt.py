@@ -118,11 +118,12 @@ class Prompts:
         self._templates = _environment(version)
         # A taxonomy's tags come again and again.
         self.question = lru_cache(CACHED)(self._question)
+        self.yes_no = lru_cache(CACHED)(self._yes_no)
+        self._task = self._template("task")
 
     def render(self, asked: Asked, beside: int = 0) -> Rendered:
         """The content's part, cut so that `beside` further tokens fit: the longest question's."""
-        task = self._template("task")
-        room = self._length - tokens(task) - beside
+        room = self._length - tokens(self._task) - beside
         parts, cut = self._parts(asked), list[str]()
         context = self._context(parts)
         while tokens(context) > room and parts.shots:
@@ -141,7 +142,7 @@ class Prompts:
             parts = replace(parts, metadata=())
             cut.append("metadata")
             context = self._context(parts)
-        return Rendered(task, context, tuple(cut))
+        return Rendered(self._task, context, tuple(cut))
 
     def _question(self, question: Question) -> str:
         """The question about one tag."""
@@ -149,7 +150,7 @@ class Prompts:
             "question", name=self.name(question), description=fenced(question.description, DESCRIPTION)
         )
 
-    def yes_no(self, question: Question, words: Sequence[str] = YES_NO) -> str:
+    def _yes_no(self, question: Question, words: tuple[str, ...] = YES_NO) -> str:
         """The same with the words to answer with, in that order."""
         return self._template("yesno", question=self.question(question), words=words)
 

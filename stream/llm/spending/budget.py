@@ -23,6 +23,10 @@ from tagbus.stream.errors import Retryable, Withheld
 
 # The part of a worker's limit that a record reserves beyond what is needed.
 CHUNK: Final = 0.01
+_ENDLESS: Final = float("inf")
+# Characters of a day and of a minute in ISO 8601.
+_DAY: Final = 10
+_MINUTE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,12 @@ class _Account:
 
     @property
     def needed(self) -> Sum:
-        """What the last record must have reserved at least."""
-        return self.spent - self.recorded + self.held
+        """What the last record must have reserved at least: nothing of what has no limit."""
+        found = self.spent - self.recorded + self.held
+        return Sum(
+            found.tokens if self.limit.tokens < _ENDLESS else 0,
+            found.cost if self.limit.cost < _ENDLESS else 0.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +172,8 @@ class Budget:
                 await self._write(account, account.held)
 
     def _current(self) -> list[_Account]:
-        now = self._clock()
-        periods = {"minute": now.strftime("%Y-%m-%dT%H:%M"), "day": now.strftime("%Y-%m-%d")}
+        now = self._clock().isoformat(timespec="minutes")
+        periods = {"minute": now[:_MINUTE], "day": now[:_DAY]}
         for word, limit in self._limits.items():
             account = self._accounts.get(word)
             if account is None or account.period != periods[word]:
@@ -223,9 +231,8 @@ def _limits(settings: BudgetSettings) -> dict[str, Sum]:
         "minute": (settings.tokens_per_minute, settings.cost_per_minute),
         "day": (settings.tokens_per_day, settings.cost_per_day),
     }
-    endless = float("inf")
     return {
-        word: Sum(endless if tokens is None else tokens, endless if cost is None else cost)
+        word: Sum(_ENDLESS if tokens is None else tokens, _ENDLESS if cost is None else cost)
         for word, (tokens, cost) in given.items()
         if tokens is not None or cost is not None
     }
@@ -233,4 +240,4 @@ def _limits(settings: BudgetSettings) -> dict[str, Sum]:
 
 def _finite(value: float) -> float:
     """Nothing ahead of a limit that is none."""
-    return 0.0 if value == float("inf") else value
+    return 0.0 if value == _ENDLESS else value
