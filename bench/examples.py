@@ -23,7 +23,7 @@ from tagbus.stream.app import assemble
 from tagbus.stream.app.components import packaged
 from tagbus.stream.app.evaluation import content_of
 from tagbus.stream.contract.events import TaggedContent
-from tagbus.stream.intervals import SAMPLES, bootstrap
+from tagbus.stream.intervals import bootstrap, of_mean
 from tagbus.stream.quality import Ranked
 
 CORPUS = Path(__file__).parents[1] / "examples"
@@ -69,8 +69,7 @@ def gain(ranked: Ranked, other: Ranked, contents: EvaluationSet) -> list[float]:
     """P@1 over that of another, in points, and the 95% interval of the difference: bootstrap over the contents."""
     truth = contents.truth(contents.test)
     points = 100.0 * (quality.hits(ranked, truth)[:, 0].astype(np.int64) - quality.hits(other, truth)[:, 0])
-    drawn = np.random.default_rng(0).integers(len(points), size=(SAMPLES, len(points)))
-    low, high = np.percentile(points[drawn].mean(axis=1), (2.5, 97.5))
+    low, high = of_mean(points)
     return [round(float(value), 2) for value in (points.mean(), low, high)]
 
 

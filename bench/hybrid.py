@@ -27,7 +27,7 @@ from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.app.evaluation import K, content_of, ran, tag_all
 from tagbus.stream.config import Settings, TaggerSettings
 from tagbus.stream.contract.events import Exemplar, TaggedContent
-from tagbus.stream.intervals import SAMPLES, bootstrap
+from tagbus.stream.intervals import bootstrap, of_mean
 from tagbus.stream.quality import Floats, Ints, Ranked
 
 RESULTS = Path(__file__).parent / "results" / "hybrid.json"
@@ -76,8 +76,7 @@ def gain(found: Ranked, other: Ranked, titles: Titles) -> dict[str, list[float]]
     made, before = (quality.parts(one, titles.truth, titles.propensity).over for one in (found, other))
     # The columns of Parts: P@1, P@3, P@5, nDCG@5, R@10.
     points = made[:, [0, 3, 4]] - before[:, [0, 3, 4]]
-    drawn = np.random.default_rng(0).integers(len(points), size=(SAMPLES, len(points)))
-    low, high = np.percentile(points[drawn].mean(axis=1), (2.5, 97.5), axis=0)
+    low, high = of_mean(points)
     ends = zip(FIGURES, points.mean(axis=0), low, high, strict=True)
     return {name: [round(float(value), 2) for value in values] for name, *values in ends}
 

@@ -41,7 +41,7 @@ from tagbus.stream import quality
 from tagbus.stream.app import assemble, components, filling
 from tagbus.stream.config import load
 from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.intervals import SAMPLES, bootstrap
+from tagbus.stream.intervals import bootstrap, of_mean
 from tagbus.stream.quality import Ints, Ranked
 from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.rank.features.table import Batch, FeatureTable
@@ -242,8 +242,7 @@ def report(collected: Collected, rows: Mapping[str, Ints]) -> Json:
 def gain(made: quality.Floats, before: quality.Floats) -> Json:
     """Points that each figure gains, and the 95% interval of the difference."""
     points = (made - before)[:, list(FIGURES.values())]
-    drawn = np.random.default_rng(0).integers(len(points), size=(SAMPLES, len(points)))
-    low, high = np.percentile(points[drawn].mean(axis=1), (2.5, 97.5), axis=0)
+    low, high = of_mean(points)
     ends = zip(FIGURES, points.mean(axis=0), low, high, strict=True)
     return {name: [round(float(value), 2) for value in values] for name, *values in ends}
 

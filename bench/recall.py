@@ -25,7 +25,7 @@ from tagbus.stream.app.data.data_folder import DataFolder
 from tagbus.stream.config import RecallSettings, Settings
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.encoder.release import content_text
-from tagbus.stream.intervals import SAMPLES
+from tagbus.stream.intervals import of_mean
 from tagbus.stream.memory.hits import NO_HITS
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.neighbours import Reach, Seen
@@ -68,9 +68,7 @@ def found_by(row: Row, stack: TaggingStack, seen: Sequence[Seen]) -> list[list[s
 def figures(right: NDArray[np.int64], candidates: NDArray[np.int64]) -> dict[str, object]:
     """The metrics, each with its 95% interval. `right`, `candidates`: int64 [n], of each title."""
     columns = np.column_stack([right, *(100 * (right >= k) for k in (1, 2, 3)), candidates]).astype(np.float64)
-    drawn = np.random.default_rng(0).integers(len(columns), size=(SAMPLES, len(columns)))
-    means = np.array([columns[rows].mean(axis=0) for rows in drawn])
-    low, high = np.percentile(means, (2.5, 97.5), axis=0)
+    low, high = of_mean(columns)
     names = ("right", "hr_at_1", "hr_at_2", "hr_at_3", "candidates")
     values = zip(names, columns.mean(axis=0), low, high, strict=True)
     found = {name: [round(float(value), 3) for value in three] for name, *three in values}
@@ -106,8 +104,7 @@ async def measure(folder: Path, count: int, cache: Path) -> tuple[dict[str, obje
             sizes[name] = np.array([len(one) for one in found])
     rows = [{"name": name, "what": ROWS[name].what, **figures(hits[name], sizes[name])} for name in ROWS]
     more = hits["c2t+c2c2t"] - hits["c2t"]
-    drawn = np.random.default_rng(0).integers(len(more), size=(SAMPLES, len(more)))
-    gain = [float(more.mean()), *np.percentile([more[one].mean() for one in drawn], (2.5, 97.5)).tolist()]
+    gain = [float(more.mean()), *map(float, of_mean(more.astype(np.float64)))]
     about = {"data": folder.name, "split": "test", "tags": len(tags), "exemplars": len(train), "contents": len(items)}
     report = {
         **about,

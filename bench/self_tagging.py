@@ -43,7 +43,7 @@ from tagbus.stream.contract.events import Exemplar, TaggedContent
 from tagbus.stream.encoder.base import Encoder, Vectors
 from tagbus.stream.encoder.release import Release
 from tagbus.stream.index.apply import MemoryRecord
-from tagbus.stream.intervals import SAMPLES
+from tagbus.stream.intervals import of_mean
 from tagbus.stream.tagger import Tagger
 
 RESULTS = Path(__file__).parent / "results" / "self_tagging.json"
@@ -136,8 +136,7 @@ async def hits(tagger: Tagger, items: Sequence[Exemplar]) -> NDArray[np.float64]
 
 
 def interval(lost: NDArray[np.float64]) -> list[float]:
-    drawn = np.random.default_rng(0).integers(len(lost), size=(SAMPLES, len(lost)))
-    return [round(float(end), 2) for end in np.percentile(lost[drawn].mean(axis=1), (2.5, 97.5))]
+    return [round(float(end), 2) for end in of_mean(lost)]
 
 
 def written_back(items: Sequence[Exemplar], results: Sequence[TaggedContent], least: float) -> list[Exemplar]:

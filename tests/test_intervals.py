@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagbus.stream.intervals import bands, bootstrap, recall_by_band
+from tagbus.stream.intervals import bands, bootstrap, of_mean, recall_by_band
 from tagbus.stream.quality import Ints, Parts, Ranked, measure, parts, propensities
 
 TAGS = 20
@@ -57,6 +57,18 @@ def test_intervals_hold_the_figure_and_are_as_wide_as_the_normal_approximation_s
     assert interval.low.p_at_1 < figure < interval.high.p_at_1
     width = 2 * 1.96 * 100 * float(np.std(first)) / 2000**0.5
     assert interval.high.p_at_1 - interval.low.p_at_1 == pytest.approx(width, rel=0.15)
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_the_normal_approximation_says_in_each_column() -> None:
+    values = np.random.default_rng(2).normal((1.0, -2.0), (1.0, 3.0), (2000, 2))
+
+    low, high = of_mean(values)
+
+    assert (low < values.mean(axis=0)).all()
+    assert (values.mean(axis=0) < high).all()
+    assert high - low == pytest.approx(2 * 1.96 * values.std(axis=0) / 2000**0.5, rel=0.15)
+    # One column by itself has the same: the same contents are drawn.
+    assert of_mean(values[:, 1]) == pytest.approx((low[1], high[1]))
 
 
 def test_contents_that_are_all_alike_leave_no_doubt() -> None:

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 from pydantic import JsonValue
 
+from tagbus.stream.app.evaluation import K
 from tagbus.stream.contract.events import Exemplar, TaggedContent
-from tagbus.stream.intervals import HEAD, SAMPLES, SEED, TORSO
+from tagbus.stream.intervals import HEAD, TORSO, of_mean
 from tagbus.stream.logistic import Floats
 
-K: Final = 10
 # A tag without any exemplar, then the bands of `intervals`.
 BANDS: Final = (("all", 0, None), ("head", HEAD, None), ("torso", TORSO, HEAD), ("tail", 0, TORSO), ("new", 0, 1))
 
@@ -91,8 +91,5 @@ def _recall(result: TaggedContent, wanted: frozenset[str]) -> float:
 
 
 def _row(name: str, before: Floats, after: Floats) -> Row:
-    difference = after - before
-    random = np.random.default_rng(SEED)
-    means = [difference[random.integers(len(difference), size=len(difference))].mean() for _ in range(SAMPLES)]
-    low, high = np.percentile(means, (2.5, 97.5)).tolist()
-    return Row(name, len(before), float(before.mean()), float(after.mean()), low, high)
+    low, high = of_mean(after - before)
+    return Row(name, len(before), float(before.mean()), float(after.mean()), float(low), float(high))

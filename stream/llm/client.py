@@ -239,9 +239,7 @@ def _usage(reply: Reply, estimate: Usage, tally: Tally) -> Usage:
     except Malformed:
         said = Said()
     tally.model = said.model or tally.model
-    # No prompt is empty: a server that says 0 does not count, and a limit of tokens would never be reached.
-    counts = said.usage.usage if said.usage else Usage()
-    usage = counts if counts.tokens_in else Usage(0, estimate.tokens_in, estimate.tokens_out)
+    usage = said.took(estimate)
     for kind, count in (("in", usage.tokens_in), ("out", usage.tokens_out), ("cached", usage.cached)):
         LLM_TOKENS.labels(kind).inc(count)
     return usage

@@ -56,6 +56,12 @@ class Said(Shape):
     model: str | None = None
     usage: Counts | None = None
 
+    def took(self, estimate: Usage) -> Usage:
+        """Tokens as it counts them, or the estimate's: no prompt is empty, so an answer that says 0 does not count, and
+        a limit of tokens would never be reached."""
+        counts = self.usage.usage if self.usage else Usage()
+        return counts if counts.tokens_in else Usage(0, estimate.tokens_in, estimate.tokens_out)
+
 
 def parsed(shape: type[M], body: bytes) -> M:
     """The answer. Raises Malformed."""

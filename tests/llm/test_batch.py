@@ -26,7 +26,7 @@ from tests.llm import answers
 from tests.llm.asking import QUICK
 from tests.llm.batch_server import BatchServer
 from tests.llm.hostile import CONTENTS as HOSTILE
-from tests.llm.scripted import ABSENT, Say, Server, serving
+from tests.llm.scripted import ABSENT, Request, Say, Server, serving
 from tests.llm.test_budget import Topic, TopicLedger
 
 CONTENTS = [Content(id=f"c{number}", title=f"A title {number}") for number in range(4)]
@@ -127,6 +127,28 @@ async def test_it_is_paid_at_half_the_price_and_reserved_before_it_is_sent(tmp_p
     found = given(tmp_path, CONTENTS[0])
     assert found is not None
     assert found.cost == pytest.approx(whole / 2 / 4)
+
+
+async def test_answers_that_count_no_tokens_cost_what_was_reserved_for_them(tmp_path: Path) -> None:
+    topic, chat = Topic(), answers.chat()
+    plain = [0]
+
+    def some(request: Request) -> Say:
+        said = chat(request)
+        assert isinstance(said.body, dict)
+        if "Nuclear" not in request.body["messages"][1]["content"]:
+            return said
+        # A server that counts for one model and not for another, or says 0.
+        plain[0] += 1
+        usage = {} if plain[0] % 2 else {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}
+        return Say({**{name: value for name, value in said.body.items() if name != "usage"}, **usage})
+
+    with serving(BatchServer(some)) as server:
+        await carried(server, tmp_path, topic=topic, budget={"cost_per_day": 1.0})
+    (record,) = topic.records.values()
+    asked_for = [one.estimates[1] for one in Folder(tmp_path).lines(0)]
+    assert len(asked_for) == 4
+    assert record.spent.tokens == sum(151 + one.tokens_in + one.tokens_out for one in asked_for)
 
 
 # What is lost: the answer to an upload, to the making of a batch, to a look at it, to its results.
@@ -280,8 +302,9 @@ async def test_a_large_batch_is_cut_into_parts(tmp_path: Path, monkeypatch: pyte
     batches = BatchServer()
     with serving(batches) as server:
         await carried(server, tmp_path)
-    # The requests of one content are never torn apart.
+    # The requests of one content are never torn apart, and each part has ids of its own.
     assert len(batches.batches) == 2
+    assert [one["custom_id"] for one in batches.requests()] == ["0-0", "0-1", "1-0", "1-1"] * 2
     assert all((one := given(tmp_path, content)) and one.failure is None for content in CONTENTS)
 
 

@@ -13,7 +13,8 @@ from tagbus.stream.errors import Withheld
 from tagbus.stream.llm.base import Meter, Usage
 from tagbus.stream.llm.client import Unlimited
 from tagbus.stream.llm.open import connected, prompts_of
-from tagbus.stream.llm.synthesis.subject import TEXT, TITLE, Description, Exemplars, Sample, Subject, Wanted
+from tagbus.stream.llm.prompts import Sample, Subject
+from tagbus.stream.llm.synthesis.subject import TEXT, TITLE, Description, Exemplars, Wanted
 from tagbus.stream.llm.synthesis.write import Author, Text
 from tests.llm import answers
 from tests.llm.asking import QUICK

@@ -55,15 +55,20 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A batch that is answered. Its judge's version, and the digests of the contents that it was about."""
+    """A batch that is answered, by the judge of its job's version."""
 
-    version: str
+    job: Job
     answers: Filed
-    contents: frozenset[bytes]
+    folder: Folder
 
-    def concerns(self, content: Content) -> bool:
-        """Whether it was about this very content."""
-        return bytes.fromhex(digest_of(self.version, content)) in self.contents
+    def digest(self, content: Content) -> str:
+        """What its answers know a content by."""
+        return digest_of(self.job.version, content)
+
+    def concerned(self) -> frozenset[str]:
+        """Digests of the contents that it was about, answered or not."""
+        parts = range(self.job.parts)
+        return frozenset(line.digest for number in parts for line in self.folder.lines(number))
 
 
 def key_of(settings: Settings) -> str:
@@ -93,7 +98,7 @@ async def carried(settings: Settings, folder: Folder, errand: Errand) -> Done:
             console.say(f"going on with the batch in {errand.folder}: {job.contents} contents")
         if not folder.answers.exists():
             await Carrier(folder, job, api, batching, errand.every, console.say).run()
-    return Done(version, Filed(folder.answers), frozenset(_digests(folder, job)))
+    return Done(job, Filed(folder.answers), folder)
 
 
 @asynccontextmanager
@@ -154,9 +159,3 @@ async def _chunks(contents: Iterable[Content]) -> AsyncIterator[list[Content]]:
     with ThreadPoolExecutor(1, thread_name_prefix="contents") as thread:
         while (chunk := await loop.run_in_executor(thread, next, chunks, None)) is not None:
             yield list(chunk)
-
-
-def _digests(folder: Folder, job: Job) -> Iterator[bytes]:
-    for number in range(job.parts):
-        for line in folder.lines(number):
-            yield bytes.fromhex(line.digest)

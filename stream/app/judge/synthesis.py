@@ -21,7 +21,8 @@ from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import UserError
 from tagbus.stream.llm.open import LOOK_SECONDS, connected, named, prompts_of
-from tagbus.stream.llm.synthesis.subject import Sample, Subject, Written
+from tagbus.stream.llm.prompts import Sample, Subject
+from tagbus.stream.llm.synthesis.subject import Written
 from tagbus.stream.llm.synthesis.write import Author, Text
 
 # Ids of exemplars that were written begin so.

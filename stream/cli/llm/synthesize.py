@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -63,7 +63,8 @@ def exemplars_(
     from tagbus.stream.app.judge.synthesis import exemplars_of
     from tagbus.stream.llm.synthesis.subject import Exemplars as Wanted
 
-    _write(Given(tags, exemplars, out, publish), lambda known: known.few(few, most), Wanted(each), exemplars_of)
+    given = Given(tags, exemplars, out, publish)
+    _write(given, Task(lambda known: known.few(few, most), Wanted(each), exemplars_of, "exemplars", _exemplar_key))
 
 
 @synthesize.command()
@@ -80,7 +81,8 @@ def descriptions(
     from tagbus.stream.app.judge.synthesis import described
     from tagbus.stream.llm.synthesis.subject import Description
 
-    _write(Given(tags, exemplars, out, publish), lambda known: known.bare(most), Description(), described)
+    given = Given(tags, exemplars, out, publish)
+    _write(given, Task(lambda known: known.bare(most), Description(), described, "tags", _tag_key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +133,21 @@ class Given:
         return done
 
 
-# Lines of what was written about a tag: by which model is in it, and by which version of the prompt.
-Lines = Callable[["Lacking", "Text", str], list[bytes]]
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is written: for which tags, asked how, and as which events.
+
+    `lines` of a tag, its text and the prompt's version, each with a `key` on `topic`.
+    """
+
+    choose: "Callable[[Known], list[Lacking]]"
+    wanted: "Wanted"
+    lines: "Callable[[Lacking, Text, str], list[bytes]]"
+    topic: Literal["tags", "exemplars"]
+    key: Callable[[bytes], bytes]
 
 
-def _write(given: Given, choose: "Callable[[Known], list[Lacking]]", wanted: "Wanted", lines: Lines) -> None:
+def _write(given: Given, task: Task) -> None:
     if given.out is None and not given.publish:
         raise UserError("what is written goes nowhere: expected --out FILE, --publish or both")
     files.require_distinct(given.tags, given.exemplars, given.out)
@@ -143,37 +155,35 @@ def _write(given: Given, choose: "Callable[[Known], list[Lacking]]", wanted: "Wa
     if settings.llm.url is None:
         raise UserError("TAGBUS_LLM__URL is not set, so there is no language model that could write")
     done = given.done()
-    lacking = [one for one in choose(given.known(settings)) if one.tag.id not in done]
-    why = asyncio.run(_run(settings, given, lacking, wanted, lines))
+    lacking = [one for one in task.choose(given.known(settings)) if one.tag.id not in done]
+    why = asyncio.run(_run(settings, given, lacking, task))
     if left := sum(why.values()):
         said = ", ".join(f"{count} {reason}" for reason, count in sorted(why.items()))
         raise CheckFailed(f"nothing was written for {left} of {len(lacking)} tags: {said}; run it again for them")
 
 
-async def _run(
-    settings: Settings, given: Given, lacking: "list[Lacking]", wanted: "Wanted", lines: Lines
-) -> Counter[str]:
+async def _run(settings: Settings, given: Given, lacking: "list[Lacking]", task: Task) -> Counter[str]:
     """Write for these. Returns for how many tags nothing was written, by why."""
     from tagbus.stream.app.judge import synthesis
 
     why, written, asked = Counter[str](), 0, 0
     with ExitStack() as exits:
         file = exits.enter_context(_appended(given.out)) if given.out else None
-        topic = settings.topics.tags if lines is synthesis.described else settings.topics.exemplars
+        topic = settings.topics.tags if task.topic == "tags" else settings.topics.exemplars
         writer = exits.enter_context(TopicWriter(settings.kafka, topic)) if given.publish else None
         bar = exits.enter_context(console.bar("writing", len(lacking)))
         async with synthesis.author(settings) as author:
-            async for place, text in author.write([one.subject for one in lacking], wanted):
+            async for place, text in author.write([one.subject for one in lacking], task.wanted):
                 asked += 1
                 bar.advance(1)
                 if text.why:
                     why[text.why] += 1
-                for line in lines(lacking[place], text, author.prompts.version):
+                for line in task.lines(lacking[place], text, author.prompts.version):
                     written += 1
                     if file is not None:
                         file.write(line + b"\n")
                     if writer is not None:
-                        writer.send(Record(_key(line), line))
+                        writer.send(Record(task.key(line), line))
                 if file is not None:
                     file.flush()
             used = author.usage
@@ -186,9 +196,12 @@ async def _run(
     return why
 
 
-def _key(line: bytes) -> bytes:
-    event = json.loads(line)
-    return (exemplar_key(event["id"], "machine") if "source" in event else str(event["id"])).encode()
+def _exemplar_key(line: bytes) -> bytes:
+    return exemplar_key(json.loads(line)["id"], "machine").encode()
+
+
+def _tag_key(line: bytes) -> bytes:
+    return str(json.loads(line)["id"]).encode()
 
 
 def _appended(out: Path) -> IO[bytes]:

@@ -34,7 +34,7 @@ from tagbus.stream.errors import Poison, UserError, shorten
 from tagbus.stream.kafka.message import record_of, recorded
 from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
 from tagbus.stream.kafka.writer import TopicWriter
-from tagbus.stream.llm.batch.answers import JUDGED, digest_of, header
+from tagbus.stream.llm.batch.answers import JUDGED, header
 from tagbus.stream.llm.batch.folder import Folder
 from tagbus.stream.recall.graph import parameters
 
@@ -219,14 +219,16 @@ def _send_asked(
         return (found.content for found in _affected(settings, content, concern))
 
     done = asyncio.run(carried(settings, folder, Errand(folder.path, about, contents, every, cache)))
+    concerned = done.concerned()
     answered = left = 0
     with TopicWriter(settings.kafka, content.topic) as writer:
         for found in _affected(settings, content, concern):
-            if not done.concerns(found.content):
+            digest = done.digest(found.content)
+            if digest not in concerned:
                 left += 1
                 continue
             record = record_to_send(found.record, concern.reason)
-            if given := done.answers.look(digest_of(done.version, found.content)):
+            if given := done.answers.look(digest):
                 answered += given.failure is None
                 record = Record(record.key, record.value, (*record.headers, (JUDGED, header(given, key))))
             writer.send(record, found.partition)

@@ -13,7 +13,7 @@ from tagbus.stream.llm.base import Answer, Asked, Usage
 from tagbus.stream.llm.batch.answers import UNANSWERED, Given, digest_of
 from tagbus.stream.llm.batch.folder import Folder, Job, Line, Part
 from tagbus.stream.llm.batch.forms import request_line, result_lines
-from tagbus.stream.llm.judge import ByChat, Server, Stated, YesNo
+from tagbus.stream.llm.judge import ByChat, Request, Server, Stated, YesNo
 from tagbus.stream.llm.prompts import Prompts
 from tagbus.stream.llm.shapes import Malformed, Said, parsed
 from tagbus.stream.llm.spending.batches import BatchSpending
@@ -63,7 +63,9 @@ class Writer:
         self._batching = batching
         self._run = folder.begin()
         self._part = -1
+        # Of all parts, and of the part that is being written.
         self._contents = 0
+        self._place = 0
         self._usage = Usage()
         self._bytes = 0
         self._open = ExitStack()
@@ -72,30 +74,25 @@ class Writer:
 
     def add(self, content: Content, asked: Asked | None) -> None:
         """A content, and what is asked about it; None: nothing."""
-        batching = self._batching
-        questions = asked.questions if asked else ()
-        bodies, usage = list[bytes](), Usage()
-        if asked and questions:
-            rendered = batching.prompts.render(asked, batching.asking.beside(questions))
-            for some in _steps(questions, batching.asking.at_once):
-                request = batching.asking.request(rendered, some)
-                usage += request.estimate
-                bodies.append(request_line(f"{self._contents}-{len(bodies)}", request.body))
-        size = sum(map(len, bodies))
+        made = list(self._requests(asked)) if asked else []
+        usage = sum((one.estimate for one in made), Usage())
+        bodies = self._bodies(made)
         files = self._files
-        if files is None or not self._room(usage, size):
+        if files is None or not self._room(usage, sum(map(len, bodies))):
             files = self._next()
+            bodies = self._bodies(made)
         requests, lines = files
         requests.writelines(bodies)
         line = Line(
-            digest=digest_of(batching.version, content),
-            tags=tuple(one.tag_id for one in questions),
-            requests=len(bodies),
+            digest=digest_of(self._batching.version, content),
+            tags=tuple(one.tag_id for one in asked.questions) if asked else (),
+            requests=tuple((one.estimate.tokens_in, one.estimate.tokens_out) for one in made),
         )
         lines.write(line.model_dump_json().encode() + b"\n")
         self._usage += usage
-        self._bytes += size
+        self._bytes += sum(map(len, bodies))
         self._contents += 1
+        self._place += 1
 
     def close(self, about: str) -> Job:
         """All is there."""
@@ -106,6 +103,17 @@ class Writer:
         self._folder.asked(job)
         return job
 
+    def _requests(self, asked: Asked) -> Iterator[Request]:
+        batching, questions = self._batching, asked.questions
+        if not questions:
+            return
+        rendered = batching.prompts.render(asked, batching.asking.beside(questions))
+        for some in _steps(questions, batching.asking.at_once):
+            yield batching.asking.request(rendered, some)
+
+    def _bodies(self, made: Sequence[Request]) -> list[bytes]:
+        return [request_line(_id(self._place, number), one.body) for number, one in enumerate(made)]
+
     def _room(self, usage: Usage, size: int) -> bool:
         both = self._usage + usage
         return both.calls <= REQUESTS and self._bytes + size <= BYTES and self._batching.spending.fits(both)
@@ -113,7 +121,7 @@ class Writer:
     def _next(self) -> tuple[IO[bytes], IO[bytes]]:
         self._end()
         self._part += 1
-        self._usage, self._bytes = Usage(), 0
+        self._place, self._usage, self._bytes = 0, Usage(), 0
         requests, lines = (
             self._open.enter_context(file.open("wb"))
             for file in (self._folder.requests(self._part), self._folder.contents(self._part))
@@ -131,28 +139,29 @@ class Writer:
             )
 
 
-def read_part(folder: Folder, number: int, first: int, batching: Batching) -> Iterator[Given]:
-    """What a part answered about each of its contents that were asked; `first`: the number of its first content."""
+def read_part(folder: Folder, number: int, batching: Batching) -> Iterator[Given]:
+    """What a part answered about each of its contents that were asked."""
     part = folder.part(number)
     found = dict[str, bytes]()
     if folder.results(number).exists():
         with folder.results(number).open("rb") as lines:
             found = {one.custom_id: body for one in result_lines(lines) if (body := one.body) is not None}
-    for place, line in enumerate(folder.lines(number), start=first):
+    for place, line in enumerate(folder.lines(number)):
         if line.requests:
-            bodies = [found.get(f"{place}-{request}") for request in range(line.requests)]
+            bodies = [found.get(_id(place, request)) for request in range(len(line.requests))]
             yield _given(line, bodies, part.withheld or UNANSWERED, batching)
 
 
 def _given(line: Line, bodies: Sequence[bytes | None], failure: str, batching: Batching) -> Given:
     answers, usage, model = list[Answer](), Usage(), None
-    for tags, body in zip(_steps(line.tags, batching.asking.at_once), bodies, strict=True):
+    parts = zip(_steps(line.tags, batching.asking.at_once), bodies, line.estimates, strict=True)
+    for tags, body, estimate in parts:
         if body is None:
             answers += [Answer()] * len(tags)
             continue
         try:
             said = parsed(Said, body)
-            usage += Usage(1) + (said.usage.usage if said.usage else Usage())
+            usage += Usage(1) + said.took(estimate)
             model = said.model or model
             answers += batching.asking.read(chat.completion(body), len(tags))
         except Malformed:
@@ -170,6 +179,11 @@ def _given(line: Line, bodies: Sequence[bytes | None], failure: str, batching: B
         cost=batching.spending.cost(usage) if usage.calls else None,
         failure=None if any(body is not None for body in bodies) else failure,
     )
+
+
+def _id(place: int, request: int) -> str:
+    """Of a request: its content's place in the part, and its own among those of the content."""
+    return f"{place}-{request}"
 
 
 def _steps(items: Sequence[T], step: int) -> list[Sequence[T]]:

@@ -37,11 +37,17 @@ class Job(Shape):
 
 
 class Line(Shape):
-    """A content of a part: its digest, the tags that it was asked about, in order, and how many requests ask it."""
+    """A content of a part: its digest, the tags that it was asked about, in order, and of each request that asks them
+    the tokens in and out at most."""
 
     digest: str
     tags: tuple[str, ...]
-    requests: int = Field(ge=0)
+    requests: tuple[tuple[int, int], ...]
+
+    @property
+    def estimates(self) -> list[Usage]:
+        """What each request takes at most."""
+        return [Usage(1, tokens_in, tokens_out) for tokens_in, tokens_out in self.requests]
 
 
 class Part(Shape):

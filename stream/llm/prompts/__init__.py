@@ -1,5 +1,5 @@
 """Prompts: templates by version, and the fenced text that they are rendered from."""
 
-from tagbus.stream.llm.prompts.prompt import YES_NO, Prompts, Rendered, tokens
+from tagbus.stream.llm.prompts.prompt import YES_NO, Prompts, Rendered, Sample, Subject, tokens
 
-__all__ = ["YES_NO", "Prompts", "Rendered", "tokens"]
+__all__ = ["YES_NO", "Prompts", "Rendered", "Sample", "Subject", "tokens"]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 from jinja2 import FunctionLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -71,33 +71,24 @@ class _Parts:
     metadata: tuple[tuple[str, str], ...]
 
 
-class Showable(Protocol):
+@dataclass(frozen=True, slots=True)
+class Sample:
     """A content beside a tag to write about; `own`: the tag is right for it."""
 
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def own(self) -> bool: ...
+    title: str
+    text: str
+    own: bool = False
 
 
-class Writable(Protocol):
-    """A tag to write about (llm/synthesis)."""
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A tag to write about. `broader`: names of broader tags. `samples` may be seen by whoever sees the tag."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def description(self) -> str: ...
-
-    @property
-    def aliases(self) -> tuple[str, ...]: ...
-
-    @property
-    def broader(self) -> tuple[str, ...]: ...
+    name: str
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    broader: tuple[str, ...] = ()
+    samples: tuple[Sample, ...] = ()
 
 
 class Prompts:
@@ -170,7 +161,7 @@ class Prompts:
         """The task of who writes, not judges."""
         return self._template("writer")
 
-    def subject(self, subject: Writable, samples: Sequence[Showable]) -> str:
+    def subject(self, subject: Subject) -> str:
         """A tag to write about, and contents that show how."""
         return self._template(
             "subject",
@@ -179,7 +170,8 @@ class Prompts:
             aliases=[fenced(one, NAME) for one in subject.aliases[:SHOWN]],
             broader=[fenced(one, NAME) for one in subject.broader[:SHOWN]],
             samples=[
-                {"title": fenced(one.title, TITLE), "text": fenced(one.text, SHOT), "own": one.own} for one in samples
+                {"title": fenced(one.title, TITLE), "text": fenced(one.text, SHOT), "own": one.own}
+                for one in subject.samples
             ],
         )
 

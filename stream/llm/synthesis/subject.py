@@ -4,12 +4,12 @@ The winners of SemEval 2025, task 5 wrote synthetic exemplars for tags that have
 are fenced as in the prompts of the judge; what comes back is as foreign: cut to length, one line, no unseen characters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 from pydantic import Field, JsonValue
 
-from tagbus.stream.llm.prompts import Prompts, Rendered, tokens
+from tagbus.stream.llm.prompts import Prompts, Rendered, Subject, tokens
 from tagbus.stream.llm.prompts.fence import seen
 from tagbus.stream.llm.shapes import Malformed, Shape, parsed
 
@@ -22,26 +22,6 @@ TOKENS_A_CONTENT: Final = 250
 TOKENS: Final = 150
 
 Json = dict[str, JsonValue]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A content that shows how contents look here; `own`: the tag is right for it."""
-
-    title: str
-    text: str
-    own: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A tag as a prompt shows it. `broader`: names of broader tags. `samples` may be seen by whoever sees the tag."""
-
-    name: str
-    description: str = ""
-    aliases: tuple[str, ...] = ()
-    broader: tuple[str, ...] = ()
-    samples: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +115,10 @@ Wanted = Exemplars | Description
 
 def rendered(prompts: Prompts, subject: Subject, room: int) -> Rendered:
     """The prompt's part about a tag, without the last samples where it would have more than `room` tokens."""
-    task, samples = prompts.writer(), subject.samples
-    context = prompts.subject(subject, samples)
-    while samples and tokens(task) + tokens(context) > room:
-        samples = samples[:-1]
-        context = prompts.subject(subject, samples)
+    task, context = prompts.writer(), prompts.subject(subject)
+    while subject.samples and tokens(task) + tokens(context) > room:
+        subject = replace(subject, samples=subject.samples[:-1])
+        context = prompts.subject(subject)
     return Rendered(task, context, ())
 
 

@@ -13,9 +13,9 @@ from tagbus.stream.llm import chat
 from tagbus.stream.llm.base import Usage
 from tagbus.stream.llm.client import Tally
 from tagbus.stream.llm.judge import TEMPLATE, Server, completed, request_of
-from tagbus.stream.llm.prompts import Prompts, tokens
+from tagbus.stream.llm.prompts import Prompts, Subject, tokens
 from tagbus.stream.llm.shapes import Malformed
-from tagbus.stream.llm.synthesis.subject import Subject, Wanted, Written, rendered, said
+from tagbus.stream.llm.synthesis.subject import Wanted, Written, rendered, said
 
 # Nobody waits for a text: a slow server may take its time.
 SECONDS: Final = 120.0

@@ -3,7 +3,8 @@
 from tagbus.stream.config import LlmSettings
 from tagbus.stream.llm.client import Unlimited
 from tagbus.stream.llm.open import connected, prompts_of
-from tagbus.stream.llm.synthesis.subject import Description, Sample, Subject
+from tagbus.stream.llm.prompts import Sample, Subject
+from tagbus.stream.llm.synthesis.subject import Description
 from tagbus.stream.llm.synthesis.write import Author
 from tagbus.stream.local.judges import LlamaServer
 from tests.llm.asking import QUICK
