@@ -191,7 +191,7 @@ def mask_as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Re
         np.concatenate([known.parent, known.parent, known.parent + width, known.parent + width]),
     )
     votes = Ballots(ballots.rows, ballots.similarity, ballots.machine, ballots.voters[kept], tags[kept])
-    return Pool(full.texts, full.words, 2 * width, lists, votes), twice
+    return Pool(full.texts, 2 * width, lists, votes), twice
 
 
 def with_masked(plain: Candidates, masked: Candidates) -> Candidates:

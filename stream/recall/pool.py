@@ -92,15 +92,18 @@ class Ballots:
 class Pool:
     """The results of all recallers for n contents.
 
-    `words` int64 [n] is the length of each of the `texts`. Every tag number is below `width`, so row * width + tag is a
-    key.
+    Every tag number is below `width`, so row * width + tag is a key.
     """
 
     texts: Sequence[str]
-    words: Ints
     width: int
     lists: Mapping[str, Listed]
     ballots: Ballots
+
+    @property
+    def words(self) -> Ints:
+        """How many words each text has, int64 [n]."""
+        return np.array([text.count(" ") + 1 for text in self.texts], np.int64)
 
 
 def pool(
@@ -116,8 +119,7 @@ def pool(
     near = joined([one.near for one in seen])
     machine = np.concatenate([np.zeros(0, np.bool_), *(one.machine for one in seen)])
     ballots = Ballots(near.queries, near.scores, machine, near.carriers, numbers.of_memory(near.tags))
-    words = np.array([text.count(" ") + 1 for text in contents], np.int64)
-    return Pool(contents, words, len(numbers), lists, ballots)
+    return Pool(contents, len(numbers), lists, ballots)
 
 
 def _listed(numbers: Numbers, found: Sequence[Mapping[str, float]]) -> Listed:

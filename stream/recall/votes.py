@@ -42,10 +42,10 @@ def count_votes(pool: Pool) -> Votes:
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
     voters = ballots.voters[order]
-    shares = [_sum(_weights(ballots, len(pool.words), tau)[voters], starts) for tau in TAUS]
+    shares = [_sum(_weights(ballots, len(pool.texts), tau)[voters], starts) for tau in TAUS]
     keys = keys[order][starts]
     rows = keys // width
-    counted = _voters(ballots, voters, starts, rows, len(pool.words))
+    counted = _voters(ballots, voters, starts, rows, len(pool.texts))
     return Votes(keys, shares, counted, voters[starts], placed(rows, shares[0]))
 
 

@@ -120,7 +120,7 @@ def pool(heads: dict[int, float]) -> Pool:
         ),
     }
     empty = np.zeros(0, np.float32)
-    return Pool(["a text"], np.array([2]), 3, lists, Ballots(none, empty, np.zeros(0, np.bool_), none, none))
+    return Pool(["a text"], 3, lists, Ballots(none, empty, np.zeros(0, np.bool_), none, none))
 
 
 FACTS = Facts(np.arange(3), np.full(3, 5), np.zeros(0, np.int64), np.zeros(0, np.int64))

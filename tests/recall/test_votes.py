@@ -23,7 +23,7 @@ def pool(people: list[float], machine: list[float]) -> Pool:
         np.arange(len(ordered)),
         np.array([tag for *_, tag in ordered], np.int64),
     )
-    return Pool(["text"], np.ones(1, np.int64), 3, {}, ballots)
+    return Pool(["text"], 3, {}, ballots)
 
 
 @settings(max_examples=60)

@@ -161,7 +161,7 @@ def _of_votes(pool: Pool, votes: Votes, keys: Ints, counts: Floats) -> list[Floa
         place, there = _place(keys, votes.keys)
         ballots = pool.ballots
         rows = votes.keys // pool.width
-        most = np.zeros(len(pool.words), np.float32)
+        most = np.zeros(len(pool.texts), np.float32)
         np.maximum.at(most, rows, votes.shares[0])
         columns[0][place] = votes.shares[0][there]
         columns[1][place] = votes.shares[1][there]
@@ -221,7 +221,7 @@ def among(keys: Ints, rows: Ints, tags: Ints, width: int) -> tuple[Ints, Flags]:
 
 def _neighbourhood(pool: Pool) -> tuple[Floats, Floats, Floats]:
     """Per content: similarity of the nearest and of the tenth neighbour, and the mean number of tags per neighbour."""
-    ballots, contents = pool.ballots, len(pool.words)
+    ballots, contents = pool.ballots, len(pool.texts)
     nearest, tenth, mean = (np.full(contents, np.nan, np.float32) for _ in range(3))
     places = ranks(ballots.rows)
     for rank, column in ((0, nearest), (9, tenth)):

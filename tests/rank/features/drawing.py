@@ -23,7 +23,7 @@ def batch(
     """Contents with these candidates, each ascending. `parents`: pairs of a tag and its parent."""
     none = np.zeros(0, np.int64)
     ballots = Ballots(none, np.zeros(0, np.float32), np.zeros(0, np.bool_), none, none)
-    pool = Pool(texts or ["text"] * len(candidates), np.ones(len(candidates), np.int64), WIDTH, {}, ballots)
+    pool = Pool(texts or ["text"] * len(candidates), WIDTH, {}, ballots)
     rows = np.repeat(np.arange(len(candidates)), [len(one) for one in candidates])
     tags = np.array([tag for one in candidates for tag in one], np.int64)
     child, parent = (np.array([pair[side] for pair in parents], np.int64) for side in (0, 1))

@@ -72,8 +72,7 @@ def test_features_equal_their_definitions(
 ) -> None:
     names, heads, near = map(list, zip(*contents, strict=True))
     pool = Pool(
-        ["text"] * len(contents),
-        np.arange(1, len(contents) + 1),
+        [" ".join(["text"] * words) for words in range(1, len(contents) + 1)],
         WIDTH,
         {"names": listed(names), "heads": listed(heads)},
         ballots(near),
@@ -142,9 +141,7 @@ def check_votes(features: dict[str, float], near: Neighbours, tag: int) -> None:
 
 
 def pool_of(heads: dict[int, float], names: dict[int, float] | None = None) -> Pool:
-    return Pool(
-        ["text"], np.array([3]), WIDTH, {"names": listed([names or {}]), "heads": listed([heads])}, ballots([[]])
-    )
+    return Pool(["text"], WIDTH, {"names": listed([names or {}]), "heads": listed([heads])}, ballots([[]]))
 
 
 def test_co_occurrence_is_with_the_five_best_of_the_first_guess() -> None:
@@ -182,8 +179,7 @@ def test_limits_bound_each_list_and_what_is_judged() -> None:
 
 
 def test_an_empty_pool_has_no_candidates() -> None:
-    none = np.zeros(0, np.int64)
-    pool = Pool([], none, 0, {"names": listed([]), "heads": listed([])}, ballots([]))
+    pool = Pool([], 0, {"names": listed([]), "heads": listed([])}, ballots([]))
 
     drawn = draw(pool, OPEN)
 
