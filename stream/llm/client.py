@@ -47,6 +47,10 @@ _CONNECT_SECONDS: Final = 5.0
 # No attempt is made with less time left: its error would hide the one before it.
 _LEAST_SECONDS: Final = 0.1
 
+# Of every call; looked up once.
+_ANSWERED: Final = LLM_CALLS.labels("answered")
+_TOKENS: Final = tuple(map(LLM_TOKENS.labels, ("in", "out", "cached")))
+
 Body = Mapping[str, JsonValue]
 Call = Callable[[httpx2.Timeout], Awaitable[httpx2.Response]]
 
@@ -150,11 +154,7 @@ class Client:
         raise AssertionError("backoff never ends")
 
     async def _attempt(self, path: str, body: Body, estimate: Usage, deadline: float, tally: Tally) -> Reply:
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise Withheld("deadline", f"the deadline passed before a request to {self.url} could go out") from None
+        await self._place(deadline)
         try:
             async with self._meter.attempt(estimate, deadline) as charge:
                 tally.usage += Usage(calls=1)
@@ -172,23 +172,34 @@ class Client:
         finally:
             self._slots.release()
 
-    async def _send(self, path: str, deadline: float, call: Call) -> Reply:
-        seconds = deadline - time.monotonic()
-        timeout = httpx2.Timeout(max(seconds, 0.001), connect=max(min(seconds, _CONNECT_SECONDS), 0.001))
+    async def _place(self, deadline: float) -> None:
+        """Wait for a place among the requests in flight. Raises Withheld where none is free before the deadline."""
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
         try:
-            # httpx2 bounds each read; a server that trickles is bounded here.
-            async with asyncio.timeout(max(seconds, 0.001)):
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Withheld("deadline", f"the deadline passed before a request to {self.url} could go out") from None
+
+    async def _send(self, path: str, deadline: float, call: Call) -> Reply:
+        seconds = max(deadline - time.monotonic(), 0.001)
+        # The whole call is bounded below, a server that trickles included; httpx2 would set a timer for each read.
+        timeout = httpx2.Timeout(None, connect=min(seconds, _CONNECT_SECONDS))
+        try:
+            async with asyncio.timeout(seconds):
                 response = await call(timeout)
         except (TimeoutError, openai.APITimeoutError) as error:
             LLM_CALLS.labels("timeout").inc()
-            raise Overloaded(f"{self.url} did not answer within {max(seconds, 0):.1f} s") from error
+            raise Overloaded(f"{self.url} did not answer within {seconds:.1f} s") from error
         except openai.APIStatusError as error:
             return self._refused(path, error)
         except openai.APIConnectionError as error:
             LLM_CALLS.labels("connection").inc()
             why = shorten(str(error.__cause__ or error), 200)
             raise DependencyDown(f"{self.url}: the connection failed: {why}") from error
-        LLM_CALLS.labels("answered").inc()
+        _ANSWERED.inc()
         return Reply(response.content)
 
     async def _get(self, path: str, timeout: httpx2.Timeout) -> httpx2.Response:
@@ -240,8 +251,8 @@ def _usage(reply: Reply, estimate: Usage, tally: Tally) -> Usage:
         said = Said()
     tally.model = said.model or tally.model
     usage = said.took(estimate)
-    for kind, count in (("in", usage.tokens_in), ("out", usage.tokens_out), ("cached", usage.cached)):
-        LLM_TOKENS.labels(kind).inc(count)
+    for counter, count in zip(_TOKENS, (usage.tokens_in, usage.tokens_out, usage.cached), strict=True):
+        counter.inc(count)
     return usage
 
 
