@@ -30,7 +30,7 @@ from tagbus.stream.llm.worth.fusion import WINDOW
 from tagbus.stream.logistic import Flags, Floats, logit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.llm.known_quality import Ranked, ScriptedJudge
+from tests.llm.known_quality import Ranked, ScriptedJudge, auc
 
 PLACES = 10
 TARGET = 0.95
@@ -142,14 +142,6 @@ def percent(flags: Flags) -> float:
     return round(100 * float(flags.mean()), 2) if len(flags) else 0.0
 
 
-def auc(score: Floats, right: Flags) -> float:
-    """By ranks, ties by half."""
-    _, number, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[number]
-    rights = int(right.sum())
-    return float((ranks[right].sum() - rights * (rights + 1) / 2) / (rights * (len(right) - rights)))
-
-
 def knowing(judge: ScriptedJudge, fit_on: Ranked, heard: Floats, test: Ranked, heard_then: Floats) -> float:
     """The log loss of a logistic fit on the judge's true distribution."""
     before = fusion.fit(fit_on.judged(judge.says(heard)), PATH).judge
@@ -248,8 +240,10 @@ def main() -> None:
         **targets(ScriptedJudge(0.8), found["val"], found["test"]),
         "decisions_until_weight_0": {name: forgotten(judge, found["test"]) for name, judge in CHANGES.items()},
     }
-    # What bench/llm_calls.py and bench/llm_prefix.py have found stays.
+    # What bench/llm_ablations.py, llm_calls.py and llm_prefix.py have found stays.
     before = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    names = {one["name"] for one in rows}
+    report["rows"] = rows + [one for one in before.get("rows", ()) if one["name"] not in names]
     given.out.write_text(json.dumps({**before, **report}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report))
 

@@ -76,7 +76,8 @@ async def require_canonical(server: Server, rendered: Rendered, deadline: float)
     """Raises UserError unless a name is written in the same tokens with a constraint and without, unmasked."""
     refused = "TAGBUS_LLM__SELECT=tokens"
     if server.profile.logprobs != "raw":
-        words = f"profile {server.profile.name} gives {server.profile.logprobs} probabilities, no likelihood"
+        given = "no" if server.profile.logprobs == "none" else server.profile.logprobs
+        words = f"profile {server.profile.name} has {given} probabilities of tokens, so no likelihood"
         raise UserError(f"{refused}: {words}; expected off or labels")
     held = listing(server, rendered, _ORDER, [_PHRASE])
     free = {name: value for name, value in held.items() if name != "response_format"}

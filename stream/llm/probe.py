@@ -5,7 +5,7 @@ Made of a handful of real calls. Readiness asks none of this: a paid model is ne
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -19,7 +19,7 @@ from tagbus.stream.llm.judge import Asking, Server, YesNo, completed, request_of
 from tagbus.stream.llm.likelihood import require_canonical
 from tagbus.stream.llm.open import LOOK_SECONDS, connected, prompts_of
 from tagbus.stream.llm.prompts import YES_NO, Prompts, tokens
-from tagbus.stream.llm.shapes import LABEL_MASS, NO_LOGPROBS, Malformed
+from tagbus.stream.llm.shapes import LABEL_MASS, Malformed
 
 # Two orders of the same words may move a probability by so much.
 _ORDER: Final = 0.2
@@ -60,7 +60,12 @@ async def _checks(settings: LlmSettings, server: Server, prompts: Prompts) -> As
     yield _model(settings, models)
     if server.model is None:
         server = replace(server, model=models[0] if models else None)
-    choice = await choose(server, prompts, settings, _deadline())
+    try:
+        choice = await choose(server, prompts, settings, _deadline())
+    except UserError:
+        async for check in _instead(server, prompts, settings):
+            yield check
+        raise
     passed = f"; {'; '.join(choice.passed)}" if choice.passed else ""
     yield Check("ok", "backend", f"{choice.asking.backend}{passed}")
     tally = Tally()
@@ -74,6 +79,9 @@ async def _checks(settings: LlmSettings, server: Server, prompts: Prompts) -> As
         yield _cached(server, tally)
         yield await _logprobs(server, prompts)
         yield await _orders(choice.asking, server, prompts)
+    if choice.asking.backend == "stated":
+        async for check in _instead(server, prompts, settings):
+            yield replace(check, verdict="unsure")
     if choice.asking.backend == "stated" or settings.select != "off":
         yield await _constraint(server, prompts)
     if settings.select == "tokens":
@@ -112,17 +120,28 @@ def _cached(server: Server, tally: Tally) -> Check:
     return Check("unsure", "prefix reuse", words)
 
 
+async def _instead(server: Server, prompts: Prompts, settings: LlmSettings) -> AsyncGenerator[Check, None]:
+    """What comes where the probability of yes should, of a server that was found not to give it."""
+    if server.profile.logprobs == "none" or settings.backend not in ("auto", "yesno"):
+        return
+    # It may serve no chat completions at all, or answer nonsense: that is said already.
+    with suppress(UserError, Retryable, Malformed):
+        check = await _logprobs(server, prompts)
+        if check.verdict != "ok":
+            yield check
+
+
 async def _logprobs(server: Server, prompts: Prompts) -> Check:
     rendered = prompts.render(KNOWN, 200)
     question = prompts.yes_no(RIGHT)
     body = chat.one_token(server.profile, server.model, rendered, question, server.adapter)
     answer = await completed(server, request_of(server, body, rendered.tokens + tokens(question)), _deadline(), Tally())
     if answer is None or not answer.tokens:
-        return Check("wrong", "logprobs", NO_LOGPROBS)
+        return Check("wrong", "logprobs", "no probabilities of tokens come, so the share of yes cannot be told")
     first = answer.tokens[0]
     count = len(first.top_logprobs)
     if count < 2:
-        words = f"{count} alternatives of a token come, {server.profile.top_logprobs} were asked for"
+        words = f"alternatives of a token: {count} came, {server.profile.top_logprobs} were asked for"
         return Check("wrong", "logprobs", f"{words}: the share of yes among both cannot be told")
     found = chat.yes_no(answer, YES_NO, server.label_mass)
     if found.unknown == LABEL_MASS:

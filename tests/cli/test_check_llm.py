@@ -1,11 +1,17 @@
-"""`tagbus check` on the language model: a line for each check, none where no server is set."""
+"""`tagbus check` on the language model: a line for each check, as docs/judge.md shows them."""
+
+import re
+from pathlib import Path
 
 import pytest
 
-from tagbus.stream.cli.operate.check import _llm, _price
+from tagbus.stream.cli.operate.check import _llm, _price, line_of
 from tagbus.stream.config import BudgetSettings, LlmSettings, Settings
 from tests.llm import answers
-from tests.llm.scripted import routed, serving
+from tests.llm.scripted import ABSENT, Request, Say, Script, routed, serving
+
+PAGE = (Path(__file__).parents[2] / "docs" / "judge.md").read_text(encoding="utf-8")
+FREE = BudgetSettings(price_in=0.0)
 
 
 def test_each_check_is_a_line_with_its_name() -> None:
@@ -39,3 +45,99 @@ def test_settings_that_do_not_fit_are_a_finding() -> None:
     (found,) = _llm(Settings(llm=LlmSettings(url="http://127.0.0.1:9/v1", profile="none")))
     assert found.verdict == "wrong"
     assert found.words.startswith("TAGBUS_LLM__PROFILE='none': there is no such profile, expected generic, ")
+
+
+def without_probabilities(request: Request) -> Say:
+    return CHAT(request) if "response_format" in request.body else Say(answers.completion("Yes", model="qwen3"))
+
+
+def one_alternative(request: Request) -> Say:
+    right = "Cats" in request.body["messages"][-1]["content"].rpartition("</data>")[2]
+    return Say(answers.completion("Yes", [("Yes", -0.1 if right else -0.5)], model="qwen3"))
+
+
+def thinking(request: Request) -> Say:
+    if "response_format" in request.body:
+        return CHAT(request)
+    return Say(answers.completion("<think>", [("<think>", -0.01), ("Yes", -6.0)], model="qwen3"))
+
+
+def order_decides(request: Request) -> Say:
+    other = "No or Yes" in request.body["messages"][-1]["content"]
+    return answers.chat(lambda text: 0.2 if other else answers.right_of_cats(text), model="qwen3")(request)
+
+
+def uncached(request: Request) -> Say:
+    body = CHAT(request).body
+    assert isinstance(body, dict)
+    return Say({**body, "usage": {"prompt_tokens": 150, "completion_tokens": 1}})
+
+
+def unheld(text: str, finish: str = "stop") -> Script:
+    say = Say(answers.completion(text, finish=finish))
+    return lambda request: say if "response_format" in request.body else CHAT(request)
+
+
+def chatting(script: Script) -> Script:
+    return routed(completions=script, models=answers.models("qwen3"))
+
+
+CHAT = answers.chat(model="qwen3")
+REFUSED = Say({"error": {"message": "Incorrect API key provided", "type": "invalid_request_error"}}, 401)
+# By the heading on the page: what the server does, and settings besides model and profile `llama.cpp`.
+FAILURES: dict[str, tuple[Script | None, dict[str, object]]] = {
+    "Nobody answers": (None, {}),
+    "The key is refused": (lambda _: REFUSED, {}),
+    "It has no such paths": (lambda _: ABSENT, {}),
+    "It has no decision endpoint": (chatting(CHAT), {}),
+    "The profile never ran against its server": (
+        routed(decisions=answers.openai_decisions(model="qwen3"), models=answers.models("qwen3")),
+        {"profile": "vllm"},
+    ),
+    "It does not list the model": (
+        routed(completions=answers.chat(model="qwen3"), models=answers.models("qwen3-8b", "qwen3-14b")),
+        {},
+    ),
+    "It lists no models": (routed(completions=CHAT), {}),
+    "Another model answers": (chatting(answers.chat(model="qwen3-mini")), {}),
+    "The model judges no better than chance": (chatting(answers.chat(lambda _: 0.5, model="qwen3")), {}),
+    "It gives no probabilities": (chatting(without_probabilities), {}),
+    "It gives no probabilities, and only yes or no is allowed": (
+        chatting(without_probabilities),
+        {"backend": "yesno"},
+    ),
+    "It gives one alternative": (chatting(one_alternative), {}),
+    "The model thinks first": (chatting(thinking), {}),
+    "The order of the words decides": (chatting(order_decides), {}),
+    "It computes the content for each tag": (chatting(uncached), {}),
+    "It ignores the schema": (chatting(unheld("Paris is the capital.")), {"select": "labels"}),
+    "Its answer ends too early": (chatting(unheld('{"tags": [', finish="length")), {"select": "labels"}),
+    "It cannot give the likelihood of names": (chatting(CHAT), {"select": "tokens", "profile": "openai"}),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_the_page_shows_what_check_says_of_each_failure(failure: str) -> None:
+    script, given = FAILURES[failure]
+    assert said(script, given) == on_the_page(failure)
+
+
+def test_every_failure_on_the_page_is_tested() -> None:
+    assert re.findall(r"^### (.*)$", PAGE, re.MULTILINE) == list(FAILURES)
+
+
+def said(script: Script | None, given: dict[str, object]) -> str:
+    """The lines that are not `ok`, and how the server is asked where that is not by yes or no."""
+    with serving(script or CHAT) as server:
+        url = server.url
+        settings = {"url": url, "model": "qwen3", "profile": "llama.cpp", **given}
+        # One that is gone.
+        lines = list(_llm(Settings(llm=LlmSettings(**settings), budget=FREE))) if script else []
+    found = lines or list(_llm(Settings(llm=LlmSettings(**settings), budget=FREE)))
+    backend = [one for one in found if one.subject == "llm backend"]
+    shown = [one for one in found if one.verdict != "ok" or (one in backend and not one.words.startswith("yesno"))]
+    return "".join(f"{line_of(one)}\n" for one in shown or backend).replace(url, "http://127.0.0.1:8000/v1")
+
+
+def on_the_page(heading: str) -> str:
+    return PAGE.partition(f"### {heading}\n")[2].partition("```\n")[2].partition("```")[0]

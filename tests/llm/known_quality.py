@@ -68,3 +68,11 @@ def ranked(contents: int, places: int, rng: np.random.Generator) -> Ranked:
     first = np.zeros((contents, places), np.bool_)
     first[np.arange(contents), rng.integers(places, size=contents)] = True
     return Ranked(score, right, np.repeat(np.arange(contents), places), first.ravel())
+
+
+def auc(score: Floats, right: Flags) -> float:
+    """By ranks, ties by half."""
+    _, number, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[number]
+    rights = int(right.sum())
+    return float((ranks[right].sum() - rights * (rights + 1) / 2) / (rights * (len(right) - rights)))

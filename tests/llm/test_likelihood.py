@@ -90,7 +90,7 @@ async def test_other_tokens_under_a_constraint_are_refused_by_name() -> None:
 @pytest.mark.parametrize("profile", ["vllm", "sglang", "openai"])
 async def test_probabilities_that_are_no_likelihood_are_refused_by_name(profile: str) -> None:
     said = await refusal(server(Say({})), profile)
-    assert said.startswith(f"TAGBUS_LLM__SELECT=tokens: profile {profile} gives ")
+    assert said.startswith(f"TAGBUS_LLM__SELECT=tokens: profile {profile} has ")
     assert said.endswith("expected off or labels")
 
 

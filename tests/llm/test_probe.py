@@ -85,6 +85,7 @@ async def test_without_logprobs_only_stated_scores_are_left() -> None:
     checks = await found(chatting(script), backend="yesno")
     assert checks["server"].verdict == "wrong"
     assert "the server cannot judge with TAGBUS_LLM__BACKEND=yesno: yesno: " in checks["server"].words
+    assert checks["logprobs"].words == "no probabilities of tokens come, so the share of yes cannot be told"
 
 
 async def test_one_alternative_alone_is_no_share() -> None:
@@ -95,7 +96,7 @@ async def test_one_alternative_alone_is_no_share() -> None:
     assert checks["logprobs"] == Check(
         "wrong",
         "logprobs",
-        "1 alternatives of a token come, 20 were asked for: the share of yes among both cannot be told",
+        "alternatives of a token: 1 came, 20 were asked for: the share of yes among both cannot be told",
     )
 
 
@@ -103,6 +104,13 @@ async def test_a_first_token_that_is_neither() -> None:
     say = Say(completion("<think>", [("<think>", -0.01), ("Yes", -6.0)]))
     checks = await found(chatting(lambda _: say), backend="yesno")
     assert "label_mass" in checks["server"].words
+    words = "'<think>' and not yes or no comes first: the model, or its template, begins otherwise"
+    assert checks["first token"] == Check("wrong", "first token", words)
+    # Stated scores do without.
+    checks = await found(chatting(lambda request: CHAT(request) if "response_format" in request.body else say))
+    assert checks["backend"].words.startswith("stated; ")
+    assert checks["first token"] == Check("unsure", "first token", words)
+    assert "server" not in checks
 
 
 async def test_an_order_that_decides() -> None:

@@ -63,10 +63,15 @@ def check() -> None:
     """Check what must be right before `tagbus run`: a line each. Code 3 if anything is wrong."""
     wrong = 0
     for finding in findings(load()):
-        typer.echo(f"{finding.verdict:<7} {finding.subject:<22} {finding.words}")
+        typer.echo(line_of(finding))
         wrong += finding.verdict == "wrong"
     if wrong:
         raise CheckFailed(f"{wrong} of these must be put right before `tagbus run`")
+
+
+def line_of(finding: Finding) -> str:
+    """As it is printed."""
+    return f"{finding.verdict:<7} {finding.subject:<22} {finding.words}"
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
