@@ -69,6 +69,16 @@ $(TOOLS)/usr/bin/promtool:
 	  dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb)
 	@command -v promtool >/dev/null && ln -sf "$$(command -v promtool)" $@ || touch $@
 
+# A real browser for tests/browser: Debian's headless chromium, and what it needs that this machine has not.
+$(TOOLS)/chromium/.done:
+	@mkdir -p $(@D)
+	@command -v chromium-headless-shell >/dev/null || (cd $(@D) && echo "fetching chromium into $(@D) (100 MB)" && \
+	  list="apt-get install -qq --no-install-recommends --print-uris chromium-headless-shell" && \
+	  ($$list >needed || (apt-get update -qq && $$list >needed)) && \
+	  apt-get download -qq $$(awk '{ sub(/_.*/, "", $$2); print $$2 }' needed) && \
+	  for package in *.deb; do dpkg -x "$$package" . && rm "$$package" || exit 1; done)
+	@touch $@
+
 # A real OpenTelemetry collector for tests/telemetry, which is not built by itself: some minutes of CPU.
 $(TOOLS)/otel-collector: tests/telemetry/collector/main.go tests/telemetry/collector/go.sum
 	@mkdir -p $(TOOLS)
@@ -91,7 +101,7 @@ TARGETS ?= cpu
 image-check: ## build images (TARGETS="cpu gpu triton") on Debian's packages without a container engine, and start each (root; some 5 minutes)
 	TARGETS="$(TARGETS)" images/check
 
-test: lint $(TOOLS)/.done $(TOOLS)/usr/bin/promtool $(TOOLS)/helm ## run all tests, the slowest ones are named at the end
+test: lint $(TOOLS)/.done $(TOOLS)/usr/bin/promtool $(TOOLS)/helm $(TOOLS)/chromium/.done ## run all tests, the slowest ones are named at the end
 	$(BIN)/pytest -n 2 --dist loadfile
 
 TIMES ?= 20

@@ -1,7 +1,7 @@
 """Corpora: tags, and contents whose tags are known. `open_corpus` picks the reader by what is at a place:
 
     DIR with labels.tsv             TSV: train.tsv or train.tsv.xz, val.tsv, test.tsv
-    DIR with tags.jsonl             JSON lines: see jsonl.py
+    DIR with tags.jsonl             JSON lines: see stream/app/data/jsonl_folder.py
     DIR with lbl.json or Y.txt ...  the formats of the Extreme Classification Repository: see xmc.py
     topics                          `tags` and `exemplars` of the configured Kafka cluster: see topics.py
 
@@ -13,32 +13,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from tagbus.models.data import xmc
-from tagbus.models.data.jsonl import JsonlFolder
 from tagbus.models.data.splits import Split
 from tagbus.models.data.topics import TopicCorpus
-from tagbus.stream.app.data.data_folder import DataFolder
+from tagbus.stream.app.data.corpus import Corpus as Corpus
+from tagbus.stream.app.data.corpus import WithSuccessors
+from tagbus.stream.app.data.folders import in_folder
 from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.errors import UserError, shorten
-from tagbus.stream.recall.taxonomy.successors import ends_of, only
 
 TOPICS: Final = "topics"
-
-
-class Corpus(Protocol):
-    """Tags, and contents whose tags are known."""
-
-    def tags(self) -> list[Tag]:
-        """The taxonomy. Raises UserError that names file and line."""
-        ...
-
-    def exemplars(self, split: Split) -> Iterator[Exemplar]:
-        """The contents of a split, streamed in a fixed order. Raises UserError that names file and line."""
-        ...
 
 
 def open_corpus(place: str, settings: Settings | None = None) -> Corpus:
@@ -46,41 +34,14 @@ def open_corpus(place: str, settings: Settings | None = None) -> Corpus:
     if place == TOPICS:
         return WithSuccessors(TopicCorpus(settings or load()))
     folder = Path(place)
-    if (folder / "labels.tsv").exists():
-        return DataFolder(folder)
-    if (folder / "tags.jsonl").exists():
-        return WithSuccessors(JsonlFolder(folder))
+    if (known := in_folder(folder)) is not None:
+        return known
     found = xmc.find(folder)
     if found is None:
         raise UserError(
             f"{place} is no corpus: expected a folder with labels.tsv, tags.jsonl or lbl.json, or `{TOPICS}`"
         )
     return xmc.XmcCorpus(found)
-
-
-@dataclass(frozen=True, slots=True)
-class WithSuccessors:
-    """A corpus as memory holds it: what was decided for a tag that others have replaced counts for its successor."""
-
-    corpus: Corpus
-
-    def tags(self) -> list[Tag]:
-        """The tags in force."""
-        return [tag for tag in self.corpus.tags() if not tag.replaced_by]
-
-    def exemplars(self, split: Split) -> Iterator[Exemplar]:
-        """The contents that have a tag; one that was split counts for none."""
-        tags = self.corpus.tags()
-        replaced = {tag.id: tag.replaced_by for tag in tags if tag.replaced_by}
-        known = {tag.id for tag in tags}
-        heirs = {tag_id: only(ends_of(tag_id, replaced, known.__contains__)[0]) for tag_id in replaced}
-        for item in self.corpus.exemplars(split):
-            if heirs.keys().isdisjoint(item.accepted):
-                yield item
-                continue
-            accepted = dict.fromkeys(heirs.get(tag_id, tag_id) for tag_id in item.accepted)
-            if kept := tuple(tag_id for tag_id in accepted if tag_id is not None):
-                yield item.model_copy(update={"accepted": kept})
 
 
 @dataclass(frozen=True, slots=True)

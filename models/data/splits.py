@@ -1,9 +1,9 @@
 """Train, validation and test splits by a hash of the id: a content stays in its split when others are added."""
 
 import hashlib
-from typing import Final, Literal
+from typing import Final
 
-Split = Literal["train", "val", "test"]
+from tagbus.stream.app.data.corpus import Split as Split
 
 # One content in 50 is held out for validation, and one in 50 for the test.
 HELD_OUT: Final = 50

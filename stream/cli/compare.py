@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tagbus.stream.app import assemble, comparing, console
-from tagbus.stream.app.comparing import Row, compared, counts_of
+from tagbus.stream.app.comparing import compared, counts_of
 from tagbus.stream.app.evaluation import K, content_of, tag_all
 from tagbus.stream.app.places import files
 from tagbus.stream.cli.tag import Cache, Exemplars, Tags, remember
@@ -65,7 +65,7 @@ def compare(
     for line in comparing.lines(rows):
         console.print_line(line)
     if out is not None:
-        _write(out, rows)
+        files.write(out, json.dumps({"rows": [row.as_json() for row in rows]}, indent=2) + "\n")
 
 
 async def _tagged(
@@ -75,10 +75,3 @@ async def _tagged(
         await remember(stack, tags, exemplars)
         with console.bar("tagging", len(annotated)) as bar:
             return await tag_all(stack.uncalibrated(), [content_of(item) for item in annotated], bar.advance)
-
-
-def _write(out: Path, rows: list[Row]) -> None:
-    try:
-        out.write_text(json.dumps({"rows": [row.as_json() for row in rows]}, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from None

@@ -233,6 +233,15 @@ def all_of(path: Path, parse: Callable[[Line], E]) -> list[E]:
     return events
 
 
+def write(to: Path, text: str) -> None:
+    """Write a file, and the folder that it lies in. Raises UserError if it cannot be written."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{to}: cannot be written ({error.strerror})") from None
+
+
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Split into lists of at most `size` items."""
     source = iter(items)

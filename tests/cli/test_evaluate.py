@@ -1,130 +1,20 @@
-"""`tagbus calibrate` and `tagbus evaluate` on a small part of the examples."""
+"""`tagbus evaluate` on a small part of the examples."""
 
 import json
 import lzma
 import math
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from tagbus.stream import calibrate
 from tagbus.stream.app.components import packaged
-from tagbus.stream.app.data.examples import example
-from tagbus.stream.app.places import files
-from tagbus.stream.contract.events import Exemplar
-from tagbus.stream.contract.release import Fingerprint
+from tagbus.stream.contract.events import Content, Exemplar
 from tagbus.stream.encoder.release import default_folder, load_release
-from tests.cli.harness import Cli, Slice, objects, write
-from tests.support import fifo
+from tests.cli.harness import Cli, Slice, write
 
 FIGURES = {"p_at_1", "p_at_3", "p_at_5", "ndcg_at_5", "r_at_10", "psp_at_5", "ece"}
-
-
-@pytest.fixture(scope="module")
-def unseen(cutting: Slice) -> list[Exemplar]:
-    """Annotated titles that the slice's memory does not hold, with a tag that it does."""
-    known, memory = {tag.id for tag in cutting.tags}, {item.id for item in cutting.exemplars}
-    every = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
-    return [item for item in every if item.id not in memory and known & set(item.accepted)][:100]
-
-
-class TestCalibrate:
-    def test_it_fits_a_curve_that_tag_takes(
-        self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
-    ) -> None:
-        out = tmp_path / "calibration.json"
-        fitted = tagbus("calibrate", write(tmp_path / "fit.jsonl", unseen), *cutting.memory, "--out", out)
-        assert fitted.code == 0
-        release = load_release(default_folder()).name
-        curve = calibrate.load(out, Fingerprint(release, "recall", {}))
-        assert (curve.release, curve.contents) == (release, len(unseen))
-        assert fitted.err.splitlines()[-1] == (
-            f"{curve.name} for release {release}: {curve.fitted_on} pairs of {len(unseen)} contents, {out}"
-        )
-        answers = objects(tagbus("tag", cutting.file, *cutting.memory, TAGGER__CALIBRATION=str(out)).out)
-        assert {one["versions"]["calibration"] for one in answers} == {curve.name}  # type: ignore[index]
-
-    def test_its_report_says_what_the_confidences_are_worth(
-        self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
-    ) -> None:
-        file, out = write(tmp_path / "fit.jsonl", unseen), tmp_path / "c.json"
-        wanted = ("--report", tmp_path / "worth", "--accuracy", "20", "--at", "2")
-        answer = tagbus("calibrate", file, *cutting.memory, "--out", out, *wanted)
-        assert answer.code == 0
-        figures = json.loads((tmp_path / "worth" / "report.json").read_text())
-        assert (figures["contents"], figures["k"], figures["judge"]) == (len(unseen), 2, None)
-        assert figures["wanted"][0]["wanted"] == "Acc@2 of 20"
-        assert (tmp_path / "worth" / "report.txt").read_text().rstrip() in answer.out
-        without = tagbus("calibrate", file, *cutting.memory, "--out", out, "--accuracy", "20")
-        assert without.code == 2
-        assert without.one_line().endswith("name a folder with --report")
-
-    def test_the_same_input_gives_the_same_curve(
-        self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
-    ) -> None:
-        file = write(tmp_path / "fit.jsonl", unseen)
-        for name in ("a", "b"):
-            assert tagbus("calibrate", file, *cutting.memory, "--out", tmp_path / name).code == 0
-        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-    def test_every_file_may_be_a_pipe(
-        self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
-    ) -> None:
-        _, tags, _, exemplars = cutting.memory
-        fit = write(tmp_path / "fit.jsonl", unseen)
-        with (
-            fifo(tmp_path / "fit", fit.read_bytes()) as contents,
-            fifo(tmp_path / "tags", Path(tags).read_bytes()) as taxonomy,
-            fifo(tmp_path / "exemplars", Path(exemplars).read_bytes()) as annotated,
-        ):
-            answer = tagbus(
-                "calibrate", contents, "--tags", taxonomy, "--exemplars", annotated, "--out", tmp_path / "piped"
-            )
-        assert answer.code == 0
-        assert tagbus("calibrate", fit, *cutting.memory, "--out", tmp_path / "read").code == 0
-        assert (tmp_path / "piped").read_bytes() == (tmp_path / "read").read_bytes()
-
-    def test_a_place_that_is_full_is_one_line(
-        self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path
-    ) -> None:
-        file = write(tmp_path / "fit.jsonl", unseen)
-        answer = tagbus("calibrate", file, *cutting.memory, "--out", "/dev/full")
-        assert answer.code == 2
-        assert answer.err.splitlines()[-1] == "tagbus: /dev/full: cannot be written (No space left on device)"
-
-    def test_contents_that_memory_holds_are_refused(self, tagbus: Cli, cutting: Slice, tmp_path: Path) -> None:
-        file = cutting.folder / "exemplars.jsonl"
-        answer = tagbus("calibrate", file, *cutting.memory, "--out", tmp_path / "c")
-        assert answer.code == 2
-        assert f"{cutting.exemplars[0].id!r} is among the exemplars too" in answer.one_line()
-
-    @pytest.mark.parametrize(
-        ("line", "expected"),
-        [
-            (b'{"id": 1}', "fit.jsonl:1: id: 1 is wrong"),
-            (b'{"id": "a", "title": "Bees", "accepted": ["p1"]}', "a calibration needs at least 50 pairs"),
-            (b'{"id": "a", "accepted": ["p1"]}', "a: text: '' is wrong, expected a title or a text that is not empty"),
-        ],
-    )
-    def test_wrong_input_is_one_line(
-        self, tagbus: Cli, cutting: Slice, tmp_path: Path, line: bytes, expected: str
-    ) -> None:
-        file = tmp_path / "fit.jsonl"
-        file.write_bytes(line)
-        answer = tagbus("calibrate", file, *cutting.memory[:2], "--out", tmp_path / "c")
-        assert answer.code == 2
-        assert expected in answer.err.splitlines()[-1]
-        assert "Traceback" not in answer.err
-        assert not (tmp_path / "c").exists()
-
-    def test_a_place_that_cannot_be_written_is_told_before_the_work(
-        self, tagbus: Cli, cutting: Slice, tmp_path: Path
-    ) -> None:
-        out = tmp_path / "nowhere" / "c"
-        answer = tagbus("calibrate", cutting.file, *cutting.memory, "--out", out)
-        assert answer.code == 2
-        assert answer.one_line().startswith(f"tagbus: {out}: ")
 
 
 @pytest.fixture(scope="module")
@@ -226,12 +116,12 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("name", "content", "expected"),
         [
-            ("labels.tsv", None, "labels.tsv cannot be read: No such file or directory"),
+            ("labels.tsv", None, "has neither labels.tsv nor tags.jsonl"),
             ("labels.tsv", b"0\n", "labels.tsv:1: name: '' is wrong"),
             ("labels.tsv", b"\xff\n", "labels.tsv cannot be read: 'utf-8' codec"),
             ("test.tsv", b"a title\n", "test.tsv:1: expected text, tab, label numbers with commas"),
             ("test.tsv", b"a title\t\n", "test.tsv:1: accepted.0: '' is wrong"),
-            ("test.tsv", b"a title\t999\n", "test-1: '999' is no number of labels.tsv"),
+            ("test.tsv", b"a title\t999\n", "test-1: '999' is no tag of the taxonomy"),
             ("train.tsv.xz", b"no archive", "train.tsv.xz cannot be read: "),
         ],
     )
@@ -249,3 +139,62 @@ class TestEvaluate:
         assert answer.code == 2
         assert expected in answer.err.splitlines()[-1]
         assert "Traceback" not in answer.err
+
+
+@pytest.fixture(scope="module")
+def lines(cutting: Slice, unseen: list[Exemplar], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The slice as JSON lines, with languages; one tag has been merged into another."""
+    place = tmp_path_factory.mktemp("lines")
+    known = {tag.id for tag in cutting.tags}
+    annotated = [
+        item.model_copy(update={"accepted": tuple(tag for tag in item.accepted if tag in known)}) for item in unseen
+    ]
+    first, second = annotated[60].accepted[0], cutting.tags[0].id
+    tags = [
+        tag.model_copy(update={"replaced_by": (second,)}) if tag.id == first != second else tag for tag in cutting.tags
+    ]
+    contents = [
+        Content(id=item.id, title=item.title, text=item.text, language="en" if number % 2 else "de")
+        for number, item in enumerate(annotated[60:])
+    ]
+    answers = [Exemplar(id=item.id, accepted=item.accepted) for item in annotated[60:]]
+    for name, events in (
+        ("tags", tags),
+        ("exemplars", cutting.exemplars),
+        ("calibration", annotated[:60]),
+        ("content", contents),
+        ("answers", answers),
+    ):
+        write(place / f"{name}.jsonl", events)
+    return place
+
+
+class TestErrors:
+    """`tagbus evaluate --errors`: tests/app/mistakes has the parts of the page, tests/browser opens one."""
+
+    def test_a_page_shows_what_went_wrong_and_curves_by_the_languages_of_json_lines(
+        self, tagbus: Cli, lines: Path, tmp_path: Path
+    ) -> None:
+        page = tmp_path / "new" / "errors.html"
+        answer = tagbus("evaluate", lines, "--errors", page, "--cache", tmp_path / "kept")
+        assert answer.code == 0
+        assert answer.err.splitlines()[-1] == f"{page}: open it in a browser"
+        (row,) = json.loads(answer.lines[-1])["rows"]
+        assert (row["tags"], row["exemplars"], row["contents"]) == (199, 300, 40)
+        html = page.read_text(encoding="utf-8")
+        assert f'<td class="number">{row["p_at_1"]}</td>' in html
+        assert "similar contents have it" in html
+        # Each tag that is missing says why it is.
+        assert "not found: <bdi>it came to place " in html
+        assert "20 contents, de" in html
+        assert "20 contents, en" in html
+
+    def test_without_jinja2_it_is_said_before_the_work(
+        self, tagbus: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delitem(sys.modules, "tagbus.stream.app.mistakes.page", raising=False)
+        monkeypatch.setitem(sys.modules, "jinja2", None)
+        answer = tagbus("evaluate", folder, "--errors", tmp_path / "e.html", "--cache", tmp_path / "kept")
+        assert answer.code == 2
+        assert answer.one_line() == ("tagbus: --errors needs jinja2, which is not installed: pip install 'tagbus[llm]'")
+        assert not (tmp_path / "kept").exists()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tagbus.models.data.splits import Split
+from tagbus.stream.app.data.corpus import Split
 from tagbus.stream.app.places import files
 from tagbus.stream.contract.codec import parse
 from tagbus.stream.contract.events import Content, Exemplar, Tag
@@ -40,6 +40,14 @@ class JsonlFolder:
         if split == "test" and (self.folder / "content.jsonl").exists():
             return self._joined()
         raise UserError(f"{self.folder} has no {' or '.join(f'{name}.jsonl' for name in whole)}")
+
+    def languages(self) -> dict[str, str]:
+        """The language of each test content that names one, by its id."""
+        path = self.folder / "content.jsonl"
+        if not path.exists() or (self.folder / "test.jsonl").exists():
+            return {}
+        contents = _events(path, lambda line: parse(line.value, Content))
+        return {content.id: content.language for content in contents if content.language}
 
     def _joined(self) -> Iterator[Exemplar]:
         path = self.folder / "answers.jsonl"

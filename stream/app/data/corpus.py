@@ -1,0 +1,47 @@
+"""What a corpus is: tags, and contents whose tags are known, split for training, validation and test."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.recall.taxonomy.successors import ends_of, only
+
+Split = Literal["train", "val", "test"]
+
+
+class Corpus(Protocol):
+    """Tags, and contents whose tags are known."""
+
+    def tags(self) -> list[Tag]:
+        """The taxonomy. Raises UserError that names file and line."""
+        ...
+
+    def exemplars(self, split: Split) -> Iterator[Exemplar]:
+        """The contents of a split, streamed in a fixed order. Raises UserError that names file and line."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WithSuccessors:
+    """A corpus as memory holds it: what was decided for a tag that others have replaced counts for its successor."""
+
+    corpus: Corpus
+
+    def tags(self) -> list[Tag]:
+        """The tags in force."""
+        return [tag for tag in self.corpus.tags() if not tag.replaced_by]
+
+    def exemplars(self, split: Split) -> Iterator[Exemplar]:
+        """The contents that have a tag; one that was split counts for none."""
+        tags = self.corpus.tags()
+        replaced = {tag.id: tag.replaced_by for tag in tags if tag.replaced_by}
+        known = {tag.id for tag in tags}
+        heirs = {tag_id: only(ends_of(tag_id, replaced, known.__contains__)[0]) for tag_id in replaced}
+        for item in self.corpus.exemplars(split):
+            if heirs.keys().isdisjoint(item.accepted):
+                yield item
+                continue
+            accepted = dict.fromkeys(heirs.get(tag_id, tag_id) for tag_id in item.accepted)
+            if kept := tuple(tag_id for tag_id in accepted if tag_id is not None):
+                yield item.model_copy(update={"accepted": kept})

@@ -1,0 +1,147 @@
+"""The mistakes: the worst contents, tags taken for others, never found, or perhaps missed by people."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tagbus.stream.app.mistakes.evaluated import Evaluated, Tagged
+from tagbus.stream.contract.events import ScoredTag
+
+# Rows of each part of the page.
+WORST: Final = 30
+CONFUSED: Final = 50
+NEVER: Final = 100
+GAPS: Final = 60
+# A tag that annotators always leave out would fill the list of gaps.
+GAPS_A_TAG: Final = 3
+# Titles that stand for a row.
+SHOWN: Final = 2
+# An nDCG@5 of 1, as floats add up to it.
+BEST: Final = 1 - 1e-9
+# The model is sure: LLM4Tag publishes tags from this confidence on.
+SURE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """`taken` stood among a content's best where the right tag `missed` did not, `times` times of the `of` contents
+    that have it; `relation` says how the taxonomy has them, and is empty where it does not."""
+
+    missed: str
+    taken: str
+    times: int
+    of: int
+    relation: str
+    examples: Sequence[Tagged]
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """A tag that is right for `contents` and was found for none of them; `given`: how often it was found elsewhere."""
+
+    tag: str
+    contents: int
+    given: int
+    examples: Sequence[Tagged]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A tag that nobody gave the content and of which the model is sure."""
+
+    tagged: Tagged
+    tag: ScoredTag
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """The surest of them; `pairs` found tags are as sure as the last one, and `annotated` of these, a share, are
+    right by what people gave."""
+
+    rows: Sequence[Gap]
+    least: float
+    pairs: int
+    annotated: float
+
+
+def worst(evaluated: Evaluated, most: int = WORST) -> list[Tagged]:
+    """The contents with the lowest nDCG@5; of equal ones those first whose best wrong tag is the surest."""
+
+    def badness(one: Tagged) -> tuple[float, float, str]:
+        return _gain(one), -max((tag.confidence for tag in one.wrong()), default=0.0), one.content.id
+
+    return sorted((one for one in evaluated.contents if one.right and _gain(one) < BEST), key=badness)[:most]
+
+
+def _gain(one: Tagged) -> float:
+    """nDCG@5."""
+    gains = [1 / math.log2(place + 2) for place in range(5)]
+    got = sum(gain for gain, tag in zip(gains, one.found, strict=False) if tag.id in one.right)
+    return got / sum(gains[: len(one.right)])
+
+
+def confusions(evaluated: Evaluated, most: int = CONFUSED) -> list[Confusion]:
+    """Tags that are taken for others: among as many best tags as a content has right ones, each wrong one counts once
+    for each right one that is not there. Pairs of one content alone are left out."""
+    pairs: dict[tuple[str, str], list[Tagged]] = defaultdict(list)
+    for one in evaluated.contents:
+        first = one.found[: len(one.right)]
+        missed = one.right - {tag.id for tag in first}
+        for tag in first:
+            if tag.id not in one.right:
+                for other in missed:
+                    pairs[other, tag.id].append(one)
+    of = Counter(tag for one in evaluated.contents for tag in one.right)
+    # A frequent tag stands beside everything: a pair counts by how much of the right tag's contents it takes.
+    found = sorted(
+        ((pair, ones) for pair, ones in pairs.items() if len(ones) > 1),
+        key=lambda row: (-(len(row[1]) ** 2) / of[row[0][0]], row[0]),
+    )
+    return [
+        Confusion(missed, taken, len(ones), of[missed], _relation(evaluated, missed, taken), ones[:SHOWN])
+        for (missed, taken), ones in found[:most]
+    ]
+
+
+def _relation(evaluated: Evaluated, missed: str, taken: str) -> str:
+    parents = {tag: evaluated.tags[tag].parents if tag in evaluated.tags else () for tag in (missed, taken)}
+    if taken in parents[missed]:
+        return "broader"
+    if missed in parents[taken]:
+        return "narrower"
+    return "sibling" if set(parents[missed]) & set(parents[taken]) else ""
+
+
+def never_found(evaluated: Evaluated, most: int = NEVER) -> tuple[int, list[Never]]:
+    """How many tags that are right for a content were never found where they are, and the most frequent ones."""
+    carried: dict[str, list[Tagged]] = defaultdict(list)
+    for one in evaluated.contents:
+        for tag in one.right:
+            carried[tag].append(one)
+    hit = {tag.id for one in evaluated.contents for tag in one.found if tag.id in one.right}
+    given = Counter(tag.id for one in evaluated.contents for tag in one.found)
+    rows = sorted((tag for tag in carried if tag not in hit), key=lambda tag: (-len(carried[tag]), tag))
+    shown = [Never(tag, len(carried[tag]), given[tag], carried[tag][:SHOWN]) for tag in rows[:most]]
+    return len(rows), shown
+
+
+def gaps(evaluated: Evaluated, most: int = GAPS) -> Gaps:
+    """The tags that nobody gave and of which the model is surest, from a confidence of a half on."""
+    sure = [Gap(one, tag) for one in evaluated.contents if one.right for tag in one.wrong() if tag.confidence >= SURE]
+    rows: list[Gap] = []
+    taken: Counter[str] = Counter()
+    for gap in sorted(sure, key=lambda gap: (-gap.tag.confidence, gap.tagged.content.id)):
+        if len(rows) < most and taken[gap.tag.id] < GAPS_A_TAG:
+            taken[gap.tag.id] += 1
+            rows.append(gap)
+    least = rows[-1].tag.confidence if rows else SURE
+    pairs = [tag.id in one.right for one in evaluated.contents for tag in one.found if tag.confidence >= least]
+    return Gaps(rows, least, len(pairs), sum(pairs) / len(pairs) if pairs else 0.0)
+
+
+def looked_at(evaluated: Evaluated) -> list[Tagged]:
+    """The contents of which the page gives the evidence."""
+    shown = [*worst(evaluated), *(gap.tagged for gap in gaps(evaluated).rows)]
+    return list({one.content.id: one for one in shown}.values())
