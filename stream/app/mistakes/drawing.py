@@ -9,7 +9,9 @@ from tagbus.stream.app.mistakes.curves import Bin, Curve
 WIDTH: Final = 640
 HEIGHT: Final = 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 16, 64
-TICKS: Final = 5
+# Four steps to a multiple of twenty: 5, 10, 15, 20 or 25 each.
+TICKS: Final = 4
+ROUND: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Drawing:
 def draw(curves: Sequence[Curve], bins: Sequence[Bin]) -> Drawing:
     """Curves over the same bins, in this order, from 0 to a round number of percent above all of them."""
     most = max((point.mean + point.half for curve in curves for point in curve.points), default=0.0)
-    top = min(100.0, max(10.0, 10.0 * -(-most // 10)))
+    top = min(100.0, max(ROUND, ROUND * -(-most // ROUND)))
     step = (WIDTH - LEFT - RIGHT) / max(1, len(bins))
     place = {where: LEFT + step * (number + 0.5) for number, where in enumerate(bins)}
 
