@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -244,8 +245,23 @@ async def test_no_more_requests_are_in_flight_than_the_settings_say() -> None:
     assert most <= 3
 
 
+async def test_a_content_alone_uses_all_requests_in_flight_once_its_first_is_answered() -> None:
+    together = threading.Barrier(3)
+
+    def script(request: Request) -> Say:
+        if len(server.requests) > 1:
+            together.wait(60)
+        return WELL(request)
+
+    with serving(script) as server:
+        async with directly(server.url, "yesno", profile="vllm", in_flight=3) as judge:
+            (judged,) = await judge.judge([asked("Cats", "Dogs", "Nuclear", "Bees")])
+    assert judged.failure is None
+    assert judged.usage.calls == 4
+
+
 async def test_of_contents_that_wait_nothing_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten thousand waiting contents hold a task each, and no prompt."""
+    """Ten thousand waiting contents hold no prompt."""
     rendered = 0
     own = Prompts.render
 
