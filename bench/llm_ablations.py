@@ -198,9 +198,10 @@ async def row(stack: TaggingStack, variant: Variant, data: Data) -> tuple[Json, 
         known = np.isfinite(pairs.judge)
         found["judge_auc"] = round(auc(pairs.judge[known], pairs.right[known]), 4)
         found["weight"] = curve.judge.weight if curve.judge else 0.0
+        found["tokens_per_asked_content"] = round(taken(asked)[1] / len(asked), 1)
     right, confidence = firsts(results, truth)
     published = confidence >= 0.5
-    used = [one.usage for one in results if one.usage is not None]
+    calls, tokens = taken(results)
     every = [(tag.confidence, tag.id in truth[one.id]) for one in results for tag in one.tags]
     of_tags = np.array(every, np.float64)
     return {
@@ -208,11 +209,17 @@ async def row(stack: TaggingStack, variant: Variant, data: Data) -> tuple[Json, 
         "p_at_1": percent(right),
         "acc_at_1": percent(right[published]),
         "coverage_at_1": percent(published),
-        "share_to_llm": round(len(used) / len(results), 4),
-        "calls_per_content": round(sum(one.calls for one in used) / len(results), 3),
-        "tokens_per_content": round(sum(one.tokens_in + one.tokens_out for one in used) / len(results), 1),
+        "share_to_llm": round(sum(one.usage is not None for one in results) / len(results), 4),
+        "calls_per_content": round(calls / len(results), 3),
+        "tokens_per_content": round(tokens / len(results), 1),
         "ece": round(quality.ece(of_tags[:, 0], of_tags[:, 1].astype(np.bool_)), 4),
     }, results
+
+
+def taken(results: Sequence[TaggedContent]) -> tuple[int, int]:
+    """Calls, and tokens in and out."""
+    used = [one.usage for one in results if one.usage is not None]
+    return sum(one.calls for one in used), sum(one.tokens_in + one.tokens_out for one in used)
 
 
 def firsts(results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> tuple[np.ndarray, np.ndarray]:
