@@ -131,6 +131,8 @@ LLM_BUDGET = Gauge("tagbus_llm_budget_used_share", "Part of the group's limit th
 
 # The views.
 VIEWS_APPLIED = Counter("tagbus_views_applied_total", "Records in the rows of contents and tags", ["view"])
+VIEWS_LAG = Gauge("tagbus_views_lag_records", "Records that are not in the rows of a view yet", ["view"])
+VIEWS_LAG_SECONDS = Gauge("tagbus_views_lag_seconds", "How long the oldest of them waits", ["view"])
 VIEWS_REPEATED = Counter("tagbus_views_repeated_total", "Changes that came again and did nothing")
 VIEWS_SKIPPED = Counter("tagbus_views_skipped_total", "Records of `tagged` that are no results")
 VIEWS_REQUESTS = Counter("tagbus_views_requests_total", "Answers of the views' API, by status", ["status"])

@@ -27,7 +27,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record, Tombstone, decode_tagged
 from tagbus.stream.contract.events import TaggedContent
 from tagbus.stream.contract.fields import TEST_ID
-from tagbus.stream.errors import Fatal, Poison
+from tagbus.stream.errors import Fatal, Poison, UserError
 from tagbus.stream.views.contents import (
     NOWHERE,
     Change,
@@ -40,9 +40,10 @@ from tagbus.stream.views.contents import (
     latest_of,
     with_version,
 )
+from tagbus.stream.views.lag import Lag
 from tagbus.stream.views.security import credentials, servers
 from tagbus.stream.views.tags import Limits, TagRow, apply, trim
-from tagbus.stream.views.transport import App, ConfirmedTable
+from tagbus.stream.views.transport import App, CommittedConsumer, ConfirmedTable
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ class Views:
             canonical_url=own.url,
             stream_buffer_maxsize=4 * own.batch,
         )
+        self._url_shared, self._served = 0, False
+        self._lags = {settings.topics.tagged: Lag("contents"), own.changes: Lag("tags")}
         tagged = self._topic(settings.topics.tagged)
         self._changes = self._topic(own.changes)
         self.contents = self._table("contents", own.content_changelog)
@@ -119,8 +122,38 @@ class Views:
         return None
 
     def turn(self) -> None:
-        """Called again and again: the event loop turns."""
+        """Called again and again: the event loop turns. Raises UserError where this replica has come to a group in
+        which another one says that it is at the same address: nobody would find what the two have."""
         self._turned = time.monotonic()
+        self._show_lag()
+        if self._served:
+            return
+        # Twice: the client's thread changes one after the other.
+        self._url_shared = self._url_shared + 1 if self._shares_its_url() else 0
+        if self._url_shared > 1:
+            url = self._settings.url
+            raise UserError(
+                f"views.advertised: another replica of {self._settings.group} says that it is at {url} too; "
+                "give each an address of its own, TAGBUS_VIEWS__ADVERTISED=http://host:port"
+            )
+        self._served = self.settled and not self._url_shared
+
+    def _shares_its_url(self) -> bool:
+        """Faust tells each replica who has which partitions, by address: of two at one address it tells the last."""
+        topic = self.contents.changelog_topic.get_topic_name()
+        told = {url: set(held.get(topic, ())) for url, held in self.app.router.table_metadata("contents").items()}
+        own = {tp.partition for tp in self.app.assignor.assigned_actives() if tp.topic == topic}
+        return bool(told) and (
+            told.get(str(self.app.conf.canonical_url)) != own
+            or set().union(*told.values()) != set(range(self._partitions))
+        )
+
+    def _show_lag(self) -> None:
+        consumer = self.app.consumer
+        if isinstance(consumer, CommittedConsumer):
+            standings = consumer.standings(self._lags)
+            for topic, lag in self._lags.items():
+                lag.show({tp.partition: one for tp, one in standings.items() if tp.topic == topic})
 
     def _topic(self, name: str) -> TopicT:
         """Bytes as they are: Faust would decode JSON, and stop at a record that is none."""

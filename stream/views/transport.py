@@ -2,9 +2,11 @@
 
 - It reads uncommitted records unless it works in transactions. `tagged` is written in transactions.
 - What a table sends to its changelog is flushed for at most 0.1 s before offsets are committed. Here it can be awaited.
+- Its sensors do not say how far it is behind where transaction markers end a partition.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import faust
@@ -12,7 +14,16 @@ from faust.tables.table import Table
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 from faust.types.transports import TransportT
-from faust.types.tuples import FutureMessage
+from faust.types.tuples import FutureMessage, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a partition is read. `waiting`: offsets from the first that is not finished to the end as of the last
+    fetch. `oldest`: Unix seconds of the first record that is not finished, None where none is at work."""
+
+    waiting: int
+    oldest: float | None
 
 
 class CommittedThread(AIOKafkaConsumerThread):
@@ -24,9 +35,27 @@ class CommittedThread(AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         return consumer
 
+    def ends(self, topics: Collection[str]) -> Mapping[TP, tuple[int, int]]:
+        """The next offset to fetch and the end of each partition that is assigned and was fetched once."""
+        consumer = self._consumer
+        subscribed = None if consumer is None else consumer._subscription.subscription
+        assigned = None if subscribed is None else subscribed.assignment
+        if assigned is None:
+            return {}
+        found = {}
+        for tp in assigned.tps:
+            state = assigned.state_value(tp)
+            # Read once each: the client's thread may unset them meanwhile.
+            position, end = (None, None) if state is None else (state._position, state.highwater)
+            if tp.topic in topics and position is not None and end is not None:
+                found[TP(*tp)] = (position, end)
+        return found
+
 
 class CommittedConsumer(Consumer):
     """See CommittedThread. After a failure it commits nothing."""
+
+    _thread: CommittedThread
 
     def _new_consumer_thread(self) -> CommittedThread:
         return CommittedThread(self, loop=self.loop, beacon=self.beacon)
@@ -35,6 +64,22 @@ class CommittedConsumer(Consumer):
         if isinstance(self.app, App) and self.app.failed is not None:
             return False
         return await super()._commit_offsets(offsets, start_new_transaction)
+
+    def standings(self, topics: Collection[str]) -> Mapping[TP, Standing]:
+        """How far each partition that this replica has is read. A transaction marker behind the last record does not
+        wait: the position is past it."""
+        first: dict[TP, Message] = {}
+        for message in list(self.unacked):
+            known = first.get(message.tp)
+            if not message.acked and (known is None or message.offset < known.offset):
+                first[message.tp] = message
+        found = {}
+        for tp, (position, end) in self._thread.ends(topics).items():
+            at = first.get(tp)
+            found[tp] = Standing(
+                max(0, end - (position if at is None else at.offset)), None if at is None else at.timestamp
+            )
+        return found
 
 
 class CommittedTransport(Transport):

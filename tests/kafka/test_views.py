@@ -1,6 +1,7 @@
 """`tagbus views` on Apache Kafka: what they answer is what a plain consumer counts, whatever happens to them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from tagbus.stream.views.topics import require_topics
 from tests.bus.harness import settings
 from tests.conftest import Broker
 from tests.kafka.recount import recount
-from tests.kafka.views_log import COMPACT, Replica, Tagger, layouts, path_of, replicas, result, wrong
-from tests.support import Layout, Record, consume_all, create_topics, produce, unique, wait_until
+from tests.kafka.views_log import COMPACT, Replica, Tagger, layouts, path_of, producer, replicas, result, wrong
+from tests.support import Layout, Record, consume_all, create_topics, get, produce, unique, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -137,6 +138,40 @@ def test_a_withdrawn_content_leaves_no_row(kafka: Broker, tmp_path: Path) -> Non
             kafka.address, changelog, until=lambda found: any(m.key() == b"a" and m.value() is None for m in found)
         )
         assert [m.value() for m in last if m.key() == b"a"][-1] is None
+
+
+def lag(replica: Replica, name: str) -> float:
+    """A gauge of the lag of the contents."""
+    assert replica.process is not None
+    _, text = get(replica.process.port, "/metrics")
+    found = re.search(rf'^tagbus_views_lag_{name}{{view="contents"}} ([0-9.e+-]+)$', text, re.MULTILINE)
+    return -1 if found is None else float(found[1])
+
+
+def test_lag_is_what_is_not_in_the_rows_and_a_second_replica_at_the_same_address_is_refused(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    given = views(kafka, partitions=2)
+    with replicas(given, tmp_path, 2, {"TAGBUS_VIEWS__ADVERTISED": "http://views:8790"}) as (one, two):
+        one.start().until_ready()
+        # Transactions leave a marker behind the last record, and aborted records: neither waits.
+        Tagger(kafka.address, given.topics.tagged, CONTENTS).write(50)
+        wait_until(lambda: one.applied() > 0 and lag(one, "records") == 0, SECONDS, "no lag")
+        assert lag(one, "seconds") == 0
+        # An open transaction holds its records back.
+        late = producer(kafka.address)
+        late.begin_transaction()
+        late.produce(given.topics.tagged, result("late", {"bees": 0.9}), b"late")
+        late.flush(60)
+        wait_until(lambda: lag(one, "records") == 1 and lag(one, "seconds") > 0.5, SECONDS, "a record that waits")
+        late.commit_transaction(60)
+        wait_until(lambda: lag(one, "records") == 0, SECONDS, "no lag")
+        two.start()
+        assert two.process is not None
+        assert two.process.process.wait(SECONDS) == 2
+        assert "views.advertised: another replica of" in two.process.tail()
+        assert "says that it is at http://views:8790 too; give each" in two.process.tail()
+        one.stop()
 
 
 @pytest.mark.parametrize(

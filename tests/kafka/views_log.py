@@ -38,6 +38,20 @@ def result(content: str, tags: Mapping[str, float], seconds: int = START) -> byt
     return json.dumps({"id": content, "tags": shown, "versions": VERSIONS, "path": ["recall"], "time": moment}).encode()
 
 
+def producer(address: str) -> Producer:
+    """One that writes in transactions, as a worker does."""
+    made = Producer(
+        {
+            "bootstrap.servers": address,
+            "partitioner": "murmur2_random",
+            "transactional.id": unique("tagger"),
+            "compression.type": "lz4",
+        }
+    )
+    made.init_transactions(60)
+    return made
+
+
 class Tagger:
     """Writes results in transactions: first ones, retags, withdrawals, and some of all these twice. Some transactions
     are aborted."""
@@ -45,15 +59,7 @@ class Tagger:
     def __init__(self, address: str, topic: str, contents: int, seed: int = 7) -> None:
         self._topic, self._chance = topic, random.Random(seed)  # noqa: S311 - not a secret
         self._ids = [f"c/{number} é" for number in range(contents)]
-        self._producer = Producer(
-            {
-                "bootstrap.servers": address,
-                "partitioner": "murmur2_random",
-                "transactional.id": unique("tagger"),
-                "compression.type": "lz4",
-            }
-        )
-        self._producer.init_transactions(60)
+        self._producer = producer(address)
 
     def write(self, count: int) -> None:
         """So many results, ten a transaction, one transaction in ten aborted."""

@@ -10,7 +10,7 @@ from faust.types import TP
 from yarl import URL
 
 from tagbus.stream.config import KafkaSettings, Settings
-from tagbus.stream.errors import Fatal
+from tagbus.stream.errors import Fatal, UserError
 from tagbus.stream.views.application import Views
 from tagbus.stream.views.transport import CommittedConsumer
 
@@ -91,3 +91,51 @@ async def test_a_key_is_where_producers_put_it(views: Views, monkeypatch: pytest
     assert views.owner(views.tags, b"foobar") == URL(f"http://127.0.0.1:{8790 + (-790332482 & 0x7FFFFFFF) % 4}")
     monkeypatch.setattr(views.app.router, "table_metadata", lambda _: {})
     assert views.owner(views.tags, b"foobar") is None
+
+
+def told(views: Views, patch: pytest.MonkeyPatch, own: set[int], others: dict[str, list[int]]) -> None:
+    """What Faust tells this replica: its own partitions, and those of each address."""
+    topic = views.contents.changelog_topic.get_topic_name()
+    held = {url: {topic: partitions} for url, partitions in others.items()}
+    patch.setattr(views.app.router, "table_metadata", lambda _: held)
+    patch.setattr(views.app.assignor, "assigned_actives", lambda: {TP(topic, partition) for partition in own})
+
+
+@pytest.mark.parametrize(
+    ("own", "others"),
+    [
+        # The other one hides it, it hides the other one, and it has no partition.
+        ({0, 1}, {"http://127.0.0.1:8790": [2, 3]}),
+        ({2, 3}, {"http://127.0.0.1:8790": [2, 3]}),
+        (set(), {"http://127.0.0.1:8790": [0, 1, 2, 3]}),
+    ],
+)
+async def test_a_replica_that_comes_to_the_address_of_another_ends_and_says_so(
+    views: Views, monkeypatch: pytest.MonkeyPatch, own: set[int], others: dict[str, list[int]]
+) -> None:
+    told(views, monkeypatch, own, others)
+    views.turn()
+    with pytest.raises(
+        UserError, match=r"another replica of tagbus-views .* at http://127\.0\.0\.1:8790 too; give each"
+    ):
+        views.turn()
+
+
+async def test_replicas_at_addresses_of_their_own_go_on(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(views, monkeypatch, set(), {})
+    views.turn()
+    views.turn()
+    told(views, monkeypatch, {0, 1}, {"http://127.0.0.1:8790": [0, 1], "http://127.0.0.1:8791": [2, 3]})
+    views.turn()
+    views.turn()
+
+
+async def test_a_replica_that_has_served_goes_on_when_another_comes_to_its_address(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(views, monkeypatch, {0, 1, 2, 3}, {"http://127.0.0.1:8790": [0, 1, 2, 3]})
+    monkeypatch.setattr(Views, "settled", True)
+    views.turn()
+    told(views, monkeypatch, {0, 1}, {"http://127.0.0.1:8790": [2, 3]})
+    views.turn()
+    views.turn()
