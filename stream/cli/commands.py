@@ -25,7 +25,7 @@ from tagbus.stream.cli import (
 )
 from tagbus.stream.cli.demo import demo
 from tagbus.stream.cli.llm import prompt, synthesize
-from tagbus.stream.cli.operate import check, plan
+from tagbus.stream.cli.operate import acceptance, check, plan
 from tagbus.stream.cli.records import ping, publish, replay, retag, skip, tail
 from tagbus.stream.cli.taxonomy import exemplars, tags
 from tagbus.stream.errors import TagbusError, UserError
@@ -58,6 +58,7 @@ for command in (
     contract.validate,
     check.check,
     plan.plan,
+    acceptance.acceptance,
     calibrate.calibrate,
     evaluate.evaluate,
     compare.compare,

@@ -52,8 +52,8 @@ def create(
 
 
 def create_all(settings: Settings) -> None:
-    """Create what is not there yet, and say so. Raises UserError or DependencyDown."""
-    _create(clients.admin(settings.kafka), settings, list(layout(settings)))
+    """Create what is not there yet, the views' topics too, and say so. Raises UserError or DependencyDown."""
+    _create(clients.admin(settings.kafka), settings, [*layout(settings), *settings.views.topics])
 
 
 def _create(admin: AdminClient, settings: Settings, names: Sequence[str]) -> list[str]:

@@ -1,5 +1,5 @@
-"""A worker as a child process, started with `tagbus run`, `feedback` or `views` as users do, for the demo, benchmarks
-and tests."""
+"""A worker as a child process, started with `tagbus run`, `feedback`, `index` or `views` as users do, for the demo,
+benchmarks and tests."""
 
 import math
 import os
@@ -30,19 +30,20 @@ REMAINING = re.compile(r"^tagbus_memory_remaining_offsets ([0-9.e+]+)$", re.MULT
 
 
 class LocalWorker:
-    """One worker; a context manager that starts and stops it. Its log is a temporary file."""
+    """One worker; a context manager that starts and stops it. Its log is a temporary file, `environment` what its
+    process is given."""
 
     def __init__(
         self,
         settings: Settings,
         extra: Mapping[str, str] | None = None,
-        command: Literal["run", "feedback", "views"] = "run",
+        command: Literal["run", "feedback", "index", "views"] = "run",
     ) -> None:
         """Uses the addresses, names and delivery of `settings`, and `extra` environment variables."""
         self._command = command
         (self.port,) = free_ports(1)
         kafka = settings.kafka
-        self._environment = {
+        self.environment: Mapping[str, str] = {
             # Drop settings of the caller's environment, which would configure a different worker.
             **{name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)},
             "TAGBUS_KAFKA__BROKERS": kafka.brokers,
@@ -63,7 +64,7 @@ class LocalWorker:
             with _signals_deferred():
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "tagbus.stream.cli", self._command],
-                    env=self._environment,
+                    env=self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=self._log,
                     stderr=self._log,

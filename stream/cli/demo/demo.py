@@ -19,6 +19,7 @@ from tagbus.stream.cli.create import create_all
 from tagbus.stream.cli.demo import judge
 from tagbus.stream.cli.demo.judge import DemoJudge
 from tagbus.stream.cli.demo.scenes import Demo
+from tagbus.stream.cli.demo.whole import Whole
 from tagbus.stream.config import EncoderSettings, Settings
 from tagbus.stream.errors import UserError
 from tagbus.stream.local.apache import ApacheKafka
@@ -43,15 +44,25 @@ def demo(
             "--llm", help="decider: a judge of 3 MB; local: a minute of llama.cpp with SmolLM2; none: no judge"
         ),
     ] = "none",
+    whole: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option(
+            "--all",
+            help="all of it: Apache Kafka, tritonserver, a memory that `tagbus index` writes, a judge, views and both "
+            "example recommenders",
+        ),
+    ] = False,
 ) -> None:
     """Tag 600 descriptions of software from Kafka to Kafka, all on this machine. Ends with a line of JSON."""
+    if whole:
+        kafka, encoder, llm = "apache", "triton", "decider" if llm == "none" else llm
     started = time.monotonic()
     # The default handler would end only this process, and the worker would run forever.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with ExitStack() as stack:
         asked = None if llm == "none" else judge.started(llm, stack)
         settings = _broker(kafka, asked, stack).model_copy(update={"encoder": _encoder(encoder, stack)})
-        report = Demo(settings, stack, asked).run()
+        report = Demo(settings, stack, asked, Whole(settings, stack) if whole else None).run()
     seconds = round(time.monotonic() - started, 1)
     typer.echo(json.dumps({**report, "seconds": seconds, "delivery": _delivery(kafka), "encoder": encoder}))
 

@@ -17,6 +17,7 @@ from tagbus.stream.app.components import packaged
 from tagbus.stream.app.data.examples import example
 from tagbus.stream.app.places import files
 from tagbus.stream.cli.demo.judge import DemoJudge
+from tagbus.stream.cli.demo.whole import Whole
 from tagbus.stream.cli.records.publish import send
 from tagbus.stream.cli.records.tail import as_table, tagged_table
 from tagbus.stream.config import Settings
@@ -84,11 +85,14 @@ class Outcomes:
 class Demo:
     """The scenes of the demo, run in order with one broker, one joiner and one worker."""
 
-    def __init__(self, settings: Settings, stack: ExitStack, judge: DemoJudge | None = None) -> None:
-        """`judge`: the language model that the worker asks; None: none."""
+    def __init__(
+        self, settings: Settings, stack: ExitStack, judge: DemoJudge | None = None, whole: Whole | None = None
+    ) -> None:
+        """`judge`: the language model that the worker asks; `whole`: the shared memory and the views; None: none."""
         self._settings = settings
         self._stack = stack
         self._judge = judge
+        self._whole = whole
         self._published = 0
 
     def run(self) -> dict[str, object]:
@@ -101,20 +105,23 @@ class Demo:
         if trained := packaged():
             console.say("the worker also has the components shipped in the package")
         asked = {} if self._judge is None else self._judge.variables(trained, self._stack)
-        worker = self._stack.enter_context(LocalWorker(self._settings, {**trained, **asked}))
+        shared = {} if self._whole is None else self._share(self._whole, len(tags) + len(exemplars))
+        worker = self._stack.enter_context(LocalWorker(self._settings, {**trained, **asked, **shared}))
         with console.bar("worker: reading tags and exemplars into memory", len(tags) + len(exemplars)) as bar:
             worker.wait_until_ready(lambda remaining: bar.to(len(tags) + len(exemplars) - remaining))
         outcomes = self._outcomes()
         try:
             rate = self._contents(outcomes)
             self._show(outcomes)
-            figures = _quality(outcomes) | self._judged(outcomes)
+            figures = _quality(outcomes) | self._judged(outcomes) | self._served(outcomes, rate)
             self._new_tag(outcomes)
         except DependencyDown as error:
             raise DependencyDown(f"{error}; the end of the worker's log:\n{worker.tail()}") from None
         worker.stop()
         joiner.stop()
         console.say("worker stopped by SIGTERM: drained and left the group; so did the joiner")
+        if self._whole is not None:
+            self._whole.stop()
         return {
             "events": self._published,
             "tagged": len(outcomes.tagged),
@@ -136,6 +143,19 @@ class Demo:
     def _judged(self, outcomes: Outcomes) -> dict[str, object]:
         """What asking the judge took and gave."""
         return {} if self._judge is None else self._judge.figures(list(outcomes.tagged.values()), _answers())
+
+    def _share(self, whole: Whole, records: int) -> dict[str, str]:
+        """Start indexer and views. Returns the worker's settings of the shared memory."""
+        whole.index(records)
+        whole.view()
+        return whole.memory
+
+    def _served(self, outcomes: Outcomes, rate: float) -> dict[str, object]:
+        """What recommenders get of the whole, and how fast."""
+        if self._whole is None:
+            return {}
+        contents = files.all_of(example("content.jsonl"), files.content_of)
+        return self._whole.figures(rate, {result.id: result for result in outcomes.tagged.values()}, contents)
 
     def _publish(self, topic: Literal["content", "tags", "feedback"], records: Sequence[Record]) -> None:
         name = cast(str, getattr(self._settings.topics, topic))

@@ -1,0 +1,111 @@
+"""`tagbus acceptance`: what tagbus promises, tried on the installation of these settings."""
+
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagbus.stream.acceptance import changes, run
+from tagbus.stream.acceptance.exactness import Recall
+from tagbus.stream.acceptance.fleet import Fleet
+from tagbus.stream.acceptance.load import Load
+from tagbus.stream.acceptance.place import Place
+from tagbus.stream.acceptance.report import Finding, Report, page
+from tagbus.stream.app import console
+from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.codec import Record, encode_record
+from tagbus.stream.errors import CheckFailed, UserError
+from tagbus.stream.kafka.writer import TopicWriter
+
+# Exemplars in memory for each minute of the run: a short one spends its time on something else.
+EXEMPLARS_A_MINUTE = 200
+
+
+def acceptance(
+    minutes: Annotated[float, typer.Option("--minutes", min=0.2, max=1440, help="how long it may take, about")] = 15.0,
+    out: Annotated[Path, typer.Option("--out", help="folder of acceptance.json and acceptance.html")] = Path("."),
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="processes that tag here")] = 2,
+) -> None:
+    """Try on this cluster what tagbus promises, in topics, a group and collections of its own, removed at the end.
+
+    Contents once each under kills of its workers; an outage of each dependency, by a proxy before it; latency at 25, 50
+    and 75% load; recall against exact search; the budget of the judge; a release and back. Ends with a report that says
+    first what this project never ran. Code 3 if anything failed.
+    """
+    settings = load()
+    # The default handler would end only this process: workers would run on, and topics stay.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if not out.is_dir():
+        raise UserError(f"--out {out}: expected a folder that is there")
+    started = datetime.now(UTC)
+    with ExitStack() as stack:
+        releases = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagbus-acceptance-")))
+        found = tuple(_found(Place.of(settings, releases, workers), 60 * minutes, workers, stack))
+    failed = [one.name for one in found if one.verdict == "failed"]
+    report = Report(
+        passed=not failed,
+        started=started.isoformat(timespec="seconds"),
+        minutes=round((time.time() - started.timestamp()) / 60, 1),
+        installation=_installation(settings, workers),
+        findings=found,
+    )
+    for name, text in (("acceptance.json", report.model_dump_json(indent=2)), ("acceptance.html", page(report))):
+        (out / name).write_text(text + "\n", encoding="utf-8")
+        console.say(f"written: {out / name}")
+    if failed:
+        raise CheckFailed(f"failed: {', '.join(failed)}")
+
+
+def _found(place: Place, seconds: float, workers: int, stack: ExitStack) -> list[Finding]:
+    """Make the place, fill its memory, start its workers, and check."""
+    tags = files.all_of(example("tags.jsonl"), files.tag_of)
+    exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
+    exemplars = exemplars[: max(EXEMPLARS_A_MINUTE, int(EXEMPLARS_A_MINUTE * seconds / 60))]
+    contents = files.all_of(example("content.jsonl"), files.content_of)
+    proxies, variables = run.proxies(place.settings, stack)
+    console.say(f"topics and group {place.prefix}*")
+    with place.made(), Fleet(place, {**place.variables, **variables}, workers) as fleet:
+        names = place.settings.topics
+        _publish(place.settings, names.tags, [encode_record(one) for one in tags])
+        _publish(place.settings, names.exemplars, [encode_record(one) for one in exemplars])
+        console.say(f"starting {workers} workers with {len(tags)} tags and {len(exemplars)} exemplars")
+        fleet.start()
+        load = Load(place.settings, contents)
+        stack.callback(load.close)
+        checks: dict[str, run.Check] = {
+            "rate": run.capacity,
+            "latency": run.latency,
+            "kills": run.kills,
+            "outages": run.outages,
+            "recall": Recall(tags, exemplars, contents),
+            "budget": changes.budget,
+            "roll-back": changes.roll_back,
+        }
+        return list(run.findings(run.Run(place, fleet, load, proxies, seconds), checks))
+
+
+def _publish(settings: Settings, topic: str, records: list[Record]) -> None:
+    with TopicWriter(settings.kafka, topic) as writer:
+        for record in records:
+            writer.send(record)
+
+
+def _installation(settings: Settings, workers: int) -> dict[str, str]:
+    """What it ran on, in words without secrets."""
+    encoder, memory, llm = settings.encoder, settings.memory, settings.llm
+    return {
+        "brokers": settings.kafka.brokers,
+        "delivery": settings.kafka.delivery.replace("_", " "),
+        "encoder": encoder.kind + (f" at {encoder.address}" if encoder.kind == "triton" else ""),
+        "memory": memory.kind,
+        "judge": "none" if llm.url is None else f"profile {llm.profile}, model {llm.model or 'the first'}",
+        "workers": str(workers),
+    }
