@@ -114,7 +114,7 @@ image-check: ## build images (TARGETS="cpu gpu triton") on Debian's packages wit
 	TARGETS="$(TARGETS)" images/check
 
 test: lint $(TOOLS)/.done $(TOOLS)/usr/bin/promtool $(TOOLS)/helm $(TOOLS)/chromium/.done ## run all tests, the slowest ones are named at the end
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 TIMES ?= 20
 

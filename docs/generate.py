@@ -10,14 +10,13 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import typer
 import typer.core
 from pydantic.fields import FieldInfo
 
 from tagbus.stream import errors
 from tagbus.stream.app.capacity.plan import Load, rows
 from tagbus.stream.app.components import REGISTRY
-from tagbus.stream.cli.commands import app
+from tagbus.stream.cli.commands import service_commands
 from tagbus.stream.cli.operate import plan
 from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.telemetry import metrics
@@ -85,8 +84,9 @@ def listed() -> Iterator[str]:
 def commands() -> Iterator[str]:
     """Every command with its arguments and options."""
     yield "\n## Commands"
-    group = typer.main.get_command(app)
-    yield from _command(group, ["tagbus"])
+    found = service_commands()
+    for name in sorted(found):
+        yield from _command(found[name], ["tagbus", name])
 
 
 def _command(command: typer.core.TyperCommand, path: list[str]) -> Iterator[str]:

@@ -17,7 +17,6 @@ from typing import Final
 
 import numpy as np
 from pydantic import ConfigDict, ValidationError
-from scipy.optimize import isotonic_regression
 
 from tagbus.stream import logistic
 from tagbus.stream.contract.release import LEAST, MOST, MOST_KNOTS, Curve, Fingerprint, JudgeFit, Knots
@@ -155,6 +154,9 @@ def _knots(scores: Floats, right: Flags, weights: Floats) -> tuple[Floats, Float
     pairs[0] += 1
     rights[0] += 1
     pairs[-1] += 1
+    # scipy.optimize takes 0.3 s to import, and a worker fits seldom.
+    from scipy.optimize import isotonic_regression
+
     starts = isotonic_regression(rights / pairs, weights=pairs).blocks[:-1]
     starts = starts[:: math.ceil(2 * len(starts) / MOST_KNOTS)]
     lasts = np.append(starts[1:], len(values)) - 1

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from tagbus.models.commands import LazyCommand, evaluate, export, train
+from tests.cli.test_demo import complete, demo
 
 ROOT = Path(__file__).parent.parent
+GIGABYTE = 1_000_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Extras that the tests install and use.
 TESTED = ("test", "embedded", "hnsw", "llm", "llm-local", "otel", "registry", "skos", "train", "triton", "views")
@@ -193,9 +195,21 @@ class TestWheel:
         assert json.loads(line)["tags"][0]["id"] == "p1"
 
     def test_the_demo_works_elsewhere(self, installed: Path, tmp_path: Path) -> None:
-        report = json.loads(run(installed / "tagbus", "demo", at=tmp_path).splitlines()[-1])
-        assert report["events"] == report["tagged"] + report["dead_lettered"]
-        assert report["dead_lettered"] == 8
+        with demo(tmp_path / "out", [str(installed / "tagbus"), "demo"], bare()) as run:
+            report = run.report()
+            complete(report)
+            assert report["delivery"] == "at_least_once"
+            for words in (
+                "it has no transactions, so delivery: at least once",
+                "people gave it: ",
+                "8 broken events on content.dlq, byte for byte, with reasons:",
+                "InvalidEvent at decode: text: ",
+                "'Version control system (Works with)' found for 5 of 5 contents",
+                "worker stopped by SIGTERM",
+            ):
+                assert words in run.text, words
+            assert "Traceback" not in run.text
+            assert 0.2 * GIGABYTE < run.peak < 2 * GIGABYTE
 
     def test_it_brings_no_torch(self, installed: Path, tmp_path: Path) -> None:
         listed = json.loads(run(installed / "python", "-m", "pip", "list", "--format", "json", at=tmp_path))

@@ -9,72 +9,47 @@ import typer
 from typer.core import TyperGroup
 
 from tagbus.stream.app import console
-from tagbus.stream.cli import (
-    INTERRUPTED,
-    calibrate,
-    compare,
-    contract,
-    create,
-    evaluate,
-    explain,
-    memory,
-    release,
-    run,
-    tag,
-    views,
-)
-from tagbus.stream.cli.demo import demo
-from tagbus.stream.cli.llm import prompt, synthesize
-from tagbus.stream.cli.operate import acceptance, check, plan
-from tagbus.stream.cli.records import ping, publish, replay, retag, skip, tail
-from tagbus.stream.cli.taxonomy import exemplars, tags
+from tagbus.stream.cli import INTERRUPTED
+from tagbus.stream.cli.lazy import LazyCommands
 from tagbus.stream.errors import TagbusError, UserError
 
 # A file that takes no more, whichever it is: never a bug.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
-app = typer.Typer(
-    name="tagbus",
-    help="Tags content as it is published: events in on Kafka, scored and explained tags out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (
-    run.run,
-    run.feedback,
-    run.index,
-    views.views,
-    tag.tag,
-    explain.explain,
-    publish.publish,
-    publish.retire,
-    tail.tail,
-    ping.ping,
-    replay.replay,
-    skip.skip,
-    retag.retag,
-    contract.validate,
-    check.check,
-    plan.plan,
-    acceptance.acceptance,
-    calibrate.calibrate,
-    evaluate.evaluate,
-    compare.compare,
-    contract.config,
-    contract.asyncapi,
-    contract.schema,
-    demo.demo,
-):
-    app.command()(command)
-app.add_typer(create.topics, name="topics")
-app.add_typer(release.release, name="release")
-app.add_typer(tags.tags, name="tags")
-app.add_typer(memory.memory, name="memory")
-app.add_typer(exemplars.exemplars, name="exemplars")
-app.add_typer(prompt.prompt, name="prompt")
-app.add_typer(synthesize.synthesize, name="synthesize")
+# Name, and where it is defined: a function is a command, a typer application a group. In the order of the help.
+COMMANDS = {
+    "run": "run:run",
+    "feedback": "run:feedback",
+    "index": "run:index",
+    "views": "views:views",
+    "tag": "tag:tag",
+    "explain": "explain:explain",
+    "publish": "records.publish:publish",
+    "retire": "records.publish:retire",
+    "tail": "records.tail:tail",
+    "ping": "records.ping:ping",
+    "replay": "records.replay:replay",
+    "skip": "records.skip:skip",
+    "retag": "records.retag:retag",
+    "validate": "contract:validate",
+    "check": "operate.check:check",
+    "plan": "operate.plan:plan",
+    "acceptance": "operate.acceptance:acceptance",
+    "calibrate": "calibrate:calibrate",
+    "evaluate": "evaluate:evaluate",
+    "compare": "compare:compare",
+    "config": "contract:config",
+    "asyncapi": "contract:asyncapi",
+    "schema": "contract:schema",
+    "demo": "demo.demo:demo",
+    "topics": "create:topics",
+    "release": "release:release",
+    "tags": "taxonomy.tags:tags",
+    "memory": "memory:memory",
+    "exemplars": "taxonomy.exemplars:exemplars",
+    "prompt": "llm.prompt:prompt",
+    "synthesize": "llm.synthesize:synthesize",
+}
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -110,17 +85,27 @@ def _ended(call: Callable[[], None]) -> int:
     return 0
 
 
+def service_commands() -> LazyCommands:
+    """The commands of the service."""
+    return LazyCommands({name: f"tagbus.stream.cli.{place}" for name, place in COMMANDS.items()})
+
+
 def _group() -> TyperGroup:
     """The commands of the service, and those that the entry point group `tagbus.commands` adds.
 
-    An entry point names a typer command. It is imported for `tagbus --help` too, so it must be light.
+    An entry point names a typer command. It is imported whichever command is run, so it must be light.
     """
-    group = typer.main.get_command(app)
-    if not isinstance(group, TyperGroup):
-        raise TypeError(f"{group} is no group of commands")
+    found = TyperGroup(
+        name="tagbus",
+        help="Tags content as it is published: events in on Kafka, scored and explained tags out.",
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        # Typer asks for a dict, and takes any mapping.
+        commands=service_commands(),  # type: ignore[arg-type]
+    )
     for entry in entry_points(group="tagbus.commands"):
-        group.add_command(entry.load(), entry.name)
-    return group
+        found.add_command(entry.load(), entry.name)
+    return found
 
 
 def _as_user_error(error: typer.TyperException) -> UserError:

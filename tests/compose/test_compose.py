@@ -9,11 +9,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-import typer.main
 import yaml
 
 from tagbus.stream.app.data.examples import example
-from tagbus.stream.cli.commands import app
+from tagbus.stream.cli.commands import service_commands
 from tagbus.stream.config import PREFIX, Settings, load
 from tagbus.stream.local.apache import SETTINGS
 
@@ -26,7 +25,7 @@ STAGES = re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), r
 
 @cache
 def commands() -> Mapping[str, Any]:
-    return typer.main.get_command(app).commands  # type: ignore[attr-defined,no-any-return]
+    return service_commands()
 
 
 def loaded(name: str, patch: pytest.MonkeyPatch, **more: str) -> Settings:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 import yaml
 
-from tagbus.stream.cli.commands import app
+from tagbus.stream.cli.commands import service_commands
 from tests.helm import chart
 from tests.helm.chart import Object
 
@@ -178,7 +177,7 @@ def test_every_mount_has_a_volume_and_every_disk_is_there(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_command_is_one_of_tagbus(case: str) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = service_commands()
     for name, pod in chart.pods(rendered(case)):
         for each in pod["spec"]["containers"]:
             if each["name"] == "tagbus" and "args" in each:

@@ -12,9 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import typer.main
 
-from tagbus.stream.cli.commands import app
+from tagbus.stream.cli.commands import service_commands
 from tagbus.stream.local.environment import NEEDS, PYTRITON
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +107,7 @@ def test_a_build_without_a_target_is_the_worker_on_cpus() -> None:
 
 
 def test_the_command_of_an_image_is_one_of_tagbus() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = service_commands()
     for target in ("cpu", "gpu", "views"):
         (entry,) = [line for line in whole(target) if line.startswith("ENTRYPOINT")]
         command = [line for line in whole(target) if line.startswith("CMD")][-1]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.special import bdtr
 
 from tagbus.stream.logistic import Flags, Floats, logit
 
@@ -51,6 +50,9 @@ def for_quality(leads: Floats, changed: Flags, target: float, delta: float = DEL
     # The exact binomial test of "more than 1 - target are lost". The losses never fall as the margin shrinks, so a
     # margin that passes although it should not does so only if the first one that should not passes too: looking at
     # every margin costs no correction.
+    # scipy.special takes 0.15 s to import, and a worker fits seldom.
+    from scipy.special import bdtr
+
     passes = bdtr(lost, len(leads), 1 - target) <= delta
     # Contents with the same lead are skipped or sent together.
     ends = np.append(skipped[1:] < skipped[:-1], True)
