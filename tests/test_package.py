@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tagbus.models.commands import LazyCommand, evaluate, export, train
+from tagbus.stream.cli.commands import COMMANDS
 from tests.cli.test_demo import complete, demo
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +105,7 @@ def test_what_only_tests_and_benchmarks_use_is_not_in_the_wheel() -> None:
         if path.parts[0] in {"stream", "models"} and path.suffix == ".py"
         for name in imports(path)
     }
+    used |= {f"tagbus.stream.cli.{place.split(':')[0]}" for place in COMMANDS.values()}
     used |= {
         command.module for command in (*train.commands.values(), export, evaluate) if isinstance(command, LazyCommand)
     }
