@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,6 +198,8 @@ async def row(stack: TaggingStack, variant: Variant, data: Data) -> tuple[Json, 
         known = np.isfinite(pairs.judge)
         found["judge_auc"] = round(auc(pairs.judge[known], pairs.right[known]), 4)
         found["weight"] = curve.judge.weight if curve.judge else 0.0
+        # A server that was too slow, or down: what is fitted is fitted to the others.
+        found["share_unanswered"] = round(1 - len(np.unique(pairs.content[known])) / len(np.unique(pairs.content)), 4)
         found["tokens_per_asked_content"] = round(taken(asked)[1] / len(asked), 1)
     right, confidence = firsts(results, truth)
     published = confidence >= 0.5
@@ -250,9 +252,10 @@ def raw(name: str, results: Sequence[TaggedContent], truth: Mapping[str, frozens
 
 
 async def measure(
-    name: str, llm: LlmSettings, wanted: Sequence[str], data: Data, cache: Path
-) -> tuple[list[Json], list[str]]:
-    exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
+    name: str, llm: LlmSettings, wanted: Sequence[str], data: Data, memory_of: int, cache: Path
+) -> AsyncIterator[tuple[Json, list[str]]]:
+    """Each row with its raw lines, as it is done."""
+    exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)[:memory_of]
     memory = {
         "tags": files.all_of(example("tags.jsonl"), files.tag_of),
         "exemplars": exemplars[::2],
@@ -261,7 +264,6 @@ async def measure(
         ],
     }
     settings = Settings(budget=BudgetSettings(price_in=0.0, cache=0))
-    rows, lines = list[Json](), list[str]()
     async with assemble.in_process(of_variant(settings, llm, Variant()), cache, PLAN) as opened:
         with console.bar("encoding memory", sum(map(len, memory.values()))) as bar:
             await filling.fill(opened.projection(), memory, bar.advance)
@@ -277,25 +279,36 @@ async def measure(
             before = right if before is None else before
             gain = 100.0 * (right.astype(np.float64) - before)
             ends = [float(end) for end in of_mean(gain)]
-            rows.append(
-                {
-                    "name": f"{name}, {row_name}",
-                    "data": "examples",
-                    "calibration": len(data.calibration),
-                    "contents": len(data.contents),
-                    **found,
-                    "p_at_1_without": percent(before),
-                    "p_at_1_gain": [round(one, 2) for one in (float(gain.mean()), *ends)],
-                }
-            )
-            console.say(json.dumps(rows[-1]))
-            lines += raw(row_name, results, data.truth)
-    return rows, lines
+            figures: Json = {
+                "name": f"{name}, {row_name}",
+                "data": "examples",
+                "memory": len(memory["exemplars"]),
+                "calibration": len(data.calibration),
+                "contents": len(data.contents),
+                **found,
+                "p_at_1_without": percent(before),
+                "p_at_1_gain": [round(one, 2) for one in (float(gain.mean()), *ends)],
+            }
+            yield figures, list(raw(row_name, results, data.truth))
+
+
+def keep(new: Json, lines: Sequence[str], out: Path, judge_name: str) -> None:
+    """A row in the place of an earlier one of its name."""
+    report = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"rows": []}
+    report["rows"] = [one for one in report["rows"] if one["name"] != new["name"]] + [new]
+    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    place = out.parent / "raw" / f"llm-{judge_name}.jsonl"
+    place.parent.mkdir(exist_ok=True)
+    before = place.read_text(encoding="utf-8").splitlines(keepends=True) if place.exists() else []
+    name = json.loads(lines[0])["row"]
+    kept = [line for line in before if json.loads(line)["row"] != name]
+    place.write_text("".join([*kept, *lines]), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("judge", choices=("scripted", "decider", "local"))
+    parser.add_argument("--memory", type=int, default=2964, help="exemplars of which half are in memory")
     parser.add_argument("--calibration", type=int, default=605)
     parser.add_argument("--contents", type=int, default=600)
     parser.add_argument("--candidates", type=int, default=10)
@@ -305,19 +318,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results/llm.json"))
     given = parser.parse_args()
     data = corpus(given.calibration, given.contents)
+
+    async def run(llm: LlmSettings) -> None:
+        async for row_, lines in measure(given.judge, llm, given.rows, data, given.memory, given.cache):
+            console.say(json.dumps(row_))
+            keep(row_, lines, given.out, given.judge)
+
     with judge(given.judge, data, given.adapter, given.candidates) as llm:
-        rows, lines = asyncio.run(measure(given.judge, llm, given.rows, data, given.cache))
-    report = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {"rows": []}
-    new = {one["name"]: one for one in rows}
-    report["rows"] = [one for one in report["rows"] if one["name"] not in new] + rows
-    given.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    place = given.out.parent / "raw" / f"llm-{given.judge}.jsonl"
-    place.parent.mkdir(exist_ok=True)
-    before = place.read_text(encoding="utf-8").splitlines(keepends=True) if place.exists() else []
-    done = {one.partition(", ")[2] for one in new}
-    place.write_text(
-        "".join([*(line for line in before if json.loads(line)["row"] not in done), *lines]), encoding="utf-8"
-    )
+        asyncio.run(run(llm))
 
 
 if __name__ == "__main__":
