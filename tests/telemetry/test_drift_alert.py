@@ -1,4 +1,4 @@
-"""Drift from end to end: titles through the tagger, its series through the rules."""
+"""Drift from end to end: titles through the tagger, its series through the rules. Long: bench/drift.py."""
 
 import random
 from collections.abc import AsyncIterator, Sequence
