@@ -86,13 +86,11 @@ class _Value(BaseModel):
 def write(given: Stamp) -> bytes:
     """A value for the topic of published versions: version, and time in Unix milliseconds; null if there is none.
     `withdrawn` stands only in that of a withdrawn content."""
-    version, time = version_of(given), milliseconds_of(given)
-    found = b'{"version":%s,"time":%s' % (_number(version), _number(time))
-    return found + (b',"withdrawn":true}' if given & _WITHDRAWN else b"}")
-
-
-def _number(value: int | None) -> bytes:
-    return b"null" if value is None else b"%d" % value
+    version = b"null" if given <= _TIME else b"%d" % ((given >> _TIME_BITS) - 1)
+    time = (given & _TIME) >> 1
+    milliseconds = b"%d" % (time - _SHIFT) if time else b"null"
+    mark = b',"withdrawn":true' if given & _WITHDRAWN else b""
+    return b'{"version":%b,"time":%b%b}' % (version, milliseconds, mark)
 
 
 def read(value: bytes) -> Stamp:

@@ -238,7 +238,8 @@ class TagProcessor(Processor):
         if self._least is not None:
             outgoing = (*outgoing, *self._write_back(content, result, headers, self._least))
         if claimed:
-            outgoing = (*outgoing, self._version(state, index, source, outgoing[0]))
+            stamped = state.claims.stamp(index)
+            outgoing = (*outgoing, self._versions.record(outgoing[0].key, stamped, source.partition, headers))
         return TaggedOutcome(
             "tagged",
             outgoing,
@@ -260,10 +261,6 @@ class TagProcessor(Processor):
             version = self._versions.record(content.id.encode(), newest, source.partition, headers)
             letter.outgoing = (*letter.outgoing, version)
         return letter
-
-    def _version(self, state: BatchState, index: int, source: Source, result: Outgoing) -> Outgoing:
-        """The record that says which version of its content a result is of."""
-        return self._versions.record(result.key, state.claims.stamp(index), source.partition, state.headers_of(source))
 
     def _write_back(
         self, content: Content, result: TaggedContent, headers: Headers, least: float
