@@ -34,7 +34,8 @@ _SCRIPTS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, like everything created per content.
+@dataclass(slots=True)
 class Observed:
     """What is counted of a result once it is published. `best`: the confidence of its best tag, None without tags."""
 
@@ -45,8 +46,9 @@ class Observed:
 
 def observed(result: TaggedContent) -> Observed:
     """What is counted of a result."""
-    best = max((tag.confidence for tag in result.tags), default=None)
-    return Observed(best, len(result.tags), tuple(one.stage for one in result.degraded))
+    best = max([tag.confidence for tag in result.tags], default=None)
+    degraded = tuple(one.stage for one in result.degraded) if result.degraded else ()
+    return Observed(best, len(result.tags), degraded)
 
 
 def path_of(result: TaggedContent) -> str:
