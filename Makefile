@@ -17,7 +17,7 @@ LLM     := $(if $(filter none,$(LLM)),decider,$(LLM))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-busy lint reference baselines evaluate-models bench-models image-check image-lists bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test test-busy lint reference baselines evaluate-models bench-models image-check image-lists bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton soak chaos fuzz outage evaluate models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -171,7 +171,12 @@ bench-feedback: $(VENV)/.test ## people's decisions while the joiner is killed, 
 bench-views: $(VENV)/.test ## `tagbus views` under kills, its speed, and what a lost disk costs (needs Java and mvn)
 	$(BIN)/python bench/views.py
 
-bench: $(VENV)/.test ## measure encoder, tagger and stream side by side (needs Java and mvn)
+MINUTES ?= 30
+
+soak: $(VENV)/.test ## a worker at full load for MINUTES: its memory, its start and its end (needs Java and mvn)
+	$(BIN)/python bench/soak.py --minutes $(MINUTES) --data $(DATA)
+
+bench: $(VENV)/.test ## encoder, tagger and stream side by side, latency under load, what telemetry costs (needs Java and mvn)
 	$(BIN)/python bench/stream.py
 
 evaluate: $(VENV)/.core ## quality on DATA=folder with labels.tsv, train.tsv[.xz], val.tsv, test.tsv

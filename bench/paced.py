@@ -1,4 +1,4 @@
-"""A load for a worker, so many contents waiting at any time; and how long each content takes.
+"""Titles, and loads for a worker: as much as it takes, or at a rate; and how long each content takes.
 
 A time is from a record's time until its result is read under read_committed, some milliseconds after its commit.
 """
@@ -10,14 +10,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tagbus.stream.app.assemble import TaggingStack
+from tagbus.stream.app.data.data_folder import DataFolder
+from tagbus.stream.app.data.examples import example
+from tagbus.stream.app.places import files
+from tagbus.stream.app.places.folders import base_release, snapshot_folder
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Content
+from tagbus.stream.index import snapshot
 from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.kafka.writer import TopicWriter
 
+# At full load so many contents wait at any time: four batches at the tagger and about as many behind them.
+WAITING = 1_000
+# Results of a full load: some batches, where each takes seconds.
+LEAST = 500
 # How long no result may come.
 SECONDS = 120.0
+# Of each load, which is not counted: a worker that was idle has pages to read and caches to fill.
+SETTLE_SECONDS = 2.0
+
+
+def titles(data: Path, count: int) -> tuple[str, list[Content]]:
+    """The source of the titles, and the titles as contents with ids that memory does not hold."""
+    if (data / "test.tsv").exists():
+        rows = list(DataFolder(data).exemplars("test"))
+        source = "yso-titles/test.tsv"
+    else:
+        rows = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
+        source = "examples/exemplars.jsonl"
+    return source, [Content(id=f"bench-{n}", title=row.title, text=row.text) for n, row in enumerate(rows[:count])]
 
 
 def place_of(base: Settings, name: str, folder: Path) -> Settings:
@@ -30,6 +53,17 @@ def place_of(base: Settings, name: str, folder: Path) -> Settings:
             "releases": base.releases.model_copy(update={"folder": folder / name}),
         }
     )
+
+
+async def keep(stack: TaggingStack, settings: Settings) -> None:
+    """The memory of a stack as the snapshot of a worker whose memory topics are empty: nothing is encoded again."""
+    place = snapshot_folder(settings, base_release(settings).name)
+    assert place is not None
+    place.mkdir(parents=True)
+    names = settings.topics
+    topics = (names.tags, names.exemplars, names.knowledge)
+    starts = {(topic, partition): 0 for topic in topics for partition in range(names.partitions)}
+    await snapshot.save(place, stack.memory, starts)
 
 
 class Load:
@@ -62,7 +96,7 @@ class Load:
         """Contents whose results have not come."""
         return len(self._waiting)
 
-    def fill(self, count: int, most: float = math.inf) -> None:
+    def fill(self, count: int = WAITING, most: float = math.inf) -> None:
         """Send contents until so many wait, and `most` in all."""
         while len(self._waiting) < count and self.sent < most:
             self._send()
@@ -79,6 +113,38 @@ class Load:
         found = [self._waiting.pop(message.key() or b"", None) for message in messages]
         self.doubled += found.count(None)
         return [now - sent for sent in found if sent is not None]
+
+    def drain(self) -> None:
+        """Wait until nothing waits."""
+        while self._waiting:
+            self.read()
+
+    def full(self, seconds: float) -> float:
+        """Contents a second while as many wait as the worker takes, over so many seconds and LEAST results."""
+        first, begun = self.sent - self.waiting, time.monotonic()
+        while self.sent - self.waiting == first or time.monotonic() < begun + SETTLE_SECONDS:
+            self.fill()
+            self.read()
+        begun, counted = time.monotonic(), 0
+        while (now := time.monotonic()) < begun + seconds or counted < LEAST:
+            self.fill()
+            counted += len(self.read())
+        self.drain()
+        return counted / (now - begun)
+
+    def at(self, rate: float, seconds: float) -> list[float]:
+        """How long each content takes where so many a second come, evenly."""
+        took: list[float] = []
+        begun, first = time.monotonic(), self.sent
+        while (passed := time.monotonic() - begun) < seconds + SETTLE_SECONDS:
+            while self.sent - first < passed * rate:
+                self._send()
+            some = self.read()
+            if passed > SETTLE_SECONDS:
+                took += some
+        while self._waiting:
+            took += self.read()
+        return took
 
     def _send(self) -> None:
         one = self._contents[self.sent % len(self._contents)]
