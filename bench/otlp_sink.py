@@ -8,9 +8,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from subprocess import Popen
 
 from tagbus.stream.local.child import HOST, free_ports
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from tests.support import wait_until
 
 
