@@ -46,3 +46,15 @@ def test_every_path_in_the_text_is_there() -> None:
     """Paths that stand outside the tree: `stream/bus/publish/transaction.py`."""
     named = set(re.findall(r"`((?:stream|models|bench|tests|examples|triton_repo|docs)/[\w/.]*)`", PAGE))
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_no_file_is_longer_than_one_idea() -> None:
+    """350 lines, as the conventions have it."""
+    code = [path for top in ("stream", "models", "bench", "tests", "examples") for path in (ROOT / top).rglob("*.py")]
+    assert [str(path) for path in code if len(path.read_text(encoding="utf-8").splitlines()) > 350] == []
+
+
+def test_no_package_has_more_than_14_modules() -> None:
+    packages = {path.parent for top in ("stream", "models") for path in (ROOT / top).rglob("__init__.py")}
+    modules = {str(package): sum(path.name != "__init__.py" for path in package.glob("*.py")) for package in packages}
+    assert {package: count for package, count in modules.items() if count > 14} == {}

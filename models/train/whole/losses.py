@@ -27,7 +27,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TeacherOutput:
     """A teacher's answer on a batch: its vectors, its best tags, and their probabilities among these."""
 
     vectors: Tensor
@@ -44,7 +44,7 @@ class Lesson:
 
 
 def losses(
-    model: Trained, batch: Batch, queue: Sequence[Seen], lesson: Lesson | None, plan: Plan
+    model: Trained, batch: Batch, queue: Sequence[Seen], teacher: TeacherOutput | None, plan: Plan
 ) -> tuple[dict[str, Tensor], Seen]:
     """The weighted losses of a model on a batch, by name, and the batch as a key for the next ones."""
     vectors = model.vectors(batch.ids, batch.mask)
@@ -53,9 +53,9 @@ def losses(
     seen = Seen(vectors.detach(), batch.rows, batch.tags)
     if plan.contrastive:
         found["contrastive"] = plan.contrastive * between(vectors, seen, queue)
-    if lesson is not None:
-        found["distilled"] = plan.distilled * distillation(logits, lesson.best, lesson.chances)
-        found["apart"] = plan.apart * apart(vectors, lesson.vectors)
+    if teacher is not None:
+        found["distilled"] = plan.distilled * distillation(logits, teacher.best, teacher.chances)
+        found["apart"] = plan.apart * apart(vectors, teacher.vectors)
     for length in plan.dimensions:
         found[f"softmax_{length}"] = shorter(model, vectors, batch, length)
     return found, seen

@@ -18,7 +18,7 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.plan import begin
 from tagbus.models.train.whole.evaluate import by_neighbours, by_tags
-from tagbus.models.train.whole.losses import Lesson, Seen, losses
+from tagbus.models.train.whole.losses import Seen, TeacherOutput, losses
 from tagbus.models.train.whole.model import Trained, average, chosen, encode, follow, save
 from tagbus.models.train.whole.plan import Plan
 from tagbus.models.train.whole.rows import Batch, Ints, Rows, epoch
@@ -95,7 +95,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     done = resume(to / STATE, learners, optimiser, device)
     journals = {one.name: Journal(to / one.name / JOURNAL) for one in learners if one.name != TEACHER}
     if not done:
-        judge(learners, texts, plan, to, journals, 0)
+        evaluate(learners, texts, plan, to, journals, 0)
     every, marks = texts.every, {round(steps * number / plan.evaluations) for number in range(1, plan.evaluations + 1)}
     with console.bar("training", steps) as bar:
         for number, rows in enumerate(batches_of(texts, plan, steps), start=1):
@@ -108,7 +108,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
                     parts = {part: round(float(loss), 4) for part, loss in found[name].items()}
                     journal.write({"step": number, **parts}, contents=(number - done) * plan.batch)
             if number in marks:
-                judge(learners, texts, plan, to, journals, number)
+                evaluate(learners, texts, plan, to, journals, number)
             if number % SAVE_STEPS == 0 or number == steps:
                 keep(to / STATE, learners, optimiser, number)
             bar.to(number)
@@ -207,12 +207,12 @@ def step(
     torch.manual_seed(plan.seed * 1_000_003 + number)
     taught = next((one for one in learners if one.name == TEACHER), None)
     # The teacher's average answers, and reads the whole text.
-    lesson = None if taught is None else Lesson.of(taught.mean, batch)
+    teacher = None if taught is None else TeacherOutput.of(taught.mean, batch)
     thinned = batch.thinned(plan.word_dropout)
     optimiser.zero_grad(set_to_none=True)
     found: dict[str, dict[str, Tensor]] = {}
     for one in learners:
-        parts, seen = losses(one.model, thinned, one.queue, None if one is taught else lesson, plan)
+        parts, seen = losses(one.model, thinned, one.queue, None if one is taught else teacher, plan)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         layers = [weight for name, weight in one.model.named_parameters() if name != "tags"]
         torch.nn.utils.clip_grad_norm_(layers, 1.0)
@@ -225,7 +225,7 @@ def step(
     return found
 
 
-def judge(
+def evaluate(
     learners: Sequence[Learner], texts: Texts, plan: Plan, to: Path, journals: dict[str, Journal], number: int
 ) -> None:
     """Evaluate the students' averages, and keep those that are better than before; without validation contents all."""

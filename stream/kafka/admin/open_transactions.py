@@ -14,10 +14,10 @@ from confluent_kafka.admin._metadata import ClusterMetadata
 PATIENCE_SECONDS: Final = 3.0
 
 # The offset of the first record of an open transaction, by topic and partition.
-Held = Mapping[tuple[str, int], int]
+Offsets = Mapping[tuple[str, int], int]
 
 
-def held_back(admin: AdminClient, cluster: ClusterMetadata, names: Iterable[str], seconds: float) -> Held:
+def held_back(admin: AdminClient, cluster: ClusterMetadata, names: Iterable[str], seconds: float) -> Offsets:
     """Where the transaction stands that holds up a partition of these topics, and for PATIENCE_SECONDS has. What no
     broker says is left out."""
     partitions = [
@@ -31,7 +31,7 @@ def held_back(admin: AdminClient, cluster: ClusterMetadata, names: Iterable[str]
     return {partition: offset for partition, offset in found.items() if later.get(partition) == offset}
 
 
-def _held(admin: AdminClient, partitions: list[tuple[str, int]], seconds: float) -> Held:
+def _held(admin: AdminClient, partitions: list[tuple[str, int]], seconds: float) -> Offsets:
     # In this order: what is written in between is no open transaction.
     ends = _ends(admin, partitions, IsolationLevel.READ_UNCOMMITTED, seconds)
     stable = _ends(admin, partitions, IsolationLevel.READ_COMMITTED, seconds)
@@ -40,7 +40,7 @@ def _held(admin: AdminClient, partitions: list[tuple[str, int]], seconds: float)
     }
 
 
-def _ends(admin: AdminClient, partitions: list[tuple[str, int]], level: IsolationLevel, seconds: float) -> Held:
+def _ends(admin: AdminClient, partitions: list[tuple[str, int]], level: IsolationLevel, seconds: float) -> Offsets:
     if not partitions:
         return {}
     latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ import torch
 
 from tagbus.models.data.texts import tokenizer
 from tagbus.models.train.losses import SCALE, decoupled_contrastive, decoupled_softmax
-from tagbus.models.train.whole.losses import Lesson, Seen, between, losses, shorter
+from tagbus.models.train.whole.losses import Seen, TeacherOutput, between, losses, shorter
 from tagbus.models.train.whole.model import Trained
 from tagbus.models.train.whole.plan import Plan
 from tagbus.models.train.whole.rows import Batch, Rows
@@ -39,7 +39,7 @@ def batch(base: Path) -> Batch:
 
 
 def test_every_term_of_a_plan_is_there_and_none_beside(model: Trained, batch: Batch) -> None:
-    parts, _ = losses(model, batch, [], Lesson.of(model, batch), PLAN)
+    parts, _ = losses(model, batch, [], TeacherOutput.of(model, batch), PLAN)
     assert parts.keys() == {"softmax", "contrastive", "distilled", "apart", "softmax_16", "softmax_8"}
     # The teacher is the student itself.
     assert parts["distilled"].item() == pytest.approx(0, abs=1e-6)
@@ -76,7 +76,7 @@ def test_a_shorter_vector_is_of_unit_length_again(model: Trained, batch: Batch) 
 
 def test_the_whole_loss_has_the_gradient_of_finite_differences(model: Trained, batch: Batch) -> None:
     """Along the gradient and along a random direction, over all weights at once."""
-    taught = Lesson(
+    taught = TeacherOutput(
         torch.nn.functional.normalize(torch.randn(3, 32), dim=1),
         torch.tensor([[0, 1], [1, 2], [2, 3]]),
         torch.tensor([[0.7, 0.3], [0.5, 0.5], [0.9, 0.1]]),
