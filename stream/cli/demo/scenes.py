@@ -113,8 +113,10 @@ class Demo:
         try:
             rate = self._contents(outcomes)
             self._show(outcomes)
-            figures = _quality(outcomes) | self._judged(outcomes) | self._served(outcomes, rate)
+            figures = _quality(outcomes) | self._judged(outcomes)
             self._new_tag(outcomes)
+            # Last: it publishes contents of its own, whose results the other scenes would take for theirs.
+            figures |= self._served(outcomes, rate)
         except DependencyDown as error:
             raise DependencyDown(f"{error}; the end of the worker's log:\n{worker.tail()}") from None
         worker.stop()
