@@ -70,7 +70,7 @@ class Topics:
             return
         had = self._committed(given)
         done = {place for place in self._current(load) if place.offset < had.get(place.partition, 0)}
-        wait_until(lambda: not done - watch.positions - watch.excused, SECONDS, "the results of what is committed")
+        self._seen(done, watch)
         kept = consume_all(self._cluster.address, self.names[word])
         (self.before.results if word == "tagged" else self.before.letters).extend(kept)
         self._delete(word)
@@ -86,6 +86,17 @@ class Topics:
         # The watch may have read what came after `kept`, and went.
         self._excuse(watch, went - set(map(source, kept)))
         watch.begin_again(self.names[word])
+
+    def _seen(self, done: set[Position], watch: Watch) -> None:
+        """Wait until the watch has read the results of these inputs."""
+
+        def missing() -> list[Position]:
+            return sorted(done - watch.positions - watch.excused, key=str)
+
+        try:
+            wait_until(lambda: not missing(), SECONDS, "the results of what is committed")
+        except AssertionError as late:
+            raise AssertionError(f"{late}; missing {len(missing())} of {len(done)}: {missing()[:5]}") from None
 
     def _current(self, load: Load) -> list[Position]:
         every = list(load.inputs)
