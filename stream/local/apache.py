@@ -78,7 +78,7 @@ class ApacheKafka(Child):
     name = "Apache Kafka"
 
     def __init__(
-        self, cache: Path | None = None, settings: Mapping[str, str] | None = None, deadline_s: float = 60.0
+        self, cache: Path | None = None, settings: Mapping[str, str] | None = None, deadline_s: float = 300.0
     ) -> None:
         super().__init__(deadline_s)
         self._cache = cache or default_cache()

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tagbus.stream.cli import run
+from tagbus.stream.cli.commands import COMMANDS as EVERY
 from tagbus.stream.cli.operate import check
 from tagbus.stream.errors import UserError
 from tagbus.stream.local.apache import ApacheKafka
@@ -43,7 +44,22 @@ COMMANDS = (
     ("run",),
     ("feedback",),
     ("run", "--from", "earliest", "--group", "again", "--output", "again"),
+    ("index",),
+    ("views",),
+    ("explain", "a"),
+    ("ping", "--seconds", "1"),
+    ("tags", "import", "-", "--form", "jsonl"),
+    ("tags", "export"),
+    ("tags", "show", "a"),
+    ("exemplars", "import", "-", "--form", "jsonl"),
+    ("memory", "status"),
+    ("memory", "verify"),
+    ("synthesize", "descriptions"),
 )
+SERVERS = {"index": {"MEMORY__KIND": "server"}, "synthesize": {"LLM__URL": "http://127.0.0.1:1", "LLM__MODEL": "m"}}
+# Those that ask for none, and those that say that they make some.
+WITHOUT = {"tag", "validate", "plan", "calibrate", "evaluate", "compare", "config", "asyncapi", "schema", "prompt"}
+MAKING = {"topics", "demo", "acceptance"}
 
 
 class DefaultKafka(ApacheKafka):
@@ -125,6 +141,10 @@ def said(answer: Answer, name: str) -> str:
     return line
 
 
+def test_every_command_is_tried() -> None:
+    assert {command[0] for command in COMMANDS} == EVERY.keys() - WITHOUT - MAKING
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_command_creates_a_topic(
     broker: DefaultKafka, names: dict[str, str], tagbus: Cli, command: tuple[str, ...]
@@ -132,7 +152,7 @@ def test_no_command_creates_a_topic(
     before = partitions(broker)
     answer = tagbus(
         *(word.format(**names) for word in command),
-        settings=settings(broker, names),
+        settings=settings(broker, names) | SERVERS.get(command[0], {}),
         stdin=json.dumps({"id": "a", "name": "bees"}).encode(),
     )
     assert answer.code != 0 or command == ("release", "list")
