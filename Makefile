@@ -184,7 +184,8 @@ evaluate: $(VENV)/.core ## quality on DATA=folder with labels.tsv, train.tsv[.xz
 
 # One thread: two that wait for each other on busy cores took twenty times as long.
 models: $(VENV)/.test ## train heads and ranker for the example data into triton_repo/, and fit the calibration (some 5 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tagbus.models.rank.out_of_fold examples --heads triton_repo/heads/1 --ranker triton_repo/ranker/1
+	OMP_NUM_THREADS=1 $(BIN)/python -m tagbus.models.rank.out_of_fold examples --heads triton_repo/heads/1 --ranker triton_repo/ranker/1 \
+	  --table named --table terms
 	$(BIN)/tagbus calibrate examples/calibration.jsonl --tags examples/tags.jsonl --exemplars examples/exemplars.jsonl \
 	  --out triton_repo/encoder/1/calibration.json
 
