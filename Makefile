@@ -17,7 +17,7 @@ LLM     := $(if $(filter none,$(LLM)),decider,$(LLM))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-busy lint reference baselines evaluate-models bench-models image-check image-lists bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton soak chaos fuzz outage evaluate models install wheel clean
+.PHONY: help demo test test-busy lint reference baselines evaluate-models bench-models image-check image-lists bench bench-bus bench-scaling bench-versions bench-examples bench-feedback bench-triton bench-views triton soak chaos fuzz outage evaluate quality models install wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -181,6 +181,11 @@ bench: $(VENV)/.test ## encoder, tagger and stream side by side, latency under l
 
 evaluate: $(VENV)/.core ## quality on DATA=folder with labels.tsv, train.tsv[.xz], val.tsv, test.tsv
 	$(BIN)/tagbus evaluate $(DATA) --out bench/results/quality.json
+
+QUALITY ?= examples $(wildcard $(DATA))
+
+quality: $(VENV)/.test $(TREE)/tagbus ## train and measure nothing, light and full on each of QUALITY="folders"; the history of it (some 40 minutes)
+	PYTHONPATH=$(TREE) $(BIN)/python -m tagbus.models.evaluate.quality $(QUALITY)
 
 # One thread: two that wait for each other on busy cores took twenty times as long.
 models: $(VENV)/.test ## train heads and ranker for the example data into triton_repo/, and fit the calibration (some 5 minutes)

@@ -24,19 +24,24 @@ FIGURES: Final = tuple(
 
 def variables_of(row: Row, models: Path) -> dict[str, str]:
     """The environment variables of a row, with the folder of trained models filled in."""
-    return {name: value.replace(MODELS, str(models)) for name, value in row.settings.items()}
+    return filled(row.settings, models)
+
+
+def filled(settings: Mapping[str, str], models: Path) -> dict[str, str]:
+    """Settings with the folder of trained models filled in."""
+    return {name: value.replace(MODELS, str(models)) for name, value in settings.items()}
 
 
 def settings_of(row: Row, models: Path) -> Settings:
     """The settings of the row; those of this process count where they change no figure. Raises UserError as `load`
     does."""
-    with _environment(variables_of(row, models)):
+    with environment(variables_of(row, models)):
         settings = load()
     return settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": K})})
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables temporarily: settings are read from nowhere else."""
     before = dict(os.environ)
     for name in before:

@@ -1,7 +1,6 @@
 """The table on a cut of examples/: our rows through the tagger, baselines from stored predictions, and new tags."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +15,10 @@ from tagbus.stream.app.components import packaged
 from tagbus.stream.errors import UserError
 from tagbus.stream.quality import Ranked
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
 ISSUED = {"name", "p_at_1", "p_at_3", "p_at_5", "ndcg_at_5", "r_at_10", "psp_at_5", "ece", "train_seconds"} | {
     "contents_per_second",
     "command",
 }
-
-
-def some(name: str, count: int) -> Iterator[dict[str, object]]:
-    with (EXAMPLES / name).open(encoding="utf-8") as file:
-        for line, _ in zip(file, range(count), strict=False):
-            yield json.loads(line)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few hundred titles and their tags."""
-    place: Path = tmp_path_factory.mktemp("corpus")
-    splits = {
-        "train": list(some("exemplars.jsonl", 240)),
-        "val": list(some("calibration.jsonl", 40)),
-        "test": [
-            {**content, "accepted": answer["accepted"]}
-            for content, answer in zip(some("content.jsonl", 30), some("answers.jsonl", 30), strict=True)
-        ],
-    }
-    used = {tag for rows in splits.values() for row in rows for tag in row["accepted"]}  # type: ignore[attr-defined]
-    tags = [tag for tag in some("tags.jsonl", 10_000) if tag["id"] in used]
-    for name, rows in {**splits, "tags": tags}.items():
-        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return place
 
 
 @pytest.fixture(scope="module")
