@@ -77,7 +77,7 @@ def _command(run: Run, *words: str) -> None:
         [sys.executable, "-m", "tagbus.stream.cli", *words],
         env=run.fleet.workers[0].environment(),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=BUILD_SECONDS,
         check=False,
     )

@@ -54,7 +54,7 @@ def test_a_recommender_that_fails_says_why() -> None:
 
 def test_make_demo_all_installs_and_starts_everything() -> None:
     said = subprocess.run(
-        ["make", "-n", "demo", "ALL=1", "VENV=nowhere"],
+        ["make", "-n", "--no-print-directory", "demo", "ALL=1", "VENV=nowhere"],
         cwd=ROOT,
         capture_output=True,
         text=True,

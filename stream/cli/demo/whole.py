@@ -38,7 +38,8 @@ class Whole:
     """What runs beside worker and joiner; `stack` ends it. Raises UserError where a package is missing."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
-        if importlib.util.find_spec("faust") is None:
+        # Imported before, faust stands in sys.modules without a spec, which find_spec refuses.
+        if "faust" not in sys.modules and importlib.util.find_spec("faust") is None:
             raise UserError("--all needs faust: pip install 'tagbus[views]'")
         self._settings = settings
         self._stack = stack
@@ -144,7 +145,7 @@ def _recommended(program: str, *arguments: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, str(example(f"recommenders/{program}")), *arguments],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=DEADLINE_SECONDS,
         check=False,
     )
