@@ -6,6 +6,7 @@ A metric is a ratio of two sums over contents; the per-content terms are kept fo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,16 @@ Flags = NDArray[np.bool_]
 # The right tags of each content: tag numbers >= 0, unique, in any order.
 Truth = Sequence[Ints]
 
+# The figures as people write them.
+LABELS: Final = {
+    "p_at_1": "P@1",
+    "p_at_3": "P@3",
+    "p_at_5": "P@5",
+    "ndcg_at_5": "nDCG@5",
+    "r_at_10": "R@10",
+    "psp_at_5": "PSP@5",
+    "ece": "ECE",
+}
 BINS = 15
 
 

@@ -103,6 +103,6 @@ def _cell(name: str, figures: Mapping[str, float], earlier: Mapping[str, float] 
 
 
 def write(path: Path, history: History) -> None:
-    """Write the history, a line a row of figures short enough to be compared by eye."""
+    """Write the history as indented JSON, and the folder that it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(history.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")

@@ -24,6 +24,7 @@ from tagbus.models.evaluate.measure import Paths, measure_rows
 from tagbus.models.evaluate.rows import BASELINES, OURS, Row
 from tagbus.stream.app import console
 from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.quality import LABELS
 
 METHOD: Final = (
     "Test contents, each row measured once; P, nDCG, R, PSP (A 0.55, B 1.5), F1, Acc, Coverage and HR in percent, ECE "
@@ -106,13 +107,7 @@ def _write(path: Path, report: Report) -> None:
 
 
 COLUMNS: Final = {
-    "p_at_1": "P@1",
-    "p_at_3": "P@3",
-    "p_at_5": "P@5",
-    "ndcg_at_5": "nDCG@5",
-    "r_at_10": "R@10",
-    "psp_at_5": "PSP@5",
-    "ece": "ECE",
+    **LABELS,
     "r_at_10_head": "R@10 head",
     "r_at_10_torso": "torso",
     "r_at_10_tail": "tail",

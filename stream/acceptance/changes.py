@@ -1,7 +1,6 @@
 """Checks of what an operator changes while contents come: the budget of the judge, and the release."""
 
 import math
-import subprocess
 import sys
 import time
 from typing import Final
@@ -10,7 +9,8 @@ from tagbus.stream.acceptance.report import Finding
 from tagbus.stream.acceptance.run import KILL_RATE, Run
 from tagbus.stream.acceptance.twin import TWIN
 from tagbus.stream.config import PREFIX
-from tagbus.stream.errors import DependencyDown, shorten
+from tagbus.stream.errors import DependencyDown
+from tagbus.stream.local.command import output_of
 
 # Judged contents that a budget is made for, how many times as many come, and the most contents that come for that.
 AFFORDED, TIMES, MOST = 5, 3, 1_000
@@ -73,13 +73,5 @@ def _until(run: Run, release: str) -> float:
 
 def _command(run: Run, *words: str) -> None:
     """Run a command of tagbus. Raises DependencyDown with what it said where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tagbus.stream.cli", *words],
-        env=run.fleet.workers[0].environment(),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise DependencyDown(f"tagbus {' '.join(words)}: {shorten(done.stderr.strip().splitlines()[-1], 300)}")
+    command = [sys.executable, "-m", "tagbus.stream.cli", *words]
+    output_of(f"tagbus {' '.join(words)}", command, BUILD_SECONDS, run.fleet.workers[0].environment())

@@ -14,7 +14,7 @@ NEVER: Final = (
     "Triton's own onnxruntime backend on a GPU in production: its server runs, with a stand-in for that backend.",
     "vLLM, SGLang and hosted language models: llama.cpp, sparrow-decider, and servers that answer by a script.",
     "Kubernetes, KEDA and Helm hooks in a cluster: the chart is rendered and validated, and not installed.",
-    "Weeks of running: at most hours at a time.",
+    "Hours and weeks of running: minutes at a time.",
 )
 
 

@@ -14,7 +14,7 @@ from tagbus.stream.app.data.data_folder import made
 from tagbus.stream.app.judge import fitting
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.contract.events import Content, Exemplar, Tag, TaggedContent
-from tagbus.stream.errors import UserError
+from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.tagger import Explained, Failure, Tagger
 
 BATCH: Final = 256
@@ -84,16 +84,17 @@ async def tag_all(tagger: Tagger, contents: Sequence[Content], advance: Callable
         async with gate:
             outcomes = await tagger.explain_all(batch)
         advance(len(batch))
-        return [_result(outcome) for outcome in outcomes]
+        return [tagged(outcome).result for outcome in outcomes]
 
     batches = [contents[start : start + BATCH] for start in range(0, len(contents), BATCH)]
     return [result for done in await asyncio.gather(*map(one, batches)) for result in done]
 
 
-def _result(outcome: Explained | Failure) -> TaggedContent:
+def tagged(outcome: Explained | Failure) -> Explained:
+    """The outcome. Raises UserError for a content that could not be tagged."""
     if isinstance(outcome, Failure):
-        raise UserError(f"a content could not be tagged: {outcome}")
-    return outcome.result
+        raise UserError(f"content {shorten(outcome.id)} could not be tagged: {outcome.error}")
+    return outcome
 
 
 def measure(

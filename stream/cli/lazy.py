@@ -38,11 +38,11 @@ class LazyCommands(MutableMapping[str, Command]):
 
 
 def _command(name: str, defined: object) -> Command:
+    """A function as a command of that name, a typer application as a group."""
     app = defined
     if not isinstance(app, typer.Typer):
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command(name)(defined)  # type: ignore[type-var]
-    app.info.name = app.info.name or name
     found = typer.main.get_command(app)
     found.name = name
     return found

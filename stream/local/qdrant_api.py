@@ -45,7 +45,6 @@ class Qdrant:
         self._state = State()
         if (folder / STATE).exists():
             self._state = State.model_validate_json((folder / STATE).read_bytes())
-        # The name of a collection comes over the wire, so it names no folder: its place in the list does.
         self._shards = {name: self._opened(name, made) for name, made in self._state.collections.items()}
 
     def answer(self, method: str, path: str, body: bytes) -> object:

@@ -15,11 +15,12 @@ class Lag:
         self._seconds = telemetry.VIEWS_LAG_SECONDS.labels(view)
         self._clock = clock
         self._started = clock()
-        # When nothing waited last, by partition.
+        # Since when each partition has been behind: the last time that it was not.
         self._level: dict[int, float] = {}
 
     def show(self, standings: Mapping[int, Standing]) -> None:
-        """Set the gauges. A record that is not fetched has no known time: it came after nothing waited."""
+        """Set the gauges. The time of a record that is not fetched is unknown: it came after its partition was last
+        caught up."""
         now = self._clock()
         self._level = {partition: self._level.get(partition, self._started) for partition in standings}
         self._level |= {partition: now for partition, one in standings.items() if not one.waiting}

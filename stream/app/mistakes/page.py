@@ -18,20 +18,11 @@ from tagbus.stream.app.mistakes.curves import LENGTHS, Curve, bins_of, curves, f
 from tagbus.stream.app.mistakes.drawing import Drawing, draw
 from tagbus.stream.app.mistakes.evaluated import About, Evaluated, Tagged
 from tagbus.stream.app.mistakes.evidence import reasons, why_not
+from tagbus.stream.quality import LABELS
 
 _TEMPLATE: Final = importlib.resources.files("tagbus.stream") / "app" / "mistakes" / "page.html.j2"
 # Characters of a content that are shown.
 TEXT: Final = 600
-# The figures, as people write them.
-WORDS: Final = {
-    "p_at_1": "P@1",
-    "p_at_3": "P@3",
-    "p_at_5": "P@5",
-    "ndcg_at_5": "nDCG@5",
-    "r_at_10": "R@10",
-    "psp_at_5": "PSP@5",
-    "ece": "ECE",
-}
 # Wrong and right candidates of a content that are shown, and similar contents.
 CANDIDATES: Final = 10
 NEIGHBOURS: Final = 3
@@ -89,7 +80,7 @@ def render(evaluated: Evaluated, explained: Mapping[str, Explanation], about: Ab
     worst = find.worst(evaluated)
     return _template().render(
         about=about,
-        words=WORDS,
+        words=LABELS,
         contents=len(evaluated.contents),
         cards=[card(evaluated, one, explained[one.content.id]) for one in worst],
         confusions=find.confusions(evaluated),

@@ -72,7 +72,7 @@ class PartitionVersions:
     # What its topic lacks, in words; empty if it lacks nothing.
     lacks: str = ""
     _epoch: int = 0
-    # In order of offsets. Nearly all are of one: a list of one takes a fifth of the memory of a deque.
+    # In order of offsets. Nearly all are of one: a list of one takes 64 bytes, a deque 760.
     _waiting: dict[int, list[PendingVersion]] = field(default_factory=dict)
     _batches: deque["BatchClaims"] = field(default_factory=deque)
 

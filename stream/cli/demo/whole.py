@@ -3,7 +3,6 @@ recommenders. Its figures: how long a content takes at a steady rate, and whethe
 
 import importlib.util
 import json
-import subprocess
 import sys
 import time
 import urllib.error
@@ -20,8 +19,9 @@ from tagbus.stream.app import console
 from tagbus.stream.app.data.examples import example
 from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.contract.events import Content, TaggedContent
-from tagbus.stream.errors import DependencyDown, UserError, shorten
+from tagbus.stream.errors import UserError
 from tagbus.stream.local.child import free_ports
+from tagbus.stream.local.command import output_of
 from tagbus.stream.local.qdrant import QdrantServer
 from tagbus.stream.local.worker import LocalWorker
 
@@ -142,13 +142,6 @@ def _confidences(result: TaggedContent) -> dict[str, float]:
 
 def _recommended(program: str, *arguments: str) -> list[str]:
     """The contents that an example recommender prints. Raises DependencyDown with what it says instead."""
-    done = subprocess.run(
-        [sys.executable, str(example(f"recommenders/{program}")), *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=DEADLINE_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise DependencyDown(f"examples/recommenders/{program}: {shorten(done.stderr.strip().splitlines()[-1], 300)}")
-    return [str(json.loads(line)["id"]) for line in done.stdout.splitlines()]
+    name = f"recommenders/{program}"
+    said = output_of(f"examples/{name}", [sys.executable, str(example(name)), *arguments], DEADLINE_SECONDS)
+    return [str(json.loads(line)["id"]) for line in said.splitlines()]

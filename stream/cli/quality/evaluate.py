@@ -16,7 +16,7 @@ from tagbus.stream.app import assemble, console, filling
 from tagbus.stream.app.assemble import TaggingStack
 from tagbus.stream.app.data.corpus import Corpus
 from tagbus.stream.app.data.folders import in_folder, languages_in
-from tagbus.stream.app.evaluation import K, content_of, fit, measure, name_of, ran, tag_all
+from tagbus.stream.app.evaluation import K, content_of, fit, measure, name_of, ran, tag_all, tagged
 from tagbus.stream.app.explain.examine import examine
 from tagbus.stream.app.explain.explanation import Explanation
 from tagbus.stream.app.mistakes.evaluated import About, Evaluated, Tagged
@@ -26,7 +26,7 @@ from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.events import Content, Exemplar, Tag
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.quality import Quality
-from tagbus.stream.tagger import Failure, Tagger
+from tagbus.stream.tagger import Tagger
 
 if TYPE_CHECKING:
     from tagbus.stream.app.mistakes.page import Render
@@ -151,8 +151,7 @@ async def _explained(stack: TaggingStack, tagger: Tagger, some: Sequence[Tagged]
         for chunk in files.chunks(some, BATCH):
             found = await tagger.explain_all([one.content for one in chunk])
             for one, outcome in zip(chunk, found, strict=True):
-                if not isinstance(outcome, Failure):
-                    explained[one.content.id] = await examine(stack, outcome, one.missing)
+                explained[one.content.id] = await examine(stack, tagged(outcome), one.missing)
                 bar.advance(1)
     return explained
 
