@@ -109,7 +109,7 @@ def parts(ranked: Ranked, truth: Truth, propensity: Floats) -> Parts:
     got, best = _worth(ranked, right, truth, propensity, 5)
     over = (
         *(_first(right, k).sum(axis=1) / k for k in (1, 3, 5)),
-        _gain(right, lengths, 5),
+        ndcg(right, lengths, 5),
         _first(right, 10).sum(axis=1) / lengths,
         got,
     )
@@ -141,7 +141,16 @@ def f1_at(ranked: Ranked, truth: Truth, k: int) -> float:
 def ndcg_at(ranked: Ranked, truth: Truth, k: int) -> float:
     """nDCG@k in percent: a right tag at rank i (from 1) gains 1 / log2(i + 1), divided by the gain of min(k, right
     tags) at the first ranks; mean over contents."""
-    return 100 * float(_gain(hits(ranked, truth), _lengths(truth), k).mean())
+    return 100 * float(ndcg(hits(ranked, truth), _lengths(truth), k).mean())
+
+
+def ndcg(right: Flags, lengths: Ints, k: int) -> Floats:
+    """nDCG@k of each content, a fraction, float64 [n]. `right`: bool [n, k or more], which found tags are right, best
+    first; `lengths`: int64 [n], right tags of each, at least 1."""
+    right = _first(right, k)
+    gains = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(gains)[np.minimum(k, lengths) - 1]
+    return np.asarray(right @ gains[: right.shape[1]] / ideal)
 
 
 def psp_at(ranked: Ranked, truth: Truth, propensity: Floats, k: int) -> float:
@@ -236,14 +245,6 @@ def hits(ranked: Ranked, truth: Truth) -> Flags:
     width = int(max(tags.max(), ranked.indices.max(initial=0))) + 2
     found = np.arange(len(truth))[:, None] * width + ranked.indices + 1
     return np.isin(found, rows * width + tags + 1)
-
-
-def _gain(right: Flags, lengths: Ints, k: int) -> Floats:
-    """nDCG@k per content."""
-    right = _first(right, k)
-    gains = 1 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(gains)[np.minimum(k, lengths) - 1]
-    return np.asarray(right @ gains[: right.shape[1]] / ideal)
 
 
 def _worth(ranked: Ranked, right: Flags, truth: Truth, propensity: Floats, k: int) -> tuple[Floats, Floats]:

@@ -1,7 +1,26 @@
-"""Word boundaries by script."""
+"""What the script of a text says: where its words end, and for a language that nobody named."""
 
+import re
+import unicodedata
+from collections import Counter
+from itertools import islice
 from typing import Final
 
 # Scripts written without spaces (Thai to Khmer, Japanese, Chinese), for a regular expression's character class: each of
 # their characters is a word.
 DENSE: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# What names a text without a letter of any script.
+OTHER: Final = "other"
+# Characters of a text in which letters are looked for, and how many letters are looked at.
+_SEEN: Final = 800
+_LETTERS: Final = 40
+
+
+def language_of(given: str | None, text: str) -> str:
+    """The language that a content names, without its region; where it names none, the script of most of the first
+    letters of its text, as Unicode names it (`Latin`, `Cyrillic`, `Cjk`)."""
+    if given:
+        return re.split("[-_]", given.lower(), maxsplit=1)[0]
+    letters = islice(filter(str.isalpha, text[:_SEEN]), _LETTERS)
+    scripts = Counter(unicodedata.name(letter, OTHER).replace("-", " ").split(" ", 1)[0] for letter in letters)
+    return scripts.most_common(1)[0][0].capitalize() if scripts else OTHER

@@ -1,34 +1,34 @@
 """Quality by how frequent a tag is, by language and by length: where a tagger is weak."""
 
-import math
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from tagbus.stream.app.mistakes.evaluated import Evaluated, Tagged
 from tagbus.stream.contract.events import Content
+from tagbus.stream.intervals import of_mean
+from tagbus.stream.recall.scripts import OTHER, language_of
 
 # Least numbers of a bin: contents in memory that carry a tag, and words of a content.
 FREQUENCIES: Final = (0, 1, 3, 10, 30, 100, 300, 1000)
 LENGTHS: Final = (1, 4, 8, 16, 32, 64, 128)
 LANGUAGES: Final = 12
-# Letters that are looked at for a script, and what names a letter that belongs to none.
-LETTERS: Final = 40
-OTHER: Final = "other"
 
 Bin = str
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A mean in percent over `count` values, and half of its 95% interval."""
+    """A mean in percent over `count` values, and the ends of its 95% interval."""
 
     bin: Bin
     count: int
     mean: float
-    half: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,8 @@ def _bin(number: int, least: Sequence[int]) -> Bin:
 
 
 def language(content: Content) -> str:
-    """The language that a content says, or, where it says none, the script of its first letters."""
-    if content.language:
-        return content.language
-    counts: dict[str, int] = defaultdict(int)
-    letters = (char for char in f"{content.title} {content.text}"[: 20 * LETTERS] if char.isalpha())
-    for _, char in zip(range(LETTERS), letters, strict=False):
-        counts[unicodedata.name(char, OTHER).split(" ", 1)[0].split("-", 1)[0].capitalize()] += 1
-    return max(counts, key=lambda script: counts[script], default=OTHER)
+    """The language of a content, or the script of its title and text."""
+    return language_of(content.language, f"{content.title} {content.text}")
 
 
 def _largest(languages: Sequence[str]) -> list[str]:
@@ -133,7 +127,6 @@ def _curve(name: str, over: str, values: Iterable[tuple[Bin, float]], bins: Sequ
 
 
 def _point(where: Bin, values: Sequence[float]) -> Point:
-    count = len(values)
-    mean = sum(values) / count
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / count / count)
-    return Point(where, count, 100 * mean, 100 * 1.96 * spread)
+    percent = 100 * np.array(values, np.float64)
+    low, high = of_mean(percent)
+    return Point(where, len(percent), float(percent.mean()), float(low), float(high))

@@ -53,7 +53,7 @@ class Drawing:
 
 def draw(curves: Sequence[Curve], bins: Sequence[Bin]) -> Drawing:
     """Curves over the same bins, in this order, from 0 to a round number of percent above all of them."""
-    most = max((point.mean + point.half for curve in curves for point in curve.points), default=0.0)
+    most = max((point.high for curve in curves for point in curve.points), default=0.0)
     top = min(100.0, max(ROUND, ROUND * -(-most // ROUND)))
     step = (WIDTH - LEFT - RIGHT) / max(1, len(bins))
     place = {where: LEFT + step * (number + 0.5) for number, where in enumerate(bins)}
@@ -68,9 +68,10 @@ def draw(curves: Sequence[Curve], bins: Sequence[Bin]) -> Drawing:
                 Mark(
                     place[point.bin],
                     height(point.mean),
-                    height(point.mean - point.half),
-                    height(point.mean + point.half),
-                    f"{curve.name} {point.mean:.1f} ± {point.half:.1f}, {point.count:,} {curve.over}, {point.bin}",
+                    height(point.low),
+                    height(point.high),
+                    f"{curve.name} {point.mean:.1f} ({point.low:.1f} to {point.high:.1f}), "
+                    f"{point.count:,} {curve.over}, {point.bin}",
                 )
                 for point in curve.points
             ],

@@ -1,13 +1,15 @@
 """The mistakes: the worst contents, tags taken for others, never found, or perhaps missed by people."""
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from tagbus.stream.app.mistakes.evaluated import Evaluated, Tagged
 from tagbus.stream.contract.events import ScoredTag
+from tagbus.stream.quality import Floats, ndcg
 
 # Rows of each part of the page.
 WORST: Final = 30
@@ -68,18 +70,23 @@ class Gaps:
 
 def worst(evaluated: Evaluated, most: int = WORST) -> list[Tagged]:
     """The contents with the lowest nDCG@5; of equal ones those first whose best wrong tag is the surest."""
+    known = [one for one in evaluated.contents if one.right]
 
-    def badness(one: Tagged) -> tuple[float, float, str]:
-        return _gain(one), -max((tag.confidence for tag in one.wrong()), default=0.0), one.content.id
+    def badness(row: tuple[float, Tagged]) -> tuple[float, float, str]:
+        gain, one = row
+        return gain, -max((tag.confidence for tag in one.wrong()), default=0.0), one.content.id
 
-    return sorted((one for one in evaluated.contents if one.right and _gain(one) < BEST), key=badness)[:most]
+    rows = [(gain, one) for gain, one in zip(_gains(known).tolist(), known, strict=True) if gain < BEST]
+    return [one for _, one in sorted(rows, key=badness)[:most]]
 
 
-def _gain(one: Tagged) -> float:
-    """nDCG@5."""
-    gains = [1 / math.log2(place + 2) for place in range(5)]
-    got = sum(gain for gain, tag in zip(gains, one.found, strict=False) if tag.id in one.right)
-    return got / sum(gains[: len(one.right)])
+def _gains(contents: Sequence[Tagged]) -> Floats:
+    """nDCG@5 of each."""
+    right = np.zeros((len(contents), 5), np.bool_)
+    for row, one in enumerate(contents):
+        first = one.found[:5]
+        right[row, : len(first)] = [tag.id in one.right for tag in first]
+    return ndcg(right, np.array([len(one.right) for one in contents], np.int64), 5)
 
 
 def confusions(evaluated: Evaluated, most: int = CONFUSED) -> list[Confusion]:

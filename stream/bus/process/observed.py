@@ -12,26 +12,13 @@ from tagbus.stream.config import DriftSettings
 from tagbus.stream.contract.events import Content, TaggedContent
 from tagbus.stream.contract.fields import TEST_ID
 from tagbus.stream.llm.component import NAME as JUDGE
-from tagbus.stream.recall.scripts import DENSE
+from tagbus.stream.recall.scripts import DENSE, language_of
 from tagbus.stream.telemetry.drift import WORDS_A_CONTENT, Drift, Tagged, checksums
 
 # Of a title and a text that are looked at.
 _CHARACTERS: Final = 2_000
 # A character of a script without spaces is a word.
 _WORD: Final = re.compile(rf"[{DENSE}]|(?:(?![{DENSE}])\w)+")
-# The script of the first letters stands for a language that is not given.
-_SCRIPTS: Final = (
-    ("Latn", re.compile(r"[A-Za-z\u00c0-\u024f]")),
-    ("Cyrl", re.compile(r"[\u0400-\u052f]")),
-    ("Grek", re.compile(r"[\u0370-\u03ff]")),
-    ("Arab", re.compile(r"[\u0600-\u06ff]")),
-    ("Hebr", re.compile(r"[\u0590-\u05ff]")),
-    ("Deva", re.compile(r"[\u0900-\u097f]")),
-    ("Hang", re.compile(r"[\uac00-\ud7af]")),
-    ("Kana", re.compile(r"[\u3040-\u30ff]")),
-    ("Hani", re.compile(r"[\u3400-\u9fff]")),
-    ("Thai", re.compile(r"[\u0e00-\u0e7f]")),
-)
 
 
 # Not frozen, like everything created per content.
@@ -91,13 +78,4 @@ class DriftWatch:
 def _tagged(content: Content, seen: Observed) -> Tagged:
     text = f"{content.title}\n{content.text[:_CHARACTERS]}"[:_CHARACTERS]
     words = checksums(match.group() for match in islice(_WORD.finditer(text.casefold()), WORDS_A_CONTENT))
-    return Tagged(seen.best, seen.tags, _language(content.language, text), words)
-
-
-def _language(given: str | None, text: str) -> str:
-    """The language that the content names, without its region; else the script that most of its first letters have."""
-    if given:
-        return re.split("[-_]", given.lower(), maxsplit=1)[0]
-    found = {name: len(pattern.findall(text[:200])) for name, pattern in _SCRIPTS}
-    best = max(found, key=lambda name: found[name])
-    return best if found[best] else "none"
+    return Tagged(seen.best, seen.tags, language_of(content.language, text), words)
