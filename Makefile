@@ -91,11 +91,6 @@ $(TOOLS)/chromium/.done:
 	  for package in *.deb; do dpkg -x "$$package" . && rm "$$package" || exit 1; done)
 	@touch $@
 
-# A real OpenTelemetry collector for tests/telemetry, which is not built by itself: 193 CPU seconds, downloads left out.
-$(TOOLS)/otel-collector: tests/telemetry/collector/main.go tests/telemetry/collector/go.sum
-	@mkdir -p $(TOOLS)
-	cd tests/telemetry/collector && go build -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ .
-
 # The real helm, built once where there is Go: a minute or two.
 HELM := v3.22.0
 
