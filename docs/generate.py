@@ -1,8 +1,8 @@
-"""Writes docs/reference.md (settings, metrics, commands, exit codes) and docs/capacity.md (plans) from the code.
+"""Generates docs/reference.md (settings, metrics, commands, exit codes) and docs/capacity.md (plans) from the code.
 
     make reference
 
-A test keeps the pages equal to what this gives.
+A test fails where the pages differ from the output.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from tagbus.stream.telemetry import metrics
 PAGE = Path(__file__).parent / "reference.md"
 HEAD = """# Reference
 
-Made from the code by `make reference`; a test fails where it differs. How things work is on the pages by role:
+Generated from the code by `make reference`; a test fails where it differs. The pages by role explain how things work:
 [operator](operator.md), [producer](producer.md), [recommender](recommender.md), [editor](editor.md).
 """
 # Differs from machine to machine.
@@ -33,12 +33,12 @@ SUFFIX = {"counter": "_total", "info": "_info"}
 
 
 def cell(text: str) -> str:
-    """A text as a cell of a table."""
+    """Escape a text for a table cell."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def default_of(variable: str, field: FieldInfo) -> str:
-    """The default of a setting."""
+    """Return the default of a setting, as shown."""
     value = field.get_default(call_default_factory=True)
     if variable == HOST_NAME:
         return "host name"
@@ -50,7 +50,7 @@ def default_of(variable: str, field: FieldInfo) -> str:
 
 
 def settings() -> Iterator[str]:
-    """Sections and their fields; those of components behind."""
+    """Yield the sections with their fields, components last."""
     yield "## Settings"
     for section, field in Settings.model_fields.items():
         model = type(field.default)
@@ -69,7 +69,7 @@ def _section(name: str, text: str, fields: Mapping[str, FieldInfo]) -> Iterator[
 
 
 def listed() -> Iterator[str]:
-    """Every metric: its name, its type, its labels, what it says."""
+    """Yield every metric: name, type, labels, description."""
     yield "\n## Metrics\n\n| metric | type | labels | |\n| --- | --- | --- | --- |"
     for one in vars(metrics).values():
         if hasattr(one, "collect") and not isinstance(one, type):
@@ -82,7 +82,7 @@ def listed() -> Iterator[str]:
 
 
 def commands() -> Iterator[str]:
-    """Every command with its arguments and options."""
+    """Yield every command with its arguments and options."""
     yield "\n## Commands"
     found = service_commands()
     for name in sorted(found):
@@ -114,14 +114,14 @@ def _parameter(one: typer.core.TyperOption) -> Iterator[str]:
 
 
 def exit_codes() -> Iterator[str]:
-    """The table of the error tree."""
+    """Yield the table of the error tree."""
     yield "\n## Exit codes\n"
     lines = (errors.__doc__ or "").splitlines()
     yield from (line for line in lines if line.startswith("|"))
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join([HEAD, *settings(), *listed(), *commands(), *exit_codes()]) + "\n"
 
 
@@ -129,11 +129,11 @@ CAPACITY = Path(__file__).parent / "capacity.md"
 SIMULATED = Path(__file__).parents[1] / "bench" / "results" / "scale.json"
 CAPACITY_HEAD = """# Capacity
 
-Made from the code and `bench/results/scale.json` by `make reference`; a test fails where it differs.
+Generated from the code and `bench/results/scale.json` by `make reference`; a test fails where it differs.
 
-`tagbus plan` says what a number of contents a day takes. It is arithmetic over figures that each name their source: a
-measurement of `bench/results`, taken on two shared cores, or an assumption. Measure on your machines what matters to
-you, and read the tables as ratios. The memory of a worker is in the [operators' page](operator.md).
+`tagbus plan` computes the resources for a number of contents a day. It is arithmetic over figures that each name their
+source: a measurement in `bench/results`, taken on two shared cores, or an assumption. Read the tables as ratios, and measure
+what matters to you on your own machines. For the memory of a worker, see the [operators' page](operator.md#memory).
 
 ```
 tagbus plan --contents 1e6 --llm-share 0.1
@@ -147,10 +147,9 @@ WORKED = {
 DAY_TEXT = """
 ## A day, simulated
 
-`bench/scale.py` simulates the queue and an autoscaler on lag, second by second: a wave with the plan's peak at 16:00, a
-dead broker at 14:00 (45 seconds without a commit), ten times as much for ten minutes at 17:00. No broker runs there.
-The plan's time takes what comes in at the end of the burst for all that comes after it, so it is an upper bound where
-the wave falls.
+`bench/scale.py` simulates the queue and an autoscaler on lag, second by second: a daily wave with the plan's peak at 16:00, a
+dead broker at 14:00 (45 seconds without a commit), and a burst of ten times the load for ten minutes at 17:00. No broker runs.
+The plan's time assumes that the rate at the end of the burst continues, so it is an upper bound while the wave falls.
 
 ![contents, lag and workers over the day](../bench/results/scale.png)
 """
@@ -163,13 +162,13 @@ def _table(*lines: tuple[str, ...]) -> Iterator[str]:
 
 
 def capacity() -> str:
-    """The page of plans."""
+    """Return the page of plans."""
     found = [CAPACITY_HEAD]
     for name, load in WORKED.items():
         found += [
             f"\n## {name}\n",
             *_table(("what", "how much", "rests on"), *rows(load)),
-            "\nWhere one input is another:\n",
+            "\nSensitivity to each input:\n",
         ]
         found += _table(("what changes", "workers", "GB of the vector store", "USD a day"), *plan.varied(load))
     found += [
@@ -181,7 +180,7 @@ def capacity() -> str:
 
 
 def simulated() -> Iterator[tuple[str, ...]]:
-    """Seconds to catch up, of each load."""
+    """Yield the seconds to catch up for each load."""
     for row in json.loads(SIMULATED.read_text())["rows"]:
         fixed = row["burst_with_the_plans_workers"]
         yield (

@@ -86,33 +86,30 @@ CHAT = answers.chat(model="qwen3")
 REFUSED = Say({"error": {"message": "Incorrect API key provided", "type": "invalid_request_error"}}, 401)
 # By the heading on the page: what the server does, and settings besides model and profile `llama.cpp`.
 FAILURES: dict[str, tuple[Script | None, dict[str, object]]] = {
-    "Nobody answers": (None, {}),
+    "The server does not answer": (None, {}),
     "The key is refused": (lambda _: REFUSED, {}),
-    "It has no such paths": (lambda _: ABSENT, {}),
-    "It has no decision endpoint": (chatting(CHAT), {}),
-    "The profile never ran against its server": (
+    "The paths do not exist": (lambda _: ABSENT, {}),
+    "The server has no decision endpoint": (chatting(CHAT), {}),
+    "The profile is unverified": (
         routed(decisions=answers.openai_decisions(model="qwen3"), models=answers.models("qwen3")),
         {"profile": "vllm"},
     ),
-    "It does not list the model": (
+    "The model is not listed": (
         routed(completions=answers.chat(model="qwen3"), models=answers.models("qwen3-8b", "qwen3-14b")),
         {},
     ),
-    "It lists no models": (routed(completions=CHAT), {}),
+    "The server lists no models": (routed(completions=CHAT), {}),
     "Another model answers": (chatting(answers.chat(model="qwen3-mini")), {}),
     "The model judges no better than chance": (chatting(answers.chat(lambda _: 0.5, model="qwen3")), {}),
-    "It gives no probabilities": (chatting(without_probabilities), {}),
-    "It gives no probabilities, and only yes or no is allowed": (
-        chatting(without_probabilities),
-        {"backend": "yesno"},
-    ),
-    "It gives one alternative": (chatting(one_alternative), {}),
+    "The server returns no probabilities": (chatting(without_probabilities), {}),
+    "No probabilities, and `yesno` is fixed": (chatting(without_probabilities), {"backend": "yesno"}),
+    "The server returns one alternative": (chatting(one_alternative), {}),
     "The model thinks first": (chatting(thinking), {}),
     "The order of the words decides": (chatting(order_decides), {}),
-    "It computes the content for each tag": (chatting(uncached), {}),
-    "It ignores the schema": (chatting(unheld("Paris is the capital.")), {"select": "labels"}),
-    "Its answer ends too early": (chatting(unheld('{"tags": [', finish="length")), {"select": "labels"}),
-    "It cannot give the likelihood of names": (chatting(CHAT), {"select": "tokens", "profile": "openai"}),
+    "The prefix is not cached": (chatting(uncached), {}),
+    "The schema is ignored": (chatting(unheld("Paris is the capital.")), {"select": "labels"}),
+    "The answer ends too early": (chatting(unheld('{"tags": [', finish="length")), {"select": "labels"}),
+    "Likelihoods of names are unavailable": (chatting(CHAT), {"select": "tokens", "profile": "openai"}),
 }
 
 
@@ -127,11 +124,11 @@ def test_every_failure_on_the_page_is_tested() -> None:
 
 
 def said(script: Script | None, given: dict[str, object]) -> str:
-    """The lines that are not `ok`, and how the server is asked where that is not by yes or no."""
+    """The lines that are not `ok`, and `llm backend` if it is not `yesno` or no other line is left."""
     with serving(script or CHAT) as server:
         url = server.url
         settings = {"url": url, "model": "qwen3", "profile": "llama.cpp", **given}
-        # One that is gone.
+        # Without a script: after the server has closed.
         lines = list(_llm(Settings(llm=LlmSettings(**settings), budget=FREE))) if script else []
     found = lines or list(_llm(Settings(llm=LlmSettings(**settings), budget=FREE)))
     backend = [one for one in found if one.subject == "llm backend"]
