@@ -132,8 +132,9 @@ CAPACITY_HEAD = """# Capacity
 Generated from the code and `bench/results/scale.json` by `make reference`; a test fails where it differs.
 
 `tagbus plan` computes the resources for a number of contents a day. It is arithmetic over figures that each name their
-source: a measurement in `bench/results`, taken on two shared cores, or an assumption. Read the tables as ratios, and measure
-what matters to you on your own machines. For the memory of a worker, see the [operators' page](operator.md#memory).
+source: a measurement in `bench/results`, taken on two shared cores, or an assumption. Read the tables as ratios, and
+measure what matters to you on your own machines. For the memory of a worker, see the
+[operators' page](operator.md#memory).
 
 ```
 tagbus plan --contents 1e6 --llm-share 0.1
@@ -147,9 +148,10 @@ WORKED = {
 DAY_TEXT = """
 ## A day, simulated
 
-`bench/scale.py` simulates the queue and an autoscaler on lag, second by second: a daily wave with the plan's peak at 16:00, a
-dead broker at 14:00 (45 seconds without a commit), and a burst of ten times the load for ten minutes at 17:00. No broker runs.
-The plan's time assumes that the rate at the end of the burst continues, so it is an upper bound while the wave falls.
+`bench/scale.py` simulates the queue and an autoscaler on lag, second by second: a daily wave with the plan's peak at
+16:00, a dead broker at 14:00 (45 seconds without a commit), and a burst of ten times the load for ten minutes at 17:00.
+No broker runs. The plan's time assumes that the rate at the end of the burst continues, so it is an upper bound while
+the wave falls.
 
 ![contents, lag and workers over the day](../bench/results/scale.png)
 """
