@@ -1,13 +1,13 @@
-# The images of tagbus: cpu, gpu, views, triton, and sbom, a list of what cpu holds. docs/install.md says what each weighs.
+# The images of tagbus: cpu, gpu, views, triton, and sbom, the packages in cpu. docs/install.md has their sizes.
 #   docker build --target cpu --tag tagbus .
 #   docker build --target sbom --output type=local,dest=. .
 
-# Any image with python3 of 3.11 at one path, venv among it, and Debian's apt: --build-arg BASE=... for a mirror.
-# The digest is the index for all platforms; a newer one of the same tag comes with each security update.
+# Any image with python3 3.11 at one path, including venv, and Debian's apt: --build-arg BASE=... for a mirror.
+# The digest is the index for all platforms; each security update gives the tag a new one.
 ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 ARG VERSION=0.1.0
 
-# What builds stays here: pip, and strip. Only whole environments leave it.
+# Build tools (pip, strip) stay in this stage. Only complete environments leave it.
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 SHELL ["/bin/sh", "-euc"]
@@ -23,7 +23,7 @@ COPY examples/ examples/
 RUN python3 -m venv /opt/wheel && /opt/wheel/bin/pip wheel --quiet --no-deps --wheel-dir dist .
 
 FROM build AS build-cpu
-# What a start imports is compiled: the root is read-only where it runs.
+# Running it once compiles the modules that a start imports: the root is read-only at runtime.
 RUN images/install images/cpu.txt /opt/tagbus && /opt/tagbus/bin/tagbus --help >/dev/null
 
 FROM build AS build-gpu
@@ -41,7 +41,7 @@ RUN python3 -m venv /opt/triton && /opt/triton/bin/pip install --quiet --no-comp
 FROM build-cpu AS build-sbom
 RUN python3 images/sbom.py /opt/tagbus > /sbom.cdx.json
 
-# What every image has beside its environment: a user, two folders to write to, and no pip.
+# Common to every image besides its environment: a user, two writable folders, and no pip.
 FROM ${BASE} AS runtime
 ARG VERSION
 LABEL org.opencontainers.image.title="tagbus" \
@@ -56,7 +56,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME ["/tmp", "/var/lib/tagbus"]
 WORKDIR /tmp
 
-# A Triton server with the models of the package, on CPUs. On GPUs take NVIDIA's image, whose ONNX Runtime is its own.
+# A Triton server with the models of the package, for CPUs. On GPUs use NVIDIA's image, which has its own ONNX Runtime.
 FROM runtime AS triton
 COPY --from=build-triton /opt/triton /opt/triton
 COPY --from=build-triton /opt/tritonserver /opt/tritonserver
@@ -79,7 +79,7 @@ HEALTHCHECK --interval=15s --timeout=6s --start-period=60s \
 ENTRYPOINT ["tagbus"]
 CMD ["run"]
 
-# ONNX Runtime on CUDA in the process; the driver is the host's, by NVIDIA's container toolkit.
+# ONNX Runtime on CUDA in the process; the driver comes from the host, by NVIDIA's container toolkit.
 FROM service AS gpu
 COPY --from=build-gpu /opt/tagbus /opt/tagbus
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility TAGBUS_ENCODER__PROVIDERS=cuda,cpu
@@ -94,6 +94,6 @@ CMD ["views"]
 FROM scratch AS sbom
 COPY --from=build-sbom /sbom.cdx.json /
 
-# Last, so that a build without a target is this one.
+# Last, so that it is the default target.
 FROM service AS cpu
 COPY --from=build-cpu /opt/tagbus /opt/tagbus

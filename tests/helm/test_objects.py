@@ -334,4 +334,4 @@ def test_the_notes_say_how_to_see_it_tag(case: str, tmp_path: Path) -> None:
     said = yaml.safe_load(done.stdout)["notes"]
     assert f"helm test {chart.RELEASE} --namespace default" in said
     assert f"{chart.RELEASE}-tagbus-tagger-0" in said
-    assert ("Nobody is told" in said) == (case != "large")
+    assert ("No alerts are installed" in said) == (case != "large")

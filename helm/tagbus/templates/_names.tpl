@@ -39,8 +39,8 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- end -}}
 {{- end -}}
 
-{{/* The processes of tagbus that this release runs. A StatefulSet gives each member of a group a name that stays: its
-     transactional id, so that a restart ends at once what it had open, and its disk. */}}
+{{/* The processes of tagbus that this release runs. A StatefulSet gives each member of a group a stable name, and with it
+     a transactional id, so that a restart immediately ends its open transaction, and a disk. */}}
 {{- define "tagbus.processes" -}}
 - {name: tagger, command: run, kind: StatefulSet}
 {{- if .Values.feedback.enabled }}

@@ -113,7 +113,7 @@ metadata:
 spec:
   {{- include "tagbus.placed" (list $root $process.name $own) | nindent 2 }}
   {{- include "tagbus.spread" (list $root $process.name) | nindent 2 }}
-  # The drain, then the threads, the group and the transaction that is being committed.
+  # The drain, then time to stop the threads, leave the group and commit the open transaction.
   terminationGracePeriodSeconds: {{ add 25 (ceil (dig "batch" "drain_seconds" 20 $settings)) }}
   containers:
     - name: tagbus
@@ -143,7 +143,7 @@ spec:
         periodSeconds: 20
         timeoutSeconds: 5
       readinessProbe:
-        # It asks encoder and memory, for 5 s at most.
+        # It queries encoder and memory, for at most 5 s.
         httpGet: {path: /readyz, port: health}
         periodSeconds: 10
         timeoutSeconds: 8

@@ -60,7 +60,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Where the other replicas of the views reach this one; a name of its own, by the headless service. */}}
+{{/* The address at which the other views replicas reach this one: its own name, by the headless service. */}}
 {{- define "tagbus.advertised" -}}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
@@ -68,7 +68,7 @@
   value: http://$(POD_NAME).{{ include "tagbus.fullname" . }}-views:{{ (include "tagbus.settings" (list . "views") | fromYaml).views.port }}
 {{- end -}}
 
-{{/* What no schema can say: fields that must fit each other. */}}
+{{/* Checks across fields, which a schema cannot express. */}}
 {{- define "tagbus.consistent" -}}
 {{- $partitions := int .Values.settings.topics.partitions -}}
 {{- $tagger := .Values.tagger -}}
@@ -80,7 +80,7 @@
 {{- if gt (int $scaling.maxReplicas) $partitions -}}{{ fail (printf "tagger.autoscaling.maxReplicas: %d is wrong, %s" (int $scaling.maxReplicas) $more) }}{{- end -}}
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}{{ fail (printf "tagger.autoscaling.minReplicas: %d is wrong, expected at most maxReplicas, %d" (int $scaling.minReplicas) (int $scaling.maxReplicas)) }}{{- end -}}
 {{- end -}}
-{{- if and (eq $scaling.by "cpu") (eq (int $scaling.minReplicas) 0) -}}{{ fail "tagger.autoscaling.minReplicas: 0 is wrong, expected at least 1 by cpu: nobody would measure it" }}{{- end -}}
+{{- if and (eq $scaling.by "cpu") (eq (int $scaling.minReplicas) 0) -}}{{ fail "tagger.autoscaling.minReplicas: 0 is wrong, expected at least 1 by cpu: at 0 replicas there is no CPU to measure" }}{{- end -}}
 {{- if and (eq $scaling.by "lag") (lt (int $scaling.lag.activation) $partitions) -}}{{ fail (printf "tagger.autoscaling.lag.activation: %d is wrong, expected at least settings.topics.partitions, %d: producers' transaction markers leave one a partition" (int $scaling.lag.activation) $partitions) }}{{- end -}}
 {{- if gt (int .Values.feedback.replicas) $partitions -}}{{ fail (printf "feedback.replicas: %d is wrong, %s" (int .Values.feedback.replicas) $more) }}{{- end -}}
 {{- if gt (int .Values.views.replicas) $partitions -}}{{ fail (printf "views.replicas: %d is wrong, %s" (int .Values.views.replicas) $more) }}{{- end -}}

@@ -17,9 +17,9 @@ spec:
   terminationGracePeriodSeconds: 45
   {{- if not $own.models.existingClaim }}
   initContainers:
-    # The repository of the package that the workers run: a worker refuses a server with other models.
+    # The model repository of the workers' package: a worker refuses a server with other models.
     - name: models
-      # cp sets neither times nor modes of the volume's root, which belongs to root.
+      # cp must not set times or modes of the volume's root, which belongs to root.
       command: [sh, -c, 'cp -r "$(python3 -c "import tagbus.triton_repo as r; print(list(r.__path__)[0])")"/. /models/']
       {{- include "tagbus.container" (list . (dict "resources" (dict "requests" (dict "cpu" "100m" "memory" "128Mi") "limits" (dict "memory" "256Mi")))) | nindent 6 }}
         - {name: models, mountPath: /models}
@@ -28,7 +28,7 @@ spec:
     - name: triton
       image: {{ include "tagbus.image" (list . $own) }}
       imagePullPolicy: {{ $own.image.pullPolicy }}
-      # The Python backend writes where it is started.
+      # The Python backend writes to its working directory.
       workingDir: /tmp
       command: [tritonserver]
       args:
@@ -50,7 +50,7 @@ spec:
         - {name: metrics, containerPort: 8002}
       securityContext:
         {{- include "tagbus.containerSecurity" . | nindent 8 }}
-      # A server that is ready says nothing of its models, so each is asked; workers ask for the golden texts besides.
+      # A ready server may not have loaded its models, so each is probed; workers also verify the golden texts.
       startupProbe:
         httpGet: {path: /v2/models/{{ first $own.models.load }}/ready, port: http}
         periodSeconds: 5
