@@ -48,9 +48,11 @@ OpenMemory = Callable[[Release, Mapping[str, Kind]], Awaitable[Memory]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the pipeline may be made of: all components and stages. `optional` names the stages that are skipped where
-    their service does not answer, `reads` the kinds of memory that the caller reads of a content besides what recall
-    finds. `given`: what a worker has for its judges."""
+    """The components and stages that a pipeline is built from; by default all of them.
+
+    `optional`: stages that are skipped if their service does not answer. `reads`: kinds of memory that the caller reads
+    for a content besides those that recall searches. `given`: what a worker passes to its judges.
+    """
 
     registry: Sequence[Component] = REGISTRY
     stages: Sequence[StageFactory] = STAGES
@@ -62,7 +64,7 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class TaggingStack:
     """Everything that tagging with one release needs, except what fills the memory. `parts` by component name.
-    `hierarchy`: the stage that leaves out or adds broader tags, if the settings ask for one."""
+    `hierarchy`: the stage that drops or adds broader tags, if the settings ask for one."""
 
     settings: Settings
     encoder: Encoder
@@ -87,7 +89,7 @@ class TaggingStack:
 
     @property
     def memories(self) -> list[Memory]:
-        """The memory, then the memories of other encoders, which hold the same records."""
+        """This memory, then those of other encoders, which hold the same records."""
         return [self.memory, *(one.memory for one in self._replicas)]
 
     @property
@@ -101,7 +103,7 @@ class TaggingStack:
         return Projection(self.encoder, self.memory, replicas, self._listeners)
 
     def changes(self) -> MemoryChanges:
-        """Notifies listeners of changes where another process writes the memory."""
+        """Notifies listeners of changes if another process writes the memory."""
         return MemoryChanges(self.release, self._listeners)
 
     def tagger(self, curves: Iterable[Calibration] = (), taxonomy: Taxonomy = dict) -> Tagger:
@@ -141,7 +143,7 @@ class TaggingStack:
         return replace(self, hierarchy=()).tagger([calibrate.uncalibrated(self.fingerprint())])
 
     def asking(self) -> Tagger:
-        """As `uncalibrated`, with the judge asked about every content, and no score changed by it."""
+        """As `uncalibrated`, but the judge is asked about every content and changes no score."""
         stages = [one.asking_all() if isinstance(one, JudgeStage) else one for one in self.stages]
         return replace(self, stages=stages).uncalibrated()
 
@@ -155,7 +157,7 @@ class TaggingStack:
 
     @property
     def _listeners(self) -> dict[str, list[Listener]]:
-        """Of each kind that has any."""
+        """The listeners of each kind that has any."""
         found: dict[str, list[Listener]] = {TAGS.name: [self.graph.standing.change]}
         for kind, listener in chain.from_iterable(part.listeners.items() for part in self.parts.values()):
             found.setdefault(kind, []).append(listener)
@@ -163,8 +165,8 @@ class TaggingStack:
 
 
 def calibration_of(settings: Settings, release: Release, components: Components) -> Calibration:
-    """The calibration of the settings, else of a component, else the file next to the model if no component is on, else
-    none. Raises ReleaseMismatch for one that was fitted to something else."""
+    """The calibration of the settings, else that of a component, else the file next to the model if no component is on,
+    else none. Raises ReleaseMismatch for one that was fitted to something else."""
     path = settings.tagger.calibration or components.calibration or _beside(settings, components)
     fingerprint = components.fingerprint(release.name)
     before = components.fingerprint(release.name, components.before_judge)
@@ -182,7 +184,7 @@ def _beside(settings: Settings, components: Components) -> Path | None:
 @asynccontextmanager
 async def opened(settings: Settings, plan: Plan | None = None) -> AsyncIterator[TaggingStack]:
     """Open the release of encoder.folder with the configured stores. Raises as `open_encoder` does, UserError and
-    ReleaseMismatch for components that do not fit, DependencyDown where a server does not answer."""
+    ReleaseMismatch for components that do not fit, DependencyDown if a server does not answer."""
 
     async def memory(release: Release, kinds: Mapping[str, Kind]) -> Memory:
         return await open_memory(settings.memory, release.name, release.dimension, kinds)
@@ -220,14 +222,14 @@ async def over(stack: TaggingStack, settings: Settings, plan: Plan | None = None
 async def open_tagger(
     tags: Iterable[Tag], exemplars: Iterable[Exemplar] = (), settings: Settings | None = None
 ) -> AsyncIterator[Tagger]:
-    """A tagger for Python programs: no Kafka, and a memory of this process's own that holds these tags and exemplars.
+    """A tagger for Python programs: no Kafka, and an in-process memory that holds these tags and exemplars.
 
-    Without `settings` those of the environment count. The calibration that travels in the package is fitted on the
-    example data; with others `settings.tagger.calibration` names your own. Raises UserError and ReleaseMismatch for
-    settings that do not fit, DependencyDown where an encoder that is a server does not answer.
+    `settings` default to those of the environment. The calibration shipped in the package is fitted on the example
+    data; for other data set `settings.tagger.calibration` to your own. Raises UserError and ReleaseMismatch for
+    settings that do not fit, DependencyDown if an encoder server does not answer.
     """
     async with in_process(settings or load()) as stack:
-        # Before the memory is encoded: settings that do not fit each other are told at once.
+        # Before the memory is encoded, so that settings that do not fit each other fail immediately.
         tagger = stack.tagger()
         await fill(stack.projection(), {TAGS.name: tags, EXEMPLARS.name: exemplars}, lambda _: None)
         yield tagger

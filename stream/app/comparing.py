@@ -1,7 +1,7 @@
-"""Two memories compared on the same contents: what more exemplars or other descriptions do, by how rare a tag is.
+"""Compare two memories on the same contents: the effect of more exemplars or other descriptions, by tag frequency.
 
-Frequencies are those of people's exemplars in the first memory, so both are measured by the same bands. The interval of
-a difference is by bootstrap over contents, each drawn for both (Efron and Tibshirani 1993, chapter 13).
+Frequencies are counted over people's exemplars in the first memory, so both are measured by the same bands. The
+interval of a difference is by bootstrap over contents, each drawn for both (Efron and Tibshirani 1993, chapter 13).
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ Json = dict[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure in percent: of how many contents, before, after, and the 95% interval of the difference."""
+    """A figure in percent: before, after, the number of contents, and the 95% interval of the difference."""
 
     name: str
     contents: int
@@ -35,7 +35,7 @@ class Row:
     high: float
 
     def as_json(self) -> Json:
-        """With the names of the columns."""
+        """The row as an object keyed by column name."""
         return {
             "name": self.name,
             "contents": self.contents,
@@ -47,7 +47,7 @@ class Row:
 
 
 def counts_of(exemplars: Iterable[Exemplar]) -> Counter[str]:
-    """How many exemplars of people carry each tag."""
+    """The number of people's exemplars that carry each tag."""
     return Counter(tag for one in exemplars if one.source == "people" for tag in one.accepted)
 
 
@@ -57,7 +57,7 @@ def compared(
     truth: Mapping[str, frozenset[str]],
     counts: Mapping[str, int],
 ) -> list[Row]:
-    """P@1, then R@10 of all right tags and of those of each band. `before` and `after` are of the same contents."""
+    """P@1, then R@10 over all right tags and per band. `before` and `after` cover the same contents."""
     rows = [_row("P@1", *(np.array([_first(one, truth) for one in results]) for results in (before, after)))]
     for name, least, most in BANDS:
         wanted = [
@@ -73,7 +73,7 @@ def compared(
 
 
 def lines(rows: Sequence[Row]) -> Iterator[str]:
-    """The same for people."""
+    """The rows as a table for people."""
     yield f"{'figure':<12} {'contents':>8} {'before':>7} {'after':>7} {'differs by':>10}  95% interval"
     for row in rows:
         yield (

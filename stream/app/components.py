@@ -74,7 +74,7 @@ class Components:
 
     @property
     def recalling(self) -> dict[str, str]:
-        """The versions of those that a ranker may read: the judge is asked about what it ranked."""
+        """The versions of the components that a ranker may read. The judge comes after the ranker, so it is not one."""
         return {name: version for name, version in self.versions.items() if name != judge.NAME}
 
     @property
@@ -84,7 +84,7 @@ class Components:
 
     @property
     def scoring(self) -> str:
-        """The path of a content that skips nothing, as a calibration names it: `recall+literal+rank`."""
+        """The path of a content that skips no step, as a calibration names it: `recall+literal+rank`."""
         return "+".join((RECALL, *(one.step for one, _ in self.on)))
 
     @property
@@ -139,7 +139,7 @@ def without(settings: Settings, *names: str) -> Settings:
 
 
 def only(settings: Settings, *names: str) -> Settings:
-    """The settings with only these components on, unchanged."""
+    """The settings with only these components on; their sections are unchanged."""
     left = {name: fields for name, fields in settings.components.items() if name in names}
     return settings.model_copy(update={"components": left})
 
@@ -152,9 +152,9 @@ def folder_of(settings: Settings, name: str, registry: Sequence[Component] = REG
 
 
 def brought(settings: Settings, folder: Path, version: int | None) -> Settings:
-    """The settings of one of several releases: trained components are read from its subfolders of their names.
+    """The settings of one of several releases: each trained component is read from the subfolder of its name.
 
-    `version`: of the release's models on Triton, if served there.
+    `version`: the version of the release's models on Triton, if served there.
     """
     changes: dict[str, dict[str, object]] = {}
     for one in REGISTRY:
@@ -185,7 +185,8 @@ def _switch(component: Component, folder: Path) -> tuple[str, str]:
 def _configured(component: Component, settings: Settings) -> Configured:
     given = settings.components.get(component.name, {})
     section = component.section(given)
-    # A release of several brings its folder, or has none and so none of the component; their settings are for all.
+    # One of several releases has its own folder of the component, or none and so no component; the other settings are
+    # shared by all releases.
     alone = isinstance(section, TrainedSettings) and "folder" not in given and settings.releases.folder is None
     if alone and (idle := sorted(section.model_dump(exclude_defaults=True))):
         raise UserError(

@@ -14,7 +14,7 @@ from tagbus.stream.telemetry.logs import JsonFormatter
 
 
 class _Pipe(Console):
-    """Rich ends the process with code 1 when the reader of a pipe has gone; the command decides that."""
+    """Raises BrokenPipeError when the reader closes the pipe; Rich would end the process with code 1 instead."""
 
     def on_broken_pipe(self) -> None:
         raise  # BrokenPipeError, which is being handled
@@ -67,7 +67,7 @@ def bar(title: str, total: int) -> Iterator[Bar]:
 
 
 def wrong_lines(count: int) -> str:
-    """How many lines of a file are wrong, as the start of a message."""
+    """The start of a message: the number of wrong lines of a file."""
     return f"{count} {'line is' if count == 1 else 'lines are'} wrong"
 
 
@@ -92,6 +92,6 @@ def set_up_logging(level: str, form: Literal["text", "json"] = "text") -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if form == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # They log every request at INFO, with its whole address: what was searched for, and a key that stands in it.
+    # They log every request at INFO with its full URL, which holds the search terms and possibly an API key.
     for name in ("httpx", "httpcore", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)

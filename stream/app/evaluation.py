@@ -26,8 +26,8 @@ Truth = Mapping[str, frozenset[str]]
 
 
 def ran(stack: TaggingStack) -> dict[str, object]:
-    """What gives the figures of a stack, for those who read them: release, path, the components with their versions,
-    the memory, and the settings of recall that are not the release's own."""
+    """The provenance of a stack's figures: release, path, component versions, the memory, and the recall settings that
+    override the release's own."""
     recall = stack.settings.recall.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return {
         "release": stack.release.name,
@@ -39,7 +39,7 @@ def ran(stack: TaggingStack) -> dict[str, object]:
 
 
 def name_of(stack: TaggingStack) -> str:
-    """The name of a row of figures: the release, and the versions of the components that are on."""
+    """The name of a row of figures: the release and the versions of the components that are on."""
     return ", ".join((stack.release.name, *(stack.components.versions.values() or ("no components",))))
 
 
@@ -49,7 +49,7 @@ async def fit(stack: TaggingStack, annotated: Sequence[Exemplar]) -> Calibration
 
 
 async def undecided(stack: TaggingStack, annotated: Sequence[Exemplar]) -> list[TaggedContent]:
-    """What is found for contents with known tags, by raw scores; a judge is asked about all of them."""
+    """The raw-score results of contents with known tags; a judge is asked about all of them."""
     with console.bar("calibrating", len(annotated)) as bar:
         return await tag_all(stack.asking(), [content_of(item) for item in annotated], bar.advance)
 

@@ -24,7 +24,7 @@ CHUNK: Final = 2048
 async def cached_memory(
     folder: Path | None, settings: Settings, release: Release, kinds: Mapping[str, Kind] = KINDS
 ) -> Memory:
-    """An in-process memory for vectors of `release`, with the embeddings that an earlier run left in `folder`. Search
+    """An in-process memory for vectors of `release`, with the embeddings cached in `folder` by an earlier run. Search
     is exact unless memory.kind is hnsw."""
     made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
 

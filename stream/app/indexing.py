@@ -1,4 +1,4 @@
-"""`tagbus index` as a service: the writer of a memory that workers share, with its liveness and readiness."""
+"""`tagbus index` as a service: the writer of a shared memory, with its liveness and readiness."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from tagbus.stream.memory.kinds import KINDS
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-# Between two updates of the gauges, and two lines of the log.
+# Interval of gauge updates and of log lines.
 REPORT_SECONDS = 30.0
 
 
@@ -55,7 +55,7 @@ class IndexService:
         stall = self._settings.health.stall_seconds
         if time.monotonic() - self._turned <= stall:
             return []
-        return [f"the loop has not turned for {stall:.0f} s"]
+        return [f"the event loop has been stalled for {stall:.0f} s"]
 
     def not_ready(self) -> list[str]:
         """Problems of the memory, the encoder or the server."""
@@ -67,7 +67,7 @@ class IndexService:
         follower = self._follower
         if follower is None or not follower.ready.is_set():
             left = 0 if follower is None else follower.remaining()
-            return [f"the memory has {left} offsets to go" if left else "the memory topics are not read yet"]
+            return [f"the memory has {left} offsets left to read" if left else "the memory topics are not read yet"]
         problem = self._probe.problem() or follower.held
         return [problem] if problem else []
 

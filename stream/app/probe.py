@@ -1,4 +1,4 @@
-"""The readiness probe: a real request to encoder and memory, made on the worker's loop from the health server."""
+"""The readiness probe: a real request to encoder and memory. The health server makes it on the worker's loop."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from tagbus.stream.errors import TagbusError
 # Interval between probes, and the deadline of one, in seconds.
 PROBE_SECONDS: Final = 5.0
 
-# Makes a request with a text that no cache has; returns why it failed, or nothing.
+# Makes a request with a text that is in no cache; returns why it failed, or an empty string.
 Ask = Callable[[str], Coroutine[None, None, str]]
 
 
@@ -24,11 +24,11 @@ class Probe:
         self._last = (0.0, "starting")
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Probe on that loop from now on: the memory is complete."""
+        """Start probing on that loop, now that the memory is complete."""
         self._loop = loop
 
     def problem(self) -> str:
-        """Why encoder or memory does not answer; empty when they do. Blocks for PROBE_SECONDS at most."""
+        """Why encoder or memory does not answer; empty if both do. Blocks for at most PROBE_SECONDS."""
         probed, problem = self._last
         if time.monotonic() - probed < PROBE_SECONDS:
             return problem
@@ -40,7 +40,7 @@ class Probe:
             return "the memory is not built yet"
         if self._loop.is_closed():
             return "stopping"
-        # Another text each time: the encoder's cache must not answer for a server that is down.
+        # A new text each time: the encoder's cache must not answer for a server that is down.
         asked = asyncio.run_coroutine_threadsafe(self._request(f"is it ready at {time.time():.3f}"), self._loop)
         try:
             return asked.result(PROBE_SECONDS)

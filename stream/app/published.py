@@ -1,4 +1,4 @@
-"""Tags and exemplars as their topics have them now, for commands that compare files with them."""
+"""The current tags and exemplars of their topics, for commands that compare files with them."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from tagbus.stream.kafka.ranges import read_all
 
 @dataclass(slots=True)
 class Unreadable:
-    """Records that are no tags: memory skips them as well."""
+    """Counts records that are not tags; memory skips them as well."""
 
     count: int = 0
 
 
 def tags(settings: Settings, unreadable: Unreadable | None = None) -> Iterator[tuple[str, Tag | None, str]]:
-    """Id, tag and place of every record, up to the current end; None where the tag is retired.
+    """Id, tag and position of every record up to the current end; the tag is None if it is retired.
 
     Raises TopicMissing, UserError if a right is missing, DependencyDown if no broker answers.
     """
     for message in read_all(settings.kafka, settings.topics.tags):
-        place = f"{message.topic()}:{message.partition()}:{message.offset()}"
+        position = f"{message.topic()}:{message.partition()}:{message.offset()}"
         try:
             event = decode_tag(record_of(message))
         except Poison:
@@ -32,13 +32,14 @@ def tags(settings: Settings, unreadable: Unreadable | None = None) -> Iterator[t
                 unreadable.count += 1
             continue
         if isinstance(event, Tombstone):
-            yield event.key, None, place
+            yield event.key, None, position
         else:
-            yield event.id, event, place
+            yield event.id, event, position
 
 
 def current_tags(settings: Settings, ids: Collection[str]) -> dict[str, Tag]:
-    """Those of these tags that are on the topic: in force, or retired in favour of others. Raises as `tags` does."""
+    """The subset of these tags that is on the topic: in force, or retired in favour of others. Raises as `tags`
+    does."""
     found: dict[str, Tag] = {}
     for tag_id, tag, _ in tags(settings):
         if tag_id in ids and tag is not None:
@@ -49,8 +50,8 @@ def current_tags(settings: Settings, ids: Collection[str]) -> dict[str, Tag]:
 
 
 def exemplars(settings: Settings) -> Iterator[tuple[str, Exemplar | None]]:
-    """Key and exemplar of every record, up to the current end; None where it is withdrawn. What is no exemplar is
-    skipped. Raises as `tags` does."""
+    """Key and exemplar of every record up to the current end; the exemplar is None if it is withdrawn. Records that are
+    not exemplars are skipped. Raises as `tags` does."""
     for message in read_all(settings.kafka, settings.topics.exemplars):
         try:
             event = decode_exemplar(record_of(message))

@@ -30,14 +30,14 @@ class Service:
         read_range: ReadRange | None = None,
         prepared: Prepared | None = None,
     ) -> None:
-        """The memory is built from `settings`. A backfill has `work`, its own settings, and a range of offsets, and
-        perhaps `prepared`: what a batch answered about its contents."""
+        """The memory is built from `settings`. A backfill passes `work`, its own settings, a range of offsets and
+        optionally `prepared`: the answers of a batch about its contents."""
         self._settings = settings
         self._manager = ReleaseManager(settings)
         self._probe = Probe(self._ask)
         self._running: asyncio.Task[None] | None = None
         given = work or settings
-        # A backfill's versions are on a topic of its own.
+        # A backfill keeps its versions on a separate topic.
         self._all_settings = (settings, given)
         key = settings.llm.api_key
         offered = Offered(key.get_secret_value() if key else None)
@@ -45,7 +45,7 @@ class Service:
         self.worker = Worker(given, TagProcessor(given, self, offered=offered.offer), self._gate, read_range)
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
-        """Tag by the active release, which there is once the gate has opened."""
+        """Tag by the active release. Valid only once the gate has opened."""
         return await self._manager.tag(contents, until)
 
     def revision(self) -> Hashable | None:
@@ -57,14 +57,14 @@ class Service:
         return self._manager.notes()
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """SIGTERM and SIGINT: drain; a second one: at once."""
+        """SIGTERM and SIGINT: drain; a second one: stop immediately."""
         self.worker.stop()
 
     def not_live(self) -> list[str]:
         """Problems of the poll loop."""
         if self.worker.alive():
             return []
-        return [f"the poll loop has not turned for {self._settings.health.stall_seconds:.0f} s"]
+        return [f"the poll loop has been stalled for {self._settings.health.stall_seconds:.0f} s"]
 
     def not_ready(self) -> list[str]:
         """Problems of the assignment, the encoder or the memory."""
@@ -81,9 +81,9 @@ class Service:
         return str(answer.error) if isinstance(answer, Failure) else ""
 
     async def _gate(self) -> None:
-        """Return when the active release has its memory, which follows its topics until the loop ends.
+        """Return once the memory of the active release is complete. It keeps following its topics until the loop ends.
 
-        Raises UserError for a topic that must be compacted and is not.
+        Raises UserError for a topic that must be compacted but is not.
         """
         await asyncio.to_thread(require_compacted, self._all_settings)
         self._running = asyncio.create_task(self._run())
@@ -100,6 +100,6 @@ class Service:
             await self._manager.run(Given(meter, self._prepared))
 
     def _on_end(self, running: "asyncio.Task[None]") -> None:
-        """End the worker: a memory that no longer follows its topics would tag with yesterday's taxonomy."""
+        """Fail the worker: a memory that no longer follows its topics would tag with a stale taxonomy."""
         if not running.cancelled() and (error := running.exception()) is not None:
             self.worker.fail(error)

@@ -32,8 +32,11 @@ P = TypeVar("P", bound=Part)
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What stages are built from. `parts` by component name; `numbers` maps tags to the ranker's numbers; `reads`: the
-    kinds of memory that something reads of a content besides what recall finds; `judging`: whom the judge asks."""
+    """The inputs of every stage factory.
+
+    `parts`: by component name. `numbers`: the ranker's number of each tag. `reads`: kinds of memory that are read for a
+    content besides those that recall searches. `judging`: the language model that the judge asks.
+    """
 
     settings: Settings
     encoder: Encoder
@@ -45,12 +48,12 @@ class Ingredients:
     judging: Judging | None = None
 
     def part(self, name: str, kind: type[P]) -> P | None:
-        """The part of a component, None if it is off."""
+        """The part of a component; None if it is off."""
         part = self.parts.get(name)
         return part if isinstance(part, kind) else None
 
 
-# Makes a stage, or None if its component is off.
+# Makes a stage; None if its component is off.
 StageFactory = Callable[[Ingredients], Stage | None]
 
 

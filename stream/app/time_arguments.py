@@ -11,7 +11,7 @@ MOMENT = "an RFC 3339 time with its offset, or how long ago: 90s, 15m, 2h, 7d"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _AGO = re.compile(r"([0-9]{1,9})([smhd])")
 # Offsets are int64, partitions int32.
-_PLACE = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249}):(?P<partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})")
+_POSITION = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249}):(?P<partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})")
 
 
 def moment(option: str, text: str | None) -> datetime | None:
@@ -31,9 +31,9 @@ def moment(option: str, text: str | None) -> datetime | None:
     raise UserError(f"{option} {shorten(text)} is wrong, expected {MOMENT}")
 
 
-def place(text: str) -> Origin:
+def position(text: str) -> Origin:
     """Parse `content:3:1041` into topic, partition and offset. Raises UserError."""
-    found = _PLACE.fullmatch(text)
+    found = _POSITION.fullmatch(text)
     if found is None:
-        raise UserError(f"{shorten(text)} is no place in a topic, expected TOPIC:PARTITION:OFFSET")
+        raise UserError(f"{shorten(text)} is not a topic position, expected TOPIC:PARTITION:OFFSET")
     return Origin(found["topic"], int(found["partition"]), int(found["offset"]))

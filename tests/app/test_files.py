@@ -100,7 +100,7 @@ class TestDistinct:
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         with pytest.raises(
-            UserError, match=rf"^{re.escape(str(pipe))} is no regular file, and is read more than once$"
+            UserError, match=rf"^{re.escape(str(pipe))} is read more than once, expected a regular file$"
         ):
             files.require_regular(pipe)
         files.require_regular(regular)

@@ -79,7 +79,7 @@ async def test_its_probes_follow_what_it_does(kafka: Broker, monkeypatch: pytest
 async def test_a_loop_that_no_longer_turns_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
     service = IndexService(Settings())
     monkeypatch.setattr(indexing.time, "monotonic", partial(float, "inf"))
-    assert "the loop has not turned for" in service.not_live()[0]
+    assert "the event loop has been stalled for" in service.not_live()[0]
 
 
 async def test_while_a_memory_is_held_it_is_not_ready_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_a_cleanup_policy_that_would_lose_records_is_wrong(
     (line,) = (line for line in answer.lines if line.startswith("wrong"))
     assert f"topic {names[wrong]}" in line
     assert f"cleanup.policy is {policy}, expected " in line
-    assert answer.one_line() == "tagbus: 1 of these must be put right before `tagbus run`"
+    assert answer.one_line() == "tagbus: 1 of these must be fixed before `tagbus run`"
 
 
 def test_versions_need_as_many_partitions_as_content(

@@ -46,7 +46,7 @@ class TestEvaluate:
         os.mkfifo(tmp_path / "labels.tsv")
         answer = tagbus("evaluate", tmp_path)
         assert answer.code == 2
-        assert answer.one_line().endswith("labels.tsv is no regular file, and is read more than once")
+        assert answer.one_line().endswith("labels.tsv is read more than once, expected a regular file")
 
     def test_the_figures_as_a_table_and_as_json(self, tagbus: Cli, folder: Path, tmp_path: Path) -> None:
         report = tmp_path / "bench" / "quality.json"

@@ -91,7 +91,7 @@ def test_a_memory_on_a_server_is_built_looked_at_and_put_right(
     assert tags["differences"] == ["memory.hnsw_m is 16, expected 32"]
     table = tagbus("memory", "status", settings={**given, "MEMORY__HNSW_M": "32"})
     assert "0 offsets" in table.out
-    assert "tags: memory.hnsw_m is 16, expected 32; `tagbus memory rebuild` makes it anew" in table.out
+    assert "tags: memory.hnsw_m is 16, expected 32; `tagbus memory rebuild` rebuilds it" in table.out
 
     assert tagbus("memory", "verify", settings=given).code == 0
     asyncio.run(lose(qdrant, "t1"))

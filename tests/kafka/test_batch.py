@@ -74,7 +74,7 @@ def test_retag_asks_in_a_batch_and_workers_take_what_it_answered(kafka: Broker, 
         answer = tagbus(*call, settings=given)
         assert answer.code == 0, answer.err
         assert "3 of 3 contents are asked about, in 1 parts" in answer.err
-        assert answer.err.splitlines()[-1].startswith("sent through again: 3 (since ")
+        assert answer.err.splitlines()[-1].startswith("sent again: 3 (since ")
         assert answer.err.strip().endswith("3 answered by the batch")
         again = tagbus(*call, settings=given)
         assert "its 3 contents were sent through already; expected another folder" in again.one_line()

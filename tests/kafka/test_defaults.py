@@ -200,7 +200,7 @@ class TestMend:
         )
         assert said(answer, names["content"]) == f"{names['content']} exists already; 1 partitions, 3 in the settings"
         assert answer.err.splitlines()[-1] == (
-            "tagbus: 6 of these must be put right before `tagbus run`; `tagbus topics create --mend` changes what can "
+            "tagbus: 6 of these must be fixed before `tagbus run`; `tagbus topics create --mend` changes what can "
             "be changed"
         )
         answer = tagbus("topics", "create", "--mend", settings=given)

@@ -174,7 +174,7 @@ def test_contents_are_judged_while_the_budget_lasts_and_the_others_when_there_is
     # When there is more to spend, they are sent through again
     again = tagbus("retag", "--degraded", "--send", settings=variables(stream))
     assert again.code == 0
-    assert f"sent through again: {count - len(judged)} (degraded)" in again.err
+    assert f"sent again: {count - len(judged)} (degraded)" in again.err
     with stream.worker(10 * limit) as worker:
         worker.wait_until_ready()
         until_all_out(stream.address, stream.names, 2 * count - len(judged), SECONDS)

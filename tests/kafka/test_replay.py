@@ -62,7 +62,7 @@ def test_after_a_fix_the_dead_letters_become_tagged_each_once(
     exactly_once(kafka.address, names)
     # When the tagger is mended but for one, and they are sent back
     left_out = "; left out: 1 not asked for, 1 published since"
-    assert tagbus("replay", "--reason", "encode") == f"to be sent back by --send: 20{left_out}"
+    assert tagbus("replay", "--reason", "encode") == f"to send back with --send: 20{left_out}"
     assert tagbus("replay", "--reason", "encode", "--send") == f"sent back: 20{left_out}"
     assert "sent back: 0" in tagbus("replay", "--reason", "encode", "--send")
     with running(given, Picky(lambda content: content.id == "c10")):
@@ -77,7 +77,7 @@ def test_after_a_fix_the_dead_letters_become_tagged_each_once(
     assert tagbus("replay", "--reason", "encode", "--send").startswith("sent back: 1")
     with running(given, Trivial()):
         until_all_out(kafka.address, names, COUNT + 3 + 20 + 1)
-    assert tagbus("replay", "--reason", "encode").startswith("to be sent back by --send: 0")
+    assert tagbus("replay", "--reason", "encode").startswith("to send back with --send: 0")
     assert keys(consume_all(kafka.address, names["tagged"]))[b"c10"] == 1
     exactly_once(kafka.address, names)
 
@@ -91,7 +91,7 @@ def test_after_the_taxonomy_changed_every_content_is_tagged_again_once(
     with running(given, Trivial()):
         until_all_out(kafka.address, names, COUNT + 2)
         # When they go through again while the worker runs
-        assert tagbus("retag", "--since", "1h", "--send").startswith(f"sent through again: {COUNT - 1}")
+        assert tagbus("retag", "--since", "1h", "--send").startswith(f"sent again: {COUNT - 1}")
         until_all_out(kafka.address, names, COUNT + 2 + COUNT - 1)
     # Then each has one result more, none is set aside, and the withdrawn one stays withdrawn
     exactly_once(kafka.address, names)
@@ -114,7 +114,7 @@ def test_one_record_that_blocks_is_skipped_and_its_neighbours_are_tagged(
         until_all_out(kafka.address, names, 20)
     # When it is skipped
     place = f"{names['content']}:0:20"
-    words = f"{place} is set aside on {names['dead_letters']}; the group goes on at offset 21"
+    words = f"{place} is set aside on {names['dead_letters']}; the group resumes at offset 21"
     assert tagbus("skip", place) == words
     with running(given, Trivial()):
         until_all_out(kafka.address, names, 41)

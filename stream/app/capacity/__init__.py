@@ -1,1 +1,1 @@
-"""How much a rate of contents takes: `tagbus plan`."""
+"""Capacity planning for a rate of contents: `tagbus plan`."""

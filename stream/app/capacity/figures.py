@@ -1,13 +1,13 @@
-"""The figures that a plan rests on, each with its source.
+"""The figures that a plan is computed from, each with its source.
 
-A measured one names a file of bench/results and what to read there; a test keeps it equal to that. The others are
-assumptions, and say so: measure them where they matter to you.
+A measured figure names a file of bench/results and the value in it; a test keeps the two equal. The others are marked
+as assumptions: measure them if they matter to you.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-# What `source` of an assumption begins with.
+# Prefix of an assumption's `source`.
 ASSUMED: Final = "assumption"
 
 

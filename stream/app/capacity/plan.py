@@ -1,7 +1,7 @@
-"""What a number of contents a day takes: partitions, workers, memory, tokens, bandwidth. Pure arithmetic.
+"""The capacity that a number of contents a day needs: partitions, workers, memory, tokens, bandwidth. Pure arithmetic.
 
-The peak decides how many workers there are, the mean what a day costs. How long a backlog takes is what is left of the
-workers' capacity beyond what comes in.
+The peak decides the number of workers, the mean the cost of a day. A backlog is worked off with the capacity that the
+workers have beyond the incoming rate.
 """
 
 import math
@@ -20,8 +20,8 @@ GB: Final = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is to be tagged. `peak`: the busiest hour over the mean. `cores`: of a worker. `llm_share`: of the contents
-    that go to the language model, 0 to 1."""
+    """The load to plan for. `peak`: the busiest hour over the mean. `cores`: cores of a worker. `llm_share`: share of
+    the contents that go to the language model, 0 to 1."""
 
     contents_a_day: float
     peak: float = 3.0
@@ -36,7 +36,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What it takes. Rates are a second."""
+    """The capacity that a load needs. Rates are per second."""
 
     mean_rate: float
     peak_rate: float
@@ -57,14 +57,14 @@ class Plan:
     broker_cores: float
 
     def catch_up_seconds(self, backlog: float, rate: float) -> float:
-        """How long `backlog` contents take while `rate` come in, with all workers of the peak and their whole cores;
-        infinite where those do not suffice."""
+        """Seconds to work off `backlog` contents while `rate` a second arrive, with all workers of the peak at full
+        utilisation; infinite if they do not suffice."""
         spare = self.workers * self.rate_a_worker / value("utilisation") - rate
         return backlog / spare if spare > 0 else math.inf
 
 
 def value(name: str) -> float:
-    """A figure."""
+    """The value of a figure."""
     return FIGURES[name].value
 
 
@@ -74,8 +74,8 @@ def tokens_of(characters: float) -> float:
 
 
 def cpu_ms(load: Load) -> float:
-    """CPU time of a worker for one content. Encoding grows with the tokens, by the line through both measurements;
-    a search with the logarithm of what is searched, as in an HNSW graph."""
+    """CPU time of a worker for one content. Encoding grows linearly with the tokens, through both measurements; a
+    search grows with the logarithm of the number of points, as in an HNSW graph."""
     slope = (value("encode_128") - value("encode_16")) / (128 - 16)
     encode = 0.0 if load.gpu else max(slope, value("encode_16") + slope * (tokens_of(load.characters) - 16))
     neighbours = value("neighbours") * _searched(load.exemplars, 328_152)
@@ -92,7 +92,7 @@ def plan(load: Load) -> Plan:
     mean, peak = load.contents_a_day / DAY, load.contents_a_day / DAY * load.peak
     cpu = cpu_ms(load)
     rate = min(load.cores * 1000 / cpu, value("bus_rate")) * value("utilisation")
-    # Two, or a lost one takes all away.
+    # At least two, so that losing one does not stop tagging.
     workers = max(2, math.ceil(peak / rate))
     # Twice the workers: room to grow, and hot keys spread.
     partitions = STEP * math.ceil(2 * workers / STEP)
@@ -128,7 +128,7 @@ def plan(load: Load) -> Plan:
 
 
 def rows(load: Load) -> list[tuple[str, str, str]]:
-    """The plan for people: what, how much, and which figures it rests on."""
+    """The plan for people: quantity, value, and the figures that it rests on."""
     found = plan(load)
     llm = f"{found.tokens_a_day / 1e6:,.1f} million", f"{found.cost_a_day:,.2f} USD"
     return [
@@ -169,7 +169,7 @@ def _span(found: Plan) -> str:
     return "never" if math.isinf(seconds) else f"{seconds / 60:,.0f} minutes"
 
 
-# What is doubled and halved, one at a time.
+# The inputs that are doubled and halved, one at a time.
 VARIED: Final = ("contents_a_day", "peak", "characters", "exemplars", "tags", "llm_share")
 
 
@@ -180,7 +180,7 @@ def sensitivity(load: Load) -> Sequence[tuple[str, Mapping[str, Plan]]]:
         given = getattr(load, name)
         kind = type(given)
         halved, doubled = kind(given / 2), kind(given * 2)
-        # No peak is below the mean, and no share above all.
+        # A peak is at least the mean, and a share is at most 1.
         halved = max(1.0, halved) if name == "peak" else halved
         doubled = min(1.0, doubled) if name == "llm_share" else doubled
         found.append(

@@ -1,4 +1,4 @@
-"""What a corpus is: tags, and contents whose tags are known, split for training, validation and test."""
+"""A corpus: tags, and contents whose tags are known, split for training, validation and test."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Corpus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WithSuccessors:
-    """A corpus as memory holds it: what was decided for a tag that others have replaced counts for its successor."""
+    """A corpus as memory holds it: decisions on a replaced tag count for its successor."""
 
     corpus: Corpus
 
@@ -33,7 +33,7 @@ class WithSuccessors:
         return [tag for tag in self.corpus.tags() if not tag.replaced_by]
 
     def exemplars(self, split: Split) -> Iterator[Exemplar]:
-        """The contents that have a tag; one that was split counts for none."""
+        """The contents that have a tag; decisions on a tag that was split count for none of its successors."""
         tags = self.corpus.tags()
         replaced = {tag.id: tag.replaced_by for tag in tags if tag.replaced_by}
         known = {tag.id for tag in tags}

@@ -59,7 +59,8 @@ def _text_lines(path: Path) -> Iterator[str]:
 
 
 def made(model: type[E], place: str, **fields: object) -> E:
-    """An event from the fields of a file. Raises UserError that names `place`, the field and the expected value."""
+    """An event from the fields of a file. Raises UserError that names `place` (file and line), the field and the
+    expected value."""
     try:
         return model(**fields)
     except ValidationError as error:

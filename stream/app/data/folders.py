@@ -1,4 +1,4 @@
-"""Folders of contents with known tags: which format one has."""
+"""Detect the format of a folder of contents with known tags."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tagbus.stream.app.data.jsonl_folder import JsonlFolder
 
 
 def in_folder(folder: Path) -> Corpus | None:
-    """What a folder with labels.tsv or tags.jsonl holds; None for another."""
+    """The corpus in a folder with labels.tsv or tags.jsonl; None for any other folder."""
     if (folder / "labels.tsv").exists():
         return DataFolder(folder)
     if (folder / "tags.jsonl").exists():
@@ -17,5 +17,5 @@ def in_folder(folder: Path) -> Corpus | None:
 
 
 def languages_in(folder: Path) -> dict[str, str]:
-    """The language of each test content that names one, by its id; labels.tsv has no place for it."""
+    """The language of each test content that names one, by its id; the labels.tsv format has no field for it."""
     return {} if (folder / "labels.tsv").exists() else JsonlFolder(folder).languages()

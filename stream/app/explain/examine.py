@@ -1,6 +1,6 @@
-"""A tagged content looked at again: which tags were found by what, and where each that is not published was cut.
+"""Examine a tagged content: what found each tag, and where each unpublished one was cut.
 
-Nothing here decides: what the stages left in `Work` is read, and compared with the settings that they obeyed.
+Nothing is decided here: the results that the stages left in `Work` are compared with the settings that applied.
 """
 
 import math
@@ -35,7 +35,7 @@ EVERY: Final = 1_000_000
 
 
 async def examine(stack: TaggingStack, found: Explained, asked: Sequence[str] = ()) -> Explanation:
-    """The explanation of a content that went through all stages; `asked`: tags that it is to be about in any case.
+    """The explanation of a content that went through all stages; `asked`: tags to include in any case.
 
     Raises DependencyDown if a store does not answer.
     """
@@ -72,7 +72,7 @@ async def examine(stack: TaggingStack, found: Explained, asked: Sequence[str] = 
 
 
 class _View:
-    """What is asked of each candidate of one content."""
+    """Answers questions about the candidates of one content."""
 
     def __init__(
         self,
@@ -98,14 +98,14 @@ class _View:
         self._selected = {one.id for one in work.candidates}
 
     def ordered(self, tags: Sequence[str]) -> list[str]:
-        """What is published, then the rest as it was ranked, then what was cut before."""
+        """The published tags, then the rest in rank order, then those that were cut before ranking."""
         published = list(self._published)
         ranked = [tag for tag in self._places if tag not in self._published]
         left = [tag for tag in tags if tag not in self._published and tag not in self._places]
         return [*published, *ranked, *sorted(left, key=self._nearness)]
 
     def candidate(self, tag: str) -> Candidate:
-        """All that is known of a tag."""
+        """Everything known about a tag."""
         published = self._published.get(tag)
         voters = self._voters.get(tag, ())
         near = self._seen.near
@@ -158,11 +158,11 @@ class _View:
         found = None if ranking is None or tag not in self._places else ranking.features(tag)
         if found is None:
             return None
-        # A ranker's unknown values are NaN, which JSON has not.
+        # A ranker's unknown values are NaN, which JSON does not have.
         return {name: None if math.isnan(value) else round(value, 6) for name, value in found.items()}
 
     def _cut(self, tag: str) -> Cut:
-        """Where a tag that is not published was left out."""
+        """Where an unpublished tag was left out."""
         tagger = self._settings.tagger
         if tag not in self._facts:
             return Cut(stage="rank", reason="it is not in force: retired, or not on the topic of tags yet")
@@ -188,7 +188,7 @@ class _View:
         return Cut(stage="recall", reason="; ".join(self._below(tag)))
 
     def _below(self, tag: str) -> "list[str]":
-        """Why neither meta-path gave the tag, without a learnt ranker."""
+        """Why neither meta-path gave the tag; for pipelines without a learnt ranker."""
         fitted, reasons = self._fitted, []
         if (similarity := self._similarity(tag)) is not None:
             place = self._direct.get(tag)
@@ -210,7 +210,7 @@ class _View:
 
 
 def _carried(stack: TaggingStack, seen: Seen, around: Mapping[str, Payload]) -> list[list[str]]:
-    """The tags of each neighbour: those that it votes for, and what it names that is gone or not for this content."""
+    """The tags of each neighbour: those that it votes for, and those that are retired or hidden from this content."""
     near, ids = seen.near, stack.graph.numbers.ids
     found = []
     for key, (start, end) in zip(near.keys.tolist(), pairwise(near.tag_starts.tolist()), strict=True):
@@ -222,7 +222,7 @@ def _carried(stack: TaggingStack, seen: Seen, around: Mapping[str, Payload]) -> 
 async def _similarities(
     stack: TaggingStack, work: Work, facts: Mapping[str, Payload], asked: Sequence[str]
 ) -> dict[str, float]:
-    """The cosine of the content and each tag in force that was asked for, which recall may not have looked at."""
+    """The cosine of the content and each requested tag in force; recall may not have looked at all of them."""
     tags = [tag for tag in asked if tag in facts]
     if not tags or work.vector is None:
         return {}
@@ -252,7 +252,7 @@ def _neighbours(
 
 
 async def _hidden(stack: TaggingStack, work: Work, seen: Seen) -> Hidden:
-    """Searched again without scopes: what comes in place of something that the content sees is hidden from it."""
+    """Search again without scopes: results that displace ones visible to the content are hidden from it."""
     reach = Reach(max(1, len(seen.direct)), max(1, len(seen.near)))
     vectors = np.array([work.vector], np.float32)
     [every] = await stack.graph.look([work.content.id], vectors, reach, None)

@@ -1,4 +1,4 @@
-"""What `tagbus explain` says of a content, as JSON."""
+"""The JSON output of `tagbus explain`."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ class Cut(Part):
 
 
 class Listed(Part):
-    """What a component says of a candidate."""
+    """A candidate in the list of one component."""
 
     score: float
     place: int = Field(description="in the component's list, from 1")
@@ -67,7 +67,7 @@ class Knowledge(Part):
 
 
 class Hidden(Part):
-    """What is as near as what was found, and is not for contents of these scopes."""
+    """Tags and exemplars as near as those found, but hidden from contents of these scopes."""
 
     tags: int
     exemplars: int

@@ -1,4 +1,4 @@
-"""An explanation for people: tables, of which no cell moves a cursor."""
+"""An explanation as tables for people; cells hold no terminal control characters."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ WIDTH = 100
 
 
 def tables(found: Explanation, most: int = MOST) -> Iterator[RenderableType]:
-    """What is printed of a content, in order."""
+    """The tables and lines to print for a content, in order."""
     yield from _head(found)
     yield _candidates(found, most)
     if (left := len(found.candidates) - most) > 0:

@@ -1,4 +1,4 @@
-"""The tagger as a worker has it: the release in force, its calibrations, and memory from the topics or the server."""
+"""The tagger as a worker runs it: the release in force, its calibrations, and memory from the topics or the server."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,11 +22,11 @@ from tagbus.stream.tagger import Tagger
 
 @asynccontextmanager
 async def as_worker(settings: Settings, cache: Path | None, plan: Plan) -> AsyncIterator[tuple[TaggingStack, Tagger]]:
-    """What tags now. A memory that is no server's is read from the topics into this process, with the embeddings of the
-    builder's snapshot or, in `cache`, of an earlier run.
+    """The stack and tagger in force now. A memory that is not on a server is read from the topics into this process,
+    with the embeddings of the builder's snapshot or, in `cache`, of an earlier run.
 
-    Raises as `assemble.opened` does, TopicMissing for a topic of memory, DependencyDown where no broker answers or the
-    shared memory is not complete.
+    Raises as `assemble.opened` does, TopicMissing for a memory topic, DependencyDown if no broker answers or the shared
+    memory is not complete.
     """
     releases = _releases(settings)
     name = recorded.in_force(settings, releases)
@@ -63,7 +63,7 @@ async def _read(
     async with assemble.in_process(settings, cache, plan) as stack:
         tagger = stack.tagger(fitting(stack, curves))
         if (folder := folders.snapshot_folder(settings, stack.release.name)) is not None:
-            # Its offsets do not count: what is unchanged is not encoded again.
+            # Only its embeddings are used, not its offsets: unchanged texts are not encoded again.
             await snapshot.load(folder, stack.memories, settings)
         follower = Follower(settings, stack.projection())
         async with snapshot.following(follower):

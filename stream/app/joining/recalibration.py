@@ -1,7 +1,7 @@
-"""The calibration follows people's decisions: new curves are fitted on `feedback`, better ones go to `releases`.
+"""Recalibrate from people's decisions: fit new curves on `feedback` and publish better ones to `releases`.
 
-One process does it: the joiner that holds the first partition of `feedback`. It reads all partitions, in no group. Two
-that do it for a moment, in a rebalance, write the same.
+One process does this: the joiner that holds the first partition of `feedback`. It reads all partitions, in no group.
+Two processes may overlap briefly during a rebalance; they write the same curves.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ log = logging.getLogger(__name__)
 STEPS: Final = {one.name: one.step for one in (*REGISTRY, JUDGE)}
 CHUNK: Final = 500
 WAIT_SECONDS: Final = 0.5
-# Between two looks whether this process is the one.
+# Interval of checks whether this process leads.
 LEAD_SECONDS: Final = 1.0
-# A fit is due when so many decisions have come since the last one: so many, and this share of all.
+# A fit starts once this many decisions, and this share of all, have arrived since the last one.
 FRESH: Final = 20
 FRESH_SHARE: Final = 0.05
 
 
 class Recalibrator:
-    """Fits curves while `leads` says so."""
+    """Fits curves while `leads` is true."""
 
     def __init__(self, settings: Settings, leads: Callable[[], bool]) -> None:
         self._settings = settings
@@ -51,7 +51,7 @@ class Recalibrator:
         self._fresh = 0
 
     async def run(self) -> None:
-        """Until cancelled. Raises UserError if a right is missing, Fatal, MemoryLost if `releases` was recreated."""
+        """Run until cancelled. Raises UserError if a right is missing, Fatal, MemoryLost if `releases` is recreated."""
         if not self._settings.feedback.calibrate_seconds:
             return
         while True:
@@ -98,7 +98,7 @@ class Recalibrator:
             try:
                 event = decode_decision(record_of(message))
             except Poison:
-                # The joiner sets it aside.
+                # The joiner dead-letters it.
                 continue
             if isinstance(event, Tombstone):
                 self._observations.forget(event.key)
@@ -106,13 +106,13 @@ class Recalibrator:
                 self._observations.add(event)
 
     def _fit(self, releases: Releases) -> None:
-        """Fit the paths of the release that people judged last: others are no longer in force. Raises as TopicWriter
+        """Fit the paths of the release that people judged last; others are no longer in force. Raises as TopicWriter
         does."""
         judged, asked = self._observations.judged(), self._observations.asked()
         if not judged:
             return
         latest = max(judged, key=lambda pairs: pairs[-1].time)[-1].fingerprint.release
-        # What the judge said is known of these: a curve for its scores alone would leave its weight as it was.
+        # The judge's answers are known for these: a curve for the scores alone would leave its weight unchanged.
         weighed = set[str]()
         for contents in asked:
             fingerprint = contents[0].fingerprint
@@ -148,6 +148,6 @@ class Recalibrator:
 
 
 def _in_force(releases: Releases, fingerprint: Fingerprint) -> Calibration | None:
-    """The curve of the topic, if it is fitted to these scores; workers use no other."""
+    """The curve on the topic, if it is fitted to these scores; workers use no other."""
     curve = releases.calibrations.get((fingerprint.release, fingerprint.path))
     return None if curve is None or curve.fingerprint != fingerprint else Calibration(**curve.model_dump())

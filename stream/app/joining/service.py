@@ -16,13 +16,13 @@ from tagbus.stream.kafka.rights import Operation
 log = logging.getLogger(__name__)
 
 SUFFIX = "-feedback"
-# Between two lines of the log about contents that wait.
+# Interval of log lines about waiting contents.
 REPORT_SECONDS = 30.0
 
 
 def joiner_settings(settings: Settings) -> Settings:
-    """The settings of the joiner: a group and a transactional id of its own under the worker's prefixes, so that one
-    ACL serves both and a joiner beside a worker does not fence it."""
+    """The settings of the joiner: a separate group and transactional id under the worker's prefixes, so that one ACL
+    covers both and a joiner beside a worker does not fence it."""
     kafka = settings.kafka
     own = {"group": f"{kafka.group}{SUFFIX}", "transactional_id": f"{kafka.transactional_id}{SUFFIX}"}
     return settings.model_copy(update={"kafka": kafka.model_copy(update=own)})
@@ -38,14 +38,14 @@ class JoinService:
         self.worker = Worker(self._settings, self._joiner, self._gate)
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """SIGTERM and SIGINT: drain; a second one: at once."""
+        """SIGTERM and SIGINT: drain; a second one: stop immediately."""
         self.worker.stop()
 
     def not_live(self) -> list[str]:
         """Problems of the poll loop."""
         if self.worker.alive():
             return []
-        return [f"the poll loop has not turned for {self._settings.health.stall_seconds:.0f} s"]
+        return [f"the poll loop has been stalled for {self._settings.health.stall_seconds:.0f} s"]
 
     def not_ready(self) -> list[str]:
         """Problems of the assignment or the topics."""
@@ -56,13 +56,13 @@ class JoinService:
         return wrong
 
     def notes(self) -> list[str]:
-        """Decisions that wait."""
+        """Warnings about decisions that wait for a content's text."""
         waiting = self._joiner.waiting()
         return [f"{waiting} contents with decisions wait for their text"] if waiting else []
 
     async def _gate(self) -> None:
-        """Raises UserError for a topic that must be compacted and is not, and for a right that only the first curve
-        would need."""
+        """Check the topics. Raises UserError for one that must be compacted but is not, and for a right that only the
+        first curve would need."""
         await asyncio.to_thread(require_compacted, [self._settings])
         if self._settings.feedback.calibrate_seconds:
             releases = self._settings.topics.releases
@@ -70,7 +70,7 @@ class JoinService:
             if refused := await asyncio.to_thread(missing_rights, self._settings.kafka, operations):
                 raise refused
         self._tasks.append(asyncio.create_task(self._report()))
-        # The first partition is held by one process at a time.
+        # Only one process at a time holds the first partition.
         calibrating = asyncio.create_task(Recalibrator(self._settings, lambda: self._joiner.owns(0)).run())
         calibrating.add_done_callback(self._on_end)
         self._tasks.append(calibrating)

@@ -1,1 +1,1 @@
-"""The judge in the composition root: opened, paid for, fitted."""
+"""The judge in the composition root: opening, budget, fitting, batches, synthesis."""

@@ -1,4 +1,5 @@
-"""A batch of the judge about many contents: asked with a worker's memory, carried to its answers, paid for."""
+"""Ask the judge about many contents through the server's batch API: requests from a worker's memory, polling for the
+answers, and accounting."""
 
 import asyncio
 import hashlib
@@ -43,8 +44,8 @@ Selected = Callable[[], Iterator[Content]]
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What a batch is for. `about` names the contents, word for word as they were asked for; `every`: seconds between
-    two looks at it; `cache`: folder with embeddings of an earlier run."""
+    """The purpose of a batch. `about`: the selection of contents, verbatim as on the command line; `every`: seconds
+    between polls; `cache`: folder with embeddings of an earlier run."""
 
     folder: Path
     about: str
@@ -55,38 +56,38 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A batch that is answered, by the judge of its job's version."""
+    """An answered batch, by the judge of its job's version."""
 
     job: Job
     answers: Filed
     folder: Folder
 
     def digest(self, content: Content) -> str:
-        """What its answers know a content by."""
+        """The digest by which its answers identify a content."""
         return digest_of(self.job.version, content)
 
     def concerned(self) -> frozenset[str]:
-        """Digests of the contents that it was about, answered or not."""
+        """Digests of all its contents, answered or not."""
         parts = range(self.job.parts)
         return frozenset(line.digest for number in parts for line in self.folder.lines(number))
 
 
 def key_of(settings: Settings) -> str:
-    """What headers are signed with. Raises UserError where there is none."""
+    """The key that signs headers. Raises UserError if there is none."""
     if settings.llm.url is None:
-        raise UserError("TAGBUS_LLM__URL is not set, so there is nobody to ask in a batch")
+        raise UserError("TAGBUS_LLM__URL is not set, so there is no server to send a batch to")
     if settings.llm.api_key is None:
         raise UserError(
-            "TAGBUS_LLM__API_KEY is not set: answers of a batch are signed with it; expected that of the workers"
+            "TAGBUS_LLM__API_KEY is not set: answers of a batch are signed with it; expected the workers' key"
         )
     return settings.llm.api_key.get_secret_value()
 
 
 async def carried(settings: Settings, folder: Folder, errand: Errand) -> Done:
-    """Ask in a batch and wait for the answers; a folder with a batch is gone on with.
+    """Submit a batch and wait for the answers; resume if the folder already holds one.
 
-    Raises UserError for settings that batches cannot keep, or another batch in the folder; as `as_worker` does where
-    nothing is asked yet; DependencyDown where the server does not answer.
+    Raises UserError for settings that a batch cannot honour or if the folder holds another batch, as `as_worker` does
+    if nothing is submitted yet, DependencyDown if the server does not answer.
     """
     key_of(settings)
     version = version_of(settings)
@@ -95,7 +96,7 @@ async def carried(settings: Settings, folder: Folder, errand: Errand) -> Done:
         if job is None:
             job = await _ask(settings, folder, errand, batching)
         else:
-            console.say(f"going on with the batch in {errand.folder}: {job.contents} contents")
+            console.say(f"resuming the batch in {errand.folder}: {job.contents} contents")
         if not folder.answers.exists():
             await Carrier(folder, job, api, batching, errand.every, console.say).run()
     return Done(job, Filed(folder.answers), folder)
@@ -103,14 +104,14 @@ async def carried(settings: Settings, folder: Folder, errand: Errand) -> Done:
 
 @asynccontextmanager
 async def _batching(settings: Settings, folder: Folder, version: str) -> AsyncIterator[tuple[BatchApi, Batching]]:
-    """Where a batch goes, and how it is asked. Raises UserError."""
+    """The batch API, and how requests are made for it. Raises UserError."""
     prompts = prompts_of(settings.llm)
     server = connected(settings.llm, settings.retry, Unlimited())
     async with AsyncExitStack() as exits:
         exits.push_async_callback(server.client.close)
         asking = asking_of(settings.llm, server, prompts)
         kept: Ledger = NoLedger()
-        # Workers of the group have their own records, and so has each folder: whoever goes on with it finds them.
+        # Each worker of the group has its own records, and so does each folder: a run that resumes it finds them.
         place = hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:8]
         kafka = settings.kafka.model_copy(update={"instance": f"{settings.kafka.instance}-batch-{place}"})
         if settings.budget.limited:
@@ -128,14 +129,14 @@ async def _ask(settings: Settings, folder: Folder, errand: Errand, batching: Bat
     asked = 0
     async with as_worker(settings, errand.cache, PLAN) as (stack, tagger):
         if version_of(stack.settings) != batching.version:
-            raise UserError("the release in force has another judge than these settings: expected those of its workers")
+            raise UserError("these settings have another judge than the release in force, expected its workers' ones")
         stage, before = _stage(tagger)
         async for chunk in _chunks(errand.contents()):
             outcomes = await tagger.explain(chunk, until=before)
             works = [one.work for one in outcomes if isinstance(one, Explained)]
             prepared = iter(await stage.to_prepare(works))
             for content, one in zip(chunk, outcomes, strict=True):
-                # One that cannot be tagged, or not yet, is left to the workers.
+                # A content that cannot be tagged, or not yet, is left to the workers.
                 found = next(prepared) if isinstance(one, Explained) else None
                 asked += found is not None
                 writer.add(content, found)
@@ -145,7 +146,7 @@ async def _ask(settings: Settings, folder: Folder, errand: Errand, batching: Bat
 
 
 def _stage(tagger: Tagger) -> tuple[JudgeStage, str]:
-    """The judge, and the name of the stage before it."""
+    """The judge stage, and the name of the stage before it."""
     for before, stage in pairwise(tagger.stages):
         if isinstance(stage, JudgeStage):
             return stage, before.name
@@ -153,7 +154,8 @@ def _stage(tagger: Tagger) -> tuple[JudgeStage, str]:
 
 
 async def _chunks(contents: Iterable[Content]) -> AsyncIterator[list[Content]]:
-    """Read beside the loop, which memory needs to follow its topics; one thread, as what reads belongs to one."""
+    """Read off the event loop, which memory needs to follow its topics. One thread, because the reader is bound to
+    one."""
     chunks = iter(files.chunks(contents, CHUNK))
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, thread_name_prefix="contents") as thread:

@@ -1,4 +1,4 @@
-"""What the judge is worth on contents with known tags, or on people's decisions: its weight, and from where on the
+"""Fit the judge on contents with known tags or on people's decisions: its weight, and the margin from which on the
 cascade skips it."""
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,9 +25,9 @@ def fit(
     fingerprint: Fingerprint,
     settings: CascadeSettings,
 ) -> Calibration:
-    """The calibration of the path with the judge, of results of a tagger that asks about every content.
+    """The calibration of the path with the judge, from results of a tagger that asks about every content.
 
-    Raises UserError as `fusion.fit`, and where both a quality and a share of the cascade are set.
+    Raises UserError as `fusion.fit` does, and if both a quality and a share of the cascade are set.
     """
     if settings.quality is not None and settings.share is not None:
         raise UserError("TAGBUS_CASCADE__QUALITY and TAGBUS_CASCADE__SHARE are both set, expected one of them")
@@ -40,13 +40,13 @@ def fit(
 
 
 def learnt(contents: Sequence[AskedContent], old: Calibration | None, settings: CascadeSettings) -> Refit | None:
-    """Fit to what people decided about contents of one fingerprint, oldest first; None for too few decisions, or where
-    all are right or all wrong.
+    """Fit to people's decisions on contents of one fingerprint, oldest first; None for too few decisions, or if all are
+    right or all wrong.
 
-    The newest 2,000 pairs count, so that what the judge was worth before it changed is forgotten. The fit is to the
-    oldest four fifths of them, and is taken only if its loss on the others is less than that of `old`; where that is
-    None, than that of the confidences as they were shown. The cascade is fitted to the control share alone: other
-    contents were asked about because they are not decisive.
+    Only the newest 2,000 pairs count, so that the judge's worth before it changed is forgotten. The fit is to the
+    oldest four fifths of them, and is taken only if its loss on the rest is less than that of `old`, or, if `old` is
+    None, than that of the confidences as shown. The cascade is fitted to the control share alone: other contents were
+    asked about because they are not decisive.
     """
     pairs, given = _decided(contents)
     if int(np.isfinite(pairs.judge).sum()) < SIGMOID_FROM:
@@ -67,7 +67,7 @@ def learnt(contents: Sequence[AskedContent], old: Calibration | None, settings: 
 
 
 def confidence_of(curve: Calibration, score: Floats, judge: Floats) -> Floats:
-    """Confidences of pairs whose judge said so; NaN where it said nothing."""
+    """Confidences of pairs, given the judge's probabilities; NaN where it gave none."""
     if curve.judge is None:
         return curve.apply(score)
     said = judge if curve.judge.weight else np.full(len(score), np.nan)
@@ -75,7 +75,7 @@ def confidence_of(curve: Calibration, score: Floats, judge: Floats) -> Floats:
 
 
 def pairs_of(results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> Pairs:
-    """Every content and tag of the results, with what the judge said."""
+    """Every content and tag of the results, with the judge's probability."""
     found = [
         (tag.score, tag.evidence.scores.get(NAME, np.nan), tag.id in truth[one.id], number)
         for number, one in enumerate(results)
@@ -88,7 +88,7 @@ def pairs_of(results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str
 
 
 def _decided(contents: Iterable[AskedContent]) -> tuple[Pairs, Floats]:
-    """The pairs that people decided about, and their confidences as they were shown."""
+    """The pairs that people decided on, and their confidences as shown."""
     rows = [
         (tag.score, np.nan if tag.judge is None else tag.judge, found.right, number, found.weight, found.confidence)
         for number, one in enumerate(contents)
@@ -106,7 +106,7 @@ def _confidences(curve: Calibration, pairs: Pairs) -> Floats:
 def _with_cascade(
     curve: Calibration, old: Calibration | None, control: Sequence[AskedContent], settings: CascadeSettings
 ) -> Calibration:
-    """The curve with the margin of the cascade, by contents that were asked about in any case."""
+    """The curve with the margin of the cascade, fitted to contents that are asked about in any case."""
     if curve.judge is None or not curve.judge.weight or (settings.quality is None and settings.share is None):
         return curve
     margin = None if old is None or old.judge is None else old.judge.margin
@@ -116,7 +116,7 @@ def _with_cascade(
 
 
 def _all(contents: Sequence[AskedContent]) -> Pairs:
-    """Every tag of every content, whatever people say of it."""
+    """Every tag of every content, decided or not."""
     rows = [
         (tag.score, np.nan if tag.judge is None else tag.judge, number)
         for number, one in enumerate(contents)
@@ -127,7 +127,7 @@ def _all(contents: Sequence[AskedContent]) -> Pairs:
 
 
 def _margin(pairs: Pairs, fit: JudgeFit, settings: CascadeSettings) -> float:
-    """From which lead on a content skips the judge."""
+    """The lead from which on a content skips the judge."""
     without = fusion.apply(fit, pairs.score, np.full(len(pairs), np.nan))
     fused = fusion.apply(fit, pairs.score, pairs.judge)
     starts = np.unique(pairs.content, return_index=True)[1][1:]

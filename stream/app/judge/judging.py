@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a worker has for the judges of all its releases. `meter` None: of this process alone. `prepared`: what
-    batches have answered already."""
+    """What a worker shares among the judges of all its releases. `meter`: None for a meter of this process alone.
+    `prepared`: answers that batches have given already."""
 
     meter: SpendingMeter | None = None
     prepared: Prepared | None = None
@@ -37,7 +37,7 @@ NOTHING: Final = Given()
 async def judging(
     settings: Settings, memory: Memory, graph: GraphRecall, given: Given, exits: AsyncExitStack
 ) -> Judging | None:
-    """What the stage `judge` asks; None without a server. `exits` closes it.
+    """The backend of the stage `judge`; None without a server. `exits` closes it.
 
     Raises UserError for settings that do not fit.
     """
@@ -62,10 +62,10 @@ async def judging(
 
 
 def meter_of(settings: Settings, share: Callable[[], float], kept: Ledger) -> SpendingMeter:
-    """The meter of the settings; `share`: of all limits, 0 to 1; `kept`: where spending is kept."""
+    """The meter of the settings. `share`: share of all limits, 0 to 1; `kept`: where spending is recorded."""
     url, model = settings.llm.url or "", settings.llm.model
     if price_in_words(settings.budget, url, model) is None:
-        log.warning("what the language model costs is not counted: %s", unpriced(model))
+        log.warning("the language model's cost is not counted: %s", unpriced(model))
     owner = (settings.kafka.group, settings.kafka.instance)
     budget = Budget(settings.budget, owner, share, kept)
     return SpendingMeter(settings.budget, budget, price_by(settings.budget, url), share, model)

@@ -1,7 +1,7 @@
-"""The report of `tagbus calibrate`: what confidences are worth, which cut gives what, and what the judge adds.
+"""The report of `tagbus calibrate`: how reliable confidences are, the effect of each cut, and the judge's contribution.
 
-Its figures are of contents that took no part in the fit: the file is halved by a hash of the ids, and each half gets
-its confidences from a calibration that was fitted on the other.
+Figures are held out: the file is halved by a hash of the ids, and each half gets its confidences from a calibration
+fitted on the other.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from tagbus.stream.quality import Ints, Ranked, Truth
 
 BINS: Final = 10
 CUTS: Final = tuple(round(0.05 * step, 2) for step in range(20))
-# How many exemplars carry a tag: the bounds of the rows by frequency.
+# Bounds of the rows by frequency: the number of exemplars that carry a tag.
 FREQUENCIES: Final = ((0, 0), (1, 9), (10, 99), (100, None))
 
 SCOPES: Final = 20
@@ -38,7 +38,7 @@ Json = dict[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a cut is looked for: Acc@k or Coverage@k, in percent; None: not asked."""
+    """The target of a cut: Acc@k or Coverage@k, in percent; None: no target."""
 
     k: int = 1
     accuracy: float | None = None
@@ -66,8 +66,8 @@ def report(
     fit: Fit,
     wanted: Wanted,
 ) -> Json:
-    """The figures as JSON. `results` are of a tagger without calibration, in the order of `annotated`; `counts`: how
-    many exemplars of memory carry each tag. Raises UserError for too few contents to fit on half of them."""
+    """The figures as JSON. `results`: of a tagger without calibration, in the order of `annotated`. `counts`: the
+    number of exemplars in memory that carry each tag. Raises UserError for too few contents to fit on half of them."""
     whole = fit(results)
     found = _measured(results, annotated, counts, fit)
     return {
@@ -88,7 +88,7 @@ def report(
 
 
 def text(figures: Json) -> str:
-    """The same for people, a line a figure."""
+    """The figures as text, one per line."""
     lines = [f"{name}: {figures[name]}" for name in ("calibration", "path", "contents", "pairs", "ece", "log_loss")]
     judge = figures["judge"]
     if isinstance(judge, dict):
@@ -118,7 +118,8 @@ def text(figures: Json) -> str:
 
 
 def draw(figures: Json, to: Path) -> bool:
-    """Acc@k against Coverage@k (LLM4Tag, figure 8) and reliability as PNG; False where matplotlib is not installed."""
+    """Draw Acc@k against Coverage@k (LLM4Tag, figure 8) and reliability as PNG; False if matplotlib is not
+    installed."""
     try:
         figure = importlib.import_module("matplotlib.figure").Figure((10, 4.5), layout="constrained")
     except ImportError:
@@ -154,7 +155,7 @@ def _measured(
         pairs.content,
         np.array([counts.get(tag, 0) for tag in ids], np.int64),
         _ranked([numbers[tag] for tag in ids], confidence, pairs.content, len(results)),
-        # People may have found no tag right; the number of no tag stands for that.
+        # People may have found no tag right; that is represented by a number that no tag has.
         [np.array([numbers[tag] for tag in truth[one.id]] or [len(numbers)], np.int64) for one in results],
     )
 
@@ -200,7 +201,7 @@ def _cut(found: _Measured, cut: float, k: int) -> Json:
 
 
 def _wanted(found: _Measured, wanted: Wanted) -> list[JsonValue]:
-    """The lowest cut that gives the accuracy, the highest that gives the coverage."""
+    """The lowest cut that reaches the accuracy, and the highest that reaches the coverage."""
     cuts = sorted({0.0, *(math.floor(value * 1000) / 1000 for value in found.confidence.tolist())})
     rows: list[JsonValue] = []
     for name, value, order in (("accuracy", wanted.accuracy, cuts), ("coverage", wanted.coverage, cuts[::-1])):
@@ -234,7 +235,7 @@ def _row(found: _Measured, rows: Flags) -> Json:
 
 
 def _scopes(found: _Measured) -> Json:
-    """The largest scopes: a language is one where contents are scoped by it."""
+    """Rows for the largest scopes; a language is one of them if contents are scoped by language."""
     sizes = Counter(chain.from_iterable(found.scopes))
     within = {scope: [scope in own for own in found.scopes] for scope, _ in sizes.most_common(SCOPES)}
     return {scope: _row(found, np.array(contents)[found.content]) for scope, contents in within.items()}

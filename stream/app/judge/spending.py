@@ -1,4 +1,4 @@
-"""What a worker spends on its judges, of all releases together."""
+"""The spending of a worker on its judges, over all releases."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,9 +13,9 @@ from tagbus.stream.llm.spending.prices import require_price
 
 @asynccontextmanager
 async def spending(settings: Settings, share: Callable[[], float]) -> AsyncIterator[SpendingMeter | None]:
-    """The meter of a worker, whose spending is on the topic `budget` if there is a limit; None without a server.
+    """The meter of a worker; spending is recorded on the topic `budget` if there is a limit. None without a server.
 
-    `share`: of the partitions of `content` that it holds. Raises UserError for a limit in money on a model without a
+    `share`: the worker's share of the partitions of `content`. Raises UserError for a cost limit on a model without a
     price, and as `ledger.opened` does.
     """
     async with AsyncExitStack() as exits:

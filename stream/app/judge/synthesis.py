@@ -1,8 +1,7 @@
-"""Tags that lack exemplars or a description, what a language model is shown of them, and what it wrote as events.
+"""Find tags that lack exemplars or a description, build the prompt's input, and turn the model's text into events.
 
-What it wrote is the machine's and says so: an exemplar has source `machine`, so that it never outvotes people, and an
-id of its own; both kinds of event carry `made_by` with model and prompt version. A reader that does not know the field
-lets it pass.
+Generated events are marked as such: an exemplar has source `machine`, so that it never outvotes people, and a distinct
+id; both kinds of event carry `made_by` with model and prompt version. A reader that does not know the field ignores it.
 """
 
 import hashlib
@@ -25,29 +24,29 @@ from tagbus.stream.llm.prompts import Sample, Subject
 from tagbus.stream.llm.synthesis.subject import Written
 from tagbus.stream.llm.synthesis.write import Author, Text
 
-# Ids of exemplars that were written begin so.
+# Prefix of the ids of generated exemplars.
 PREFIX: Final = "synthetic:"
 MADE_BY: Final = "made_by"
-# Exemplars of a tag that a prompt shows, and other contents.
+# Exemplars of the tag, and other contents, in a prompt.
 OWN: Final = 3
 OTHERS: Final = 3
-# Contents among which the others are looked for.
+# Contents that the others are chosen from.
 POOL: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """A tag that lacks something, and what the language model is shown of it."""
+    """A tag that lacks something, and the language model's input about it."""
 
     tag: Tag
     subject: Subject
 
 
 class Known:
-    """A taxonomy and what people decided about contents: what is written is written from this."""
+    """A taxonomy and people's decisions on contents: the source of all prompts."""
 
     def __init__(self, tags: Sequence[Tag], exemplars: Iterable[Exemplar]) -> None:
-        """`exemplars` are read once; of each tag a few are kept."""
+        """`exemplars` are read once; a few are kept for each tag."""
         self.tags = [tag for tag in tags if not tag.replaced_by]
         self._names = {tag.id: tag.name for tag in tags}
         self.counts: Counter[str] = Counter()
@@ -61,7 +60,7 @@ class Known:
                 self._add(one)
 
     def few(self, least: int, most: int | None) -> list[Lacking]:
-        """Tags with fewer than `least` exemplars of people, fewest first, that nothing was written for yet."""
+        """Tags with fewer than `least` exemplars of people and no generated ones yet, fewest first."""
         found = [tag for tag in self.tags if self.counts[tag.id] < least and not self._written[tag.id]]
         found.sort(key=lambda tag: (self.counts[tag.id], tag.id))
         return [Lacking(tag, self._subject(tag)) for tag in found[:most]]
@@ -90,7 +89,7 @@ class Known:
         )
 
     def _others(self, tag: Tag) -> Iterator[Sample]:
-        """Some contents of other tags, always the same of a tag: they show how contents look here."""
+        """Some contents of other tags, to show what contents look like here; always the same ones for a tag."""
         if not self._pool:
             return
         first = int.from_bytes(hashlib.sha256(tag.id.encode(errors="replace")).digest()[:8], "big")
@@ -106,13 +105,13 @@ class Known:
 
 @asynccontextmanager
 async def author(settings: Settings) -> AsyncIterator[Author]:
-    """Who writes, by the server of the settings and within the budget of the group.
+    """The author: the language model of the settings, within the group's budget.
 
     Raises UserError without a server or for settings that do not fit, and as `ledger.opened` does.
     """
     if settings.llm.url is None:
-        raise UserError("TAGBUS_LLM__URL is not set, so there is no language model that could write")
-    # Its records of what is spent are its own.
+        raise UserError("TAGBUS_LLM__URL is not set, so there is no language model to write with")
+    # It keeps separate spending records.
     kafka = settings.kafka.model_copy(update={"instance": f"{settings.kafka.instance}-synthesize"})
     own = settings.model_copy(update={"kafka": kafka})
     async with AsyncExitStack() as exits:
@@ -125,7 +124,7 @@ async def author(settings: Settings) -> AsyncIterator[Author]:
 
 
 def exemplars_of(lacking: Lacking, text: Text, prompt: str) -> list[bytes]:
-    """What was written as exemplars, a line each."""
+    """The generated exemplars, one JSON line each."""
     tag = lacking.tag
     return [
         _marked(
@@ -146,7 +145,7 @@ def exemplars_of(lacking: Lacking, text: Text, prompt: str) -> list[bytes]:
 
 
 def described(lacking: Lacking, text: Text, prompt: str) -> list[bytes]:
-    """The tag with what was written as its description, as a line."""
+    """The tag with the generated description, as one JSON line."""
     return [_marked(lacking.tag.model_copy(update={"description": one.text}), text, prompt) for one in text.written[:1]]
 
 
@@ -156,13 +155,13 @@ def _marked(event: Exemplar | Tag, text: Text, prompt: str) -> bytes:
 
 
 def _id(tag: Tag, one: Written, text: Text, prompt: str) -> str:
-    """By what it is: the same text is the same exemplar."""
+    """An id derived from the text: the same text is the same exemplar."""
     said = "\0".join((tag.id, one.title, one.text, text.model or "", prompt))
     return PREFIX + hashlib.sha256(said.encode(errors="replace")).hexdigest()[:24]
 
 
 def _shown(one: Exemplar, tag: Tag) -> bool:
-    """Whether all who will see what is written may see this exemplar too: those who see the tag."""
+    """Whether every reader of the generated text, that is of the tag, may see this exemplar too."""
     return not one.scopes or (bool(tag.scopes) and set(tag.scopes) <= set(one.scopes))
 
 

@@ -1,1 +1,1 @@
-"""What a tagger gets wrong on contents with known tags, as a page that an editor reads: `tagbus evaluate --errors`."""
+"""A page for editors about a tagger's mistakes on contents with known tags: `tagbus evaluate --errors`."""

@@ -1,4 +1,4 @@
-"""Quality by how frequent a tag is, by language and by length: where a tagger is weak."""
+"""Quality by tag frequency, by language and by length: where a tagger is weak."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from tagbus.stream.contract.events import Content
 from tagbus.stream.intervals import of_mean
 from tagbus.stream.recall.scripts import OTHER, language_of
 
-# Least numbers of a bin: contents in memory that carry a tag, and words of a content.
+# Lower bounds of the bins: contents in memory that carry a tag, and words of a content.
 FREQUENCIES: Final = (0, 1, 3, 10, 30, 100, 300, 1000)
 LENGTHS: Final = (1, 4, 8, 16, 32, 64, 128)
 LANGUAGES: Final = 12
@@ -33,7 +33,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What was measured, over what, and a point a bin that is not empty."""
+    """A metric, the values it is over, and a point for each non-empty bin."""
 
     name: str
     over: str
@@ -41,7 +41,7 @@ class Curve:
 
 
 def curves(evaluated: Evaluated) -> list[list[Curve]]:
-    """Curves that belong together: by frequency, by language, by length."""
+    """Groups of curves: by frequency, by language, by length."""
     known = [one for one in evaluated.contents if one.right]
     languages = _largest([language(one.content) for one in known])
 
@@ -65,12 +65,12 @@ def curves(evaluated: Evaluated) -> list[list[Curve]]:
 
 
 def frequency_bins() -> list[Bin]:
-    """The bins of tags by their contents in memory."""
+    """The bins of tags by their number of contents in memory."""
     return bins_of(FREQUENCIES)
 
 
 def bins_of(least: Sequence[int]) -> list[Bin]:
-    """The names of bins that begin at these numbers."""
+    """The names of bins with these lower bounds."""
     ends = [*(number - 1 for number in least[1:]), None]
     return [
         f"{start}+" if end is None else str(start) if end == start else f"{start}-{end}"

@@ -1,4 +1,4 @@
-"""Curves as coordinates: what the page's SVG draws. Lengths are in units of its view box."""
+"""Curves as coordinates for the page's SVG. Lengths are in units of its view box."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ROUND: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point with its interval, and what it says of itself."""
+    """A point with its interval and its label."""
 
     x: float
     y: float
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A chart: its lines, its ticks (coordinate and label), and the edges of what it is drawn in."""
+    """A chart: its lines, its ticks (coordinate and label), and the edges of its plot area."""
 
     lines: Sequence[Line]
     across: Sequence[tuple[float, str]]
@@ -52,7 +52,7 @@ class Drawing:
 
 
 def draw(curves: Sequence[Curve], bins: Sequence[Bin]) -> Drawing:
-    """Curves over the same bins, in this order, from 0 to a round number of percent above all of them."""
+    """Draw curves over the same bins, in this order, from 0 to a round percentage above all of them."""
     most = max((point.high for curve in curves for point in curve.points), default=0.0)
     top = min(100.0, max(ROUND, ROUND * -(-most // ROUND)))
     step = (WIDTH - LEFT - RIGHT) / max(1, len(bins))

@@ -1,17 +1,17 @@
-"""Tagged contents beside what is right for them: what every part of the page is made of."""
+"""Tagged contents with their right tags: the data behind every part of the page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tagbus.stream.contract.events import Content, ScoredTag, Tag, TaggedContent
 
-# A tag is found if it is among so many best ones.
+# A tag counts as found if it is among this many best ones.
 FOUND = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """A content, its right tags, and the tags that were found, best first."""
+    """A content, its right tags, and the found tags, best first."""
 
     content: Content
     right: frozenset[str]
@@ -23,13 +23,13 @@ class Tagged:
         return sorted(self.right - {tag.id for tag in self.found})
 
     def wrong(self) -> Iterator[ScoredTag]:
-        """The found tags that nobody gave the content, best first."""
+        """The found tags that people did not give the content, best first."""
         return (tag for tag in self.found if tag.id not in self.right)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Contents that were tagged; the tags by id; how many of the contents in memory carry each tag."""
+    """Tagged contents, the tags by id, and the number of contents in memory that carry each tag."""
 
     contents: Sequence[Tagged]
     tags: Mapping[str, Tag]
@@ -59,7 +59,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What was measured: the name and the method of the row of figures, and the figures."""
+    """A row of figures: its name, its method and the figures."""
 
     name: str
     method: str

@@ -9,7 +9,7 @@ TITLE = 80
 
 
 def reasons(candidate: Candidate, titles: Mapping[str, str]) -> Iterator[str]:
-    """What speaks for it. `titles`: those of the contents in memory around the content, by id."""
+    """The evidence for a candidate. `titles`: titles of the neighbouring contents in memory, by id."""
     if "people" in candidate.found_by:
         yield "people gave it to this very content"
     for component, listed in candidate.components.items():

@@ -1,4 +1,4 @@
-"""The mistakes: the worst contents, tags taken for others, never found, or perhaps missed by people."""
+"""Find mistakes: the worst contents, and tags confused with others, never found, or perhaps missed by people."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from tagbus.stream.app.mistakes.evaluated import Evaluated, Tagged
 from tagbus.stream.contract.events import ScoredTag
 from tagbus.stream.quality import Floats, ndcg
 
-# Rows of each part of the page.
+# Rows in each part of the page.
 WORST: Final = 30
 CONFUSED: Final = 50
 NEVER: Final = 100
 GAPS: Final = 60
 # A tag that annotators always leave out would fill the list of gaps.
 GAPS_A_TAG: Final = 3
-# Titles that stand for a row.
+# Example titles per row.
 SHOWN: Final = 2
-# An nDCG@5 of 1, as floats add up to it.
+# An nDCG@5 of 1, within floating-point error.
 BEST: Final = 1 - 1e-9
 # The model is sure: LLM4Tag publishes tags from this confidence on.
 SURE: Final = 0.5
@@ -28,8 +28,8 @@ SURE: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """`taken` stood among a content's best where the right tag `missed` did not, `times` times of the `of` contents
-    that have it; `relation` says how the taxonomy has them, and is empty where it does not."""
+    """`taken` was among a content's best tags while the right tag `missed` was not, for `times` of the `of` contents
+    with that tag. `relation`: how the taxonomy relates the two; empty if it does not."""
 
     missed: str
     taken: str
@@ -41,7 +41,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """A tag that is right for `contents` and was found for none of them; `given`: how often it was found elsewhere."""
+    """A tag that is right for `contents` but was found for none of them. `given`: how often it was found elsewhere."""
 
     tag: str
     contents: int
@@ -51,7 +51,7 @@ class Never:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A tag that nobody gave the content and of which the model is sure."""
+    """A tag that people did not give the content but the model is sure of."""
 
     tagged: Tagged
     tag: ScoredTag
@@ -59,8 +59,8 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """The surest of them; `pairs` found tags are as sure as the last one, and `annotated` of these, a share, are
-    right by what people gave."""
+    """The surest gaps. `pairs`: the number of found tags at least as sure as the last one; `annotated`: the share of
+    these that people gave."""
 
     rows: Sequence[Gap]
     least: float
@@ -69,7 +69,7 @@ class Gaps:
 
 
 def worst(evaluated: Evaluated, most: int = WORST) -> list[Tagged]:
-    """The contents with the lowest nDCG@5; of equal ones those first whose best wrong tag is the surest."""
+    """The contents with the lowest nDCG@5; ties go to the content whose best wrong tag is the surest."""
     known = [one for one in evaluated.contents if one.right]
 
     def badness(row: tuple[float, Tagged]) -> tuple[float, float, str]:
@@ -90,8 +90,8 @@ def _gains(contents: Sequence[Tagged]) -> Floats:
 
 
 def confusions(evaluated: Evaluated, most: int = CONFUSED) -> list[Confusion]:
-    """Tags that are taken for others: among as many best tags as a content has right ones, each wrong one counts once
-    for each right one that is not there. Pairs of one content alone are left out."""
+    """Tags that are confused with others. Of a content with n right tags the n best are looked at: each wrong one
+    counts once for each right one that is missing. Pairs that occur for one content only are left out."""
     pairs: dict[tuple[str, str], list[Tagged]] = defaultdict(list)
     for one in evaluated.contents:
         first = one.found[: len(one.right)]
@@ -101,7 +101,7 @@ def confusions(evaluated: Evaluated, most: int = CONFUSED) -> list[Confusion]:
                 for other in missed:
                     pairs[other, tag.id].append(one)
     of = Counter(tag for one in evaluated.contents for tag in one.right)
-    # A frequent tag stands beside everything: a pair counts by how much of the right tag's contents it takes.
+    # A frequent tag occurs with everything, so a pair is ranked by its share of the right tag's contents.
     found = sorted(
         ((pair, ones) for pair, ones in pairs.items() if len(ones) > 1),
         key=lambda row: (-(len(row[1]) ** 2) / of[row[0][0]], row[0]),
@@ -122,7 +122,7 @@ def _relation(evaluated: Evaluated, missed: str, taken: str) -> str:
 
 
 def never_found(evaluated: Evaluated, most: int = NEVER) -> tuple[int, list[Never]]:
-    """How many tags that are right for a content were never found where they are, and the most frequent ones."""
+    """The number of tags that were never found for the contents they are right for, and the most frequent of them."""
     carried: dict[str, list[Tagged]] = defaultdict(list)
     for one in evaluated.contents:
         for tag in one.right:
@@ -135,7 +135,7 @@ def never_found(evaluated: Evaluated, most: int = NEVER) -> tuple[int, list[Neve
 
 
 def gaps(evaluated: Evaluated, most: int = GAPS) -> Gaps:
-    """The tags that nobody gave and of which the model is surest, from a confidence of a half on."""
+    """The tags that people did not give and the model is surest of, from a confidence of 0.5 up."""
     sure = [Gap(one, tag) for one in evaluated.contents if one.right for tag in one.wrong() if tag.confidence >= SURE]
     rows: list[Gap] = []
     taken: Counter[str] = Counter()
@@ -149,6 +149,6 @@ def gaps(evaluated: Evaluated, most: int = GAPS) -> Gaps:
 
 
 def looked_at(evaluated: Evaluated) -> list[Tagged]:
-    """The contents of which the page gives the evidence."""
+    """The contents whose evidence the page shows."""
     shown = [*worst(evaluated), *(gap.tagged for gap in gaps(evaluated).rows)]
     return list({one.content.id: one for one in shown}.values())

@@ -1,7 +1,7 @@
-"""The page: one HTML file that asks nobody for anything.
+"""The page: one self-contained HTML file that makes no requests.
 
-Every text of a content or a tag is escaped by the template, and stands apart from the direction in which the text
-around it is written. The page forbids itself scripts and requests, should a browser find any.
+The template escapes every text of a content or a tag and isolates its writing direction from the text around it. The
+page's Content-Security-Policy forbids scripts and requests.
 """
 
 import importlib.resources
@@ -21,16 +21,16 @@ from tagbus.stream.app.mistakes.evidence import reasons, why_not
 from tagbus.stream.quality import LABELS
 
 _TEMPLATE: Final = importlib.resources.files("tagbus.stream") / "app" / "mistakes" / "page.html.j2"
-# Characters of a content that are shown.
+# Characters shown of a content.
 TEXT: Final = 600
-# Wrong and right candidates of a content that are shown, and similar contents.
+# Wrong and right candidates, and similar contents, shown for a content.
 CANDIDATES: Final = 10
 NEIGHBOURS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A tag of a content: its place among the found ones (None: it was not found), and what speaks for it."""
+    """A tag of a content: its rank among the found ones (None: it was not found), and its evidence."""
 
     name: str
     id: str
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A content in memory that is like the content, and its tags."""
+    """A similar content in memory, and its tags."""
 
     title: str
     similarity: float
@@ -52,7 +52,7 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A content: found tags, then right ones that were not found; what is near it."""
+    """A content: found tags, then right ones that were not found; its neighbours."""
 
     tagged: Tagged
     rows: Sequence[Row]
@@ -61,7 +61,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing with its title, and the curves for those who read numbers."""
+    """A drawing with its title, and the curves as a table."""
 
     title: str
     under: str
@@ -69,12 +69,12 @@ class Chart:
     curves: Sequence[Curve]
 
 
-# Draws the page.
+# Renders the page.
 Render = Callable[[Evaluated, Mapping[str, Explanation], About], str]
 
 
 def render(evaluated: Evaluated, explained: Mapping[str, Explanation], about: About) -> str:
-    """The page as HTML. `explained`: of the contents of `looked_at`, by id."""
+    """The page as HTML. `explained`: the explanations of the contents of `looked_at`, by id."""
     unseen, never = find.never_found(evaluated)
     gaps = find.gaps(evaluated)
     worst = find.worst(evaluated)
@@ -103,7 +103,7 @@ def shortened(tagged: Tagged, most: int = TEXT) -> str:
 
 
 def card(evaluated: Evaluated, one: Tagged, explanation: Explanation) -> Card:
-    """A content with its tags and what is known of each."""
+    """A content with its tags and what is known about each."""
     known = {candidate.id: candidate for candidate in explanation.candidates}
     titles = {near.id: near.title for near in explanation.neighbours}
     rows = [
@@ -166,5 +166,5 @@ def _template() -> Template:
 
 
 def plain(text: str) -> str:
-    """A text without characters that HTML cannot hold or that only steer a terminal."""
+    """A text without control characters, which HTML cannot hold or which only control a terminal."""
     return "".join(char if char in "\n\t" or (char >= " " and not "\x7f" <= char <= "\x9f") else "�" for char in text)

@@ -1,1 +1,1 @@
-"""Files and folders that the settings and commands name."""
+"""Files and folders named by settings and commands."""

@@ -1,4 +1,4 @@
-"""Files that are no JSON lines, or no text at all, told by how they begin: that is said once, and not of each line."""
+"""Detect by its first bytes a file that is not JSON lines, or not text: one error for the file, not one per line."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ _SIGNS: Final = (
 
 
 def require_lines(name: str, first: bytes) -> None:
-    """Raises UserError if a file of this name begins as something else does; `first` is its first line."""
+    """Raises UserError if a file begins like another format; `first` is its first line."""
     require_text(name, first, _LINES)
     start = first.strip()
     if start.startswith(b"["):
@@ -30,7 +30,7 @@ def require_lines(name: str, first: bytes) -> None:
 
 
 def require_text(name: str, first: bytes, expected: str = "expected text in UTF-8") -> None:
-    """Raises UserError if a file of this name begins as one does that is compressed, or not in UTF-8."""
+    """Raises UserError if a file begins like one that is compressed or not in UTF-8."""
     for sign, form, advice in _SIGNS:
         if first.startswith(sign):
             raise UserError(f"{name} {form}, {expected}: {advice.format(name)}")

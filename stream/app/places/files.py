@@ -22,7 +22,7 @@ from tagbus.stream.errors import Poison, UserError
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
-# Bytes that are copied at once.
+# Bytes copied per read.
 CHUNK = 1 << 20
 
 
@@ -36,13 +36,13 @@ class Line:
 
     @property
     def place(self) -> str:
-        """For messages: path:number."""
+        """path:number, for messages."""
         return f"{self.file}:{self.number}"
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The non-empty lines of a file, which is read once: it may be a pipe. `-` is standard input. Raises UserError if
-    it cannot be read.
+    """The non-empty lines of a file, in one pass: it may be a pipe. `-` is standard input. Raises UserError if it
+    cannot be read.
 
     A line longer than the contract's largest value is cut one byte above that limit: decoding rejects it, and memory
     stays bounded.
@@ -52,8 +52,8 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 @contextmanager
 def rereadable(path: Path) -> Iterator[Callable[[], Iterator[Line]]]:
-    """For a file that is read more than once: each call yields its lines from the start, as `read_lines` does. A pipe
-    is copied to a temporary file. Raises UserError if the file cannot be read, or the copy not be written.
+    """Open a file that is read more than once: each call yields its lines from the start, as `read_lines` does. A pipe
+    is copied to a temporary file. Raises UserError if the file cannot be read or the copy cannot be written.
     """
     with _opened(path) as stream:
         if _is_regular(stream):
@@ -65,8 +65,8 @@ def rereadable(path: Path) -> Iterator[Callable[[], Iterator[Line]]]:
 
 @contextmanager
 def text(path: Path) -> Iterator[tuple[bytes, BinaryIO]]:
-    """How a text file begins, and all of it, which is read once; `-` is standard input. Raises UserError if it cannot
-    be read, or begins as what is compressed or not in UTF-8 does."""
+    """The first bytes of a text file, and a stream of all of it, in one pass; `-` is standard input. Raises UserError
+    if it cannot be read, or begins like a file that is compressed or not in UTF-8."""
     with _opened(path) as opened, io.BufferedReader(cast(io.RawIOBase, opened)) as stream:
         first = _read(path, stream.peek)
         require_text(_name(path), first)
@@ -74,7 +74,7 @@ def text(path: Path) -> Iterator[tuple[bytes, BinaryIO]]:
 
 
 def require_distinct(*paths: Path | None) -> None:
-    """Raises UserError if two arguments name one pipe or standard input: the first leaves nothing to the second."""
+    """Raises UserError if two arguments name the same pipe or standard input: the second would read nothing."""
     seen: dict[tuple[int, int], Path] = {}
     for path in paths:
         if path is None or (identity := _pipe(path)) is None:
@@ -85,9 +85,9 @@ def require_distinct(*paths: Path | None) -> None:
 
 
 def require_regular(path: Path) -> None:
-    """Raises UserError for a pipe where a file is read more than once. Whether it exists is for its reader."""
+    """Raises UserError for a pipe if the file is read more than once. A missing file is left to its reader."""
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no regular file, and is read more than once")
+        raise UserError(f"{path} is read more than once, expected a regular file")
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -106,7 +106,7 @@ def _name(path: Path) -> str:
 
 
 def _pipe(path: Path) -> tuple[int, int] | None:
-    """Device and inode of what can be read only once; None for a regular file, and for what is not there."""
+    """Device and inode of an input that can be read only once; None for a regular or a missing file."""
     try:
         found = os.fstat(0) if _is_stdin(path) else path.stat()
     except OSError:
@@ -122,7 +122,7 @@ def _is_regular(stream: BinaryIO) -> bool:
 
 
 def _from_here(path: Path, stream: BinaryIO) -> Callable[[], Iterator[Line]]:
-    """Standard input may be a file of which a part was read before."""
+    """Rereads from the current position: standard input may be a file that was partly read before."""
     start = stream.tell()
 
     def again() -> Iterator[Line]:
@@ -135,7 +135,7 @@ def _from_here(path: Path, stream: BinaryIO) -> Callable[[], Iterator[Line]]:
 @contextmanager
 def _copy(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
     with _writable(path):
-        # Unbuffered, or closing it would write again what found no room.
+        # Unbuffered, or closing it would retry the write that failed for lack of space.
         raw = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the reader closes it
     with io.BufferedReader(raw) as copy:
         while chunk := _read(path, lambda: stream.read(CHUNK)):
@@ -234,7 +234,7 @@ def all_of(path: Path, parse: Callable[[Line], E]) -> list[E]:
 
 
 def write(to: Path, text: str) -> None:
-    """Write a file, and the folder that it lies in. Raises UserError if it cannot be written."""
+    """Write a file, and create its folder. Raises UserError if it cannot be written."""
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(text, encoding="utf-8")

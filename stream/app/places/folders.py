@@ -58,7 +58,7 @@ def settings_of(settings: Settings, folder: Path, served: Served | None) -> Sett
 
 
 def in_process(settings: Settings) -> Settings:
-    """The settings with a memory in the process: `hnsw` if they say so, else `exact`."""
+    """The settings with an in-process memory: `hnsw` if they ask for it, else `exact`."""
     if settings.memory.kind == "hnsw":
         return settings
     return settings.model_copy(update={"memory": settings.memory.model_copy(update={"kind": "exact"})})

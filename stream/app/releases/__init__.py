@@ -5,5 +5,5 @@ manager     ReleaseManager: all releases of the topic, and the active one
 recorded    releases on their topic, as the commands read and write them
 backfill    a worker over a range of offsets that writes to another topic
 shadow      two releases over the same contents, compared
-collection  garbage collection, tuned to a memory that stays
+collection  garbage collection, tuned to a long-lived memory
 """

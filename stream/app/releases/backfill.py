@@ -1,9 +1,9 @@
-"""What `tagbus run --from` does: a part of `content` again, into topics of its own, up to an end.
+"""Backfill, `tagbus run --from`: tag a range of `content` again, into separate topics, up to an end.
 
-A backfill writes nothing that the live workers read or write. Its results go to the output topic; what else belongs to
-them (dead letters, published versions, the exemplars and decisions that withdrawals take back) goes to topics named
-after it. So an old event cannot take back a newer result, an old withdrawal cannot erase what people decided since, and
-a live event is no stale one.
+A backfill writes nothing that the live workers read or write. Its results go to the output topic; everything that goes
+with them (dead letters, published versions, the exemplars and decisions that withdrawals remove) goes to topics named
+after it. So an old event cannot replace a newer result, an old withdrawal cannot erase later decisions of people, and
+no live event is taken for stale.
 """
 
 import re
@@ -23,7 +23,7 @@ _OFFSETS = re.compile(r"[0-9]{1,9}:[0-9]{1,18}(,[0-9]{1,9}:[0-9]{1,18})*")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options of the command line, as they were written."""
+    """The options of the command line, verbatim."""
 
     start: str | None = None
     until: str | None = None
@@ -34,13 +34,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """The settings of the worker, whose memory is built by those of the live ones; and what it reads."""
+    """The settings of the backfill's worker, whose memory is built from the live settings, and the range it reads."""
 
     settings: Settings
     read_range: ReadRange
 
     def offsets(self, settings: Settings) -> OffsetRange:
-        """What it reads of `content`, as far as that is there now. Raises as `current_range` does."""
+        """The part of the range that `content` holds now. Raises as `current_range` does."""
         start, until = self.read_range.starts, self.read_range.until
         times = [one if isinstance(one, datetime) else None for one in (start, until)]
         found = current_range(settings.kafka, settings.topics.content, *times)
@@ -48,17 +48,17 @@ class Backfill:
 
 
 def plan(settings: Settings, asked: Asked) -> Backfill | None:
-    """The backfill that is asked for; None where no option is given. Raises UserError that says what is missing."""
+    """The requested backfill; None if no option is given. Raises UserError that names what is missing."""
     if asked == Asked():
         return None
     if asked.start is None or asked.group is None or asked.output is None:
-        raise UserError("a backfill needs --from, --group and --output, for it must not touch what the live workers do")
+        raise UserError("a backfill needs --from, --group and --output, so that it does not touch the live workers")
     if asked.group == settings.kafka.group:
         raise UserError(f"--group {asked.group} is the live group: a backfill would move its offsets; expected another")
     read_range = ReadRange(_start(asked.start), _until(asked.until or "end"), asked.rate)
     kafka = {
         "group": asked.group,
-        # The prefix stays, so that one ACL serves; the live worker of this instance is not fenced.
+        # The prefix stays, so that one ACL covers both, and the live worker of this instance is not fenced.
         "transactional_id": f"{settings.kafka.transactional_id}-{asked.group}",
     }
     work = settings.model_copy(
@@ -72,9 +72,10 @@ def plan(settings: Settings, asked: Asked) -> Backfill | None:
 
 
 def outputs(topics: TopicSettings, output: str) -> TopicSettings:
-    """The topics of a backfill with this output; what it reads stays as it is, but for `exemplars`, which it writes.
+    """The topics of a backfill with this output. The topics that it reads are unchanged, except `exemplars`, which it
+    writes.
 
-    Raises UserError where one of its own is a live topic.
+    Raises UserError if one of its own is a live topic.
     """
     own = {"tagged": output} | {
         field: f"{output}.{word}"
@@ -87,7 +88,7 @@ def outputs(topics: TopicSettings, output: str) -> TopicSettings:
     }
     if live := [name for name in own.values() if name in _names(topics)]:
         said = output if live[0] == output else f"{output}: {live[0]}"
-        raise UserError(f"--output {said} is a live topic: old results would replace newer; expected another")
+        raise UserError(f"--output {said} is a live topic: old results would replace newer ones; expected another")
     return topics.model_copy(update=own)
 
 

@@ -4,10 +4,10 @@ import gc
 
 
 def settle() -> None:
-    """Exclude all objects that exist now from garbage collection.
+    """Exclude all current objects from garbage collection.
 
-    Some 50,000 objects stay, mostly of modules and models, and a full collection traverses each: 0.1 s. Exemplars are
-    not among them, because memory holds payloads as bytes: with 150,000 of them as dictionaries it took 1.0 s.
+    Some 50,000 objects live on, mostly of modules and models, and a full collection traverses each: 0.1 s. Exemplars
+    are not among them, because memory holds payloads as bytes: with 150,000 of them as dictionaries it took 1.0 s.
     """
     gc.collect()
     gc.freeze()
@@ -18,7 +18,7 @@ def settle() -> None:
 def free_dropped() -> None:
     """Free objects in reference cycles that `settle` excluded and nothing uses any more.
 
-    A full collection of all objects, which stops the process for 0.1 s: call it only when a release was dropped.
+    It is a full collection of all objects, which stops the process for 0.1 s: call it only after dropping a release.
     """
     gc.unfreeze()
     settle()

@@ -1,4 +1,4 @@
-"""One release in this worker: its tagger, its calibrations, and the batches that it has in flight."""
+"""One release in this worker: its tagger, its calibrations, and its batches in flight."""
 
 import asyncio
 import logging
@@ -25,14 +25,14 @@ class LoadedRelease:
     """A release, from the first attempt to load it until it is dropped. It tags once its memory has caught up."""
 
     def __init__(self, name: str, record: ReleaseRecord | None, calibrations: Mapping[str, Curve]) -> None:
-        """`record` is None for the release of encoder.folder. `calibrations` are the topic's for this release, by
+        """`record`: None for the release of encoder.folder. `calibrations`: those on the topic for this release, by
         path."""
         self.name = name
         self.record = record
         self.calibrations = calibrations
         self.problem = ""
-        # Set when loading may begin. At a start, other releases wait until one is active. A release that failed to load
-        # is tried again at once, without backoff, when it is to become active.
+        # Set when loading may begin. At startup the other releases wait until one is active. A release that failed to
+        # load is retried immediately, without backoff, when it is to become active.
         self.turn = asyncio.Event()
         self.delays = backoff(RETRY)
         self.task: asyncio.Task[None] | None = None
@@ -51,7 +51,7 @@ class LoadedRelease:
         return self._tagger is not None
 
     def activate(self) -> None:
-        """Make the tagger, or make it again with other calibrations."""
+        """Make the tagger, or rebuild it with other calibrations."""
         if self.stack is None or self.source is None:
             return
         self._tagger = self.stack.tagger(fitting(self.stack, self.calibrations), self.source.taxonomy)
@@ -60,7 +60,7 @@ class LoadedRelease:
         self.delays = backoff(RETRY)
 
     async def deactivate(self) -> None:
-        """Tag no further batch, and wait for those in flight."""
+        """Accept no further batch, and drain those in flight."""
         self._tagger = self.stack = self.source = None
         await self._idle.wait()
 
@@ -86,8 +86,8 @@ class LoadedRelease:
         return None if self._tagger is None or source is None else (self._activation, source.applied())
 
     def memory_problem(self) -> str:
-        """Why its memory should not be tagged with; empty if it may be. What ends the follower of a memory of this
-        process ends the worker, so only a shared one can have a problem."""
+        """Why its memory must not be used for tagging; empty if it may be. An error that ends the follower of an
+        in-process memory ends the worker, so only a shared memory can have a problem."""
         return self.source.problem() if isinstance(self.source, SharedMemory) else ""
 
     def state(self) -> str:
@@ -97,7 +97,7 @@ class LoadedRelease:
         if problem := self.memory_problem():
             return problem
         left = 0 if self.source is None else self.source.remaining()
-        return f"its memory has {left} offsets to go" if left else "its memory is not built yet"
+        return f"its memory has {left} offsets left to read" if left else "its memory is not built yet"
 
     def _active_tagger(self) -> Tagger:
         if self._tagger is None:
@@ -106,8 +106,8 @@ class LoadedRelease:
 
 
 def fitting(stack: TaggingStack, calibrations: Mapping[str, Curve]) -> Iterator[Calibration]:
-    """The topic's calibrations, by path, that are fitted to the scores of this stack. Other paths use the settings'
-    own."""
+    """The calibrations on the topic that are fitted to the scores of this stack. Other paths use those of the
+    settings."""
     for path, curve in calibrations.items():
         expected = stack.fingerprint(path)
         if curve.fingerprint == expected:

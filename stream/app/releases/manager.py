@@ -1,4 +1,4 @@
-"""The releases that a worker has loaded, of which one tags: a new encoder goes live without a restart.
+"""The releases that a worker has loaded, one of which is active: a new encoder goes live without a restart.
 
 Each release has an encoder, a memory that follows its topics, and a tagger. When the topic `releases` names another
 active release and that one's memory has caught up, one reference is replaced: the next batch is tagged by the new
@@ -35,7 +35,8 @@ REPORT_SECONDS = 5.0
 
 
 class ReleaseManager:
-    """All releases of the topic `releases`, and the active one: that of encoder.folder until the topic names one."""
+    """Loads all releases of the topic `releases` and tags with the active one: that of encoder.folder until the topic
+    names one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -49,9 +50,9 @@ class ReleaseManager:
         self.opened = asyncio.Event()
 
     async def run(self, given: Given = NOTHING) -> None:
-        """Keep loaded what the topic names, until cancelled. `given`: for the judges of all releases.
+        """Keep the releases of the topic loaded, until cancelled. `given`: for the judges of all releases.
 
-        Raises the failure of the active release, and at the start that of the release to become active:
+        Raises the failure of the active release, and at startup that of the release that is to become active:
         ReleaseMismatch, MemoryLost, DependencyDown, UserError. The failure of any other release is logged and retried
         with backoff, as is a dependency that goes down under the active release.
         """
@@ -74,11 +75,11 @@ class ReleaseManager:
         return None if self._active is None else self._active.revision()
 
     def problem(self) -> str:
-        """Why the memory of the active release should not be tagged with; empty if it may be."""
+        """Why the memory of the active release must not be used for tagging; empty if it may be."""
         return "" if self._active is None else self._active.memory_problem()
 
     def notes(self) -> list[str]:
-        """Warnings of a worker that is ready: another release should be active than the one that tags here."""
+        """Warnings of a ready worker: it still tags with a release other than the one that should be active."""
         if self._active is None or self._active.name == self._target:
             return []
         return [self._waiting(self._active)]
@@ -96,7 +97,7 @@ class ReleaseManager:
     def _waiting(self, active: LoadedRelease) -> str:
         loaded = self._loaded.get(self._target)
         state = "it is not loaded" if loaded is None else loaded.state()
-        return f"release {self._target} is active, this worker still tags by {active.name}: {state}"
+        return f"release {self._target} is active, but this worker still tags with {active.name}: {state}"
 
     def _on_change(self, releases: Releases) -> None:
         self._releases = releases
@@ -111,18 +112,18 @@ class ReleaseManager:
             log.warning("%s", notes[0])
 
     def _renew(self, loaded: LoadedRelease, record: ReleaseRecord | None) -> None:
-        """A release whose record has changed is loaded anew."""
+        """Reload a release whose record has changed."""
         if record is None or record == loaded.record:
             return
         if loaded.record is None:
             loaded.record = record
         elif loaded is self._active:
-            log.error("release %s was recorded anew while it is active: the change is ignored", loaded.name)
+            log.error("release %s: its record changed while it is active; the change is ignored", loaded.name)
         else:
             self._drop(loaded)
 
     def _recalibrate(self, loaded: LoadedRelease) -> None:
-        """Take over changed calibrations, from the next batch on."""
+        """Apply changed calibrations, from the next batch on."""
         calibrations = self._releases.calibrations_of(loaded.name)
         if calibrations != loaded.calibrations:
             loaded.calibrations = calibrations
@@ -147,7 +148,7 @@ class ReleaseManager:
     def _drop(self, loaded: LoadedRelease) -> None:
         del self._loaded[loaded.name]
         if loaded.task is not None:
-            # After the loop has released the task: its cancellation refers to everything that the task had.
+            # Only after the loop has released the task: its cancellation references everything that the task held.
             loop = asyncio.get_running_loop()
             loaded.task.add_done_callback(lambda _: loop.call_soon(collection.free_dropped))
             loaded.task.cancel()
@@ -169,7 +170,7 @@ class ReleaseManager:
         telemetry.RELEASES_LOADED.set(len(self._loaded))
 
     async def _supervise(self, loaded: LoadedRelease) -> None:
-        """Load it, again after each failure, until cancelled. A failing release must not end the active one."""
+        """Load it, retrying after each failure, until cancelled. A failing release must not end the active one."""
         while True:
             await loaded.turn.wait()
             await self._attempt(loaded)
@@ -211,15 +212,13 @@ class ReleaseManager:
                 except* MemoryLost as lost:
                     if source.ready.is_set():
                         raise
-                    log.warning("release %s: its snapshot is not used, all is read: %s", loaded.name, _first(lost))
+                    log.warning("release %s: its snapshot is not used, reading all: %s", loaded.name, _first(lost))
             await self._follow(loaded, stack, _source(settings, stack))
 
     def _own(self, loaded: LoadedRelease) -> Settings:
         """The settings of this release, its files verified. Raises ReleaseMismatch, which names the differing file."""
         if loaded.record is None and loaded.name != self._base:
-            raise ReleaseMismatch(
-                f"release {loaded.name} is active, but it is not on topic {self._settings.topics.releases}"
-            )
+            raise ReleaseMismatch(f"release {loaded.name} is active, but not on topic {self._settings.topics.releases}")
         return recorded.own(self._settings, loaded.name, loaded.record)
 
     async def _follow(
@@ -244,8 +243,8 @@ class ReleaseManager:
             telemetry.MEMORY_REMAINING.set(left)
             # 0 while the end of the topics is not known yet.
             if left:
-                log.info("start gate: %d offsets of the memory topics to go", left)
-            # Not wait_for: in Python 3.11 it loses a cancellation that comes with the event.
+                log.info("start gate: %d offsets of the memory topics left to read", left)
+            # Not wait_for: in Python 3.11 it loses a cancellation that arrives together with the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPORT_SECONDS):
                     await self.opened.wait()
@@ -255,20 +254,20 @@ class ReleaseManager:
                 await self._measure()
             except Retryable as error:
                 # A stale gauge is no reason to end the worker: batches wait for the store, and readiness reports it.
-                log.warning("the memory was not counted: %s", error)
+                log.warning("memory gauges are not updated: %s", error)
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _measure(self) -> None:
         if self._active is not None and self._active.source is not None:
             telemetry.MEMORY_AGE.set(self._active.source.age())
         for name, kind in KINDS.items():
-            # Looked up each time: a swap may have closed the memory of the release that was active.
+            # Looked up each time: a swap may have closed the memory of the previously active release.
             if self._active is not None and self._active.stack is not None:
                 kind.gauge.set(await self._active.stack.memory.stores[name].count())
 
 
 def _source(settings: Settings, stack: assemble.TaggingStack) -> Follower | SharedMemory:
-    """What fills the memory from the beginning of its topics, or sees how far the writer is that does."""
+    """The follower that fills the memory from the beginning of its topics, or the view of another process's memory."""
     if settings.memory.kind != "server":
         return Follower(settings, stack.projection())
     return SharedMemory(settings, stack.memories, stack.changes())

@@ -1,4 +1,4 @@
-"""Releases on their topic, as the commands see and write them."""
+"""Read and write releases on their topic, for the commands."""
 
 from tagbus.stream.app import console
 from tagbus.stream.app.places import folders
@@ -14,7 +14,7 @@ from tagbus.stream.kafka.writer import TopicWriter
 
 
 def read_releases(settings: Settings) -> Releases:
-    """What the topic says now. Raises UserError where there is none, DependencyDown without a broker."""
+    """The current state of the topic. Raises UserError if it is missing, DependencyDown if no broker answers."""
     releases = Releases()
     for message in read_all(settings.kafka, settings.topics.releases):
         try:
@@ -25,23 +25,23 @@ def read_releases(settings: Settings) -> Releases:
 
 
 def in_force(settings: Settings, releases: Releases) -> str:
-    """The name of the release that workers are to tag with."""
+    """The name of the release that workers should tag with."""
     return releases.active.release if releases.active else folders.base_release(settings).name
 
 
 def announce(settings: Settings, record: ReleaseRecord) -> None:
-    """Write the release to the topic, unless it is there already."""
+    """Write the release to the topic, unless it is already on it."""
     name = record.release.name
     found = read_releases(settings).records.get(name)
     if found != record:
         publish(settings, encode_release(record))
-        console.say(f"release {name} is on topic {settings.topics.releases}: workers hold it beside the one in force")
+        console.say(f"release {name} is on topic {settings.topics.releases}: workers load it beside the one in force")
 
 
 def record_for(settings: Settings, name: str, served: Served | None) -> ReleaseRecord:
-    """The record of a release as its folder has it.
+    """The record of a release, made from its folder.
 
-    Raises UserError where the topic has another one of that name: a release is immutable.
+    Raises UserError if the topic has a different one of that name: a release is immutable.
     """
     folder = folders.release_folder(settings, name)
     found = read_releases(settings).records.get(name)
@@ -60,20 +60,18 @@ def record_for(settings: Settings, name: str, served: Served | None) -> ReleaseR
 
 
 def on_topic(releases: Releases, name: str) -> ReleaseRecord:
-    """The record of that release. Raises UserError where there is none."""
+    """The record of that release. Raises UserError if there is none."""
     if name not in releases.records:
         known = ", ".join(sorted(releases.records)) or "none yet"
-        raise UserError(
-            f"release {name} is not on the topic (there: {known}); `tagbus release build {name}` puts it there"
-        )
+        raise UserError(f"release {name} is not on the topic (it has: {known}); `tagbus release build {name}` adds it")
     return releases.records[name]
 
 
 def own(settings: Settings, name: str, record: ReleaseRecord | None) -> Settings:
-    """The settings of one release, its files verified. Raises ReleaseMismatch that names the file that differs."""
+    """The settings of one release, its files verified. Raises ReleaseMismatch that names the differing file."""
     if record is None:
         if (base := folders.base_release(settings).name) != name:
-            raise ReleaseMismatch(f"release {name} is not on topic {settings.topics.releases}, nor {base} itself")
+            raise ReleaseMismatch(f"release {name} is neither on topic {settings.topics.releases} nor {base} itself")
         return settings
     folder = folders.release_folder(settings, name)
     load_recorded(folder, record.release)

@@ -1,4 +1,4 @@
-"""Two releases beside each other on the same contents: what `tagbus release check` shows."""
+"""Compare two releases on the same contents, for `tagbus release check`."""
 
 import asyncio
 import time
@@ -20,13 +20,13 @@ from tagbus.stream.index import snapshot
 from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.index.topics import MemoryTopics
 
-# In points of P@1: how much worse a new release may be.
+# How much worse a new release may be, in points of P@1.
 WORSE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The release that is checked and the one in force: their settings, and where their snapshots lie."""
+    """The release under check and the one in force: their settings and snapshot folders."""
 
     name: str
     active: str
@@ -38,7 +38,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     ok: bool
     subject: str
@@ -47,14 +47,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was found; the calibration that was fitted, where it could be."""
+    """All findings, and the fitted calibration if it could be fitted."""
 
     findings: tuple[Finding, ...]
     calibration: Calibration | None
 
 
 async def compare(pair: Pair, file: Path) -> Report:
-    """Both releases with the memory of now on the contents of `file`. Raises UserError for a file that will not do."""
+    """Run both releases with the current memory on the contents of `file`. Raises UserError for an unusable file."""
     annotated = files.all_of(file, files.exemplar_of)
     if not annotated:
         raise UserError(f"{file} is empty; expected contents with their right tags")
@@ -74,7 +74,7 @@ async def compare(pair: Pair, file: Path) -> Report:
 
 @asynccontextmanager
 async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[assemble.TaggingStack]:
-    """A release with a memory that is complete: the shared one as it is, else one of this process's own."""
+    """A release with a complete memory: the shared one as it is, else an in-process one."""
     if settings.memory.kind == "server":
         async with assemble.opened(settings) as stack:
             yield stack
@@ -85,7 +85,7 @@ async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[asse
 
 
 async def _shared_offsets(stack: assemble.TaggingStack) -> Finding:
-    """Whether workers would tag with the shared memory as it is."""
+    """Whether workers would accept the shared memory as it is."""
     view = SharedMemory(stack.settings, stack.memories)
     await view.look()
     words = view.problem() or f"the shared memory is {view.remaining()} offsets behind the ends"
@@ -93,7 +93,7 @@ async def _shared_offsets(stack: assemble.TaggingStack) -> Finding:
 
 
 async def _offsets(pair: Pair) -> Finding:
-    """How far the builder is behind the ends of the memory topics."""
+    """How far the builder lags behind the ends of the memory topics."""
     settings, kept = pair.fresh, pair.fresh_memory
     with MemoryTopics(settings) as topics:
         ends = {place: marks.high for place, marks in (await asyncio.to_thread(topics.marks)).items()}
@@ -104,7 +104,7 @@ async def _offsets(pair: Pair) -> Finding:
     minutes = (time.time() - current.time) / 60
     usable = all(current.offsets.get(place, 0) <= end for place, end in ends.items())
     words = f"snapshot of {minutes:.0f} minutes ago, {behind} offsets behind the ends, which were read now"
-    return Finding(usable, "offsets", words if usable else "the snapshot is ahead of the topics: they are others now")
+    return Finding(usable, "offsets", words if usable else "the snapshot is ahead of the topics: they were recreated")
 
 
 async def _require_unknown(stack: assemble.TaggingStack, annotated: Sequence[Exemplar], file: Path) -> None:
@@ -122,7 +122,7 @@ async def _counts(fresh: assemble.TaggingStack, old: assemble.TaggingStack) -> F
 
 
 async def _golden(stack: assemble.TaggingStack) -> Finding:
-    """Whether the endpoint gives the release's golden vectors now."""
+    """Whether the endpoint currently returns the release's golden vectors."""
     golden = load_golden(folders.model_folder(stack.settings), stack.release)
     try:
         golden.check(await stack.encoder.encode(golden.texts), "the encoder")
@@ -140,7 +140,7 @@ async def _refit(stack: assemble.TaggingStack, annotated: Sequence[Exemplar]) ->
 
 
 async def _precision(stack: assemble.TaggingStack, annotated: Sequence[Exemplar]) -> float:
-    """P@1 in percent: contents whose first tag is right."""
+    """P@1 in percent: the share of contents whose first tag is right."""
     results = await tag_all(stack.tagger(), [content_of(item) for item in annotated], lambda _: None)
     right = sum(
         bool(result.tags) and result.tags[0].id in item.accepted

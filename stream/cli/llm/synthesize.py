@@ -153,7 +153,7 @@ def _write(given: Given, task: Task) -> None:
     files.require_distinct(given.tags, given.exemplars, given.out)
     settings = load()
     if settings.llm.url is None:
-        raise UserError("TAGBUS_LLM__URL is not set, so there is no language model that could write")
+        raise UserError("TAGBUS_LLM__URL is not set, so there is no language model to write with")
     done = given.done()
     lacking = [one for one in task.choose(given.known(settings)) if one.tag.id not in done]
     why = asyncio.run(_run(settings, given, lacking, task))

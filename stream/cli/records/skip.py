@@ -13,7 +13,7 @@ import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from tagbus.stream.app import console
-from tagbus.stream.app.time_arguments import place
+from tagbus.stream.app.time_arguments import position
 from tagbus.stream.bus.process.dead_letters import DeadLetterTopic
 from tagbus.stream.bus.processor import Outgoing, Source
 from tagbus.stream.config import Settings, load
@@ -42,7 +42,7 @@ def skip(where: Where) -> None:
 
     The record must be the next one that the group would read.
     """
-    settings, spot = load(), place(where)
+    settings, spot = load(), position(where)
     if spot.topic != settings.topics.content:
         raise UserError(f"{where}: the group reads topic {settings.topics.content}, expected a place in it")
     _require_stopped(settings)

@@ -67,7 +67,8 @@ async def test_a_broken_release_is_refused_and_the_old_one_goes_on(bus: Bus, fol
         async with asyncio.timeout(SECONDS):
             while GOLDEN not in " ".join(manager.notes()):
                 await asyncio.sleep(0.02)
-        assert manager.notes()[0].startswith(f"release {SECOND} is active, this worker still tags by {SHIPPED.name}: ")
+        note = f"release {SECOND} is active, but this worker still tags with {SHIPPED.name}: "
+        assert manager.notes()[0].startswith(note)
         assert gauge("tagbus_release_pending") == 1
         assert isinstance((await manager.tag([Content(id="a", title="Bees")]))[0], TaggedContent)
         assert manager.versions().release == SHIPPED.name
@@ -136,7 +137,7 @@ async def test_a_start_without_the_release_that_is_active_ends_and_says_why(bus:
     send(bus, active("nowhere-1"))
     with pytest.raises(ExceptionGroup) as caught:
         await asyncio.wait_for(ReleaseManager(settings_at(bus, tmp_path)).run(), SECONDS)
-    assert caught.group_contains(ReleaseMismatch, match="release nowhere-1 is active, but it is not on topic")
+    assert caught.group_contains(ReleaseMismatch, match="release nowhere-1 is active, but not on topic")
 
 
 def fitted(name: str, **changes: object) -> Curve:

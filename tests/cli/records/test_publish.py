@@ -264,8 +264,8 @@ class TestRetire:
         topic = made["TOPICS__TAGS"]
 
         for key, successor, said in (
-            ("a", "x", f"tagbus: --replaced-by: 'x' is no tag of topic {topic}"),
-            ("x", "a", f"tagbus: 'x' is no tag of topic {topic}"),
+            ("a", "x", f"tagbus: --replaced-by: 'x' is not a tag on topic {topic}"),
+            ("x", "a", f"tagbus: 'x' is not a tag on topic {topic}"),
             ("a", "b", "tagbus: --replaced-by: 'b' is retired itself, in favour of 'c'"),
             ("a", "a", "tagbus: replaced_by: a list of length 1 is wrong, expected ids of other tags"),
         ):

@@ -108,7 +108,7 @@ def test_a_dry_run_shows_them_and_sends_nothing(bus: Bus) -> None:
     bus.aside(Record(b"b", b"\xff{\x1b[31m"), error(Undecodable, "decode", "value\x1b[31m"), 2)
     answer = bus.replay()
     assert answer.code == 0
-    assert answer.err == "to be sent back by --send: 2\n"
+    assert answer.err == "to send back with --send: 2\n"
     assert f"{bus.names['content']}:2:0" in answer.out.replace("\n", "")
     for words in ("Untaggable at tag", "Undecodable", "replays"):
         assert words in answer.out
@@ -124,8 +124,8 @@ def test_a_record_time_in_microseconds_counts_as_none(kafka: Broker, topics: Mak
     bus.aside(record("a"), error(Untaggable))
     bus.result("b", bus.aside(record("b"), error(Untaggable)))
     # Then it is selected unless a time is asked for
-    assert bus.replay().err.splitlines()[-1] == "to be sent back by --send: 1; left out: 1 published since"
-    assert bus.replay("--since", "1h").err.splitlines()[-1].startswith("to be sent back by --send: 0")
+    assert bus.replay().err.splitlines()[-1] == "to send back with --send: 1; left out: 1 published since"
+    assert bus.replay("--since", "1h").err.splitlines()[-1].startswith("to send back with --send: 0")
 
 
 def test_they_go_back_byte_for_byte_to_their_partition(bus: Bus) -> None:
@@ -186,7 +186,7 @@ def test_one_that_failed_again_goes_back_once_more(bus: Bus) -> None:
     bus.sent[0] += 1
     bus.letter(Source(bus.names["content"], 0, 1, record("a", headers=headers)), error(Skipped, "operator"))
     # Then its newest letter alone counts, for the reason that it has now
-    assert bus.replay("--reason", "Untaggable").err.startswith("to be sent back by --send: 0")
+    assert bus.replay("--reason", "Untaggable").err.startswith("to send back with --send: 0")
     assert bus.replay("--send").err == "sent back: 1\n"
     (message,) = bus.back()
     assert message.headers() == [(REPLAYS, b"2"), (REPLAY_SOURCE, source_of(bus, 0, 0))]
@@ -204,7 +204,7 @@ def test_a_decision_goes_back_to_its_topic(kafka: Broker, topics: Make, tagbus: 
     (out,) = aside.letter(source, error(Undecodable, "decode", "value")).outgoing
     bus.put("feedback_dead_letters", Record(out.key, out.value, out.headers))
 
-    assert bus.replay("feedback.dlq").err == "to be sent back by --send: 1\n"
+    assert bus.replay("feedback.dlq").err == "to send back with --send: 1\n"
     assert bus.replay("feedback.dlq", "--send").err == "sent back: 1\n"
     assert bus.replay("feedback.dlq", "--send").err == "sent back: 0; left out: 1 sent back already\n"
 
@@ -270,7 +270,7 @@ def test_filters(bus: Bus) -> None:
         "--limit 2": 2,
         "--reason title --limit 1": 1,
     }.items():
-        assert bus.replay(*arguments.split()).err.startswith(f"to be sent back by --send: {count}"), arguments
+        assert bus.replay(*arguments.split()).err.startswith(f"to send back with --send: {count}"), arguments
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,10 @@ class TestSince:
         answer = bus.retag("--since", "1h")
         assert (answer.code, len(bus.again())) == (0, 1)
         assert answer.out.splitlines() == ["a  Some text.", "b  newer", "c  Some text."]
-        assert answer.err.startswith("to be sent through again by --send: 3 (since ")
+        assert answer.err.startswith("to send again with --send: 3 (since ")
         # Sent, each is what it was, in its partition, and says why it comes
         answer = bus.retag("--since", "1h", "--send")
-        assert answer.err.startswith("sent through again: 3 (since ")
+        assert answer.err.startswith("sent again: 3 (since ")
         sent = {message.key(): message for message in bus.again() if dict(message.headers() or [])[RETAG] != b"before"}
         assert {key: message.partition() for key, message in sent.items()} == {b"a": 0, b"b": 0, None: 1}
         assert sent[b"b"].value() == newest.value
@@ -90,7 +90,7 @@ class TestSince:
 
     def test_what_came_before_is_left_out(self, bus: Bus) -> None:
         bus.content(record("a"))
-        assert bus.retag("--since", "2099-01-31T09:30:00Z").err.startswith("to be sent through again by --send: 0")
+        assert bus.retag("--since", "2099-01-31T09:30:00Z").err.startswith("to send again with --send: 0")
 
     def test_a_stale_event_is_not_the_newest(self, bus: Bus) -> None:
         timed = record("b", time="2026-01-02T00:00:00Z")
@@ -128,7 +128,7 @@ class TestTag:
         bus.result("once", CHESS)
         # Then those of which it is true now go through again
         answer = bus.retag("--tag", "bees", "--send")
-        assert answer.err == "sent through again: 2 (tag bees)\n"
+        assert answer.err == "sent again: 2 (tag bees)\n"
         assert {message.key() for message in bus.again()} == {b"like", b"named"}
         assert {dict(message.headers() or [])[RETAG] for message in bus.again()} == {b"tag bees"}
 
@@ -137,7 +137,7 @@ class TestTag:
         bus.content(record("like", "Honey bees and their keepers"))
         given = settings(Broker(bus.address, ""), bus.names) | {"RECALL__C2T_THRESHOLD": "0.99"}
         assert bus.tagbus("retag", "--tag", "bees", settings=given).err.startswith(
-            "to be sent through again by --send: 0"
+            "to send again with --send: 0"
         )
 
     def test_of_a_retired_tag_those_whose_result_names_it(self, bus: Bus) -> None:
@@ -155,7 +155,7 @@ class TestTag:
     def test_a_tag_that_nobody_knows_is_the_users_mistake(self, bus: Bus) -> None:
         answer = bus.retag("--tag", "b\x1bes")
         assert answer.code == 2
-        assert "'b\\x1bes' is no tag of topic" in answer.one_line()
+        assert "'b\\x1bes' is not a tag on topic" in answer.one_line()
 
 
 def test_degraded_contents_are_those_whose_latest_result_lacks_a_stage(bus: Bus) -> None:

@@ -78,7 +78,7 @@ def test_the_record_is_set_aside_and_the_group_goes_on(
     # Then it is a dead letter as it came, and the next one is at 3
     assert (
         answer.err
-        == f"{place(given, 2)} is set aside on {given['TOPICS__DEAD_LETTERS']}; the group goes on at offset 3\n"
+        == f"{place(given, 2)} is set aside on {given['TOPICS__DEAD_LETTERS']}; the group resumes at offset 3\n"
     )
     assert answer.code == 0
     (message,) = consume_all(kafka.address, given["TOPICS__DEAD_LETTERS"])
@@ -145,7 +145,7 @@ def test_a_group_at_work_is_refused_and_its_members_are_named(given: dict[str, s
 def test_what_is_no_place_is_one_line(tagbus: Cli, where: str) -> None:
     answer = tagbus("skip", where)
     assert answer.code == 2
-    assert answer.one_line().endswith("is no place in a topic, expected TOPIC:PARTITION:OFFSET")
+    assert answer.one_line().endswith("is not a topic position, expected TOPIC:PARTITION:OFFSET")
 
 
 def test_a_place_that_the_group_does_not_read_is_one_line(given: dict[str, str], tagbus: Cli) -> None:

@@ -129,12 +129,12 @@ class TestTail:
         # Then a person reads which one it is, and the next one after it
         answer = tagbus("tail", word, "-n", "2", settings=settings(kafka, names))
         assert answer.code == 0
-        assert answer.lines[0].startswith(f"{name}:0:0  not of tagbus: {reason}")
+        assert answer.lines[0].startswith(f"{name}:0:0  not from tagbus: {reason}")
         assert "Undecodable at decode" in answer.out or "article-17" in answer.out
         # And a program gets a line of JSON for each
         foreign, mine = objects(tagbus("tail", word, "-n", "2", "--as", "json", settings=settings(kafka, names)).out)
         assert foreign["record"] == f"{name}:0:0"
-        assert str(foreign["error"]).startswith(f"not of tagbus: {reason}")
+        assert str(foreign["error"]).startswith(f"not from tagbus: {reason}")
         assert str(foreign["error"]).count(" is wrong, ") == 1
         assert mine.get("id", mine.get("exception")) in {"article-17", "Undecodable"}
 

@@ -156,7 +156,7 @@ async def test_a_writer_says_at_its_start_how_a_collection_differs(caplog: pytes
         await ServerStore(Server(client, "memory", form=CollectionSettings(hnsw_m=48)), place()).begin(OWNER, "tags")
     (line,) = [record.getMessage() for record in caplog.records if "hnsw_m" in record.getMessage()]
     assert "collection tagbus-r1-tags." in line
-    assert "memory.hnsw_m is 16, expected 48; `tagbus memory rebuild` makes it anew" in line
+    assert "memory.hnsw_m is 16, expected 48; `tagbus memory rebuild` rebuilds it" in line
 
 
 def test_the_settings_go_with_the_connection() -> None:
