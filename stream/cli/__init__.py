@@ -7,9 +7,9 @@ from types import FrameType
 
 from tagbus.stream.cli import streams
 
-# What a shell says of a process that SIGINT ended.
+# The exit code that a shell reports for a process ended by SIGINT.
 INTERRUPTED = 128 + signal.SIGINT
-# How long a command that SIGINT ends may take to clean up.
+# How long a command may take to clean up after SIGINT.
 GRACE_SECONDS = 5.0
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     # another error.
     signal.signal(signal.SIGINT, _end)
     if os.getpid() == 1:
-        # The first process of a container: what ends any other process by default does nothing to it.
+        # The kernel ignores signals without a handler for PID 1, the first process of a container.
         signal.signal(signal.SIGTERM, _end)
     streams.replace()
     from tagbus.stream.cli import commands
@@ -27,7 +27,7 @@ def main() -> None:
     # asyncio's own handler cancels a task first, which has no effect while it waits for standard input.
     signal.signal(signal.SIGINT, _interrupt)
     code = commands.execute(sys.argv[1:])
-    # The interpreter joins threads and runs exit handlers, where a KeyboardInterrupt is a stack trace.
+    # The interpreter joins threads and runs exit handlers; a KeyboardInterrupt there would print a stack trace.
     signal.signal(signal.SIGINT, _end)
     sys.exit(code)
 
@@ -37,7 +37,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    # Raised in a destructor it is lost, and the command would wait for its input for ever.
+    # Raised in a destructor the exception is lost, and the command would wait for its input forever.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
     signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
     raise KeyboardInterrupt

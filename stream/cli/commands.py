@@ -1,4 +1,4 @@
-"""The commands, and how each of them ends: its exit code, and one line for an error."""
+"""The table of commands, and how each ends: an exit code, and one line for an error."""
 
 import errno
 import sys
@@ -13,10 +13,10 @@ from tagbus.stream.cli import INTERRUPTED
 from tagbus.stream.cli.lazy import LazyCommands
 from tagbus.stream.errors import TagbusError, UserError
 
-# A file that takes no more, whichever it is: never a bug.
+# Any file that cannot be written any more: never a bug.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
-# Name, and where it is defined: a function is a command, a typer application a group. In the order of the help.
+# Name and definition: a function is a command, a typer application a group. In the order of the help.
 COMMANDS = {
     "run": "run:run",
     "feedback": "run:feedback",
@@ -53,7 +53,7 @@ COMMANDS = {
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run a command. Returns the exit code of the process, when the error is said and standard output is written."""
+    """Run a command. Returns the exit code of the process once the error is printed and standard output flushed."""
     code = _ended(lambda: _invoke(arguments))
     lost = _ended(sys.stdout.flush)
     return code or lost
@@ -66,7 +66,7 @@ def _invoke(arguments: Sequence[str]) -> None:
 
 
 def _ended(call: Callable[[], None]) -> int:
-    """The exit code of a call. An error that is a bug is raised, and a stack trace."""
+    """The exit code of a call. Raises an error that is a bug, so that it ends in a stack trace."""
     try:
         call()
     except typer.Exit as end:
@@ -87,20 +87,20 @@ def _ended(call: Callable[[], None]) -> int:
 
 def service_commands() -> LazyCommands:
     """The commands of the service."""
-    return LazyCommands({name: f"tagbus.stream.cli.{place}" for name, place in COMMANDS.items()})
+    return LazyCommands({name: f"tagbus.stream.cli.{target}" for name, target in COMMANDS.items()})
 
 
 def _group() -> TyperGroup:
     """The commands of the service, and those that the entry point group `tagbus.commands` adds.
 
-    An entry point names a typer command. It is imported whichever command is run, so it must be light.
+    An entry point names a typer command. It is imported for every command, so it must be light.
     """
     found = TyperGroup(
         name="tagbus",
         help="Tags content as it is published: events in on Kafka, scored and explained tags out.",
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
-        # Typer asks for a dict, and takes any mapping.
+        # Typer's type hint is dict, but any mapping works.
         commands=service_commands(),  # type: ignore[arg-type]
     )
     for entry in entry_points(group="tagbus.commands"):
@@ -109,13 +109,13 @@ def _group() -> TyperGroup:
 
 
 def _as_user_error(error: typer.TyperException) -> UserError:
-    """Convert a command line error to one line. Exits the process if typer has shown the help instead."""
+    """Convert a command line error to one line. Exits the process if typer has already shown the help instead."""
     context = getattr(error, "ctx", None)
     path = "tagbus" if context is None else context.command_path
     if not error.format_message():
         sys.exit(UserError.exit_code)
     words = error.format_message().replace("Value error, ", "").rstrip(".")
-    return UserError(f"{words}; `{path} --help` shows what there is")
+    return UserError(f"{words}; see `{path} --help`")
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:
@@ -125,7 +125,7 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
 
 
 def _say(error: Exception) -> int:
-    """Say the error in one line. Raises it if it is a bug."""
+    """Print the error on one line. Raises it if it is a bug."""
     if isinstance(error, OSError) and error.errno in FULL:
         error = UserError(f"{error.filename or 'a file'} cannot be written: {error.strerror}")
     if not isinstance(error, TagbusError):

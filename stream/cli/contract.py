@@ -44,10 +44,10 @@ def validate(
     file: Annotated[Path, typer.Argument(help="a JSON object a line; - is standard input")],
     of: Annotated[Word, typer.Option("--as", help="what the lines are")] = "content",
 ) -> None:
-    """Check every line of FILE: line and field of every error, then how many are right. Code 3 if any is wrong.
+    """Check every line of FILE: print line and field of every error, then the counts. Code 3 if any line is wrong.
 
-    A record that is larger than a topic of `tagbus topics create` takes is wrong as well. Warnings are about lines that
-    are right: unknown fields, an id that comes again, an exemplar that decides nothing, parents in a circle.
+    A record that is too large for a topic of `tagbus topics create` is wrong as well. Warnings are about lines that are
+    right: unknown fields, a repeated id, an exemplar without decisions, parents that form a cycle.
     """
     limit = expected_limit(load())
     advice = Advice(of, MODELS[of])

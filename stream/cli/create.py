@@ -1,4 +1,4 @@
-"""`tagbus topics create`: creates what is missing, says how what exists differs, and mends it if asked to."""
+"""`tagbus topics create`: create missing topics, report how existing ones differ, and mend them if asked to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,16 +29,18 @@ def _group() -> None:
 
 @topics.command()
 def create(
-    output: Annotated[str | None, typer.Option("--output", help="those of a backfill with this output instead")] = None,
-    views: Annotated[bool, typer.Option("--views", help="those of `tagbus views` too")] = False,  # noqa: FBT002 - a flag of the command line
-    mend: Annotated[bool, typer.Option("--mend", help="change what differs in topics that exist")] = False,  # noqa: FBT002
+    output: Annotated[
+        str | None, typer.Option("--output", help="instead, the topics of a backfill to this one")
+    ] = None,
+    views: Annotated[bool, typer.Option("--views", help="also the topics of `tagbus views`")] = False,  # noqa: FBT002 - a flag of the command line
+    mend: Annotated[bool, typer.Option("--mend", help="change what differs in existing topics")] = False,  # noqa: FBT002
 ) -> None:
-    """Create the topics that are not there yet: `tags`, `exemplars`, `knowledge`, `content.versions`, `releases`,
-    `feedback.state` and the views' changelogs compacted, the others kept by time. Code 3 if one that exists would lose
-    records or end a worker."""
+    """Create the missing topics: `tags`, `exemplars`, `knowledge`, `content.versions`, `releases`, `feedback.state` and
+    the views' changelogs compacted, the others kept by time. Code 3 if an existing topic would lose records or end a
+    worker."""
     settings = load()
     if views and output is not None:
-        raise UserError("--views: the views are over `tagged`, expected it without --output")
+        raise UserError("--views: the views read `tagged`, expected no --output beside it")
     own = settings if output is None else settings.model_copy(update={"topics": outputs(settings.topics, output)})
     live = frozenset(() if output is None else layout(settings))
     names = [name for name in layout(own) if name not in live] + (list(settings.views.topics) if views else [])
@@ -48,11 +50,11 @@ def create(
     left = sum([_report(admin, own, name, found, mend=mend) for name in names if name in found and name not in created])
     if left:
         advice = "" if mend else "; `tagbus topics create --mend` changes what can be changed"
-        raise CheckFailed(f"{left} of these must be put right before `tagbus run`{advice}")
+        raise CheckFailed(f"{left} of these must be fixed before `tagbus run`{advice}")
 
 
 def create_all(settings: Settings) -> None:
-    """Create what is not there yet, the views' topics too, and say so. Raises UserError or DependencyDown."""
+    """Create the missing topics, those of the views included, and print each. Raises UserError or DependencyDown."""
     _create(clients.admin(settings.kafka), settings, [*layout(settings), *settings.views.topics])
 
 
@@ -81,11 +83,11 @@ def _states(admin: AdminClient, settings: Settings, names: Sequence[str]) -> dic
 
 
 def _report(admin: AdminClient, settings: Settings, name: str, found: Mapping[str, TopicState], *, mend: bool) -> bool:
-    """Say how a topic differs, and mend that if asked to; returns whether it is still harmful."""
+    """Print how a topic differs, and mend it if asked to; returns whether a harmful difference is left."""
     said, harmful = [f"{name} exists already"], False
     if found[name].configuration is None:
         if mend:
-            # Whoever may change them may read them.
+            # A principal that may change them may read them.
             who = principal(settings.kafka)
             raise UserError(f"Kafka refuses {who}: grant AlterConfigs on topic {name} (its settings are not disclosed)")
         said.append("unsure: its settings are not disclosed (DescribeConfigs)")
@@ -100,13 +102,13 @@ def _report(admin: AdminClient, settings: Settings, name: str, found: Mapping[st
 
 
 def _mend(admin: AdminClient, settings: Settings, name: str, one: Difference) -> str | None:
-    """Mend one difference. Returns why it is left, None if it is mended."""
+    """Mend one difference. Returns why it is left; None if it is mended."""
     kafka = settings.kafka
     if one.settings:
         kafka_topics.configure(admin, kafka, name, one.settings)
         return None
     if one.partitions is None:
-        return "left: partitions cannot be taken away, nor replicas added here"
+        return "left: partitions cannot be removed, nor replicas added here"
     wanted = (layout(settings) | views_layout(settings))[name]
     if not wanted.grows and not kafka_topics.empty(kafka, name):
         return "left: it holds records, and their keys would move to other partitions"

@@ -47,17 +47,15 @@ def explain(
     knowledge: Segments = None,
     cache: Cache = None,
     since: Annotated[str | None, typer.Option("--since", help=f"look for the content since: {MOMENT}")] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="id of a tag: why it, or why not; may come again")
-    ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="id of a tag: why it, or why not; repeatable")] = None,
     most: Annotated[int, typer.Option("--most", min=1, help="candidates in the table")] = MOST,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="all of it, a JSON object a content")] = False,
 ) -> None:
-    """Say why: each candidate, how it was found and where it was cut, the neighbours, the knowledge retrieved.
+    """Explain the tags: each candidate, how it was found and where it was cut, the neighbours, the knowledge retrieved.
 
-    The name of a file that is there is a FILE. With --tags memory is what the files hold; without, what a worker has:
-    the release in force, and the memory topics or the shared memory.
+    The name of an existing file is taken as FILE. With --tags memory is filled from the files; without, it is that of a
+    worker: the release in force, and the memory topics or the shared memory.
     """
     settings = load()
     opened, contents = asked_for(settings, what, since, cache, (tags, exemplars, knowledge))
@@ -69,7 +67,7 @@ def explain(
 def asked_for(
     settings: Settings, what: str, since: str | None, cache: Path | None, memory: tuple[Path | None, ...]
 ) -> tuple[AbstractAsyncContextManager[tuple[TaggingStack, Tagger]], Iterable[Content]]:
-    """The tagger over a memory of files (tags, exemplars, knowledge) or a worker's, and the contents to look at.
+    """The tagger over a memory from files (tags, exemplars, knowledge) or a worker's, and the contents to explain.
 
     Raises UserError for arguments that do not fit, and as `newest_content` does.
     """
@@ -87,7 +85,7 @@ def asked_for(
 
 
 def _is_file(what: str) -> bool:
-    """Whether it is the name of something that can be read; an id may be anything."""
+    """Whether it names a readable file; an id may be anything."""
     return os.path.exists(what) and not os.path.isdir(what)
 
 
@@ -106,7 +104,7 @@ async def _from_files(
     if tags is None:
         raise ValueError("memory from files without tags")
     async with assemble.in_process(settings, cache, PLAN) as stack:
-        # Before memory is encoded, so that a mismatch of settings is reported at once.
+        # Before memory is encoded, so that a mismatch of settings is reported immediately.
         tagger = stack.tagger()
         segments = files.all_of(knowledge, files.knowledge_of) if knowledge else []
         await remember(stack, *read_memory(tags, exemplars), segments)
@@ -121,7 +119,7 @@ async def _explain(
     asked: Sequence[str],
     show: Callable[[Explanation], None],
 ) -> int:
-    """Explain contents in order. Returns the number of those that could not be tagged."""
+    """Explain contents in order. Returns how many could not be tagged."""
     failed = 0
     async with opened as (stack, tagger):
         for chunk in files.chunks(contents, BATCH):

@@ -1,4 +1,4 @@
-"""Commands that are imported when they are asked for.
+"""Commands that are imported when they are looked up.
 
 All of them together take 2 s of CPU to import, `tagbus tail` alone 0.6.
 """
@@ -11,11 +11,11 @@ from typer._click import Command
 
 
 class LazyCommands(MutableMapping[str, Command]):
-    """Commands by name, in order. One is imported, and made of what it names, when it is looked up first."""
+    """Commands by name, in order. Each is imported and built on its first lookup."""
 
-    def __init__(self, places: Mapping[str, str]) -> None:
-        """`places`: for each name `module:attribute`, a function or a typer application."""
-        self._found: dict[str, Command | str] = dict(places)
+    def __init__(self, targets: Mapping[str, str]) -> None:
+        """`targets`: for each name `module:attribute`, a function or a typer application."""
+        self._found: dict[str, Command | str] = dict(targets)
 
     def __getitem__(self, name: str) -> Command:
         found = self._found[name]

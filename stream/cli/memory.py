@@ -1,4 +1,4 @@
-"""`tagbus memory`: what a kept memory holds, compared with its topics, built anew, copied and brought back."""
+"""`tagbus memory`: inspect a kept memory, verify it against its topics, rebuild it, snapshot and restore it."""
 
 import asyncio
 from collections import Counter
@@ -30,16 +30,16 @@ from tagbus.stream.memory.store import ListedStore
 if TYPE_CHECKING:
     from tagbus.stream.memory.qdrant.collections import Place
 
-# Faults that are named one by one; all are counted.
+# Faults that are listed; all are counted.
 NAMED: Final = 20
 
 memory = typer.Typer(help="The memory: status, verify, rebuild, snapshot, restore.", no_args_is_help=True)
 
-Name = Annotated[str | None, typer.Option("--release", help="of a release on the topic; encoder.folder's if not given")]
+Name = Annotated[str | None, typer.Option("--release", help="name on the topic; default: that of encoder.folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="a JSON object a line")]
-Repair = Annotated[bool, typer.Option("--repair", help="put right what is found, from the topics")]
-Encode = Annotated[bool, typer.Option("--encode", help="encode every text again, also where it has not changed")]
-Folder = Annotated[Path | None, typer.Argument(help="of the copy")]
+Repair = Annotated[bool, typer.Option("--repair", help="repair what is found, from the topics")]
+Encode = Annotated[bool, typer.Option("--encode", help="encode every text again, even unchanged ones")]
+Folder = Annotated[Path | None, typer.Argument(help="folder of the copy")]
 
 
 @memory.callback()
@@ -49,7 +49,7 @@ def _group() -> None:
 
 @memory.command("status")
 def status_(name: Name = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the command line
-    """Show what each kind holds, and how far behind its topic it is. Code 3 if there is nothing to tag with."""
+    """Show what each kind holds and how far it is behind its topic. Code 3 if the memory is not built."""
     settings = _of_release(name)
     found = asyncio.run(_status(settings))
     if as_json:
@@ -63,25 +63,26 @@ def status_(name: Name = None, as_json: AsJson = False) -> None:  # noqa: FBT002
 
 @memory.command()
 def verify(name: Name = None, repair: Repair = False, level: Level = "warning") -> None:  # noqa: FBT002 - a flag
-    """Compare every point with the topics. Code 3 if anything is found that is not repaired.
+    """Compare every point with the topics. Code 3 if a fault is found and not repaired.
 
-    missing: on the topic, and no point. stale: not as its record says. retired: its last record is a tombstone.
-    foreign: of no record. It reads the topics twice; with TAGBUS_MEMORY__KIND=embedded no worker may run.
+    missing: a record without a point. stale: a point that differs from its record. retired: a point whose last record
+    is a tombstone. foreign: a point without a record. Reads the topics twice; with TAGBUS_MEMORY__KIND=embedded no
+    worker may run.
     """
     settings = _of_release(name)
     _require(settings, "server", "embedded")
     console.set_up_logging(level)
     faults = asyncio.run(_verify(settings, repair))
     if faults and not repair:
-        raise CheckFailed(f"{faults} points are not as the topics say; `tagbus memory verify --repair` puts them right")
+        raise CheckFailed(f"{faults} points differ from the topics; `tagbus memory verify --repair` repairs them")
 
 
 @memory.command()
 def rebuild(name: Name = None, encode: Encode = False, level: Level = "info") -> None:  # noqa: FBT002 - a flag
-    """Fill the memory on a server anew, beside the one that workers see, which it then replaces.
+    """Rebuild the memory on a server beside the one that workers see, then swap.
 
-    Settings of collections take effect by it. A `tagbus index` that runs meanwhile ends with code 7 as its collections
-    are replaced, and goes on with the new ones when it is started again.
+    Changed settings of collections take effect. A `tagbus index` that runs meanwhile ends with code 7 when its
+    collections are replaced; after a restart it continues with the new ones.
     """
     settings = _of_release(name)
     _require(settings, "server")
@@ -91,9 +92,9 @@ def rebuild(name: Name = None, encode: Encode = False, level: Level = "info") ->
 
 @memory.command("snapshot")
 def snapshot_(folder: Folder = None, name: Name = None, level: Level = "info") -> None:
-    """Copy the memory: from a server into FOLDER, else from the topics to where workers look for it when they start.
+    """Copy the memory: from a server into FOLDER, else from the topics to TAGBUS_RELEASES__FOLDER/RELEASE/memory.
 
-    That is TAGBUS_RELEASES__FOLDER/RELEASE/memory. A worker that starts reads the offsets after it only.
+    Workers look for it there when they start, and read only the offsets after it.
     """
     settings = _of_release(name)
     console.set_up_logging(level)
@@ -110,9 +111,9 @@ def snapshot_(folder: Folder = None, name: Name = None, level: Level = "info") -
 
 @memory.command()
 def restore(folder: Folder = None, name: Name = None, level: Level = "info") -> None:
-    """Bring the copy in FOLDER back to a server; `tagbus index` then reads the offsets after it.
+    """Restore the copy in FOLDER to a server; `tagbus index` then reads the offsets after it.
 
-    Other kinds of memory need no command: a worker that starts takes the copy from TAGBUS_RELEASES__FOLDER.
+    Other kinds of memory need no restore: a worker that starts loads the copy from TAGBUS_RELEASES__FOLDER.
     """
     settings = _of_release(name)
     _require(settings, "server")
@@ -121,7 +122,7 @@ def restore(folder: Folder = None, name: Name = None, level: Level = "info") -> 
 
 
 def _of_release(name: str | None) -> Settings:
-    """The settings of a release, or as they are."""
+    """The settings of a release; unchanged without a name."""
     settings = load()
     if name is None:
         return settings
@@ -151,7 +152,7 @@ async def _status(settings: Settings) -> list[status.KindStatus]:
         if place is None:
             raise UserError(
                 f"TAGBUS_MEMORY__KIND={settings.memory.kind}: each worker fills its own memory when it starts, and "
-                "TAGBUS_RELEASES__FOLDER, where a copy of it would lie, is not set"
+                "TAGBUS_RELEASES__FOLDER, the folder for copies of it, is not set"
             )
         return await status.of_snapshot(settings, place)
     _require(settings, "server", "embedded")
@@ -181,7 +182,7 @@ def _show(found: list[status.KindStatus]) -> None:
     console.stdout.print(table)
     for one in found:
         for words in one.differences:
-            console.print_line(f"{one.kind}: {words}; `tagbus memory rebuild` makes it anew")
+            console.print_line(f"{one.kind}: {words}; `tagbus memory rebuild` rebuilds it")
 
 
 async def _verify(settings: Settings, repair: bool) -> int:  # noqa: FBT001 - as the user says
@@ -211,7 +212,7 @@ async def _rebuild(settings: Settings, *, encoded: bool) -> None:
         follower = await rebuilder(settings, stack.projection(), stack.memories, encoded=encoded)
         async with snapshot.following(follower):
             counts = [f"{await store.count()} {kind}" for kind, store in stack.memory.stores.items()]
-        console.say(f"the memory of {stack.release.name} is built anew: {', '.join(counts)}")
+        console.say(f"the memory of {stack.release.name} is rebuilt: {', '.join(counts)}")
 
 
 async def _snapshot(settings: Settings) -> None:
@@ -254,7 +255,7 @@ async def _restore(settings: Settings, folder: Path) -> None:
     finally:
         await server.close()
     console.say(
-        f"the memory of {folders.base_release(settings).name} is restored; `tagbus index` reads what came since"
+        f"the memory of {folders.base_release(settings).name} is restored; `tagbus index` reads the records since"
     )
 
 

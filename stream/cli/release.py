@@ -1,4 +1,4 @@
-"""`tagbus release`: a new encoder goes live, and an old one back, without a restart."""
+"""`tagbus release`: roll out a new encoder, or roll back, without a restart."""
 
 import asyncio
 import logging
@@ -34,14 +34,14 @@ from tagbus.stream.memory.shared import shared_stores
 
 log = logging.getLogger(__name__)
 
-# `drop` looks at so many of the newest records of each partition of `tagged`.
+# The number of newest records that `drop` reads from each partition of `tagged`.
 TAIL = 1_000
-# An indexer that follows says so every 30 s, also where nothing happens.
+# An indexer records its progress every 30 s, even if nothing happens.
 SILENT_SECONDS = 120.0
 
 release = typer.Typer(help="Releases: a new encoder without a restart.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="of the release: its folder in TAGBUS_RELEASES__FOLDER has the same")]
+Name = Annotated[str, typer.Argument(help="name of the release and of its folder in TAGBUS_RELEASES__FOLDER")]
 
 
 @release.callback()
@@ -51,7 +51,7 @@ def _group() -> None:
 
 @release.command("list")
 def list_() -> None:
-    """Show the releases of the topic: which one is in force, and whether its files are here."""
+    """Show the releases on the topic: which one is in force, and whether its files are on this machine."""
     settings = load()
     releases = recorded.read_releases(settings)
     base = folders.base_release(settings)
@@ -72,16 +72,16 @@ def list_() -> None:
 def build_(
     name: Name,
     follow: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--follow", help="go on following the topics until SIGTERM")
+        bool, typer.Option("--follow", help="keep following the topics until SIGTERM")
     ] = False,
     every: Annotated[float, typer.Option("--every", min=1, help="seconds between snapshots with --follow")] = 60.0,
-    triton: Annotated[str | None, typer.Option("--triton", help="where Triton has it, MODEL:VERSION")] = None,
+    triton: Annotated[str | None, typer.Option("--triton", help="its model on Triton, MODEL:VERSION")] = None,
     level: Level = "info",
 ) -> None:
-    """Fill the memory of release NAME beside the one in force, then put NAME on the topic: workers begin to hold it.
+    """Fill the memory of release NAME beside the one in force, then put NAME on the topic: workers start to load it.
 
-    With the exact and the embedded store it leaves a snapshot with its offsets in NAME/memory, from which workers go
-    on; with the server store it fills collections of its own there. It goes on where it was stopped.
+    With the exact and the embedded store it writes a snapshot with its offsets to NAME/memory, from which workers
+    continue; with the server store it fills separate collections there. It resumes where it was stopped.
     """
     _check_name(name)
     settings = load()
@@ -98,8 +98,8 @@ def check(
 ) -> None:
     """Compare release NAME with the one in force, and fit its calibration. Code 3 if anything is not ok.
 
-    FILE may not hold contents that are among the exemplars. Unless NAME is in force, the calibration goes to the topic,
-    where each worker that holds NAME takes it up.
+    FILE may not hold contents that are among the exemplars. Unless NAME is in force, the calibration is published to
+    the topic, and each worker that holds NAME applies it.
     """
     _check_name(name)
     settings = load()
@@ -126,19 +126,19 @@ def check(
 
 @release.command()
 def activate(name: Name) -> None:
-    """Put release NAME in force: each worker goes over to it, or back, as soon as it has caught up."""
+    """Put release NAME in force: each worker switches to it, or back, as soon as it has caught up."""
     _check_name(name)
     settings = load()
     releases = recorded.read_releases(settings)
     active, base = recorded.in_force(settings, releases), folders.base_release(settings).name
     if name == active:
-        console.say(f"release {name} is in force already")
+        console.say(f"release {name} is already in force")
         return
     if name != base:
         recorded.on_topic(releases, name)
     for needed in dict.fromkeys((active, name)):
         if needed == base and needed not in releases.records:
-            # A release that is on the topic stays held by every worker: only so can it come back at once.
+            # Every worker keeps a release that is on the topic loaded, which makes an immediate rollback possible.
             recorded.publish(settings, encode_release(recorded.record_for(settings, base, None)))
     if name in releases.records:
         load_recorded(folders.release_folder(settings, name), releases.records[name].release)
@@ -150,9 +150,9 @@ def activate(name: Name) -> None:
 @release.command()
 def drop(
     name: Name,
-    minutes: Annotated[float, typer.Option("--minutes", min=0, help="how far back `tagged` is looked at")] = 10.0,
+    minutes: Annotated[float, typer.Option("--minutes", min=0, help="how far back `tagged` is checked")] = 10.0,
 ) -> None:
-    """Let every worker go of release NAME. Refused while it is in force, or `tagged` still shows it."""
+    """Have every worker unload release NAME. Refused while it is in force or `tagged` still shows results of it."""
     _check_name(name)
     settings = load()
     releases = recorded.read_releases(settings)
@@ -161,8 +161,8 @@ def drop(
     recorded.on_topic(releases, name)
     if place := _shown(settings, name, datetime.now(UTC) - timedelta(minutes=minutes)):
         raise UserError(
-            f"release {name} gave {place}, in the last {minutes:g} minutes: a worker still tags with it; "
-            "look at /readyz of the workers, or at a shorter time with --minutes"
+            f"release {name} produced {place} in the last {minutes:g} minutes: a worker still tags with it; "
+            "check /readyz of the workers, or a shorter time with --minutes"
         )
     if settings.memory.kind == "server":
         asyncio.run(_drop_collections(settings, releases.records[name].release))
@@ -181,14 +181,14 @@ async def _shared_memory(settings: Settings, one: Release) -> AsyncIterator[Memo
 
 
 async def _drop_collections(settings: Settings, one: Release) -> None:
-    """Before the release leaves the topic: if the server does not answer, the command can be repeated."""
+    """Called before the release leaves the topic: if the server does not answer, the command can be repeated."""
     async with _shared_memory(settings, one) as memory:
         for store in shared_stores(memory).values():
             await store.drop()
 
 
 async def _build(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
-    """`every`: seconds between snapshots while it follows; None: it does not."""
+    """`every`: seconds between snapshots while it follows; None: it does not follow."""
     working = asyncio.create_task(
         build_shared(settings, record, every)
         if settings.memory.kind == "server"
@@ -249,7 +249,9 @@ async def build_shared(settings: Settings, record: ReleaseRecord, every: float |
 def _check_name(name: str) -> None:
     """Raises UserError for a name that is not safe in a path."""
     if not re.fullmatch(NAME, name) or name == ACTIVE:
-        raise UserError(f"{shorten(name)} is no release's name: small letters, digits, '.', '_' and '-', 100 at most")
+        raise UserError(
+            f"{shorten(name)} is not a release name, expected at most 100 lowercase letters, digits, '.', '_' and '-'"
+        )
 
 
 def _served(text: str | None) -> Served | None:
@@ -273,7 +275,7 @@ def _files(settings: Settings, name: str, record: ReleaseRecord | None) -> str:
 
 
 async def _require_followed(settings: Settings) -> None:
-    """A shared memory that is not there or that nobody writes any longer would be tagged with. Raises UserError."""
+    """Raises UserError if the release's shared memory is missing or no longer written."""
     if settings.memory.kind != "server":
         return
     async with _shared_memory(settings, load_release(folders.model_folder(settings))) as memory:
@@ -284,7 +286,7 @@ async def _require_followed(settings: Settings) -> None:
         raise UserError(f"{problem}; start `tagbus release build {name} --follow` first")
     if view.age() > SILENT_SECONDS:
         raise UserError(
-            f"no builder follows the memory of {name}, which was current {view.age():.0f} s ago: start "
+            f"no builder follows the memory of {name}, which was last current {view.age():.0f} s ago: start "
             f"`tagbus release build {name} --follow` first"
         )
 

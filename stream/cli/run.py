@@ -1,5 +1,5 @@
-"""`tagbus run`, `tagbus feedback` and `tagbus index`: the service, the joiner of people's decisions, and what writes a
-memory that workers share."""
+"""`tagbus run`, `tagbus feedback` and `tagbus index`: the service, the joiner of people's decisions, and the writer of
+a shared memory."""
 
 import asyncio
 import logging
@@ -28,39 +28,39 @@ from tagbus.stream.telemetry.export import exporting
 
 log = logging.getLogger(__name__)
 
-Level = Annotated[Literal["debug", "info", "warning", "error"], typer.Option("--log", help="least level of log lines")]
+Level = Annotated[Literal["debug", "info", "warning", "error"], typer.Option("--log", help="minimum log level")]
 
 
 def run(
     start: Annotated[
-        str | None, typer.Option("--from", help="of a backfill: earliest, a time, 2h ago, or offsets 0:1041,1:977")
+        str | None, typer.Option("--from", help="backfill: start at earliest, a time, 2h, or offsets 0:1041,1:977")
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", help="of a backfill: end (now), a time, or 2h ago")] = None,
-    group: Annotated[str | None, typer.Option("--group", help="of a backfill: a consumer group of its own")] = None,
-    output: Annotated[str | None, typer.Option("--output", help="of a backfill: a topic of its own")] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="of a backfill: contents a second at most")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="backfill: stop at end (now), a time, or 2h")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="backfill: a separate consumer group")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="backfill: a separate output topic")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="backfill: maximum contents a second")] = None,
     batch: Annotated[
         Path | None,
         typer.Option(
             "--batch",
-            help="of a backfill: ask the language model by its batch API first, for half the price; a folder that "
-            "keeps how far it is",
+            help="backfill: ask the language model through its batch API first, for half the price; a folder that "
+            "keeps the progress",
         ),
     ] = None,
-    every: Annotated[float, typer.Option("--every", min=0.01, help="of a batch: seconds between two looks")] = 60.0,
+    every: Annotated[float, typer.Option("--every", min=0.01, help="seconds between polls of the batch")] = 60.0,
     level: Level = "info",
 ) -> None:
-    """Tag what comes on `content` until SIGTERM. Settings come from the environment: `tagbus config`.
+    """Tag the records of `content` until SIGTERM. Settings come from the environment: `tagbus config`.
 
-    /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. A second SIGTERM ends it at once; nothing is lost by it.
-    With --from, --group and --output it is a backfill, which ends when it has reached the end. With --batch that asks
-    the language model about all its contents before it begins, which takes up to a day.
+    /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. A second SIGTERM ends it immediately; nothing is lost. With
+    --from, --group and --output it is a backfill, which ends at the end of its range. With --batch a backfill first
+    asks the language model about all its contents, which takes up to a day.
     """
     settings = _loaded(level)
     backfill = plan(settings, Asked(start, until, group, output, rate))
     if backfill is None:
         if batch is not None:
-            raise UserError("--batch is for a backfill: expected --from, --group and --output beside it")
+            raise UserError("--batch is for a backfill, expected --from, --group and --output with it")
         _serve(settings, Service(settings))
     elif batch is None:
         _serve(settings, Service(settings, backfill.settings, backfill.read_range))
@@ -72,7 +72,7 @@ def run(
 
 
 def _asked(settings: Settings, backfill: Backfill, folder: Folder, about: str, every: float) -> Prepared:
-    """What the language model answers in a batch about the contents of a backfill."""
+    """The language model's batch answers about the contents of a backfill."""
     try:
         from tagbus.stream.app.judge.batch import Errand, carried
     except ImportError as error:
@@ -91,7 +91,7 @@ def _asked(settings: Settings, backfill: Backfill, folder: Folder, about: str, e
 
 
 def feedback(level: Level = "info") -> None:
-    """Join what people decide (topic `feedback`) to exemplars until SIGTERM.
+    """Join people's decisions (topic `feedback`) to exemplars until SIGTERM.
 
     /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. Run one, or several: they share the partitions.
     """
@@ -100,7 +100,7 @@ def feedback(level: Level = "info") -> None:
 
 
 def _loaded(level: Literal["debug", "info", "warning", "error"]) -> Settings:
-    """The settings, and the log as they say. It is set up before they are read, which may log."""
+    """Load the settings and set up logging as they say. Logging is set up first, because reading them may log."""
     console.set_up_logging(level)
     settings = load()
     console.set_up_logging(level, settings.log.format)
@@ -119,21 +119,21 @@ def _serve(settings: Settings, service: Service | JoinService) -> None:
 
 
 def _stopping() -> list[signal.Signals]:
-    """SIGTERM, SIGINT, and SIGHUP of a terminal that is closed, unless `nohup` has it ignored. Killed by it, a worker
-    would not leave its group, and its partitions would wait for the end of its session."""
+    """SIGTERM, SIGINT, and SIGHUP of a closed terminal, unless `nohup` ignores it. A worker killed by SIGHUP would not
+    leave its group, and its partitions would stay assigned until its session times out."""
     kept = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [signal.SIGTERM, signal.SIGINT, *([] if kept else [signal.SIGHUP])]
 
 
 def index(level: Level = "info") -> None:
-    """Write the memory that workers share (TAGBUS_MEMORY__KIND=server) until SIGTERM. Run one of it.
+    """Write the shared memory (TAGBUS_MEMORY__KIND=server) until SIGTERM. Run exactly one.
 
-    /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. It goes on where it was stopped; after longer than
-    TAGBUS_MEMORY__TOMBSTONE_HOURS it reads everything again.
+    /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. It resumes where it was stopped; if that is longer ago than
+    TAGBUS_MEMORY__TOMBSTONE_HOURS, it reads everything again.
     """
     settings = _loaded(level)
     if settings.memory.kind != "server":
-        raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: such a memory is not shared, expected server")
+        raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: this memory is not shared, expected server")
     service = IndexService(settings)
     health = HealthServer(settings.health, service.not_live, service.not_ready)
     try:
@@ -144,7 +144,7 @@ def index(level: Level = "info") -> None:
 
 
 async def until_stopped(service: Coroutine[None, None, None], name: str) -> None:
-    """Run a service until a signal ends it. Raises what it raises."""
+    """Run a service until a signal ends it. Its errors propagate."""
     running = asyncio.create_task(service)
     for number in _stopping():
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)

@@ -1,4 +1,4 @@
-"""The standard streams of the command: UTF-8 in every locale, and one line where one of them is closed or full."""
+"""The standard streams of the command: UTF-8 in every locale, and a one-line error if one is closed or full."""
 
 import io
 import os
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR = range(3)
 
-# By descriptor, what stands in for a stream that was closed when the process started. Kept, or it would close again.
+# By descriptor, the placeholder for a stream that was closed at startup. Kept referenced, or it would be closed again.
 _closed: dict[int, select.epoll] = {}
 
 
 class _Input(io.FileIO):
-    """Standard input. Raises UserError where it cannot be read."""
+    """Standard input. Raises UserError if it cannot be read."""
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
         try:
@@ -31,8 +31,8 @@ class _Input(io.FileIO):
 
 
 class _Output(io.FileIO):
-    """Standard output. The first write that fails raises UserError, or BrokenPipeError. What follows is dropped, or
-    the interpreter's last flush would report it again."""
+    """Standard output. The first failing write raises UserError or BrokenPipeError. Later output is dropped, or the
+    interpreter's last flush would report the error again."""
 
     _lost = False
 
@@ -62,15 +62,15 @@ def replace() -> None:
     for descriptor in (STDIN, STDOUT, STDERR):
         _occupy(descriptor)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(_Input(STDIN, "r", closefd=False)), "utf-8")
-    # On a terminal, or with PYTHONUNBUFFERED.
+    # Line-buffered on a terminal or with PYTHONUNBUFFERED.
     by_line = isinstance(sys.stdout, io.TextIOWrapper) and (sys.stdout.line_buffering or sys.stdout.write_through)
     sys.stdout = _text(_Output(STDOUT, "w", closefd=False), by_line=by_line)
     sys.stderr = _text(_Messages(STDERR, "w", closefd=False), by_line=True)
 
 
 def _written(descriptor: int, write: Callable[["ReadableBuffer"], int | None], data: "ReadableBuffer") -> int:
-    """Write what there is room for, and wait for room first. A pipe of Node.js or of another program that has made it
-    non-blocking takes nothing while it is full, and the interpreter's own streams would drop the rest."""
+    """Wait for room, then write as much as fits. A pipe that Node.js or another program has made non-blocking accepts
+    nothing while it is full, and the interpreter's own streams would drop the rest."""
     while (count := write(data)) is None:
         _wait(descriptor, select.POLLOUT)
     return count
@@ -83,18 +83,18 @@ def _wait(descriptor: int, event: int) -> None:
 
 
 def _occupy(descriptor: int) -> None:
-    """Take a closed descriptor, or the next file or socket gets its number and standard output is written into it."""
+    """Occupy a closed descriptor, or the next file or socket gets its number and receives standard output."""
     try:
         os.fstat(descriptor)
     except OSError:
-        # Neither read, nor written, nor opened as /dev/stdin.
+        # O_PATH: it can be neither read, nor written, nor opened as /dev/stdin.
         _closed[descriptor] = select.epoll()
         if _closed[descriptor].fileno() != descriptor:
             os.dup2(_closed[descriptor].fileno(), descriptor)
 
 
 def _text(raw: io.FileIO, *, by_line: bool) -> io.TextIOWrapper:
-    """What UTF-8 cannot encode, as in a name of a file, becomes an escape."""
+    """Characters that UTF-8 cannot encode, as in a file name, become escapes."""
     return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=by_line)
 
 

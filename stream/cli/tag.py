@@ -31,9 +31,9 @@ def tag(
     exemplars: Exemplars = None,
     cache: Cache = None,
 ) -> None:
-    """Tag the contents of FILE: a JSON object a line, in the same order, with the ids that were asked for.
+    """Tag the contents of FILE: a JSON object per line, in input order, with the input's ids.
 
-    A line that cannot be tagged is answered by {"id", "line", "error"} and the command ends with code 3.
+    A line that cannot be tagged gives {"id", "line", "error"}, and the command ends with code 3.
     """
     settings = load()
     failed = asyncio.run(_tag(settings, file, tags, exemplars, cache))
@@ -45,7 +45,7 @@ async def _tag(settings: Settings, file: Path, tags: Path, exemplars: Path | Non
     files.require_distinct(file, tags, exemplars)
     lines = files.read_lines(file)
     async with assemble.in_process(settings, cache) as stack:
-        # Before memory is encoded, so that a mismatch of settings is reported at once.
+        # Before memory is encoded, so that a mismatch of settings is reported immediately.
         tagger = stack.tagger()
         await remember(stack, *read_memory(tags, exemplars))
         if cache is not None:
@@ -57,7 +57,7 @@ async def _tag(settings: Settings, file: Path, tags: Path, exemplars: Path | Non
 
 
 def read_memory(tags: Path, exemplars: Path | None) -> tuple[list[Tag], list[Exemplar]]:
-    """What memory is filled from. Raises UserError that names the line."""
+    """The events to fill memory from. Raises UserError that names the line."""
     return files.all_of(tags, files.tag_of), files.all_of(exemplars, files.exemplar_of) if exemplars else []
 
 

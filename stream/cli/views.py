@@ -13,15 +13,15 @@ from tagbus.stream.health import HealthServer
 if TYPE_CHECKING:
     from tagbus.stream.views.service import ViewsService
 
-# What Faust and its client say of every step that they take.
+# The loggers of Faust and its client, which log every step.
 CHATTY = ("faust", "mode", "aiokafka", "rocksdict", "tagbus.stream.views.transport")
 
 
 def views(level: Level = "info") -> None:
-    """Keep views over `tagged` for recommenders until SIGTERM, and answer over HTTP on TAGBUS_VIEWS__PORT.
+    """Keep views over `tagged` for recommenders until SIGTERM, and serve them over HTTP on TAGBUS_VIEWS__PORT.
 
-    Run one, or several: they share the partitions, and any answers for all. `tagbus topics create --views` makes the
-    topics. /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT.
+    Run one or several: they share the partitions, and any of them answers for all. `tagbus topics create --views`
+    creates the topics. /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT.
     """
     console.set_up_logging(level)
     if level != "debug":
@@ -38,7 +38,7 @@ def views(level: Level = "info") -> None:
 
 
 def _service() -> "type[ViewsService]":
-    """Faust is an extra, and takes a second to import."""
+    """Imported here because Faust is an extra, and takes a second to import."""
     try:
         from tagbus.stream.views.service import ViewsService
     except ModuleNotFoundError as error:

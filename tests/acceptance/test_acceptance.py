@@ -15,4 +15,4 @@ def tagbus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def test_a_folder_that_is_not_there_is_named(tagbus: Cli, tmp_path: Path) -> None:
     answer = tagbus("acceptance", "--out", tmp_path / "none")
     assert answer.code == 2
-    assert "expected a folder that is there" in answer.one_line()
+    assert "expected an existing folder" in answer.one_line()

@@ -127,7 +127,7 @@ def test_a_wrong_setting_is_one_line_and_code_2(tagbus: Cli, variable: str, valu
 def test_an_index_that_nobody_shares_is_refused(tagbus: Cli) -> None:
     answer = tagbus("index")
     assert answer.code == 2
-    assert answer.one_line().endswith("TAGBUS_MEMORY__KIND=exact: such a memory is not shared, expected server")
+    assert answer.one_line().endswith("TAGBUS_MEMORY__KIND=exact: this memory is not shared, expected server")
 
 
 def test_an_indexer_without_a_broker_ends_in_one_line(tagbus: Cli) -> None:

@@ -121,7 +121,7 @@ class TestEvaluate:
             ("labels.tsv", b"\xff\n", "labels.tsv cannot be read: 'utf-8' codec"),
             ("test.tsv", b"a title\n", "test.tsv:1: expected text, tab, label numbers with commas"),
             ("test.tsv", b"a title\t\n", "test.tsv:1: accepted.0: '' is wrong"),
-            ("test.tsv", b"a title\t999\n", "test-1: '999' is no tag of the taxonomy"),
+            ("test.tsv", b"a title\t999\n", "test-1: '999' is not a tag of the taxonomy"),
             ("train.tsv.xz", b"no archive", "train.tsv.xz cannot be read: "),
         ],
     )

@@ -63,7 +63,7 @@ def test_a_memory_that_workers_fill_themselves_is_refused_by_name(tagbus: Cli, c
         (["restore", "x"], "embedded", "expected server"),
         (["verify"], "embedded", "TAGBUS_MEMORY__PATH is not set"),
         (["status"], "embedded", "TAGBUS_MEMORY__PATH is not set"),
-        (["status"], "exact", "TAGBUS_RELEASES__FOLDER, where a copy of it would lie, is not set"),
+        (["status"], "exact", "TAGBUS_RELEASES__FOLDER, the folder for copies of it, is not set"),
         (["snapshot"], "hnsw", "TAGBUS_RELEASES__FOLDER is not set"),
         (["snapshot", "x"], "exact", "expected no FOLDER"),
         (["snapshot"], "server", "expected the FOLDER of the copy"),

@@ -107,7 +107,7 @@ def test_from_the_first_build_to_the_drop(bus: Bus, tagbus: Cli, folder: Path, c
     publish(bus, "tagged", [result(SHIPPED.name)])
     refused = tagbus("release", "drop", SHIPPED.name, settings=given)
     assert refused.code == 2
-    assert f"release {SHIPPED.name} gave {bus.names['tagged']}:" in refused.one_line()
+    assert f"release {SHIPPED.name} produced {bus.names['tagged']}:" in refused.one_line()
     assert tagbus("release", "drop", SHIPPED.name, "--minutes", "0", settings=given).code == 0
     assert set(topic(bus).records) == {SECOND}
 
@@ -176,7 +176,7 @@ def test_a_release_that_was_recorded_is_never_built_from_other_files(
 
 def test_activating_what_is_in_force_changes_nothing(bus: Bus, tagbus: Cli, folder: Path) -> None:
     answer = tagbus("release", "activate", SHIPPED.name, settings=bus.command(folder))
-    assert (answer.code, answer.err) == (0, f"release {SHIPPED.name} is in force already\n")
+    assert (answer.code, answer.err) == (0, f"release {SHIPPED.name} is already in force\n")
     assert topic(bus) == Releases()
 
 
@@ -197,4 +197,4 @@ def test_each_release_has_its_own_model_on_triton_and_its_own_heads_and_ranker(t
 def test_a_name_that_is_none_is_one_line(tagbus: Cli, name: str) -> None:
     answer = tagbus("release", "drop", name, KAFKA__BROKERS="127.0.0.1:1")
     assert answer.code == 2
-    assert "is no release's name" in answer.one_line()
+    assert "is not a release name" in answer.one_line()

@@ -105,7 +105,7 @@ def test_a_spent_budget_ends_it_and_a_second_run_goes_on(tagbus: Cli, files: dic
         answer = tagbus(*call, settings=given(server) | {"LLM__IN_FLIGHT": "1"})
         assert answer.code == 3
         assert answer.err.splitlines()[-1] == (
-            "tagbus: nothing was written for 2 of 3 tags: 1 dependency, 1 unasked; run it again for them"
+            "tagbus: nothing was written for 2 of 3 tags: 1 dependency, 1 unasked; run again for these"
         )
         broken.clear()
         server.script = author
@@ -141,7 +141,10 @@ def test_what_was_written_is_published_as_the_machines(kafka: Broker, tagbus: Cl
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("synthesize", "exemplars"), "what is written goes nowhere: expected --out FILE, --publish or both"),
+        (
+            ("synthesize", "exemplars"),
+            "no destination for the generated events, expected --out FILE,",
+        ),
         (("synthesize", "descriptions", "--out", "x"), "TAGBUS_LLM__URL is not set"),
         (("compare", "f", "--tags", "t"), "both memories are the same: expected --with, --with-tags or both"),
     ],

@@ -77,7 +77,7 @@ def test_retag_asks_in_a_batch_and_workers_take_what_it_answered(kafka: Broker, 
         assert answer.err.splitlines()[-1].startswith("sent again: 3 (since ")
         assert answer.err.strip().endswith("3 answered by the batch")
         again = tagbus(*call, settings=given)
-        assert "its 3 contents were sent through already; expected another folder" in again.one_line()
+        assert "its 3 contents were sent already; expected another folder" in again.one_line()
         assert len(batches.requests()) == 3
         sent = [one for one in consume_all(bus.address, bus.names["content"]) if JUDGED in dict(one.headers() or [])]
         assert {one.key() for one in sent} == {b"c0", b"c1", b"c2"}
@@ -121,4 +121,4 @@ def test_a_backfill_asks_in_a_batch_before_it_begins(kafka: Broker, tagbus: Cli,
 
 def test_batch_is_for_backfills_alone(tagbus: Cli, tmp_path: Path) -> None:
     answer = tagbus("run", "--batch", tmp_path)
-    assert answer.one_line().startswith("tagbus: --batch is for a backfill: expected --from, --group and --output")
+    assert answer.one_line().startswith("tagbus: --batch is for a backfill, expected --from, --group and --output")

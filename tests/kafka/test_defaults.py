@@ -266,7 +266,7 @@ class TestCheck:
         assert answer.code == 3
         (line,) = (line for line in answer.lines if "advertised" in line)
         assert line.startswith(
-            f"wrong   broker                 {broker.misleading}: broker 1 says that it is at '{NOWHERE}:9092' "
+            f"wrong   broker                 {broker.misleading}: broker 1 advertises '{NOWHERE}:9092' "
             "(advertised.listeners), which cannot be reached from here: "
         )
 

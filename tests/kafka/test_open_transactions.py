@@ -36,7 +36,7 @@ def test_check_says_where_it_is(
     answer = tagbus("check", settings=given)
     (line,) = (line for line in answer.lines if "a transaction is open" in line)
     assert line.startswith(f"unsure  {names['content']}:0 ")
-    assert "at offset 0: nothing behind it is read" in line
+    assert "at offset 0: nothing after it is read" in line
     assert answer.code == 0
 
     other.abort_transaction(60)

@@ -48,7 +48,7 @@ def demo(
         bool,
         typer.Option(
             "--all",
-            help="all of it: Apache Kafka, tritonserver, a memory that `tagbus index` writes, a judge, views and both "
+            help="everything: Apache Kafka, tritonserver, a memory written by `tagbus index`, a judge, views and both "
             "example recommenders",
         ),
     ] = False,
@@ -57,7 +57,7 @@ def demo(
     if whole:
         kafka, encoder, llm = "apache", "triton", "decider" if llm == "none" else llm
     started = time.monotonic()
-    # The default handler would end only this process, and the worker would run forever.
+    # The default handler would end only this process and leave the worker running.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with ExitStack() as stack:
         asked = None if llm == "none" else judge.started(llm, stack)
@@ -74,7 +74,7 @@ def _delivery(kafka: Kind) -> Literal["exactly_once", "at_least_once"]:
 def _broker(kafka: Kind, asked: DemoJudge | None, stack: ExitStack) -> Settings:
     """Start the broker, create the topics, and print its delivery guarantee."""
     if kafka == "apache":
-        console.say("starting Apache Kafka (the first time it is fetched from Maven Central); delivery: exactly once")
+        console.say("starting Apache Kafka (downloaded from Maven Central the first time); delivery: exactly once")
         settings = _settings(stack.enter_context(ApacheKafka()).address, kafka, asked)
         create_all(settings)
         return settings

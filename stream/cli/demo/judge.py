@@ -1,8 +1,8 @@
-"""The demo's judge: a language model on this machine, asked about contents in the stream.
+"""The demo's judge: a language model on this machine that is asked about contents in the stream.
 
-So small a model judges no better than chance, its weight fitted to decisions is 0, and nobody would ask it. The demo
-asks it all the same, to show the plumbing: its weight is set, and small, and what the demo's own decisions give it is
-said beside.
+So small a model judges no better than chance: its weight fitted to decisions is 0, and a real worker would not ask it.
+The demo asks it anyway, to show the plumbing: it sets a small weight, and also prints the weight that the demo's own
+decisions give it.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ from tagbus.stream.local.judges import DeciderServer, LlamaServer
 
 Kind = Literal["decider", "local"]
 
-# Of the judge's log odds: enough to be asked, too little to spoil the tags.
+# Weight of the judge's log odds: enough that it is asked, too little to spoil the tags.
 WEIGHT: Final = 0.1
-# Contents whose best candidate leads by so much, in log odds, are not asked about.
+# Contents whose best candidate leads by this much, in log odds, are not asked about.
 MARGIN: Final = 1.0
-# What llama.cpp may take, and what one request may.
+# The time that llama.cpp may take in all, and the deadline of one request.
 SECONDS: Final = 60
 DEADLINE_SECONDS: Final = 120.0
-# Contents that its speed is measured with, those that are judged on any machine, and tags of each.
+# Contents for measuring its speed, contents that are judged on any machine, and tags of each.
 MEASURED: Final = 2
 LEAST_CONTENTS: Final = 5
 TAGS: Final = 3
@@ -52,8 +52,8 @@ PLUMBING: Final = "its judgement is plumbing, not quality: so small a model judg
 
 @dataclass(frozen=True, slots=True)
 class DemoJudge:
-    """A server that runs, and how the worker asks it. `patience`: how long no result may come, in seconds. `work`:
-    settings of the worker besides."""
+    """A running server, and the worker's settings for it. `patience`: the longest wait for a result, in seconds.
+    `work`: further settings of the worker."""
 
     kind: Kind
     llm: LlmSettings
@@ -62,15 +62,15 @@ class DemoJudge:
     work: Mapping[str, str]
 
     def variables(self, trained: Mapping[str, str], stack: ExitStack) -> dict[str, str]:
-        """The worker's settings of the judge, as environment variables. `trained`: those of its components; `stack`
-        removes the file of the weight."""
+        """The worker's judge settings as environment variables. `trained`: those of its components. `stack` removes the
+        file of the weight."""
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagbus-demo-"))) / "calibration.json"
         self._shown(trained).save(place)
         sections = {**_variables("LLM", self.llm), **_variables("BUDGET", self.budget)}
         return {**sections, **self.work, f"{PREFIX}TAGGER__CALIBRATION": str(place)}
 
     def figures(self, results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> dict[str, object]:
-        """What asking took and gave, also in words. `truth`: what people gave the contents."""
+        """The cost and outcome of judging, as figures and in words. `truth`: the tags that people gave the contents."""
         judged = [one for one in results if NAME in one.path]
         degraded = [reason.reason for one in results for reason in one.degraded if reason.stage == NAME]
         used = [one.usage for one in results if one.usage is not None]
@@ -119,13 +119,13 @@ class DemoJudge:
 
 
 def started(kind: Kind, stack: ExitStack) -> DemoJudge:
-    """Start the server, which `stack` stops. Raises UserError where a package is missing."""
+    """Start the server; `stack` stops it. Raises UserError if a package is missing."""
     try:
         from tagbus.stream.llm.client import Unlimited
         from tagbus.stream.llm.open import open_judge
     except ImportError as error:
         raise UserError(f"--llm {kind} needs {error.name}: pip install 'tagbus[llm,llm-local]'") from None
-    # Its own tokens cost nothing.
+    # Tokens of a local model cost nothing.
     free = BudgetSettings(price_in=0.0)
     if kind == "decider":
         console.say(f"starting sparrow-decider, a System One server; {PLUMBING}")
@@ -149,16 +149,16 @@ def started(kind: Kind, stack: ExitStack) -> DemoJudge:
         f"a content takes {content:.0f} tokens and {seconds:.1f} s here: the budget is {tokens} tokens, what it takes "
         f"in {tokens / content * seconds:.0f} s"
     )
-    # Small batches, one after the other: results come while the budget lasts.
+    # Small batches, one at a time, so that results arrive while the budget lasts.
     small = {f"{PREFIX}BATCH__CONTENTS": "16", f"{PREFIX}BATCH__IN_FLIGHT": "1"}
     return DemoJudge(kind, llm, free.model_copy(update={"tokens_per_day": tokens}), 5 * SECONDS, small)
 
 
 async def _measured(judge: Judge) -> tuple[float, float]:
-    """Tokens of a content, those that were cached among them, and seconds. Raises DependencyDown without an answer."""
+    """Tokens of a content, cached ones included, and seconds. Raises DependencyDown without an answer."""
     try:
         asked = list(_questions())
-        # It loads the model and is looked at with the first one.
+        # The first request includes loading and probing the model.
         await judge.judge(asked[:1])
         since = time.monotonic()
         found = await judge.judge(asked[1:])
@@ -171,7 +171,7 @@ async def _measured(judge: Judge) -> tuple[float, float]:
 
 
 def _questions() -> Iterator[Asked]:
-    """Contents as the stage `judge` asks about them."""
+    """Contents in the form in which the stage `judge` asks about them."""
     tags = files.all_of(example("tags.jsonl"), files.tag_of)[:TAGS]
     names = {tag.id: tag.name for tag in tags}
     shown = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
@@ -182,7 +182,7 @@ def _questions() -> Iterator[Asked]:
 
 
 def _proved(judged: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> float | None:
-    """The weight that decisions give the judge; None where they are too few."""
+    """The weight that decisions give the judge; None if there are too few."""
     rows = [
         (tag.evidence.unjudged, tag.evidence.scores[NAME], tag.id in truth[one.id], number)
         for number, one in enumerate(judged)
@@ -202,7 +202,7 @@ def _proved(judged: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]
 
 
 def _components(trained: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """The sections that these variables of the environment give."""
+    """The component sections that these environment variables set."""
     found: dict[str, dict[str, str]] = {}
     for variable, value in trained.items():
         _, name, field = variable.lower().split("__")
@@ -211,6 +211,6 @@ def _components(trained: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def _variables(name: str, section: Section) -> dict[str, str]:
-    """A section's variables of the environment, those that are no defaults."""
+    """The environment variables of a section's fields that differ from their defaults."""
     given = section.model_dump(mode="json", exclude_defaults=True)
     return {f"{PREFIX}{name}__{field.upper()}": str(value) for field, value in given.items()}

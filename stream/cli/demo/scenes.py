@@ -43,7 +43,7 @@ SHOWN = 4
 
 @dataclass(slots=True)
 class Outcomes:
-    """The outcomes so far, by source record on `content`: duplicates count once."""
+    """The outcomes so far, keyed by source record on `content`, so that duplicates count once."""
 
     reader: TopicReader
     dead_letters: str
@@ -56,7 +56,7 @@ class Outcomes:
         return len(self.tagged) + len(self.dead)
 
     def until(self, count: int, bar: console.Bar) -> None:
-        """Read until `count` records of `content` have an outcome. Raises DependencyDown where none comes for long."""
+        """Read until `count` records of `content` have an outcome. Raises DependencyDown if none comes for too long."""
         deadline = time.monotonic() + self.patience
         while self.count < count:
             before = self.count
@@ -115,7 +115,7 @@ class Demo:
             self._show(outcomes)
             figures = _quality(outcomes) | self._judged(outcomes)
             self._new_tag(outcomes)
-            # Last: it publishes contents of its own, whose results the other scenes would take for theirs.
+            # Last: it publishes further contents, whose results the other scenes would count as theirs.
             figures |= self._served(outcomes, rate)
         except DependencyDown as error:
             raise DependencyDown(f"{error}; the end of the worker's log:\n{worker.tail()}") from None
@@ -143,17 +143,17 @@ class Demo:
         return Outcomes(reader, names.dead_letters, patience)
 
     def _judged(self, outcomes: Outcomes) -> dict[str, object]:
-        """What asking the judge took and gave."""
+        """The cost and outcome of judging."""
         return {} if self._judge is None else self._judge.figures(list(outcomes.tagged.values()), _answers())
 
     def _share(self, whole: Whole, records: int) -> dict[str, str]:
-        """Start indexer and views. Returns the worker's settings of the shared memory."""
+        """Start indexer and views. Returns the worker's settings for the shared memory."""
         whole.index(records)
         whole.view()
         return whole.memory
 
     def _served(self, outcomes: Outcomes, rate: float) -> dict[str, object]:
-        """What recommenders get of the whole, and how fast."""
+        """The figures of the views and recommenders, latency included."""
         if self._whole is None:
             return {}
         contents = files.all_of(example("content.jsonl"), files.content_of)
@@ -167,13 +167,13 @@ class Demo:
             self._published += len(records)
 
     def _decide(self, exemplars: Sequence[Exemplar], joiner: LocalWorker) -> None:
-        """Publish what people said of the exemplars, and wait until the joiner has made exemplars of it."""
+        """Publish people's decisions, and wait until the joiner has turned them into exemplars."""
         decided = Publishing()
         self._publish("feedback", [encode_record(decided.decision(one)) for one in exemplars])
         left = {one.key.encode() for one in exemplars}
         deadline = time.monotonic() + DEADLINE_SECONDS
         with (
-            console.bar("joiner: what people decided becomes exemplars", len(left)) as bar,
+            console.bar("joiner: turning people's decisions into exemplars", len(left)) as bar,
             TopicReader(self._settings.kafka) as reader,
         ):
             reader.discover([self._settings.topics.exemplars])
@@ -211,7 +211,7 @@ class Demo:
             console.print_line(str(as_table("content.dlq", record)))
 
     def _new_tag(self, outcomes: Outcomes) -> None:
-        """Publish a tag while the service runs: it is found as soon as the taxonomy version includes it."""
+        """Publish a tag while the service runs. It is found as soon as the taxonomy version includes it."""
         tag = files.all_of(example("new_tag.json"), files.tag_of)[0]
         contents = files.all_of(example("new_tag_content.jsonl"), files.content_of)
         before = self._tag(outcomes, contents[0])
@@ -277,7 +277,7 @@ def _quality(outcomes: Outcomes) -> dict[str, object]:
 
 
 def _ran(outcomes: Outcomes) -> dict[str, object]:
-    """What gave the figures, as the results say: the release, the steps of most of them, the components' versions."""
+    """The provenance of the figures, from the results: the release, the most frequent path, the component versions."""
     results = list(outcomes.tagged.values())
     path, _ = Counter("+".join(result.path) for result in results).most_common(1)[0]
     versions = results[0].versions

@@ -1,5 +1,5 @@
-"""The whole card in the demo: a memory that `tagbus index` writes and workers share, views, and both example
-recommenders. Its figures: how long a content takes at a steady rate, and whether the views are what was published."""
+"""The whole system in the demo: a shared memory written by `tagbus index`, views, and both example recommenders. Its
+figures: the latency of a content at a steady rate, and whether the views match the published results."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ from tagbus.stream.local.qdrant import QdrantServer
 from tagbus.stream.local.worker import LocalWorker
 
 DEADLINE_SECONDS: Final = 120.0
-# Of the rate that the burst reached: contents do not queue then.
+# Share of the rate that the burst reached, so that contents do not queue.
 SHARE: Final = 0.5
 STEADY: Final = 150
 MOST_A_SECOND: Final = 30.0
@@ -35,10 +35,10 @@ POLL_SECONDS: Final = 0.1
 
 
 class Whole:
-    """What runs beside worker and joiner; `stack` ends it. Raises UserError where a package is missing."""
+    """The processes beside worker and joiner; `stack` ends them. Raises UserError if a package is missing."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
-        # Imported before, faust stands in sys.modules without a spec, which find_spec refuses.
+        # If faust is already imported, its entry in sys.modules has no spec, and find_spec raises an error.
         if "faust" not in sys.modules and importlib.util.find_spec("faust") is None:
             raise UserError("--all needs faust: pip install 'tagbus[views]'")
         self._settings = settings
@@ -51,11 +51,11 @@ class Whole:
 
     @property
     def memory(self) -> dict[str, str]:
-        """The settings of the shared memory, as variables of the environment."""
+        """The settings of the shared memory, as environment variables."""
         return {f"{PREFIX}MEMORY__KIND": "server", f"{PREFIX}MEMORY__URL": self._qdrant.url}
 
     def index(self, records: int) -> None:
-        """Start `tagbus index`, and wait until it has written so many records to the shared memory."""
+        """Start `tagbus index`, and wait until it has written this many records to the shared memory."""
         self._indexer = self._stack.enter_context(LocalWorker(self._settings, self.memory, "index"))
         with console.bar("indexer: writing tags and exemplars to the shared memory", records) as bar:
             self._indexer.wait_until_ready(lambda remaining: bar.to(records - remaining))
@@ -70,7 +70,7 @@ class Whole:
     def figures(
         self, rate: float, results: Mapping[str, TaggedContent], contents: Sequence[Content]
     ) -> dict[str, object]:
-        """The views against what was published, recommendations by both programs, and the time that a content takes.
+        """Compare the views with the published results, run both recommenders, and measure the latency of a content.
 
         `rate`: contents a second of the burst; `results`: the latest of each content.
         """
@@ -85,17 +85,17 @@ class Whole:
         return {"views_contents": len(results), "views_wrong": wrong, "p50_seconds": p50, "p99_seconds": p99}
 
     def stop(self) -> None:
-        """SIGTERM to views and indexer; each must end well."""
+        """Send SIGTERM to views and indexer; each must exit with code 0."""
         for one in (self._views, self._indexer):
             if one is not None:
                 one.stop()
         console.say("views and indexer stopped by SIGTERM")
 
     def _agree(self, results: Mapping[str, TaggedContent]) -> int:
-        """Wait until the views answer every content as it was published. Returns how many are wrong at the end."""
+        """Wait until the views return every content as published. Returns how many are wrong at the end."""
         left = set(results)
         deadline = time.monotonic() + DEADLINE_SECONDS
-        with console.bar("views: every content asked for", len(results)) as bar:
+        with console.bar("views: querying every content", len(results)) as bar:
             while left and time.monotonic() < deadline:
                 right = {one for one in sorted(left) if self._shown(one) == _confidences(results[one])}
                 left -= right
@@ -124,7 +124,7 @@ class Whole:
             console.print_line(f"examples/recommenders/{program[0]} for {content.id}: {', '.join(found[:5])}")
 
     def _steady(self, contents: Sequence[Content], rate: float) -> list[float]:
-        """Seconds from a record's time until a reader of committed records has its tags, contents coming evenly."""
+        """Seconds from each record's time until a read_committed reader has its tags, at a steady rate."""
         load = Load(self._settings, contents, STEADY_ID)
         try:
             with console.bar(f"tagging {STEADY} contents at {rate:.1f} a second", STEADY) as bar:
@@ -141,7 +141,7 @@ def _confidences(result: TaggedContent) -> dict[str, float]:
 
 
 def _recommended(program: str, *arguments: str) -> list[str]:
-    """The contents that an example recommender prints. Raises DependencyDown with what it says instead."""
+    """The contents that an example recommender prints. Raises DependencyDown with its output if it fails."""
     name = f"recommenders/{program}"
     said = output_of(f"examples/{name}", [sys.executable, str(example(name)), *arguments], DEADLINE_SECONDS)
     return [str(json.loads(line)["id"]) for line in said.splitlines()]

@@ -1,4 +1,4 @@
-"""`tagbus prompt show`: what a language model is asked about a content, word for word. Nothing is sent."""
+"""`tagbus prompt show`: the verbatim prompts of a content for the language model. Nothing is sent."""
 
 import asyncio
 import sys
@@ -26,7 +26,7 @@ prompt = typer.Typer(help="Look at the prompts of the language model.", no_args_
 
 @prompt.callback()
 def _group() -> None:
-    """Without it typer makes the only command the group itself."""
+    """Without this callback typer turns the only command into the group itself."""
 
 
 @prompt.command()
@@ -38,20 +38,20 @@ def show(
     cache: Cache = None,
     since: Annotated[str | None, typer.Option("--since", help=f"look for the content since: {MOMENT}")] = None,
 ) -> None:
-    """Print what the language model would be asked, with upper estimates of the tokens. Nothing is sent to it.
+    """Print the prompts for the language model, with upper estimates of the tokens. Nothing is sent to it.
 
-    The name of a file that is there is a FILE. Memory is as for `tagbus explain`.
+    The name of an existing file is taken as FILE. Memory is as for `tagbus explain`.
     """
     settings = load()
     if settings.llm.url is None:
-        raise UserError("TAGBUS_LLM__URL is not set, so no language model is asked anything")
+        raise UserError("TAGBUS_LLM__URL is not set, so there are no prompts to show")
     opened, contents = asked_for(settings, what, since, cache, (tags, exemplars, knowledge))
     if failed := asyncio.run(_show(_printer(settings), opened, contents)):
         raise CheckFailed(f"{failed} contents cannot be tagged; their lines say why")
 
 
 def _printer(settings: Settings) -> Callable[[Asked], None]:
-    """Prints all prompts of one content. Raises UserError where the extra is not installed or the version not there."""
+    """A function that prints all prompts of one content. Raises UserError if the extra or the version is missing."""
     try:
         from tagbus.stream.llm.open import prompts_of
         from tagbus.stream.llm.prompts.show import shown
@@ -76,7 +76,7 @@ async def _show(
     opened: AbstractAsyncContextManager[tuple[TaggingStack, Tagger]],
     contents: Iterable[Content],
 ) -> int:
-    """Show the prompts of contents in order. Returns the number of those that cannot be tagged."""
+    """Show the prompts of contents in order. Returns how many cannot be tagged."""
     failed = 0
     async with opened as (stack, tagger):
         names = [stage.name for stage in stack.stages]

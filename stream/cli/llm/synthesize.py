@@ -34,11 +34,9 @@ Exemplars = Annotated[
     Path | None,
     typer.Option("--exemplars", help="annotated contents, one a line; unset, as --tags: the topic `exemplars`"),
 ]
-Out = Annotated[
-    Path | None, typer.Option("--out", help="file for what is written, a JSON object a line; it is added to")
-]
-Publish = Annotated[bool, typer.Option("--publish", help="put what is written on its topic")]
-Most = Annotated[int | None, typer.Option("--most", min=1, help="tags that are written for at most")]
+Out = Annotated[Path | None, typer.Option("--out", help="file to append the generated events to, a JSON object a line")]
+Publish = Annotated[bool, typer.Option("--publish", help="publish the generated events to their topic")]
+Most = Annotated[int | None, typer.Option("--most", min=1, help="maximum number of tags to write for")]
 
 
 @synthesize.command("exemplars")
@@ -46,20 +44,20 @@ def exemplars_(
     tags: Tags = None,
     exemplars: Exemplars = None,
     out: Out = None,
-    few: Annotated[int, typer.Option("--few", min=1, help="tags with fewer exemplars of people than that")] = 3,
-    each: Annotated[int, typer.Option("--each", min=1, max=20, help="exemplars to write for each")] = 3,
+    few: Annotated[int, typer.Option("--few", min=1, help="write for tags with fewer exemplars of people")] = 3,
+    each: Annotated[int, typer.Option("--each", min=1, max=20, help="exemplars to write per tag")] = 3,
     most: Most = None,
     *,
     publish: Publish = False,
 ) -> None:
     """Write exemplars for tags that have few, fewest first.
 
-    They are the machine's (source `machine`): they never outvote people. A tag that some were written for is left out,
-    so that a command that was stopped, or whose budget was spent, is run again for the rest.
+    They have source `machine`, so they never outvote people. A tag that already has generated exemplars is left out:
+    run the command again for the rest if it was stopped or its budget was spent.
     """
     _require_extra()
     if tags is not None and exemplars is None:
-        raise UserError("--exemplars is missing beside --tags: without it each tag counts as one that has none")
+        raise UserError("--exemplars is missing beside --tags: without it every tag counts as one without exemplars")
     from tagbus.stream.app.judge.synthesis import exemplars_of
     from tagbus.stream.llm.synthesis.subject import Exemplars as Wanted
 
@@ -76,7 +74,7 @@ def descriptions(
     *,
     publish: Publish = False,
 ) -> None:
-    """Write a description for each tag that has none, as the whole tag with it."""
+    """Write a description for each tag that has none; the output is the whole tag."""
     _require_extra()
     from tagbus.stream.app.judge.synthesis import described
     from tagbus.stream.llm.synthesis.subject import Description
@@ -87,7 +85,7 @@ def descriptions(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Where tags and exemplars come from, and where what is written goes."""
+    """The sources of tags and exemplars, and the destinations of generated events."""
 
     tags: Path | None
     exemplars: Path | None
@@ -95,7 +93,7 @@ class Given:
     publish: bool
 
     def known(self, settings: Settings) -> "Known":
-        """What is there, with what an earlier run wrote to the file."""
+        """The existing tags and exemplars, including those that an earlier run wrote to the file."""
         from tagbus.stream.app.judge.synthesis import Known
 
         if self.tags is not None:
@@ -121,12 +119,12 @@ class Given:
             yield from newest.values()
 
     def done(self) -> set[str]:
-        """Tags that the file holds something for: of an earlier run."""
+        """Tags that an earlier run has written something for in the file."""
         if self.out is None or not self.out.exists():
             return set()
         done = set[str]()
         for line in self.out.read_bytes().splitlines():
-            # The last line of a run that was killed may be half of one.
+            # The last line of a killed run may be incomplete.
             with suppress(ValueError):
                 found = json.loads(line)
                 done.update(found.get("accepted") or [found.get("id")])
@@ -135,7 +133,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is written: for which tags, asked how, and as which events.
+    """What to write: for which tags, with which question, and as which events.
 
     `lines` of a tag, its text and the prompt's version, each with a `key` on `topic`.
     """
@@ -149,7 +147,7 @@ class Task:
 
 def _write(given: Given, task: Task) -> None:
     if given.out is None and not given.publish:
-        raise UserError("what is written goes nowhere: expected --out FILE, --publish or both")
+        raise UserError("no destination for the generated events, expected --out FILE, --publish or both")
     files.require_distinct(given.tags, given.exemplars, given.out)
     settings = load()
     if settings.llm.url is None:
@@ -159,11 +157,11 @@ def _write(given: Given, task: Task) -> None:
     why = asyncio.run(_run(settings, given, lacking, task))
     if left := sum(why.values()):
         said = ", ".join(f"{count} {reason}" for reason, count in sorted(why.items()))
-        raise CheckFailed(f"nothing was written for {left} of {len(lacking)} tags: {said}; run it again for them")
+        raise CheckFailed(f"nothing was written for {left} of {len(lacking)} tags: {said}; run again for these")
 
 
 async def _run(settings: Settings, given: Given, lacking: "list[Lacking]", task: Task) -> Counter[str]:
-    """Write for these. Returns for how many tags nothing was written, by why."""
+    """Write for these tags. Returns the number of tags that nothing was written for, by reason."""
     from tagbus.stream.app.judge import synthesis
 
     why, written, asked = Counter[str](), 0, 0
@@ -216,7 +214,7 @@ def _appended(out: Path) -> IO[bytes]:
 
 
 def _require_extra() -> None:
-    """Raises UserError where the extra `llm` is not installed."""
+    """Raises UserError if the extra `llm` is not installed."""
     try:
         import tagbus.stream.app.judge.synthesis  # noqa: F401
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""`tagbus acceptance`: what tagbus promises, tried on the installation of these settings."""
+"""`tagbus acceptance`: test the guarantees of tagbus on the installation of these settings."""
 
 import signal
 import sys
@@ -25,26 +25,26 @@ from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.errors import CheckFailed, UserError
 from tagbus.stream.kafka.writer import TopicWriter
 
-# Exemplars in memory for each minute of the run: a short one spends its time on something else.
+# Exemplars in memory per minute of the run: a short run must spend its time on the checks.
 EXEMPLARS_A_MINUTE = 200
 
 
 def acceptance(
     minutes: Annotated[float, typer.Option("--minutes", min=0.2, max=1440, help="how long it may take, about")] = 15.0,
-    out: Annotated[Path, typer.Option("--out", help="folder of acceptance.json and acceptance.html")] = Path("."),
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="processes that tag here")] = 2,
+    out: Annotated[Path, typer.Option("--out", help="folder for acceptance.json and acceptance.html")] = Path("."),
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="workers to run on this machine")] = 2,
 ) -> None:
-    """Try on this cluster what tagbus promises, in topics, a group and collections of its own, removed at the end.
+    """Test the guarantees of tagbus on this cluster, in separate topics, group and collections, removed at the end.
 
-    Contents once each under kills of its workers; an outage of each dependency, by a proxy before it; latency at 25, 50
-    and 75% load; recall against exact search; the budget of the judge; a release and back. Ends with a report that says
-    first what this project never ran. Code 3 if anything failed.
+    Each content comes out once while workers are killed; an outage of each dependency, by a proxy in front of it;
+    latency at 25, 50 and 75% load; recall against exact search; the budget of the judge; a release rollout and
+    rollback. Ends with a report that first lists what this project never ran. Code 3 if anything failed.
     """
     settings = load()
-    # The default handler would end only this process: workers would run on, and topics stay.
+    # The default handler would end only this process: workers would keep running, and topics would stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if not out.is_dir():
-        raise UserError(f"--out {out}: expected a folder that is there")
+        raise UserError(f"--out {out}: expected an existing folder")
     started = datetime.now(UTC)
     with ExitStack() as stack:
         releases = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagbus-acceptance-")))
@@ -65,7 +65,7 @@ def acceptance(
 
 
 def _found(place: Place, seconds: float, workers: int, stack: ExitStack) -> list[Finding]:
-    """Make the place, fill its memory, start its workers, and check."""
+    """Create the environment, fill its memory, start its workers, and run the checks."""
     tags = files.all_of(example("tags.jsonl"), files.tag_of)
     exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
     exemplars = exemplars[: max(EXEMPLARS_A_MINUTE, int(EXEMPLARS_A_MINUTE * seconds / 60))]
@@ -99,7 +99,7 @@ def _publish(settings: Settings, topic: str, records: list[Record]) -> None:
 
 
 def _installation(settings: Settings, workers: int) -> dict[str, str]:
-    """What it ran on, in words without secrets."""
+    """The installation under test, in words, without secrets."""
     encoder, memory, llm = settings.encoder, settings.memory, settings.llm
     return {
         "brokers": settings.kafka.brokers,

@@ -44,15 +44,15 @@ SINCE_3_7 = "group.consumer.session.timeout.ms"
 SINCE_4_0 = "group.share.session.timeout.ms"
 # Which group protocols a broker serves.
 PROTOCOLS = "group.coordinator.rebalance.protocols"
-# What a search for web knowledge is tried with.
+# The query of the trial search for web knowledge.
 SEARCHED = "Apache Kafka"
-# Brokers that one line names.
+# Brokers named on one line.
 NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. `unsure`: it could not be determined, which does not fail the command."""
+    """The result of one check. `unsure`: it could not be determined; this does not fail the command."""
 
     verdict: Verdict
     subject: str
@@ -60,17 +60,17 @@ class Finding:
 
 
 def check() -> None:
-    """Check what must be right before `tagbus run`: a line each. Code 3 if anything is wrong."""
+    """Check the preconditions of `tagbus run`, one line each. Code 3 if anything is wrong."""
     wrong = 0
     for finding in findings(load()):
         typer.echo(line_of(finding))
         wrong += finding.verdict == "wrong"
     if wrong:
-        raise CheckFailed(f"{wrong} of these must be put right before `tagbus run`")
+        raise CheckFailed(f"{wrong} of these must be fixed before `tagbus run`")
 
 
 def line_of(finding: Finding) -> str:
-    """As it is printed."""
+    """The printed line of a finding."""
     return f"{finding.verdict:<7} {finding.subject:<22} {finding.words}"
 
 
@@ -116,7 +116,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     inputs = (own.content, own.tags, own.exemplars, own.knowledge, own.releases, own.feedback)
     for (name, number), offset in held_back(admin, cluster, inputs, SECONDS).items():
         words = (
-            f"a transaction is open at offset {offset}: nothing behind it is read (kafka-transactions.sh find-hanging)"
+            f"a transaction is open at offset {offset}: nothing after it is read (kafka-transactions.sh find-hanging)"
         )
         yield Finding("unsure", f"{name}:{number}", words)
 
@@ -137,7 +137,7 @@ def _model(settings: Settings) -> Finding:
 
 
 async def _tagger(settings: Settings) -> Finding:
-    """Open all that tags but the memory: what is not installed, has no GPU or does not answer is found here."""
+    """Open everything that tags except the memory: finds what is not installed, lacks a GPU or does not answer."""
     async with assemble.in_process(settings) as stack:
         stack.tagger()
         encoder = settings.encoder.kind + (f" at {settings.encoder.address}" * (settings.encoder.kind == "triton"))
@@ -157,7 +157,7 @@ def _memory(settings: Settings) -> Finding:
                 await view.look()
                 if problem := view.problem():
                     return Finding("wrong", "memory", problem)
-                when = f"which were all that the topics hold {view.age():.0f} s ago"
+                when = f"complete as of {view.age():.0f} s ago"
             found = f"{await memory.tags.count()} tags and {await memory.exemplars.count()} exemplars"
             return Finding("ok", "memory", f"{settings.memory.kind}, {found} {when}")
         finally:
@@ -167,29 +167,29 @@ def _memory(settings: Settings) -> Finding:
 
 
 def _collections(settings: Settings) -> Iterator[Finding]:
-    """The settings that the collections which are there were not made with, a line each."""
+    """The settings that differ from those the existing collections were made with, one line each."""
     release = folders.base_release(settings)
 
     async def ask() -> list[Finding]:
         memory = await open_memory(settings.memory, release.name, release.dimension)
         try:
             return [
-                Finding("wrong", f"collection {kind}", f"{words}; `tagbus memory rebuild` makes it anew")
+                Finding("wrong", f"collection {kind}", f"{words}; `tagbus memory rebuild` rebuilds it")
                 for kind, store in shared_stores(memory).items()
                 for words in await store.differences()
             ]
         finally:
             await memory.close()
 
-    # A server that does not answer is named already.
+    # A server that does not answer is already reported.
     with suppress(TagbusError):
         yield from asyncio.run(ask())
 
 
 def _llm(settings: Settings) -> Iterator[Finding]:
-    """What the language model's server can, and what it silently ignores, a line each."""
+    """What the language model's server supports and what it silently ignores, one line each."""
     try:
-        # The extra `llm` is installed where a judge is.
+        # The extra `llm` is installed if a judge is set.
         from tagbus.stream.llm.probe import examine
 
         for one in asyncio.run(examine(settings.llm, settings.retry)):
@@ -202,9 +202,10 @@ def _llm(settings: Settings) -> Iterator[Finding]:
 
 
 def _web(settings: Settings) -> Finding:
-    """Whether a search finds something that a prompt can hold: workers go on without, and say so in a metric alone."""
+    """Whether a search gives results that a prompt can use: workers continue without them and report it only in a
+    metric."""
     if settings.llm.url is None:
-        return Finding("unsure", "web knowledge", "TAGBUS_LLM__URL is not set, so nothing is searched for")
+        return Finding("unsure", "web knowledge", "TAGBUS_LLM__URL is not set, so no search is made")
     try:
         from tagbus.stream.llm.web.endpoint import Endpoint, Unusable
     except ImportError as error:
@@ -225,7 +226,7 @@ def _web(settings: Settings) -> Finding:
 
 
 def _price(settings: Settings) -> Finding:
-    """What the language model costs: never nothing because nobody knows."""
+    """The language model's price; an unknown price is reported, never taken as zero."""
     url, model = settings.llm.url or "", settings.llm.model
     words = price_in_words(settings.budget, url, model)
     if words is not None:
@@ -235,7 +236,7 @@ def _price(settings: Settings) -> Finding:
 
 
 def _registry(registry: RegistrySettings, url: str) -> Finding:
-    """Whether it answers a real request and accepts this user."""
+    """Whether the registry answers a real request and accepts this user."""
     headers = {}
     if registry.user is not None and registry.password is not None:
         login = f"{registry.user}:{registry.password.get_secret_value()}".encode()
@@ -251,7 +252,8 @@ def _registry(registry: RegistrySettings, url: str) -> Finding:
 
 
 def _brokers(kafka: KafkaSettings, brokers: Sequence[BrokerMetadata]) -> Finding:
-    """Whether each broker is where it says that it is: kafka.brokers leads to one, and clients go on from there."""
+    """Whether each broker is reachable at its advertised address: kafka.brokers leads to one of them, and clients
+    continue from there."""
     with ThreadPoolExecutor(max(1, min(16, len(brokers)))) as pool:
         lost = [words for words in pool.map(_unreachable, brokers) if words]
     if lost:
@@ -265,7 +267,7 @@ def _unreachable(broker: BrokerMetadata) -> str:
         socket.create_connection((broker.host, broker.port), LISTEN_SECONDS).close()
     except (OSError, UnicodeError) as error:
         where = shorten(f"{broker.host}:{broker.port}", 200)
-        said = f"broker {broker.id} says that it is at {where} (advertised.listeners)"
+        said = f"broker {broker.id} advertises {where} (advertised.listeners)"
         return f"{said}, which cannot be reached from here: {getattr(error, 'strerror', None) or error}"
     return ""
 
@@ -277,7 +279,7 @@ def _version(kafka: KafkaSettings, found: Configuration | None) -> Finding:
         needed = f"4.0 is needed for {asked}" if new else "3.7 is needed"
         return Finding("unsure", "broker version", f"its settings are not disclosed (DescribeConfigs); {needed}")
     if SINCE_3_7 not in found:
-        return Finding("wrong", "broker version", "older than 3.7, which is the oldest that tagbus is made for")
+        return Finding("wrong", "broker version", "older than 3.7, the oldest version that tagbus supports")
     if new and SINCE_4_0 not in found:
         return Finding("wrong", "broker version", f"older than 4.0, which {asked} needs; expected classic")
     if new and "consumer" not in found.get(PROTOCOLS, "consumer"):

@@ -1,4 +1,4 @@
-"""`tagbus plan`: what a number of contents a day takes."""
+"""`tagbus plan`: the capacity that a number of contents a day needs."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def plan(
     gpu: Annotated[bool, typer.Option("--gpu", help="encode on GPUs, by Triton")] = BASE.gpu,
     form: Annotated[Literal["table", "json"], typer.Option("--as", help="for people, or JSON")] = "table",
 ) -> None:
-    """Say what a number of contents a day takes: partitions, workers, memory, tokens, bandwidth.
+    """Print the capacity that a number of contents a day needs: partitions, workers, memory, tokens, bandwidth.
 
     Every figure names its source: a measurement of bench/results, or an assumption. Needs neither Kafka nor a model.
     """
@@ -50,7 +50,7 @@ def plan(
 
 
 def as_json(load: Load) -> dict[str, object]:
-    """The plan as JSON: load, plan, what changes it, figures."""
+    """The plan as JSON: load, plan, sensitivity, figures."""
     return {
         "load": asdict(load),
         "plan": asdict(made(load)),
@@ -60,7 +60,7 @@ def as_json(load: Load) -> dict[str, object]:
 
 
 def varied(load: Load) -> Sequence[tuple[str, ...]]:
-    """The table of what changes where an input is halved or doubled."""
+    """The table of changes when an input is halved or doubled."""
     found = [("as given", *_short(made(load)))]
     for name, some in sensitivity(load):
         found += [(f"{word} {name.replace('_', ' ')}", *_short(one)) for word, one in some.items()]

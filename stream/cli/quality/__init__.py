@@ -1,1 +1,1 @@
-"""Commands that say what the tags are worth."""
+"""Commands that measure the quality of tags."""

@@ -28,7 +28,7 @@ def calibrate(
     exemplars: Exemplars = None,
     cache: Cache = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="folder for what the confidences are worth: JSON, text and PNG")
+        Path | None, typer.Option("--report", help="folder for a report on the confidences: JSON, text and PNG")
     ] = None,
     k: Annotated[int, typer.Option("--at", min=1, help="the k of the report's Acc@k and Coverage@k")] = 1,
     accuracy: Annotated[
@@ -38,15 +38,15 @@ def calibrate(
         float | None, typer.Option("--coverage", min=0, max=100, help="find the cut for this Coverage@k, in percent")
     ] = None,
 ) -> None:
-    """Fit the confidence: tag the contents of FILE, and learn how often a tag with a score like this is right.
+    """Fit the confidence: tag the contents of FILE and learn how often a tag with a given score is right.
 
-    FILE may not hold contents that are among the exemplars: a memory that knows the answer looks surer than it is.
+    FILE may not hold contents that are among the exemplars: a memory that knows the answers is overconfident.
     """
     settings = load()
     if not to.parent.is_dir():
-        raise UserError(f"{to}: {to.parent} is no folder; name a file in one for --out")
+        raise UserError(f"--out {to}: {to.parent} is not a folder, expected a file in an existing folder")
     if report is None and (accuracy is not None or coverage is not None):
-        raise UserError("--accuracy and --coverage look for a cut in a report: name a folder with --report")
+        raise UserError("--accuracy and --coverage find a cut for the report, expected --report with them")
     wanted = None if report is None else Wanted(k, accuracy, coverage)
     fitted, figures = asyncio.run(_calibrate(settings, Given(file, tags, exemplars, cache), wanted))
     fitted.save(to)
@@ -60,7 +60,7 @@ def calibrate(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a calibration is fitted with."""
+    """The inputs of a fit."""
 
     file: Path
     tags: Path

@@ -1,4 +1,4 @@
-"""`tagbus compare`: what other exemplars or tags do to the quality on contents with known tags."""
+"""`tagbus compare`: the effect of other exemplars or tags on the quality, on contents with known tags."""
 
 import asyncio
 import json
@@ -22,18 +22,18 @@ def compare(
     tags: Tags,
     exemplars: Exemplars = None,
     more: Annotated[
-        Path | None, typer.Option("--with", help="exemplars that the second memory holds besides, one a line")
+        Path | None, typer.Option("--with", help="additional exemplars of the second memory, one a line")
     ] = None,
     with_tags: Annotated[
-        Path | None, typer.Option("--with-tags", help="tags that take the place of those of the same id, one a line")
+        Path | None, typer.Option("--with-tags", help="tags that replace those of the same id, one a line")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="also write the figures here, JSON")] = None,
     cache: Cache = None,
 ) -> None:
-    """Tag the contents of FILE with two memories: one without, one with what --with and --with-tags name.
+    """Tag the contents of FILE with two memories: one without, one with the events of --with and --with-tags.
 
-    P@1 and R@10, also by how many exemplars of people a tag has: head (100 and more), torso, tail (fewer than 10), new
-    (none). No language model is asked.
+    Prints P@1 and R@10, also by how many exemplars of people a tag has: head (100 and more), torso, tail (fewer than
+    10), new (none). No language model is asked.
     """
     if more is None and with_tags is None:
         raise UserError("both memories are the same: expected --with, --with-tags or both")
@@ -48,7 +48,7 @@ def compare(
         raise UserError(
             f"{file}: {shorten(both[0])} is among the exemplars too; take contents that memory does not hold"
         )
-    # No judge: neither memory is to be measured by what a model knows.
+    # No judge: the comparison must not depend on a model's own knowledge.
     settings = load()
     settings = settings.model_copy(
         update={

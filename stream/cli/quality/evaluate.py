@@ -1,4 +1,4 @@
-"""`tagbus evaluate`: quality on contents with known tags, and a page of what went wrong."""
+"""`tagbus evaluate`: quality on contents with known tags, and a page about the mistakes."""
 
 import asyncio
 import json
@@ -31,15 +31,15 @@ from tagbus.stream.tagger import Tagger
 if TYPE_CHECKING:
     from tagbus.stream.app.mistakes.page import Render
 
-# Contents that are tagged again at once, for their evidence.
+# Contents that are tagged again together, for their evidence.
 BATCH: Final = 64
 FIGURES: Final = frozenset(one.name for one in fields(Quality))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The tags found for the test contents, the row of figures, how it came about, and, where a page was asked for, the
-    evidence of the contents that it shows."""
+    """The tags found for the test contents, the row of figures, its method, and, if a page is requested, the evidence
+    of the contents that it shows."""
 
     evaluated: Evaluated
     row: Mapping[str, object]
@@ -54,7 +54,7 @@ def evaluate(
     to: Annotated[Path | None, typer.Option("--out", help="also write the figures here, JSON")] = None,
     cache: Annotated[Path, typer.Option("--cache", help="folder that keeps embeddings")] = Path(".cache/evaluate"),
     errors: Annotated[
-        Path | None, typer.Option("--errors", help="a page of what it gets wrong, for editors: one HTML file")
+        Path | None, typer.Option("--errors", help="a page about the mistakes, for editors: one HTML file")
     ] = None,
 ) -> None:
     """Tag the test contents with the memory of the training contents and print the quality.
@@ -82,7 +82,7 @@ def _about(found: Measured) -> About:
 
 
 def _render() -> "Render":
-    """What draws the page. Raises UserError without jinja2."""
+    """The function that renders the page. Raises UserError without jinja2."""
     try:
         from tagbus.stream.app.mistakes.page import render
     except ModuleNotFoundError as error:
@@ -91,7 +91,7 @@ def _render() -> "Render":
 
 
 def _method(stack: TaggingStack) -> str:
-    """How the figures came about, in words."""
+    """The method behind the figures, in words."""
     settings, versions = stack.settings, stack.components.versions
     routes = " and ".join(name for name, on in (("C2T", settings.recall.c2t), ("C2C2T", settings.recall.c2c2t)) if on)
     return (
@@ -103,7 +103,7 @@ def _method(stack: TaggingStack) -> str:
 
 
 async def _evaluate(settings: Settings, corpus: Corpus, cache: Path, languages: Mapping[str, str] | None) -> Measured:
-    """Tag the test contents. `languages`: of the contents, by id, where evidence is asked for."""
+    """Tag the test contents. `languages`: languages of the contents, by id, if evidence is requested."""
     settings = settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": K})})
     async with assemble.in_process(settings, cache) as stack:
         taxonomy = corpus.tags()
@@ -145,7 +145,7 @@ def _content(item: Exemplar, languages: Mapping[str, str]) -> Content:
 
 
 async def _explained(stack: TaggingStack, tagger: Tagger, some: Sequence[Tagged]) -> dict[str, Explanation]:
-    """What speaks for the tags of these contents, and against those that are missing."""
+    """The evidence for the found tags of these contents and against the missing ones."""
     explained = {}
     with console.bar("looking for evidence", len(some)) as bar:
         for chunk in files.chunks(some, BATCH):
@@ -161,7 +161,7 @@ def _require_known(taxonomy: Sequence[Tag], test: Sequence[Exemplar]) -> None:
     known = {tag.id for tag in taxonomy}
     for item in test:
         if strange := sorted(set(item.accepted) - known):
-            raise UserError(f"{item.id}: {shorten(strange[0])} is no tag of the taxonomy")
+            raise UserError(f"{item.id}: {shorten(strange[0])} is not a tag of the taxonomy")
 
 
 def _print(row: Mapping[str, object]) -> None:

@@ -1,1 +1,1 @@
-"""Commands over the records of topics: publish, read, and send through again."""
+"""Commands over the records of topics: publish, read and replay."""

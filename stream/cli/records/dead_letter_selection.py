@@ -1,4 +1,4 @@
-"""Select the dead letters that may be replayed, and the reason for the others. Reads topics and writes nothing.
+"""Select the dead letters that may be replayed, and give the reason for the others. Reads topics and writes nothing.
 
 An event is identified by its original topic, partition and offset, and by its key: the letter of an event that was
 replayed before carries that position in `tagbus.replay.source`.
@@ -68,8 +68,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where letters lie, and where their events came from. `results`: the topic that shows which were published since;
-    None: sent twice, they count once."""
+    """The dead-letter topic and the topic that its events come from. `results`: the topic that shows which of them were
+    published since; None for events that count once even if sent twice."""
 
     letters: str
     source: str
@@ -140,7 +140,7 @@ def _newest(settings: Settings, route: Route, wanted: Wanted, left_out: Counter[
         try:
             letter = _letter(message, wanted)
         except Poison:
-            left_out["not of tagbus"] += 1
+            left_out["not from tagbus"] += 1
             continue
         older = found.get(letter.event)
         if older is None or (older.replays, older.time) <= (letter.replays, letter.time):
@@ -176,11 +176,11 @@ def _verdict(record: Record, dead_letter: DeadLetter, wanted: Wanted, time: date
 
 
 def _placed(letter: Letter, source: OffsetRange) -> str:
-    """Exclude letters of other topics: the topic of their results is unknown, so it cannot be checked whether they have
-    one."""
+    """Exclude letters of other topics: the topic of their results is unknown, so whether they have one cannot be
+    checked."""
     if letter.last.topic != source.topic:
         return "of another topic"
-    return "" if letter.last.partition in source.ends else "of a partition that is gone"
+    return "" if letter.last.partition in source.ends else "of a deleted partition"
 
 
 def _published(settings: Settings, route: Route, letters: Collection[Letter]) -> set[Event]:

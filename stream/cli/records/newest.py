@@ -1,4 +1,4 @@
-"""The version of a content that is in force, read from the topic `content`."""
+"""Read the current version of a content from the topic `content`."""
 
 import time
 from datetime import datetime
@@ -13,14 +13,14 @@ from tagbus.stream.errors import Poison, UserError, shorten
 from tagbus.stream.kafka.message import record_of, recorded
 from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
 
-# Records that are read at most, the newest: 20 s of a fast broker.
+# The maximum number of records to read, newest first: 20 s with a fast broker.
 MOST: Final = 1_000_000
 
 
 def newest_content(settings: Settings, content_id: str, since: datetime | None = None) -> Content:
     """The newest version of a content among the newest 1,000,000 records of the topic, or those since a time.
 
-    Raises UserError where there is none or it was withdrawn, and as `read_range` does.
+    Raises UserError if there is none or it was withdrawn, and as `read_range` does.
     """
     whole = current_range(settings.kafka, settings.topics.content, since)
     part = _newest(whole)

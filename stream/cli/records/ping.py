@@ -1,4 +1,4 @@
-"""`tagbus ping`: one content through the running service and out again, as `helm test` sends it."""
+"""`tagbus ping`: send one content through the running service and read its result, as `helm test` does."""
 
 import time
 import uuid
@@ -25,14 +25,13 @@ def ping(
 ) -> None:
     """Send one content, read its tags, withdraw it and read the withdrawal.
 
-    Its id begins with tagbus-helm-test-: what learns from contents passes it over. Ends with code 4 where an answer
-    does not come in time.
+    Its id begins with tagbus-helm-test-, so that nothing is learnt from it. Code 4 if an answer does not come in time.
     """
     settings = load()
     name = f"{TEST_ID}{uuid.uuid4()}"
     withdrawal = Record(name.encode(), None)
     with TopicReader(settings.kafka) as reader:
-        # At their ends before anything is sent: no answer is missed.
+        # Positioned at the ends before anything is sent, so that no answer is missed.
         reader.discover([settings.topics.tagged], "end")
         since = _send(settings, encode_record(Content(id=name, title=TITLE, text=TEXT)))
         try:
@@ -50,14 +49,14 @@ def ping(
 
 
 def _send(settings: Settings, record: Record) -> float:
-    """Send it to `content`; returns when the broker had it."""
+    """Send it to `content`; returns the time of the broker's confirmation."""
     with TopicWriter(settings.kafka, settings.topics.content) as writer:
         writer.send(record)
     return time.monotonic()
 
 
 def _answer(settings: Settings, reader: TopicReader, name: str, until: float) -> TaggedContent | Tombstone:
-    """The next result of the content. Raises DependencyDown where none has come until then."""
+    """The next result of the content. Raises DependencyDown if none arrives before `until`."""
     key = name.encode()
     while time.monotonic() < until:
         for message in reader.read(1, 0.5).messages:
@@ -66,8 +65,8 @@ def _answer(settings: Settings, reader: TopicReader, name: str, until: float) ->
                 try:
                     return decode_tagged(record)
                 except Poison as error:
-                    raise DependencyDown(f"{settings.topics.tagged}: not of tagbus: {error.errors[0]}") from None
+                    raise DependencyDown(f"{settings.topics.tagged}: not from tagbus: {error.errors[0]}") from None
     raise DependencyDown(
-        f"topic {settings.topics.tagged} has no result of {name} in time: is a worker ready (/readyz), and is there a "
-        f"record of it on {settings.topics.dead_letters}?"
+        f"topic {settings.topics.tagged} has no result of {name} in time: check that a worker is ready (/readyz), and "
+        f"look for a record of it on {settings.topics.dead_letters}"
     )

@@ -1,4 +1,4 @@
-"""`tagbus publish` and `retire`: the topics, for people at a terminal."""
+"""`tagbus publish` and `tagbus retire`: write to the topics from a terminal."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from tagbus.stream.feedback.published import PUBLISHER, Publishing
 from tagbus.stream.kafka.writer import TopicWriter
 
 Word = Literal["content", "tags", "exemplars", "knowledge", "feedback"]
-# The record of a line; None for one that another route takes. Raises Poison.
+# Makes the record of a line; None for a line of another route. Raises Poison.
 RecordOf = Callable[[files.Line], Record | None]
 
 
@@ -35,11 +35,11 @@ class Route:
 
     @cached_property
     def writer(self) -> TopicWriter:
-        """Made when it is needed: the topic of the other lines must exist. Raises UserError or DependencyDown."""
+        """Created on first use, so that only topics with lines must exist. Raises UserError or DependencyDown."""
         return TopicWriter(self.kafka, self.topic)
 
     def lines(self, lines: Iterator[files.Line]) -> Iterator[tuple[files.Line, Record]]:
-        """Those of the lines that go here, and their records."""
+        """The lines of this route, and their records."""
         for line in lines:
             if (record := self.record_of(line)) is not None:
                 yield line, record
@@ -50,19 +50,19 @@ def publish(
     to: Annotated[Word, typer.Option("--to", help="the topic")],
     who: Annotated[str | None, typer.Option("--who", help="of exemplars: who decided; default: publish")] = None,
 ) -> None:
-    """Publish the lines of FILE, each under its own id. Nothing is published unless every line is right, and small
+    """Publish the lines of FILE, each under its own id. Nothing is published unless every line is right and small
     enough for the topic.
 
-    Exemplars of people are published as decisions (topic `feedback`), which `tagbus feedback` joins to those of others:
-    what the same person has published before is replaced.
+    Exemplars of people are published as decisions (topic `feedback`), which `tagbus feedback` joins with those of other
+    people. They replace the same person's earlier ones.
     """
     if who is not None and to != "exemplars":
-        raise UserError(f"--who {who} is of no use with --to {to}, expected --to exemplars")
+        raise UserError(f"--who {who} has no effect with --to {to}, expected --to exemplars")
     routes = _routes(load(), to, who or PUBLISHER)
     with files.rereadable(file) as lines:
         count = _require_right(lines(), routes)
         for route in routes:
-            # A file that grows meanwhile has lines that were not looked at.
+            # A file that grows meanwhile has lines that were not checked.
             number = sum(1 for _ in route.lines(islice(lines(), count)))
             if number or route is routes[0]:
                 _publish(route, lambda taken=route: taken.lines(islice(lines(), count)), number)  # type: ignore[misc]
@@ -74,15 +74,15 @@ def retire(
     ],
     to: Annotated[Word, typer.Option("--from", help="the topic")],
     replaced_by: Annotated[
-        list[str] | None, typer.Option("--replaced-by", help="id of the tag in its place; of a split, given again")
+        list[str] | None, typer.Option("--replaced-by", help="id of the successor; repeat it for a split")
     ] = None,
 ) -> None:
     """Publish a null value: the tag is retired, the content, the exemplar or the knowledge segment withdrawn.
 
-    With an exemplar of people all decisions on its content are withdrawn (topic `feedback`).
+    Retiring an exemplar of people withdraws all decisions on its content (topic `feedback`).
 
-    With --replaced-by the tag is published once more instead, with its successors: what its exemplars say counts for
-    the one successor from then on, and for none of several.
+    With --replaced-by the tag is published again instead, with its successors. Its exemplars then count for the
+    successor if there is one, and for none of several.
     """
     settings = load()
     record = tombstone(to, key)
@@ -102,14 +102,14 @@ def retire(
 
 
 def _replaced(settings: Settings, key: str, successors: Sequence[str]) -> Tag:
-    """The tag, retired in favour of these. Raises UserError where one is not in force, Poison for its own id."""
+    """The tag, retired in favour of these. Raises UserError if one is not in force, Poison for its own id."""
     found = current_tags(settings, [key, *successors])
     topic = settings.topics.tags
     if key not in found:
-        raise UserError(f"{shorten(key)} is no tag of topic {topic}")
+        raise UserError(f"{shorten(key)} is not a tag on topic {topic}")
     for one in successors:
         if one not in found:
-            raise UserError(f"--replaced-by: {shorten(one)} is no tag of topic {topic}")
+            raise UserError(f"--replaced-by: {shorten(one)} is not a tag on topic {topic}")
         if one != key and (next_ := found[one].replaced_by):
             raise UserError(
                 f"--replaced-by: {shorten(one)} is retired itself, in favour of {', '.join(map(shorten, next_))}"
@@ -125,7 +125,7 @@ def tombstone(to: Word, key: str) -> Record:
 
 
 def topic_name(names: TopicSettings, word: Word) -> str:
-    """The topic that a word of the design names here."""
+    """The configured name of a topic."""
     return {
         "content": names.content,
         "tags": names.tags,
@@ -136,7 +136,7 @@ def topic_name(names: TopicSettings, word: Word) -> str:
 
 
 def send(writer: TopicWriter, records: Iterator[Record], bar: console.Bar) -> None:
-    """Produce records and see each acknowledged. Raises UserError or DependencyDown when one is not."""
+    """Produce records and wait for all acknowledgements. Raises UserError or DependencyDown if one fails."""
     with writer:
         for record in records:
             writer.send(record)
@@ -145,7 +145,7 @@ def send(writer: TopicWriter, records: Iterator[Record], bar: console.Bar) -> No
 
 
 def _routes(settings: Settings, to: Word, who: str) -> Sequence[Route]:
-    """Where the lines of a file go: all to one topic, but for exemplars, which go where their source is written."""
+    """The routes of a file's lines: all to one topic, except exemplars, which go to the topic of their source."""
     kafka, names = settings.kafka, settings.topics
     if to != "exemplars":
         return [Route(kafka, topic_name(names, to), lambda line: encode_record(files.READERS[to](line)))]
@@ -164,8 +164,8 @@ def _machines(line: files.Line) -> Record | None:
 
 
 def _require_right(lines: Iterator[files.Line], routes: Sequence[Route]) -> int:
-    """The number of lines. Raises CheckFailed, after each wrong one is said."""
-    routes[0].writer  # noqa: B018 - a topic that is not there is said before any line is read
+    """The number of lines. Prints each wrong one, then raises CheckFailed."""
+    routes[0].writer  # noqa: B018 - report a missing topic before any line is read
     right = wrong = 0
     for line in lines:
         try:
@@ -191,7 +191,7 @@ def _publish(route: Route, lines: Callable[[], Iterator[tuple[files.Line, Record
 
 
 def _published(writer: TopicWriter, topic: str, lines: Iterator[files.Line], count: int) -> str:
-    """How many records are on the topic, and the lines of those that are not, or are not known to be."""
+    """The number of published records, and the lines of those that are not confirmed."""
     if writer.confirmed == count:
         return f"published {count} record{'s' * (count != 1)} to {topic}"
     stretches = groupby(enumerate(lines), lambda line: _is_confirmed(writer, line[0]))
@@ -200,7 +200,7 @@ def _published(writer: TopicWriter, topic: str, lines: Iterator[files.Line], cou
 
 
 def _places(stretch: Iterator[files.Line]) -> str:
-    """The first and the last line. The lines between are not kept: a file may be larger than memory."""
+    """The first and the last line of a stretch. Lines between are not kept: a file may be larger than memory."""
     first = next(stretch)
     last = deque(stretch, maxlen=1)
     return f"{first.place}-{last[0].number}" if last else first.place

@@ -18,7 +18,7 @@ from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.ranges import OffsetRange, read_range
 from tagbus.stream.kafka.writer import TopicWriter
 
-# Rows of the table; the count says how many there are.
+# Maximum rows of the table; the total is printed beside it.
 SHOWN = 50
 
 Moment = str | None
@@ -26,19 +26,19 @@ Word = Literal["content.dlq", "feedback.dlq"]
 
 
 def replay(
-    topic: Annotated[Word, typer.Argument(help="whose letters")] = "content.dlq",
+    topic: Annotated[Word, typer.Argument(help="dead-letter topic")] = "content.dlq",
     reason: Annotated[
         str | None, typer.Option("--reason", help="class of the error, stage, or a part of the message")
     ] = None,
     since: Annotated[Moment, typer.Option("--since", help="set aside since: RFC 3339, or how long ago (2h)")] = None,
     until: Annotated[Moment, typer.Option("--until", help="set aside until: RFC 3339, or how long ago (2h)")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="so many at most")] = None,
-    send: Annotated[bool, typer.Option("--send", help="send them; without it they are only shown")] = False,  # noqa: FBT002 - a switch of the command line
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="maximum number of letters")] = None,
+    send: Annotated[bool, typer.Option("--send", help="send them instead of only showing them")] = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
     """Send dead letters back to `content`, or decisions to `feedback`, after a fix; without --send, show which would be
     sent.
 
-    An event that was published or sent back since is left out: a second time sends nothing twice. Letters with the
+    An event that was published or sent back since is left out, so a second run sends nothing twice. Letters with the
     reason Stale are left out unless --reason names them.
     """
     settings = load()
@@ -51,11 +51,11 @@ def replay(
         console.say(f"sent back: {_send(settings, route, letters)}{_left_out(choice)}")
     else:
         _show(letters)
-        console.say(f"to be sent back by --send: {len(letters)}{_left_out(choice)}")
+        console.say(f"to send back with --send: {len(letters)}{_left_out(choice)}")
 
 
 def record_to_send(record: Record, letter: Letter) -> Record:
-    """The original event, plus headers for the number of replays and the original position."""
+    """The original event with headers for the number of replays and the original position."""
     first = f"{letter.first.topic}:{letter.first.partition}:{letter.first.offset}"
     ours = ((REPLAYS, str(letter.replays + 1).encode()), (REPLAY_SOURCE, first.encode()))
     return Record(record.key, record.value, (*originals(record), *ours))

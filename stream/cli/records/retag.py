@@ -1,7 +1,7 @@
-"""`tagbus retag`: send contents through again after a taxonomy change.
+"""`tagbus retag`: send contents again after a taxonomy change.
 
-`content` is read twice. The first pass keeps the newest offset of each content, and no values; the second pass reads
-the records at those offsets, and sends the affected ones, each to its partition.
+`content` is read twice. The first pass keeps the newest offset of each content, and no values. The second pass reads
+the records at those offsets and sends the affected ones, each to its partition.
 """
 
 import asyncio
@@ -43,18 +43,18 @@ OWN = frozenset({RETAG, REPLAYS, REPLAY_SOURCE, JUDGED})
 Batch = Annotated[
     Path | None,
     typer.Option(
-        "--batch", help="ask the language model by its batch API, for half the price; a folder that keeps how far it is"
+        "--batch", help="ask the language model through its batch API, for half the price; a folder for the progress"
     ),
 ]
-Every = Annotated[float, typer.Option("--every", min=0.01, help="of a batch: seconds between two looks at it")]
+Every = Annotated[float, typer.Option("--every", min=0.01, help="seconds between polls of the batch")]
 # Partition and offset.
 RecordPosition = tuple[int, int]
-# The position of a content's newest event, None if it is a withdrawal; and its version or time.
+# The position of a content's newest event (None if it is a withdrawal), and its version or time.
 Newest = tuple[RecordPosition | None, Stamp]
 
 # Number of examples shown.
 SHOWN = 5
-# Contents encoded at once.
+# Contents encoded together.
 CHUNK = 256
 
 
@@ -75,7 +75,7 @@ class Concern(Protocol):
         """The value of the header that gives the reason."""
 
     def affected(self, found: Sequence[Found]) -> Iterator[Found]:
-        """The affected ones."""
+        """The affected contents among these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ class All:
     reason: str
 
     def affected(self, found: Sequence[Found]) -> Iterator[Found]:
-        """All of them."""
+        """All of these contents."""
         yield from found
 
 
 class WithoutAStage:
-    """Selects contents whose latest result is from fewer stages than it should be (`degraded`)."""
+    """Selects contents whose latest result lacks a stage (`degraded`)."""
 
     reason = "degraded"
 
@@ -98,7 +98,7 @@ class WithoutAStage:
         self._named = _results(settings, lambda result: bool(result.degraded))
 
     def affected(self, found: Sequence[Found]) -> Iterator[Found]:
-        """Those with such a result."""
+        """The contents with such a result."""
         yield from (one for one in found if one.content.id in self._named)
 
 
@@ -113,7 +113,7 @@ class OneTag:
         found = current_tags(settings, [name]).get(name)
         tag = None if found is None or found.replaced_by else found
         if tag is None and not self._named:
-            raise UserError(f"{shorten(name)} is no tag of topic {settings.topics.tags}, and no result names it")
+            raise UserError(f"{shorten(name)} is not a tag on topic {settings.topics.tags}, and no result names it")
         self._encoder: Encoder | None = None
         if tag is None:
             console.say(f"{name} is not in force: only contents whose latest result names it are affected")
@@ -141,25 +141,25 @@ class OneTag:
 
 def retag(
     since: Annotated[str | None, typer.Option("--since", help=f"contents that came since: {MOMENT}")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="contents that the tag with this id concerns")] = None,
-    degraded: Annotated[bool, typer.Option("--degraded", help="contents that a stage was skipped for")] = False,  # noqa: FBT002 - a switch of the command line
-    send: Annotated[bool, typer.Option("--send", help="send them; without it they are only counted")] = False,  # noqa: FBT002 - a switch of the command line
+    tag: Annotated[str | None, typer.Option("--tag", help="contents affected by the tag with this id")] = None,
+    degraded: Annotated[bool, typer.Option("--degraded", help="contents with a skipped stage")] = False,  # noqa: FBT002 - a switch of the command line
+    send: Annotated[bool, typer.Option("--send", help="send them instead of only counting them")] = False,  # noqa: FBT002 - a switch of the command line
     batch: Batch = None,
     every: Every = 60.0,
     cache: Cache = None,
 ) -> None:
-    """Send contents through again after the taxonomy changed, or that a stage was skipped for; without --send, show how
-    many and some of them.
+    """Send contents again after a taxonomy change, or those with a skipped stage; without --send, show how many and
+    some examples.
 
-    --since takes the newest event of each content that came since then. --tag takes contents whose latest result
-    names the tag, or that are as similar to it as recall asks. --degraded takes contents whose latest result a stage is
-    missing from, the judge for instance when its budget was spent. Withdrawn contents are left out. With --batch the
-    language model is asked about all of them by the batch API of its server first, which takes up to a day.
+    --since selects the newest event of each content that arrived since then. --tag selects contents whose latest result
+    names the tag, or whose similarity to it passes the recall threshold. --degraded selects contents whose latest
+    result lacks a stage, for instance the judge after its budget was spent. Withdrawn contents are left out. With
+    --batch the language model is first asked about all of them through its server's batch API, which takes up to a day.
     """
     if sum((since is not None, tag is not None, degraded)) != 1:
         raise UserError("expected one of --since, --tag and --degraded")
     if batch is not None and not send:
-        raise UserError("--batch costs money: expected --send beside it; without both they are only counted")
+        raise UserError("--batch costs money, expected --send with it; without both the contents are only counted")
     settings, start = load(), moment("--since", since)
     with ExitStack() as stack:
         concern: Concern
@@ -192,7 +192,7 @@ def _send(settings: Settings, content: OffsetRange, concern: Concern) -> None:
     with TopicWriter(settings.kafka, content.topic) as writer:
         for found in _affected(settings, content, concern):
             writer.send(record_to_send(found.record, concern.reason), found.partition)
-    console.say(f"sent through again: {writer.confirmed} ({concern.reason})")
+    console.say(f"sent again: {writer.confirmed} ({concern.reason})")
 
 
 def _send_asked(
@@ -204,16 +204,14 @@ def _send_asked(
     every: float,
     cache: Path | None,
 ) -> None:
-    """Ask in a batch, then send the same contents with what it answered."""
+    """Ask in a batch, then send the same contents with its answers."""
     try:
         from tagbus.stream.app.judge.batch import Errand, carried, key_of
     except ImportError as error:
         raise UserError(f"{error.name} is not installed: pip install 'tagbus[llm]'") from None
     key = key_of(settings)
     if folder.sent is not None:
-        raise UserError(
-            f"--batch {folder.path}: its {folder.sent} contents were sent through already; expected another folder"
-        )
+        raise UserError(f"--batch {folder.path}: its {folder.sent} contents were sent already; expected another folder")
 
     def contents() -> Iterator[Content]:
         return (found.content for found in _affected(settings, content, concern))
@@ -235,7 +233,7 @@ def _send_asked(
     folder.note_sent(writer.confirmed)
     done.answers.close()
     since = f"; {left} changed since, or were affected since, and were left" if left else ""
-    console.say(f"sent through again: {writer.confirmed} ({concern.reason}), {answered} answered by the batch{since}")
+    console.say(f"sent again: {writer.confirmed} ({concern.reason}), {answered} answered by the batch{since}")
 
 
 def _show(settings: Settings, content: OffsetRange, concern: Concern) -> None:
@@ -246,13 +244,13 @@ def _show(settings: Settings, content: OffsetRange, concern: Concern) -> None:
             console.print_line(console.printable(f"{found.content.id}  {title}")[:120])
     if number > SHOWN:
         console.print_line(f"and {number - SHOWN} more")
-    console.say(f"to be sent through again by --send: {number} ({concern.reason})")
+    console.say(f"to send again with --send: {number} ({concern.reason})")
 
 
 def _affected(settings: Settings, content: OffsetRange, concern: Concern) -> Iterator[Found]:
     newest = _newest(settings, content)
     there = sum(place is not None for place, _ in newest.values())
-    with console.bar("looking for contents that are affected", there) as bar:
+    with console.bar("looking for affected contents", there) as bar:
         for chunk in files.chunks(_found(settings, content, newest), CHUNK):
             yield from concern.affected(chunk)
             bar.advance(len(chunk))
@@ -294,7 +292,7 @@ def _found(settings: Settings, content: OffsetRange, newest: Mapping[str, Newest
 
 
 def _results(settings: Settings, concerned: Callable[[TaggedContent], bool]) -> set[str]:
-    """Ids of the contents whose latest result is of this kind."""
+    """Ids of the contents whose latest result satisfies `concerned`."""
     named: set[str] = set()
     results = current_range(settings.kafka, settings.topics.tagged)
     with console.bar(f"reading {results.topic}", results.offsets) as bar:

@@ -1,7 +1,7 @@
 """`tagbus skip`: dead-letter one record that blocks its partition, and commit the offset after it.
 
-The command joins the stopped group as its only member, so a worker that starts meanwhile fences it (KIP-447);
-nothing is changed then.
+The command joins the stopped group as its only member, so a worker that starts meanwhile fences it (KIP-447), and
+nothing changes.
 """
 
 import time
@@ -28,7 +28,7 @@ from tagbus.stream.kafka.metadata import list_partitions
 from tagbus.stream.kafka.ranges import current_range, read_range
 
 STAGE = "operator"
-# Attempts for a retriable step of the transaction, whose outcome may be unknown.
+# Attempts of a retriable step of the transaction, whose outcome may be unknown.
 TRIES = 5
 # Timeout of a request to the brokers.
 SECONDS = 30.0
@@ -44,7 +44,7 @@ def skip(where: Where) -> None:
     """
     settings, spot = load(), position(where)
     if spot.topic != settings.topics.content:
-        raise UserError(f"{where}: the group reads topic {settings.topics.content}, expected a place in it")
+        raise UserError(f"{where}: the group reads topic {settings.topics.content}, expected a position in it")
     _require_stopped(settings)
     with _member(settings, spot) as consumer:
         letter = _letter(settings, _next(settings, consumer, spot), spot)
@@ -52,7 +52,7 @@ def skip(where: Where) -> None:
             _in_one_transaction(settings, consumer, letter, spot)
         else:
             _one_after_the_other(settings, consumer, letter, spot)
-    console.say(f"{where} is set aside on {letter.topic}; the group goes on at offset {spot.offset + 1}")
+    console.say(f"{where} is set aside on {letter.topic}; the group resumes at offset {spot.offset + 1}")
 
 
 def _require_stopped(settings: Settings) -> None:
@@ -66,8 +66,8 @@ def _require_stopped(settings: Settings) -> None:
     if found.members:
         names = ", ".join(sorted(f"{member.client_id} at {member.host.lstrip('/')}" for member in found.members))
         raise UserError(
-            f"group {group} is at work ({names}): stop its workers first; "
-            f"one that was killed leaves after kafka.session_seconds ({settings.kafka.session_seconds:.0f})"
+            f"group {group} is active ({names}): stop its workers first; "
+            f"a killed worker leaves the group after kafka.session_seconds ({settings.kafka.session_seconds:.0f})"
         )
 
 
@@ -100,7 +100,7 @@ def _member(settings: Settings, spot: Origin) -> Iterator[Consumer]:
 
 
 def _next(settings: Settings, consumer: Consumer, spot: Origin) -> Message:
-    """The record, if it is the next one that the group reads. Raises UserError that names the group's position."""
+    """The record, if it is the group's next one. Raises UserError that names the group's position."""
     whole = current_range(settings.kafka, spot.topic)
     try:
         committed = consumer.committed([TopicPartition(spot.topic, number) for number in whole.ends], SECONDS)
@@ -115,7 +115,7 @@ def _next(settings: Settings, consumer: Consumer, spot: Origin) -> Message:
     if message is None or message.offset() != spot.offset:
         upcoming = "which is its end" if message is None else f"its next record is at {message.offset()}"
         raise UserError(
-            f"group {settings.kafka.group} stands at {spot.topic}:{spot.partition}:{stands}, {upcoming}: "
+            f"group {settings.kafka.group} is at {spot.topic}:{spot.partition}:{stands}, {upcoming}: "
             f"offset {spot.offset} cannot be skipped"
         )
     return message

@@ -23,13 +23,13 @@ Word = Literal["tagged", "content.dlq", "feedback.dlq"]
 
 def tail(
     topic: Annotated[Word, typer.Argument(help="what to show")] = "tagged",
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="end after so many")] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="stop after this many")] = None,
     start: Annotated[Literal["earliest", "latest"], typer.Option("--from", help="where to begin")] = "earliest",
     form: Annotated[
         Literal["table", "json"], typer.Option("--as", help="for people, or a JSON object a line")
     ] = "table",
 ) -> None:
-    """Show results or dead letters as they come; records of other programs are named as such. Ctrl-C ends it."""
+    """Show results or dead letters as they arrive; records of other programs are marked. Ctrl-C ends it."""
     settings = load()
     for message in islice(follow(settings, _name(settings, topic), start), count):
         if form == "json":
@@ -41,7 +41,7 @@ def tail(
 
 
 def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"]) -> Iterator[Message]:
-    """Committed records of all partitions as they come, in no group. Ends only by its caller."""
+    """Committed records of all partitions as they arrive, in no group. Endless: the caller stops it."""
     with TopicReader(settings.kafka) as reader:
         reader.discover([topic], "beginning" if start == "earliest" else "end")
         while True:
@@ -55,31 +55,31 @@ def _name(settings: Settings, topic: Word) -> str:
 
 
 def json_line(topic: Word, message: Message) -> str:
-    """One line of JSON: what `as_json` gives, or the place of a record that is not of tagbus, and why it is not."""
+    """One line of JSON: that of `as_json`, or position and error of a record that is not from tagbus."""
     record = record_of(message)
     try:
         return as_json(topic, record)
     except Poison as error:
         shown = {
             "record": _place(message),
-            "error": f"not of tagbus: {error.errors[0]}",
+            "error": f"not from tagbus: {error.errors[0]}",
             "value": _beginning(record, 200),
         }
         return json.dumps(shown, ensure_ascii=False)
 
 
 def table(topic: Word, message: Message) -> Table | str:
-    """What a person reads, also of a record that is not of tagbus."""
+    """The text or table for people, also for a record that is not from tagbus."""
     record = record_of(message)
     try:
         return as_table(topic, record)
     except Poison as error:
-        reason = console.printable(f"{_place(message)}  not of tagbus: {error.errors[0]}")
+        reason = console.printable(f"{_place(message)}  not from tagbus: {error.errors[0]}")
         return f"{reason}\n    {_beginning(record, 100) or 'null'}"
 
 
 def as_json(topic: Word, record: Record) -> str:
-    """The result as it came, the id of a withdrawn content, or a dead letter's reason with the beginning of its value.
+    """The result verbatim, the id of a withdrawn content, or a dead letter's reason with the start of its value.
 
     Raises Poison for a record that is none of these.
     """
@@ -89,12 +89,12 @@ def as_json(topic: Word, record: Record) -> str:
     event = decode_tagged(record)
     if isinstance(event, Tombstone):
         return json.dumps({"id": event.key, "withdrawn": True}, ensure_ascii=False)
-    # On one line, with the fields that a newer contract has added.
+    # Reserialised on one line; fields that a newer contract has added are kept.
     return to_json(from_json(unframed(record.value or b""))).decode()
 
 
 def as_table(topic: Word, record: Record) -> Table | str:
-    """What a person reads. Raises Poison for a record that is neither a result nor a dead letter."""
+    """The text or table for people. Raises Poison for a record that is neither a result nor a dead letter."""
     if topic == "tagged":
         event = decode_tagged(record)
         if isinstance(event, Tombstone):
@@ -104,7 +104,7 @@ def as_table(topic: Word, record: Record) -> Table | str:
 
 
 def dead_letter_line(letter: DeadLetter, record: Record) -> str:
-    """Where it came from, why it was refused, and how its value begins."""
+    """Its source position, its reason, and the start of its value."""
     where = f"{letter.topic}:{letter.partition}:{letter.offset}"
     reason = console.printable(f"{where}  {letter.exception} at {letter.stage}: {letter.message}")
     return f"{reason}\n    {_beginning(record, 100) or 'null'}"

@@ -1,1 +1,1 @@
-"""Commands of those who keep the taxonomy: tags and exemplars from files, and back."""
+"""Commands for editors of the taxonomy: import and export of tags and exemplars."""

@@ -1,4 +1,4 @@
-"""`tagbus exemplars`: contents whose tags are known, from JSON lines, tables and Annif's corpora."""
+"""`tagbus exemplars`: import contents with known tags from JSON lines, tables and Annif's corpora."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,16 +30,16 @@ from tagbus.stream.vocabulary.exemplars import Corpus
 exemplars = typer.Typer(help="Contents whose tags are known, from files.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="a corpus: .jsonl .csv .tsv, or a folder of texts; - is standard input")]
-Form = Annotated[corpus.Form | None, typer.Option("--form", help="of FILE; without it the end of its name says it")]
+Form = Annotated[corpus.Form | None, typer.Option("--form", help="format of FILE; default: by its extension")]
 
 
-# What is wrong among contents is marked as such.
+# Wrong items among contents are marked as such.
 Fitting = Callable[[Iterator[Known | Wrong]], Iterator[Known | Wrong]]
 
 
 @dataclass
 class Target:
-    """Where exemplars of a source are published, and their records there."""
+    """The topic that exemplars of a source are published to, and their form there."""
 
     topic: str
     record: Callable[[Exemplar], Record]
@@ -63,13 +63,13 @@ def import_(
     file: File,
     form: Form = None,
     source: Annotated[Source, typer.Option("--source", help="who decided what FILE holds")] = "people",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="count what would change, and change nothing")] = False,  # noqa: FBT002 - a flag of the command line
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count what would change")] = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Publish the exemplars of FILE that are not on the topic `exemplars` as they are. None is withdrawn.
+    """Publish the exemplars of FILE that are missing from the topic `exemplars` or differ there. None is withdrawn.
 
     Those of people are published as decisions (topic `feedback`), as `tagbus publish` does.
-    Nothing is published unless every one is right. An import that was stopped is run again: it publishes what is left.
-    Tags that are not in force are named; they count once they are.
+    Nothing is published unless every one is right. Run an interrupted import again: it publishes the rest.
+    Tags that are not in force are reported; they count once they are.
     """
     settings = load()
     with Corpus(source) as found:
@@ -89,7 +89,7 @@ def convert(
     form: Form = None,
     source: Annotated[Source, typer.Option("--source", help="who decided what FILE holds")] = "people",
     tags: Annotated[Path | None, typer.Option("--tags", help="tags, JSON lines: what labels in FILE mean")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="file; without it standard output")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="output file; default: standard output")] = None,
 ) -> None:
     """Write a corpus as JSON lines, for `tagbus calibrate`, `tag --exemplars` and the like. Needs no Kafka."""
     with Corpus(source) as found, Comparison() as taxonomy:
@@ -103,7 +103,7 @@ def convert(
 
 
 def _load_file(found: Corpus, file: Path, form: corpus.Form | None, fitting: Fitting, *, said: bool = True) -> None:
-    """Read a corpus, and say what is odd in it. Raises CheckFailed after each wrong content is said."""
+    """Read a corpus and print what is unusual in it. Prints each wrong content, then raises CheckFailed."""
     remarks, wrong = Remarks(), Said()
     with _reading(file, form, remarks) as contents:
         found.load_after(fitting(contents), wrong, remarks)
@@ -125,7 +125,7 @@ def _reading(file: Path, form: corpus.Form | None, remarks: Remarks) -> Iterator
 
 
 def _fitting(target: Target, limit: SizeLimit | None) -> Fitting:
-    """The contents, with what the topic would not take as wrong."""
+    """The contents; those that the topic would reject are marked wrong."""
 
     def fitting(contents: Iterator[Known | Wrong]) -> Iterator[Known | Wrong]:
         for one in contents:

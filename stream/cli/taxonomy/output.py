@@ -1,4 +1,4 @@
-"""Where a command writes a file."""
+"""The output of a command: a file or standard output."""
 
 import sys
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ from tagbus.stream.app.console import printable
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.vocabulary.comparison import Change, Comparison
 
-# Narrower tags that are listed.
+# Maximum number of narrower tags listed.
 NARROWER = 50
 
 
@@ -23,8 +23,8 @@ def change(one: Change) -> Iterator[str]:
             yield printable(f"    {name}: {old} -> {new}")
 
 
-def tag(comparison: Comparison, one: Tag, place: str) -> str:
-    """A tag with the names of its broader and narrower ones, and the place of its record."""
+def tag(comparison: Comparison, one: Tag, position: str) -> str:
+    """A tag with the names of its broader and narrower ones, and the position of its record."""
     broader, narrower = list[str](), list[str]()
     for other, _ in comparison.before():
         if other.id in one.parents:
@@ -43,7 +43,7 @@ def tag(comparison: Comparison, one: Tag, place: str) -> str:
         ("narrower", narrower[:NARROWER] + more),
         ("scopes", list(one.scopes)),
         ("replaced by", list(one.replaced_by)),
-        ("record", [place]),
+        ("record", [position]),
     ]
     width = max(len(name) for name, values in lines if values) + 2
     return "\n".join(
@@ -54,7 +54,7 @@ def tag(comparison: Comparison, one: Tag, place: str) -> str:
 
 
 def is_called(one: Tag, what: str) -> bool:
-    """Whether a tag has this id, name or alias, in any language; case does not matter for names."""
+    """Whether a tag has this id, name or alias, in any language; names are compared case-insensitively."""
     wanted = what.casefold()
     return one.id == what or any(name.casefold() == wanted for name in (one.name, *one.names.values(), *one.aliases))
 
@@ -64,7 +64,7 @@ def _named(one: Tag) -> str:
 
 
 def _text(value: object) -> str:
-    """A field, without the order of its lists, which is no change."""
+    """The text of a field; lists are sorted, because a different order is not a change."""
     if isinstance(value, Mapping):
         return ", ".join(f"{language}={name}" for language, name in sorted(value.items())) or "none"
     if isinstance(value, tuple):

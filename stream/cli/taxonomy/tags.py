@@ -1,4 +1,4 @@
-"""`tagbus tags`: the taxonomy from a vocabulary file, and back; one tag, and what a file would change."""
+"""`tagbus tags`: import and export the taxonomy, show one tag, and show what an import would change."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,17 +21,19 @@ from tagbus.stream.vocabulary import forms
 from tagbus.stream.vocabulary.comparison import ORDER, Change, Comparison, Counts
 from tagbus.stream.vocabulary.hierarchy import oddities
 
-# An import that retires more than this share of the tags is most often one of the wrong file.
+# An import that retires more than this share of the tags is most likely one of the wrong file.
 MOST_RETIRED: Final = 0.10
 
-tags = typer.Typer(help="The taxonomy: from a vocabulary file and back.", no_args_is_help=True)
+tags = typer.Typer(help="The taxonomy: import, export, diff, show.", no_args_is_help=True)
 
-Keep = Annotated[bool, typer.Option("--keep-others", help="tags that FILE does not name stay; those it deprecates go")]
+Keep = Annotated[
+    bool, typer.Option("--keep-others", help="keep tags that FILE does not name, unless it deprecates them")
+]
 
 
 @tags.callback()
 def _group() -> None:
-    """The taxonomy: from a vocabulary file and back."""
+    """The taxonomy: import, export, diff, show."""
 
 
 @tags.command("import")
@@ -44,12 +46,12 @@ def import_(
     collection: Collection = None,
     notations: Notations = False,  # noqa: FBT002 - a flag of the command line
     keep: Keep = False,  # noqa: FBT002 - a flag of the command line
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="count what would change, and change nothing")] = False,  # noqa: FBT002
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count what would change")] = False,  # noqa: FBT002
     force: Annotated[bool, typer.Option("--force", help="also retire more than 10% of the tags")] = False,  # noqa: FBT002
 ) -> None:
-    """Make the topic `tags` hold what FILE holds: publish what differs, and retire what FILE does not name.
+    """Make the topic `tags` match FILE: publish the tags that differ, and retire those that FILE does not name.
 
-    Nothing is published unless every tag is right. An import that was stopped is run again: it publishes what is left.
+    Nothing is published unless every tag is right. Run an interrupted import again: it publishes the rest.
     """
     settings = load()
     wanted = vocabulary.choice(language, alias_language, scheme, collection, notations)
@@ -99,22 +101,22 @@ def diff(
 
 @tags.command()
 def export(
-    out: Annotated[Path | None, typer.Option("--out", help="file; without it standard output")] = None,
-    to: Annotated[forms.Form | None, typer.Option("--to", help="form; without it by --out, or jsonl")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="output file; default: standard output")] = None,
+    to: Annotated[forms.Form | None, typer.Option("--to", help="format; default: by --out, or jsonl")] = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="a vocabulary file instead of the topic: needs no Kafka")
     ] = None,
-    form: Annotated[forms.Form | None, typer.Option("--form", help="of the file that --from names")] = None,
+    form: Annotated[forms.Form | None, typer.Option("--form", help="format of the file of --from")] = None,
     language: Annotated[
-        str | None, typer.Option("--language", help="of the names: those to take of --from, those to mark in SKOS")
+        str | None, typer.Option("--language", help="language of the names: read from --from, and written in SKOS")
     ] = None,
     alias_language: AliasLanguages = None,
     scheme: Scheme = None,
     collection: Collection = None,
     notations: Notations = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Write the tags by id, those that others replaced as such: SKOS, CSV, TSV, JSON lines, or Annif's vocabulary (ids
-    and names in force)."""
+    """Write the tags by id, replaced ones marked: SKOS, CSV, TSV, JSON lines, or Annif's vocabulary (ids and names in
+    force)."""
     target = to or ("jsonl" if out is None else forms.form_of(out))
     with Comparison() as comparison:
         if source is None:
@@ -140,16 +142,16 @@ def show(
     with Comparison() as comparison:
         vocabulary.load_topic(comparison, settings)
         found = [one for one in comparison.before() if shown.is_called(one[0], what)]
-        # An id is unique, a name need not be.
+        # An id is unique; a name need not be.
         found = [one for one in found if one[0].id == what] or found
         if not found:
-            raise UserError(f"{settings.topics.tags} has no tag in force of the id or name {shorten(what)}")
+            raise UserError(f"{settings.topics.tags} has no tag in force with the id or name {shorten(what)}")
         for tag, place in found:
             console.print_line(tag.model_dump_json() if form == "json" else shown.tag(comparison, tag, place))
 
 
 def _require_few_retired(file: Path, counts: Counts) -> None:
-    """Raises UserError where more than MOST_RETIRED of the tags would be retired."""
+    """Raises UserError if more than MOST_RETIRED of the tags would be retired."""
     if counts.leaving > MOST_RETIRED * counts.before:
         raise UserError(
             f"{file} would retire {counts.leaving} of {counts.before} tags, more than {MOST_RETIRED:.0%}: "

@@ -1,4 +1,4 @@
-"""What the commands over vocabulary files share: their options, and the comparison of a file with the topic."""
+"""Shared by the commands over vocabulary files: their options, and the comparison of a file with the topic."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,20 +17,20 @@ from tagbus.stream.vocabulary import forms
 from tagbus.stream.vocabulary.comparison import Comparison
 from tagbus.stream.vocabulary.entry import Choice, Entry, Read, Remarks, Wrong
 
-# Wrong tags that are said one by one.
+# Wrong tags that are listed.
 SAID = 20
 
 File = Annotated[Path, typer.Argument(help="a vocabulary: .ttl .nt .rdf .jsonld .csv .tsv .jsonl; - is standard input")]
-Form = Annotated[forms.Form | None, typer.Option("--form", help="of FILE; without it the end of its name says it")]
+Form = Annotated[forms.Form | None, typer.Option("--form", help="format of FILE; default: by its extension")]
 Language = Annotated[
     str | None,
-    typer.Option("--language", help="of the labels that become names, for instance en; others go to `names`"),
+    typer.Option("--language", help="language of the labels that become names, such as en; others go to `names`"),
 ]
 AliasLanguages = Annotated[
-    list[str] | None, typer.Option("--alias-language", help="alternative labels of this language are aliases too")
+    list[str] | None, typer.Option("--alias-language", help="also take alternative labels of this language as aliases")
 ]
 Notations = Annotated[
-    bool, typer.Option("--notations", help="notations are aliases too: contents and people call the tags by them")
+    bool, typer.Option("--notations", help="also take notations as aliases, if contents and people use them")
 ]
 Scheme = Annotated[str | None, typer.Option("--scheme", help="IRI of a ConceptScheme: only its concepts")]
 Collection = Annotated[str | None, typer.Option("--collection", help="IRI of a Collection: only its members")]
@@ -43,13 +43,13 @@ def choice(
     collection: str | None,
     notations: bool,  # noqa: FBT001 - as the user says
 ) -> Choice:
-    """What the options ask for."""
+    """The choice that the options make."""
     return Choice(language, tuple(alias_languages or ()), scheme, collection, notations)
 
 
 @contextmanager
 def reading(file: Path, form: forms.Form | None, wanted: Choice, remarks: Remarks) -> Iterator[Iterator[Read]]:
-    """The tags of a file. Raises UserError for a file that is not what it should be."""
+    """The tags of a file. Raises UserError for a file in another format."""
     with files.text(file) as (first, stream):
         found = form or forms.form_of(file, first)
         yield forms.read(str(file), stream, found, wanted, remarks)
@@ -58,7 +58,7 @@ def reading(file: Path, form: forms.Form | None, wanted: Choice, remarks: Remark
 def load_file(
     comparison: Comparison, file: Path, form: forms.Form | None, wanted: Choice, limit: SizeLimit | None
 ) -> None:
-    """Read a file as what is wanted, and say what is odd in it. Raises CheckFailed after each wrong tag is said."""
+    """Read a file as the wanted side and print what is unusual in it. Prints wrong tags, then raises CheckFailed."""
     remarks, wrong = Remarks(), Said()
     with reading(file, form, wanted, remarks) as found:
         comparison.load_after(_fitting(found, limit), wrong)
@@ -69,15 +69,15 @@ def load_file(
 
 
 def load_topic(comparison: Comparison, settings: Settings) -> None:
-    """Read the topic as what there is."""
+    """Read the topic as the current side."""
     unreadable = published.Unreadable()
     comparison.load_before(published.tags(settings, unreadable))
     if unreadable.count:
-        console.say(f"note: {settings.topics.tags} has {unreadable.count} records that are no tags; they are skipped")
+        console.say(f"note: {settings.topics.tags} has {unreadable.count} records that are not tags; they are skipped")
 
 
 class Said:
-    """Says the first wrong tags, and counts all."""
+    """Prints the first wrong tags, and counts all."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -91,7 +91,7 @@ class Said:
 
 
 def _fitting(found: Iterator[Read], limit: SizeLimit | None) -> Iterator[Read]:
-    """The same, with what the topic would not take as wrong."""
+    """The tags; those that the topic would reject are marked wrong."""
     check: Callable[[Entry], Read] = _as_it_is if limit is None else lambda entry: _checked(entry, limit)
     for one in found:
         yield check(one) if isinstance(one, Entry) else one

@@ -200,7 +200,7 @@ class TestExemplars:
 
     def test_a_name_is_refused_where_nobody_decides(self, tagbus: Cli) -> None:
         answer = tagbus("publish", "-", "--to", "tags", "--who", "ann")
-        assert answer.one_line() == "tagbus: --who ann is of no use with --to tags, expected --to exemplars"
+        assert answer.one_line() == "tagbus: --who ann has no effect with --to tags, expected --to exemplars"
 
     def test_decisions_are_published_as_they_are(self, kafka: Broker, made: dict[str, str], tagbus: Cli) -> None:
         line = encode_record(EXAMPLES["feedback"]).value or b""  # type: ignore[arg-type]

@@ -242,8 +242,8 @@ def test_what_cannot_go_back_is_left_out_and_counted(bus: Bus) -> None:
         "3 cut",
         "1 stale",
         "1 of another topic",
-        "1 of a partition that is gone",
-        "1 not of tagbus",
+        "1 of a deleted partition",
+        "1 not from tagbus",
     }
 
 

@@ -136,9 +136,7 @@ class TestTag:
         bus.tags(BEES)
         bus.content(record("like", "Honey bees and their keepers"))
         given = settings(Broker(bus.address, ""), bus.names) | {"RECALL__C2T_THRESHOLD": "0.99"}
-        assert bus.tagbus("retag", "--tag", "bees", settings=given).err.startswith(
-            "to send again with --send: 0"
-        )
+        assert bus.tagbus("retag", "--tag", "bees", settings=given).err.startswith("to send again with --send: 0")
 
     def test_of_a_retired_tag_those_whose_result_names_it(self, bus: Bus) -> None:
         bus.tags(BEES)

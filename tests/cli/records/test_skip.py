@@ -95,18 +95,18 @@ def test_a_record_that_is_not_next_is_refused(kafka: Broker, given: dict[str, st
     for offset in (1, 3, 99):
         answer = tagbus("skip", place(given, offset), settings=given)
         assert answer.code == 2
-        words = f"group {given['KAFKA__GROUP']} stands at {place(given, 2)}, its next record is at 2"
+        words = f"group {given['KAFKA__GROUP']} is at {place(given, 2)}, its next record is at 2"
         assert answer.one_line() == f"tagbus: {words}: offset {offset} cannot be skipped"
     commit(given, 5)
     answer = tagbus("skip", place(given, 5), settings=given)
-    assert f"stands at {place(given, 5)}, which is its end" in answer.one_line()
+    assert f"is at {place(given, 5)}, which is its end" in answer.one_line()
     assert consume_all(kafka.address, given["TOPICS__DEAD_LETTERS"]) == []
     assert committed(given) == 5
 
 
 def test_a_group_without_offsets_stands_where_it_would_begin(given: dict[str, str], tagbus: Cli) -> None:
     answer = tagbus("skip", place(given, 0), settings=given | {"KAFKA__START": "latest"})
-    assert f"stands at {place(given, 5)}, which is its end" in answer.one_line()
+    assert f"is at {place(given, 5)}, which is its end" in answer.one_line()
     assert tagbus("skip", place(given, 0), settings=given).code == 0
     assert committed(given) == 1
 
@@ -134,7 +134,7 @@ def test_a_group_at_work_is_refused_and_its_members_are_named(given: dict[str, s
         answer = tagbus("skip", place(given, 2), settings=given)
     assert answer.code == 2
     assert answer.one_line().startswith(
-        f"tagbus: group {given['KAFKA__GROUP']} is at work (tagbus-worker-7 at 127.0.0.1): stop its workers first"
+        f"tagbus: group {given['KAFKA__GROUP']} is active (tagbus-worker-7 at 127.0.0.1): stop its workers first"
     )
     assert committed(given) == 2
 

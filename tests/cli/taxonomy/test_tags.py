@@ -241,4 +241,4 @@ class TestShow:
         assert Tag.model_validate_json(topic("show", "t1", "--as", "json").out) == found[0]
 
     def test_one_that_is_retired_or_never_was_is_an_error(self, filled: Topic) -> None:
-        assert filled("show", "none").one_line() == "tagbus: tags has no tag in force of the id or name 'none'"
+        assert filled("show", "none").one_line() == "tagbus: tags has no tag in force with the id or name 'none'"
