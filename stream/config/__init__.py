@@ -1,8 +1,8 @@
 """One frozen tree of settings; the only code that reads them from the environment.
 
-`TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`; an empty value is as none, since a compose file sets variables
-to nothing that nobody gave, and white space around a value is none of it. `tagbus config` prints the effective tree,
-secrets masked.
+`TAGBUS_KAFKA__BROKERS=broker:9092` sets `kafka.brokers`. An empty value counts as unset, because compose files set
+variables to nothing if no value was given. White space around a value is stripped. `tagbus config` prints the effective
+tree, secrets masked.
 """
 
 from tagbus.stream.config.base.environment import PREFIX

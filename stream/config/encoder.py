@@ -18,7 +18,7 @@ class EncoderSettings(Section):
     kind: Literal["in_process", "triton"] = "in_process"
     folder: Path | None = Field(None, description="folder of the release; unset: the one shipped in the package")
     threads: int = Field(
-        0, ge=0, description="in-process threads; 0: all cores that its container may use, on a GPU two"
+        0, ge=0, description="in-process threads; 0: all cores that the container may use, or two on a GPU"
     )
     providers: Annotated[tuple[Provider, ...], NoDecode] = Field(
         ("cpu",), description="in-process ONNX Runtime providers, most preferred first: tensorrt, cuda, cpu; commas"
@@ -46,7 +46,7 @@ class EncoderSettings(Section):
 
 
 class ReleaseSettings(Section):
-    """Releases that are switched without a restart."""
+    """Releases, which are switched without a restart."""
 
     folder: Path | None = Field(
         None, description="folder with a subfolder for each release, by name; unset: only encoder.folder"

@@ -43,7 +43,7 @@ class KafkaSettings(Section):
     )
     start: Literal["earliest", "latest"] = Field("earliest", description="where a group without offsets begins")
     out_of_range: Literal["stop", "earliest", "latest"] = Field(
-        "stop", description="when a committed offset is no longer on the broker: end with code 11, or continue there"
+        "stop", description="if a committed offset is no longer on the broker: exit with code 11, or continue there"
     )
     transaction_seconds: float = Field(60.0, ge=1, description="transaction.timeout.ms, in seconds")
     session_seconds: float = Field(45.0, ge=1, description="session.timeout.ms, in seconds")
@@ -65,9 +65,9 @@ class KafkaSettings(Section):
 
 
 class TopicSettings(Section):
-    """The names of the topics, each another one."""
+    """The names of the topics, all distinct."""
 
-    # Defaults too: `content=tagged` names the topic of a setting that is not set.
+    # Defaults are validated too: `content=tagged` collides with the default of another setting.
     model_config = ConfigDict(validate_default=True)
 
     content: TopicName = "content"
@@ -81,7 +81,7 @@ class TopicSettings(Section):
     feedback: TopicName = Field("feedback", description="people's decisions, kept by time")
     feedback_state: TopicName = Field("feedback.state", description="the decisions on each content, compacted")
     feedback_dead_letters: TopicName = Field("feedback.dlq", description="decisions that can never be read")
-    budget: TopicName = Field("budget", description="what the judge has spent, compacted; where there is a limit")
+    budget: TopicName = Field("budget", description="the judge's spending, compacted; used if there is a limit")
     partitions: int = Field(12, ge=1, description="for `tagbus topics create`")
     replication: int = Field(1, ge=1, description="for `tagbus topics create`; 3 in production")
 
@@ -92,7 +92,7 @@ class TopicSettings(Section):
     )
     @classmethod
     def _own(cls, name: str, found: ValidationInfo) -> str:
-        # A worker whose dead letters went to `content` would read them, and set each aside again.
+        # A worker whose dead letters went to `content` would read them and dead-letter each again.
         if other := next((field for field, taken in found.data.items() if taken == name), None):
             variable = f"{PREFIX}TOPICS__{other.upper()}"
             raise PydanticCustomError("topic", "{other} names the same topic, expected another", {"other": variable})
@@ -102,7 +102,7 @@ class TopicSettings(Section):
 class RegistrySettings(Section):
     """Confluent's schema registry: results are produced in its wire format, with the schema id before the JSON."""
 
-    url: str | None = Field(None, description="of the registry; none if unset")
+    url: str | None = Field(None, description="URL of the registry; unset: no registry")
     user: str | None = None
     password: SecretStr | None = None
 

@@ -10,24 +10,22 @@ from tagbus.stream.config.base.section import Section
 
 
 class CollectionSettings(Section):
-    """How a Qdrant server keeps and searches a collection. What it keeps is decided when the collection is made."""
+    """How a Qdrant server stores and searches a collection. Storage settings apply when the collection is created."""
 
-    shards: int = Field(1, ge=1, le=1_000, description="of a collection; a cluster spreads them over its nodes")
-    replicas: int = Field(1, ge=1, le=100, description="of each shard")
+    shards: int = Field(1, ge=1, le=1_000, description="shards of a collection; a cluster spreads them over its nodes")
+    replicas: int = Field(1, ge=1, le=100, description="replicas of each shard")
     write_consistency: int = Field(1, ge=1, le=100, description="replicas that confirm a write")
     vectors_on_disk: bool = Field(False, description="whether the full vectors are read from disk")
     payload_on_disk: bool = Field(True, description="whether payloads are read from disk")
     quantization: Literal["none", "int8"] = Field(
-        "none", description="int8: searched in a quarter of the memory, and scored again with the full vectors"
+        "none", description="int8: search in a quarter of the memory, then rescore with the full vectors"
     )
-    oversampling: float = Field(
-        2.0, ge=1, le=10, description="points looked at with int8 for each that is scored again"
-    )
-    hnsw_m: int = Field(16, ge=4, le=128, description="edges of a point in the index")
-    hnsw_ef_construct: int = Field(100, ge=8, le=4_096, description="points looked at to place one in the index")
-    hnsw_ef: int = Field(256, ge=8, le=8_192, description="points that a search looks at, at least")
+    oversampling: float = Field(2.0, ge=1, le=10, description="int8 points searched for each point that is rescored")
+    hnsw_m: int = Field(16, ge=4, le=128, description="edges per point in the index")
+    hnsw_ef_construct: int = Field(100, ge=8, le=4_096, description="points visited to insert one into the index")
+    hnsw_ef: int = Field(256, ge=8, le=8_192, description="points visited by a search, at least")
     scope_search: Literal["acorn", "exact", "graph"] = Field(
-        "acorn", description="a search by scope: ACORN where few points count, all of those, or the graph alone"
+        "acorn", description="search by scope: ACORN if few points match, all matching points, or the graph alone"
     )
     strict_mode: bool = Field(False, description="whether the server refuses costly requests to the collections")
 
@@ -51,16 +49,16 @@ class MemorySettings(CollectionSettings):
     certificate_file: Path | None = Field(None, description="PEM of the client certificate for the server")
     key_file: Path | None = Field(None, description="PEM of the client certificate's key, if it is in another file")
     namespace: str = Field(
-        "tagbus", pattern=r"^[A-Za-z0-9_-]{1,60}$", description="what the names of collections on the server begin with"
+        "tagbus", pattern=r"^[A-Za-z0-9_-]{1,60}$", description="prefix of the names of collections on the server"
     )
-    deadline_seconds: float = Field(10.0, gt=0, description="for a call to the server")
+    deadline_seconds: float = Field(10.0, gt=0, description="deadline of a call to the server")
     request_bytes: int = Field(
         800_000, ge=20_000, description="largest request to the server; proxies often allow 1 MB"
     )
     max_age_seconds: float = Field(
-        300.0, gt=30, description="a worker is not ready if the shared memory was last complete longer ago"
+        300.0, gt=30, description="a worker is not ready if the shared memory was last complete longer ago than this"
     )
     retire_share: float = Field(
-        0.5, gt=0, le=1, description="of 100 tags and more: what would retire more of them within a minute is held"
+        0.5, gt=0, le=1, description="share of tags (of 100 or more) above which retiring within a minute is held"
     )
     tombstone_hours: float = Field(24.0, gt=0, description="delete.retention.ms of the memory topics, in hours")

@@ -1,4 +1,4 @@
-"""The root of the tree of settings, and how it is read from the environment."""
+"""The root of the settings tree, and its loading from the environment."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -30,7 +30,7 @@ from tagbus.stream.errors import UserError
 
 
 class Settings(BaseSettings):
-    """The root of the tree."""
+    """The root of the settings tree."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid")
 

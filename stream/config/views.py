@@ -14,21 +14,21 @@ MOST_STEPS: Final = 1_000
 
 
 class ViewsSettings(Section):
-    """`tagbus views`: latest tags of a content, contents of a tag, windows, tags that occur together."""
+    """`tagbus views`: latest tags of a content, contents of a tag, windows, co-occurring tags."""
 
     group: TopicName = Field(
-        "tagbus-views", description="consumer group, and what the names of the views' own topics begin with"
+        "tagbus-views", description="consumer group, and prefix of the names of the views' own topics"
     )
     host: str = Field("127.0.0.1", description="address that the API listens on")
-    port: int = Field(8790, ge=1, le=65535, description="of the API")
+    port: int = Field(8790, ge=1, le=65535, description="port of the API")
     advertised: Url | None = Field(
         None,
-        description="where other replicas reach this one; unset: views.host and views.port, which do for one",
+        description="address at which other replicas reach this one; unset: views.host and views.port, for one replica",
     )
-    folder: Path | None = Field(None, description="of the tables, one a replica; a temporary one if unset")
-    contents: int = Field(100, ge=1, le=2_000, description="newest and most confident contents kept of a tag, of each")
-    together: int = Field(200, ge=1, le=10_000, description="other tags kept of a tag")
-    step_seconds: int = Field(3_600, ge=60, le=86_400, description="how far a window hops")
+    folder: Path | None = Field(None, description="folder of the tables, one per replica; a temporary one if unset")
+    contents: int = Field(100, ge=1, le=2_000, description="contents kept per tag: newest, and as many most confident")
+    together: int = Field(200, ge=1, le=10_000, description="co-occurring tags kept per tag")
+    step_seconds: int = Field(3_600, ge=60, le=86_400, description="hop of the windows")
     window_seconds: Annotated[tuple[int, ...], NoDecode, Words] = Field(
         (86_400, 604_800), min_length=1, max_length=8, description="lengths of the windows, with commas"
     )
@@ -40,7 +40,7 @@ class ViewsSettings(Section):
     @classmethod
     def _whole_steps(cls, windows: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         step = info.data.get("step_seconds", min(windows))
-        # Each step of the longest window and of the one before it is a number in the row of each tag.
+        # Every tag's row holds a number for each step of the longest window and of the one before it.
         if any(not step <= one <= MOST_STEPS * step or one % step for one in windows):
             words = "expected multiples of views.step_seconds={step}, at most {most} times"
             raise PydanticCustomError("window_seconds", words, {"step": step, "most": MOST_STEPS})
@@ -58,13 +58,13 @@ class ViewsSettings(Section):
 
     @property
     def url(self) -> str:
-        """Where other replicas reach this one."""
+        """The address at which other replicas reach this one."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.advertised or f"http://{host}:{self.port}"
 
     @property
     def changes(self) -> str:
-        """The topic that carries what changed, by tag."""
+        """The topic of changes, keyed by tag."""
         return f"{self.group}-changes"
 
     @property
@@ -79,5 +79,5 @@ class ViewsSettings(Section):
 
     @property
     def topics(self) -> tuple[str, str, str]:
-        """All topics of its own."""
+        """All topics that the views own."""
         return self.changes, self.content_changelog, self.tag_changelog

@@ -113,7 +113,7 @@ def test_a_mistake_is_one_line_and_code_2(tagbus: Cli, arguments: list[str], exp
     [
         ("KAFKA__DELIVERY", "twice", "TAGBUS_KAFKA__DELIVERY='twice': Input should be 'exactly_once' or"),
         ("KAFKA__BROKER", "x:1", "TAGBUS_KAFKA__BROKER"),
-        ("KAFKAS__BROKERS", "x:1", "TAGBUS_KAFKAS__BROKERS is no setting of tagbus"),
+        ("KAFKAS__BROKERS", "x:1", "TAGBUS_KAFKAS__BROKERS is not a setting of tagbus"),
         ("KAFKA__OPTIONS", "{", "TAGBUS_KAFKA__OPTIONS: expected a JSON object of strings"),
         ("BATCH__CONTENTS", "0", "TAGBUS_BATCH__CONTENTS='0': Input should be greater than or equal to 1"),
     ],

@@ -1,1 +1,1 @@
-"""What every group of settings is made of."""
+"""The building blocks of every group of settings."""

@@ -1,8 +1,8 @@
-"""The environment variables of tagbus: which are meant as settings, and what is said of wrong ones.
+"""The environment variables of tagbus: which of them are settings, and the errors for wrong ones.
 
-Kubernetes and Docker make variables of their own beside a service named tagbus, and compose files set variables to
-nothing: neither is a setting. White space around a value is none of it: a secret made with `echo` ends with a line
-feed, and a file of variables that an editor on Windows has saved with carriage returns.
+Kubernetes and Docker add variables for a service named tagbus, and compose files set variables to nothing: neither is a
+setting. White space around a value is stripped: a secret made with `echo` ends with a line feed, and the lines of a
+variables file saved by an editor on Windows end with carriage returns.
 """
 
 import logging
@@ -32,21 +32,21 @@ Fields = Mapping[str, frozenset[str]]
 
 
 def variables(fields: Fields) -> dict[str, str]:
-    """The variables of this process that are meant for tagbus, right ones and wrong ones."""
+    """The variables of this process that are meant for tagbus, valid or not."""
     ours = _ours()
     return {name: ours[name] for name in ours.keys() - _links(ours, fields)}
 
 
 def checked(fields: Fields) -> dict[str, str]:
-    """As `variables`. Raises UserError for one that names no section, or no field of it, also where it has no value."""
+    """As `variables`. Raises UserError for one that names no section or no field of it, even if its value is empty."""
     ours, given = _ours(), variables(fields)
     if ignored := sorted(ours.keys() - given.keys()):
-        log.debug("no settings, but made for a service by Kubernetes or Docker: %s", ", ".join(ignored))
+        log.debug("ignored variables that Kubernetes or Docker made for a service: %s", ", ".join(ignored))
     for variable in sorted(given):
         section, field = _parts(variable)
         known = fields.get(section)
         if known is None or (field and known and field.partition("__")[0] not in known):
-            raise UserError(f"{variable} is no setting of tagbus; `tagbus config` lists them all")
+            raise UserError(f"{variable} is not a setting of tagbus; `tagbus config` lists them all")
         if _is_quoted(given[variable]) and SECRET.isdisjoint(field.lower().split("__")):
             words = "the quotes are part of the value (docker --env-file keeps them), expected none around it"
             raise UserError(f"{variable}={shorten(given[variable])}: {words}")
@@ -54,7 +54,7 @@ def checked(fields: Fields) -> dict[str, str]:
 
 
 def without_json(given: Mapping[str, str], fields: Fields) -> str:
-    """The error for a variable that takes JSON and has none, without its value."""
+    """The error for a variable whose value should be JSON and is not; the message omits the value."""
     for variable, value in given.items():
         section, field = _parts(variable)
         if not value or not (not field or (section, field) in JSON):
@@ -65,20 +65,20 @@ def without_json(given: Mapping[str, str], fields: Fields) -> str:
             if field:
                 return f"{variable}: expected a JSON object of strings"
             some = min(fields[section] or {"NAME"})
-            return f"{variable}: expected a JSON object, or one setting by itself, such as {variable}__{some}"
+            return f"{variable}: expected a JSON object, or a single setting such as {variable}__{some}"
     return "a setting that takes a JSON object holds something else"
 
 
 def variable_of(setting: str) -> str:
-    """The variable of a setting as the tree names it: kafka.brokers."""
+    """The variable of a setting named as in the tree: kafka.brokers."""
     return PREFIX + setting.upper().replace(".", "__")
 
 
 @contextmanager
 def named(setting: str, path: Path | None, releases: Path | None) -> Iterator[None]:
-    """An error about what lies at the path of a setting begins with the setting.
+    """Prefix errors about the file at a setting's path with the setting.
 
-    A path in `releases`, the folder of all releases, was found there and not given.
+    A path in `releases`, the folder of all releases, was found there, not given, and is left as it is.
     """
     try:
         yield
@@ -90,12 +90,12 @@ def named(setting: str, path: Path | None, releases: Path | None) -> Iterator[No
 
 
 def in_one_line(error: ValidationError) -> str:
-    """Wrong values, each with its variable, the value (never a secret's) and what would be right."""
+    """The invalid values on one line: variable, value (never a secret's) and expected value."""
     lines = []
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
         inside = len(path) > 2 and (path[0].upper(), path[1].upper()) in JSON
-        # What a JSON object holds has a name of its own, with dots.
+        # A field inside a JSON object is named with dots.
         variable = f"{variable_of('.'.join(path[:2]))}: {'.'.join(path[2:])}" if inside else variable_of(".".join(path))
         # A whole section may hold a secret.
         secret = len(path) == 1 or problem["type"] == "secret" or not SECRET.isdisjoint(path)
@@ -112,7 +112,8 @@ def _ours() -> dict[str, str]:
 
 
 def _links(ours: Mapping[str, str], fields: Fields) -> frozenset[str]:
-    """Those that another program made. A section takes a JSON object, so an address under its name is one of them."""
+    """The variables that another program made. A section's value is a JSON object, so an address under a section's name
+    is one of them."""
     addresses = {name for name, value in ours.items() if _is_section(name, fields) and is_address(value)}
     return service_links(ours) | addresses
 
@@ -122,7 +123,7 @@ def _is_quoted(value: str) -> bool:
 
 
 def _parts(variable: str) -> tuple[str, str]:
-    """The section and the field that a variable names; the field is empty where it names a whole section."""
+    """The section and the field that a variable names; the field is empty if it names a whole section."""
     section, _, field = variable.upper().removeprefix(PREFIX).partition("__")
     return section, field
 

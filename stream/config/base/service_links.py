@@ -1,7 +1,7 @@
-"""The environment variables that Kubernetes and Docker make for a service, and that so are no settings of tagbus.
+"""Detect the environment variables that Kubernetes and Docker make for a service; they are not settings of tagbus.
 
 A pod beside a Service `tagbus-views` has TAGBUS_VIEWS_SERVICE_HOST, TAGBUS_VIEWS_PORT and more; a container with a link
-(`--link`) of that alias has much the same. Both the name and the value must be of a form that they make.
+(`--link`) of that alias has similar ones. Both the name and the value must match their forms.
 
 Sources: Kubernetes, "Service", environment variables; Docker, "Legacy container links".
 """
@@ -24,7 +24,7 @@ def _is_ip(value: str) -> bool:
 
 
 def is_address(value: str) -> bool:
-    """Whether a value is protocol, IP address and port as a link has them: tcp://10.0.0.5:80."""
+    """Whether a value is protocol, IP address and port as in a link: tcp://10.0.0.5:80."""
     found = _URL.fullmatch(value)
     return found is not None and _is_ip(found["host"])
 
@@ -37,7 +37,7 @@ def _is_protocol(value: str) -> bool:
     return value.upper() in _PROTOCOL.split("|")
 
 
-# The end of a name, after the service's, and the form of the value.
+# The suffix of a name after the service's, and the form of the value.
 _FORMS: Final[tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]] = tuple(
     (re.compile(rf"(?P<service>[A-Z0-9_]*[A-Z0-9]){ending}"), form)
     for ending, form in (
@@ -50,7 +50,7 @@ _FORMS: Final[tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]] = tuple
         (rf"_PORT_\d+_(?:{_PROTOCOL})_ADDR", _is_ip),
     )
 )
-# What a link of Docker adds: the two containers' names, and the other's own variables, of any value.
+# Docker links also add the two containers' names, and the other container's variables, of any value.
 _NAME: Final = re.compile(r"/[\w.-]+/[\w.-]+")
 
 
@@ -66,7 +66,7 @@ def service_links(environment: Mapping[str, str]) -> frozenset[str]:
 
 
 def _service(name: str, value: str) -> str | None:
-    """The service, as its variables begin, if this is one of them."""
+    """The prefix of the service's variables, if this is one of them."""
     for ending, form in _FORMS:
         if (match := ending.fullmatch(name)) and form(value):
             return match["service"]

@@ -1,4 +1,4 @@
-"""Types of settings that a text alone does not check: addresses of brokers, names of topics and clients, properties."""
+"""Setting types with validation: addresses of brokers, names of topics and clients, properties."""
 
 import re
 from typing import Annotated, Final
@@ -6,8 +6,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-# librdkafka takes the protocol of a listener before the host. It waits for ever for a name that is none, so whatever
-# else surrounds an address is refused: quotes, schemes of other clients, paths.
+# librdkafka accepts the protocol of a listener before the host. It waits forever for an invalid host name, so anything
+# else around an address is rejected: quotes, schemes of other clients, paths.
 _BROKER: Final = re.compile(
     r"((PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)://)?(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:(?P<port>\d{1,5}))?",
     re.IGNORECASE | re.ASCII,
@@ -19,7 +19,7 @@ _LAST_PORT: Final = 65_535
 
 
 def _brokers(value: str) -> str:
-    """The same without white space and empty parts."""
+    """The addresses without white space and empty parts."""
     parts = [part.strip() for part in value.split(",") if part.strip()]
     for part in parts:
         found = _BROKER.fullmatch(part)
@@ -36,21 +36,21 @@ def _no_brokers() -> PydanticCustomError:
 
 def _topic(value: str) -> str:
     if not _TOPIC.fullmatch(value) or value in {".", ".."}:
-        words = "expected 1 to 249 ASCII letters, digits, dots, dashes and underscores, as Kafka takes them"
+        words = "expected 1 to 249 ASCII letters, digits, dots, dashes and underscores, as Kafka requires"
         raise PydanticCustomError("topic_name", words)
     return value
 
 
 def _client_name(value: str) -> str:
-    # A transaction carries the group and its member, whose id begins with the client's: librdkafka takes both as
-    # visible ASCII alone, and says so at the first commit.
+    # A transaction carries the group and the member id, which begins with the client id. librdkafka accepts only
+    # visible ASCII for both, and reports other characters only at the first commit.
     if not _NAME.fullmatch(value):
         raise PydanticCustomError("client_name", "expected visible ASCII characters, no spaces")
     return value
 
 
 def _as_text(value: object) -> object:
-    """Numbers and truth values as librdkafka reads them: JSON has them without quotes."""
+    """Convert JSON numbers and booleans to the text that librdkafka expects."""
     if not isinstance(value, dict):
         return value
     return {name: _scalar(one) for name, one in value.items()}
@@ -73,7 +73,7 @@ def _url(value: str) -> str:
 
 
 def _words(value: object) -> object:
-    """Separated by commas in a variable; a tuple is one already."""
+    """Split a comma-separated variable; a tuple is left unchanged."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
