@@ -6,10 +6,10 @@ rights     explanations of missing rights
 access     access checks: missing rights, and rejected credentials
 logs       librdkafka's log lines
 message    messages to contract records
-limits     how large a record may be
+limits     the maximum size of a record
 metadata   partitions of a topic and their watermarks
-layout     the topics that tagbus needs, and how one that exists differs
-topics     topics looked at, created and changed
+layout     the topics that tagbus needs, and how existing ones differ
+topics     inspect, create and change topics
 reader     TopicReader: reads topics to their ends and follows them, without a group
 follower   the same for asyncio, in its own thread
 ranges     a bounded part of a topic, read once

@@ -1,4 +1,4 @@
-"""Access checks against the broker: missing rights, and the reason why no broker accepts the connection."""
+"""Access checks against the broker: missing rights, and why no broker accepts the connection."""
 
 import time
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _NAMES: dict[AclOperation, Operation] = {
 
 def failure(raised: object, kafka: KafkaSettings, doing: str, topic: str, operation: Operation = "Read") -> TagbusError:
     """The error to raise for a call that is not retried: that of `classify`, UserError for an invalid topic setting or
-    rejected credentials, else DependencyDown. `doing` starts the message of the latter."""
+    rejected credentials, else DependencyDown. `doing`: the prefix of a message made here."""
     error = error_of(raised)
     if error.code() in _INVALID:
         return UserError(f"{doing}: {error.str()}")
@@ -52,11 +52,11 @@ def failure(raised: object, kafka: KafkaSettings, doing: str, topic: str, operat
 
 
 def missing_rights(kafka: KafkaSettings, needs: Sequence[tuple[Operation, str]]) -> UserError | None:
-    """Check all rights on topics in one request (KIP-430), so that a right needed only by the first withdrawal is found
-    missing at startup.
+    """Check all rights on topics in one request (KIP-430), so that a missing right is found at startup, even one that
+    only the first withdrawal needs.
 
-    None if nothing is missing or the broker does not say. Without security.protocol nothing is checked: everybody is
-    ANONYMOUS then, and librdkafka's mock cluster does not support the request.
+    None if nothing is missing or the broker does not disclose it. Without security.protocol nothing is checked: every
+    client is ANONYMOUS then, and librdkafka's mock cluster does not support the request.
     """
     if "security.protocol" not in kafka.options:
         return None
@@ -72,8 +72,8 @@ def missing_rights(kafka: KafkaSettings, needs: Sequence[tuple[Operation, str]])
 
 
 def inconsistent(kafka: KafkaSettings) -> UserError:
-    """The error of a member that the group does not take, because its other members know none of its assignors. They
-    are asked for, so that the message names them."""
+    """The error of a member that the group rejects because its other members support none of its assignors. The message
+    names those members."""
     own = kafka.options.get("partition.assignment.strategy", clients.ASSIGNOR)
     others = "another assignor"
     client = clients.quiet_admin(kafka, lambda _: None)

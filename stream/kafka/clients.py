@@ -3,16 +3,16 @@
 | client | for | sets |
 | --- | --- | --- |
 | `group_member` | the worker, `tagbus skip` | no auto commit; no `auto.offset.reset`: it never chooses a position |
-| `reader` | topics read without a group | no commit; where it begins and goes on |
+| `reader` | topics read without a group | no commit; its start position, and where it continues after a reset |
 | `result_producer` | results, dead letters | the transaction; failed deliveries only; lz4, 5 ms of linger |
 | `plain_producer` | records published by a person or a command | idempotence; 10 MB; limited batches; 20 ms of linger |
 | `admin` | topics, groups, ACLs | nothing |
 
-All consumers read committed records unless told otherwise; the first two learn where a partition ends
-(`enable.partition.eof`), for transaction markers count in its high watermark. All producers are idempotent and
-partition by murmur2, as Java clients do. No client creates a topic by asking for it, as producers and admin clients do
-by default: a broker with auto.create.topics.enable, Kafka's default, would make it with one partition and without
-compaction.
+All consumers read committed records unless configured otherwise. The first two enable `enable.partition.eof` to learn
+where a partition ends, because transaction markers count in its high watermark. All producers are idempotent and
+partition by murmur2, as Java clients do. No client creates a topic by requesting its metadata, as producers and admin
+clients do by default: a broker with auto.create.topics.enable, Kafka's default, would create it with one partition and
+without compaction.
 
 `kafka.options` and `kafka.secrets` pass through, except the few properties that the delivery guarantee depends on:
 those have their own settings or are fixed. Each function raises UserError for a property that librdkafka rejects.
@@ -38,12 +38,12 @@ Properties = dict[str, str | int | float | bool]
 ASSIGNOR = "cooperative-sticky"
 # Room for headers and key beyond the largest value, in bytes: the client must not reject what the broker accepts.
 _RECORD_ROOM = 131_072
-# For what a person publishes; the limits of broker and topic apply.
+# For records that people publish; the limits of broker and topic apply.
 _PLAIN_BYTES = 10_000_000
 # librdkafka's default of batch.size, in bytes.
 _BATCH_BYTES = 1_000_000
 
-# librdkafka's errors also reach the caller, and its own log would be 20 lines a second while brokers are down.
+# librdkafka's errors also reach the caller, and its log would write 20 lines a second while brokers are down.
 _SILENT: Properties = {"log_level": 2}
 _PRODUCER: Properties = {"enable.idempotence": True, "partitioner": "murmur2_random"}
 
@@ -80,7 +80,7 @@ def group_member(settings: Settings, on_error: ErrorCallback) -> Consumer:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
-        # Transaction markers count in the end of a partition and are never delivered: only the client knows.
+        # Transaction markers count in the end offset but are never delivered: only the client knows the real end.
         "enable.partition.eof": True,
         "isolation.level": "read_committed",
         "max.poll.interval.ms": _milliseconds(max(kafka.poll_seconds, kafka.session_seconds)),
@@ -131,15 +131,15 @@ def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
         "message.max.bytes": settings.batch.record_bytes + _RECORD_ROOM,
         "delivery.report.only.error": True,
     }
-    # A topic with a lower limit refuses batches of librdkafka's size though it takes each record.
+    # A topic with a lower limit rejects batches of librdkafka's size, even if it accepts each record.
     defaults: Properties = {
         "compression.type": "lz4",
         "linger.ms": 5,
         "batch.size": min(_BATCH_BYTES, settings.batch.record_bytes),
     }
     if kafka.delivery == "exactly_once":
-        # A coordinator that still writes the markers of one transaction refuses the offsets of the next, and the client
-        # asks again after this time: at its default of 100 ms many a transaction took 100 ms, not 10.
+        # A coordinator that is still writing the markers of one transaction rejects the offsets of the next, and the
+        # client retries after this time: with the default of 100 ms many transactions took 100 ms instead of 10.
         defaults["retry.backoff.ms"] = 10
         ours["transactional.id"] = transactional_id(kafka)
         ours["transaction.timeout.ms"] = _milliseconds(kafka.transaction_seconds)
@@ -151,8 +151,8 @@ def result_producer(settings: Settings, on_error: ErrorCallback) -> Producer:
 
 
 def plain_producer(kafka: KafkaSettings, batch_bytes: int | None = None) -> Producer:
-    """For tags, exemplars, releases and contents published by a person or a command. `batch_bytes`: the largest batch
-    that the topic takes, if that is known."""
+    """A producer for tags, exemplars, releases and contents published by a person or a command. `batch_bytes`: the
+    topic's maximum batch size, if it is known."""
     ours: Properties = {**_PRODUCER, "message.max.bytes": _PLAIN_BYTES}
     defaults: Properties = {**_SILENT, "linger.ms": 20}
     if batch_bytes is not None:
@@ -163,7 +163,7 @@ def plain_producer(kafka: KafkaSettings, batch_bytes: int | None = None) -> Prod
 
 
 def admin(kafka: KafkaSettings) -> AdminClient:
-    """For topics, groups and checks."""
+    """An admin client for topics, groups and checks."""
     properties = _properties(kafka, {}, {})
     with _named_properties(kafka):
         return AdminClient(properties, logger=log)

@@ -37,7 +37,7 @@ UNSUPPORTED = (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE)
 # Codes of a call when no broker answers, or none accepts the credentials.
 NO_BROKER = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
 
-# The request that only the group protocol of KIP-848 sends, and what librdkafka says where it is not known.
+# The request that only the group protocol of KIP-848 sends, and librdkafka's error if the broker does not know it.
 NEW_PROTOCOL = "ConsumerGroupHeartbeat"
 _NOT_SERVED = re.compile("|".join(re.escape(KafkaError(code).str()) for code in UNSUPPORTED))
 # A consumer's fatal error is reported as _FATAL, which is not marked fatal, with the cause only in its text.
@@ -77,7 +77,7 @@ def classify(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Ope
     if code == KafkaError.UNRELEASED_INSTANCE_ID:
         return Fatal(
             f"another process runs with kafka.instance={kafka.instance}, or ended without leaving the group "
-            "(static membership, UNRELEASED_INSTANCE_ID): then start again when its session has ended, "
+            "(static membership, UNRELEASED_INSTANCE_ID): in that case start again after its session has ended, "
             "group.consumer.session.timeout.ms"
         )
     if NEW_PROTOCOL in error.str() and _NOT_SERVED.search(error.str()):
@@ -92,7 +92,7 @@ def classify(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Ope
 
 @contextmanager
 def map_kafka_errors(kafka: KafkaSettings, topic: str = "", operation: Operation = "Read") -> Iterator[None]:
-    """Wraps client calls. Raises the error of `classify`, and KafkaException if waiting helps."""
+    """Wrap client calls. Raises the error of `classify`, or KafkaException if waiting helps."""
     try:
         yield
     except RAISED as raised:

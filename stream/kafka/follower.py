@@ -1,4 +1,4 @@
-"""An asyncio TopicReader: reads in its own thread and picks up partitions that are added later."""
+"""A TopicReader for asyncio: reads in a dedicated thread and picks up partitions that are added later."""
 
 import asyncio
 import logging
@@ -51,8 +51,8 @@ class TopicFollower:
         return self._reader.positions.copy()
 
     async def read(self, count: int, seconds: float, fill: float = 0.0) -> Chunk:
-        """Like TopicReader.read, but checks for new partitions every GROWTH_SECONDS first; if the broker does not
-        answer, it checks again later."""
+        """Like TopicReader.read, but first checks for new partitions every GROWTH_SECONDS. If no broker answers that
+        check, it is repeated later."""
         if asyncio.get_running_loop().time() - self._looked > GROWTH_SECONDS:
             try:
                 await self._discover()

@@ -1,4 +1,4 @@
-"""How large a record may be: `max.message.bytes` of its topic, and what a record is to it."""
+"""The maximum size of a record, `max.message.bytes` of its topic, and the size that the broker compares with it."""
 
 from collections.abc import Sized
 from dataclasses import dataclass
@@ -24,27 +24,27 @@ _COMPRESSION: Final = ("compression.type", "compression.codec")
 
 @dataclass(frozen=True, slots=True)
 class SizeLimit:
-    """The largest batch that a topic takes, in bytes; `source` says whose limit it is."""
+    """The largest batch that a topic accepts, in bytes; `source`: the origin of the limit, for messages."""
 
     most: int
     source: str
 
     def check(self, record: Record) -> None:
-        """Raises InvalidEvent for a record that alone in its batch is too large."""
+        """Raises InvalidEvent for a record that is too large even alone in its batch."""
         if (size := batch_bytes(record)) > self.most:
             raise invalid("value", f"a record of {size} bytes", f"at most {self.most} bytes, {self.source}")
 
 
 def expected_limit(settings: Settings) -> SizeLimit:
-    """What a topic of `tagbus topics create` takes, where no broker is asked."""
+    """The limit of a topic as `tagbus topics create` makes it, without asking a broker."""
     if (most := settings.batch.record_bytes + RECORD_ROOM) > KAFKA_BYTES:
         return SizeLimit(most, f"{BYTES} by batch.record_bytes")
     return SizeLimit(KAFKA_BYTES, f"Kafka's default of {BYTES}")
 
 
 def topic_limit(kafka: KafkaSettings, topic: str) -> SizeLimit | None:
-    """The limit of a topic. None if it is not disclosed (DescribeConfigs), or if the client compresses: it is a limit
-    on compressed batches."""
+    """The limit of a topic. None if it is not disclosed (DescribeConfigs), or if the client compresses, because the
+    limit applies to compressed batches."""
     if any(kafka.options.get(name, "none") != "none" for name in _COMPRESSION):
         return None
     admin = clients.quiet_admin(kafka, lambda _: None)
@@ -58,7 +58,8 @@ def topic_limit(kafka: KafkaSettings, topic: str) -> SizeLimit | None:
 
 
 def batch_bytes(record: Record) -> int:
-    """The size of a batch that holds this record alone, uncompressed: what the broker compares with its limit."""
+    """The size of an uncompressed batch that holds only this record: the size that the broker compares with its
+    limit."""
     headers = _varint(len(record.headers)) + sum(
         _field(name.encode()) + _field(value) for name, value in record.headers
     )
@@ -71,6 +72,6 @@ def _field(value: Sized | None) -> int:
 
 
 def _varint(number: int) -> int:
-    """The bytes of a number in zigzag encoding: 7 bits a byte."""
+    """The length in bytes of a zigzag-encoded number: 7 bits a byte."""
     zigzag = number * 2 if number >= 0 else -number * 2 - 1
     return max(1, (zigzag.bit_length() + 6) // 7)

@@ -1,4 +1,4 @@
-"""librdkafka's log lines, and ours about errors that it recovers from by itself."""
+"""librdkafka's log lines, and ours about errors that it recovers from."""
 
 import logging
 
@@ -6,11 +6,11 @@ from confluent_kafka import KafkaError
 
 from tagbus.stream.errors import TagbusError
 
-# While brokers are down librdkafka retries and reports ten times a second: log one line of a kind per interval.
+# While brokers are down librdkafka retries and reports ten times a second: log one line of each kind per interval.
 REPEAT_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
-# A command without logging stays silent: what finally fails is an error of the call.
+# A command without logging stays silent: a final failure surfaces as an error of the call.
 log.addHandler(logging.NullHandler())
 
 # For clients of interactive commands, and for a worker's secondary clients, which would repeat the same lines.

@@ -14,8 +14,8 @@ Partition = tuple[str, int]
 
 # The only header of a record whose headers the client cannot decode.
 UNREADABLE = "tagbus.headers.unreadable"
-# The last millisecond of the year 9999. Producers may put any number into a record: with microseconds, where Kafka
-# wants milliseconds, it is the year 58000.
+# The last millisecond of the year 9999. Producers may set any timestamp: microseconds instead of Kafka's milliseconds
+# give the year 58000.
 LATEST = 253_402_300_799_999
 
 log = logging.getLogger(__name__)
@@ -47,14 +47,14 @@ def offset_of(message: Message) -> int:
 def recorded(message: Message) -> float | None:
     """The timestamp of a record, by the producer's clock or the broker's, in Unix seconds; None if it has none.
 
-    One before 1970 or after 9999 counts as none, and a warning says so.
+    A timestamp before 1970 or after 9999 is ignored, with a warning.
     """
     kind, milliseconds = message.timestamp()
     if 0 <= milliseconds <= LATEST:
         return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000
     if kind != TIMESTAMP_NOT_AVAILABLE:
         log.warning(
-            "topic %s: record %s:%s has the timestamp %d, expected milliseconds from 1970 to 9999: it counts as none",
+            "topic %s: record %s:%s has the timestamp %d, expected milliseconds from 1970 to 9999; it is ignored",
             message.topic(),
             message.partition(),
             message.offset(),

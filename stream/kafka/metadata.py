@@ -21,7 +21,7 @@ from tagbus.stream.kafka.rights import Operation
 
 # Timeout of a request.
 ASK_SECONDS = 10.0
-# Between two requests for a partition whose leader is about to be known.
+# Interval of retries for a partition whose leader the client does not know yet.
 MOVING_SECONDS = 0.1
 _MOVING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
@@ -57,7 +57,7 @@ def list_partitions(
 
 
 def cluster_id(client: Consumer, kafka: KafkaSettings) -> str:
-    """The id of the cluster, which it got when it was made."""
+    """The id of the cluster, assigned when the cluster was created."""
     try:
         return str(client.list_topics(timeout=ASK_SECONDS).cluster_id)
     except RAISED as raised:
@@ -70,7 +70,7 @@ def watermarks(
     """The current watermarks of a partition."""
     with _answered(client, kafka, partition):
         found = _of_the_leader(client, TopicPartition(*partition), seconds or ASK_SECONDS)
-    # The client signals its timeout this way.
+    # The client reports a timeout as None.
     if found is None:
         raise _silent(partition, "timed out")
     return Watermarks(*found)
@@ -89,8 +89,8 @@ def offset_at(
 
 
 def _of_the_leader(client: Consumer, partition: TopicPartition, seconds: float) -> tuple[int, int] | None:
-    """What the leader says, asked for again while the client learns who that is: of a topic that was just created it
-    may hold an older answer, and this call is not among those that it repeats."""
+    """The leader's answer. Retries while the client does not know the leader: its metadata of a just created topic may
+    be stale, and the client does not retry this call."""
     until = time.monotonic() + seconds
     while True:
         try:
@@ -107,11 +107,11 @@ def _answered(client: Consumer, kafka: KafkaSettings, partition: Partition) -> I
         yield
     except RAISED as raised:
         error = error_of(raised)
-        # librdkafka says so too of a partition whose leader it has lost.
+        # librdkafka also reports this for a partition whose leader it has lost.
         if error.code() == KafkaError._UNKNOWN_PARTITION and partition in list_partitions(client, kafka, partition[0]):
             raise _silent(partition, "its leader is not known") from None
         raise classify(error, kafka, partition[0]) or _silent(partition, error.str()) from None
 
 
 def _silent(partition: Partition, reason: str) -> DependencyDown:
-    return DependencyDown(f"no broker says where {partition[0]}:{partition[1]} begins and ends: {reason}")
+    return DependencyDown(f"no broker returns the watermarks of {partition[0]}:{partition[1]}: {reason}")

@@ -1,4 +1,4 @@
-"""A bounded part of a topic: what it holds now, or from a time on."""
+"""A bounded range of a topic: all current records, or those from a time on."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from tagbus.stream.kafka.message import offset_of, partition_of
 from tagbus.stream.kafka.metadata import Watermarks, list_partitions, offset_at, watermarks
 from tagbus.stream.kafka.reader import TopicReader
 
-# How long a broker may return nothing before the end is reached.
+# How long a broker may return nothing before the end of the range is reached.
 SILENCE_SECONDS = 30.0
 CHUNK = 500
 WAIT_SECONDS = 0.5
@@ -42,7 +42,7 @@ class OffsetRange:
 def current_range(
     kafka: KafkaSettings, topic: str, since: datetime | None = None, until: datetime | None = None
 ) -> OffsetRange:
-    """All that a topic holds now, or from `since` on, or to before `until`.
+    """The range of all current records of a topic, or from `since` on, or to before `until`.
 
     Raises TopicMissing, UserError if a right is missing, DependencyDown if no broker answers.
     """
@@ -63,7 +63,7 @@ def current_range(
 
 
 def read_all(kafka: KafkaSettings, topic: str, since: datetime | None = None) -> Iterator[Message]:
-    """Every committed record that a topic holds now, or from `since` on. Raises as `read_range` does."""
+    """Every committed record that is now on a topic, or from `since` on. Raises as `read_range` does."""
     yield from read_range(kafka, current_range(kafka, topic, since))
 
 
@@ -89,4 +89,4 @@ def read_range(kafka: KafkaSettings, wanted: OffsetRange) -> Iterator[Message]:
             if chunk.positions != last:
                 heard, last = time.monotonic(), chunk.positions
             elif time.monotonic() - heard > SILENCE_SECONDS:
-                raise DependencyDown(f"topic {wanted.topic}: nothing came for {SILENCE_SECONDS:.0f} s before its end")
+                raise DependencyDown(f"topic {wanted.topic}: no record for {SILENCE_SECONDS:.0f} s before its end")

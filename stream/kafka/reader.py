@@ -22,8 +22,8 @@ from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.message import Partition, offset_of, partition_of
 from tagbus.stream.kafka.metadata import Watermarks, list_partitions, offset_at, watermarks
 
-# Where a partition begins: its first record, its end, the first record at or after a time, or an offset per partition
-# (those not listed begin at their first record).
+# The start of a partition: its first record, its end, the first record at or after a time, or an offset per partition
+# (those not listed start at their first record).
 Start = Literal["beginning", "end"] | datetime | Mapping[Partition, int]
 
 
@@ -41,9 +41,9 @@ class Gap:
 
 @dataclass(slots=True)
 class Positions:
-    """Read progress: the next offset of each partition, and the end that it had when it was assigned.
+    """Read progress: the next offset of each partition, and its end offset at assignment.
 
-    `at_end`: partitions of which nothing was read since the broker reported their end.
+    `at_end`: partitions without a record read since the broker reported their end.
     """
 
     next: dict[Partition, int] = field(default_factory=dict)
@@ -51,11 +51,11 @@ class Positions:
     at_end: set[Partition] = field(default_factory=set)
 
     def caught_up(self) -> bool:
-        """Whether every partition is read to that end."""
+        """Whether every partition is read to its end offset at assignment."""
         return all(self.next[partition] >= end for partition, end in self.ends.items())
 
     def remaining(self) -> int:
-        """Offsets left to those ends."""
+        """Offsets left to read up to those ends."""
         return sum(max(0, end - self.next[partition]) for partition, end in self.ends.items())
 
     def copy(self) -> "Positions":
@@ -80,7 +80,7 @@ class TopicReader:
         out_of_range: Callable[[Gap], TagbusError] | None = None,
         optional: Collection[str] = (),
     ) -> None:
-        """`out_of_range` makes the error to raise if the broker does not have an offset; without it reading continues
+        """`out_of_range`: makes the error to raise if the broker does not have an offset; without it reading continues
         at the first record. `optional`: topics that need not exist yet.
 
         Raises UserError for a property that librdkafka rejects.
@@ -175,7 +175,7 @@ class TopicReader:
         raise self._out_of_range(Gap(partition, offset, f"offsets {marks.low} to {marks.high}"))
 
     def _consume(self, count: int, seconds: float, fill: float) -> list[Message]:
-        # `consume` waits until it has as many records as requested, so wait for only the first.
+        # `consume` waits until it has as many records as requested, so request only the first.
         try:
             first = self._consumer.consume(1, seconds)
             return first + self._consumer.consume(count - 1, fill) if first and count > 1 else first

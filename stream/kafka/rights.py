@@ -23,7 +23,7 @@ REFUSED = AUTHENTICATION | AUTHORIZATION
 
 
 def transactional_id(kafka: KafkaSettings) -> str:
-    """Prefix and instance, so one prefixed ACL covers every worker."""
+    """The transactional.id: prefix and instance, so that one prefixed ACL covers every worker."""
     return f"{kafka.transactional_id}-{kafka.instance}"
 
 
@@ -43,7 +43,7 @@ def refusal(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Oper
 def rejected(error: KafkaError, kafka: KafkaSettings) -> str:
     """The message for rejected credentials."""
     return (
-        f"Kafka does not let {principal(kafka)} in ({error.name()}): {error.str()}; "
+        f"Kafka rejects the credentials of {principal(kafka)} ({error.name()}): {error.str()}; "
         "see the security settings in kafka.options and kafka.secrets"
     )
 
@@ -56,14 +56,14 @@ def handshake(reason: str) -> str:
             "another host than kafka.brokers"
         )
     if "tls alert" in reason:
-        return "the broker does not take our certificate: see ssl.certificate.location in kafka.options"
+        return "the broker rejects our certificate: see ssl.certificate.location in kafka.options"
     if "SSL handshake failed" in reason:
         return "no TLS with the broker: see security.protocol in kafka.options"
     return ""
 
 
 def principal(kafka: KafkaSettings) -> str:
-    """The user of SASL PLAIN and SCRAM. Only the broker knows the principal of a certificate or a token."""
+    """The user of SASL PLAIN or SCRAM, else `this principal`: only the broker knows the one of a certificate or token."""
     user = kafka.options.get("sasl.username")
     return f"User:{user}" if user else "this principal"
 

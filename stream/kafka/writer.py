@@ -17,17 +17,17 @@ from tagbus.stream.kafka.errors import RAISED
 from tagbus.stream.kafka.limits import topic_limit
 from tagbus.stream.kafka.metadata import list_partitions
 
-# How long no record may be confirmed before the rest is given up: a slow broker, or one with a quota, takes its time.
+# How long no record may be confirmed before the rest is given up; a slow broker or a quota takes time.
 FLUSH_SECONDS = 30.0
 
 
 class TopicWriter:
     """Writes to one topic through an idempotent producer; leaving the block waits until every record is confirmed.
 
-    Raises UserError or DependencyDown for a record that is not, from `send` or at the end.
+    Raises UserError or DependencyDown for an unconfirmed record, from `send` or at the end.
 
-    `limit`: what the topic takes, if that is known. `unconfirmed`: the numbers, from 0, of the records
-    sent that no broker has confirmed.
+    `limit`: the topic's size limit, if it is known. `unconfirmed`: the numbers, from 0, of the sent records that no
+    broker has confirmed.
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
@@ -58,7 +58,7 @@ class TopicWriter:
         self._check()
         if left:
             raise DependencyDown(
-                f"{self._kafka.brokers} did not take {left} records, and none for {FLUSH_SECONDS:.0f} s"
+                f"{self._kafka.brokers} did not confirm {left} records, and none for {FLUSH_SECONDS:.0f} s"
             )
 
     def send(self, record: Record, partition: int = -1) -> None:
@@ -78,7 +78,7 @@ class TopicWriter:
         self._check()
 
     def _flush(self) -> int:
-        """Wait until every record is confirmed or has failed; returns how many are neither."""
+        """Wait until every record is confirmed or has failed; returns how many are pending."""
         while True:
             before = len(self.unconfirmed), len(self._errors)
             left = self._producer.flush(FLUSH_SECONDS)

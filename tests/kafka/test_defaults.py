@@ -179,7 +179,7 @@ def test_a_topic_that_is_not_compacted_is_refused(
     answer = tagbus(command, settings=settings(broker, names) | {"MEMORY__KIND": kind})
     assert answer.code == 2
     assert answer.one_line() == (
-        f"tagbus: topic {names[word]}: cleanup.policy is delete, expected compact, or what it holds is lost after a "
+        f"tagbus: topic {names[word]}: cleanup.policy is delete, expected compact, or its records are deleted after a "
         "while; `tagbus topics create --mend` changes it"
     )
 

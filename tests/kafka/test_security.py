@@ -146,8 +146,8 @@ UNTRUSTED = re.escape(
     "tagbus: the broker's certificate is not trusted: its CA is not in ssl.ca.location, it has expired, "
     "or it names another host than kafka.brokers ("
 )
-_USER = r"tagbus: Kafka does not let User:user-\d+ in "
-_SOMEBODY = r"tagbus: Kafka does not let this principal in "
+_USER = r"tagbus: Kafka rejects the credentials of User:user-\d+ "
+_SOMEBODY = r"tagbus: Kafka rejects the credentials of this principal "
 OUT: Mapping[Callable[[Ways], Tenant], str] = {
     wrong_password: _USER + r".*invalid credentials with SASL mechanism SCRAM-SHA-512",
     wrong_plain_password: _USER + r".*Invalid username or password",
@@ -157,7 +157,7 @@ OUT: Mapping[Callable[[Ways], Tenant], str] = {
     unknown_ca: UNTRUSTED,
     expired: UNTRUSTED,
     another_host: UNTRUSTED,
-    no_certificate: r"tagbus: the broker does not take our certificate: see ssl\.certificate\.location",
+    no_certificate: r"tagbus: the broker rejects our certificate: see ssl\.certificate\.location",
     no_tls_there: r"tagbus: no TLS with the broker: see security\.protocol in kafka\.options",
 }
 

@@ -52,7 +52,7 @@ def test_a_refusal_names_the_right_to_grant_and_to_whom(code: int, operation: Op
 
 def test_who_is_not_let_in_is_told_where_to_look() -> None:
     found = str(classify(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED), RIGHTS, "content"))
-    assert found.startswith("Kafka does not let User:worker in (SASL_AUTHENTICATION_FAILED)")
+    assert found.startswith("Kafka rejects the credentials of User:worker (SASL_AUTHENTICATION_FAILED)")
     assert "kafka.secrets" in found
 
 

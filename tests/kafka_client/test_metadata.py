@@ -36,7 +36,7 @@ def kafka(mock_kafka: MockCluster) -> KafkaSettings:
 
 
 def test_a_partition_without_a_leader_is_a_dependency_that_is_down(client: Leaderless, kafka: KafkaSettings) -> None:
-    with pytest.raises(DependencyDown, match="no broker says where content:1 begins and ends"):
+    with pytest.raises(DependencyDown, match="no broker returns the watermarks of content:1"):
         watermarks(client, kafka, ("content", 1))
 
 

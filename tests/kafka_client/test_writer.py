@@ -41,5 +41,5 @@ def test_a_broker_that_takes_none_is_given_up(mock_kafka: MockCluster, monkeypat
             for _ in range(2):
                 sent.send(Record(b"a", b"{}"))
 
-    with pytest.raises(DependencyDown, match="did not take 2 records, and none for 1 s"):
+    with pytest.raises(DependencyDown, match="did not confirm 2 records, and none for 1 s"):
         send()

@@ -169,9 +169,9 @@ def _produce(settings: Settings, producer: Producer, letter: Outgoing) -> None:
 
     producer.produce(letter.topic, letter.value, letter.key, on_delivery=report, headers=list(letter.headers))
     if producer.flush(SECONDS):
-        raise DependencyDown(f"{settings.kafka.brokers} did not take the letter within {SECONDS:.0f} s")
+        raise DependencyDown(f"{settings.kafka.brokers} did not confirm the letter within {SECONDS:.0f} s")
     if errors:
-        raise failure(errors[0], settings.kafka, "the letter was not taken", letter.topic, "Write")
+        raise failure(errors[0], settings.kafka, "the letter was not published", letter.topic, "Write")
 
 
 def _step(settings: Settings, name: str, call: Callable[[], None]) -> None:

@@ -1,1 +1,1 @@
-"""Topics as an administrator sees them: what they should be, what they are, and what holds them up."""
+"""Topic administration: the required layout, the existing topics, and transactions that block readers."""

@@ -1,5 +1,5 @@
-"""The topics that brokers keep for groups and transactions. They make them at the first use, and where there are fewer
-brokers than replicas they never do: clients wait for a coordinator for ever, without an error."""
+"""The brokers' internal topics for groups and transactions. Brokers create them on first use, but never if they require
+more replicas than there are brokers: clients then wait forever for a coordinator, without an error."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,13 +9,13 @@ from confluent_kafka.admin._metadata import ClusterMetadata
 from tagbus.stream.config import KafkaSettings
 from tagbus.stream.kafka.admin.layout import Configuration
 
-# By topic: the setting of the brokers that says how many replicas it gets, and what is not served without it.
+# By topic: the broker setting for its number of replicas, and the feature that needs it.
 _GROUPS: Final = ("__consumer_offsets", "offsets.topic.replication.factor", "consumer group")
 _TRANSACTIONS: Final = ("__transaction_state", "transaction.state.log.replication.factor", "transaction")
 
 
 def not_served(kafka: KafkaSettings, cluster: ClusterMetadata, broker: Configuration) -> Sequence[str]:
-    """What this cluster cannot do for a worker, in words; `broker` has the settings of one of its brokers."""
+    """The features that this cluster cannot serve, in words; `broker`: the settings of one of its brokers."""
     needed = (_GROUPS, _TRANSACTIONS) if kafka.delivery == "exactly_once" else (_GROUPS,)
     count = len(cluster.brokers)
     return [

@@ -1,7 +1,7 @@
-"""The topics that tagbus needs, and how a topic that exists differs from them.
+"""The topics that tagbus needs, and how existing topics differ from them.
 
-A topic that somebody else has made, a broker with auto.create.topics.enable for instance, may have one partition and
-keep its records by time: then the taxonomy is gone after a week, and `tagged` has no tags any more.
+A topic that was created otherwise, for instance by a broker with auto.create.topics.enable, may have one partition and
+retention by time: then the taxonomy is deleted after a week, and results on `tagged` have no tags.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ POLICY: Final = "cleanup.policy"
 COMPACT: Final = "compact"
 TOMBSTONES: Final = "delete.retention.ms"
 BYTES: Final = "max.message.bytes"
-# Kafka's default of max.message.bytes, and the room that key and headers of our records need beside the value.
+# Kafka's default of max.message.bytes, and the room for key and headers of our records beside the value.
 KAFKA_BYTES: Final = 1_048_588
 RECORD_ROOM: Final = 48_000
 HOUR_MS: Final = 3_600_000
@@ -24,11 +24,11 @@ Configuration = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A topic as `tagbus topics create` creates it.
+    """The specification of a topic, as `tagbus topics create` creates it.
 
-    `least`: settings that may be larger, by name, and of no use to a topic that is created with Kafka's defaults.
-    `grows`: whether partitions may be added although the topic holds records. `exact`: it has as many partitions as the
-    topic that it follows, and no more.
+    `least`: minimum settings by name, for which Kafka's defaults are not enough; larger values are fine. `grows`:
+    whether partitions may be added while the topic holds records. `exact`: it has exactly as many partitions as the
+    topic that it follows.
     """
 
     partitions: int
@@ -47,7 +47,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A topic as it is. `configuration` is None where the cluster does not disclose it."""
+    """An existing topic. `configuration`: None if the cluster does not disclose it."""
 
     partitions: int
     replication: int
@@ -58,8 +58,8 @@ class TopicState:
 class Difference:
     """One way in which a topic differs.
 
-    `harmful`: records may be lost, or `tagbus run` refuses it. What mends it: `settings` to change, or `partitions`,
-    the number that it should have.
+    `harmful`: records may be lost, or `tagbus run` rejects the topic. The remedy: `settings` to change, or
+    `partitions`, the number that it should have.
     """
 
     words: str
@@ -71,7 +71,7 @@ class Difference:
 def layout(settings: Settings) -> dict[str, Wanted]:
     """Every topic that tagbus needs."""
     names, most = settings.topics, settings.topics.partitions
-    # Tombstones must outlive a memory that is down for a while.
+    # Tombstones must outlive a memory that is down for some time.
     tombstones = {TOMBSTONES: int(settings.memory.tombstone_hours * HOUR_MS)}
     bytes_ = {BYTES: settings.batch.record_bytes + RECORD_ROOM}
 
@@ -86,7 +86,7 @@ def layout(settings: Settings) -> dict[str, Wanted]:
         names.knowledge: wanted(COMPACT, tombstones),
         names.tagged: wanted("delete", bytes_),
         names.dead_letters: wanted("delete", bytes_),
-        # A version lies in the partition with the number of its content's, whatever its key.
+        # A version is in the partition of the same number as its content, whatever its key.
         names.versions: wanted(COMPACT, {}, grows=True),
         names.releases: wanted(COMPACT, {}, 1),
         names.feedback: wanted("delete", bytes_),
@@ -97,7 +97,7 @@ def layout(settings: Settings) -> dict[str, Wanted]:
 
 
 def views_layout(settings: Settings) -> dict[str, Wanted]:
-    """The topics that `tagbus views` needs besides."""
+    """The additional topics that `tagbus views` needs."""
     names, own = settings.topics, settings.views
 
     def wanted(policy: str) -> Wanted:
@@ -112,14 +112,14 @@ def views_layout(settings: Settings) -> dict[str, Wanted]:
 
 
 def leader(settings: Settings, name: str) -> str | None:
-    """The topic whose partitions this one follows, number by number; None for one that has its own."""
+    """The topic with which this one must be co-partitioned; None for an independent one."""
     names = settings.topics
     views = dict.fromkeys(settings.views.topics, names.tagged)
     return {names.versions: names.content, names.feedback_state: names.feedback, **views}.get(name)
 
 
 def compacted(settings: Settings) -> Sequence[str]:
-    """The topics of which a worker needs the last record of each key, however old it is."""
+    """The topics from which a worker needs the last record of each key, however old it is."""
     return [name for name, wanted in layout(settings).items() if wanted.policy == COMPACT]
 
 

@@ -1,5 +1,5 @@
-"""Transactions that do not end. Readers of committed records see nothing behind the first record of one, so a producer
-that hangs, or a broker that has lost the end of its transaction, stops them without an error (KIP-664)."""
+"""Detect hanging transactions. A read_committed reader sees nothing after the first record of an open transaction, so a
+hanging producer, or a broker that has lost the end of a transaction, stops it without an error (KIP-664)."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._metadata import ClusterMetadata
 
-# A transaction that is still the first one after that is none of those that end all the time.
+# A transaction that is still the first open one after this time is not one of the regular short ones.
 PATIENCE_SECONDS: Final = 3.0
 
 # The offset of the first record of an open transaction, by topic and partition.
@@ -18,8 +18,8 @@ Offsets = Mapping[tuple[str, int], int]
 
 
 def held_back(admin: AdminClient, cluster: ClusterMetadata, names: Iterable[str], seconds: float) -> Offsets:
-    """Where the transaction stands that holds up a partition of these topics, and for PATIENCE_SECONDS has. What no
-    broker says is left out."""
+    """The start of the open transaction in each partition of these topics that one has blocked for PATIENCE_SECONDS.
+    Partitions that no broker answers for are left out."""
     partitions = [
         (name, number) for name in names if name in cluster.topics for number in cluster.topics[name].partitions
     ]
@@ -32,7 +32,7 @@ def held_back(admin: AdminClient, cluster: ClusterMetadata, names: Iterable[str]
 
 
 def _held(admin: AdminClient, partitions: list[tuple[str, int]], seconds: float) -> Offsets:
-    # In this order: what is written in between is no open transaction.
+    # In this order, so that records written in between do not look like an open transaction.
     ends = _ends(admin, partitions, IsolationLevel.READ_UNCOMMITTED, seconds)
     stable = _ends(admin, partitions, IsolationLevel.READ_COMMITTED, seconds)
     return {

@@ -1,4 +1,4 @@
-"""Topics as the brokers have them: looked at, created, changed. Looking creates none."""
+"""Inspect, create and change topics on the brokers. Inspecting creates none."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +23,12 @@ from tagbus.stream.kafka.logs import log
 from tagbus.stream.kafka.metadata import list_partitions, watermarks
 from tagbus.stream.kafka.rights import REFUSED
 
-# How long brokers may take to create or change a topic, and to show it.
+# How long brokers may take to create or change a topic, and to list it.
 SECONDS: Final = 30.0
 
 
 def states(admin: AdminClient, cluster: ClusterMetadata, names: Iterable[str], seconds: float) -> dict[str, TopicState]:
-    """Those of the topics that exist. `cluster` lists all topics: asked by name, a topic could be created."""
+    """The existing topics among these. `cluster` lists all topics: a metadata request for one name could create it."""
     there = [name for name in names if name in cluster.topics and cluster.topics[name].partitions]
     resources = {name: ConfigResource(ResourceType.TOPIC, name) for name in there}
     known = configurations(admin, cluster, list(resources.values()), seconds)
@@ -60,8 +60,8 @@ def configurations(
 
 
 def require_compacted(given: Sequence[Settings]) -> None:
-    """Raise UserError for a topic of which every worker needs the last record of each key, and that keeps records by
-    time instead. Where the cluster does not disclose it, or no broker answers, that is logged."""
+    """Raise UserError for a topic that must be compacted, because every worker needs the last record of each key, but
+    is kept by time. Logs a warning if the cluster does not disclose it or no broker answers."""
     kafka = given[0].kafka
     names = list(dict.fromkeys(name for settings in given for name in compacted(settings)))
     admin = clients.quiet_admin(kafka, lambda _: None)
@@ -78,7 +78,7 @@ def require_compacted(given: Sequence[Settings]) -> None:
     for name, state in found.items():
         if state.configuration is not None and (policy := state.configuration.get(POLICY)) != COMPACT:
             raise UserError(
-                f"topic {name}: {POLICY} is {policy}, expected {COMPACT}, or what it holds is lost after a while; "
+                f"topic {name}: {POLICY} is {policy}, expected {COMPACT}, or its records are deleted after a while; "
                 "`tagbus topics create --mend` changes it"
             )
 
@@ -102,7 +102,7 @@ def create(admin: AdminClient, kafka: KafkaSettings, wanted: Mapping[str, Wanted
 
 
 def add_partitions(admin: AdminClient, kafka: KafkaSettings, name: str, total: int) -> None:
-    """Have a topic get partitions, up to `total`. Raises UserError, DependencyDown."""
+    """Add partitions to a topic, up to `total`. Raises UserError, DependencyDown."""
     futures: dict[str, Future[None]] = admin.create_partitions([NewPartitions(name, total)], request_timeout=SECONDS)
     try:
         futures[name].result()
@@ -111,7 +111,7 @@ def add_partitions(admin: AdminClient, kafka: KafkaSettings, name: str, total: i
 
 
 def configure(admin: AdminClient, kafka: KafkaSettings, name: str, settings: Configuration) -> None:
-    """Change settings of a topic and leave all others. Raises UserError, DependencyDown."""
+    """Change some settings of a topic; all others stay. Raises UserError, DependencyDown."""
     entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in settings.items()]
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
     futures: dict[ConfigResource, Future[None]] = admin.incremental_alter_configs([resource], request_timeout=SECONDS)
@@ -132,14 +132,15 @@ def empty(kafka: KafkaSettings, name: str) -> bool:
 
 
 def _wait_until_shown(kafka: KafkaSettings, admin: AdminClient, name: str) -> None:
-    """The broker says that a topic is made some milliseconds before it knows it. Raises UserError, DependencyDown."""
+    """Wait until the broker lists a topic, some milliseconds after confirming its creation. Raises UserError,
+    DependencyDown."""
     deadline = time.monotonic() + SECONDS
     try:
         while error := admin.list_topics(name, SECONDS).topics[name].error:
             if error.code() in REFUSED and (refused := classify(error, kafka, name, "Describe")):
                 raise refused
             if time.monotonic() > deadline:
-                raise DependencyDown(f"topic {name} does not show within {SECONDS:.0f} s")
+                raise DependencyDown(f"topic {name} is not listed within {SECONDS:.0f} s of its creation")
             time.sleep(0.05)
     except KafkaException as error:
         raise DependencyDown(f"the topics were created, but: {error_of(error).str()}") from None
