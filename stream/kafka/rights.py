@@ -63,7 +63,7 @@ def handshake(reason: str) -> str:
 
 
 def principal(kafka: KafkaSettings) -> str:
-    """The user of SASL PLAIN or SCRAM, else `this principal`: only the broker knows the one of a certificate or token."""
+    """The user of SASL PLAIN or SCRAM, else `this principal`: only the broker knows that of a certificate or token."""
     user = kafka.options.get("sasl.username")
     return f"User:{user}" if user else "this principal"
 
