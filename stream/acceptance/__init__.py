@@ -1,1 +1,1 @@
-"""`tagbus acceptance`: what tagbus promises, tried in a user's own cluster, in topics and collections of its own."""
+"""`tagbus acceptance`: test the guarantees of tagbus in a user's cluster, in separate topics and collections."""

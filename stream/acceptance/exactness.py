@@ -1,4 +1,4 @@
-"""What the vector store finds of what an exact search finds."""
+"""The recall of the vector store against an exact search."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from tagbus.stream.memory import Vectors
 
 LIMIT: Final = 20
 QUERIES: Final = 100
-# Below it the store is searched too coarsely (memory.hnsw_ef).
+# Minimum recall; below it the search is too coarse (memory.hnsw_ef).
 LEAST: Final = 0.95
 
 
 class Recall:
-    """The check, with the events that memory holds."""
+    """The check, with the events in memory."""
 
     def __init__(self, tags: Sequence[Tag], exemplars: Sequence[Exemplar], contents: Sequence[Content]) -> None:
         self._events: dict[str, Sequence[Tag | Exemplar | Knowledge]] = {"tags": tags, "exemplars": exemplars}
         self._texts = [f"{one.title}\n{one.text}" for one in contents[:QUERIES]]
 
     def __call__(self, run: Run) -> Finding:
-        """The neighbours of some contents by the store of the settings and by the exact one."""
+        """Compare the neighbours of some contents in the configured store with those in the exact one."""
         kind = run.settings.memory.kind
         if kind == "exact":
             words = "TAGBUS_MEMORY__KIND=exact compares every vector"
@@ -40,7 +40,7 @@ class Recall:
         exact = settings.memory.model_copy(update={"kind": "exact"})
         async with assemble.opened(settings) as stack:
             if settings.memory.kind != "server":
-                # The indexer has filled a shared one.
+                # The indexer has filled a shared store.
                 await self._fill(stack)
             vectors = await stack.encoder.encode(self._texts)
             own = await _nearest(stack, vectors)

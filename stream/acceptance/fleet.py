@@ -1,4 +1,4 @@
-"""The workers of an acceptance run, and the writer of a shared memory: processes that are killed and started again."""
+"""The workers of an acceptance run, and the writer of a shared memory: processes that are killed and restarted."""
 
 import os
 from collections.abc import Mapping
@@ -6,19 +6,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from tagbus.stream.acceptance.place import Place
+from tagbus.stream.acceptance.sandbox import Sandbox
 from tagbus.stream.config import PREFIX
 from tagbus.stream.local.worker import LocalWorker
 
-# Of a member that was killed for good.
+# Session timeout, so that partitions of a killed member are soon reassigned.
 SESSION_SECONDS: Final = "10"
 
 
 @dataclass(slots=True)
 class Member:
-    """One process, started again when it has ended, as an orchestrator does."""
+    """One process, restarted when it exits, as an orchestrator does."""
 
-    place: Place
+    sandbox: Sandbox
     command: Literal["run", "index"]
     variables: Mapping[str, str]
     stack: ExitStack = field(default_factory=ExitStack)
@@ -26,25 +26,25 @@ class Member:
     starts: int = 0
 
     def start(self) -> LocalWorker:
-        """Start it, after the one before has ended."""
+        """Start it, after the previous process has ended."""
         self.stack.close()
-        self.process = self.stack.enter_context(LocalWorker(self.place.settings, self.variables, self.command))
+        self.process = self.stack.enter_context(LocalWorker(self.sandbox.settings, self.variables, self.command))
         self.starts += 1
         return self.process
 
     def kill(self) -> None:
-        """SIGKILL, and start it again."""
+        """SIGKILL and restart it."""
         if self.process is not None:
             self.process.process.kill()
             self.process.process.wait()
         self.start()
 
     def environment(self) -> Mapping[str, str]:
-        """What a command is started with that stands beside it; this process's before it is started."""
+        """The environment for a command against the same installation; this process's before it is started."""
         return os.environ if self.process is None else self.process.environment
 
     def keep(self) -> None:
-        """Start it again if it has ended."""
+        """Restart it if it has exited."""
         if self.process is not None and self.process.process.poll() is not None:
             self.start()
 
@@ -57,21 +57,21 @@ class Member:
 
 
 class Fleet:
-    """`size` workers, and an indexer where the memory is shared; a context manager that kills what runs at its end."""
+    """`size` workers, and an indexer if the memory is shared; a context manager that kills them on exit."""
 
-    def __init__(self, place: Place, variables: Mapping[str, str], size: int) -> None:
-        self._place = place
+    def __init__(self, sandbox: Sandbox, variables: Mapping[str, str], size: int) -> None:
+        self._sandbox = sandbox
         self._variables = dict(variables)
-        self.indexer = Member(place, "index", variables) if place.settings.memory.kind == "server" else None
+        self.indexer = Member(sandbox, "index", variables) if sandbox.settings.memory.kind == "server" else None
         self.workers = [self._worker(number, {}) for number in range(size)]
         self._next = 0
 
     def _worker(self, number: int, more: Mapping[str, str]) -> Member:
-        own = {f"{PREFIX}KAFKA__INSTANCE": f"{self._place.prefix}-{number}"}
-        if self._place.settings.kafka.group_protocol == "classic":
-            # Its successor takes over at once. KIP-848 makes it wait for the end of the session instead.
+        own = {f"{PREFIX}KAFKA__INSTANCE": f"{self._sandbox.prefix}-{number}"}
+        if self._sandbox.settings.kafka.group_protocol == "classic":
+            # The successor takes over immediately. With KIP-848 it would wait for the end of the session.
             own |= {f"{PREFIX}KAFKA__MEMBERSHIP": "static", f"{PREFIX}KAFKA__SESSION_SECONDS": SESSION_SECONDS}
-        return Member(self._place, "run", {**self._variables, **own, **more})
+        return Member(self._sandbox, "run", {**self._variables, **own, **more})
 
     def __enter__(self) -> "Fleet":
         return self
@@ -91,12 +91,12 @@ class Fleet:
         self._next += 1
 
     def keep(self) -> None:
-        """Start again what has ended."""
+        """Restart the members that have exited."""
         for one in self._all():
             one.keep()
 
     def restart(self, more: Mapping[str, str]) -> None:
-        """Stop the workers, and start them with more settings."""
+        """Stop the workers, and start them with additional settings."""
         for one in self.workers:
             one.stop()
         self.workers = [self._worker(number, more) for number in range(len(self.workers))]

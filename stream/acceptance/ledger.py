@@ -1,4 +1,4 @@
-"""Whether every input came out, once: the offsets of `content` against the headers of what came of them."""
+"""Check that every input has exactly one output: the offsets of `content` against the source headers of the outputs."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Position = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Inputs, and what became of them under read_committed. `doubled`: outputs beyond the first of an input."""
+    """Inputs and their outputs under read_committed. `doubled`: outputs beyond the first of an input."""
 
     sent: int
     tagged: int
@@ -23,14 +23,14 @@ class Outcome:
     doubled: int
 
     def faults(self, settings: Settings) -> list[str]:
-        """What must not be, in words. At least once, doubled outputs are no fault."""
+        """The violations, in words. With at_least_once, doubled outputs are allowed."""
         exactly = settings.kafka.delivery == "exactly_once"
         found = {"lost": self.lost, "invented": self.invented, "doubled": self.doubled if exactly else 0}
         return [f"{count} {name}" for name, count in found.items() if count]
 
 
 def compare(settings: Settings) -> Outcome:
-    """Read the three topics to their ends as they are now."""
+    """Read the three topics to their current ends."""
     kafka, names = settings.kafka, settings.topics
     given = {(message.partition() or 0, message.offset() or 0) for message in read_all(kafka, names.content)}
     tagged, dead = (_sources(settings, topic) for topic in (names.tagged, names.dead_letters))

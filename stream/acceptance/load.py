@@ -1,4 +1,4 @@
-"""Contents that come evenly, and when a reader of committed records has what became of them."""
+"""A steady load of contents, and the latency until a read_committed reader has their outputs."""
 
 import time
 from collections import Counter
@@ -17,19 +17,19 @@ from tagbus.stream.kafka.writer import TopicWriter
 POLL_SECONDS: Final = 0.05
 PATIENCE_SECONDS: Final = 180.0
 
-# Called at every turn with the seconds since the start.
+# Called on every iteration with the seconds since the start.
 Act = Callable[[float], None]
 
 
 def idle(_: float) -> None:
-    """Nothing happens besides."""
+    """Do nothing under the load."""
 
 
 class Load:
-    """Publishes contents under ids of its own, and reads what became of them until `close`.
+    """Publishes contents under unique ids and reads their outputs until `close`.
 
-    `open`: when each content was published that has not come out, Unix seconds. `degraded`, `releases`: results by
-    reason and by release; `tokens` of those that were judged, `judged` their number.
+    `open`: the publication time of each content without an output yet, Unix seconds. `degraded`, `releases`: results by
+    reason and by release. `judged`: the number of judged contents; `tokens`: the tokens spent on them.
     """
 
     def __init__(self, settings: Settings, contents: Sequence[Content], prefix: str = "acceptance-") -> None:
@@ -47,12 +47,12 @@ class Load:
         self._reader.discover([names.tagged, names.dead_letters], "end")
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Close the reader."""
         self._reader.close()
 
     def steady(self, count: int, rate: float, act: Act = idle) -> list[float]:
-        """Publish so many contents at `rate` a second. Returns the seconds that each took from its record's time to its
-        tags, of those that came out meanwhile; the others are `open`."""
+        """Publish this many contents at `rate` a second. Returns the seconds from record time to tags of each content
+        with an output so far; the others are `open`."""
         self._took = []
         started, first = time.monotonic(), self.published
         with TopicWriter(self._settings.kafka, self._settings.topics.content) as writer:
@@ -70,22 +70,22 @@ class Load:
         return self._took
 
     def until_out(self, act: Act = idle) -> list[float]:
-        """Wait until everything has come out, and return the seconds as `steady` does. Raises DependencyDown where
-        nothing comes for three minutes."""
+        """Wait until every content has an output, and return the seconds as `steady` does. Raises DependencyDown if
+        none arrives for three minutes."""
         started = last = time.monotonic()
         while self.open:
             act(time.monotonic() - started)
             if self._read(POLL_SECONDS):
                 last = time.monotonic()
             elif time.monotonic() > last + PATIENCE_SECONDS:
-                raise DependencyDown(f"{len(self.open)} contents did not come out, and none for three minutes")
+                raise DependencyDown(f"{len(self.open)} contents have no output, and none arrived for three minutes")
         return self._took
 
     def _fresh(self) -> Iterator[Content]:
         yield next(self._contents).model_copy(update={"id": f"{self._prefix}{self.published}"})
 
     def _read(self, seconds: float) -> int:
-        """Note what has come out. Returns how much that was."""
+        """Record new outputs. Returns their number."""
         messages = self._reader.read(500, seconds).messages
         for message in messages:
             record = record_of(message)

@@ -1,4 +1,4 @@
-"""A TCP proxy before a dependency, which can be switched off: an outage that the dependency itself does not notice."""
+"""A TCP proxy in front of a dependency that can be cut off: an outage without touching the dependency."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Proxy:
-    """Passes bytes on to `host`:`port` and back; a context manager. `address` is where it listens."""
+    """Forwards bytes to `host`:`port` and back; a context manager. `address`: where it listens."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -27,7 +27,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """host:port, the same after an outage."""
+        """host:port; unchanged by an outage."""
         return f"{HOST}:{self._port}"
 
     def __enter__(self) -> Self:
@@ -45,7 +45,7 @@ class Proxy:
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """Inside, connections are reset and new ones are refused."""
+        """Inside the block connections are reset and new ones are refused."""
         self._run(self._cut())
         try:
             yield

@@ -1,4 +1,4 @@
-"""The report of an acceptance run: JSON, and one page of HTML. It begins with what this project never ran."""
+"""The report of an acceptance run: JSON and one HTML page. It starts with what this project never ran."""
 
 import html
 from typing import Final, Literal
@@ -19,7 +19,7 @@ NEVER: Final = (
 
 
 class Finding(BaseModel):
-    """What one check found."""
+    """The result of one check."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,7 +31,7 @@ class Finding(BaseModel):
 
 
 class Report(BaseModel):
-    """All of a run. `installation`: what it ran on, without secrets."""
+    """The report of a run. `installation`: the installation under test, without secrets."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""An acceptance run: its checks one after the other, each with a share of the time."""
+"""An acceptance run: its checks in sequence, each with a share of the time."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,17 +14,17 @@ from pydantic import JsonValue
 from tagbus.stream.acceptance.fleet import Fleet
 from tagbus.stream.acceptance.ledger import compare
 from tagbus.stream.acceptance.load import Act, Load
-from tagbus.stream.acceptance.place import Place
 from tagbus.stream.acceptance.proxy import Proxy
 from tagbus.stream.acceptance.report import Finding
+from tagbus.stream.acceptance.sandbox import Sandbox
 from tagbus.stream.app import console
 from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.errors import TagbusError
 
-# Contents that the rate is measured with, and the most that are published a second.
+# Contents for measuring the rate, and the maximum publishing rate per second.
 BURST: Final = 400
 MOST_A_SECOND: Final = 500.0
-# Of the whole time: kills, all outages, each of the three loads.
+# Shares of the whole time: kills, all outages, each of the three loads.
 KILLS, OUTAGES, LOAD = 0.25, 0.2, 0.08
 SHARES: Final = (0.25, 0.5, 0.75)
 KILL_RATE: Final = 0.5
@@ -33,9 +33,9 @@ BETWEEN_KILLS: Final = 8.0
 
 @dataclass(slots=True)
 class Run:
-    """What the checks share. `rate`: contents a second that the workers took in the burst."""
+    """The state shared by the checks. `rate`: contents a second that the workers processed in the burst."""
 
-    place: Place
+    sandbox: Sandbox
     fleet: Fleet
     load: Load
     proxies: Mapping[str, Proxy]
@@ -44,15 +44,15 @@ class Run:
 
     @property
     def settings(self) -> Settings:
-        """Those of the run."""
-        return self.place.settings
+        """The settings of the run."""
+        return self.sandbox.settings
 
     def keep(self, _: float) -> None:
-        """Start again what has ended."""
+        """Restart the processes that have exited."""
         self.fleet.keep()
 
     def steady(self, seconds: float, share: float, act: Act | None = None) -> list[float]:
-        """Contents at a share of the rate for so long."""
+        """Publish contents at a share of the rate for this long."""
         rate = share * self.rate
         return self.load.steady(max(10, int(seconds * rate)), rate, act or self.keep)
 
@@ -61,9 +61,11 @@ Check = Callable[[Run], Finding]
 
 
 def proxies(settings: Settings, stack: ExitStack) -> tuple[dict[str, Proxy], dict[str, str]]:
-    """A proxy before each dependency that can be cut off without its notice, and the settings of workers that go
-    through them. TLS names the host that it is for, so what is encrypted is left alone; so is a judge whose model is
-    told by its address, for its calibration holds for that address."""
+    """A proxy for each dependency that can be cut off, and the settings of workers that connect through them.
+
+    A dependency with TLS is left out, because its certificate names its host. So is a judge whose model is identified
+    by its address, because its calibration applies to that address.
+    """
     found: dict[str, Proxy] = {}
     variables: dict[str, str] = {}
     encoder, memory, llm = settings.encoder, settings.memory, settings.llm
@@ -83,7 +85,7 @@ def proxies(settings: Settings, stack: ExitStack) -> tuple[dict[str, Proxy], dic
 
 
 def findings(run: Run, checks: Mapping[str, Check]) -> Iterator[Finding]:
-    """Each check in turn. One that fails with an error is a finding too, and the next one goes on."""
+    """Run each check in turn. One that ends with an error is a failed finding, and the next one still runs."""
     for name, check in checks.items():
         console.say(f"{name} ...")
         started = time.monotonic()
@@ -97,20 +99,20 @@ def findings(run: Run, checks: Mapping[str, Check]) -> Iterator[Finding]:
 
 
 def capacity(run: Run) -> Finding:
-    """How many contents a second the workers take, published at once."""
+    """Measure the contents a second that the workers process from a burst."""
     count = min(BURST, max(50, int(run.seconds)))
     started = time.monotonic()
     run.load.steady(count, MOST_A_SECOND, run.keep)
     run.load.until_out(run.keep)
     run.rate = min(MOST_A_SECOND, count / (time.monotonic() - started))
-    words = f"{run.rate:.1f} contents a second by {len(run.fleet.workers)} workers, {count} published at once"
+    words = f"{run.rate:.1f} contents a second by {len(run.fleet.workers)} workers, {count} published in a burst"
     if run.rate > 0.9 * MOST_A_SECOND:
-        words += f"; this command publishes {MOST_A_SECOND:g} a second at most, so they may take more"
+        words += f"; this command publishes at most {MOST_A_SECOND:g} a second, so the workers may be faster"
     return Finding(name="rate", verdict="measured", words=words, figures={"contents_per_second": round(run.rate, 1)})
 
 
 def kills(run: Run) -> Finding:
-    """Workers are killed while contents come: each content once."""
+    """Kill workers under load: each content has exactly one output."""
     count, seconds = 0, KILLS * run.seconds
     every = min(BETWEEN_KILLS, seconds / 2)
 
@@ -136,7 +138,7 @@ def kills(run: Run) -> Finding:
 
 
 def outages(run: Run) -> Finding:
-    """Each dependency is cut off while contents come; nothing is lost, and work goes on after it."""
+    """Cut off each dependency under load: nothing is lost, and work resumes afterwards."""
     if not run.proxies:
         words = "no dependency can be cut off by a proxy (see the operators' page); Kafka never is"
         return Finding(name="outages", verdict="not run", words=words)
@@ -151,13 +153,13 @@ def outages(run: Run) -> Finding:
     outcome = compare(run.settings)
     faults = outcome.faults(run.settings)
     told = ", ".join(f"{name} {after:g} s" for name, after in recovered.items())
-    words = f"{', '.join(faults) or 'nothing lost'}; all contents were out after each outage of {seconds:.0f} s: {told}"
+    words = f"{', '.join(faults) or 'nothing lost'}; all contents done after each outage of {seconds:.0f} s: {told}"
     figures = {"outage_seconds": round(seconds, 1), "recovery_seconds": dict(recovered), **asdict(outcome)}
     return Finding(name="outages", verdict="failed" if faults else "passed", words=words, figures=figures)
 
 
 def latency(run: Run) -> Finding:
-    """From a record's time to its tags, committed, at a quarter, a half and three quarters of the rate."""
+    """Measure the time from a record's timestamp to its committed tags, at 25, 50 and 75% of the rate."""
     figures: dict[str, JsonValue] = {}
     told = []
     for share in SHARES:

@@ -1,4 +1,4 @@
-"""A second release to go over to and back: the one in force under another name."""
+"""A second release for rollout and rollback: the one in force under another name."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, loa
 TWIN: Final = "tagbus-acceptance-twin"
 
 
-def twin(folder: Path, place: Path, name: str = TWIN) -> Path:
-    """`place`/`name` with the release of `folder` under that name; its files are linked."""
-    release, made = load_release(folder), place / name
+def twin(folder: Path, to: Path, name: str = TWIN) -> Path:
+    """`to`/`name` with the release of `folder` under that name; its files are linked."""
+    release, made = load_release(folder), to / name
     made.mkdir(parents=True)
     for file in (MODEL, TOKENIZER):
         (made / file).symlink_to((folder / file).resolve())

@@ -1,8 +1,8 @@
 """What a person is shown of a result, and how likely each tag was to be shown.
 
-Of the best tags alone nobody learns what the others were worth. So a share of the places goes to candidates below the
+Of the best tags alone nobody learns what the others were worth. So a share of the slots goes to candidates below the
 cut, drawn evenly from the deciles of their confidence, and a share of the contents is shown blind: candidates drawn
-without regard to confidence, for a caller that hides scores. The probability of each place (its propensity) goes into
+without regard to confidence, for a caller that hides scores. The probability of each slot (its propensity) goes into
 the decision, and calibration weighs by it (feedback/learning.py).
 """
 
@@ -25,7 +25,7 @@ DECILES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Slot:
     """A shown candidate: its number among the candidates, best first, the probability that it was to be shown, and
     why it is."""
 
@@ -44,14 +44,14 @@ class Display:
     judged: tuple[JudgedTag, ...] = ()
 
 
-def show(result: TaggedContent, places: int, settings: FeedbackSettings) -> Display:
-    """What to show of a result on so many places: `shown` of the decision on it.
+def show(result: TaggedContent, slots: int, settings: FeedbackSettings) -> Display:
+    """What to show of a result on so many slots: `shown` of the decision on it.
 
-    The same content is always shown the same. For candidates below the cut the result must hold more tags than places:
-    tagger.tags. Raises ValueError for less than one place.
+    The same content is always shown the same. For candidates below the cut the result must hold more tags than slots:
+    tagger.tags. Raises ValueError for less than one slot.
     """
-    blind, chosen = display(result.id, len(result.tags), places, settings.explore, settings.blind)
-    tags = (_shown(result.tags[place.candidate], rank, place) for rank, place in enumerate(chosen, start=1))
+    blind, chosen = display(result.id, len(result.tags), slots, settings.explore, settings.blind)
+    tags = (_shown(result.tags[slot.candidate], rank, slot) for rank, slot in enumerate(chosen, start=1))
     return Display(blind, tuple(tags), judged(result))
 
 
@@ -67,19 +67,19 @@ def judged(result: TaggedContent) -> tuple[JudgedTag, ...]:
     )
 
 
-def display(seed: str, candidates: int, places: int, explore: float, blind: float) -> tuple[bool, tuple[Place, ...]]:
-    """Whether a content is shown blind, and which of so many candidates, best first, are shown on at most `places`.
+def display(seed: str, candidates: int, slots: int, explore: float, blind: float) -> tuple[bool, tuple[Slot, ...]]:
+    """Whether a content is shown blind, and which of so many candidates, best first, are shown on at most `slots`.
 
-    A pure function of its arguments. `explore`: the share of the places for candidates below the cut; `blind`: the
-    share of the contents that are shown blind. Raises ValueError for less than one place.
+    A pure function of its arguments. `explore`: the share of the slots for candidates below the cut; `blind`: the
+    share of the contents that are shown blind. Raises ValueError for less than one slot.
     """
-    if places < 1:
-        raise ValueError(f"{places} places, expected at least 1")
+    if slots < 1:
+        raise ValueError(f"{slots} slots, expected at least 1")
     if _uniform(seed, "blind") < blind:
-        return True, _blind(seed, candidates, places)
-    if candidates <= places:
-        return False, tuple(Place(number, 1.0, "top") for number in range(candidates))
-    return False, _exploring(seed, candidates, places, explore)
+        return True, _blind(seed, candidates, slots)
+    if candidates <= slots:
+        return False, tuple(Slot(number, 1.0, "top") for number in range(candidates))
+    return False, _exploring(seed, candidates, slots, explore)
 
 
 def _before(tag: ScoredTag) -> float | None:
@@ -89,39 +89,39 @@ def _before(tag: ScoredTag) -> float | None:
     return tag.evidence.unjudged if tag.stage == JUDGE else tag.score
 
 
-def _shown(tag: ScoredTag, rank: int, place: Place) -> ShownTag:
+def _shown(tag: ScoredTag, rank: int, slot: Slot) -> ShownTag:
     return ShownTag(
         tag=tag.id,
         rank=rank,
         score=tag.score,
         confidence=tag.confidence,
-        propensity=place.propensity,
-        policy=place.policy,
+        propensity=slot.propensity,
+        policy=slot.policy,
         stage=tag.stage,
     )
 
 
-def _blind(seed: str, candidates: int, places: int) -> tuple[Place, ...]:
+def _blind(seed: str, candidates: int, slots: int) -> tuple[Slot, ...]:
     """A simple random sample in random order."""
-    drawn = sorted(range(candidates), key=lambda number: _uniform(seed, f"order {number}"))[:places]
-    return tuple(Place(number, len(drawn) / candidates, "blind") for number in drawn)
+    drawn = sorted(range(candidates), key=lambda number: _uniform(seed, f"order {number}"))[:slots]
+    return tuple(Slot(number, len(drawn) / candidates, "blind") for number in drawn)
 
 
-def _exploring(seed: str, candidates: int, places: int, explore: float) -> tuple[Place, ...]:
-    """The best candidates, and in `wanted` places, on average, others: the last places are the ones given away.
+def _exploring(seed: str, candidates: int, slots: int, explore: float) -> tuple[Slot, ...]:
+    """The best candidates, and in `wanted` slots, on average, others: the last slots are the ones given away.
 
     The others are a systematic sample (Madow 1949) of the candidates below the cut in their order, in which each has
     its exact probability. Where `wanted` is no whole number, the candidate at the cut gives way as often as one more
     is drawn.
     """
-    wanted = min(explore * places, candidates - places, DECILES)
+    wanted = min(explore * slots, candidates - slots, DECILES)
     whole, rest = int(wanted), wanted - int(wanted)
-    cut = places - whole
+    cut = slots - whole
     chances = _chances(candidates - cut, wanted)
     drawn = _systematic(chances, _uniform(seed, "explore"))
-    kept = places - len(drawn)
-    top = [Place(number, 1.0 if number < cut - 1 or not rest else 1 - rest, "top") for number in range(kept)]
-    others = [Place(cut + number, chances[number], "explore") for number in drawn]
+    kept = slots - len(drawn)
+    top = [Slot(number, 1.0 if number < cut - 1 or not rest else 1 - rest, "top") for number in range(kept)]
+    others = [Slot(cut + number, chances[number], "explore") for number in drawn]
     return (*top, *others)
 
 

@@ -38,7 +38,7 @@ SETTINGS = {
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     "offsets.topic.replication.factor": "1",
-    "offsets.topic.num.partitions": "4",  # 50, the default, make the first start slow
+    "offsets.topic.num.partitions": "4",  # the default of 50 makes the first start slow
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "4",
@@ -46,7 +46,7 @@ SETTINGS = {
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "4",
     "auto.create.topics.enable": "false",
-    "log.retention.ms": "-1",  # records with old timestamps must not vanish from under a test
+    "log.retention.ms": "-1",  # records with old timestamps must not be deleted during a test
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
@@ -83,8 +83,8 @@ class ApacheKafka(Child):
         super().__init__(deadline_s)
         self._cache = cache or default_cache()
         self._extra = dict(settings or {})
-        # Kafka's format of a cluster id: a UUID in URL-safe base64 without padding. StorageTool takes one that starts
-        # with a dash for an option.
+        # Kafka's format of a cluster id: a UUID in URL-safe base64 without padding. StorageTool mistakes one that
+        # starts with a dash for an option.
         self._cluster_id = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
         self._jars = Path()
 
@@ -103,7 +103,7 @@ class ApacheKafka(Child):
         )
 
     def _write(self, ours: Mapping[str, str]) -> None:
-        """Write the broker's settings; the caller's come last and win."""
+        """Write the broker's settings; the caller's come last and take precedence."""
         folder = {"log.dirs": str(self.folder / "data")}
         lines = [f"{key}={value}\n" for key, value in {**SETTINGS, **folder, **ours, **self._extra}.items()]
         (self.folder / "server.properties").write_text("".join(lines), encoding="utf-8")

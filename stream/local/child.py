@@ -1,5 +1,4 @@
-"""A server as a child process with a folder and a log; all of it is cleaned up when this process ends, however it
-ends."""
+"""A server as a child process with a folder and a log, all cleaned up when this process ends, even if it is killed."""
 
 import os
 import random
@@ -21,14 +20,14 @@ from tagbus.stream.errors import DependencyDown, UserError
 HOST: Final = "127.0.0.1"
 STOP_S: Final = 20.0
 PORT_TRIES: Final = 3
-# Starts of a server that fails by chance.
+# Start attempts of a server that may fail by chance.
 UNLUCKY_TRIES: Final = 4
 LOG: Final = "log"
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a server's own choice
 
-# Kills the child's process group and removes its files when this process is gone, however it ended: then the pipe
-# closes, and read returns. It reads the pid from a line, or an empty line for no child. PR_SET_PDEATHSIG exists only on
-# Linux, and would kill the child with the thread that started it.
+# Kills the child's process group and removes its files when this process ends in any way: the pipe then closes, and
+# read returns. It reads the pid from a line, or an empty line for no child. PR_SET_PDEATHSIG exists only on Linux, and
+# would kill the child together with the thread that started it.
 _WATCHER = """
 pid=
 while read -r line; do pid=$line; done
@@ -42,7 +41,7 @@ rm -rf -- "$1" "$2/${1##*/}"*
 
 
 class Child(ABC):
-    """A context manager that starts and stops a server.
+    """A server process; a context manager that starts and stops it.
 
     Subclasses define how: `_install` its requirements, `_place` its ports, `_prepare` its folder, then `_command` and
     `_answers`. `deadline_s` bounds each start. On close, and also if this process is killed, the server is killed and
@@ -51,9 +50,9 @@ class Child(ABC):
     """
 
     name: ClassVar[str]
-    # The log message for a port that was taken meanwhile.
+    # The log message for a port that another process has taken meanwhile.
     taken: ClassVar[str] = "Address already in use"
-    # The log message of a start that failed by chance and may succeed the next time; empty: there is none.
+    # The log message of a start that failed by chance and may succeed when retried; empty: none.
     unlucky: ClassVar[str] = ""
 
     def __init__(self, deadline_s: float) -> None:
@@ -71,7 +70,7 @@ class Child(ABC):
 
     @abstractmethod
     def _place(self) -> None:
-        """Choose free ports and set `address`; called again if one was taken meanwhile."""
+        """Choose free ports and set `address`; called again if a port was taken meanwhile."""
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -109,7 +108,7 @@ class Child(ABC):
         """User and system CPU seconds of the server and its child processes (proc(5), Linux only)."""
         group = self.pid
         if not Path("/proc/self/stat").exists():
-            raise UserError(f"the CPU time of {self.name} is read from /proc, which is not here")
+            raise UserError(f"the CPU time of {self.name} is read from /proc, which this system does not have")
         ticks = 0
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -124,7 +123,7 @@ class Child(ABC):
         Raises UserError if it cannot run here, DependencyDown with the end of the log if it does not start.
         """
         if self._watcher is not None:
-            raise UserError(f"this {self.name} is started already; use restart")
+            raise UserError(f"this {self.name} is already started; use restart")
         self._install()
         self.folder = Path(tempfile.mkdtemp(prefix=f"tagbus-{self.name.rpartition(' ')[2].lower()}-"))
         try:
@@ -219,16 +218,16 @@ class Child(ABC):
         while not self._answers():
             code = self._process.poll()
             if code is not None:
-                self.kill()  # what it started may run still
-                raise DependencyDown(f"{self.name} ended with code {code} as it started; its log:\n{self.log_tail()}")
+                self.kill()  # its child processes may still be running
+                raise DependencyDown(f"{self.name} exited with code {code} on startup; its log:\n{self.log_tail()}")
             if time.monotonic() > end:
                 self.kill()
-                raise DependencyDown(f"{self.name} is silent after {self.deadline_s:g} s; its log:\n{self.log_tail()}")
+                raise DependencyDown(f"{self.name} is not up after {self.deadline_s:g} s; its log:\n{self.log_tail()}")
             time.sleep(0.05)
 
     def _tell(self, pid: str) -> None:
         if self._watcher is not None and self._watcher.stdin is not None:
-            with suppress(BrokenPipeError):  # somebody ended the watcher: the server is still ours to stop
+            with suppress(BrokenPipeError):  # the watcher was killed: the server must still be stopped
                 self._watcher.stdin.write(f"{pid}\n".encode())
                 self._watcher.stdin.flush()
 

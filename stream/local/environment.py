@@ -22,7 +22,7 @@ from tagbus.stream.local import jars
 from tagbus.stream.local.child import tail
 
 PYTRITON = "nvidia-pytriton==0.7.0"  # Triton 2.51
-# ONNX Runtime and tokenizers have this process's versions, so that vectors agree to the last digits.
+# ONNX Runtime and tokenizers have the same versions as in this process, so that vectors agree to the last digits.
 NEEDS = ("numpy==1.26.4", *(f"{name}=={version(name)}" for name in ("onnxruntime", "tokenizers")))
 LIBRARY = "libtriton_python.so"
 INSTALL_S = 600.0
@@ -41,7 +41,7 @@ class Environment:
 
     @property
     def server(self) -> Path:
-        """The program."""
+        """The server's executable."""
         return self._packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
 
     @property

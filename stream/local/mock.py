@@ -1,7 +1,7 @@
 """librdkafka's mock cluster: in-process brokers that any client on this machine can reach.
 
-It is driven through ctypes with the public header `rdkafka_mock.h`, because the only setting of the Python client for
-it (`test.mock.num.brokers`) does not control partitions and makes every new group wait 3 s for its first assignment.
+It is driven through ctypes with the public header `rdkafka_mock.h`: the Python client's only setting for it
+(`test.mock.num.brokers`) does not control partitions and makes every new group wait 3 s for its first assignment.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from confluent_kafka import cimpl
 from tagbus.stream.errors import UserError, shorten
 
 PARTITIONS = 4  # librdkafka's default for auto-created topics
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")  # Kafka's own rule; the mock cluster takes any name
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")  # Kafka's own rule; the mock cluster accepts any name
 _PRODUCER = 0  # rd_kafka_type_t
 _EXISTS = 36  # RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS
 _FIRST_BROKER = 1
@@ -59,9 +59,9 @@ class MockCluster:
     - Compaction and retention by time. It keeps 5 MiB of record batches, as they came over the wire, and at most
       100,000 batches of a partition, in memory. Beyond that the oldest batches are dropped silently: the low
       watermark advances, and a consumer below it is reset by its `auto.offset.reset`.
-    - Rebalance as a real broker does. With the classic protocol each change of a group's members, a new member after
-      a close too, waits for `session.timeout.ms` less one second (44 s with the client's default), because it ends the
-      wait for the others by time alone. `group.protocol=consumer` (KIP-848) has no such wait.
+    - Rebalancing like a real broker. With the classic protocol every membership change, even a new member after a
+      close, takes `session.timeout.ms` less one second (44 s with the client's default), because the wait for the other
+      members ends by time alone. `group.protocol=consumer` (KIP-848) has no such wait.
 
     It listens on 127.0.0.1. Raises UserError if confluent-kafka is built without these functions (Windows).
     """
@@ -97,7 +97,7 @@ class MockCluster:
             raise UserError(f"topic {name}: {partitions} partitions, expected 1 to 1000")
         code = self._lib.rd_kafka_mock_topic_create(self._open(), name.encode(), partitions, 1)
         if code == _EXISTS:
-            raise UserError(f"topic {name} exists already; create a topic before its first use")
+            raise UserError(f"topic {name} already exists; create a topic before its first use")
         if code:
             raise UserError(f"topic {name}: the mock cluster refused it with code {code}")
 
@@ -149,6 +149,6 @@ def _library() -> ctypes.CDLL:
             function.argtypes = arguments
     except (OSError, AttributeError) as error:
         raise UserError(
-            f"this confluent-kafka has no mock cluster ({shorten(str(error))}); take its wheel for Linux or macOS"
+            f"this confluent-kafka has no mock cluster ({shorten(str(error))}); use its wheel for Linux or macOS"
         ) from error
     return library

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-# Before the import, which writes to the home directory and looks up a host of its vendor otherwise.
+# Before the import, which otherwise writes to the home directory and looks up a host of its vendor.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
@@ -52,7 +52,7 @@ class TritonPythonModel:
         self._match("output", set(self._outputs), {one.name for one in self._session.get_outputs()})
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One run for all requests, which Triton has grouped by shape; one response per request.
+        """Run the model once for all requests, which Triton has grouped by shape; one response per request.
 
         Exceptions of the model propagate: Triton then fails every request of the run. Error responses created here
         crashed the server (signal 11) as soon as there were two of them.

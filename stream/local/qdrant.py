@@ -1,5 +1,5 @@
-"""A shared memory on this machine, for the demo and the tests: Qdrant's engine behind Qdrant's API, in a process of its
-own. The server itself is what production takes; no registry has its binary."""
+"""A shared memory on this machine, for the demo and the tests: Qdrant's engine behind Qdrant's API, in a separate
+process. Production uses the Qdrant server itself, whose binary no package registry has."""
 
 import importlib.util
 import sys
@@ -10,7 +10,8 @@ from tagbus.stream.local.child import HOST, Child, free_ports, reachable
 
 
 class QdrantServer(Child):
-    """A context manager; `url` is what TAGBUS_MEMORY__URL takes. What was written outlives `kill` and `restart`."""
+    """The server; a context manager. `url`: the value for TAGBUS_MEMORY__URL. Written data survives `kill` and
+    `restart`."""
 
     name = "Qdrant engine"
 
@@ -20,7 +21,7 @@ class QdrantServer(Child):
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Its address."""
         return f"http://{self.address}"
 
     def _install(self) -> None:

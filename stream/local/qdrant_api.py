@@ -1,8 +1,8 @@
-"""What tagbus asks of a Qdrant server over REST, answered by Qdrant's own engine: `serve` runs it.
+"""The subset of Qdrant's REST API that tagbus uses, on Qdrant's own engine; `serve` runs it.
 
-No registry has a binary of the server, but its engine is a package (qdrant-edge). This puts the part of Qdrant's API
-before it that a shared memory needs: collections with metadata, aliases, conditional writes, filtered searches. It
-searches exactly, keeps everything in a folder, and is for one machine: no cluster, no keys, no TLS.
+No package registry has a binary of the server, but its engine is a package (qdrant-edge). This module puts the part of
+Qdrant's API in front of it that a shared memory needs: collections with metadata, aliases, conditional writes, filtered
+searches. It searches exactly, keeps everything in a folder, and is for one machine: no cluster, no keys, no TLS.
 """
 
 import json
@@ -27,11 +27,11 @@ STATE: Final = "state.json"
 
 
 class NotFound(Exception):
-    """A collection that is not there."""
+    """The collection does not exist."""
 
 
 class State(BaseModel):
-    """The collections as they were made, and which one each alias leads to."""
+    """The collections as created, and the target of each alias."""
 
     collections: dict[str, qdrant.CreateCollection] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
@@ -48,7 +48,7 @@ class Qdrant:
         self._shards = {name: self._opened(name, made) for name, made in self._state.collections.items()}
 
     def answer(self, method: str, path: str, body: bytes) -> object:
-        """The `result` of a request. Raises NotFound, ValidationError and UserError for what cannot be answered."""
+        """The `result` of a request. Raises NotFound, ValidationError or UserError if it cannot be answered."""
         match method, path.strip("/").split("/"):
             case "GET", [""]:
                 return {"title": "qdrant-edge behind Qdrant's API", "version": "1.16.0"}
@@ -131,7 +131,9 @@ class Qdrant:
                     made = action.create_alias
                     self._state.aliases[made.alias_name] = self._named(made.collection_name)
                 case _:
-                    raise UserError("aliases are created and deleted here, and not renamed")
+                    raise UserError(
+                        "this stand-in for a Qdrant server cannot rename aliases, only create and delete them"
+                    )
         self._write()
         return True
 
@@ -157,7 +159,7 @@ class Qdrant:
 
 
 def info(made: qdrant.CreateCollection, points: int) -> dict[str, object]:
-    """What the server says of a collection."""
+    """The collection info that the server returns."""
     asked = made.hnsw_config or qdrant.HnswConfigDiff()
     params = qdrant.CollectionParams(
         vectors=made.vectors,
@@ -196,7 +198,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection, kept alive."""
 
     protocol_version = "HTTP/1.1"
-    # The answer's head and body are two writes: the second must not wait for an acknowledgement of the first.
+    # No Nagle: head and body are two writes, and the second must not wait for an acknowledgement of the first.
     disable_nagle_algorithm = True
     respond: ClassVar[Callable[[str, str, bytes], tuple[int, object]]]
 
@@ -219,11 +221,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing: a request is no news."""
+        """Suppress access logs."""
 
 
 def responder(qdrants: Qdrant, lock: threading.Lock) -> Callable[[str, str, bytes], tuple[int, object]]:
-    """Answers requests with a status and a body."""
+    """A function that answers requests with a status and a body."""
 
     def respond(method: str, path: str, body: bytes) -> tuple[int, object]:
         try:

@@ -1,4 +1,4 @@
-"""One collection on Qdrant's engine, called as Qdrant's API calls it: its requests in the engine's own types."""
+"""One collection on Qdrant's engine: requests of Qdrant's API translated to the engine's types."""
 
 import hashlib
 import shutil
@@ -23,14 +23,14 @@ Condition = (
 
 
 class Shard:
-    """The points of a collection, on disk: a write that was answered outlives a kill of the process."""
+    """The points of a collection, on disk: a confirmed write survives a kill of the process."""
 
     def __init__(self, folder: Path, dimension: int) -> None:
         self._folder = folder
         if folder.exists():
             self._shard = edge.EdgeShard.load(str(folder))
             return
-        # Made aside and renamed in: a process that is killed while it creates leaves no half a shard.
+        # Created beside and renamed: a process killed meanwhile leaves no incomplete shard.
         draft = folder.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -41,21 +41,21 @@ class Shard:
 
     @classmethod
     def in_(cls, folder: Path, name: str, dimension: int) -> Self:
-        """The collection of that name. A name comes over the wire, so it is no part of a path: its hash is."""
+        """The collection of that name. The name comes over the wire, so the path uses its hash."""
         return cls(folder / hashlib.blake2b(name.encode(), digest_size=16).hexdigest(), dimension)
 
     def close(self) -> None:
-        """Flush it."""
+        """Flush and close it."""
         self._shard.flush()
         self._shard.close()
 
     def remove(self) -> None:
-        """Close it, and delete its folder."""
+        """Close it and delete its folder."""
         self._shard.close()
         shutil.rmtree(self._folder)
 
     def index(self, field: str, kind: qdrant.PayloadSchemaType) -> None:
-        """An index of a field; one that is there already is no error."""
+        """Create an index of a field; an existing one is no error."""
         kinds = {
             qdrant.PayloadSchemaType.KEYWORD: edge.PayloadSchemaType.Keyword,
             qdrant.PayloadSchemaType.INTEGER: edge.PayloadSchemaType.Integer,
@@ -66,29 +66,29 @@ class Shard:
             self._shard.update(edge.UpdateOperation.create_field_index(field, kinds[kind]))
 
     def upsert(self, points: Iterable[qdrant.PointStruct], unless: qdrant.Filter | None) -> None:
-        """Write points; those that are there are replaced where `unless`, which is the API's update_filter, holds."""
+        """Write points. Existing points are replaced only if they match `unless`, the API's update_filter."""
         given = [edge.Point(_id(one.id), cast("edge.Vector", one.vector), one.payload) for one in points]
         self._shard.update(edge.UpdateOperation.upsert_points(given, translated(unless)))
 
     def delete(self, ids: Iterable[object]) -> None:
-        """Remove points; one that is not there is no error."""
+        """Remove points; a missing one is no error."""
         self._shard.update(edge.UpdateOperation.delete_points([_id(one) for one in ids]))
 
     def delete_by(self, which: qdrant.Filter) -> None:
-        """Remove what a filter holds for."""
+        """Remove the points that match a filter."""
         self._shard.update(edge.UpdateOperation.delete_points_by_filter(_filter(which)))
 
     def count(self, which: qdrant.Filter | None) -> int:
-        """How many points a filter holds for."""
+        """The number of points that match a filter."""
         return self._shard.count(edge.CountRequest(exact=True, filter=translated(which)))
 
     def retrieve(self, ids: Iterable[object], payload: object, vector: bool) -> list[dict[str, object]]:  # noqa: FBT001 - the API's
-        """The points of those ids that are there."""
+        """The existing points among these ids."""
         found = self._shard.retrieve([_id(one) for one in ids], with_payload=_wanted(payload), with_vector=vector)
         return [_record(one) for one in found]
 
     def scroll(self, asked: qdrant.ScrollRequest) -> dict[str, object]:
-        """A page of points by id, and where the next one begins."""
+        """A page of points by id, and the start of the next page."""
         request = edge.ScrollRequest(
             offset=None if asked.offset is None else _id(asked.offset),
             limit=asked.limit or 10,
@@ -100,7 +100,7 @@ class Shard:
         return {"points": [_record(one) for one in found], "next_page_offset": following and str(following)}
 
     def search(self, asked: Iterable[qdrant.QueryRequest]) -> list[dict[str, object]]:
-        """The nearest points of each query, exactly."""
+        """The nearest points of each query, by exact search."""
         exact = edge.SearchParams(exact=True)
         requests = [
             edge.QueryRequest(
@@ -117,7 +117,7 @@ class Shard:
 
 
 def translated(given: qdrant.Filter | None) -> edge.Filter | None:
-    """A filter of the API as the engine takes it. Raises UserError for a condition that tagbus never sends."""
+    """A filter of the API as the engine's type. Raises UserError for a condition that tagbus never sends."""
     return None if given is None else _filter(given)
 
 
@@ -147,7 +147,7 @@ def _condition(one: object) -> Condition:
             return edge.FieldCondition(key, match=edge.MatchValue(value))
         case qdrant.FieldCondition(key=key, range=qdrant.Range() as span):
             return edge.FieldCondition(key, range=edge.RangeFloat(gte=span.gte, gt=span.gt, lte=span.lte, lt=span.lt))
-    raise UserError(f"condition {type(one).__name__}: this stand-in for a Qdrant server has none of these")
+    raise UserError(f"condition {type(one).__name__}: this stand-in for a Qdrant server does not support it")
 
 
 def _nearest(asked: qdrant.QueryRequest) -> list[float]:

@@ -17,25 +17,25 @@ __all__ = ["TritonServer", "available", "default_cache", "default_repository"]
 
 
 def default_repository() -> Path:
-    """The model repository that travels in the package."""
+    """The model repository shipped in the package."""
     return default_folder().parent.parent
 
 
 class TritonServer(Child):
     """One server; a context manager that starts it and stops it.
 
-    `repository` is a model repository (the package's own if None), `models` are loaded at the start; more are loaded
-    through the client (the server is in explicit mode, so a folder that is no model disturbs nobody). `host` is a
-    loopback address, `options` are added to the command, `cache` is the folder of its environment. `deadline_s` bounds
-    each start: with the warm-up of `encoder` it takes 6 s on two idle cores. Its log is in a temporary folder, which
-    goes with it.
+    `repository`: a model repository (the package's own if None). `models`: loaded at startup; more are loaded through
+    the client (the server is in explicit mode, so a folder that is not a model does no harm). `host`: a loopback
+    address. `options`: added to the command. `cache`: the folder of its environment. `deadline_s` bounds each start:
+    with the warm-up of `encoder` it takes 6 s on two idle cores. Its log is in a temporary folder that is removed with
+    it.
 
-    Entering raises UserError where it cannot run here, DependencyDown with the end of the log where it does not start.
+    Entering raises UserError if it cannot run here, DependencyDown with the end of the log if it does not start.
     """
 
     name = "tritonserver"
     taken = "already in use"
-    # A lock of the Python backend that times out aborts the server, on a machine that is busy.
+    # On a busy machine a lock of the Python backend may time out, which aborts the server.
     unlucky = "boost::interprocess::lock_exception"
 
     def __init__(
@@ -55,7 +55,7 @@ class TritonServer(Child):
         self._cache = cache or default_cache()
 
     def log_tail(self, lines: int = 20) -> str:
-        """As any child's, without its tables."""
+        """As for any child, without the server's tables."""
         said = super().log_tail(10 * lines).splitlines()
         return "\n".join([line for line in said if line and line[0] not in "+|"][-lines:])
 
@@ -79,10 +79,10 @@ class TritonServer(Child):
             f"--model-repository={self._repository}",
             f"--backend-directory={self.folder / 'backends'}",
             f"--cache-directory={self._environment.caches}",
-            # A server that is killed leaves its shared memory behind, 1 MB a process: the name says whose it was.
+            # A killed server leaves its shared memory behind, 1 MB a process: the name identifies its owner.
             f"--backend-config=python,shm-region-prefix-name={self.folder.name}",
-            # One at a time: six models that loaded together on two cores at a load of 11 ran into a timeout of the
-            # backend's lock, which aborts the server (boost::interprocess::lock_exception).
+            # One at a time: six models loading together on two cores at a load of 11 hit a timeout of the backend's
+            # lock, which aborts the server (boost::interprocess::lock_exception).
             "--model-load-thread-count=1",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._models),
@@ -96,11 +96,11 @@ class TritonServer(Child):
         ]
 
     def _answers(self) -> bool:
-        """Whether its models are ready: in explicit mode the server calls itself ready without them."""
+        """Whether its models are ready: in explicit mode the server reports ready without them."""
         if not reachable(self.address):
             return False
         if any(option.startswith("--grpc-use-ssl") for option in self._options):
-            return True  # its port opens when its models are loaded
+            return True  # its port opens only once its models are loaded
         try:
             with InferenceServerClient(self.address) as client:
                 return all(client.is_model_ready(model, client_timeout=2) for model in self._models)
@@ -119,8 +119,8 @@ def servable(repository: Path) -> dict[str, Path]:
 
 
 def main() -> None:
-    """A server for development, until Ctrl-C. It serves the models of the package's repository and prints the settings
-    that use them; a model other than the encoder has the name of its component."""
+    """Run a server for development, until Ctrl-C. It serves the models of the package's repository and prints the
+    settings that use them; a model other than the encoder is named after its component."""
     models = servable(default_repository())
     with TritonServer(models=tuple(models)) as server, suppress(KeyboardInterrupt):
         sys.stdout.write(f"TAGBUS_ENCODER__KIND=triton TAGBUS_ENCODER__ADDRESS={server.address}\n")
@@ -130,7 +130,7 @@ def main() -> None:
                 sys.stdout.write(f"{section}__KIND=triton {section}__FOLDER={folder}\n")
         sys.stdout.flush()
         while True:
-            time.sleep(1)  # not signal.pause: a Ctrl-C just before it starts would be waited for, for ever
+            time.sleep(1)  # not signal.pause: it would miss a Ctrl-C that comes just before it, and wait forever
 
 
 if __name__ == "__main__":

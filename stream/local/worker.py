@@ -22,7 +22,8 @@ from tagbus.stream.config import PREFIX, Settings
 from tagbus.stream.errors import DependencyDown, Fatal
 from tagbus.stream.local.child import free_ports
 
-# Without any progress of the memory: on two cores at a load of 20 it read 1,500 of 3,500 records in five minutes.
+# Maximum time without progress of the memory: on two cores at a load of 20 it read 1,500 of 3,500 records in five
+# minutes.
 READY_SECONDS = 300.0
 POLL_SECONDS = 0.25
 TAIL_LINES = 15
@@ -30,8 +31,8 @@ REMAINING = re.compile(r"^tagbus_memory_remaining_offsets ([0-9.e+]+)$", re.MULT
 
 
 class LocalWorker:
-    """One worker; a context manager that starts and stops it. Its log is a temporary file, `environment` what its
-    process is given."""
+    """One worker; a context manager that starts and stops it. Its log is a temporary file. `environment`: the
+    environment of its process."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class LocalWorker:
     def wait_until_ready(self, remaining: Callable[[int], None] = lambda _: None) -> None:
         """Wait for /readyz. `remaining` receives the number of offsets of the memory topics left to read.
 
-        Raises DependencyDown with the end of its log if it exits early, or gets no further for READY_SECONDS.
+        Raises DependencyDown with the end of its log if it exits early or makes no progress for READY_SECONDS.
         """
         deadline = time.monotonic() + READY_SECONDS
         last = math.inf
@@ -139,8 +140,8 @@ class LocalWorker:
 
 @contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Handlers of SIGTERM and SIGINT run at the end: what one raises while a child is being started would leave a child
-    that nobody knows of. Python runs handlers in the main thread alone."""
+    """Defer the handlers of SIGTERM and SIGINT to the end of the block: an exception from one while a child is being
+    started would leak the child. Python runs handlers only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -31,7 +31,7 @@ _START_S = 90.0
 def missing() -> str | None:
     """Why it cannot run here, or None where it can."""
     if not _home().is_dir() and shutil.which("mvn") is None:
-        return "there is no mvn on the path, which downloads Apicurio Registry"
+        return "mvn, which downloads Apicurio Registry, is not on the path"
     return available()
 
 

@@ -11,7 +11,7 @@ from tagbus.stream.quality import Flags, Floats
 from tests.feedback.parts import NOON
 
 PRINT = Fingerprint("r-1", "recall+literal", {"literal": "literal-1"})
-CONTENTS, CANDIDATES, PLACES = 12_000, 20, 10
+CONTENTS, CANDIDATES, SLOTS = 12_000, 20, 10
 
 
 def biased(explore: float, seed: int) -> tuple[list[Judged], Floats, Flags]:
@@ -26,9 +26,9 @@ def biased(explore: float, seed: int) -> tuple[list[Judged], Floats, Flags]:
     right = random.random(scores.shape) < scores * (1 - 0.8 * np.arange(CANDIDATES) / CANDIDATES)
     pairs = []
     for number in range(CONTENTS):
-        for place in display(f"content-{number}", CANDIDATES, PLACES, explore, 0.0)[1]:
-            score = float(scores[number, place.candidate])
-            truth = bool(right[number, place.candidate])
-            weight, time = min(1 / place.propensity, 20.0), NOON + timedelta(seconds=number)
+        for slot in display(f"content-{number}", CANDIDATES, SLOTS, explore, 0.0)[1]:
+            score = float(scores[number, slot.candidate])
+            truth = bool(right[number, slot.candidate])
+            weight, time = min(1 / slot.propensity, 20.0), NOON + timedelta(seconds=number)
             pairs.append(Judged(f"content-{number}", time, PRINT, score, score, weight, truth))
     return pairs, scores.ravel(), right.ravel()

@@ -24,7 +24,7 @@ def result(content_id: str, tags: int) -> TaggedContent:
 
 
 @pytest.mark.parametrize(
-    ("candidates", "places", "explore", "blind"),
+    ("candidates", "slots", "explore", "blind"),
     [
         (20, 10, 0.05, 0.0),
         (20, 10, 0.1, 0.0),
@@ -35,20 +35,20 @@ def result(content_id: str, tags: int) -> TaggedContent:
     ],
 )
 def test_a_propensity_is_how_often_a_candidate_is_shown(
-    candidates: int, places: int, explore: float, blind: float
+    candidates: int, slots: int, explore: float, blind: float
 ) -> None:
     seen: Counter[int] = Counter()
     # Horvitz and Thompson's estimate of how many contents there are, by each candidate.
     estimate: Counter[int] = Counter()
     explored = 0
     for number in range(SEEDS):
-        _, chosen = display(f"content-{number}", candidates, places, explore, blind)
-        assert len({place.candidate for place in chosen}) == len(chosen) == min(places, candidates)
-        explored += sum(place.policy == "explore" for place in chosen)
-        for place in chosen:
-            seen[place.candidate] += 1
-            if place.policy != "blind":
-                estimate[place.candidate] += 1 / place.propensity  # type: ignore[assignment]
+        _, chosen = display(f"content-{number}", candidates, slots, explore, blind)
+        assert len({slot.candidate for slot in chosen}) == len(chosen) == min(slots, candidates)
+        explored += sum(slot.policy == "explore" for slot in chosen)
+        for slot in chosen:
+            seen[slot.candidate] += 1
+            if slot.policy != "blind":
+                estimate[slot.candidate] += 1 / slot.propensity  # type: ignore[assignment]
     shares = [seen[candidate] / SEEDS for candidate in range(candidates)]
     # Five standard deviations of a share.
     assert all(share > 0 or not explore for share in shares)
@@ -58,35 +58,35 @@ def test_a_propensity_is_how_often_a_candidate_is_shown(
             for candidate, share in enumerate(shares)
             if share
         )
-        assert explored / SEEDS == pytest.approx(min(explore * places, candidates - places), rel=0.1, abs=0.01)
+        assert explored / SEEDS == pytest.approx(min(explore * slots, candidates - slots), rel=0.1, abs=0.01)
 
 
 def test_a_share_of_the_contents_is_blind_and_drawn_without_regard_to_confidence() -> None:
     shown = [display(f"content-{number}", 20, 5, 0.05, 0.02) for number in range(SEEDS)]
-    blind = [places for is_blind, places in shown if is_blind]
+    blind = [slots for is_blind, slots in shown if is_blind]
     assert len(blind) / SEEDS == pytest.approx(0.02, abs=0.008)
-    assert {(place.policy, place.propensity) for places in blind for place in places} == {("blind", 0.25)}
-    assert len({place.candidate for places in blind for place in places}) == 20
+    assert {(slot.policy, slot.propensity) for slots in blind for slot in slots} == {("blind", 0.25)}
+    assert len({slot.candidate for slots in blind for slot in slots}) == 20
 
 
 def test_each_decile_below_the_cut_is_shown_as_often() -> None:
     shown = [display(f"content-{number}", 110, 10, 0.1, 0.0)[1] for number in range(SEEDS)]
-    deciles = Counter((place.candidate - 9) // 10 for places in shown for place in places if place.policy == "explore")
+    deciles = Counter((slot.candidate - 9) // 10 for slots in shown for slot in slots if slot.policy == "explore")
     assert max(deciles.values()) / min(deciles[number] for number in range(10)) < 1.4
 
 
 @given(st.text(max_size=20), st.integers(0, 60), st.integers(1, 20), st.floats(0, 0.5), st.floats(0, 1))
 def test_any_content_is_shown_at_most_so_much_and_always_the_same(
-    seed: str, candidates: int, places: int, explore: float, blind: float
+    seed: str, candidates: int, slots: int, explore: float, blind: float
 ) -> None:
-    found = display(seed, candidates, places, explore, blind)
-    assert found == display(seed, candidates, places, explore, blind)
-    assert len(found[1]) == min(places, candidates)
-    assert all(0 < place.propensity <= 1 and place.candidate < candidates for place in found[1])
+    found = display(seed, candidates, slots, explore, blind)
+    assert found == display(seed, candidates, slots, explore, blind)
+    assert len(found[1]) == min(slots, candidates)
+    assert all(0 < slot.propensity <= 1 and slot.candidate < candidates for slot in found[1])
 
 
 def test_what_fits_is_shown_whole() -> None:
-    assert [place.propensity for place in display("a", 3, 3, 0.5, 0.0)[1]] == [1, 1, 1]
+    assert [slot.propensity for slot in display("a", 3, 3, 0.5, 0.0)[1]] == [1, 1, 1]
 
 
 def test_a_result_is_shown_as_the_decision_on_it_names_it() -> None:
@@ -103,7 +103,7 @@ def test_a_result_is_shown_as_the_decision_on_it_names_it() -> None:
 
 
 def test_no_place_is_a_bug() -> None:
-    with pytest.raises(ValueError, match="0 places"):
+    with pytest.raises(ValueError, match="0 slots"):
         show(result("a", 3), 0, FeedbackSettings())
 
 

@@ -88,7 +88,7 @@ class ApacheCluster:
     def start(self) -> None:
         """Start all nodes, and wait until each answers and knows the others."""
         if self.nodes:
-            raise UserError("this cluster is started already; restart its nodes")
+            raise UserError("this cluster is already started; restart its nodes")
         for left in reversed(range(PORT_TRIES)):
             self.nodes = self._new()
             try:

@@ -65,7 +65,7 @@ def test_what_is_committed_while_a_broker_is_away_is_on_it_when_it_is_back(clust
 
 
 def test_it_is_started_once_and_has_a_size(cluster: ApacheCluster) -> None:
-    with pytest.raises(UserError, match="started already"):
+    with pytest.raises(UserError, match="already started"):
         cluster.start()
     with pytest.raises(UserError, match="a cluster of 0 nodes"):
         ApacheCluster(0)

@@ -64,5 +64,5 @@ def test_it_is_started_again_when_the_log_says_that_it_was_chance() -> None:
 
 @pytest.mark.parametrize(("make", "failures"), [(Unlucky, UNLUCKY_TRIES), (Certain, 1)])
 def test_it_is_given_up_when_it_fails_each_time_or_not_by_chance(make: Callable[[int], Child], failures: int) -> None:
-    with pytest.raises(DependencyDown, match="unlucky server ended with code 1 as it started"):
+    with pytest.raises(DependencyDown, match="unlucky server exited with code 1 on startup"):
         make(failures).start()

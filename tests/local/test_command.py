@@ -24,10 +24,10 @@ def test_the_last_line_says_why_it_failed() -> None:
 
 
 def test_one_that_says_nothing_is_known_by_its_code() -> None:
-    with pytest.raises(DependencyDown, match=r"^words: ended with code -9 and said nothing$"):
+    with pytest.raises(DependencyDown, match=r"^words: exited with code -9 and no output$"):
         output_of("words", command("import os; os.kill(os.getpid(), 9)"), 60)
 
 
 def test_one_that_takes_too_long_is_ended() -> None:
-    with pytest.raises(DependencyDown, match=r"^words: not done within 0\.5 s$"):
+    with pytest.raises(DependencyDown, match=r"^words: not finished within 0\.5 s$"):
         output_of("words", command("import signal; signal.pause()"), 0.5)

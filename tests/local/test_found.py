@@ -59,14 +59,14 @@ def test_without_any_it_skips_and_says_so_loudly(tmp_path: Path) -> None:
     done = run_without_java(tmp_path)
     assert done.returncode == 0, done.stdout
     assert "every test against Apache Kafka was SKIPPED" in done.stdout
-    assert "there is no java on the path" in done.stdout
+    assert "java is not on the path" in done.stdout
     assert "1 skipped" in done.stdout
 
 
 def test_without_any_it_fails_in_ci(tmp_path: Path) -> None:
     done = run_without_java(tmp_path, CI="true")
     assert done.returncode == 1, done.stdout
-    assert "there is no java on the path" in done.stdout
+    assert "java is not on the path" in done.stdout
 
 
 def test_an_address_in_the_environment_comes_first(tmp_path: Path, mock_kafka: MockCluster) -> None:

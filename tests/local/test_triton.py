@@ -31,7 +31,7 @@ def test_it_is_killed_restarted_on_its_port_and_stopped(tmp_path: Path) -> None:
         assert server.cpu_seconds() > 0
         assert shared(folder)
         assert list(folder.glob("python_env_*")), "which killed servers would leave in /tmp"
-        with pytest.raises(UserError, match="started already"):
+        with pytest.raises(UserError, match="already started"):
             server.start()
 
         server.kill()
@@ -78,7 +78,7 @@ def test_a_model_that_does_not_load_is_told_with_the_end_of_the_log(tmp_path: Pa
     (repository / "encoder" / "1" / MODEL).unlink()
     (repository / "encoder" / "1" / MODEL).write_bytes(b"no model")
     server = TritonServer(repository)
-    with pytest.raises(DependencyDown, match="ended with code 1 as it started") as told, server:
+    with pytest.raises(DependencyDown, match="exited with code 1 on startup") as told, server:
         pass
     assert "Load model from" in str(told.value)
     assert not server.folder.exists()

@@ -15,8 +15,8 @@ from tagbus.stream.acceptance import changes, run
 from tagbus.stream.acceptance.exactness import Recall
 from tagbus.stream.acceptance.fleet import Fleet
 from tagbus.stream.acceptance.load import Load
-from tagbus.stream.acceptance.place import Place
 from tagbus.stream.acceptance.report import Finding, Report, page
+from tagbus.stream.acceptance.sandbox import Sandbox
 from tagbus.stream.app import console
 from tagbus.stream.app.data.examples import example
 from tagbus.stream.app.places import files
@@ -48,7 +48,7 @@ def acceptance(
     started = datetime.now(UTC)
     with ExitStack() as stack:
         releases = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagbus-acceptance-")))
-        found = tuple(_found(Place.of(settings, releases, workers), 60 * minutes, workers, stack))
+        found = tuple(_found(Sandbox.of(settings, releases, workers), 60 * minutes, workers, stack))
     failed = [one.name for one in found if one.verdict == "failed"]
     report = Report(
         passed=not failed,
@@ -64,21 +64,21 @@ def acceptance(
         raise CheckFailed(f"failed: {', '.join(failed)}")
 
 
-def _found(place: Place, seconds: float, workers: int, stack: ExitStack) -> list[Finding]:
+def _found(sandbox: Sandbox, seconds: float, workers: int, stack: ExitStack) -> list[Finding]:
     """Create the environment, fill its memory, start its workers, and run the checks."""
     tags = files.all_of(example("tags.jsonl"), files.tag_of)
     exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)
     exemplars = exemplars[: max(EXEMPLARS_A_MINUTE, int(EXEMPLARS_A_MINUTE * seconds / 60))]
     contents = files.all_of(example("content.jsonl"), files.content_of)
-    proxies, variables = run.proxies(place.settings, stack)
-    console.say(f"topics and group {place.prefix}*")
-    with place.made(), Fleet(place, {**place.variables, **variables}, workers) as fleet:
-        names = place.settings.topics
-        _publish(place.settings, names.tags, [encode_record(one) for one in tags])
-        _publish(place.settings, names.exemplars, [encode_record(one) for one in exemplars])
+    proxies, variables = run.proxies(sandbox.settings, stack)
+    console.say(f"topics and group {sandbox.prefix}*")
+    with sandbox.made(), Fleet(sandbox, {**sandbox.variables, **variables}, workers) as fleet:
+        names = sandbox.settings.topics
+        _publish(sandbox.settings, names.tags, [encode_record(one) for one in tags])
+        _publish(sandbox.settings, names.exemplars, [encode_record(one) for one in exemplars])
         console.say(f"starting {workers} workers with {len(tags)} tags and {len(exemplars)} exemplars")
         fleet.start()
-        load = Load(place.settings, contents)
+        load = Load(sandbox.settings, contents)
         stack.callback(load.close)
         checks: dict[str, run.Check] = {
             "rate": run.capacity,
@@ -89,7 +89,7 @@ def _found(place: Place, seconds: float, workers: int, stack: ExitStack) -> list
             "budget": changes.budget,
             "roll-back": changes.roll_back,
         }
-        return list(run.findings(run.Run(place, fleet, load, proxies, seconds), checks))
+        return list(run.findings(run.Run(sandbox, fleet, load, proxies, seconds), checks))
 
 
 def _publish(settings: Settings, topic: str, records: list[Record]) -> None:

@@ -1,4 +1,4 @@
-"""The topics, the group and the collections of one acceptance run, made for it and removed after it."""
+"""The sandbox of an acceptance run: its topics, group and collections, created for it and removed afterwards."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ from tagbus.stream.memory import open_memory
 from tagbus.stream.memory.shared import shared_stores
 
 NAME: Final = "tagbus-acceptance"
-# At least; two for each worker.
+# Minimum number of partitions; otherwise two per worker.
 PARTITIONS: Final = 4
 SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.5
@@ -36,9 +36,9 @@ LIVE: Final = ("MEMORY__PATH", "DRIFT__FILE", "RELEASES__FOLDER")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """`settings` of the run; `variables`: the same for its processes, as variables of the environment. `releases` holds
-    the release in force and its twin."""
+class Sandbox:
+    """The resources of one run. `settings`: of the run; `variables`: the same as environment variables for its
+    processes. The releases folder holds the release in force and its twin."""
 
     prefix: str
     settings: Settings
@@ -46,8 +46,8 @@ class Place:
     release: str
 
     @classmethod
-    def of(cls, settings: Settings, releases: Path, workers: int) -> "Place":
-        """A place that nothing else uses, beside the installation of these settings, for so many workers."""
+    def of(cls, settings: Settings, releases: Path, workers: int) -> "Sandbox":
+        """A separate sandbox beside the installation of these settings, for this many workers."""
         prefix = f"{NAME}-{uuid.uuid4().hex[:8]}"
         named = [name for name, value in settings.topics if isinstance(value, str)]
         names = {name: f"{prefix}-{name.replace('_', '-')}" for name in named}
@@ -77,7 +77,7 @@ class Place:
 
     @contextmanager
     def made(self) -> Iterator[None]:
-        """Create the topics; at the end remove them, the group and the collections, and say what is left."""
+        """Create the topics; on exit remove them, the group and the collections, and report what is left."""
         admin = clients.admin(self.settings.kafka)
         try:
             topics.create(admin, self.settings.kafka, self._layout())
@@ -87,12 +87,12 @@ class Place:
                 console.say(f"left: {words}")
 
     def _layout(self) -> Mapping[str, Wanted]:
-        """With the topic of a budget, which one of the checks sets."""
+        """The topics, including that of the budget that one of the checks sets."""
         limited = self.settings.budget.model_copy(update={"tokens_per_day": 1})
         return layout(self.settings.model_copy(update={"budget": limited}))
 
     def _removed(self) -> Iterator[str]:
-        """Remove what was made. Yields what could not be."""
+        """Remove everything created. Yields what could not be removed."""
         admin = clients.admin(self.settings.kafka)
         for name, future in admin.delete_topics([*self._layout()], request_timeout=SECONDS).items():
             if words := _refused(future):
@@ -106,7 +106,7 @@ class Place:
                 yield f"collections {self.prefix}-*: {error}"
 
     def _group_removed(self, admin: AdminClient) -> str | None:
-        """Delete the group once the sessions of its members, which were killed, have ended. Returns why not."""
+        """Delete the group once the sessions of its killed members have ended. Returns the error if that fails."""
         deadline = time.monotonic() + SECONDS
         while True:
             words = _refused(admin.delete_consumer_groups([self.prefix], request_timeout=SECONDS)[self.prefix])
