@@ -42,7 +42,7 @@ class TestCalibrate:
         assert (tmp_path / "worth" / "report.txt").read_text().rstrip() in answer.out
         without = tagbus("calibrate", file, *cutting.memory, "--out", out, "--accuracy", "20")
         assert without.code == 2
-        assert without.one_line().endswith("name a folder with --report")
+        assert without.one_line().endswith("expected --report with them")
 
     def test_the_same_input_gives_the_same_curve(
         self, tagbus: Cli, cutting: Slice, unseen: list[Exemplar], tmp_path: Path

@@ -100,7 +100,7 @@ def test_a_name_or_a_value_that_they_do_not_make_is_refused(
 ) -> None:
     monkeypatch.setenv(variable, value)
 
-    with pytest.raises(UserError, match=f"{variable} is no setting"):
+    with pytest.raises(UserError, match=f"{variable} is not a setting"):
         load()
 
 

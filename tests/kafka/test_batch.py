@@ -69,7 +69,7 @@ def test_retag_asks_in_a_batch_and_workers_take_what_it_answered(kafka: Broker, 
     with serving(batches) as server:
         given = variables(bus, server)
         answer = tagbus("retag", "--since", "1h", "--batch", tmp_path, settings=given)
-        assert answer.one_line().startswith("tagbus: --batch costs money: expected --send beside it")
+        assert answer.one_line().startswith("tagbus: --batch costs money, expected --send with it")
         call = ("retag", "--since", "1h", "--send", "--batch", tmp_path, "--every", "0.01")
         answer = tagbus(*call, settings=given)
         assert answer.code == 0, answer.err

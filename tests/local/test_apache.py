@@ -163,11 +163,11 @@ def executable(folder: Path, name: str, script: str) -> None:
 @pytest.mark.parametrize(
     ("java", "reason"),
     [
-        (None, "no java on the path"),
+        (None, "java is not on the path"),
         ("echo 'openjdk version \"1.8.0_392\"' >&2", "java is 8; Apache Kafka needs 17"),
         ("echo 'openjdk version \"16.0.2\" 2021-07-20' >&2", "java is 16; Apache Kafka needs 17"),
         ("echo nonsense >&2", "of an unknown version"),
-        ("echo 'openjdk version \"21-ea\"' >&2", "no mvn on the path"),
+        ("echo 'openjdk version \"21-ea\"' >&2", "jars, is not on the path"),
     ],
 )
 def test_it_says_why_it_cannot_run_here(
