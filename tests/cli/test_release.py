@@ -147,7 +147,9 @@ def test_an_unknown_release_is_refused_with_those_that_are_known(
     put(bus, record(folder))
     answer = tagbus("release", command, "third-1", settings=bus.command(folder))
     assert answer.code == 2
-    assert f"release third-1 is not on the topic (it has: {SECOND}); `tagbus release build third-1`" in answer.one_line()
+    assert (
+        f"release third-1 is not on the topic (it has: {SECOND}); `tagbus release build third-1`" in answer.one_line()
+    )
 
 
 def test_a_release_whose_folder_is_absent_or_another_is_not_activated(
