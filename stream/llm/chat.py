@@ -38,6 +38,8 @@ WRITING: Final = 0.8
 _LEAST: Final = -1e6
 # Probabilities of one token add up to 1, but for what is rounded.
 _MOST: Final = 1.01
+# What a word that is not among a token's alternatives may have at most, as a share of the other's.
+_HIDDEN: Final = 0.05
 
 
 class Top(Shape):
@@ -159,18 +161,20 @@ def select_schema(labels: Sequence[str]) -> dict[str, JsonValue]:
 
 
 def yes_no(answer: Completion, words: Sequence[str], floor: float) -> Answer:
-    """The share of the first word among both, each summed over its variants; unknown below `floor` for both."""
+    """The share of the first word among both, each summed over its variants; unknown below `floor` for both, and where
+    one of them may be hidden among what the server does not name."""
     if answer.refused:
         return Answer(unknown=REFUSAL)
-    if not answer.tokens:
+    if not answer.tokens or not answer.tokens[0].top_logprobs:
         return Answer(unknown=NO_LOGPROBS)
-    first = answer.tokens[0]
-    alternatives = first.top_logprobs or [first]
-    masses = [_mass(alternatives, word) for word in words]
+    every = [math.exp(one.logprob) for one in answer.tokens[0].top_logprobs]
+    masses = [_mass(answer.tokens[0].top_logprobs, word) for word in words]
     both = sum(masses)
-    if not math.isfinite(both) or sum(math.exp(one.logprob) for one in alternatives) > _MOST:
+    if not math.isfinite(both) or math.fsum(every) > _MOST:
         return Answer(unknown=MALFORMED)
-    if both < floor or both == 0:
+    # A token that is not named has no more than the last that is, and than all that are named leave.
+    hidden = min(*every, 1 - math.fsum(every)) if 0 in masses else 0.0
+    if both < floor or both == 0 or hidden > _HIDDEN * both:
         return Answer(unknown=LABEL_MASS)
     return Answer(min(1.0, masses[0] / both))
 

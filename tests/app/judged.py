@@ -63,7 +63,14 @@ async def opened(
     judge: Told, monkeypatch: pytest.MonkeyPatch, exemplars: Sequence[Exemplar] = (), **given: Any
 ) -> AsyncIterator[TaggingStack]:
     monkeypatch.setattr(judging, "_open", lambda *_: judge)
-    async with assemble.in_process(settings_of(**given)) as stack:
+    async with filled(settings_of(**given), exemplars) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def filled(settings: Settings, exemplars: Sequence[Exemplar] = ()) -> AsyncIterator[TaggingStack]:
+    """A tagger in this process, with the tags in its memory."""
+    async with assemble.in_process(settings) as stack:
         knowledge = [Knowledge(id="k", kind="definition", title="Hives", text="Bees, honey and hives.")]
         events = {"tags": [*TAGS, SECRET], "exemplars": exemplars, "knowledge": knowledge}
         await filling.fill(stack.projection(), events, lambda _: None)

@@ -52,6 +52,8 @@ def without_probabilities(request: Request) -> Say:
 
 
 def one_alternative(request: Request) -> Say:
+    if "response_format" in request.body:
+        return CHAT(request)
     right = "Cats" in request.body["messages"][-1]["content"].rpartition("</data>")[2]
     return Say(answers.completion("Yes", [("Yes", -0.1 if right else -0.5)], model="qwen3"))
 

@@ -12,13 +12,15 @@ from pydantic import JsonValue
 
 @dataclass(frozen=True)
 class Say:
-    """One answer. `cut`: bytes after which the connection ends, though more were promised; `silent`: none comes."""
+    """One answer. `cut`: bytes after which the connection ends, though more were promised; `silent`: none comes;
+    `trickle`: seconds before each of its bytes."""
 
     body: object = field(default_factory=dict)
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: int | None = None
     silent: bool = False
+    trickle: float = 0.0
 
     @property
     def bytes(self) -> bytes:
@@ -86,8 +88,18 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in say.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body if say.cut is None else body[: say.cut])
+        for part in self._parts(say, body):
+            self.wfile.write(part)
         self.close_connection = self.close_connection or say.cut is not None
+
+    def _parts(self, say: Say, body: bytes) -> Iterator[bytes]:
+        if not say.trickle:
+            yield body[: say.cut]
+            return
+        for place in range(len(body)):
+            if self.server.ended.wait(say.trickle):
+                return
+            yield body[place : place + 1]
 
     def log_message(self, *args: object) -> None:
         """Nothing."""

@@ -24,11 +24,22 @@ def tops(*pairs: tuple[str, float]) -> Say:
     return Say(completion("Yes", pairs))
 
 
+def without_tokens() -> dict[str, object]:
+    """An answer whose list of tokens is empty."""
+    message = {"content": "Yes"}
+    return {"choices": [{"message": message, "logprobs": {"content": []}, "finish_reason": "stop"}]}
+
+
 @pytest.mark.parametrize(
     ("say", "expected"),
     [
         pytest.param(Say(completion("Yes")), "no_logprobs", id="missing"),
         pytest.param(Say({"choices": [{"message": {"content": "Yes"}}]}), "no_logprobs", id="absent"),
+        pytest.param(Say(without_tokens()), "no_logprobs", id="empty"),
+        pytest.param(tops(), "no_logprobs", id="no-alternatives"),
+        pytest.param(tops(("Yes", -0.6)), "label_mass", id="one-alternative"),
+        pytest.param(tops(("Yes", -0.01)), 1.0, id="one-that-leaves-nothing"),
+        pytest.param(tops(("Yes", -0.6), *((f"x{n}", -4.0) for n in range(4))), 1.0, id="no-is-below-all-others"),
         pytest.param(tops(("The", -0.1), ("I", -3.0)), "label_mass", id="neither-on-top"),
         pytest.param(tops(("Yes", -2.0), ("The", -0.2)), "label_mass", id="below-the-floor"),
         pytest.param(tops(("Yes", 0.0), ("No", 0.0)), "malformed", id="all-zero"),

@@ -81,8 +81,9 @@ async def test_what_passes_is_tried_again_and_every_attempt_is_metered(backend: 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-async def test_a_silent_server_costs_the_deadline_and_no_content(backend: Backend) -> None:
-    with serving(always(Say(silent=True))) as server:
+@pytest.mark.parametrize("say", [Say(silent=True), Say(b" " * 1000, trickle=0.05)], ids=["silent", "trickling"])
+async def test_a_slow_server_costs_the_deadline_and_no_content(backend: Backend, say: Say) -> None:
+    with serving(always(say)) as server:
         async with directly(server.url, backend, profile="vllm") as judge:
             began = time.monotonic()
             (judged,) = await judge.judge([asked("Cats", "Dogs", seconds=0.3)])
