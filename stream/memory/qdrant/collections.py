@@ -67,6 +67,8 @@ class Collections:
         self._server = server
         self._client = server.client
         self._place = place
+        # Whether readers have seen the build that this process writes.
+        self._shown = False
 
     async def state(self, name: str | None = None) -> BuildState | None:
         """The state of the build of that name, or of the one behind the alias; None if there is none.
@@ -105,6 +107,7 @@ class Collections:
             for one in await self.differences(name):
                 log.warning("%s: %s; `tagbus memory rebuild` makes it anew", self._of(name), one)
             await self._index(name)
+            self._shown = name == behind
             return name, state
         return await self.begin_anew(owner, topic)
 
@@ -119,13 +122,24 @@ class Collections:
         # Before there are points: built later, the index of the vectors would know nothing of the scopes.
         await self._index(name)
         await self.state(name)
+        self._shown = False
         return name, state
 
     async def record(self, name: str, state: BuildState) -> None:
-        """Store the state; a complete build is the one that readers see from then on, and others are deleted."""
+        """Store the state. A build that is complete becomes the one that readers see, once, and the others are deleted.
+
+        Raises MemoryLost where another build has taken its place since.
+        """
         await self._server.call(self._client.update_collection(name, metadata=_metadata(state)))
-        if not state.complete or await self.behind() == name:
+        if not state.complete:
             return
+        if await self.behind() != name:
+            if self._shown:
+                raise MemoryLost(f"{self._of(name)} was replaced by another build; restart to go on with that one")
+            await self._show(name)
+        self._shown = True
+
+    async def _show(self, name: str) -> None:
         alias = self._place.alias
         operations: list[qdrant.AliasOperations] = [
             qdrant.DeleteAliasOperation(delete_alias=qdrant.DeleteAlias(alias_name=alias)),

@@ -1,11 +1,13 @@
 """The collections of a store: what readers see while a writer fills, loses and refills it."""
 
+from unittest.mock import AsyncMock
+
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import models as qdrant
 
-from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.errors import MemoryLost, ReleaseMismatch, UserError
 from tagbus.stream.memory import Point
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.shared import BuildState
@@ -78,6 +80,26 @@ async def test_a_new_build_takes_the_place_of_the_old_one_when_it_is_complete(cl
 
     assert await reader(client).keys() == {"new"}
     assert await names(client) == {fresh.collection}
+
+
+async def test_a_writer_whose_build_was_replaced_does_not_take_its_place_back(
+    client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a rebuild that was interrupted before it deleted the old build, whose writer still runs."""
+    store = await writer(client)
+    await store.upsert([Point("old", UNIT, {})])
+    state = await complete(store)
+    fresh = reader(client)
+    new = await fresh.begin_anew(OWNER, "tags")
+    await fresh.upsert([Point("new", UNIT, {})])
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "delete_collection", AsyncMock())
+        await fresh.record(new.model_copy(update={"complete": True}))
+
+    with pytest.raises(MemoryLost, match="was replaced by another build; restart to go on with that one"):
+        await store.record(state.model_copy(update={"offsets": {"0": 7}}))
+
+    assert await reader(client).keys() == {"new"}
 
 
 async def test_kinds_releases_and_namespaces_have_collections_of_their_own(client: AsyncQdrantClient) -> None:
