@@ -19,6 +19,9 @@ from tagbus.stream.retry import backoff
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+# How long a command waits for a writer that has not reached the ends yet: where exemplars keep coming, it never has at
+# the first look.
+SETTLE_SECONDS = 10.0
 
 
 class SharedMemory:
@@ -77,10 +80,17 @@ class SharedMemory:
             f"{most:g}: `tagbus index` does not run, or does not keep up"
         )
 
-    async def look(self) -> None:
-        """Look once, for commands. Raises as `run` does, and DependencyDown."""
+    async def look(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Look, for commands: until the writer has reached the ends as of now, but for so many seconds at most.
+
+        Raises as `run` does, and DependencyDown.
+        """
+        end = time.monotonic() + seconds
         with MemoryTopics(self._settings) as topics:
             await self._look(topics)
+            while self._positions and not self._built.is_set() and self.remaining() and time.monotonic() < end:
+                await asyncio.sleep(POLL_SECONDS)
+                await self._look(topics)
 
     async def run(self) -> None:
         """Follow the writer's progress until cancelled; the gate opens once it has reached the ends as of the start.
