@@ -9,6 +9,7 @@ import json
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -92,10 +93,12 @@ class Qdrant:
                 self._write()
             case "DELETE":
                 found = self._named(name)
-                self._shards.pop(found).remove()
+                shard = self._shards.pop(found)
                 del self._state.collections[found]
                 self._state.aliases = {alias: to for alias, to in self._state.aliases.items() if to != found}
                 self._write()
+                # Last: whatever becomes of its files, nobody sees half a collection.
+                shard.remove()
         return True
 
     def _points(self, method: str, call: str, shard: Shard, body: bytes) -> object:
@@ -235,6 +238,9 @@ def responder(qdrants: Qdrant, lock: threading.Lock) -> Callable[[str, str, byte
             return 404, _error(str(error))
         except (ValidationError, ValueError, UserError) as error:
             return 400, _error(shorten(str(error), 200))
+        except Exception as error:  # whatever the engine raises: without an answer, a caller asks for ever
+            traceback.print_exc()
+            return 500, _error(shorten(f"{type(error).__name__}: {error}", 200))
 
     return respond
 

@@ -1,8 +1,10 @@
 """Qdrant's engine behind Qdrant's API, as a shared memory uses it."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ pytest.importorskip("qdrant_edge")
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.errors import MemoryLost
 from tagbus.stream.local.qdrant import QdrantServer
+from tagbus.stream.local.qdrant_api import Qdrant, responder
+from tagbus.stream.local.qdrant_engine import Shard
 from tagbus.stream.memory import Point, Vectors
 from tagbus.stream.memory.qdrant.client import connect
 from tagbus.stream.memory.qdrant.collections import Place
@@ -93,3 +97,25 @@ def test_what_it_cannot_do_is_refused(server: QdrantServer, path: str, body: obj
     assert answer.status == status
     assert words in answer.read().decode()
     asked.close()
+
+
+def test_what_the_engine_raises_is_an_answer_and_what_was_deleted_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Given files that cannot be removed."""
+    qdrants = Qdrant(tmp_path)
+    respond = responder(qdrants, threading.Lock())
+    body = json.dumps({"vectors": {"size": 2, "distance": "Cosine"}}).encode()
+    assert respond("PUT", "/collections/one", body)[0] == 200
+    monkeypatch.setattr(Shard, "remove", raising)
+    status, said = respond("DELETE", "/collections/one", b"")
+    assert status == 500
+    assert "Directory not empty" in json.dumps(said)
+    assert "Directory not empty" in capfd.readouterr().err
+    assert respond("GET", "/collections/one", b"")[0] == 404
+    assert respond("GET", "/collections", b"")[1]["result"] == {"collections": []}  # type: ignore[index]
+    qdrants.close()
+
+
+def raising(_: object) -> None:
+    raise OSError(39, "Directory not empty")
