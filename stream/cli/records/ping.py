@@ -41,11 +41,11 @@ def ping(
             raise
         if isinstance(result, TaggedContent):
             tags = ", ".join(f"{tag.name} {tag.confidence:.2f}" for tag in result.tags) or "no tags"
-            console.say(f"{name} is tagged after {time.monotonic() - since:.1f} s: {console.printable(tags)}")
+            console.print_line(f"{name} is tagged after {time.monotonic() - since:.1f} s: {console.printable(tags)}")
         since = _send(settings, withdrawal)
         while not isinstance(result, Tombstone):
             result = _answer(settings, reader, name, since + seconds)
-        console.say(f"{name} is withdrawn after {time.monotonic() - since:.1f} s")
+        console.print_line(f"{name} is withdrawn after {time.monotonic() - since:.1f} s")
 
 
 def _send(settings: Settings, record: Record) -> float:

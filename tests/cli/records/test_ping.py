@@ -28,7 +28,7 @@ def test_a_content_is_tagged_and_withdrawn(kafka: Broker, names: dict[str, str],
         answer = tagbus("ping", settings=settings(kafka, names))
 
     assert answer.code == 0, answer.err
-    tagged, withdrawn = answer.err.splitlines()
+    tagged, withdrawn = answer.lines
     assert tagged.startswith(TEST_ID)
     assert "is tagged after" in tagged
     assert "is withdrawn after" in withdrawn
