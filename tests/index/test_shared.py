@@ -117,27 +117,6 @@ async def test_who_listens_to_exemplars_is_told_of_them_and_the_taxonomy_does_no
     assert told == {"c/people": None}
 
 
-async def test_a_command_waits_for_a_writer_that_catches_up_and_not_for_ever(
-    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
-) -> None:
-    settings = settings_at(kafka, topics(LAYOUT))
-    publish(kafka, settings.topics.tags, 3)
-    async with written(settings, qdrant):
-        pass
-    publish(kafka, settings.topics.tags, 2, first=3)
-    without = SharedMemory(settings, [await opened(qdrant)])
-    await without.look(seconds=0.0)
-    assert without.problem() == "its writer has 2 offsets to go"
-
-    shared = SharedMemory(settings, [await opened(qdrant)])
-    looking = asyncio.create_task(shared.look(SECONDS))
-    await until(lambda: "offsets to go" in shared.problem())
-    async with written(settings, qdrant):
-        await looking
-    assert shared.problem() == ""
-    assert sum(offset + 1 for offset in shared.taxonomy().values()) == 5
-
-
 async def test_a_writer_goes_on_where_it_was_stopped(kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient) -> None:
     settings = settings_at(kafka, topics(LAYOUT))
     publish(kafka, settings.topics.tags, 10)
