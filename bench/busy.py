@@ -1,11 +1,11 @@
-"""Tests against real servers on a busy machine: again and again, beside processes that take all of the CPU.
+"""Repeats the tests against real servers on a busy machine, beside processes that use all of the CPU.
 
     python bench/busy.py [--times 20] [--hogs 8] [--out FILE] [--logs FOLDER] [TESTS ...]
 
-Runs tests/kafka, tests/triton, tests/local and tests/bus, or what is named, as `make test` does, two processes at once,
-with `stress-ng --cpu 8` beside them; where there is no stress-ng, with as many endless loops. A test that depends on
-speed fails here. The log of a failed run is kept in the folder of logs, .cache/busy unless told otherwise, and the log
-of a run that is going on can be followed there. Exits with code 1 if any run failed.
+Runs tests/kafka, tests/triton, tests/local and tests/bus, or the named tests, as `make test` does, in two processes,
+with `stress-ng --cpu 8` beside them or, without stress-ng, as many endless loops. A test that depends on speed fails
+here. The log of a failed run is kept in the folder of logs, by default .cache/busy, and the log of the current run can
+be followed there. Exits with code 1 if any run failed.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Run:
 
 
 def hogs(count: int) -> list[list[str]]:
-    """Commands that take the CPU of `count` cores."""
+    """Return commands that keep `count` cores busy."""
     if shutil.which("stress-ng"):
         return [["stress-ng", "--cpu", str(count), "--quiet"]]
     return [[sys.executable, "-c", LOOP]] * count
@@ -49,7 +49,7 @@ def hogs(count: int) -> list[list[str]]:
 
 @contextmanager
 def busy(commands: Sequence[Sequence[str]]) -> Iterator[None]:
-    """Processes that run meanwhile, each with what it starts ended afterwards."""
+    """Run these processes meanwhile; end each with its children afterwards."""
     running = [subprocess.Popen(command, start_new_session=True) for command in commands]
     try:
         yield

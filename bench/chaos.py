@@ -6,8 +6,8 @@ Apache Kafka on this machine, three brokers with replication 3, three workers. E
 or SIGTERM, joins, leaves, or is paused by SIGSTOP until the group and transaction coordinators give it up; a broker is
 killed, restarted, or ends on a full disk; `content` gets a partition, and later `content.versions`; `content`, `tagged`
 or `content.dlq` is deleted and created again. Afterwards each input must be on `tagged` or `content.dlq` exactly once,
-on the right topic, in order per key (read_committed). A deleted topic takes along what is in it: `gone` counts the
-inputs whose results went so, by the rule in tests/kafka/chaos/check.py; no other may be missing.
+on the right topic, in order per key (read_committed). A deleted topic loses its records: `gone` counts the inputs
+whose results were lost this way, by the rule in tests/kafka/chaos/check.py; no other may be missing.
 
 The run continues until enough has happened (20 kills, 10 rebalances, 3 fenced producers, 1 abort, 1 partition, each of
 the 3 topics, 1 disk), for at most twice the time. A control run at `at_least_once` must show duplicates; otherwise the
@@ -105,7 +105,7 @@ def summary(report: Report, control: Report, plan: Plan) -> dict[str, object]:
 
 
 def run(given: argparse.Namespace, protocol: Literal["classic", "consumer"]) -> list[str]:
-    """Both runs with one protocol, and the file. Returns what is wrong."""
+    """Run twice with one protocol, and write the file. Returns the faults."""
     plan = Plan(given.seconds, given.contents, 2 * given.seconds, given.seed, protocol=protocol, **NEEDED)
     share = given.control_seconds / given.seconds
     loose = Plan(

@@ -1,16 +1,16 @@
-"""Whether drift is told: titles through a running worker, its exported series through the rules of the chart.
+"""Whether drift raises an alert: titles through a running worker, its exported series through the chart's rules.
 
     python bench/drift.py [--parts shifted control] [--titles 4000] [--control 20000] [--data ../shared/data/yso-titles]
 
-Two workers as `tagbus run` starts them, on Apache Kafka, with the defaults of `drift.*`. Each gets a content a second
-of simulated time: whenever sixty more are published, tagged and read back, /metrics is read, as Prometheus does once a
-minute. The worker may be ahead of that by a minute.
+Two workers as `tagbus run` starts them, on Apache Kafka, with the defaults of `drift.*`. Each gets one content per
+second of simulated time: whenever sixty more are published, tagged and read back, /metrics is scraped, as Prometheus
+does once a minute. The worker may be up to a minute ahead.
 The first worker gets titles (test.tsv) and then texts in German, whose language no event names; the second shuffled
-titles (train.tsv.xz) alone. What was scraped is the input of promtool's unit tests over the rules.
+titles (train.tsv.xz) only. The scraped series are the input of promtool's unit tests over the rules.
 
 Writes bench/results/drift.json: minutes from the shift until TagbusDrift fires, and the highest index of each signal.
-Ends with code 1 where it does not fire within half an hour, fires before the shift, or over the shuffled titles. A part
-that is not asked for stays in the report as it was.
+Exits with code 1 if it does not fire within half an hour, or fires before the shift or on the shuffled titles. Parts
+that are not requested stay unchanged in the report.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from paced import Load, place_of
+from paced import Load, worker_settings
 
 from tagbus.stream.app import console
 from tagbus.stream.app.data.data_folder import DataFolder
@@ -41,14 +41,14 @@ from tagbus.stream.local.worker import LocalWorker
 from tests.telemetry.drifting import A_MINUTE, WITHIN_MINUTES, Minutes, german
 
 RESULTS = Path(__file__).parent / "results" / "drift.json"
-# Titles of val.tsv that are memory, with their tags.
+# Titles of val.tsv in memory, with their tags.
 EXEMPLARS = 1_000
-# Of train.tsv, from which the control is drawn.
+# Titles of train.tsv from which the control is drawn.
 POOL = 100_000
 
 
 def remember(settings: Settings, data: DataFolder) -> None:
-    """Memory of the worker: some titles with known tags, and these tags."""
+    """Publish the worker's memory: some titles with known tags, and these tags."""
     exemplars = list(islice(data.exemplars("val"), EXEMPLARS))
     used = {tag for one in exemplars for tag in one.accepted}
     tags = [tag for tag in data.tags() if tag.id in used]
@@ -61,7 +61,7 @@ def remember(settings: Settings, data: DataFolder) -> None:
 
 
 def through(settings: Settings, port: int, texts: Sequence[str]) -> Minutes:
-    """The series of the worker that has these texts to tag, sixty a minute. It is never ahead by more than another
+    """Return the series of the worker that tags these texts, sixty a minute. It is never ahead by more than another
     minute."""
     found = Minutes()
     contents = [Content(id=f"c{number}", title=text) for number, text in enumerate(texts)]
@@ -77,14 +77,14 @@ def through(settings: Settings, port: int, texts: Sequence[str]) -> Minutes:
 
 
 def measured(broker: ApacheKafka, name: str, data: DataFolder, texts: Sequence[str], folder: Path) -> Minutes:
-    """The series of a worker of its own."""
+    """Return the series of a fresh worker."""
     base = Settings.model_construct()
     kafka = base.kafka.model_copy(update={"brokers": broker.address})
     topics = base.topics.model_copy(update={"partitions": 4})
-    settings = place_of(base.model_copy(update={"kafka": kafka, "topics": topics}), name, folder)
+    settings = worker_settings(base.model_copy(update={"kafka": kafka, "topics": topics}), name, folder)
     create_all(settings)
     remember(settings, data)
-    # What would come within a second of simulated time comes within milliseconds.
+    # Contents of a simulated second arrive within milliseconds.
     quick = {"TAGBUS_DRIFT__CONTENTS_PER_SECOND": "1000000", "TAGBUS_BATCH__CONTENTS": str(A_MINUTE)}
     with LocalWorker(settings, quick) as worker:
         worker.wait_until_ready()
@@ -94,7 +94,7 @@ def measured(broker: ApacheKafka, name: str, data: DataFolder, texts: Sequence[s
 
 
 def fired_after(minutes: Minutes, shift: int, folder: Path) -> int | None:
-    """Minutes from the shift until the alert fires, None where it does not within those that there are."""
+    """Return the minutes from the shift until the alert fires, None if it does not within the series."""
     after = range(len(minutes) - shift)
     return next((number for number in after if not minutes.wrong({shift + number: True}, folder)), None)
 
@@ -118,7 +118,7 @@ def shifted(broker: ApacheKafka, data: DataFolder, count: int, folder: Path) -> 
 
 
 def control(broker: ApacheKafka, data: DataFolder, count: int, folder: Path) -> dict[str, object]:
-    """Shuffled titles alone."""
+    """Shuffled titles only."""
     pool = [one.text for one in islice(data.exemplars("train"), max(POOL, count))]
     minutes = measured(broker, "control", data, random.Random(1).sample(pool, count), folder)  # noqa: S311
     return {

@@ -1,9 +1,9 @@
-"""Quality on the example data: tagbus with nothing trained and with what the package ships, beside classical taggers.
+"""Quality on the example data: tagbus untrained and with the packaged components, beside classical taggers.
 
     python bench/examples.py [--models .cache/examples] [--out bench/results/examples.json]
 
 `make bench-examples` trains the classical taggers first. All are given the tags and exemplars of examples/, and tag its
-600 contents. Beside the report, raw/examples.jsonl has a line a content: the right tags, and the ten best of each row.
+600 contents. raw/examples.jsonl beside the report has one line per content: the right tags, and each row's ten best.
 """
 
 import argparse
@@ -40,13 +40,13 @@ FIGURES = ("p_at_1", "p_at_5", "ndcg_at_5", "r_at_10")
 
 
 def baseline(name: str, models: Path) -> Ranked:
-    """The stored predictions of a baseline for the contents."""
+    """Return a baseline's stored predictions for the contents."""
     with np.load(models / name / "test.npz", allow_pickle=False) as stored:
         return Ranked(stored["indices"][:, :K].astype(np.int64), stored["scores"][:, :K].astype(np.float64))
 
 
 async def ours(row: Row, contents: EvaluationSet, cache: Path) -> tuple[Ranked, dict[str, str]]:
-    """What the tagger gives for the contents, and the versions that gave it."""
+    """Return the tagger's results for the contents, and their versions."""
     settings = settings_of(row, cache)
     async with with_memory(settings, open_corpus(str(CORPUS)), cache) as bare, assemble.over(bare, settings) as stack:
         found = await stack.tagger().tag([content_of(item) for item in contents.test])
@@ -66,7 +66,7 @@ def figures(ranked: Ranked, contents: EvaluationSet) -> dict[str, object]:
 
 
 def gain(ranked: Ranked, other: Ranked, contents: EvaluationSet) -> list[float]:
-    """P@1 over that of another, in points, and the 95% interval of the difference: bootstrap over the contents."""
+    """Return the gain in P@1 over another row, in points, with its 95% interval: bootstrap over the contents."""
     truth = contents.truth(contents.test)
     points = 100.0 * (quality.hits(ranked, truth)[:, 0].astype(np.int64) - quality.hits(other, truth)[:, 0])
     low, high = of_mean(points)
@@ -74,7 +74,7 @@ def gain(ranked: Ranked, other: Ranked, contents: EvaluationSet) -> list[float]:
 
 
 def raw(contents: EvaluationSet, found: dict[str, Ranked]) -> Iterator[str]:
-    """A line a content: its right tags, and the best ones of each row."""
+    """Yield one line per content: its right tags, and each row's best."""
     names = list(contents.numbers)
     for number, item in enumerate(contents.test):
         best = {name: [names[tag] for tag in ranked.indices[number] if tag >= 0] for name, ranked in found.items()}
@@ -82,7 +82,7 @@ def raw(contents: EvaluationSet, found: dict[str, Ranked]) -> Iterator[str]:
 
 
 async def measure(models: Path) -> tuple[dict[str, object], list[str]]:
-    """The report and its raw lines."""
+    """Return the report and its raw lines."""
     contents = EvaluationSet.of(open_corpus(str(CORPUS)))
     found = {name: baseline(name, models) for name in BASELINES}
     rows = [{"name": name, "what": what, **figures(found[name], contents)} for name, what in BASELINES.items()]

@@ -1,12 +1,12 @@
-"""People's decisions: exactly once under kills, how soon they are in a worker's memory, and calibration under bias.
+"""People's decisions: exactly once under kills, time to a worker's memory, and calibration under bias.
 
     python bench/feedback.py [--out FILE] [--seed N] [--decisions 10000] [--kills 10] [--samples 300]
 
 Apache Kafka on this machine. `kills`: 20 people decide on 500 contents; `tagbus feedback` is killed (SIGKILL) ten times
-while it joins. Each decision must have changed the state once, `exemplars` must be what the log says (folded alone, and
-by a second joiner that reads it from its start), and taking back the second half must restore the first. `memory`: the
-way of a decision to a worker's memory. `bias`: a simulated display; ECE over all candidates of a curve that is fitted
-on what was shown, with and without weights. Exits with code 1 if one of these fails.
+while it joins. Each decision must have changed the state once, `exemplars` must match the log (folded separately, and
+by a second joiner that reads it from its start), and undoing the second half must restore the first. `memory`: the
+time from a decision to a worker's memory. `bias`: a simulated display; ECE over all candidates of a curve fitted to
+the shown candidates, with and without weights. Exits with code 1 if one of these fails.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
 
 
 def topics(address: str) -> dict[str, str]:
-    """Topics of a run of their own."""
+    """Return the settings of a run with separate topics."""
     compacted = ("exemplars", "feedback_state", "tags", "releases")
     names = {word: unique(word) for word in (*compacted, "feedback", "feedback_dead_letters")}
     layouts = {
@@ -71,7 +71,7 @@ def topics(address: str) -> dict[str, str]:
 
 @contextmanager
 def joiner(given: Settings) -> Iterator[LocalWorker]:
-    """A static member: its successor takes its partitions at once."""
+    """Start a static member: its successor gets its partitions immediately."""
     extra = {"TAGBUS_KAFKA__MEMBERSHIP": "static", "TAGBUS_BATCH__CONTENTS": "20", "TAGBUS_BATCH__SECONDS": "0.02"}
     with LocalWorker(given, extra, "feedback") as process:
         process.wait_until_ready()
@@ -88,7 +88,7 @@ def settle(given: Settings, count: int) -> None:
 
 
 def kept(given: Settings) -> dict[str, object]:
-    """The exemplars that are there."""
+    """Return the current exemplars."""
     found = feedback_log.last(given.kafka.brokers, given.topics.exemplars)
     return {content: one for content, one in found.items() if one is not None}
 
@@ -99,7 +99,7 @@ def by_log(given: Settings) -> dict[str, object]:
 
 
 def kills(address: str, asked: argparse.Namespace) -> Json:
-    """Kill the joiner in its work, again and again, and compare what it leaves."""
+    """Kill the joiner repeatedly while it works, and compare the results."""
     given = settings(address, topics(address))
     decided = feedback_log.decisions(asked.decisions, people=20, contents=500, seed=asked.seed)
     half = len(decided) // 2
@@ -113,14 +113,14 @@ def kills(address: str, asked: argparse.Namespace) -> Json:
                 time.sleep(chance.random())
                 process.process.kill()
                 process.process.wait()
-                # More come while it is down.
+                # More decisions come while it is down.
         sent += len(part)
         rows.append({"kill": kill, "sent": sent, "joined": joined(given)})
         print(rows[-1], flush=True)
     with joiner(given) as process:
         settle(given, half)
         first = kept(given)
-        # The second half, a tenth of it twice, and then all of it is taken back.
+        # The second half, a tenth of it twice; then all of it is undone.
         later = decided[half:]
         feedback_log.send(address, given.topics.feedback, [*later, *later[: len(later) // 10]])
         settle(given, len(decided))
@@ -148,7 +148,7 @@ def kills(address: str, asked: argparse.Namespace) -> Json:
 
 
 def replayed(given: Settings) -> bool:
-    """Whether a joiner that reads the log from its start, into other topics, makes the same exemplars."""
+    """Return whether a joiner that reads the log from its start into other topics yields the same exemplars."""
     other = topics(given.kafka.brokers) | {"feedback": given.topics.feedback}
     again = settings(given.kafka.brokers, other, kafka={"instance": "replay"})
     with joiner(again) as process:
@@ -158,7 +158,7 @@ def replayed(given: Settings) -> bool:
 
 
 async def latencies(address: str, asked: argparse.Namespace) -> list[float]:
-    """Seconds from producing a decision until a memory that follows the topics holds its exemplar."""
+    """Measure the seconds from producing a decision until a memory that follows the topics has its exemplar."""
     given = settings(address, topics(address))
     store = memory()
     follower = Follower(given, Projection(encoder(), store))
@@ -182,7 +182,7 @@ async def latencies(address: str, asked: argparse.Namespace) -> list[float]:
 
 
 def bias(seed: int) -> Json:
-    """ECE over all candidates with and without weights."""
+    """Return the ECE over all candidates with and without weights."""
     pairs, scores, right = biased(EXPLORE, seed)
     found = refit(pairs, None)
     plain = fit(np.array([one.score for one in pairs]), np.array([one.right for one in pairs]), PRINT, len(pairs))

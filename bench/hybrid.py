@@ -1,11 +1,11 @@
-"""Hybrid recall: what BM25 over contents and tags adds to recall by vectors, and to literal names.
+"""Hybrid recall: the gain of BM25 over contents and tags on recall by vectors, and on literal names.
 
     python bench/hybrid.py ../shared/data/yso-titles [--titles 60000] [--cache .cache/hybrid]
 
-Tags the validation titles over a memory of the first so many training titles, with nothing trained, and writes
-bench/results/hybrid.json: R@10 and P@1 of each row with 95% intervals, and the difference that `bm25` makes to the row
-without it, with the interval of the difference (bootstrap over the titles). raw/hybrid.jsonl has a line a title: its
-right tags, and the ten best of each row.
+Tags the validation titles, untrained, over a memory of the first --titles training titles, and writes
+bench/results/hybrid.json: R@10 and P@1 of each row with 95% intervals, and the difference between each row with `bm25`
+and the row without it, with its interval (bootstrap over the titles). raw/hybrid.jsonl has one line per title: its
+right tags, and each row's ten best.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tagbus.stream.quality import Floats, Ints, Ranked
 
 RESULTS = Path(__file__).parent / "results" / "hybrid.json"
 ON: Mapping[str, object] = {"enabled": True}
-# Each row, and the row that it is compared with.
+# Each row, and the row it is compared with.
 ROWS: Mapping[str, tuple[Mapping[str, Mapping[str, object]], str | None]] = {
     "vectors": ({}, None),
     "vectors+bm25": ({"bm25": ON}, "vectors"),
@@ -44,7 +44,7 @@ FIGURES = ("p_at_1", "ndcg_at_5", "r_at_10")
 
 @dataclass(frozen=True, slots=True)
 class Titles:
-    """The titles that are tagged, the numbers of all tags, and their propensities in the training titles."""
+    """The titles to tag, the numbers of all tags, and their propensities in the training titles."""
 
     items: Sequence[Exemplar]
     numbers: Mapping[str, int]
@@ -72,7 +72,7 @@ def figures(found: Ranked, titles: Titles) -> dict[str, object]:
 
 
 def gain(found: Ranked, other: Ranked, titles: Titles) -> dict[str, list[float]]:
-    """Each figure over that of the other row, in points, and the 95% interval of the difference."""
+    """Return each figure's difference to the other row, in points, with its 95% interval."""
     made, before = (quality.parts(one, titles.truth, titles.propensity).over for one in (found, other))
     # The columns of Parts: P@1, P@3, P@5, nDCG@5, R@10.
     points = made[:, [0, 3, 4]] - before[:, [0, 3, 4]]
@@ -82,14 +82,14 @@ def gain(found: Ranked, other: Ranked, titles: Titles) -> dict[str, list[float]]
 
 
 def raw(titles: Titles, found: Mapping[str, Ranked]) -> Iterator[str]:
-    """Tags by their line in labels.tsv, from 0, which is shorter than their ids."""
+    """Yield the raw lines. Tags are named by their line in labels.tsv, from 0, which is shorter than their ids."""
     for number, right in enumerate(titles.truth):
         best = {name: [int(tag) for tag in one.indices[number] if tag >= 0] for name, one in found.items()}
         yield json.dumps({"right": right.tolist(), **best}, separators=(",", ":")) + "\n"
 
 
 async def measure(folder: Path, count: int, cache: Path) -> tuple[dict[str, object], list[str]]:
-    """The report and its raw lines."""
+    """Return the report and its raw lines."""
     data = DataFolder(folder)
     train = list(islice(data.exemplars("train"), count))
     tags = data.tags()

@@ -1,19 +1,19 @@
-"""How soon a new tag is in force while a worker tags at full load, and how long a worker starts from a snapshot.
+"""The time until a new tag is in force while a worker tags at full load, and a worker's start from a snapshot.
 
     python bench/in_force.py [--tags 25000 1000000] [--samples 60] [--vectors labels.npy] [--memory hnsw]
 
-Apache Kafka on this machine, a worker as `tagbus run` starts it. The worker's memory is a snapshot of so many tags, as
-`tagbus memory snapshot` writes it for that kind of memory, but with vectors at hand, so that nothing is encoded: those
-of `--vectors` (unit vectors float32 [n, 384]), then noisy copies of them, or of random centres without. The tags are in
-the snapshot alone and the topics are empty, so the worker reads the offsets after it only: `snapshot_start_seconds` is
-from the start of the process until /readyz is 200, `snapshot_start_cpu_seconds` what the process has used then. A
-snapshot of a million with its index takes ten minutes of CPU: `--folder` keeps it for the next run.
+Apache Kafka on this machine, a worker as `tagbus run` starts it. The worker's memory is a snapshot of --tags tags, as
+`tagbus memory snapshot` writes it for that kind of memory, but with given vectors, so that nothing is encoded: those
+of `--vectors` (unit vectors float32 [n, 384]), then noisy copies of them, or of random centres without. Only the
+snapshot has the tags and the topics are empty, so the worker reads only the offsets after it: `snapshot_start_seconds`
+is from the start of the process until /readyz is 200, `snapshot_start_cpu_seconds` its CPU time by then. A snapshot of
+a million with its index takes ten minutes of CPU: `--folder` keeps it for the next run.
 
-Then contents are published so that two thousand wait at any time. Their titles name, in turn, the tags that are to
-come, each title once. Every `--every` seconds one of these tags is published: `tag_in_force` is the time from producing
-it until a committed result that carries it is read. Writes what it finds for each number of tags into
-bench/results/memory.json (`in_force`, and the two figures of the largest number) as soon as it is measured. Goals: p95
-at most 1 s, a start within 60 s at a million.
+Then contents are published so that two thousand wait at any time. Their titles name, in turn, the future tags, each
+title once. Every `--every` seconds one of these tags is published: `tag_in_force` is the time from producing it until
+a committed result that carries it is read. Writes the figures for each number of tags into bench/results/memory.json
+(`in_force`, and the two figures of the largest number) as soon as they are measured. Goals: p95 at most 1 s, a start
+within 60 s at a million.
 """
 
 import argparse
@@ -61,7 +61,7 @@ Row = dict[str, object]
 
 
 def vectors(count: int, given: Sequence[Path]) -> tuple[Vectors, int]:
-    """Unit vectors of so many tags, and how many of them were given."""
+    """Return unit vectors of `count` tags, and how many of them were given."""
     rng = np.random.default_rng(0)
     real = np.concatenate([np.load(path) for path in given]) if given else rng.normal(size=(CENTRES, 384))
     found = np.empty((count, real.shape[1]), np.float32)
@@ -74,7 +74,7 @@ def vectors(count: int, given: Sequence[Path]) -> tuple[Vectors, int]:
 
 
 async def write(place: Path, settings: Settings, release: Release, asked: argparse.Namespace, count: int) -> None:
-    """A snapshot with so many tags, at the start of empty topics."""
+    """Write a snapshot with `count` tags, at the start of empty topics."""
     some, real = vectors(count, asked.vectors)
     memory = exact_memory(release.name, release.dimension, HnswStore if asked.memory == "hnsw" else ExactStore)
     for first in range(0, count, CHUNK):
@@ -107,7 +107,7 @@ def settings_of(asked: argparse.Namespace, count: int, folder: Path) -> Settings
 
 
 def prepared(asked: argparse.Namespace, count: int, folder: Path) -> Settings:
-    """The settings of a run, whose snapshot is there: written now, or by an earlier run."""
+    """Return the settings of a run with a snapshot, written now or by an earlier run."""
     settings = settings_of(asked, count, folder)
     release = base_release(settings)
     place = snapshot_folder(settings, release.name)
@@ -118,7 +118,7 @@ def prepared(asked: argparse.Namespace, count: int, folder: Path) -> Settings:
 
 
 class Load:
-    """Contents published as fast as results come, so that some always wait; when each tag is first on a result."""
+    """Publishes contents as fast as results come, so that some always wait; notes when each tag first has a result."""
 
     def __init__(self, settings: Settings, names: Sequence[str]) -> None:
         self.found: dict[str, float] = {}
@@ -137,7 +137,7 @@ class Load:
         self._thread.join()
 
     def wait(self, results: int, tag: str | None = None) -> None:
-        """Until there are so many results, and one that carries the tag."""
+        """Wait for so many results, and one that carries the tag."""
         deadline = time.monotonic() + SECONDS
         while self.results < results or (tag is not None and tag not in self.found):
             if self._failed is not None or time.monotonic() > deadline:
@@ -189,7 +189,7 @@ def measure(broker: ApacheKafka, asked: argparse.Namespace, count: int, prepared
 
 
 def cpu_seconds(process: int) -> float:
-    """What a process has used until now."""
+    """Return the CPU seconds that a process has used."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -214,7 +214,7 @@ def in_force(settings: Settings, asked: argparse.Namespace) -> Row:
 
 
 def keep(out: Path, row: Row) -> None:
-    """Put the row in the place of that of its number of tags, kind of memory and size of batches."""
+    """Store the row, replacing the one with its number of tags, kind of memory and size of batches."""
     told = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"rows": []}
     rows = {(one["tags"], one["memory"], one.get("batch_contents")): one for one in [*told.get("in_force", []), row]}
     told["in_force"] = list(rows.values())

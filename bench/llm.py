@@ -1,12 +1,12 @@
-"""What a judge of known quality is worth beside the tagger on real titles, and what the cascade saves.
+"""The worth of a judge of known quality beside the tagger on real titles, and the savings of the cascade.
 
     python bench/llm.py ../shared/data/yso-titles [--memory 20000] [--titles 2000] [--out bench/results/llm.json]
 
 The candidates and their scores are the tagger's: recall from a memory of all tags and a random sample of
-train.tsv[.xz], nothing trained. The judge is scripted: what it makes of right and of wrong tags is normally
-distributed, so far apart that its AUC is as said, and it states odds twice too extreme. It is fitted on titles of
-val.tsv and measured on titles of test.tsv. So the figures say what the stage does with a judge of such a quality, and
-nothing about any model.
+train.tsv[.xz], untrained. The judge is scripted: its log odds of right and of wrong tags are normally distributed, so
+far apart that its AUC is as stated, and its stated odds are twice too extreme. It is fitted on titles of val.tsv and
+measured on titles of test.tsv. So the figures show what the stage does with a judge of that quality, and nothing about
+any model.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def sample(items: list[Exemplar], count: int) -> list[Exemplar]:
 
 
 async def collect(data: DataFolder, memory: int, titles: int, cache: Path) -> dict[str, Ranked]:
-    """The candidates of titles of val.tsv and test.tsv."""
+    """Collect the candidates of titles of val.tsv and test.tsv."""
     settings = Settings()
     settings = settings.model_copy(update={"tagger": settings.tagger.model_copy(update={"tags": PLACES})})
     async with assemble.in_process(settings, cache) as stack:
@@ -75,7 +75,7 @@ async def collect(data: DataFolder, memory: int, titles: int, cache: Path) -> di
 
 
 def ranked(results: list[TaggedContent], truth: dict[str, frozenset[str]]) -> Ranked:
-    """Candidates as arrays; one of each content is shown first, at random."""
+    """Return candidates as arrays; one of each content, chosen at random, is shown first."""
     rng = np.random.default_rng(0)
     pairs = [
         (tag.score, tag.id in truth[one.id], number) for number, one in enumerate(results) for tag in one.tags[:PLACES]
@@ -98,7 +98,7 @@ class Best:
 
 
 def best(probability: Floats, confidence: Floats, one: Ranked) -> Best:
-    """Ties go to the candidate that was before."""
+    """Return each content's best candidate; ties go to the earlier one."""
     starts = np.unique(one.content, return_index=True)[1]
     ends = np.append(starts[1:], len(one.content))
     place = np.array([start + int(probability[start:end].argmax()) for start, end in zip(starts, ends, strict=True)])
@@ -106,7 +106,7 @@ def best(probability: Floats, confidence: Floats, one: Ranked) -> Best:
 
 
 def row(name: str, judge: ScriptedJudge, fit_on: Ranked, test: Ranked) -> dict[str, object]:
-    """What a judge is worth."""
+    """Measure a judge's worth."""
     rng = np.random.default_rng(1)
     heard, heard_then = judge.hears(fit_on.right, fit_on.first, rng), judge.hears(test.right, test.first, rng)
     curve = fusion.fit(fit_on.judged(judge.says(heard)), PATH)
@@ -143,7 +143,7 @@ def percent(flags: Flags) -> float:
 
 
 def knowing(judge: ScriptedJudge, fit_on: Ranked, heard: Floats, test: Ranked, heard_then: Floats) -> float:
-    """The log loss of a logistic fit on the judge's true distribution."""
+    """Return the log loss of a logistic fit on the judge's true distribution."""
     before = fusion.fit(fit_on.judged(judge.says(heard)), PATH).judge
     assert before is not None
 
@@ -157,7 +157,7 @@ def knowing(judge: ScriptedJudge, fit_on: Ranked, heard: Floats, test: Ranked, h
 
 
 def forgotten(after: ScriptedJudge, one: Ranked) -> int | None:
-    """Decisions until the weight is 0 once a judge of AUC 0.9 has changed; None: more than all."""
+    """Return the decisions until the weight is 0 after a judge of AUC 0.9 has changed; None: more than all."""
     rng = np.random.default_rng(2)
     half = len(one.right) // 2
     good, bad = ScriptedJudge(0.9), after
@@ -176,8 +176,8 @@ def forgotten(after: ScriptedJudge, one: Ranked) -> int | None:
 
 
 def targets(judge: ScriptedJudge, fit_on: Ranked, test: Ranked) -> dict[str, float]:
-    """How often the cascade meets its target on the test titles, fitted on random samples of them, and what it sends
-    beside what one sends who knows them all."""
+    """Measure how often the cascade meets its target on the test titles, fitted on random samples of them, and the
+    share it sends beside that of an oracle that knows all titles."""
     rng = np.random.default_rng(3)
     fit = fusion.fit(fit_on.judged(judge.says(judge.hears(fit_on.right, fit_on.first, rng))), PATH).judge
     assert fit is not None
@@ -205,7 +205,7 @@ def targets(judge: ScriptedJudge, fit_on: Ranked, test: Ranked) -> dict[str, flo
 
 
 def read(cache: Path) -> dict[str, Ranked]:
-    """The candidates of an earlier run."""
+    """Read the candidates of an earlier run."""
     with np.load(cache, allow_pickle=False) as stored:
         return {
             split: Ranked(*(stored[f"{split}_{name}"] for name in ("score", "right", "content", "first")))
@@ -240,7 +240,7 @@ def main() -> None:
         **targets(ScriptedJudge(0.8), found["val"], found["test"]),
         "decisions_until_weight_0": {name: forgotten(judge, found["test"]) for name, judge in CHANGES.items()},
     }
-    # What bench/llm_ablations.py, llm_calls.py and llm_prefix.py have found stays.
+    # Keep the figures of bench/llm_ablations.py, llm_calls.py and llm_prefix.py.
     before = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
     names = {one["name"] for one in rows}
     report["rows"] = rows + [one for one in before.get("rows", ()) if one["name"] not in names]

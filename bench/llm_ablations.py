@@ -1,14 +1,14 @@
-"""The stage `judge` with parts of it left out, through the real tagger: what each part is worth and what it takes.
+"""Ablations of the stage `judge` through the real tagger: the worth and the cost of each part.
 
     python bench/llm_ablations.py scripted|decider|local [--calibration 605] [--contents 600] [--candidates 10]
         [--rows all "without both"] [--adapter FILE.gguf] [--out bench/results/llm.json]
 
 The contents are the packages of the example data. Every second exemplar is in memory; the texts of the others, without
 their tags, are the knowledge. Each row asks about all calibration contents, fits weight, calibration and cascade to
-them, and then tags the contents as a worker does: shares, calls and tokens are what its results say. `scripted` is a
-real HTTP server whose judge has an AUC of 0.95 and reads nothing but names (a token: four bytes of a request);
-`decider` is sparrow-decider, `local` SmolLM2 on llama.cpp. Rows join those of bench/llm.py in its file by their names,
-raw/llm-JUDGE.jsonl has a line a content.
+them, and then tags the contents as a worker does: shares, calls and tokens are taken from its results. `scripted` is a
+real HTTP server whose judge has an AUC of 0.95 and reads only names (a token: four bytes of a request); `decider` is
+sparrow-decider, `local` SmolLM2 on llama.cpp. Rows are stored by name beside those of bench/llm.py in its file;
+raw/llm-JUDGE.jsonl has one line per content.
 """
 
 import argparse
@@ -58,7 +58,7 @@ Json = dict[str, object]
 
 @dataclass(frozen=True)
 class Variant:
-    """What is left out. `quality` of the cascade; None: all contents are sent."""
+    """The parts left out. `quality` of the cascade; None: all contents are sent."""
 
     exemplars: int = 3
     segments: int = 3
@@ -126,7 +126,7 @@ def corpus(calibration: int, contents: int) -> Data:
 
 
 def scripted(data: Data) -> Script:
-    """The server of the judge of known quality. It knows a content by its title and a tag by its name."""
+    """Serve the judge of known quality. It recognises a content by its title and a tag by its name."""
     names = {one.id: fenced(one.name, NAME_CHARS) for one in files.all_of(example("tags.jsonl"), files.tag_of)}
     right = {
         fenced(one.title, TITLE): {names[tag] for tag in one.accepted} for one in (*data.calibration, *data.contents)
@@ -135,7 +135,7 @@ def scripted(data: Data) -> Script:
     def noul(title: str, question: str) -> float:
         name = question.partition('"')[2].partition('"')[0]
         seed = int.from_bytes(hashlib.blake2b(f"{title}\n{name}".encode(), digest_size=8).digest())
-        # What the probe asks.
+        # The probe's question.
         is_right = name in right[title] if title in right else name == "Cats"
         heard = JUDGE.hears(np.array([is_right]), np.array([False]), np.random.default_rng(seed))
         return float(JUDGE.says(heard)[0]) if title in right else (0.95 if is_right else 0.05)
@@ -154,7 +154,7 @@ def scripted(data: Data) -> Script:
 
 @contextmanager
 def judge(name: str, data: Data, adapter: Path | None, candidates: int) -> Iterator[LlmSettings]:
-    """A server that runs, and how it is asked."""
+    """Run a server; yield the settings to ask it."""
     common = {"candidates": candidates, "watch_seconds": 0.0, "deadline_seconds": 600.0}
     match name:
         case "scripted":
@@ -165,7 +165,7 @@ def judge(name: str, data: Data, adapter: Path | None, candidates: int) -> Itera
                 yield LlmSettings(url=decider.url, **common)
         case _:
             with LlamaServer(lora=adapter) as llama:
-                # One slot: it holds the prefix that the next question continues.
+                # One slot keeps the prefix that the next question continues.
                 yield LlmSettings(url=llama.url, profile="llama.cpp", backend="yesno", in_flight=1, **common)
 
 
@@ -180,13 +180,13 @@ def of_variant(settings: Settings, llm: LlmSettings, variant: Variant) -> Settin
 
 
 def taken_at_its_word(stack: TaggingStack) -> Calibration:
-    """Scores and stated probabilities as they are, with the same weight."""
+    """Return a calibration that uses raw scores and stated probabilities, with the same weight."""
     fit = JudgeFit(before=SAME, said=SAME, offset=0.0, slope=1.0, weight=1.0, pairs=0, loss_without=0.0, loss_with=0.0)
     return calibrate.with_judge(calibrate.uncalibrated(stack.fingerprint()), fit)
 
 
 async def row(stack: TaggingStack, variant: Variant, data: Data) -> tuple[Json, list[TaggedContent]]:
-    """The figures of a stack, and its results."""
+    """Return the figures of a stack, and its results."""
     asked = await undecided(stack, data.calibration)
     curve = fit_to(stack, asked, data.calibration) if variant.calibrated else taken_at_its_word(stack)
     with console.bar("tagging", len(data.contents)) as bar:
@@ -198,7 +198,7 @@ async def row(stack: TaggingStack, variant: Variant, data: Data) -> tuple[Json, 
         known = np.isfinite(pairs.judge)
         found["judge_auc"] = round(auc(pairs.judge[known], pairs.right[known]), 4)
         found["weight"] = curve.judge.weight if curve.judge else 0.0
-        # A server that was too slow, or down: what is fitted is fitted to the others.
+        # Contents that a slow or unavailable server did not judge are left out of the fit.
         found["share_unanswered"] = round(1 - len(np.unique(pairs.content[known])) / len(np.unique(pairs.content)), 4)
         found["tokens_per_asked_content"] = round(taken(asked)[1] / len(asked), 1)
     right, confidence = firsts(results, truth)
@@ -219,13 +219,13 @@ async def row(stack: TaggingStack, variant: Variant, data: Data) -> tuple[Json, 
 
 
 def taken(results: Sequence[TaggedContent]) -> tuple[int, int]:
-    """Calls, and tokens in and out."""
+    """Return the calls, and tokens in and out."""
     used = [one.usage for one in results if one.usage is not None]
     return sum(one.calls for one in used), sum(one.tokens_in + one.tokens_out for one in used)
 
 
 def firsts(results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the best tag of each content is right, and its confidence."""
+    """Return whether the best tag of each content is right, and its confidence."""
     right = [bool(one.tags) and one.tags[0].id in truth[one.id] for one in results]
     confidence = [one.tags[0].confidence if one.tags else 0.0 for one in results]
     return np.array(right, np.bool_), np.array(confidence, np.float64)
@@ -236,7 +236,7 @@ def percent(flags: np.ndarray) -> float:
 
 
 def raw(name: str, results: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]) -> Iterator[str]:
-    """A line a content: its best tag, whether that is right, the judge's word of it, and what asking took."""
+    """Yield one line per content: its best tag, whether it is right, the judge's answer, and the cost of asking."""
     for one in results:
         best = one.tags[0] if one.tags else None
         line = {
@@ -254,7 +254,7 @@ def raw(name: str, results: Sequence[TaggedContent], truth: Mapping[str, frozens
 async def measure(
     name: str, llm: LlmSettings, wanted: Sequence[str], data: Data, memory_of: int, cache: Path
 ) -> AsyncIterator[tuple[Json, list[str]]]:
-    """Each row with its raw lines, as it is done."""
+    """Yield each row with its raw lines when it is done."""
     exemplars = files.all_of(example("exemplars.jsonl"), files.exemplar_of)[:memory_of]
     memory = {
         "tags": files.all_of(example("tags.jsonl"), files.tag_of),
@@ -270,7 +270,7 @@ async def measure(
         await filling.save_memories(cache, opened.memories)
         stack = replace(opened, encoder=Kept(opened.encoder))
         before = None
-        # Those without a judge first: the others are compared with them.
+        # Rows without a judge come first: the others are compared with them.
         for row_name in ("without judge", *(one for one in wanted if one != "without judge")):
             variant = ROWS[row_name]
             async with assemble.over(stack, of_variant(settings, llm, variant), PLAN) as own:
@@ -293,7 +293,7 @@ async def measure(
 
 
 def keep(new: Json, lines: Sequence[str], out: Path, judge_name: str) -> None:
-    """A row in the place of an earlier one of its name."""
+    """Store a row, replacing an earlier one of its name."""
     report = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"rows": []}
     report["rows"] = [one for one in report["rows"] if one["name"] != new["name"]] + [new]
     out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""Calls of the judge to a server that answers at once, beside a bare loop of the same client in the same run.
+"""The judge's calls to a server that answers immediately, beside a bare loop of the same client in the same run.
 
     python bench/llm_calls.py [--calls 600] [--rounds 3] [--out bench/results/llm.json]
 
-The server is a process of its own that sends the same bytes to every request. Each round sends the same bodies twice,
-16 at once: by the judge, with its prompts rendered, its budget reserved and its answers read, and by the SDK alone. The
-figures are medians of the rounds; `own_cpu_ms_per_call` is what this process takes beyond the bare loop. Then 10,000
-contents wait for a server that does not answer. The figures join those of bench/llm.py in its file.
+The server is a separate process that sends the same bytes to every request. Each round sends the same bodies twice, 16
+concurrently: by the judge, which renders prompts, reserves budget and parses answers, and by the SDK alone. The
+figures are medians of the rounds; `own_cpu_ms_per_call` is this process's CPU time beyond the bare loop. Then 10,000
+contents wait for a server that does not answer. The figures are stored beside those of bench/llm.py in its file.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Took:
 
 
 def serve(told: Connection) -> None:
-    """Answer every POST at once, those to /silent/ never."""
+    """Answer every POST immediately, except those to /silent/, which are never answered."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
@@ -91,7 +91,7 @@ def serve(told: Connection) -> None:
 
 
 def contents(count: int, seconds: float) -> list[Asked]:
-    """Of the length of a title and an abstract, with ten tags each."""
+    """Return contents as long as a title and an abstract, with ten tags each."""
     text = "The library catalogue describes what a book is about in a few sentences, and people gave it subjects. " * 4
     tags = tuple(Question(f"t{n}", f"subject number {n}", "what it stands for") for n in range(TAGS))
     until = time.monotonic() + seconds
@@ -110,7 +110,7 @@ async def timed(calls: int, act: Callable[[], Awaitable[object]]) -> Took:
 
 
 async def bodies(url: str, backend: Backend, asked: Sequence[Asked]) -> list[tuple[str, object]]:
-    """What the judge sends about these contents."""
+    """Return the judge's request bodies for these contents."""
     sent: list[tuple[str, object]] = []
     async with directly(url, backend, in_flight=AT_ONCE, profile="generic") as judge:
         client = judge._asking._server.client
@@ -126,7 +126,7 @@ async def bodies(url: str, backend: Backend, asked: Sequence[Asked]) -> list[tup
 
 
 async def bare(url: str, sent: Sequence[tuple[str, object]]) -> None:
-    """The same requests by the SDK alone."""
+    """Send the same requests by the SDK alone."""
     limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
     http = openai.DefaultAsyncHttpxClient(limits=limits)
     left = iter(sent)
@@ -163,7 +163,7 @@ def resident() -> float:
 
 
 async def waiting(url: str) -> dict[str, float]:
-    """What so many contents take while they wait for a server, and what is added while they do."""
+    """Measure the memory of `count` contents while they wait for a server."""
     asked = contents(WAITING, 3600)
     before = resident()
     async with directly(url, "decision_api", meter(url), in_flight=AT_ONCE, deadline_seconds=3600) as judge:

@@ -2,8 +2,8 @@
 
     python bench/llm_prefix.py [--contents 3] [--tags 4] [--out bench/results/llm.json]
 
-The model is SmolLM2-135M (extra llm-local), the counters are the server's own: tokens of the prompt less those that it
-had cached. The judge asks content before tag. The figures join those of bench/llm.py in its file.
+The model is SmolLM2-135M (extra llm-local). The counters are the server's own: tokens of the prompt less cached ones.
+The judge asks content before tag. The figures are stored beside those of bench/llm.py in its file.
 """
 
 import argparse
@@ -29,7 +29,7 @@ DEADLINE = 600.0
 
 
 async def evaluated(server: Server, bodies: Iterable[Body]) -> tuple[int, int]:
-    """Tokens of the prompts, and those that were evaluated."""
+    """Return the tokens of the prompts, and those evaluated."""
     tally = Tally()
     for body in bodies:
         await server.client.post(chat.PATH, body, Usage(1), time.monotonic() + DEADLINE, tally)

@@ -1,20 +1,20 @@
-"""The vector stores at size: what they cost to build, hold and search, and what they find, with and without a filter.
+"""The vector stores at scale: the cost to build, hold and search them, and their recall, with and without a filter.
 
     python bench/memory.py [--sizes 25000:300000 100000:300000 1000000:1000000] [--stores exact hnsw embedded server]
         [--data real clustered] [--tag-vectors labels.npy] [--exemplar-vectors train-*.npy] [--minutes 90]
 
 A size is tags:exemplars. `real`: unit vectors float32 [n, 384] of real texts, from `--tag-vectors` and
 `--exemplar-vectors`; where they are too few, noisy copies of them follow, and a row says how many are real.
-`clustered`: noisy copies of 2,000 random centres. 64 contents a batch look for 100 tags and 100 exemplars at once.
+`clustered`: noisy copies of 2,000 random centres. Batches of 64 contents search for 100 tags and 100 exemplars.
 Filters: 50, 25, 5 and 1% of the points, chosen at random or nearest to one of them, as a tenant's or a language's may
 be. Recall is of the 20 nearest of 256 queries, against every vector compared; a row has that of tags, of exemplars, and
 the mean.
 
-Each store runs in a process of its own, `--minutes` at most; a filter's searches take `--seconds` at most. Each row is
-written to bench/results/memory.json at once; what has its rows there is skipped, so the same command goes on after an
-interruption (`--again` measures anew). Vectors are kept in --cache, 3 GB at a million and a million. `server` needs
-the URL of a Qdrant server in TAGBUS_TEST_QDRANT; its CPU, memory and disk are not seen from here. A process needs some
-6 kB a point of memory; disk_bytes is a saved copy's for exact and hnsw.
+Each store runs in a separate process, for at most `--minutes`; a filter's searches take at most `--seconds`. Each row
+is written to bench/results/memory.json immediately, and cases that have rows there are skipped, so the same command
+resumes after an interruption (`--again` measures again). Vectors are kept in --cache, 3 GB at a million and a million.
+`server` needs the URL of a Qdrant server in TAGBUS_TEST_QDRANT; its CPU, memory and disk are not measured. A process
+needs some 6 kB of memory per point; disk_bytes is a saved copy's for exact and hnsw.
 """
 
 import argparse
@@ -128,7 +128,7 @@ async def fill(memory: Memory, case: Case, seen: Members) -> None:
 
 
 async def searches(memory: Memory, case: Case, scope: str | None) -> Row:
-    """Times of batches that look for tags and exemplars at once; the first does not count."""
+    """Time batches that search for tags and exemplars together; the first does not count."""
     queries = {kind: np.load(one.queries) for kind, one in case.corpora.items()}
     seen: Scopes = None if scope is None else [frozenset({scope})] * BATCH
     took, cpu, started = list[float](), list[float](), time.monotonic()
@@ -210,13 +210,13 @@ def key(row: Row) -> tuple[object, ...]:
 
 
 def report(out: Path) -> dict[str, object]:
-    """What is there, what other benches wrote included."""
+    """Read the existing report, including the figures of other benchmarks."""
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     return found | {"rows": found.get("rows", [])}
 
 
 def keep(out: Path, rows: Sequence[Row]) -> None:
-    """Print the rows, and put them in the place of those of the same case."""
+    """Print the rows, and store them, replacing those of the same case."""
     for row in rows:
         print(json.dumps(row), flush=True)
     told = report(out)
@@ -234,7 +234,7 @@ def keep(out: Path, rows: Sequence[Row]) -> None:
 
 
 def cases(asked: argparse.Namespace) -> Iterator[Case]:
-    """All that is asked for, the real vectors first."""
+    """Yield all requested cases, real vectors first."""
     for data in asked.data:
         given = (asked.tag_vectors, asked.exemplar_vectors) if data == "real" else ((), ())
         if data == "real" and not all(given):

@@ -132,7 +132,7 @@ def watched(stack: TaggingStack, shares: Shares) -> Tagger:
 
 
 async def alone(stack: TaggingStack, items: Sequence[Exemplar], shares: Shares) -> None:
-    """Measure the label trees separately: Omikuji predicts in threads of its own."""
+    """Measure the label trees separately: Omikuji predicts in its own threads."""
     for forest in (other for other in stack.recallers if isinstance(other, LabelTreeRecall)):
         vectors = np.zeros((0, 0), np.float32)
         started = time.process_time()
@@ -186,7 +186,7 @@ def annif_process(folder: Path) -> "subprocess.Popen[str]":
 
 
 def ask(process: "subprocess.Popen[str]", texts: Sequence[str]) -> float:
-    """CPU seconds of Annif for these texts."""
+    """Return Annif's CPU seconds for these texts."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps(texts) + "\n")

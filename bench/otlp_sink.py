@@ -1,6 +1,6 @@
-"""A collector that takes everything by OTLP over HTTP and keeps nothing, in a process of its own.
+"""A collector that accepts everything by OTLP over HTTP and keeps nothing, in a separate process.
 
-GET answers how many exports came.
+GET returns the number of exports received.
 """
 
 import sys
@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def sink() -> Iterator[str]:
-    """Its URL, while it runs."""
+    """Run the collector; yield its URL."""
     (port,) = free_ports(1)
     process = Popen([sys.executable, __file__, str(port)])
     url = f"http://{HOST}:{port}"
@@ -56,7 +56,7 @@ def sink() -> Iterator[str]:
 
 
 def exports(url: str) -> int | None:
-    """How many it has taken; None while it does not answer."""
+    """Return the number of exports received; None while it does not answer."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a port of this machine
             return int(answer.read())

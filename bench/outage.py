@@ -2,7 +2,7 @@
 
     python bench/outage.py [--minutes 10]
 
-A worker on Apache Kafka whose encoder never answers, with ten times as much content waiting as may be in flight, by
+A worker on Apache Kafka whose encoder never answers, with a backlog of ten times the limit of contents in flight, by
 count and by bytes. Writes bench/results/outage.json. Goal: a ratio of at most 1.1.
 """
 
@@ -58,8 +58,8 @@ def rss_mb(pid: int) -> float:
     raise SystemExit("/proc reports no RSS for the worker")
 
 
-def sleep_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.monotonic()))
+def sleep_until(deadline: float) -> None:
+    time.sleep(max(0.0, deadline - time.monotonic()))
 
 
 def main(minutes: float) -> None:

@@ -1,6 +1,6 @@
-"""Titles, and loads for a worker: as much as it takes, or at a rate; and how long each content takes.
+"""Titles, and loads for a worker at full speed or at a fixed rate, with the latency of each content.
 
-A time is from a record's time until its result is read under read_committed, some milliseconds after its commit.
+Latency is from a record's timestamp until its result is read under read_committed, some milliseconds after its commit.
 """
 
 import math
@@ -22,18 +22,18 @@ from tagbus.stream.index import snapshot
 from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.kafka.writer import TopicWriter
 
-# At full load so many contents wait at any time: four batches at the tagger and about as many behind them.
+# Contents that wait at full load: four batches at the tagger and about as many behind them.
 WAITING = 1_000
-# Results of a full load: some batches, where each takes seconds.
+# Least results of a full load: some batches, if each takes seconds.
 LEAST = 500
-# How long no result may come.
+# Longest wait for a result.
 SECONDS = 120.0
-# Of each load, which is not counted: a worker that was idle has pages to read and caches to fill.
+# Warm-up of each load, which is not counted: an idle worker has pages to read and caches to fill.
 SETTLE_SECONDS = 2.0
 
 
 def titles(data: Path, count: int) -> tuple[str, list[Content]]:
-    """The source of the titles, and the titles as contents with ids that memory does not hold."""
+    """Return the source of the titles, and the titles as contents with ids that are not in memory."""
     if (data / "test.tsv").exists():
         rows = list(DataFolder(data).exemplars("test"))
         source = "yso-titles/test.tsv"
@@ -43,8 +43,8 @@ def titles(data: Path, count: int) -> tuple[str, list[Content]]:
     return source, [Content(id=f"bench-{n}", title=row.title, text=row.text) for n, row in enumerate(rows[:count])]
 
 
-def place_of(base: Settings, name: str, folder: Path) -> Settings:
-    """Topics, group and snapshot of a worker of its own."""
+def worker_settings(base: Settings, name: str, folder: Path) -> Settings:
+    """Return settings with separate topics, group and snapshot for a worker."""
     words = (word for word in base.topics.model_dump() if isinstance(getattr(base.topics, word), str))
     return base.model_copy(
         update={
@@ -56,7 +56,7 @@ def place_of(base: Settings, name: str, folder: Path) -> Settings:
 
 
 async def keep(stack: TaggingStack, settings: Settings) -> None:
-    """The memory of a stack as the snapshot of a worker whose memory topics are empty: nothing is encoded again."""
+    """Save a stack's memory as the snapshot of a worker with empty memory topics: nothing is re-encoded."""
     place = snapshot_folder(settings, base_release(settings).name)
     assert place is not None
     place.mkdir(parents=True)
@@ -67,7 +67,7 @@ async def keep(stack: TaggingStack, settings: Settings) -> None:
 
 
 class Load:
-    """What one worker is given. A context manager; `doubled` counts results that came again."""
+    """The load of one worker. A context manager; `doubled` counts repeated results."""
 
     def __init__(self, settings: Settings, contents: Sequence[Content]) -> None:
         self._contents = contents
@@ -93,17 +93,17 @@ class Load:
 
     @property
     def waiting(self) -> int:
-        """Contents whose results have not come."""
+        """Contents without a result yet."""
         return len(self._waiting)
 
     def fill(self, count: int = WAITING, most: float = math.inf) -> None:
-        """Send contents until so many wait, and `most` in all."""
+        """Send contents until so many wait, at most `most` in all."""
         while len(self._waiting) < count and self.sent < most:
             self._send()
 
     def read(self) -> list[float]:
-        """Results that are there or come within milliseconds, as the seconds that each took. Raises TimeoutError where
-        none has come for long."""
+        """Return the latency in seconds of results that arrive within milliseconds. Raises TimeoutError if none has
+        arrived for too long."""
         messages = self._reader.read(1_000, 0.005).messages
         now = time.time()
         if messages or not self._waiting:
@@ -120,7 +120,7 @@ class Load:
             self.read()
 
     def full(self, seconds: float) -> float:
-        """Contents a second while as many wait as the worker takes, over so many seconds and LEAST results."""
+        """Measure contents a second at full load, over so many seconds and LEAST results."""
         first, begun = self.sent - self.waiting, time.monotonic()
         while self.sent - self.waiting == first or time.monotonic() < begun + SETTLE_SECONDS:
             self.fill()
@@ -133,7 +133,7 @@ class Load:
         return counted / (now - begun)
 
     def at(self, rate: float, seconds: float) -> list[float]:
-        """How long each content takes where so many a second come, evenly."""
+        """Measure the latency of each content at an even rate."""
         took: list[float] = []
         begun, first = time.monotonic(), self.sent
         while (passed := time.monotonic() - begun) < seconds + SETTLE_SECONDS:

@@ -1,4 +1,4 @@
-"""Vectors of a size for the measurements of memory: real ones and copies, or clusters; and what a search must find."""
+"""Vectors for the measurements of memory: real ones and copies, or clusters; and the expected results of searches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ CENTRES = 2_000
 NOISE = 0.02
 SHARES = (0.5, 0.25, 0.05, 0.01)
 
-# Which points a filter passes, bool [n].
+# The points that a filter passes, bool [n].
 Passed = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Points and queries of one kind in files: `vectors` float32 [count, 384], of which `real` are of real texts."""
+    """Points and queries of one kind in files: `vectors` float32 [count, 384], the first `real` of real texts."""
 
     vectors: Path
     queries: Path
@@ -43,13 +43,13 @@ def unit(rows: NDArray[np.floating]) -> Vectors:
 
 
 def corpus(folder: Path, name: str, count: int, given: Sequence[Path]) -> Corpus:
-    """Make the files unless an earlier run did. The last 256 of the given vectors are the queries."""
+    """Write the files unless an earlier run did. The last 256 of the given vectors are the queries."""
     rng = np.random.default_rng(0)
     real = np.concatenate([np.load(path) for path in given]).astype(np.float32) if given else np.zeros((0, DIMENSION))
     source = real if given else unit(rng.normal(size=(CENTRES + QUERIES, DIMENSION)))
     queries, source = source[-QUERIES:], source[:-QUERIES]
     if not given:
-        # Of the clusters, as a content is near others.
+        # From the clusters, since a content is near others.
         queries = unit(source[rng.integers(len(source), size=QUERIES)] + NOISE * rng.normal(size=queries.shape))
     found = Corpus(folder / f"{name}-{count}.f32", folder / f"{name}-{count}-queries.npy", count, 0)
     kept = min(count, len(source)) if given else 0
@@ -65,7 +65,7 @@ def corpus(folder: Path, name: str, count: int, given: Sequence[Path]) -> Corpus
 
 
 def members(one: Corpus) -> dict[str, Passed]:
-    """Which points each filter passes, by the name of its scope."""
+    """Return the points that each filter passes, by the name of its scope."""
     centre = next(one.chunks())[1][7]
     nearest = np.concatenate([rows @ centre for _, rows in one.chunks()])
     place = {
@@ -76,7 +76,7 @@ def members(one: Corpus) -> dict[str, Passed]:
 
 
 def nearest_20(one: Corpus, seen: Passed | None) -> list[set[str]]:
-    """The keys of the 20 nearest points of each query, by comparing all."""
+    """Return the keys of the 20 nearest points of each query, by comparing all points."""
     queries = np.load(one.queries)
     scores, rows = np.full((len(queries), TOP), -2.0, np.float32), np.zeros((len(queries), TOP), np.int64)
     for first, vectors in one.chunks():

@@ -48,13 +48,13 @@ def read(folder: Path, split: str) -> Titles:
 
 
 def part(titles: Titles, count: int) -> Titles:
-    """A fixed random sample of `count` titles."""
+    """Return a fixed random sample of `count` titles."""
     chosen = np.random.default_rng(0).permutation(len(titles.texts))[:count]
     return Titles([titles.texts[index] for index in chosen], [titles.tags[index] for index in chosen])
 
 
 def tagged(queries: Vectors, tags: Vectors, memory: Vectors, accepted: Truth) -> Ranked:
-    """The top five tags of each query by the RAE-XMC score."""
+    """Return the top five tags of each query by the RAE-XMC score."""
     indices = np.empty((len(queries), 5), dtype=np.int64)
     for row, query in enumerate(queries):
         by_tag, by_title = tags @ query, memory @ query

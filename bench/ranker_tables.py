@@ -1,19 +1,19 @@
-"""What the ranker's named feature tables add: rankers with and without them, cross-validated on the same candidates.
+"""The gain of the ranker's named feature tables: rankers with and without them, cross-validated on the same candidates.
 
     python bench/ranker_tables.py ../shared/data/yso-titles --rows none named terms named+terms [--titles 12000]
     python bench/ranker_tables.py examples --rows none broader
     python bench/ranker_tables.py ../shared/data/yso-titles --skos ../shared/data/stw/stw-skos.ttl.xz \
         --name yso-under-stw --rows none broader
 
-As `tagbus train ranker`: memory and components (of the environment) hold the training contents, and the candidates are
-those of the validation contents, of which each half is ordered by trees that learnt on the other; test contents are not
-looked at. `--skos` gives tags the broader ones that concepts of the same name have in another vocabulary, for a corpus
-without a hierarchy. Candidates and rows are kept in `--keep`: a call trains the rows that are missing there.
+Works like `tagbus train ranker`: memory and components (of the environment) hold the training contents, and the
+candidates are those of the validation contents, each half ranked by trees trained on the other; test contents are not
+used. `--skos` gives tags the broader ones that concepts of the same name have in another vocabulary, for a corpus
+without a hierarchy. Candidates and rows are kept in `--keep`: a run trains only the rows missing there.
 
 Writes bench/results/ranker_tables.json, a part for each name in `--name`: each row's figures with 95% intervals, the
-difference to the row `none` with its interval (bootstrap over the contents), the milliseconds that each table takes for
-a content, and the bytes that it adds to tables.npz. raw/ranker_tables-NAME.jsonl has a line a content: its right tags,
-and the ten best of each row, by the tags' numbers.
+difference to the row `none` with its interval (bootstrap over the contents), the milliseconds that each table takes
+per content, and the bytes that it adds to tables.npz. raw/ranker_tables-NAME.jsonl has one line per content: its right
+tags, and each row's ten best, by the tags' numbers.
 """
 
 import argparse
@@ -67,14 +67,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="models of each kind, averaged")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, default=Path(".cache/ranker_tables"), help="folder that keeps embeddings")
-    parser.add_argument("--keep", type=Path, default=Path(".cache/ranker_tables/kept"), help="folder of what was found")
+    parser.add_argument(
+        "--keep", type=Path, default=Path(".cache/ranker_tables/kept"), help="folder of candidates and rows"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
 @dataclass(frozen=True, slots=True)
 class Under:
-    """A corpus cut to its first contents, whose tags have these parents."""
+    """A corpus cut to its first contents, with these parents of its tags."""
 
     corpus: Corpus
     first: Mapping[str, int | None]
@@ -89,7 +91,7 @@ class Under:
 
 
 def parents_of(tags: Sequence[Tag], path: Path) -> dict[str, tuple[str, ...]]:
-    """The parents of the tags whose name a concept has: of the concepts above it the nearest ones with a tag's name."""
+    """Return the parents of tags that share a concept's name: the nearest concepts above it with a tag's name."""
     content = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
     read = forms.read(path.name, BytesIO(content), "turtle", Choice(language="en"), Remarks())
     concepts = {one.tag.id: one.tag for one in read if isinstance(one, Entry)}
@@ -112,7 +114,7 @@ def parents_of(tags: Sequence[Tag], path: Path) -> dict[str, tuple[str, ...]]:
 
 @dataclass(slots=True)
 class Timed:
-    """A feature table, and what it took."""
+    """A feature table, timed."""
 
     table: FeatureTable
     contents: int = 0
@@ -167,7 +169,7 @@ PARTS: Final = ("plain", "masked")
 
 
 async def candidates(asked: argparse.Namespace, recipe: Recipe) -> Collected:
-    """As `tagbus train ranker` collects them."""
+    """Collect the candidates like `tagbus train ranker`."""
     corpus = open_corpus(asked.corpus)
     parents = parents_of(corpus.tags(), asked.skos) if asked.skos else {}
     corpus = Under(corpus, {"train": asked.titles, "val": asked.validation}, parents)
@@ -208,7 +210,7 @@ async def candidates(asked: argparse.Namespace, recipe: Recipe) -> Collected:
 
 
 def ranked(collected: Collected, row: str, recipe: Recipe, log: Path) -> Ints:
-    """The ten best tags of each content by a ranker that reads these tables, or none."""
+    """Return the ten best tags of each content by a ranker with these tables, or none."""
     tables = [] if row == NONE else [TableName(name) for name in row.split("+")]
     left_out = {column for name in recipe.tables if name not in tables for column in KINDS[name].columns}
     kept = np.array([name not in left_out for name in collected.columns])
@@ -240,7 +242,7 @@ def report(collected: Collected, rows: Mapping[str, Ints]) -> Json:
 
 
 def gain(made: quality.Floats, before: quality.Floats) -> Json:
-    """Points that each figure gains, and the 95% interval of the difference."""
+    """Return each figure's gain in points, and the 95% interval of the difference."""
     points = (made - before)[:, list(FIGURES.values())]
     low, high = of_mean(points)
     ends = zip(FIGURES, points.mean(axis=0), low, high, strict=True)

@@ -1,11 +1,11 @@
-"""LLM4Tag's recall metrics: what C2C2T adds to C2T among 20 candidates (arXiv 2502.13481, table 3).
+"""LLM4Tag's recall metrics: the gain of C2C2T on C2T among 20 candidates (arXiv 2502.13481, table 3).
 
     python bench/recall.py ../shared/data/yso-titles [--titles 60000] [--cache .cache/hybrid]
 
-Looks up the test titles in a memory of the first so many training titles and all tags, with no threshold on content and
-tag, and counts right tags among the candidates: #Right is their mean number, HR@k the percentage of titles with at
-least k. Writes bench/results/recall.json with 95% intervals (bootstrap over the titles); raw/recall.jsonl has a line a
-title: how many tags are right, and how many of them and how many candidates each row has.
+Looks up the test titles in a memory of the first --titles training titles and all tags, without a threshold on content
+and tag, and counts right tags among the candidates: #Right is their mean number, HR@k the percentage of titles with at
+least k. Writes bench/results/recall.json with 95% intervals (bootstrap over the titles); raw/recall.jsonl has one line
+per title: its number of right tags, and each row's numbers of right tags and of candidates.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from tagbus.stream.recall.neighbours import Reach, Seen
 RESULTS = Path(__file__).parent / "results" / "recall.json"
 BATCH = 256
 CANDIDATES = 20
-# On the paper's own data, with another encoder: not comparable, but for the direction.
+# On the paper's own data, with another encoder: only the direction is comparable.
 PAPER = {"c2t": {"right": 4.48}, "c2t+c2c2t": {"right": 5.37}}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Candidates by each meta-path at most, and the best of both that are kept."""
+    """The most candidates by each meta-path, and of both together."""
 
     what: str
     c2t: int
@@ -55,7 +55,7 @@ ROWS: Mapping[str, Row] = {
 
 
 def found_by(row: Row, stack: TaggingStack, seen: Sequence[Seen]) -> list[list[str]]:
-    """The candidates of each title."""
+    """Return the candidates of each title."""
     limits = {"c2t_threshold": -1.0, "c2t_limit": row.c2t, "tag_keys": CANDIDATES, "c2c2t_limit": max(1, row.c2c2t)}
     settings = RecallSettings.model_validate(limits)
     graph = GraphRecall(stack.memory.tags, stack.memory.exemplars, stack.release.recall, settings)
@@ -76,7 +76,7 @@ def figures(right: NDArray[np.int64], candidates: NDArray[np.int64]) -> dict[str
 
 
 async def look(stack: TaggingStack, items: Sequence[Exemplar]) -> list[Seen]:
-    """What memory holds around each title."""
+    """Look up each title's neighbourhood in memory."""
     seen: list[Seen] = []
     reach = Reach(CANDIDATES, stack.release.recall.content_keys)
     for start in range(0, len(items), BATCH):
@@ -87,7 +87,7 @@ async def look(stack: TaggingStack, items: Sequence[Exemplar]) -> list[Seen]:
 
 
 async def measure(folder: Path, count: int, cache: Path) -> tuple[dict[str, object], list[str]]:
-    """The report and its raw lines."""
+    """Return the report and its raw lines."""
     data = DataFolder(folder)
     tags, train = data.tags(), list(islice(data.exemplars("train"), count))
     items = list(data.exemplars("test"))

@@ -1,17 +1,17 @@
 """A day of lag, scaling and rebalances, simulated second by second with the rates of `tagbus plan`.
 
-It shows how far the plan's time to catch up is from that of a queue.
+It compares the plan's time to catch up with that of a queue.
 
     python bench/scale.py [--out bench/results/scale.json] [--picture bench/results/scale.png]
 
-Contents come by a daily wave whose peak, the plan's, is at 16:00. At 14:00 a broker dies: nothing is committed for 45
+Contents arrive in a daily wave with the plan's peak at 16:00. At 14:00 a broker dies: nothing is committed for 45
 seconds, the session timeout. At 17:00 the producers send ten times as much for ten minutes. The autoscaler asks every
 30 seconds how many contents lag, as KEDA does, and wants a worker for as many as one clears in that time, never more
-than partitions; a new worker takes the plan's seconds to start, and every change of the group stops all of it for a
-moment. Scaling in waits for five minutes without need.
+than partitions. A new worker takes the plan's seconds to start, and every rebalance stops the whole group briefly.
+Scaling in waits until workers were idle for five minutes.
 
-Each load is run twice: with the autoscaler, and with the plan's workers throughout, whose time to catch up the plan
-says. What is simulated is the queue and the autoscaler, not Kafka: no broker runs here.
+Each load is run twice: with the autoscaler, and with the plan's workers throughout, for which the plan computes the
+time to catch up. Only the queue and the autoscaler are simulated, not Kafka: no broker runs.
 """
 
 import argparse
@@ -34,7 +34,7 @@ BURST_AT, BURST_SECONDS, BURST = 17 * 3600, 600, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What a day was like, by second."""
+    """The course of a day, by second."""
 
     arrivals: NDArray[np.float64]
     lag: NDArray[np.float64]
@@ -42,7 +42,7 @@ class Day:
 
 
 def arrivals(load: Load) -> NDArray[np.float64]:
-    """Contents of each second: the mean over the day is the load's, but for the burst; the maximum is its peak's."""
+    """Return the contents of each second: mean (without the burst) and maximum are the load's mean and peak."""
     seconds = np.arange(DAY)
     # Exponent of a raised cosine whose maximum is `peak` times its mean.
     wave = (1 + np.cos(2 * np.pi * (seconds - 16 * 3600) / DAY)) / 2
@@ -57,7 +57,7 @@ def arrivals(load: Load) -> NDArray[np.float64]:
 
 
 def simulate(load: Load, least: int, most: int) -> Day:
-    """A day of it, with so many workers at least, which are there from its start, and at most."""
+    """Simulate a day with these least workers, which run from the start, and most workers."""
     found = plan(load)
     speed = found.rate_a_worker / value("utilisation")
     incoming, lag, counts = arrivals(load), np.zeros(DAY), np.zeros(DAY, np.int64)
@@ -68,7 +68,7 @@ def simulate(load: Load, least: int, most: int) -> Day:
             starting = [at for at in starting if at > second]
             workers, paused = workers + len(ready), second + REBALANCE_SECONDS
         if second % POLL_SECONDS == 0:
-            # A worker for what one clears until the next look; the least are there in any case.
+            # One worker per backlog that one clears until the next poll, and never below the least.
             wanted = min(most, max(least, math.ceil(waiting / (found.rate_a_worker * POLL_SECONDS))))
             have = workers + len(starting)
             if wanted > have:
@@ -88,13 +88,13 @@ def simulate(load: Load, least: int, most: int) -> Day:
 
 
 def catch_up(day: Day, since: int, rate: float) -> int | None:
-    """Seconds from an end until less than five seconds' worth lags; None where that is not within the day."""
+    """Return the seconds from an end until the lag is below five seconds' worth; None if not within the day."""
     below = np.nonzero(day.lag[since:] < 5 * rate)[0]
     return int(below[0]) if len(below) else None
 
 
 def simulated(load: Load) -> tuple[dict[str, object], Day]:
-    """The figures of a load, beside those of its plan."""
+    """Return the simulated figures of a load, beside those of its plan."""
     found = plan(load)
     day = simulate(load, found.workers_mean, found.partitions)
     fixed = simulate(load, found.workers, found.workers)
@@ -116,14 +116,14 @@ def simulated(load: Load) -> tuple[dict[str, object], Day]:
         "burst_with_the_plans_workers": {
             "lag": round(float(fixed.lag[after])),
             "seconds": catch_up(fixed, after, found.mean_rate),
-            # As much goes on coming in as at its end: an upper bound where the wave falls.
+            # Assumes that the rate at its end continues: an upper bound while the wave falls.
             "plan_seconds": round(found.catch_up_seconds(float(fixed.lag[after]), rate)),
         },
     }, day
 
 
 def picture(days: dict[str, Day], file: Path) -> None:
-    """Contents, lag and workers over the day, a column a load."""
+    """Draw contents, lag and workers over the day, one column per load."""
     import matplotlib as mpl
 
     mpl.use("Agg")

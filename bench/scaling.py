@@ -2,12 +2,12 @@
 
     python bench/scaling.py [--out FILE] [--workers 1 2 4] [--work MS ...] [--rounds 3] [--events 120000]
 
-A topic of 4 partitions with 1 kB events, one group. All processes have joined and done their warm-up, and stand still
-(SIGSTOP) while the events are produced: then the clock runs, from SIGCONT to the last result that a read_committed
-reader sees. tagbus and the bare loop take turns for three rounds (--rounds), because the speed of the machine drifts: a
-figure is the median over the turns, a ratio the median of the ratios within each round. `scaling` is the rate over that
-of one worker. The broker and the reader run on the same cores (`cores` in the file): more workers than cores gain
-nothing here unless they wait, as they do with 50 ms of work per 500 events, and what counts is the ratio to the loops.
+A topic of 4 partitions with 1 kB events, one group. All processes have joined and warmed up, and are paused (SIGSTOP)
+while the events are produced. Then the clock runs from SIGCONT to the last result that a read_committed reader sees.
+tagbus and the bare loop take turns for three rounds (--rounds), because the speed of the machine drifts: a figure is
+the median over the turns, a ratio the median of the ratios within each round. `scaling` is the rate over that of one
+worker. The broker and the reader run on the same cores (`cores` in the file): more workers than cores gain nothing here
+unless they wait, as they do with 50 ms of work per 500 events, and what counts is the ratio to the loops.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def joined(spec: Spec, workers: Sequence[Process]) -> None:
         try:
             group = admin.describe_consumer_groups([spec.group], request_timeout=10)[spec.group].result()
         except KafkaException:
-            # The broker makes the topic of groups when the first is asked for.
+            # The broker creates the offsets topic at the first request for a group.
             continue
         shares = [len(member.assignment.topic_partitions) for member in group.members]
         settled = group.state.name == "STABLE" and len(shares) == len(workers) and sum(shares) == PARTITIONS
@@ -132,7 +132,7 @@ def cpu_seconds(workers: Sequence[Process]) -> float:
 
 
 def ratios(rows: Sequence[Row]) -> dict[str, object]:
-    """For each amount of work and number of workers: tagbus over the bare loops, and each over one of its own."""
+    """Return for each amount of work and number of workers: tagbus over the bare loops, and each over one worker."""
     by = {(row.name, row.work_ms, row.workers): row.rates() for row in rows}
     found: dict[str, object] = {}
     for work in sorted({row.work_ms for row in rows}):

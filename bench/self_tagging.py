@@ -1,17 +1,16 @@
-"""Self-tagging: what it costs that a worker writes its own tags back to memory, round after round.
+"""Self-tagging: the quality lost when a worker writes its own tags back to memory, round after round.
 
     python bench/self_tagging.py ../shared/data/yso-titles [--people 40000] [--titles 20000] [--rounds 3] [--least 0.8]
 
-Memory holds the first so many training titles as people's. The next so many are tagged in every round, and what reaches
-the confidence of `--least` becomes a machine exemplar, as with TAGBUS_TAGGER__WRITE_BACK; the next round sees what the
-one before wrote. The components are those of the environment, with the ranker's own calibration; without a ranker
-confidences are calibrated on the validation titles. P@1 of the test titles is measured before the first round and after
-each. Writes bench/results/self_tagging.json after each round: a row has P@1 in percent, the points lost to the first
-row with a 95% interval (bootstrap over the titles), and how many machine exemplars there are and how many of their tags
-are right. Ends with code 1 where a round loses more than 0.3 points.
+Memory holds the first --people training titles as people's. The next --titles are tagged in every round, and results
+with a confidence of at least `--least` become machine exemplars, as with TAGBUS_TAGGER__WRITE_BACK; the next round sees
+those of the previous one. The components are those of the environment, with the ranker's own calibration; without a
+ranker confidences are calibrated on the validation titles. P@1 of the test titles is measured before the first round
+and after each. Writes bench/results/self_tagging.json after each round: a row has P@1 in percent, the points lost to
+the first row with a 95% interval (bootstrap over the titles), and how many machine exemplars there are and how many of
+their tags are right. Exits with code 1 if a round loses more than 0.3 points.
 
-Each text is encoded once, and --cache keeps vectors, curve and rounds: a run that is interrupted is gone on with by the
-same command.
+Each text is encoded once, and --cache keeps vectors, curve and rounds: the same command resumes an interrupted run.
 """
 
 import argparse
@@ -47,7 +46,7 @@ from tagbus.stream.intervals import of_mean
 from tagbus.stream.tagger import Tagger
 
 RESULTS = Path(__file__).parent / "results" / "self_tagging.json"
-# Settings that make another pipeline.
+# Settings that change the pipeline.
 PIPELINE = ("TAGBUS_ENCODER__", "TAGBUS_COMPONENTS__", "TAGBUS_RECALL__", "TAGBUS_TAGGER__")
 COSTS_AT_MOST = 0.3
 CHUNK = 2_048
@@ -70,7 +69,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Once:
-    """Encodes each text once, also over several runs."""
+    """Encodes each text once, even across runs."""
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self._encoder = encoder
@@ -107,7 +106,7 @@ class Once:
 
 
 class State(BaseModel):
-    """What is known after a round: whether each test title was right at first, and the machine exemplars there are."""
+    """The state after a round: whether each test title was right at first, and the current machine exemplars."""
 
     about: dict[str, object]
     rows: list[Row] = []
@@ -129,7 +128,7 @@ async def tagged(tagger: Tagger, items: Sequence[Exemplar]) -> list[TaggedConten
 
 
 async def hits(tagger: Tagger, items: Sequence[Exemplar]) -> NDArray[np.float64]:
-    """For each title 100 if its first tag is right, else 0."""
+    """Return 100 for each title whose first tag is right, else 0."""
     results = await tagged(tagger, items)
     right = [one.tags[0].id in item.accepted if one.tags else False for one, item in zip(results, items, strict=True)]
     return 100.0 * np.array(right, np.float64)
@@ -140,7 +139,7 @@ def interval(lost: NDArray[np.float64]) -> list[float]:
 
 
 def written_back(items: Sequence[Exemplar], results: Sequence[TaggedContent], least: float) -> list[Exemplar]:
-    """The machine exemplars that a worker would write."""
+    """Return the machine exemplars that a worker would write."""
     found = []
     for item, result in zip(items, results, strict=True):
         accepted = tuple(tag.id for tag in result.tags if tag.confidence >= least)
@@ -186,7 +185,7 @@ async def measure(asked: argparse.Namespace) -> list[Row]:
 
 
 async def curve(asked: argparse.Namespace, stack: TaggingStack, state: State) -> Calibration:
-    """The calibration of people's memory."""
+    """Return the calibration with people's memory."""
     path = asked.cache / "calibration.json"
     if not state.rows:
         (await fit(stack, list(islice(DataFolder(asked.folder).exemplars("val"), asked.validation)))).save(path)
@@ -209,7 +208,7 @@ def figures(
 
 
 def tell(asked: argparse.Namespace, stack: TaggingStack, state: State) -> None:
-    """Print the newest row, and write all that are there."""
+    """Print the newest row, and write all rows."""
     print(json.dumps(state.rows[-1]), flush=True)
     (asked.cache / STATE).write_text(state.model_dump_json(), encoding="utf-8")
     report = {**state.about, "costs_at_most": COSTS_AT_MOST, "ran": ran(stack), "rows": state.rows}

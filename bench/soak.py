@@ -1,15 +1,15 @@
-"""A worker at full load for half an hour: its memory, its start and its end.
+"""A worker at full load for half an hour: memory, start and stop.
 
     python bench/soak.py [--minutes 30] [--tags 25000] [--data ../shared/data/yso-titles]
 
-`tagbus run` on Apache Kafka, with a snapshot of so many tags, as bench/in_force.py makes it. A content waits before the
-start: `start_to_first_commit_seconds` is from the start of the process until its result is read under read_committed.
-Then a thousand contents wait at any time. The resident memory is read every five seconds; after the first sixth of the
-time, at most five minutes, a line is fitted to it. At the end SIGTERM comes at full load; a second worker tags what is
-left. Titles are those of test.tsv, again and again with new ids; without the data folder, of the examples.
+`tagbus run` on Apache Kafka, with a snapshot of --tags tags from bench/in_force.py. A content waits before the start:
+`start_to_first_commit_seconds` is from the start of the process until its result is read under read_committed. Then a
+thousand contents wait at any time. The resident memory is read every five seconds; after the first sixth of the time,
+at most five minutes, a line is fitted to it. At the end SIGTERM is sent at full load; a second worker tags the rest.
+Titles are those of test.tsv, repeated with new ids; without the data folder, those of the examples.
 
-Writes bench/results/soak.json. Ends with code 1 where memory grows by more than 1 MB a minute, a start takes more than
-60 s, an end longer than batch.drain_seconds, or a content has not exactly one result.
+Writes bench/results/soak.json. Exits with code 1 if memory grows by more than 1 MB a minute, a start takes more than
+60 s, a stop takes longer than batch.drain_seconds, or a content does not have exactly one result.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from tagbus.stream.local.worker import LocalWorker
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 EVERY_SECONDS = 5.0
 START_SECONDS, MOST_MB_A_MINUTE = 60.0, 1.0
-# What is read and gone need not lie on the disk for the whole time.
+# Records already read need not stay on the disk for the whole run.
 BROKER = {
     "log.segment.bytes": "50000000",
     "log.retention.bytes": "100000000",
@@ -46,26 +46,26 @@ Report = dict[str, float | int | str]
 
 
 def rss_mb(process: int) -> float:
-    """The resident memory of a process."""
+    """Return the resident memory of a process."""
     lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     (found,) = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
     return found / 1024
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> float:
-    """MB a minute, by least squares over (seconds, MB)."""
+    """Return MB per minute, by least squares over (seconds, MB)."""
     seconds, mb = np.array(samples).T
     return float(np.polyfit(seconds / 60, mb, 1)[0])
 
 
 def first_commit(load: Load, started: float) -> float:
-    """Seconds from the start of the worker until the one content that waits has its result."""
+    """Measure the seconds from the start of the worker until the waiting content has its result."""
     load.drain()
     return time.monotonic() - started
 
 
 def held(load: Load, process: int, minutes: float) -> Report:
-    """Full load for so long, and what the memory does."""
+    """Run at full load for the given time, and measure the memory."""
     begun = time.monotonic()
     warm = begun + min(300.0, minutes * 10)
     samples: list[tuple[float, float]] = []
@@ -89,7 +89,7 @@ def held(load: Load, process: int, minutes: float) -> Report:
 
 
 def ended(load: Load, worker: LocalWorker) -> Report:
-    """SIGTERM at full load, and how long until the process has gone."""
+    """Send SIGTERM at full load, and measure the time until the process has exited."""
     load.fill()
     begun = time.monotonic()
     worker.process.send_signal(signal.SIGTERM)
@@ -113,7 +113,7 @@ def soaked(settings: Settings, contents: Sequence[Content], minutes: float) -> R
             worker.wait_until_ready()
             load.drain()
             worker.stop()
-        # What has come twice is there now.
+        # Duplicates have arrived by now.
         while load.read():
             pass
         return {

@@ -1,4 +1,4 @@
-"""Throughput of the encoder alone, the tagger and the whole stream, side by side; latency; what telemetry costs.
+"""Throughput of encoder, tagger and whole stream, side by side; latency; the cost of telemetry.
 
     python bench/stream.py [--out FILE] [--rounds 3] [--count 8000] [--parts rates latency telemetry]
         [--data ../shared/data/yso-titles] [--cache .cache/bench]
@@ -8,18 +8,17 @@ last result under read_committed. All three get the same titles in the same batc
 threads, over the memory of the examples. Each round measures all three; a first round warms up and is dropped. The
 report is the round with the median ratio: on shared machines ratios are more reliable than rates.
 
-`latency`: for each path a worker of its own: `plain` (recall alone), `ranked` (the heads and the ranker that are in the
-package) and `judged` (the same, and a System One server on this machine, sparrow-decider, that is asked about every
-content). First the full load, which is as much as it takes while a thousand wait, then 25, 50 and 75% of it for some
-seconds each, evenly. p50 and p99 are from a record's time until its result is read under read_committed, a little after
-the commit; `mean_to_commit_seconds` is the worker's own tagbus_end_to_end_seconds. The objective of the rules is 99%
-within 10 s.
+`latency`: a separate worker for each path: `plain` (recall alone), `ranked` (the packaged heads and ranker) and
+`judged` (the same, with a System One server on this machine, sparrow-decider, asked about every content). First full
+load, with a thousand contents waiting at any time, then 25, 50 and 75% of that rate for some seconds each, evenly. p50
+and p99 are from a record's timestamp until its result is read under read_committed, a little after the commit;
+`mean_to_commit_seconds` is the worker's own tagbus_end_to_end_seconds. The objective of the rules is 99% within 10 s.
 
-`telemetry`: three workers by turns at full load: one with logs as text, one with logs as JSON that sends spans of a
-hundredth of the contents and its metrics by OTLP to a collector on this machine, and one that sends spans of all. The
-ratio is the median over the rounds.
+`telemetry`: three workers in turn at full load: one with text logs, one with JSON logs that sends spans of a hundredth
+of the contents and its metrics by OTLP to a collector on this machine, and one that sends spans of all. The ratio is
+the median over the rounds.
 
-A part that is not measured stays in the report as it was. The titles are test.tsv of the data folder; without it, the
+Parts that are not measured stay unchanged in the report. The titles are test.tsv of the data folder; without it, the
 exemplars of the examples, which are longer.
 """
 
@@ -40,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from otlp_sink import exports, sink
-from paced import Load, keep, place_of, titles
+from paced import Load, keep, titles, worker_settings
 from prometheus_client.parser import text_string_to_metric_families
 
 from tagbus.stream.app import assemble, console, filling
@@ -66,7 +65,7 @@ FULL_SECONDS, LOAD_SECONDS = 6.0, 12.0
 VARIANTS = ("off", "on", "all_traced")
 # Parts of the report, and the workers of each.
 WORKERS = {"rates": ("rates",), "latency": PATHS, "telemetry": VARIANTS}
-# Between two exports of the metrics: often enough to be in what is measured.
+# Seconds between exports of the metrics: often enough to fall into the measurement.
 EXPORT_SECONDS = 5
 DEADLINE_SECONDS = 600.0
 WARM_RECORDS = 50_000
@@ -151,7 +150,7 @@ async def rates(
 
 
 def worker_of(settings: Settings, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment of a worker whose memory is its snapshot."""
+    """Return the environment of a worker whose memory is its snapshot."""
     own = {
         "TAGBUS_ENCODER__THREADS": str(settings.encoder.threads),
         "TAGBUS_RELEASES__FOLDER": str(settings.releases.folder),
@@ -161,7 +160,7 @@ def worker_of(settings: Settings, more: Mapping[str, str] | None = None) -> dict
 
 
 def latency(settings: Settings, path: str, contents: Sequence[Content]) -> dict[str, object]:
-    """Full load of a path, and how long contents take below it."""
+    """Measure the full load of a path, and the latency below it."""
     with ExitStack() as stack:
         more = {} if path == "plain" else packaged()
         if path == "judged":
@@ -189,7 +188,7 @@ def latency(settings: Settings, path: str, contents: Sequence[Content]) -> dict[
 
 
 def committed(worker: LocalWorker) -> tuple[float, float]:
-    """Seconds from record to commit and contents so far, by the worker's own metric."""
+    """Return the seconds from record to commit and the contents so far, by the worker's own metric."""
     with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=30) as answer:
         families = {one.name: one.samples for one in text_string_to_metric_families(answer.read().decode())}
     samples = families["tagbus_end_to_end_seconds"]
@@ -198,7 +197,7 @@ def committed(worker: LocalWorker) -> tuple[float, float]:
 
 
 def telemetry(places: Mapping[str, Settings], contents: Sequence[Content], rounds: int) -> dict[str, object]:
-    """Contents a second of each variant by turns, and the ratios."""
+    """Measure the contents a second of each variant in turn, and the ratios."""
     with ExitStack() as stack:
         url = stack.enter_context(sink())
         sent = {
@@ -230,7 +229,7 @@ def telemetry(places: Mapping[str, Settings], contents: Sequence[Content], round
 async def measure(
     settings: Settings, contents: Sequence[Content], asked: argparse.Namespace, broker: ApacheKafka
 ) -> dict[str, object]:
-    """The parts that are asked for."""
+    """Measure the requested parts."""
     report: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         async with assemble.in_process(settings, asked.cache) as stack:
@@ -240,7 +239,7 @@ async def measure(
                 await filling.fill(stack.projection(), {"tags": tags, "exemplars": exemplars}, bar.advance)
             await filling.save_memories(asked.cache, stack.memories)
             wanted = [name for part, names in WORKERS.items() if part in asked.parts for name in names]
-            places = {name: place_of(settings, name, Path(folder)) for name in wanted}
+            places = {name: worker_settings(settings, name, Path(folder)) for name in wanted}
             for place in places.values():
                 await asyncio.to_thread(create_all, place)
                 await keep(stack, place)

@@ -1,9 +1,9 @@
-"""What a version or a time costs: contents with one beside contents without, through the same worker.
+"""The cost of versions and times: contents with one beside contents without, through the same worker.
 
     python bench/versions.py [--out FILE] [--rounds 3] [--events 120000] [--guarantee exactly_once at_least_once]
 
-A content with a version or a time gets a record of its own on `content.versions`, in the transaction of its result, and
-is compared with what is published of its id. Measured as bench/bus.py measures, with a tagger that does nothing: 1 kB
+A content with a version or a time gets a separate record on `content.versions`, in the transaction of its result, and
+is compared with the published version of its id. Measured like bench/bus.py, with a tagger that does nothing: 1 kB
 events, 4 partitions, the clock from the last result of the warm-up to the last one. The kinds take turns for three
 rounds (--rounds): a figure is the median over the turns, a cost the median of the ratios within each round, of rates
 (`slower`) and of CPU seconds of the worker (`cpu`).
@@ -68,7 +68,7 @@ class Row:
 
 
 def measure(broker: ApacheKafka, row: Row, count: int) -> None:
-    """One turn: a worker, a topic of versions of its own and `count` events. Raises Failed."""
+    """Run one turn: a worker, a separate topic of versions and `count` events. Raises Failed."""
     with Topics(broker.address, PARTITIONS) as topics:
         versions = compacted(broker.address, f"{topics.group}-versions")
         topics.fill(map(partial(event, fields=KINDS[row.kind]), range(WARM + count)))
@@ -85,7 +85,7 @@ def measure(broker: ApacheKafka, row: Row, count: int) -> None:
 
 
 def turn(broker: ApacheKafka, reader: Reader, process: Process, total: int) -> Turn:
-    """From the results that are there to the last one. Raises Failed."""
+    """Measure from the current results to the last one. Raises Failed."""
     seen, start = len(reader.messages), time.monotonic()
     cpu, broker_cpu = process.cpu_seconds(), broker.cpu_seconds()
     end = reader.until(total, MEASURE_SECONDS, process)
@@ -108,7 +108,7 @@ def compacted(brokers: str, name: str) -> str:
 
 
 def costs(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, object]]]:
-    """For each guarantee and kind: how many times slower than a plain content, and how many times its CPU."""
+    """Return for each guarantee and kind the factors of time and CPU against a plain content."""
     for guarantee in dict.fromkeys(row.guarantee for row in rows):
         of = {row.kind: row.turns for row in rows if row.guarantee == guarantee}
         rates = {kind: [one.events_per_second for one in turns] for kind, turns in of.items()}

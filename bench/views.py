@@ -1,14 +1,14 @@
-"""`tagbus views`: how fast they are, what a lost disk costs, and whether they are right after kills.
+"""`tagbus views`: their speed, the cost of a lost disk, and their correctness after kills.
 
     python bench/views.py [--part views|faust] [--out FILE] [--kills 20] [--results 5000] [--seed 7]
 
 Apache Kafka on this machine. `events_per_second`: results (mean 2.5 tags, retags, withdrawals) on `tagged` until one
 replica has them in the rows of contents and tags. `restore_seconds`: from the start of that replica without its folder
-until it is ready. Then two replicas are killed in turns (SIGKILL) while results come; every fourth time the other one
-is stopped, so that its partitions move, every eighth time it loses its disk. `wrong`: keys that either replica answers
-otherwise than a plain consumer counts (tests/kafka/recount.py). `faust_exactly_once`: peers/faust_counter.py, Faust's
-own guarantee with each of its stores, killed while it counts: records whose output is missing or doubled, and keys
-whose count is wrong. A part is written beside what the file has of the other. Exits with code 1 if `wrong` is not 0.
+until it is ready. Then two replicas are killed in turn (SIGKILL) while results come; every fourth time the other one is
+stopped, so that its partitions move, every eighth time it loses its disk. `wrong`: keys that either replica answers
+differently from a plain consumer's count (tests/kafka/recount.py). `faust_exactly_once`: peers/faust_counter.py,
+Faust's own guarantee with each of its stores, killed while it counts: records whose output is missing or doubled, and
+keys whose count is wrong. Each part keeps the other part's figures in the file. Exits with code 1 if `wrong` is not 0.
 """
 
 import argparse
@@ -53,14 +53,14 @@ def arguments() -> argparse.Namespace:
 
 
 def views(address: str) -> Settings:
-    """Topics of a run of its own."""
+    """Return the settings of a run with separate topics."""
     group, tagged = unique("views"), unique("tagged")
     create_topics(address, {tagged: PARTITIONS, **layouts(PARTITIONS, group)})
     return settings(address, {"tagged": tagged}, views={"group": group})
 
 
 def behind(given: Settings, topic: str) -> int:
-    """Offsets of a topic that the group has not committed; the markers of transactions count among them."""
+    """Return the offsets of a topic that the group has not committed, transaction markers included."""
     consumer = Consumer({"bootstrap.servers": given.kafka.brokers, "group.id": given.views.group})
     try:
         asked = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
@@ -72,7 +72,7 @@ def behind(given: Settings, topic: str) -> int:
 
 
 def speed(given: Settings, one: Replica, results: int) -> float:
-    """Results a second of one replica that is ready."""
+    """Measure the results a second of one ready replica."""
     one.start().until_ready()
     started = time.monotonic()
     wait_until(lambda: one.applied() >= results, SECONDS, "the results in the rows of contents")
@@ -81,7 +81,7 @@ def speed(given: Settings, one: Replica, results: int) -> float:
 
 
 def restore(one: Replica) -> float:
-    """Seconds until a replica is ready that has lost its folder."""
+    """Measure the seconds until a replica without its folder is ready."""
     one.stop()
     shutil.rmtree(one.folder)
     started = time.monotonic()
@@ -90,7 +90,7 @@ def restore(one: Replica) -> float:
 
 
 def killed(tagger: Tagger, both: list[Replica], asked: argparse.Namespace) -> None:
-    """Kill one of two again and again while results come."""
+    """Kill one of two replicas repeatedly while results come."""
     chance = random.Random(asked.seed)  # noqa: S311 - not a secret
     for kill in range(asked.kills):
         one, other = both[kill % 2], both[1 - kill % 2]
@@ -112,7 +112,7 @@ def killed(tagger: Tagger, both: list[Replica], asked: argparse.Namespace) -> No
 
 
 def mistakes(given: Settings, both: list[Replica]) -> list[str]:
-    """What is wrong once all is read; empty if it becomes right."""
+    """Return the wrong keys once everything is read; empty if all are right."""
     expected = recount(given.kafka.brokers, given.topics.tagged)
     deadline = time.monotonic() + SECONDS
     while (found := wrong(both, expected, IDS)) and time.monotonic() < deadline:
@@ -121,7 +121,7 @@ def mistakes(given: Settings, both: list[Replica]) -> list[str]:
 
 
 def exactly_once(address: str, store: str, seed: int, kills: int = 3) -> Json:
-    """Faust's own guarantee under kills."""
+    """Test Faust's own guarantee under kills."""
     group, source, output = unique("counter"), unique("source"), unique("output")
     create_topics(address, {source: 2, output: 2, f"{group}-counts-changelog": (2, COMPACT)})
     chance, sent = random.Random(seed), Counter[str]()  # noqa: S311 - not a secret
@@ -155,7 +155,7 @@ def exactly_once(address: str, store: str, seed: int, kills: int = 3) -> Json:
 
 
 def measured(address: str, asked: argparse.Namespace) -> Json:
-    """The views."""
+    """Measure the views."""
     given = views(address)
     tagger = Tagger(address, given.topics.tagged, CONTENTS, asked.seed)
     tagger.write(asked.results)

@@ -1,9 +1,9 @@
-"""Vocabularies read: pyoxigraph beside rdflib, a SKOS import, and a million lines, each in a process of its own.
+"""Reading vocabularies: pyoxigraph beside rdflib, a SKOS import, and a million lines, each in a separate process.
 
     python bench/vocabulary.py [--concepts 30000] [--lines 1000000]
 
 A concept has 12 statements: three preferred labels, four alternative ones, a definition, a broader concept, a match,
-its type and its scheme. Writes bench/results/vocabulary.json: CPU seconds, and the most memory of the process in MB.
+its type and its scheme. Writes bench/results/vocabulary.json: CPU seconds, and the peak memory of the process in MB.
 """
 
 import argparse
@@ -49,7 +49,7 @@ WORDS = [
 
 
 def vocabulary(folder: Path, concepts: int) -> None:
-    """The same vocabulary in four forms."""
+    """Write the same vocabulary in four formats."""
     made = random.Random(1)  # noqa: S311 - not a secret
     with (folder / "v.nt").open("w", encoding="utf-8") as file:
         for number in range(concepts):
@@ -73,7 +73,7 @@ def vocabulary(folder: Path, concepts: int) -> None:
 
 
 def lines(path: Path, count: int) -> None:
-    """A taxonomy as JSON lines."""
+    """Write a taxonomy as JSON lines."""
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             tag = {"id": f"http://example.org/{number}", "name": f"tag {number}", "aliases": [f"alias {number}"]}
@@ -82,18 +82,18 @@ def lines(path: Path, count: int) -> None:
 
 
 def by_pyoxigraph(path: Path) -> int:
-    """Every statement seen once, as the import does."""
+    """Stream every statement once, as the import does."""
     found = pyoxigraph.parse(path=path)
     return sum(1 for quad in found if quad.subject and quad.predicate.value and quad.object)
 
 
 def by_rdflib(path: Path) -> int:
-    """The graph, as all of it must be there."""
+    """Load the whole graph."""
     return len(rdflib.Graph().parse(path, format=SUFFIXES[path.suffix[1:]]))
 
 
 def by_import(path: Path) -> int:
-    """What `tagbus tags import` does with a file, before Kafka."""
+    """Run the steps of `tagbus tags import` on a file, before Kafka."""
     with path.open("rb") as stream, Comparison() as comparison:
         choice = Choice(language="en" if path.suffix != ".jsonl" else None)
         comparison.load_after(forms.read(str(path), stream, forms.form_of(path), choice, Remarks()), print)
@@ -104,7 +104,7 @@ READERS: dict[str, Callable[[Path], int]] = {"pyoxigraph": by_pyoxigraph, "rdfli
 
 
 def one(reader: str, path: Path) -> dict[str, object]:
-    """One reading, in this process."""
+    """Read once, in this process."""
     began = time.process_time()
     count = READERS[reader](path)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,1 +1,1 @@
-"""The example data, which travels in the wheel."""
+"""The example data, included in the wheel."""

@@ -1,8 +1,8 @@
 """Cuts the example data from Debian's package lists: `python examples/cut.py FOLDER`.
 
-The folder holds what `apt-get update` brings of bookworm main amd64 (Release, Packages, Translation-en), and the file
-`vocabulary` of the package debtags; README.md beside this file has the commands and the rule. It looks at the data
-alone, and gives the same bytes again. Standard library only; 8 s and 530 MB on one core.
+The folder contains the lists that `apt-get update` fetches for bookworm main amd64 (Release, Packages, Translation-en),
+and the file `vocabulary` of the package debtags; README.md beside this file has the commands and the rules. The cut
+depends on the data alone and is reproducible byte for byte. Standard library only; 8 s and 530 MB on one core.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 SUITE = "_dists_bookworm_"
 # Tags that the name of a package or the boilerplate of its description gives away, and tags that repeat one of those:
-# what has x11::application also has interface::x11, what has devel::doc has role::documentation.
+# x11::application implies interface::x11, devel::doc implies role::documentation.
 _FACETS = r"(role|implemented-in|interface|scope|special|secteam)::"
 GIVEN_AWAY = re.compile(_FACETS + r"|devel::lang:|.*::TODO$|devel::(library|doc)$|x11::application$")
 # An address of a web site, a host or a person: texts that name one are left out.
@@ -50,7 +50,7 @@ class Package:
 
     @property
     def order(self) -> str:
-        """What packages are sorted by: arbitrary, and the same everywhere."""
+        """Return the sort key of packages: arbitrary, and the same everywhere."""
         return hashlib.sha256(self.id.encode()).hexdigest()
 
     @property
@@ -76,7 +76,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Slice:
-    """What was cut: the tags in force, the new tag, and packages all of whose tags are among them."""
+    """The cut: the tags in force, the new tag, and packages whose tags are all among them."""
 
     tags: list[str]
     new_tag: str
@@ -104,7 +104,7 @@ def read(folder: Path) -> Source:
 
 
 def one(folder: Path, name: str) -> Path:
-    """The file of the folder whose name ends so: apt puts the host before it."""
+    """Return the folder's only file with this ending: apt puts the host before it."""
     found = sorted(folder.glob(f"*{SUITE}{name}"))
     if len(found) != 1:
         raise SystemExit(f"{folder} has {len(found)} files *{SUITE}{name}, expected one: see examples/README.md")
@@ -112,7 +112,7 @@ def one(folder: Path, name: str) -> Path:
 
 
 def stanzas(path: Path) -> Iterator[Stanza]:
-    """The stanzas of a file in Debian's control format; lines that go on keep their line breaks."""
+    """Yield the stanzas of a file in Debian's control format; continuation lines keep their line breaks."""
     for block in path.read_text(encoding="utf-8").split("\n\n"):
         fields: Stanza = {}
         name = ""
@@ -133,7 +133,7 @@ def vocabulary(path: Path) -> dict[str, str]:
 
 
 def package(stanza: Stanza, texts: dict[str, str], names: dict[str, str]) -> Package | None:
-    """A package of the list, or None without a tag that counts, without a text, or with an address in its text."""
+    """Return a package of the list; None without a counted tag, without a text, or with an address in its text."""
     tags = [tag for tag in re.split(r",\s*", stanza.get("Tag", "")) if tag in names and not GIVEN_AWAY.match(tag)]
     if not tags:
         return None
@@ -175,7 +175,7 @@ class Seen:
         self._by_word: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
 
     def unlike(self, found: Iterable[Package]) -> list[Package]:
-        """The packages that are no near-duplicate of any seen before, nor of one before them; these count as seen."""
+        """Return the packages that are no near-duplicate of an earlier one; they count as seen."""
         kept = []
         for each in found:
             words = each.words
@@ -201,12 +201,12 @@ def few_a_tag(train: list[Package]) -> list[Package]:
 
 
 def closed(found: Iterable[Package], tags: set[str]) -> list[Package]:
-    """The packages all of whose tags are among `tags`."""
+    """Return the packages whose tags are all among `tags`."""
     return [each for each in found if tags.issuperset(each.tags)]
 
 
 def naming(found: Iterable[Package], tag: str, name: str) -> list[Package]:
-    """The packages that carry a tag and say its name as whole words, those with the fewest other characters first."""
+    """Return the packages that carry a tag and contain its name as whole words, fewest other characters first."""
     pattern = re.compile(rf"\b{re.escape(name.casefold())}\b")
     named = [each for each in found if tag in each.tags and pattern.search(each.said.casefold())]
     return sorted(named, key=lambda each: len(each.said))
@@ -215,7 +215,7 @@ def naming(found: Iterable[Package], tag: str, name: str) -> list[Package]:
 def pick_new_tag(source: Source, packages: list[Package]) -> str:
     """The tag to hold out, an easy one: the one whose name makes up most of its NEW_TAG_CONTENTS plainest packages.
 
-    A name that two tags share is passed over; of equals the first wins.
+    A name shared by two tags is skipped; the first of equals wins.
     """
     shared = Counter(source.names[tag] for tag in source.tags)
 
@@ -227,7 +227,7 @@ def pick_new_tag(source: Source, packages: list[Package]) -> str:
 
 
 def cut(source: Source) -> Slice:
-    """The whole rule, in the order of the README."""
+    """Apply all rules, in the order of the README."""
     parts = split(source.packages)
     seen = Seen(source.packages)
     train, calibration, test = (seen.unlike(part) for part in (parts[0], parts[1], parts[2]))
@@ -271,7 +271,7 @@ def broken() -> list[Row]:
 
 
 def parent(source: Source, tag: str) -> str:
-    """The tag that a tag is under (`field::biology` of `field::biology:bioinformatics`), otherwise its facet."""
+    """Return a tag's parent tag (`field::biology` of `field::biology:bioinformatics`), otherwise its facet."""
     broader, _, rest = tag.rpartition(":")
     return broader if rest and broader in source.tags else tag.partition("::")[0]
 

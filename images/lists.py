@@ -1,9 +1,9 @@
-"""Writes what each image installs: cpu.txt, gpu.txt and views.txt, names alone: constraints.txt has versions.
+"""Writes the package lists of the images: cpu.txt, gpu.txt and views.txt, names only: constraints.txt has the versions.
 
     make image-lists
 
-pip installs the lists as they are (--no-deps): the gpu image holds onnxruntime-gpu and not onnxruntime, which tagbus
-itself asks for; both own one module. What is listed is what the extras need, by the metadata of what is installed here.
+pip installs exactly these lists (--no-deps): the gpu image has onnxruntime-gpu instead of onnxruntime, which tagbus
+requires; both install the same module. The lists are the dependencies of the extras, by the metadata installed here.
 """
 
 import re
@@ -17,11 +17,11 @@ from packaging.requirements import Requirement
 
 FOLDER = Path(__file__).parent
 PROJECT = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
-# Training, tests, servers for a look at home, and label trees stay out.
+# Training, tests, local servers and label trees are left out.
 EXTRAS = {"cpu": ("embedded", "hnsw", "llm", "registry", "skos", "triton"), "views": ("views",)}
-# A judge of 3 MB, to see one work: compose.yaml starts it.
+# A judge of 3 MB for trials: compose.yaml starts it.
 MORE = ("sparrow-decider",)
-# CUDA and cuDNN as onnxruntime-gpu's extras ask for them; it is installed nowhere but in the image.
+# CUDA and cuDNN, as required by onnxruntime-gpu's extras; it is installed only in the image.
 GPU = (
     "onnxruntime-gpu",
     "nvidia-cublas",
@@ -35,12 +35,12 @@ GPU = (
 
 
 def canonical(name: str) -> str:
-    """A name as registries compare names."""
+    """Normalise a name as registries do."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def needed(extras: tuple[str, ...]) -> set[str]:
-    """Every distribution that tagbus needs with these extras."""
+    """Return every distribution that tagbus needs with these extras."""
     optional = PROJECT["optional-dependencies"]
     open_ = [
         Requirement(line) for line in (*PROJECT["dependencies"], *(one for each in extras for one in optional[each]))
@@ -65,7 +65,7 @@ def _applies(one: Requirement, extras: set[str]) -> bool:
 
 
 def lists() -> dict[str, str]:
-    """The text of each list, by its name."""
+    """Return the text of each list, by its name."""
     names = {image: needed(extras) for image, extras in EXTRAS.items()}
     names["cpu"] |= set(MORE)
     names["gpu"] = names["cpu"] - {"onnxruntime"} | set(GPU)

@@ -1,4 +1,4 @@
-"""Prints what an image holds as CycloneDX 1.6 JSON: the distributions of an environment, and Debian's packages.
+"""Prints the contents of an image as CycloneDX 1.6 JSON: an environment's distributions, and Debian's packages.
 
 python3 images/sbom.py /opt/tagbus
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def python_components(folder: Path) -> Iterator[dict[str, object]]:
-    """The distributions that are installed in a virtual environment."""
+    """Return the distributions installed in a virtual environment."""
     paths = [str(path) for path in folder.glob("lib/python3*/site-packages")]
     for one in sorted(distributions(path=paths), key=lambda found: found.metadata["Name"].lower()):
         name, version = one.metadata["Name"].lower().replace("_", "-"), one.version
@@ -27,7 +27,7 @@ def python_components(folder: Path) -> Iterator[dict[str, object]]:
 
 
 def _licence(one: Distribution) -> str:
-    """In a line: some have the whole text in that field."""
+    """Return the licence in one line: some distributions have the whole text in that field."""
     given = one.metadata.get("License-Expression") or one.metadata.get("License") or ""
     classified = [
         line.rpartition(" :: ")[2] for line in one.metadata.get_all("Classifier", []) if line.startswith("License")
@@ -36,7 +36,7 @@ def _licence(one: Distribution) -> str:
 
 
 def debian_components() -> Iterator[dict[str, object]]:
-    """The packages of the base; none where it is not Debian's."""
+    """Return the packages of the base; none if it is not Debian's."""
     try:
         listed = subprocess.run(
             ["dpkg-query", "--show", "--showformat=${Package} ${Version} ${Architecture}\n"],
@@ -53,7 +53,7 @@ def debian_components() -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
-    """Standard output is the document."""
+    """Print the document to standard output."""
     components = [*python_components(Path(sys.argv[1])), *debian_components()]
     document = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components}
     json.dump(document, sys.stdout, indent=1)

@@ -1,4 +1,4 @@
-"""Lays a Triton server out as NVIDIA's image has it, from the environment that nvidia-pytriton was installed into.
+"""Lays out a Triton server as in NVIDIA's image, from an environment with nvidia-pytriton.
 
     python images/triton.py ENVIRONMENT FOLDER
 
@@ -13,7 +13,7 @@ from tagbus.stream.local.environment import Environment
 
 
 def main() -> None:
-    """Moves the server out of the environment, which keeps what its Python backend imports."""
+    """Move the server out of the environment, which keeps the imports of its Python backend."""
     environment, target = Environment(Path(sys.argv[1])), Path(sys.argv[2])
     server = environment.server
     packages = server.parents[3]

@@ -31,7 +31,7 @@ class LazyCommand(TyperCommand):
     def make_context(
         self, info_name: str | None, args: list[str], parent: "Context | None" = None, **extra: Any
     ) -> "Context":
-        """The context of the imported command. Raises UserError if the extra is not installed."""
+        """Return the context of the imported command. Raises UserError if the extra is not installed."""
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:

@@ -25,7 +25,7 @@ class Journal:
         self._always: Mapping[str, str] = {}
 
     def marked(self, **always: str) -> Self:
-        """The same log, with these fields in every line."""
+        """Return the same log, with these fields in every line."""
         other = copy(self)
         other._always = {**self._always, **always}
         return other
@@ -48,7 +48,7 @@ class Journal:
 
 
 def lines(path: Path) -> list[dict[str, object]]:
-    """The lines of a log, empty without a file. A truncated last line is skipped."""
+    """Return the lines of a log, empty without a file. A truncated last line is skipped."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -59,7 +59,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def cost(path: Path) -> dict[str, float]:
-    """The cost of a training by its log: `cpu_seconds` over all resumptions, the largest `peak_mb`, and the last CPU
+    """Return the cost of a training from its log: `cpu_seconds` over all resumptions, largest `peak_mb`, and last CPU
     seconds per 1,000 pairs or contents. Empty without a log."""
     log = lines(path)
     if not log:

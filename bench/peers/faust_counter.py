@@ -1,5 +1,5 @@
-"""A Faust app that counts records by key with `exactly_once`: killed by bench/views.py, its counts say whether that
-holds.
+"""A Faust app that counts records by key with `exactly_once`: killed by bench/views.py, its counts show whether the
+guarantee is kept.
 
     python faust_counter.py BROKERS GROUP SOURCE OUTPUT STORE FOLDER
 """

@@ -18,7 +18,7 @@ app = faust.App(
     producer_acks=-1,
     producer_compression_type=COMPRESSION,
     producer_linger=LINGER_MS / 1000,
-    # As librdkafka's batch.size; the default of 16 kB is 16 events.
+    # The same as librdkafka's batch.size; the default of 16 kB is 16 events.
     producer_max_batch_size=1_000_000,
     store="memory://",
     topic_disable_leader=True,

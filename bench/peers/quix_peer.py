@@ -1,7 +1,7 @@
 """Quix Streams: one event at a time through a StreamingDataFrame, with its own JSON serializers (orjson).
 
-It has no batch callback outside windows, so the work of 500 events is spread over them: it sleeps as soon as a
-millisecond is due, and subtracts from the next sleep what the last one overran.
+It has no batch callback outside windows, so the work of 500 events is spread over them: it sleeps once a millisecond of
+work has accumulated, and subtracts the overrun of each sleep from the next.
 """
 
 import tempfile

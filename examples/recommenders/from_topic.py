@@ -2,8 +2,8 @@
 
     python from_topic.py BROKERS TOPIC CONTENT
 
-It keeps the latest tags of every content in memory: for a topic that fits there. A recommender that serves would go on
-reading; this one reads to the end and answers once, a JSON object a line.
+It keeps the latest tags of every content in memory, so the topic must fit there. A recommender that serves would keep
+reading; this one reads to the end and answers once, one JSON object per line.
 """
 
 import json
@@ -16,13 +16,13 @@ MOST = 10
 
 
 def latest(brokers: str, topic: str) -> dict[str, dict[str, float]]:
-    """By content, its tags and their confidences."""
+    """Return the latest tags and confidences by content."""
     consumer = Consumer(
         {
             "bootstrap.servers": brokers,
-            "group.id": f"example-{uuid.uuid4().hex}",  # librdkafka asks for one; nothing joins it
-            "isolation.level": "read_committed",  # or results of aborted transactions count
-            "enable.partition.eof": True,  # the end of a partition cannot be told by offsets: markers count in them
+            "group.id": f"example-{uuid.uuid4().hex}",  # required by librdkafka; no consumer joins it
+            "isolation.level": "read_committed",  # without it results of aborted transactions count
+            "enable.partition.eof": True,  # offsets cannot tell the end of a partition: markers count in them
             "enable.auto.commit": False,
         }
     )
@@ -53,7 +53,7 @@ def tags_of(value: bytes | None) -> dict[str, float] | None:
     """Tags and confidences of a result; None: the content was withdrawn."""
     if value is None:
         return None
-    # In the wire format of a schema registry a zero byte and the schema's id come before the JSON.
+    # In the wire format of a schema registry a zero byte and the schema's id precede the JSON.
     result = json.loads(value[5:] if value[:1] == b"\0" else value)
     return {tag["id"]: tag["confidence"] for tag in result["tags"]}
 

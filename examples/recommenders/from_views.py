@@ -1,9 +1,9 @@
-"""A recommender that asks `tagbus views`: contents that share tags with one, best first.
+"""A recommender that queries `tagbus views`: contents that share tags with one, best first.
 
     python from_views.py http://127.0.0.1:8790 CONTENT
 
-It keeps nothing: the tags of the content, the most confident contents of each of these tags, the products of the
-confidences added up. Any replica of the views answers.
+It keeps no state: it queries the tags of the content and the most confident contents of each of these tags, and sums
+the products of the confidences. Any replica of the views answers.
 """
 
 import json
@@ -19,7 +19,7 @@ TRIES = 10
 
 
 def ask(address: str, path: str) -> dict[str, list[dict[str, object]]] | None:
-    """The answer of the views; None: there is no such content or tag."""
+    """Return the answer of the views; None: unknown content or tag."""
     for left in reversed(range(TRIES)):
         try:
             with urllib.request.urlopen(f"{address}{path}", timeout=10) as answer:  # noqa: S310 - the caller's own

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tagbus.models.data.truth import Truth
 
-# Tags that are kept per content.
+# Tags kept per content.
 BEST: Final = 60
 
 # Tag numbers int64 [n, best], best first, -1 as padding, and their scores float64 [n, best].

@@ -2,7 +2,7 @@
 
     .cache/baselines/bin/python -m tagbus.models.baselines bonsai ../shared/data/yso-titles --out .cache/models
 
-The baselines are in the extra `baselines`, which needs an environment of its own (`make baselines`): Annif pins other
+The baselines are in the extra `baselines`, which needs a separate environment (`make baselines`): Annif pins other
 versions of numpy and click. Predictions go to OUT/NAME, where `tagbus evaluate-models` reads them: `val.npz` and
 `test.npz` (tag numbers and scores of the 60 best), `run.json` (cost).
 """

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from tagbus.models.baselines.base import Found, Titles
 from tagbus.models.baselines.sparse import Sparse, from_rows, matrix_of
 
-# A word in a single title says nothing about other titles.
+# A word in a single title carries no information about other titles.
 LEAST_TITLES: Final = 2
 
 

@@ -1,1 +1,1 @@
-"""Training data: contents whose tags are known, and the formats that they come in."""
+"""Training data: contents with known tags, and their file formats."""

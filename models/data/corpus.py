@@ -1,4 +1,4 @@
-"""Corpora: tags, and contents whose tags are known. `open_corpus` picks the reader by what is at a place:
+"""Corpora: tags, and contents with known tags. `open_corpus` picks the reader by the files in a folder:
 
     DIR with labels.tsv             TSV: train.tsv or train.tsv.xz, val.tsv, test.tsv
     DIR with tags.jsonl             JSON lines: see stream/app/data/jsonl_folder.py
@@ -30,7 +30,7 @@ TOPICS: Final = "topics"
 
 
 def open_corpus(place: str, settings: Settings | None = None) -> Corpus:
-    """The corpus at a place: a folder, or `topics`. Raises UserError for a folder in no known format."""
+    """Open a corpus: a folder, or `topics`. Raises UserError for a folder in no known format."""
     if place == TOPICS:
         return WithSuccessors(TopicCorpus(settings or load()))
     folder = Path(place)
@@ -46,7 +46,7 @@ def open_corpus(place: str, settings: Settings | None = None) -> Corpus:
 
 @dataclass(frozen=True, slots=True)
 class WithoutTags:
-    """A corpus without some tags and their annotations, so that these tags can be evaluated as new ones."""
+    """A corpus without some tags and their annotations, to evaluate these tags as new ones."""
 
     corpus: Corpus
     left_out: frozenset[str]
@@ -89,7 +89,7 @@ def without(corpus: Corpus, file: Path | None) -> Corpus:
 
 
 def select(place: str, left_out: Path | None, most: int | None) -> tuple[Corpus, str]:
-    """The part of a corpus to train on, and its name in plan.json: another selection is another run."""
+    """Return the part of a corpus to train on, and its name in plan.json: another selection is another run."""
     corpus, name = without(open_corpus(place), left_out), place
     if left_out is not None:
         name += f" without {left_out}"

@@ -1,4 +1,4 @@
-"""Train, validation and test splits by a hash of the id: a content stays in its split when others are added."""
+"""Train, validation and test splits by a hash of the id: a content stays in its split if others are added."""
 
 import hashlib
 from typing import Final
@@ -16,5 +16,5 @@ def split_of(name: str) -> Split:
 
 
 def digest(key: bytes) -> bytes:
-    """A hash of 64 bits: a million keys collide once in 40 million times."""
+    """Return a 64-bit hash: a million keys collide once in 40 million times."""
     return hashlib.blake2b(key, digest_size=8).digest()

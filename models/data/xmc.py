@@ -2,8 +2,8 @@
 
 Three formats, each file plain or .gz:
 
-    raw text, JSON     lbl.json, trn.json, tst.json: an object a line, title, content and target_ind (label numbers)
-    raw text, lines    Y.txt, trn_X.txt, tst_X.txt: a text a line; trn_X_Y.txt, tst_X_Y.txt: sparse label rows
+    raw text, JSON     lbl.json, trn.json, tst.json: one object per line: title, content, target_ind (label numbers)
+    raw text, lines    Y.txt, trn_X.txt, tst_X.txt: one text per line; trn_X_Y.txt, tst_X_Y.txt: sparse label rows
     bag of words       train.txt, test.txt: "points features labels", then "3,17 12:0.5 90:1.2"; the text consists of
                        the features' names (Xf.txt) or numbers, heaviest first; label names are in Y.txt or Yf.txt
 
@@ -30,7 +30,7 @@ Part = Literal["trn", "tst"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A content: its place (file and line), title, text and label numbers."""
+    """A content: its position (file and line), title, text and label numbers."""
 
     place: str
     title: str
@@ -42,7 +42,7 @@ class Folder(Protocol):
     """A folder in one of the formats."""
 
     def labels(self) -> Iterator[tuple[str, str]]:
-        """Place and name of each label; unnamed labels are named by their number."""
+        """Yield position and name of each label; unnamed labels are named by their number."""
         ...
 
     def rows(self, part: Part) -> Iterator[Row]:
@@ -51,7 +51,7 @@ class Folder(Protocol):
 
 
 def find(folder: Path) -> Folder | None:
-    """The folder in the format of its files, None if they have no known format."""
+    """Open a folder in the format of its files; None if the format is unknown."""
     if _there(folder, "lbl.json"):
         return RawJson(folder)
     if _there(folder, "trn_X.txt"):
@@ -108,7 +108,7 @@ class RawLines:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Bags of words: only the features of a text are known."""
+    """Bags of words: only the features of a text, not the text itself."""
 
     folder: Path
 
@@ -140,7 +140,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class XmcCorpus:
-    """A folder as a corpus; its training set has no validation contents, so some are held out of it."""
+    """A folder as a corpus. The format has no validation split, so some training contents are held out."""
 
     folder: Folder
 
@@ -178,12 +178,12 @@ def _there(folder: Path, name: str) -> bool:
 
 
 def _lines(folder: Path, name: str) -> Iterator[tuple[str, str]]:
-    """Place and text of each line. Raises UserError if the file cannot be read."""
+    """Yield position and text of each line. Raises UserError if the file cannot be read."""
     path = folder / name
     path = path if path.exists() else folder / f"{name}.gz"
     require_regular(path)
     try:
-        # Older files of the repository hold bytes that are not UTF-8.
+        # Older files of the repository contain bytes that are not UTF-8.
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tagbus.models.journal import JOURNAL, lines
 
-# Read at the import, which else makes folders and a list of fonts in the home directory.
+# Set before the import, which otherwise creates folders and a list of fonts in the home directory.
 _CACHE: Final = tempfile.TemporaryDirectory(prefix="tagbus-matplotlib-")
 os.environ.setdefault("MPLCONFIGDIR", _CACHE.name)
 

@@ -1,4 +1,4 @@
-"""Figures over time: a run of the whole recipe on a data set, under its commit, beside the runs before it."""
+"""Figures over time: each run of the whole recipe on a data set, under its commit, beside earlier runs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 from tagbus.stream.errors import UserError, shorten
 
-# What a table shows of a row.
+# The figures that a table shows.
 FIGURES: Final = ("p_at_1", "p_at_5", "ndcg_at_5", "r_at_10", "psp_at_5", "ece")
 
 
 class Run(BaseModel):
-    """One run. `changed`: the checkout held more than the commit. `rows`: figures by row, with 95% `intervals`."""
+    """One run. `changed`: the checkout had uncommitted changes. `rows`: figures by row, with 95% `intervals`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ class History(BaseModel):
 
 
 def read(path: Path) -> History:
-    """The history in a file; empty without one. Raises UserError for a file that holds something else."""
+    """Read the history in a file; empty without one. Raises UserError for any other file."""
     if not path.exists():
         return History()
     try:
@@ -50,13 +50,13 @@ def read(path: Path) -> History:
 
 
 def added(history: History, run: Run) -> History:
-    """With a run at the end, in place of those of the same commit on the same data."""
+    """Return the history with a run added at the end, replacing those of the same commit on the same data."""
     kept = [one for one in history.runs if (one.commit, one.changed, one.data) != (run.commit, run.changed, run.data)]
     return history.model_copy(update={"runs": (*kept, run)})
 
 
 def before(history: History, run: Run, row: str) -> Run | None:
-    """The last earlier run on the same data, as large, that has the row."""
+    """Return the last earlier run with the row on the same data of the same size."""
     earlier = takewhile(lambda one: one != run, history.runs)
     like = [one for one in earlier if _same(one, run) and row in one.rows]
     return like[-1] if like else None
@@ -72,7 +72,7 @@ def _same(one: Run, other: Run) -> bool:
 
 
 def worse(history: History, run: Run) -> Iterator[str]:
-    """What lies below the interval that it had before, a line each."""
+    """Return a line for each figure below its earlier interval."""
     for row, figures in run.rows.items():
         if (earlier := before(history, run, row)) is None:
             continue
@@ -86,7 +86,7 @@ def worse(history: History, run: Run) -> Iterator[str]:
 
 
 def lines(history: History, runs: Sequence[Run]) -> Iterator[list[str]]:
-    """The rows of these runs as cells: data, row, and each figure with what changed since the run before."""
+    """Return the rows of these runs as cells: data, row, and each figure with its change since the previous run."""
     for run in runs:
         for row, figures in run.rows.items():
             earlier = before(history, run, row)
@@ -103,6 +103,6 @@ def _cell(name: str, figures: Mapping[str, float], earlier: Mapping[str, float] 
 
 
 def write(path: Path, history: History) -> None:
-    """Write the history as indented JSON, and the folder that it lies in."""
+    """Write the history as indented JSON, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(history.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")

@@ -145,7 +145,7 @@ def _baseline(row: Row, test_set: EvaluationSet, models: Path) -> tuple[Ranked, 
         splits = {split: np.load(folder / f"{split}.npz", allow_pickle=False) for split in ("val", "test")}
     except OSError as error:
         raise UserError(
-            f"{error.filename} is not there; create it with `python -m tagbus.models.baselines {row.name}`"
+            f"{error.filename} is missing; create it with `python -m tagbus.models.baselines {row.name}`"
         ) from None
     val, test = (
         Ranked(splits[split]["indices"][:, :K].astype(np.int64), splits[split]["scores"][:, :K].astype(np.float64))

@@ -35,7 +35,7 @@ class NewTagsByName:
 
 
 async def measure(corpus: Corpus, file: Path, models: Path, cache: Path) -> dict[str, object]:
-    """R@10 in percent of the new tags on the test contents that have one, by system and number of exemplars.
+    """Measure R@10 in percent of the new tags on the test contents that have one, by system and number of exemplars.
 
     Raises UserError if the file is empty, or no test content has one of the tags.
     """
@@ -57,8 +57,8 @@ async def measure(corpus: Corpus, file: Path, models: Path, cache: Path) -> dict
 
 
 def first_exemplars(corpus: Corpus, new: frozenset[str]) -> list[dict[str, Exemplar]]:
-    """For each of STEPS, the training contents that change, by id, with their new tags at that step: each new tag is
-    kept on the first contents that have it, as many as the step says."""
+    """For each of STEPS, return the training contents that change, by id, with their new tags at that step: each new
+    tag is kept on its first contents, as many as the step says."""
     carried: dict[str, list[str]] = {tag: [] for tag in sorted(new)}
     whole: dict[str, Exemplar] = {}
     for item in corpus.exemplars("train"):

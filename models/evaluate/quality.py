@@ -1,12 +1,12 @@
-"""The whole recipe on every data set at hand, and its figures over time: `make quality`.
+"""`make quality`: runs the whole recipe on every available data set, and keeps its figures over time.
 
     python -m tagbus.models.evaluate.quality examples ../shared/data/yso-titles
 
-Nothing trained, light, and full are trained and measured on each data set, so that a change which helps one and hurts
-another is seen. A larger data set is cut to its first `--titles` training contents; `--titles 0` takes all of it, which
-takes hours. What is trained stays in `--keep`, by the code that trained it: an interrupted run goes on, and other code
-starts over. The figures join `--out` under the commit of the checkout. Ends with code 1 if a figure lies outside of
-the interval that it had in the run before.
+The rows untrained, light and full are trained and measured on each data set, to detect a change that helps one and
+hurts another. A larger data set is cut to its first `--titles` training contents; `--titles 0` uses all of it, which
+takes hours. Trained models are kept in `--keep`, by the code that trained them: an interrupted run resumes, and other
+code starts over. The figures are added to `--out` under the commit of the checkout. Exits with code 1 if a figure is
+outside its interval in the previous run.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tagbus.models.data.corpus import Corpus, open_corpus
 from tagbus.models.evaluate import history as kept
 from tagbus.models.evaluate.history import FIGURES, Run
 from tagbus.models.evaluate.measure import Paths, measure_rows
-from tagbus.models.evaluate.recipe import ROWS, Place, prepare
+from tagbus.models.evaluate.recipe import ROWS, Experiment, prepare
 from tagbus.models.evaluate.rows import OURS
 from tagbus.stream.app import console
 from tagbus.stream.contract.codec import encode
@@ -37,7 +37,7 @@ METHOD: Final = (
     "Rows as in models.md, trained by models/evaluate/recipe.py; P, nDCG, R, PSP in percent, ECE a fraction, 95% "
     "intervals by bootstrap over the test contents. A data set NAME-N is the first N training contents of NAME."
 )
-# Validation and test contents of a data set that was cut.
+# Validation and test contents of a cut data set.
 VALIDATION: Final = 2000
 TEST: Final = 3000
 
@@ -46,7 +46,7 @@ def command(
     data: Annotated[list[str], typer.Argument(help="folders with training, validation and test contents")],
     rows: Annotated[str, typer.Option(help="rows, comma-separated")] = ",".join(ROWS),
     titles: Annotated[int, typer.Option(min=0, help="training contents of a larger data set; 0: all")] = 12_000,
-    keep: Annotated[Path, typer.Option(help="folder of what is trained")] = Path(".cache/quality"),
+    keep: Annotated[Path, typer.Option(help="folder of the trained models")] = Path(".cache/quality"),
     to: Annotated[Path, typer.Option("--out", help="the history, JSON")] = Path("bench/results/quality-history.json"),
 ) -> None:
     """Train and measure the rows on each data set, and add their figures to the history."""
@@ -60,12 +60,12 @@ def command(
         run = _measured(name, cut, chosen, keep / here.name / name).model_copy(
             update={"commit": here.commit, "changed": here.changed}
         )
-        # Each data set is written as it is done; another run may have written meanwhile.
+        # Each data set is written when it is done; another run may have written meanwhile.
         found = kept.added(kept.read(to).model_copy(update={"method": METHOD}), run)
         kept.write(to, found)
         losses += kept.worse(found, run)
         runs.append(run)
-    table = Table("data", "row", *FIGURES, title=f"{to}, and what changed since the run before")
+    table = Table("data", "row", *FIGURES, title=f"{to}, and the changes since the previous run")
     for cells in kept.lines(found, runs):
         table.add_row(*cells)
     console.stderr.print(table)
@@ -76,7 +76,7 @@ def command(
 
 
 def _cut(place: str, titles: int, keep: Path) -> tuple[str, str]:
-    """The name of a data set, and the folder of it, or of its first contents if there are more than `titles`."""
+    """Return the name of a data set, and its folder, or one of its first contents if it has more than `titles`."""
     corpus, name = open_corpus(place), Path(place).resolve().name
     if not titles or sum(1 for _ in islice(corpus.exemplars("train"), titles + 1)) <= titles:
         return name, place
@@ -104,7 +104,7 @@ def _write(folder: Path, corpus: Corpus, titles: int) -> None:
 def _measured(name: str, place: str, rows: list[str], models: Path) -> Run:
     corpus = open_corpus(place)
     contents = sum(1 for _ in corpus.exemplars("train"))
-    trained = Place(place, contents, models)
+    trained = Experiment(place, contents, models)
     for row in rows:
         prepare(row, trained)
     found = asyncio.run(_rows(corpus, rows, Paths(models, trained.cache, "make quality")))
@@ -132,7 +132,7 @@ async def _rows(corpus: Corpus, rows: list[str], paths: Paths) -> dict[str, Mapp
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """The commit of the checkout, whether it holds more than that, and a name for both."""
+    """The commit of the checkout, whether it has uncommitted changes, and a name for both."""
 
     commit: str
     changed: bool
@@ -140,7 +140,7 @@ class Checkout:
 
 
 def checkout() -> Checkout:
-    """The checkout that this runs in; `unknown` outside of one."""
+    """Return the checkout that this runs in; `unknown` outside of one."""
 
     def git(*arguments: str) -> bytes:
         return subprocess.run(("git", *arguments), capture_output=True, check=True).stdout

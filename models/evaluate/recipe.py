@@ -1,6 +1,6 @@
-"""What is trained for the rows untrained, light and full, in the order of docs/training.md: a step a component.
+"""The trainings for the rows untrained, light and full, in the order of docs/training.md: one step per component.
 
-A step whose file is there is done; an interrupted one goes on where its training stopped.
+A step whose file exists is done; an interrupted one resumes where its training stopped.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ from tagbus.stream.rank.features.tables import TableName
 from tagbus.stream.recall import labeltree as forest
 from tagbus.stream.recall.heads.model import MANIFEST
 
-# From so many training contents on heads are trained as for a large corpus.
+# With this many training contents or more, heads are trained as for a large corpus.
 LARGE: Final = 100_000
 TABLES: Final = [TableName.NAMED, TableName.TERMS]
 UNTRAINED, LIGHTER, WHOLE = "untrained", "light", "full"
@@ -34,8 +34,8 @@ ROWS: Final = (UNTRAINED, LIGHTER, WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The corpus, how many training contents it has, and the folder of its models."""
+class Experiment:
+    """A corpus, its number of training contents, and the folder of its models."""
 
     corpus: str
     contents: int
@@ -43,51 +43,51 @@ class Place:
 
     @property
     def cache(self) -> Path:
-        """The folder of embeddings. Two trainings of an encoder have one name, so it lies beside the models."""
+        """The folder of embeddings. It is beside the models because two trainings of an encoder share a name."""
         return self.models / "cache"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A training: the file that it ends with, the settings that it runs with, and what it calls."""
+    """A training: its final file, its settings, and its function."""
 
     made: Path
     run: Callable[[], object]
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def prepare(row: str, place: Place) -> None:
-    """Train what the row needs and is not there. Raises UserError as the trainings do."""
-    for step in steps(row, place):
+def prepare(row: str, experiment: Experiment) -> None:
+    """Train the row's missing models. Raises UserError as the trainings do."""
+    for step in steps(row, experiment):
         if step.made.exists():
             continue
         console.say(f"{row}: {step.made.parent}")
-        with environment(filled(step.settings, place.models)):
+        with environment(filled(step.settings, experiment.models)):
             step.run()
 
 
-def steps(row: str, place: Place) -> Iterator[Step]:
+def steps(row: str, experiment: Experiment) -> Iterator[Step]:
     """The trainings of a row, in order."""
-    models = place.models
+    models = experiment.models
     if row == LIGHTER:
         yield Step(models / "int8/encoder" / RELEASE, partial(export, models / "int8/encoder", "int8"))
-        yield _heads(place, models / "int8/heads", EIGHT)
-        yield _ranker(place, models / "int8/light", LIGHT, seeds=1)
+        yield _heads(experiment, models / "int8/heads", EIGHT)
+        yield _ranker(experiment, models / "int8/light", LIGHT, seeds=1)
     elif row == WHOLE:
-        yield _heads(place, models / "heads", {})
+        yield _heads(experiment, models / "heads", {})
         bonsai, top = models / "labeltree", models / "top-layers"
-        yield Step(bonsai / forest.MANIFEST, partial(labeltree.command, place.corpus, bonsai))
-        yield Step(top / WEIGHTS, partial(biencoder.command, place.corpus, top, "top-layers"))
+        yield Step(bonsai / forest.MANIFEST, partial(labeltree.command, experiment.corpus, bonsai))
+        yield Step(top / WEIGHTS, partial(biencoder.command, experiment.corpus, top, "top-layers"))
         yield Step(models / "encoder" / RELEASE, partial(export, models / "encoder", "float16", TRAINED, top))
-        yield _ranker(place, models / "full", FULL, seeds=Recipe().seeds)
+        yield _ranker(experiment, models / "full", FULL, seeds=Recipe().seeds)
 
 
-def _heads(place: Place, to: Path, settings: Mapping[str, str]) -> Step:
-    recipe = HEADS_RECIPES[Size.LARGE if place.contents >= LARGE else Size.SMALL]
-    run = partial(recipe.heads, place.corpus, to, HeadsRun(to, place.cache), RunConfig(3, 0, Recipe()))
+def _heads(experiment: Experiment, to: Path, settings: Mapping[str, str]) -> Step:
+    recipe = HEADS_RECIPES[Size.LARGE if experiment.contents >= LARGE else Size.SMALL]
+    run = partial(recipe.heads, experiment.corpus, to, HeadsRun(to, experiment.cache), RunConfig(3, 0, Recipe()))
     return Step(to / MANIFEST, run, settings)
 
 
-def _ranker(place: Place, to: Path, settings: Mapping[str, str], seeds: int) -> Step:
-    run = partial(ranker.command, place.corpus, to, place.cache, seeds=seeds, table=TABLES)
+def _ranker(experiment: Experiment, to: Path, settings: Mapping[str, str], seeds: int) -> Step:
+    run = partial(ranker.command, experiment.corpus, to, experiment.cache, seeds=seeds, table=TABLES)
     return Step(to / trees.MANIFEST, run, settings)

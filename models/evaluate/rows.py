@@ -1,4 +1,4 @@
-"""The rows of `tagbus evaluate-models`: name, description and settings, a line each."""
+"""The rows of `tagbus evaluate-models`: name, description and settings, one per line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ MODELS: Final = "{models}"
 LITERAL: Final = {"TAGBUS_COMPONENTS__LITERAL__ENABLED": "true"}
 HEADS: Final = {"TAGBUS_COMPONENTS__HEADS__FOLDER": f"{MODELS}/heads"}
 FUSED: Final = LITERAL | HEADS
-# No instances: contents are compared with tag texts alone.
+# No instances: contents are compared with tag texts only.
 NAMED: Final = {"TAGBUS_RECALL__C2C2T": "false"}
 HNSW: Final = {"TAGBUS_MEMORY__KIND": "hnsw"}
 TREES: Final = {"TAGBUS_COMPONENTS__LABELTREE__FOLDER": f"{MODELS}/labeltree"}
@@ -26,7 +26,7 @@ WHOLE: Final = {
     "TAGBUS_COMPONENTS__TAGVECTORS__FOLDER": f"{MODELS}/whole/l6",
 }
 SMALL: Final = dict.fromkeys(WHOLE, f"{MODELS}/whole/l3")
-# Neither instances nor tag texts: components alone.
+# Neither instances nor tag texts: components only.
 VECTORS: Final = NAMED | {"TAGBUS_RECALL__C2T": "false"}
 BESIDE: Final = {"TAGBUS_COMPONENTS__SECOND_ENCODER__FOLDER": f"{MODELS}/int8/second_encoder"}
 

@@ -15,7 +15,7 @@ from tagbus.stream.recall import second_encoder
 
 # Tags per content.
 K: Final = 10
-# Settings of this process that would change a row's figures under its name.
+# Settings of this process that would silently change a row's figures.
 FIGURES: Final = tuple(
     f"{PREFIX}{name}"
     for name in ("COMPONENTS", "RECALL", "TAGGER", "MEMORY", "RELEASES", "ENCODER__FOLDER", "ENCODER__FP16")
@@ -33,7 +33,7 @@ def filled(settings: Mapping[str, str], models: Path) -> dict[str, str]:
 
 
 def settings_of(row: Row, models: Path) -> Settings:
-    """The settings of the row; those of this process count where they change no figure. Raises UserError as `load`
+    """Return the row's settings; those of this process apply if they change no figure. Raises UserError as `load`
     does."""
     with environment(variables_of(row, models)):
         settings = load()

@@ -1,11 +1,11 @@
-"""`tagbus evaluate-models`: baselines and trained models in one table, on test contents that nothing was tuned on.
+"""`tagbus evaluate-models`: baselines and trained models in one table, on test contents used for no tuning.
 
-    tagbus evaluate-models CORPUS                       print the table of bench/results/models.json tagbus
-    evaluate-models CORPUS --rows untrained      measure that row again and store it there tagbus evaluate-models CORPUS
-    --new-tags FILE       recall of tags without training data, see models/evaluate/newtags.py
+    tagbus evaluate-models CORPUS                       print the table of bench/results/models.json
+    tagbus evaluate-models CORPUS --rows untrained      measure that row again and store it there
+    tagbus evaluate-models CORPUS --new-tags FILE       recall of tags without training data (newtags.py)
 
 Our rows run end to end through the tagger. Confidences are calibrated on the validation contents, except with a ranker,
-which was trained on them and brings its own calibration. A baseline's row is computed from its stored predictions: see
+which was trained on them and has its own calibration. A baseline's row is computed from its stored predictions: see
 models/baselines/.
 """
 

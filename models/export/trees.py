@@ -1,7 +1,7 @@
 """LightGBM's gradient-boosted trees as one ONNX graph.
 
-onnxmltools rounds thresholds to the nearest float32, which may be larger, so that a feature in between takes the other
-branch. Here thresholds are rounded down, so `x <= threshold` holds for the same float32 x. Several models become one
+onnxmltools rounds thresholds to the nearest float32. If that is larger, a feature in between takes the other
+branch. Here thresholds are rounded down, so `x <= threshold` is true for the same float32 x. Several models become one
 weighted ensemble.
 """
 

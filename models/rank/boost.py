@@ -19,9 +19,9 @@ from tagbus.stream.app import console
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.pool import Flags, Floats, Ints
 
-# Step between the numbers of trees that are tried.
+# Step between the numbers of trees to try.
 STEP: Final = 50
-# Exponents of the inverse propensity that are tried.
+# Exponents of the inverse propensity to try.
 EXPONENTS: Final = tuple(np.arange(0, 0.51, 0.05).round(2).tolist())
 FIRST: Final = 10
 HALVES: Final = (False, True)

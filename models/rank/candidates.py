@@ -25,7 +25,7 @@ from tagbus.stream.recall.pool import NAMES, Ballots, Flags, Floats, Ints, Liste
 from tagbus.stream.recall.second_encoder import VOTES
 
 BATCH: Final = 256
-# Recallers by name: nothing in them is trained, so they find new tags like any other.
+# Recallers by name: they are not trained, so they find new tags like any other.
 BY_NAME: Final = frozenset({NAMES, "literal"})
 # Numbers of exemplars of a tag masked as new, drawn uniformly.
 YOUNG: Final = (0, 0, 1, 5, 20)
@@ -38,8 +38,8 @@ Scores = NDArray[np.float64]
 class Recipe:
     """Hyperparameters of a ranker.
 
-    `new_share`: share of tags masked as new, drawn anew for each content. `threads`: of LightGBM, 0: all cores; its
-    threads synchronise, and on busy cores one thread took 2 s where two took 34. `top`: candidates per content that
+    `new_share`: share of tags masked as new, drawn separately for each content. `threads`: of LightGBM, 0: all cores;
+    its threads synchronise, and on busy cores one thread took 2 s where two took 34. `top`: candidates per content that
     the cross-encoder scores. `seeds`: models of each kind, averaged. `sure`: entries of the lists by name that always
     become candidates: with heads, label trees and a second encoder this finds 31% instead of 24% of the tags masked as
     new, and does not change the others. `tables`: named feature tables that it reads.
@@ -94,7 +94,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The recallers, the numbers of the tags, and what was counted of them."""
+    """The recallers, the numbers of the tags, and their statistics."""
 
     graph: GraphRecall
     others: Sequence[Recaller]

@@ -41,7 +41,7 @@ from tagbus.stream.recall.lexical import literal
 from tagbus.stream.recall.pool import NAMES, Numbers
 
 LISTS: Final = (NAMES, "literal", "heads")
-# More contents than any bigram is in: no bigrams.
+# No bigram is in so many contents, so none is used.
 NONE: Final = 1_000_000
 DEFAULT: Final = Recipe()
 

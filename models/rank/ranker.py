@@ -98,7 +98,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
 async def remember(stack: TaggingStack, corpus: Corpus, settings: Settings, cache: Path | None, most: int) -> None:
     """Fill memory with the tags and the training contents, `most` in all, and keep it in `cache`.
 
-    With C2C2T off contents are never searched, so they are not encoded, and what the cache has of them stays.
+    With C2C2T off, contents are never searched, so they are not encoded, and their cached embeddings stay.
     """
     searched = settings.recall.c2c2t
     contents = corpus.exemplars("train") if searched else iter(())
@@ -109,7 +109,7 @@ async def remember(stack: TaggingStack, corpus: Corpus, settings: Settings, cach
 
 
 def over_of(stack: TaggingStack) -> Over:
-    """The components that a ranker trained on this stack depends on."""
+    """Return the components that a ranker trained on this stack depends on."""
     return trees.over(stack.release.name, stack.components.lists, stack.components.recalling)
 
 

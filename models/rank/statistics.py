@@ -1,4 +1,4 @@
-"""What a ranker's features count over the training contents: tags, and what the named feature tables hold."""
+"""Statistics of the training contents for a ranker's features: tag counts and the named feature tables."""
 
 from array import array
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ from tagbus.stream.recall.lexical.literal import Lexicon, LiteralSettings
 from tagbus.stream.recall.pool import Flags, Ints, Numbers
 from tagbus.stream.recall.votes import ranks
 
-# A pair of term and tag that was seen once says nothing.
+# A pair of term and tag that was seen once carries no information.
 FEWEST: Final = 2
-# Tags of a term, those that are most often right; pairs in all, those of the largest share: 32 MB, 16 MB packed.
+# Tags per term, the most often right ones; pairs in all, those with the largest share: 32 MB, 16 MB packed.
 TAGS: Final = 256
 PAIRS: Final = 4_000_000
-# Terms whose tags are counted at once: their contents, each of which has several tags.
+# Terms per counting step, which bounds the memory for their contents, each with several tags.
 BLOCK: Final = 2_000_000
 
 
@@ -52,7 +52,7 @@ def _table(name: TableName, corpus: Corpus, numbers: Numbers, settings: Settings
 
 
 def lexicon(corpus: Corpus, settings: Settings) -> Lexicon:
-    """The names of the tags as the component `literal` finds them. Raises UserError if it is off."""
+    """Return the names of the tags as the component `literal` matches them. Raises UserError if it is off."""
     section = LiteralSettings.model_validate(settings.components.get(literal.NAME, {}))
     if not section.enabled:
         raise UserError("the feature table `named` needs TAGBUS_COMPONENTS__LITERAL__ENABLED=true: names are its input")
@@ -63,7 +63,7 @@ def lexicon(corpus: Corpus, settings: Settings) -> Lexicon:
 
 
 def count_tags(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1) -> Tables:
-    """Counts of each tag and of each pair of tags on the same content; pairs with at least `fewest` contents."""
+    """Count each tag, and each pair of tags on the same content; pairs with at least `fewest` contents."""
     known = numbers.known
     matrix = _matrix([_right(numbers, item) for item in exemplars], known)
     both = (matrix.T @ matrix).tocoo()
@@ -75,7 +75,7 @@ def count_tags(numbers: Numbers, exemplars: Iterator[Exemplar], fewest: int = 1)
 
 
 def count_named(names: Lexicon, numbers: Numbers, exemplars: Iterator[Exemplar]) -> Named:
-    """How often the name of each known tag stands in a content, and how often it is right for it then."""
+    """Count how many contents contain each known tag's name, and for how many of them the tag is right."""
     naming, right = np.zeros(numbers.known, np.int64), np.zeros(numbers.known, np.int64)
     for item in exemplars:
         tags = numbers.of(list(names.match(text_of(item))))
@@ -86,7 +86,7 @@ def count_named(names: Lexicon, numbers: Numbers, exemplars: Iterator[Exemplar])
 
 
 def count_terms(numbers: Numbers, exemplars: Iterator[Exemplar], most: int = PAIRS) -> Terms:
-    """How often each known tag is right for contents with a term, at most `most` pairs of term and tag."""
+    """Count how often each known tag is right for contents with a term, for at most `most` pairs."""
     hashes, lengths, tags = array("I"), array("q"), list[Ints]()
     for item in exemplars:
         terms = hashes_of(text_of(item))
@@ -105,7 +105,7 @@ def count_terms(numbers: Numbers, exemplars: Iterator[Exemplar], most: int = PAI
 
 
 def _terms(hashes: "array[int]", lengths: "array[int]") -> tuple[Hashes, csr_array, Ints]:
-    """The terms of several contents, ascending; which contents hold them, terms by contents; and how many."""
+    """Return the terms of several contents, ascending; which contents contain them, terms by contents; how many."""
     found = np.array(hashes, np.uint32)
     vocabulary, numbers, contents = np.unique(found, return_inverse=True, return_counts=True)
     rows = np.repeat(np.arange(len(lengths)), np.array(lengths, np.int64))
@@ -117,7 +117,7 @@ def _terms(hashes: "array[int]", lengths: "array[int]") -> tuple[Hashes, csr_arr
 
 
 def _pairs(terms: csr_array, tags: csr_array, contents: Ints) -> coo_array:
-    """How often each term and tag are together, by term; of each term the tags that are most often right."""
+    """Count how often each term and tag occur together, by term; keep the tags most often right for each term."""
     rows, columns, together = [], [], []
     block = np.cumsum(contents) // BLOCK
     for number in range(int(block[-1]) + 1 if len(block) else 0):
@@ -134,7 +134,7 @@ def _pairs(terms: csr_array, tags: csr_array, contents: Ints) -> coo_array:
 
 
 def _most(rows: Ints, together: Ints) -> Flags:
-    """Which pairs were seen often enough and are among the most frequent of their term; `rows` ascends."""
+    """Select the pairs seen often enough that are among the most frequent of their term; `rows` ascends."""
     order = np.lexsort((-together, rows))
     kept = np.empty(len(rows), np.bool_)
     kept[order] = ranks(rows[order]) < TAGS
@@ -142,7 +142,7 @@ def _most(rows: Ints, together: Ints) -> Flags:
 
 
 def _right(numbers: Numbers, item: Exemplar) -> Ints:
-    """The known tags that are right for a content, ascending."""
+    """Return the known tags that are right for a content, ascending."""
     tags = np.unique(numbers.of(item.accepted))
     return tags[tags < numbers.known]
 

@@ -255,7 +255,7 @@ def _mined(model: SentenceTransformer, data: Data, plan: Plan, number: int, path
     first = np.cumsum(np.diff(data.truth.starts)[order]) - np.diff(data.truth.starts)[order]
     pairs = starts[places] + np.arange(len(places)) - first[places]
     made = [pairs[rows] for rows in mine.batches(order[places], right, plan.batch)]
-    # The leftover batches, smaller because no other pair fitted, have too few negatives.
+    # The leftover batches, which are smaller because no other pair fitted, have too few negatives.
     whole = [rows for rows in made if len(rows) == plan.batch] or made
     return Mined([whole[place] for place in np.random.default_rng(number).permutation(len(whole))], negatives)
 

@@ -5,8 +5,8 @@
 Elsevier (2023.emnlp-industry.30, section 3.1): each right pair and three wrong ones, drawn from the 100 tags nearest by
 the bi-encoder; binary cross-entropy; reranks the top 20 to 30. Trained with sentence-transformers. Next to the weights
 it writes model.onnx (input_ids, attention_mask, token_type_ids int64 [batch, length] to score float32 [batch]) and
-cross_encoder.json, as the tagger loads them; triton_repo/cross_encoder holds the configuration for Triton. A tag's text
-is the one that the tagger uses: name and aliases.
+cross_encoder.json, as the tagger loads them; triton_repo/cross_encoder has the configuration for Triton. A tag's text
+is the tagger's: name and aliases.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from tagbus.stream.rank.cross_encoder.model import MANIFEST, MOST_TOKENS, OUTPUT
 from tagbus.stream.rank.cross_encoder.pairs import INPUTS, tag_text
 
 AMONG: Final = 100
-# Largest difference of a probability to torch, with float16 weights, of a model that is written.
+# Largest difference of a probability to torch in an exported model with float16 weights.
 MOST: Final = 5e-3
 
 

@@ -10,7 +10,7 @@ PLAN = "plan.json"
 
 
 def begin(to: Path, plan: BaseModel) -> None:
-    """Write the plan, or check it if the folder has one. Raises UserError if the folder holds a run of another plan."""
+    """Write the plan, or check it if the folder has one. Raises UserError if the folder's run has another plan."""
     to.mkdir(parents=True, exist_ok=True)
     path, text = to / PLAN, plan.model_dump_json(indent=2) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != text:

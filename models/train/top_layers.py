@@ -1,7 +1,7 @@
 """`tagbus train biencoder --recipe top-layers`: trains the top layers of an encoder against all tags, on a CPU.
 
-The lower layers are frozen and their hidden states cached on disk (hidden.py). The top layers are trained against all
-tags at once; each tag is a free vector, initialised with the embedding of its text. Tag texts are training rows too
+The lower layers are frozen and their hidden states cached on disk (hidden.py). Every step trains the top layers against
+all tags; each tag is a free vector, initialised with the embedding of its text. Tag texts are training rows too
 (Renee, Jain et al. 2023, table 12), so that the text of a new tag is embedded near its contents.
 """
 
@@ -35,7 +35,7 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 
 STATE: Final = "state.pt"
-# Batches sorted by length together: more of them shuffle less, fewer pad more.
+# Batches sorted by length together: more of them shuffle less, fewer add more padding.
 BUCKET: Final = 16
 SAVE_STEPS: Final = 200
 WARM_UP: Final = 200
@@ -92,7 +92,7 @@ class TopLayers(Bert):
 def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     """Train, and write to `to` the encoder in Hugging Face's format and the tag vectors (`recall/tagvectors.py`).
 
-    An interrupted run is resumed. Raises UserError if `to` holds a run of another plan.
+    Resumes an interrupted run. Raises UserError if `to` has a run of another plan.
     """
     torch.manual_seed(plan.seed)
     begin(to, plan)

@@ -17,8 +17,8 @@ _NAME: Final = re.compile(r"\.layers\.(\d+)\.\w+\.(\w+)\.lora_([AB])\.")
 
 
 def write(model: PeftModel, architecture: str, alpha: int, to: Path) -> Path:
-    """Both forms, in the folder; the path of the GGUF. `alpha`: what both scale the adapter by, over its rank."""
-    # Tokens are not adapted: no embeddings go with it, and nobody is asked whether they have changed.
+    """Write both formats; return the path of the GGUF. `alpha`: both scale the adapter by alpha over its rank."""
+    # Tokens are not adapted, so no embeddings are saved, and no check whether they have changed is made.
     model.save_pretrained(str(to), save_embedding_layers=False)
     file = to / GGUF
     beside = file.with_suffix(".new")
@@ -37,7 +37,7 @@ def write(model: PeftModel, architecture: str, alpha: int, to: Path) -> Path:
 
 
 def tensors(model: PeftModel) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The adapter's matrices by their names in GGUF: A [rank, in] and B [out, rank] of each module."""
+    """Return the adapter's matrices by their names in GGUF: A [rank, in] and B [out, rank] of each module."""
     for name, parameter in model.named_parameters():
         found = _NAME.search(name)
         if found is not None:

@@ -1,8 +1,8 @@
-"""What the judge is trained on: people's decisions, each as the prompt that the judge would ask, and the right answer.
+"""Training examples of the judge: people's decisions, each as the judge's prompt and the right answer.
 
-From the topic `feedback`, or a file of the same form. Decisions are merged as the joiner merges them, so what was
-undone or is open is no example. Near-duplicates say little twice: contents are taken by farthest-first traversal of
-their vectors (k-center greedy: Sener and Savarese, ICLR 2018, arXiv 1708.00489), as LLM4Tag samples for diversity.
+Read from the topic `feedback`, or a file in the same format. Decisions are merged as the joiner merges them, so undone
+and open ones give no example. Near-duplicates add little, so contents are sampled by farthest-first traversal of their
+vectors (k-center greedy: Sener and Savarese, ICLR 2018, arXiv 1708.00489), as LLM4Tag samples for diversity.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from tagbus.stream.llm.judge import TEMPLATE
 from tagbus.stream.llm.prompts import Prompts, tokens
 
 TOPIC: Final = "topic"
-# Bytes of the decisions on one content at most.
+# Most bytes of the decisions on one content.
 LIMIT: Final = 1_000_000
 
 Vectors = NDArray[np.float32]
@@ -45,9 +45,10 @@ class Example:
 
 
 def decisions(place: str, settings: Settings) -> Iterator[tuple[str, Decision | None]]:
-    """Content id and decision, in the order of the log; None: the content was withdrawn.
+    """Yield content id and decision, in the order of the log; None: the content was withdrawn.
 
-    `place`: a file, a decision a line, or `topic`. Raises UserError that names the line, and as `read_all` does.
+    `place`: a file with one decision per line, or `topic`. Raises UserError that names the line, and
+    as `read_all` does.
     """
     if place != TOPIC:
         for decision in files.all_of(Path(place), files.decision_of):
@@ -65,7 +66,7 @@ def decisions(place: str, settings: Settings) -> Iterator[tuple[str, Decision | 
 
 
 def decided(log: Iterable[tuple[str, Decision | None]]) -> list[Exemplar]:
-    """What people agree on, of contents whose text is known, in the order of their first decision."""
+    """Return the agreed decisions on contents whose text is known, in the order of their first decision."""
     histories: dict[str, History] = {}
     for content_id, decision in log:
         if decision is None:
@@ -77,12 +78,12 @@ def decided(log: Iterable[tuple[str, Decision | None]]) -> list[Exemplar]:
 
 
 def split(items: Sequence[Exemplar], wanted: Split) -> list[Exemplar]:
-    """Those of a split, by a hash of their ids."""
+    """Return the contents of a split, by a hash of their ids."""
     return [one for one in items if split_of(one.id) == wanted]
 
 
 def diverse(vectors: Vectors, count: int, seed: int) -> list[int]:
-    """The rows [n, d] that farthest-first traversal takes, at most `count`, from a random one on. Unit vectors."""
+    """Return at most `count` rows of unit vectors [n, d] by farthest-first traversal from a random one."""
     rows = len(vectors)
     if count >= rows:
         return list(range(rows))
@@ -96,7 +97,7 @@ def diverse(vectors: Vectors, count: int, seed: int) -> list[int]:
 
 
 def examples(items: Iterable[Exemplar], tags: Mapping[str, Tag], prompts: Prompts) -> Iterator[Example]:
-    """Each tag that was accepted or rejected, of the tags that there are, as the judge would ask about it."""
+    """Yield each accepted or rejected tag of the taxonomy, as the judge would ask about it."""
     for item in items:
         asked = Asked(Content(id=item.id, title=item.title, text=item.text), ())
         for tag_id, right in (*((tag, True) for tag in item.accepted), *((tag, False) for tag in item.rejected)):

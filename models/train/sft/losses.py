@@ -10,7 +10,7 @@ from torch.nn import functional
 
 def answer_loss(logits: Tensor, answers: Tensor) -> Tensor:
     """Eq. 8: minus the log probability of the right answer given the prompt, over the whole vocabulary, mean over
-    examples. `logits` float32 [n, v], at the place of the answer; `answers` int64 [n], its token."""
+    examples. `logits` float32 [n, v], at the answer's position; `answers` int64 [n], its token."""
     return functional.cross_entropy(logits, answers)
 
 

@@ -1,7 +1,7 @@
-"""The language model as it is trained: a GGUF read into torch, low-rank adapters on it, output logits in float32.
+"""The language model in training: a GGUF read into torch, with low-rank adapters and output logits in float32.
 
-GGUF stores query and key in another order than transformers does; the adapter leaves both alone, so that what is
-trained here is what llama.cpp adds there.
+GGUF stores query and key in another order than transformers does. The adapter leaves both unchanged, so llama.cpp
+applies exactly what is trained here.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tagbus.models.train.sft.examples import Example
 from tagbus.stream.errors import UserError
 from tagbus.stream.llm.prompts import YES_NO
 
-# What is adapted, by the names of transformers; and of GGUF (models/train/sft/adapter.py).
+# The adapted modules, by their names in transformers and in GGUF (models/train/sft/adapter.py).
 MODULES: Final = {
     "v_proj": "attn_v",
     "o_proj": "attn_output",
@@ -41,7 +41,7 @@ class Trainable:
     architecture: str
 
     def logits(self, batch: Sequence[Example], length: int) -> Tensor:
-        """Of what comes after each prompt, float32 [n, v]. Of more than `length` tokens the first are left out."""
+        """Return the logits after each prompt, float32 [n, v]. Prompts over `length` tokens lose their first tokens."""
         prompts = [self.prompt(one)[-length:] for one in batch]
         longest = max(map(len, prompts))
         device = next(self.model.parameters()).device
@@ -55,19 +55,19 @@ class Trainable:
         ends = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
         last = hidden[torch.arange(len(batch), device=device), ends]
         head: nn.Linear = base.get_output_embeddings()
-        # The one product in float32, of one row an example: Yes and No tie in bfloat16.
+        # This product alone is in float32, one row per example: Yes and No tie in bfloat16.
         bias = None if head.bias is None else head.bias.float()
         return nn.functional.linear(last.float(), head.weight.float(), bias)
 
     def prompt(self, example: Example) -> list[int]:
-        """The tokens of a prompt by the model's own chat template, as its server writes it."""
+        """Return the tokens of a prompt by the model's own chat template, as its server renders it."""
         messages = [{"role": "system", "content": example.task}, {"role": "user", "content": example.question}]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return list(self.tokenizer(str(text), add_special_tokens=False)["input_ids"])
 
 
 def load(file: Path, rank: int, alpha: int, seed: int) -> Trainable:
-    """The model of a GGUF with a new adapter. Raises UserError for a model that cannot be adapted like this."""
+    """Load the model of a GGUF with a new adapter. Raises UserError for a model that cannot be adapted like this."""
     architecture = architecture_of(file)
     folder, name = str(file.parent), file.name
     try:
@@ -82,7 +82,7 @@ def load(file: Path, rank: int, alpha: int, seed: int) -> Trainable:
         base = base.to("cuda")
     if not tokenizer.chat_template:
         raise UserError(
-            f"--model {file}: it has no chat template, so its server would ask otherwise than it is trained"
+            f"--model {file}: it has no chat template, so its server's prompts would differ from the training's"
         )
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -91,13 +91,13 @@ def load(file: Path, rank: int, alpha: int, seed: int) -> Trainable:
     model = get_peft_model(cast(PreTrainedModel, base), config, adapter_name=ADAPTER)
     if not isinstance(model, PeftModel):
         raise AssertionError("an adapter of one kind makes this model")
-    # No path of this machine goes out with the adapter.
+    # The adapter must contain no path of this machine.
     model.peft_config[ADAPTER].base_model_name_or_path = file.name
     return Trainable(model, tokenizer, _words(tokenizer), architecture)
 
 
 def architecture_of(file: Path) -> str:
-    """As the GGUF names it. Raises UserError for what is no GGUF, or a model that the adapter's names do not fit."""
+    """Return the architecture named in the GGUF. Raises UserError for another file format or architecture."""
     try:
         field = GGUFReader(file).get_field("general.architecture")
     except (OSError, ValueError, IndexError) as error:
@@ -111,8 +111,8 @@ def architecture_of(file: Path) -> str:
 
 
 def _words(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """The tokens of the two answers. The judge reads one token, so each has to be one. Raises UserError."""
+    """Return the tokens of the two answers. The judge reads one token, so each must be one. Raises UserError."""
     found = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in YES_NO]
     if any(len(one) != 1 for one in found):
-        raise UserError(f"{' and '.join(YES_NO)} are no single tokens of this model, so no judge can ask it by them")
+        raise UserError(f"{' and '.join(YES_NO)} are not single tokens of this model, so the judge cannot use it")
     return int(found[0][0]), int(found[1][0])

@@ -4,7 +4,7 @@
     llama-server -m SmolLM2-135M-Instruct.Q4_1.gguf --lora runs/judge/adapter.gguf
 
 LLM4Tag (arXiv 2502.13481): supervised fine-tuning on the answers (eq. 8) and confidence training (eq. 11), their sum.
-The prompts are the judge's own, by its settings and the model's chat template, so what is trained is what is asked.
+The prompts are the judge's own, by its settings and the model's chat template, so training and inference match.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from tagbus.stream.llm.open import prompts_of
 from tagbus.stream.llm.prompts import Prompts
 
 STEPS: Final = "steps.pt"
-# Held-out examples that are measured before and after.
+# Held-out examples measured before and after.
 MEASURED: Final = 500
 SMOKE: Final = 8
 
@@ -53,7 +53,7 @@ class Plan(BaseModel):
     model: str
     prompt: str
     loss: Loss = "both"
-    contents: int = Field(2000, ge=1, description="contents that are taken, the most different ones")
+    contents: int = Field(2000, ge=1, description="contents to train on, the most different ones")
     epochs: int = Field(1, ge=1)
     batch: int = Field(8, ge=1)
     rate: float = Field(1e-4, gt=0)
@@ -64,10 +64,12 @@ class Plan(BaseModel):
 
 
 def command(
-    feedback: Annotated[str, typer.Argument(help="people's decisions, a JSON object a line; or `topic`")],
+    feedback: Annotated[str, typer.Argument(help="people's decisions, one JSON object per line; or `topic`")],
     model: Annotated[Path, typer.Option("--model", help="the language model, GGUF")],
     to: Annotated[Path, typer.Option("--out", help="folder of the adapter, its plan and its log; a run is resumed")],
-    tags: Annotated[Path | None, typer.Option("--tags", help="the taxonomy, a tag a line; unset: the topic")] = None,
+    tags: Annotated[
+        Path | None, typer.Option("--tags", help="the taxonomy, one tag per line; unset: the topic")
+    ] = None,
     loss: Annotated[Loss, typer.Option(help="eq. 8 (answer), eq. 11 (confidence) of LLM4Tag, or their sum")] = "both",
     contents: Annotated[int, typer.Option(min=1, help="contents to train on, the most different ones")] = 2000,
     epochs: Annotated[int, typer.Option(min=1)] = 1,
@@ -77,9 +79,7 @@ def command(
     tokens: Annotated[int, typer.Option(min=16, help="of a prompt at most")] = 1024,
     seed: Annotated[int, typer.Option(help="random seed")] = 0,
     *,
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="a few contents and one epoch: whether it runs at all")
-    ] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="a few contents and one epoch, to test that it runs")] = False,
 ) -> None:
     """Train an adapter for the judge on people's decisions, and write it as GGUF and for peft."""
     settings = load_settings()
@@ -112,7 +112,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a model is worth on held-out examples: mean log loss of its confidence, and the area under the ROC curve."""
+    """A model's quality on held-out examples: mean log loss of its confidence, and the area under the ROC curve."""
 
     log_loss: float
     auc: float
@@ -128,7 +128,7 @@ def train(items: list[Exemplar], tags: dict[str, Tag], prompts: Prompts, plan: P
     kinds = {one.right for one in learnt}
     if kinds != {True, False}:
         raise UserError(
-            f"{plan.feedback}: {len(learnt)} decisions on tags that there are and contents whose text is known; "
+            f"{plan.feedback}: {len(learnt)} decisions on known tags and contents whose text is known; "
             "expected accepted ones and rejected ones"
         )
     held = list(examples(split(items, "val"), tags, prompts))[:MEASURED]
@@ -151,7 +151,7 @@ def train(items: list[Exemplar], tags: dict[str, Tag], prompts: Prompts, plan: P
 
 
 def steps(trainable: Trainable, learnt: Sequence[Example], plan: Plan, to: Path) -> Iterator[tuple[float, int]]:
-    """The loss of each step, and how many examples were seen. A run that was interrupted goes on after its last
+    """Yield the loss of each step, and how many examples were seen. An interrupted run resumes after its last
     checkpoint."""
     model = trainable.model
     weights = [one for one in model.parameters() if one.requires_grad]
@@ -190,7 +190,7 @@ def loss_of(trainable: Trainable, batch: Sequence[Example], plan: Plan) -> torch
 
 @torch.no_grad()
 def measured(trainable: Trainable, held: Sequence[Example], plan: Plan) -> Figures | None:
-    """The figures of these examples; None where they are not of both kinds."""
+    """Return the figures of these examples; None if they are not of both kinds."""
     if len({one.right for one in held}) < 2:
         return None
     trainable.model.eval()
@@ -201,7 +201,7 @@ def measured(trainable: Trainable, held: Sequence[Example], plan: Plan) -> Figur
     said = torch.cat(parts).double().cpu().numpy()
     right = np.array([one.right for one in held])
     losses = -np.log(np.clip(np.where(right, said, 1 - said), 1e-9, 1))
-    # The share of pairs in order: Mann and Whitney's U.
+    # The share of correctly ordered pairs: Mann and Whitney's U.
     less = (said[~right][:, None] < said[right][None]).mean() + 0.5 * (
         said[~right][:, None] == said[right][None]
     ).mean()
@@ -233,7 +233,7 @@ def _checkpoint(to: Path, weights: list[torch.nn.Parameter], optimizer: torch.op
 
 
 def _resumed(to: Path, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """How many examples an earlier process trained on, whose state this one takes."""
+    """Restore an earlier process's state; return how many examples it trained on."""
     if not (to / STEPS).exists():
         return 0
     kept = torch.load(to / STEPS, weights_only=True)

@@ -1,13 +1,13 @@
-"""`tagbus train whole`: an encoder of which every layer is trained against all tags, and smaller ones cut from it.
+"""`tagbus train whole`: trains every layer of an encoder, and smaller encoders cut from it, against all tags.
 
     tagbus train whole CORPUS --out runs/a --layers 6,3              two students of MiniLM, on a GPU
-    tagbus train whole CORPUS --out runs/a --teacher bge-base        a wider encoder learns beside them and teaches them
-    tagbus train whole CORPUS --out try --steps 40 --most 2000       forty steps, to try a machine out
+    tagbus train whole CORPUS --out runs/a --teacher bge-base        trains a wider encoder beside them as their teacher
+    tagbus train whole CORPUS --out try --steps 40 --most 2000       forty steps, a trial run on a machine
     tagbus export --model runs/a/layers-6 --out releases/a/1 --precision int8 --name a-1
 
-Decoupled softmax over all tags as free vectors that start at the vectors of their texts; a contrastive loss between
-contents that share a tag, so that neighbours stay good; a moving average of the weights, which is what is kept. All
-students see the same batches.
+The losses: decoupled softmax over all tags as free vectors, initialised to the vectors of their texts, and a
+contrastive loss between contents that share a tag, to keep neighbours good. A moving average of the weights is kept.
+All students see the same batches.
 """
 
 from pathlib import Path
@@ -79,7 +79,7 @@ def command(
 
 
 def numbers(option: str, given: str) -> tuple[int, ...]:
-    """Positive numbers with commas, each once. Raises UserError."""
+    """Parse distinct positive numbers separated by commas. Raises UserError."""
     try:
         found = tuple(int(one) for one in given.split(","))
     except ValueError:

@@ -21,7 +21,7 @@ BLOCK: Final = 512
 
 
 def by_tags(model: Trained, contents: Rows, held: Rows) -> dict[str, float]:
-    """The figures by the tag vectors, in percent; empty without validation contents."""
+    """Return the figures by the tag vectors, in percent; empty without validation contents."""
     if not len(held):
         return {}
     tags = model.tags.detach().cpu().numpy()
@@ -30,7 +30,7 @@ def by_tags(model: Trained, contents: Rows, held: Rows) -> dict[str, float]:
 
 
 def by_neighbours(model: Trained, contents: Rows, held: Rows) -> dict[str, float]:
-    """The same by the votes of the nearest contents, as `by_neighbours_...`. All contents are encoded for it."""
+    """Return the figures by the votes of the nearest contents, as `by_neighbours_...`. Encodes all contents."""
     if not len(held):
         return {}
     asked, known = (encode(model.vectors, rows, model.tags.device) for rows in (held, contents))
@@ -39,7 +39,7 @@ def by_neighbours(model: Trained, contents: Rows, held: Rows) -> dict[str, float
 
 
 def figures(ranked: Ranked, contents: Rows, held: Rows, tags: int) -> dict[str, float]:
-    """The quality of what was found for the held-out contents. Scores are not confidences here, so there is no ECE."""
+    """Return the quality of the tags found for the held-out contents. Without ECE: scores are not confidences here."""
     counts = np.bincount(contents.truth.tags, minlength=tags).astype(np.int64)
     found = asdict(quality.measure(ranked, held.truth.lists(), quality.propensities(counts, len(contents))))
     return {name: round(value, 2) for name, value in found.items() if name != "ece"}
@@ -47,7 +47,7 @@ def figures(ranked: Ranked, contents: Rows, held: Rows, tags: int) -> dict[str, 
 
 @torch.no_grad()
 def votes(asked: Tensor, known: Tensor, truth: Truth, tags: int) -> Ranked:
-    """The ten tags of each content with the most votes of its nearest known contents: softmax of cosine / TAU."""
+    """Return each content's ten tags with the most votes of its nearest known contents: softmax of cosine / TAU."""
     most, best = min(NEIGHBOURS, len(known)), min(K, tags)
     indices, scores = np.full((len(asked), K), -1, np.int64), np.zeros((len(asked), K))
     for start in range(0, len(asked), BLOCK):

@@ -13,7 +13,7 @@ from tagbus.models.train.whole.model import Trained
 from tagbus.models.train.whole.plan import Plan
 from tagbus.models.train.whole.rows import Batch, shared
 
-# A teacher's best tags; its softmax is over them alone.
+# Number of a teacher's best tags; its softmax is over these only.
 TAUGHT: Final = 512
 
 
@@ -37,7 +37,7 @@ class TeacherOutput:
     @classmethod
     @torch.no_grad()
     def of(cls, teacher: Trained, batch: Batch) -> Self:
-        """Ask the teacher."""
+        """Run the teacher."""
         vectors = teacher.vectors(batch.ids, batch.mask)
         scores, best = teacher.logits(vectors).topk(min(TAUGHT, len(teacher.tags)), dim=1)
         return cls(vectors, best, scores.softmax(1))
@@ -46,7 +46,7 @@ class TeacherOutput:
 def losses(
     model: Trained, batch: Batch, queue: Sequence[Seen], teacher: TeacherOutput | None, plan: Plan
 ) -> tuple[dict[str, Tensor], Seen]:
-    """The weighted losses of a model on a batch, by name, and the batch as a key for the next ones."""
+    """Return the weighted losses of a model on a batch, by name, and the batch as a key for later batches."""
     vectors = model.vectors(batch.ids, batch.mask)
     logits = model.logits(functional.dropout(vectors, plan.vector_dropout))
     found = {"softmax": decoupled_softmax(logits, batch.rows, batch.tags)}
@@ -62,7 +62,7 @@ def losses(
 
 
 def between(vectors: Tensor, own: Seen, queue: Sequence[Seen]) -> Tensor:
-    """RAE-XMC's loss with contents as keys: those of the batch, and of earlier ones, whose vectors stand still."""
+    """RAE-XMC's loss with contents as keys: the batch's, and earlier batches', whose vectors are constant."""
     keys = torch.cat([vectors, *(one.vectors for one in queue)])
     right = shared([(one.rows, one.tags, len(one.vectors)) for one in (own, *queue)])
     absent = torch.eye(len(vectors), len(keys), dtype=torch.bool, device=vectors.device)

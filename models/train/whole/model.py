@@ -1,4 +1,4 @@
-"""The models of a run: encoders of which every layer is trained, each with a free vector a tag."""
+"""The models of a run: encoders trained in every layer, each with a free vector per tag."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +19,15 @@ from tagbus.models.train.whole.rows import Ints, Rows
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 
-# Word embeddings are two thirds of a small encoder's weights, and most words are rare: they stay as they are.
+# Word embeddings are two thirds of a small encoder's weights, and most words are rare: they are frozen.
 FROZEN: Final = "embeddings_word_embeddings_weight"
 CONFIG: Final = "config.json"
 SEGMENTS: Final = "embeddings.token_type_embeddings.weight"
 POSITIONS: Final = "embeddings.position_embeddings.weight"
 LAYER: Final = "encoder.layer."
-# Texts encoded at once.
+# Texts per encoding batch.
 ENCODED: Final = {"cpu": 128, "cuda": 4096}
-# Of the mean variance of a teacher's dimensions.
+# Ridge penalty, relative to the mean variance of a teacher's dimensions.
 RIDGE: Final = 1e-2
 
 
@@ -72,10 +72,10 @@ class Trained(Bert):
         return functional.linear(SCALE * vectors, self.tags)
 
     def start(self, names: Rows, toward: Tensor | None = None) -> None:
-        """Start the tag vectors at the vectors of the tags' texts.
+        """Initialise the tag vectors to the vectors of the tags' texts.
 
-        A projection starts at the ridge regression of the vectors `toward` [t, width] of the same texts on its own, so
-        that teacher and students begin in one space.
+        A projection is initialised to the ridge regression of `toward` [t, width], the students' vectors of the same
+        texts, on its own vectors, so that teacher and students start in one space.
         """
         if self.projection is not None and self.offset is not None and toward is not None:
             weight, offset = ridge(encode(self.pooled, names, self.tags.device), toward)
@@ -85,7 +85,7 @@ class Trained(Bert):
 
 
 def cut(weights: Mapping[str, Tensor], kept: Sequence[int]) -> dict[str, Tensor]:
-    """The weights of these layers alone, numbered from 0, and of the embeddings."""
+    """Return the weights of these layers only, numbered from 0, and of the embeddings."""
     # Older files number the positions among the weights.
     real = {name: weight for name, weight in weights.items() if weight.is_floating_point()}
     found = {name: weight for name, weight in real.items() if name.startswith("embeddings_")}
@@ -96,7 +96,7 @@ def cut(weights: Mapping[str, Tensor], kept: Sequence[int]) -> dict[str, Tensor]
 
 
 def chosen(of: int, layers: int) -> list[int]:
-    """The layers of a student, evenly over the base's. Raises UserError if the base has fewer."""
+    """Choose a student's layers evenly from the base's. Raises UserError if the base has fewer."""
     if not 1 <= layers <= of:
         raise UserError(f"--layers: {layers} is wrong, expected 1 to {of}, which the encoder has")
     return [number * of // layers for number in range(layers)]
@@ -125,7 +125,7 @@ def ridge(known: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def average(model: Trained) -> Trained:
-    """A copy for the moving average of the weights."""
+    """Return a copy for the moving average of the weights."""
     return deepcopy(model).requires_grad_(requires_grad=False)
 
 
@@ -156,7 +156,7 @@ def save(model: Trained, ids: Sequence[str], base: Path, kept: Sequence[int], to
 
 
 def renamed(name: str, kept: Sequence[int]) -> str | None:
-    """Hugging Face's name of a weight after the cut, None for one of a layer that is left out."""
+    """Return Hugging Face's name of a weight after the cut; None if its layer is left out."""
     if not name.startswith(LAYER):
         return name
     layer, rest = name.removeprefix(LAYER).split(".", 1)

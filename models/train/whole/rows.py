@@ -38,12 +38,12 @@ class Batch:
         return (torch.arange(self.ids.shape[1], device=self.ids.device) < self.lengths[:, None]).float()
 
     def thinned(self, share: float) -> "Batch":
-        """The batch with this share of the tokens left out, the first and the last of a text excepted."""
+        """Return the batch with this share of the tokens dropped, except the first and the last of a text."""
         place = torch.arange(self.ids.shape[1], device=self.ids.device)
         inner = (place > 0) & (place < self.lengths[:, None] - 1)
         there = place < self.lengths[:, None]
         kept = there & ~(inner & (torch.rand(self.ids.shape, device=self.ids.device) < share))
-        # A text of which nothing is left is read whole.
+        # A text with no token left is read whole.
         kept = torch.where(kept.sum(1, keepdim=True) > 2, kept, there)
         order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
         return Batch(self.ids.gather(1, order), kept.sum(1), self.rows, self.tags)
@@ -86,7 +86,7 @@ class Rows:
         return np.diff(self.starts)
 
     def batch(self, rows: Ints, device: torch.device) -> Batch:
-        """These texts as a batch."""
+        """Return these texts as a batch."""
         lengths = self.lengths[rows]
         there = np.arange(int(lengths.max())) < lengths[:, None]
         ids = np.zeros(there.shape, np.int64)
@@ -98,9 +98,9 @@ class Rows:
 
 
 def epoch(lengths: Ints, contents: int, names: int, size: int, seed: int) -> list[Ints]:
-    """The batches of an epoch: each content once and each tag's text `names` times, of similar length in a batch.
+    """Draw the batches of an epoch: each content once, each tag's text `names` times, similar lengths in a batch.
 
-    `lengths`: of the contents, of which there are `contents`, then of the tags' texts.
+    `lengths`: of the `contents` contents, then of the tags' texts.
     """
     every = np.concatenate([np.arange(contents), *[np.arange(contents, len(lengths))] * names])
     made = [every[places] for places in batches(lengths[every], size, seed)]
@@ -109,9 +109,9 @@ def epoch(lengths: Ints, contents: int, names: int, size: int, seed: int) -> lis
 
 
 def shared(batch: Sequence[tuple[Tensor, Tensor, int]]) -> Tensor:
-    """Whether two texts share a tag, bool [n, k]: of the first batch, and of all batches after each other.
+    """Return whether two texts share a tag, bool [n, k]: texts of the first batch by texts of all batches in a row.
 
-    A batch is the rows and tags of its right pairs, and how many texts it has.
+    A batch is given as the rows and tags of its right pairs, and its number of texts.
     """
     tags = torch.cat([tags for _, tags, _ in batch])
     offsets = np.cumsum([0, *(count for _, _, count in batch)]).tolist()

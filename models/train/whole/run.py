@@ -1,4 +1,4 @@
-"""A run: the models of a plan, their steps on the same batches, evaluations, and what is kept."""
+"""A run: the models of a plan, trained on the same batches, evaluated, and kept at their best."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +29,10 @@ STATE: Final = "state.pt"
 TEACHER: Final = "teacher"
 SAVE_STEPS: Final = 500
 LOG_STEPS: Final = 100
-# Share of the steps in which the learning rates rise.
+# Share of the steps that warm up the learning rates.
 WARM_UP: Final = 0.05
 Weights = Mapping[str, Tensor]
-# The figure by which the best state of a model is kept.
+# The figure that selects a model's best state.
 GOAL: Final = "ndcg_at_5"
 
 
@@ -48,14 +48,14 @@ class Learner:
     best: float = -1.0
 
     def state(self) -> dict[str, object]:
-        """What `restore` takes."""
+        """Return the state for `restore`."""
         queue = [(one.vectors, one.rows, one.tags) for one in self.queue]
         return {"model": self.model.state_dict(), "mean": self.mean.state_dict(), "queue": queue, "best": self.best}
 
     def restore(
         self, model: Weights, mean: Weights, queue: Sequence[tuple[Tensor, Tensor, Tensor]], best: float
     ) -> None:
-        """Continue from a state."""
+        """Restore a state."""
         self.model.load_state_dict(model)
         self.mean.load_state_dict(mean)
         self.queue = [Seen(*one) for one in queue]
@@ -64,7 +64,7 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What is trained on: contents, the text of each tag, held-out contents, and the ids of the tags."""
+    """The training data: contents, the text of each tag, held-out contents, and the ids of the tags."""
 
     contents: Rows
     names: Rows
@@ -81,13 +81,14 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     """Train, and write each student's best moving average to a folder of `to`: layers-6, layers-3 and so on.
 
     A folder holds the encoder in Hugging Face's format, its tag vectors (`recall/tagvectors.py`) and metrics.jsonl. An
-    interrupted run is resumed and ends as one that was not. Raises UserError if `to` holds a run of another plan.
+    interrupted run is resumed, with the result of an uninterrupted one. Raises UserError if `to` has a run of another
+    plan.
     """
     begin(to, plan)
     texts = read(corpus, plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
-        # TF32 for what is not in bfloat16: the logits.
+        # TF32 for everything outside bfloat16: the logits.
         torch.set_float32_matmul_precision("high")
     learners = begun(plan, texts, device)
     optimiser = optimiser_of(learners, plan)
@@ -137,7 +138,7 @@ def read(corpus: Corpus, plan: Plan) -> Texts:
 
 
 def begun(plan: Plan, texts: Texts, device: torch.device) -> list[Learner]:
-    """The models before the first step: the teacher first, if there is one."""
+    """Return the models before the first step: the teacher first, if there is one."""
     torch.manual_seed(plan.seed)
     base, tags = Path(plan.base), len(texts.ids)
     bert = Bert(base)
@@ -177,7 +178,7 @@ def steps_of(texts: Texts, plan: Plan) -> int:
 
 
 def epoch_of(texts: Texts, plan: Plan, number: int) -> list[Ints]:
-    """The batches of an epoch, which its number and the seed decide."""
+    """Return the batches of an epoch, determined by its number and the seed."""
     lengths = np.concatenate([texts.contents.lengths, texts.names.lengths])
     return epoch(lengths, len(texts.contents), plan.names, plan.batch, plan.seed * 1000 + number)
 
@@ -203,10 +204,10 @@ def step(
     learners: Sequence[Learner], batch: Batch, plan: Plan, optimiser: torch.optim.Optimizer, number: int
 ) -> dict[str, dict[str, Tensor]]:
     """A step of all models on a batch. Returns the losses by model, on the device: reading one waits for the GPU."""
-    # By its number, so that a resumed run draws what an uninterrupted one draws.
+    # Seeded by the step's number, so that a resumed run draws the same as an uninterrupted one.
     torch.manual_seed(plan.seed * 1_000_003 + number)
     taught = next((one for one in learners if one.name == TEACHER), None)
-    # The teacher's average answers, and reads the whole text.
+    # The teacher's moving average is used, on the whole text.
     teacher = None if taught is None else TeacherOutput.of(taught.mean, batch)
     thinned = batch.thinned(plan.word_dropout)
     optimiser.zero_grad(set_to_none=True)
@@ -220,7 +221,7 @@ def step(
         found[one.name] = {name: part.detach() for name, part in parts.items()}
     optimiser.step()
     for one in learners:
-        # A young average follows quickly.
+        # A recent average follows quickly.
         follow(one.mean, one.model, min(plan.ema, (1 + number) / (10 + number)))
     return found
 
@@ -228,7 +229,7 @@ def step(
 def evaluate(
     learners: Sequence[Learner], texts: Texts, plan: Plan, to: Path, journals: dict[str, Journal], number: int
 ) -> None:
-    """Evaluate the students' averages, and keep those that are better than before; without validation contents all."""
+    """Evaluate the students' averages, and keep those that improved; all without validation contents."""
     for one in learners:
         if one.name == TEACHER:
             continue

@@ -132,10 +132,10 @@ class TestHistory:
 
 
 def test_every_row_of_the_recipe_is_a_row_of_the_table() -> None:
-    """What a row needs is trained where its settings look for it."""
-    place = recipe.Place("corpus", 1000, Path("models"))
+    """The models of a row are trained into the folders that its settings name."""
+    experiment = recipe.Experiment("corpus", 1000, Path("models"))
     for row in recipe.ROWS:
         (settings,) = [one.settings for one in quality.OURS if one.name == row]
         folders = {value for value in settings.values() if "{models}" in value}
-        made = {f"{{models}}/{step.made.parent.relative_to('models')}" for step in recipe.steps(row, place)}
+        made = {f"{{models}}/{step.made.parent.relative_to('models')}" for step in recipe.steps(row, experiment)}
         assert folders <= made

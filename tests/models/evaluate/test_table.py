@@ -168,7 +168,7 @@ def test_exemplars_of_new_tags_come_back_one_by_one(folder: Path) -> None:
         assert all(tag in item.accepted and item.accepted == whole[name].accepted for name, item in changed.items())
 
 
-@pytest.mark.parametrize(("name", "message"), [("best", "best' is no row"), ("bonsai", "is not there")])
+@pytest.mark.parametrize(("name", "message"), [("best", "best' is no row"), ("bonsai", "is missing")])
 def test_a_row_that_cannot_be_measured_is_named(name: str, message: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         table.command(str(folder), rows=name, to=tmp_path / "m.json", models=tmp_path, cache=tmp_path, new_tags=None)
