@@ -1,7 +1,7 @@
 """Strings to padded token ids, inside Triton: the first step of the ensemble `embed`.
 
-It cuts and pads as `tagbus.stream.encoder.tokens` does, which is not installed where Triton runs;
-tests/triton/test_embed.py holds the two together.
+It cuts and pads like `tagbus.stream.encoder.tokens`, which is not installed with Triton; tests/triton/test_embed.py
+compares the two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
 LENGTHS = (12, 16, 24, 32, 48, 64, 128, 256)
-# Beyond them nothing is read; a megabyte of text costs no more than 8 kB.
+# Text beyond is ignored; a megabyte of text costs no more than 8 kB.
 CHARACTERS = 32 * LENGTHS[-1]
 
 
@@ -23,7 +23,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the tokenizer beside the encoder of the same version, or beside this file.
 
-        A server that fetches its models from object storage puts each into a folder of its own: copy tokenizer.json
+        A server that fetches its models from object storage puts each into a separate folder: copy tokenizer.json
         here then.
         """
         folder, version = Path(args["model_repository"]), args["model_version"]
