@@ -1,7 +1,7 @@
 """tagbus.stream: the service. Content events come in on Kafka, scored and explained tags go out.
 
-What a Python program needs stands here by name: `open_tagger` tags without Kafka. A name is imported when it is first
-asked for, so that `import tagbus.stream.errors` brings the errors alone.
+The public API for Python programs: `open_tagger` tags without Kafka. A name is imported on first access, so that
+`import tagbus.stream.errors` imports only the errors.
 """
 
 import importlib
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from tagbus.stream.feedback.showing import Display, show
     from tagbus.stream.tagger import Failure, Tagger
 else:
-    # Where the names are from; what is quick to import comes first.
+    # The origin of each name; quick imports come first.
     _HOMES = ("errors", "contract.events", "contract.decision", "config", "tagger", "feedback.showing", "app.assemble")
 
     def __getattr__(name: str) -> object:
-        """See PEP 562. Raises AttributeError for a name that is not public, which lets submodules be imported."""
+        """See PEP 562. Raises AttributeError for a name that is not public, so that submodules can be imported."""
         for home in _HOMES if name in __all__ else ():
             module = importlib.import_module(f"{__name__}.{home}")
             if hasattr(module, name):

@@ -2,10 +2,10 @@
 
 By isotonic regression: Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability
 estimates"; with few pairs by a sigmoid: Platt (1999), "Probabilistic outputs for support vector machines". Scores only
-rank tags; a calibration gives how often a tag with such a score is right. It is bound to the scores that it is fitted
+rank tags; a calibration returns how often a tag with such a score is right. It is bound to the scores that it is fitted
 to: a release, the steps of a path, and component versions (`Fingerprint`).
 
-Pairs may have weights: how many pairs each stands for, one over the probability that it was seen.
+Pairs may have weights: how many pairs each represents, one over the probability that it was seen.
 """
 
 import hashlib
@@ -154,7 +154,7 @@ def _knots(scores: Floats, right: Flags, weights: Floats) -> tuple[Floats, Float
     pairs[0] += 1
     rights[0] += 1
     pairs[-1] += 1
-    # scipy.optimize takes 0.3 s to import, and a worker fits seldom.
+    # scipy.optimize takes 0.3 s to import, and a worker rarely fits.
     from scipy.optimize import isotonic_regression
 
     starts = isotonic_regression(rights / pairs, weights=pairs).blocks[:-1]
@@ -173,7 +173,7 @@ def _sigmoid(scores: Floats, right: Flags, weights: Floats) -> tuple[Floats, Flo
     middle, spread = float(np.average(scores, weights=weights)), float(scores.std()) or 1.0
     slope, offset = _platt((scores - middle) / spread, right, weights)
     knots = np.unique(np.linspace(scores.min(), scores.max(), SIGMOID_KNOTS))
-    # Scores rank tags: a curve that falls is no calibration.
+    # Scores rank tags: a falling curve is not a calibration.
     return knots, logistic.sigmoid(max(slope, 0.0) * (knots - middle) / spread + offset)
 
 
@@ -186,13 +186,13 @@ def _platt(x: Floats, right: Flags, weights: Floats) -> tuple[float, float]:
 
 
 def isotonic(scores: Floats, right: Flags, weights: Floats) -> Knots:
-    """The curve alone of an isotonic regression; arguments as `fit`."""
+    """Only the curve of an isotonic regression; arguments as `fit`."""
     knots, heights = _knots(scores, right, weights)
     return Knots(scores=tuple(knots.tolist()), probabilities=tuple(heights.clip(LEAST, MOST).round(6).tolist()))
 
 
 def with_judge(curve: Calibration, judge: JudgeFit) -> Calibration:
-    """The calibration of a path with the judge: it carries the judge's weight, and is named by that too."""
+    """The calibration of a path with the judge: it includes the judge's weight, also in its name."""
     joined = curve.model_copy(update={"judge": judge})
     return joined.model_copy(update={"name": _name(_kind(joined), joined)})
 
@@ -234,7 +234,7 @@ def _check_name(path: Path, calibration: Calibration) -> None:
     """The name is recorded in every result, so a file edited by hand must not keep it."""
     expected = _name(_kind(calibration), calibration)
     if calibration.name != expected and calibration != uncalibrated(calibration.fingerprint):
-        wrong = FieldError("name", shorten(calibration.name), f"{expected}, the hash of what the file holds")
+        wrong = FieldError("name", shorten(calibration.name), f"{expected}, the hash of the file's content")
         raise UserError(f"{path}: {wrong}")
 
 
@@ -243,7 +243,7 @@ def _kind(calibration: Calibration) -> str:
 
 
 def _name(kind: str, calibration: Calibration) -> str:
-    """How it is fitted, and a hash of all other fields that are set."""
+    """The kind of fit, and a hash of all other fields that are set."""
     content = json.dumps(calibration.model_dump(exclude={"name"}, exclude_none=True), sort_keys=True)
     return f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 

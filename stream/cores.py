@@ -1,7 +1,7 @@
-"""How many cores this process may use, limits of its container included.
+"""The number of cores this process may use, including the limits of its container.
 
-A limit of CPU time (`docker --cpus`, a limit of Kubernetes) hides no core: a thread for each core of the host would use
-up the time of a period at once, and all would stand still for the rest of it.
+A limit of CPU time (`docker --cpus`, a limit of Kubernetes) hides no core: with a thread for each core of the host, the
+threads use up a period's time in one burst, and are all throttled for the rest of it.
 
 Sources: Linux, control group v2, `cpu.max`; control group v1, `cpu.cfs_quota_us` and `cpu.cfs_period_us`.
 """
@@ -19,7 +19,7 @@ MOUNTED: Final = Path("/sys/fs/cgroup")
 def cores(groups: Path = GROUPS, mounted: Path = MOUNTED) -> int:
     """The number of cores, at least 1. `groups` names the control groups of this process, `mounted` is their root."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Half a core is one thread, and so is a core and a half two: a thread waits at times.
+    # Half a core counts as one thread, and a core and a half as two: a thread waits at times.
     return max(1, min([there, *(math.ceil(limit) for limit in _limits(groups, mounted))]))
 
 
@@ -28,7 +28,7 @@ def _limits(groups: Path, mounted: Path) -> Iterator[float]:
     for line in _text(groups).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        # In a container the path may be the host's, and its own group is what is mounted.
+        # In a container the path may be the host's, while its own group is mounted.
         parts = PurePosixPath("/" + path.strip("/")).parents
         folders = [*(parent.relative_to("/") for parent in parts), PurePosixPath(path.strip("/"))]
         for folder in folders:
@@ -42,7 +42,7 @@ def _limits(groups: Path, mounted: Path) -> Iterator[float]:
 
 
 def _ratio(quota: str, period: str) -> Iterator[float]:
-    """`max` and -1 are no limit."""
+    """`max` and -1 mean no limit."""
     quota, period = quota.strip(), period.strip()
     if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
         yield int(quota) / int(period)

@@ -35,7 +35,7 @@ Exit codes of the `tagbus` command:
 | 8    | Fatal           | any other fatal error, of Kafka for instance |
 | 9    | Poison          | an event given on the command line can never be tagged |
 | 10   | TooMuchPoison   | more than triage.poison_share of recent contents were dead-lettered: find the cause |
-| 11   | OffsetLost      | the committed offset is gone from the broker; kafka.out_of_range says what to do |
+| 11   | OffsetLost      | the committed offset is no longer on the broker; kafka.out_of_range decides what to do |
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class DependencyDown(Retryable):
 class Overloaded(DependencyDown):
     """A dependency answers too slowly, or refuses so large a request or so many: a smaller one may succeed.
 
-    `retry_after` is the wait that it asked for, in seconds; None where it named none.
+    `retry_after` is the wait that it requested, in seconds; None if it named none.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -88,7 +88,7 @@ class Overloaded(DependencyDown):
 
 
 class Withheld(Retryable):
-    """A call was not made. `reason` is a short word as results name it: `budget`, `breaker`, `deadline`."""
+    """A call was not made. `reason` is a short word, as in results: `budget`, `breaker`, `deadline`."""
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
@@ -122,7 +122,7 @@ class Poison(TagbusError):
 
 
 class Undecodable(Poison):
-    """The bytes are not an event: no JSON, no UTF-8, no CloudEvent."""
+    """The bytes are not an event: not JSON, not UTF-8 or not a CloudEvent."""
 
 
 class InvalidEvent(Poison):
@@ -172,7 +172,7 @@ class TooMuchPoison(Fatal):
 
 
 class OffsetLost(Fatal):
-    """The committed offset of `content` is no longer on the broker, and `kafka.out_of_range` says to stop."""
+    """The committed offset of `content` is no longer on the broker, and `kafka.out_of_range` is `stop`."""
 
     exit_code = 11
 

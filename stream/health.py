@@ -1,6 +1,6 @@
 """Liveness, readiness and metrics over HTTP on one port: /livez, /readyz, /metrics.
 
-Live means that the poll loop turns, whatever the dependencies do. Ready means that partitions are assigned and that
+Live means that the poll loop turns, regardless of dependencies. Ready means that partitions are assigned and that
 encoder and memory answer a real request.
 """
 
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 # Returns problems in words; empty if there are none.
 Check = Callable[[], list[str]]
 
-# Open at once, at most: one more closes the oldest. Probes and scrapes take milliseconds, so the oldest is one that
-# sends nothing, or a byte every few seconds.
+# The limit of open connections: one more closes the oldest. Probes and scrapes take milliseconds, so the oldest is one
+# that sends nothing, or a byte every few seconds.
 CONNECTIONS: Final = 64
 PLAIN: Final = "text/plain; charset=utf-8"
 HERE: Final = b"/livez, /readyz and /metrics are here\n"
@@ -36,7 +36,7 @@ class HealthServer:
     """Serves the three endpoints from its own threads until closed."""
 
     def __init__(self, settings: HealthSettings, live: Check, ready: Check, notes: Check = list) -> None:
-        """`notes`: what /readyz reports although it is ready. Raises UserError if the address cannot be bound."""
+        """`notes`: what /readyz reports even when ready. Raises UserError if the address cannot be bound."""
         try:
             self._server = _Server(settings.host, settings.port, _handler(live, ready, notes))
         except OSError as error:
@@ -71,17 +71,17 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self._lock = threading.Lock()
-        # In the order in which they came.
+        # In order of arrival.
         self._open: dict[socket.socket, None] = {}
-        # Not looked up: it may be a name, and a name that only IPv6 has is rare.
+        # Not resolved: it may be a name, and a name that only IPv6 has is rare.
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), handler)
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
-            # The system may have it otherwise.
+            # The system default may differ.
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # HTTPServer's own asks the name server for the full name of this host, which nobody needs.
+        # HTTPServer's own resolves the full name of this host, which is not needed.
         socketserver.TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[socket.socket, object]:
@@ -104,7 +104,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - see socketserver
-        # A probe that waits no longer closes its connection: nothing is wrong here.
+        # A probe that times out closes its connection: that is not an error.
         if not isinstance(sys.exception(), OSError):
             log.error("health: no answer", exc_info=True)
 
@@ -128,7 +128,7 @@ def _handler(live: Check, ready: Check, notes: Check) -> type[BaseHTTPRequestHan
         do_HEAD = do_GET
 
         def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-            """What http.server answers by itself, in a line of text: its own is a page of HTML."""
+            """Answer http.server's errors with a line of text: its own answer is a page of HTML."""
             if code == HTTPStatus.NOT_IMPLEMENTED:
                 self._answer(HTTPStatus.METHOD_NOT_ALLOWED, b"GET and HEAD are allowed\n", PLAIN)
             else:
@@ -150,7 +150,7 @@ def _handler(live: Check, ready: Check, notes: Check) -> type[BaseHTTPRequestHan
                 self.wfile.write(body)
 
         def version_string(self) -> str:
-            """The name alone: which Python this is concerns nobody."""
+            """Only the name: the Python version is not disclosed."""
             return "tagbus"
 
         def log_message(self, format: str, *args: object) -> None:

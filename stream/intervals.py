@@ -10,7 +10,7 @@ from tagbus.stream.quality import Flags, Floats, Ints, Parts, Quality, Ranked, T
 
 SAMPLES: Final = 1000
 SEED: Final = 0
-# Samples computed at once: their counts for 10,130 contents are 8 MB.
+# Samples computed at a time: their counts for 10,130 contents are 8 MB.
 CHUNK: Final = 100
 # Of 95%, in percent.
 _ENDS: Final = (2.5, 97.5)
@@ -23,7 +23,7 @@ TORSO: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The range from `low` to `high` that holds 95% of the samples' values."""
+    """The range from `low` to `high` that contains 95% of the samples' values."""
 
     low: Quality
     high: Quality

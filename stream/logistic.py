@@ -12,7 +12,7 @@ Flags = NDArray[np.bool_]
 
 STEPS: Final = 100
 CLOSE: Final = 1e-9
-# In units of one pair: it decides nothing but columns that say nothing, and pairs that a line separates.
+# In units of one pair: it matters only for uninformative columns, and for pairs that a line separates.
 RIDGE: Final = 1e-3
 MOST_LOGIT: Final = 500.0
 
@@ -29,14 +29,14 @@ def sigmoid(logits: Floats) -> Floats:
 
 
 def losses(probabilities: Floats, right: Flags) -> Floats:
-    """-log of the probability that was given to what turned out, natural logarithm: float64 [n]."""
+    """-log of the probability of the actual outcome, natural logarithm: float64 [n]."""
     given = np.clip(np.where(right, probabilities, 1 - probabilities), LEAST, MOST)
     return np.asarray(-np.log(given), np.float64)
 
 
 def fit(columns: Floats, target: Floats | Flags, weights: Floats | None = None, ridge: float = RIDGE) -> Floats:
     """Offset and one weight per column, float64 [1 + d], of `columns` float64 [n, d] for `target` [n], the probability
-    that a row is right. `weights` float64 [n] of the rows: equal where there are none.
+    that a row is right. `weights` float64 [n] of the rows: equal if not given.
     """
     design = np.column_stack((np.ones(len(columns)), columns))
     weights = np.ones(len(columns)) if weights is None else weights

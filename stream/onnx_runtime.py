@@ -1,8 +1,7 @@
 """ONNX Runtime without its telemetry; no other module imports it.
 
-As it comes it writes a device id and a database under the home directory when it is imported, a file in the temporary
-folder, and looks up a host of its vendor some seconds later. The variable is read at the import, and processes that
-this one starts have it too.
+By default it writes a device id and a database under the home directory on import, a file in the temporary folder, and
+looks up a host of its vendor some seconds later. The variable is read on import, and child processes inherit it.
 
 Source: onnxruntime.ai, privacy.
 """

@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 # The right tags of each content: tag numbers >= 0, unique, in any order.
 Truth = Sequence[Ints]
 
-# The figures as people write them.
+# The figures in their usual notation.
 LABELS: Final = {
     "p_at_1": "P@1",
     "p_at_3": "P@3",
@@ -93,7 +93,7 @@ class Parts:
 
 
 def measure(ranked: Ranked, truth: Truth, propensity: Floats) -> Quality:
-    """All metrics at once; ECE over every tag found.
+    """All metrics together; ECE over every tag found.
 
     `propensity`: float64 [m] for the m tags of the taxonomy, as `propensities` returns it. Raises UserError if a
     content has no right tag or nothing was found for any content.

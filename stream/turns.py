@@ -1,7 +1,8 @@
-"""Threads that take what is due first: a short call overtakes long ones that came before it.
+"""A thread pool that runs the earliest due step first: a short call overtakes earlier long ones.
 
-A worker tags several batches at once and takes in a new tag between them. In the order of arrival the tag would wait
-for all that the batches have queued, and the batches would all end at the same time, the first as late as the last.
+A worker tags several batches concurrently and takes in a new tag between them. In order of arrival the tag would wait
+for everything that the batches have queued, and the batches would all end at the same time, the first as late as the
+last.
 """
 
 import asyncio
@@ -17,17 +18,18 @@ T = TypeVar("T")
 
 
 class Turns:
-    """A pool of threads with a queue in the order of what is due."""
+    """A thread pool with a queue ordered by due time."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(threads, name)
         self._lock = threading.Lock()
-        # When each step is due, its number, what waits for it, and the step itself.
+        # Each step's due time, its number, its future, and the step itself.
         self._waiting: list[tuple[float, int, Future[None], Callable[[], None]]] = []
         self._numbers = itertools.count()
 
     async def run(self, due: float, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `step(*args)`, after all that is due before; what is due at the same time runs as it came.
+        """The result of `step(*args)`, run after all steps due earlier; steps due at the same time run in order of
+        arrival.
 
         Raises RuntimeError after close().
         """
@@ -35,14 +37,14 @@ class Turns:
         done: Future[None] = Future()
         entry = (due, next(self._numbers), done, lambda: results.append(step(*args, **kwargs)))
         with self._lock:
-            # One task a step: whichever thread runs it takes the step that is due first.
+            # One task per step: whichever thread runs it takes the earliest due step.
             self._pool.submit(self._next)
             heapq.heappush(self._waiting, entry)
         await asyncio.wrap_future(done)
         return results[0]
 
     def close(self, *, wait: bool = True) -> None:
-        """Let the threads end once what was asked of them is done, and wait for it."""
+        """End the threads once their queued steps are done, and wait for that."""
         self._pool.shutdown(wait=wait)
 
     def _next(self) -> None:

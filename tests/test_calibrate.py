@@ -229,7 +229,7 @@ def test_the_name_covers_release_path_and_components() -> None:
         ({"release": 7}, "release: 7 is wrong, expected a valid string"),
         ({"path": "recall+"}, r"path: 'recall\+' is wrong"),
         ({"colour": "red"}, "colour: 'red' is wrong, expected no such field"),
-        ({"fitted_on": 501}, "name: 'isotonic-.*' is wrong, expected isotonic-.* the hash of what the file holds"),
+        ({"fitted_on": 501}, "name: 'isotonic-.*' is wrong, expected isotonic-.* the hash of the file's content"),
         ({"name": "mine"}, "name: 'mine' is wrong, expected isotonic-"),
     ],
 )

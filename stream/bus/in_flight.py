@@ -1,8 +1,8 @@
 """Batches in flight: one lock over the assignment, the batches of each partition and their bytes.
 
-A batch is in flight from the moment it is cut until its offsets are committed. It is stamped with the epoch of the
-assignment that it was read in. A partition that was revoked and assigned again has another epoch, so its old batches
-can never commit; the broker's fencing (KIP-447) does not catch that, because the group metadata is fresh again.
+A batch is in flight from when it is cut until its offsets are committed. It is stamped with the epoch of the assignment
+that it was read in. A partition that was revoked and assigned again has a new epoch, so its old batches can never
+commit; the broker's fencing (KIP-447) does not catch that, because the group metadata is fresh again.
 """
 
 import threading
@@ -17,37 +17,36 @@ from tagbus.stream.bus.processor import Batch, RecordOutcome
 from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import Partition
 
-# Batches in flight for each one that may be in processing: results that wait for an earlier batch or for Kafka take
-# memory too.
+# Batches in flight per batch in processing: results that wait for an earlier batch or for Kafka take memory too.
 TOTAL = 4
 
 
 @dataclass(slots=True, eq=False)
 class InFlightBatch:
-    """A batch in flight. `outcomes` is set when processing is done: one for each record, in order."""
+    """A batch in flight. `outcomes` is set when processing is done: one per record, in order."""
 
     batch: Batch
     started: float
     outcomes: list[RecordOutcome] | None = None
-    # Since when it waits for a dependency. Nobody knows for how long, so a drain does not wait for it.
+    # Since when it waits for a dependency. How long is unknown, so a drain does not wait for it.
     stalled: float | None = None
     work: Future[None] | None = None
 
 
 @dataclass(slots=True)
 class PartitionQueue:
-    """One assigned partition: its epoch, its batches in order of offsets, and the last committed offset."""
+    """An assigned partition: its epoch, its batches in offset order, and the last committed offset."""
 
     epoch: int
     entries: deque[InFlightBatch] = field(default_factory=deque)
     committed: int | None = None
 
     def working(self) -> int:
-        """How many of its batches are in processing."""
+        """The number of its batches in processing."""
         return sum(entry.outcomes is None for entry in self.entries)
 
     def finished(self) -> list[InFlightBatch]:
-        """The batches that may be published: those with no unfinished batch of this partition before them."""
+        """The publishable batches: those with no unfinished batch of this partition before them."""
         ready = []
         for entry in self.entries:
             if entry.outcomes is None:
@@ -58,9 +57,9 @@ class PartitionQueue:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What was dropped with revoked partitions.
+    """The batches and partitions dropped by a revocation.
 
-    `untouched`: the partitions with nothing on its way to Kafka, and the offset that each committed last in this
+    `untouched`: the partitions with nothing on its way to Kafka, and the last offset that each committed in this
     assignment, None where it committed none.
     """
 
@@ -72,7 +71,7 @@ class InFlight:
     """All batches in flight. Every method may be called from any thread."""
 
     def __init__(self, number: int, size: int) -> None:
-        """`number`: batches in processing at once, at most; `size`: bytes in flight, at most."""
+        """`number`: limit of batches in processing at a time; `size`: limit of bytes in flight."""
         self._number = number
         self._size = size
         self._bytes = 0
@@ -81,7 +80,7 @@ class InFlight:
         self._changed = threading.Condition()
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Add partitions, in a new epoch."""
+        """Add partitions in a new epoch."""
         with self._changed:
             self._epoch += 1
             for partition in partitions:
@@ -128,22 +127,22 @@ class InFlight:
             return queue.entries[0] if queue is not None and queue.entries else None
 
     def committed(self, partition: Partition) -> int | None:
-        """The offset that was committed last in this assignment of a partition; None if none was."""
+        """The last offset committed in this assignment of a partition; None for none."""
         with self._changed:
             queue = self._queues.get(partition)
             return None if queue is None else queue.committed
 
     def crowded(self) -> bool:
-        """Whether as many batches are in flight as may be, whatever their partitions."""
+        """Whether the limit of batches in flight is reached, over all partitions."""
         with self._changed:
             return self._working() >= self._number or self._total() >= TOTAL * self._number or self._bytes >= self._size
 
     def room(self, partition: Partition, size: int) -> bool:
         """Whether a batch of `size` bytes of this partition may start now.
 
-        One slot in processing is kept free from a partition that fills all others, so that slow batches delay their own
-        partition only. A partition may have `number` batches in flight, including those that are processed and wait for
-        an earlier one; all partitions together four times as many.
+        A partition that fills all other processing slots does not get the last one, so that slow batches delay their
+        own partition only. A partition may have `number` batches in flight, including processed ones that wait for an
+        earlier one; all partitions together four times as many.
         """
         with self._changed:
             queue = self._queues.get(partition)
@@ -158,8 +157,8 @@ class InFlight:
             )
 
     def start(self, batch: Batch) -> InFlightBatch:
-        """Take a batch in, in the current epoch of its partition, which is assigned: only the poll thread starts
-        batches, and it is the one that gives partitions away."""
+        """Add a batch in the current epoch of its partition. The partition is assigned: only the poll thread starts
+        batches, and only it revokes partitions."""
         with self._changed:
             queue = self._queues[batch.partition]
             entry = InFlightBatch(replace(batch, epoch=queue.epoch), time.monotonic())
@@ -169,8 +168,8 @@ class InFlight:
             return entry
 
     def restart(self, entry: InFlightBatch, refused: Mapping[int, Poison]) -> list[InFlightBatch]:
-        """Put all batches of a partition in flight once more, in a new epoch: the results of one of them are refused by
-        Kafka, and what was decided about later ones may rest on them. Empty if the batch is no longer owned."""
+        """Put all batches of a partition in flight again, in a new epoch: Kafka refuses results of one of them, and
+        decisions on later ones may rest on these. Empty if the batch is no longer owned."""
         with self._changed:
             if not self._owned(entry.batch):
                 return []
@@ -194,19 +193,19 @@ class InFlight:
             self._changed.notify_all()
 
     def stall(self, entry: InFlightBatch, *, stalled: bool) -> None:
-        """Record that a batch waits for a dependency, or goes on."""
+        """Record that a batch waits for a dependency, or resumes."""
         with self._changed:
             entry.stalled = (entry.stalled or time.monotonic()) if stalled else None
             self._changed.notify_all()
 
     def stalled(self) -> float | None:
-        """Since when, on time.monotonic(), a batch waits for a dependency; None if none does."""
+        """Since when, on time.monotonic(), a batch has waited for a dependency; None if none does."""
         with self._changed:
             waiting = [entry.stalled for queue in self._queues.values() for entry in queue.entries if entry.stalled]
             return min(waiting, default=None)
 
     def finished(self, seconds: float) -> list[InFlightBatch]:
-        """All batches that may be published now, in order within each partition; waits up to `seconds` for one."""
+        """All publishable batches, in order within each partition; waits up to `seconds` for one."""
         with self._changed:
             self._changed.wait_for(lambda: any(queue.finished() for queue in self._queues.values()), seconds)
             return [entry for queue in self._queues.values() for entry in queue.finished()]
@@ -232,13 +231,14 @@ class InFlight:
             self._changed.notify_all()
 
     def drained(self, partitions: Iterable[Partition]) -> bool:
-        """Whether nothing of these partitions is in flight but batches that wait for a dependency, or behind one."""
+        """Whether the only batches of these partitions in flight wait for a dependency, or behind one that does."""
         with self._changed:
             queues = [self._queues[partition] for partition in partitions if partition in self._queues]
             return all(not queue.entries or queue.entries[0].stalled for queue in queues)
 
     def drain(self, partitions: Iterable[Partition], seconds: float, turn: Callable[[], bool]) -> bool:
-        """Wait until `drained`, up to `seconds`; `turn` is called a few times a second and says whether to go on."""
+        """Wait until `drained`, up to `seconds`; `turn` is called a few times a second and returns whether to keep
+        waiting."""
         until, partitions = time.monotonic() + seconds, list(partitions)
         while not self.drained(partitions):
             left = until - time.monotonic()

@@ -1,7 +1,7 @@
-"""What a worker runs: a processor, the batches that it is given and the outcomes that it returns.
+"""The processor interface: what a worker runs, the batches it receives and the outcomes it returns.
 
 The worker does the same for every processor: it reads in a group, cuts batches, keeps the order within a partition,
-publishes results, dead letters and offsets in one transaction, and resumes where it was stopped.
+publishes results, dead letters and offsets in one transaction, and resumes where it stopped.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.telemetry.traces import BatchTrace
 
-# Called with True when a batch starts to wait for a dependency, with False when it goes on.
+# Called with True when a batch starts to wait for a dependency, with False when it resumes.
 Stall = Callable[[bool], None]
 
 
-# Source, Outgoing and RecordOutcome are not frozen: one of each is made for every record, and freezing them would make
-# that three times as slow.
+# Source, Outgoing and RecordOutcome are not frozen: each record creates one of each, and freezing them makes that three
+# times as slow.
 @dataclass(slots=True)
 class Source:
     """A record and where it comes from. `timestamp`: the broker's or the producer's, in Unix seconds."""
@@ -34,8 +34,8 @@ class Source:
 class Batch:
     """Consecutive records of one partition. `size` is in bytes, `read` is of time.monotonic().
 
-    `epoch`: of the assignment that the batch belongs to. `refused`: records whose result Kafka has refused, by their
-    index in the batch, and why. `trace`: its trace, None where it is not traced.
+    `epoch`: of the assignment that the batch belongs to. `refused`: records whose result Kafka refused, by their index
+    in the batch, and why. `trace`: its trace, None where it is not traced.
     """
 
     partition: Partition
@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def next_offset(self) -> int:
-        """What is committed for the batch: its last offset plus one, never the consumer's position."""
+        """The offset to commit for the batch: its last offset plus one, never the consumer's position."""
         return self.sources[-1].offset + 1
 
 
@@ -66,14 +66,14 @@ class Outgoing:
 
 @dataclass(slots=True)
 class RecordOutcome:
-    """What becomes of one record. `kind`: the label under which it is counted, "dead_lettered" for a dead letter.
-    `stage`: the step that rejected it, and `reason`: the class of the error; of dead letters only. `path`: one of
+    """The outcome of one record. `kind`: the label under which it is counted, "dead_lettered" for a dead letter.
+    `stage`: the step that rejected it, and `reason`: the class of the error; dead letters only. `path`: one of
     telemetry.PATHS."""
 
     kind: str
     outgoing: tuple[Outgoing, ...]
     stage: str = ""
-    # The event's own time, in Unix seconds; None: the record's timestamp counts.
+    # The event's own time, in Unix seconds; None: use the record's timestamp.
     event_time: float | None = None
     reason: str = ""
     path: str = "untagged"
@@ -94,16 +94,17 @@ class WorkerTopics:
 
 
 class Processor(Protocol):
-    """What becomes of records. A subclass must have `topics` and `process`; the other methods do nothing by default."""
+    """Turns records into outcomes. A subclass must have `topics` and `process`; the other methods do nothing by
+    default."""
 
     topics: WorkerTopics
 
     async def process(self, batch: Batch, stall: Stall) -> list[RecordOutcome]:
         """One outcome for each record of a batch, in order. Runs on the loop thread.
 
-        Several batches are processed at once; those of a partition start in order of offsets. A record in
-        `batch.refused` gets a dead letter. Waits for dependencies as long as it takes, and calls `stall` before and
-        after; it is cancelled when the partition is revoked. Anything it raises ends the worker.
+        Several batches are processed concurrently; those of a partition start in offset order. A record in
+        `batch.refused` gets a dead letter. Waits for dependencies without limit, and calls `stall` before and after; it
+        is cancelled when the partition is revoked. Any exception ends the worker.
         """
         ...
 
@@ -111,22 +112,23 @@ class Processor(Protocol):
         """Called once before anything else, on the thread that runs the worker; may block."""
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Partitions were assigned. Called on the poll thread, as `ready` and `revoke` are; returns at once."""
+        """Handle an assignment of partitions. Called on the poll thread, as `ready` and `revoke` are; must not
+        block."""
 
     def ready(self, partition: Partition) -> bool:  # noqa: ARG002 - for those that override it
-        """Whether batches of an assigned partition may be processed. Anything it raises ends the worker."""
+        """Whether batches of an assigned partition may be processed. Any exception ends the worker."""
         return True
 
     def problem(self) -> str:
-        """What partitions that are not ready wait for, if somebody must do something about it; else empty. Called by
-        any thread."""
+        """What partitions that are not ready wait for, if that needs an operator's action; else empty. Called by any
+        thread."""
         return ""
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Partitions were revoked."""
+        """Handle a revocation of partitions."""
 
     def published(self, batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
-        """A batch is committed. Called on the publish thread; anything it raises ends the worker."""
+        """Handle the commit of a batch. Called on the publish thread; any exception ends the worker."""
 
     def close(self) -> None:
-        """The worker ends."""
+        """Release resources: the worker ends."""

@@ -1,7 +1,7 @@
 """The worker: a member of a consumer group that runs a processor until it is stopped.
 
-It owns four threads: the caller's, which polls Kafka (consume/); `loop`, on which the processor runs (process/);
-`publish` (publish/); and, while partitions are assigned, the readers of their published versions.
+It uses four threads: the caller's, which polls Kafka (consume/); `loop`, which runs the processor (process/); `publish`
+(publish/); and, while partitions are assigned, the readers of their published versions.
 """
 
 import asyncio
@@ -38,15 +38,15 @@ Gate = Callable[[], Awaitable[None]]
 
 # How long to wait for threads to end when everything else is done.
 JOIN_SECONDS = 5.0
-# Between two checks of what is waited for before the first record is fetched; a stop is noticed within it.
+# Between two checks of the preconditions of the first fetch; a stop is noticed within it.
 WAIT_SECONDS = 0.05
-# How long one request for a topic's partitions may take; a stop is noticed within it.
+# The timeout of one request for a topic's partitions; a stop is noticed within it.
 LIST_SECONDS = 2.0
 
 
 def observe_lag(batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
-    """Observe the seconds from events and from their records to their commit, which is now. The time of an event is
-    its own, or its record's."""
+    """Observe the seconds from events and from their records to their commit, which is now. An event without a time of
+    its own has its record's."""
     now = time.time()
     times = (
         source.timestamp if outcome.event_time is None else outcome.event_time
@@ -63,7 +63,7 @@ def observe_lag(batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
 
 
 async def open_gate() -> None:
-    """The gate of a worker that has nothing to wait for."""
+    """The gate of a worker with nothing to wait for."""
 
 
 class Worker:
@@ -90,7 +90,7 @@ class Worker:
         self._publisher = Publisher(
             settings, self._topics.source, self._producer, self._poller, self._in_flight, self._published, self.fail
         )
-        # Made by `run`: a loop that nobody closes would complain at the end of a process that failed before.
+        # Created by `run`: an unclosed loop warns at the end of a process that failed earlier.
         self._loop: asyncio.AbstractEventLoop
         self._loop_thread = threading.Thread(target=self._run_loop, name="loop", daemon=True)
         # A flag: `stop` runs in signal handlers, which may interrupt a thread that holds a lock.
@@ -99,7 +99,7 @@ class Worker:
         self._gate_open = False
 
     def run(self) -> None:
-        """Work until `stop`, or until the read range is done. Otherwise raises what ended the worker: an error of the
+        """Work until `stop`, or until the read range is done. Else raises the error that ended the worker: one of the
         tree, with its exit code, or a bug."""
         self._loop = asyncio.new_event_loop()
         self._loop_thread.start()
@@ -119,8 +119,8 @@ class Worker:
             raise self._failure
 
     def stop(self) -> None:
-        """Stop reading, finish what is in flight within batch.drain_seconds, leave the group. A second call drops what
-        is in flight; the next owner reads it again."""
+        """Stop reading, finish the batches in flight within batch.drain_seconds, leave the group. A second call drops
+        the batches in flight; the next owner reads them again."""
         if self._stopping:
             self._poller.quit = True
         self._stopping = True
@@ -132,7 +132,7 @@ class Worker:
         self._stopping = True
 
     def alive(self) -> bool:
-        """Whether the poll loop turned within health.stall_seconds, whatever the dependencies do."""
+        """Whether the poll loop turned within health.stall_seconds, regardless of dependencies."""
         return time.monotonic() - self._poller.turned < self._settings.health.stall_seconds
 
     def ready(self) -> bool:
@@ -147,16 +147,17 @@ class Worker:
         )
 
     def share(self) -> float:
-        """The part of all partitions that this worker holds, 0 to 1."""
+        """The share of all partitions assigned to this worker, 0 to 1."""
         return len(self._in_flight.partitions()) / len(self._partitions) if self._partitions else 0.0
 
     def problems(self) -> list[str]:
-        """What this worker waits for until somebody does something about it: topics that are gone or too small."""
+        """What this worker waits for that needs an operator's action: topics that are deleted or have too few
+        partitions."""
         return [words for words in (self._publisher.problem, self._processor.problem()) if words]
 
     def _prepare(self) -> bool:
         """Open the gate, fence earlier processes, check the topics, join the group: in this order a worker that is not
-        ready takes no partition from the others. False when it was stopped meanwhile."""
+        ready takes no partition from the others. False if it was stopped meanwhile."""
         self._processor.prepare()
         gate = asyncio.run_coroutine_threadsafe(self._await_gate(), self._loop)
         if not self._wait(gate.done):
@@ -183,7 +184,7 @@ class Worker:
         return False
 
     def _topics_exist(self) -> bool:
-        """Name a missing topic or right at the start, not when the first record is due. False: no broker answers."""
+        """Report a missing topic or right at the start, not at the first record. False: no broker answers."""
         topics = self._topics
         if refused := missing_rights(self._settings.kafka, self._operations()):
             raise refused
@@ -230,12 +231,12 @@ class Worker:
         self._in_flight.stall(entry, stalled=stalled)
 
     def _on_processed(self, work: Future[None]) -> None:
-        """An error of the processor ends the worker: going on would leave the partition stuck."""
+        """An error of the processor ends the worker: continuing would leave the partition stuck."""
         if not work.cancelled() and (error := work.exception()) is not None:
             self.fail(error)
 
     def _published(self, entry: InFlightBatch) -> None:
-        """Count a batch that is committed, and tell the processor."""
+        """Count a committed batch, and notify the processor."""
         telemetry.BATCHES.labels(outcome="published").inc()
         outcomes = entry.outcomes or ()
         for kind, count in Counter(outcome.kind for outcome in outcomes).items():
@@ -249,7 +250,7 @@ class Worker:
         self._processor.published(entry.batch, outcomes)
 
     def _on_error(self, error: KafkaError) -> None:
-        """librdkafka's own errors, from the poll or the publish thread."""
+        """Handle librdkafka's own errors, from the poll or the publish thread."""
         ending = classify(error, self._settings.kafka, self._topics.source)
         if ending is not None:
             self.fail(ending)
@@ -278,12 +279,12 @@ class Worker:
         log.info("worker: stopped")
 
     def _failed_late(self, step: str, error: TagbusError) -> None:
-        """The next owner reads what is left, so an earlier error says more than this one."""
+        """The next owner reads the remaining records, so an earlier error matters more than this one."""
         log.warning("worker: %s failed: %s", step, error)
         self.fail(error)
 
     def _named(self, raised: object) -> TagbusError:
-        """What a call of the client raised, as an error that has an exit code."""
+        """An exception of a client call as an error with an exit code."""
         error = error_of(raised)
         ending = classify(error, self._settings.kafka, self._topics.source)
         return ending or Fatal(f"Kafka client failed: {error.str()}")

@@ -1,1 +1,1 @@
-"""Texts to vectors: one interface, and the release that says which encoder made a vector."""
+"""Texts to vectors: one interface, and the release that identifies the encoder of a vector."""

@@ -1,7 +1,7 @@
 """Requests spread over all the servers behind a name.
 
-A gRPC channel sticks to the server that it found first, so each address gets a channel of its own. The name is resolved
-again and again: a new server gets its share within a minute, and none before it has proved that it serves the model.
+A gRPC channel sticks to the first server that it finds, so each address gets a separate channel. The name is resolved
+repeatedly: a new server gets its share within a minute, but not before it has proved that it serves the model.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
 
-# How often names are resolved. A server that comes is to have its share within 60 s.
+# How often names are resolved. A new server gets its share within 60 s.
 RESOLVE_SECONDS: Final = 20.0
-# How a server that is down is tried: each try is a few requests, and it should be found within seconds of its return.
+# How a server that is down is retried: each attempt is a few requests, and its return should be noticed within seconds.
 REVIVE: Final = RetrySettings(first_seconds=0.1, cap_seconds=2.0)
 
-# Servers take turns, so that equals get equal shares. One that has so many more requests of ours than the least busy is
-# slow, and would otherwise come to hold every slot.
+# Servers take turns, so that equal servers get equal shares. One that has this many more of our requests than the least
+# busy is slow, and would otherwise end up with every slot.
 SLACK: Final = 4
 
 # Where the servers behind the address of a setting are: ip:port of each, and the host that it was found under.
@@ -40,7 +40,7 @@ Resolve = Callable[[str, str], Awaitable[dict[str, str]]]
 
 @dataclass(eq=False, slots=True)
 class Server:
-    """An endpoint and what is known of it; `heard` is the time of the loop when it last said something."""
+    """An endpoint and its state; `heard` is the loop time of its last answer."""
 
     endpoint: Endpoint
     problem: str | None = None
@@ -53,13 +53,13 @@ class Server:
     fell: asyncio.Event = field(default_factory=asyncio.Event)
 
     def fall(self, problem: str) -> None:
-        """It gets no requests until it has proved itself again."""
+        """Send it no requests until it has proved itself again."""
         self.up, self.problem = False, problem
         self.fell.set()
 
 
 class Balancer:
-    """The servers behind an address; `lease` gives one that is up."""
+    """The servers behind an address; `lease` returns one that is up."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Balancer:
         self._turn = count(1)
 
     async def open(self, ends: float) -> None:
-        """Returns when every server has been tried and one is up. `ends` is a time of the loop.
+        """Return once every server has been tried and one is up. `ends` is a loop time.
 
         Raises DependencyDown where none is up by then, and whatever else `prove` raises for any of them.
         """
@@ -134,7 +134,7 @@ class Balancer:
         self._servers.clear()
 
     async def _change(self, ends: float) -> None:
-        """Returns when a server has come up, or has not."""
+        """Return when a server has come up, or has failed to."""
         changed = self._changed
         try:
             async with asyncio.timeout_at(ends):
@@ -161,7 +161,7 @@ class Balancer:
                 log.warning("%s; the servers stay as they are", error)
 
     async def _refresh(self) -> None:
-        """Add new servers and close those that are gone."""
+        """Add new servers and close removed ones."""
         places = await self._resolve(self._address, self._setting)
         for place, host in places.items():
             if place not in self._servers:
@@ -177,7 +177,7 @@ class Balancer:
             self._tell()
 
     async def _keep(self, server: Server) -> None:
-        """Prove the server, and again each time that it fell."""
+        """Prove the server, and again after each fall."""
         delays = backoff(REVIVE)
         while True:
             try:
@@ -204,7 +204,7 @@ class Balancer:
 async def resolve(address: str, setting: str) -> dict[str, str]:
     """The servers behind host:port, several with commas; `setting` is where the address comes from.
 
-    Raises UserError for another form, and DependencyDown for a name that is not known now.
+    Raises UserError for another form, and DependencyDown for a name that does not resolve now.
     """
     places: dict[str, str] = {}
     for host, port in [_split(part.strip(), address, setting) for part in address.split(",")]:

@@ -12,7 +12,7 @@ Vectors = NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """Encodes texts as vectors. Several calls may run at once."""
+    """Encodes texts as vectors. Several calls may run concurrently."""
 
     @property
     def release(self) -> Release:

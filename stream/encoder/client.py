@@ -64,8 +64,8 @@ class TritonClient:
     async def ask(self, feed: Tensors) -> Tensors:
         """One request, retried within the deadline where that may help; waiting for a slot does not count.
 
-        Raises Failed at once if the model fails: the caller knows whether to retry. Raises DependencyDown if no server
-        answers within the deadline or all are too busy, ReleaseMismatch if another model answers.
+        Raises Failed immediately if the model fails: the caller knows whether to retry. Raises DependencyDown if no
+        server answers within the deadline or all are too busy, ReleaseMismatch if another model answers.
         """
         async with self._slots:
             return await self._try(feed, self._now() + self._seconds)
@@ -87,7 +87,7 @@ class TritonClient:
             raise DependencyDown(str(error)) from None
 
     async def each(self, jobs: Sequence[Job], run: Callable[[Job], Awaitable[None]]) -> None:
-        """Run every job, as many at a time as there are slots: one call alone fills them, several share them.
+        """Run every job, as many at a time as there are slots: a single call fills them, several share them.
 
         If one raises, the others are cancelled and awaited.
         """
@@ -121,8 +121,8 @@ class TritonClient:
                     problem = str(error)
                     if isinstance(error, Busy):
                         server.heard = self._now()
-                    # A server that has answered meanwhile, even with a refusal, is not down but overloaded, and
-                    # marking it down would add the golden questions to its load.
+                    # A server that has answered meanwhile, even with a refusal, is overloaded rather than down; marking
+                    # it down would add the golden questions to its load.
                     busy = isinstance(error, Busy) or (isinstance(error, Late) and server.heard > sent)
                     if busy:
                         delay = next(delays)
@@ -171,11 +171,11 @@ class Budget:
         self._tokens = 1.0
 
     def earn(self) -> None:
-        """A request was answered."""
+        """Count an answered request."""
         self._tokens = min(self.MOST, self._tokens + self.RATIO)
 
     def spend(self) -> bool:
-        """Whether a request may be retried."""
+        """Whether a request may be retried; counts the retry."""
         if self._tokens < 1:
             return False
         self._tokens -= 1

@@ -1,6 +1,6 @@
 """One Triton server: tensors in, tensors out, and its many ways to fail sorted into five.
 
-gRPC status codes alone do not tell them apart: UNAVAILABLE is what a server says that is gone, and what one says whose
+gRPC status codes alone do not tell them apart: UNAVAILABLE is the status of a server that is down, and of one whose
 queue is full.
 """
 
@@ -21,14 +21,14 @@ from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 
 # Share of a request's time that it may spend in Triton's queue.
 QUEUED: Final = 0.5
-# A message of Triton may hold a trace of many lines.
+# Triton's messages may contain a trace of many lines.
 WORDS: Final = 300
-# What Triton 2.51 says with UNAVAILABLE when it refuses a request and is well.
+# The message of Triton 2.51 with UNAVAILABLE when it is healthy and refuses a request.
 FULL: Final = re.compile("Exceeds maximum queue size|Request timeout expired")
-# What it says with INTERNAL when the process behind a Python model is gone: no text is at fault. It stays so until the
-# model is loaded again, and until then the server calls itself and the model ready.
+# Its message with INTERNAL when the process behind a Python model has died: no text is at fault. This lasts until the
+# model is loaded again, and until then the server reports itself and the model ready.
 DEAD: Final = re.compile("Stub process .* is not healthy")
-# gRPC waits up to two minutes before it tries a server again that was gone; a restart takes 5 to 10 s.
+# gRPC waits up to two minutes before it retries a server that was down; a restart takes 5 to 10 s.
 CHANNEL: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -42,18 +42,18 @@ Tensors = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The model that servers must have: its name for people, and each output's type and shape without the batch."""
+    """The model that servers must have: its display name, and each output's type and shape without the batch."""
 
     name: str
     outputs: Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 class Down(Exception):
-    """The server is gone, or its model is."""
+    """The server, or its model, is down."""
 
 
 class Late(Exception):
-    """The server did not answer in time: it hangs, or it has too much to do."""
+    """The server did not answer in time: it hangs, or it is overloaded."""
 
 
 class Busy(Exception):
@@ -91,9 +91,9 @@ class Endpoint:
             raise UserError(f"{error.filename}: {error.strerror}; expected a PEM file (encoder.tls_*)") from None
 
     async def infer(self, feed: Tensors, seconds: float) -> Tensors:
-        """The outputs that are wanted, as many rows as the inputs have, each number finite.
+        """The wanted outputs, as many rows as the inputs have, each number finite.
 
-        Raises Down, Late, Busy or Failed, and ReleaseMismatch where another model answers.
+        Raises Down, Late, Busy or Failed, and ReleaseMismatch if another model answers.
         """
         try:
             result = await self._client.infer(
@@ -101,8 +101,9 @@ class Endpoint:
                 [_tensor(name, values) for name, values in feed.items()],
                 model_version=str(self._settings.version),
                 outputs=self._outputs,
-                # Triton refuses what waited so long in its queue. What it begins must still be done in time: with the
-                # whole of it a server with too much to do computed little but what nobody waited for any more.
+                # Triton refuses requests that waited longer than this in its queue. A request that it begins must still
+                # finish in time: with the whole deadline, an overloaded server mostly computed results that no caller
+                # waited for any more.
                 timeout=int(QUEUED * seconds * 1e6),
                 client_timeout=seconds,
             )
@@ -119,7 +120,7 @@ class Endpoint:
         values: NDArray[np.generic] | None = result.as_numpy(name)
         kind, axes = self._wanted.outputs[name]
         shape = (rows, *axes)
-        # A server's Python with numpy 2 answers with empty outputs and says nothing.
+        # A server's Python with numpy 2 answers with empty outputs and no error.
         if values is None or values.shape != shape or values.dtype != kind:
             found = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
             raise ReleaseMismatch(

@@ -22,8 +22,8 @@ class Isolation:
     """Retries the rows of a failed request one by one.
 
     A single failure may be due to another worker's input in the merged batch. A row is at fault if it fails three
-    times, apart from each other, and a canary of the same shape passes after each. Row and canary are padded to lengths
-    that ordinary requests do not have, so that Triton merges them with nothing.
+    times, spaced apart, and a canary of the same shape passes after each. Row and canary are padded to lengths that
+    ordinary requests do not have, so that Triton merges them with no other request.
     """
 
     def __init__(self, client: TritonClient, canary: Tensors, lengths: Sequence[int]) -> None:

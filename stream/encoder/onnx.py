@@ -27,9 +27,9 @@ WASTE: Final = 16
 GPU_TEXTS: Final = 64
 GPU_WASTE: Final = 1024
 GPU_THREADS: Final = 2
-# Seconds that a character puts off the time at which a call is due: what it takes on one core at 128 tokens, 0.09 ms,
-# three times over for the calls beside it. No more characters than these count: a batch of titles. Without a limit a
-# chunk of 512 records of memory, a new tag among them, was overtaken for minutes.
+# Seconds that each character adds to a call's due time: three times the 0.09 ms that it takes on one core at 128
+# tokens, to allow for concurrent calls. At most this many characters count: a batch of titles. Without a limit a chunk
+# of 512 records of memory, a new tag among them, was overtaken for minutes.
 CHARACTER: Final = 0.0003
 MOST_CHARACTERS: Final = 10_000
 
@@ -53,9 +53,9 @@ class OnnxEncoder:
         """`threads`: 0 uses all cores available to the process; a model run holds at most `batch` texts.
 
         On a GPU a run holds 64, and two threads alternate: one copies while the other computes. There the golden texts
-        are encoded first, which also makes TensorRT build its engine.
+        are encoded first, as a warm-up that makes TensorRT build its engine.
 
-        Raises ReleaseMismatch if model, tokenizer or golden texts differ from release.json or the GPU gives other
+        Raises ReleaseMismatch if model, tokenizer or golden texts differ from release.json or the GPU produces other
         vectors; UserError if no provider of `device` is available.
         """
         self.release = load_release(folder)
@@ -77,11 +77,11 @@ class OnnxEncoder:
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """float32 [n, dimension] of unit length, in the order of the texts. A short call overtakes long ones.
 
-        Raises ValueError for a text with lone surrogates, which is no Unicode text.
+        Raises ValueError for a text with lone surrogates, which is not Unicode text.
         """
         vectors = np.empty((len(texts), self.release.dimension), dtype=np.float32)
         due = _due(texts)
-        # Not in turn: the threads are in the middle of runs that may take a second, this takes a millisecond.
+        # Out of turn: the threads are in runs that may take a second, this takes a millisecond.
         batches = iter(await asyncio.to_thread(self._prepare, texts))
 
         async def lane() -> None:
@@ -102,7 +102,7 @@ class OnnxEncoder:
         await asyncio.to_thread(self._turns.close)
 
     def _prove(self, folder: Path) -> None:
-        """Hashes verify the files, but not what a GPU and its compiler make of them."""
+        """Hashes verify the files, but not their execution by a GPU and its compiler."""
         golden = load_golden(folder, self.release)
         vectors = np.empty((len(golden.texts), self.release.dimension), dtype=np.float32)
         for batch in self._prepare(golden.texts):
@@ -125,8 +125,8 @@ class OnnxEncoder:
 
 
 def _due(texts: Sequence[str]) -> float:
-    """When a call that comes now is due. It is overtaken only by calls that come before that, so none waits forever:
-    at most CHARACTER * MOST_CHARACTERS, 3 s."""
+    """The due time of a call that arrives now. Only calls that arrive before it can overtake this one, so none waits
+    forever: at most CHARACTER * MOST_CHARACTERS, 3 s."""
     return time.monotonic() + CHARACTER * min(sum(map(len, texts)), MOST_CHARACTERS)
 
 

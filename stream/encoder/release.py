@@ -22,7 +22,7 @@ RELEASE: Final = "release.json"
 
 
 def content_text(title: str, text: str) -> str:
-    """The text by which a content or an exemplar is encoded: the non-empty ones of title and text."""
+    """The text to encode for a content or an exemplar: the non-empty ones of title and text."""
     return "\n".join(part for part in (title.strip(), text.strip()) if part)
 
 

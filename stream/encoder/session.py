@@ -1,7 +1,7 @@
 """The model in ONNX Runtime, on the first available provider of a list.
 
-ONNX Runtime silently skips a provider that it lacks or whose libraries do not load, and runs on the CPU. Here that is
-logged, and is an error unless the list continues.
+ONNX Runtime silently skips a provider that it lacks or whose libraries do not load, and runs on the CPU. This module
+logs that, and raises an error unless the list continues.
 """
 
 import logging
@@ -51,7 +51,7 @@ class Device:
 
 
 class Session:
-    """A loaded model; `provider` is what it runs on. `run` is thread-safe."""
+    """A loaded model; `provider` is the one it runs on. `run` is thread-safe."""
 
     def __init__(self, path: Path, device: Device, largest: tuple[int, int]) -> None:
         """`largest`: the number of texts and of tokens of the largest batch on a GPU.
@@ -100,14 +100,14 @@ class _Unavailable(Exception):
 def _session(path: Path, stack: Sequence[tuple[str, Options]]) -> InferenceSession:
     """One thread per run and several runs at once: 384 titles took 1.4 CPU seconds, with one caller or two.
 
-    Two threads inside a run took 2.6, since the idle one spins, and 1.5 without spinning, for no more titles a second.
+    Two threads inside a run took 2.6, since the idle one spins, and 1.5 without spinning, at the same titles a second.
     """
     wanted = stack[0][0]
     if wanted not in onnxruntime.get_available_providers():
         raise _Unavailable("this ONNX Runtime was built without it")
     if wanted != NAMES["cpu"] and hasattr(onnxruntime, "preload_dlls"):
-        # Libraries that pip installed with onnxruntime-gpu[cuda,cudnn] are on no library path. It prints what it cannot
-        # find.
+        # Libraries that pip installs with onnxruntime-gpu[cuda,cudnn] are on no library path. It prints the ones it
+        # cannot find.
         with redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()
     options = SessionOptions()

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from tagbus.stream.encoder.release import TOKENIZER, Release
 from tagbus.stream.errors import shorten
 
-# Text is cut before tokenization: a token is 4 to 5 characters of prose, so 32 per token reach past the last one that
-# is read in all but blank or unbroken text, and 1 MB costs no more than 8 kB.
+# Text is cut before tokenization: a token is 4 to 5 characters of prose, so 32 per token reach past the last token read
+# in all but blank or unbroken text, and 1 MB costs no more than 8 kB.
 CHARACTERS_A_TOKEN: Final = 32
 # Larger runs are no faster (6,000 to 7,000 tokens a second per core from 128 tokens up) and take memory: on two threads
 # the process peaks at 330 MB with 1,024 and at 1.1 GB with 8,192.

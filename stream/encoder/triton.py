@@ -1,4 +1,4 @@
-"""The encoder on Triton: texts are tokenised, sorted and padded here, the model runs there.
+"""The encoder on Triton: texts are tokenised, sorted and padded here; the model runs there.
 
 It has the interface and the vectors of the in-process encoder. Requests are padded to a few lengths, because Triton
 merges only requests of equal shape, including those of other workers.
@@ -107,7 +107,7 @@ class TritonEncoder:
         await self._client.close()
 
     def _recalled(self, texts: Sequence[str], vectors: Vectors) -> list[int]:
-        """Fill in what the cache holds, and return the rows it lacks."""
+        """Fill in cached vectors, and return the rows that are not cached."""
         missing = []
         for row, text in enumerate(texts):
             try:

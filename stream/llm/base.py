@@ -1,4 +1,4 @@
-"""The interface of the judge: what it is asked, what it answers, and who lets its calls out."""
+"""The judge interface: questions, answers, and the meter that admits its calls."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,14 +9,14 @@ from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import Retryable
 from tagbus.stream.recall.knowledge import Segment
 
-# How a judge asks: the decision endpoint of the server, one yes/no call per tag, one JSON answer with stated scores, or
-# one with names whose tokens' likelihood counts.
+# The judge's backends: the decision endpoint of the server, one yes/no call per tag, one JSON answer with stated
+# scores, or one with names scored by their tokens' likelihood.
 Backend = Literal["decision_api", "yesno", "stated", "tokens"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A tag to judge: its name and description as the content's language shows them."""
+    """A tag to judge: its name and description in the content's language."""
 
     tag_id: str
     name: str
@@ -38,7 +38,7 @@ class Asked:
     """One content and the tags to judge for it, best candidate first.
 
     `shots` and `knowledge` come from memory, in the content's scopes, most similar first. `language` is BCP 47, None
-    where unknown. `deadline` is on time.monotonic(): no call goes out after it, and none is waited for beyond it.
+    where unknown. `deadline` is on time.monotonic(): no call is sent or awaited after it.
     """
 
     content: Content
@@ -51,7 +51,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The judgement of one tag: the probability that it is right, 0 to 1, or None and in `unknown` a short word why."""
+    """The judgement of one tag: the probability that it is right, 0 to 1, or None and the reason in `unknown`, a short
+    word."""
 
     probability: float | None = None
     unknown: str | None = None
@@ -59,7 +60,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What calls took. `calls` counts every attempt, `cached` the tokens of `tokens_in` that a server had cached."""
+    """The usage of calls. `calls` counts every attempt, `cached` the tokens of `tokens_in` that a server had cached."""
 
     calls: int = 0
     tokens_in: int = 0
@@ -79,10 +80,10 @@ class Usage:
 class Judged:
     """A content's answers, one per question and in their order.
 
-    `backend` asked, None before one was found; `prompt` is the version of its template; `model` is what the answers
-    report, None without any. `failure` is the error that ended the asking: what it left unasked is unknown, and what
-    was answered before it stands. `asked_in` holds the indices of the questions as they were shown, where that was
-    another order. `cost` in USD, where it is not that of single calls.
+    `backend` asked, None before one was found; `prompt` is the version of its template; `model` is the one that the
+    answers report, None without any. `failure` is the error that ended the asking: unasked questions are unknown,
+    earlier answers stand. `asked_in` holds the indices of the questions in the order shown, if that differs. `cost` in
+    USD, where it is not that of single calls.
     """
 
     answers: tuple[Answer, ...]
@@ -99,9 +100,9 @@ class Judge(Protocol):
     """Judges tags by a language model."""
 
     async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
-        """One result for each, in order. A server that does not answer in time is a `failure` of a result.
+        """One result per content, in order. A server that does not answer in time is a `failure` of a result.
 
-        Raises UserError where the server refuses the key, the model or the address: no later call would do better.
+        Raises UserError if the server refuses the key, the model or the address: no later call would succeed.
         """
 
     async def close(self) -> None:
@@ -109,21 +110,21 @@ class Judge(Protocol):
 
 
 class Charge(Protocol):
-    """One attempt that was let out."""
+    """One admitted attempt."""
 
     def settle(self, usage: Usage) -> None:
-        """What the answer says that it took. Without this, what was reserved counts as spent."""
+        """Settle with the usage that the answer reports. Without this, the reservation counts as spent."""
 
 
 class Meter(Protocol):
-    """Lets attempts out: budget, rates, breaker. Requests in flight are the client's to bound.
+    """Admits attempts: budget, rates, breaker. The client bounds the requests in flight.
 
     The client wraps every attempt: `async with meter.attempt(estimate, deadline) as charge`. An error of the attempt
-    leaves through the block, so that a breaker sees it.
+    passes through the block, so that a breaker sees it.
     """
 
     def attempt(self, estimate: Usage, deadline: float | None) -> AbstractAsyncContextManager[Charge]:
         """Reserve `estimate` before the attempt and hold it until it is settled.
 
-        `deadline` is on time.monotonic(). Entering raises Withheld if the attempt may not go out before that.
+        `deadline` is on time.monotonic(). Entering raises Withheld if the attempt may not be sent before that.
         """

@@ -1,4 +1,4 @@
-"""Chat completions: the request by profile, and what is read of an answer: token probabilities, or JSON by labels."""
+"""Chat completions: requests by profile, and the parts read of an answer: token probabilities, or JSON by labels."""
 
 import json
 import math
@@ -25,18 +25,18 @@ from tagbus.stream.llm.shapes import (
 from tagbus.stream.telemetry import LLM_OUTSIDE
 
 PATH: Final = "/chat/completions"
-# One token each in the vocabularies of language models, and nothing that a tag could be called.
+# One token each in the vocabularies of language models, and never the name of a tag.
 LABELS: Final = tuple(string.ascii_uppercase[:20])
-# What tokenizers put before a word, and what models put around it.
+# Characters that tokenizers put before a word, and that models put around it.
 _AROUND: Final = " \n\t\r\u2581\u0120\u010a*_\"'`.:,!"
-# Tokens of an answer in JSON: white space is free in it.
+# The token limit of a JSON answer, which may contain any white space.
 JSON_TOKENS: Final = 32
 TOKENS_A_LABEL: Final = 14
-# Temperature of texts: at 0 all exemplars of a tag are one.
+# Temperature of texts: at 0 all exemplars of a tag are the same.
 WRITING: Final = 0.8
-# Servers say this much for a logarithm of nothing.
+# Servers report this for the logarithm of zero.
 _LEAST: Final = -1e6
-# Probabilities of one token add up to 1, but for what is rounded.
+# Probabilities of one token add up to 1, up to rounding.
 _MOST: Final = 1.01
 # What a word that is not among a token's alternatives may have at most, as a share of the other's.
 _HIDDEN: Final = 0.05
@@ -50,7 +50,7 @@ class Top(Shape):
 
 
 class Token(Top):
-    """A token of the answer, and what else could have stood there."""
+    """A token of the answer, and its alternatives."""
 
     top_logprobs: Sequence[Top] = ()
 
@@ -77,7 +77,7 @@ class Completion(Shape):
 
     @property
     def text(self) -> str:
-        """What was written."""
+        """The text of the answer."""
         return self.choices[0].message.content or ""
 
     @property
@@ -93,19 +93,19 @@ class Completion(Shape):
 
     @property
     def tokens(self) -> Sequence[Token]:
-        """Its tokens with their probabilities; empty where the server gives none."""
+        """Its tokens with their probabilities; empty if the server returns none."""
         logprobs = self.choices[0].logprobs
         return (logprobs.content or ()) if logprobs else ()
 
 
 def completion(body: bytes) -> Completion:
-    """The answer. Raises Malformed."""
+    """Parse the answer. Raises Malformed."""
     return parsed(Completion, body)
 
 
 def one_token(profile: Profile, model: str | None, rendered: Rendered, question: str, adapter: str | None) -> Body:
     """A request for one token and the probabilities of its alternatives."""
-    # At temperature 0 a server that gives probabilities after it gives 1 and 0.
+    # At temperature 0, a server that reports probabilities after temperature returns 1 and 0.
     temperature = 1.0 if profile.logprobs == "tempered" else 0.0
     body = _request(profile, model, rendered, question, 1, temperature, adapter)
     return {**body, "logprobs": True, "top_logprobs": profile.top_logprobs}
@@ -120,7 +120,7 @@ def by_schema(
     labels: int,
     adapter: str | None,
 ) -> Body:
-    """A request for a JSON object of that schema over so many labels."""
+    """A request for a JSON object of that schema over this many labels."""
     most = JSON_TOKENS + TOKENS_A_LABEL * labels
     return _held(profile, schema, _request(profile, model, rendered, question, most, 0.0, adapter))
 
@@ -134,7 +134,7 @@ def writing(
     tokens: int,
     adapter: str | None,
 ) -> Body:
-    """A request for texts in a JSON object of that schema, of so many tokens at most, each time others."""
+    """A request for texts in a JSON object of that schema, limited in tokens, different on each call."""
     return _held(profile, schema, _request(profile, model, rendered, question, tokens, WRITING, adapter))
 
 
@@ -180,7 +180,7 @@ def yes_no(answer: Completion, words: Sequence[str], floor: float) -> Answer:
 
 
 def stated(answer: Completion, labels: Sequence[str]) -> list[Answer]:
-    """The numbers of a JSON answer as probabilities. Raises Malformed where it is no such object."""
+    """The numbers of a JSON answer as probabilities. Raises Malformed for any other answer."""
     if answer.refused:
         return [Answer(unknown=REFUSAL)] * len(labels)
     found = _json_object(answer.text)
@@ -190,7 +190,7 @@ def stated(answer: Completion, labels: Sequence[str]) -> list[Answer]:
 
 
 def listed(answer: Completion) -> list[str]:
-    """What a JSON answer lists under `tags`. Raises Malformed where it lists nothing."""
+    """The items that a JSON answer lists under `tags`. Raises Malformed without a list."""
     tags = _json_object(answer.text).get("tags")
     if not isinstance(tags, list):
         raise Malformed("tags: expected a list")
@@ -198,7 +198,7 @@ def listed(answer: Completion) -> list[str]:
 
 
 def selected(answer: Completion, labels: Sequence[str]) -> list[str]:
-    """The labels that a JSON answer lists, without those that were not asked. Raises Malformed where it lists none."""
+    """The labels that a JSON answer lists, except unasked ones. Raises Malformed without a list."""
     found = listed(answer)
     if outside := len([one for one in found if one not in labels]):
         LLM_OUTSIDE.inc(outside)
@@ -249,7 +249,7 @@ def _json_object(text: str) -> Mapping[str, JsonValue]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise Malformed("the text is no JSON") from None
+        raise Malformed("the text is not JSON") from None
     if not isinstance(found, dict):
-        raise Malformed("the JSON is no object")
+        raise Malformed("the JSON is not an object")
     return found

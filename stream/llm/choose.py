@@ -1,4 +1,5 @@
-"""The backend of a server: the first of decision_api, yesno and stated that answers a known question as it should."""
+"""Choose the backend for a server: the first of decision_api, yesno and stated that answers a known question
+correctly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tagbus.stream.llm.judge import Asking, Decisions, Server, Stated, YesNo
 from tagbus.stream.llm.prompts import Prompts
 from tagbus.stream.llm.shapes import Malformed, Shape, parsed
 
-# What no model that can judge at all gets wrong.
+# A question that any model fit to judge gets right.
 RIGHT: Final = Question("right", "Cats", "domestic cats and their behaviour")
 WRONG: Final = Question("wrong", "Nuclear reactors", "plants that make electricity by nuclear fission")
 KNOWN: Final = Asked(
@@ -28,7 +29,7 @@ KNOWN: Final = Asked(
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The backend that was chosen, and what was found of those before it."""
+    """The chosen backend, and the findings about those before it."""
 
     asking: Asking
     passed: tuple[str, ...] = ()
@@ -43,7 +44,7 @@ class _Models(Shape):
 
 
 async def listed(server: Server, deadline: float) -> list[str]:
-    """The models that the server lists; empty where it lists none. Raises as Client.get does."""
+    """The models that the server lists, possibly none. Raises as Client.get does."""
     try:
         reply = await server.client.get("/models", deadline)
         return [] if reply.rejected else [one.id for one in parsed(_Models, reply.body).data]
@@ -52,10 +53,10 @@ async def listed(server: Server, deadline: float) -> list[str]:
 
 
 async def choose(server: Server, prompts: Prompts, settings: LlmSettings, deadline: float) -> Choice:
-    """Ask the known question in each way. Raises UserError where the server can none, and as Client.post does."""
+    """Ask the known question in each way. Raises UserError if none works, and as Client.post does."""
     passed, absent = list[str](), set[str]()
     for name, asking in candidates(server, prompts):
-        # Two contracts have one path: where nothing is, the other is not there either.
+        # Two contracts share a path: if it does not exist, neither is served.
         if settings.backend not in ("auto", asking.backend) or _path(asking) in absent:
             continue
         try:
@@ -73,7 +74,7 @@ async def choose(server: Server, prompts: Prompts, settings: LlmSettings, deadli
 
 
 def candidates(server: Server, prompts: Prompts) -> list[tuple[str, Asking]]:
-    """All ways to ask that the profile allows, best first, by name."""
+    """All backends that the profile allows, best first, by name."""
     found: list[tuple[str, Asking]] = [
         (f"decision_api by {CONTRACTS[name].path} ({name})", Decisions(server, prompts, CONTRACTS[name]))
         for name in server.profile.decisions
@@ -97,7 +98,7 @@ def _path(asking: Asking) -> str:
 
 
 async def _problem(asking: Asking, prompts: Prompts, deadline: float) -> str:
-    """Why a server cannot be asked like this; empty if it can. Raises NotServed, and as Client.post does."""
+    """Why a backend does not work on the server; empty if it does. Raises NotServed, and as Client.post does."""
     found = await answers(asking, prompts, deadline, Tally())
     reasons = sorted({one.unknown for one in found if one.unknown})
     return "" if not reasons else f"a known question is answered with {', '.join(reasons)}"

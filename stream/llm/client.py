@@ -1,7 +1,8 @@
-"""Requests to the server: each attempt let out by the meter, retried within the content's deadline, errors classified.
+"""Requests to the server: the meter admits each attempt, failures are retried within the content's deadline, and errors
+classified.
 
-The SDK carries them (its connections, its headers); its own retries are off, so that every attempt is counted and paid
-for once. Nothing of its environment counts: address, key and organization come from the settings alone.
+The SDK sends them (its connections, its headers); its own retries are off, so that every attempt is counted and paid
+for once. Its environment variables are ignored: address, key and organization come only from the settings.
 """
 
 import asyncio
@@ -29,25 +30,25 @@ from tagbus.stream.llm.shapes import Malformed, Said, parsed
 from tagbus.stream.retry import backoff
 from tagbus.stream.telemetry import LLM_CALLS, LLM_TOKENS, traces
 
-# Statuses that the same request may not get again.
+# Statuses worth a retry of the same request.
 _OVERLOADED: Final = frozenset({408, 409, 425, 429, 503, 529})
 # The server has no such endpoint, or no such model.
 _ABSENT: Final = frozenset({404, 405, 501})
-# Other requests pass: this one is too long, or of a form or a content that the server refuses.
+# Other requests pass: this one is too long, or the server refuses its form or content.
 _REJECTED: Final = frozenset({400, 413, 422, 451})
-# Waiting does not help: the account has nothing left.
+# Waiting does not help: the account has no credit left.
 _SPENT: Final = "insufficient_quota"
-# The headers that go out.
+# The headers that are sent.
 _SENT: Final = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
-# What is heard of an error's body.
+# How much of an error's body is read.
 _HEARD: Final = 300
 _CONNECT_SECONDS: Final = 5.0
-# No attempt is made with less time left: its error would hide the one before it.
+# No attempt is made with less time left: its error would mask the previous one.
 _LEAST_SECONDS: Final = 0.1
 
-# Of every call; looked up once.
+# Used by every call; looked up once.
 _ANSWERED: Final = LLM_CALLS.labels("answered")
 _TOKENS: Final = tuple(map(LLM_TOKENS.labels, ("in", "out", "cached")))
 
@@ -61,7 +62,7 @@ class NotServed(UserError):
 
 @dataclass(slots=True)
 class Tally:
-    """What the calls for one content took, and the model that their answers name."""
+    """The usage of the calls for one content, and the model that their answers name."""
 
     usage: Usage = field(default_factory=Usage)
     model: str | None = None
@@ -69,14 +70,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The body of an answer; `rejected` is why the server refused this one request, None where it did not."""
+    """The body of an answer; `rejected` is why the server refused this one request, None if it did not."""
 
     body: bytes
     rejected: str | None = None
 
 
 class Unlimited:
-    """A meter that lets everything out: for tests and for the probe."""
+    """A meter that admits everything, for tests and the probe."""
 
     @asynccontextmanager
     async def attempt(self, estimate: Usage, deadline: float | None) -> AsyncIterator[Charge]:  # noqa: ARG002
@@ -84,14 +85,14 @@ class Unlimited:
         yield self
 
     def settle(self, usage: Usage) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
 
 class Client:
     """One server. Belongs to one event loop."""
 
     def __init__(self, url: str, key: str | None, in_flight: int, meter: Meter, retry: RetrySettings) -> None:
-        """`in_flight`: requests at once; `key`: bearer token."""
+        """`in_flight`: limit of concurrent requests; `key`: bearer token."""
         self.url = url
         self._meter = meter
         self._retry = retry
@@ -104,10 +105,10 @@ class Client:
             raw = [(name, value) for name, value in request.headers.raw if name.lower().decode("latin-1") in sent]
             request.headers = httpx2.Headers(raw)
 
-        # A redirect would carry contents to an address that nobody set.
+        # A redirect would carry contents to an address that is not configured.
         hooks = {"request": [strip]}
         http = DefaultAsyncHttpxClient(verify=_tls(), limits=limits, follow_redirects=False, event_hooks=hooks)
-        # The SDK insists on a key.
+        # The SDK requires a key.
         self._sdk = AsyncOpenAI(base_url=url, api_key=key or "none", max_retries=0, http_client=http)
 
     async def close(self) -> None:
@@ -119,7 +120,7 @@ class Client:
         return await self._send(path, deadline, lambda timeout: self._get(path, timeout))
 
     async def send(self, path: str, body: Body, deadline: float) -> Reply:
-        """POST once, not metered: what is no question to a model. Raises as `post` does."""
+        """POST once, not metered: for requests other than questions to a model. Raises as `post` does."""
         return await self._send(path, deadline, lambda timeout: self._post(path, body, timeout))
 
     async def upload(self, path: str, file: Path, purpose: Literal["batch"], deadline: float) -> Reply:
@@ -135,11 +136,11 @@ class Client:
         return await self._send(path, deadline, call)
 
     async def post(self, path: str, body: Body, estimate: Usage, deadline: float, tally: Tally) -> Reply:
-        """POST until it is answered; every attempt is settled and added to `tally` as its answer says.
+        """POST until answered; every attempt is settled and added to `tally` as its answer reports.
 
-        `estimate`: of one attempt at most; its tokens count where an answer names none. Raises Overloaded or
-        DependencyDown where `deadline` comes first, Withheld where the meter refuses, NotServed for an endpoint or a
-        model that is not there, UserError for a wrong key.
+        `estimate`: upper limit of one attempt; its tokens count if an answer names none. Raises Overloaded or
+        DependencyDown if `deadline` comes first, Withheld if the meter refuses, NotServed for a missing endpoint or
+        model, UserError for a wrong key.
         """
         for delay in backoff(self._retry):
             try:
@@ -173,7 +174,7 @@ class Client:
             self._slots.release()
 
     async def _place(self, deadline: float) -> None:
-        """Wait for a place among the requests in flight. Raises Withheld where none is free before the deadline."""
+        """Wait for a slot among the requests in flight. Raises Withheld if none is free before the deadline."""
         if not self._slots.locked():
             await self._slots.acquire()
             return
@@ -181,11 +182,11 @@ class Client:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._slots.acquire()
         except TimeoutError:
-            raise Withheld("deadline", f"the deadline passed before a request to {self.url} could go out") from None
+            raise Withheld("deadline", f"the deadline passed before a request to {self.url} could be sent") from None
 
     async def _send(self, path: str, deadline: float, call: Call) -> Reply:
         seconds = max(deadline - time.monotonic(), 0.001)
-        # The whole call is bounded below, a server that trickles included; httpx2 would set a timer for each read.
+        # The whole call is bounded below, including slow trickles; httpx2 would set a timer for each read.
         timeout = httpx2.Timeout(None, connect=min(seconds, _CONNECT_SECONDS))
         try:
             async with asyncio.timeout(seconds):
@@ -209,7 +210,7 @@ class Client:
         return await self._sdk.post(path, cast_to=httpx2.Response, body=body, options={"timeout": timeout})
 
     def _refused(self, path: str, error: openai.APIStatusError) -> Reply:
-        """The reply, if it is this request alone that is refused. Raises otherwise."""
+        """The reply, if only this request is refused. Raises otherwise."""
         status = error.status_code
         said = f"{self.url}{path} answered {status}: {shorten(error.response.text[:_HEARD], _HEARD)}"
         if status in _REJECTED:
@@ -244,7 +245,7 @@ def _traced(path: str, body: Body, url: str) -> AbstractContextManager[dict[str,
 
 
 def _usage(reply: Reply, estimate: Usage, tally: Tally) -> Usage:
-    """What an answer says that it took; the name of its model goes to `tally`."""
+    """The usage that an answer reports; the name of its model goes to `tally`."""
     try:
         said = parsed(Said, reply.body)
     except Malformed:
@@ -258,16 +259,17 @@ def _usage(reply: Reply, estimate: Usage, tally: Tally) -> Usage:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Shared: the certificates of all authorities take a while to read."""
+    """Shared, because reading the certificates of all authorities takes a while."""
     return httpx2.create_ssl_context()
 
 
 class _Spent(Exception):
-    """The cause of an Overloaded that no wait in this deadline ends."""
+    """The cause of an Overloaded that outlasts this deadline."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an answer asks to wait, by `retry-after-ms` or `retry-after` (seconds or a date), None for none."""
+    """The wait that an answer requests, in seconds, by `retry-after-ms` or `retry-after` (seconds or a date), None for
+    none."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) * scale

@@ -1,6 +1,6 @@
 """The judge as a component: its name and its version in results, paths and calibrations.
 
-Its settings are the section `llm`, not one of `components`: what it is asked goes to a server that is not ours.
+Its settings are the section `llm`, not one of `components`: its questions go to a server that is not ours.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from tagbus.stream.recall.component import (
 )
 
 NAME: Final = "judge"
-# What changes an answer. The address does not, where the model is named.
+# The settings that change an answer. The address does not, if the model is named.
 _ASKED: Final = (
     *("model", "profile", "backend", "adapter", "label_mass", "candidates", "exemplars"),
     *("prompt", "prompt_tokens", "metadata", "select"),
@@ -35,7 +35,7 @@ JUDGE: Final = ComponentOf(name=NAME, settings=ComponentSettings, version=lambda
 
 
 def configured(settings: Settings) -> list[tuple[Component, Configured]]:
-    """The judge, or nothing without a server."""
+    """The judge, or None without a server."""
     if settings.llm.url is None:
         return []
     section = ComponentSettings()
@@ -47,7 +47,7 @@ def configured(settings: Settings) -> list[tuple[Component, Configured]]:
 
 
 def version_of(settings: Settings) -> str:
-    """The model and a hash of all that changes its answers: scores of another version are other scores."""
+    """The model and a hash of all settings that change its answers: scores of different versions are not comparable."""
     given = settings.llm.model_dump(mode="json", include=set(_ASKED))
     given["segments"] = settings.knowledge.segments
     if settings.web.url is not None:

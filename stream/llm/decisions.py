@@ -38,7 +38,7 @@ class Contract(Protocol):
 
 
 class _Named(Shape):
-    """What every answer to a question may carry."""
+    """The fields that every answer to a question may have."""
 
     name: str | None = None
 
@@ -76,7 +76,7 @@ class OpenAi:
         for place, one in enumerate(answer.answers):
             name = one.name or _name(place)
             value = Answer(one.probability) if isinstance(one, _Predicate) else Answer(unknown=REFUSAL)
-            # Two answers under one name: which is right cannot be told.
+            # Two answers under one name: it is unknown which is right.
             found[name] = Answer(unknown=MALFORMED) if name in found else value
         return _in_order(found, count)
 
@@ -92,7 +92,7 @@ class _SglangAnswer(Shape):
 
 
 class Sglang:
-    """`POST /decisions` of SGLang: questions with ids and a mapping of answers, on the path that OpenAI's has."""
+    """`POST /decisions` of SGLang: questions with ids and a mapping of answers, on OpenAI's path."""
 
     name: ContractName = "sglang"
     path: str = "/decisions"
@@ -155,7 +155,7 @@ CONTRACTS: Final[Mapping[ContractName, Contract]] = {one.name: one for one in (O
 
 
 def _name(place: int) -> str:
-    # Models see these names: they say nothing.
+    # Models see these names, so they carry no meaning.
     return f"q{place}"
 
 
@@ -174,7 +174,7 @@ def _massed(probability: float | None, mass: float | None, floor: float) -> Answ
 
 
 def _in_order(found: Mapping[str, Answer], count: int) -> list[Answer]:
-    """The answers to what was asked; others are dropped and counted. Raises Malformed where none was asked for."""
+    """The answers to the questions; others are dropped and counted. Raises Malformed if none answers a question."""
     wanted = [_name(place) for place in range(count)]
     if outside := len(found.keys() - set(wanted)):
         LLM_OUTSIDE.inc(outside)

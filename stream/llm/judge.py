@@ -1,4 +1,4 @@
-"""The judge: prompts rendered, questions asked by one backend, answers put together; a content is never lost."""
+"""The judge: renders prompts, asks by one backend, assembles answers; a content is never lost."""
 
 import asyncio
 import hashlib
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What a chat template adds around the messages, in tokens, at most.
+# The most tokens that a chat template adds around the messages.
 TEMPLATE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where and whom to ask: what every backend needs."""
+    """The server and the model to ask, for every backend."""
 
     client: Client
     profile: Profile
@@ -40,10 +40,10 @@ class Server:
 
 
 class Asking(Protocol):
-    """A backend: how some questions about one content are asked."""
+    """A backend: asks some questions about one content."""
 
     backend: Backend
-    # Questions of one request.
+    # Questions per request.
     at_once: int
 
     def beside(self, questions: Sequence[Question]) -> int:
@@ -57,20 +57,20 @@ class Asking(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A chat completion that is asked for; `estimate`: what it takes at most."""
+    """A chat completion request; `estimate`: its upper limit."""
 
     body: Body
     estimate: Usage
 
 
 class ByChat(Asking, Protocol):
-    """A backend that asks by chat completions: in one call, or in a batch."""
+    """A backend that asks by chat completions, in single calls or in a batch."""
 
     def request(self, rendered: Rendered, questions: Sequence[Question]) -> Request:
-        """What asks `at_once` questions at most."""
+        """The request for at most `at_once` questions."""
 
     def read(self, answer: chat.Completion, count: int) -> list[Answer]:
-        """The answers that a completion holds to so many questions. Raises Malformed."""
+        """The answers in a completion to this many questions. Raises Malformed."""
 
 
 class Decisions:
@@ -86,7 +86,7 @@ class Decisions:
 
     def beside(self, questions: Sequence[Question]) -> int:
         """See Asking."""
-        # Each question is read behind the content by itself.
+        # Each question is read separately, after the content.
         return max((tokens(self._prompts.question(one)) for one in questions), default=0) + TEMPLATE
 
     async def ask(
@@ -203,9 +203,9 @@ class LlmJudge:
         """See Judge."""
         if not asked:
             return []
-        # As many contents as use all requests in flight; of the others nothing is rendered yet.
+        # As many contents as use all requests in flight; the others are not rendered yet.
         contents = min(self._settings.in_flight, len(asked))
-        # Few contents ask several questions at once each; many use all requests in flight with one each.
+        # Few contents ask several questions concurrently; many use all requests in flight with one each.
         width = -(-self._settings.in_flight // contents)
 
         async def one(content: Asked) -> Judged:
@@ -256,9 +256,9 @@ class LlmJudge:
         tally: Tally,
         answers: list[Answer],
     ) -> Retryable | None:
-        """Ask `width` requests at once and fill in the answers.
+        """Send `width` requests concurrently and fill in the answers.
 
-        The first request goes alone: with it the server has computed what all share.
+        The first request goes alone, so that the server caches the shared part.
         """
         step = self._asking.at_once
         parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
@@ -285,7 +285,7 @@ class LlmJudge:
 def shuffled(asked: Asked) -> tuple[int, ...]:
     """The order in which a selection shows a content's questions: indices, by a hash of the content's id and the tag's.
 
-    A preference of the model for a place so favours no rank, and the same content is always asked alike.
+    So a position bias of the model favours no rank, and the same content is always asked in the same order.
     """
     first = asked.content.id.encode(errors="surrogatepass")
 
@@ -297,10 +297,10 @@ def shuffled(asked: Asked) -> tuple[int, ...]:
 
 
 async def in_turn(calls: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T]:
-    """The results of all in their order, `at_once` at a time. The first error ends the others, raised by itself.
+    """The results of all calls in order, `at_once` at a time. The first error cancels the others and is raised bare.
 
-    The next call begins where one has ended, without a turn of the event loop between them: its request takes the
-    connection that has just become free, and no others stand idle that the pool would look at each time.
+    The next call begins where one has ended, without a turn of the event loop in between: its request takes the
+    connection that was just freed, and the pool has no idle ones to scan each time.
     """
     if at_once == 1:
         return [await call() for call in calls]
@@ -321,7 +321,7 @@ async def in_turn(calls: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> 
 
 
 async def completed(server: Server, request: Request, deadline: float, tally: Tally) -> chat.Completion | None:
-    """A chat completion; None where the server rejects this request. Raises as Client.post does, and Malformed."""
+    """A chat completion; None if the server rejects this request. Raises as Client.post does, and Malformed."""
     reply = await server.client.post(chat.PATH, request.body, request.estimate, deadline, tally)
     if reply.rejected:
         log.warning("%s", reply.rejected)
@@ -330,7 +330,7 @@ async def completed(server: Server, request: Request, deadline: float, tally: Ta
 
 
 def request_of(server: Server, body: Body, prompt: int) -> Request:
-    """A request whose prompt has so many tokens at most, without what the chat template adds."""
+    """A request whose prompt has at most this many tokens, without those of the chat template."""
     most = body[server.profile.token_limit]
     return Request(body, Usage(1, prompt + TEMPLATE, most if isinstance(most, int) else 0))
 

@@ -1,9 +1,8 @@
 """Zhihu's score: the model lists the right tags by name, and a tag's score is the mean probability of its tokens.
 
-It holds only where a server gives the likelihood of the tokens that the model itself would write. A grammar over
-strings makes others (eleven for two words), and probabilities after its mask say how likely a token is among those
-allowed. So it is a mode of its own (`TAGBUS_LLM__SELECT=tokens`), and refused where the server is found to give
-something else.
+It is valid only if a server returns the likelihood of the tokens that the model itself would write. A grammar over
+strings produces others (eleven for two words), and probabilities after its mask are relative to the allowed tokens. So
+it is a separate mode (`TAGBUS_LLM__SELECT=tokens`), refused if the server is found to return anything else.
 """
 
 import math
@@ -20,7 +19,7 @@ from tagbus.stream.llm.judge import TEMPLATE, Server, completed, request_of
 from tagbus.stream.llm.prompts import Prompts, Rendered, tokens
 from tagbus.stream.llm.shapes import MALFORMED, REJECTED, UNSELECTED, Malformed, unknown
 
-# Two words that tokenizers of language models have as two tokens or three.
+# Two words that language models tokenise as two or three tokens.
 _PHRASE: Final = "information retrieval"
 _ORDER: Final = 'Write exactly {"tags": ["information retrieval"]} and nothing else.'
 
@@ -54,7 +53,7 @@ class Likelihood:
             found = dict(scores(answer))
         except Malformed:
             return unknown(MALFORMED, len(questions))
-        # Two tags of one name cannot be told apart: both have its score.
+        # Two tags of one name cannot be told apart: both get its score.
         return [Answer(found[name]) if name in found else Answer(unknown=UNSELECTED) for name in names]
 
 
@@ -95,7 +94,7 @@ async def require_canonical(server: Server, rendered: Rendered, deadline: float)
 
 
 def _spelt(answer: chat.Completion) -> Iterator[tuple[str, Sequence[chat.Token]]]:
-    """Each name that an answer lists with its tokens; JSON's own are left out. Raises Malformed."""
+    """Each name that an answer lists, with its tokens, without those of JSON syntax. Raises Malformed."""
     if "".join(one.token for one in answer.tokens) != answer.text:
         raise Malformed("the tokens do not make up the text")
     names = chat.listed(answer)

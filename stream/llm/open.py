@@ -1,4 +1,4 @@
-"""Settings to a judge. The server is looked at when it is first asked: a worker starts while it is down."""
+"""Open a judge from the settings. The server is probed on first use, so a worker starts while it is down."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from tagbus.stream.llm.select import Selecting
 from tagbus.stream.llm.shapes import UNASKED, unknown
 from tagbus.stream.llm.watch import Watch
 
-# Looking at a server takes a few calls, and the first one may load the model.
+# Probing a server takes a few calls, and the first one may load the model.
 LOOK_SECONDS: Final = 60.0
 # After a server that cannot judge, or a key that it refuses.
 AGAIN_SECONDS: Final = 60.0
@@ -36,7 +36,7 @@ def prompts_of(settings: LlmSettings) -> Prompts:
 
 
 def connected(settings: LlmSettings, retry: RetrySettings, meter: Meter) -> Server:
-    """The server of the settings; nothing is sent yet. Raises UserError."""
+    """A client of the configured server; nothing is sent yet. Raises UserError."""
     if settings.url is None:
         raise UserError("TAGBUS_LLM__URL is not set: expected the base URL of the server, such as http://host:8000/v1")
     found = profile(settings.profile)
@@ -52,7 +52,7 @@ def connected(settings: LlmSettings, retry: RetrySettings, meter: Meter) -> Serv
 
 
 async def named(server: Server, deadline: float) -> Server:
-    """The server with the model that is asked: the settings', or the first that it lists. Raises as Client.get does."""
+    """The server with its model: the configured one, or the first that it lists. Raises as Client.get does."""
     if server.model is not None:
         return server
     models = await listed(server, deadline)
@@ -60,7 +60,7 @@ async def named(server: Server, deadline: float) -> Server:
 
 
 async def chosen(server: Server, prompts: Prompts, settings: LlmSettings, deadline: float) -> Asking:
-    """The backend of the settings, as the server can it. Raises as `choose` does."""
+    """The configured backend, as far as the server supports it. Raises as `choose` does."""
     if settings.select == "tokens":
         await require_canonical(server, prompts.render(KNOWN, 200), deadline)
         return Likelihood(server, prompts)
@@ -68,7 +68,7 @@ async def chosen(server: Server, prompts: Prompts, settings: LlmSettings, deadli
 
 
 class LazyJudge:
-    """A judge that looks at its server when it is first asked."""
+    """A judge that probes its server on first use."""
 
     def __init__(self, settings: LlmSettings, server: Server, prompts: Prompts) -> None:
         self._settings = settings
@@ -94,7 +94,7 @@ class LazyJudge:
         try:
             return await judge.judge(asked)
         except NotServed:
-            # Another server, or another version of it, is at the address now: it is looked at again.
+            # Another server, or another version of it, is at the address now: probe it again.
             self._judge = None
             raise
 
@@ -115,7 +115,7 @@ class LazyJudge:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._lock.acquire()
         except TimeoutError:
-            raise Withheld("deadline", f"{self._settings.url} was still being looked at when the time was up") from None
+            raise Withheld("deadline", f"{self._settings.url} was still being probed at the deadline") from None
         try:
             if self._judge is None:
                 self._judge = await self._look(deadline)
@@ -124,12 +124,12 @@ class LazyJudge:
             self._lock.release()
 
     async def _look_for_change(self, judge: LlmJudge) -> None:
-        # Beside the contents, which do not wait for it; what is wrong with the server they find out themselves.
+        # Concurrent with the contents, which do not wait for it and see the server's faults themselves.
         with suppress(UserError):
             await self._watch.look(judge)
 
     async def _look(self, deadline: float) -> LlmJudge:
-        """Find out how the server can be asked. Raises the same UserError for a while: each look costs calls."""
+        """Find out which backend the server supports. Raises the same UserError for a while: each probe costs calls."""
         since, refusal = self._refused
         if refusal is not None and time.monotonic() - since < AGAIN_SECONDS:
             raise refusal

@@ -1,6 +1,6 @@
-"""What a server silently ignores, found by asking: one check by name for each, for `tagbus check`.
+"""Probe for features that a server silently ignores: one named check for each, for `tagbus check`.
 
-Made of a handful of real calls. Readiness asks none of this: a paid model is never asked whether it is there.
+It makes a handful of real calls. Readiness makes none of them: a paid model is never probed for availability.
 """
 
 import time
@@ -21,9 +21,9 @@ from tagbus.stream.llm.open import LOOK_SECONDS, connected, prompts_of
 from tagbus.stream.llm.prompts import YES_NO, Prompts, tokens
 from tagbus.stream.llm.shapes import LABEL_MASS, Malformed
 
-# Two orders of the same words may move a probability by so much.
+# How much two orders of the same words may move a probability.
 _ORDER: Final = 0.2
-# What no model answers to the question by itself.
+# An answer that no model gives unprompted.
 _FORCED: Final = "K"
 _QUESTION: Final = "Which city is the capital of France? Answer in one sentence."
 
@@ -38,7 +38,7 @@ class Check:
 
 
 async def examine(settings: LlmSettings, retry: RetrySettings) -> list[Check]:
-    """All checks, as far as the server can be asked. Never raises what the server does wrong."""
+    """Run all checks, as far as the server answers. Server faults are results, never raised."""
     server = connected(settings, retry, Unlimited())
     found: list[Check] = []
     try:
@@ -121,10 +121,10 @@ def _cached(server: Server, tally: Tally) -> Check:
 
 
 async def _instead(server: Server, prompts: Prompts, settings: LlmSettings) -> AsyncGenerator[Check, None]:
-    """What comes where the probability of yes should, of a server that was found not to give it."""
+    """What a server returns instead of the probability of yes, if it was found not to return that."""
     if server.profile.logprobs == "none" or settings.backend not in ("auto", "yesno"):
         return
-    # It may serve no chat completions at all, or answer nonsense: that is said already.
+    # It may serve no chat completions at all, or answer nonsense: that is reported already.
     with suppress(UserError, Retryable, Malformed):
         check = await _logprobs(server, prompts)
         if check.verdict != "ok":
@@ -137,7 +137,7 @@ async def _logprobs(server: Server, prompts: Prompts) -> Check:
     body = chat.one_token(server.profile, server.model, rendered, question, server.adapter)
     answer = await completed(server, request_of(server, body, rendered.tokens + tokens(question)), _deadline(), Tally())
     if answer is None or not answer.tokens:
-        return Check("wrong", "logprobs", "no probabilities of tokens come, so the share of yes cannot be told")
+        return Check("wrong", "logprobs", "no token probabilities are returned, so the share of yes is unknown")
     first = answer.tokens[0]
     count = len(first.top_logprobs)
     if count < 2:
@@ -177,7 +177,7 @@ async def _constraint(server: Server, prompts: Prompts) -> Check:
             return Check("wrong", "constraint", "the server rejects response_format with a JSON schema")
         chat.selected(answer, [_FORCED])
     except Malformed:
-        said = "its answer ends too early" if answer and answer.truncated else "the model writes what it likes"
+        said = "its answer ends too early" if answer and answer.truncated else "the model's answer is free-form"
         return Check("wrong", "constraint", f"the JSON schema of response_format is ignored: {said}")
     return Check("ok", "constraint", "the JSON schema of response_format is obeyed")
 

@@ -1,6 +1,6 @@
-"""What is true of a server: one JSON file per profile in `profiles/`, data and no code.
+"""Server profiles: the known properties of a server, one JSON file each in `profiles/`, data and no code.
 
-`verified` says whether the contract suite has run against the real server; `tagbus check` names one that it has not.
+`verified` records whether the contract suite has run against the real server; `tagbus check` reports unverified ones.
 """
 
 import importlib.resources
@@ -17,7 +17,7 @@ _FOLDER: Final = importlib.resources.files("tagbus.stream") / "llm" / "profiles"
 
 
 class Profile(BaseModel):
-    """A server as the judge uses it."""
+    """The properties of a server that the judge uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

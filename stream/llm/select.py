@@ -1,6 +1,6 @@
 """The model selects among the candidates before they are judged (LLM4Tag's first step): by labels, one token each.
 
-Never by ids or names: those could be spelt in a content, and are several tokens.
+Never by ids or names: a content could spell those, and they take several tokens.
 """
 
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Selecting:
-    """Selects by one chat call for twenty candidates."""
+    """Selects by one chat call per twenty candidates."""
 
     def __init__(self, server: Server, prompts: Prompts) -> None:
         self._server = server
@@ -31,7 +31,7 @@ class Selecting:
     async def select(
         self, rendered: Rendered, asked: Asked, order: Sequence[int], deadline: float, tally: Tally
     ) -> set[int]:
-        """The indices of the questions that the model selects; all of a request whose answer is none.
+        """The indices of the questions that the model selects; all of a request without a valid answer.
 
         Raises as Client.post does.
         """
@@ -54,8 +54,8 @@ class Selecting:
             answer = await completed(
                 server, request_of(server, body, rendered.tokens + tokens(question)), deadline, tally
             )
-            # What cannot be read selects nothing out: the judge still decides.
+            # An unreadable answer excludes nothing: the judge still decides.
             return labels if answer is None or answer.refused else chat.selected(answer, labels)
         except Malformed as error:
-            log.warning("a selection of the language model cannot be read, so all is judged: %s", error)
+            log.warning("a selection of the language model cannot be read, so all candidates are judged: %s", error)
             return labels

@@ -1,4 +1,4 @@
-"""Parts of the answers that all endpoints share: parsed strictly, a server's answer is as foreign as a content."""
+"""The parts of answers that all endpoints share, parsed strictly: a server's answer is as untrusted as a content."""
 
 from typing import Annotated, Final, TypeVar
 
@@ -22,7 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Malformed(Exception):
-    """An answer is not of the shape that its endpoint has."""
+    """An answer does not have its endpoint's shape."""
 
 
 class Shape(BaseModel):
@@ -46,19 +46,19 @@ class Counts(Shape):
 
     @property
     def usage(self) -> Usage:
-        """Without calls, which are counted as they go out."""
+        """Usage without calls, which are counted as they are sent."""
         return Usage(0, self.tokens_in, self.tokens_out, self.cached or 0)
 
 
 class Said(Shape):
-    """What the answers of all endpoints say of themselves."""
+    """The metadata in the answers of all endpoints."""
 
     model: str | None = None
     usage: Counts | None = None
 
     def took(self, estimate: Usage) -> Usage:
-        """Tokens as it counts them, or the estimate's: no prompt is empty, so an answer that says 0 does not count, and
-        a limit of tokens would never be reached."""
+        """Its token counts, or the estimate's: no prompt is empty, so counts of 0 are not trusted: with them a token
+        limit would never be reached."""
         counts = self.usage.usage if self.usage else Usage()
         return counts if counts.tokens_in else Usage(0, estimate.tokens_in, estimate.tokens_out)
 
@@ -73,5 +73,5 @@ def parsed(shape: type[M], body: bytes) -> M:
 
 
 def unknown(reason: str, count: int) -> list[Answer]:
-    """The same reason for so many tags."""
+    """The same reason for `count` tags."""
     return [Answer(unknown=reason)] * count

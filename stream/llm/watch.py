@@ -1,6 +1,6 @@
-"""Finds a model that changed behind an alias: twenty fixed pairs of a text and a tag, asked again every hour.
+"""Detect a model that changed behind an alias: twenty fixed pairs of a text and a tag, asked again every hour.
 
-What the first answers said is what a calibration was fitted to; other answers to the same questions are another model.
+A calibration was fitted to the model of the first answers; other answers to the same questions mean another model.
 """
 
 import logging
@@ -16,7 +16,7 @@ from tagbus.stream.telemetry import LLM_DRIFT
 
 log = logging.getLogger(__name__)
 
-# Answers to the same question differ by the batch that they are computed in, by less than this on average.
+# Answers to the same question vary with their batch, by less than this on average.
 DRIFT: Final = 0.05
 _TEXTS: Final = (
     ("Why do cats purr?", "House cats purr when they are stroked."),
@@ -34,17 +34,17 @@ _TAGS: Final = (
 
 
 class Watch:
-    """Asks the fixed pairs when they are due, and compares with the first answers."""
+    """Asks the fixed pairs at intervals, and compares with the first answers."""
 
     def __init__(self, seconds: float) -> None:
-        """`seconds` between two looks; 0: never."""
+        """`seconds` between two checks; 0: never."""
         self._seconds = seconds
         self._next = time.monotonic()
         self._first: Judged | None = None
         self._probabilities = np.empty(0)
 
     def due(self) -> bool:
-        """Whether it is time to look; the next look is due so many seconds later."""
+        """Whether a check is due; if so, schedules the next one."""
         now = time.monotonic()
         if not self._seconds or now < self._next:
             return False
@@ -52,7 +52,7 @@ class Watch:
         return True
 
     async def look(self, judge: LlmJudge) -> float | None:
-        """The mean distance of the answers from the first ones; None where they cannot be compared.
+        """The mean distance of the answers from the first ones; None if they cannot be compared.
 
         It is on a metric, and a change is a warning that names both models. Raises as LlmJudge.judge does.
         """
@@ -69,8 +69,8 @@ class Watch:
         LLM_DRIFT.set(drift)
         if drift > DRIFT or found[0].model != self._first.model:
             log.warning(
-                "the language model answers otherwise than at the start: by %.2f on average; it says that it is %s and "
-                "was %s: fit the calibration again",
+                "the language model's answers differ from those at the start by %.2f on average; it reports %s and "
+                "reported %s: fit the calibration again",
                 *(drift, found[0].model, self._first.model),
             )
         return drift

@@ -1,7 +1,7 @@
-"""What every store refuses, in one place, so that all of them refuse the same.
+"""Input checks that all stores share, so that they all refuse the same.
 
-An engine would take a vector that is not finite and then find nothing (qdrant-edge 0.9 does), or break on a payload
-that is no JSON, so everything is checked here before the first point of a batch is stored.
+An engine may accept a vector that is not finite and then find nothing (qdrant-edge 0.9 does), or break on a payload
+that is not JSON, so everything is checked here before the first point of a batch is stored.
 """
 
 import json
@@ -27,7 +27,7 @@ DESCRIPTION = "store.json"
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Points that may be stored: each key once (the last one given), vectors float32 [n, d], payloads as JSON."""
+    """Points that passed the checks: each key once (the last one given), vectors float32 [n, d], payloads as JSON."""
 
     keys: list[str]
     vectors: Vectors
@@ -35,10 +35,10 @@ class Batch:
 
 
 def checked(points: Sequence[Point], dimension: int) -> Batch:
-    """The points of one upsert.
+    """Check the points of one upsert.
 
-    Raises ValueError that names the key for a vector that is not float32 of length d, finite and of unit length, for
-    a payload that is no JSON or nests deeper than 64 levels, and for a key that is no UTF-8.
+    Raises ValueError that names the key for a vector that is not float32 of length d, finite and of unit length, for a
+    payload that is not JSON or nests deeper than 64 levels, and for a key that is not UTF-8.
     """
     last = {point.key: point for point in points}
     for key, point in last.items():
@@ -55,7 +55,7 @@ def checked(points: Sequence[Point], dimension: int) -> Batch:
 
 
 def check_stored(batch: Batch) -> None:
-    """Raises ValueError for points, read from a file as JSON, that `checked` would not have made."""
+    """Raises ValueError for points, read from a file as JSON, that `checked` would not return."""
     if len(set(batch.keys)) < len(batch.keys):
         raise ValueError("a key comes twice")
     wrong = _not_unit(batch.vectors)
@@ -80,17 +80,17 @@ def check_queries(queries: Vectors, dimension: int, limit: int, scopes: Scopes) 
 
 
 def encode(key: str, payload: Payload) -> bytes:
-    """A payload as JSON. Raises ValueError where it is none."""
+    """Serialize a payload as JSON. Raises ValueError if that fails."""
     try:
         body = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the payload of {shorten(key)} is no JSON: {shorten(str(error))}") from None
+        raise ValueError(f"the payload of {shorten(key)} is not JSON: {shorten(str(error))}") from None
     _check_depth(key, body)
     return body
 
 
 def decode(body: bytes) -> dict[str, JsonValue]:
-    """The payload that `encode` made."""
+    """Parse a payload that `encode` wrote."""
     payload: dict[str, JsonValue] = from_json(body)
     return payload
 
@@ -115,7 +115,7 @@ def _fault(vector: NDArray[np.float32]) -> str:
 
 
 def _depth(body: bytes) -> int:
-    """How deep JSON nests; brackets inside strings do not count."""
+    """The nesting depth of JSON; brackets inside strings do not count."""
     depth = deepest = 0
     text = escaped = False
     for char in body.decode():
@@ -132,7 +132,7 @@ def _depth(body: bytes) -> int:
 
 
 class Description(BaseModel):
-    """`store.json` in a store's folder: what the points in it were made with."""
+    """`store.json` in a store's folder: the release and the form of its points."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -142,7 +142,7 @@ class Description(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises UserError where the folder holds no store."""
+        """Raises UserError if the folder has no store."""
         file = folder / DESCRIPTION
         try:
             return cls.model_validate_json(file.read_bytes())
@@ -152,13 +152,13 @@ class Description(BaseModel):
             raise UserError(f"{file} cannot be read: {shorten(str(error), 200)}; delete {folder}") from None
 
     def write(self, folder: Path) -> None:
-        """Put it into the folder, whole or not at all."""
+        """Write it into the folder, atomically."""
         draft = folder / f"{DESCRIPTION}.new"
         draft.write_text(self.model_dump_json(exclude_none=True), encoding="utf-8")
         draft.replace(folder / DESCRIPTION)
 
     def match(self, place: str, release: str, dimension: int) -> None:
-        """Raises ReleaseMismatch unless the store at `place` is of this release and dimension."""
+        """Raises ReleaseMismatch unless the store at `place` has this release and dimension."""
         if self.release != release:
             raise ReleaseMismatch(
                 f"{place} was made by release {shorten(self.release)}, this process runs {shorten(release)}; "

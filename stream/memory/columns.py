@@ -1,7 +1,7 @@
-"""What an in-process store knows of its rows beside their vectors, a column each, so that a search gathers arrays.
+"""The columns of an in-process store, all but its vectors, so that a search gathers arrays.
 
-Row 0 to n - 1 are in use, without a gap. Payloads are kept as JSON: bytes take a third of the memory of dictionaries,
-and garbage collection does not look at them.
+Rows 0 to n - 1 are in use, without a gap. Payloads are kept as JSON: bytes take a third of the memory of dictionaries,
+and garbage collection does not traverse them.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tagbus.stream.memory.store import Payload
 from tagbus.stream.memory.validity import Periods, period
 
 FIRST: Final = 1024
-# Payloads that stay decoded: a batch asks for the same few thousand tags over and over.
+# Payloads that stay decoded: batches request the same few thousand tags repeatedly.
 DECODED: Final = 16_384
 
 
@@ -64,7 +64,7 @@ class Columns:
         return found
 
     def add(self, key: str) -> int:
-        """A row more, with nothing in it yet."""
+        """Add an empty row."""
         row = self._rows[key] = len(self._bodies)
         if row == len(self._keys):
             self._keys = np.concatenate((self._keys, np.empty(row, np.object_)))
@@ -76,7 +76,7 @@ class Columns:
         return row
 
     def put(self, row: int, body: bytes) -> None:
-        """The payload of a row, and what it says of tags, scopes and validity, in place of what was there."""
+        """Replace the payload of a row, and the tags, scopes and validity that it names."""
         key, payload = self._keys[row], decode(body)
         self._decoded.pop(key, None)
         self._bodies[row] = body
@@ -86,7 +86,7 @@ class Columns:
         self._periods.put(row, period(payload))
 
     def remove(self, key: str) -> int | None:
-        """Take a key's row away; the last row moves into the gap. Returns the row, None where the key is not there."""
+        """Remove a key's row; the last row moves into the gap. Returns the row, None if the key is missing."""
         row = self._rows.pop(key, None)
         if row is None:
             return None
@@ -103,9 +103,9 @@ class Columns:
         return row
 
     def visible(self, scopes: frozenset[str] | None, at: datetime | None = None) -> Flags | None:
-        """Which rows a content of these scopes sees, bool [n], of those that are valid then; None: all of them.
+        """Which rows a content of these scopes sees, bool [n], among those valid at that time; None: all of them.
 
-        Without scopes: which anybody sees.
+        Without scopes: all rows that some content sees.
         """
         valid = None if at is None else self._periods.valid(len(self), at)
         if self._scopes.count(scopes) == len(self):
@@ -114,7 +114,7 @@ class Columns:
         return seen if valid is None else seen & valid
 
     def count_visible(self, scopes: frozenset[str] | None, at: datetime | None = None) -> int:
-        """How many rows a content of these scopes sees, of those that are valid then."""
+        """How many rows a content of these scopes sees, among those valid at that time."""
         if at is not None and (visible := self.visible(scopes, at)) is not None:
             return int(np.count_nonzero(visible))
         return self._scopes.count(scopes)
@@ -133,7 +133,7 @@ class Columns:
 
 
 class Ragged:
-    """Lists of numbers by row, in one array: what a list leaves when it grows is given back when half of all is so."""
+    """Lists of numbers by row, in one array; it is compacted when half of it is space that grown lists left."""
 
     def __init__(self) -> None:
         self._first = np.zeros(FIRST, np.int64)
@@ -143,7 +143,7 @@ class Ragged:
         self._end = 0
 
     def add(self) -> None:
-        """A row more, empty."""
+        """Add an empty row."""
         if self._rows == len(self._first):
             self._first = np.concatenate((self._first, np.zeros(self._rows, np.int64)))
             self._lengths = np.concatenate((self._lengths, np.zeros(self._rows, np.int64)))
@@ -151,7 +151,7 @@ class Ragged:
         self._rows += 1
 
     def put(self, row: int, values: Ints) -> None:
-        """The numbers of a row, in place of those it had."""
+        """Replace the numbers of a row."""
         if len(values) > self._lengths[row]:
             self._make_room(len(values))
             self._first[row] = self._end
@@ -160,12 +160,12 @@ class Ragged:
         self._values[self._first[row] : self._first[row] + len(values)] = values
 
     def remove(self, row: int) -> None:
-        """Take a row away; the last one moves into the gap."""
+        """Remove a row; the last one moves into the gap."""
         self._rows -= 1
         self._first[row], self._lengths[row] = self._first[self._rows], self._lengths[self._rows]
 
     def taken(self, rows: Ints) -> tuple[Ints, Ints]:
-        """The numbers of these rows, one after the other: where each row's begin, int64 [n + 1], and the numbers."""
+        """The concatenated numbers of these rows: where each row's begin, int64 [n + 1], and the numbers."""
         return taken(self._first[rows], self._lengths[rows], self._values)
 
     def _make_room(self, more: int) -> None:
@@ -178,7 +178,7 @@ class Ragged:
 
 
 def _shared(payload: Payload) -> Payload:
-    """The payload with one string for each id in its lists, however many payloads name it: a tag's id of 20 letters
+    """The payload with each id in its lists interned, shared by all payloads that name it: a tag's id of 20 letters
     takes 70 bytes."""
     return {
         name: [intern(one) if type(one) is str else one for one in value] if isinstance(value, list) else value

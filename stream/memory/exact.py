@@ -1,9 +1,9 @@
 """Exact search in numpy: every query against every vector.
 
-The vectors lie in slabs of 32,768 rows, so that growing copies nothing: 328,152 points of 384 dimensions are 0.5 GB and
-never a moment more. A search is one matrix product per piece of a slab; a shortlist keeps what may still be among the
-best, and only that is scored again, in float64, so that a similarity depends on its two vectors alone and never on the
-batch or the row they stood in.
+Vectors are stored in slabs of 32,768 rows, so that growing copies nothing: 328,152 points of 384 dimensions take 0.5 GB
+and never more. A search is one matrix product per piece of a slab; a shortlist keeps the rows that may still be among
+the best, and only those are scored again, in float64, so that a similarity depends only on its two vectors and never on
+their batch or row.
 """
 
 import shutil
@@ -36,14 +36,14 @@ SLAB = 32_768
 # Rows a matrix product and queries a block: 256 x 8,192 scores are 8 MB.
 PIECE = 8_192
 QUERIES = 256
-# Places on the shortlists of a block: the larger the limit, the fewer queries go together.
+# Slots on the shortlists of a block: the larger the limit, the fewer queries share a block.
 PLACES = 65_536
 
 _NOTHING: Final[Ranked] = (np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 class ExactStore:
-    """Points in this process's memory: vectors as one float32 row each, all else as columns."""
+    """A store in this process's memory: vectors as one float32 row each, everything else as columns."""
 
     def __init__(self, release: str, dimension: int, carried: Carried | None = None) -> None:
         """`carried`: which tags its points carry; none if not given."""
@@ -58,11 +58,11 @@ class ExactStore:
         self._serial = Serial("exact-store")
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        """Insert or replace by key. Raises ValueError as `checks.checked` says, and stores nothing then."""
+        """Insert or replace by key. Raises ValueError as `checks.checked` does; then nothing is stored."""
         await self._serial.run(lambda: self._put(checked(points, self.dimension)))
 
     async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
-        """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON."""
+        """Replace payloads by key; vectors stay. Raises ValueError for one that is not JSON."""
         bodies = {key: encode(key, payload) for key, payload in payloads.items()}
         await self._serial.run(self._set_payloads, bodies)
 
@@ -72,11 +72,11 @@ class ExactStore:
         return await self._serial.search(self._search, queries, limit, scopes, at)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
-        """The payloads of those keys that are there."""
+        """The payloads of the existing keys."""
         return await self._serial.run(self._fetch, keys)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove by key; a key that is not there is no error."""
+        """Remove by key; a missing key is no error."""
         await self._serial.run(self._delete, keys)
 
     async def keys(self) -> set[str]:
@@ -84,37 +84,37 @@ class ExactStore:
         return await self._serial.run(lambda: set(self._columns.keys()))
 
     async def count(self) -> int:
-        """How many points there are."""
+        """The number of points."""
         return await self._serial.run(lambda: len(self._columns))
 
     async def close(self) -> None:
-        """Let go of the thread. The points are gone with the process, unless `save` kept them."""
+        """Release the thread. The points are lost with the process, unless `save` kept them."""
         self._serial.close()
 
     async def save(self, folder: Path) -> None:
-        """Write every point into a folder, in place of the store that is there; whole or not at all.
+        """Write every point into a folder, atomically, replacing the store in it.
 
-        Raises UserError where the folder holds anything but a store.
+        Raises UserError if the folder has anything but a store.
         """
         await self._serial.run(self._save, folder)
 
     async def take(self, folder: Path) -> None:
-        """Take over what `save` wrote, into this store, which is empty.
+        """Load a saved store into this store, which is empty.
 
-        Raises UserError where there is none or it is damaged, ReleaseMismatch where another release made it; the store
-        is empty then. Raises ValueError for a store that is not empty.
+        Raises UserError if there is none or it is damaged, ReleaseMismatch if it has another release; this store is
+        empty then. Raises ValueError for a store that is not empty.
         """
         await self._serial.run(self._take, folder)
 
     @classmethod
     async def load(cls, folder: Path, release: str, dimension: int, carried: Carried | None = None) -> Self:
-        """The store that `save` wrote. Raises as `take` does."""
+        """Load a store that `save` wrote. Raises as `take` does."""
         store = cls(release, dimension, carried)
         await store.take(folder)
         return store
 
     def _put(self, batch: Batch) -> None:
-        """What an upsert does; a store with an index keeps it in step here."""
+        """Apply an upsert; a store with an index updates it here."""
         self._store(batch)
 
     def _store(self, batch: Batch) -> None:
@@ -147,11 +147,11 @@ class ExactStore:
             row = self._columns.remove(key)
             if row is not None:
                 self._close_gap(row)
-        # One empty slab stays, or a count that goes up and down across an edge would allocate each time.
+        # One empty slab stays, or a count that crosses a boundary back and forth would allocate each time.
         del self._slabs[len(self._columns) // SLAB + 2 :]
 
     def _close_gap(self, row: int) -> None:
-        """The last row has moved into the gap, so that the rows stay without one; its vector follows."""
+        """Move the last row's vector into the gap, as its row has moved."""
         last = len(self._columns)
         if row != last:
             self._slabs[row // SLAB][row % SLAB] = self._slabs[last // SLAB][last % SLAB]
@@ -167,7 +167,7 @@ class ExactStore:
     def _nearest(
         self, queries: Vectors, limit: int, scopes: frozenset[str] | None, at: datetime | None
     ) -> list[Ranked]:
-        """The best rows of each query, among those that these scopes see and that are valid then."""
+        """The best rows of each query, among those that these scopes see and that are valid at that time."""
         limit = min(limit, self._columns.count_visible(scopes, at))
         if limit == 0:
             return [_NOTHING] * len(queries)
@@ -192,8 +192,8 @@ class ExactStore:
             yield first, self._slabs[first // SLAB][start : start + rows]
 
     def _seen(self, visible: NDArray[np.bool_] | None) -> Iterator[tuple[Ints, Vectors]]:
-        """Rows and their vectors, piece by piece, of those that are visible, bool by row; None: all. Vectors that were
-        given are overwritten by the next ones."""
+        """The visible rows (bool by row; None: all) and their vectors, piece by piece. Each piece overwrites the
+        vectors of the one before."""
         # To gather into new memory takes three times as long.
         room = np.empty((0 if visible is None else PIECE, self.dimension), np.float32)
         for first, vectors in self._pieces():
@@ -213,7 +213,7 @@ class ExactStore:
         return rows[order], scores[order]
 
     def _best(self, rows: Ints, scores: Floats, limit: int) -> Ranked:
-        """The first `limit` of rows that are in the order of their similarities; ties by key."""
+        """The first `limit` of rows sorted by similarity; ties by key."""
         if (scores[1:] == scores[:-1]).any():
             keys = self._columns.keys_of(rows)
             falling = (-scores).tolist()
@@ -227,7 +227,7 @@ class ExactStore:
         edges = np.searchsorted(rows, SLAB * np.arange(len(self._slabs) + 1)).tolist()
         for slab, (start, end) in enumerate(pairwise(edges)):
             if start < end:
-                # No row is out of bounds; without a mode take() checks first and fills a copy.
+                # No row is out of bounds; without a mode, take() checks first and fills a copy.
                 self._slabs[slab].take(rows[start:end] - slab * SLAB, axis=0, out=vectors[start:end], mode="clip")
         return vectors
 
@@ -271,9 +271,9 @@ class ExactStore:
 
 @cache
 def _one_thread() -> None:
-    """Tell OpenBLAS to multiply in the thread that asks.
+    """Make OpenBLAS multiply in the calling thread.
 
-    The encoder has the cores already. Beside a load of 5 on two cores a batch of 64 at 30,000 points took 160 ms of
+    The encoder uses the cores already. Beside a load of 5 on two cores a batch of 64 at 30,000 points took 160 ms of
     time and of CPU with OpenBLAS's two threads, which spin while they wait, and 48 ms of both with one.
     """
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)

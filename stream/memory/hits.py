@@ -1,7 +1,7 @@
-"""What a search finds, as numpy arrays: no Python object a neighbour, of which a content has a hundred.
+"""Search results as numpy arrays, without a Python object for each neighbour: a content has a hundred.
 
-Lists of different lengths lie one after the other in one array, and `starts` says where each begins (the CSR form of a
-sparse matrix): list i is `values[starts[i] : starts[i + 1]]`.
+Lists of different lengths are concatenated in one array, and `starts` says where each begins (the CSR form of a sparse
+matrix): list i is `values[starts[i] : starts[i + 1]]`.
 """
 
 import threading
@@ -23,7 +23,7 @@ KEY: Final = ""
 
 
 class TagNumbers:
-    """Tag ids as numbers from 0, in the order in which they come; a number never changes. Any thread may ask.
+    """Numbers tag ids from 0, in order of arrival; a number never changes. Thread-safe.
 
     The stores of one memory share one, so that equal numbers are equal tags.
     """
@@ -50,7 +50,7 @@ class _Numbers(dict[str, int]):
         with self._growing:
             number = self.get(tag_id)
             if number is None:
-                # The id first: a reader that sees the number must find it.
+                # The id first: a reader that sees the number must find the id.
                 self._ids.append(tag_id)
                 number = self[tag_id] = len(self._ids) - 1
             return number
@@ -86,7 +86,7 @@ class Slice:
     @property
     def lengths(self) -> Ints:
         """How many tags each hit carries, int64 [m]."""
-        # np.diff takes 8 µs for what takes 1.
+        # np.diff takes 8 µs, this takes 1.
         return self.tag_starts[1:] - self.tag_starts[:-1]
 
     def first(self, count: int) -> "Slice":
@@ -127,7 +127,7 @@ class Hits:
 
     @property
     def ranks(self) -> Ints:
-        """Each hit's place among those of its query, from 0, int64 [m]."""
+        """Each hit's rank within its query, from 0, int64 [m]."""
         return np.arange(len(self.keys)) - np.repeat(self.starts[:-1], np.diff(self.starts))
 
     @property
@@ -136,7 +136,7 @@ class Hits:
         return np.repeat(np.arange(len(self.keys)), np.diff(self.tag_starts))
 
     def where(self, kept: Flags) -> "Hits":
-        """The hits that are kept, bool [m]; the queries stay."""
+        """The hits selected by `kept`, bool [m]; the queries stay."""
         if kept.all():
             return self
         tag_starts, tags = taken(self.tag_starts[:-1][kept], np.diff(self.tag_starts)[kept], self.tags)
@@ -148,7 +148,7 @@ class Hits:
 
 
 def joined(slices: Sequence[Slice]) -> Hits:
-    """Slices as the hits of so many queries."""
+    """Slices, one per query, as hits."""
     if not slices:
         return no_hits(0)
     lengths = np.concatenate([one.lengths for one in slices])
@@ -162,14 +162,14 @@ def joined(slices: Sequence[Slice]) -> Hits:
 
 
 def bounds(lengths: Sequence[int] | Ints | Flags) -> Ints:
-    """Where lists of these lengths begin and end when they lie one after the other, int64 [n + 1]."""
+    """Where concatenated lists of these lengths begin and end, int64 [n + 1]."""
     found = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=found[1:])
     return found
 
 
 def taken(first: Ints, lengths: Ints, values: Ints) -> tuple[Ints, Ints]:
-    """The lists that begin at `first` in `values`, one after the other: where each begins, and their values."""
+    """The lists that begin at `first` in `values`, concatenated: where each begins, and their values."""
     starts = bounds(lengths)
     return starts, values[np.repeat(first - starts[:-1], lengths) + np.arange(starts[-1])]
 
@@ -178,5 +178,5 @@ NO_HITS: Final = Slice(np.zeros(0, np.object_), np.zeros(0, np.float32), np.zero
 
 
 def no_hits(queries: int) -> Hits:
-    """Nothing for any of these queries."""
+    """Empty hits for this many queries."""
     return Hits(np.zeros(queries + 1, np.int64), NO_HITS.keys, NO_HITS.scores, NO_HITS.tag_starts, NO_HITS.tags)

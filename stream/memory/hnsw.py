@@ -1,9 +1,9 @@
-"""Approximate search: an HNSW index names the points that may be nearest, the stored vectors decide.
+"""Approximate search: an HNSW index proposes the nearest points, and the stored vectors decide.
 
-HNSW (Malkov and Yashunin, arXiv 1603.09320) is usearch's. It holds a copy of each vector in eight bits a number, under
-the row at which the exact store has it. What it finds is scored again from the stored vectors, so a similarity is that
-of the exact store. Few points are searched exactly, and so is a query whose last place is tied, or for which the
-index found too few points of its scopes. usearch lets other threads of Python run while it searches and builds.
+HNSW (Malkov and Yashunin, arXiv 1603.09320) is usearch's. It holds an eight-bit copy of each vector, under its row in
+the exact store. Its results are scored again from the stored vectors, so a similarity is that of the exact store. A
+small store is searched exactly, and so is a query whose last rank is tied, or for which the index found too few points
+of its scopes. usearch releases the GIL while it searches and builds.
 """
 
 import errno
@@ -31,29 +31,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Fewer points are searched exactly, which is as fast then: 0.8 ms of CPU a query for 102 of 40,000.
+# Fewer points are searched exactly, which is as fast at that size: 0.8 ms of CPU a query for 102 of 40,000.
 FLOOR = 50_000
-# Links of a point, and points looked at when one is added and when one is sought. Of the 100 nearest of 326,152 titles
-# 98.3% are found in 0.57 ms of CPU. 16 links: 97.7% in 0.59 ms; looking at 64 when adding: 96.3% in 0.71 ms, and built
-# in 59 s of CPU, not 159; seeking 256: 99.2% in 0.84 ms.
+# Links of a point, and points visited to add one and to search. Of the 100 nearest of 326,152 titles 98.3% are found in
+# 0.57 ms of CPU. 16 links: 97.7% in 0.59 ms; 64 visited to add: 96.3% in 0.71 ms, and built in 59 s of CPU, not 159;
+# 256 visited to search: 99.2% in 0.84 ms.
 LINKS = 24
 ADD = 128
 SEEK = 160
-# Rows beyond the limit that are scored again, for eight bits confuse their order: without them 97.7% of the 100 nearest
-# of 60,000 are found, with 10 or 50 of them 98.2%. Float16 finds as many; its index takes twice the time and the bytes.
+# Rows beyond the limit that are scored again, because eight bits blur their order: without them 97.7% of the 100
+# nearest of 60,000 are found, with 10 or 50 of them 98.2%. Float16 finds as many; its index takes twice the time and
+# the bytes.
 MARGIN = 10
-# Numbers of a unit vector beyond so many times 1 / sqrt(d) are cut; of MiniLM's next to none is.
+# Numbers of a unit vector beyond this many times 1 / sqrt(d) are clipped; almost none of MiniLM's are.
 RANGE = 6.0
-# Where more than this part of the points is asked for, the index would look at most of them.
+# Where more than this share of the points is requested, the index would visit most of them.
 PART = 20
-# The index knows no scopes. It is asked for as many more as the part of the points that a content sees makes necessary,
-# and for this many standard deviations of a choice at random. Queries that get too few of their own even so are
-# searched exactly, together: what is found does not depend on the number, only how many are searched twice.
+# The index does not know scopes. The number of points requested grows with the inverse of the share that a content
+# sees, plus this many standard deviations of a random choice. Queries that still get too few of their own are searched
+# exactly, together: the number does not affect the results, only how many queries are searched twice.
 SPARE = 3.0
-# One more that is asked for takes as long as two thirds of this many rows of an exact search: 1.2 µs of CPU and 15 µs
-# for 1,000. Where scopes go with subjects, as tenants may, the index is asked in vain for half of the queries, which
-# are then searched exactly: so it must save a third. Of 300,000 points, 64 queries that see a quarter took 118 ms
-# of CPU by the index where it is chosen at random and 177 to 210 where it is not, exactly 140 to 155 in both.
+# Each additional point requested takes as long as two thirds of this many rows of an exact search: 1.2 µs of CPU and 15
+# µs for 1,000. Where scopes correlate with subjects, as tenants may, the index fails for half of the queries, which are
+# then searched exactly: so it must save a third. Of 300,000 points, 64 queries that see a quarter took 118 ms of CPU by
+# the index where it is chosen at random and 177 to 210 where it is not, exactly 140 to 155 in both.
 ROWS = 150
 
 INDEX: Final = "hnsw.usearch"
@@ -61,7 +62,7 @@ KEPT: Final = "hnsw.json"
 
 
 class Kept(BaseModel):
-    """`hnsw.json` beside an index: how it was made, and SHA-256 of the vectors that it is of and of itself."""
+    """`hnsw.json` beside an index: how it was built, and the SHA-256 of its vectors and of itself."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,11 +74,11 @@ class Kept(BaseModel):
 class HnswStore(ExactStore):
     """An exact store with an index over its rows.
 
-    A point that is added or changed takes 0.2 to 0.6 ms of CPU, and searches wait for it as for any upsert.
+    Adding or changing a point takes 0.2 to 0.6 ms of CPU, and searches wait for it as for any upsert.
     """
 
     def __init__(self, release: str, dimension: int, carried: Carried | None = None) -> None:
-        """As an exact store's. Raises UserError where usearch is missing."""
+        """As for an exact store. Raises UserError if usearch is missing."""
         super().__init__(release, dimension, carried)
         self._index = _empty(dimension)
 
@@ -115,7 +116,7 @@ class HnswStore(ExactStore):
         if visible is not None:
             found = [rows[visible[rows]][:enough] for rows in found]
         ranked = [self._scored(query, rows) for query, rows in zip(queries, found, strict=True)]
-        # Rows beyond these may be as good as the last place.
+        # Rows beyond these may tie with the last rank.
         open_ = [n for n, (rows, scores) in enumerate(ranked) if len(rows) <= limit or scores[-1] == scores[limit - 1]]
         exact = dict(zip(open_, super()._nearest(queries[open_], limit, scopes, at), strict=True)) if open_ else {}
         return [exact.get(n) or self._best(rows, scores, limit) for n, (rows, scores) in enumerate(ranked)]
@@ -125,7 +126,7 @@ class HnswStore(ExactStore):
         self._keep(folder)
 
     def _keep(self, folder: Path) -> None:
-        """Leave the index beside the points in the folder, which are these."""
+        """Save the index beside the points in the folder, which are these."""
         draft = folder / f".{INDEX}.{uuid.uuid4().hex}"
         try:
             _save(self._index, draft)
@@ -140,7 +141,7 @@ class HnswStore(ExactStore):
         self._index = _empty(self.dimension)
 
     def _read(self, folder: Path) -> None:
-        """The index is built, and saved if the folder is writable, where none of these points is there."""
+        """Read the index. If the folder has none of these points, build it, and save it if the folder is writable."""
         super()._read(folder)
         if _is_kept(folder):
             self._index.load(str(folder / INDEX))
@@ -162,9 +163,9 @@ def _empty(dimension: int) -> "Index":
 
 
 def _bytes(vectors: Vectors) -> NDArray[np.int8]:
-    """Unit vectors float32 [n, d] in eight bits a number, for the order that dot products give.
+    """Unit vectors float32 [n, d] in eight bits a number, in the order of dot products.
 
-    Numbers of a unit vector are some 1 / sqrt(d) large. usearch would leave them between -6 and 6 of 127 at 384.
+    Numbers of a unit vector are about 1 / sqrt(d) in size. usearch would leave them between -6 and 6 of 127 at 384.
     """
     scale = 127 / min(1.0, RANGE / vectors.shape[1] ** 0.5)
     return np.asarray(np.rint(vectors * np.float32(scale)).clip(-127, 127), np.int8)
@@ -181,7 +182,7 @@ def _found(index: "Index", queries: Vectors, count: int) -> list[NDArray[np.int6
 
 
 def _made() -> str:
-    """What an index must have been made with to be taken over."""
+    """The build parameters that a saved index must have to be used."""
     import usearch
 
     return f"usearch {usearch.__version__}, i8 to {RANGE}, {LINKS} links, {ADD}"
@@ -196,7 +197,8 @@ def _save(index: "Index", path: Path) -> None:
 
 
 def _is_kept(folder: Path) -> bool:
-    """Whether the index in the folder is of the vectors beside it, whole, and as this process would make it."""
+    """Whether the index in the folder matches the vectors beside it, is whole, and is as this process would build
+    it."""
     try:
         kept = Kept.model_validate_json((folder / KEPT).read_bytes())
         return kept == Kept(made=_made(), vectors=_digest(folder / VECTORS), index=_digest(folder / INDEX))

@@ -1,6 +1,6 @@
-"""What memory holds, one row a kind: its topic, how its records are read, what is encoded and what is kept.
+"""The kinds of points in memory, one row each: its topic, how its records are read, what is encoded and what is kept.
 
-Whoever fills, saves or counts memory goes through `KINDS`; a new kind is a row more.
+Code that fills, saves or counts memory goes through `KINDS`; a new kind is a new row.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ E = TypeVar("E", bound=Event)
 
 # Field of every payload: whether the text has changed since it was encoded.
 HASH: Final = "text_hash"
-# What is kept of a text for prompts: some 100 tokens of an exemplar, of which a prompt has three, and some 500 of a
-# segment of knowledge. The vector is of the whole text.
+# The part of a text kept for prompts: some 100 tokens of an exemplar, of which a prompt has three, and some 500 of a
+# segment of knowledge. The vector is that of the whole text.
 EXEMPLAR_CHARS: Final = 500
 KNOWLEDGE_CHARS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an event becomes in memory: a point under `key`, the vector of `text`, and `payload`."""
+    """An event as stored in memory: a point under `key`, the vector of `text`, and `payload`."""
 
     key: str
     text: str
@@ -40,11 +40,11 @@ class Entry:
 
 
 class Kind(Protocol):
-    """One kind of point, as those see it that fill and open memory."""
+    """One kind of point, for code that fills and opens memory."""
 
     @property
     def name(self) -> str:
-        """Of its stores, its collections and its folders."""
+        """The name of its stores, collections and folders."""
 
     @property
     def tags(self) -> str | None:
@@ -52,28 +52,29 @@ class Kind(Protocol):
 
     @property
     def model(self) -> type[Event]:
-        """Of the events on its topic."""
+        """The model of the events on its topic."""
 
     @property
     def optional(self) -> bool:
-        """Whether a worker does without its topic, until there is one."""
+        """Whether a worker runs without its topic until one exists."""
 
     @property
     def gauge(self) -> Gauge:
-        """How many points of it there are."""
+        """The gauge of its number of points."""
 
     def topic(self, topics: TopicSettings) -> str:
         """The compacted topic that it is built from."""
 
     def read(self, record: Record, release: Release) -> Entry | Tombstone:
-        """What a record of the topic asks for. Raises Undecodable or InvalidEvent."""
+        """The change that a record of the topic requests. Raises Undecodable or InvalidEvent."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventKind(Generic[E]):
-    """A row of the table: everything that is particular to one kind.
+    """A row of the table: everything specific to one kind.
 
-    `text` is what the encoder reads of an event; `payload` is what is kept beside the vector, without the hash.
+    `text` returns the part of an event that the encoder reads; `payload` the part kept beside the vector, without the
+    hash.
     """
 
     name: str
@@ -101,7 +102,7 @@ class EventKind(Generic[E]):
 
 
 def excerpt(text: str, limit: int) -> str:
-    """The beginning of a text, at most `limit` characters, to the end of a word where it has words."""
+    """The beginning of a text, at most `limit` characters, cut after a word where it has words."""
     text = text.strip()
     if len(text) <= limit:
         return text
@@ -113,7 +114,7 @@ def excerpt(text: str, limit: int) -> str:
 
 
 def tag_text(release: Release, payload: Payload) -> str:
-    """What the encoder reads of a tag that memory holds."""
+    """The text that the encoder reads of a tag in memory."""
     aliases = cast(Sequence[str], payload["aliases"])
     return release.tag_text(cast(str, payload["name"]), tuple(aliases), cast(str, payload["description"]))
 
@@ -154,7 +155,7 @@ def _knowledge_payload(segment: Knowledge) -> Payload:
 
 
 def _hash(text: str) -> str:
-    """Tells a changed text from the same one: 64 bits are enough, there is one text for each key."""
+    """A hash that detects a changed text: 64 bits are enough, there is one text for each key."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -198,5 +199,5 @@ KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (TAGS, EXEMPLARS, K
 
 
 def carrying() -> dict[str, Kind]:
-    """The kinds whose points carry tags: a second encoder is asked about no others."""
+    """The kinds whose points carry tags: the only ones for a second encoder."""
     return {name: kind for name, kind in KINDS.items() if kind.tags is not None}

@@ -1,4 +1,4 @@
-"""From settings to the stores of a worker: one of every kind."""
+"""Open the stores of a worker from its settings: one of every kind."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,17 +11,17 @@ from tagbus.stream.memory.kinds import KINDS, Kind
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.store import Memory, Store
 
-# Opens the store of the kind of that name, whose points carry those tags.
+# Opens the store of a kind by name; its points carry those tags.
 Opener = Callable[[str, Carried], Awaitable[Store]]
 
 
 async def open_memory(
     settings: MemorySettings, release: str, dimension: int, kinds: Mapping[str, Kind] = KINDS
 ) -> Memory:
-    """A store of every kind, as the settings say.
+    """Open a store of every kind, as configured.
 
-    Raises ReleaseMismatch for stores of another release, UserError for settings that lead nowhere. A server is not
-    asked before its stores are used.
+    Raises ReleaseMismatch for stores of another release, UserError for settings that are not usable. No server is
+    called before its stores are used.
     """
     if settings.kind == "server":
         return await memory_of(_on_server(settings, release, dimension), kinds)
@@ -29,7 +29,7 @@ async def open_memory(
 
 
 async def memory_of(open_: Opener, kinds: Mapping[str, Kind] = KINDS) -> Memory:
-    """A store of every kind, which share the numbers of tags; where one cannot be opened those before it are closed."""
+    """Open a store of every kind, sharing the numbers of tags; if one cannot be opened, those before it are closed."""
     numbers = TagNumbers()
     stores: dict[str, Store] = {}
     try:
@@ -51,7 +51,7 @@ def exact_memory(release: str, dimension: int, made: type[ExactStore] = ExactSto
 async def open_store(
     settings: MemorySettings, kind: str, release: str, dimension: int, carried: Carried | None = None
 ) -> Store:
-    """The store of one kind; raises as `open_memory` does."""
+    """Open the store of one kind; raises as `open_memory` does."""
     match settings.kind:
         case "exact":
             return ExactStore(release, dimension, carried)
@@ -66,8 +66,8 @@ async def open_store(
 
 
 def _on_server(settings: MemorySettings, release: str, dimension: int) -> Opener:
-    """Opens stores that share a connection and its congestion window."""
-    # qdrant-client takes a second to import, which the other stores need not pay.
+    """Open stores that share a connection and its congestion window."""
+    # qdrant-client takes a second to import; the other stores avoid that.
     from tagbus.stream.memory.qdrant.client import connect
     from tagbus.stream.memory.qdrant.collections import Place
     from tagbus.stream.memory.qdrant.congestion import Congestion

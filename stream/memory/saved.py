@@ -1,4 +1,4 @@
-"""The files of a store that was saved: `vectors.npy`, float32 [n, d], `points.jsonl`, a key and a payload a line, and
+"""The files of a saved store: `vectors.npy`, float32 [n, d], `points.jsonl`, a key and a payload a line, and
 `store.json`."""
 
 import shutil
@@ -15,7 +15,7 @@ from tagbus.stream.memory.store import Vectors
 
 VECTORS: Final = "vectors.npy"
 POINTS: Final = "points.jsonl"
-# Points read at once.
+# Points read at a time.
 CHUNK: Final = 4_096
 
 
@@ -35,10 +35,10 @@ def write(
 
 
 def read(folder: Path, release: str, dimension: int) -> Iterator[Batch]:
-    """The points that `write` wrote, some thousands at a time, each as an upsert would take it.
+    """Read the points that `write` wrote, some thousands at a time, in the form of an upsert.
 
-    Raises UserError where there are none or they are damaged, ReleaseMismatch where another release made them; a damage
-    that shows at the end is raised after the last points.
+    Raises UserError if there are none or they are damaged, ReleaseMismatch if they have another release; damage that
+    shows at the end is raised after the last points.
     """
     description = Description.read(folder)
     description.match(str(folder), release, dimension)
@@ -59,12 +59,12 @@ def read(folder: Path, release: str, dimension: int) -> Iterator[Batch]:
 
 
 def damaged(folder: Path, error: Exception) -> UserError:
-    """The error of a folder whose points cannot be used."""
+    """The error for a folder whose points cannot be used."""
     return UserError(f"the store in {folder} is damaged; delete it and let it be rebuilt ({shorten(str(error))})")
 
 
 def swap(draft: Path, folder: Path) -> None:
-    """Put the draft in the folder's place; a folder that is there goes away only after."""
+    """Replace the folder with the draft; an existing folder is deleted only afterwards."""
     if not folder.exists():
         draft.rename(folder)
         return
@@ -81,7 +81,7 @@ def _pair(line: bytes) -> tuple[str, bytes]:
             start = len(to_json(key)) + 2
             if line[start - 1 : start + 1] == b",{" and line.endswith(b"}]\n"):
                 return key, line[start:-2]
-    raise ValueError(f"{shorten(line.decode(errors='replace'))} is no point")
+    raise ValueError(f"{shorten(line.decode(errors='replace'))} is not a point")
 
 
 def _header(file: BinaryIO) -> tuple[int, ...]:

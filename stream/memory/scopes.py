@@ -1,6 +1,6 @@
-"""Who sees what: a content sees the points that have no scope, and those that share one of its scopes.
+"""Visibility: a content sees the points without a scope, and those that share one of its scopes.
 
-Nobody sees a tag that others have replaced: it stays in memory for what its exemplars lead to
+No content sees a tag that others have replaced: it stays in memory because its exemplars lead to its successors
 (recall/taxonomy/successors.py).
 """
 
@@ -12,10 +12,10 @@ import numpy as np
 from tagbus.stream.memory.hits import KEY, Carried, Flags, Ints
 from tagbus.stream.memory.store import Payload, Scopes
 
-# The field of a tag's payload that lists the tags in its place; a tag that has any is retired.
+# The field of a tag's payload that lists its replacements; a tag that has any is retired.
 REPLACED: Final = "replaced_by"
 
-# The scopes of those who see a point; none: everybody does. None: nobody does.
+# The scopes that see a point; empty: all contents do. None: no content does.
 Audience = frozenset[str] | None
 
 
@@ -25,7 +25,7 @@ def sees(scopes: frozenset[str], payload: Payload) -> bool:
 
 
 def audience(payload: Payload) -> Audience:
-    """Who sees a point with that payload."""
+    """The audience of a point with that payload."""
     return None if replaced_by(payload) else frozenset(strings(payload.get("scopes")))
 
 
@@ -35,7 +35,7 @@ def within(seen_by: Audience, scopes: frozenset[str]) -> bool:
 
 
 def replaced_by(payload: Payload) -> tuple[str, ...]:
-    """The ids of the tags in place of one that is retired; none of one in force."""
+    """The ids of the tags that replace a retired one; empty for one in force."""
     return tuple(strings(payload.get(REPLACED)))
 
 
@@ -59,20 +59,20 @@ def groups(scopes: Scopes, queries: int) -> Iterator[tuple[frozenset[str] | None
 
 
 class ScopeSets:
-    """The audiences that rows have, as numbers: there are few, however many rows."""
+    """Numbers the audiences of rows: there are few, however many rows."""
 
     def __init__(self) -> None:
         self._numbers: dict[Audience, int] = {}
         self._sets: list[Audience] = []
-        # By number: how many rows have it.
+        # The number of rows, by audience.
         self._rows: list[int] = []
         self._total = 0
         self._unused: list[int] = []
-        # The audiences that a scope is in.
+        # The audiences that include a scope.
         self._members: dict[str, set[int]] = {}
 
     def enter(self, seen_by: Audience) -> int:
-        """The number of an audience that a row more has."""
+        """Count one more row for an audience; returns its number."""
         number = self._numbers.get(seen_by)
         if number is None:
             number = self._numbers[seen_by] = self._new()
@@ -84,7 +84,7 @@ class ScopeSets:
         return number
 
     def leave(self, number: int) -> None:
-        """A row less has that audience."""
+        """Count one row less for that audience."""
         self._rows[number] -= 1
         self._total -= 1
         if self._rows[number]:
@@ -97,13 +97,14 @@ class ScopeSets:
         self._unused.append(number)
 
     def visible(self, scopes: frozenset[str] | None) -> Flags:
-        """Whose rows a content of these scopes sees, bool by number; None: all but those that nobody sees."""
+        """The audiences whose rows a content of these scopes sees, bool by number; None: all but those that no content
+        sees."""
         seen = np.full(len(self._rows), scopes is None)
         seen[list(self._numbered(None) if scopes is None else self._seen(scopes))] = scopes is not None
         return seen
 
     def count(self, scopes: frozenset[str] | None) -> int:
-        """How many rows a content of these scopes sees; None: all but those that nobody sees."""
+        """How many rows a content of these scopes sees; None: all but those that no content sees."""
         if scopes is None:
             return self._total - sum(self._rows[number] for number in self._numbered(None))
         return sum(self._rows[number] for number in self._seen(scopes))
@@ -124,5 +125,5 @@ class ScopeSets:
 
 
 def strings(value: object) -> list[str]:
-    """The strings in a list that a payload has, if it is one."""
+    """The strings in a payload's list, if it is one."""
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

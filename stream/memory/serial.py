@@ -1,7 +1,7 @@
-"""One thread for one store.
+"""A dedicated thread for one store.
 
-The engines are synchronous, and a batch must be stored whole before the next search sees it. A thread of its own gives
-that order without a lock, and searches that queue up never occupy the threads that the rest of the process shares
+The engines are synchronous, and a batch must be stored whole before the next search sees it. A dedicated thread gives
+that order without a lock, and queued searches never occupy the threads that the rest of the process shares
 (`asyncio.to_thread` has 6 on two cores).
 """
 
@@ -18,7 +18,7 @@ _LATER: Final = 1.0
 
 
 class Serial:
-    """Runs one call after the other, in the order in which they came; searches let the others go first."""
+    """Runs one call at a time, in order of arrival; searches yield to other calls."""
 
     def __init__(self, name: str) -> None:
         self._turns = Turns(1, name)
@@ -29,10 +29,10 @@ class Serial:
         return await self._turns.run(_SOON, step, *args, **kwargs)
 
     async def search(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same for a search of a batch: a tag that has come meanwhile does not wait for those that wait."""
+        """The same for a search of a batch: a new tag does not wait behind queued searches."""
         return await self._turns.run(_LATER, step, *args, **kwargs)
 
     def close(self) -> None:
-        """Let the thread end once what was asked of it is done."""
+        """End the thread once its queued calls are done."""
         self.closed = True
         self._turns.close(wait=False)

@@ -1,7 +1,7 @@
-"""A memory that processes share on a server: one writes it, and its stores say what was applied to them.
+"""A memory that processes share on a server: one writes it, and its stores record what was applied to them.
 
-What was applied is kept with the points, so it is lost with them and goes back with them when an older volume is
-restored. Offsets that are kept elsewhere would call an empty store complete.
+The applied offsets are kept with the points, so they are lost with them and go back with them when an older volume is
+restored. Offsets kept elsewhere would call an empty store complete.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from tagbus.stream.memory.store import Memory, Source, Store
 
 
 class BuildState(BaseModel):
-    """What a shared store holds, as its writer last recorded it."""
+    """The state of a shared store, as its writer last recorded it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,18 +31,18 @@ class BuildState(BaseModel):
 class SharedStore(Store, Protocol):
     """A store that one process writes and others read.
 
-    Two may write for a while, as when one takes the other's place. So a point whose payload names its `Source` replaces
-    none of a newer record, neither by `upsert` nor by `set_payloads`.
+    Two may write for a while, as during a handover. So a point whose payload names its `Source` never replaces one of a
+    newer record, neither by `upsert` nor by `set_payloads`.
     """
 
     async def state(self) -> BuildState | None:
         """The state of the build that readers see; None if there is none.
 
-        Raises ReleaseMismatch for a store that is of another release, or was not made by tagbus.
+        Raises ReleaseMismatch for a store of another release, or one that tagbus did not create.
         """
 
     async def differences(self) -> list[str]:
-        """The settings that the build which readers see was not made with: each as found and as expected."""
+        """The settings in which the build that readers see differs: each as found and as expected."""
 
     async def begin(self, owner: str, topic: str) -> BuildState:
         """Become the writer: of the build that readers see, else of one that was never completed, else of a new one.
@@ -54,35 +54,35 @@ class SharedStore(Store, Protocol):
         """Become the writer of a new build, beside the one that readers see."""
 
     async def rebuild(self, owner: str, topic: str) -> BuildState:
-        """As `begin_anew`, but what earlier fillings left that were interrupted is deleted first."""
+        """As `begin_anew`, but the remains of interrupted fills are deleted first."""
 
     async def copy(self) -> int:
-        """Take the points of the build that readers see into the one that this process writes. Returns how many."""
+        """Copy the points of the build that readers see into the one that this process writes. Returns their number."""
 
     async def seen(self) -> int:
-        """How many points the build has that readers see; 0 if there is none."""
+        """The number of points in the build that readers see; 0 if there is none."""
 
     async def record(self, state: BuildState) -> None:
         """Store the state of the build that this process writes. Readers see the build once it is complete."""
 
     async def retire(self, tombstones: Mapping[str, Source]) -> None:
-        """Remove by key, but for points of a newer record than the tombstone. No older record brings them back."""
+        """Remove by key, except points of a newer record than the tombstone. No older record brings them back."""
 
     async def sweep(self, keys: Sequence[str], read: Mapping[int, int]) -> None:
-        """Remove by key what the topic no longer has, but for points of records that were not read yet.
+        """Remove by key the points that the topic no longer has, except those of unread records.
 
         `read`: the next offset of each partition.
         """
 
     async def forget(self, before: float) -> None:
-        """Forget what was retired before that time, Unix seconds: the topic has no older records of it by then."""
+        """Forget points retired before that time, Unix seconds: the topic has no older records of them by then."""
 
     async def drop(self) -> None:
-        """Delete every build of this store; none is no error."""
+        """Delete every build of this store, if any."""
 
 
 def shared_stores(memory: Memory) -> dict[str, SharedStore]:
-    """The stores of a shared memory by kind. Raises TypeError for a memory of this process alone."""
+    """The stores of a shared memory by kind. Raises TypeError for a memory private to this process."""
     stores: dict[str, SharedStore] = {}
     for kind, store in memory.stores.items():
         if not isinstance(store, SharedStore):

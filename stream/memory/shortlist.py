@@ -1,18 +1,19 @@
-"""The rows that may still be among the best, while the scores of a block of queries come in piece by piece."""
+"""Shortlists: the rows that may still be among the best, while the scores of a block of queries arrive piece by
+piece."""
 
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Rows within rounding of the last place that are kept for each query; of more than these the first stay.
+# The most rows within rounding of the last rank that are kept for each query: the first ones.
 TIES = 1024
-# The first rows give a bound, before which everything would pass.
+# The first rows set a bound; before it everything would pass.
 SEED = 1024
 
 
 class Shortlist:
-    """For each of n queries at least the `limit` best rows seen, and those that rounding may have put below them.
+    """Keeps for each of n queries at least the `limit` best rows seen, and those that rounding may have put below them.
 
     A float32 product of two unit vectors of length d is wrong by at most d times half of float32's epsilon (Higham,
     Accuracy and Stability of Numerical Algorithms, eq. 3.5), so two of them decide nothing within d epsilons.
@@ -27,7 +28,7 @@ class Shortlist:
         self._bound = np.full((queries, 1), -np.inf, np.float32)
 
     def add(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        """The scores [n, m] of m rows, int64 [m]."""
+        """Add the scores [n, m] of m rows, int64 [m]."""
         if self._fresh:
             self._fresh = False
             self._seed(scores[:, : max(SEED, 2 * self._limit)])
@@ -41,7 +42,7 @@ class Shortlist:
                 self._merge(query, rows[columns[start:end]], passed[start:end])
 
     def rows(self, query: int) -> NDArray[np.int64]:
-        """The rows on the shortlist of a query, in no order."""
+        """The rows on the shortlist of a query, unordered."""
         return self._rows[query]
 
     def _seed(self, scores: NDArray[np.float32]) -> None:

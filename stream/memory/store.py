@@ -1,4 +1,4 @@
-"""The vector store, seen from above: one small interface over numpy, the embedded engine and a Qdrant server."""
+"""The vector store interface: numpy, the embedded engine and a Qdrant server behind it."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from tagbus.stream.memory.hits import Hits, TagNumbers
 
 Vectors = NDArray[np.float32]
 Payload = Mapping[str, JsonValue]
-# The scopes of each query's content, or None where every point counts.
+# The scopes of each query's content, or None if every point counts.
 Scopes = Sequence[frozenset[str]] | None
 
 
-# The field of a payload that says which record of its topic a point was made from, where several processes may write.
+# The field of a payload that names the record of a point, where several processes may write.
 RECORD: Final = "record"
 
 
@@ -30,14 +30,14 @@ class Source(NamedTuple):
 
     @classmethod
     def of(cls, payload: Payload) -> Self | None:
-        """The source that a payload names."""
+        """The source named in a payload."""
         match payload.get(RECORD):
             case {"partition": int(partition), "offset": int(offset), "time": int(time)}:
                 return cls(partition, offset, time)
         return None
 
     def as_json(self) -> dict[str, JsonValue]:
-        """As it is kept in a payload."""
+        """The form kept in a payload."""
         return {"partition": self.partition, "offset": self.offset, "time": self.time}
 
     def is_newer(self, other: "Source") -> bool:
@@ -48,8 +48,8 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is stored: a key (any text), a unit vector float32 [d], and JSON. Its list `scopes`
-    says who sees it, its `valid_from` and `valid_until` say when."""
+    """A point to store: a key (any text), a unit vector float32 [d], and JSON, whose list `scopes` says who sees it,
+    and `valid_from` and `valid_until` when."""
 
     key: str
     vector: NDArray[np.float32]
@@ -57,7 +57,7 @@ class Point:
 
 
 class Store(Protocol):
-    """Points of one kind of one release. `numbers` are of the tags that they carry.
+    """Points of one kind of one release. `numbers` are those of the tags that they carry.
 
     Every method may be called while another runs; a search sees each point whole, before or after an upsert.
     Raises DependencyDown when the engine does not answer.
@@ -71,36 +71,36 @@ class Store(Protocol):
         """Insert or replace by key. Raises ValueError for a vector that is not finite or not of length d."""
 
     async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
-        """Replace payloads by key, whose vectors stay; a key that is not there is no error.
+        """Replace payloads by key; vectors stay. A missing key is no error.
 
-        Raises ValueError for a payload that is no JSON.
+        Raises ValueError for a payload that is not JSON.
         """
 
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
         """The `limit` most similar points of each query [n, d], best first; ties by key.
 
-        With `scopes`, one set a query, only points that have no scope or share one of these. With `at`, only points
+        With `scopes`, one set per query, only points without a scope or that share one of these. With `at`, only points
         that are valid at that time (memory/validity.py).
         """
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
-        """The payloads of those keys that are there."""
+        """The payloads of the existing keys."""
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove by key; a key that is not there is no error."""
+        """Remove by key; a missing key is no error."""
 
     async def keys(self) -> set[str]:
         """Every key, for the sweep after a rebuild."""
 
     async def count(self) -> int:
-        """How many points there are."""
+        """The number of points."""
 
     async def close(self) -> None:
-        """Flush what the engine keeps to disk and close it."""
+        """Flush the engine to disk and close it."""
 
 
 class Listed(NamedTuple):
-    """A point that a store has: its id, and its key, or None if tagbus did not write it."""
+    """A stored point: its id, and its key, or None if tagbus did not write it."""
 
     id: str
     key: str | None
@@ -108,13 +108,13 @@ class Listed(NamedTuple):
 
 @runtime_checkable
 class ListedStore(Store, Protocol):
-    """A store that outlives its process, whose points can be looked through and put right."""
+    """A store that outlives its process, whose points can be listed and repaired."""
 
     def pages(self) -> AsyncIterator[list[Listed]]:
         """Every point, page by page."""
 
     async def remove(self, ids: Sequence[str]) -> None:
-        """Remove by id, for points that have no key of ours; an id that is not there is no error."""
+        """Remove by id, for points without a key of ours; a missing id is no error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""When a point counts: from `valid_from`, inclusive, until `valid_until`, exclusive; null is without an end.
+"""Validity periods: from `valid_from`, inclusive, until `valid_until`, exclusive; null is unbounded.
 
-Times are microseconds since 1970 (UTC), which is what an event's times are exact to. A point that is valid at all times
-says nothing of it: only segments of knowledge do.
+Times are microseconds since 1970 (UTC), the precision of an event's times. A point that is always valid has no period:
+only segments of knowledge have one.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -23,12 +23,12 @@ ALWAYS: Final = (FIRST, LAST)
 
 
 def microseconds(time: datetime) -> int:
-    """A time as a number; one beyond the first or the last is that."""
+    """A time as a number, clamped to the first and the last."""
     return min(LAST, max(FIRST, (time - _EPOCH) // timedelta(microseconds=1)))
 
 
 def period(payload: Payload) -> tuple[int, int]:
-    """From when, inclusive, to when, exclusive, a point with that payload is valid."""
+    """The validity period of a point with that payload: from, inclusive, to, exclusive."""
     return _time(payload.get(FROM), FIRST), _time(payload.get(UNTIL), LAST)
 
 
@@ -43,14 +43,14 @@ def _time(value: object, missing: int) -> int:
 
 
 class Periods:
-    """The periods of a store's rows, which take no memory while all of them are valid always."""
+    """The periods of a store's rows, which take no memory while all rows are always valid."""
 
     def __init__(self) -> None:
-        # int64 [2, capacity]: from, until; none before the first row that is not valid always.
+        # int64 [2, capacity]: from, until; None before the first row that is not always valid.
         self._times = np.zeros((2, 0), np.int64)
 
     def put(self, row: int, period: tuple[int, int]) -> None:
-        """The period of a row, in place of the one it had."""
+        """Replace the period of a row."""
         if row >= self._times.shape[1]:
             if period == ALWAYS:
                 return
@@ -59,7 +59,7 @@ class Periods:
         self._times[:, row] = period
 
     def move(self, source: int, row: int) -> None:
-        """The last row, which goes away, has its period in that row from now on."""
+        """Move the period of the last row, which is removed, to that row."""
         if source < self._times.shape[1]:
             self._times[:, row] = self._times[:, source]
             self._times[:, source] = ALWAYS
@@ -67,7 +67,7 @@ class Periods:
             self.put(row, ALWAYS)
 
     def valid(self, rows: int, at: datetime) -> Flags | None:
-        """Which of the first `rows` are valid at that time, bool [rows]; None: all of them."""
+        """Which of the first `rows` are valid at that time, bool [rows]; None: all."""
         time, known = microseconds(at), min(rows, self._times.shape[1])
         first, end = self._times[:, :known]
         valid = (first <= time) & (time < end)

@@ -1,1 +1,1 @@
-"""The ranker: candidates, their features, trees over them, and the cross-encoder that rescores the best."""
+"""The ranker: candidates, their features, trees over these, and the cross-encoder that rescores the best."""

@@ -1,8 +1,8 @@
 """The learned ranker: trees over the features of all candidates (LambdaMART, Burges 2010, MSR-TR-2010-82).
 
-A folder holds ranker.json (what it was trained on and what it reads), ranker.onnx (the trees), tables.npz (how often
-each tag was right, alone and with others, and what the named feature tables count) and calibration.json. `tagbus train
-ranker` writes it.
+A folder holds ranker.json (its training data and inputs), ranker.onnx (the trees), tables.npz (how often each tag was
+right, alone and with others, and the counts of the named feature tables) and calibration.json. `tagbus train ranker`
+writes it.
 
 With a cross-encoder there is a second stage, second_stage.onnx: the first trees order the union, the cross-encoder
 scores the best of it, and the second trees, which also see its score, order all candidates.
@@ -49,8 +49,8 @@ CROSS: Final = "cross"
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """What a ranker was trained on, and must be used with: an encoder's release, the lists that it reads (`names`
-    first), and the versions of the components that provide them."""
+    """What a ranker is bound to by its training: an encoder's release, the lists that it reads (`names` first), and the
+    versions of the components that provide them."""
 
     release: str
     lists: tuple[str, ...] = (NAMES,)
@@ -63,9 +63,7 @@ class SecondStage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     components: Mapping[str, str] = Field(description="the component whose score it reads, and its version")
-    top: int = Field(
-        ge=1, le=1000, description="candidates of a content that it is asked about, the first stage's best"
-    )
+    top: int = Field(ge=1, le=1000, description="candidates per content that it scores, the first stage's best")
     propensity: FiniteFloat = Field(ge=0, le=10, description="as that of the first stage")
     model_sha256: Sha256
     trees: int = Field(ge=1)
@@ -78,16 +76,16 @@ class Manifest(BaseModel):
 
     name: str = Field(pattern=r"^ranker-[0-9a-f]{8}$", description="recorded in every result")
     release: str = Field(description="of the encoder whose neighbours and similarities it was trained on")
-    components: Mapping[str, str] = Field(description="versions of the components that give its lists")
+    components: Mapping[str, str] = Field(description="versions of the components that provide its lists")
     lists: tuple[str, ...] = Field(description="recallers whose lists it reads, `names` (C2T) first")
     tables: tuple[TableName, ...] = Field((), description="named feature tables that it reads")
     columns: tuple[str, ...] = Field(description="features, in the order of the trees' input")
     names: int = Field(ge=1, le=1000, description="nearest tags that are read")
     neighbours: int = Field(ge=1, le=1000, description="nearest exemplars that vote")
-    listed: int = Field(ge=1, le=1000, description="candidates of a list at most")
-    voted: int = Field(ge=1, le=1000, description="candidates by votes at most")
-    kept: int = Field(ge=1, le=1000, description="candidates that are scored at most, the best by reciprocal ranks")
-    sure: int = Field(0, ge=0, le=1000, description="of each list by name, the best that are scored in any case")
+    listed: int = Field(ge=1, le=1000, description="limit of candidates from a list")
+    voted: int = Field(ge=1, le=1000, description="limit of candidates by votes")
+    kept: int = Field(ge=1, le=1000, description="limit of scored candidates, the best by reciprocal ranks")
+    sure: int = Field(0, ge=0, le=1000, description="of each list by name, the best that are always scored")
     propensity: FiniteFloat = Field(ge=0, le=10, description="a tag's score grows by this times -log of its propensity")
     model_sha256: Sha256
     tables_sha256: Sha256
@@ -267,7 +265,7 @@ def _check_over(folder: Path, manifest: Manifest, over: Over) -> None:
 
 
 def over(release: str, lists: Sequence[str], versions: Mapping[str, str]) -> Over:
-    """What a ranker may be used with, given these lists and component versions."""
+    """The binding for these lists and component versions."""
     others = {name: version for name, version in versions.items() if name != NAME}
     return Over(release, (NAMES, *lists), others)
 

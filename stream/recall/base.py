@@ -21,7 +21,7 @@ class Query:
 
 
 class Recaller(Protocol):
-    """Finds tags independently of the graph; a component brings it."""
+    """Finds tags independently of the graph; provided by a component."""
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ from tagbus.stream.memory.kinds import Kind
 from tagbus.stream.memory.store import Memory, Payload
 from tagbus.stream.recall.base import Recaller
 
-# Receives what memory holds for changed points of a kind; None for one that was removed.
+# Receives memory's payloads of changed points of a kind; None for a removed one.
 Listener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
 
 
@@ -31,9 +31,9 @@ class ComponentSettings(Section):
 
 
 class TrainedSettings(ComponentSettings):
-    """The section of a trained component: it is on if a folder is set."""
+    """The section of a trained component, which is on if a folder is set."""
 
-    folder: Path | None = Field(None, description="what `tagbus train` wrote; unset: off")
+    folder: Path | None = Field(None, description="the folder that `tagbus train` wrote; unset: off")
 
 
 class ServedSettings(TrainedSettings):
@@ -48,7 +48,7 @@ class ServedSettings(TrainedSettings):
     version: int = Field(1, ge=1, description="Triton's version of the model, which every request names")
 
     def at(self, encoder: EncoderSettings) -> EncoderSettings:
-        """Connection settings for the model on Triton; fields that are unset here come from the encoder."""
+        """Connection settings for the model on Triton; unset fields come from the encoder."""
         own = {"kind": self.kind, "address": self.address or encoder.address}
         return encoder.model_copy(update={**own, "model": self.model, "version": self.version})
 
@@ -66,8 +66,8 @@ class Surroundings:
     """The environment a component is opened in.
 
     `versions`: the components that are on and that a ranker may read, by name, in registry order. `lists`: the lists
-    that their recallers provide to one. `open_memory` opens a new or saved memory of these kinds for vectors of another
-    release.
+    that their recallers provide to a ranker. `open_memory` opens a new or saved memory of these kinds for vectors of
+    another release.
     """
 
     settings: Settings
@@ -95,7 +95,7 @@ class Part:
     """An open component and its contributions. A stage that needs more subclasses it.
 
     `listeners`, by kind of memory, receive each change of its points before a taxonomy version includes it. `reads`:
-    the kinds of memory that it reads of a content besides what recall finds. `close` frees resources; no call may be in
+    the kinds of memory that it reads for a content besides recall's results. `close` frees resources; no call may be in
     flight.
     """
 

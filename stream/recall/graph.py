@@ -1,4 +1,4 @@
-"""Graph recall with memory scores: which tags to consider for a content, how good each is, and why.
+"""Graph recall with memory scores: candidate tags for a content, their scores, and the evidence.
 
 Candidates are the union of two meta-paths of LLM4Tag (arXiv 2502.13481, section 3.1): C2T, tags whose text is similar
 to the content, and C2C2T, tags of similar exemplars. Each candidate is scored over the joint memory of RAE-XMC (arXiv
@@ -69,7 +69,7 @@ class GraphRecall:
     def __init__(
         self, tags: Store, exemplars: Store, fitted: RecallDefaults, settings: RecallSettings, named: int = 3
     ) -> None:
-        """`named`: neighbours listed in a tag's evidence at most."""
+        """`named`: limit of neighbours listed in a tag's evidence."""
         self._tags = tags
         self._neighbourhood = Neighbourhood(tags, exemplars, settings)
         self._settings = settings
@@ -88,7 +88,7 @@ class GraphRecall:
 
     @property
     def standing(self) -> Standing:
-        """Which tags count, and as what; it must be told of every change of a tag."""
+        """Resolves which tag a tag counts as; must be notified of every change of a tag."""
         return self._neighbourhood.standing
 
     async def recall(
@@ -106,7 +106,7 @@ class GraphRecall:
 
     @property
     def reach(self) -> Reach:
-        """How far the release's fitted parameters search."""
+        """The search depth of the release's fitted parameters."""
         return Reach(self._fitted.tag_keys, self._fitted.content_keys)
 
     async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
@@ -165,13 +165,13 @@ class GraphRecall:
         ]
 
     def _share(self) -> float:
-        """lambda; with one meta-path off the other has all the weight."""
+        """lambda; with one meta-path off, the other has all the weight."""
         if not self._settings.c2t:
             return 1.0
         return self._fitted.lambda_ if self._settings.c2c2t else 0.0
 
     async def payloads(self, found: Iterable[Found], seen: Iterable[Seen]) -> dict[str, Payload]:
-        """The payloads of tags in force among all that were found or accepted in a batch."""
+        """The payloads of tags in force among those found or accepted in a batch."""
         return await self.facts(set[str]().union(*(one.scores for one in found), *(one.accepted for one in seen)))
 
     async def facts(self, tags: Iterable[str]) -> dict[str, Payload]:
@@ -180,7 +180,7 @@ class GraphRecall:
         return {tag_id: payload for tag_id, payload in found.items() if not replaced_by(payload)}
 
     def pick(self, found: Found, seen: Seen, names: Mapping[str, str], limit: int) -> list[Candidate]:
-        """Tags that people accepted, then the rest by score. Evidence is built only for what is returned."""
+        """Tags that people accepted, then the rest by score. Evidence is built only for returned tags."""
         accepted = [tag_id for tag_id in seen.accepted if tag_id in names]
         ranked = sorted(
             (-score, tag_id)

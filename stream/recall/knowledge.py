@@ -1,8 +1,8 @@
-"""Knowledge for a content: the segments most like it that hold now and that it may see, for a prompt.
+"""Knowledge retrieval for prompts: the segments most similar to a content that are valid now and visible to it.
 
 Retrieved knowledge injection of LLM4Tag (arXiv 2502.13481, section 3.2.2): at most 3 segments by the similarity of the
-vectors. Stores filter by validity as they search, so segments that have expired take no valid one's place, however
-many there are, and none is returned although memory still holds it. So nothing has to remove them.
+vectors. Stores filter by validity as they search, so expired segments never displace valid ones, however many there
+are, and are never returned although memory still holds them. So nothing has to remove them.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment of knowledge that was retrieved for a content: its cosine, and what memory keeps of it."""
+    """A segment of knowledge retrieved for a content: its cosine, and its payload."""
 
     id: str
     kind: str
@@ -32,22 +32,22 @@ class Segment:
 
 
 def now() -> datetime:
-    """The time of this machine."""
+    """The current time of this machine."""
     return datetime.now(UTC)
 
 
 class KnowledgeRetrieval:
-    """Segments from one store of knowledge."""
+    """Retrieves segments from one store of knowledge."""
 
     def __init__(self, store: Store, settings: KnowledgeSettings, fitted: RecallDefaults, clock: Clock = now) -> None:
-        """`fitted`: of the release; a segment is as like a content as a tag, unless the settings say otherwise."""
+        """`fitted`: the release's; segments share the similarity threshold of tags unless the settings override it."""
         self._store = store
         self._limit = settings.segments
         self._threshold = fitted.c2t_threshold if settings.threshold is None else settings.threshold
         self._clock = clock
 
     async def retrieve(self, vectors: Vectors, scopes: Scopes = None) -> list[list[Segment]]:
-        """At most `segments` of them for each content [n, d], most similar first, all of one moment.
+        """At most `segments` of them for each content [n, d], most similar first, all as of one time.
 
         Raises DependencyDown if the store does not answer.
         """
@@ -55,7 +55,7 @@ class KnowledgeRetrieval:
         hits = await self._store.search(vectors, self._limit, scopes, at)
         hits = hits.where(hits.scores.astype(np.float64) >= self._threshold)
         payloads = await self._store.fetch(sorted(set(hits.keys.tolist())))
-        # Another one may stand under the key since the search, or none.
+        # Since the search another segment may have taken the key, or none has it.
         valid = {key: payload for key, payload in payloads.items() if is_valid(payload, at)}
         return [
             [

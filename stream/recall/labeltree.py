@@ -2,8 +2,8 @@
 
 A forest of shallow trees over the known tags, with a linear classifier at each node (Parabel, Prabhu et al. 2018, WWW;
 Bonsai, Khandagale et al. 2020, Machine Learning 109). They use no vectors, so they belong to no release. They never
-give a tag that was not in their training data; memory covers those. A folder holds labeltree.json (the known tags, and
-the hash of each file), words.json (the terms), and Omikuji's own files; `tagbus train labeltree` writes it.
+return a tag outside their training data; memory covers those. A folder holds labeltree.json (the known tags, and the
+hash of each file), words.json (the terms), and Omikuji's own files; `tagbus train labeltree` writes it.
 """
 
 import asyncio
@@ -47,8 +47,8 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^labeltree-[0-9a-f]{8}$", description="recorded in every result")
-    best: int = Field(ge=1, le=1000, description="tags that a content gets at most")
-    beam: int = Field(ge=1, le=1000, description="nodes of a level that are looked into")
+    best: int = Field(ge=1, le=1000, description="limit of tags per content")
+    beam: int = Field(ge=1, le=1000, description="nodes visited per level")
     words_sha256: Sha256
     files: Mapping[FileName, Sha256] = Field(min_length=1, description="Omikuji's files in `forest`, and their hashes")
     fitted_on: int = Field(ge=1, description="contents that they were trained on")

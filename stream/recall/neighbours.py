@@ -33,8 +33,8 @@ class Seen:
 
     `direct`: the nearest tags, most similar first; the key of each is its id, and its only tag is itself. `near`: the
     nearest exemplars that may vote, most similar first, with the tags that each accepted; never the content's own, and
-    one per content. `machine` bool [m]: which of them only this service decided. `accepted` and `rejected`: the ids of
-    the tags that people accepted and rejected for this content.
+    one per content. `machine` bool [m]: which of them have only machine decisions. `accepted` and `rejected`: the ids
+    of the tags that people accepted and rejected for this content.
     """
 
     direct: Slice
@@ -47,7 +47,7 @@ class Seen:
 class Neighbourhood:
     """Searches the stores of tags and of exemplars concurrently.
 
-    `standing`: which of the tags that exemplars carry count, and as what. It must be told of every change of a tag.
+    `standing` resolves which tag an exemplar's tag counts as. It must be notified of every change of a tag.
     """
 
     def __init__(self, tags: Store, exemplars: Store, settings: RecallSettings) -> None:
@@ -93,7 +93,7 @@ class Neighbourhood:
 
 
 def elected(ids: Sequence[str], similar: Hits, limit: int) -> tuple[Hits, Flags]:
-    """The `limit` nearest exemplars of each content that may vote, and which of them only this service decided.
+    """The `limit` nearest exemplars of each content that may vote, and which of them have only machine decisions.
 
     Excludes the content itself; one vote per content, people's before the machine's. All of this is read from the keys.
     """

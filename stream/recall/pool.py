@@ -16,7 +16,7 @@ from tagbus.stream.memory.hits import Ints as Ints
 from tagbus.stream.memory.hits import TagNumbers, joined
 from tagbus.stream.recall.neighbours import Seen
 
-# The list of the tags whose text is like the content's (C2T).
+# The list of tags whose text is similar to the content's (C2T).
 NAMES = "names"
 
 
@@ -54,7 +54,7 @@ class Numbers:
         there, count = self._there, len(self._memory)
         if there < count:
             if count > len(self._of):
-                # Twice as long: a new tag must not cost a copy of all.
+                # Double the size: a new tag must not cost a full copy.
                 self._of = np.concatenate((self._of, np.zeros(count, np.int64)))
             self._there = count
             self._append(np.arange(there, count))
@@ -77,8 +77,8 @@ class Listed:
 class Ballots:
     """The neighbours of the contents, by row, most similar first, and a vote for each tag that a neighbour accepted.
 
-    `rows`, `similarity` and `machine` (only this service decided) describe m neighbours; vote i is neighbour
-    `voters[i]` for tag `tags[i]`, v votes, by neighbour.
+    `rows`, `similarity` and `machine` (only machine decisions) describe m neighbours; vote i is neighbour `voters[i]`
+    for tag `tags[i]`, v votes, by neighbour.
     """
 
     rows: Ints
@@ -102,7 +102,7 @@ class Pool:
 
     @property
     def words(self) -> Ints:
-        """How many words each text has, int64 [n]."""
+        """The number of words of each text, int64 [n]."""
         return np.array([text.count(" ") + 1 for text in self.texts], np.int64)
 
 

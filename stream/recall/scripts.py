@@ -1,4 +1,4 @@
-"""What the script of a text says: where its words end, and for a language that nobody named."""
+"""Scripts of a text: word boundaries, and a stand-in for a missing language."""
 
 import re
 import unicodedata
@@ -9,15 +9,15 @@ from typing import Final
 # Scripts written without spaces (Thai to Khmer, Japanese, Chinese), for a regular expression's character class: each of
 # their characters is a word.
 DENSE: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# What names a text without a letter of any script.
+# The name for a text without letters.
 OTHER: Final = "other"
-# Characters of a text in which letters are looked for, and how many letters are looked at.
+# How many characters of a text are searched for letters, and how many letters are used.
 _SEEN: Final = 800
 _LETTERS: Final = 40
 
 
 def language_of(given: str | None, text: str) -> str:
-    """The language that a content names, without its region; where it names none, the script of most of the first
+    """The language that a content names, without its region; if it names none, the most frequent script of the first
     letters of its text, as Unicode names it (`Latin`, `Cyrillic`, `Cjk`)."""
     if given:
         return re.split("[-_]", given.lower(), maxsplit=1)[0]

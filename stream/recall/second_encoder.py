@@ -1,9 +1,9 @@
-"""A second encoder over the same exemplars, which gives votes and tags of its own.
+"""A second encoder over the same exemplars, with separate votes and tags.
 
 An encoder trained on a corpus is good at that corpus's tags; the release's encoder also covers tags that no training
-content has. The second encoder encodes each content once and gives two lists: the votes of its own neighbours, and the
-tags whose trained vectors are similar to the content (recall/tagvectors.py). A ranker with both encoders' neighbours is
-better than with either alone.
+content has. The second encoder encodes each content once and produces two lists: the votes of its own neighbours, and
+the tags whose trained vectors are similar to the content (recall/tagvectors.py). A ranker with both encoders'
+neighbours is better than with either alone.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ NAME: Final = "second_encoder"
 VOTES: Final = "second_encoder_votes"
 TAGS: Final = "second_encoder_tags"
 LISTS: Final = (VOTES, TAGS)
-# Neighbours that vote, and tags per list at most.
+# The number of neighbours that vote, and the limit of tags per list.
 NEIGHBOURS: Final = 100
 BEST: Final = 60
 
@@ -43,7 +43,7 @@ Found = list[Mapping[str, float]]
 
 
 class SecondEncoder:
-    """An encoder, the stores that it fills, and the tag vectors that it was trained against."""
+    """An encoder, its stores, and the tag vectors that it was trained against."""
 
     def __init__(self, encoder: Encoder, tags: Store, exemplars: Store, vectors: TagVectors) -> None:
         self.encoder = encoder
@@ -56,7 +56,7 @@ class SecondEncoder:
 
     @property
     def standing(self) -> Standing:
-        """Which tags count, and as what; it must be told of every change of a tag."""
+        """Resolves which tag a tag counts as; must be notified of every change of a tag."""
         return self._neighbourhood.standing
 
     def recallers(self) -> list[Recaller]:
@@ -92,7 +92,7 @@ class SecondEncoder:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Close the encoder; its stores are closed with the memory."""
+        """Close the encoder; its stores close with the memory."""
         await asyncio.gather(*self._encoded.values(), return_exceptions=True)
         await self.encoder.close()
 

@@ -2,9 +2,9 @@
 
 `tagbus train biencoder --recipe top-layers` and `tagbus train whole` train the encoder against all tags as free vectors
 and store them next to it; `tagbus export` includes them, with the name of the release. Where that encoder is the
-release, this component adds what the tag vectors say to what its neighbours say: one product, no second encoding and no
-second memory. A second encoder brings its own. A tag that the training did not see, such as a new one, has the vector
-of its text in memory instead, which that encoder places near its contents.
+release, this component adds the tag vectors' scores to its neighbours' votes: one product, no second encoding and no
+second memory. A second encoder has separate tag vectors. A tag outside the training data, such as a new one, uses the
+vector of its text in memory instead, which that encoder places near its contents.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ NAME: Final = "tagvectors"
 FILE: Final = "tags.npz"
 # A million tags with 384 dimensions are 1.5 GB.
 FILE_BYTES: Final = 2_000_000_000
-# Contents scored at once: 64 against 25,000 tags are 6 MB.
+# Contents scored at a time: 64 against 25,000 tags are 6 MB.
 CONTENTS: Final = 64
-# Tags of a content at most: as many as a ranker reads of a list.
+# Limit of tags per content: as many as a ranker reads of a list.
 BEST: Final = 60
 
 
@@ -127,15 +127,15 @@ class TagVectors:
 
 
 def read(folder: Path) -> tuple[bytes, str]:
-    """Read tags.npz of a folder; returns its bytes and its name, derived from its hash. Raises UserError if there is
-    none."""
+    """Read tags.npz of a folder; returns its bytes and its name, derived from its hash. Raises UserError if it is
+    missing."""
     path = folder / FILE
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES + 1)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected what `tagbus export` leaves of an encoder of "
+            f"{path}: cannot be read ({error.strerror}); expected a file of `tagbus export` for an encoder of "
             "`tagbus train biencoder --recipe top-layers` or `tagbus train whole`"
         ) from None
     if len(content) > FILE_BYTES:
@@ -146,23 +146,23 @@ def read(folder: Path) -> tuple[bytes, str]:
 class TagVectorsRecall:
     """The tags whose vectors are most similar to a content's, with their probabilities over all known tags.
 
-    Tags of memory without a trained vector are searched by their texts, as C2T searches, where there are any.
+    Tags in memory without a trained vector are searched by their texts, as in C2T, if there are any.
     """
 
     name: str = NAME
 
     def __init__(self, vectors: TagVectors, tags: Store) -> None:
-        """What `tags` holds is read at the first recall: a snapshot fills it after this is opened."""
+        """`tags` is read at the first recall: a snapshot fills it after this is opened."""
         self._vectors = vectors
         self._tags = tags
         self._known = frozenset(vectors.ids)
         self._unseen: set[str] = set()
         self._reading = asyncio.Lock()
-        # Tags changed before the first reading ended, None afterwards: what it read of them may be stale.
+        # Tags changed before the first read ended, None afterwards: their payloads from that read may be stale.
         self._changed: set[str] | None = set()
 
     async def change(self, tags: Mapping[str, Payload | None]) -> None:
-        """Take over what memory now holds of these tags; None: removed."""
+        """Apply memory's current payloads of these tags; None: removed."""
         if self._changed is not None:
             self._changed.update(tags)
         self._unseen |= {tag for tag, payload in tags.items() if payload is not None} - self._known
@@ -176,7 +176,7 @@ class TagVectorsRecall:
         return await asyncio.to_thread(self._vectors.best, query.vectors, BEST, others)
 
     async def _read(self) -> None:
-        """Find the tags without a trained vector that memory has, once."""
+        """Find memory's tags without a trained vector, once."""
         if self._changed is None:
             return
         async with self._reading:

@@ -11,8 +11,8 @@ from tagbus.stream.recall.pool import Ballots, Floats, Ints, Pool
 
 # Softmax temperatures of the votes: at 0.08 about twenty neighbours count, at 0.04 about five.
 TAUS: Final = (0.08, 0.04)
-# What all machine decisions on a tag together weigh at most, in votes of a person. Less than one, or what the service
-# wrote back would confirm itself against people.
+# The most that all machine decisions on a tag weigh together, in votes of a person. Less than one, or the service's
+# write-backs would confirm themselves against people.
 PART: Final = 0.5
 
 Doubles = NDArray[np.float64]
@@ -51,7 +51,8 @@ def count_votes(pool: Pool) -> Votes:
 
 def capped(weights: Doubles, ballots: Ballots, contents: int) -> Doubles:
     """The weight of each neighbour, float64 [m], with machine decisions scaled down for each of n contents: together on
-    one tag they weigh half as much as the least of the people's votes for the content. Without people they stay."""
+    one tag they weigh half as much as the least of the people's votes for the content. Without people's votes they are
+    unchanged."""
     rows, voted = ballots.rows[ballots.voters], weights[ballots.voters]
     machine = ballots.machine[ballots.voters]
     if not machine.any():

@@ -1,7 +1,7 @@
 """Words and bigrams of a text as a TF-IDF weighted bag: an input of classifiers besides the vector.
 
 A classifier knows the terms of its training by name (`Vocabulary.learn`), or only by a hash of the name (`hashed`),
-which saves the list of terms at the price of collisions.
+which saves the term list at the price of collisions.
 """
 
 import math
@@ -27,7 +27,7 @@ CHARACTERS: Final = 8_192
 WORDS: Final = 2_048
 # Longer runs of letters are not words. A bigram has at most two of these and a space.
 LETTERS: Final = 64
-# Terms per bag at most; those with the highest weight win.
+# Limit of terms per bag; those with the highest weight win.
 TERMS: Final = 512
 # Counts kept while learning a vocabulary: 0.5 GB. Beyond that the rarest are dropped.
 COUNTS: Final = 4_000_000

@@ -21,7 +21,7 @@ class Calibrate:
     name = "calibrate"
 
     def __init__(self, curves: Callable[[str], Calibration], least_confidence: float) -> None:
-        """`curves` returns the calibration of a path (`Work.scoring`). Tags below `least_confidence` are dropped."""
+        """`curves` returns the calibration for a path (`Work.scoring`). Tags below `least_confidence` are dropped."""
         self._curves = curves
         self._least = least_confidence
 

@@ -23,7 +23,7 @@ class Encode:
         await by_halves(works, self._encode)
 
     async def _encode(self, works: Sequence[Work]) -> None:
-        """Raises Untaggable where the encoder fails; it names a content that is alone."""
+        """Raises Untaggable if the encoder fails; the error names a content that is alone."""
         try:
             vectors = await self._encoder.encode([work.text for work in works])
         except (Retryable, Fatal, MemoryError):

@@ -1,6 +1,6 @@
-"""Stage `hierarchy`: the broader tags of those that a content gets are left out, or added.
+"""Stage `hierarchy`: drop or add the broader tags of a content's tags.
 
-Without it they stay as they were found. It comes after `calibrate`, so that only tags that are returned count.
+Without it tags stay as found. It runs after `calibrate`, so that only returned tags count.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from tagbus.stream.tagger.work import HIERARCHY, Work
 
 
 class WithoutBroader:
-    """Leaves out the tags that are broader than another one of the content, but for those that people accepted."""
+    """Drops tags that are broader than another of the content's tags, except those that people accepted."""
 
     name = HIERARCHY
 
@@ -24,9 +24,9 @@ class WithoutBroader:
 
 
 class WithBroader:
-    """Adds every broader tag that the content may see, but for those that people rejected.
+    """Adds every broader tag that the content may see, except those that people rejected.
 
-    It is at least as sure as the surest tag that it is broader than, whose score and confidence it gets.
+    It is at least as certain as its most confident narrower tag, whose score and confidence it gets.
     """
 
     name = HIERARCHY
@@ -35,7 +35,7 @@ class WithBroader:
         self._graph = graph
 
     async def run(self, works: Sequence[Work]) -> None:
-        """See `Stage`. `select` has looked up what lies above each candidate."""
+        """See `Stage`. `select` has looked up the ancestors of each candidate."""
         narrower = [self._narrower(work) for work in works]
         payloads = await self._graph.facts({tag_id for one in narrower for tag_id in one})
         for work, found in zip(works, narrower, strict=True):

@@ -1,9 +1,9 @@
 """Stage `judge`: a language model is asked about the best candidates, where that is worth it.
 
-What it is worth is in the calibration of the path with it (`JudgeFit`): without one, or with weight 0, it is asked
-about the control share alone and changes nothing, so that its worth can be fitted. A content that is asked goes on by
-the fused probabilities. One that is not, because its scores are decisive, or because budget, deadline, breaker or
-server say no, goes on by the scores of the stages before, and by their calibration.
+Its worth is part of the calibration of the path with it (`JudgeFit`): without one, or with weight 0, it is asked only
+about the control share and changes nothing, so that its worth can be fitted. A content that is asked continues with the
+fused probabilities. One that is not, because its scores are decisive, or because budget, deadline, breaker or server
+refuse, continues with the scores of the stages before, and their calibration.
 """
 
 import logging
@@ -38,14 +38,14 @@ class WebKnowledge(Protocol):
     """A second source of knowledge (llm/web)."""
 
     async def add(self, asked: Sequence[Asked]) -> list[Asked]:
-        """The same with what it knows of each content. It raises nothing."""
+        """The same with knowledge about each content added. It raises nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """What the stage asks and how. `candidates` of a content at most, `control`: the share of contents that are asked
-    in any case. `cost`: of calls, in USD, None without a price. `web`: knowledge besides memory's. `prepared`: what
-    batches have answered already."""
+    """How the stage asks. `candidates`: limit per content; `control`: the share of contents that are always asked.
+    `cost`: of calls, in USD, None without a price. `web`: knowledge besides memory's. `prepared`: earlier answers of
+    batches."""
 
     judge: Judge
     version: str
@@ -60,8 +60,8 @@ class Judging:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """The order by fused probabilities (`Ranking`). `judged`: the judge's, of the tags that it knows; `asked`: the
-    scores before it, of all tags that it was asked about."""
+    """The order by fused probabilities (`Ranking`). `judged`: the judge's, of the tags it answered; `asked`: the prior
+    scores of all tags asked about."""
 
     before: Ranking
     fit: JudgeFit
@@ -97,26 +97,26 @@ class JudgeStage:
     name = NAME
 
     def __init__(self, judging: Judging, fit: JudgeFit | None = None) -> None:
-        """`fit`: what the judge is worth, None where nobody knows."""
+        """`fit`: the judge's worth, None if unknown."""
         self._judging = judging
         self._fit = fit if fit is not None and fit.weight > 0 else None
 
     def fitted(self, fit: JudgeFit | None) -> "JudgeStage":
-        """The same stage with what a calibration says."""
+        """The same stage with a calibration's fit."""
         return JudgeStage(self._judging, fit)
 
     def asking_all(self) -> "JudgeStage":
-        """The stage that fits and measurements need: every content is asked, and no score is changed."""
+        """The stage for fits and measurements: every content is asked, and no score is changed."""
         return _AskAll(self._judging)
 
     async def would_ask(self, works: Sequence[Work]) -> list[Asked]:
-        """What it asks about each content, where it asks; nothing is sent. Raises DependencyDown as `run` does."""
+        """The questions about each content, where it asks; nothing is sent. Raises DependencyDown as `run` does."""
         shots = await self._judging.shots.of(works)
         tags = [list(_undecided(work, self._judging.candidates)) for work in works]
         return [_asked(work, own, some) for work, own, some in zip(works, tags, shots, strict=True)]
 
     async def to_prepare(self, works: Sequence[Work]) -> list[Asked | None]:
-        """What it would ask about each content in full, web knowledge included; None where it would not ask."""
+        """The full questions about each content, web knowledge included; None where it would not ask."""
         sent = [work for work in works if not self._left_out(work, _undecided(work, self._judging.candidates))]
         asked = iter(await self._with_web(await self.would_ask(sent)))
         going = set(map(id, sent))
@@ -136,7 +136,7 @@ class JudgeStage:
             await self._ask(sent)
 
     def _left_out(self, work: Work, scores: Mapping[str, float]) -> str:
-        """Why a content is not asked about these candidates; empty: it is."""
+        """Why a content is not asked about; empty: it is."""
         if not scores:
             return "without_candidates"
         if cascade.is_control(work.content.id, self._judging.control):
@@ -151,13 +151,13 @@ class JudgeStage:
         asked = [_asked(work, list(scores), own) for (work, scores), own in zip(sent, shots, strict=True)]
         keys = [key_of(self._judging.version, one) for one in asked]
         found = dict(enumerate(self._judging.cache.get(keys)))
-        # What a batch answered was asked for anew, and is paid for.
+        # A batch's answer was requested explicitly, and is already paid for.
         paid = {index: judged for index, one in enumerate(asked) if (judged := self._prepared(one)) is not None}
         new = [index for index in found if index not in paid and found[index] is None]
         try:
             answers = await self._answers([asked[index] for index in new])
         except UserError as error:
-            # A key that was changed, a model that is gone: contents do not wait for somebody to mend that.
+            # A changed key, a removed model: contents do not wait until an operator fixes that.
             log.error("the language model refuses to be asked: %s", error)
             answers = []
         paid |= dict(zip(new, answers, strict=False))
@@ -206,7 +206,7 @@ class JudgeStage:
             work.ranking = Fused(work.ranking, self._fit, said, scores)
 
     def _degrade(self, work: Work, reason: str) -> None:
-        """A content goes on without the judge; where that would have changed nothing, nobody need know."""
+        """Continue a content without the judge; not reported if the judge would have changed nothing."""
         _count("degraded")
         if self._fit is None:
             work.leave_out(NAME)
@@ -228,7 +228,7 @@ class _AskAll(JudgeStage):
     """See `JudgeStage.asking_all`."""
 
     def fitted(self, fit: JudgeFit | None) -> JudgeStage:  # noqa: ARG002
-        """It stays as it is."""
+        """Returns itself."""
         return self
 
     def _left_out(self, work: Work, scores: Mapping[str, float]) -> str:  # noqa: ARG002
@@ -236,7 +236,7 @@ class _AskAll(JudgeStage):
 
 
 def _undecided(work: Work, count: int) -> dict[str, float]:
-    """The scores of the best candidates that nobody has decided about, best first."""
+    """The scores of the best candidates without a decision by people, best first."""
     if work.ranking is None:
         return {}
     seen = seen_by(work)

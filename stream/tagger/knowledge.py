@@ -1,4 +1,4 @@
-"""Stage `knowledge`: the segments of knowledge that a prompt for a content carries."""
+"""Stage `knowledge`: the segments of knowledge for a content's prompt."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from tagbus.stream.tagger.work import Work
 
 
 class Retrieve:
-    """Retrieves knowledge. It scores nothing, and is left out where nothing reads `Work.knowledge`."""
+    """Retrieves knowledge. It scores nothing, and is omitted if nothing reads `Work.knowledge`."""
 
     name = "knowledge"
 

@@ -1,4 +1,4 @@
-"""Stage `prepare`: the text that is encoded and searched."""
+"""Stage `prepare`: the text to encode and search."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """Stage `rank`: order the candidates of each content.
 
 A learned ranker orders by its scores. Without one, the lists are fused by reciprocal rank if there are other recallers;
-with memory alone, its scores are the order.
+with memory alone, its scores give the order.
 """
 
 import asyncio

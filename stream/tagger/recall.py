@@ -20,7 +20,7 @@ class Recall:
     def __init__(
         self, graph: GraphRecall, recallers: Mapping[str, Sequence[Recaller]], reach: Reach | None = None
     ) -> None:
-        """`recallers` by component, in path order. `reach`: how far memory is searched; default: the release's
+        """`recallers` by component, in path order. `reach`: the search depth in memory; default: the release's
         parameters."""
         self._graph = graph
         self._components = list(recallers)
@@ -34,8 +34,8 @@ class Recall:
     async def _recall(self, works: Sequence[Work]) -> None:
         """Raises Poison if a recaller fails on one of the contents.
 
-        A model knows the tags of its training, and no scopes: what it says counts for the tags that its tags are now,
-        of those that a content may see.
+        A model knows the tags of its training and no scopes: its scores count for the current tags that these resolve
+        to, among those that a content may see.
         """
         ids = [work.content.id for work in works]
         vectors = np.array([work.vector for work in works], np.float32)

@@ -14,7 +14,7 @@ class Select:
     name = "select"
 
     def __init__(self, graph: GraphRecall, lists: Mapping[str, str], limit: int) -> None:
-        """`lists`: the list that holds the score of each component. `limit`: tags per content at most."""
+        """`lists`: the list with the score of each component. `limit`: limit of tags per content."""
         self._graph = graph
         self._lists = lists
         self._limit = limit
@@ -27,7 +27,7 @@ class Select:
             work.candidates = [self._placed(one, {each.id for each in candidates}, work.scopes) for one in candidates]
 
     def _placed(self, candidate: Candidate, others: Container[str], scopes: frozenset[str]) -> Candidate:
-        """The candidate with those that are broader in its evidence."""
+        """The candidate with its broader tags in the evidence."""
         broader = tuple(one for one in self._graph.standing.broader(candidate.id, scopes) if one in others)
         if not broader:
             return candidate
@@ -51,7 +51,7 @@ class Select:
         ]
 
     def _evidence(self, found: Mapping[str, Listing], candidate: Candidate, unjudged: float | None) -> Evidence:
-        """The evidence of memory and of each component for a candidate."""
+        """The evidence of memory and each component for a candidate."""
         scores: dict[str, float] = {}
         matched: dict[str, str] = {}
         for component, name in self._lists.items():

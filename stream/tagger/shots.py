@@ -1,4 +1,4 @@
-"""Exemplars for prompts: what people decided about the contents most like this one, as far as it may see them."""
+"""Exemplars for prompts: people's decisions on the most similar contents that this one may see."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,16 +14,16 @@ from tagbus.stream.tagger.work import Work
 
 
 class Shots:
-    """The nearest exemplars of contents, people's first, with the names of their tags."""
+    """Finds the nearest exemplars of contents, people's first, with the names of their tags."""
 
     def __init__(self, exemplars: Store, graph: GraphRecall, limit: int) -> None:
-        """`limit`: of a content at most."""
+        """`limit`: exemplars per content."""
         self._exemplars = exemplars
         self._graph = graph
         self._limit = limit
 
     async def of(self, works: Sequence[Work]) -> list[tuple[Shot, ...]]:
-        """Of each content. Raises DependencyDown if the store does not answer."""
+        """The exemplars of each content. Raises DependencyDown if the store does not answer."""
         keys = [self._nearest(work) for work in works]
         wanted = sorted({key for own in keys for key in own})
         if not wanted:
@@ -43,7 +43,7 @@ class Shots:
 
 
 def _shot(payload: Payload, names: Mapping[str, str]) -> Shot:
-    """Tags that are gone, or that the content may not see, are left out."""
+    """Leaves out retired tags, and those that the content may not see."""
     accepted, rejected = (
         tuple(names[tag] for tag in texts(payload, field) if tag in names) for field in ("accepted", "rejected")
     )

@@ -1,7 +1,7 @@
 """The tagger: contents in, tags or failures out. The stream, the batch command and the evaluation share it.
 
 It is independent of Kafka. It runs a list of stages over one `Work` per content, in the order of the arrows in DESIGN:
-prepare, encode, recall, rank, and any stages after them; then select and calibrate build the result from what is there.
+prepare, encode, recall, rank, and any stages after them; then select and calibrate build the result.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ Features = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A content's result, and all that the stages have left of it."""
+    """A content's result, and the state that the stages left."""
 
     result: TaggedContent
     work: Work
 
     @property
     def features(self) -> Mapping[str, Features]:
-        """What the ranker saw of each tag that was selected, by the tag's id; empty without a ranker."""
+        """The ranker's features of each selected tag, by the tag's id; empty without a ranker."""
         return {one.id: one.features for one in self.work.candidates if one.features is not None}
 
 
@@ -36,9 +36,9 @@ class Explained:
 class Pipeline:
     """The parts of a tagger.
 
-    `stages` run in this order, then `closing`, which also runs when a caller stops early: it builds the result from
-    what is there. `optional` names the stages that are skipped if their service does not answer. `release` and
-    `components` are recorded in every result; `calibration` is that of the whole path, recorded also where nothing was
+    `stages` run in this order, then `closing`, which also runs when a caller stops early: it builds the result from the
+    stages so far. `optional` names the stages that are skipped if their service does not answer. `release` and
+    `components` are recorded in every result; `calibration` is that of the whole path, recorded even if nothing was
     scored.
     """
 
@@ -60,7 +60,7 @@ class Tagger:
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """Those before the closing ones, in order, as this pipeline's calibrations have them."""
+        """The stages before the closing ones, in order, as named in this pipeline's calibrations."""
         return self._pipeline.stages
 
     def versions(self) -> Versions:
@@ -78,7 +78,7 @@ class Tagger:
         """Tag a batch: one outcome per content, in order.
 
         `until` names the last stage to run: a probe can stop before later, paid ones. `select` and `calibrate` run in
-        any case, so they name the whole pipeline. Raises ValueError for another name. `deadline` is on
+        any case, so naming one of them means the whole pipeline. Raises ValueError for another name. `deadline` is on
         time.monotonic(). Raises Retryable if a dependency does not answer; nothing is decided then.
         """
         return [
@@ -89,9 +89,9 @@ class Tagger:
     async def explain(
         self, contents: Sequence[Content], until: str | None = None, deadline: float | None = None
     ) -> list[Explained | Failure | Delayed]:
-        """Like `tag`, with what the stages have left."""
+        """Like `tag`, with the state that the stages left."""
         # Read before the search: changes applied meanwhile may show in the tags, but a version never claims more than
-        # they show.
+        # the tags show.
         versions = self.versions()
         works = [Work(content, deadline) for content in contents]
         for stage in (*self._until(until), *self._pipeline.closing):
@@ -143,7 +143,7 @@ class Tagger:
         for work, place in zip(works, places, strict=True):
             done = len(work.degraded) == skipped[id(work)] and stage.name not in work.left_out
             if work.outcome is None and done:
-                # Steps that the stage added itself, as recall adds its components, come after it.
+                # Steps that the stage added, as recall adds its components, come after it.
                 work.path.insert(place, stage.name)
 
 

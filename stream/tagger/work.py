@@ -18,7 +18,7 @@ from tagbus.stream.recall.neighbours import Seen
 # One recaller's result for one content: tag ids with its scores, best first.
 Listing = Mapping[str, float]
 
-# The stage that leaves out or adds broader tags, and the `stage` of those that it adds.
+# The stage that drops or adds broader tags, and the `stage` of added ones.
 HIERARCHY: Final = "hierarchy"
 # Steps of Work.path that change no score.
 UNSCORED: Final = frozenset({"prepare", "encode", "knowledge", "select", "calibrate", HIERARCHY})
@@ -36,7 +36,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """A content that a stage defers by so many seconds; nothing is decided about it yet."""
+    """A content that a stage defers by `seconds`, still undecided."""
 
     id: str
     seconds: float
@@ -54,26 +54,26 @@ class Ranking(Protocol):
     def stage(self) -> str: ...
 
     def best(self, count: int) -> Found:
-        """At least the `count` best with their scores, and memory's evidence for them."""
+        """At least the `count` best with their scores and memory's evidence."""
 
     def features(self, tag_id: str) -> Mapping[str, float] | None:
         """The ranker's features of one of the best, by column; None without a ranker."""
 
     def unjudged(self, tag_id: str) -> float | None:
-        """The score of the stages before the judge, where its probability joined it."""
+        """The score of the stages before the judge, if its probability was fused with it."""
 
 
 @dataclass(slots=True, eq=False)
 class Work:
     """A content and what the stages have added to it. A stage reads the results of earlier ones and adds its own.
 
-    `deadline` is on time.monotonic(). `seen` and `found` come from recall: what memory holds around the content, and
+    `deadline` is on time.monotonic(). `seen` and `found` come from recall: the content's neighbourhood in memory, and
     the list of each other recaller. `scored` holds a learned ranker's candidates as arrays, `ranking` the current
     order. `payloads` holds the tags in force that the batch needs, `names` those visible to this content. `knowledge`
-    is for prompts and empty where nothing reads it. `candidates` are selected with their evidence; `tags` are
-    calibrated by the curve named in `calibration`. `path` lists the stages and components that it went through,
-    `degraded` those that were skipped, `left_out` those that had nothing to do. `prompt` and `llm` name what a language
-    model was asked, and which; `usage` is what that took. A content with an `outcome` is not processed further.
+    is for prompts and empty if nothing reads it. `candidates` are selected with their evidence; `tags` are calibrated
+    by the curve named in `calibration`. `path` lists the stages and components that it went through, `degraded` those
+    that were skipped, `left_out` those that had nothing to do. `prompt` and `llm` name the prompt and the language
+    model; `usage` is what the calls consumed. A content with an `outcome` is not processed further.
     """
 
     content: Content
@@ -116,7 +116,7 @@ class Work:
         self.degraded.append(Degraded(stage=stage, reason=reason))
 
     def leave_out(self, stage: str) -> None:
-        """A stage had nothing to do for this content: its path is without it, and nothing is missing."""
+        """Note that a stage had nothing to do for this content: its path omits it, and nothing is missing."""
         self.left_out.add(stage)
 
     def saved(self) -> "Work":
@@ -124,7 +124,7 @@ class Work:
         return replace(self, path=list(self.path), degraded=list(self.degraded), left_out=set(self.left_out))
 
     def restore(self, saved: "Work") -> None:
-        """Undo what was added since `saved`."""
+        """Undo additions since `saved`."""
         for one in fields(self):
             setattr(self, one.name, getattr(saved, one.name))
 

@@ -1,6 +1,6 @@
-"""What tagbus says of itself: metrics, traces and logs, each one list.
+"""Telemetry: metrics, traces and logs, each defined in one list.
 
-The metrics are reached as `telemetry.NAME`.
+Metrics are accessible as `telemetry.NAME`.
 """
 
 from tagbus.stream.telemetry.metrics import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""A histogram that observes the values of a batch in one call: one by one they cost up to 1 µs each."""
+"""A histogram that observes the values of a batch in one call: observed singly they cost up to 1 µs each."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ class BatchHistogram(Collector):
     def __init__(
         self, name: str, text: str, buckets: Sequence[float], label: str = "", values: Sequence[str] = ("",)
     ) -> None:
-        """`values`: all that the label may have."""
+        """`values`: all possible values of the label."""
         self._name, self._text, self._label = name, text, label
         self._bounds = np.array([*buckets, np.inf])
         self._counts: Mapping[str, NDArray[np.int64]] = {one: np.zeros(len(self._bounds), np.int64) for one in values}

@@ -1,8 +1,8 @@
-"""Drift: how far what is tagged now is from what was tagged first, as the population stability index.
+"""Drift: how far current contents and tags differ from the first ones, as the population stability index.
 
 The first contents are the reference window, the last ones are compared with it. For each signal both windows are
 counted in the same bins; PSI is the sum over the bins of (now - then) ln(now / then), of their shares. By the usual
-rule of thumb below 0.1 is no shift and above 0.25 is a large one. Without a shift it is about (bins - 1)(1/n + 1/m),
+rule of thumb, below 0.1 is no shift and above 0.25 a large one. Without a shift it is about (bins - 1)(1/n + 1/m),
 0.014 for ten bins, 2,000 contents and 1,000.
 
 Words are kept as checksums: nothing of a content's text is kept or written.
@@ -41,11 +41,11 @@ BINS: Final = 10
 _LEAST: Final = 0.5
 LANGUAGES: Final = 16
 WORDS: Final = 200_000
-# Words of a content that are looked at.
+# The limit of words sampled per content.
 WORDS_A_CONTENT: Final = 256
 # Between two computations of the index, in contents.
 EVERY: Final = 50
-# What a content holds that is in no language of the reference.
+# The bin of a content in a language that the reference lacks.
 OTHER: Final = "other"
 
 Values = Mapping[str, float | str]
@@ -53,8 +53,8 @@ Values = Mapping[str, float | str]
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """What is looked at of a content and its result. `confidence`: of the best tag, None where there is none. `words`:
-    their checksums."""
+    """The sampled facts of a content and its result. `confidence`: of the best tag, None without tags. `words`: their
+    checksums."""
 
     confidence: float | None
     tags: int
@@ -73,7 +73,7 @@ class _Signal(BaseModel):
 
 
 class Reference(BaseModel):
-    """The reference window of a release, as a file has it."""
+    """The reference window of a release, as saved in a file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -101,7 +101,7 @@ def psi(now: Sequence[int], then: Sequence[int]) -> float:
 
 
 def made(release: str, contents: Sequence[Tagged]) -> Reference:
-    """The reference of a window: its first half says which words are known, its second half how many are not."""
+    """The reference of a window: its first half defines the known words, its second half the share of unknown ones."""
     half = len(contents) // 2
     known: set[int] = set()
     for one in contents[:half]:
@@ -129,14 +129,14 @@ def _signal(signal: str, values: Sequence[float | str]) -> _Signal:
         counts = [found.get(name, 0) for name in best]
         return _Signal(names=names, counts=(*counts, len(values) - sum(counts)))
     numbers = np.array(values, np.float64)
-    # Deciles, each once: of a signal with few values fewer bins are left.
+    # Deciles, each once: a signal with few values has fewer bins.
     edges = np.unique(np.quantile(numbers, np.arange(1, BINS) / BINS)) if len(numbers) else np.array([0.5])
     bins = np.bincount(np.searchsorted(edges, numbers), minlength=len(edges) + 1)
     return _Signal(edges=tuple(edges.tolist()), counts=tuple(bins.tolist()))
 
 
 def _values(one: Tagged, known: frozenset[int]) -> Values:
-    """The value of each signal that a content has."""
+    """A content's value of each signal."""
     found: dict[str, float | str] = {TAGS: one.tags, ABSTENTION: float(not one.tags), LANGUAGE: one.language}
     if one.confidence is not None:
         found[CONFIDENCE] = one.confidence
@@ -146,7 +146,7 @@ def _values(one: Tagged, known: frozenset[int]) -> Values:
 
 
 def checksums(words: Iterable[str]) -> "array[int]":
-    """What is kept of words: CRC32 of their UTF-8."""
+    """The CRC32 of each word's UTF-8."""
     return array("I", (zlib.crc32(word.encode(errors="replace")) for word in words))
 
 
@@ -175,7 +175,7 @@ class Drift:
     """Both windows of a worker, and the gauges. Belongs to one thread."""
 
     def __init__(self, settings: DriftSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises UserError for a file that holds no reference."""
+        """Raises UserError for a file without a reference."""
         self._settings = settings
         self._clock = clock
         self._allowed, self._asked = 0.0, clock()
@@ -189,10 +189,10 @@ class Drift:
             self._window.clear(self._reference)
 
     def wanted(self, count: int) -> range:
-        """Which of so many contents are to be looked at, spread evenly, so that it is drift.contents_per_second."""
+        """Which of `count` contents to sample, spread evenly, at the rate drift.contents_per_second."""
         rate = self._settings.contents_per_second
         now = self._clock()
-        # A window's worth may come at once.
+        # A window's worth may arrive in one burst.
         self._allowed = min(float(self._settings.window), self._allowed + (now - self._asked) * rate)
         self._asked = now
         number = min(count, math.floor(self._allowed))
@@ -202,7 +202,7 @@ class Drift:
         return range(0, count, math.ceil(count / number))
 
     def observe(self, release: str, contents: Sequence[Tagged]) -> None:
-        """Count contents. Those of another release begin a new reference: their confidences are others."""
+        """Count contents. Another release begins a new reference: its confidences are not comparable."""
         if release != self._release:
             log.info("drift: the reference window begins: release=%s contents=%d", release, self._settings.reference)
             self._release, self._reference, self._first = release, None, []
@@ -223,7 +223,7 @@ class Drift:
         reference = self._reference
         self._window.add({name: reference.bin(name, value) for name, value in _values(one, reference.words).items()})
         self._since += 1
-        # A part of a window would be an index of noise.
+        # The index of a partial window would be noise.
         if self._since >= EVERY and len(self._window.last) >= self._settings.window:
             self._since = 0
             for name, signal in reference.signals.items():
@@ -245,7 +245,7 @@ def _read(file: Path | None) -> Reference | None:
     try:
         found = Reference.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it holds no reference window"
+        reason = error.strerror if isinstance(error, OSError) else "it has no reference window"
         raise UserError(f"TAGBUS_DRIFT__FILE={file}: {reason}; remove it to begin a new one") from None
     if found.signals.keys() != set(SIGNALS) or OTHER not in found.signals[LANGUAGE].names:
         raise UserError(f"TAGBUS_DRIFT__FILE={file}: it lacks signals; remove it to begin a new one")
@@ -253,7 +253,7 @@ def _read(file: Path | None) -> Reference | None:
 
 
 def _write(file: Path, reference: Reference) -> None:
-    """Replace the file as a whole. A worker goes on where it cannot: its next start has another reference."""
+    """Replace the file atomically. If that fails the worker continues, and its next start has another reference."""
     aside = file.with_name(f"{file.name}.new")
     try:
         aside.write_text(json.dumps(reference.model_dump(mode="json")), encoding="utf-8")

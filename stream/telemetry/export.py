@@ -1,4 +1,4 @@
-"""Whether anything is sent to a collector: only where the settings name one."""
+"""Export to a collector, only if the settings name one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from tagbus.stream.errors import UserError
 
 @contextmanager
 def exporting(settings: Settings) -> Iterator[None]:
-    """Send spans and metrics while inside, where otel.endpoint is set. Raises UserError if the extra is missing."""
+    """Send spans and metrics while inside, if otel.endpoint is set. Raises UserError if the extra is missing."""
     if settings.otel.endpoint is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""Lines of the log as JSON: an object a line, with the content, the trace and the offset that it is about where it is
-about one, and never a content's text.
+"""JSON log lines: one object per line, with the content, trace and offset that it is about, if any, and never a
+content's text.
 
-What an exception says is left out, since it may quote a content: its class and where it was raised are there.
+An exception's message is left out, since it may quote a content; its class and location are included.
 """
 
 import json
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-# Fields that a line may carry by `extra`.
+# Fields that a line may have through `extra`.
 FIELDS: Final = ("content", "trace_id", "topic", "partition", "offset")
-# A message is cut: none of ours is as long.
+# Longer messages are cut: none of ours is as long.
 MESSAGE_CHARS: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The batch in hand: its first offset, and its trace, empty where there is none."""
+    """The position of the current batch: its first offset, and its trace, empty if there is none."""
 
     topic: str
     partition: int
@@ -35,7 +35,7 @@ _place: ContextVar[Place | None] = ContextVar("place", default=None)
 
 @contextmanager
 def at(place: Place) -> Iterator[None]:
-    """Lines that are logged inside are about this batch."""
+    """Attribute lines logged inside to this batch."""
     token = _place.set(place)
     try:
         yield
@@ -44,7 +44,7 @@ def at(place: Place) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of the log as JSON, in ASCII: what moves a terminal's cursor is escaped."""
+    """Formats a log line as JSON, in ASCII: terminal control characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""

@@ -1,6 +1,6 @@
 """All metrics, on prometheus_client's default registry; `/metrics` serves them.
 
-One prefix, base units with plural suffixes, `_total` on counters. Every label has a few values, known from the code:
+One prefix, base units with plural suffixes, `_total` on counters. Every label has few values, known from the code:
 never an id, a key or a message.
 """
 
@@ -15,13 +15,13 @@ from tagbus.stream.telemetry.batch_histogram import BatchHistogram
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _COUNTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
-# What a content has gone through, as `path` of the end-to-end time says it: the judge, the stages without it, fewer
-# stages than it should have; or no stage at all, as a withdrawal or a dead letter.
+# The path of a content, as the label `path` of the end-to-end time: with the judge, without it, with fewer stages than
+# configured; or no stage at all, as a withdrawal or a dead letter.
 PATHS: Final = ("judged", "tagged", "degraded", "untagged")
 
 
 def _installed() -> str:
-    """The version of the package; a checkout that is not installed has none."""
+    """The version of the package; an uninstalled checkout has none."""
     try:
         return version("tagbus")
     except PackageNotFoundError:
@@ -31,7 +31,7 @@ def _installed() -> str:
 BUILD = Info("tagbus_build", "What runs here")
 BUILD.info({"version": _installed()})
 
-# The bus. Contents count once the transaction (or, at least once, the commit) that carries them has ended.
+# The bus. Contents count once their transaction (or, at least once, their commit) has ended.
 CONTENTS = Counter("tagbus_contents_total", "Contents published, by what became of them", ["outcome"])
 DEAD_LETTERS = Counter(
     "tagbus_dead_letters_total", "Contents set aside, by the step that refused them and why", ["stage", "reason"]
@@ -59,7 +59,7 @@ END_TO_END = BatchHistogram(
     "path",
     PATHS,
 )
-# One label value per assigned partition, removed on revoke.
+# One label value per assigned partition, removed on revocation.
 LAG = Gauge("tagbus_lag_records", "Records of a partition that are not committed", ["partition"])
 OLDEST_UNCOMMITTED = Gauge(
     "tagbus_oldest_uncommitted_seconds", "Age of the oldest record read and not committed", ["partition"]
@@ -94,7 +94,7 @@ DEGRADED = Counter("tagbus_degraded_total", "Contents that are published without
 DRIFT = Gauge("tagbus_drift_psi", "Population stability index against the reference window", ["signal"])
 DRIFT_CONTENTS = Gauge("tagbus_drift_contents", "Contents in the windows that drift is measured on", ["window"])
 
-# Models on Triton; `model` is Triton's name of one, as the settings have it.
+# Models on Triton; `model` is Triton's name of one, as configured.
 TRITON_REQUESTS = Counter("tagbus_triton_requests_total", "Requests to Triton, by outcome", ["model", "outcome"])
 TRITON_SERVERS = Gauge("tagbus_triton_servers", "Triton servers that are up and serve the model", ["model"])
 TRITON_CACHED = Counter("tagbus_triton_cached_texts_total", "Texts whose vectors came from the cache", ["model"])

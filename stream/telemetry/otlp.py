@@ -1,8 +1,8 @@
-"""OTLP over HTTP: spans and metrics to a collector. The only module that imports opentelemetry, and only where
-`otel.endpoint` is set.
+"""OTLP over HTTP: export spans and metrics to a collector. The only module that imports opentelemetry, itself imported
+only if `otel.endpoint` is set.
 
-The SDK's own variables of the environment (OTEL_EXPORTER_OTLP_ENDPOINT and others) name no address here: what is sent,
-and where, is in the settings of tagbus alone. The metrics are those of Prometheus, read from its registry.
+The SDK's own environment variables (OTEL_EXPORTER_OTLP_ENDPOINT and others) are ignored: the settings of tagbus alone
+decide what is sent and where. The metrics are those of Prometheus, read from its registry.
 """
 
 import logging
@@ -46,9 +46,9 @@ from tagbus.stream.telemetry.traces import Attributes, Parent, Span
 log = logging.getLogger(__name__)
 
 SCOPE = "tagbus"
-# What an end waits for at most; a collector that is down must not hold it up.
+# The limit of waiting at the end; a collector that is down must not hold it up.
 STOP_SECONDS = 5.0
-# What a request has besides the headers of the settings.
+# Headers besides those of the settings.
 _HEADERS = frozenset(
     {"content-type", "content-encoding", "content-length", "user-agent", "accept", "accept-encoding", "connection"}
 )
@@ -113,7 +113,7 @@ def _context(parent: Parent) -> SpanContext:
 
 
 def resource(settings: Settings) -> Resource:
-    """Who sends: what is known of this process, and nothing of its machine."""
+    """The resource: attributes of this process, none of its machine."""
     return Resource({"service.name": "tagbus", "service.instance.id": settings.kafka.instance})
 
 
@@ -123,14 +123,14 @@ def tracer_of(provider: TracerProvider) -> OtelTracer:
 
 
 def provider_of(settings: Settings, processor: SpanProcessor) -> TracerProvider:
-    """Spans to a processor. What is traced is decided before (traces.begin)."""
+    """A provider that sends spans to a processor. Sampling is decided before (traces.begin)."""
     provider = TracerProvider(sampler=ALWAYS_ON, resource=resource(settings), shutdown_on_exit=False)
     provider.add_span_processor(processor)
     return provider
 
 
 def metrics_data(families: Sequence[Family], whose: Resource, since: int, now: int) -> MetricsData:
-    """Prometheus' families as OTLP has them; times in nanoseconds."""
+    """Prometheus' families in OTLP's form; times in nanoseconds."""
     scope = InstrumentationScope(SCOPE)
     found = [metric for family in families if (metric := _metric(family, since, now)) is not None]
     return MetricsData([ResourceMetrics(whose, [ScopeMetrics(scope, found, "")], "")])
@@ -171,7 +171,7 @@ def _histograms(family: Family, since: int, now: int) -> list[HistogramDataPoint
         counts = [int(after - before) for (_, before), (_, after) in zip([(0.0, 0.0), *some], some, strict=False)]
         edges = [edge for edge, _ in some if edge != float("inf")]
         total = int(some[-1][1])
-        # The least and the greatest are not known.
+        # Minimum and maximum are unknown.
         points.append(
             HistogramDataPoint(
                 dict(labels), since, now, total, sums.get(labels, 0.0), counts, edges, float("nan"), float("nan")
@@ -181,7 +181,7 @@ def _histograms(family: Family, since: int, now: int) -> list[HistogramDataPoint
 
 
 class MetricsExport:
-    """Sends the metrics every few seconds, on a thread of its own."""
+    """Sends the metrics every few seconds, on a separate thread."""
 
     def __init__(self, seconds: float, send: Callable[[MetricsData], object], whose: Resource) -> None:
         self._seconds = seconds
@@ -193,7 +193,7 @@ class MetricsExport:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send once more, and end."""
+        """Send a last time, and end."""
         self._stop.set()
         self._thread.join(STOP_SECONDS)
 
@@ -207,7 +207,7 @@ class MetricsExport:
         try:
             self._send(metrics_data(families, self._whose, self._since, time.time_ns()))
         except Exception as error:
-            # A collector that is down concerns nobody but those who look at it.
+            # A collector that is down must not disturb the service.
             log.warning("otlp: the metrics were not sent: error=%s", type(error).__name__)
 
 
@@ -227,7 +227,7 @@ def exporting(settings: Settings) -> Iterator[None]:
             session=_session(otel),
         )
         metrics = MetricsExport(otel.metrics_seconds, exporter.export, resource(settings))
-    # It would log the `tracestate` of a producer that is none, word for word.
+    # It would log a producer's invalid `tracestate` verbatim.
     logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
     log.info("otlp: spans and metrics go to %s", otel.endpoint)
     try:
@@ -236,7 +236,7 @@ def exporting(settings: Settings) -> Iterator[None]:
         traces.use(None)
         if metrics is not None:
             metrics.stop()
-        # Of what is left as much is sent as can be in a while.
+        # Send as much of the rest as the time limit allows.
         ending = threading.Thread(target=provider.shutdown, name="otlp-end", daemon=True)
         ending.start()
         ending.join(STOP_SECONDS)
@@ -249,7 +249,8 @@ def _spans(otel: OtelSettings) -> SpanExporter:
 
 
 class _Session(requests.Session):
-    """No proxy, no password file and no header of the environment; no redirect, which might lead anywhere."""
+    """A session that ignores the environment's proxy, password file and headers, and follows no redirect, which might
+    lead anywhere."""
 
     def __init__(self, headers: frozenset[str], authorities: Path | None) -> None:
         super().__init__()
@@ -259,8 +260,8 @@ class _Session(requests.Session):
         self._verify: str | bool = True if authorities is None else str(authorities)
 
     def send(self, request: requests.PreparedRequest, **options: object) -> requests.Response:
-        """See requests. The SDK adds the headers that OTEL_EXPORTER_OTLP_HEADERS names, and sets authorities and a
-        certificate that other variables name."""
+        """See requests. Undoes the SDK's use of OTEL_EXPORTER_OTLP_HEADERS, and of authorities and a certificate from
+        other variables."""
         options |= {"verify": self._verify, "cert": None}
         for name in [name for name in request.headers if name.lower() not in self._kept]:
             del request.headers[name]

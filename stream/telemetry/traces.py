@@ -1,13 +1,12 @@
-"""Traces: the way of a batch, and of each content that is traced, from `poll` to `send`. Off, nothing is recorded.
+"""Traces of batches, and of each traced content, from `poll` to `send`. When off, nothing is recorded.
 
-Names and attributes are those of OpenTelemetry's messaging and GenAI conventions. A batch is a trace of its own whose
+Names and attributes are those of OpenTelemetry's messaging and GenAI conventions. A batch is a separate trace whose
 span `process T` links to the producers' spans; beneath it are `poll T`, the stages and `commit T`. A content whose
-producer sent a sampled `traceparent` goes on in the producer's trace: `process T`, the stages, the calls of the
-language model that are about it, and `send T`, whose context goes out in the result's `traceparent`. Of contents
-without one a share is traced, otel.sample. A traceparent that is not sampled, or comes while traces are off, is passed
-on as it is.
+producer sent a sampled `traceparent` continues the producer's trace: `process T`, the stages, its calls of the language
+model, and `send T`, whose context is the result's `traceparent`. A share of the contents without one is traced,
+otel.sample. A traceparent that is not sampled, or arrives while traces are off, is passed on unchanged.
 
-A span holds ids, offsets and counts: never a text, a header or a key.
+A span contains ids, offsets and counts: never a text, a header or a key.
 """
 
 import random
@@ -31,13 +30,13 @@ _NAMES: Final = (TRACEPARENT, "ce_traceparent")
 _PARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _STATE_BYTES: Final = 512
 _SAMPLED: Final = 1
-# Links of a batch, at most.
+# The limit of links per batch.
 LINKS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A producer's span. `trace` and `span` are in hexadecimal; `value` and `state` as they came."""
+    """A producer's span. `trace` and `span` are in hexadecimal; `value` and `state` as received."""
 
     trace: str
     span: str
@@ -53,7 +52,7 @@ class Parent:
 
 
 def parent_of(headers: Headers) -> Parent | None:
-    """The producer's span in a record's headers; None where there is none, or what is there is none."""
+    """The producer's span in a record's headers; None if there is none, or an invalid one."""
     if not headers:
         return None
     found = dict(headers)
@@ -68,8 +67,8 @@ def parent_of(headers: Headers) -> Parent | None:
 
 @dataclass(slots=True)
 class Step:
-    """A part of a batch's way, in nanoseconds of time.time_ns(). `content`: the id of the content that it is about,
-    None: all of them. `call`: whether it calls another service."""
+    """A step of a batch, in nanoseconds of time.time_ns(). `content`: the id of the content that it is about, None: all
+    of them. `call`: whether it calls another service."""
 
     name: str
     start: int
@@ -81,11 +80,11 @@ class Step:
 
 
 class Span(Protocol):
-    """A span that is not ended yet."""
+    """An open span."""
 
     @property
     def parent(self) -> Parent:
-        """What its children go on from."""
+        """The parent of its children."""
         ...
 
     def end(self, at: int) -> None:
@@ -94,7 +93,7 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """Where spans go."""
+    """Creates spans and sends them to their destination."""
 
     def span(
         self,
@@ -122,17 +121,17 @@ _content: ContextVar[str | None] = ContextVar("content", default=None)
 
 
 def use(tracer: Tracer | None, sample: float = 0.0, group: str = "") -> None:
-    """Send spans there from now on; None: trace nothing."""
+    """Send spans to this tracer from now on; None: trace nothing."""
     _tracing.tracer, _tracing.sample, _tracing.group = tracer, sample, group
 
 
 def active() -> bool:
-    """Whether spans go anywhere."""
+    """Whether traces are on."""
     return _tracing.tracer is not None
 
 
 class BatchTrace:
-    """A batch that is traced. The poll thread makes it, the loop thread adds steps, the publish thread ends it."""
+    """A traced batch. The poll thread creates it, the loop thread adds steps, the publish thread ends it."""
 
     def __init__(
         self,
@@ -143,7 +142,7 @@ class BatchTrace:
         parents: Mapping[int, Parent | None],
         read: int,
     ) -> None:
-        """`parents`: of each content that is traced, by its index; None for one that begins a trace here."""
+        """`parents`: of each traced content, by its index; None for one that begins a trace here."""
         self._tracer = tracer
         self._topic = topic
         self._steps: list[Step] = []
@@ -184,11 +183,11 @@ class BatchTrace:
         return self._process.parent.trace
 
     def named(self, index: int, content_id: str) -> None:
-        """Which content that is: what is done for it by its id is of its trace."""
+        """Name the content at an index: steps recorded under its id join its trace."""
         self._ids[index] = content_id
 
     def headers(self, index: int, topic: str) -> Headers | None:
-        """What the result of a content carries, from the beginning of its sending; None where it is not traced."""
+        """The trace headers of a content's result, from the start of its send; None if it is not traced."""
         span = self._contents.get(index)
         if span is None:
             return None
@@ -197,13 +196,13 @@ class BatchTrace:
         return self._sends[index].parent.headers
 
     def add(self, step: Step) -> None:
-        """A part that has ended."""
+        """Add a finished step."""
         self._steps.append(step)
 
     def processed(self) -> None:
-        """Processing has ended: what it was made of goes out, for the batch and for each content that is traced."""
+        """End processing: emit its steps, for the batch and for each traced content."""
         if self._ended:
-            # Processed again without results that Kafka refuses: the first time counts.
+            # Processed again without results that Kafka refuses: only the first time counts.
             return
         self._ended = True
         now = self._done = time.time_ns()
@@ -215,13 +214,13 @@ class BatchTrace:
             span.end(now)
 
     def dropped(self) -> None:
-        """Its partition went to another worker, which reads it again."""
+        """End a batch whose partition moved to another worker, which reads it again."""
         self.processed()
         self._sends.clear()
         self._process.end(time.time_ns())
 
     def published(self) -> None:
-        """It is committed. The span says how long that took from the end of processing on."""
+        """End a committed batch. The span covers the time since the end of processing."""
         now = time.time_ns()
         for span in self._sends.values():
             span.end(now)
@@ -230,7 +229,7 @@ class BatchTrace:
         self._process.end(now)
 
     def _emit(self, parent: Parent, steps: Sequence[Step]) -> None:
-        """Stages beneath a span, and calls beneath the stage that they were made in."""
+        """Emit stages beneath a span, and calls beneath their stage."""
         stages = [(one, self._span(one, parent)) for one in steps if not one.call]
         for one in steps:
             if one.call:
@@ -247,8 +246,8 @@ class BatchTrace:
 def begin(
     topic: str, partition: int, offsets: Sequence[int], headers: Sequence[Headers], read: float
 ) -> BatchTrace | None:
-    """The trace of a batch that is cut now; `read`: when its first record came, of time.monotonic(). None where traces
-    are off, or none of its contents is traced."""
+    """Begin the trace of a batch that is cut now; `read`: when its first record arrived, of time.monotonic(). None if
+    traces are off, or none of its contents is traced."""
     tracer = _tracing.tracer
     if tracer is None:
         return None
@@ -265,7 +264,7 @@ def begin(
 
 @contextmanager
 def within(batch: BatchTrace | None) -> Iterator[None]:
-    """Steps inside belong to this batch."""
+    """Attribute steps inside to this batch."""
     if batch is None:
         yield
         return
@@ -279,7 +278,7 @@ def within(batch: BatchTrace | None) -> Iterator[None]:
 
 @contextmanager
 def about(content_id: str) -> Iterator[None]:
-    """Calls inside are about this content."""
+    """Attribute calls inside to this content."""
     if _batch.get() is None:
         yield
         return
@@ -292,7 +291,7 @@ def about(content_id: str) -> Iterator[None]:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """A stage of the batch."""
+    """Record a stage of the batch."""
     batch = _batch.get()
     if batch is None:
         yield
@@ -303,7 +302,8 @@ def step(name: str) -> Iterator[None]:
 
 @contextmanager
 def call(name: str, attributes: Attributes) -> Iterator[dict[str, str | int | float]]:
-    """A call of another service about the content in hand; more attributes may be put into what is yielded."""
+    """Record a call of another service about the current content; more attributes may be added to the yielded
+    mapping."""
     batch = _batch.get()
     if batch is None:
         yield {}
@@ -318,7 +318,7 @@ def _timed(batch: BatchTrace, made: Step) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # Its class alone: its message may quote a content.
+        # Only its class: its message may quote a content.
         made.failed = type(error).__name__
         raise
     finally:

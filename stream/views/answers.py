@@ -1,7 +1,7 @@
-"""What the API answers, from the rows: pure functions.
+"""The API's answers, computed from rows by pure functions.
 
-A page begins after the last item of the one before, which its `next` names, so that nothing is skipped or told twice
-because something else came or went in between.
+A page begins after the last item of the previous one, which its `next` names, so that concurrent changes never cause
+skipped or repeated items.
 """
 
 import base64
@@ -20,7 +20,7 @@ from tagbus.stream.views.tags import TagRow
 
 PAGE: Final = 20
 MOST: Final = 1_000
-# Of `next`: a number and an id of 256 characters, escaped.
+# The limit of `next`: a number and an id of 256 characters, escaped.
 CURSOR_CHARS: Final = 4_000
 Order = Literal["newest", "confidence"]
 Key = tuple[float, str]
@@ -56,7 +56,7 @@ class TagAnswer(Answer):
 
     id: str = Field(description="the tag's")
     name: str = Field(description="the tag's, in the last result that has it")
-    contents: int = Field(description="how many have it now")
+    contents: int = Field(description="number of contents that have it now")
 
 
 class ContentOfTag(Answer):
@@ -120,7 +120,7 @@ def tag(key: str, row: TagRow) -> TagAnswer:
 
 
 def contents(row: TagRow, order: Order, most: int, limit: int, after: str | None) -> ContentsPage:
-    """A page of its contents; `most` of them are in the list. Raises UserError for a wrong `after`."""
+    """A page of its contents; the list has at most `most`. Raises UserError for a wrong `after`."""
     ids = row.newest(most) if order == "newest" else row.surest(most)
     place = 1 if order == "newest" else 0
     page, following = _page(ids, lambda one: (-row.contents[one][place], one), limit, after)
@@ -147,7 +147,7 @@ def windows(
         raise UserError(f"seconds: {seconds} is wrong, expected {right}")
     step = settings.step_seconds
     last = int(now // step * step + step)
-    # As far back as the counts of the window before are kept.
+    # As far back as the counts of the previous window are kept.
     ends = range(last, last - settings.kept_seconds + 2 * seconds, -step)
     page, following = _page(ends, lambda end: (-end, ""), limit, after)
     return WindowsPage(items=tuple(_window(row, end - seconds, end, now) for end in page), next=following)
@@ -192,7 +192,7 @@ def _cursor(text: str) -> Key:
                 return place, one
     except (ValueError, binascii.Error):
         pass
-    raise UserError(f"after: {shorten(text)} is wrong, expected the `next` of the page before")
+    raise UserError(f"after: {shorten(text)} is wrong, expected the `next` of the previous page")
 
 
 def _time(milliseconds: int) -> datetime:

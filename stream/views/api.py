@@ -1,4 +1,4 @@
-"""The API over HTTP. Any replica answers any key: one that does not have it asks the one that does."""
+"""The HTTP API. Any replica answers any key: one that does not own it forwards the request to the owner."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ from tagbus.stream.views.transport import ConfirmedTable
 
 log = logging.getLogger(__name__)
 
-# Says that another replica asks: it is answered here or not at all.
+# Marks a forwarded request: it is answered here or not at all.
 ROUTED: Final = "tagbus-views-routed"
 SECONDS: Final = 10.0
 JSON: Final = "application/json"
@@ -122,7 +122,7 @@ class Api:
 
 @web.middleware
 async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Counts answers, and gives errors the form of the document."""
+    """Counts answers, and formats errors as documented."""
     started = time.monotonic()
     try:
         found = await handler(request)

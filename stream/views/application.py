@@ -1,9 +1,9 @@
-"""The Faust app: `tagged` to the rows of contents, what changed to the rows of tags.
+"""The Faust app: `tagged` to the rows of contents, and their changes to the rows of tags.
 
     tagged ─► contents (table) ─► GROUP-changes, keyed by tag ─► tags (table)
 
-At least once, made idempotent by the rows (contents.py, tags.py). A batch is acknowledged when every record that it has
-written, to changelogs and to the topic of changes, is confirmed by the brokers. After a failure nothing is committed.
+At least once, made idempotent by the rows (contents.py, tags.py). A batch is acknowledged once the brokers have
+confirmed every record that it wrote, to changelogs and to the topic of changes. After a failure nothing is committed.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ CHANGES: TypeAdapter[list[Change]] = TypeAdapter(list[Change])
 
 
 class Views:
-    """The app and its tables. Raises UserError for security settings that it cannot follow."""
+    """The app and its tables. Raises UserError for unsupported security settings."""
 
     def __init__(self, settings: Settings, folder: Path, partitions: int) -> None:
         """`partitions`: of each of its topics. `folder`: of the tables."""
@@ -101,16 +101,16 @@ class Views:
 
     @property
     def problem(self) -> BaseException | None:
-        """What ended it."""
+        """The error that ended it."""
         return self.app.failed or (self.app.crash_reason if self.app.crashed else None)
 
     @property
     def settled(self) -> bool:
-        """Whether the partitions that it owns, none perhaps, are restored."""
+        """Whether its partitions, possibly none, are restored."""
         return bool(self.app.tables.actives_ready) and not self.app.rebalancing and not self.app.in_recovery
 
     def owner(self, table: ConfirmedTable, key: bytes) -> URL | None:
-        """The replica that has a key; None while nobody knows.
+        """The replica that owns a key; None while unknown.
 
         Faust's own router asks its producer for the partition, which knows only the topics that it has written to.
         """
@@ -122,24 +122,24 @@ class Views:
         return None
 
     def turn(self) -> None:
-        """Called again and again: the event loop turns. Raises UserError where this replica has come to a group in
-        which another one says that it is at the same address: nobody would find what the two have."""
+        """Called periodically: the event loop turns. Raises UserError if another replica of the group advertises the
+        same address: requests for the keys of the two would not find their owner."""
         self._turned = time.monotonic()
         self._show_lag()
         if self._served:
             return
-        # Twice: the client's thread changes one after the other.
+        # Read twice: the client's thread changes one after the other.
         self._url_shared = self._url_shared + 1 if self._shares_its_url() else 0
         if self._url_shared > 1:
             url = self._settings.url
             raise UserError(
-                f"views.advertised: another replica of {self._settings.group} says that it is at {url} too; "
+                f"views.advertised: another replica of {self._settings.group} advertises {url} too; "
                 "give each an address of its own, TAGBUS_VIEWS__ADVERTISED=http://host:port"
             )
         self._served = self.settled and not self._url_shared
 
     def _shares_its_url(self) -> bool:
-        """Faust tells each replica who has which partitions, by address: of two at one address it tells the last."""
+        """Faust tells each replica the owners of partitions, by address: of two at one address it reports the last."""
         topic = self.contents.changelog_topic.get_topic_name()
         told = {url: set(held.get(topic, ())) for url, held in self.app.router.table_metadata("contents").items()}
         own = {tp.partition for tp in self.app.assignor.assigned_actives() if tp.topic == topic}
@@ -156,13 +156,13 @@ class Views:
                 lag.show({tp.partition: one for tp, one in standings.items() if tp.topic == topic})
 
     def _topic(self, name: str) -> TopicT:
-        """Bytes as they are: Faust would decode JSON, and stop at a record that is none."""
+        """A topic of raw bytes: Faust would decode JSON, and stop at a record that is not JSON."""
         return self.app.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
     def _table(self, name: str, changelog: str) -> ConfirmedTable:
         table = self.app.Table(name, key_type=bytes, value_type=bytes, changelog_topic=self._topic(changelog))
         if not isinstance(table, ConfirmedTable):
-            raise TypeError(f"{table} does not tell when its records are confirmed")
+            raise TypeError(f"{table} does not report when its records are confirmed")
         return table
 
     async def _on_tagged(self, stream: StreamT[bytes]) -> None:
@@ -177,7 +177,7 @@ class Views:
         return cast(Stream[bytes], stream).take_events(self._settings.batch, self._settings.batch_seconds)
 
     async def _finish(self, work: Coroutine[None, None, None]) -> None:
-        """Faust acknowledges a batch however its agent leaves it: where it is stopped meanwhile, or fails."""
+        """Finish a batch safely: Faust acknowledges it however its agent exits, even if it is stopped or fails."""
         task = asyncio.create_task(work)
         try:
             await asyncio.shield(task)
@@ -195,7 +195,7 @@ class Views:
             self.app.failed = error
 
     async def _tell(self, events: Sequence[EventT[bytes]]) -> None:
-        """Results to the rows of contents, and what they change to the topic of changes."""
+        """Apply results to the rows of contents, and send their changes to the topic of changes."""
         self._check_stall()
         told: dict[str, list[Change]] = defaultdict(list)
         groups = _by_partition(events)
@@ -251,7 +251,7 @@ class Views:
         return ContentRow() if stored is None else ContentRow.model_validate_json(stored)
 
     def _forget_withdrawn(self, group: Sequence[EventT[bytes]]) -> None:
-        """The row of a withdrawn content goes once what the withdrawal changed is delivered."""
+        """Delete the row of a withdrawn content once the changes of its withdrawal are delivered."""
         delivered = group[-1].message.offset
         for key in {event.message.key for event in group if event.message.value is None}:
             if key is None:
@@ -261,7 +261,7 @@ class Views:
                 del self.contents[key]
 
     async def _apply(self, events: Sequence[EventT[bytes]]) -> None:
-        """What changed to the rows of tags."""
+        """Apply changes to the rows of tags."""
         self._check_stall()
         for group in _by_partition(events).values():
             with _current(group[0]):
@@ -280,21 +280,20 @@ class Views:
             found = CHANGES.validate_json(value)
             new = sum([apply(row, change, self._limits) for change in found])
             telemetry.VIEWS_REPEATED.inc(len(found) - new)
-        # Also a row that is as it was: the changelog of this partition may not have it yet.
+        # Even an unchanged row: the changelog of this partition may not have it yet.
         for key, row in rows.items():
             trim(row, self._limits)
             self.tags[key] = row.to_json()
 
     def _check_stall(self) -> None:
-        """A process that was stopped for long may have been replaced: what it writes now would come after what its
-        successor wrote."""
+        """Stop after a long suspension: the process may have been replaced, and would write after its successor."""
         stalled = time.monotonic() - self._turned
         if stalled > self._stall:
-            raise Fatal(f"this process stood still for {stalled:.0f} s: another may have its partitions")
+            raise Fatal(f"this process stood still for {stalled:.0f} s: another may own its partitions")
 
 
 def _decoded(record: Record) -> TaggedContent | Tombstone | None:
-    """What a record says; None for one that is passed over."""
+    """The event of a record; None for one that is skipped."""
     if record.key is not None and record.key.startswith(TEST_ID.encode()):
         return None
     try:
@@ -324,7 +323,7 @@ def _by_partition(events: Sequence[EventT[bytes]]) -> Mapping[int, list[EventT[b
 
 @contextmanager
 def _current(event: EventT[bytes]) -> Iterator[None]:
-    """Tables take the partition that they write to from the current event, which for a batch is its last one."""
+    """Set the current event: tables take their partition from it, and for a batch it is the last one."""
     token = _current_event.set(weakref.ref(event))
     try:
         yield

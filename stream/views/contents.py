@@ -1,8 +1,8 @@
-"""The row of a content: its latest tags, and what it had before, so that each change can be told again.
+"""The row of a content: its latest tags and earlier versions, so that each change can be sent again.
 
-Faust reads a record of `tagged` again when a worker dies before it has committed. By then the row may be ahead, and
-some of the changes may be with the tags already. So a row keeps its versions since the last one whose changes are known
-to be delivered: whichever of them is read again, the same change is sent, and the tags know it by partition and offset.
+Faust reads a record of `tagged` again when a worker dies before its commit. By then the row may be ahead, and some of
+the changes may be applied to tags already. So a row keeps its versions since the last one whose changes are known to be
+delivered: whichever of them is read again, the same change is sent, and the tags recognise it by partition and offset.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ NOWHERE = -1
 
 
 class Row(BaseModel):
-    """What tables and the topic of changes hold, as JSON."""
+    """A value in tables and the topic of changes, as JSON."""
 
     model_config = ConfigDict(frozen=True)
 
     def to_json(self) -> bytes:
-        """As it is stored."""
+        """The stored form."""
         return self.model_dump_json().encode()
 
 
@@ -34,7 +34,8 @@ class Mark(Row):
 
 
 class Latest(Row):
-    """The tags of a content, best first. `time`: by which it counts in windows; `tagged`: of the record; both in ms."""
+    """The tags of a content, best first. `time`: the one that counts in windows; `tagged`: of the record; both in
+    ms."""
 
     tags: tuple[Mark, ...]
     release: str
@@ -43,7 +44,7 @@ class Latest(Row):
 
 
 class Version(Row):
-    """What the record of `tagged` at an offset said; null: the content was withdrawn."""
+    """The result on `tagged` at an offset; null: the content was withdrawn."""
 
     offset: int
     latest: Latest | None
@@ -56,12 +57,12 @@ class ContentRow(Row):
 
     @property
     def latest(self) -> Latest | None:
-        """Its tags now."""
+        """Its current tags."""
         return self.versions[-1].latest
 
 
 class Place(Row):
-    """A content under a tag. `together`: the content's other tags."""
+    """A content's entry under a tag. `together`: the content's other tags."""
 
     confidence: float
     time: int
@@ -69,7 +70,7 @@ class Place(Row):
 
 
 class Change(Row):
-    """What a record of `tagged` changed for one tag. Null: the tag was, or is, none of the content's."""
+    """The change to one tag by a record of `tagged`. Null: the content did not, or does not, have the tag."""
 
     partition: int
     offset: int
@@ -80,8 +81,8 @@ class Change(Row):
 
 
 def latest_of(event: TaggedContent, tagged: int, before: Latest | None, least: float) -> Latest:
-    """What enters the views of a result. Without a time of its own a content keeps that of its first result: a retag
-    is no news. `tagged`: time of the record, in ms; no content is newer than that."""
+    """The part of a result that enters the views. Without a time of its own a content keeps that of its first result: a
+    retag is not a new content. `tagged`: time of the record, in ms; no content is newer than that."""
     told = tagged if event.time is None else int(event.time.timestamp() * 1000)
     time = before.time if event.time is None and before is not None else told
     marks = {tag.id: Mark(id=tag.id, name=tag.name, confidence=tag.confidence) for tag in reversed(event.tags)}
@@ -90,14 +91,14 @@ def latest_of(event: TaggedContent, tagged: int, before: Latest | None, least: f
 
 
 def before_offset(row: ContentRow, offset: int) -> Version | None:
-    """The version that a record at this offset replaces. None: its changes are delivered, there is nothing to tell."""
+    """The version that a record at this offset replaces. None: its changes are already delivered."""
     if offset <= row.versions[0].offset:
         return None
     return next(version for version in reversed(row.versions) if version.offset < offset)
 
 
 def with_version(row: ContentRow, version: Version, delivered: int) -> ContentRow:
-    """The row with a version, unless it has it. `delivered`: the changes of records up to this offset are."""
+    """The row with a version, unless it has it. `delivered`: changes of records up to this offset are delivered."""
     if version.offset <= row.versions[-1].offset:
         return row
     versions = (*row.versions, version)
@@ -106,15 +107,15 @@ def with_version(row: ContentRow, version: Version, delivered: int) -> ContentRo
 
 
 def is_forgotten(row: ContentRow, delivered: int) -> bool:
-    """Whether the row of a withdrawn content may go: what its withdrawal changed is delivered too. A row may be ahead
-    of what is read again: then it is not."""
+    """Whether the row of a withdrawn content may be deleted: the changes of its withdrawal are delivered too. They are
+    not if the row is ahead of the records being read again."""
     return row.latest is None and row.versions[-1].offset <= delivered
 
 
 def changes(
     content: str, partition: int, offset: int, before: Latest | None, after: Latest | None
 ) -> Iterator[tuple[str, Change]]:
-    """By tag, what changes between two versions of a content. A tag that is as it was has none."""
+    """The changes between two versions of a content, by tag. An unchanged tag has none."""
     old, new = _places(before), _places(after)
     for tag in old.keys() | new.keys():
         was, now = old.get(tag), new.get(tag)

@@ -1,4 +1,4 @@
-"""How far a view is behind its topic: records that are not in its rows, and how long the oldest of them waits."""
+"""The lag of a view behind its topic: records not yet in its rows, and how long the oldest of them has waited."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,19 +8,19 @@ from tagbus.stream.views.transport import Standing
 
 
 class Lag:
-    """The lag of one view over the partitions that this replica has."""
+    """The lag of one view over this replica's partitions."""
 
     def __init__(self, view: str, clock: Callable[[], float] = time.time) -> None:
         self._records = telemetry.VIEWS_LAG.labels(view)
         self._seconds = telemetry.VIEWS_LAG_SECONDS.labels(view)
         self._clock = clock
         self._started = clock()
-        # Since when each partition has been behind: the last time that it was not.
+        # Since when each partition has been behind: the last time it was caught up.
         self._level: dict[int, float] = {}
 
     def show(self, standings: Mapping[int, Standing]) -> None:
-        """Set the gauges. The time of a record that is not fetched is unknown: it came after its partition was last
-        caught up."""
+        """Set the gauges. The time of an unfetched record is unknown: it arrived after its partition was last caught
+        up."""
         now = self._clock()
         self._level = {partition: self._level.get(partition, self._started) for partition in standings}
         self._level |= {partition: now for partition, one in standings.items() if not one.waiting}

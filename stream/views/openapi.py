@@ -10,7 +10,7 @@ from tagbus.stream.views.answers import MOST, PAGE, Answer
 
 Json = dict[str, object]
 CONTRACT: Final = "1.0.0"
-# The answer of each path, and what it is for.
+# The answer of each path, and its summary.
 PATHS: Final[Mapping[str, tuple[type[Answer], str]]] = {
     "/contents/{id}": (answers.ContentAnswer, "The latest tags of a content"),
     "/tags/{id}": (answers.TagAnswer, "A tag, and how many contents have it"),
@@ -21,7 +21,7 @@ PATHS: Final[Mapping[str, tuple[type[Answer], str]]] = {
 ERRORS: Final[Mapping[str, str]] = {
     "400": "A parameter is wrong; the error names it, its value and what would be right",
     "404": "No content or tag of this id is known, or the content was withdrawn",
-    "503": "The replica that has this id is just being replaced; ask again after Retry-After",
+    "503": "The replica that owns this id is being replaced; retry after Retry-After",
 }
 
 
@@ -66,7 +66,7 @@ def _parameters(path: str) -> list[Json]:
         return []
     found = [
         _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}, "items of a page"),
-        _query("after", {"type": "string"}, "the `next` of the page before"),
+        _query("after", {"type": "string"}, "the `next` of the previous page"),
     ]
     if path.endswith("/contents"):
         order: Json = {"type": "string", "enum": ["newest", "confidence"], "default": "newest"}

@@ -1,4 +1,4 @@
-"""The security of kafka.options and kafka.secrets, in librdkafka's words, for aiokafka, which has its own."""
+"""Translate the security properties of kafka.options and kafka.secrets from librdkafka to aiokafka."""
 
 import ssl
 import tempfile
@@ -15,7 +15,8 @@ from tagbus.stream.errors import UserError, shorten
 PLAINTEXT: Final = "PLAINTEXT"
 PROTOCOLS: Final = (PLAINTEXT, "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-# What is translated. Any other property of this kind is refused: left out, the connection would not be what was asked.
+# The translated properties. Any other security property is refused: without it the connection would not be as
+# configured.
 KNOWN: Final = frozenset(
     {
         "enable.ssl.certificate.verification",
@@ -38,9 +39,9 @@ ABOUT: Final = ("security.", "sasl.", "ssl.", "enable.ssl.", "enable.sasl.")
 
 
 def credentials(kafka: KafkaSettings) -> CredentialsT | None:
-    """What Faust connects with; None: in the clear, as nobody.
+    """Faust's credentials; None: unencrypted and unauthenticated.
 
-    Raises UserError for a property that the views cannot follow, and for a file or a key that cannot be read.
+    Raises UserError for an unsupported property, and for a file or a key that cannot be read.
     """
     given = _given(kafka)
     protocol = given.get("security.protocol", PLAINTEXT).upper()
@@ -53,7 +54,7 @@ def credentials(kafka: KafkaSettings) -> CredentialsT | None:
 
 
 def servers(kafka: KafkaSettings) -> list[str]:
-    """The brokers as Faust takes them: a URL each, without the protocol of a listener."""
+    """The brokers in Faust's form: a URL each, without the protocol of a listener."""
     return [f"kafka://{one.rpartition('://')[2]}" for one in kafka.brokers.split(",")]
 
 
@@ -86,13 +87,13 @@ def _context(given: Mapping[str, str]) -> ssl.SSLContext:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         _identify(context, given)
     except (OSError, ValueError) as error:
-        # The paths are the user's own; what a PEM holds is in none of these messages.
+        # The paths are the user's own; these messages never contain the text of a PEM.
         raise UserError(f"kafka.options: the files or texts of ssl.* cannot be used: {error}") from None
     return context
 
 
 def _identify(context: ssl.SSLContext, given: Mapping[str, str]) -> None:
-    """The client's own certificate, if it has one. The ssl module reads it from files alone."""
+    """The client's own certificate, if it has one. The ssl module reads it only from files."""
     password = given.get("ssl.key.password")
     with tempfile.TemporaryDirectory(prefix="tagbus-") as folder:
         files = {}

@@ -1,4 +1,4 @@
-"""`tagbus views` as a service: Faust and the API in one event loop, live and ready."""
+"""`tagbus views` as a service: Faust and the API in one event loop, with liveness and readiness."""
 
 import asyncio
 import logging
@@ -18,12 +18,12 @@ from tagbus.stream.views.topics import require_topics
 log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.5
-# What Faust may take to finish its batches, commit and leave the group.
+# How long Faust may take to finish its batches, commit and leave the group.
 STOP_SECONDS: Final = 30.0
 
 
 class ViewsService:
-    """Keeps the views until it is cancelled."""
+    """Runs the views until it is cancelled."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -46,14 +46,15 @@ class ViewsService:
                 await self._stop(views, starting)
 
     def not_live(self) -> list[str]:
-        """Problems of the event loop."""
+        """Liveness problems: those of the event loop."""
         stall = self._settings.health.stall_seconds
         if time.monotonic() - self._turned <= stall:
             return []
         return [f"the loop has not turned for {stall:.0f} s"]
 
     def not_ready(self) -> list[str]:
-        """Problems of the views. Without a partition of its own a replica is ready: it asks the others."""
+        """Readiness problems: those of the views. A replica without partitions is ready: it forwards requests to the
+        others."""
         wrong = [] if self._views is not None and self._views.settled else ["the views are not restored yet"]
         telemetry.READY.set(not wrong)
         return wrong
@@ -82,13 +83,11 @@ class ViewsService:
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
         except TimeoutError:
-            log.warning(
-                "views: Faust did not stop within %.0f s; what it has not committed is read again", STOP_SECONDS
-            )
+            log.warning("views: Faust did not stop within %.0f s; uncommitted records are read again", STOP_SECONDS)
 
 
 def _failure(error: BaseException) -> TagbusError:
-    """The error of the process."""
+    """The exit error of the process."""
     if isinstance(error, TagbusError):
         return error
     words = f"{type(error).__name__}: {error}"
@@ -98,6 +97,6 @@ def _failure(error: BaseException) -> TagbusError:
         return DependencyDown(f"views: {words}")
     if type(error).__name__ == "ConsistencyError":
         return Fatal(
-            "views: the tables in views.folder are ahead of their changelogs, which were made anew: delete the folder"
+            "views: the tables in views.folder are ahead of their changelogs, which were recreated: delete the folder"
         )
     return Fatal(f"views: {words}")

@@ -1,11 +1,11 @@
-"""The row of a tag: how many contents have it, when, which ones, and which other tags these have.
+"""The row of a tag: its number of contents, over time, their ids, and their other tags.
 
-A row is one record of the changelog, so that it changes as a whole or not at all. It keeps, by partition of `tagged`,
-the offset up to which changes are in it: one that comes again does nothing. A row never goes away, or a change that
-comes again would find nothing that knows it.
+A row is one record of the changelog, so that it changes atomically. It keeps, by partition of `tagged`, the offset up
+to which changes are applied: a repeated change does nothing. A row is never deleted, or a repeated change would be
+applied again.
 
-Lists are bounded: the newest contents, the most confident ones, the other tags with the highest counts. What was left
-out does not come back when something else goes: `*_whole` says that nothing was ever left out.
+Lists are bounded: the newest contents, the most confident ones, the other tags with the highest counts. An item that
+was left out does not come back when another is removed: `*_whole` is true if nothing was ever left out.
 """
 
 import heapq
@@ -19,7 +19,7 @@ from tagbus.stream.views.contents import NOWHERE, Change, Place
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a row holds."""
+    """The limits of a row."""
 
     contents: int
     together: int
@@ -28,15 +28,15 @@ class Limits:
 
     @classmethod
     def of(cls, settings: ViewsSettings) -> "Limits":
-        """Those of the settings."""
+        """The configured limits."""
         return cls(settings.contents, settings.together, settings.step_seconds, settings.kept_seconds)
 
 
 class TagRow(BaseModel):
     """The row of a tag; changed in place within a batch.
 
-    `steps`: contents by the start of the step that their time is in, in seconds. `contents`: confidence and time (ms)
-    by id. `together`: by other tag, contents that have both.
+    `steps`: contents by the start of their time's step, in seconds. `contents`: confidence and time (ms) by id.
+    `together`: by other tag, contents that have both.
     """
 
     name: str = ""
@@ -49,7 +49,7 @@ class TagRow(BaseModel):
     together_whole: bool = True
 
     def to_json(self) -> bytes:
-        """As it is stored."""
+        """The stored form."""
         return self.model_dump_json().encode()
 
     def newest(self, most: int) -> list[str]:
@@ -62,7 +62,7 @@ class TagRow(BaseModel):
 
 
 def apply(row: TagRow, change: Change, limits: Limits) -> bool:
-    """Change the row. Returns False for a change that is in it already."""
+    """Apply a change to the row. Returns False for one that is applied already."""
     if change.offset <= row.applied.get(change.partition, NOWHERE):
         return False
     row.applied[change.partition] = change.offset
@@ -75,7 +75,7 @@ def apply(row: TagRow, change: Change, limits: Limits) -> bool:
 
 
 def trim(row: TagRow, limits: Limits) -> None:
-    """Leave out what goes beyond the limits."""
+    """Drop items beyond the limits."""
     if len(row.contents) > 2 * limits.contents:
         kept = {*row.newest(limits.contents), *row.surest(limits.contents)}
         row.contents_whole = row.contents_whole and len(kept) == len(row.contents)

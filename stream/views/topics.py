@@ -1,5 +1,5 @@
-"""The views' topics, looked at before Faust starts: it would wait for ever for one that is missing, and fail in the
-middle of its work where numbers of partitions differ."""
+"""Check the views' topics before Faust starts: it would wait forever for a missing one, and fail in the middle of its
+work if numbers of partitions differ."""
 
 from confluent_kafka import KafkaException
 
@@ -33,7 +33,7 @@ def require_topics(settings: Settings) -> int:
         if found[name].partitions != wanted:
             raise UserError(
                 f"topic {name} has {found[name].partitions} partitions and {source} {wanted}: expected as many. Where "
-                f"{source} got more, set TAGBUS_VIEWS__GROUP to another name and create the views anew"
+                f"{source} got more, set TAGBUS_VIEWS__GROUP to another name and create the views again"
             )
         policy = (found[name].configuration or {}).get(POLICY, COMPACT)
         if name != own.changes and policy != COMPACT:

@@ -1,4 +1,4 @@
-"""Faust's transport and tables, where they do not do as the views need.
+"""Overrides of Faust's transport and tables for the views.
 
 - It reads uncommitted records unless it works in transactions. `tagged` is written in transactions.
 - What a table sends to its changelog is flushed for at most 0.1 s before offsets are committed. Here it can be awaited.
@@ -19,24 +19,24 @@ from faust.types.tuples import FutureMessage, Message
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a partition is read. `waiting`: offsets from the first that is not finished to the end as of the last
-    fetch. `oldest`: Unix seconds of the first record that is not finished, None where none is at work."""
+    """The read state of a partition. `waiting`: offsets from the first unfinished one to the end as of the last fetch.
+    `oldest`: Unix seconds of the first unfinished record, None if none is in progress."""
 
     waiting: int
     oldest: float | None
 
 
 class CommittedThread(AIOKafkaConsumerThread):
-    """Reads what is committed."""
+    """Reads committed records only."""
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        # There is no setting of it; the consumer reads it as it starts.
+        # There is no setting for it; the consumer reads it at its start.
         consumer._isolation_level = "read_committed"
         return consumer
 
     def ends(self, topics: Collection[str]) -> Mapping[TP, tuple[int, int]]:
-        """The next offset to fetch and the end of each partition that is assigned and was fetched once."""
+        """The next offset to fetch and the end of each assigned partition that was fetched once."""
         consumer = self._consumer
         subscribed = None if consumer is None else consumer._subscription.subscription
         assigned = None if subscribed is None else subscribed.assignment
@@ -66,8 +66,8 @@ class CommittedConsumer(Consumer):
         return await super()._commit_offsets(offsets, start_new_transaction)
 
     def standings(self, topics: Collection[str]) -> Mapping[TP, Standing]:
-        """How far each partition that this replica has is read. A transaction marker behind the last record does not
-        wait: the position is past it."""
+        """The read state of each of this replica's partitions. A transaction marker after the last record is not lag:
+        the position is past it."""
         first: dict[TP, Message] = {}
         for message in list(self.unacked):
             known = first.get(message.tp)
@@ -89,7 +89,7 @@ class CommittedTransport(Transport):
 
 
 class App(faust.App):
-    """An app with that transport. `failed`: why a batch was not finished."""
+    """An app with that transport. `failed`: why a batch did not finish."""
 
     failed: BaseException | None = None
 
@@ -98,7 +98,7 @@ class App(faust.App):
 
 
 class ConfirmedTable(Table[bytes, bytes]):
-    """A table whose records on the changelog can be awaited."""
+    """A table whose changelog records can be awaited."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -111,6 +111,6 @@ class ConfirmedTable(Table[bytes, bytes]):
         return sent
 
     def take_sent(self) -> Sequence[FutureMessage]:
-        """Those that were sent since the last call."""
+        """The records sent since the last call."""
         sent, self._sent = self._sent, []
         return sent

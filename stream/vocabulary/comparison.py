@@ -1,6 +1,6 @@
-"""A taxonomy as it is, and as a file wants it: what is added, changed, replaced by other tags and retired.
+"""Compare a taxonomy with a file: tags that are added, changed, replaced by others and retired.
 
-The order of aliases, parents and scopes is no change: SKOS has none. Everything is on disk, so a million tags are
+The order of aliases, parents and scopes is not a change: SKOS has none. Everything is on disk, so a million tags are
 compared in bounded memory.
 """
 
@@ -18,7 +18,7 @@ from tagbus.stream.vocabulary.scratch import Scratch, Value
 
 Kind: TypeAlias = Literal["added", "changed", "replaced", "retired"]
 
-# Retired last: what takes a tag's place is there before it goes.
+# Retired last: a tag's replacement exists before the tag is retired.
 ORDER: Final[tuple[Kind, ...]] = ("added", "changed", "replaced", "retired")
 
 _SCHEMA: Final = """
@@ -31,7 +31,7 @@ CREATE TABLE edge (child TEXT, parent TEXT);
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One tag that changes: `before` is None if there is none yet, `after` if it is retired."""
+    """A changed tag: `before` is None if it is new, `after` if it is retired."""
 
     id: str
     before: Tag | None
@@ -40,9 +40,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many tags are what.
+    """The number of tags by kind of change.
 
-    `replaced`: retired in favour of others, `replaced_now` of them in force until now; `before`: how many are in force
+    `replaced`: retired in favour of others, of which `replaced_now` are in force now; `before`: how many are in force
     now.
     """
 
@@ -56,12 +56,12 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """The records that the change takes."""
+        """The number of records to write."""
         return self.added + self.changed + self.replaced + self.retired
 
     @property
     def leaving(self) -> int:
-        """The tags that are in force now and will not be."""
+        """The number of tags that cease to be in force."""
         return self.replaced_now + self.retired
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class Counts:
 
 
 class Comparison:
-    """Two taxonomies; a context manager. `keep`: tags that the file does not name stay."""
+    """Two taxonomies; a context manager. `keep`: keep tags that the file does not name."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self._keep = keep
@@ -87,7 +87,7 @@ class Comparison:
         self.scratch.__exit__(kind, error, trace)
 
     def load_before(self, tags: Iterable[tuple[str, Tag | None, str]]) -> None:
-        """What there is: id, tag and place of each record, in order; None retires it."""
+        """Load the existing taxonomy: id, tag and place of each record, in order; None retires it."""
         self.scratch.fill(
             "INSERT OR REPLACE INTO before VALUES (?, ?, ?, ?, ?)",
             ((tag_id, *_stored(tag), place) for tag_id, tag, place in tags),
@@ -95,7 +95,7 @@ class Comparison:
         self.scratch.execute("DELETE FROM before WHERE value IS NULL")
 
     def load_after(self, reads: Iterable[Read], wrong: Callable[[Wrong], None]) -> None:
-        """What a file wants. `wrong` is called for each tag that is wrong, or comes again as another one."""
+        """Load the file. `wrong` is called for each invalid tag, or one that occurs again with other fields."""
         self.scratch.fill("INSERT INTO after VALUES (?, ?, ?, ?, ?)", self._entries(reads, wrong))
         self.scratch.execute("CREATE INDEX after_id ON after (id)")
         for tag_id, place, first, kinds in self.scratch.rows(
@@ -107,7 +107,7 @@ class Comparison:
         self.scratch.execute("DELETE FROM gone WHERE id IN (SELECT id FROM after)")
 
     def counts(self) -> Counts:
-        """How many tags are added, changed, retired and neither."""
+        """Count the tags that are added, changed, retired and unchanged."""
         before = self.scratch.number("SELECT COUNT(*) FROM before WHERE NOT replaced")
         added, changed, replaced, retired = (self._count(kind) for kind in ORDER)
         changed_now, replaced_now = (self._count(kind, " AND NOT before.replaced") for kind in ("changed", "replaced"))
@@ -115,18 +115,18 @@ class Comparison:
         return Counts(added, changed, replaced, retired, unchanged, before, replaced_now)
 
     def changes(self, kind: Kind) -> Iterator[Change]:
-        """The tags of which that becomes, by id."""
+        """The tags with this kind of change, by id."""
         columns = "before.id, before.value, NULL" if kind == "retired" else "after.id, before.value, after.value"
         for tag_id, before, after in self.scratch.rows(f"SELECT {columns} {self._where(kind)} ORDER BY 1"):
             yield Change(str(tag_id), _tag(before), _tag(after))
 
     def before(self) -> Iterator[tuple[Tag, str]]:
-        """What there is, by id, with the place of each."""
+        """The existing tags, by id, with the place of each."""
         for value, place in self.scratch.rows("SELECT value, place FROM before ORDER BY id"):
             yield _parsed(value), str(place)
 
     def after(self) -> Iterator[Tag]:
-        """What the file wants, by id."""
+        """The file's tags, by id."""
         for (value,) in self.scratch.rows("SELECT value FROM after ORDER BY id"):
             yield _parsed(value)
 
@@ -164,7 +164,7 @@ _AFTER: Final = "FROM after LEFT JOIN before ON before.id = after.id"
 
 
 def _stored(tag: Tag | None) -> tuple[bytes | None, bytes | None, bool]:
-    """Digest and JSON of a tag, and whether others are in its place."""
+    """Digest and JSON of a tag, and whether others replace it."""
     return (None, None, False) if tag is None else (_digest(tag), encode(tag), bool(tag.replaced_by))
 
 

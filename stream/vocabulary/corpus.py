@@ -1,7 +1,7 @@
-"""Corpora: contents whose tags are known, as JSON lines, tables and in Annif's formats.
+"""Corpora: contents with known tags, as JSON lines, tables and in Annif's formats.
 
-Annif names a content's tags by URI or by label, and gives few contents an id: one without is named by a hash of its
-text, so that the same text is the same content however often a file is read.
+Annif names a content's tags by URI or by label, and few of its contents have an id: one without is named by a hash of
+its text, so that the same text is the same content however often a file is read.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ ANNIF_URIS: Final = "subject_uris"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A content with its tags. `labels`: of tags that the corpus names by label."""
+    """A content with its tags. `labels`: the tags that the corpus names by label."""
 
     place: str
     exemplar: Exemplar
@@ -58,7 +58,7 @@ class Document(BaseModel):
 
 
 def form_of(path: PurePath, first: bytes = b"", *, is_folder: bool = False) -> Form:
-    """The form of a corpus by the end of its name; a TSV whose `first` bytes are no header of ours is Annif's.
+    """The form of a corpus by its file extension; a TSV whose `first` bytes are not a header of ours is Annif's.
 
     Raises UserError.
     """
@@ -73,7 +73,7 @@ def form_of(path: PurePath, first: bytes = b"", *, is_folder: bool = False) -> F
 
 
 def read(name: str, stream: BinaryIO, form: Form, remarks: Remarks) -> Iterator[Known | Wrong]:
-    """The contents of a file. Raises UserError, in one line with the place, for a file that is not of this form."""
+    """Read the contents of a file. Raises UserError, in one line with the place, for a file of another form."""
     match form:
         case "jsonl":
             return _json_lines(name, stream, remarks)
@@ -82,7 +82,7 @@ def read(name: str, stream: BinaryIO, form: Form, remarks: Remarks) -> Iterator[
         case "annif":
             return _short_texts(name, stream, remarks)
         case "folder":
-            raise UserError(f"{name} is no folder")
+            raise UserError(f"{name} is not a folder")
 
 
 def of_annif(place: str, document: Document, remarks: Remarks) -> Known | Wrong:
@@ -130,7 +130,7 @@ def _json_lines(name: str, stream: BinaryIO, remarks: Remarks) -> Iterator[Known
         try:
             is_ours = "id" in from_json(line)
         except (ValueError, TypeError):
-            # The parser of the contract says what is wrong.
+            # The contract's parser reports the fault.
             is_ours = True
         if is_ours:
             yield _parsed(place, line)

@@ -16,7 +16,7 @@ _SUBJECTS: Final = (".tsv", ".key")
 
 
 def read(folder: Path, remarks: Remarks) -> Iterator[Known | Wrong]:
-    """The documents of a folder by name; the name is the content's id. Raises UserError if it cannot be read."""
+    """Read the documents of a folder by name; the name is the content's id. Raises UserError if it cannot be read."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError as error:
@@ -34,7 +34,7 @@ def _text(path: Path, remarks: Remarks) -> Iterator[Known | Wrong]:
     if not beside:
         remarks.add("texts without a .tsv or .key of the same name are left out", str(path))
         return
-    # 4 bytes a character at most: what is beyond is cut anyway.
+    # At most 4 bytes a character: anything beyond is cut anyway.
     text, subjects = _decoded(path, 4 * TEXT_CHARS + 4), _decoded(beside[0], VALUE_BYTES)
     for one in (text, subjects):
         if isinstance(one, Wrong):
@@ -54,7 +54,7 @@ def _json(path: Path, remarks: Remarks) -> Known | Wrong:
 
 
 def _decoded(path: Path, most: int) -> str | Wrong:
-    """The text of a file, at most so many bytes of it."""
+    """The text of a file, at most `most` bytes."""
     try:
         with path.open("rb") as stream:
             data = stream.read(most).removeprefix(BOM)
@@ -64,7 +64,7 @@ def _decoded(path: Path, most: int) -> str | Wrong:
         return data.decode()
     except UnicodeDecodeError as error:
         if len(data) - error.start < 4 and error.reason == "unexpected end of data":
-            # A character that the cut went through.
+            # A character split by the cut.
             return data[: error.start].decode()
         return Wrong(str(path), f"byte 0x{data[error.start]:02x} is not UTF-8")
 

@@ -1,4 +1,4 @@
-"""What reading a vocabulary gives, one concept at a time, and what its reader is asked for."""
+"""The entries that reading a vocabulary yields, one concept at a time, and the options of a reader."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from tagbus.stream.contract.events import Tag
 from tagbus.stream.contract.field_errors import poison
 from tagbus.stream.errors import UserError, shorten
 
-# Kinds of remarks that are kept, and places or names that a message lists.
+# Limits of kinds of remarks kept, and of places or names that a message lists.
 KINDS = 20
 SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tag, and where it was read: `file:line`, or `file: concept`."""
+    """A tag, and its place: `file:line`, or `file: concept`."""
 
     place: str
     tag: Tag
@@ -32,7 +32,7 @@ class Deprecated:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A concept that is no tag: where, and what would be right."""
+    """An invalid concept: its place, and what would be right."""
 
     place: str
     reason: str
@@ -46,7 +46,7 @@ Read = Entry | Deprecated | Wrong
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is taken of a vocabulary.
+    """The options for reading a vocabulary.
 
     `language`: BCP 47 tag of the labels that become names; None takes those without a language, or the only one.
     `alias_languages`: languages whose alternative labels become aliases too. `notations`: whether notations do.
@@ -68,24 +68,24 @@ class _Remark:
 
 @dataclass(slots=True)
 class Remarks:
-    """What was left out or changed while a file was read: of each kind the first place and how often."""
+    """Collects what was left out or changed while reading a file: the first place and count of each kind."""
 
     _found: dict[str, _Remark] = field(default_factory=dict)
 
     def add(self, text: str, place: str, count: int = 1) -> None:
-        """Note something at a place. A file may hold any number of kinds: beyond KINDS they are dropped."""
+        """Add a remark at a place. A file may cause any number of kinds: beyond KINDS they are dropped."""
         if text in self._found or len(self._found) < KINDS:
             self._found.setdefault(text, _Remark(place)).count += count
 
     def lines(self) -> Iterator[str]:
-        """A line for each kind."""
+        """One line for each kind."""
         for text, remark in self._found.items():
             more = f" (and {remark.count - 1} more)" if remark.count > 1 else ""
             yield f"{remark.place}: {text}{more}"
 
 
 def made(place: str, fields: Mapping[str, object]) -> Entry | Wrong:
-    """The tag of these fields, or what is wrong with them."""
+    """The tag of these fields, or the fault in them."""
     try:
         return Entry(place, Tag.model_validate(fields))
     except ValidationError as error:
@@ -95,7 +95,7 @@ def made(place: str, fields: Mapping[str, object]) -> Entry | Wrong:
 def choose_language(name: str, counts: Mapping[str, int], choice: Choice) -> str:
     """The language of the names, `""` for labels without one. `counts`: labels by language, 0 if not counted.
 
-    Raises UserError if it is not said and there is more than one, or if there is no label in it.
+    Raises UserError if it is not chosen and there are several, or if no label is in it.
     """
     listed = ", ".join(_counted(language, count) for language, count in list(counts.items())[:SHOWN])
     if choice.language is not None:

@@ -1,6 +1,6 @@
-"""A corpus compared with the exemplars that are there: what is added and changed, and which tags nobody knows.
+"""Compare a corpus with the existing exemplars: additions, changes and unknown tags.
 
-On disk, as tags are; of what is there only hashes are kept.
+On disk, as for tags; of existing exemplars only hashes are kept.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from tagbus.stream.vocabulary.corpus import Known
 from tagbus.stream.vocabulary.entry import SHOWN, Remarks, Wrong
 from tagbus.stream.vocabulary.scratch import Scratch, Value
 
-# Unknown tags that are told apart; a corpus may hold any number.
+# The limit of unknown tags counted separately; a corpus may have any number.
 UNKNOWN: Final = 100_000
 
 _SCHEMA: Final = """
@@ -32,7 +32,7 @@ _CHANGED: Final = "FROM after LEFT JOIN before USING (key) WHERE before.digest I
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many exemplars of a corpus are what."""
+    """The number of a corpus's exemplars by kind of change."""
 
     added: int
     changed: int
@@ -40,7 +40,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """The records that the import takes."""
+        """The number of records to write."""
         return self.added + self.changed
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Counts:
 
 @dataclass(slots=True)
 class Unknown:
-    """Tags that a corpus names and that are not in force."""
+    """Tags named in a corpus that are not in force."""
 
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -65,7 +65,7 @@ class Unknown:
 
 
 class Corpus:
-    """A corpus and what is there; a context manager. `source`: who decided what the corpus holds."""
+    """A corpus and the existing exemplars; a context manager. `source`: who made the corpus's decisions."""
 
     def __init__(self, source: Source) -> None:
         self._source: Source = source
@@ -81,14 +81,14 @@ class Corpus:
         self._scratch.__exit__(kind, error, trace)
 
     def load_tags(self, tags: Iterable[Tag]) -> None:
-        """The tags: what ids and labels of the corpus mean. An id that others replaced means those."""
+        """Load the tags that resolve the corpus's ids and labels. A replaced id means its replacements."""
         for tag in tags:
             self._scratch.execute("INSERT OR IGNORE INTO tag VALUES (?)", (tag.id,))
             for name in set() if tag.replaced_by else {tag.name, *tag.names.values()}:
                 self._scratch.execute("INSERT OR IGNORE INTO name VALUES (?, ?)", (name, tag.id))
 
     def load_before(self, exemplars: Iterable[tuple[str, Exemplar | None]]) -> None:
-        """What is there: key and exemplar of each record, in order; None withdraws it."""
+        """Load the existing exemplars: key and exemplar of each record, in order; None withdraws it."""
         self._scratch.fill(
             "INSERT OR REPLACE INTO before VALUES (?, ?)",
             ((key, None if one is None else _digest(one)) for key, one in exemplars),
@@ -96,7 +96,7 @@ class Corpus:
         self._scratch.execute("DELETE FROM before WHERE digest IS NULL")
 
     def load_after(self, contents: Iterable[Known | Wrong], wrong: Callable[[Wrong], None], remarks: Remarks) -> None:
-        """What the corpus holds. `wrong` is called for each content that is wrong, or has the id of another one."""
+        """Load the corpus. `wrong` is called for each invalid content, or one with the id of another."""
         for one in contents:
             if isinstance(one, Wrong):
                 wrong(one)
@@ -104,7 +104,7 @@ class Corpus:
                 wrong(error)
 
     def counts(self) -> Counts:
-        """How many exemplars are added, changed and neither."""
+        """Count the exemplars that are added, changed and unchanged."""
         whole = self._scratch.number("SELECT COUNT(*) FROM after")
         total = self._scratch.number(f"SELECT COUNT(*) {_CHANGED}")
         added = self._scratch.number("SELECT COUNT(*) FROM after WHERE key NOT IN (SELECT key FROM before)")
@@ -116,7 +116,7 @@ class Corpus:
             yield _parsed(value)
 
     def _resolved(self, known: Known, remarks: Remarks) -> Exemplar | None:
-        """The exemplar with ids for labels; None if nothing is decided in it."""
+        """The exemplar with labels resolved to ids; None if it has no decision."""
         one = known.exemplar
         for tag in (*one.accepted, *one.rejected):
             if not self._scratch.number("SELECT COUNT(*) FROM tag WHERE id = ?", (tag,)):
@@ -138,7 +138,7 @@ class Corpus:
                 self.unknown.add(label)
 
     def _put(self, place: str, one: Exemplar) -> Wrong | None:
-        """Keep an exemplar; the tags of a content that comes again are joined."""
+        """Store an exemplar; the tags of a repeated content are merged."""
         for value, first in self._scratch.rows("SELECT value, place FROM after WHERE key = ?", (one.key,)):
             other = _parsed(value)
             if (other.title, other.text) != (one.title, one.text):
@@ -161,7 +161,7 @@ def _joined(first: Exemplar, second: Exemplar) -> Exemplar:
 
 
 def _digest(one: Exemplar) -> bytes:
-    """A hash that depends on neither the order of lists nor the time: the same decision is no change."""
+    """A hash independent of the order of lists and the time: the same decision is not a change."""
     ordered = one.model_copy(
         update={
             "accepted": tuple(sorted(one.accepted)),

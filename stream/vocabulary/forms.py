@@ -1,4 +1,4 @@
-"""The forms of a vocabulary file: which one a file has, and how each is read and written."""
+"""The forms of a vocabulary file: detect, read and write them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ SUFFIXES: Final[dict[str, Form]] = {
 
 
 def form_of(path: PurePath, first: bytes = b"") -> Form:
-    """The form of a file by the end of its name; a TSV whose `first` bytes begin with `<` is Annif's.
+    """The form of a file by its extension; a TSV whose `first` bytes begin with `<` is Annif's.
 
     Raises UserError.
     """
@@ -42,7 +42,7 @@ def form_of(path: PurePath, first: bytes = b"") -> Form:
 
 
 def read(name: str, stream: BinaryIO, form: Form, choice: Choice, remarks: Remarks) -> Iterator[Read]:
-    """The tags of a file. Raises UserError, in one line with the place, for a file that is not of this form."""
+    """Read the tags of a file. Raises UserError, in one line with the place, for a file of another form."""
     match form:
         case "csv" | "tsv":
             return tables.read(name, stream, _delimiter(form), choice, remarks)
@@ -57,8 +57,8 @@ def read(name: str, stream: BinaryIO, form: Form, choice: Choice, remarks: Remar
 
 
 def write(tags: Callable[[], Iterable[Tag]], output: BinaryIO, form: Form, language: str | None = None) -> None:
-    """Write tags. `tags` is called twice for a table, which has a column a language; `language`: of the names, for
-    SKOS. Raises UserError for a language that is none."""
+    """Write tags. `tags` is called twice for a table, which has a column per language; `language`: of the names, for
+    SKOS. Raises UserError for an invalid language."""
     match form:
         case "csv" | "tsv":
             languages = sorted({language for tag in tags() for language in tag.names})

@@ -1,4 +1,4 @@
-"""What is odd in the broader tags of a file: cycles, tags that are their own, and ones that are not there."""
+"""Find oddities in a file's broader tags: cycles, self-references and missing tags."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -18,7 +18,7 @@ _UNKNOWN: Final = (
 
 
 def oddities(comparison: Comparison) -> Iterator[str]:
-    """A line for each kind, and for each cycle. None of them is an error: a cycle is never followed."""
+    """One line for each kind, and for each cycle. None of them is an error: cycles are never followed."""
     scratch = comparison.scratch
     for what, where in (("that are broader than themselves", "FROM edge WHERE child = parent"), _MISSING):
         if count := scratch.number(f"SELECT COUNT(*) {where}"):

@@ -1,4 +1,4 @@
-"""A database on disk for what a command compares and sorts: memory stays bounded however large a vocabulary is.
+"""A scratch database on disk for comparing and sorting: memory stays bounded however large a vocabulary is.
 
 SQLite's own temporary file: private, deleted when it is closed, kept in memory while it is small.
 """
@@ -14,12 +14,12 @@ from tagbus.stream.errors import UserError
 Value: TypeAlias = str | int | bytes | None
 
 CACHE_KIB: Final = 65_536
-# Rows inserted at once.
+# Rows inserted at a time.
 BATCH: Final = 10_000
 
 
 class Scratch:
-    """A temporary database; a context manager. Raises UserError where the temporary folder has no room."""
+    """A temporary database; a context manager. Raises UserError if the temporary folder is full."""
 
     def __init__(self, schema: str) -> None:
         with _explained():
@@ -43,7 +43,7 @@ class Scratch:
             return self._database.execute(statement, values).rowcount
 
     def fill(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
-        """Run a statement for each row. An error of `rows` passes as it is."""
+        """Run a statement for each row. An error of `rows` passes unchanged."""
         batch: list[Sequence[Value]] = []
         for row in rows:
             batch.append(row)
@@ -53,7 +53,7 @@ class Scratch:
         self._many(statement, batch)
 
     def rows(self, query: str, values: Sequence[Value] = ()) -> Iterator[tuple[Value, ...]]:
-        """The rows of a query as they are found."""
+        """Yield the rows of a query as they are found."""
         with _explained():
             cursor = self._database.execute(query, values)
         while True:
@@ -64,7 +64,7 @@ class Scratch:
             yield from rows
 
     def number(self, query: str, values: Sequence[Value] = ()) -> int:
-        """The number that a query gives; 0 for null."""
+        """The number that a query returns; 0 for null."""
         ((found,),) = self.rows(query, values)
         return int(found or 0)
 

@@ -1,8 +1,8 @@
-"""SKOS to tags (W3C Recommendation, SKOS Reference, 18 August 2009).
+"""Convert SKOS to tags (W3C Recommendation, SKOS Reference, 18 August 2009).
 
-Statements come in any order, so they are sorted on disk first. A concept's IRI is the tag's id. Labels in the chosen
-language, or without one, are name and aliases; preferred labels in other languages are `names`. What owl:deprecated
-marks is retired, in favour of what dct:isReplacedBy names.
+Statements arrive in any order, so they are sorted on disk first. A concept's IRI is the tag's id. Labels in the chosen
+language, or without one, are name and aliases; preferred labels in other languages are `names`. Concepts marked
+owl:deprecated are retired, in favour of those that dct:isReplacedBy names.
 """
 
 from collections.abc import Iterator
@@ -31,11 +31,11 @@ SKOS: Final = "http://www.w3.org/2004/02/skos/core#"
 RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 OWL: Final = "http://www.w3.org/2002/07/owl#"
 REPLACED_BY: Final = "http://purl.org/dc/terms/isReplacedBy"
-# Ids that are no IRIs, and scopes, which SKOS has no words for.
+# For ids that are not IRIs, and scopes: SKOS has no terms for them.
 TAG_IRI: Final = "urn:tagbus:tag:"
 SCOPE: Final = "urn:tagbus:scope"
 
-# Properties in the order in which a concept's rows come: a label from an earlier one is preferred.
+# Properties in the order of a concept's rows: a label from an earlier one is preferred.
 (PREF, RDFS_LABEL, ALT, HIDDEN, NOTATION, MATCHED, DEFINITION, SCOPE_NOTE, BROADER, IN_SCOPE, REPLACED) = range(11)
 (NARROWER, EXACT, TYPE, IN_SCHEME, TOP, MEMBER, MEMBERS, FIRST, REST, RDF_VALUE, GONE) = range(11, 22)
 _NUMBERS: Final = {
@@ -72,8 +72,8 @@ CREATE TABLE member (id TEXT PRIMARY KEY) WITHOUT ROWID;
 
 
 def read(name: str, stream: BinaryIO, form: RdfForm, choice: Choice, remarks: Remarks) -> Iterator[Read]:
-    """The concepts of a file, by id. Raises UserError for a file that is not RDF, a scheme or collection that it does
-    not have, and labels in several languages of which none is chosen."""
+    """Read the concepts of a file, by id. Raises UserError for a file that is not RDF, a missing scheme or collection,
+    and labels in several languages of which none is chosen."""
     with Scratch(_SCHEMA) as scratch:
         scratch.fill(
             "INSERT OR IGNORE INTO statement VALUES (?, ?, ?, ?, ?)", _numbered(statements(name, stream, form))
@@ -89,7 +89,7 @@ def read(name: str, stream: BinaryIO, form: RdfForm, choice: Choice, remarks: Re
 
 
 def tag_id(iri: str) -> str:
-    """The tag's id: its IRI, or what export made one of."""
+    """The tag's id: its IRI, or the id that export turned into one."""
     return unquote(iri.removeprefix(TAG_IRI)) if iri.startswith(TAG_IRI) else iri
 
 
@@ -104,7 +104,7 @@ def _numbered(found: Iterator[Statement]) -> Iterator[tuple[Value, ...]]:
 
 
 def _complete(scratch: Scratch) -> None:
-    """Turn inverse properties round, and put texts for the resources that hold them."""
+    """Invert inverse properties, and replace resources that contain a text by that text."""
     for source, target in ((NARROWER, BROADER), (TOP, IN_SCHEME)):
         scratch.execute(
             "INSERT OR IGNORE INTO statement SELECT value, ?, '', subject, 0 FROM statement"
@@ -119,7 +119,7 @@ def _complete(scratch: Scratch) -> None:
     )
 
 
-# S608 is about values from outside: what is put into queries here are constants of this module.
+# S608 is about values from outside: these queries are built only from constants of this module.
 _IS_BLANK: Final = f"substr(subject, 1, 2) = '{BLANK}'"
 _GONE: Final = (
     f"SELECT DISTINCT subject FROM statement WHERE property = {GONE} AND NOT {_IS_BLANK}"  # noqa: S608
@@ -128,8 +128,8 @@ _GONE: Final = (
 
 
 def _choose(scratch: Scratch, name: str, choice: Choice, remarks: Remarks) -> None:
-    """Fill `member` with the resources of scheme and collection, `chosen` with those that are concepts in force, and
-    with those that such concepts replaced."""
+    """Fill `member` with the resources of scheme and collection, `chosen` with concepts in force among them and
+    concepts that those replaced."""
     scratch.execute("INSERT INTO member SELECT DISTINCT subject FROM statement")
     if (iri := choice.scheme) is not None and not _keep(
         scratch, "SELECT subject FROM statement WHERE property = ? AND value = ?", (IN_SCHEME, iri)
@@ -145,7 +145,7 @@ def _choose(scratch: Scratch, name: str, choice: Choice, remarks: Remarks) -> No
         f" AND subject IN (SELECT id FROM member) AND subject NOT IN ({_GONE}) AND NOT {_IS_BLANK}",
         (TYPE, _TYPES[0]),
     )
-    # One that was replaced by a concept that was replaced itself is found in the next turn.
+    # A concept replaced by a replaced concept is found in the next round.
     while scratch.execute(_SUCCEEDED, (REPLACED, PREF, RDFS_LABEL)) > 0:
         pass
     blank = scratch.number(
@@ -158,7 +158,7 @@ def _choose(scratch: Scratch, name: str, choice: Choice, remarks: Remarks) -> No
 
 _RETIRED: Final = f"{_GONE} AND subject NOT IN (SELECT id FROM chosen) ORDER BY subject"  # noqa: S608
 
-# Deprecated concepts with a label and a successor that is known.
+# Deprecated concepts with a label and a known successor.
 _SUCCEEDED: Final = (
     "INSERT OR IGNORE INTO chosen SELECT DISTINCT subject, 1 FROM statement"  # noqa: S608
     f" WHERE property = ? AND subject IN ({_GONE})"
@@ -166,7 +166,7 @@ _SUCCEEDED: Final = (
     " AND subject IN (SELECT subject FROM statement WHERE property IN (?, ?) AND is_text)"
 )
 
-# The members of a collection, of the collections in it, and of the lists that ordered ones have.
+# The members of a collection, of its nested collections, and of the lists of ordered ones.
 _PARTS: Final = (
     "WITH RECURSIVE part(id) AS (SELECT ? UNION SELECT value FROM part JOIN statement ON subject = part.id"
     " AND property IN (?, ?, ?, ?) AND NOT is_text) SELECT id FROM part WHERE id <> ?"
@@ -174,7 +174,7 @@ _PARTS: Final = (
 
 
 def _keep(scratch: Scratch, query: str, values: tuple[Value, ...]) -> bool:
-    """Keep the members that a query gives; returns whether there are any."""
+    """Keep the members that a query returns; returns whether there are any."""
     scratch.execute(f"DELETE FROM member WHERE id NOT IN ({query})", values)  # noqa: S608
     return scratch.number("SELECT COUNT(*) FROM member") > 0
 
@@ -185,7 +185,7 @@ def _listed(scratch: Scratch, query: str, values: tuple[Value, ...]) -> str:
 
 
 def _match(scratch: Scratch) -> None:
-    """Labels of concepts that exactly match a chosen one and are not chosen themselves: other names for the same."""
+    """Add labels of unchosen concepts that exactly match a chosen one: other names for the same."""
     for here, there in (("subject", "value"), ("value", "subject")):
         scratch.execute(
             "INSERT OR IGNORE INTO statement SELECT DISTINCT link.id, ?, label.language, label.value, 1"  # noqa: S608
@@ -197,7 +197,7 @@ def _match(scratch: Scratch) -> None:
 
 
 def _languages(scratch: Scratch) -> dict[str, int]:
-    """Concepts with a preferred label, by language, the most frequent first."""
+    """The number of concepts with a preferred label, by language, most frequent first."""
     rows = scratch.rows(
         "SELECT language, COUNT(DISTINCT subject) AS count FROM statement JOIN chosen ON id = subject"
         " WHERE property = ? AND NOT gone GROUP BY language ORDER BY count DESC, language",
@@ -206,7 +206,7 @@ def _languages(scratch: Scratch) -> dict[str, int]:
     return {str(language): int(count or 0) for language, count in rows}
 
 
-# Every row of the chosen concepts; `known` says of a broader one or a successor whether it is chosen.
+# Every row of the chosen concepts; `known`: whether a broader concept or a successor is chosen.
 _CHOSEN: Final = (
     "SELECT subject, property, language, value, is_text, known.id IS NOT NULL"  # noqa: S608
     " FROM chosen JOIN statement ON subject = chosen.id"
@@ -219,7 +219,7 @@ _CHOSEN: Final = (
 
 @dataclass(slots=True)
 class _Labels:
-    """The texts of one concept, by what they become."""
+    """The texts of one concept, by their role in the tag."""
 
     names: dict[str, str] = field(default_factory=dict)
     spare: list[str] = field(default_factory=list)
@@ -270,7 +270,7 @@ def _concept(
 
 
 def _sort(labels: _Labels, number: int, tongue: str, text: str, language: str, choice: Choice) -> None:
-    """Put one text where it belongs."""
+    """Sort one text into its role."""
     here = tongue == "" or matches(language, tongue)
     if number == PREF:
         if tongue not in labels.names:
@@ -283,7 +283,7 @@ def _sort(labels: _Labels, number: int, tongue: str, text: str, language: str, c
         if here:
             labels.notes.append(text)
     elif number == NOTATION:
-        # A typed text, of no language.
+        # A typed text without a language.
         if choice.notations:
             labels.aliases.append(text)
     elif here or any(matches(one, tongue) for one in choice.alias_languages):
@@ -291,7 +291,7 @@ def _sort(labels: _Labels, number: int, tongue: str, text: str, language: str, c
 
 
 def _title(labels: _Labels, language: str, place: str, remarks: Remarks) -> str:
-    """Take the name out of `names`: the chosen language's, else one without a language, else English, else any."""
+    """Move the name out of `names`: the chosen language's, else one without a language, else English, else any."""
     chosen = [tongue for tongue in labels.names if matches(language, tongue)]
     # An exact match before one of its regions.
     chosen.sort(key=len)

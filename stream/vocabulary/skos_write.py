@@ -1,4 +1,4 @@
-"""Tags as SKOS. Ids that are no IRIs become one, and `skos.read` turns them back."""
+"""Write tags as SKOS. Ids that are not IRIs become one, and `skos.read` converts them back."""
 
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
@@ -16,7 +16,7 @@ _PREFIXES: Final = {"skos": SKOS}
 def write(tags: Iterable[Tag], output: BinaryIO, form: RdfForm, language: str | None = None) -> None:
     """Write tags as concepts. `language`: of their names, descriptions and aliases.
 
-    Raises UserError for a language that is none, or that a tag has names in.
+    Raises UserError for an invalid language, or one that a tag has in `names`.
     """
     if language is not None and not is_language(language):
         raise UserError(f"language {shorten(language)} is wrong, expected a BCP 47 tag, for instance `en`")
@@ -24,7 +24,7 @@ def write(tags: Iterable[Tag], output: BinaryIO, form: RdfForm, language: str | 
 
 
 def tag_iri(tag_id: str) -> str:
-    """The IRI of a tag: its id, or one made of it."""
+    """The IRI of a tag: its id, or one derived from it."""
     if is_iri(tag_id) and not tag_id.startswith(TAG_IRI):
         return tag_id
     return TAG_IRI + quote(tag_id, safe="")

@@ -1,4 +1,4 @@
-"""The bytes of a vocabulary file as its parser gets them: counted, without a byte order mark, and looked at before."""
+"""The bytes of a vocabulary file for its parser: counted, without a byte order mark, and checked by a guard first."""
 
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
@@ -6,22 +6,22 @@ from typing import BinaryIO, Protocol
 from tagbus.stream.contract.codec import VALUE_BYTES
 from tagbus.stream.errors import UserError
 
-# Bytes that are read at once.
+# Bytes read at a time.
 CHUNK = 1 << 18
 BOM = b"\xef\xbb\xbf"
 
 
 class Guard(Protocol):
-    """Looks at a file before its parser does. Raises UserError, without the file's name, for what may not be parsed."""
+    """Checks a file before its parser reads it. Raises UserError, without the file's name, for unsafe input."""
 
     def feed(self, data: bytes) -> None:
-        """Look at the next bytes; empty ones are the end."""
+        """Check the next bytes; empty at the end."""
 
 
 class Source:
-    """A file of a name, readable once. `line`: of the last byte that was read, from 1.
+    """A named file, readable once. `line`: that of the last byte read, from 1.
 
-    `failure`: the error that reading ended with: a parser in C or Rust may replace it by one of its own.
+    `failure`: the error that ended reading: a parser in C or Rust may replace it with another.
     """
 
     def __init__(self, name: str, stream: BinaryIO, guard: Guard | None = None) -> None:
@@ -44,7 +44,7 @@ class Source:
 
     def _more(self) -> bytes:
         try:
-            # One call for what is there: a pipe gives less than is asked for.
+            # One call for the available bytes: a pipe returns fewer than requested.
             data = self._stream.read(CHUNK)
             if not self._begun:
                 self._begun, data = True, data.removeprefix(BOM)
@@ -60,8 +60,8 @@ class Source:
 
 
 def text_lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """The lines of a text with their numbers from 1, line ends kept. Raises UserError for a line that is not UTF-8 or
-    longer than VALUE_BYTES."""
+    """Yield the lines of a text with their numbers from 1, line ends kept. Raises UserError for a line that is not
+    UTF-8 or longer than VALUE_BYTES."""
     number = 0
     while line := _line(name, stream):
         number += 1

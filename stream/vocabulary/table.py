@@ -1,6 +1,6 @@
 """Tables with a header, CSV and TSV: rows of cells, and lists in a cell.
 
-A list has `|` between its items; a backslash before a character takes it as it is.
+List items are separated by `|`; a backslash escapes the next character.
 """
 
 import csv
@@ -14,7 +14,7 @@ from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.vocabulary.entry import SHOWN, Wrong
 from tagbus.stream.vocabulary.source import text_lines
 
-# The module's own limit of 131,072 characters is below that of a text. It is one for the whole process.
+# The csv module's limit of 131,072 characters is below that of a text. It is global to the process.
 csv.field_size_limit(VALUE_BYTES)
 
 _ITEM: Final = re.compile(r"((?:[^\\|]|\\.)*)(\||\Z)", re.DOTALL)
@@ -25,7 +25,7 @@ _EDGES: Final = re.compile(r"^\s+|(?<!\\)\s+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table: where its last line is, and its cells by column."""
+    """A row of a table: the place of its last line, and its cells by column."""
 
     place: str
     cells: Mapping[str, str]
@@ -34,10 +34,10 @@ class Row:
 def rows(
     name: str, stream: BinaryIO, delimiter: str, lacking: Callable[[Sequence[str]], str | None]
 ) -> Iterator[Row | Wrong]:
-    """The rows of a table. `lacking` says what a header lacks, if anything.
+    """Yield the rows of a table. `lacking` returns what a header lacks, if anything.
 
-    Where a comma is expected, a header that is separated by semicolons is one as well: spreadsheets write those in many
-    countries. Raises UserError for what is no such table.
+    Where a comma is expected, a header separated by semicolons is accepted too: spreadsheets write those in many
+    countries. Raises UserError for anything else.
     """
     number = 1
 
@@ -60,17 +60,19 @@ def rows(
             if any(cells):
                 yield _row(f"{name}:{number}", header, cells)
     except csv.Error as error:
-        raise UserError(f"{name}:{number}: {error}; a cell that holds quotes stands in quotes, each doubled") from None
+        raise UserError(
+            f"{name}:{number}: {error}; a cell that contains quotes must be quoted, with each quote doubled"
+        ) from None
 
 
 def writer(output: BinaryIO, delimiter: str, header: Sequence[str]) -> Callable[[Sequence[str]], None]:
-    """Begin a table; returns what writes a row."""
+    """Begin a table; returns the function that writes a row."""
     text = _Utf8(output)
     plain = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     quoted = csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
     def write(cells: Sequence[str]) -> None:
-        # The module does not quote a carriage return, and refuses to read one that is not quoted.
+        # The csv module does not quote a carriage return, and refuses to read an unquoted one.
         (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
 
     write(header)
@@ -94,13 +96,13 @@ def join(items: Iterable[str]) -> str:
 
 
 def bare(iri: str) -> str:
-    """An IRI without the angle brackets that Annif's files have around it."""
+    """An IRI without the angle brackets of Annif's files."""
     text = iri.strip()
     return text[1:-1] if text.startswith("<") and text.endswith(">") else text
 
 
 class _Utf8:
-    """A text file as the module csv wants it. (One of io closes the output below it.)"""
+    """A text file for the csv module. (io's wrapper would close the underlying output.)"""
 
     def __init__(self, output: BinaryIO) -> None:
         self._output = output

@@ -1,4 +1,4 @@
-"""Tags as CSV and TSV, Annif's vocabularies among them, and back."""
+"""Read and write tags as CSV and TSV, including Annif's vocabularies."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,14 +22,14 @@ from tagbus.stream.vocabulary.table import bare, join, rows, split, writer
 
 LISTS: Final = ("aliases", "parents", "scopes", "replaced_by")
 COLUMNS: Final = ("id", "name", "description", *LISTS)
-# Annif's words for the same, and its column of notations, which are aliases where that is asked for.
+# Annif's names for the same columns, and its column of notations, which become aliases on request.
 _SAME: Final = {"uri": "id", "label": "name"}
 _NOTATION: Final = "notation"
 _LABEL: Final = re.compile(r"(?:label|name)_(.+)")
 
 
 def read(name: str, stream: BinaryIO, delimiter: str, choice: Choice, remarks: Remarks) -> Iterator[Read]:
-    """The tags of a table; columns are COLUMNS and `name_LANGUAGE`. Raises UserError for what is no such table."""
+    """The tags of a table; columns are COLUMNS and `name_LANGUAGE`. Raises UserError for anything else."""
     language: str | None = None
     for row in rows(name, stream, delimiter, _lacking):
         if isinstance(row, Wrong):
@@ -49,7 +49,7 @@ def read(name: str, stream: BinaryIO, delimiter: str, choice: Choice, remarks: R
 
 
 def read_annif(name: str, stream: BinaryIO, choice: Choice) -> Iterator[Read]:
-    """Annif's vocabulary without a header: URI in angle brackets, label, notation, with tabs between them."""
+    """Read Annif's vocabulary without a header: URI in angle brackets, label, notation, separated by tabs."""
     for number, line in text_lines(name, stream):
         cells = line.rstrip("\r\n").split("\t")
         place = f"{name}:{number}"
@@ -65,7 +65,7 @@ def read_annif(name: str, stream: BinaryIO, choice: Choice) -> Iterator[Read]:
 
 
 def write(tags: Iterable[Tag], languages: Sequence[str], output: BinaryIO, delimiter: str) -> None:
-    """Write a table; `languages`: those of all `names`, a column each."""
+    """Write a table; `languages`: those of all `names`, one column each."""
     put = writer(output, delimiter, [*COLUMNS, *(f"name_{language}" for language in languages)])
     for tag in tags:
         lists = (join(values) for values in (tag.aliases, tag.parents, tag.scopes, tag.replaced_by))
@@ -97,7 +97,7 @@ def _tag(
     if "name" in cells:
         name = cells["name"]
     elif not names:
-        # What Annif says of a concept that is no longer used.
+        # Annif's marker of a concept that is no longer used.
         return Deprecated(place, cells.get("id", ""))
     else:
         name = _name(place, names, language, remarks)
@@ -113,12 +113,12 @@ def _tag(
 
 
 def _aliases(listed: Sequence[str], notation: str, choice: Choice) -> tuple[str, ...]:
-    """The aliases of a row, its notation among them where that is asked for."""
+    """The aliases of a row, including its notation on request."""
     return (*listed, notation.strip()) if choice.notations and notation.strip() else tuple(listed)
 
 
 def _name(place: str, names: dict[str, str], language: str, remarks: Remarks) -> str:
-    """Take the name out of `names`: the chosen language's, else English, else any."""
+    """Move the name out of `names`: the chosen language's, else English, else any."""
     chosen = sorted((tongue for tongue in names if matches(language, tongue)), key=len)
     tongue = next(one for one in (*chosen, "en", *names) if one in names)
     if tongue not in chosen:

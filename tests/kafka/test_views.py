@@ -170,7 +170,7 @@ def test_lag_is_what_is_not_in_the_rows_and_a_second_replica_at_the_same_address
         assert two.process is not None
         assert two.process.process.wait(SECONDS) == 2
         assert "views.advertised: another replica of" in two.process.tail()
-        assert "says that it is at http://views:8790 too; give each" in two.process.tail()
+        assert "advertises http://views:8790 too; give each" in two.process.tail()
         one.stop()
 
 

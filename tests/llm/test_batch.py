@@ -282,10 +282,10 @@ async def test_settings_that_a_batch_cannot_keep_are_refused(
 def test_a_folder_holds_one_batch_for_one_process(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
         folder.begin()
-        with pytest.raises(UserError, match="another process is at it"), Folder(tmp_path):
+        with pytest.raises(UserError, match="another process is using it"), Folder(tmp_path):
             pass
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="expected a folder to write to"), Folder(tmp_path / "file"):
+    with pytest.raises(UserError, match="expected a writable folder"), Folder(tmp_path / "file"):
         pass
 
 

@@ -85,7 +85,7 @@ async def test_without_logprobs_only_stated_scores_are_left() -> None:
     checks = await found(chatting(script), backend="yesno")
     assert checks["server"].verdict == "wrong"
     assert "the server cannot judge with TAGBUS_LLM__BACKEND=yesno: yesno: " in checks["server"].words
-    assert checks["logprobs"].words == "no probabilities of tokens come, so the share of yes cannot be told"
+    assert checks["logprobs"].words == "no token probabilities are returned, so the share of yes is unknown"
 
 
 async def test_one_alternative_alone_is_no_share() -> None:
@@ -136,7 +136,7 @@ async def test_a_prefix_that_is_not_reused() -> None:
 @pytest.mark.parametrize(
     ("say", "words"),
     [
-        (Say(completion("Paris is the capital of France.")), "the model writes what it likes"),
+        (Say(completion("Paris is the capital of France.")), "the model's answer is free-form"),
         (Say(completion('{"tags": [', finish="length")), "its answer ends too early"),
         (Say({"error": "unknown field"}, 400), "the server rejects response_format"),
     ],

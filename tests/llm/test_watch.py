@@ -48,7 +48,7 @@ async def test_what_has_changed_is_a_warning(
             found = await watch.look(judge)
     # A quarter of the pairs is about cats, where nothing changes.
     assert found == pytest.approx(drift * 0.75, abs=0.01)
-    assert caplog.text.count("answers otherwise than at the start") == warnings
+    assert caplog.text.count("answers differ from those at the start") == warnings
 
 
 async def test_a_server_that_is_down_has_not_changed() -> None:

@@ -277,7 +277,7 @@ async def test_payloads_are_replaced_and_vectors_stay(store: Store, point: Make,
 
 async def test_a_payload_that_is_no_json_replaces_none(store: Store, point: Make) -> None:
     await store.upsert([point("a", X, n=1), point("b", Y, n=2)])
-    with pytest.raises(ValueError, match="the payload of 'b' is no JSON"):
+    with pytest.raises(ValueError, match="the payload of 'b' is not JSON"):
         await store.set_payloads({"a": {"n": 3}, "b": {"n": float("nan")}})
     assert await store.fetch(["a", "b"]) == {"a": {"n": 1}, "b": {"n": 2}}
 

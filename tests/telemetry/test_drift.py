@@ -98,7 +98,7 @@ def test_a_reference_that_is_kept_outlives_the_process_and_holds_no_text(tmp_pat
 def test_a_file_that_is_no_reference_is_named(tmp_path: Path) -> None:
     file = tmp_path / "reference.json"
     file.write_text("{}")
-    with pytest.raises(UserError, match=r"TAGBUS_DRIFT__FILE=.*it holds no reference window; remove it"):
+    with pytest.raises(UserError, match=r"TAGBUS_DRIFT__FILE=.*it has no reference window; remove it"):
         Drift(settings(file=file))
 
 

@@ -89,5 +89,5 @@ def test_another_length_of_window_is_refused() -> None:
 
 @pytest.mark.parametrize("after", ["", "x", "!!!", "WzFd", "eyJhIjoxfQ==", "W251bGwsMV0=", "A" * 5000])
 def test_a_wrong_cursor_is_refused(after: str) -> None:
-    with pytest.raises(UserError, match=r"after: .* is wrong, expected the `next` of the page before"):
+    with pytest.raises(UserError, match=r"after: .* is wrong, expected the `next` of the previous page"):
         answers.together(row(3), 5, after)

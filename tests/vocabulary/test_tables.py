@@ -53,7 +53,7 @@ class TestTable:
             ("name\nb\n", "the header has 'name', expected a column `id` or `uri`"),
             ("", "the header has nothing, expected a column `id` or `uri`"),
             ("id\na\n", "expected a column `name`, or one `label_LANGUAGE` a language"),
-            ('id,name\na,"b" c\n', "file:2: ',' expected after '\"'; a cell that holds quotes stands in quotes"),
+            ('id,name\na,"b" c\n', "file:2: ',' expected after '\"'; a cell that contains quotes must be quoted"),
             ('id,name\na,"b\n', "file:2: unexpected end of data"),
         ],
     )

@@ -1,7 +1,7 @@
-"""Back-pressure: the consumer is left alone while no batch finds room; partitions that are held for longer are paused.
+"""Back-pressure: stop polling while there is no room for a batch, and pause partitions when that lasts.
 
-The group must be served by polling (max.poll.interval.ms), and a pause costs about a second a cycle: so a short stall
-holds the consumer, and a long one pauses partitions and polls on.
+A group member must keep polling (max.poll.interval.ms), and a pause costs about a second a cycle. So a short stall
+holds the consumer; a long one pauses partitions and keeps polling.
 """
 
 import time
@@ -15,8 +15,8 @@ from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.config import Settings
 from tagbus.stream.kafka.message import Partition
 
-# How long the consumer is held while nothing finds room, and while only some partitions find none: the others wait for
-# those, so they are paused earlier.
+# How long the consumer is held while there is no room at all, and while only some partitions have none: the others wait
+# for those, so they are paused earlier.
 HOLD_SECONDS = 2.0
 YIELD_SECONDS = 0.5
 
@@ -29,14 +29,14 @@ class BackPressure:
         self._consumer = consumer
         self._in_flight = in_flight
         self._limits = limits
-        # Bytes in all buffers, at most.
+        # The limit of bytes in all buffers.
         self._size = settings.batch.in_flight_bytes
-        # A consumer that is held for max.poll.interval.ms is out of the group.
+        # A consumer that is held for max.poll.interval.ms is removed from the group.
         self._hold = min(HOLD_SECONDS, settings.kafka.poll_seconds / 4)
         self._yield = min(YIELD_SECONDS, self._hold)
 
     def hold(self, buffers: Buffers) -> bool:
-        """Whether to leave the consumer alone for now. Pauses the partitions that were held for too long."""
+        """Whether to skip polling for now. Pauses the partitions that were held for too long."""
         now = time.monotonic()
         swamped = self._swamped(buffers)
         limit = self._hold if swamped or self._in_flight.crowded() else self._yield
@@ -77,7 +77,7 @@ class BackPressure:
         _report(buffers)
 
     def forget(self, gone: Buffers, buffers: Buffers) -> None:
-        """End the pause of partitions that are gone: in librdkafka it would outlive the assignment."""
+        """Resume revoked partitions: in librdkafka a pause outlives the assignment."""
         paused = [TopicPartition(*partition) for partition, buffer in gone.items() if buffer.paused]
         if paused:
             self._consumer.resume(paused)

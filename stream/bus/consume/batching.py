@@ -1,4 +1,4 @@
-"""From records to batches: what is buffered of each partition, and when a batch is cut from it and started.
+"""Records to batches: the buffer of each partition, and when a batch is cut from it and started.
 
 A batch is a run of consecutive records of one partition, cut by count, by bytes and by time.
 """
@@ -26,7 +26,7 @@ RECORD_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch may be, and for how many seconds it waits to fill: `idle_seconds` while none is in flight."""
+    """The size limits of a batch, and how many seconds it waits to fill: `idle_seconds` while none is in flight."""
 
     contents: int
     size: int
@@ -39,13 +39,13 @@ class PartitionBuffer:
     """The records of one assigned partition that are in no batch yet. Times are of time.monotonic(). Belongs to the
     poll thread."""
 
-    # The first offset that is not read.
+    # The next offset to read.
     end: int
     records: deque[tuple[Message, int]] = field(default_factory=deque)
     size: int = 0
     last: int = -1
     oldest: float = 0.0
-    # Since when a batch is due and there is no room for it.
+    # Since when a due batch has waited for room.
     blocked: float | None = None
     paused: bool = False
     ended: bool = False
@@ -77,11 +77,11 @@ class PartitionBuffer:
         return recorded(self.records[0][0]) if self.records else None
 
     def full(self, limits: BatchLimits) -> bool:
-        """Whether a batch is as large as it may be."""
+        """Whether the buffer fills a batch."""
         return len(self.records) >= limits.contents or self.size >= limits.size
 
     def late(self, seconds: float, now: float) -> bool:
-        """Whether a record has waited for so long."""
+        """Whether a record has waited for this many seconds."""
         return bool(self.records) and now >= self.oldest + seconds
 
     def take(self, partition: Partition, limits: BatchLimits, now: float) -> Batch:
@@ -109,7 +109,7 @@ Buffers = Mapping[Partition, PartitionBuffer]
 
 
 class KnowsEnds(Protocol):
-    """What a consumer knows of where partitions end."""
+    """A consumer that knows the watermarks of its partitions."""
 
     def get_watermark_offsets(
         self,
@@ -122,8 +122,8 @@ class KnowsEnds(Protocol):
 
 
 def report_lag(in_flight: InFlight, buffers: Buffers, consumer: KnowsEnds) -> None:
-    """Set how many records of each partition are not committed, and the age of the oldest one that is read; 0 if all
-    is committed. The ends are those of the last fetch: nothing is asked here."""
+    """Set the lag gauges: uncommitted records of each partition, and the age of the oldest one read; 0 if all are
+    committed. The ends are those of the last fetch: no request is made."""
     now = time.time()
     for partition, buffer in buffers.items():
         entry = in_flight.first(partition)
@@ -179,7 +179,7 @@ class Batcher:
         rate_limit: RateLimit,
         start: Callable[[InFlightBatch], None],
     ) -> None:
-        """`start` hands a batch to the processor and returns at once."""
+        """`start` hands a batch to the processor and returns immediately."""
         self._in_flight = in_flight
         self._guard = guard
         self._processor = processor
@@ -189,17 +189,17 @@ class Batcher:
         share = max(1, settings.in_flight_bytes // (2 * settings.in_flight))
         idle = min(settings.idle_seconds, settings.seconds)
         self.limits = BatchLimits(rate_limit.most(settings.contents), share, settings.seconds, idle)
-        # Whether all records are read that have arrived: while there are more, a batch fills without waiting.
+        # Whether all arrived records are read: while there are more, a batch fills without waiting.
         self.caught_up = False
 
     def cut(self, buffers: Buffers) -> None:
-        """Start the batches that are due and find room, the longest waiting first."""
+        """Start the due batches that there is room for, the longest waiting first."""
         now = time.monotonic()
         self._count_start(buffers)
         if self._guard.quarantined and self._cut_quarantined(buffers, now):
             return
-        # Where one is late all are cut, for one transaction to publish: cut at their own times, the batches of four
-        # partitions take four, which wait for each other.
+        # Where one is late all are cut, so that one transaction publishes them: cut at their own times, the batches of
+        # four partitions take four transactions, which wait for each other.
         late = self._late(buffers, now)
         for partition, buffer in sorted(buffers.items(), key=lambda item: item[1].oldest):
             while buffer.full(self.limits) or (late and buffer.records):
@@ -223,7 +223,7 @@ class Batcher:
         return any(buffer.late(seconds, now) for buffer in buffers.values())
 
     def _patience(self) -> float:
-        """How long a batch waits to fill now. A worker with nothing else to do would wait for nothing."""
+        """How long a batch waits to fill now. An idle worker gains nothing by waiting."""
         idle = self.caught_up and not self._in_flight.busy()
         return self.limits.idle_seconds if idle else self.limits.seconds
 
@@ -245,8 +245,8 @@ class Batcher:
             self._guard.count({partition: head for partition, head in oldest.items() if partition in self._guard.fresh})
 
     def _cut_quarantined(self, buffers: Buffers, now: float) -> bool:
-        """Start one record of a quarantined partition alone: if anything else were in flight in this process, another
-        content might be what ends it. Returns whether the other partitions must wait."""
+        """Start one record of a quarantined partition alone: with anything else in flight in this process, another
+        content might be the one that ends it. Returns whether the other partitions must wait."""
         if self._in_flight.busy():
             due = any(buffers[partition].records for partition in self._guard.quarantined)
             waiting = due or self._guard.in_flight is not None

@@ -1,4 +1,4 @@
-"""Whether brokers answer, and how long the worker waits for what does not."""
+"""Broker health: whether brokers answer, and how long the worker waits for dependencies that do not."""
 
 import logging
 import time
@@ -10,11 +10,11 @@ from tagbus.stream.kafka.errors import RAISED
 
 log = logging.getLogger(__name__)
 
-# How long one request may take that asks whether a broker is back.
+# The timeout of one request that checks whether a broker is back.
 ASK_SECONDS = 1.0
 
 
-# How often it is said that the group does not take this worker in.
+# How often to log that the group does not admit this worker.
 JOIN_SECONDS = 30.0
 
 
@@ -22,7 +22,7 @@ class BrokerHealth:
     """Times are of time.monotonic(). `down` may be called from any thread, the other methods from the poll thread."""
 
     def __init__(self, consumer: Consumer, topic: str, deadline: float | None) -> None:
-        """`deadline`: how many seconds a dependency may be down before the worker ends; None: any time."""
+        """`deadline`: how many seconds a dependency may be down before the worker ends; None: no limit."""
         self._consumer = consumer
         self._topic = topic
         self._deadline = deadline
@@ -32,7 +32,7 @@ class BrokerHealth:
 
     @property
     def up_since(self) -> float | None:
-        """Since when brokers answer and this process runs; None while no broker answers."""
+        """Since when brokers have answered and this process has run; None while no broker answers."""
         return self._up if self.down_since is None else None
 
     def down(self) -> None:
@@ -50,7 +50,7 @@ class BrokerHealth:
         self._up = now
 
     def ask(self) -> None:
-        """While brokers are down, ask whether one is back: librdkafka never reports that."""
+        """While brokers are down, check whether one is back: librdkafka never reports that."""
         if self.down_since is None:
             return
         try:
@@ -60,7 +60,7 @@ class BrokerHealth:
         self.answered()
 
     def report_waiting(self, since: float | None) -> None:
-        """Say that the group has not taken this worker in since then; None: it has. librdkafka says nothing of it."""
+        """Log that the group has not admitted this worker since then; None: it has. librdkafka does not report it."""
         now = time.monotonic()
         if since is None or self.down_since is not None or now - max(since, self._said) < JOIN_SECONDS:
             return
@@ -72,7 +72,7 @@ class BrokerHealth:
         )
 
     def check_deadline(self, stalled: float | None) -> None:
-        """Raise DependencyDown when brokers, or a dependency for which a batch has waited since `stalled`, are down for
+        """Raise DependencyDown when brokers, or a dependency that a batch has waited for since `stalled`, are down for
         longer than the deadline."""
         now = time.monotonic()
         since = min(filter(None, (stalled, self.down_since)), default=now)

@@ -1,9 +1,9 @@
-"""The crash-loop guard: finds contents that end the process, by counting starts of a partition without progress.
+"""The crash-loop guard: find contents that end the process, by counting starts of a partition without progress.
 
-The count stands in the metadata of the committed offset, so it survives the process and moves with the partition. Any
-progress resets it, because offsets that are committed in a transaction carry no metadata. One start before
+The count is kept in the metadata of the committed offset, so it survives the process and moves with the partition. Any
+progress resets it, because offsets committed in a transaction carry no metadata. One start before
 `triage.deadly_starts` the partition is quarantined: its records are processed one at a time, each marked in the
-metadata before, with nothing else of this worker in flight. The record that ends the process then is known, and the
+metadata first, with nothing else of this worker in flight. That identifies the record that ends the process, and the
 next start sets it aside.
 """
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Commit = Callable[[list[TopicPartition]], KafkaError | None]
 
-# For the request of committed offsets; it takes a millisecond when the broker is well.
+# The timeout of the request for committed offsets; it takes a millisecond when the broker is healthy.
 ASK_SECONDS: Final = 5.0
 # Between two tries to count, during a rebalance or while a broker does not answer.
 PAUSE_SECONDS: Final = 0.2
@@ -48,7 +48,7 @@ class StartCount:
 
     @classmethod
     def read(cls, metadata: str | None) -> "StartCount":
-        """Read metadata, which may be somebody else's: then the count is 0."""
+        """Read metadata. Metadata that another application wrote counts as 0."""
         try:
             found = json.loads(metadata or "{}")
         except (ValueError, RecursionError):
@@ -60,8 +60,8 @@ class StartCount:
 
 @dataclass(slots=True)
 class Counted:
-    """A partition whose start is counted: what the metadata said before, the offset that it stands at, and for how many
-    more records the partition is quarantined."""
+    """A partition whose start is counted: the metadata before it, the current offset, and how many more records the
+    quarantine covers."""
 
     before: StartCount
     offset: int
@@ -69,7 +69,7 @@ class Counted:
 
 
 class CrashLoopGuard:
-    """The starts of each assigned partition. Belongs to the poll thread."""
+    """Counts the starts of each assigned partition. Belongs to the poll thread."""
 
     def __init__(self, settings: Settings, topics: WorkerTopics, consumer: Consumer, commit: Commit) -> None:
         """`commit` commits offsets with their metadata and waits for the answer."""
@@ -77,13 +77,13 @@ class CrashLoopGuard:
         self._topic = topics.source
         self._dead_letters = DeadLetterTopic(topics.dead_letters, settings.batch.record_bytes)
         self._limit = settings.triage.deadly_starts
-        # As many records of one partition may have been in flight (InFlight.room).
+        # The most records of one partition that may have been in flight (InFlight.room).
         self._window = settings.batch.in_flight * settings.batch.contents
         self._consumer = consumer
         self._commit = commit
         self._counted: dict[Partition, Counted] = {}
         self._next_try = 0.0
-        # Partitions whose start is not counted yet, those that are quarantined, and the one whose record is in flight.
+        # Partitions whose start is not counted yet, quarantined ones, and the one whose record is in flight.
         self.fresh: set[Partition] = set()
         self.quarantined: set[Partition] = set()
         self.in_flight: Partition | None = None
@@ -99,9 +99,9 @@ class CrashLoopGuard:
         return partition in self._counted
 
     def count(self, oldest: Mapping[Partition, int]) -> None:
-        """Count this start for partitions, given the offset of the first record of each. What fails is tried again.
+        """Count this start for partitions, given the offset of the first record of each. Failures are retried.
 
-        No transaction has offsets of theirs open any more: librdkafka waits for that before it fetches.
+        No transaction holds offsets of theirs any more: librdkafka waits for that before it fetches.
         """
         now = time.monotonic()
         if not oldest or now < self._next_try:
@@ -149,7 +149,7 @@ class CrashLoopGuard:
         return self._dead_letters.letter(source, error, before.starts)
 
     def settle(self) -> None:
-        """The record that was in flight alone is committed."""
+        """Handle the commit of the record that was in flight alone."""
         partition, self.in_flight = self.in_flight, None
         if partition is None:
             return
@@ -160,9 +160,9 @@ class CrashLoopGuard:
             log.info("crash loop: %s:%d is no longer quarantined", *partition)
 
     def revoke(self, untouched: Mapping[Partition, int | None]) -> None:
-        """Take back the count of partitions that are given away in an orderly way and made no progress.
+        """Take back the count of partitions that are revoked cleanly and made no progress.
 
-        `untouched`: those with nothing on its way to Kafka, and the offset that each committed last.
+        `untouched`: those with nothing on its way to Kafka, and the last offset that each committed.
         """
         offsets = [
             TopicPartition(*partition, counted.offset, str(counted.before))
@@ -174,7 +174,7 @@ class CrashLoopGuard:
             log.info("crash loop: this start stays counted: error=%s", error.name())
 
     def forget(self, partitions: Iterable[Partition]) -> None:
-        """Drop partitions that are gone."""
+        """Drop revoked partitions."""
         for partition in partitions:
             self._counted.pop(partition, None)
             self.fresh.discard(partition)

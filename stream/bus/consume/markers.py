@@ -1,7 +1,7 @@
 """Transaction markers at the end of a partition, committed past so that the lag of the group becomes 0.
 
-A marker takes an offset and is never delivered, and neither is a record of an aborted transaction. After the last
-content, which is committed as its offset plus one, they would count as lag for as long as nothing new comes.
+A marker takes an offset and is never delivered; nor is a record of an aborted transaction. After the last content,
+which is committed as its offset plus one, they would count as lag until a new record arrives.
 """
 
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ from tagbus.stream.kafka.errors import error_of, map_kafka_errors
 from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.message import Partition
 
-# For the request of committed offsets, once for a partition of which nothing is committed in this assignment.
+# The timeout of the request for committed offsets, made once for a partition without a commit in this assignment.
 ASK_SECONDS: Final = 1.0
 
 
 class EndMarkers:
-    """The ends up to which partitions are read. Belongs to the poll thread."""
+    """The offsets up to which partitions are read. Belongs to the poll thread."""
 
     def __init__(
         self, kafka: KafkaSettings, topic: str, consumer: Consumer, in_flight: InFlight, commit: Commit
@@ -40,12 +40,12 @@ class EndMarkers:
         self._ends[partition] = end
 
     def forget(self, partitions: Iterable[Partition]) -> None:
-        """Drop partitions that are gone."""
+        """Drop revoked partitions."""
         for partition in partitions:
             self._ends.pop(partition, None)
 
     def pass_over(self, buffers: Buffers) -> None:
-        """Commit the end of each partition whose records before it are all committed. What fails is tried again."""
+        """Commit the end of each partition whose earlier records are all committed. Failures are retried."""
         idle = {partition: end for partition, end in self._ends.items() if self._idle(partition, end, buffers)}
         if not idle:
             return
@@ -72,7 +72,7 @@ class EndMarkers:
         )
 
     def _committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """What is committed of each partition, below 0 for nothing. Raises KafkaException where nobody answers."""
+        """The committed offset of each partition, negative for none. Raises KafkaException when no broker answers."""
         known = {partition: self._in_flight.committed(partition) for partition in partitions}
         unknown = [TopicPartition(*partition) for partition, offset in known.items() if offset is None]
         if unknown:

@@ -1,9 +1,9 @@
 """Where partitions start, resume and end, and partitions that librdkafka stopped fetching.
 
-With auto.offset.reset=error librdkafka reports that the group has no offset of a partition, or one that is gone,
-instead of choosing where to go on. Such a partition cannot be sought (librdkafka issue 2961: `_STATE`); it is removed
-from the assignment and added again at its offset. Where offsets have gone back (a topic that was created again) the
-partition starts as if it had just been assigned, after everything read before is published: those records are nowhere
+With auto.offset.reset=error librdkafka reports that the group has no offset of a partition, or one that no longer
+exists, instead of choosing where to resume. Such a partition cannot be sought (librdkafka issue 2961: `_STATE`); it is
+removed from the assignment and added again at its offset. Where offsets have gone back (a recreated topic) the
+partition starts as if it had just been assigned, after everything read before is published: those records exist nowhere
 else.
 """
 
@@ -30,22 +30,22 @@ from tagbus.stream.kafka.metadata import Watermarks, offset_at, watermarks
 
 log = logging.getLogger(__name__)
 
-# For one request to a broker. Behind a fetch that waits for records it takes fetch.wait.max.ms, 500.
+# The timeout of one request to a broker. Behind a fetch that waits for records it takes fetch.wait.max.ms, 500.
 ASK_SECONDS: Final = 5.0
-# The end of a partition that is read for ever.
+# The end of a partition that is read without end.
 NO_END: Final = 2**63
-# Between two tries to have a partition fetched again.
+# Between two attempts to have a partition fetched again.
 PAUSE_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRange:
-    """What a backfill reads.
+    """The range of records that a backfill reads.
 
     `starts`: where a partition starts if its group has no offset of it: the earliest record, the first one at or after
     a time, or an offset for each partition (a partition that is not named starts at its end). `until`: reading stops
-    before what is written after the worker has started, or before the first record at or after a time; None: never.
-    `rate`: contents a second at most, of this worker; None: no limit.
+    before records written after the worker has started, or before the first record at or after a time; None: never.
+    `rate`: this worker's limit in contents a second; None: no limit.
     """
 
     starts: Literal["earliest"] | datetime | Mapping[int, int] = "earliest"
@@ -73,7 +73,7 @@ class RangeBounds:
         self._consumer = consumer
         self._range = read_range
         self._ends: dict[Partition, int] = {}
-        # The partitions that were there when the group had no offset at all.
+        # The partitions that existed when the group had no offset at all.
         self._unread: frozenset[Partition] = frozenset()
 
     @property
@@ -82,8 +82,8 @@ class RangeBounds:
         return self._range is not None and self._range.until is not None
 
     def look(self, numbers: Iterable[int]) -> None:
-        """Before the group is joined: find the ends of all partitions of the topic, or whether this is a group without
-        any offset. Raises UserError for a partition that the range names and the topic does not have."""
+        """Before joining the group: find the ends of all partitions of the topic, or whether the group has no offset at
+        all. Raises UserError for a partition that the range names and the topic does not have."""
         partitions = [(self.topic, number) for number in numbers]
         if self._range is None:
             if self.kafka.start == "latest" and not self._any_committed(partitions):
@@ -97,20 +97,20 @@ class RangeBounds:
             self.find_end(partition)
 
     def find_end(self, partition: Partition) -> None:
-        """Find the end of one partition, now."""
+        """Find the current end of one partition."""
         if self._range is not None and (until := self._range.until) is not None:
             self._ends[partition] = self._high(partition) if until == "end" else self._at(partition, until)
 
     def end(self, partition: Partition) -> int:
-        """The first offset that is not read, NO_END if there is none. What is added to the topic later is no part of a
-        backfill that ends."""
+        """The first offset that is not read, NO_END if there is none. A backfill that ends leaves out records and
+        partitions that are added later."""
         return self._ends.get(partition, 0 if self.bounded else NO_END)
 
     def start(self, partition: Partition) -> int:
-        """Where a partition starts of which the group has no offset; may be OFFSET_BEGINNING.
+        """Where a partition without a group offset starts; may be OFFSET_BEGINNING.
 
-        `kafka.start` is about groups without any offset: a partition that is added to a topic that is read starts at
-        its beginning, for all of its records came after that.
+        `kafka.start` applies to groups without any offset. A partition added to a topic that is already read starts at
+        its beginning: all of its records are newer.
 
         Raises UserError for an offset that the range names and the broker does not have.
         """
@@ -124,7 +124,7 @@ class RangeBounds:
         return OFFSET_BEGINNING
 
     def resume(self, partition: Partition, committed: int) -> int:
-        """Where a partition goes on that the client could not fetch at the committed offset.
+        """Where to resume a partition that the client could not fetch at the committed offset.
 
         That is the committed offset if the broker has it: another member may have committed the group's first offset
         after the client had asked for it. Raises OffsetLost as `kafka.out_of_range` says.
@@ -133,8 +133,8 @@ class RangeBounds:
         return committed if low <= committed <= high else self._out_of_range(partition, committed, low, high)
 
     def reset(self, partition: Partition, position: int) -> int:
-        """Where a partition goes on that this worker has read up to `position`, an offset that the broker refused:
-        what the broker has there by now is not the next record. Raises OffsetLost as `kafka.out_of_range` says."""
+        """Where to resume a partition that this worker has read up to `position`, an offset that the broker refused:
+        the record at that offset now is not the next one. Raises OffsetLost as `kafka.out_of_range` says."""
         return self._out_of_range(partition, position, *self._watermarks(partition))
 
     def _out_of_range(self, partition: Partition, offset: int, low: int, high: int) -> int:
@@ -142,7 +142,7 @@ class RangeBounds:
         if policy == "stop":
             raise OffsetLost(
                 f"offset {offset} of {partition[0]}:{partition[1]} is no longer on the broker, which has {low} to "
-                f"{high}; kafka.out_of_range says to stop, earliest or latest would go on there"
+                f"{high}; kafka.out_of_range is stop, earliest or latest would resume there"
             )
         return low if policy == "earliest" else high
 
@@ -160,7 +160,7 @@ class RangeBounds:
             with map_kafka_errors(self.kafka, self.topic):
                 found = self._consumer.committed([TopicPartition(*partition) for partition in partitions], ASK_SECONDS)
         except KafkaException as exception:
-            # A group that this principal may not see is not found until the time is over; why comes as a message.
+            # A group that this principal may not see is not found until the timeout; the reason arrives as a message.
             message = self._consumer.poll(0)
             error = (message.error() if message is not None else None) or error_of(exception)
             raise classify(error, self.kafka, self.topic) or DependencyDown(
@@ -181,7 +181,7 @@ class RangeBounds:
 
 
 class OffsetResets:
-    """Partitions that librdkafka stopped fetching, until they are fetched again. Belongs to the poll thread."""
+    """Restarts partitions that librdkafka stopped fetching. Belongs to the poll thread."""
 
     def __init__(
         self,
@@ -205,20 +205,20 @@ class OffsetResets:
         self._next_try = 0.0
 
     def add(self, partition: Partition) -> None:
-        """librdkafka reports that it does not know where to go on."""
+        """Handle librdkafka's report that it does not know where to resume."""
         self._waiting.add(partition)
         self._silence.expect([partition])
 
     def assigned(self, partitions: Iterable[Partition]) -> None:
-        """Partitions were assigned: librdkafka is to say something of each."""
+        """Expect librdkafka to report on each assigned partition."""
         self._silence.expect(partitions)
 
     def listen(self, messages: Sequence[Message], buffers: Buffers, *, drained: bool) -> None:
-        """What librdkafka returned; see Silence."""
+        """Take in the messages that librdkafka returned; see Silence."""
         self._waiting.update(self._silence.listen(messages, buffers, drained=drained))
 
     def serve(self, buffers: Buffers) -> None:
-        """Have waiting partitions fetched again; what fails is tried again later.
+        """Have waiting partitions fetched again; failures are retried later.
 
         Raises OffsetLost as `kafka.out_of_range` says, UserError for an offset that a backfill names and the broker
         does not have.
@@ -241,12 +241,12 @@ class OffsetResets:
     def _reset(self, buffers: Buffers) -> None:
         self._waiting &= buffers.keys()
         partitions = [partition for partition in self._waiting if self._published(partition, buffers[partition])]
-        # The last offset that was read, -1 if none was.
+        # The last offset read, -1 for none.
         read = {partition: buffer.last for partition, buffer in buffers.items()}
         # All requests come before the first partition is fetched: behind a fetch each would take 500 ms.
         starts = [self._start(TopicPartition(*partition), read) for partition in partitions]
         back = [start for start in starts if 0 <= start.offset <= read[start.topic, start.partition]]
-        # A partition that starts at a time or at the end starts there again, whoever owns it then.
+        # A partition that starts at a time or at the end starts there again under its next owner.
         fresh = [start for start in starts if start.offset >= 0 and read[start.topic, start.partition] < 0]
         error = self._commit([*fresh, *back]) if fresh or back else None
         if error is not None:
@@ -261,7 +261,7 @@ class OffsetResets:
         return not buffer.records and self._in_flight.first(partition) is None
 
     def _assign(self, starts: list[TopicPartition], read: Mapping[Partition, int]) -> None:
-        """Have partitions fetched from there."""
+        """Have partitions fetched from these offsets."""
         partitions = {(start.topic, start.partition) for start in starts}
         if self._eager:
             kept = [
@@ -276,7 +276,9 @@ class OffsetResets:
                 self._consumer.incremental_assign(starts)
             except KafkaException as exception:
                 reason = error_of(exception).str()
-                raise Fatal(f"partitions that were taken out of the assignment do not go in again: {reason}") from None
+                raise Fatal(
+                    f"partitions that were removed from the assignment cannot be added again: {reason}"
+                ) from None
 
     def _start(self, asked: TopicPartition, read: Mapping[Partition, int]) -> TopicPartition:
         partition = (asked.topic, asked.partition)

@@ -1,7 +1,7 @@
 """The poll thread: reads records, cuts batches and keeps the consumer in its group.
 
-Each turn starts what is due and reads more. The other threads ask this one to commit, and to process batches again: the
-client lets one thread at a time into the consumer and makes the others wait, even in a rebalance callback.
+Each turn starts the due batches and reads more. The other threads ask this one to commit and to process batches again:
+the client admits one thread at a time to the consumer and blocks the others, even in a rebalance callback.
 """
 
 import logging
@@ -35,20 +35,20 @@ T = TypeVar("T")
 
 # How long one call may wait for a record: a stop is noticed within it.
 IDLE_SECONDS = 0.05
-# The same while batches are in flight: what is buffered may start, and a commit be asked for, when they are done.
+# The same while batches are in flight: when they finish, buffered records may start and a commit may be requested.
 BUSY_SECONDS = 0.005
 # A poll thread that has not turned for so long was suspended, or its machine was.
 STOOD_SECONDS = 5.0
-# Between two checks of what changes slowly: lag, deadlines, brokers that were down.
+# Between two checks of slow-changing state: lag, deadlines, brokers that were down.
 LOOK_SECONDS = 1.0
-# The age of the group metadata that a transaction may carry. To ask for them waits for a thread of librdkafka's with
-# the GIL held: asked at every turn it was a fifth of what held the GIL. A broker refuses those of an older generation.
+# The age limit of a transaction's group metadata. Requesting it waits for a librdkafka thread with the GIL held: each
+# turn, that was a fifth of the time that the GIL was held. A broker refuses metadata of an older generation.
 GROUP_SECONDS = 0.05
 
 
 class Poller:
-    """The consumer and what it has read. `ready`, `up_since`, `turned`, `quit`, `broker_down`, `group`, `commit` and
-    `process_again` may be used from any thread; the rest belongs to the poll thread."""
+    """Owns the consumer and the records it has read. `ready`, `up_since`, `turned`, `quit`, `broker_down`, `group`,
+    `commit` and `process_again` may be used from any thread; the rest belongs to the poll thread."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Poller:
         read_range: ReadRange | None,
         start: Callable[[InFlightBatch], None],
     ) -> None:
-        """`start` hands a batch to the processor and returns at once."""
+        """`start` hands a batch to the processor and returns immediately."""
         self._settings = settings
         self._topic = processor.topics.source
         self._consumer = consumer
@@ -77,19 +77,19 @@ class Poller:
         self._buffers: dict[Partition, PartitionBuffer] = {}
         # The mean size of a record, in bytes.
         self._mean = 1024.0
-        # Since when the group has not taken this worker in, of time.monotonic(); None: it has.
+        # Since when the group has not admitted this worker, of time.monotonic(); None: it has.
         self._waiting: float | None = time.monotonic()
         self._draining = False
         self._looked = 0.0
         self._group: object = None
-        # When the group metadata was asked for, of time.monotonic().
+        # When the group metadata was requested, of time.monotonic().
         self._asked = 0.0
         self._commits_here = settings.kafka.delivery == "at_least_once"
-        # What the publish thread asks of this one.
+        # Requests of the publish thread to this one.
         self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # When the loop turned last, of time.monotonic().
         self.turned = time.monotonic()
-        # Set from any thread: give up whatever is waited for.
+        # Set from any thread: give up all waits.
         self.quit = False
 
     @property
@@ -104,7 +104,7 @@ class Poller:
 
     @property
     def finished(self) -> bool:
-        """Whether all that this worker was to read is committed. Never without partitions: they may come yet."""
+        """Whether the whole read range is committed. False without partitions: some may still be assigned."""
         return (
             self._bounds.bounded
             and bool(self._buffers)
@@ -113,7 +113,7 @@ class Poller:
         )
 
     def broker_down(self) -> None:
-        """librdkafka reports that no broker answers."""
+        """Record librdkafka's report that no broker answers."""
         self._brokers.down()
 
     def group(self) -> object:
@@ -126,11 +126,11 @@ class Poller:
         return done.result() if done.done() else KafkaError(KafkaError._TIMED_OUT, "given up", retriable=True)
 
     def process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
-        """Have the poll thread start all batches of a partition once more, without results that Kafka refuses."""
+        """Have the poll thread restart all batches of a partition, without the results that Kafka refuses."""
         self._request(lambda: self._process_again(entry, refused), given_up)
 
     def subscribe(self, numbers: Iterable[int]) -> bool:
-        """Join the group, for a topic with these partitions. False: no broker says where they end now."""
+        """Join the group, for a topic with these partitions. False: no broker returns their current ends."""
         try:
             self._bounds.look(numbers)
         except DependencyDown as error:
@@ -142,9 +142,9 @@ class Poller:
         return True
 
     def turn(self) -> None:
-        """Start the batches that are due, then read more.
+        """Start the due batches, then read more.
 
-        Raises UserError when the topic is gone or may not be read, Fenced or Fatal when the client cannot go on,
+        Raises UserError when the topic is deleted or may not be read, Fenced or Fatal when the client cannot continue,
         OffsetLost as `kafka.out_of_range` says, DependencyDown when one is down for retry.deadline_seconds.
         """
         self.touch()
@@ -165,7 +165,7 @@ class Poller:
             self._back_pressure.pause(ended, self._buffers)
 
     def touch(self) -> bool:
-        """Show that the poll thread is alive and serve the publish thread; returns whether to go on waiting."""
+        """Show that the poll thread is alive and serve the publish thread; returns whether to keep waiting."""
         now = time.monotonic()
         if now - self.turned > STOOD_SECONDS:
             self._brokers.resumed(now)
@@ -177,16 +177,16 @@ class Poller:
         return not self.quit
 
     def drain(self, seconds: float) -> None:
-        """Stop reading, wait up to `seconds` for what is in flight, drop the rest and give all partitions back.
+        """Stop reading, wait up to `seconds` for batches in flight, drop the rest and give all partitions back.
 
-        Raises UserError, Fenced or Fatal when the client cannot go on.
+        Raises UserError, Fenced or Fatal when the client cannot continue.
         """
         self._draining = True
         self._buffers.clear()
         partitions = self._in_flight.partitions()
         self._back_pressure.pause(partitions, self._buffers)
         if not self._in_flight.drain(partitions, seconds, self._serve):
-            log.warning("drain: deadline=%.1fs passed, what is left is read again by the next owner", seconds)
+            log.warning("drain: deadline=%.1fs passed, the next owner reads the remaining batches again", seconds)
         self._give_back(self._in_flight.partitions())
 
     def _request(self, act: Callable[[], T], given_up: Callable[[], bool]) -> "Future[T]":
@@ -213,7 +213,7 @@ class Poller:
         return next((one.error for one in committed if one.error is not None), None)
 
     def _serve(self) -> bool:
-        """Serve the group while draining. A record that comes nevertheless is not ours to commit."""
+        """Serve the group while draining. Records that still arrive are not ours to commit."""
         with map_kafka_errors(self._settings.kafka, self._topic):
             messages = self._consumer.consume(100, 0.05)
         for message in messages:
@@ -222,8 +222,8 @@ class Poller:
         return self.touch()
 
     def _consume(self) -> list[Message]:
-        """Records and errors. Waits for the first record if nothing is buffered, else until the next batch is due.
-        Anything raised here ends the worker: the client drops the records that it was about to return."""
+        """Read records and errors. Waits for the first record if nothing is buffered, else until the next batch is due.
+        Any exception here ends the worker: the client drops the records that it was about to return."""
         limits = self._batcher.limits
         number = max(1, min(limits.contents, int(limits.size / self._mean)))
         buffered = any(buffer.records for buffer in self._buffers.values())
@@ -244,12 +244,12 @@ class Poller:
             return
         self._brokers.answered()
         buffer = self._buffers.get((message.topic() or "", message.partition() or 0))
-        # A partition may be revoked within the very call that returned its records.
+        # A partition may be revoked within the call that returned its records.
         if buffer is not None and not self._draining and (size := buffer.add(message, read)):
             self._mean += (size - self._mean) / 32
 
     def _on_message_error(self, error: KafkaError, message: Message) -> None:
-        """Raise what ends the process; log what librdkafka recovers from by itself."""
+        """Raise errors that end the process; log those that librdkafka recovers from."""
         partition = (message.topic() or self._topic, message.partition() or 0)
         if error.code() == KafkaError._PARTITION_EOF:
             if (buffer := self._buffers.get(partition)) is not None:
@@ -290,11 +290,11 @@ class Poller:
         self._rebalanced("assigned", partitions)
 
     def _on_revoke(self, _: Consumer, assigned: list[TopicPartition]) -> None:
-        """This worker is still the owner: what is in flight may finish; the next owner reads the rest."""
+        """This worker is still the owner: batches in flight may finish; the next owner reads the rest."""
         partitions = _keys(assigned)
         self._drop_buffers(partitions)
         if not self._draining:
-            # At most half of max.poll.interval.ms: beyond that the group takes the partitions for lost.
+            # At most half of max.poll.interval.ms: beyond that the group considers the partitions lost.
             seconds = min(self._settings.batch.drain_seconds, self._settings.kafka.poll_seconds / 2)
             self._in_flight.drain(partitions, seconds, self.touch)
         self._rebalanced("revoked", partitions, self._give_back(partitions).batches)
@@ -315,8 +315,8 @@ class Poller:
         self._resets.assigned(partitions)
 
     def _assign_again(self, partition: Partition) -> None:
-        """The offsets of a partition have gone back: what is known about its offsets is about other records. Its
-        published versions still count and are read again."""
+        """Reassign a partition whose offsets have gone back: known offsets belong to other records. Its published
+        versions still count and are read again."""
         self._drop_buffers([partition])
         self._revoke([partition])
         self._assign([partition])
@@ -326,7 +326,7 @@ class Poller:
         self._back_pressure.forget(gone, self._buffers)
 
     def _give_back(self, partitions: list[Partition]) -> Revoked:
-        """Revoke partitions that are still ours, and tell the next owner that this start ended in order."""
+        """Revoke partitions that are still ours, and record for the next owner that this start ended cleanly."""
         revoked = self._in_flight.revoke(partitions)
         self._guard.revoke(revoked.untouched)
         self._revoke(partitions)

@@ -1,7 +1,7 @@
-"""Partitions that librdkafka was to fetch and says nothing of: they are given to it again.
+"""Detect partitions that librdkafka should fetch and never reports on, so that they are assigned again.
 
-Of each partition that is fetched it tells a record or the end, at once. Of one that is assigned while its topic is away
-it may tell neither, for ever, also when the topic is there again: seen with 2.16 in six of six tries.
+For each partition that it fetches it promptly returns a record or the end. For one that is assigned while its topic is
+missing it may return neither, ever, even after the topic is back: seen with 2.16 in six of six tries.
 """
 
 import logging
@@ -15,28 +15,28 @@ from tagbus.stream.kafka.message import Partition, partition_of
 
 log = logging.getLogger(__name__)
 
-# How long a partition may be silent while the client answers for all others: the end comes within fetch.wait.max.ms.
+# How long a partition may be silent while the client answers for all others: the end arrives within fetch.wait.max.ms.
 SILENT_SECONDS = 10.0
-# Between two calls: after more the client was not asked, or the process was suspended.
+# Between two calls: a longer gap means that the client was not polled, or that the process was suspended.
 GAP_SECONDS = 2.0
 
 
 class Silence:
-    """Since when each partition is silent that has told nothing yet. Belongs to the poll thread."""
+    """Tracks since when each unreported partition is silent. Belongs to the poll thread."""
 
     def __init__(self) -> None:
         self._since: dict[Partition, float] = {}
         self._listened = 0.0
 
     def expect(self, partitions: Iterable[Partition]) -> None:
-        """Partitions are fetched from now on."""
+        """Expect a report on partitions that are fetched from now on."""
         self._since |= dict.fromkeys(partitions, time.monotonic())
 
     def listen(self, messages: Sequence[Message], buffers: Buffers, *, drained: bool) -> list[Partition]:
-        """The partitions that are to be fetched anew, after a call that returned these messages.
+        """The partitions to fetch again, after a call that returned these messages.
 
-        `drained`: brokers answer, and all was returned that the client had. Otherwise the time does not count, nor does
-        it for a partition that is paused.
+        `drained`: brokers answer, and the client returned all it had. Otherwise the time does not count; nor does it
+        for a paused partition.
         """
         if not self._since:
             return []
@@ -53,6 +53,8 @@ class Silence:
         }
         silent = [partition for partition, since in self._since.items() if now - since > SILENT_SECONDS]
         for topic, number in silent:
-            log.warning("offsets: topic=%s partition=%d silent for %.0f s, fetched anew", topic, number, SILENT_SECONDS)
+            log.warning(
+                "offsets: topic=%s partition=%d silent for %.0f s, fetched again", topic, number, SILENT_SECONDS
+            )
         self.expect(silent)
         return silent

@@ -1,6 +1,6 @@
 """Dead letters: an event that can never be tagged goes out as it came, with the reason in its headers.
 
-If too many of the last contents become dead letters, it is not the contents that are bad, and the worker ends.
+If too many of the last contents become dead letters, the fault is not in the contents, and the worker ends.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ HEADER_BYTES = 16_384
 KEY_BYTES = 8_192
 # Headers of an earlier dead letter or result are dropped, so that there is one of each.
 _OURS = ("__streams.errors.", "tagbus.")
-# Except those that say where the record was before, and that its headers could not be read.
+# Except those with the record's original position, and the one that says that its headers could not be read.
 _REPLAYS = DEAD_LETTER_HEADERS["replays"]
 REPLAY_SOURCE = "tagbus.replay.source"
-# Why `tagbus retag` sent a content through again.
+# The reason for which `tagbus retag` sent a content again.
 RETAG = "tagbus.retag"
 _KEPT = frozenset({REPLAY_SOURCE, RETAG, UNREADABLE})
 _REPLAYS_DIGITS = 9
@@ -48,7 +48,7 @@ class DeadLetterTopic:
     record_bytes: int
 
     def letter(self, source: Source, error: Poison, attempts: int = 1) -> RecordOutcome:
-        """A dead letter: value, key and headers byte for byte as they came, and the reason.
+        """A dead letter: value, key and headers byte for byte as received, and the reason.
 
         A value that is too large for the topic is cut, with its length and SHA-256 in the headers, and so is a key
         above 8,192 bytes. Headers above 16,384 bytes in total are left out, and a header says so. `attempts`: the
@@ -85,7 +85,7 @@ class DeadLetterTopic:
 
 
 def _log(source: Source, error: Poison, reason: str) -> None:
-    """A line of the log: where the record is, and which class of error; the reason itself may quote a content."""
+    """Log where the record is and the class of its error; the reason itself may quote a content."""
     if log.isEnabledFor(logging.INFO):
         parent = parent_of(source.record.headers)
         key = (source.record.key or b"")[:ID_CHARS].decode(errors="replace")
@@ -100,7 +100,7 @@ def _log(source: Source, error: Poison, reason: str) -> None:
 
 
 def too_large(topic: str, size: int, limit: str) -> Untaggable:
-    """The error of a result that is too large for its topic."""
+    """The error for a result that is too large for its topic."""
     return Untaggable("publish", (FieldError(topic, f"a record of {size} bytes", limit),))
 
 
@@ -119,7 +119,7 @@ def _originals(headers: Headers) -> Headers:
 
 
 def _replays(headers: Headers) -> int:
-    """How often the record was replayed before: the last header that says so, 0 if it is no number."""
+    """How often the record was replayed before: the last such header, 0 if it is not a number."""
     for name, value in reversed(headers):
         if name == _REPLAYS:
             return int(value) if value and len(value) <= _REPLAYS_DIGITS and value.isdigit() else 0
@@ -132,15 +132,15 @@ class PoisonShare:
     def __init__(self, settings: TriageSettings) -> None:
         self._share = settings.poison_share
         self._window = settings.poison_window
-        # For each of the last contents, the stage that rejected it, or nothing.
+        # The stage that rejected each of the last contents, or nothing.
         self._last: deque[str] = deque()
         self._stages: Counter[str] = Counter()
 
     def count(self, outcomes: Iterable[RecordOutcome]) -> None:
-        """Count a committed batch: whatever is raised here, its dead letters are out and are never read again.
+        """Count a committed batch: even if this raises, its dead letters are published and never read again.
 
         Stale events, withdrawals and skipped duplicates say nothing about the tagger and do not count. Raises
-        TooMuchPoison, but not before the window is full: of the first ten contents of a topic three may well be bad.
+        TooMuchPoison, but only once the window is full: of the first ten contents of a topic three may well be bad.
         """
         for outcome in outcomes:
             if outcome.kind == "tagged" or (outcome.kind == "dead_lettered" and outcome.stage != STAGE):

@@ -1,7 +1,7 @@
-"""What people decided on the contents of one partition of `feedback`, as the joiner knows it.
+"""The joiner's state of one partition of `feedback`: what people decided on its contents.
 
-Batches of a partition are processed in order of offsets, each on top of the one before it, which may not be committed
-yet. If they have to be processed again, what they changed is taken back first.
+Batches of a partition are processed in offset order, each on top of the previous one, which may be uncommitted. If they
+must be processed again, their changes are rolled back first.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ _NOTHING = History()
 
 @dataclass(slots=True)
 class _Uncommitted:
-    """A batch that is processed and not committed: where it starts, and the contents that it changed as they were."""
+    """A processed, uncommitted batch: its first offset, and the previous histories of the contents that it changed."""
 
     offset: int
     before: dict[str, bytes | None] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class PartitionDecisions:
 
     ready: bool = False
     lacks: str = ""
-    # Histories as they stand on `feedback.state`, by content: a fifth of what they take as objects.
+    # Histories as serialized on `feedback.state`, by content: a fifth of the memory that objects take.
     _values: dict[str, bytes] = field(default_factory=dict)
     _waiting: set[str] = field(default_factory=set)
     _epoch: int = 0
@@ -41,7 +41,7 @@ class PartitionDecisions:
 
     @property
     def waiting(self) -> int:
-        """How many contents wait for their text."""
+        """The number of contents that wait for their text."""
         return len(self._waiting)
 
     def learn(self, key: bytes, value: bytes | None) -> None:
@@ -49,7 +49,7 @@ class PartitionDecisions:
         self._set(key.decode(errors="replace"), value)
 
     def open(self, epoch: int, offset: int) -> "BatchDecisions":
-        """The view of the partition's next batch, which starts at `offset`. Called in order of offsets."""
+        """The view of the partition's next batch, which starts at `offset`. Called in offset order."""
         if epoch < self._epoch:
             # A batch of an assignment that has ended never commits.
             return BatchDecisions(self, _Uncommitted(offset), {})
@@ -61,12 +61,12 @@ class PartitionDecisions:
         return BatchDecisions(self, batch, None)
 
     def commit(self, epoch: int, offset: int) -> None:
-        """The batch that starts at `offset` is committed."""
+        """Commit the batch that starts at `offset`."""
         if epoch == self._epoch and self._batches and self._batches[0].offset == offset:
             self._batches.popleft()
 
     def value(self, content_id: str) -> bytes | None:
-        """The history of a content as it stands on the topic."""
+        """The serialized history of a content."""
         return self._values.get(content_id)
 
     def put(self, batch: _Uncommitted, content_id: str, value: bytes | None) -> None:
@@ -95,13 +95,13 @@ class BatchDecisions:
     def __init__(
         self, partition: PartitionDecisions, batch: _Uncommitted, aside: dict[str, bytes | None] | None
     ) -> None:
-        """`aside`: holds the changes of a batch that never commits; None: they go to the partition."""
+        """`aside`: takes the changes of a batch that never commits; None: they go to the partition."""
         self._partition = partition
         self._batch = batch
         self._aside = aside
 
     def get(self, content_id: str) -> History:
-        """The history of a content; an empty one if nobody has decided anything. Raises Fatal if it is not readable."""
+        """The history of a content, empty without decisions. Raises Fatal if it is not readable."""
         changed: Mapping[str, bytes | None] = self._aside or {}
         value = changed[content_id] if content_id in changed else self._partition.value(content_id)
         if value is None:
@@ -109,7 +109,7 @@ class BatchDecisions:
         try:
             return History.model_validate_json(value)
         except ValidationError as error:
-            # To go on without it would take back what people decided.
+            # Continuing without it would take back people's decisions.
             words = f"{error.error_count()} errors, the first: {error.errors(include_url=False)[0]['msg']}"
             raise Fatal(f"feedback.state holds no history of content {shorten(content_id)}: {words}") from None
 

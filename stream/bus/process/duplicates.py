@@ -1,7 +1,7 @@
-"""Duplicates: contents that come again unchanged, after their tags were committed.
+"""Duplicates: contents that arrive again unchanged, after their tags were committed.
 
 A duplicate has the same id and the same value in every field, in the same assignment of the same partition. Only the
-last content of an id counts, so a duplicate never stands for a content that was changed in between.
+last content of an id counts, so a content that changed in between is never taken for a duplicate.
 """
 
 from collections.abc import Hashable
@@ -16,7 +16,7 @@ from tagbus.stream.bus.processor import Batch, RecordOutcome
 from tagbus.stream.contract.events import Content
 from tagbus.stream.kafka.message import Partition
 
-# Contents to remember, at 250 bytes each.
+# The number of contents to remember, at 250 bytes each.
 REMEMBERED = 10_000
 
 # The fields that can be hashed as they are.
@@ -25,8 +25,8 @@ _plain = attrgetter(*(name for name in Content.model_fields if name not in {"id"
 
 @dataclass(slots=True, eq=False)
 class Seen:
-    """A content that went to the tagger. `revision`: the tagger's at that time, None if not known. The publish thread
-    sets `published` when the tags are committed."""
+    """A content that was sent to the tagger. `revision`: the tagger's at that time, None if not known. The publish
+    thread sets `published` when the tags are committed."""
 
     partition: Partition
     epoch: int
@@ -37,24 +37,24 @@ class Seen:
 
 @dataclass(slots=True)
 class TaggedOutcome(RecordOutcome):
-    """The outcome of a tagged content, how the content is remembered, and what is counted of its result."""
+    """The outcome of a tagged content, its duplicate record, and the counted facts of its result."""
 
     seen: Seen = field(kw_only=True)
     observed: Observed = field(kw_only=True)
 
 
 class Duplicates:
-    """The last contents, by id. Belongs to the loop thread."""
+    """Remembers the last contents, by id. Belongs to the loop thread."""
 
     def __init__(self, limit: int = REMEMBERED) -> None:
-        """`limit`: contents at most."""
+        """`limit`: number of contents."""
         self._last: Recent[str, Seen] = Recent(limit)
 
     def __len__(self) -> int:
         return len(self._last)
 
     def before(self, content: Content, batch: Batch) -> Seen | None:
-        """The same content as it came before, if its tags are published.
+        """The same content as received before, if its tags are published.
 
         One from an earlier assignment does not count: another worker may have published a later content since.
         """
@@ -65,7 +65,7 @@ class Duplicates:
         return seen if same else None
 
     def come(self, content: Content, batch: Batch, revision: Hashable | None) -> Seen:
-        """Remember a content that goes to the tagger, which is at this revision."""
+        """Remember a content that is sent to the tagger at this revision."""
         seen = Seen(batch.partition, batch.epoch, fingerprint(content), revision)
         self._last.put(content.id, seen)
         return seen

@@ -1,8 +1,8 @@
-"""Poison isolation: an outcome for each content of a batch, whatever the tagger does with the batch.
+"""Poison isolation: an outcome for each content of a batch, even where the tagger fails on the batch.
 
-A dependency that is down is waited for. After any other failure the batch is split in halves to find the contents that
-fail alone. They are rejected only if a known-good content, the canary, passes before and after: if it fails too, it is
-not the contents that are bad, and that is waited for as well.
+A batch waits for a dependency that is down. After any other failure the batch is split in halves to find the contents
+that fail alone. They are rejected only if a known-good content, the canary, passes before and after: if it fails too,
+the fault is not in the contents, and the batch waits for that as well.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 CANARY = Content(id="tagbus-canary", title="Introduction to economics", text="A textbook for students.")
 
-# A dependency that is down is waited for in `_call`; a setting that is wrong (a key that the store refuses) and a fatal
-# failure end the worker. None of them says anything about a content.
+# `_call` waits for a dependency that is down; a wrong setting (a key that the store refuses) and a fatal failure end
+# the worker. None of them says anything about a content.
 ENDS = (Retryable, Fatal, UserError)
 
-# The last stage that costs nothing but this machine's time: the canary goes no further.
+# The last stage that costs only this machine's time: the canary goes no further.
 FREE = "rank"
 
 
 class BatchTagger(Protocol):
-    """What the bus needs of the tagger."""
+    """The tagger as the bus uses it."""
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """One outcome per content, in order; `until` names the last stage to run. Raises Retryable if a dependency is
@@ -42,7 +42,7 @@ class BatchTagger(Protocol):
         ...
 
     def revision(self) -> Hashable | None:
-        """Everything besides the content that its result rests on. Equal as long as none of it has changed.
+        """Everything besides the content that its result depends on. Equal as long as none of it has changed.
 
         None if that is not known, for instance while a release is being replaced. Never raises: it is called outside
         of PoisonIsolation, where an error would end the worker.
@@ -65,7 +65,7 @@ class PoisonIsolation:
     """The contents of one batch. `run` is called once."""
 
     def __init__(self, tagger: BatchTagger, settings: RetrySettings, stall: Stall) -> None:
-        """`stall` is called with True when the batch starts to wait for a dependency, with False when it goes on."""
+        """`stall` is called with True when the batch starts to wait for a dependency, with False when it resumes."""
         self._tagger = tagger
         self._settings = settings
         self._stall = stall
@@ -74,7 +74,7 @@ class PoisonIsolation:
         self._broken = ""
 
     async def run(self, contents: Sequence[Content]) -> Sequence[Tagged]:
-        """One outcome per content, in order. Waits as long as it takes: cancel it to give up.
+        """One outcome per content, in order. Waits without limit: cancel it to give up.
 
         For n contents of which k are bad the tagger is called at most k (2 log2(n) + 1) + 4 times, log2 rounded up,
         unless a dependency is down or contents are delayed. Raises Fatal and UserError when the tagger does.
@@ -88,8 +88,8 @@ class PoisonIsolation:
             self._resume()
 
     async def _decide(self, contents: Sequence[Content], attempt: int) -> list[Tagged]:
-        """Outcomes of contents, where those that the tagger delays are tagged again, without their neighbours, as soon
-        as their time has come."""
+        """The outcomes of contents. Those that the tagger delays are tagged again after the delay, without their
+        neighbours."""
         found: dict[int, Tagged] = {}
         due: dict[int, float] = {}
         indexes: Sequence[int] = range(len(contents))
@@ -126,15 +126,15 @@ class PoisonIsolation:
                 return [Rejected(_untaggable(contents[0], error), attempt)]
             if attempt == 1:
                 log.warning("tag: contents=%d failed, splitting the batch: error=%s", len(contents), _where(error))
-                # No search while everything fails.
+                # Do not search while everything fails.
                 await self._until_sound()
         middle = len(contents) // 2
         left = await self._split(contents[:middle], attempt + 1)
         return [*left, *await self._split(contents[middle:], attempt + 1)]
 
     async def _confirm(self, contents: Sequence[Content], outcomes: Sequence[Tagged]) -> list[Tagged]:
-        """Try each rejected content once more alone, until the canary passes before and after: then it is not an outage
-        that began or ended in between."""
+        """Retry each rejected content alone, until the canary passes before and after: that rules out an outage that
+        began or ended in between."""
         found = list(outcomes)
         while suspects := [(index, one) for index, one in enumerate(found) if isinstance(one, Rejected)]:
             await self._until_sound()
@@ -165,7 +165,7 @@ class PoisonIsolation:
         return not self._broken
 
     async def _call(self, contents: Sequence[Content], until: str | None = None) -> Sequence[Outcome]:
-        """One call of the tagger, repeated while a dependency is down."""
+        """Call the tagger, again while a dependency is down."""
         while True:
             try:
                 outcomes = await self._tagger.tag(contents, until)
@@ -202,7 +202,7 @@ def _untaggable(content: Content, error: Exception) -> Poison:
 
 
 def _where(error: Exception) -> str:
-    """Kind and place of an unexpected error, for the log. Its text may quote a content, which the log must not."""
+    """Type and location of an unexpected error, for the log. Its text may quote a content, which the log must not."""
     frames = traceback.extract_tb(error.__traceback__)
     line = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{line}"

@@ -1,8 +1,8 @@
-"""The joiner: each decision on `feedback` becomes what people know of its content, on `exemplars`.
+"""The joiner: turn each decision on `feedback` into the exemplar of its content, on `exemplars`.
 
-What is known of a content is kept on `feedback.state`, written in the same transaction and read when a partition is
-assigned, rather than read again from the log: `feedback` may be trimmed by time, a start costs what contents and not
-what decisions there are, and a withdrawn content's text goes with its key.
+The history of a content is kept on `feedback.state`, written in the same transaction and read when a partition is
+assigned, rather than replayed from the log: `feedback` may be trimmed by time, a start costs as much as there are
+contents, not decisions, and a withdrawn content's text is deleted with its key.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from tagbus.stream.kafka.message import Partition
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
-# What becomes of a decision: an exemplar; nothing new; it waits for the content's text; it is known already.
+# The outcome of a decision: an exemplar; nothing new; it waits for the content's text; it is a duplicate.
 JOINED: Final = "joined"
 UNCHANGED: Final = "unchanged"
 WAITING: Final = "waiting"
@@ -45,30 +45,31 @@ class JoinProcessor(Processor):
         self._dead_letters = DeadLetterTopic(topics.feedback_dead_letters, self._limit)
         self._schemas = Schemas(settings.registry, topics)
         self._states: StateTopic[PartitionDecisions] = StateTopic(settings, topics.feedback_state, "feedback")
-        # At least once a crash may part a decision's state from its exemplar: the one that comes again repairs that.
+        # At least once, a crash may separate a decision's state from its exemplar: the redelivered decision repairs
+        # that.
         self._repeats = settings.kafka.delivery == "at_least_once"
-        # Partition, epoch and first offset of batches that are committed.
+        # Partition, epoch and first offset of committed batches.
         self._committed: deque[tuple[Partition, int, int]] = deque()
 
     def prepare(self) -> None:
-        """Register the schemas of results. Raises UserError, and DependencyDown where the registry does not answer."""
+        """Register the schemas of results. Raises UserError, and DependencyDown when the registry does not answer."""
         self._schemas.register()
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Read the state of partitions that came, in a thread of their own."""
+        """Read the state of assigned partitions, in a separate thread."""
         if fresh := {partition: PartitionDecisions() for partition in partitions}:
             self._states.assign(fresh)
 
     def ready(self, partition: Partition) -> bool:
-        """Whether it is read. Raises what kept it from being read."""
+        """Whether it is read. Raises the error that prevented it."""
         return self._states.ready(partition)
 
     def problem(self) -> str:
-        """Which partitions the topic of the state lacks."""
+        """Which partitions the state topic lacks."""
         return self._states.problem()
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Forget the state of partitions that went."""
+        """Forget the state of revoked partitions."""
         self._states.revoke(partitions)
 
     def close(self) -> None:
@@ -94,7 +95,7 @@ class JoinProcessor(Processor):
         return outcomes
 
     def published(self, batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:  # noqa: ARG002 - all are kept
-        """A batch is committed; takes effect at the next one."""
+        """Note that a batch is committed; takes effect at the next one."""
         self._committed.append((batch.partition, batch.epoch, batch.sources[0].offset))
 
     def _open(self, batch: Batch) -> BatchDecisions:
@@ -104,7 +105,7 @@ class JoinProcessor(Processor):
                 state.commit(epoch, offset)
         state = self._states.partitions.get(batch.partition)
         if state is None:
-            # Revoked meanwhile: what becomes of the batch is dropped.
+            # Revoked meanwhile: the batch's outcomes are dropped.
             state = PartitionDecisions()
         return state.open(batch.epoch, batch.sources[0].offset)
 
@@ -137,7 +138,7 @@ class JoinProcessor(Processor):
         return RecordOutcome(WAITING if now.waits else UNCHANGED, outgoing, "", time)
 
     def _withdrawn(self, view: BatchDecisions, source: Source, content_id: str) -> RecordOutcome:
-        """Nulls for what is kept of a withdrawn content and for its exemplar, which may be older than this topic."""
+        """Nulls for the state of a withdrawn content and for its exemplar, which may be older than this topic."""
         view.put(content_id, None)
         headers = tuple(source_headers(source.topic, source.partition, source.offset))
         outgoing = (

@@ -1,4 +1,4 @@
-"""What the metrics say of tagged contents: confidences, tags, stages that were skipped, drift."""
+"""Metrics of tagged contents: confidences, tags, skipped stages, drift."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ from tagbus.stream.llm.component import NAME as JUDGE
 from tagbus.stream.recall.scripts import DENSE, language_of
 from tagbus.stream.telemetry.drift import WORDS_A_CONTENT, Drift, Tagged, checksums
 
-# Of a title and a text that are looked at.
+# The part of a title and a text that is looked at.
 _CHARACTERS: Final = 2_000
 # A character of a script without spaces is a word.
 _WORD: Final = re.compile(rf"[{DENSE}]|(?:(?![{DENSE}])\w)+")
@@ -24,7 +24,7 @@ _WORD: Final = re.compile(rf"[{DENSE}]|(?:(?![{DENSE}])\w)+")
 # Not frozen, like everything created per content.
 @dataclass(slots=True)
 class Observed:
-    """What is counted of a result once it is published. `best`: the confidence of its best tag, None without tags."""
+    """The counted facts of a published result. `best`: the confidence of its best tag, None without tags."""
 
     best: float | None
     tags: int
@@ -32,7 +32,7 @@ class Observed:
 
 
 def observed(result: TaggedContent) -> Observed:
-    """What is counted of a result."""
+    """The counted facts of a result."""
     best = max([tag.confidence for tag in result.tags], default=None)
     degraded = tuple(one.stage for one in result.degraded) if result.degraded else ()
     return Observed(best, len(result.tags), degraded)
@@ -55,15 +55,15 @@ def count(results: Sequence[Observed]) -> None:
 
 
 class DriftWatch:
-    """Looks at some of the contents that are tagged (telemetry/drift.py). Belongs to the loop thread."""
+    """Samples tagged contents for drift (telemetry/drift.py). Belongs to the loop thread."""
 
     def __init__(self, settings: DriftSettings) -> None:
-        """Raises UserError for a file that holds no reference."""
+        """Raises UserError for a file without a reference."""
         self._drift = Drift(settings) if settings.contents_per_second else None
 
     def look(self, contents: Sequence[Content], results: Sequence[object]) -> None:
-        """Look at contents and what became of them; what was not tagged and what tests an installation is passed
-        over."""
+        """Look at contents and their outcomes; skips contents that were not tagged and those that test an
+        installation."""
         if self._drift is None:
             return
         tagged: dict[str, list[Tagged]] = {}

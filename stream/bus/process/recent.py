@@ -8,7 +8,7 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """The last values that were put: at most `limit`, and at least half as many.
+    """Keeps the last values put: at most `limit`, and at least half as many.
 
     Entries are in two generations. When the younger one is full it becomes the older one, and the older one is dropped.
     That keeps no order of ages, and takes half the time of an OrderedDict.
@@ -48,7 +48,7 @@ class Recent(Generic[K, V]):
         self._old, self._young = self._young, {}
 
     def resize(self, limit: int) -> None:
-        """Hold at most `limit` values from now on; the older ones go first."""
+        """Hold at most `limit` values from now on; the older ones are dropped first."""
         self._half = max(1, limit // 2)
         if len(self._young) >= self._half:
             self._old, self._young = dict(islice(self._young.items(), len(self._young) - self._half, None)), {}

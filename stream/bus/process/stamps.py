@@ -1,7 +1,7 @@
-"""Stamps: version and time of a content in one integer, how they compare, and how they stand on their topic.
+"""Stamps: version and time of a content in one integer, how they compare, and how they are serialized.
 
-What is in force of a content is the stamp of its last published event. A withdrawal keeps it, marked as withdrawn: what
-is as old passes where it was published, and is stale where it was withdrawn.
+The stamp in force for a content is that of its last published event. A withdrawal keeps it, marked as withdrawn: an
+event with an equal stamp passes where the stamp was published, and is stale where it was withdrawn.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from tagbus.stream.errors import FieldError, Stale, shorten
 STAGE = "order"
 
 # An integer takes 32 to 40 bytes, a tuple 120. From the lowest bit: whether the content is withdrawn (1 bit), the time
-# (49 bits), the version plus one. A part that is missing is 0.
+# (49 bits), the version plus one. A missing part is 0.
 _TIME_BITS = 50
 _TIME = (1 << _TIME_BITS) - 1
 _WITHDRAWN = 1
@@ -27,7 +27,7 @@ Stamp = int
 
 
 def stamp(version: int | None, milliseconds: int | None) -> Stamp:
-    """Version and time (Unix milliseconds) as one integer; 0 if there is neither. A time that is no date counts as
+    """Version and time (Unix milliseconds) as one integer; 0 if there is neither. A time that is not a date counts as
     none."""
     time = 0 if milliseconds is None or not _FIRST <= milliseconds <= _LAST else (milliseconds + _SHIFT) << 1
     return time if version is None else ((version + 1) << _TIME_BITS) | time
@@ -41,13 +41,13 @@ def stamp_of(version: int | None, time: datetime | None) -> Stamp:
 def withdrawal(recorded: float | None, now: float) -> Stamp:
     """The stamp of a withdrawal by the time of its record, in Unix seconds; 0 if it has none.
 
-    `now` bounds it: a producer's clock that is ahead would make what comes in the meantime stale.
+    `now` bounds it: a producer's clock that is ahead would make events in the meantime stale.
     """
     return 0 if recorded is None else stamp(None, round(min(recorded, now) * 1000))
 
 
 def withdrawn(before: Stamp, given: Stamp) -> Stamp:
-    """What is in force after a withdrawal: the version that was in force `before`, and the later of both times."""
+    """The stamp in force after a withdrawal: the version in force `before`, and the later of both times."""
     kept = (before & ~_TIME) | max(before & _TIME, given & _TIME)
     return kept | _WITHDRAWN if kept else 0
 
@@ -64,8 +64,8 @@ def milliseconds_of(given: Stamp) -> int | None:
 
 
 def older(given: Stamp, than: Stamp) -> bool:
-    """Whether a content is older than what is in force: by version if both have one, else by time if both have one,
-    else not. The same version or time is older than a withdrawn one, and not than a published one."""
+    """Whether a content is older than the stamp in force: by version if both have one, else by time if both have one,
+    else not. The same version or time counts as older than a withdrawn one, but not than a published one."""
     if given > _TIME and than > _TIME:
         return (given >> _TIME_BITS) < (than >> _TIME_BITS) + (than & _WITHDRAWN)
     # The lowest bit makes a withdrawn time later than the same time.
@@ -84,8 +84,8 @@ class _Value(BaseModel):
 
 
 def write(given: Stamp) -> bytes:
-    """A value for the topic of published versions: version, and time in Unix milliseconds; null if there is none.
-    `withdrawn` stands only in that of a withdrawn content."""
+    """A value for the topic of published versions: version, and time in Unix milliseconds; null if there is none. Only
+    a withdrawn content has `withdrawn`."""
     version = b"null" if given <= _TIME else b"%d" % ((given >> _TIME_BITS) - 1)
     time = (given & _TIME) >> 1
     milliseconds = b"%d" % (time - _SHIFT) if time else b"null"
@@ -104,7 +104,7 @@ def read(value: bytes) -> Stamp:
 
 
 def stale(content_id: str, given: Stamp, newer: Stamp) -> Stale:
-    """The error of a content that is older than what is in force."""
+    """The error for a content that is older than the stamp in force."""
     by_version = given > _TIME and newer > _TIME
     show = version_of if by_version else _moment
     name = shorten(content_id)

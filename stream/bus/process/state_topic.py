@@ -1,7 +1,7 @@
-"""A compacted topic that holds what a processor knows of its partitions: read when they are assigned.
+"""A compacted topic with a processor's state per partition, read when partitions are assigned.
 
-A record of it is written in the transaction of the results that it belongs to, to the partition with the same number as
-the source's, so the owner of a partition reads that one partition before its first batch.
+Its records are written in the transaction of the results that they belong to, to the partition with the same number as
+the source's, so the owner of a partition reads only that partition before its first batch.
 """
 
 import logging
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 CHUNK = 2000
 WAIT_SECONDS = 0.2
 JOIN_SECONDS = 5.0
-# Between two looks for partitions that the topic lacks.
+# Between two checks for partitions that the topic lacks.
 LACKING_SECONDS = 2.0
 
 
 class StatePartition(Protocol):
-    """What is known of one partition in one assignment. Another thread fills it until it is `ready`.
+    """The state of one partition in one assignment. Another thread fills it until it is `ready`.
 
     `lacks`: what its topic lacks, in words; empty if it lacks nothing.
     """
@@ -41,7 +41,7 @@ class StatePartition(Protocol):
     def __len__(self) -> int: ...
 
     def learn(self, key: bytes, value: bytes | None) -> None:
-        """Take in a record of the topic; of one key the last one counts."""
+        """Take in a record of the topic; the last one of a key counts."""
 
 
 P = TypeVar("P", bound=StatePartition)
@@ -51,7 +51,7 @@ class StateTopic(Generic[P]):
     """The state of the assigned partitions. Every method may be called from any thread."""
 
     def __init__(self, settings: Settings, topic: str, name: str) -> None:
-        """`name`: of its threads and in its log lines."""
+        """`name`: for its threads and log lines."""
         self._settings = settings
         self._topic = topic
         self._name = name
@@ -62,14 +62,14 @@ class StateTopic(Generic[P]):
         self._threads: list[threading.Thread] = []
 
     def assign(self, fresh: Mapping[Partition, P]) -> None:
-        """Start to read the state of partitions of the source, in a thread of their own. Returns at once."""
+        """Start to read the state of partitions of the source, in a separate thread. Returns immediately."""
         self.partitions = {**self.partitions, **fresh}
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         self._threads.append(threading.Thread(target=self._restore, args=(fresh,), name=self._name, daemon=True))
         self._threads[-1].start()
 
     def ready(self, partition: Partition) -> bool:
-        """Whether the state of a partition is read. Raises what prevented that: UserError for a missing right,
+        """Whether the state of a partition is read. Raises the error that prevented it: UserError for a missing right,
         Fatal."""
         if self._failure is not None:
             raise self._failure
@@ -106,8 +106,8 @@ class StateTopic(Generic[P]):
 class _Reading:
     """Reads the partitions of one assignment from their start to their end as of now.
 
-    The end includes open transactions, and reading waits for them: results of the partition's last owner that are not
-    committed yet are waited for, as the broker makes their offsets wait.
+    The end includes open transactions, and reading waits for them: for uncommitted results of the partition's last
+    owner, as the broker makes their offsets wait.
     """
 
     def __init__(
@@ -130,10 +130,10 @@ class _Reading:
         self._ends: dict[Partition, int] = {}
 
     def run(self) -> None:
-        """Read until all are read, or none is wanted. Raises UserError for a missing right, Fatal.
+        """Read until all partitions are read, or none is wanted. Raises UserError for a missing right, Fatal.
 
-        A partition that the topic lacks is waited for: partitions may be added to the source first. To publish its
-        results without their state, or with that of another partition, would let an old one replace a newer.
+        Waits for a partition that the topic lacks: partitions may be added to the source first. Publishing its results
+        without their state, or with that of another partition, would let an old result replace a newer one.
         """
         while self._going():
             found = self._ask()
@@ -144,7 +144,7 @@ class _Reading:
     def _read(self, found: Mapping[Partition, Watermarks]) -> None:
         if not found:
             return
-        # Out of range the reader goes on at the first record: compaction may move the start while it reads.
+        # Out of range the reader resumes at the first record: compaction may move the start while it reads.
         with TopicReader(self._settings.kafka) as reader:
             reader.assign(found)
             while self._going() and not self._left.keys().isdisjoint(found):

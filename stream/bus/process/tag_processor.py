@@ -1,8 +1,8 @@
-"""The processor that tags: each record of `content` becomes tags, a withdrawal, a skipped duplicate or a dead letter.
+"""The tagging processor: each record of `content` becomes tags, a withdrawal, a skipped duplicate or a dead letter.
 
-A batch is first classified record by record: what cannot be decoded is a dead letter, and so is what is older than the
-published version of its content (`versions`); a duplicate may be skipped (`duplicates`). The other contents are tagged
-together (`isolation`), and their results are serialized. Kafka is not called here.
+A batch is first classified record by record: a record that cannot be decoded is a dead letter, and so is one older than
+the published version of its content (`versions`); a duplicate may be skipped (`duplicates`). The other contents are
+tagged together (`isolation`), and their results are serialized. Kafka is not called here.
 
 Decoding and serializing run on the loop thread for each record and are most of what a content costs: run
 `bench/bus.py` before you add to them.
@@ -38,27 +38,27 @@ Headers = tuple[tuple[str, bytes | None], ...]
 Offer = Callable[[bytes | None], None]
 
 _OFFSET = SOURCE_HEADERS[2]
-# Headers of contents that a person sends through again: they are to be tagged again.
+# Headers of contents that a person sends again: they are tagged again.
 _SENT_AGAIN = frozenset({RETAG, REPLAY_SOURCE})
 
 
 @dataclass(slots=True)
 class BatchState:
-    """A batch while it is processed. Indexes are places of records in the batch."""
+    """A batch while it is processed. Indexes are positions of records in the batch."""
 
     batch: Batch
     claims: BatchClaims
-    # The tagger's, before the batch is tagged; None where it is not known, or duplicates are not skipped.
+    # The tagger's revision before the batch is tagged; None where it is not known, or duplicates are not skipped.
     revision: Hashable | None
-    # Of every record, without its offset.
+    # The headers of every record, without its offset.
     headers: Headers
     outcomes: dict[int, RecordOutcome] = field(default_factory=dict)
-    # What goes to the tagger, in order: index, content, and how it is remembered.
+    # The contents for the tagger, in order: index, content, and its duplicate record.
     indexes: list[int] = field(default_factory=list)
     contents: list[Content] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     withdrawals: dict[int, Tombstone] = field(default_factory=dict)
-    # Contents whose result Kafka has refused.
+    # Contents whose result Kafka refused.
     refused: dict[int, Content] = field(default_factory=dict)
     # Contents' own times, in Unix seconds.
     times: dict[int, float] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class TagProcessor(Processor):
         versions: VersionTopic | None = None,
         offered: Offer | None = None,
     ) -> None:
-        """`offered` is given what a batch answered about a content, where its event carries that."""
+        """`offered` receives an LLM batch's answer about a content, where its event carries one."""
         topics = settings.topics
         state = (topics.versions,) if settings.triage.versions else ()
         self.topics = WorkerTopics(
@@ -102,15 +102,15 @@ class TagProcessor(Processor):
         self._drift = DriftWatch(settings.drift)
 
     def prepare(self) -> None:
-        """Register the schemas of results. Raises UserError, and DependencyDown where the registry does not answer."""
+        """Register the schemas of results. Raises UserError, and DependencyDown when the registry does not answer."""
         self._schemas.register()
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Read the published versions of partitions that came, in a thread of their own."""
+        """Read the published versions of assigned partitions, in a separate thread."""
         self._versions.assign(partitions)
 
     def ready(self, partition: Partition) -> bool:
-        """Whether they are read. Raises what kept them from being read."""
+        """Whether they are read. Raises the error that prevented it."""
         return self._versions.ready(partition)
 
     def problem(self) -> str:
@@ -118,7 +118,7 @@ class TagProcessor(Processor):
         return self._versions.problem()
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Forget the versions of partitions that went."""
+        """Forget the versions of revoked partitions."""
         self._versions.revoke(partitions)
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ class TagProcessor(Processor):
         return BatchState(batch, self._versions.open(batch), revision, headers)
 
     def _classify(self, state: BatchState, index: int, source: Source) -> None:
-        """Give a record its outcome if that needs no tagger; otherwise queue its content."""
+        """Give a record its outcome if that needs no tagger; else queue its content."""
         try:
             event = decode_content(source.record)
         except Poison as error:
@@ -204,7 +204,7 @@ class TagProcessor(Processor):
         state.seen.append(self._duplicates.come(event, state.batch, state.revision))
 
     def _skipped(self, state: BatchState, index: int, content: Content, source: Source) -> bool:
-        """Count a duplicate; True if it can be skipped because its published tags are still what it would get."""
+        """Count a duplicate; True if it can be skipped because it would get the tags already published."""
         before = self._duplicates.before(content, state.batch)
         if before is None or any(name in _SENT_AGAIN for name, _ in source.record.headers):
             return False
@@ -213,7 +213,8 @@ class TagProcessor(Processor):
         return unchanged and not state.claims.contested(index)
 
     def _expire(self, state: BatchState, results: Sequence[Tagged]) -> None:
-        """Let no duplicate be skipped because of a result during which something changed, or that is degraded."""
+        """Do not let duplicates be skipped on the strength of a degraded result, or of one during which something
+        changed."""
         changed = state.revision is not None and self._tagger.revision() != state.revision
         for seen, result in zip(state.seen, results, strict=True):
             if changed or isinstance(result, Rejected) or result.degraded:
@@ -251,8 +252,8 @@ class TagProcessor(Processor):
         )
 
     def _refused(self, state: BatchState, index: int, content: Content) -> RecordOutcome:
-        """A dead letter for a result that Kafka refuses. At least once its version may be on the topic already, so the
-        published version is written behind it."""
+        """A dead letter for a result that Kafka refuses. At least once, its version may be on the topic already, so the
+        published version is written after it."""
         source = state.batch.sources[index]
         letter = self._dead_letters.letter(source, state.batch.refused[index])
         if index in state.claims.pending:
@@ -266,10 +267,10 @@ class TagProcessor(Processor):
         self, content: Content, result: TaggedContent, headers: Headers, least: float
     ) -> tuple[Outgoing, ...]:
         """A confident result as a machine's exemplar (LLM4Tag: final tags become deterministic edges)."""
-        # What follows from another tag follows for its neighbours too.
+        # An implied tag is implied for its neighbours too.
         found = [tag for tag in result.tags if tag.stage != HIERARCHY]
         accepted = tuple(tag.id for tag in found if tag.confidence >= least)
-        # JSON takes up to 6 bytes a character, and the encoder reads the beginning only.
+        # JSON takes up to 6 bytes a character, and the encoder reads only the beginning.
         text = content.text[: self._limit // 8]
         if not accepted or (blank(content.title) and blank(text)):
             return ()
@@ -294,9 +295,9 @@ class TagProcessor(Processor):
         state.withdrawals[index] = tombstone
 
     def _withdrawal(self, state: BatchState, index: int, tombstone: Tombstone) -> RecordOutcome:
-        """Nulls for the content's tags and both of its exemplars, and what is in force now: what comes later and is no
-        newer is stale. The null on `feedback` has the joiner forget what people decided; until it does, the exemplar
-        is gone from memory already."""
+        """Nulls for the content's tags and both of its exemplars, and the stamp now in force: a later event that is not
+        newer is stale. The null on `feedback` makes the joiner forget people's decisions; the exemplar leaves memory
+        without waiting for that."""
         source = state.batch.sources[index]
         topics, key, headers = self._settings.topics, tombstone.key.encode(), state.headers_of(source)
         keys = (
@@ -315,7 +316,7 @@ class TagProcessor(Processor):
 
 
 def _carried(batch: Batch, index: int, topic: str) -> Headers:
-    """The `traceparent` of a result: of its sending where that is traced, else the producer's."""
+    """The `traceparent` of a result: that of its send where that is traced, else the producer's."""
     headers = None if batch.trace is None else batch.trace.headers(index, topic)
     if headers is None:
         producer = traces.parent_of(batch.sources[index].record.headers)

@@ -19,7 +19,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class _Committed(NamedTuple):
-    """A committed batch without its records, which must not be kept in memory until the next batch."""
+    """A committed batch without its records, which must not stay in memory until the next batch."""
 
     partition: Partition
     epoch: int
@@ -38,7 +38,7 @@ class VersionTopic:
         self._resized = True
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Start to read the published versions of partitions, in a thread of their own. Returns at once."""
+        """Start to read the published versions of partitions, in a separate thread. Returns immediately."""
         fresh = list(partitions)
         if not self._limit or not fresh:
             return
@@ -47,8 +47,8 @@ class VersionTopic:
         self._resized = False
 
     def ready(self, partition: Partition) -> bool:
-        """Whether the published versions of a partition are read. Raises what prevented that: UserError for a missing
-        right, Fatal."""
+        """Whether the published versions of a partition are read. Raises the error that prevented it: UserError for a
+        missing right, Fatal."""
         return not self._limit or self._states.ready(partition)
 
     def problem(self) -> str:
@@ -56,7 +56,7 @@ class VersionTopic:
         return self._states.problem()
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Forget partitions; what is published is read again when they are assigned again."""
+        """Forget partitions; their published versions are read again on the next assignment."""
         self._states.revoke(partitions)
         self._resized = False
 
@@ -65,7 +65,7 @@ class VersionTopic:
         self._states.close()
 
     def open(self, batch: Batch) -> BatchClaims:
-        """The claims of a batch. Batches of a partition are opened in order of offsets."""
+        """The claims of a batch. Batches of a partition are opened in offset order."""
         while self._committed:
             done = self._committed.popleft()
             if (versions := self._states.partitions.get(done.partition)) is not None:
@@ -77,13 +77,14 @@ class VersionTopic:
         return BatchClaims(None, offset) if versions is None else versions.open(batch.epoch, offset)
 
     def committed(self, batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
-        """The versions of a batch are published. Called on the publish thread; takes effect at the next `open`."""
+        """Note that the versions of a batch are published. Called on the publish thread; takes effect at the next
+        `open`."""
         if self._limit:
             published = tuple(outcome.kind in {"tagged", "withdrawn"} for outcome in outcomes)
             self._committed.append(_Committed(batch.partition, batch.epoch, batch.sources[0].offset, published))
 
     def record(self, key: bytes | None, given: Stamp, number: int, headers: Headers) -> Outgoing:
-        """The record that says which version of a content is published from now on. 0: none is."""
+        """The record of the published version of a content. 0: none is published."""
         value = write(given) if given else None
         return Outgoing(self._topic, key, value, headers, number)
 

@@ -1,8 +1,8 @@
-"""Content versions: which version of each content of a partition is published, and whether a new one is older.
+"""Content versions: the published version of each content of a partition, and whether a new one is older.
 
-Batches of a partition are processed at once and end in any order, yet each content is treated as if they ended one by
-one, in order of offsets. A content in flight counts as published as soon as it is decided that it will be; if that is
-still open and matters, the later batch waits for the earlier one. Nothing here waits or looks across partitions.
+Batches of a partition are processed concurrently and end in any order, yet each content is treated as if they ended one
+by one, in offset order. A content in flight counts as published as soon as that is decided; while it is undecided and
+matters, the later batch waits for the earlier one. Nothing here waits or looks across partitions.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from tagbus.stream.bus.process.stamps import Stamp, older, read, withdrawn
 
 
 class Published:
-    """The published stamp of each id, bounded in number: the oldest are forgotten.
+    """The published stamp of each id, a bounded number: the oldest are forgotten.
 
     Keys are Python's hashes of ids: 64 bits, with another key in each process. With a million ids in memory a new one
-    collides at odds of 1 to 1.8e13, and nobody outside can provoke it.
+    collides at odds of 1 to 1.8e13, and no outsider can provoke it.
     """
 
     def __init__(self, limit: int) -> None:
-        """`limit`: ids at most."""
+        """`limit`: number of ids."""
         self._stamps: Recent[int, Stamp] = Recent(limit)
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Published:
             self._stamps.drop(key)
 
     def resize(self, limit: int) -> None:
-        """Hold at most `limit` ids from now on."""
+        """Keep at most `limit` ids from now on."""
         self._stamps.resize(limit)
 
 
@@ -54,25 +54,26 @@ class PendingVersion:
     key: int
     stamp: Stamp
     passes: bool | None = None
-    # Whether it depends on an earlier one that is not decided.
+    # Whether it depends on an earlier, undecided one.
     contested: bool = False
     withdraws: bool = False
 
     def after(self, before: Stamp) -> Stamp:
-        """What is in force once it is published; `before` is what was."""
+        """The stamp in force once it is published; `before` is the previous one."""
         return withdrawn(before, self.stamp) if self.withdraws else self.stamp
 
 
 @dataclass(slots=True)
 class PartitionVersions:
-    """One partition in one assignment. Belongs to the loop thread, once it is `ready`: another one fills it before."""
+    """The versions of one partition in one assignment. Belongs to the loop thread once it is `ready`; another thread
+    fills it before."""
 
     published: Published
     ready: bool = False
-    # What its topic lacks, in words; empty if it lacks nothing.
+    # What its topic lacks, in words; empty if nothing.
     lacks: str = ""
     _epoch: int = 0
-    # In order of offsets. Nearly all are of one: a list of one takes 64 bytes, a deque 760.
+    # In offset order. Nearly all have one entry: a list of one takes 64 bytes, a deque 760.
     _waiting: dict[int, list[PendingVersion]] = field(default_factory=dict)
     _batches: deque["BatchClaims"] = field(default_factory=deque)
 
@@ -85,12 +86,12 @@ class PartitionVersions:
         self.published.put(hash(key.decode(errors="replace")), 0 if value is None else read(value))
 
     def open(self, epoch: int, offset: int) -> "BatchClaims":
-        """The claims of the partition's next batch, which starts at `offset`. Called in order of offsets."""
+        """The claims of the partition's next batch, which starts at `offset`. Called in offset order."""
         if epoch < self._epoch:
             # A batch of an assignment that has ended never commits.
             return BatchClaims(None, offset)
         if epoch > self._epoch:
-            # Such batches may have come first.
+            # Such batches may come first.
             self._waiting.clear()
             self._batches.clear()
             self._epoch = epoch
@@ -99,12 +100,12 @@ class PartitionVersions:
         return claims
 
     def commit(self, epoch: int, offset: int, published: Sequence[bool]) -> None:
-        """The batch that starts at `offset` is committed; `published` says which of its records are."""
+        """Commit the batch that starts at `offset`; `published` are the records of it that were published."""
         if epoch == self._epoch and self._batches and self._batches[0].offset == offset:
             self._batches.popleft().commit(published)
 
     def start(self, pending: PendingVersion) -> Stamp:
-        """Add a content in flight, unless a newer version is published: returns that one, else 0."""
+        """Add a content in flight, unless a newer version is published: returns that version, else 0."""
         queue = self._waiting.get(pending.key)
         if queue is None:
             newest = self.published.get(pending.key)
@@ -118,15 +119,15 @@ class PartitionVersions:
         return newer
 
     def newer(self, pending: PendingVersion) -> Stamp:
-        """The version that is published when the turn of this one comes, if this one is older; else 0.
+        """The version published by the time this one is up, if this one is older; else 0.
 
-        If it depends on an earlier one that is not decided, it becomes contested instead.
+        If it depends on an earlier, undecided one, it becomes contested instead.
         """
         before = self._before(pending)
         if any(other.passes is None for other in before):
             stamps = (self.published.get(pending.key), *(other.stamp for other in before))
             if any(other.withdraws for other in before):
-                # Whatever turns out to be in force then, it is no newer than one of these.
+                # The stamp in force then is no newer than one of these, however they are decided.
                 stamps = tuple(withdrawn(one, 0) for one in stamps)
             pending.contested = any(older(pending.stamp, one) for one in stamps)
             return 0
@@ -135,7 +136,7 @@ class PartitionVersions:
         return newest if older(pending.stamp, newest) else 0
 
     def newest(self, pending: PendingVersion) -> Stamp:
-        """What is in force when the turn of this one comes; all before it are decided."""
+        """The stamp in force when this one is up; all before it are decided."""
         newest = self.published.get(pending.key)
         for other in self._before(pending):
             if other.passes:
@@ -143,11 +144,11 @@ class PartitionVersions:
         return newest
 
     def push(self, pending: PendingVersion) -> None:
-        """Add a content in flight, whatever is published."""
+        """Add a content in flight, regardless of the published version."""
         self._waiting.setdefault(pending.key, []).append(pending)
 
     def pull(self, pending: PendingVersion, *, published: bool) -> None:
-        """Remove a content that is committed. It is the first of its id: batches of a partition commit in order."""
+        """Remove a committed content. It is the first of its id: batches of a partition commit in order."""
         queue = self._waiting.get(pending.key)
         if queue is None or queue[0] is not pending:
             return
@@ -183,7 +184,7 @@ class BatchClaims:
         self._decided: asyncio.Event | None = None
 
     def add(self, index: int, content_id: str, given: Stamp) -> Stamp:
-        """Claim that the record at `index` is this version of a content, in order of offsets. Returns the newer version
+        """Claim that the record at `index` is this version of a content, in offset order. Returns the newer version
         that is already published, or 0."""
         if self._versions is None:
             return 0
@@ -194,8 +195,9 @@ class BatchClaims:
         return newer
 
     def withdraw(self, index: int, content_id: str, given: Stamp) -> None:
-        """The record at `index` withdraws a content. It is never stale, whatever the clocks say; what comes later and
-        is no newer than what it withdraws is. `withdrawn` will be asked for that, so `wait` waits for all before it.
+        """Claim that the record at `index` withdraws a content. It is never stale, whatever the clocks say; a later
+        record that is no newer than the withdrawn version is. `withdrawn` needs that version, so `wait` waits for all
+        before it.
         """
         if self._versions is not None:
             pending = PendingVersion(self, hash(content_id), given, passes=True, contested=True, withdraws=True)
@@ -203,16 +205,16 @@ class BatchClaims:
             self._versions.push(pending)
 
     def refuse(self, index: int) -> None:
-        """The record at `index` does not pass; `newest` will be asked for it, so `wait` waits for all before it."""
+        """Refuse the record at `index`; `newest` is called for it later, so `wait` waits for all before it."""
         pending = self.pending[index]
         pending.passes, pending.contested = False, True
 
     def newest(self, index: int) -> Stamp:
-        """What is in force before a refused record or a withdrawal, or 0."""
+        """The stamp in force before a refused record or a withdrawal, or 0."""
         return 0 if self._versions is None else self._versions.newest(self.pending[index])
 
     def withdrawn(self, index: int) -> Stamp:
-        """What is in force after a withdrawal, or 0."""
+        """The stamp in force after a withdrawal, or 0."""
         return self.pending[index].after(self.newest(index)) if index in self.pending else 0
 
     def stamp(self, index: int) -> Stamp:
@@ -220,31 +222,31 @@ class BatchClaims:
         return self.pending[index].stamp
 
     def contested(self, index: int) -> bool:
-        """Whether the outcome of a record depends on an earlier one that is not decided."""
+        """Whether the outcome of a record depends on an earlier, undecided one."""
         return index in self.pending and self.pending[index].contested
 
     async def wait(self) -> None:
-        """Wait until everything is decided in earlier batches on which records of this one depend."""
+        """Wait for all decisions in earlier batches that records of this one depend on."""
         if self._versions is not None:
             for pending in self.pending.values():
                 for claims in self._versions.hangs_on(pending):
                     await claims._until_decided()
 
     def decide(self, index: int, *, passes: bool) -> Stamp:
-        """Decide, in order of offsets, whether a record is published: not if it was not tagged, and not if a newer
-        version is published, which is returned; else 0."""
+        """Decide, in offset order, whether a record is published: not if it was not tagged, and not if a newer version
+        is published, which is returned; else 0."""
         pending = self.pending[index]
         newer = self._versions.newer(pending) if passes and pending.contested and self._versions is not None else 0
         pending.passes = passes and not newer
         return newer
 
     def close(self) -> None:
-        """Everything in the batch is decided."""
+        """Note that everything in the batch is decided."""
         if self._decided is not None:
             self._decided.set()
 
     def commit(self, published: Sequence[bool]) -> None:
-        """The batch is committed."""
+        """Commit the batch."""
         if self._versions is not None:
             for index, pending in self.pending.items():
                 self._versions.pull(pending, published=published[index])

@@ -1,6 +1,6 @@
 """The publish thread: sends finished batches to Kafka, in order within each partition.
 
-All batches that are finished at the same time share one transaction: it takes 7 ms at the median whatever it carries.
+All batches that are finished at the same time share one transaction: it takes 7 ms at the median, whatever its size.
 """
 
 import logging
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 # How long to wait for a finished batch; callbacks and a stop are noticed within it.
 IDLE_SECONDS = 0.2
-# A step of a transaction hangs if it takes this many times as long as it may.
+# A step of a transaction hangs if it takes this many times its timeout.
 HANGS = 1.5
 
 
 class Publisher:
-    """The publish thread. An error that ends the worker goes to `fail`."""
+    """The publish thread. Reports an error that ends the worker to `fail`."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Publisher:
         fail: Callable[[BaseException], None],
     ) -> None:
         """`source`: the topic whose offsets are committed. `published` is called with each batch after its commit,
-        `fail` with what ends the worker."""
+        `fail` with an error that ends the worker."""
         self._settings = settings
         self._source = source
         self._producer = producer
@@ -63,23 +63,24 @@ class Publisher:
 
     @property
     def ready(self) -> bool:
-        """Whether Kafka accepts what is published."""
+        """Whether Kafka accepts results."""
         return self._opened.is_set() and not self._struggling
 
     @property
     def problem(self) -> str:
-        """Which topics that it publishes to were deleted; empty if all exist."""
+        """Which of its topics were deleted; empty if all exist."""
         names = " and ".join(self._records.absent)
         return f"results wait for topic {names}, which does not exist: `tagbus topics create` creates it" * bool(names)
 
     @property
     def opened(self) -> bool:
-        """Whether earlier processes of this transactional.id are fenced, so that records may be fetched."""
+        """Whether earlier processes with this transactional.id are fenced, so that records may be fetched."""
         return self._opened.is_set()
 
     def check(self, up_since: float | None) -> None:
         """Raise DependencyDown if a step of a transaction hangs although brokers answer, for so long that the broker
-        has aborted the transaction: only another process can publish what is in flight. `up_since` is the poller's."""
+        has aborted the transaction: only another process can publish the batches in flight. `up_since` is the
+        poller's."""
         asked = self._delivery.asked
         if asked is None or up_since is None:
             return
@@ -95,7 +96,7 @@ class Publisher:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Give up what cannot be finished, and wait up to `seconds` for the thread."""
+        """Give up unfinished work, and wait up to `seconds` for the thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
@@ -119,7 +120,7 @@ class Publisher:
                 log.warning("publish: stopped with error=%s", type(error).__name__)
 
     def _publish(self, entries: list[InFlightBatch]) -> None:
-        """Retry until the batches are published or their partitions revoked."""
+        """Retry until the batches are published or their partitions are revoked."""
         delays = backoff(self._settings.retry)
         start = time.monotonic()
         while entries:
@@ -144,8 +145,8 @@ class Publisher:
             telemetry.BATCH_SECONDS.labels(step="publish").observe(time.monotonic() - start)
 
     def _once_topics_exist(self, entries: list[InFlightBatch]) -> list[InFlightBatch]:
-        """Wait until all topics exist that the batches need: each try before that would fail, and at least once publish
-        the others of their results again. Returns the batches that are still owned; raises Abandoned."""
+        """Wait until all topics of the batches exist: any attempt before that fails, and at least once publishes their
+        other results again. Returns the batches that are still owned; raises Abandoned."""
         delays = backoff(self._settings.retry)
         self._records.look_for_topics(entries, self._source)
         if self._records.absent:

@@ -1,4 +1,4 @@
-"""Producing records: handed to librdkafka, confirmed by brokers, and what to do about those that are not."""
+"""Produce records: hand them to librdkafka, confirm delivery, and sort out the failures."""
 
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -13,13 +13,13 @@ from tagbus.stream.errors import Poison, UserError
 from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of, map_kafka_errors
 
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
-# For one request of a topic's metadata, while records are not confirmed.
+# The timeout of one request for a topic's metadata, while records are unconfirmed.
 LIST_SECONDS = 2.0
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
 class RetryTransaction(Exception):
-    """Nothing of the transaction counts; its results may be published again while their partitions are assigned."""
+    """The whole transaction is void; its results may be published again while their partitions are assigned."""
 
     def __init__(self, reason: str, error: KafkaError | None = None) -> None:
         super().__init__(reason)
@@ -27,7 +27,7 @@ class RetryTransaction(Exception):
 
 
 class RecordRefused(RetryTransaction):
-    """A broker refuses the result of one record even alone: the batch must be processed again without it."""
+    """A broker refuses the result of one record, even alone: the batch must be processed again without it."""
 
     def __init__(self, entry: InFlightBatch, index: int, error: Poison) -> None:
         super().__init__(str(error))
@@ -37,11 +37,11 @@ class RecordRefused(RetryTransaction):
 
 
 class Abandoned(Exception):
-    """The worker ends and stops waiting."""
+    """The worker is ending and stops waiting."""
 
 
 class RecordProducer:
-    """What both delivery guarantees share: producing, and knowing what failed. Belongs to the publish thread."""
+    """Produces records and tracks failures, for both delivery guarantees. Belongs to the publish thread."""
 
     def __init__(
         self,
@@ -50,18 +50,19 @@ class RecordProducer:
         in_flight: InFlight,
         given_up: Callable[[], bool],
     ) -> None:
-        """`given_up` says whether to stop waiting."""
+        """`given_up` returns whether to stop waiting."""
         self._settings = settings
         self._producer = producer
         self._in_flight = in_flight
         self.given_up = given_up
-        # Error and topic of each record that was not delivered, but not which record it was: a callback for each record
-        # doubles the cost of producing it. To find out, records are sent one at a time.
+        # Error and topic of each undelivered record, but not which record: a callback for each record doubles the cost
+        # of producing it. To find out, records are sent one at a time.
         self._failed: list[tuple[KafkaError, str]] = []
-        # A broker refuses a whole request for one record that is too large, so the next try sends each record alone.
+        # A broker refuses a whole request because of one record that is too large, so the next attempt sends each
+        # record alone.
         self._alone = False
         self._entries: Sequence[InFlightBatch] = ()
-        # The topics of the last try that do not exist, for any thread to read.
+        # The missing topics of the last attempt, for any thread to read.
         self.absent: tuple[str, ...] = ()
 
     def produce(self, entries: Sequence[InFlightBatch]) -> None:
@@ -90,22 +91,23 @@ class RecordProducer:
                 self._give_up_absent()
 
     def look_for_topics(self, entries: Sequence[InFlightBatch], *others: str) -> None:
-        """Find out which of the topics of these results, and of `others`, do not exist: `absent`.
+        """Find out which topics of these results, and of `others`, do not exist: `absent`.
 
-        The client learns the topics anew by it: one that was created again, and partitions that were added.
+        This refreshes the client's metadata: recreated topics and added partitions.
         """
         topics = {out.topic for entry in entries for outcome in entry.outcomes or () for out in outcome.outgoing}
         self.absent = tuple(topic for topic in sorted(topics.union(others)) if not self._exists(topic))
 
     def _give_up_absent(self) -> None:
-        """The client would wait for a topic that was deleted until its records are too old, and a transaction with it
-        until the broker ends that and fences this producer."""
+        """Fail early: the client would wait for a deleted topic until its records time out, and its transaction until
+        the broker ends it and fences this producer."""
         self.look_for_topics(self._entries)
         if self.absent:
             raise RetryTransaction(f"topic {' and '.join(self.absent)} does not exist")
 
     def _exists(self, topic: str) -> bool:
-        """Whether it exists; also if no broker answers, or it may not be described: others say so better."""
+        """Whether it exists. True also if no broker answers, or it may not be described: other checks report that
+        better."""
         try:
             found = self._producer.list_topics(topic, LIST_SECONDS).topics[topic]
         except RAISED:
@@ -113,23 +115,23 @@ class RecordProducer:
         return bool(found.partitions) if found.error is None else found.error.code() not in NO_TOPIC
 
     def purged(self) -> bool:
-        """Whether records failed only because their transaction did: the next call tells why."""
+        """Whether records failed only because their transaction did: the next call reports the cause."""
         return bool(self._failed) and all(error.code() in _PURGED for error, _ in self._failed)
 
     def purge(self) -> None:
-        """Drop what is not confirmed. Only without a transaction: to abort one drops its records, in order."""
+        """Drop unconfirmed records. Only without a transaction: aborting one drops its records, in order."""
         self._producer.purge()
 
     def sort_failures(self) -> None:
-        """Evaluate a try that failed and is aborted: if a record was too large, the next try finds out which. Raises
-        UserError for a missing right; for a topic that is missing, the next try waits."""
-        # Reports of records that the abort purged come here; later they would be taken for records of the next try.
+        """Evaluate a failed, aborted attempt: if a record was too large, the next attempt finds out which. Raises
+        UserError for a missing right; for a missing topic, the next attempt waits."""
+        # Collect the reports of records that the abort purged; later they would be attributed to the next attempt.
         self.flush()
         failed, self._failed = self._failed, []
         self._alone = self._alone or any(error.code() in _LARGE for error, _ in failed)
         for error, topic in failed:
             ending = classify(error, self._settings.kafka, topic, "Write")
-            # Fenced and fatal errors are reported by the step that ends the transaction.
+            # The step that ends the transaction reports fenced and fatal errors.
             if isinstance(ending, UserError) and error.code() not in NO_TOPIC:
                 raise ending
 
@@ -140,7 +142,7 @@ class RecordProducer:
         return " or ".join(sorted({topic for _, topic in self._failed}))
 
     def check_patience(self) -> None:
-        """Raise Abandoned when the worker stops waiting."""
+        """Raise Abandoned if the worker stops waiting."""
         if self.given_up():
             raise Abandoned
 
@@ -149,7 +151,7 @@ class RecordProducer:
         return all(self._in_flight.owns(entry) for entry in entries)
 
     def _put(self, entry: InFlightBatch) -> None:
-        """Produce the records of a batch. This is the hot loop: each operation on a record counts."""
+        """Produce the records of a batch. This is the hot loop: every operation per record counts."""
         produce, lost = self._producer.produce, self._lost
         for outcome in entry.outcomes or ():
             for out in outcome.outgoing:
@@ -198,7 +200,7 @@ class RecordProducer:
                 raise RetryTransaction(f"a record was not delivered: {error.str()}", error)
 
     def _refuse(self, out: Outgoing, entry: InFlightBatch, index: int) -> NoReturn:
-        """Raise RecordRefused for a record that is too large for the broker; UserError if it is of a dead letter."""
+        """Raise RecordRefused for a record that is too large for the broker; UserError if it is a dead letter."""
         limit = self._settings.batch.record_bytes
         size = len(out.value or b"") + len(out.key or b"")
         if entry.outcomes is None or entry.outcomes[index].kind == "dead_lettered":

@@ -1,7 +1,8 @@
 """The transaction: how results, dead letters and offsets reach Kafka, exactly once or at least once.
 
-Exactly once they are one Kafka transaction (KIP-98, KIP-447). It starts only when the results are there, because an
-open transaction holds up every read_committed reader and times out. At least once the offsets follow the results.
+Exactly once they are one Kafka transaction (KIP-98, KIP-447). It starts only when the results are ready, because an
+open transaction holds up every read_committed reader and times out. At least once, the offsets are committed after the
+results.
 """
 
 import logging
@@ -24,12 +25,12 @@ from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
 
-# For one call of a transaction's step. A step that timed out is called again: its outcome is unknown.
-# librdkafka keeps the limit for all steps but the offsets, which may wait for the group's coordinator for ever
+# The timeout of one call of a transaction's step. A step that timed out is called again: its outcome is unknown.
+# librdkafka honours the timeout for all steps but the offsets, which may wait for the group's coordinator forever
 # (librdkafka 5456), even for one that is back, if the client dropped its broker meanwhile (librdkafka 5511). Then the
 # publish thread hangs and the poll thread ends the worker (Publisher.check).
 STEP_SECONDS = 10.0
-# For an abort when the worker ends; after that the broker aborts by transaction.timeout.ms.
+# The timeout of an abort when the worker ends; after that the broker aborts by transaction.timeout.ms.
 LAST_SECONDS = 1.0
 # Errors of a commit by a member whose partitions were revoked meanwhile.
 _STALE = frozenset(
@@ -63,9 +64,9 @@ class ErrorAction(Enum):
     """The error is retriable. So is a commit that timed out: its outcome is unknown until the same call answers, so
     nothing is rewound and nothing is sent again."""
     ABORT = "abort, then publish the same results again"
-    """Nothing of the transaction counts. A stale member gets this error too: if its partitions are still assigned (a
-    KIP-848 member epoch moves with every rebalance), the results are sent again with fresh group metadata. So does a
-    topic that was deleted: the publisher waits until it exists again."""
+    """The whole transaction is void. A stale member gets this error too: if its partitions are still assigned (a
+    KIP-848 member epoch moves with every rebalance), the results are sent again with fresh group metadata. A deleted
+    topic also causes it: the publisher waits until the topic exists again."""
     END = "end the process"
     """Fenced, fatal, a missing right, or an error that librdkafka does not say how to handle."""
 
@@ -80,8 +81,8 @@ def action_for(error: KafkaError) -> ErrorAction:
 
 
 class GroupMember(Protocol):
-    """This worker as a member of its group. The client lets one thread at a time into the consumer and makes all others
-    wait, even in a rebalance callback, so the poll thread acts for the publish thread."""
+    """This worker as a member of its group. The client admits one thread at a time to the consumer and blocks all
+    others, even in a rebalance callback, so the poll thread acts for the publish thread."""
 
     def group(self) -> object:
         """The group metadata as of the poll thread's last turn."""
@@ -93,14 +94,14 @@ class GroupMember(Protocol):
 
     def process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
         """Have all batches of a partition processed again without the results that Kafka refuses. When this returns,
-        the batches as they were are no longer owned."""
+        the original batches are no longer owned."""
         ...
 
 
 class Delivery(Protocol):
-    """How the results and offsets of batches reach Kafka.
+    """Sends the results and offsets of batches to Kafka.
 
-    `asked`: since when a call of the client has not returned, on time.monotonic(); None if there is none.
+    `asked`: since when a client call has been pending, on time.monotonic(); None if none is.
     """
 
     asked: float | None
@@ -134,7 +135,7 @@ class ExactlyOnce:
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
         """Send batches in one transaction."""
-        # Taken before ownership is checked: if a partition is revoked after the check, this generation is stale by the
+        # Read before ownership is checked: if a partition is revoked after the check, this generation is stale by the
         # time another member may own it, and the broker refuses it.
         group = self._member.group()
         if not self._records.still_ours(entries):
@@ -142,9 +143,9 @@ class ExactlyOnce:
         self._step("begin", self._producer.begin_transaction)
         try:
             self._records.produce(entries)
-            # Before brokers have confirmed the records: it costs no time then, and it registers the transaction with
-            # its coordinator. Aborting one that is not registered gives INVALID_TXN_STATE, which is fatal (librdkafka
-            # 4849): seen when a broker went away with the first record's registration.
+            # Sent before brokers have confirmed the records: it costs no time then, and it registers the transaction
+            # with its coordinator. Aborting an unregistered one gives INVALID_TXN_STATE, which is fatal (librdkafka
+            # 4849): seen when a broker was lost with the first record's registration.
             offsets = _offsets(entries)
             self._step("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group, STEP_SECONDS))
             self._confirm()
@@ -169,7 +170,8 @@ class ExactlyOnce:
         self._records.confirm()
 
     def _step(self, name: str, call: Callable[[], None]) -> None:
-        """Call a step, again as long as that may help. Raises RetryTransaction if the transaction must be aborted."""
+        """Call a step, and retry it as long as that may help. Raises RetryTransaction if the transaction must be
+        aborted."""
         delays = backoff(self._settings.retry)
         while True:
             self.asked = time.monotonic()
@@ -179,7 +181,7 @@ class ExactlyOnce:
                 error = error_of(raised)
             finally:
                 self.asked = None
-            # Of a coordinator that no broker is, librdkafka says no more than that.
+            # This is all that librdkafka reports when no broker is the coordinator.
             waits = name == "init" and error.code() == KafkaError._TIMED_OUT
             reason = "no broker coordinates transactions, `tagbus check` says why" if waits else error.str()
             log.warning("transaction: step=%s error=%s reason=%s", name, error.name(), reason)
@@ -193,7 +195,7 @@ class ExactlyOnce:
             time.sleep(next(delays))
 
     def _ending(self, step: str, error: KafkaError) -> TagbusError:
-        # A refused record is reported by whatever step comes next; otherwise the topic of the offsets is refused.
+        # The next step, whichever it is, reports a refused record; otherwise the topic of the offsets is refused.
         unsent = self._records.unsent() if not error.fatal() else ""
         topic = unsent or self._source
         ending = classify(error, self._settings.kafka, topic, "Write" if unsent else "Read")
@@ -201,7 +203,7 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Results are confirmed by brokers before offsets are committed: a crash in between doubles, and loses nothing."""
+    """Offsets are committed after brokers confirm the results: a crash in between duplicates results and loses none."""
 
     def __init__(self, records: RecordProducer, member: GroupMember, settings: Settings, source: str) -> None:
         """`source`: the topic whose offsets are committed."""

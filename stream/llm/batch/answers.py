@@ -1,8 +1,8 @@
-"""What a batch answered about contents, on its way to the stage `judge` of a worker.
+"""Batch answers about contents, on their way to the stage `judge` of a worker.
 
-It goes with the content, in a header of the event that is sent through again, or lies in the folder of a backfill. A
-header is signed with the key of the server, which workers have and producers have not: nobody else can say what the
-language model thinks. It holds for the very content and the very judge that were asked (`digest_of`).
+They travel with the content, in a header of the event that is sent again, or are read from the folder of a backfill. A
+header is signed with the key of the server, which workers have and producers do not: no one else can forge the language
+model's answers. It is valid only for the exact content and judge that were asked (`digest_of`).
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from tagbus.stream.telemetry import LLM_BATCHED
 
 # Name of the header.
 JUDGED: Final = "tagbus.judged"
-# A header is no longer: 64 tags with long ids.
+# The limit of a header: 64 tags with long ids.
 HEADER_BYTES: Final = 100_000
-# Contents whose header came and whose turn has not.
+# The number of contents whose header has arrived and whose turn has not.
 KEPT: Final = 20_000
-# Reasons for which a content goes out without the judge.
+# Reasons for publishing a content without the judge.
 UNANSWERED: Final = "batch"
 
 Count = Annotated[int, Field(ge=0)]
 
 
 class Given(Shape):
-    """What a batch answered about one content. `answers` by tag id, null where the model did not say."""
+    """A batch's answers about one content. `answers` by tag id, null where the model gave none."""
 
     digest: str = Field(pattern=r"^[0-9a-f]{32}$")
     answers: dict[str, Probability | None] = Field(default_factory=dict, max_length=1000)
@@ -49,7 +49,7 @@ class Given(Shape):
     failure: str | None = Field(None, max_length=20)
 
     def judged(self, asked: Asked) -> Judged:
-        """The same as the judge would say it; a tag that is a candidate since is unknown."""
+        """The same as the judge's result; a tag that became a candidate later is unknown."""
         found = tuple(
             Answer(said) if (said := self.answers.get(one.tag_id)) is not None else Answer(unknown=UNASKED)
             for one in asked.questions
@@ -60,35 +60,35 @@ class Given(Shape):
 
 
 class Prepared(Protocol):
-    """Answers that are there before the judge is asked."""
+    """Answers that exist before the judge is asked."""
 
     def take(self, digest: str) -> Given | None:
-        """Those of a content; None: it is to be asked."""
+        """The answers for a content; None: ask the judge."""
 
 
 def digest_of(version: str, content: Content) -> str:
-    """A hash of the judge's version and of all of a content that a prompt may hold."""
+    """A hash of the judge's version and of everything of a content that a prompt may contain."""
     read = content.model_dump(mode="json", include={"id", "title", "text", "language", "scopes", "metadata"})
     whole = json.dumps([version, read], sort_keys=True, ensure_ascii=True, default=repr)
     return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
 def header(given: Given, key: str) -> bytes:
-    """The value of the header, signed."""
+    """The signed value of the header."""
     said = given.model_dump_json().encode()
     return _mac(key, said) + b" " + said
 
 
 class Offered:
-    """Answers that came in headers, at most KEPT of them. One event loop."""
+    """Answers received in headers, at most KEPT of them. One event loop."""
 
     def __init__(self, key: str | None) -> None:
-        """Without a key nothing is believed."""
+        """Without a key no header is accepted."""
         self._key = key
         self._kept: OrderedDict[str, Given] = OrderedDict()
 
     def offer(self, value: bytes | None) -> None:
-        """A header. One that nobody signed is dropped and counted: anyone may send it."""
+        """Take in a header. An unsigned one is dropped and counted: anyone may send it."""
         if value is None or self._key is None:
             return
         mac, _, said = value.partition(b" ")
@@ -98,7 +98,7 @@ class Offered:
         try:
             given = Given.model_validate_json(said)
         except ValidationError:
-            # Of another version of this program.
+            # From another version of this program.
             LLM_BATCHED.labels("malformed").inc()
             return
         self._kept[given.digest] = given
@@ -107,12 +107,12 @@ class Offered:
             self._kept.popitem(last=False)
 
     def take(self, digest: str) -> Given | None:
-        """See Prepared. It stays until others come: a batch of contents may be tagged again."""
+        """See Prepared. It is kept until newer ones evict it: a batch of contents may be tagged again."""
         return _counted(self._kept.get(digest))
 
 
 class Filed:
-    """Answers in a file, a line a content; where each one stands is in memory. One event loop."""
+    """Answers in a file, one line per content, with an index in memory. One event loop."""
 
     def __init__(self, file: Path) -> None:
         self._file = file.open("rb")
@@ -123,7 +123,7 @@ class Filed:
         return _counted(self.look(digest))
 
     def look(self, digest: str) -> Given | None:
-        """The same, which counts as no use."""
+        """The same, without counting a use."""
         place = self._places.get(bytes.fromhex(digest))
         if place is None:
             return None

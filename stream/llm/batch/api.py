@@ -1,4 +1,5 @@
-"""The batch API of a server: files in, batches made, found again and read. Nothing here is sent twice by itself."""
+"""Client of a server's batch API: upload files, create batches, find them again and read results. No automatic
+resends."""
 
 import asyncio
 import time
@@ -18,18 +19,18 @@ from tagbus.stream.retry import backoff
 T = TypeVar("T")
 M = TypeVar("M", bound=Shape)
 
-# Of a small request, and of a file of 50 MB.
+# Timeouts of a small request, and of a file of 50 MB.
 SECONDS: Final = 60.0
 FILE_SECONDS: Final = 600.0
-# How long a server may be away before the command ends; it goes on when it is called again.
+# How long a server may be down before the command ends; a later call resumes.
 PATIENCE_SECONDS: Final = 300.0
 PAGE: Final = 100
-# Pages that are looked through for a batch of ours.
+# Pages searched for a batch of ours.
 PAGES: Final = 50
 
 
 class BatchApi:
-    """One server. Raises DependencyDown where it does not answer, UserError where it has no batches or refuses one."""
+    """One server. Raises DependencyDown if it does not answer, UserError if it has no batches or refuses one."""
 
     def __init__(self, client: Client, retry: RetrySettings, patience: float = PATIENCE_SECONDS) -> None:
         self._client = client
@@ -37,7 +38,7 @@ class BatchApi:
         self._patience = patience
 
     async def upload(self, file: Path) -> str:
-        """Put a file of requests there; its id. Another upload of the same is another file, which costs nothing."""
+        """Upload a file of requests; returns its id. Another upload of the same is another file, at no cost."""
 
         async def call() -> str:
             reply = await self._client.upload("/files", file, "batch", _until(FILE_SECONDS))
@@ -46,10 +47,10 @@ class BatchApi:
         return await self._patiently(call)
 
     async def create(self, file_id: str, run: str, part: str) -> Batch:
-        """Make a batch of a file, found again by `run` and `part`; made once, whatever answers are lost."""
+        """Create a batch of a file, identified by `run` and `part`; created once even if answers are lost."""
 
         async def call() -> Batch:
-            # An answer that was lost may have been of a batch that was made.
+            # A lost answer may hide a batch that was created.
             if (found := await self.find(run, part)) is not None:
                 return found
             body: dict[str, JsonValue] = {
@@ -63,7 +64,7 @@ class BatchApi:
         return await self._patiently(call)
 
     async def find(self, run: str, part: str) -> Batch | None:
-        """The batch that was made under these names; None where there is none."""
+        """The batch created under these names; None if there is none."""
         path = f"/batches?limit={PAGE}"
         for _ in range(PAGES):
             page = _read(Batches, await self._client.get(path, _until(SECONDS)))
@@ -76,7 +77,7 @@ class BatchApi:
         return None
 
     async def get(self, batch_id: str) -> Batch:
-        """How a batch stands."""
+        """The state of a batch."""
 
         async def call() -> Batch:
             return _read(Batch, await self._client.get(f"/batches/{batch_id}", _until(SECONDS)))
@@ -84,7 +85,7 @@ class BatchApi:
         return await self._patiently(call)
 
     async def content(self, file_id: str) -> bytes:
-        """A file of results."""
+        """Read a file of results."""
 
         async def call() -> bytes:
             reply = await self._client.get(f"/files/{file_id}/content", _until(FILE_SECONDS))
@@ -120,4 +121,4 @@ def _read(shape: type[M], reply: Reply) -> M:
     try:
         return parsed(shape, _accepted(reply).body)
     except Malformed as error:
-        raise DependencyDown(f"the batch API answers otherwise than OpenAI's: {error}") from None
+        raise DependencyDown(f"the batch API's answer is not of OpenAI's form: {error}") from None

@@ -20,14 +20,14 @@ from tagbus.stream.llm.spending.batches import BatchSpending
 
 T = TypeVar("T")
 
-# OpenAI takes 50,000 requests and 200 MB in a file; results are read a part at a time.
+# OpenAI accepts 50,000 requests and 200 MB per file; results are read one part at a time.
 REQUESTS: Final = 10_000
 BYTES: Final = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How batches of one judge are asked. `version`: the judge's."""
+    """How batches of one judge are built and read. `version`: the judge's."""
 
     asking: ByChat
     prompts: Prompts
@@ -36,14 +36,14 @@ class Batching:
 
 
 def asking_of(settings: LlmSettings, server: Server, prompts: Prompts) -> ByChat:
-    """The backend that a batch asks by: the one of the settings, as its answers are weighed by what that is worth.
+    """The backend of a batch: that of the settings, since its answers are weighted by that backend's calibration.
 
     Raises UserError for settings that batches cannot keep.
     """
     if server.model is None:
         raise UserError("TAGBUS_LLM__MODEL is not set: a batch names its model")
     if settings.select != "off":
-        raise UserError(f"TAGBUS_LLM__SELECT={settings.select}: a batch asks everything at once, expected off")
+        raise UserError(f"TAGBUS_LLM__SELECT={settings.select}: a batch asks all questions together, expected off")
     match settings.backend:
         case "yesno":
             return YesNo(server, prompts)
@@ -63,17 +63,17 @@ class Writer:
         self._batching = batching
         self._run = folder.begin()
         self._part = -1
-        # Of all parts, and of the part that is being written.
+        # Of all parts, and of the current part.
         self._contents = 0
         self._place = 0
         self._usage = Usage()
         self._bytes = 0
         self._open = ExitStack()
-        # Of the part that is being written: its requests and its contents.
+        # Of the current part: its requests and its contents.
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
 
     def add(self, content: Content, asked: Asked | None) -> None:
-        """A content, and what is asked about it; None: nothing."""
+        """Add a content, and the questions about it; None: none."""
         made = list(self._requests(asked)) if asked else []
         usage = sum((one.estimate for one in made), Usage())
         bodies = self._bodies(made)
@@ -95,7 +95,7 @@ class Writer:
         self._place += 1
 
     def close(self, about: str) -> Job:
-        """All is there."""
+        """Finish the last part and write the job."""
         self._end()
         job = Job(
             run=self._run, version=self._batching.version, about=about, parts=self._part + 1, contents=self._contents
@@ -140,7 +140,7 @@ class Writer:
 
 
 def read_part(folder: Folder, number: int, batching: Batching) -> Iterator[Given]:
-    """What a part answered about each of its contents that were asked."""
+    """A part's answers about each of its asked contents."""
     part = folder.part(number)
     found = dict[str, bytes]()
     if folder.results(number).exists():
@@ -182,7 +182,7 @@ def _given(line: Line, bodies: Sequence[bytes | None], failure: str, batching: B
 
 
 def _id(place: int, request: int) -> str:
-    """Of a request: its content's place in the part, and its own among those of the content."""
+    """The id of a request: its content's index in the part, and its own index within the content."""
     return f"{place}-{request}"
 
 

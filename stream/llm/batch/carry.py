@@ -1,7 +1,8 @@
-"""A batch on its way: parts sent, waited for and read. Whatever ends the process, each part is sent once.
+"""Carry a batch through: send its parts, wait for them and read them. Each part is sent once, whatever ends the
+process.
 
-Before anything is done on the server the folder says that it will be: a part whose batch may have been made is looked
-for there, not made again.
+The folder records each step before it happens on the server: a part whose batch may exist is looked up there, not
+created again.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Carrier:
-    """Carries the batch of a folder to its answers. `every`: seconds between two looks at a batch."""
+    """Carries the batch of a folder to its answers. `every`: seconds between two polls of a batch."""
 
     folder: Folder
     job: Job
@@ -34,7 +35,7 @@ class Carrier:
     _held: dict[int, Reservation] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Until all is answered that will be. Raises as `BatchApi` does; called again, it goes on."""
+        """Run until no more answers will arrive. Raises as `BatchApi` does; a later call resumes."""
         for number in range(self.job.parts):
             await self._send(number)
         left = [number for number in range(self.job.parts) if not self.folder.part(number).done]
@@ -52,12 +53,12 @@ class Carrier:
         if not part.requests:
             self.folder.note(number, part.model_copy(update={"status": "empty"}))
             return
-        # What an earlier process reserved counts as spent.
+        # Reservations of an earlier process count as spent.
         if not part.reserved:
             try:
                 self._held[number] = await self.batching.spending.reserve(part.estimate)
             except Withheld as error:
-                self.say(f"part {number}: {error}: its contents go out without the judge")
+                self.say(f"part {number}: {error}: its contents are published without the judge")
                 self.folder.note(number, part.model_copy(update={"withheld": error.reason}))
                 return
             part = part.model_copy(update={"reserved": True})
@@ -70,7 +71,7 @@ class Carrier:
         self.say(f"part {number}: {part.requests} requests are batch {made.id}")
 
     async def _look(self, number: int) -> bool:
-        """Whether a part is done; its results are then there."""
+        """Whether a part is done; then its results are stored."""
         part = self.folder.part(number)
         batch = await self.api.get(str(part.batch))
         if not batch.ended:

@@ -1,7 +1,7 @@
-"""The folder of a batch: what was asked, how far it is, and what was answered. One process at a time.
+"""The folder of a batch: its requests, progress and answers. One process at a time.
 
-`job.json` is written when all is asked for, so a folder without it is begun anew; `answers.jsonl` when all is answered.
-Between the two lies for each part what it takes to go on: its requests, its state, its results.
+`job.json` is written when all requests are, so a folder without it is started over; `answers.jsonl` when all answers
+are there. In between, each part has the files needed to resume: its requests, its state, its results.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ _SENT: Final = "sent.json"
 
 
 class Job(Shape):
-    """What a batch asks: of which judge, about what, and in how many parts. `run` names its batches on the server."""
+    """The job of a batch: its judge, its contents, and its number of parts. `run` names its batches on the server."""
 
     run: str
     version: str
@@ -37,8 +37,8 @@ class Job(Shape):
 
 
 class Line(Shape):
-    """A content of a part: its digest, the tags that it was asked about, in order, and of each request that asks them
-    the tokens in and out at most."""
+    """A content of a part: its digest, the tags asked about, in order, and the limit of tokens in and out of each
+    request."""
 
     digest: str
     tags: tuple[str, ...]
@@ -46,12 +46,12 @@ class Line(Shape):
 
     @property
     def estimates(self) -> list[Usage]:
-        """What each request takes at most."""
+        """The upper estimate of each request."""
         return [Usage(1, tokens_in, tokens_out) for tokens_in, tokens_out in self.requests]
 
 
 class Part(Shape):
-    """How far a part is. `reserved` before it is sent, `file` before its batch is made."""
+    """The progress of a part. `reserved` before it is sent, `file` before its batch is created."""
 
     requests: int
     tokens_in: int
@@ -64,40 +64,40 @@ class Part(Shape):
 
     @property
     def estimate(self) -> Usage:
-        """What it takes at most."""
+        """Its upper estimate."""
         return Usage(self.requests, self.tokens_in, self.tokens_out)
 
     @property
     def done(self) -> bool:
-        """Whether its results are there, or none will come."""
+        """Whether it has its results, or will have none."""
         return self.withheld is not None or self.status is not None
 
 
 class Folder:
-    """Use as a context manager, which holds it against other processes."""
+    """The files of a batch. Use as a context manager, which locks it against other processes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = -1
 
     def __enter__(self) -> Self:
-        """Raises UserError where it cannot be made, or another process has it."""
+        """Raises UserError if it cannot be created, or another process has it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise UserError(f"--batch {self.path}: another process is at it, expected one at a time") from None
+            raise UserError(f"--batch {self.path}: another process is using it, expected one at a time") from None
         except OSError as error:
-            raise UserError(f"--batch {self.path}: {error.strerror}; expected a folder to write to") from None
+            raise UserError(f"--batch {self.path}: {error.strerror}; expected a writable folder") from None
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
     def job(self, version: str, about: str) -> Job | None:
-        """What is asked already; None: nothing. Raises UserError where that is something else."""
+        """The job that is in the folder; None: none. Raises UserError if that is another job."""
         file = self.path / _JOB
         if not file.exists():
             return None
@@ -110,13 +110,13 @@ class Folder:
         return job
 
     def begin(self) -> str:
-        """Empty it of what was begun; a name for the batches."""
+        """Clear an unfinished start; returns a name for the batches."""
         for file in self.path.glob("part-*"):
             file.unlink()
         return secrets.token_hex(8)
 
     def asked(self, job: Job) -> None:
-        """All is asked for."""
+        """Record that all requests are written."""
         _write(self.path / _JOB, job)
 
     def requests(self, part: int) -> Path:
@@ -124,7 +124,7 @@ class Folder:
         return self.path / f"part-{part:04}.jsonl"
 
     def contents(self, part: int) -> Path:
-        """The contents of a part, a line each, in the order of their requests."""
+        """The contents of a part, one line each, in the order of their requests."""
         return self.path / f"part-{part:04}.contents.jsonl"
 
     def results(self, part: int) -> Path:
@@ -138,20 +138,20 @@ class Folder:
                 yield Line.model_validate_json(line)
 
     def part(self, number: int) -> Part:
-        """How far it is."""
+        """The progress of a part."""
         return _read(Part, self._state(number))
 
     def note(self, number: int, part: Part) -> None:
-        """Remember how far it is: it is on the disk when this returns."""
+        """Record the progress of a part durably."""
         _write(self._state(number), part)
 
     @property
     def answers(self) -> Path:
-        """What was answered, a line a content; not there before all is."""
+        """The answers, one line per content; missing until all are there."""
         return self.path / _ANSWERS
 
     def answer(self, found: Iterator[Given]) -> None:
-        """All is answered that will be."""
+        """Write the final answers."""
         beside = self.answers.with_suffix(".new")
         with beside.open("wb") as lines:
             for given in found:
@@ -162,12 +162,12 @@ class Folder:
 
     @property
     def sent(self) -> int | None:
-        """How many contents went through again; None: none yet."""
+        """How many contents were sent again; None: none yet."""
         file = self.path / _SENT
         return int(json.loads(file.read_bytes())["contents"]) if file.exists() else None
 
     def note_sent(self, contents: int) -> None:
-        """All went through."""
+        """Record that all contents were sent again."""
         (self.path / _SENT).write_text(json.dumps({"contents": contents}), encoding="utf-8")
 
     def _state(self, number: int) -> Path:
@@ -187,4 +187,4 @@ def _read(shape: type[M], file: Path) -> M:
     try:
         return shape.model_validate_json(file.read_bytes())
     except ValidationError:
-        raise UserError(f"{file}: expected what `tagbus` wrote there; take another folder") from None
+        raise UserError(f"{file}: expected a file that `tagbus` wrote; use another folder") from None

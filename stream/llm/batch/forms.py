@@ -1,4 +1,4 @@
-"""The forms of OpenAI's batch API, as far as they are read: the batch, and a line of its results.
+"""The parts of OpenAI's batch API that are read: the batch, and a line of its results.
 
 From the types of the openai client 3.54 (types/batch.py, batch_create_params.py, file_object.py) and the API reference
 of the lines of requests and results.
@@ -13,13 +13,13 @@ from pydantic import Field, JsonValue
 from tagbus.stream.llm.client import Body
 from tagbus.stream.llm.shapes import Malformed, Shape, parsed
 
-# The one endpoint of a judge that batches have.
+# The only judge endpoint that batches support.
 ENDPOINT: Final = "/v1/chat/completions"
 WINDOW: Final = "24h"
-# A batch ends in one of these; each may have results.
+# Final states of a batch; each may have results.
 ENDED: Final = frozenset({"completed", "expired", "failed", "cancelled"})
 
-# Part of an address, so it is checked.
+# Checked, because it is part of a URL.
 ServerId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 
 
@@ -41,7 +41,7 @@ class _Errors(Shape):
 
 
 class Batch(Shape):
-    """A batch as the server sees it."""
+    """A batch as the server reports it."""
 
     id: ServerId
     status: str
@@ -52,12 +52,12 @@ class Batch(Shape):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the batch has ended."""
         return self.status in ENDED
 
     @property
     def why(self) -> str:
-        """What the server says of a batch that failed."""
+        """The server's reason for a failed batch."""
         found = (self.errors.data if self.errors else None) or ()
         return "; ".join(one.message or one.code or "" for one in found)
 
@@ -80,7 +80,7 @@ class _Failed(Shape):
 
 
 class ResultLine(Shape):
-    """The answer to one request; of one that failed `error` says why, or the response has another status."""
+    """The answer to one request; if it failed, `error` has the reason, or the response has another status."""
 
     custom_id: str
     response: _Response | None = None
@@ -88,7 +88,7 @@ class ResultLine(Shape):
 
     @property
     def body(self) -> bytes | None:
-        """Of an answer; None where there is none."""
+        """The body of an answer; None if there is none."""
         if self.error is not None or self.response is None or self.response.status_code != 200:
             return None
         return json.dumps(self.response.body).encode()
@@ -101,7 +101,7 @@ def request_line(custom_id: str, body: Body) -> bytes:
 
 
 def result_lines(lines: Iterator[bytes]) -> Iterator[ResultLine]:
-    """The lines of a file of results; what is no such line is left out, and its request unanswered."""
+    """The lines of a file of results; other lines are skipped, and their requests count as unanswered."""
     for line in lines:
         try:
             yield parsed(ResultLine, line)

@@ -1,4 +1,4 @@
-"""Prompts: templates by version, and the fenced text that they are rendered from."""
+"""Prompts: versioned templates, and the fenced text that they are rendered from."""
 
 from tagbus.stream.llm.prompts.prompt import YES_NO, Prompts, Rendered, Sample, Subject, tokens
 

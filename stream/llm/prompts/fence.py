@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe for a prompt: it cannot end its fence, start a line or be a control token."""
+"""Make untrusted text safe for a prompt: it cannot end its fence, start a line or form a control token."""
 
 import re
 import unicodedata
@@ -14,7 +14,7 @@ _ESCAPES: Final = str.maketrans({"<": "‹", ">": "›", '"': "'", "｜": "|"})
 
 
 def fenced(text: str, length: int) -> str:
-    """One line of at most `length` characters, an ellipsis at the end where it was cut.
+    """One line of at most `length` characters, with an ellipsis if it was cut.
 
     `<`, `>` and `"` are replaced by look-alikes, so no fence of a template and no `<|token|>` of a chat template can be
     written; lines and unseen characters become spaces or nothing. At most 2 x `length` characters are read.
@@ -24,7 +24,7 @@ def fenced(text: str, length: int) -> str:
 
 
 def seen(text: str, length: int) -> str:
-    """The same without replacements, for text that is in no prompt: what a model wrote, a query of a search."""
+    """The same without replacements, for text outside prompts: a model's output, a search query."""
     line = _line(text, length)
     return line if len(line) <= length else f"{line[: length - 1]}…"
 

@@ -1,7 +1,7 @@
 """Prompts: versioned jinja2 templates, rendered from fenced text, cut to a length.
 
 The content's part comes first and is the same for all its tags, so that a server computes it once; the tag comes last.
-What is over the length is cut in this order: exemplars from the least similar on, knowledge likewise, the end of the
+The excess over the length is cut in this order: exemplars, least similar first, knowledge likewise, the end of the
 content's text, the metadata. The task, the title and the tag are never cut further.
 """
 
@@ -20,24 +20,24 @@ from tagbus.stream.llm.base import Asked, Question, Shot
 from tagbus.stream.llm.prompts.fence import fenced
 
 _FOLDER: Final = importlib.resources.files("tagbus.stream") / "llm" / "prompts"
-# Characters of a field that a prompt shows at most.
+# Limits of characters that a prompt shows of a field.
 NAME: Final = 200
 DESCRIPTION: Final = 400
 TITLE: Final = 400
 SHOT: Final = 400
 SEGMENT: Final = 800
-# Questions about tags that are kept.
+# The number of cached questions about tags.
 CACHED: Final = 10_000
-# Names of tags that an exemplar shows at most.
+# The limit of tag names per exemplar.
 SHOWN: Final = 20
-# A token is at least this many bytes of UTF-8, on the average of any script and tokenizer: counts err upwards.
+# A token is at least this many bytes of UTF-8, on average in any script and tokenizer: counts err upwards.
 BYTES_A_TOKEN: Final = 3
 YES_NO: Final = ("Yes", "No")
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A content's part of its prompts. `cut` names what was left out or shortened, in order."""
+    """A content's part of its prompts. `cut` names the parts that were left out or shortened, in order."""
 
     task: str
     context: str
@@ -55,13 +55,13 @@ def tokens(text: str) -> int:
 
 
 def versions() -> list[str]:
-    """The versions of the prompt that are in the package."""
+    """The prompt versions in the package."""
     return sorted(folder.name for folder in _FOLDER.iterdir() if folder.is_dir() and folder.name.startswith("v"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a content's part is rendered from, all fenced."""
+    """The fenced input of a content's part."""
 
     title: str
     text: str
@@ -82,7 +82,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A tag to write about. `broader`: names of broader tags. `samples` may be seen by whoever sees the tag."""
+    """A tag to write about. `broader`: names of broader tags. `samples` are visible to everyone who sees the tag."""
 
     name: str
     description: str = ""
@@ -95,9 +95,9 @@ class Prompts:
     """The templates of one version."""
 
     def __init__(self, version: str, length: int, metadata: Sequence[str] = (), shots: int = 3) -> None:
-        """`length` in tokens, of one prompt; `metadata` names the fields that may go out; `shots` at most.
+        """`length` in tokens, of one prompt; `metadata` names the fields that may be sent; `shots`: limit of exemplars.
 
-        Raises UserError for a version that there is not.
+        Raises UserError for an unknown version.
         """
         if version not in versions():
             known = ", ".join(versions())
@@ -107,13 +107,13 @@ class Prompts:
         self._metadata = tuple(metadata)
         self._shots = shots
         self._templates = _environment(version)
-        # A taxonomy's tags come again and again.
+        # The same tags recur constantly.
         self.question = lru_cache(CACHED)(self._question)
         self.yes_no = lru_cache(CACHED)(self._yes_no)
         self._task = self._template("task")
 
     def render(self, asked: Asked, beside: int = 0) -> Rendered:
-        """The content's part, cut so that `beside` further tokens fit: the longest question's."""
+        """The content's part, cut so that `beside` further tokens, those of the longest question, fit."""
         room = self._length - tokens(self._task) - beside
         parts, cut = self._parts(asked), list[str]()
         context = self._context(parts)
@@ -142,7 +142,7 @@ class Prompts:
         )
 
     def _yes_no(self, question: Question, words: tuple[str, ...] = YES_NO) -> str:
-        """The same with the words to answer with, in that order."""
+        """The same with the answer words, in that order."""
         return self._template("yesno", question=self.question(question), words=words)
 
     def stated(self, labels: Sequence[str], questions: Sequence[Question]) -> str:
@@ -158,11 +158,11 @@ class Prompts:
         return self._template("named", tags=[self.name(one) for one in questions])
 
     def writer(self) -> str:
-        """The task of who writes, not judges."""
+        """The task for writing rather than judging."""
         return self._template("writer")
 
     def subject(self, subject: Subject) -> str:
-        """A tag to write about, and contents that show how."""
+        """The part about a tag to write about, with sample contents."""
         return self._template(
             "subject",
             name=fenced(subject.name, NAME),
@@ -176,15 +176,15 @@ class Prompts:
         )
 
     def write_exemplars(self, name: str, count: int) -> str:
-        """What asks for so many contents of a tag."""
+        """The request for this many contents of a tag."""
         return self._template("write_exemplars", name=fenced(name, NAME), count=count)
 
     def write_description(self, name: str) -> str:
-        """What asks for the meaning of a tag."""
+        """The request for a tag's description."""
         return self._template("write_description", name=fenced(name, NAME))
 
     def name(self, question: Question) -> str:
-        """The name of a tag as prompts have it."""
+        """The name of a tag as prompts show it."""
         return fenced(question.name, NAME)
 
     def _labelled(self, labels: Sequence[str], questions: Sequence[Question]) -> list[tuple[str, str]]:
@@ -194,7 +194,7 @@ class Prompts:
         content = asked.content
         return _Parts(
             fenced(content.title, TITLE),
-            # Bounded before it is looked at: no more can stand in a prompt.
+            # Bounded before it is examined: a prompt cannot show more.
             fenced(content.text, BYTES_A_TOKEN * self._length),
             fenced(asked.language or "", 35),
             tuple(map(_shot, asked.shots[: self._shots])),
@@ -248,6 +248,6 @@ def _value(value: object) -> str:
 
 
 def _shortened(text: str, over: int) -> str:
-    """The text without its last `over` tokens and the ellipsis that takes their place."""
+    """The text without its last `over` tokens and the ellipsis that replaces them."""
     kept = text.encode()[: max(0, len(text.encode()) - BYTES_A_TOKEN * (over + 1))].decode(errors="ignore").rstrip()
     return f"{kept}…" if kept else ""

@@ -1,4 +1,4 @@
-"""The prompts of a content as they go out, with upper estimates of their tokens."""
+"""The prompts of a content as sent, with upper estimates of their tokens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tagbus.stream.llm.prompts import Prompts, tokens
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the prompts: what it is, and its text."""
+    """A piece of the prompts: its kind and its text."""
 
     name: str
     text: str
@@ -25,7 +25,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """All prompts of one content: the parts that its requests share, then what each adds."""
+    """All prompts of one content: the parts that its requests share, then each one's own."""
 
     shared: tuple[Part, ...]
     questions: tuple[Part, ...]
@@ -33,14 +33,14 @@ class Shown:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt at most."""
+        """An upper estimate of the longest prompt's tokens."""
         return (
             sum(one.tokens for one in self.shared) + max((one.tokens for one in self.questions), default=0) + TEMPLATE
         )
 
 
 def shown(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Shown:
-    """The prompts by the backend of the settings; `auto` is shown as `decision_api`, the first that is looked for."""
+    """The prompts of the configured backend; `auto` is shown as `decision_api`, the first that is tried."""
     questions = tuple(_questions(asked, prompts, settings))
     rendered = prompts.render(asked, max((one.tokens for one in questions), default=0) + TEMPLATE)
     return Shown((Part("task", rendered.task), Part("content", rendered.context)), questions, rendered.cut)

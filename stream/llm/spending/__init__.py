@@ -1,1 +1,1 @@
-"""What the judge may cost: budget, prices, rates, breaker, cache."""
+"""Spending limits of the judge: budget, prices, rates, breaker, cache."""

@@ -1,6 +1,6 @@
-"""What a batch may cost: reserved of the day's budget before it is sent, at the price that batches have.
+"""Spending of batches: reserved from the day's budget before a batch is sent, at batch prices.
 
-A batch takes up to a day, so the limits of a minute say nothing of it.
+A batch takes up to a day, so the limits per minute do not apply.
 """
 
 from typing import Final
@@ -11,12 +11,12 @@ from tagbus.stream.llm.base import Usage
 from tagbus.stream.llm.spending.budget import Budget, Ledger, Reservation, Sum
 from tagbus.stream.llm.spending.prices import Price
 
-# A part of a batch is at most this share of a day's limit: what does not fit is left out in parts.
+# A part of a batch is at most this share of a day's limit: whatever does not fit is left out part by part.
 PART: Final = 0.1
 
 
 class BatchSpending:
-    """The meter of batches, all of the group's limits to itself: what others have spent counts."""
+    """The meter of batches, with the group's whole limits: the spending of others counts."""
 
     def __init__(
         self, settings: BudgetSettings, owner: tuple[str, str], ledger: Ledger, price: Price, model: str | None
@@ -28,12 +28,12 @@ class BatchSpending:
         self._model = model
 
     def cost(self, usage: Usage) -> float | None:
-        """Of answers, in USD; None where the model has no price."""
+        """The cost of answers, in USD; None if the model has no price."""
         whole = self._price(self._model, usage)
         return None if whole is None else whole * self._settings.batch_price
 
     async def reserve(self, usage: Usage) -> Reservation:
-        """Raises Withheld where that is more than is left of the day, or the ledger cannot be written."""
+        """Raises Withheld if that exceeds the rest of the day's budget, or the ledger cannot be written."""
         return await self._budget.reserve(self.sum(usage))
 
     def sum(self, usage: Usage) -> Sum:
@@ -44,12 +44,12 @@ class BatchSpending:
         return Sum(usage.tokens_in + usage.tokens_out, cost or 0.0)
 
     def fits(self, usage: Usage) -> bool:
-        """Whether a part of a batch may hold so much."""
+        """Whether this much fits a part of a batch."""
         tokens, cost = self._settings.tokens_per_day, self._settings.cost_per_day
         most = Sum(float("inf") if tokens is None else tokens * PART, float("inf") if cost is None else cost * PART)
         return Sum(usage.tokens_in + usage.tokens_out, self.cost(usage) or 0.0).within(most)
 
     async def close(self) -> None:
-        """Record what is spent. What is reserved for batches that are not answered yet stays so, and counts as spent
-        for whoever goes on."""
+        """Record the spending. Reservations for unanswered batches stay, and count as spent for the process that
+        resumes."""
         await self._budget.close()

@@ -1,4 +1,4 @@
-"""The breaker: a server that keeps failing is left alone for a while, then asked once."""
+"""The circuit breaker: a server that keeps failing gets no requests for a while, then one trial request."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -14,8 +14,8 @@ STATES: Final[tuple[State, ...]] = ("closed", "half_open", "open")
 
 
 class Breaker:
-    """Opens after so many failures in a row; after `seconds` it lets one request out, whose outcome closes it or opens
-    it again. One event loop."""
+    """Opens after `failures` in a row; after `seconds` it admits one request, whose outcome closes it or opens it
+    again. One event loop."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class Breaker:
         server: str = "the language model",
         gauge: Gauge = telemetry.LLM_BREAKER,
     ) -> None:
-        """`server`: what messages call it; `gauge` shows the state."""
+        """`server`: its name in messages; `gauge` shows the state."""
         self._server = server
         self._gauge = gauge
         self._most = failures
@@ -37,13 +37,13 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        """`half_open` from when a request may be tried, or is, until its outcome is known."""
+        """`half_open` from when a trial request is allowed until its outcome is known."""
         if self._opened is None:
             return "closed"
         return "half_open" if self._probing or self._clock() >= self._opened + self._seconds else "open"
 
     def enter(self) -> bool:
-        """Let a request out; whether it is the one that is tried. Raises Withheld while nothing may be sent."""
+        """Admit a request; returns whether it is the trial. Raises Withheld while nothing may be sent."""
         if self._opened is None:
             return False
         left = self._opened + self._seconds - self._clock()
@@ -55,19 +55,19 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """A request was answered."""
+        """Record that a request was answered."""
         self._failed, self._opened, self._probing = 0, None, False
         self._tell()
 
     def failed(self) -> None:
-        """A request failed for a reason that the next one would fail for too."""
+        """Record a failure that the next request would share."""
         self._failed += 1
         if self._failed >= self._most or self._probing:
             self._opened, self._probing = self._clock(), False
         self._tell()
 
     def unknown(self) -> None:
-        """The request that was tried ended without saying anything about the server: another one may be tried."""
+        """Record a trial that says nothing about the server: another trial may follow."""
         self._probing = False
         self._tell()
 

@@ -1,12 +1,12 @@
-"""The budget: what a call may cost is reserved before it goes out, and settled after.
+"""The budget: the cost of a call is reserved before it is sent, and settled after.
 
-The limits are for all workers of a group. A worker may spend its share of each, the partitions of `content` that it
-holds over all, and all together no more than the whole: what others have spent counts, also of workers that are gone.
-Both are asked for at each call, so a rebalance counts from the next one on.
+The limits apply to all workers of a group. A worker may spend its share of each, its partitions of `content` over all,
+and all workers together no more than the whole: the spending of others counts, including that of workers that have
+ended. Both are read at each call, so a rebalance takes effect with the next one.
 
-What is spent survives a worker that is killed: before a call, a record of the ledger covers it. A record reserves a
-little more than is needed, so that most calls need none. What was reserved and not settled when a worker died counts as
-spent, so kills never make the group spend more, only a little less.
+Spending survives a killed worker: before a call, a record of the ledger covers it. A record reserves a little more than
+needed, so that most calls need none. Unsettled reservations of a dead worker count as spent, so kills never make the
+group spend more, only a little less.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from tagbus.stream.config import BudgetSettings
 from tagbus.stream.contract.budget import Amount, Spending
 from tagbus.stream.errors import Retryable, Withheld
 
-# The part of a worker's limit that a record reserves beyond what is needed.
+# The share of a worker's limit that a record reserves beyond the need.
 CHUNK: Final = 0.01
 _ENDLESS: Final = float("inf")
 # Characters of a day and of a minute in ISO 8601.
@@ -47,32 +47,32 @@ class Sum:
         return Sum(self.tokens * factor, self.cost * factor)
 
     def within(self, limit: "Sum") -> bool:
-        """Whether neither is more. A millionth of a cent is nothing: sums of costs are not exact."""
+        """Whether neither exceeds the limit. A millionth of a cent is ignored: sums of costs are not exact."""
         return self.tokens <= limit.tokens and self.cost <= limit.cost + 1e-8
 
     def amount(self) -> Amount:
-        """As records have it."""
+        """The form used in records."""
         return Amount(tokens=max(0, round(self.tokens)), cost=max(0.0, round(self.cost, 9)))
 
 
 class Ledger(Protocol):
-    """Where spending is kept. Periods are days and minutes, as the contract names them."""
+    """The store of spending. Periods are days and minutes, as the contract names them."""
 
     def own(self, period: str) -> Sum:
-        """What this worker had spent or reserved in a period when it started."""
+        """This worker's spending and reservations in a period at its start."""
 
     def others(self, period: str) -> Sum:
-        """What all other workers of the group have spent or reserved in a period, as far as is known."""
+        """The known spending and reservations of all other workers of the group in a period."""
 
     async def write(self, spending: Spending) -> None:
-        """Returns when the record is kept. Raises DependencyDown where it cannot be."""
+        """Return once the record is durable. Raises DependencyDown if it cannot be written."""
 
     def drop(self, period: str) -> None:
-        """A period of this worker is over and counts no longer; returns at once."""
+        """Forget an ended period of this worker; returns immediately."""
 
 
 class NoLedger:
-    """Spending of a process that nothing outlives."""
+    """The ledger of a process whose spending need not outlive it."""
 
     def own(self, period: str) -> Sum:  # noqa: ARG002
         """See `Ledger`."""
@@ -91,7 +91,7 @@ class NoLedger:
 
 @dataclass(slots=True, eq=False)
 class _Account:
-    """A period. `held`: of calls that are out. `recorded` and `reserved`: as the last record has it."""
+    """The account of a period. `held`: for calls in flight. `recorded` and `reserved`: as in the last record."""
 
     word: str
     period: str
@@ -104,7 +104,7 @@ class _Account:
 
     @property
     def needed(self) -> Sum:
-        """What the last record must have reserved at least: nothing of what has no limit."""
+        """The least that the last record must reserve: nothing for unlimited amounts."""
         found = self.spent - self.recorded + self.held
         return Sum(
             found.tokens if self.limit.tokens < _ENDLESS else 0,
@@ -114,13 +114,13 @@ class _Account:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a call may cost, until it is settled."""
+    """The reserved cost of a call, until it is settled."""
 
     amount: Sum
     accounts: Sequence[_Account]
 
     def settle(self, amount: Sum) -> None:
-        """What it has cost."""
+        """Settle with the actual cost."""
         for account in self.accounts:
             account.held -= self.amount
             account.spent += amount
@@ -137,7 +137,7 @@ class Budget:
         ledger: Ledger,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`owner`: group and worker. `share`: of the partitions, 0 to 1. `clock` gives the time in UTC."""
+        """`owner`: group and worker. `share`: of the partitions, 0 to 1. `clock` returns the time in UTC."""
         self._limits = _limits(settings)
         self._owner = owner
         self._share = share
@@ -146,7 +146,7 @@ class Budget:
         self._accounts: dict[str, _Account] = {}
 
     async def reserve(self, amount: Sum) -> Reservation:
-        """Reserve what a call may cost. Raises Withheld if that is more than is left, or cannot be recorded."""
+        """Reserve the cost of a call. Raises Withheld if that exceeds the rest, or cannot be recorded."""
         accounts = self._current()
         for account in accounts:
             self._check(account, amount)
@@ -166,7 +166,7 @@ class Budget:
         return reservation
 
     async def close(self) -> None:
-        """Record what is spent and release what is reserved."""
+        """Record the spending and release reservations."""
         for account in self._accounts.values():
             with suppress(Retryable):
                 await self._write(account, account.held)
@@ -184,7 +184,7 @@ class Budget:
         return list(self._accounts.values())
 
     def _left(self, account: _Account) -> Sum:
-        """What may still be reserved, calls that are out among it."""
+        """What may still be reserved, including for calls in flight."""
         own, others = account.spent, self._ledger.others(account.period)
         mine, all_ = account.limit.times(self._share()) - own, account.limit - others - own
         return Sum(min(mine.tokens, all_.tokens), min(mine.cost, all_.cost))
@@ -194,13 +194,14 @@ class Budget:
             raise Withheld("budget", f"the budget of this {account.word} is spent")
 
     def _report(self, account: _Account) -> None:
-        """Show how much of the limit the group has spent or reserved, of tokens or of money, whichever is more."""
+        """Report the share of the limit that the group has spent or reserved, of tokens or of money, whichever is
+        greater."""
         used, limit = self._ledger.others(account.period) + account.spent + account.held, account.limit
         shares = (used.tokens / limit.tokens, used.cost / limit.cost)
         telemetry.LLM_BUDGET.labels(period=account.word).set(max(shares))
 
     async def _cover(self, account: _Account) -> None:
-        """Have the ledger hold what is needed."""
+        """Make the ledger cover the need."""
         while not account.needed.within(account.reserved):
             async with account.lock:
                 if account.needed.within(account.reserved):
@@ -211,7 +212,7 @@ class Budget:
 
     async def _write(self, account: _Account, reserved: Sum) -> None:
         spent, group, worker = account.spent, *self._owner
-        # More calls may have been let out since it was checked what is left.
+        # More calls may have been admitted since the check of the rest.
         reserved = Sum(max(reserved.tokens, account.held.tokens), max(reserved.cost, account.held.cost))
         await self._ledger.write(
             Spending(
@@ -226,7 +227,7 @@ class Budget:
 
 
 def _limits(settings: BudgetSettings) -> dict[str, Sum]:
-    """Those of the periods that have any; infinite where tokens or cost has none."""
+    """The limits of the periods that have any; infinite where tokens or cost has none."""
     given = {
         "minute": (settings.tokens_per_minute, settings.cost_per_minute),
         "day": (settings.tokens_per_day, settings.cost_per_day),
@@ -239,5 +240,5 @@ def _limits(settings: BudgetSettings) -> dict[str, Sum]:
 
 
 def _finite(value: float) -> float:
-    """Nothing ahead of a limit that is none."""
+    """0 for an infinite limit."""
     return 0.0 if value == _ENDLESS else value

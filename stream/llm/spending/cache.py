@@ -1,4 +1,4 @@
-"""Answers to the same question: prompt, model, content and candidates."""
+"""A cache of answers by question: prompt, model, content and candidates."""
 
 import hashlib
 import json
@@ -9,8 +9,8 @@ from tagbus.stream.llm.base import Asked, Judged
 
 
 def key_of(version: str, asked: Asked) -> bytes:
-    """A hash of the judge's version (server, model, prompt), of what it reads of the content, and of the tags in their
-    order. Exemplars and knowledge are no part of it: what memory has learnt since counts from the next content on."""
+    """A hash of the judge's version (server, model, prompt), of the parts of the content that it reads, and of the tags
+    in order. Exemplars and knowledge are not part of it: memory's updates count from the next content on."""
     content = asked.content
     read = [
         *(version, asked.language, content.title, content.text),
@@ -22,7 +22,7 @@ def key_of(version: str, asked: Asked) -> bytes:
 
 
 class Cache:
-    """The answers that were asked for last, at most `size`. Those with a failure are not kept."""
+    """An LRU of at most `size` answers. Answers with a failure are not kept."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -32,7 +32,7 @@ class Cache:
         return len(self._kept)
 
     def get(self, keys: Sequence[bytes]) -> list[Judged | None]:
-        """What is kept under each key."""
+        """The cached answer of each key."""
         found = [self._kept.get(key) for key in keys]
         for key, one in zip(keys, found, strict=True):
             if one is not None:
@@ -40,7 +40,7 @@ class Cache:
         return found
 
     def put(self, key: bytes, judged: Judged) -> None:
-        """Keep an answer, without what it took: it takes nothing the next time."""
+        """Keep an answer, without its usage: a cache hit uses nothing."""
         if judged.failure is not None or self._size == 0:
             return
         self._kept[key] = judged

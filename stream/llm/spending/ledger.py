@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 MOST: Final = 1000
 WAIT_SECONDS: Final = 0.2
-# How long a record may take: contents wait for it, and go out without the judge then.
+# The timeout of a record: contents wait for it, and are published without the judge after it.
 WRITE_SECONDS: Final = 5.0
 
 
 class TopicLedger:
-    """Implements `Ledger`. One event loop; the producer has a thread of its own."""
+    """Implements `Ledger`. One event loop; the producer has a separate thread."""
 
     def __init__(self, settings: Settings, producer: Producer) -> None:
         self._topic = settings.topics.budget
@@ -43,7 +43,7 @@ class TopicLedger:
         self._spent: dict[tuple[str, str], Sum] = {}
 
     def own(self, period: str) -> Sum:
-        """See `Ledger`. It is asked before anything is written in that period."""
+        """See `Ledger`. Called before the first write in that period."""
         return self._spent.get((period, self._worker), Sum())
 
     def others(self, period: str) -> Sum:
@@ -60,15 +60,15 @@ class TopicLedger:
         self._drop(period, self._worker)
 
     def sweep(self, today: str) -> None:
-        """Drop what no budget asks for any more, whoever left it: minutes of days before `today`, and days that are as
-        old as a month."""
+        """Drop records that no budget reads any more, of any worker: minutes of days before `today`, and days a month
+        old."""
         month = (date.fromisoformat(today) - timedelta(days=31)).isoformat()
         for period, worker in list(self._spent):
             if period < (today if "T" in period else month):
                 self._drop(period, worker)
 
     async def follow(self, following: TopicFollower, caught_up: asyncio.Event) -> None:
-        """Read until cancelled; `caught_up` is set when all is read that was there at the start."""
+        """Read until cancelled; `caught_up` is set once all records from before the start are read."""
         positions = following.positions
         while True:
             if positions.caught_up():
@@ -78,7 +78,7 @@ class TopicLedger:
             positions = chunk.positions
 
     def close(self) -> None:
-        """Waits for records that are being written."""
+        """Wait for pending writes."""
         self._thread.shutdown()
 
     def _drop(self, period: str, worker: str) -> None:
@@ -119,8 +119,8 @@ class TopicLedger:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[TopicLedger]:
-    """The ledger, with all that was spent before. Raises TopicMissing, DependencyDown where no broker answers,
-    UserError for a missing right."""
+    """The ledger, with all earlier spending. Raises TopicMissing, DependencyDown if no broker answers, UserError for a
+    missing right."""
     topic = settings.topics.budget
     producer = clients.plain_producer(settings.kafka)
     await asyncio.to_thread(list_partitions, producer, settings.kafka, topic, "Write")

@@ -1,4 +1,4 @@
-"""The meter: lets each attempt out, or says why not: breaker, rate, budget; then counts what it took."""
+"""The meter: admits each attempt or gives the reason why not (breaker, rate, budget), then counts its usage."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +18,7 @@ from tagbus.stream.llm.spending.rate import Rate
 
 @dataclass(slots=True)
 class _Charge:
-    """One attempt that was let out (`Charge`)."""
+    """One admitted attempt (`Charge`)."""
 
     usage: Usage | None = None
 
@@ -33,8 +33,8 @@ class SpendingMeter:
     def __init__(
         self, settings: BudgetSettings, budget: Budget, price: Price, share: Callable[[], float], model: str | None
     ) -> None:
-        """`share`: of the partitions, 0 to 1, which is the worker's share of the rate too. `model`: whose price counts;
-        None if nobody names one."""
+        """`share`: of the partitions, 0 to 1, which is the worker's share of the rate too. `model`: for the price; None
+        if none is named."""
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
         self._rate = Rate(
             lambda: None if settings.requests_per_minute is None else settings.requests_per_minute * share()
@@ -56,7 +56,7 @@ class SpendingMeter:
             reservation = await self._budget.reserve(amount)
             if deadline is not None and monotonic() >= deadline:
                 reservation.settle(Sum())
-                raise Withheld("deadline", "no request could go out before the deadline")
+                raise Withheld("deadline", "no request could be sent before the deadline")
         except BaseException as error:
             if trial:
                 self._breaker.unknown()
@@ -64,14 +64,14 @@ class SpendingMeter:
         try:
             yield charge
         except Retryable as error:
-            # A server that says when to come back is not failing.
+            # A server that asks to retry later is not failing.
             if isinstance(error, Overloaded) and error.retry_after is not None:
                 self._breaker.unknown()
             else:
                 self._breaker.failed()
             raise
         except BaseException:
-            # A request that is refused, or cancelled, says nothing of the next one.
+            # A refused or cancelled request says nothing about the next one.
             if trial:
                 self._breaker.unknown()
             raise
@@ -83,11 +83,11 @@ class SpendingMeter:
             telemetry.LLM_COST.inc(self.cost(took) or 0.0)
 
     async def close(self) -> None:
-        """Record what is spent."""
+        """Record the spending."""
         await self._budget.close()
 
     def cost(self, usage: Usage) -> float | None:
-        """Of calls, in USD; None where the model has no price."""
+        """The cost of calls, in USD; None if the model has no price."""
         return self._price(self._model, usage)
 
     def _sum(self, usage: Usage) -> Sum:

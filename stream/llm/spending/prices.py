@@ -1,6 +1,6 @@
-"""What tokens cost: by the settings, otherwise by the prices that come with genai-prices.
+"""Token prices: from the settings, else from genai-prices.
 
-Prices are those of the installed version of the package. Nothing is looked up: its updates are off unless a program
+Prices are those of the installed version of the package. Nothing is downloaded: its updates are off unless a program
 starts them.
 """
 
@@ -12,12 +12,12 @@ from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.llm.base import Usage
 
 MILLION = 1_000_000
-# The cost in USD of what a model took; None where it has no price.
+# The cost in USD of a model's usage; None if it has no price.
 Price = Callable[[str | None, Usage], float | None]
 
 
 def price_by(settings: BudgetSettings, url: str) -> Price:
-    """The price of calls to a server: it counts whose server it is, as several sell the same model."""
+    """The price of calls to a server: it depends on the provider, as several sell the same model."""
     if settings.price_in is not None:
         return _fixed(settings.price_in, settings.price_cached, settings.price_out)
 
@@ -29,7 +29,7 @@ def price_by(settings: BudgetSettings, url: str) -> Price:
 
 
 def price_in_words(settings: BudgetSettings, url: str, model: str | None) -> str | None:
-    """USD of a million tokens, for people; None where the model has no price."""
+    """USD per million tokens, in words; None if the model has no price."""
     price = price_by(settings, url)
     sent, written = price(model, Usage(tokens_in=MILLION)), price(model, Usage(tokens_out=MILLION))
     if sent is None or written is None:
@@ -38,7 +38,7 @@ def price_in_words(settings: BudgetSettings, url: str, model: str | None) -> str
 
 
 def require_price(settings: BudgetSettings, url: str, model: str | None) -> None:
-    """Raises UserError for a limit in money on a model without a price: nothing would ever be let out."""
+    """Raises UserError for a limit in money on a model without a price: no call would ever be admitted."""
     limits = {"COST_PER_MINUTE": settings.cost_per_minute, "COST_PER_DAY": settings.cost_per_day}
     limit = next((f"TAGBUS_BUDGET__{name}={value:g}" for name, value in limits.items() if value is not None), None)
     if limit is not None and price_in_words(settings, url, model) is None:
@@ -65,9 +65,9 @@ def _fixed(
 
 @lru_cache(maxsize=64)
 def _each(url: str, model: str) -> tuple[float, float, float] | None:
-    """USD of a million tokens: of prompts, of cached ones, of answers; None if server or model is not known.
+    """USD per million tokens: of prompts, of cached ones, of answers; None if server or model is unknown.
 
-    Prices that change with the length of a prompt count as those of a short one, and prices by the hour as now.
+    Prices that depend on prompt length are those of a short one; prices that depend on the hour are the current ones.
     """
     try:
         from genai_prices import Usage as Tokens
@@ -76,7 +76,7 @@ def _each(url: str, model: str) -> tuple[float, float, float] | None:
         return None
 
     def million(tokens: Tokens) -> float:
-        # Of a thousand tokens, which is a short prompt.
+        # For a thousand tokens, a short prompt.
         return float(calc_price(tokens, model, provider_api_url=url).total_price) * 1000
 
     try:

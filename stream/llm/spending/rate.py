@@ -1,4 +1,4 @@
-"""Requests at an even rate: each one has its turn, or is refused at once if that is too late."""
+"""An even request rate: each request gets a turn, or is refused immediately if that is too late."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -7,9 +7,9 @@ from tagbus.stream.errors import Withheld
 
 
 class Rate:
-    """At most so many requests a minute, each `60 / rate` seconds after the one before it.
+    """At most `rate` requests a minute, each `60 / rate` seconds after the previous one.
 
-    The rate is asked for at each request, as it changes with the worker's share.
+    The rate is read at each request, as it changes with the worker's share.
     """
 
     def __init__(self, per_minute: Callable[[], float | None], clock: Callable[[], float] = monotonic) -> None:

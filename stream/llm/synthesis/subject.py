@@ -1,7 +1,7 @@
-"""What a prompt says of a tag, and what is read of the answer.
+"""Prompts about a tag, and the parsing of their answers.
 
 The winners of SemEval 2025, task 5 wrote synthetic exemplars for tags that have few. Names, descriptions and contents
-are fenced as in the prompts of the judge; what comes back is as foreign: cut to length, one line, no unseen characters.
+are fenced as in the prompts of the judge; answers are as untrusted: cut to length, one line, no unseen characters.
 """
 
 from dataclasses import dataclass, replace
@@ -13,11 +13,11 @@ from tagbus.stream.llm.prompts import Prompts, Rendered, Subject, tokens
 from tagbus.stream.llm.prompts.fence import seen
 from tagbus.stream.llm.shapes import Malformed, Shape, parsed
 
-# Characters that are kept of what was written.
+# The characters kept of written text.
 TITLE: Final = 300
 TEXT: Final = 2000
 DESCRIPTION: Final = 400
-# Tokens of an answer at most: for each content, and besides.
+# Token limits of an answer: per content, and overhead.
 TOKENS_A_CONTENT: Final = 250
 TOKENS: Final = 150
 
@@ -26,7 +26,7 @@ Json = dict[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A content that was written."""
+    """A written content."""
 
     title: str
     text: str
@@ -53,12 +53,12 @@ class Exemplars:
 
     @property
     def tokens(self) -> int:
-        """Of an answer at most."""
+        """The token limit of an answer."""
         return TOKENS + TOKENS_A_CONTENT * self.count
 
     @property
     def schema(self) -> Json:
-        """What an answer looks like."""
+        """The JSON schema of an answer."""
         text: JsonValue = {"type": "string"}
         content: JsonValue = {
             "type": "object",
@@ -73,7 +73,7 @@ class Exemplars:
         return prompts.write_exemplars(subject.name, self.count)
 
     def read(self, text: str, subject: Subject) -> list[Written]:
-        """The contents, none twice and none of the samples. Raises Malformed."""
+        """The contents, without duplicates and samples. Raises Malformed."""
         found = dict[str, Written]()
         samples = {_key(one.title, one.text) for one in subject.samples}
         for value in parsed(_Contents, text.encode()).contents[: self.count]:
@@ -90,13 +90,13 @@ class Exemplars:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """Asks what a tag is for."""
+    """Asks for a tag's description."""
 
     tokens: int = TOKENS
 
     @property
     def schema(self) -> Json:
-        """What an answer looks like."""
+        """The JSON schema of an answer."""
         return _object("description", {"type": "string"})
 
     def question(self, prompts: Prompts, subject: Subject) -> str:
@@ -104,7 +104,7 @@ class Description:
         return prompts.write_description(subject.name)
 
     def read(self, text: str, subject: Subject) -> list[Written]:
-        """The description as a text; none that says the name alone. Raises Malformed."""
+        """The description as a text; one that only repeats the name is dropped. Raises Malformed."""
         said = seen(parsed(_Description, text.encode()).description, DESCRIPTION)
         return [] if not said or said.casefold().strip(" .") == subject.name.casefold() else [Written("", said)]
 
@@ -114,7 +114,7 @@ Wanted = Exemplars | Description
 
 
 def rendered(prompts: Prompts, subject: Subject, room: int) -> Rendered:
-    """The prompt's part about a tag, without the last samples where it would have more than `room` tokens."""
+    """The prompt's part about a tag, without the last samples if it would exceed `room` tokens."""
     task, context = prompts.writer(), prompts.subject(subject)
     while subject.samples and tokens(task) + tokens(context) > room:
         subject = replace(subject, samples=subject.samples[:-1])
@@ -123,7 +123,7 @@ def rendered(prompts: Prompts, subject: Subject, room: int) -> Rendered:
 
 
 def said(text: str, wanted: Wanted, subject: Subject) -> list[Written] | None:
-    """What an answer holds; None where it is no answer."""
+    """The content of an answer; None if it is not one."""
     try:
         return wanted.read(text, subject)
     except Malformed:

@@ -1,4 +1,5 @@
-"""Texts about tags, written by a language model within the budget. What cannot be written is left for another time."""
+"""Write texts about tags with a language model, within the budget. Texts that cannot be written are left for another
+run."""
 
 import asyncio
 import logging
@@ -17,7 +18,7 @@ from tagbus.stream.llm.prompts import Prompts, Subject, tokens
 from tagbus.stream.llm.shapes import Malformed
 from tagbus.stream.llm.synthesis.subject import Wanted, Written, rendered, said
 
-# Nobody waits for a text: a slow server may take its time.
+# No caller waits for a text: a slow server may take its time.
 SECONDS: Final = 120.0
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What was written about a subject, and by which model. `why`: a short word where nothing was; None if it was."""
+    """The text written about a subject, and its model. `why`: a short reason if there is no text, else None."""
 
     written: tuple[Written, ...]
     model: str | None = None
@@ -34,7 +35,7 @@ class Text:
 
 @dataclass(slots=True)
 class Author:
-    """Writes. One event loop."""
+    """Writes texts. One event loop."""
 
     server: Server
     prompts: Prompts
@@ -42,10 +43,10 @@ class Author:
     usage: Usage = field(default_factory=Usage)
 
     async def write(self, subjects: Sequence[Subject], wanted: Wanted) -> AsyncIterator[tuple[int, Text]]:
-        """What was written about each, by its place, as it comes; as many at once as `llm.in_flight`.
+        """The text about each subject, by its index, as they arrive; `llm.in_flight` at a time.
 
-        When the budget is spent or the server keeps failing, the rest is not asked for. Raises UserError where the
-        server refuses key, model or address.
+        When the budget is spent or the server keeps failing, the rest is not requested. Raises UserError if the server
+        refuses key, model or address.
         """
         left = iter(enumerate(subjects))
         stopped = False

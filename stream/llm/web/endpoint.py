@@ -1,7 +1,7 @@
-"""A search endpoint: one request, an answer of bounded size, and what a JMESPath finds in it.
+"""A search endpoint: one request, an answer of bounded size, and a JMESPath over it.
 
-Whatever comes is foreign: it is parsed as JSON within a limit of bytes, cut to the lengths that a prompt shows, and
-fenced where it is rendered.
+Answers are untrusted: parsed as JSON within a byte limit, cut to the lengths that a prompt shows, and fenced when
+rendered.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from tagbus.stream.errors import DependencyDown, Overloaded, UserError, shorten
 from tagbus.stream.llm.client import retry_after
 from tagbus.stream.llm.prompts.prompt import SEGMENT, TITLE
 
-# Twice what a prompt shows: unseen characters fall away there.
+# Twice what a prompt shows: it drops unseen characters.
 _TITLE: Final = 2 * TITLE
 _TEXT: Final = 2 * SEGMENT
 
 
 class Unusable(Exception):
-    """An answer that is no list of results. `reason` is a short word for metrics."""
+    """An answer that is not a list of results. `reason` is a short word for metrics."""
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
@@ -42,12 +42,12 @@ class Result:
 
 
 class Endpoint:
-    """The endpoint of the settings. One event loop."""
+    """The configured endpoint. One event loop."""
 
     def __init__(self, settings: WebSettings, url: str) -> None:
-        """Nothing is sent yet. Raises UserError for a JMESPath that is none."""
+        """Nothing is sent yet. Raises UserError for an invalid JMESPath."""
         self._url = httpx2.URL(url)
-        # What messages say: a URL may carry a key.
+        # For messages: the URL may contain a key.
         self.host = self._url.host
         self._settings = settings
         try:
@@ -57,13 +57,13 @@ class Endpoint:
             raise UserError(
                 f"TAGBUS_WEB__SELECT={shorten(settings.select)}: expected a JMESPath: {shorten(said, 200)}"
             ) from None
-        # Nothing of the environment counts, and a redirect would carry the query to an address that nobody set. A
-        # compressed answer may be a thousand times as long as what is read of it, so none is asked for.
+        # The environment is ignored, and a redirect would carry the query to an address that is not configured. A
+        # compressed answer may expand a thousandfold, so none is requested.
         self._http = httpx2.AsyncClient(
             headers={"accept": "application/json", "accept-encoding": "identity", **_authorization(settings)},
             follow_redirects=False,
             trust_env=False,
-            # `search` bounds the whole.
+            # `search` bounds the whole call.
             timeout=None,
             limits=httpx2.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight),
         )
@@ -75,7 +75,7 @@ class Endpoint:
     async def search(self, query: str, seconds: float) -> tuple[Result, ...]:
         """The results, best first, as many as the settings want.
 
-        Raises Overloaded where none came in time, DependencyDown where the endpoint fails, Unusable for what is no list
+        Raises Overloaded if none arrive in time, DependencyDown if the endpoint fails, Unusable for anything but a list
         of results.
         """
         try:
@@ -101,7 +101,7 @@ class Endpoint:
             if response.status_code != 200:
                 raise DependencyDown(f"{self.host} answered {response.status_code}")
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise Unusable("malformed", "the answer is compressed, which was not asked for")
+                raise Unusable("malformed", "the answer is compressed, which was not requested")
             found = bytearray()
             async for part in response.aiter_raw():
                 found += part
@@ -118,7 +118,7 @@ class Endpoint:
             said = shorten(" ".join(str(error).split()), 100)
             raise Unusable("malformed", f"TAGBUS_WEB__SELECT does not fit the answer: {said}") from None
         except (ValueError, RecursionError) as error:
-            raise Unusable("malformed", f"the answer is no JSON: {shorten(str(error), 100)}") from None
+            raise Unusable("malformed", f"the answer is not JSON: {shorten(str(error), 100)}") from None
         if not isinstance(found, list):
             raise Unusable("malformed", "TAGBUS_WEB__SELECT finds no list in the answer")
         results = [one for one in map(_result, found) if one is not None]

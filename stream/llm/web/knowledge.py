@@ -1,7 +1,7 @@
-"""Web knowledge for contents: searched for by title, cached, in time, and never a reason to lose a content.
+"""Web knowledge for contents: searched by title, cached, bounded in time, and never a reason to lose a content.
 
-LLM4Tag (arXiv 2502.13481, section 3.2.2) takes knowledge from a web search besides its own. What goes out is the title,
-or the beginning of the text of a content without one, and the metadata that the settings list.
+LLM4Tag (arXiv 2502.13481, section 3.2.2) adds knowledge from a web search to its own. The query is the title, or the
+beginning of the text of a content without one, and the metadata that the settings list.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from tagbus.stream.telemetry import WEB_BREAKER, WEB_SEARCHES
 
 log = logging.getLogger(__name__)
 
-# Characters of a query at most, metadata included.
+# The limit of characters of a query, metadata included.
 QUERY: Final = 300
 FAILURES: Final = 5
 PAUSE_SECONDS: Final = 10.0
-# No search is begun with less time left.
+# No search starts with less time left.
 _LEAST_SECONDS: Final = 0.05
 
 Results = tuple[Result, ...]
 
 
 class WebKnowledge:
-    """Adds web knowledge to what is asked. One event loop."""
+    """Adds web knowledge to questions. One event loop."""
 
     def __init__(self, settings: WebSettings, endpoint: Endpoint, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class WebKnowledge:
         self._slots = asyncio.Semaphore(settings.in_flight)
         self._rate = Rate(lambda: settings.requests_per_minute)
         self._breaker = Breaker(FAILURES, PAUSE_SECONDS, server="the search endpoint", gauge=WEB_BREAKER)
-        # By query: until when they count, and the results. The oldest first.
+        # By query: the expiry, and the results. The oldest first.
         self._kept: OrderedDict[str, tuple[float, Results]] = OrderedDict()
 
     async def close(self) -> None:
@@ -54,7 +54,7 @@ class WebKnowledge:
         await self._endpoint.close()
 
     async def add(self, asked: Sequence[Asked]) -> list[Asked]:
-        """The same with web knowledge behind memory's. A search that fails adds nothing; nothing is raised."""
+        """The same with web knowledge after memory's. A failed search adds nothing; nothing is raised."""
         queries = [query_of(one.content, self._settings.metadata) for one in asked]
         deadlines: dict[str, float] = {}
         for query, one in zip(queries, asked, strict=True):
@@ -92,12 +92,12 @@ class WebKnowledge:
         return results
 
     async def _search(self, query: str, deadline: float) -> Results:
-        """Raises as `Endpoint.search` does, and Withheld for a search that is not made."""
+        """Raises as `Endpoint.search` does, and Withheld for a search that is not sent."""
         try:
             async with asyncio.timeout_at(_loop_time(deadline)):
                 await self._slots.acquire()
         except TimeoutError:
-            raise Withheld("deadline", "the deadline passed before a search could go out") from None
+            raise Withheld("deadline", "the deadline passed before a search could be sent") from None
         try:
             trial = self._breaker.enter()
             try:
@@ -105,13 +105,13 @@ class WebKnowledge:
                     await asyncio.sleep(wait)
                 seconds = deadline - time.monotonic()
                 if seconds < _LEAST_SECONDS:
-                    raise Withheld("deadline", "the deadline passed before a search could go out")
+                    raise Withheld("deadline", "the deadline passed before a search could be sent")
                 results = await self._endpoint.search(query, seconds)
             except Withheld:
                 self._unknown(trial)
                 raise
             except Retryable as error:
-                # An endpoint that says when to come back is not failing.
+                # An endpoint that asks to retry later is not failing.
                 if isinstance(error, Overloaded) and error.retry_after is not None:
                     self._unknown(trial)
                 else:
@@ -142,7 +142,7 @@ class WebKnowledge:
 
 
 def query_of(content: Content, metadata: Sequence[str]) -> str:
-    """What is searched for: one line without control characters, at most QUERY characters."""
+    """The query: one line without control characters, at most QUERY characters."""
     listed = [content.metadata[name] for name in metadata if name in content.metadata]
     words = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in listed]
     title = seen(content.title, QUERY) or seen(content.text, QUERY)

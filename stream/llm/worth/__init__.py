@@ -1,1 +1,1 @@
-"""What the judge is worth: its weight beside the ranker, and the contents that need it."""
+"""The judge's value: its weight beside the ranker, and the contents that need it."""

@@ -1,10 +1,10 @@
 """The cascade: contents whose scores are decisive skip the judge.
 
-How far the best candidate leads says whether the judge may change which one is the best: the band of contents that are
-sent is where it leads by less than a margin. The margin is the smallest one with a guarantee, as in BARGAIN (Zeighami
-et al. 2025, "Cut costs, not accuracy"): with probability 1 - delta the best tag is the judge's in at least a target
-share of all contents. Whether a content's best tag is the same with the judge and without is known of a random sample,
-those that were sent in any case; nobody has to label it.
+The lead of the best candidate decides whether the judge may change the best tag: the band of contents that are sent are
+those whose lead is below a margin. The margin is the smallest one with a guarantee, as in BARGAIN (Zeighami et al.
+2025, "Cut costs, not accuracy"): with probability 1 - delta the best tag is the judge's in at least a target share of
+all contents. Whether a content's best tag is the same with and without the judge is known for a random sample, those
+that are always sent, without any labelling.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class Band:
 
 
 def lead(probabilities: Floats) -> float:
-    """How far the best of a content's candidates leads, in log odds; 0 without any, and with one its lead over none."""
+    """The lead of a content's best candidate, in log odds; 0 without candidates, and with one its lead over none."""
     if not len(probabilities):
         return 0.0
     first, second = np.sort(np.append(probabilities, 0.0))[::-1][:2]
@@ -38,19 +38,18 @@ def lead(probabilities: Floats) -> float:
 
 def for_quality(leads: Floats, changed: Flags, target: float, delta: float = DELTA) -> Band:
     """The smallest margin that meets a quality: with probability 1 - delta over samples, at least `target` of all
-    contents have the best tag that the judge would have given.
+    contents have the best tag that the judge would give.
 
     `leads` float64 [n] and `changed` bool [n] are of a random sample; `changed`: the judge gave another best tag.
-    Everything is sent where the sample is too small to promise anything.
+    Everything is sent if the sample is too small for a guarantee.
     """
     order = np.argsort(-leads, kind="stable")
     skipped = leads[order]
-    # How many of the sample would have lost by it, were all skipped that lead at least as far as each one.
+    # The losses in the sample if all contents with at least each one's lead were skipped.
     lost = np.cumsum(changed[order])
     # The exact binomial test of "more than 1 - target are lost". The losses never fall as the margin shrinks, so a
     # margin that passes although it should not does so only if the first one that should not passes too: looking at
-    # every margin costs no correction.
-    # scipy.special takes 0.15 s to import, and a worker fits seldom.
+    # every margin costs no correction. scipy.special takes 0.15 s to import, and a worker rarely fits.
     from scipy.special import bdtr
 
     passes = bdtr(lost, len(leads), 1 - target) <= delta
@@ -63,20 +62,20 @@ def for_quality(leads: Floats, changed: Flags, target: float, delta: float = DEL
 
 
 def for_share(leads: Floats, share: float) -> Band:
-    """The margin by which about `share` of the contents are sent, those that lead least; of a cost, the share is what
-    can be paid for."""
+    """The margin at which about `share` of the contents are sent, those with the least lead; for a cost, the share is
+    the affordable one."""
     if share >= 1:
         return Band(ALWAYS, 1.0)
     return _band(leads, float(np.quantile(leads, share)))
 
 
 def skips(margin: float | None, leading: float) -> bool:
-    """Whether a content that leads so far skips the judge. `margin` None: no content does."""
+    """Whether a content with this lead skips the judge. `margin` None: no content does."""
     return margin is not None and leading >= margin
 
 
 def is_control(content_id: str, share: float) -> bool:
-    """Whether a content is sent in any case: by a hash of its id, so the same ones everywhere, a random sample."""
+    """Whether a content is always sent: by a hash of its id, so the same random sample everywhere."""
     digest = hashlib.sha256(f"control\n{content_id}".encode(errors="replace")).digest()
     return int.from_bytes(digest[:7], "big") / 2**56 < share
 

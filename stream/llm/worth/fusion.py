@@ -1,9 +1,9 @@
-"""The judge's weight: its logit joins that of the score before it by a logistic fit, if that proves to be better.
+"""The judge's weight: its logit is fused with that of the prior score by a logistic fit, if that proves to be better.
 
-The score before it (the ranker's, or recall's) becomes a probability by the calibration of the path without the judge.
-The judge's probabilities get an isotonic curve of their own, from 1,000 of them on; with fewer, the logistic fit is
-their calibration: offset and slope of a logit are Platt's. The weight is 0 unless the loss of pairs that took no part
-in a fit improves beyond chance. Over good candidates a language model often gains nothing, and then it is not asked.
+The prior score (the ranker's, or recall's) becomes a probability by the calibration of the path without the judge. The
+judge's probabilities get a separate isotonic curve from 1,000 of them on; with fewer, the logistic fit is their
+calibration: offset and slope of a logit are Platt's. The weight is 0 unless the loss of held-out pairs improves beyond
+chance. Over good candidates a language model often gains nothing, and then it is not asked.
 """
 
 import math
@@ -24,11 +24,11 @@ FOLDS: Final = 5
 ISOTONIC_FROM: Final = 1000
 # The gain in units of its standard error from which it counts: a judge that knows nothing reaches it in 1 of 40 fits.
 STANDARD_ERRORS: Final = 2.0
-# The newest pairs must not lose by the judge: what it was worth before it changed counts no longer.
+# The judge must not worsen the newest pairs: its value from before a change no longer counts.
 NEWEST: Final = 0.25
-# The curve that changes nothing.
+# The identity curve.
 SAME: Final = Knots(scores=(LEAST, MOST), probabilities=(LEAST, MOST))
-# Decisions that a fit while running looks back on.
+# The number of past decisions that an online fit uses.
 WINDOW: Final = 2000
 
 
@@ -37,8 +37,8 @@ class Pairs:
     """Decided pairs of content and tag, oldest first, [n] each.
 
     `score`: of the stages before the judge. `judge`: its probability, NaN where it is unknown or was not asked.
-    `right`: people accept the tag. `content`: a number for each content, whose pairs lie together. `weight`: how many
-    pairs each stands for; None: one.
+    `right`: people accept the tag. `content`: a number for each content, whose pairs are adjacent. `weight`: how many
+    pairs each represents; None: one.
     """
 
     score: Floats
@@ -57,7 +57,7 @@ class Pairs:
 
     @property
     def weights(self) -> Floats:
-        """Of each pair, above 0."""
+        """The weight of each pair, above 0."""
         return np.ones(len(self)) if self.weight is None else self.weight
 
     def newest(self, count: int) -> "Pairs":
@@ -67,7 +67,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Gain:
-    """What the judge is worth on pairs that took no part in the fit. `without` and `fused`: probabilities [n]."""
+    """The judge's value on held-out pairs. `without` and `fused`: probabilities [n]."""
 
     without: Floats
     fused: Floats
@@ -83,7 +83,7 @@ class _Gain:
 
 
 def apply(fit: JudgeFit, score: Floats, judge: Floats) -> Floats:
-    """Probabilities of pairs, float64 [n]: where the judge's is NaN, that of the score alone."""
+    """Probabilities of pairs, float64 [n]: where the judge's is NaN, that of the score only."""
     before = _at(fit.before, score)
     known = np.isfinite(judge)
     said = logit(_at(fit.said, judge[known]))
@@ -93,11 +93,11 @@ def apply(fit: JudgeFit, score: Floats, judge: Floats) -> Floats:
 
 
 def fit(pairs: Pairs, fingerprint: Fingerprint) -> Calibration:
-    """The calibration of the path with the judge, `fingerprint`: `judge` holds its weight, 0 where it proves nothing.
+    """The calibration of the path with the judge, `fingerprint`: `judge` holds its weight, 0 where it proves no gain.
 
-    Its curve is fitted to fused probabilities of pairs that took no part in the weight's fit; if held-out log loss does
-    not improve by it, they are the confidences as they are. Raises UserError for too
-    few pairs, for pairs that are all right or all wrong, and where the judge has answered for too few.
+    Its curve is fitted to fused probabilities of pairs held out from the weight's fit; if it does not improve held-out
+    log loss, they are the confidences unchanged. Raises UserError for too few pairs, for pairs that are all right or
+    all wrong, and if the judge has answered for too few.
     """
     answered = int(np.isfinite(pairs.judge).sum())
     if answered < calibrate.FEWEST_PAIRS:
@@ -116,7 +116,7 @@ def fit(pairs: Pairs, fingerprint: Fingerprint) -> Calibration:
 
 
 def _improves(scores: Floats, pairs: Pairs) -> bool:
-    """Whether an isotonic curve lowers the log loss of these probabilities on pairs that it was not fitted to."""
+    """Whether an isotonic curve lowers the log loss of these probabilities on held-out pairs."""
     curved = np.zeros(len(scores))
     for held_out in _folds(pairs):
         left = pairs.where(~held_out)
@@ -126,7 +126,7 @@ def _improves(scores: Floats, pairs: Pairs) -> bool:
 
 
 def _fitted(pairs: Pairs) -> JudgeFit:
-    """A fit to all pairs; whether it is any good is not known yet, and its weight may be below 0."""
+    """A fit to all pairs, not validated yet; its weight may be below 0."""
     before = calibrate.isotonic(pairs.score, pairs.right, pairs.weights)
     asked = pairs.where(np.isfinite(pairs.judge))
     said = _said(asked)
@@ -167,7 +167,7 @@ def _gain(pairs: Pairs) -> _Gain:
 
 
 def _folds(pairs: Pairs) -> Iterator[Flags]:
-    """Contents in five parts of consecutive ones: the pairs of one are not independent."""
+    """Contents in five consecutive folds: the pairs of one content are not independent."""
     _, number = np.unique(pairs.content, return_inverse=True)
     part = number * FOLDS // (int(number.max()) + 1)
     for fold in range(FOLDS):

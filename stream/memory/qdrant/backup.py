@@ -1,10 +1,10 @@
-"""Copies of a shared memory in files: Qdrant's own snapshots, one a kind, with what they are of.
+"""Backups of a shared memory in files: Qdrant's own snapshots, one a kind, with a description.
 
     FOLDER/backup.json         the release, and each file with its hash
     FOLDER/tags.snapshot       as the server made it, indexes included
 
-A snapshot holds the collection's metadata, so a memory that was restored says which offsets it goes on from. A node of
-a cluster has only its own shards in one, so there it is refused.
+A snapshot includes the collection's metadata, so a restored memory knows the offsets to resume from. On a cluster a
+node's snapshot has only its own shards, so there a backup is refused.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from tagbus.stream.memory.qdrant.client import Server, connect, trust
 from tagbus.stream.memory.qdrant.collections import Collections, Place
 
 BACKUP: Final = "backup.json"
-# Connecting takes no longer; making and sending a snapshot of a large collection takes as long as it takes.
+# The limit for connecting; creating and sending a snapshot of a large collection has none.
 CONNECT_SECONDS: Final = 10.0
 CHUNK: Final = 1 << 20
 
@@ -48,7 +48,7 @@ class Backup(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "Backup":
-        """Raises UserError where the folder holds none."""
+        """Raises UserError if the folder has none."""
         try:
             return cls.model_validate_json((folder / BACKUP).read_bytes())
         except (OSError, ValidationError) as error:
@@ -56,19 +56,19 @@ class Backup(BaseModel):
 
 
 class BackupServer:
-    """Makes and restores copies of the collections on a server."""
+    """Creates and restores backups of the collections on a server."""
 
     def __init__(self, settings: MemorySettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`transport` takes the place of the network in tests."""
+        """`transport` replaces the network in tests."""
         self._settings = settings
         self._server: Server = connect(settings)
         self._transport = transport
 
     async def save(self, places: Mapping[str, Place], folder: Path) -> Backup:
-        """Copy the build that readers see of each kind into the folder.
+        """Copy the build of each kind that readers see into the folder.
 
-        Raises UserError for a kind that is not there, a collection that is spread over a cluster, and a folder that
-        cannot be written; DependencyDown for a server that does not answer.
+        Raises UserError for a missing kind, a collection that is spread over a cluster, and a folder that cannot be
+        written; DependencyDown for a server that does not answer.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class BackupServer:
         return backup
 
     async def restore(self, places: Mapping[str, Place], folder: Path, owner: str) -> None:
-        """Make a new build of each kind from the copy, and then show them to readers.
+        """Create a new build of each kind from the copy, then switch readers to them.
 
         Raises UserError for a folder without a whole copy, ReleaseMismatch for one of another release or owner.
         """
@@ -103,7 +103,7 @@ class BackupServer:
             raise
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._server.client.close()
 
     async def _saved(self, kind: str, place: Place, folder: Path) -> Copy:

@@ -1,4 +1,5 @@
-"""The connection to a Qdrant server: its address and certificates, the deadline of a call, what a failure means."""
+"""The connection to a Qdrant server: its address and certificates, the deadline of a call, and the meaning of
+failures."""
 
 import asyncio
 import logging
@@ -33,7 +34,7 @@ LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 class Server:
     """A client of a Qdrant server, the server's name in errors, and the deadline of a call in seconds.
 
-    `request_bytes`: the size of the largest request. `form`: of the collections that are made there.
+    `request_bytes`: the size of the largest request. `form`: that of the collections created there.
     """
 
     client: AsyncQdrantClient
@@ -43,10 +44,10 @@ class Server:
     form: CollectionSettings = field(default_factory=CollectionSettings)
 
     async def call(self, call: Awaitable[T]) -> T:
-        """The answer of the server, or what the failure means.
+        """Call the server; failures become errors of our tree.
 
         Raises Overloaded if a smaller request may succeed, DependencyDown for any other failure that may pass,
-        UserError for a key that it refuses, MemoryLost for a collection that is gone, Fatal for any other refusal.
+        UserError for a key that it refuses, MemoryLost for a deleted collection, Fatal for any other refusal.
         """
         try:
             async with asyncio.timeout(self.seconds):
@@ -61,7 +62,7 @@ class Server:
         except QdrantException as error:
             raise Overloaded(f"Qdrant at {self.place} is overloaded: {shorten(str(error), 200)}") from error
         except (AssertionError, AttributeError, JSONDecodeError) as error:
-            # What the client raises for an answer without a result, and for one that is no JSON: a proxy's page.
+            # The client raises these for an answer without a result, and for one that is not JSON: a proxy's page.
             raise DependencyDown(f"Qdrant at {self.place} does not answer as Qdrant does") from error
         except UnexpectedResponse as error:
             raise self._meaning(error) from error
@@ -85,12 +86,12 @@ class Server:
         if status in (401, 403):
             return UserError(f"{said}: it wants another key than TAGBUS_MEMORY__API_KEY holds: {found}")
         if status == 404:
-            return MemoryLost(f"{said}: {found}: a collection is gone, so the memory must be rebuilt")
+            return MemoryLost(f"{said}: {found}: a collection is missing, so the memory must be rebuilt")
         return Fatal(f"{said}: {found}")
 
 
 def connect(settings: MemorySettings) -> Server:
-    """A client of the server, and the server's name for errors: its URL without what may be secret in it.
+    """A client of the server, and the server's name for errors: its URL without secrets.
 
     Nothing is sent yet. Raises UserError for an invalid URL and for certificates that cannot be read.
     """
@@ -100,7 +101,7 @@ def connect(settings: MemorySettings) -> Server:
     if key and parts.scheme == "http" and parts.hostname not in LOOPBACK:
         log.warning("%s: the key of TAGBUS_MEMORY__API_KEY goes over the network unencrypted; https protects it", place)
     with warnings.catch_warnings():
-        # The client says the same at each connection, with the path of its source.
+        # The client warns of the same at each connection, with the path of its source.
         warnings.simplefilter("ignore", UserWarning)
         client = AsyncQdrantClient(
             url=settings.url,
@@ -121,7 +122,7 @@ def _address(url: str) -> SplitResult:
         expected = "expected http://host:port or https://host:port"
         raise UserError(f"TAGBUS_MEMORY__URL is no address of a server: {expected}") from None
     if parts.port is None:
-        # The client would take 6333 also for https://host, which a person reads as 443.
+        # The client would use 6333 even for https://host, which people read as 443.
         usual = 443 if parts.scheme == "https" else 80
         raise UserError(
             f"TAGBUS_MEMORY__URL={parts.scheme}://{parts.hostname} names no port: expected :6333, which is Qdrant's "
@@ -131,7 +132,7 @@ def _address(url: str) -> SplitResult:
 
 
 def trust(settings: MemorySettings) -> ssl.SSLContext | bool:
-    """What the server's certificate is checked with, and the client's own certificate."""
+    """The TLS context: the CA for the server's certificate, and the client's own certificate."""
     if settings.key_file and not settings.certificate_file:
         raise UserError("TAGBUS_MEMORY__KEY_FILE is set without TAGBUS_MEMORY__CERTIFICATE_FILE, which it belongs to")
     if settings.ca_file is None and settings.certificate_file is None:

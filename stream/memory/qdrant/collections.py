@@ -1,8 +1,8 @@
-"""The collections of one store on a Qdrant server: their names, their form, and which of them readers see.
+"""The collections of one store on a Qdrant server: their names, their form, and the one that readers see.
 
-Readers use an alias, `NAMESPACE-RELEASE-KIND`. It leads to a collection, whose name is the alias and the build's id,
-once that is complete: no reader ever sees a store that is still being filled. The collection's metadata holds the
-state of the build (`BuildState`). Qdrant has metadata since 1.16, and merges them by their first level.
+Readers use an alias, `NAMESPACE-RELEASE-KIND`. It points to a collection, named after the alias and the build's id,
+once that is complete: no reader ever sees a store that is still being filled. The collection's metadata holds the state
+of the build (`BuildState`). Qdrant has metadata since 1.16, and merges it by its first level.
 """
 
 import logging
@@ -33,13 +33,13 @@ INDEXED: Final = {
     UNTIL: qdrant.PayloadSchemaType.INTEGER,
     RETIRED: qdrant.PayloadSchemaType.INTEGER,
 }
-# The field of the metadata that is tagbus's.
+# tagbus's field of the metadata.
 STATE: Final = "tagbus"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where on the server the store of a kind of a release is, and the dimension of its vectors."""
+    """Identifies the store of a kind of a release on a server, with the dimension of its vectors."""
 
     namespace: str
     release: str
@@ -48,11 +48,11 @@ class Place:
 
     @property
     def alias(self) -> str:
-        """What readers call the collection."""
+        """The alias by which readers use the collection."""
         return f"{self.namespace}-{self.release}-{self.kind}"
 
     def check(self) -> None:
-        """Raises UserError for a release whose name cannot be part of a collection's."""
+        """Raises UserError for a release whose name cannot be part of a collection name."""
         if not RELEASE.fullmatch(self.release):
             raise UserError(
                 f"release {shorten(self.release)} names no collection: letters, digits, '.', '_' and '-' do"
@@ -71,20 +71,20 @@ class Collections:
         self._shown = False
 
     async def state(self, name: str | None = None) -> BuildState | None:
-        """The state of the build of that name, or of the one behind the alias; None if there is none.
+        """The state of the build with that name, or of the one behind the alias; None if there is none.
 
-        Raises ReleaseMismatch for a collection that tagbus did not make, or made otherwise.
+        Raises ReleaseMismatch for a collection that tagbus did not create, or created otherwise.
         """
         try:
             info = await self._server.call(self._client.get_collection(name or self._place.alias))
         except (MemoryLost, ValueError):
-            # The client in memory has its own way to say so.
+            # The in-memory client reports it in its own way.
             return None
         return self._checked(name or self._place.alias, info)
 
     async def differences(self, name: str | None = None) -> list[Difference]:
-        """What of the settings the build does not have, the one of that name or the one behind the alias; none where
-        there is no build."""
+        """The settings in which a build differs, the one with that name or the one behind the alias; none if there is
+        no build."""
         try:
             info = await self._server.call(self._client.get_collection(name or self._place.alias))
         except (MemoryLost, ValueError):
@@ -92,7 +92,7 @@ class Collections:
         return differences(self._server.form, info.config)
 
     async def begin(self, owner: str, topic: str) -> tuple[str, BuildState]:
-        """The build to write, as `SharedStore.begin` says, and its name."""
+        """The build to write, as `SharedStore.begin` chooses it, and its name."""
         behind = await self.behind()
         names = [behind] if behind else [name async for name in self._builds()]
         for name in names:
@@ -102,24 +102,24 @@ class Collections:
             if state.owner != owner:
                 raise ReleaseMismatch(
                     f"{self._of(name)} belongs to {state.owner}, this is {owner}: give each installation its own "
-                    f"TAGBUS_MEMORY__NAMESPACE, or delete the collection if that one is gone"
+                    f"TAGBUS_MEMORY__NAMESPACE, or delete the collection if that one no longer exists"
                 )
             for one in await self.differences(name):
-                log.warning("%s: %s; `tagbus memory rebuild` makes it anew", self._of(name), one)
+                log.warning("%s: %s; `tagbus memory rebuild` builds it again", self._of(name), one)
             await self._index(name)
             self._shown = name == behind
             return name, state
         return await self.begin_anew(owner, topic)
 
     async def begin_anew(self, owner: str, topic: str) -> tuple[str, BuildState]:
-        """A new build, empty, and its name."""
+        """A new, empty build and its name."""
         build = uuid.uuid4().hex[:8]
         place = self._place
         name = f"{place.alias}.{build}"
         state = BuildState(owner=owner, release=place.release, dimension=place.dimension, build=build, topic=topic)
         made = creation(self._client, name, place.dimension, self._server.form, _metadata(state))
         await self._server.call(made)
-        # Before there are points: built later, the index of the vectors would know nothing of the scopes.
+        # Before there are points: built later, the vector index would not cover the scopes.
         await self._index(name)
         await self.state(name)
         self._shown = False
@@ -151,29 +151,29 @@ class Collections:
                 await self._server.call(self._client.delete_collection(other))
 
     async def discard(self) -> None:
-        """Delete the builds that no alias leads to: fillings that were interrupted."""
+        """Delete the builds without an alias: interrupted fills."""
         behind = await self.behind()
         async for name in self._builds():
             if name != behind:
                 await self._server.call(self._client.delete_collection(name))
 
     async def drop(self) -> None:
-        """Delete every build, and with it the alias."""
+        """Delete every build, and the alias."""
         async for name in self._builds():
             await self._server.call(self._client.delete_collection(name))
 
     async def _index(self, name: str) -> None:
-        """The indexes of what is filtered by; one that is there already is no error."""
+        """Create the indexes of the filtered fields; an existing one is no error."""
         for field, kind in INDEXED.items():
             await self._server.call(self._client.create_payload_index(name, field, kind, wait=True))
 
     async def behind(self) -> str | None:
-        """The collection that the alias leads to."""
+        """The collection behind the alias."""
         aliases = (await self._server.call(self._client.get_aliases())).aliases
         return next((one.collection_name for one in aliases if one.alias_name == self._place.alias), None)
 
     async def _builds(self) -> AsyncIterator[str]:
-        """The collections of this store, completed or not."""
+        """The collections of this store, complete or not."""
         ours = re.compile(re.escape(self._place.alias) + r"\.[0-9a-f]{8}")
         for one in (await self._server.call(self._client.get_collections())).collections:
             if ours.fullmatch(one.name):
@@ -205,7 +205,7 @@ class Collections:
 
 
 def _plain(vectors: qdrant.VectorParams) -> bool:
-    """Whether scores are those that tagbus means: other data types round, and multivectors are compared otherwise."""
+    """Whether scores are as tagbus expects: other data types round, and multivectors are compared otherwise."""
     return (
         vectors.distance == qdrant.Distance.COSINE
         and vectors.multivector_config is None

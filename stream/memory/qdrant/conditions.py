@@ -1,9 +1,9 @@
-"""Which stored points a write may replace: no event is overtaken by an older one, also where two processes write.
+"""The conditions of a write: an older event never overtakes a newer one, even when two processes write.
 
-A point says which record it was made from (`Source`). A write names what must not stand in its way, and the server
-looks at that as it applies it, in one order on all replicas (strong ordering). A retired point leaves its source
-behind, without key, vector and payload, so that an older record cannot bring it back; that is forgotten when Kafka has
-forgotten the tombstone too.
+A point names the record it was made from (`Source`). A write carries a condition, which the server checks as it applies
+the write, in one order on all replicas (strong ordering). A retired point leaves its source behind, without key, vector
+and payload, so that an older record cannot bring it back; the source is deleted once Kafka has deleted the tombstone
+too.
 """
 
 import time
@@ -16,7 +16,7 @@ from qdrant_client import models as qdrant
 from tagbus.stream.memory.qdrant.engine import point_id
 from tagbus.stream.memory.store import RECORD, Payload, Source
 
-# The field of a stored point that says when it was retired, Unix seconds.
+# The field of a stored point for the time when it was retired, Unix seconds.
 RETIRED: Final = "retired"
 LIVE: Final = qdrant.Filter(must=[qdrant.IsEmptyCondition(is_empty=qdrant.PayloadField(key=RETIRED))])
 # The condition of one point, as JSON.
@@ -28,12 +28,12 @@ _TIME: Final = f"payload.{RECORD}.time"
 
 
 def is_live(stored: Mapping[str, object] | None) -> bool:
-    """Whether a stored point is one, and not what a retired one left behind."""
+    """Whether a stored point is live, rather than left behind by a retired one."""
     return stored is None or RETIRED not in stored
 
 
 def unless_newer(sources: Mapping[str, Source]) -> qdrant.Filter | None:
-    """The points by key that these records may replace: those that no newer record was written to."""
+    """Selects the points by key that these records may replace: those without a newer record."""
     if not sources:
         return None
     newer = [_newer(key, source) for key, source in sources.items()]
@@ -41,7 +41,7 @@ def unless_newer(sources: Mapping[str, Source]) -> qdrant.Filter | None:
 
 
 def swept(keys: Sequence[str], read: Mapping[int, int]) -> qdrant.Filter:
-    """Of these points those whose records were read. `read`: the next offset of each partition."""
+    """Selects those of these points whose records were read. `read`: the next offset of each partition."""
     unread: list[qdrant.Condition] = [
         qdrant.Filter(must=[_in(partition), _after(offset - 1)]) for partition, offset in read.items()
     ]
@@ -49,12 +49,12 @@ def swept(keys: Sequence[str], read: Mapping[int, int]) -> qdrant.Filter:
 
 
 def forgotten(before: float) -> qdrant.Filter:
-    """What points left behind that were retired before that time, Unix seconds."""
+    """Selects the remains of points retired before that time, Unix seconds."""
     return qdrant.Filter(must=[qdrant.FieldCondition(key=RETIRED, range=qdrant.Range(lt=before))])
 
 
 def left_behind(key: str, source: Source) -> qdrant.PointStruct:
-    """What stays of a retired point."""
+    """The remains of a retired point."""
     payload: dict[str, JsonValue] = {RETIRED: int(time.time()), "payload": {RECORD: source.as_json()}}
     return qdrant.PointStruct(id=point_id(key), vector={}, payload=payload)
 
@@ -66,8 +66,8 @@ def sources(payloads: Mapping[str, Payload]) -> dict[str, Source]:
 
 
 def _newer(key: str, source: Source) -> qdrant.Filter:
-    """The point of that key, if a newer record was written to it: a later one of the partition, or, where partitions
-    were added since and the key has moved, one of another partition that is younger."""
+    """Selects the point of that key if it has a newer record: a later one of the partition, or, where partitions were
+    added since and the key has moved, a younger one of another partition."""
     later = qdrant.Filter(must=[_in(source.partition), _after(source.offset)])
     younger = qdrant.FieldCondition(key=_TIME, range=qdrant.Range(gt=source.time))
     moved = qdrant.Filter(must=[younger], must_not=[_in(source.partition)])

@@ -1,9 +1,9 @@
-"""How much is asked of a server at once: it adapts to what the server can answer within the deadline of a call.
+"""Congestion control: adapt the load on a server to what it can answer within the deadline of a call.
 
 Additive increase, multiplicative decrease (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for
 Congestion Avoidance in Computer Networks", 1989): each answered request raises the number in flight a little, one that
-timed out halves it, and halves the queries in a request too. What timed out is asked again in smaller requests, never
-at its full width.
+timed out halves it, and halves the queries in a request too. A request that timed out is retried in smaller ones, never
+at its full size.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from tagbus.stream.errors import Overloaded
 T = TypeVar("T")
 Call = Callable[[Sequence[int]], Awaitable[list[T]]]
 
-# Requests in flight at the start and at most; more than a server has cores only wait there.
+# Requests in flight, initial and maximum; more than a server has cores only wait there.
 START: Final = 4.0
 MOST: Final = 32.0
-# Queries that a request may have more after each that was answered: of the requests to the slow server of the tests
-# three tenths timed out with 4, two tenths with 1.
+# How many more queries a request may have after each answer: of the requests to the slow server of the tests three
+# tenths timed out with 4, two tenths with 1.
 STEP: Final = 1
 
 
@@ -33,11 +33,11 @@ class Congestion:
         self._width: int | None = None
         self._in_flight = 0
         self._freed = asyncio.Event()
-        # Counts decreases: requests that were in flight at one of them say nothing new when they time out too.
+        # Counts decreases: requests that were in flight at one of them tell nothing new when they time out too.
         self._decreases = 0
 
     async def ask(self, call: Call[T], indices: Sequence[int], most: int) -> list[T]:
-        """The answers of `call` for all indices, in order, in requests of `most` at most.
+        """The answers of `call` for all indices, in order, in requests of up to `most`.
 
         Raises Overloaded if a request of one query times out, and whatever else `call` raises.
         """
@@ -55,7 +55,7 @@ class Congestion:
             raise
 
     async def _ask(self, call: Call[T], indices: Sequence[int]) -> list[T]:
-        """One request, or as many as it takes since others have timed out."""
+        """One request, or several smaller ones after timeouts."""
         answers: list[T] = []
         while len(answers) < len(indices):
             decreases = await self._enter()

@@ -1,8 +1,8 @@
 """Qdrant's engine in this process (qdrant-edge): points on disk, searched exactly.
 
 No index is built: `optimize()` holds the interpreter for its whole length (79 s at 200,000 points), and without it the
-engine compares every vector, which is what the numpy store does. A store in a folder of its own outlives the process.
-Payloads lie beside the engine in a file that forgets what is deleted (memory/qdrant/payloads.py).
+engine compares every vector, which is what the numpy store does. A store in a named folder outlives the process.
+Payloads are kept beside the engine in a file that overwrites deleted data (memory/qdrant/payloads.py).
 """
 
 import hashlib
@@ -45,15 +45,15 @@ if TYPE_CHECKING:
     from qdrant_edge import PointId
 
 CHUNK = 2_000
-# Until a flush the write-ahead log keeps every version of a point: 60,000 upserts of 384 dimensions were 130 MB.
+# Until a flush the write-ahead log keeps every version of a point: 60,000 upserts of 384 dimensions took 130 MB.
 FLUSH_POINTS = 20_000
 SCROLL = 10_000
-# The field of a stored point that says which payload belongs to it.
+# The field of a stored point that links to its payload.
 BODY = "body"
 
 
 class EmbeddedStore:
-    """Points in a folder; `open` or `temporary` make one. One process at a time has it open."""
+    """A store in a folder; `open` or `temporary` create one. One process at a time has it open."""
 
     def __init__(self, opened: Opened, description: Description, serial: Serial, carried: Carried) -> None:
         self.release = description.release
@@ -69,16 +69,16 @@ class EmbeddedStore:
 
     @classmethod
     async def open(cls, folder: Path, release: str, dimension: int, carried: Carried | None = None) -> Self:
-        """The store in this folder, or a new one where there is none. `carried`: which tags its points carry, if any.
+        """Open the store in this folder, or create one. `carried`: which tags its points carry, if any.
 
-        Raises ReleaseMismatch for a store of another release or dimension, UserError where qdrant-edge is missing,
-        another process has the store open, or the folder holds something else.
+        Raises ReleaseMismatch for a store of another release or dimension, UserError if qdrant-edge is missing, another
+        process has the store open, or the folder holds something else.
         """
         return await cls._open(folder, Description(release=release, dimension=dimension), ExitStack(), carried)
 
     @classmethod
     async def temporary(cls, release: str, dimension: int, carried: Carried | None = None) -> Self:
-        """A new store in a temporary folder, which goes away with close()."""
+        """A new store in a temporary folder, which close() deletes."""
         held = ExitStack()
         folder = Path(tempfile.mkdtemp(prefix="tagbus-"))
         held.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -97,11 +97,11 @@ class EmbeddedStore:
             raise
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        """Insert or replace by key. Raises ValueError as `checks.checked` says, and stores nothing then."""
+        """Insert or replace by key. Raises ValueError as `checks.checked` does; then nothing is stored."""
         await self._serial.run(lambda: self._put(checked(points, self.dimension)))
 
     async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
-        """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON."""
+        """Replace payloads by key; vectors stay. Raises ValueError for one that is not JSON."""
         bodies = {key: encode(key, payload) for key, payload in payloads.items()}
         await self._serial.run(self._set_payloads, bodies)
 
@@ -116,11 +116,11 @@ class EmbeddedStore:
         return await settled(ask, len(queries), limit, self._carried)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
-        """The payloads of those keys that are there."""
+        """The payloads of the existing keys."""
         return await self._serial.run(self._fetch, keys)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove by key; a key that is not there is no error."""
+        """Remove by key; a missing key is no error."""
         await self._serial.run(self._delete, keys)
 
     async def keys(self) -> set[str]:
@@ -128,7 +128,7 @@ class EmbeddedStore:
         return {one.key async for page in self.pages() for one in page if one.key is not None}
 
     async def pages(self) -> AsyncIterator[list[Listed]]:
-        """As ListedStore says."""
+        """See ListedStore."""
         offset: PointId | None = None
         while True:
             page, offset = await self._serial.run(self._page, offset)
@@ -137,15 +137,15 @@ class EmbeddedStore:
                 return
 
     async def remove(self, ids: Sequence[str]) -> None:
-        """As ListedStore says."""
+        """See ListedStore."""
         await self._serial.run(self._remove, ids)
 
     async def count(self) -> int:
-        """How many points there are."""
+        """The number of points."""
         return await self._serial.run(self._count)
 
     async def close(self) -> None:
-        """Flush to disk and let go of the folder. A second call does nothing."""
+        """Flush to disk and release the folder. A second call does nothing."""
         if self._serial.closed:
             return
         try:
@@ -173,7 +173,7 @@ class EmbeddedStore:
     def _set_payloads(self, bodies: Mapping[str, bytes]) -> None:
         import qdrant_edge
 
-        # The engine refuses a point that is not there.
+        # The engine refuses a missing point.
         there = list(self._retrieve(list(bodies)))
         with self._engine():
             for key in there:
@@ -183,7 +183,7 @@ class EmbeddedStore:
         self._written(len(there))
 
     def _pack(self, key: str, body: bytes) -> dict[str, JsonValue]:
-        """What the engine gets: what a search reads, and which payload belongs to it."""
+        """The fields for the engine: those that a search reads, and the link to the payload."""
         return {**searched(pack(key, body), self._carried), BODY: _digest(body)}
 
     def _written(self, points: int) -> None:
@@ -198,7 +198,7 @@ class EmbeddedStore:
 
         if not len(queries):
             return []
-        # Exact stays exact, whoever optimised the folder.
+        # Search stays exact even if the folder was optimised elsewhere.
         parameters = qdrant_edge.SearchParams(exact=True)
         requests = [
             qdrant_edge.QueryRequest(
@@ -223,14 +223,14 @@ class EmbeddedStore:
         for key, point in stored.items():
             body = bodies.get(key)
             if BODY not in point:
-                # From before payloads had a file of their own.
+                # From before payloads had a separate file.
                 payloads[key] = unpack(point)[1]
             elif body is not None and point[BODY] == _digest(body):
                 payloads[key] = decode(body)
         return payloads
 
     def _retrieve(self, keys: Sequence[str]) -> dict[str, dict[str, JsonValue]]:
-        """What the engine holds of those keys that are there."""
+        """The engine's points of the existing keys."""
         with self._engine():
             found = self._shard.retrieve([point_id(key) for key in keys], with_payload=True, with_vector=False)
         return {unpack(point.payload)[0]: point.payload or {} for point in found}
@@ -272,7 +272,7 @@ class EmbeddedStore:
 
     @contextmanager
     def _engine(self) -> Iterator[None]:
-        """The engine raises plain Exception for all that goes wrong in it, a full disk for instance."""
+        """The engine raises plain Exception for all failures, a full disk for instance."""
         try:
             yield
         except Exception as error:
@@ -289,9 +289,9 @@ def _filter(scopes: frozenset[str] | None, at: datetime | None, carried: Carried
     import qdrant_edge
 
     condition, span, time = qdrant_edge.FieldCondition, qdrant_edge.RangeFloat, 0.0 if at is None else microseconds(at)
-    # Not the opposite: a point that says nothing of a time is valid then.
+    # Not the inverse: a point without a period is valid at any time.
     invalid = [] if at is None else [condition(FROM, range=span(gt=time)), condition(UNTIL, range=span(lte=time))]
-    # Of the kinds only tags are replaced; a filter by scopes leaves those out already.
+    # Only tags are ever replaced; a filter by scopes leaves those out already.
     replaced = [qdrant_edge.IsEmptyCondition(SCOPES)] if scopes is None and carried.tags == KEY else []
     if scopes is None and not invalid and not replaced:
         return None

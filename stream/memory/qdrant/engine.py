@@ -1,4 +1,4 @@
-"""What Qdrant's engine needs, in this process as on a server: ids, the form of a stored point, ties by key."""
+"""Shared by Qdrant's engine in this process and on a server: ids, the form of a stored point, ties by key."""
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,19 +15,19 @@ from tagbus.stream.memory.scopes import audience, carried_ids
 from tagbus.stream.memory.store import Listed, Payload
 from tagbus.stream.memory.validity import FIRST, FROM, LAST, UNTIL, period
 
-# How many points beyond the limit are asked for at first, and at most.
+# How many points beyond the limit are requested, initially and at most.
 MARGIN = 8
 TIES = 1024
 
-# The field that a search is filtered by: a point's scopes, or EVERYBODY, which is no scope, for an id is never empty. A
-# list that is empty would have to be looked for without the index, which takes twice as long (qdrant-edge 0.9): that of
-# a tag that others have replaced is, for nobody sees it.
+# The field that a search filters by: a point's scopes, or EVERYBODY, which is not a scope, as an id is never empty.
+# Finding an empty list would bypass the index, which takes twice as long (qdrant-edge 0.9); only a tag that others have
+# replaced has one, as no content sees it.
 SCOPES: Final = "scopes"
 EVERYBODY: Final = ""
 
 
 class Found(NamedTuple):
-    """A point that was found: its key, cosine similarity in -1 to 1, and the ids of the tags that it carries."""
+    """A found point: its key, cosine similarity in -1 to 1, and the ids of the tags that it carries."""
 
     key: str
     similarity: float
@@ -38,12 +38,12 @@ Ask = Callable[[Sequence[int], int], Awaitable[list[list[Found]]]]
 
 
 def point_id(key: str) -> str:
-    """Qdrant's ids are integers or UUIDs; a key is any text, so its id is made from it (RFC 9562, UUIDv5)."""
+    """Qdrant's ids are integers or UUIDs; a key is any text, so its id is derived from it (RFC 9562, UUIDv5)."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, key))
 
 
 def pack(key: str, body: bytes) -> dict[str, JsonValue]:
-    """What is stored beside the vector: key, scopes, the times that a period has, and the payload apart from them:
+    """The stored form beside the vector: key, scopes, the bounds of a period, and the payload nested apart, so that
     none of its fields collides."""
     payload = decode(body)
     first, end = period(payload)
@@ -62,7 +62,7 @@ def unpack(stored: object) -> tuple[str, Payload]:
 
 
 def listed(id_: str, stored: object) -> Listed:
-    """A point by its id and its `key` field; a key that its id is not made from is not ours."""
+    """A point by its id and its `key` field; a key that does not match its id is not ours."""
     match stored:
         case {"key": str(key)} if point_id(key) == id_:
             return Listed(id_, key)
@@ -70,7 +70,7 @@ def listed(id_: str, stored: object) -> Listed:
 
 
 def named(id_: str) -> int | str:
-    """An id as the engine takes it."""
+    """An id in the engine's form."""
     return int(id_) if id_.isdecimal() else id_
 
 
@@ -80,7 +80,7 @@ def wanted(carried: Carried) -> list[str]:
 
 
 def searched(stored: dict[str, JsonValue], carried: Carried) -> dict[str, JsonValue]:
-    """What `pack` made, without the fields of the payload that no search reads."""
+    """The result of `pack`, without the payload fields that no search reads."""
     payload = stored["payload"]
     fields = {carried.tags: payload[carried.tags]} if isinstance(payload, dict) and carried.tags in payload else {}
     return {**stored, "payload": fields}
@@ -92,9 +92,9 @@ def visible(scopes: frozenset[str]) -> list[str]:
 
 
 def found(stored: object, score: float, carried: Carried) -> Found:
-    """What was found, from a point's `wanted` fields and its score, which rounding may have put beyond 1.
+    """A found point, from its `wanted` fields and its score, which rounding may have put beyond 1.
 
-    The score is rounded to float32, as `Hits` gives it: ties are by key, and the client in memory scores in float64.
+    The score is rounded to float32, as in `Hits`: ties are by key, and the in-memory client scores in float64.
     """
     match stored:
         case {"key": str(key), **rest}:
@@ -105,10 +105,10 @@ def found(stored: object, score: float, carried: Carried) -> Found:
 
 
 async def settled(ask: Ask, queries: int, limit: int, carried: Carried) -> Hits:
-    """The best hits of each query, the same whichever of several equals the engine names first.
+    """The best hits of each query, independent of the engine's order among equals.
 
-    `ask(indices, n)` gives the n best hits of those queries. Where the last place is tied with the last hit that came,
-    more are asked for; beyond 1,024 equals the engine's own choice stands.
+    `ask(indices, n)` returns the n best hits of those queries. If the last rank ties with the last hit returned, more
+    are requested; beyond 1,024 equals the engine's choice stands.
     """
     results: list[list[Found]] = [[] for _ in range(queries)]
     unsettled, asked = list(range(queries)), limit + MARGIN

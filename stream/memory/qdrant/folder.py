@@ -1,4 +1,4 @@
-"""The folder of an embedded store: one opener, one release, a shard that is whole or not there."""
+"""The folder of an embedded store: one opener, one release, and a shard that is whole or absent."""
 
 import shutil
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ PAYLOADS: Final = "payloads.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A shard and what holds its folder; unwinding `held` lets go of it."""
+    """A shard and the lock on its folder; unwinding `held` releases it."""
 
     shard: "qdrant_edge.EdgeShard"
     payloads: PayloadFile
@@ -31,7 +31,7 @@ class Opened:
 
 
 def open_folder(folder: Path, description: Description, held: ExitStack) -> Opened:
-    """Open the store in a folder, or make one. Raises as `EmbeddedStore.open` does."""
+    """Open the store in a folder, or create one. Raises as `EmbeddedStore.open` does."""
     try:
         import qdrant_edge  # noqa: F401
     except ImportError:
@@ -42,7 +42,7 @@ def open_folder(folder: Path, description: Description, held: ExitStack) -> Open
         if all(path.name == LOCK for path in folder.iterdir()):
             description.write(folder)
     except OSError as error:
-        raise UserError(f"{folder} is no folder to write to: {error.strerror}") from None
+        raise UserError(f"{folder} is not a writable folder: {error.strerror}") from None
     Description.read(folder).match(f"the store in {folder}", description.release, description.dimension)
     try:
         return Opened(_shard(folder, description.dimension), PayloadFile(folder / PAYLOADS), folder, held)
@@ -51,7 +51,7 @@ def open_folder(folder: Path, description: Description, held: ExitStack) -> Open
 
 
 def _shard(folder: Path, dimension: int) -> "qdrant_edge.EdgeShard":
-    """Made aside and renamed in: a process that is killed while it creates leaves no half a shard."""
+    """Create the shard aside and rename it: a process killed midway leaves no partial shard."""
     import qdrant_edge
 
     shard, draft = folder / SHARD, folder / f"{SHARD}.new"
@@ -71,7 +71,7 @@ def _shard(folder: Path, dimension: int) -> "qdrant_edge.EdgeShard":
 
 
 def _lock(folder: Path, held: ExitStack) -> None:
-    """One opener a folder. The lock ends with the process that holds it, however that ends."""
+    """Lock the folder for one opener. The lock ends with its process, however that ends."""
     import fcntl
 
     file = held.enter_context((folder / LOCK).open("wb"))

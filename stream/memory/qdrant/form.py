@@ -1,4 +1,4 @@
-"""The form of a collection: what the settings ask for when it is made, and how one that is there differs from it."""
+"""The form of a collection: its settings at creation, and how an existing one differs from them."""
 
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from qdrant_client import models as qdrant
 
 from tagbus.stream.config import CollectionSettings
 
-# Points that one request may ask for, also under strict mode.
+# Points that one request may return, also under strict mode.
 SCROLL: Final = 10_000
-# The share of values that int8 tells apart; those beyond are clipped (Qdrant's advice for embeddings).
+# The share of values within int8's range; those beyond are clipped (Qdrant's advice for embeddings).
 QUANTILE: Final = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A setting that a collection was not made with: as it is in the collection, and as the settings have it."""
+    """A setting in which a collection differs: its value in the collection, and in the settings."""
 
     setting: str
     found: str
@@ -30,7 +30,7 @@ class Difference:
 def creation(
     client: AsyncQdrantClient, name: str, dimension: int, form: CollectionSettings, metadata: Mapping[str, object]
 ) -> Awaitable[bool]:
-    """The call that makes a collection of this form."""
+    """The call that creates a collection of this form."""
     return client.create_collection(
         name,
         qdrant.VectorParams(size=dimension, distance=qdrant.Distance.COSINE, on_disk=form.vectors_on_disk),
@@ -46,7 +46,8 @@ def creation(
 
 
 def search_parameters(form: CollectionSettings, asked: int, *, filtered: bool) -> qdrant.SearchParams:
-    """How a search for `asked` points is done. With int8 the scores are those of the full vectors: thresholds hold."""
+    """The parameters of a search for `asked` points. With int8, scores are those of the full vectors, so thresholds
+    stay valid."""
     acorn, quantization = None, None
     if filtered and form.scope_search == "acorn":
         acorn = qdrant.AcornSearchParams(enable=True)
@@ -61,7 +62,8 @@ def search_parameters(form: CollectionSettings, asked: int, *, filtered: bool) -
 
 
 def differences(form: CollectionSettings, config: qdrant.CollectionConfig) -> list[Difference]:
-    """Every setting that a collection does not have as it would be made now; what a server does not say is left out."""
+    """Every setting in which a collection differs from one created now, except those that the server does not
+    report."""
     found = dict(_found(config))
     return [
         Difference(f"memory.{name}", _shown(found[name]), _shown(getattr(form, name)))
@@ -107,7 +109,7 @@ def _quantization(form: CollectionSettings) -> qdrant.ScalarQuantization | None:
 
 
 def _strict_mode(form: CollectionSettings) -> qdrant.StrictModeConfig:
-    """What tagbus asks for passes. Updates that are filtered name their points, so they need no index."""
+    """Strict mode that lets tagbus's requests pass. Filtered updates name their points, so they need no index."""
     if not form.strict_mode:
         return qdrant.StrictModeConfig(enabled=False)
     return qdrant.StrictModeConfig(

@@ -1,7 +1,7 @@
-"""Payloads in a file that forgets: what is deleted is overwritten.
+"""Payloads in a file that overwrites deleted data.
 
 Qdrant's engine leaves the bytes of a deleted point in its storage and in its write-ahead log. An exemplar's text must
-not stay there when its content is withdrawn, so the engine gets the fields that a search reads, and SQLite the rest.
+not stay there when its content is withdrawn, so the engine stores the fields that a search reads, and SQLite the rest.
 """
 
 import sqlite3
@@ -14,11 +14,11 @@ KEYS: Final = 900
 
 
 class PayloadFile:
-    """JSON by key, in one file. Belongs to one thread. Every method raises sqlite3.Error, as for a full disk."""
+    """Stores JSON by key, in one file. Belongs to one thread. Every method raises sqlite3.Error, as for a full disk."""
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path, check_same_thread=False)
-        # Deleted and replaced rows are overwritten with zeros; the journal goes with the transaction.
+        # Deleted and replaced rows are overwritten with zeros; the journal is deleted with the transaction.
         self._database.execute("PRAGMA secure_delete = ON")
         self._database.execute("CREATE TABLE IF NOT EXISTS payloads (key BLOB PRIMARY KEY, body BLOB) WITHOUT ROWID")
 
@@ -29,7 +29,7 @@ class PayloadFile:
             self._database.executemany("INSERT OR REPLACE INTO payloads VALUES (?, ?)", rows)
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """What is there of these keys."""
+        """The payloads of the existing keys."""
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), KEYS):
             some = [key.encode() for key in keys[start : start + KEYS]]
@@ -39,10 +39,10 @@ class PayloadFile:
         return found
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Overwrite and delete; a key that is not there is no error."""
+        """Overwrite and delete; a missing key is no error."""
         with self._database:
             self._database.executemany("DELETE FROM payloads WHERE key = ?", [(key.encode(),) for key in keys])
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()

@@ -1,7 +1,7 @@
 """The store on a Qdrant server, which one process writes and many read.
 
-Beyond some 13,000 vectors of 384 dimensions the server builds an HNSW index, and a search is approximate: that is what
-a server is taken for. A search that runs while a point is replaced may return the score of its old vector with its new
+Beyond some 13,000 vectors of 384 dimensions the server builds an HNSW index, and a search is approximate: that is the
+reason to use a server. A search that runs while a point is replaced may return the score of its old vector with its new
 payload: the server looks them up one after the other.
 """
 
@@ -63,9 +63,9 @@ class ServerStore:
     def __init__(
         self, server: Server, place: Place, carried: Carried | None = None, congestion: Congestion | None = None
     ) -> None:
-        """`carried`: which tags its points carry, if any. `congestion`: of all stores on this server.
+        """`carried`: which tags its points carry, if any. `congestion`: shared by all stores on this server.
 
-        The store closes the client. Raises UserError for a release whose name no collection can have.
+        The store closes the client. Raises UserError for a release whose name is invalid for a collection.
         """
         self.release = place.release
         self.dimension = place.dimension
@@ -80,26 +80,26 @@ class ServerStore:
         self._congestion = congestion or Congestion()
 
     async def state(self) -> BuildState | None:
-        """As SharedStore says."""
+        """See SharedStore."""
         return await self._collections.state()
 
     async def begin(self, owner: str, topic: str) -> BuildState:
-        """As SharedStore says."""
+        """See SharedStore."""
         self.collection, state = await self._collections.begin(owner, topic)
         return state
 
     async def begin_anew(self, owner: str, topic: str) -> BuildState:
-        """As SharedStore says."""
+        """See SharedStore."""
         self.collection, state = await self._collections.begin_anew(owner, topic)
         return state
 
     async def rebuild(self, owner: str, topic: str) -> BuildState:
-        """As SharedStore says."""
+        """See SharedStore."""
         await self._collections.discard()
         return await self.begin_anew(owner, topic)
 
     async def copy(self) -> int:
-        """As SharedStore says."""
+        """See SharedStore."""
         copied, offset, some = 0, None, self._per_request()
         while True:
             reading = self._client.scroll(
@@ -117,35 +117,35 @@ class ServerStore:
                 return copied
 
     async def seen(self) -> int:
-        """As SharedStore says."""
+        """See SharedStore."""
         behind = await self._collections.behind()
         return 0 if behind is None else (await self._server.call(self._client.count(behind, LIVE, exact=True))).count
 
     async def record(self, state: BuildState) -> None:
-        """As SharedStore says."""
+        """See SharedStore."""
         await self._collections.record(self.collection, state)
 
     async def drop(self) -> None:
-        """As SharedStore says."""
+        """See SharedStore."""
         await self._collections.drop()
 
     async def differences(self) -> list[str]:
-        """As SharedStore says."""
+        """See SharedStore."""
         return [str(one) for one in await self._collections.differences()]
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        """Insert or replace by key, in requests of a bounded size, but for points that a newer record was written to.
+        """Insert or replace by key, in requests of a bounded size, except points with a newer record.
 
-        Raises ValueError as `checks.checked` says, before any request.
+        Raises ValueError as `checks.checked` does, before any request.
         """
         batch = await asyncio.to_thread(checked, points, self.dimension)
         for chunk in _chunks(batch, self._server.request_bytes):
             await self._put(chunk, sources({key: unpack(point.payload)[1] for key, point in chunk.items()}))
 
     async def set_payloads(self, payloads: Mapping[str, Payload]) -> None:
-        """Replace payloads by key, whose vectors stay. Raises ValueError for one that is no JSON.
+        """Replace payloads by key; vectors stay. Raises ValueError for one that is not JSON.
 
-        A point is written whole, so that payload and vector are of one record. Raises DependencyDown where another
+        A point is written whole, so that payload and vector come from one record. Raises DependencyDown if another
         process has changed its text meanwhile: applied again, the record is encoded.
         """
         bodies = {key: encode(key, payload) for key, payload in payloads.items()}
@@ -164,19 +164,19 @@ class ServerStore:
             await self._put(points, sources({key: asked[key] for key in points}))
 
     async def retire(self, tombstones: Mapping[str, Source]) -> None:
-        """As SharedStore says."""
+        """See SharedStore."""
         keys = [*tombstones]
         for start in range(0, len(keys), IDS):
             some = {key: tombstones[key] for key in keys[start : start + IDS]}
             await self._put({key: left_behind(key, source) for key, source in some.items()}, some)
 
     async def sweep(self, keys: Sequence[str], read: Mapping[int, int]) -> None:
-        """As SharedStore says."""
+        """See SharedStore."""
         for start in range(0, len(keys), IDS):
             await self._remove(swept(keys[start : start + IDS], read))
 
     async def forget(self, before: float) -> None:
-        """As SharedStore says."""
+        """See SharedStore."""
         await self._remove(forgotten(before))
 
     async def search(self, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None) -> Hits:
@@ -195,7 +195,7 @@ class ServerStore:
                 )
                 for index in indices
             ]
-            # The server gives up at the deadline too: work that nobody waits for would slow the next requests.
+            # The server gives up at the deadline too: abandoned work would slow the next requests.
             seconds = max(1, round(self._server.seconds))
             asking = self._client.query_batch_points(self.collection, requests, timeout=seconds)
             answered = await self._server.call(asking)
@@ -209,7 +209,7 @@ class ServerStore:
         return await settled(ask_adapted, len(queries), limit, self._carried)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
-        """The payloads of those keys that are there."""
+        """The payloads of the existing keys."""
         payloads: dict[str, Payload] = {}
         for ids in _ids(keys):
             for record in await self._server.call(self._client.retrieve(self.collection, ids, with_payload=True)):
@@ -219,7 +219,7 @@ class ServerStore:
         return payloads
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove by key; a key that is not there is no error."""
+        """Remove by key; a missing key is no error."""
         for ids in _ids(keys):
             await self._remove(qdrant.PointIdsList(points=ids))
 
@@ -228,7 +228,7 @@ class ServerStore:
         return {one.key async for page in self.pages() for one in page if one.key is not None}
 
     async def pages(self) -> AsyncIterator[list[Listed]]:
-        """As ListedStore says."""
+        """See ListedStore."""
         offset = None
         while True:
             reading = self._client.scroll(self.collection, LIVE, limit=SCROLL, offset=offset, with_payload=["key"])
@@ -238,20 +238,20 @@ class ServerStore:
                 return
 
     async def remove(self, ids: Sequence[str]) -> None:
-        """As ListedStore says."""
+        """See ListedStore."""
         for start in range(0, len(ids), IDS):
             await self._remove(qdrant.PointIdsList(points=[*map(named, ids[start : start + IDS])]))
 
     async def count(self) -> int:
-        """How many points there are."""
+        """The number of points."""
         return (await self._server.call(self._client.count(self.collection, LIVE, exact=True))).count
 
     async def close(self) -> None:
-        """Let go of the connections; every point is durable already."""
+        """Close the connections; every point is durable already."""
         await self._client.close()
 
     async def _put(self, points: Mapping[str, qdrant.PointStruct], written: Mapping[str, Source]) -> None:
-        """One request. Points without a source replace whatever is there."""
+        """Send one request. Points without a source replace unconditionally."""
         if points:
             writing = self._client.upsert(
                 self.collection, [*points.values()], wait=True, ordering=ORDER, update_filter=unless_newer(written)
@@ -267,7 +267,7 @@ class ServerStore:
                 raise DependencyDown(f"{shorten(key)} in {self.collection} was changed by another process meanwhile")
 
     def _per_request(self) -> int:
-        """How many vectors a request or an answer may have."""
+        """The limit of vectors in a request or an answer."""
         return max(1, self._server.request_bytes // (FLOAT_BYTES * self.dimension + REST_BYTES))
 
 
@@ -277,10 +277,10 @@ def _filter(scopes: frozenset[str] | None, at: datetime | None, carried: Carried
     if scopes is not None:
         seen.append(qdrant.FieldCondition(key=SCOPES, match=qdrant.MatchAny(any=visible(scopes))))
     elif carried.tags == KEY:
-        # Of the kinds only tags are replaced.
+        # Only tags are ever replaced.
         unseen.append(qdrant.IsEmptyCondition(is_empty=qdrant.PayloadField(key=SCOPES)))
     if at is not None:
-        # Not the opposite: a point that says nothing of a time is valid then.
+        # Not the inverse: a point without a period is valid at any time.
         time = microseconds(at)
         unseen.append(qdrant.FieldCondition(key=FROM, range=qdrant.Range(gt=time)))
         unseen.append(qdrant.FieldCondition(key=UNTIL, range=qdrant.Range(lte=time)))
@@ -293,7 +293,7 @@ def _ids(keys: Sequence[str]) -> Iterator[list[int | str | uuid.UUID]]:
 
 
 def _chunks(batch: Batch, request_bytes: int) -> Iterator[dict[str, qdrant.PointStruct]]:
-    """The points by key in requests of at most that size, but for a point that is larger alone."""
+    """The points by key in requests of at most that size, except a single larger point."""
     chunk: dict[str, qdrant.PointStruct] = {}
     size = 0
     for key, vector, body in zip(batch.keys, batch.vectors, batch.bodies, strict=True):

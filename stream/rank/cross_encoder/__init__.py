@@ -1,4 +1,4 @@
-"""The cross-encoder, as a component: the model in this process or on Triton."""
+"""The cross-encoder component: the model in this process or on Triton."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -33,9 +33,9 @@ MOST_TOKENS: Final = 512
 
 MANIFEST_BYTES: Final = 1_000_000
 TOKENIZER_BYTES: Final = 100_000_000
-# protobuf ends there.
+# protobuf's limit.
 MODEL_BYTES: Final = 2_000_000_000
-# Pairs that are tokens at once: 128 contents with 24 tags each, some 10 MB.
+# Pairs tokenised at a time: 128 contents with 24 tags each, some 10 MB.
 CHUNK: Final = 3_072
 
 Scores = NDArray[np.float32]
@@ -50,14 +50,14 @@ class Manifest(BaseModel):
     encoder: str = Field(description="the release whose nearest tags were the wrong ones of its training")
     max_tokens: int = Field(ge=8, le=MOST_TOKENS, description="of a pair, [CLS] and both [SEP] among them")
     content_template: Literal["{title}\n{text}"] = Field(description="of a content, as the encoder reads it")
-    tag_template: Literal["{name}\n{aliases}"] = Field(description="of a tag: what memory keeps of one")
+    tag_template: Literal["{name}\n{aliases}"] = Field(description="of a tag, as memory keeps it")
     model_sha256: Sha256
     tokenizer_sha256: Sha256
-    golden: Golden | None = Field(None, description="scores that a server must give; none: in the process only")
+    golden: Golden | None = Field(None, description="scores that a server must return; none: in the process only")
 
 
 class CrossEncoder(Protocol):
-    """How well tags and contents go together. Several calls may run at once."""
+    """Scores how well tags fit contents. Several calls may run concurrently."""
 
     name: str
 
@@ -124,12 +124,12 @@ def untaggable(pair: Pair, reason: str) -> Untaggable:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """cross_encoder.json. Raises UserError that names the file, the field and what would be right."""
+    """cross_encoder.json. Raises UserError that names the file, the field and the expected value."""
     return _files(folder).about(Manifest, MANIFEST_BYTES)
 
 
 def read_known(folder: Path) -> tuple[Manifest, str]:
-    """What a worker needs wherever the model runs: cross_encoder.json and the tokenizer's JSON.
+    """The files that a worker needs wherever the model runs: cross_encoder.json and the tokenizer's JSON.
 
     Raises UserError if a file is missing or is not a cross-encoder's, ReleaseMismatch if a hash differs from
     cross_encoder.json.

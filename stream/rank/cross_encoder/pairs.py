@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """The texts of a batch: of its contents by row, of its tags by number (`ids`) and what memory keeps of each."""
+    """The texts of a batch: contents by row, tags by number (`ids`) with their payloads."""
 
     contents: Sequence[str]
     ids: Sequence[str]
@@ -37,7 +37,7 @@ class Wording:
 
 
 def tag_text(name: str, aliases: Sequence[str]) -> str:
-    """The text of a tag: its name, and a line of its aliases. What it was trained on had no descriptions."""
+    """The text of a tag: its name, and a line of its aliases. Its training data had no descriptions."""
     return "\n".join(part for part in (name.strip(), ", ".join(aliases)) if part)
 
 
@@ -45,7 +45,7 @@ class PairReader:
     """Tokenises pairs as "[CLS] tag [SEP] content [SEP]"; the longer of the two is truncated first."""
 
     def __init__(self, tokenizer: str, most: int) -> None:
-        """`tokenizer`: the JSON of a tokenizer; `most`: tokens per pair at most."""
+        """`tokenizer`: the JSON of a tokenizer; `most`: limit of tokens per pair."""
         self._characters = CHARACTERS_A_TOKEN * most
         self._tokenizer = Tokenizer.from_str(tokenizer)
         self._tokenizer.enable_truncation(most, strategy="longest_first")

@@ -1,4 +1,4 @@
-"""The cross-encoder on Triton: pairs are tokenised, sorted and padded here, the model runs there."""
+"""The cross-encoder on Triton: pairs are tokenised, sorted and padded here; the model runs there."""
 
 import asyncio
 import logging
@@ -65,7 +65,7 @@ class TritonCrossEncoder:
         self._isolation = Isolation(self._client, self._batches(golden.pairs[:1])[0].feed, self._lengths)
 
     async def open(self) -> None:
-        """Returns once every server has been tried and one has given the golden scores. Raises as `TritonClient.open`
+        """Return once every server has been tried and one has returned the golden scores. Raises as `TritonClient.open`
         does."""
         await self._client.open()
 
@@ -123,7 +123,7 @@ class TritonCrossEncoder:
 async def open_cross_encoder(section: ServedSettings, encoder: EncoderSettings) -> TritonCrossEncoder:
     """The cross-encoder of a folder on Triton; the folder need not hold model.onnx.
 
-    What `section` leaves out is as in `encoder`. Raises as `read_known` and `TritonClient.open` do, and UserError for
+    Fields unset in `section` come from `encoder`. Raises as `read_known` and `TritonClient.open` do, and UserError for
     cross_encoder.json without golden scores.
     """
     if section.folder is None:

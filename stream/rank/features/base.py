@@ -15,8 +15,8 @@ from tagbus.stream.rank.candidates import Drawn, Facts
 from tagbus.stream.recall.pool import Flags, Floats, Ints, Listed, Pool
 from tagbus.stream.recall.votes import Votes, count_votes, placed, ranks
 
-# The first guess, by reciprocal ranks: its best are ranked, and compared with its five best. Of YSO's titles 64.2% of
-# the right tags are among its first 50, 62.2% with the usual 60 and equal weights; 74% are among all 137.
+# The first guess, by reciprocal ranks: its best candidates are ranked, and compared with its top five. Of YSO's titles
+# 64.2% of the right tags are among its first 50, 62.2% with the usual 60 and equal weights; 74% are among all 137.
 FUSION: Final = 10
 BY_NAME: Final = {"names": 0.5, "literal": 0.5}
 TOP: Final = 5
@@ -54,7 +54,7 @@ class Limits:
     """Limits on candidates: `listed` per recaller's list, `voted` by the neighbours' votes, `kept` per content by the
     first guess, and `sure` per list by name whatever the guess.
 
-    A new tag is on no other list, and the more lists there are, the less a name alone counts in the guess.
+    A new tag is on no other list, and with more lists a name alone counts less in the guess.
     """
 
     listed: int
@@ -215,7 +215,7 @@ def links(drawn: Drawn, facts: Facts) -> tuple[Ints, Ints]:
 
 
 def among(keys: Ints, rows: Ints, tags: Ints, width: int) -> tuple[Ints, Flags]:
-    """Which of these pairs of content and tag are candidates, as `_place`; a tag beyond the width is none."""
+    """Which of these pairs of content and tag are candidates, as `_place`; a tag beyond the width is not."""
     return _place(keys, np.where(tags < width, rows * width + tags, -1))
 
 

@@ -1,8 +1,8 @@
 """Feature table `broader`: a candidate among its relatives in the hierarchy of tags.
 
 A relative is a candidate for the same content: a parent, a child, or a sibling, which has a parent in common. That
-parent need not be a candidate, nor a tag. Annotators tend to take either the narrow tag or the broad one, and one of
-several siblings: what speaks for a relative speaks for or against the candidate.
+parent need not be a candidate, nor a tag. Annotators tend to choose either the narrow tag or the broad one, and one of
+several siblings: evidence for a relative is evidence for or against the candidate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from tagbus.stream.rank.features.base import among, links
 from tagbus.stream.rank.features.table import Batch, Counts
 from tagbus.stream.recall.pool import Floats, Ints
 
-# What speaks for a relative, by its column in base.py.
+# The evidence for a relative, by its column in base.py.
 VALUES: Final = ("votes", "fused")
 RELATIVES: Final = ("broader", "narrower", "sibling")
 
@@ -64,14 +64,14 @@ class Broader:
 
 
 def _best(count: int, places: Ints, values: NDArray[np.floating]) -> Floats:
-    """The largest value at each of so many places, float32; NaN where there is none."""
+    """The largest value at each of `count` positions, float32; NaN where there is none."""
     best = np.full(count, np.nan, np.float32)
     np.fmax.at(best, places, values.astype(np.float32))
     return best
 
 
 def _best_other(groups: Ints, values: Floats) -> Floats:
-    """The largest value of the others in the group of each; NaN for one that is alone."""
+    """For each, the largest value of the others in its group; NaN for a singleton."""
     order = np.lexsort((-values, groups))
     groups, values = groups[order], values[order]
     first = np.searchsorted(groups, groups)
@@ -84,6 +84,6 @@ def _best_other(groups: Ints, values: Floats) -> Floats:
 
 
 def _sizes(groups: Ints) -> Floats:
-    """How many are in the group of each."""
+    """The size of each one's group."""
     _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     return np.asarray(sizes[place], np.float32)

@@ -1,7 +1,7 @@
-"""Feature table `named`: what it is worth that the name of a tag stands in a content.
+"""Feature table `named`: how much it means that a tag's name occurs in a content.
 
-"history" stands in many titles that are about something else, and "beekeeping" in few. The component `literal` says
-whether a name stands there; this says how far to believe it.
+"history" occurs in many titles about something else, "beekeeping" in few. The component `literal` detects a name; this
+table says how far to trust it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from tagbus.stream.rank.features.table import Batch, Counts
 from tagbus.stream.recall.pool import Floats, Ints
 
-# Contents of the average share that each share begins with.
+# The prior: the number of contents at the average share that each share starts with.
 SHRUNK: Final = 5
 
 
@@ -31,7 +31,7 @@ class Named:
 
     def of(self, batch: Batch) -> Floats:
         """How often it is named (logarithm), the share of these that it is right for, and the share of those it is
-        right for that name it; NaN for a tag that was not counted."""
+        right for that name it; NaN for an uncounted tag."""
         tags, tables = batch.drawn.tags, batch.tables
         found = np.full((len(tags), 3), np.nan, np.float32)
         known = tags < len(self.naming)
@@ -50,7 +50,7 @@ class Named:
         """See `FeatureTable`."""
         naming, right = (arrays[name].astype(np.int64) for name in cls.held)
         if not naming.shape == right.shape == (tags,):
-            raise ValueError(f"{len(naming)} tags that are named and {len(right)} that are right then, of {tags}")
+            raise ValueError(f"{len(naming)} counts of named tags and {len(right)} of right ones, expected {tags}")
         return cls(naming, right)
 
 

@@ -1,4 +1,4 @@
-"""What a named feature table is."""
+"""The interface of a named feature table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Counts = NDArray[np.integer]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the features of the candidates of a batch are computed from; `base`: the columns of base.py by name."""
+    """The input of feature tables for a batch; `base`: the columns of base.py by name."""
 
     pool: Pool
     drawn: Drawn
@@ -26,9 +26,9 @@ class Batch:
 
 
 class FeatureTable(Protocol):
-    """More features of candidates.
+    """Computes more features of candidates.
 
-    `name` stands in ranker.json and before its arrays in tables.npz, whose names are `held`. A value that is unknown,
+    `name` is recorded in ranker.json and prefixes its arrays in tables.npz, whose names are `held`. An unknown value,
     as for a tag that training did not count, is NaN.
     """
 
@@ -41,10 +41,10 @@ class FeatureTable(Protocol):
         ...
 
     def arrays(self) -> Mapping[str, Counts]:
-        """What it counts, by the names in `held`."""
+        """Its counts, by the names in `held`."""
         ...
 
     @classmethod
     def load(cls, arrays: Mapping[str, Counts], tags: int) -> Self:
-        """The inverse of `arrays`, over so many known tags. Raises ValueError if they do not fit each other."""
+        """The inverse of `arrays`, over this many known tags. Raises ValueError if they do not fit each other."""
         ...

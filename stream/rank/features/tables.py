@@ -1,7 +1,7 @@
-"""Named feature tables: what a ranker may read beside the features of base.py.
+"""The named feature tables: optional inputs of a ranker beside the features of base.py.
 
-ranker.json names those that a ranker was trained with, and tables.npz holds what they count. A ranker that names none
-reads none.
+ranker.json names those that a ranker was trained with, and tables.npz has their counts. A ranker that names none reads
+none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ KINDS: Final[Mapping[TableName, type[Broader] | type[Named] | type[Terms]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """All that a ranker's features are computed from beside the batch: the counts of tags, and its named tables."""
+    """The statistics behind a ranker's features: the counts of tags, and its named tables."""
 
     tables: Tables
     named: Sequence[FeatureTable] = ()
@@ -60,10 +60,10 @@ def features(pool: Pool, drawn: Drawn, facts: Facts, statistics: Statistics, lis
 
 
 def arrays(named: Sequence[FeatureTable]) -> dict[str, Counts]:
-    """What tables.npz holds of the named tables: `table.array`."""
+    """The arrays of the named tables in tables.npz: `table.array`."""
     return {f"{table.name}.{name}": array for table in named for name, array in table.arrays().items()}
 
 
 def load(names: Sequence[TableName], held: Mapping[str, Counts], tags: int) -> list[FeatureTable]:
-    """The inverse of `arrays`, over so many known tags. Raises ValueError or KeyError for what is not such arrays."""
+    """The inverse of `arrays`, over this many known tags. Raises ValueError or KeyError for other arrays."""
     return [KINDS[name].load({each: held[f"{name}.{each}"] for each in KINDS[name].held}, tags) for name in names]

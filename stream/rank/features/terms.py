@@ -1,7 +1,7 @@
-"""Feature table `terms`: what the words and bigrams of a content say of a tag.
+"""Feature table `terms`: how strongly the words and bigrams of a content predict a tag.
 
-For a term w and a tag t the share is n(w, t) / (n(w) + 5), over n(w) training contents that hold w and n(w, t) of them
-for which t was right. Pairs that were seen once say nothing.
+For a term w and a tag t the share is n(w, t) / (n(w) + 5), over n(w) training contents with w and n(w, t) of them for
+which t was right. Pairs seen once are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from tagbus.stream.recall.pool import Floats, Ints
 from tagbus.stream.recall.words import digest, terms_of
 
 SMOOTHED: Final = 5
-# Terms that are read of a content; a title of YSO has 19.
+# The number of terms read of a content; a title of YSO has 19.
 READ: Final = 512
 # Terms are known by their CRC-32: of 1,000,000 terms, one unknown term in 4,000 is taken for a known one.
 HASHES: Final = 2**32
@@ -26,7 +26,7 @@ Hashes = NDArray[np.uint32]
 
 
 def hashes_of(text: str) -> set[int]:
-    """The terms of a text that are read, by their hashes: as they are counted, so they are looked up."""
+    """The hashes of the terms read of a text, the same for counting and lookup."""
     return {digest(term, HASHES) for term in islice(dict.fromkeys(terms_of(text)), READ)}
 
 
@@ -47,8 +47,8 @@ class Terms:
 
     def of(self, batch: Batch) -> Floats:
         """The largest share; n(w, t) of its term (logarithm); one minus the product of all 1 - share; and the sum of
-        the logarithms of share over prior that are positive. 0 for a tag that no term speaks for, NaN for one that was
-        not counted."""
+        the logarithms of share over prior that are positive. 0 for a tag that no term supports, NaN for an uncounted
+        one."""
         rows, tags, tables = batch.drawn.rows, batch.drawn.tags, batch.tables
         found = np.where(tags[:, None] < len(tables.counts), np.float32(0), np.float32(np.nan))
         found = np.repeat(found, len(self.columns), axis=1)
@@ -78,11 +78,11 @@ class Terms:
         place, pairs, of = place[there], pairs[there], np.repeat(terms, lengths)[there]
         together = self.together[pairs]
         share = together / (self.contents[of] + SMOOTHED)
-        # The best of each tag comes last and stays.
+        # The best of each tag is written last and stays.
         order = np.lexsort((together, share))
         found[place[order], 0] = share[order]
         found[place[order], 1] = np.log1p(together[order])
-        # Added, so that what is unknown stays so.
+        # Added, so that unknown values stay NaN.
         found[:, 2] -= np.expm1(np.bincount(place, np.log1p(-share), len(tags)))
         found[:, 3] += np.bincount(place, np.maximum(np.log(share / prior[place]), 0), len(tags))
 

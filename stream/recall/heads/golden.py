@@ -1,4 +1,4 @@
-"""The golden answers of classifier heads: what a server must answer before it is trusted.
+"""The golden answers of classifier heads: a server must reproduce them before it is trusted.
 
 In-process, hashes verify the files. A server can only be verified by its answers, and heads answer with tag numbers:
 heads from another training have the same shapes but mean other tags. The questions are generated, not stored: a few

@@ -1,9 +1,9 @@
 """Classifier heads: the probability of each known tag for a content, from its words and its vector.
 
-They memorise what the neighbours in memory only approximate (the family of Astec, Dahiya et al. 2021, WSDM). They never
-give a tag that was not in their training data; memory covers those. A folder holds heads.json (what they were trained
-on, and the known tags), heads.onnx (the model, which may be on a server instead) and words.json (the terms); `tagbus
-train heads` writes it.
+They memorise what neighbours in memory only approximate (the family of Astec, Dahiya et al. 2021, WSDM). They never
+return a tag outside their training data; memory covers those. A folder holds heads.json (what they were trained on, and
+the known tags), heads.onnx (the model, which may be on a server instead) and words.json (the terms); `tagbus train
+heads` writes it.
 """
 
 import asyncio
@@ -50,12 +50,12 @@ class Manifest(BaseModel):
     name: str = Field(pattern=r"^heads-[0-9a-f]{8}$", description="recorded in every result")
     release: str = Field(description="of the encoder whose vectors they were trained on")
     dimension: int = Field(ge=1, le=65_536, description="of those vectors")
-    best: int = Field(ge=1, le=1000, description="tags that a content gets at most")
+    best: int = Field(ge=1, le=1000, description="limit of tags per content")
     precision: str = Field(description="of the weights: int8, float16 or float32")
     model_sha256: Sha256
     words_sha256: Sha256
     fitted_on: int = Field(ge=1, description="contents that they were trained on")
-    golden: Golden | None = Field(None, description="answers that a server must give; none: in the process alone")
+    golden: Golden | None = Field(None, description="answers that a server must return; none: in the process only")
     tags: tuple[str, ...] = Field(min_length=1, description="ids of the known tags, by number")
 
 
@@ -73,7 +73,7 @@ class Model(Protocol):
 
 
 class OnnxModel:
-    """The model in-process. Several calls may run at once."""
+    """The model in-process. Several calls may run concurrently."""
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
         self._session = _session(model)

@@ -1,4 +1,4 @@
-"""The classifier heads on Triton: bags and vectors are made here, the model runs there."""
+"""The classifier heads on Triton: bags and vectors are built here; the model runs there."""
 
 import asyncio
 from pathlib import Path
@@ -28,15 +28,15 @@ class TritonHeads:
         self._client = TritonClient(settings, Wanted(manifest.name, outputs), self._prove, setting)
 
     async def open(self) -> None:
-        """Returns once every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
-        does."""
+        """Return once every server has been tried and one has returned the golden answers. Raises as
+        `TritonClient.open` does."""
         await self._client.open()
 
     async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
         """See `Model`. Raises ReleaseMismatch if another model answers."""
         numbers, chances = _answer(await self._client.ask_again(_feed(terms, weights, vectors)))
         if not ((numbers >= 0) & (numbers < len(self._manifest.tags))).all():
-            raise ReleaseMismatch(f"Triton gives numbers of tags that {self._manifest.name} does not have")
+            raise ReleaseMismatch(f"Triton returns tag numbers that {self._manifest.name} does not have")
         return numbers, chances
 
     async def close(self) -> None:
@@ -51,8 +51,8 @@ class TritonHeads:
 async def open_heads(folder: Path, release: str, section: ServedSettings, encoder: EncoderSettings) -> HeadsRecall:
     """The heads of a folder on Triton, for an encoder's release; the folder need not hold heads.onnx.
 
-    What `section` leaves out is as in `encoder`. Raises as `HeadsRecall.load` and `TritonClient.open` do, and UserError
-    for heads.json without golden answers.
+    Fields unset in `section` come from `encoder`. Raises as `HeadsRecall.load` and `TritonClient.open` do, and
+    UserError for heads.json without golden answers.
     """
     manifest, vocabulary = await asyncio.to_thread(read_known, folder, release)
     if manifest.golden is None:

@@ -1,1 +1,1 @@
-"""Recall by words: names that stand in a content, and BM25 over contents and tags."""
+"""Recall by words: tag names that occur in a content, and BM25 over exemplars and tags."""

@@ -1,7 +1,8 @@
-"""Component `bm25`: hybrid recall. Tags by the words that they and exemplars share with a content, beside the vectors.
+"""Component `bm25`: hybrid recall. Finds tags by the words that they and exemplars share with a content, beside
+vectors.
 
-As in graph recall a content reaches tags by two ways, here by BM25: tags whose names, aliases and description have its
-words, and the tags of exemplars that have them. A tag's score is its share of a softmax over the best of both.
+As in graph recall a content reaches tags in two ways, here by BM25: tags whose names, aliases and description contain
+its words, and the tags of exemplars that contain them. A tag's score is its share of a softmax over the best of both.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,22 +30,22 @@ from tagbus.stream.recall.words import words_of
 
 NAME: Final = "bm25"
 
-# The best tags and exemplars that share the softmax, its temperature, and the exemplars' part of it (RAE-XMC's lambda).
-# Of 60,000 titles of YSO's training set and 600 others, recall@10 is 32.0; at temperature 0.1 29.6, at 0.3 32.8, with
-# half for the exemplars 30.3.
+# The best tags and exemplars that share the softmax, its temperature, and the exemplars' share (RAE-XMC's lambda). Of
+# 60,000 titles of YSO's training set and 600 others, recall@10 is 32.0; at temperature 0.1 29.6, at 0.3 32.8, with half
+# for the exemplars 30.3.
 TAG_KEYS: Final = 20
 CONTENT_KEYS: Final = 50
 TAU: Final = 0.2
 SHARE: Final = 0.3
-# Tags of a content at most.
+# Limit of tags per content.
 LISTED: Final = 30
 
 
 class Bm25Recall:
-    """Tags by words, over a memory that changes meanwhile.
+    """Finds tags by words, over a memory that changes concurrently.
 
-    Memory is read once. After that `change_tags` and `change_exemplars` apply what is put and deleted, in the order in
-    which they come and before the next search.
+    Memory is read once. After that `change_tags` and `change_exemplars` apply puts and deletes, in order of arrival and
+    before the next search.
     """
 
     name = NAME
@@ -68,9 +69,9 @@ class Bm25Recall:
         }
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
-        """The share of each tag that has words of a content or is of exemplars that do, 0 to 1, best first.
+        """The share of each tag that contains words of a content, or whose exemplars do, 0 to 1, best first.
 
-        A content's own exemplars never vote for it, and machine decisions weigh as `capped` says. Raises
+        A content's own exemplars never vote for it, and machine decisions are weighted by `capped`. Raises
         DependencyDown.
         """
         for one in self._in_step.values():
@@ -80,12 +81,12 @@ class Bm25Recall:
         return await self._serial.run(self._listed, direct, near, machine)
 
     async def change_tags(self, changes: Changes) -> None:
-        """Apply what memory now holds of these tags; None: removed."""
+        """Apply memory's current payloads of these tags; None: removed."""
         await self._standing.change(changes)
         await self._in_step[TAGS.name].change(changes)
 
     async def change_exemplars(self, changes: Changes) -> None:
-        """Apply what memory now holds of these exemplars; None: removed."""
+        """Apply memory's current payloads of these exemplars; None: removed."""
         await self._in_step[EXEMPLARS.name].change(changes)
 
     async def close(self) -> None:
@@ -93,7 +94,7 @@ class Bm25Recall:
         self._serial.close()
 
     def _search(self, query: Query) -> tuple[Hits, Hits, Flags]:
-        """Tags, exemplars that may vote, and which of those only this service decided."""
+        """Tags, exemplars that may vote, and which of those have only machine decisions."""
         direct = self._tags.search(query.texts, TAG_KEYS, query.scopes)
         # Two more than needed: a content's own exemplars, by people and by machine, are dropped afterwards.
         similar = self._contents.search(query.texts, CONTENT_KEYS + 2, query.scopes)
@@ -171,7 +172,7 @@ async def _open_component(section: Bm25Settings, into: Surroundings) -> Part:
 COMPONENT: Final = ComponentOf(
     name=NAME,
     settings=Bm25Settings,
-    # The number changes with what is matched and how it is scored.
+    # Bump the number when matching or scoring changes.
     version=lambda section: f"{NAME}-1-{section.languages}" if section.enabled else None,
     open=_open_component,
     lists=(NAME,),

@@ -1,4 +1,4 @@
-"""An index in step with a store: what the store holds is read once, and every change is applied as it comes."""
+"""Keeps an index in sync with a store: reads the store once, then applies every change."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -7,26 +7,26 @@ from typing import Final
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.store import Payload, Store
 
-# Points read at once.
+# Points read at a time.
 CHUNK: Final = 1_000
 
 Changes = Mapping[str, Payload | None]
 
 
 class InStep:
-    """Reads a store for an index, and hands on its changes."""
+    """Reads a store for an index, and forwards its changes."""
 
     def __init__(self, store: Store, serial: Serial, apply: Callable[[Changes], None]) -> None:
-        """`apply` takes over what the store holds of some keys, None: nothing; always on the thread of `serial`."""
+        """`apply` receives the store's payloads of some keys, None: removed; always on the thread of `serial`."""
         self._store = store
         self._serial = serial
         self._apply = apply
         self._reading = asyncio.Lock()
-        # Keys changed before the first reading ended, None afterwards: what it read of them may be stale.
+        # Keys changed before the first read ended, None afterwards: their payloads from that read may be stale.
         self._changed: set[str] | None = set()
 
     async def read(self) -> None:
-        """Read what the store held before the first change, once. Raises DependencyDown."""
+        """Read the store's content from before the first change, once. Raises DependencyDown."""
         if self._changed is None:
             return
         async with self._reading:
@@ -38,7 +38,7 @@ class InStep:
             self._changed = None
 
     async def change(self, changes: Changes) -> None:
-        """Apply what the store now holds of these keys; None: removed."""
+        """Apply the store's current payloads of these keys; None: removed."""
         await self._serial.run(self._change, changes)
 
     def _unread(self, keys: set[str]) -> list[str]:

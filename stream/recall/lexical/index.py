@@ -1,10 +1,10 @@
-"""Texts by key, searched by BM25 (Robertson and Zaragoza 2009, doi 10.1561/1500000019); a change is applied, nothing
-is rebuilt.
+"""A BM25 index of texts by key (Robertson and Zaragoza 2009, doi 10.1561/1500000019), updated in place without
+rebuilds.
 
-Libraries were looked at first. bm25s and rank-bm25 compute the weights of all texts at once and have no updates.
-tantivy's segments are immutable: a text that is withdrawn stays in them, and in every frequency, until they are merged,
-and a change shows after a commit. Here a text that goes leaves its words, and frequencies and lengths are those of the
-texts that a content sees, so another tenant's texts change no score.
+Libraries do not fit: bm25s and rank-bm25 compute the weights of all texts together and have no updates. tantivy's
+segments are immutable: a withdrawn text stays in them, and in every frequency, until they are merged, and a change is
+visible only after a commit. Here a removed text is removed from all its words, and frequencies and lengths are those of
+the texts that a content sees, so another tenant's texts change no score.
 """
 
 import math
@@ -26,12 +26,13 @@ from tagbus.stream.recall.lexical.postings import Counts, Postings, Rows
 # 1 lower at k1 0.6 and b 0.5.
 K1: Final = 1.2
 B: Final = 0.75
-# Terms in more than this share of the texts say little and take most of the time; they count where there are no others.
+# Terms in more than this share of the texts say little and take most of the time; they count only where there are no
+# others.
 COMMON: Final = 0.1
-# Terms of a content and entries of postings that are looked at, rarest terms first: 500,000 take 5 ms.
+# Limits of a content's terms and of postings entries per search, rarest terms first: 500,000 take 5 ms.
 TERMS: Final = 64
 ENTRIES: Final = 500_000
-# Equals beyond the limit that are put in order.
+# Ties beyond the limit that are sorted.
 TIES: Final = 1024
 
 Ranked = tuple[Ints, Floats]
@@ -39,7 +40,7 @@ Ranked = tuple[Ints, Floats]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is searched: a text under a key, who sees it, and the numbers of the tags that a hit carries."""
+    """An indexed text: its key, its audience, and the numbers of the tags that a hit carries."""
 
     key: str
     text: str
@@ -49,7 +50,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """The texts that a content sees: rows, bool by row, None for all; how many; and the mean of their lengths."""
+    """The texts that a content sees: rows, bool by row, None for all; their number; and their mean length."""
 
     rows: Flags | None
     count: int
@@ -57,7 +58,7 @@ class _View:
 
 
 class TextIndex:
-    """An inverted index. Not for several threads at once."""
+    """An inverted index. Not thread-safe."""
 
     def __init__(self, terms_of: Callable[[str], Iterable[str]], numbers: TagNumbers) -> None:
         self._terms_of = terms_of
@@ -73,7 +74,7 @@ class TextIndex:
         self._terms = Ragged()
         self._tags = Ragged()
         self._scopes = ScopeSets()
-        # By set of scopes: the lengths of its texts together.
+        # The total length of texts, by set of scopes.
         self._totals = np.zeros(16, np.float64)
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ class TextIndex:
         self._postings.add(np.array(terms, np.int64), np.array(rows, np.int64), np.array(counts, np.int64))
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Remove by key; a key that is not there is no error. No word of a text that goes stays for its sake."""
+        """Remove by key; a missing key is no error. Words that only removed texts have are removed too."""
         for key in keys:
             row = self._rows.pop(key, None)
             if row is None:
@@ -111,9 +112,10 @@ class TextIndex:
             self._unused.append(row)
 
     def search(self, texts: Sequence[str], limit: int, scopes: Scopes = None) -> Hits:
-        """The `limit` best of each text, best first, ties by key. With `scopes`, one set a text, only what they see.
+        """The `limit` best hits of each text, best first, ties by key. With `scopes`, one set per text, only visible
+        ones.
 
-        A score is BM25's as a share of what all terms of the text are worth together: 0 to k1 + 1.
+        A score is BM25's divided by the total inverse frequency of the text's terms: 0 to k1 + 1.
         """
         found: list[Ranked] = [(_NONE, np.zeros(0, np.float32))] * len(texts)
         for seen, members in groups(scopes, len(texts)):
@@ -175,13 +177,13 @@ class TextIndex:
         return rows[seen], counts[seen]
 
     def _saturated(self, rows: Rows, counts: Counts, mean: float) -> Floats:
-        """What the counts of a term are worth in texts of those lengths, 0 to k1 + 1."""
+        """The saturated counts of a term in texts of those lengths, 0 to k1 + 1."""
         often = counts.astype(np.float32)
         return (often * (K1 + 1) / (often + K1 * (1 - B + self._lengths[rows] * (B / mean)))).astype(np.float32)
 
     def _ordered(self, scores: NDArray[np.float64], limit: int) -> Ints:
-        """The best rows that have a score."""
-        # Of most rows it is 0: to partition all of them takes 0.5 ms of 0.9 at 20,000.
+        """The best rows with a score."""
+        # Most rows score 0: partitioning all of them takes 0.5 ms of 0.9 at 20,000.
         rows = np.flatnonzero(scores)
         if limit < len(rows):
             there = scores[rows]
@@ -200,7 +202,7 @@ class TextIndex:
 
 
 class _Words:
-    """Words as numbers; the number of a word that goes is another's later."""
+    """Numbers words; the number of a removed word is reused."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -236,7 +238,7 @@ def _worth(frequency: int, count: int) -> float:
 
 
 def _chosen(frequencies: Sequence[int], count: int) -> list[int]:
-    """The places of the terms that are looked up: the rarest, and common ones where there are no others."""
+    """The positions of the terms to look up: the rarest, and common ones where there are no others."""
     there = sorted((often, place) for place, often in enumerate(frequencies) if often)
     rare = [(often, place) for often, place in there if often <= COMMON * count] or there
     looked = 0

@@ -1,4 +1,4 @@
-"""Words as their lemmas: `libraries` and "a library" have one in common. Dictionaries are simplemma's."""
+"""Lemmas of words: `libraries` and "a library" share one. Dictionaries are simplemma's."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -10,14 +10,14 @@ from simplemma import lemmatize
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.recall.component import variable
 
-# Lemmas that are kept.
+# Lemmas to cache.
 LEMMAS: Final = 100_000
 # The setting `languages` of a component.
 Languages = Annotated[
     str,
     Field(
         pattern=r"^[a-z]{2,3}(,[a-z]{2,3})*$",
-        description="of the words, ISO 639 with commas; the first that knows a word says its lemma",
+        description="of the words, ISO 639 with commas; the first that knows a word gives its lemma",
     ),
 ]
 

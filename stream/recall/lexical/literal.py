@@ -34,7 +34,7 @@ NAME_WORDS: Final = 32
 NAME_CHARS: Final = 512
 # Longer runs of letters are cut: they are not words.
 WORD_CHARS: Final = 64
-# Tags per text at most; those with most words win.
+# Limit of tags per text; those with most words win.
 MATCHES: Final = 100
 # Weight of an inflected match: of 24,813 tags of YSO in 5,083 titles, 10.7% of the exact matches were right, and 4.7%
 # of the others.
@@ -75,7 +75,7 @@ class Lexicon:
         Raises UserError for a language that simplemma does not support.
         """
         self._names: dict[str, tuple[str, ...]] = {}
-        # Of the tags that have any.
+        # Only tags with scopes.
         self._scopes: dict[str, frozenset[str]] = {}
         # Lemmas of a name -> tag -> entry.
         self._entries: dict[Lemmas, Mapping[str, _Entry]] = {}
@@ -188,7 +188,7 @@ class LiteralRecall:
         return [self._lexicon.match(text, of) for text, of in zip(texts, scopes, strict=True)]
 
     async def change(self, tags: Changes) -> None:
-        """Apply what memory now holds for these tags; None: removed."""
+        """Apply memory's current payloads of these tags; None: removed."""
         await self._in_step.change(tags)
 
     async def close(self) -> None:
@@ -248,7 +248,7 @@ async def _open_component(section: LiteralSettings, into: Surroundings) -> Part:
 COMPONENT: Final = ComponentOf(
     name=NAME,
     settings=LiteralSettings,
-    # The number changes with what is matched and how it is scored.
+    # Bump the number when matching or scoring changes.
     version=lambda section: f"{NAME}-1-{section.languages}" if section.enabled else None,
     open=_open_component,
     lists=(NAME,),

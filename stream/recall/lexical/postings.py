@@ -1,7 +1,7 @@
-"""Postings: by term, the rows whose text has it and how often; lists that grow and shrink inside two arrays.
+"""Postings: the rows that contain a term, with counts, as lists that grow and shrink inside two arrays.
 
-A list that outgrows its room moves to the end, into twice the room; what it leaves is given back when the arrays are
-full. An entry takes 6 bytes, with its room 6 to 12.
+A list that outgrows its capacity moves to the end with twice the capacity; the space it leaves is reclaimed when the
+arrays are full. An entry takes 6 bytes, with spare capacity 6 to 12.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tagbus.stream.memory.hits import Ints, bounds
 
 FIRST: Final = 1024
-# How often a term is in a text: more than that is no more.
+# The cap of a term's count in a text.
 MOST: Final = 65_535
 
 Rows = NDArray[np.int32]
@@ -21,7 +21,7 @@ Counts = NDArray[np.uint16]
 
 
 class Postings:
-    """The lists of terms that are numbers from 0."""
+    """The posting lists of terms numbered from 0."""
 
     def __init__(self) -> None:
         self._first = np.zeros(FIRST, np.int64)
@@ -32,16 +32,16 @@ class Postings:
         self._end = 0
 
     def of(self, term: int) -> tuple[Rows, Counts]:
-        """The rows of a term, in no order, and its count in each; views that the next change may change."""
+        """The rows of a term, unordered, and its count in each; views that the next change may modify."""
         here = slice(self._first[term], self._first[term] + self._lengths[term])
         return self._rows[here], self._counts[here]
 
     def frequencies(self, terms: Sequence[int]) -> Ints:
-        """In how many rows each term is, int64 [n]."""
+        """The number of rows with each term, int64 [n]."""
         return self._lengths[list(terms)]
 
     def add(self, terms: Ints, rows: Ints, counts: Ints) -> None:
-        """Entries of rows that have none of that term yet."""
+        """Add entries of rows that do not have these terms yet."""
         if not len(terms):
             return
         order = np.argsort(terms, kind="stable")
@@ -54,7 +54,7 @@ class Postings:
         self._lengths[different] += more
 
     def remove(self, terms: Ints, row: int) -> list[int]:
-        """Take a row out of the lists of its terms. Returns the terms whose lists are empty now."""
+        """Remove a row from the lists of its terms. Returns the terms whose lists are empty now."""
         for term in terms.tolist():
             rows, counts = self.of(term)
             place = np.flatnonzero(rows == row)[0]
@@ -64,7 +64,7 @@ class Postings:
         return empty
 
     def _reserve(self, terms: Ints, more: Ints) -> None:
-        """Room for so many entries more in the lists of these terms."""
+        """Reserve capacity for this many more entries in the lists of these terms."""
         if terms[-1] >= len(self._first):
             missing = np.zeros(max(len(self._first), int(terms[-1])), np.int64)
             self._first = np.concatenate((self._first, missing))
@@ -82,7 +82,7 @@ class Postings:
         self._first[terms], self._room[terms], self._end = starts[:-1], room, int(starts[-1])
 
     def _compact(self, more: int) -> None:
-        """Close the gaps that lists have left, and make room for `more` entries at the end."""
+        """Close the gaps that moved lists left, and make room for `more` entries at the end."""
         starts = bounds(self._room)
         places = np.repeat(self._first - starts[:-1], self._room) + np.arange(starts[-1])
         size = int(starts[-1] + more) * 5 // 4 + FIRST

@@ -1,1 +1,1 @@
-"""The taxonomy as results see it: which tags are in force, what replaced others, and what is broader."""
+"""The taxonomy as results use it: tags in force, successors of retired tags, and broader tags."""

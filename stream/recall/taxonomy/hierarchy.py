@@ -1,15 +1,15 @@
-"""Broader tags: what lies above a tag, nearest first. Nothing goes around in a circle."""
+"""Broader tags: the ancestors of a tag, nearest first. Cycles are not followed."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
 
-# Levels above a tag, and broader tags of one in all, that are looked at.
+# Limits of levels above a tag, and of its broader tags in all.
 LEVELS: Final = 20
 BROADER: Final = 1_000
 
 
 def broader_of(tag_id: str, parents_of: Callable[[str], Iterable[str]]) -> tuple[list[str], bool]:
-    """The broader tags of a tag, nearest first, each once, never itself; and whether it is above itself."""
+    """The broader tags of a tag, nearest first, each once, never itself; and whether it is its own ancestor."""
     found: dict[str, None] = {}
     level, circular = [tag_id], False
     for _ in range(LEVELS):

@@ -1,8 +1,8 @@
-"""Whether a tag that an exemplar or a model names counts for a content, and as which one.
+"""Tag resolution: whether a tag named by an exemplar or a model counts for a content, and as which tag.
 
-Exemplars are never rewritten, and a model knows the tags of its training. What they say of a retired tag counts for its
-successor (successors.py). A tag that is not there, or that a content may not see, is taken out before anything is
-counted: another tenant's tags take no places and leave no trace in a score.
+Exemplars are never rewritten, and a model knows only the tags of its training. Their votes for a retired tag count for
+its successor (successors.py). A missing tag, or one that a content may not see, is removed before anything is counted:
+another tenant's tags take no ranks and leave no trace in a score.
 """
 
 import logging
@@ -21,34 +21,34 @@ from tagbus.stream.recall.taxonomy.successors import STEPS, Ends, ends_of, follo
 
 log = logging.getLogger(__name__)
 
-# No tag: a vote for it counts for nobody.
+# No tag: a vote for it does not count.
 NOBODY: Final = -1
-# The audience of a tag that was not looked up yet.
+# The audience of a tag that is not looked up yet.
 UNKNOWN: Final = -1
 
 
 class Standing:
-    """What is known of the tags of a store, for one event loop.
+    """Caches the standing of a store's tags, for one event loop.
 
-    A tag is looked up when something names it first. `change` keeps what is known right, at a cost that does not depend
-    on how many tags there are.
+    A tag is looked up when it is first named. `change` keeps the cache current, at a cost independent of the number of
+    tags.
     """
 
     def __init__(self, tags: Store) -> None:
         self._tags = tags
         self._numbers = tags.numbers
-        # The audience of each tag, by number: nobody sees one that is replaced or not there.
+        # The audience of each tag, by number: no content sees a replaced or missing one.
         self._audiences: NDArray[np.int32] = np.zeros(0, np.int32)
         self._sets = ScopeSets()
-        # The parents of the tags that have any, and the successors of those that are replaced.
+        # The parents of tags that have any, and the successors of replaced tags.
         self._parents: dict[str, tuple[str, ...]] = {}
         self._replaced: dict[str, tuple[str, ...]] = {}
         self._absent: set[str] = set()
-        # Retired tags that lead around in a circle, and have been told of.
+        # Retired tags whose successors form a cycle, already logged.
         self._circular: set[str] = set()
 
     async def change(self, tags: Mapping[str, Payload | None]) -> None:
-        """Take over what memory now holds of these tags; None: removed."""
+        """Apply memory's current payloads of these tags; None: removed."""
         self._note(tags)
         self._circular.difference_update(tags)
 
@@ -69,7 +69,7 @@ class Standing:
         return np.where(out[place] == tags, ends[place], tags)
 
     async def redirect(self, hits: Hits, scopes: Scopes) -> Hits:
-        """The hits with the tags that theirs count as for the queries' contents, each once a hit.
+        """The hits with their tags resolved for the queries' contents, each once per hit.
 
         Raises DependencyDown.
         """
@@ -90,15 +90,15 @@ class Standing:
     async def decisions(
         self, accepted: Sequence[str], rejected: Sequence[str]
     ) -> tuple[tuple[str, ...], frozenset[str]]:
-        """What people accepted and rejected for a content, said of the successors. Raises DependencyDown."""
+        """People's accepted and rejected tags of a content, resolved to successors. Raises DependencyDown."""
         named = [*accepted, *rejected]
         await self._learn(self._numbers.of(named))
         replaced = {tag_id: await self._ends(tag_id) for tag_id in named if tag_id in self._replaced}
         return followed(accepted, rejected, replaced)
 
     async def listing(self, found: Sequence[Mapping[str, float]], scopes: Scopes) -> list[Mapping[str, float]]:
-        """Lists of tags with their scores, best first, of the tags that they count as for each content. Of several
-        scores a tag has the best. Raises DependencyDown."""
+        """Lists of tags with their scores, best first, resolved for each content. A tag with several scores gets the
+        best. Raises DependencyDown."""
         numbers = self._numbers.of([tag_id for one in found for tag_id in one])
         rows = np.repeat(np.arange(len(found)), [len(one) for one in found])
         ends = await self.follow(numbers)
@@ -113,7 +113,7 @@ class Standing:
         ]
 
     async def learn_broader(self, tags: Iterable[str]) -> None:
-        """Look up what lies above these tags and is not known yet. Raises DependencyDown."""
+        """Look up the unknown ancestors of these tags. Raises DependencyDown."""
         new = list(dict.fromkeys(tags))
         known, most = set(new), BROADER * len(new)
         for _ in range(LEVELS):
@@ -125,9 +125,9 @@ class Standing:
                 break
 
     def broader(self, tag_id: str, scopes: frozenset[str]) -> list[str]:
-        """The broader tags of a tag that a content of these scopes sees, nearest first, of what is known.
+        """The known broader tags of a tag that a content of these scopes sees, nearest first.
 
-        One that was replaced counts as its successor. What is above one that the content does not see is left out.
+        A replaced tag counts as its successor. Ancestors of a tag that the content does not see are left out.
         """
         if tag_id not in self._parents:
             return []
@@ -144,7 +144,7 @@ class Standing:
         return found
 
     def _heir(self, tag_id: str) -> str | None:
-        """What a known tag counts as, before scopes."""
+        """The tag that a known tag counts as, before scopes."""
         if tag_id in self._replaced:
             return only(ends_of(tag_id, self._replaced, self._there)[0])
         return tag_id if self._there(tag_id) else None
@@ -161,7 +161,7 @@ class Standing:
         return dict(sorted(moved.items(), key=lambda one: -one[1]))
 
     def _visible(self, tags: Ints, scopes: Scopes, rows: Ints) -> Flags:
-        """Which of these tags, of which nothing is unknown, the contents of these rows see."""
+        """Which of these tags, all known, the contents of these rows see."""
         audiences = self._grown()[tags]
         if scopes is None:
             anybody: Flags = self._sets.visible(None)[audiences] & (tags != NOBODY)
@@ -173,7 +173,7 @@ class Standing:
         return np.asarray(seen[place_of[rows], audiences] & (tags != NOBODY), np.bool_)
 
     async def _ends(self, tag_id: str) -> Ends:
-        """Where a tag leads that is not in force, of what the store holds."""
+        """The successors of a tag that is not in force, by the store."""
         ways, new = {tag_id}, [tag_id]
         while new and len(ways) <= STEPS:
             await self._learn(self._numbers.of(new))
@@ -193,14 +193,14 @@ class Standing:
         log.warning("the tags %s %s: what carries %s counts for no tag", shown, what, shorten(way[0]))
 
     async def _learn(self, tags: Ints) -> None:
-        """Look up those of these tags of which nothing is known."""
+        """Look up the unknown ones of these tags."""
         unknown = tags[self._grown()[tags] == UNKNOWN]
         if not len(unknown):
             return
         ids = [self._numbers.ids[number] for number in np.unique(unknown).tolist()]
         found = await self._tags.fetch(ids)
         audiences = self._grown()
-        # What changed while the store was asked is newer than its answer.
+        # Changes during the call are newer than the store's answer.
         still = zip(ids, self._numbers.of(ids).tolist(), strict=True)
         self._note({tag_id: found.get(tag_id) for tag_id, number in still if audiences[number] == UNKNOWN})
 

@@ -1,27 +1,27 @@
-"""What retired tags lead to: the tags that have replaced them.
+"""Successors: the tags that replace retired ones.
 
-What carries a retired tag counts for its successor, over several steps where that is retired too (merged, or moved to a
-new id). Of several successors (a split) nobody has said which one is right: no exemplar votes for any of them, and they
-are found by their own names and exemplars. Where all of them have become one tag again, that tag has the votes. A
-cycle, a way of more than STEPS tags and a tag that is not in force lead nowhere.
+A point that carries a retired tag counts for its successor, over several steps if that is retired too (merged, or moved
+to a new id). With several successors (a split) it is not known which one is right: no exemplar votes for any of them,
+and they are found by their own names and exemplars. If all of them have become one tag again, that tag gets the votes.
+A cycle, a path of more than STEPS tags and a tag that is not in force lead nowhere.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-# Retired tags that are looked at on the way to the successors of one.
+# Limit of retired tags followed to the successors of one.
 STEPS: Final = 100
 
-# The tags in force that a retired one leads to; None among them: a way that leads nowhere.
+# The tags in force that a retired one leads to; None among them: a path that leads nowhere.
 Ends = frozenset[str | None]
 
 
 def ends_of(
     tag_id: str, replaced: Mapping[str, Sequence[str]], there: Callable[[str], bool]
 ) -> tuple[Ends, Sequence[str]]:
-    """Where a retired tag leads; and a way that leads nowhere because it goes around in a circle or is too long.
+    """Where a retired tag leads; and a path that leads nowhere because it is cyclic or too long.
 
-    `replaced`: the successors of each retired tag. `there`: whether a tag that has none is in force.
+    `replaced`: the successors of each retired tag. `there`: whether a tag without successors is in force.
     """
     ends: set[str | None] = set()
     ways: list[tuple[str, ...]] = [(tag_id,)]
@@ -40,7 +40,7 @@ def ends_of(
 
 
 def only(ends: Iterable[str | None]) -> str | None:
-    """The end of all ways; None where they end differently, or one leads nowhere."""
+    """The common end of all paths; None if they end differently, or one leads nowhere."""
     found = set(ends)
     return found.pop() if len(found) == 1 else None
 
@@ -48,11 +48,11 @@ def only(ends: Iterable[str | None]) -> str | None:
 def followed(
     accepted: Sequence[str], rejected: Sequence[str], replaced: Mapping[str, Ends]
 ) -> tuple[tuple[str, ...], frozenset[str]]:
-    """What people accepted and rejected for a content, said of the successors; `replaced`: where a retired tag leads.
+    """People's accepted and rejected tags of a content, resolved to successors; `replaced`: where a retired tag leads.
 
-    Who accepted a tag accepted the one that it became, and who rejected it rejected all that it was split into. What
-    was said of a successor itself counts more, and an acceptance that came over more than a rejection: two tags that
-    became one may have been decided differently.
+    Accepting a tag accepts its successor, and rejecting it rejects all tags that it was split into. A decision on the
+    successor itself takes precedence, and an inherited acceptance takes precedence over an inherited rejection: two
+    merged tags may have been decided differently.
     """
     said_yes = [tag_id for tag_id in accepted if tag_id not in replaced]
     said_no = {tag_id for tag_id in rejected if tag_id not in replaced}

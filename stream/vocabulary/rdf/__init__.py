@@ -1,1 +1,1 @@
-"""RDF, read statement by statement, and what its forms may not hold."""
+"""RDF: read statement by statement, with limits on its forms."""

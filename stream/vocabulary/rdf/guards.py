@@ -1,4 +1,4 @@
-"""What RDF/XML and JSON-LD may not hold, found before their parser sees it.
+"""Guards for RDF/XML and JSON-LD: reject unsafe input before their parser sees it.
 
 pyoxigraph fetches nothing and bounds a token of Turtle and of JSON by 16 MiB. It expands entities without a bound,
 keeps a text of RDF/XML whole and a node of JSON-LD whole, and ends the process where nesting takes all memory.
@@ -20,7 +20,7 @@ NODE_BYTES: Final = 1 << 24
 TEXT_CHARS: Final = 1 << 20
 # An entity is the beginning of an IRI.
 ENTITY_CHARS: Final = 256
-# Depth at which nodes stand: in a list, or in the list of a graph.
+# Depth at which nodes occur: in a list, or in the list of a graph.
 _NODES: Final = 2
 
 _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
@@ -36,9 +36,9 @@ class JsonGuard:
         self._since = 0
 
     def feed(self, data: bytes) -> None:
-        """Look at the next bytes."""
+        """Check the next bytes."""
         data = self._pending + data
-        # Half of an escape may be in the next bytes.
+        # An escape may continue in the next bytes.
         self._pending = b"\\" if (len(data) - len(data.rstrip(b"\\"))) % 2 else b""
         if self._pending:
             data = data[:-1]
@@ -57,7 +57,7 @@ class JsonGuard:
             raise UserError(f"JSON nested more than {DEPTH} deep")
 
     def _check_size(self, ends: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> None:
-        """`ends`: where no node is open."""
+        """`ends`: the positions where no node is open."""
         if ends.size:
             longest = max(self._since + int(ends[0]), int(np.diff(ends).max(initial=0)))
             self._since = count - int(ends[-1])
@@ -84,7 +84,7 @@ class XmlGuard:
         self._fed = 0
 
     def feed(self, data: bytes) -> None:
-        """Look at the next bytes; empty ones are the end."""
+        """Check the next bytes; empty at the end."""
         try:
             self._parser.Parse(data, not data)
         except expat.ExpatError as error:

@@ -1,9 +1,9 @@
-"""RDF statements from Turtle, N-Triples, RDF/XML and JSON-LD, one at a time, and back. Nothing is fetched.
+"""Read and write RDF statements as Turtle, N-Triples, RDF/XML and JSON-LD, one at a time. Nothing is fetched.
 
-Parsed by pyoxigraph (MIT or Apache-2.0), which gives statements while it reads. For 30,000 concepts of 12 statements it
-takes 0.5 to 0.9 CPU seconds, and the whole import 4.4 to 6.6; rdflib, which holds the graph and fetches the contexts
-that JSON-LD names, takes 10 to 19, and 500 MB more (`bench/vocabulary.py`). Its wheel has 9.5 MB and brings nothing
-else. It is the extra `skos`, as a worker reads no vocabulary.
+Parsed by pyoxigraph (MIT or Apache-2.0), which yields statements while it reads. For 30,000 concepts of 12 statements
+it takes 0.5 to 0.9 CPU seconds, and the whole import 4.4 to 6.6; rdflib, which holds the graph and fetches the contexts
+that JSON-LD names, takes 10 to 19, and 500 MB more (`bench/vocabulary.py`). Its wheel has 9.5 MB and no dependencies.
+It is the extra `skos`, as a worker reads no vocabulary.
 """
 
 import re
@@ -29,14 +29,14 @@ BLANK: Final = "_:"
 # Blank nodes in a row: those of a nested list are all open, at 350 bytes each.
 BLANK_RUN: Final = 1_000_000
 _PLACE: Final = re.compile(r"^(Parser error (at|between) [^:]*|syntax error): ")
-# What pyoxigraph says of a context that is an address.
+# pyoxigraph's message for a context that is an address.
 _REMOTE: Final = "LoadDocumentCallback"
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One statement. `value`: an IRI, `_:name` of a blank node, or a text; `language`: of a text, `""` if it has none,
-    and None where the value is no text.
+    and None if the value is not a text.
     """
 
     subject: str
@@ -46,7 +46,7 @@ class Statement:
 
 
 def statements(name: str, stream: BinaryIO, form: RdfForm) -> Iterator[Statement]:
-    """The statements of a file. Raises UserError that names the place."""
+    """Read the statements of a file. Raises UserError that names the place."""
     source = Source(name, stream, _guard(form))
     blank = 0
     try:
@@ -65,7 +65,7 @@ def statements(name: str, stream: BinaryIO, form: RdfForm) -> Iterator[Statement
 
 
 def write(triples: Iterable[Statement], output: BinaryIO, form: RdfForm, prefixes: dict[str, str]) -> None:
-    """Write statements as they come."""
+    """Write statements as they arrive."""
     oxigraph.serialize(map(_triple, triples), output, FORMATS[form], prefixes=prefixes)
 
 
@@ -79,7 +79,7 @@ def is_iri(text: str) -> bool:
 
 
 def is_language(text: str) -> bool:
-    """Whether a text is a language tag as RDF has them."""
+    """Whether a text is a language tag in RDF's sense."""
     try:
         oxigraph.Literal("", language=text)
     except ValueError:
@@ -100,7 +100,7 @@ def _guard(form: RdfForm) -> Guard | None:
 def _node(term: object) -> str:
     if isinstance(term, oxigraph.NamedNode):
         return term.value
-    # A blank node, or a statement about a statement: no concept is either.
+    # A blank node, or a statement about a statement: never a concept.
     return f"{BLANK}{term.value}" if isinstance(term, oxigraph.BlankNode) else BLANK
 
 

@@ -47,7 +47,7 @@ async def test_a_server_that_says_nothing_is_overloaded_at_the_deadline() -> Non
         ("200 OK", DependencyDown, "does not answer as Qdrant does"),
         ("401 Unauthorized", UserError, "another key than TAGBUS_MEMORY__API_KEY"),
         ("403 Forbidden", UserError, "another key than TAGBUS_MEMORY__API_KEY"),
-        ("404 Not Found", MemoryLost, "a collection is gone"),
+        ("404 Not Found", MemoryLost, "a collection is missing"),
         ("400 Bad Request", Fatal, "answered 400 Bad Request: b'{}'"),
     ],
 )

@@ -78,7 +78,7 @@ async def test_another_process_that_opens_it_is_told_so(tmp_path: Path) -> None:
 
 
 async def test_a_folder_that_cannot_be_written_is_a_users_error() -> None:
-    with pytest.raises(UserError, match=r"/proc/tagbus/tags is no folder to write to"):
+    with pytest.raises(UserError, match=r"/proc/tagbus/tags is not a writable folder"):
         await EmbeddedStore.open(Path("/proc/tagbus/tags"), "r1", 2)
 
 
@@ -168,7 +168,7 @@ async def test_a_folder_that_is_none_of_ours_is_left_alone(tmp_path: Path) -> No
     (tmp_path / "thesis.txt").write_text("ten years")
     with pytest.raises(UserError, match="holds no store of tagbus"):
         await EmbeddedStore.open(tmp_path, "r1", 2)
-    with pytest.raises(UserError, match="is no folder to write to"):
+    with pytest.raises(UserError, match="is not a writable folder"):
         await EmbeddedStore.open(tmp_path / "thesis.txt" / "tags", "r1", 2)
     assert (tmp_path / "thesis.txt").read_text() == "ten years"
 
