@@ -41,7 +41,7 @@ from tagbus.stream.memory import Carried, ExactStore, Memory, Point, memory_of
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.qdrant.client import connect
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.store import Scopes, Store
@@ -95,7 +95,7 @@ async def opened(name: str, folder: Path) -> Memory:
 
     async def store(kind: str, carried: Carried) -> Store:
         if server is not None:
-            made = ServerStore(server, Place(unique, "bench", kind, DIMENSION), carried)
+            made = ServerStore(server, CollectionSpec(unique, "bench", kind, DIMENSION), carried)
             await made.begin("bench", kind)
             return made
         if name == "embedded":

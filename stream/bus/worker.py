@@ -30,7 +30,7 @@ from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.metadata import list_partitions
 from tagbus.stream.kafka.rights import Operation
 from tagbus.stream.telemetry import traces
-from tagbus.stream.telemetry.logs import Place, at
+from tagbus.stream.telemetry.logs import BatchPosition, at
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ class Worker:
     async def _process(self, entry: InFlightBatch) -> None:
         stall = partial(self._stall, entry)
         batch, trace = entry.batch, entry.batch.trace
-        place = Place(*batch.partition, batch.sources[0].offset, "" if trace is None else trace.trace)
+        place = BatchPosition(*batch.partition, batch.sources[0].offset, "" if trace is None else trace.trace)
         with at(place), traces.within(trace):
             outcomes = await self._processor.process(batch, stall)
         self._in_flight.complete(entry, outcomes)

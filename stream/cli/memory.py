@@ -28,7 +28,7 @@ from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.store import ListedStore
 
 if TYPE_CHECKING:
-    from tagbus.stream.memory.qdrant.collections import Place
+    from tagbus.stream.memory.qdrant.collections import CollectionSpec
 
 # Faults that are listed; all are counted.
 NAMED: Final = 20
@@ -238,7 +238,7 @@ async def _back_up(settings: Settings, folder: Path) -> None:
 
     server = BackupServer(settings.memory)
     try:
-        await server.save(_places(settings), folder)
+        await server.save(_specs(settings), folder)
     finally:
         await server.close()
     console.say(f"the memory of {folders.base_release(settings).name} is in {folder}")
@@ -251,7 +251,7 @@ async def _restore(settings: Settings, folder: Path) -> None:
         owner = await asyncio.to_thread(topics.owner)
     server = BackupServer(settings.memory)
     try:
-        await server.restore(_places(settings), folder, owner)
+        await server.restore(_specs(settings), folder, owner)
     finally:
         await server.close()
     console.say(
@@ -259,8 +259,8 @@ async def _restore(settings: Settings, folder: Path) -> None:
     )
 
 
-def _places(settings: Settings) -> "Mapping[str, Place]":
-    from tagbus.stream.memory.qdrant.collections import Place
+def _specs(settings: Settings) -> "Mapping[str, CollectionSpec]":
+    from tagbus.stream.memory.qdrant.collections import CollectionSpec
 
     release = folders.base_release(settings)
-    return {kind: Place(settings.memory.namespace, release.name, kind, release.dimension) for kind in KINDS}
+    return {kind: CollectionSpec(settings.memory.namespace, release.name, kind, release.dimension) for kind in KINDS}

@@ -69,13 +69,13 @@ def _on_server(settings: MemorySettings, release: str, dimension: int) -> Opener
     """Open stores that share a connection and its congestion window."""
     # qdrant-client takes a second to import; the other stores avoid that.
     from tagbus.stream.memory.qdrant.client import connect
-    from tagbus.stream.memory.qdrant.collections import Place
+    from tagbus.stream.memory.qdrant.collections import CollectionSpec
     from tagbus.stream.memory.qdrant.congestion import Congestion
     from tagbus.stream.memory.qdrant.server import ServerStore
 
     server, congestion = connect(settings), Congestion()
 
     async def store(kind: str, carried: Carried) -> Store:
-        return ServerStore(server, Place(settings.namespace, release, kind, dimension), carried, congestion)
+        return ServerStore(server, CollectionSpec(settings.namespace, release, kind, dimension), carried, congestion)
 
     return store

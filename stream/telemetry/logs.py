@@ -21,7 +21,7 @@ MESSAGE_CHARS: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BatchPosition:
     """The position of the current batch: its first offset, and its trace, empty if there is none."""
 
     topic: str
@@ -30,17 +30,17 @@ class Place:
     trace_id: str = ""
 
 
-_place: ContextVar[Place | None] = ContextVar("place", default=None)
+_position: ContextVar[BatchPosition | None] = ContextVar("position", default=None)
 
 
 @contextmanager
-def at(place: Place) -> Iterator[None]:
+def at(position: BatchPosition) -> Iterator[None]:
     """Attribute lines logged inside to this batch."""
-    token = _place.set(place)
+    token = _position.set(position)
     try:
         yield
     finally:
-        _place.reset(token)
+        _position.reset(token)
 
 
 class JsonFormatter(logging.Formatter):
@@ -55,9 +55,9 @@ class JsonFormatter(logging.Formatter):
             "thread": record.threadName,
             "message": record.getMessage()[:MESSAGE_CHARS],
         }
-        if (place := _place.get()) is not None:
-            line |= {"topic": place.topic, "partition": place.partition, "offset": place.offset}
-            line |= {"trace_id": place.trace_id} if place.trace_id else {}
+        if (position := _position.get()) is not None:
+            line |= {"topic": position.topic, "partition": position.partition, "offset": position.offset}
+            line |= {"trace_id": position.trace_id} if position.trace_id else {}
         line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) not in {None, ""}}
         if record.exc_info and (error := record.exc_info[1]) is not None:
             frames = traceback.extract_tb(error.__traceback__)

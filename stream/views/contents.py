@@ -61,7 +61,7 @@ class ContentRow(Row):
         return self.versions[-1].latest
 
 
-class Place(Row):
+class ContentEntry(Row):
     """A content's entry under a tag. `together`: the content's other tags."""
 
     confidence: float
@@ -76,8 +76,8 @@ class Change(Row):
     offset: int
     content: str
     name: str
-    before: Place | None
-    after: Place | None
+    before: ContentEntry | None
+    after: ContentEntry | None
 
 
 def latest_of(event: TaggedContent, tagged: int, before: Latest | None, least: float) -> Latest:
@@ -116,7 +116,7 @@ def changes(
     content: str, partition: int, offset: int, before: Latest | None, after: Latest | None
 ) -> Iterator[tuple[str, Change]]:
     """The changes between two versions of a content, by tag. An unchanged tag has none."""
-    old, new = _places(before), _places(after)
+    old, new = _entries(before), _entries(after)
     for tag in old.keys() | new.keys():
         was, now = old.get(tag), new.get(tag)
         if was != now:
@@ -134,14 +134,14 @@ def changes(
             )
 
 
-def _places(latest: Latest | None) -> dict[str, tuple[str, Place]]:
+def _entries(latest: Latest | None) -> dict[str, tuple[str, ContentEntry]]:
     if latest is None:
         return {}
     ids = [mark.id for mark in latest.tags]
     return {
         mark.id: (
             mark.name,
-            Place(
+            ContentEntry(
                 confidence=mark.confidence,
                 time=latest.time,
                 together=tuple(other for other in ids if other != mark.id),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from tagbus.stream.config import ViewsSettings
-from tagbus.stream.views.contents import NOWHERE, Change, Place
+from tagbus.stream.views.contents import NOWHERE, Change, ContentEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def trim(row: TagRow, limits: Limits) -> None:
     if len(row.contents) > 2 * limits.contents:
         kept = {*row.newest(limits.contents), *row.surest(limits.contents)}
         row.contents_whole = row.contents_whole and len(kept) == len(row.contents)
-        row.contents = {one: place for one, place in row.contents.items() if one in kept}
+        row.contents = {one: entry for one, entry in row.contents.items() if one in kept}
     if len(row.together) > limits.together:
         best = heapq.nsmallest(limits.together, row.together.items(), lambda one: (-one[1], one[0]))
         row.together, row.together_whole = dict(best), False
@@ -88,27 +88,27 @@ def trim(row: TagRow, limits: Limits) -> None:
         row.steps = {start: count for start, count in row.steps.items() if start >= oldest and count > 0}
 
 
-def _take(row: TagRow, content: str, place: Place, limits: Limits) -> None:
+def _take(row: TagRow, content: str, entry: ContentEntry, limits: Limits) -> None:
     row.count -= 1
     row.contents.pop(content, None)
-    start = _step(place, limits)
+    start = _step(entry, limits)
     if start in row.steps:
         row.steps[start] -= 1
-    for other in place.together:
+    for other in entry.together:
         if other in row.together:
             row.together[other] -= 1
             if row.together[other] <= 0:
                 del row.together[other]
 
 
-def _add(row: TagRow, content: str, place: Place, limits: Limits) -> None:
+def _add(row: TagRow, content: str, entry: ContentEntry, limits: Limits) -> None:
     row.count += 1
-    row.contents[content] = (place.confidence, place.time)
-    start = _step(place, limits)
+    row.contents[content] = (entry.confidence, entry.time)
+    start = _step(entry, limits)
     row.steps[start] = row.steps.get(start, 0) + 1
-    for other in place.together:
+    for other in entry.together:
         row.together[other] = row.together.get(other, 0) + 1
 
 
-def _step(place: Place, limits: Limits) -> int:
-    return place.time // 1000 // limits.step * limits.step
+def _step(entry: ContentEntry, limits: Limits) -> int:
+    return entry.time // 1000 // limits.step * limits.step

@@ -17,7 +17,7 @@ from tagbus.stream.config import MemorySettings
 from tagbus.stream.memory import Carried, ExactStore, Point, Store, TagNumbers, Vectors, hnsw
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.qdrant.client import Server, connect
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tests.qdrants import SERVER
@@ -68,7 +68,7 @@ async def _embedded(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def _in_memory(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
     server = Server(AsyncQdrantClient(":memory:"), "memory")
-    store = ServerStore(server, Place("tagbus", RELEASE, "tags", dimension), carried(field))
+    store = ServerStore(server, CollectionSpec("tagbus", RELEASE, "tags", dimension), carried(field))
     await store.begin("cluster", "tags")
     yield store
     await store.close()
@@ -77,7 +77,7 @@ async def _in_memory(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def _server(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
     server = connect(MemorySettings(kind="server", url=SERVER or ""))
-    store = ServerStore(server, Place("test", RELEASE, uuid.uuid4().hex, dimension), carried(field))
+    store = ServerStore(server, CollectionSpec("test", RELEASE, uuid.uuid4().hex, dimension), carried(field))
     await store.begin("cluster", "tags")
     yield store
     await store.drop()

@@ -20,7 +20,7 @@ from tagbus.stream.memory import Carried, ExactStore, Memory, Point, Store, Vect
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import carrying
 from tagbus.stream.memory.qdrant.client import Server
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.recall.base import Query
@@ -102,7 +102,9 @@ async def opened(kind: str) -> AsyncIterator[Memory]:
                 return HnswStore("r", D, carried)
             case "embedded":
                 return await EmbeddedStore.temporary("r", D, carried)
-        store = ServerStore(Server(AsyncQdrantClient(":memory:"), "memory"), Place("tenants", "r", name, D), carried)
+        store = ServerStore(
+            Server(AsyncQdrantClient(":memory:"), "memory"), CollectionSpec("tenants", "r", name, D), carried
+        )
         await store.begin("cluster", name)
         return store
 

@@ -5,7 +5,7 @@ import json
 import logging
 from typing import Any
 
-from tagbus.stream.telemetry.logs import JsonFormatter, Place, at
+from tagbus.stream.telemetry.logs import BatchPosition, JsonFormatter, at
 
 CANARY = "xyzzy-canary"
 
@@ -27,7 +27,7 @@ def logged(words: str, *values: object, **given: Any) -> dict[str, Any]:
 
 
 def test_a_line_is_an_object_with_what_it_is_about() -> None:
-    with at(Place("content", 3, 40, "0af7")):
+    with at(BatchPosition("content", 3, 40, "0af7")):
         found = logged("tag: contents=%d", 5, extra={"content": "c1"})
     assert found.pop("time").endswith("+00:00")
     assert found == {
@@ -44,7 +44,7 @@ def test_a_line_is_an_object_with_what_it_is_about() -> None:
 
 
 def test_what_a_line_is_about_itself_goes_before_the_batch() -> None:
-    with at(Place("content", 3, 40)):
+    with at(BatchPosition("content", 3, 40)):
         assert logged("x", extra={"offset": 42})["offset"] == 42
         assert "trace_id" not in logged("x")
 

@@ -9,10 +9,10 @@ from tagbus.stream.views.application import CHANGES, sliced
 from tagbus.stream.views.contents import (
     NOWHERE,
     Change,
+    ContentEntry,
     ContentRow,
     Latest,
     Mark,
-    Place,
     Version,
     before_offset,
     changes,
@@ -47,8 +47,8 @@ def result(time: str | None = None, **tags: float) -> TaggedContent:
 def test_a_first_result_adds_each_of_its_tags() -> None:
     found = told(ContentRow(), 5, latest(a=0.9, b=0.4))
     assert found["a"].before is None
-    assert found["a"].after == Place(confidence=0.9, time=DAY, together=("b",))
-    assert found["b"].after == Place(confidence=0.4, time=DAY, together=("a",))
+    assert found["a"].after == ContentEntry(confidence=0.9, time=DAY, together=("b",))
+    assert found["b"].after == ContentEntry(confidence=0.4, time=DAY, together=("a",))
 
 
 def test_a_retag_takes_what_it_replaces_and_leaves_out_what_is_as_it_was() -> None:
@@ -60,7 +60,7 @@ def test_a_retag_takes_what_it_replaces_and_leaves_out_what_is_as_it_was() -> No
     assert found["b"].after is None
     assert found["c"].before is None
     # Its confidence is the same, but it occurs together with others.
-    assert found["a"].after == Place(confidence=0.9, time=DAY, together=("c",))
+    assert found["a"].after == ContentEntry(confidence=0.9, time=DAY, together=("c",))
 
 
 def test_a_withdrawal_takes_all() -> None:

@@ -9,10 +9,10 @@ from tagbus.stream.config import ViewsSettings
 from tagbus.stream.views.contents import (
     NOWHERE,
     Change,
+    ContentEntry,
     ContentRow,
     Latest,
     Mark,
-    Place,
     Version,
     before_offset,
     changes,
@@ -26,17 +26,19 @@ WIDE = Limits(contents=1000, together=1000, step=3600, kept=1000 * 3600)
 HOUR = 3_600_000
 
 
-def change(offset: int, content: str, before: Place | None, after: Place | None, partition: int = 0) -> Change:
+def change(
+    offset: int, content: str, before: ContentEntry | None, after: ContentEntry | None, partition: int = 0
+) -> Change:
     return Change(partition=partition, offset=offset, content=content, name="N", before=before, after=after)
 
 
-def place(confidence: float = 0.5, hours: int = 0, together: tuple[str, ...] = ()) -> Place:
-    return Place(confidence=confidence, time=hours * HOUR, together=together)
+def entry(confidence: float = 0.5, hours: int = 0, together: tuple[str, ...] = ()) -> ContentEntry:
+    return ContentEntry(confidence=confidence, time=hours * HOUR, together=together)
 
 
 def test_a_change_that_comes_again_does_nothing() -> None:
     row = TagRow()
-    first, second = change(3, "a", None, place()), change(5, "b", None, place())
+    first, second = change(3, "a", None, entry()), change(5, "b", None, entry())
     assert apply(row, first, WIDE)
     assert apply(row, second, WIDE)
     stored = row.to_json()
@@ -48,29 +50,29 @@ def test_a_change_that_comes_again_does_nothing() -> None:
 
 def test_each_partition_has_offsets_of_its_own() -> None:
     row = TagRow()
-    assert apply(row, change(9, "a", None, place(), partition=0), WIDE)
-    assert apply(row, change(2, "b", None, place(), partition=1), WIDE)
+    assert apply(row, change(9, "a", None, entry(), partition=0), WIDE)
+    assert apply(row, change(2, "b", None, entry(), partition=1), WIDE)
     assert row.count == 2
 
 
 def test_counts_by_step_follow_the_contents_time() -> None:
     row = TagRow()
-    apply(row, change(1, "a", None, place(hours=5)), WIDE)
-    apply(row, change(2, "b", None, place(hours=5)), WIDE)
-    apply(row, change(3, "a", place(hours=5), place(hours=7)), WIDE)
+    apply(row, change(1, "a", None, entry(hours=5)), WIDE)
+    apply(row, change(2, "b", None, entry(hours=5)), WIDE)
+    apply(row, change(3, "a", entry(hours=5), entry(hours=7)), WIDE)
     assert row.steps == {5 * 3600: 1, 7 * 3600: 1}
-    apply(row, change(4, "b", place(hours=5), None), WIDE)
+    apply(row, change(4, "b", entry(hours=5), None), WIDE)
     trim(row, WIDE)
     assert row.steps == {7 * 3600: 1}
 
 
 def test_steps_that_are_too_old_go() -> None:
     row = TagRow()
-    apply(row, change(1, "a", None, place(hours=1)), LIMITS)
-    apply(row, change(2, "b", None, place(hours=20)), LIMITS)
+    apply(row, change(1, "a", None, entry(hours=1)), LIMITS)
+    apply(row, change(2, "b", None, entry(hours=20)), LIMITS)
     trim(row, LIMITS)
     assert row.steps == {20 * 3600: 1}
-    apply(row, change(3, "a", place(hours=1), None), LIMITS)
+    apply(row, change(3, "a", entry(hours=1), None), LIMITS)
     trim(row, LIMITS)
     assert row.steps == {20 * 3600: 1}
     assert row.count == 1
@@ -79,7 +81,7 @@ def test_steps_that_are_too_old_go() -> None:
 def test_the_newest_and_the_most_confident_contents_stay() -> None:
     row = TagRow()
     for number in range(20):
-        apply(row, change(number, f"c{number:02}", None, place(confidence=1 - number / 100, hours=number)), LIMITS)
+        apply(row, change(number, f"c{number:02}", None, entry(confidence=1 - number / 100, hours=number)), LIMITS)
         trim(row, LIMITS)
     assert row.newest(3) == ["c19", "c18", "c17"]
     assert row.surest(3) == ["c00", "c01", "c02"]
@@ -91,11 +93,11 @@ def test_the_newest_and_the_most_confident_contents_stay() -> None:
 def test_the_most_frequent_other_tags_stay_and_it_says_that_some_went() -> None:
     row = TagRow()
     for number, others in enumerate((("x", "y"), ("x", "y"), ("x", "z"))):
-        apply(row, change(number, f"c{number}", None, place(together=others)), LIMITS)
+        apply(row, change(number, f"c{number}", None, entry(together=others)), LIMITS)
     trim(row, LIMITS)
     assert row.together == {"x": 3, "y": 2}
     assert not row.together_whole
-    apply(row, change(3, "c2", place(together=("x", "z")), None), LIMITS)
+    apply(row, change(3, "c2", entry(together=("x", "z")), None), LIMITS)
     assert row.together == {"x": 2, "y": 2}
 
 
@@ -157,5 +159,5 @@ def test_limits_are_those_of_the_settings() -> None:
 
 def test_rows_are_stored_and_read_back() -> None:
     row = TagRow()
-    apply(row, change(1, "a", None, place(together=("x",))), WIDE)
+    apply(row, change(1, "a", None, entry(together=("x",))), WIDE)
     assert TagRow.model_validate_json(row.to_json()) == row

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.errors import DependencyDown, Fatal, ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.qdrant.client import Server, connect, trust
-from tagbus.stream.memory.qdrant.collections import Collections, Place
+from tagbus.stream.memory.qdrant.collections import Collections, CollectionSpec
 
 BACKUP: Final = "backup.json"
 # The limit for connecting; creating and sending a snapshot of a large collection has none.
@@ -64,7 +64,7 @@ class BackupServer:
         self._server: Server = connect(settings)
         self._transport = transport
 
-    async def save(self, places: Mapping[str, Place], folder: Path) -> Backup:
+    async def save(self, specs: Mapping[str, CollectionSpec], folder: Path) -> Backup:
         """Copy the build of each kind that readers see into the folder.
 
         Raises UserError for a missing kind, a collection that is spread over a cluster, and a folder that cannot be
@@ -72,8 +72,8 @@ class BackupServer:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            copies = {kind: await self._saved(kind, place, folder) for kind, place in places.items()}
-            first = next(iter(places.values()))
+            copies = {kind: await self._saved(kind, spec, folder) for kind, spec in specs.items()}
+            first = next(iter(specs.values()))
             backup = Backup(release=first.release, dimension=first.dimension, copies=copies)
             draft = folder / f"{BACKUP}.new"
             draft.write_text(backup.model_dump_json(indent=1), encoding="utf-8")
@@ -82,23 +82,23 @@ class BackupServer:
             raise UserError(f"{folder} cannot store the copy: {error.strerror}") from None
         return backup
 
-    async def restore(self, places: Mapping[str, Place], folder: Path, owner: str) -> None:
+    async def restore(self, specs: Mapping[str, CollectionSpec], folder: Path, owner: str) -> None:
         """Create a new build of each kind from the copy, then switch readers to them.
 
         Raises UserError for a folder without a whole copy, ReleaseMismatch for one of another release or owner.
         """
         backup = Backup.read(folder)
-        for kind, place in places.items():
-            _check(backup, kind, place, folder)
-        made = {kind: f"{place.alias}.{uuid.uuid4().hex[:8]}" for kind, place in places.items()}
+        for kind, spec in specs.items():
+            _check(backup, kind, spec, folder)
+        made = {kind: f"{spec.alias}.{uuid.uuid4().hex[:8]}" for kind, spec in specs.items()}
         try:
             for kind, name in made.items():
                 await self._upload(name, folder / backup.copies[kind].file, backup.copies[kind].sha256)
             for kind, name in made.items():
-                await self._show(places[kind], name, owner)
+                await self._show(specs[kind], name, owner)
         except BaseException:
             for kind, name in made.items():
-                if await Collections(self._server, places[kind]).behind() != name:
+                if await Collections(self._server, specs[kind]).behind() != name:
                     await self._server.call(self._server.client.delete_collection(name))
             raise
 
@@ -106,10 +106,10 @@ class BackupServer:
         """Close the connections."""
         await self._server.client.close()
 
-    async def _saved(self, kind: str, place: Place, folder: Path) -> Copy:
-        name = await Collections(self._server, place).behind()
+    async def _saved(self, kind: str, spec: CollectionSpec, folder: Path) -> Copy:
+        name = await Collections(self._server, spec).behind()
         if name is None:
-            raise UserError(f"there is no collection behind {place.alias}: `tagbus index` builds it")
+            raise UserError(f"there is no collection behind {spec.alias}: `tagbus index` builds it")
         async with self._asking() as client:
             if (await self._result(client.get(f"/collections/{name}/cluster"))).get("remote_shards"):
                 raise UserError(
@@ -141,12 +141,12 @@ class BackupServer:
                 path = f"/collections/{name}/snapshots/upload"
                 await self._result(client.post(path, params=asked, files=sent))
 
-    async def _show(self, place: Place, name: str, owner: str) -> None:
-        collections = Collections(self._server, place)
+    async def _show(self, spec: CollectionSpec, name: str, owner: str) -> None:
+        collections = Collections(self._server, spec)
         state = await collections.state(name)
         if state is None or state.owner != owner:
             found = "nothing" if state is None else state.owner
-            raise ReleaseMismatch(f"the copy of {place.alias} is of {found}, this is {owner}")
+            raise ReleaseMismatch(f"the copy of {spec.alias} is of {found}, this is {owner}")
         await collections.record(name, state.model_copy(update={"build": name.rpartition(".")[2], "complete": True}))
 
     @asynccontextmanager
@@ -180,11 +180,11 @@ class BackupServer:
         raise DependencyDown(said) if response.status_code >= 500 else Fatal(said)
 
 
-def _check(backup: Backup, kind: str, place: Place, folder: Path) -> None:
-    if (backup.release, backup.dimension) != (place.release, place.dimension):
+def _check(backup: Backup, kind: str, spec: CollectionSpec, folder: Path) -> None:
+    if (backup.release, backup.dimension) != (spec.release, spec.dimension):
         raise ReleaseMismatch(
             f"{folder} holds a copy of release {shorten(backup.release)} with {backup.dimension} dimensions, this is "
-            f"{place.release} with {place.dimension}"
+            f"{spec.release} with {spec.dimension}"
         )
     copy = backup.copies.get(kind)
     if copy is None or Path(copy.file).name != copy.file:

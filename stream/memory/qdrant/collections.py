@@ -38,7 +38,7 @@ STATE: Final = "tagbus"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CollectionSpec:
     """Identifies the store of a kind of a release on a server, with the dimension of its vectors."""
 
     namespace: str
@@ -62,8 +62,8 @@ class Place:
 class Collections:
     """The builds of one store."""
 
-    def __init__(self, server: Server, place: Place) -> None:
-        place.check()
+    def __init__(self, server: Server, spec: CollectionSpec) -> None:
+        spec.check()
         self._server = server
         self._client = server.client
         self._place = place
@@ -76,17 +76,17 @@ class Collections:
         Raises ReleaseMismatch for a collection that tagbus did not create, or created otherwise.
         """
         try:
-            info = await self._server.call(self._client.get_collection(name or self._place.alias))
+            info = await self._server.call(self._client.get_collection(name or self._spec.alias))
         except (MemoryLost, ValueError):
             # The in-memory client reports it in its own way.
             return None
-        return self._checked(name or self._place.alias, info)
+        return self._checked(name or self._spec.alias, info)
 
     async def differences(self, name: str | None = None) -> list[Difference]:
         """The settings in which a build differs, the one with that name or the one behind the alias; none if there is
         no build."""
         try:
-            info = await self._server.call(self._client.get_collection(name or self._place.alias))
+            info = await self._server.call(self._client.get_collection(name or self._spec.alias))
         except (MemoryLost, ValueError):
             return []
         return differences(self._server.form, info.config)
@@ -114,10 +114,10 @@ class Collections:
     async def begin_anew(self, owner: str, topic: str) -> tuple[str, BuildState]:
         """A new, empty build and its name."""
         build = uuid.uuid4().hex[:8]
-        place = self._place
-        name = f"{place.alias}.{build}"
-        state = BuildState(owner=owner, release=place.release, dimension=place.dimension, build=build, topic=topic)
-        made = creation(self._client, name, place.dimension, self._server.form, _metadata(state))
+        spec = self._spec
+        name = f"{spec.alias}.{build}"
+        state = BuildState(owner=owner, release=spec.release, dimension=spec.dimension, build=build, topic=topic)
+        made = creation(self._client, name, spec.dimension, self._server.form, _metadata(state))
         await self._server.call(made)
         # Before there are points: built later, the vector index would not cover the scopes.
         await self._index(name)
@@ -170,11 +170,11 @@ class Collections:
     async def behind(self) -> str | None:
         """The collection behind the alias."""
         aliases = (await self._server.call(self._client.get_aliases())).aliases
-        return next((one.collection_name for one in aliases if one.alias_name == self._place.alias), None)
+        return next((one.collection_name for one in aliases if one.alias_name == self._spec.alias), None)
 
     async def _builds(self) -> AsyncIterator[str]:
         """The collections of this store, complete or not."""
-        ours = re.compile(re.escape(self._place.alias) + r"\.[0-9a-f]{8}")
+        ours = re.compile(re.escape(self._spec.alias) + r"\.[0-9a-f]{8}")
         for one in (await self._server.call(self._client.get_collections())).collections:
             if ours.fullmatch(one.name):
                 yield one.name
@@ -192,11 +192,11 @@ class Collections:
                 f"{self._of(name)} does not say what it holds: it was not made by tagbus, or by a Qdrant before 1.16, "
                 "which keeps no metadata of a collection"
             ) from None
-        place = self._place
-        if (state.release, vectors.size) != (place.release, place.dimension):
+        spec = self._spec
+        if (state.release, vectors.size) != (spec.release, spec.dimension):
             raise ReleaseMismatch(
                 f"{self._of(name)} holds {vectors.size} dimensions of release {shorten(state.release)}, this process "
-                f"runs release {shorten(place.release)} with {place.dimension}; delete it and let it be rebuilt"
+                f"runs release {shorten(spec.release)} with {spec.dimension}; delete it and let it be rebuilt"
             )
         return state
 

@@ -18,7 +18,7 @@ from tagbus.stream.memory.checks import Batch, check_queries, checked, encode
 from tagbus.stream.memory.hits import KEY, Carried, Hits, TagNumbers
 from tagbus.stream.memory.kinds import HASH
 from tagbus.stream.memory.qdrant.client import Server
-from tagbus.stream.memory.qdrant.collections import Collections, Place
+from tagbus.stream.memory.qdrant.collections import Collections, CollectionSpec
 from tagbus.stream.memory.qdrant.conditions import (
     CONDITION_BYTES,
     LIVE,
@@ -61,22 +61,22 @@ class ServerStore:
     """Points in a collection of a Qdrant server. It makes no call before it is used."""
 
     def __init__(
-        self, server: Server, place: Place, carried: Carried | None = None, congestion: Congestion | None = None
+        self, server: Server, spec: CollectionSpec, carried: Carried | None = None, congestion: Congestion | None = None
     ) -> None:
         """`carried`: which tags its points carry, if any. `congestion`: shared by all stores on this server.
 
         The store closes the client. Raises UserError for a release whose name is invalid for a collection.
         """
-        self.release = place.release
-        self.dimension = place.dimension
+        self.release = spec.release
+        self.dimension = spec.dimension
         # Readers see the build behind the alias; the writer writes its own.
-        self.collection = place.alias
+        self.collection = spec.alias
         self._carried = carried or Carried(TagNumbers())
         self.numbers = self._carried.numbers
-        self._place = place
+        self._spec = spec
         self._server = server
         self._client = server.client
-        self._collections = Collections(server, place)
+        self._collections = Collections(server, spec)
         self._congestion = congestion or Congestion()
 
     async def state(self) -> BuildState | None:
@@ -103,7 +103,7 @@ class ServerStore:
         copied, offset, some = 0, None, self._per_request()
         while True:
             reading = self._client.scroll(
-                self._place.alias, LIVE, limit=some, offset=offset, with_payload=True, with_vectors=True
+                self._spec.alias, LIVE, limit=some, offset=offset, with_payload=True, with_vectors=True
             )
             records, offset = await self._server.call(reading)
             points = {

@@ -8,7 +8,7 @@ from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.memory.qdrant.client import Server
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.server import ServerStore
 
 OWNER = "cluster c1, topic tags"
@@ -24,16 +24,16 @@ class Kept(AsyncQdrantClient):
         """It stays open."""
 
 
-def place(kind: str = "tags", release: str = "r1", dimension: int = 2, namespace: str = "tagbus") -> Place:
-    return Place(namespace, release, kind, dimension)
+def spec(kind: str = "tags", release: str = "r1", dimension: int = 2, namespace: str = "tagbus") -> CollectionSpec:
+    return CollectionSpec(namespace, release, kind, dimension)
 
 
-def reader(client: AsyncQdrantClient, at: Place | None = None) -> ServerStore:
+def reader(client: AsyncQdrantClient, at: CollectionSpec | None = None) -> ServerStore:
     """A store that sees what a writer has completed."""
-    return ServerStore(Server(client, "memory"), at or place())
+    return ServerStore(Server(client, "memory"), at or spec())
 
 
-async def writer(client: AsyncQdrantClient, at: Place | None = None, owner: str = OWNER) -> ServerStore:
+async def writer(client: AsyncQdrantClient, at: CollectionSpec | None = None, owner: str = OWNER) -> ServerStore:
     """A store that has begun to write."""
     store = reader(client, at)
     await store.begin(owner, "tags")

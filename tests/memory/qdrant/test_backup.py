@@ -12,10 +12,10 @@ from tagbus.stream.memory import Point
 from tagbus.stream.memory.qdrant import backup as module
 from tagbus.stream.memory.qdrant.backup import BackupServer
 from tagbus.stream.memory.qdrant.client import Server
-from tests.memory.qdrant.parts import OWNER, Kept, place, reader, settings, writer
+from tests.memory.qdrant.parts import OWNER, Kept, reader, settings, spec, writer
 
 UNIT = np.array([1, 0], np.float32)
-PLACES = {"tags": place(), "exemplars": place("exemplars")}
+SPECS = {"tags": spec(), "exemplars": spec("exemplars")}
 
 
 class Played:
@@ -67,7 +67,7 @@ def served(played: Played) -> BackupServer:
 
 
 async def filled(client: Kept) -> None:
-    for at in PLACES.values():
+    for at in SPECS.values():
         store = await writer(client, at)
         await store.upsert([Point("a", UNIT, {})])
         state = await store.state()
@@ -81,7 +81,7 @@ async def test_a_memory_goes_into_files_and_comes_back_with_the_offsets_that_it_
 ) -> None:
     await filled(client)
     played = Played(client)
-    await served(played).save(PLACES, tmp_path / "copy")
+    await served(played).save(SPECS, tmp_path / "copy")
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [
         "backup.json",
         "exemplars.snapshot",
@@ -90,7 +90,7 @@ async def test_a_memory_goes_into_files_and_comes_back_with_the_offsets_that_it_
     assert sum(line.startswith("DELETE ") for line in played.asked) == 2, "nothing is left on the server's disk"
     before = await reader(client).state()
 
-    await served(played).restore(PLACES, tmp_path / "copy", OWNER)
+    await served(played).restore(SPECS, tmp_path / "copy", OWNER)
 
     state = await reader(client).state()
     assert before is not None
@@ -107,12 +107,12 @@ async def test_a_collection_that_is_spread_over_a_cluster_is_refused(client: Kep
     played = Played(client)
     played.remote = [{"shard_id": 1}]
     with pytest.raises(UserError, match="spread over a cluster"):
-        await served(played).save(PLACES, tmp_path)
+        await served(played).save(SPECS, tmp_path)
 
 
 async def test_a_memory_that_is_not_there_is_not_copied(client: Kept, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no collection behind tagbus-r1-tags"):
-        await served(Played(client)).save(PLACES, tmp_path)
+        await served(Played(client)).save(SPECS, tmp_path)
 
 
 async def test_a_copy_that_is_damaged_or_of_another_release_or_owner_changes_nothing(
@@ -120,24 +120,24 @@ async def test_a_copy_that_is_damaged_or_of_another_release_or_owner_changes_not
 ) -> None:
     await filled(client)
     played = Played(client)
-    await served(played).save(PLACES, tmp_path)
+    await served(played).save(SPECS, tmp_path)
     before = {one.name for one in (await client.get_collections()).collections}
 
     with pytest.raises(ReleaseMismatch, match=r"'r1' with 2 dimensions, this is r2"):
-        await served(played).restore({"tags": place(release="r2")}, tmp_path, OWNER)
+        await served(played).restore({"tags": spec(release="r2")}, tmp_path, OWNER)
     with pytest.raises(ReleaseMismatch, match="is of cluster c1, topic tags, this is another"):
-        await served(played).restore(PLACES, tmp_path, "another")
+        await served(played).restore(SPECS, tmp_path, "another")
     with pytest.raises(UserError, match="names no file of knowledge"):
-        await served(played).restore({"knowledge": place("knowledge")}, tmp_path, OWNER)
+        await served(played).restore({"knowledge": spec("knowledge")}, tmp_path, OWNER)
     with pytest.raises(UserError, match=r"backup.json is no copy of a memory"):
-        await served(played).restore(PLACES, tmp_path / "elsewhere", OWNER)
+        await served(played).restore(SPECS, tmp_path / "elsewhere", OWNER)
     played.broken = "exemplars"
     with pytest.raises(DependencyDown, match="answered 503"):
-        await served(played).restore(PLACES, tmp_path, OWNER)
+        await served(played).restore(SPECS, tmp_path, OWNER)
     played.broken = ""
     (tmp_path / "tags.snapshot").write_bytes(b"half")
     with pytest.raises(UserError, match=r"tags.snapshot is damaged"):
-        await served(played).restore(PLACES, tmp_path, OWNER)
+        await served(played).restore(SPECS, tmp_path, OWNER)
 
     assert {one.name for one in (await client.get_collections()).collections} == before
     assert (await reader(client).keys()) == {"a"}
@@ -147,4 +147,4 @@ async def test_a_file_outside_the_folder_is_not_read(client: Kept, tmp_path: Pat
     about = {"release": "r1", "dimension": 2, "copies": {"tags": {"file": "../../etc/passwd", "sha256": "0"}}}
     (tmp_path / "backup.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match="names no file of tags"):
-        await served(Played(client)).restore({"tags": place()}, tmp_path, OWNER)
+        await served(Played(client)).restore({"tags": spec()}, tmp_path, OWNER)

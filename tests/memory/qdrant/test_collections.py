@@ -11,7 +11,7 @@ from tagbus.stream.errors import MemoryLost, ReleaseMismatch, UserError
 from tagbus.stream.memory import Point
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.shared import BuildState
-from tests.memory.qdrant.parts import OWNER, place, reader, writer
+from tests.memory.qdrant.parts import OWNER, reader, spec, writer
 
 ONE = "0a1b2c3d"
 UNIT = np.array([1, 0], np.float32)
@@ -103,8 +103,8 @@ async def test_a_writer_whose_build_was_replaced_does_not_take_its_place_back(
 
 
 async def test_kinds_releases_and_namespaces_have_collections_of_their_own(client: AsyncQdrantClient) -> None:
-    places = [place(), place("exemplars"), place(release="r2"), place(namespace="other")]
-    stores = [await writer(client, at) for at in places]
+    specs = [spec(), spec("exemplars"), spec(release="r2"), spec(namespace="other")]
+    stores = [await writer(client, at) for at in specs]
     await stores[0].upsert([Point("x", UNIT, {})])
     assert [await store.count() for store in stores] == [1, 0, 0, 0]
     assert {name.rpartition(".")[0] for name in await names(client)} == {
@@ -116,7 +116,7 @@ async def test_kinds_releases_and_namespaces_have_collections_of_their_own(clien
 
 
 async def test_a_dropped_store_leaves_nothing_and_takes_nothing_of_others(client: AsyncQdrantClient) -> None:
-    stores = [await writer(client, at) for at in (place(), place("exemplars"), place(release="r1-tags"))]
+    stores = [await writer(client, at) for at in (spec(), spec("exemplars"), spec(release="r1-tags"))]
     await complete(stores[0])
     await stores[0].begin_anew(OWNER, "tags")
     await stores[0].drop()
@@ -165,4 +165,4 @@ async def test_a_collection_that_does_not_say_what_it_holds_is_refused(client: A
 
 def test_a_release_that_is_no_name_is_refused(client: AsyncQdrantClient) -> None:
     with pytest.raises(UserError, match="'a/b' names no collection"):
-        reader(client, place(release="a/b"))
+        reader(client, spec(release="a/b"))

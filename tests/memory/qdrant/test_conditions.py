@@ -21,7 +21,7 @@ from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.store import RECORD, Payload, Source
 from tests.memory.listing import listed
-from tests.memory.qdrant.parts import place, reader, writer
+from tests.memory.qdrant.parts import reader, spec, writer
 
 X, Y = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
 
@@ -126,7 +126,7 @@ async def test_a_payload_whose_text_was_changed_meanwhile_is_applied_again(
 
 async def test_where_partitions_were_added_the_younger_record_stands(client: AsyncQdrantClient) -> None:
     for order in itertools.permutations([at(90, 0, time=1_000), at(2, 7, time=2_000)]):
-        store = ServerStore(Server(AsyncQdrantClient(":memory:"), "memory"), place())
+        store = ServerStore(Server(AsyncQdrantClient(":memory:"), "memory"), spec())
         await store.begin("cluster", "tags")
         for source in order:
             await store.upsert([point("a", source)])

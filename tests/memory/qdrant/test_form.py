@@ -16,7 +16,7 @@ from tagbus.stream.memory import Point
 from tagbus.stream.memory.qdrant.client import Server, connect
 from tagbus.stream.memory.qdrant.form import differences, search_parameters
 from tagbus.stream.memory.qdrant.server import ServerStore
-from tests.memory.qdrant.parts import OWNER, place, settings
+from tests.memory.qdrant.parts import OWNER, settings, spec
 
 UNIT = np.array([1, 0], np.float32)
 CLUSTER = CollectionSettings(
@@ -67,7 +67,7 @@ class Recording(AsyncQdrantClient):
 
 async def test_a_collection_is_made_as_the_settings_say_and_indexed_before_it_is_filled() -> None:
     client = Recording()
-    store = ServerStore(Server(client, "memory", form=CLUSTER), place())
+    store = ServerStore(Server(client, "memory", form=CLUSTER), spec())
     await store.begin(OWNER, "tags")
     await store.upsert([Point("a", UNIT, {})])
 
@@ -88,7 +88,7 @@ async def test_a_collection_is_made_as_the_settings_say_and_indexed_before_it_is
 
 async def test_without_strict_mode_a_collection_has_none_whatever_the_servers_default_is() -> None:
     client = Recording()
-    await ServerStore(Server(client, "memory"), place()).begin(OWNER, "tags")
+    await ServerStore(Server(client, "memory"), spec()).begin(OWNER, "tags")
     assert client.calls[0][1]["strict_mode_config"] == qdrant.StrictModeConfig(enabled=False)
     assert client.calls[0][1]["quantization_config"] is None
 
@@ -151,9 +151,9 @@ def test_what_a_newer_server_says_in_its_own_words_is_understood() -> None:
 
 async def test_a_writer_says_at_its_start_how_a_collection_differs(caplog: pytest.LogCaptureFixture) -> None:
     client = AsyncQdrantClient(":memory:")
-    await ServerStore(Server(client, "memory"), place()).begin(OWNER, "tags")
+    await ServerStore(Server(client, "memory"), spec()).begin(OWNER, "tags")
     with caplog.at_level(logging.WARNING):
-        await ServerStore(Server(client, "memory", form=CollectionSettings(hnsw_m=48)), place()).begin(OWNER, "tags")
+        await ServerStore(Server(client, "memory", form=CollectionSettings(hnsw_m=48)), spec()).begin(OWNER, "tags")
     (line,) = [record.getMessage() for record in caplog.records if "hnsw_m" in record.getMessage()]
     assert "collection tagbus-r1-tags." in line
     assert "memory.hnsw_m is 16, expected 48; `tagbus memory rebuild` rebuilds it" in line

@@ -14,7 +14,7 @@ from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.server import FLOAT_BYTES, ServerStore
 from tagbus.stream.memory.store import Source
 from tests.memory.listing import listed
-from tests.memory.qdrant.parts import OWNER, place, writer
+from tests.memory.qdrant.parts import OWNER, spec, writer
 
 Make = Callable[..., Point]
 Unit = Callable[..., Vectors]
@@ -43,7 +43,7 @@ async def test_large_batches_go_in_several_requests(
         return await upsert(collection, points, update_filter=update_filter, **more)
 
     monkeypatch.setattr(client, "upsert", counted)
-    store = ServerStore(Server(client, "memory", request_bytes=2_000), place())
+    store = ServerStore(Server(client, "memory", request_bytes=2_000), spec())
     await store.begin(OWNER, "tags")
     record = {"record": Source(2**20, 2**50, 2**50).as_json()}
     await store.upsert([point(f"k{n}", (1, n), text="x" * n, **record) for n in range(50)])
@@ -67,7 +67,7 @@ async def test_a_search_goes_in_requests_of_a_bounded_size(
         return await query(collection, requests, timeout=timeout)
 
     monkeypatch.setattr(client, "query_batch_points", counted)
-    store = ServerStore(Server(client, "memory", request_bytes=20_000), place(dimension=384))
+    store = ServerStore(Server(client, "memory", request_bytes=20_000), spec(dimension=384))
     await store.begin(OWNER, "tags")
     queries = unit([[(row * 31 + column) % 17 + 0.1 for column in range(384)] for row in range(20)])
     await store.search(queries, 5, [frozenset({"a tenant", "another"})] * 20)
