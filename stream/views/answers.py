@@ -78,8 +78,8 @@ class ContentsPage(Answer):
 class Window(Answer):
     """How many contents of a tag have their time in a window that hops by views.step_seconds."""
 
-    start: datetime = Field(description="first moment of it")
-    end: datetime = Field(description="first moment after it")
+    start: datetime = Field(description="start of the window, inclusive")
+    end: datetime = Field(description="end of the window, exclusive")
     contents: int = Field(description="in this window")
     previous: int = Field(description="in the window of the same length before it")
     trend: float = Field(description="(contents - previous) / max(previous, 1)")

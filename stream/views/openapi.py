@@ -70,7 +70,7 @@ def _parameters(path: str) -> list[Json]:
     ]
     if path.endswith("/contents"):
         order: Json = {"type": "string", "enum": ["newest", "confidence"], "default": "newest"}
-        found.append(_query("order", order, "what comes first"))
+        found.append(_query("order", order, "sort order: what is listed first"))
     if path.endswith("/windows"):
         words = "length of a window, one of views.window_seconds; the shortest if unset"
         found.append(_query("seconds", {"type": "integer"}, words))

@@ -66,7 +66,7 @@ def form_of(path: PurePath, first: bytes = b"", *, is_folder: bool = False) -> F
         return "folder"
     form = SUFFIXES.get(path.suffix.casefold())
     if form is None:
-        raise UserError(f"{path}: its name does not say what form it has; --form says it: {', '.join(get_args(Form))}")
+        raise UserError(f"{path}: its form is not clear from its name; give --form: {', '.join(get_args(Form))}")
     if form == "tsv" and b"id" not in first.removeprefix(BOM).split(b"\n")[0].strip().split(b"\t"):
         return "annif"
     return form

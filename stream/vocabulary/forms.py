@@ -37,7 +37,7 @@ def form_of(path: PurePath, first: bytes = b"") -> Form:
     """
     form = SUFFIXES.get(path.suffix.casefold())
     if form is None:
-        raise UserError(f"{path}: its name does not say what form it has; --form says it: {', '.join(get_args(Form))}")
+        raise UserError(f"{path}: its form is not clear from its name; give --form: {', '.join(get_args(Form))}")
     return "annif" if form == "tsv" and first.removeprefix(BOM).startswith(b"<") else form
 
 

@@ -255,7 +255,7 @@ async def test_a_key_that_may_only_read_ends_a_writer_with_its_name(
         raise UnexpectedResponse(403, "Forbidden", b"Write access to collection x is required", httpx.Headers())
 
     monkeypatch.setattr(qdrant, "upsert", refused)
-    with pytest.raises(UserError, match=r"TAGBUS_MEMORY__API_KEY holds.*Write access to collection x"):
+    with pytest.raises(UserError, match=r"TAGBUS_MEMORY__API_KEY: .*Write access to collection x"):
         async with asyncio.timeout(SECONDS):
             await (await writing(settings, qdrant)).run()
 

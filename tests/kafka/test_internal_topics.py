@@ -47,7 +47,7 @@ def test_check_names_the_settings_of_the_broker(
 @pytest.mark.parametrize(
     ("delivery", "words"),
     [
-        ("at_least_once", "the group has not taken this worker in"),
+        ("at_least_once", "the group has not admitted this worker"),
         ("exactly_once", "no broker coordinates transactions"),
     ],
 )

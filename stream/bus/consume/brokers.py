@@ -66,7 +66,7 @@ class BrokerHealth:
             return
         self._said = now
         log.warning(
-            "consume: the group has not taken this worker in for %.0fs: another member holds up its rebalance, or no "
+            "consume: the group has not admitted this worker for %.0fs: another member blocks its rebalance, or no "
             "broker coordinates it (`tagbus check` says why)",
             now - since,
         )

@@ -176,7 +176,7 @@ class BackupServer:
             return
         said = f"Qdrant at {self._server.place} answered {response.status_code} {response.reason_phrase}"
         if response.status_code in (401, 403):
-            raise UserError(f"{said}: it wants another key than TAGBUS_MEMORY__API_KEY holds")
+            raise UserError(f"{said}: it does not accept the key in TAGBUS_MEMORY__API_KEY")
         raise DependencyDown(said) if response.status_code >= 500 else Fatal(said)
 
 

@@ -63,7 +63,7 @@ class Server:
             raise Overloaded(f"Qdrant at {self.place} is overloaded: {shorten(str(error), 200)}") from error
         except (AssertionError, AttributeError, JSONDecodeError) as error:
             # The client raises these for an answer without a result, and for one that is not JSON: a proxy's page.
-            raise DependencyDown(f"Qdrant at {self.place} does not answer as Qdrant does") from error
+            raise DependencyDown(f"Qdrant at {self.place} does not answer like Qdrant") from error
         except UnexpectedResponse as error:
             raise self._meaning(error) from error
 
@@ -84,7 +84,7 @@ class Server:
         if status >= 500:
             return DependencyDown(f"{said}: {found}")
         if status in (401, 403):
-            return UserError(f"{said}: it wants another key than TAGBUS_MEMORY__API_KEY holds: {found}")
+            return UserError(f"{said}: it does not accept the key in TAGBUS_MEMORY__API_KEY: {found}")
         if status == 404:
             return MemoryLost(f"{said}: {found}: a collection is missing, so the memory must be rebuilt")
         return Fatal(f"{said}: {found}")

@@ -183,13 +183,13 @@ class Collections:
         vectors = info.config.params.vectors
         if not isinstance(vectors, qdrant.VectorParams) or not _plain(vectors):
             raise ReleaseMismatch(
-                f"{self._of(name)} was not made by tagbus: expected one unnamed cosine vector of float32; delete it"
+                f"{self._of(name)} was not created by tagbus: expected one unnamed cosine vector of float32; delete it"
             )
         try:
             state = BuildState.model_validate((info.config.metadata or {}).get(STATE))
         except ValidationError:
             raise ReleaseMismatch(
-                f"{self._of(name)} does not say what it holds: it was not made by tagbus, or by a Qdrant before 1.16, "
+                f"{self._of(name)} has no metadata of tagbus: not created by tagbus, or by a Qdrant before 1.16, "
                 "which keeps no metadata of a collection"
             ) from None
         spec = self._spec

@@ -168,7 +168,7 @@ class TestImport:
         assert (topic.records(), topic.tags()) == (len(TAGS), TAGS)
 
     def test_standard_input_needs_a_form(self, topic: Topic) -> None:
-        assert "its name does not say what form it has; --form says it" in topic("import", "-").one_line()
+        assert "its form is not clear from its name; give --form" in topic("import", "-").one_line()
         assert topic("import", "-", "--form", "csv", stdin=b"id,name\na,b\n").code == 0
 
     def test_a_compressed_file_is_told_by_how_it_begins(self, topic: Topic, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ async def test_a_server_that_says_nothing_is_overloaded_at_the_deadline() -> Non
         ("429 Too Many Requests\r\nRetry-After: 3", Overloaded, "overloaded"),
         ("408 Request Timeout", Overloaded, "answered 408"),
         ("413 Payload Too Large", Overloaded, "800000 bytes is too large, lower TAGBUS_MEMORY__REQUEST_BYTES"),
-        ("200 OK", DependencyDown, "does not answer as Qdrant does"),
+        ("200 OK", DependencyDown, "does not answer like Qdrant"),
         ("401 Unauthorized", UserError, "another key than TAGBUS_MEMORY__API_KEY"),
         ("403 Forbidden", UserError, "another key than TAGBUS_MEMORY__API_KEY"),
         ("404 Not Found", MemoryLost, "a collection is missing"),

@@ -159,7 +159,7 @@ async def test_vectors_of_another_form_are_refused(client: AsyncQdrantClient, ve
 
 async def test_a_collection_that_does_not_say_what_it_holds_is_refused(client: AsyncQdrantClient) -> None:
     await create(client, None)
-    with pytest.raises(ReleaseMismatch, match=r"does not say what it holds.*before 1.16"):
+    with pytest.raises(ReleaseMismatch, match=r"has no metadata of tagbus.*before 1.16"):
         await reader(client).state()
 
 
