@@ -1,4 +1,4 @@
-"""Scores become confidences: never a higher one for a lower score, always inside (0, 1), and right as often as said."""
+"""Scores become confidences: monotonic in the score, always inside (0, 1), and right as often as they state."""
 
 import json
 import re

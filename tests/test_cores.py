@@ -1,4 +1,4 @@
-"""Cores that a process may use: those that it may run on, and no more than its container has time for."""
+"""Cores that a process may use: those that it may run on, within the CPU limit of its container."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ def _eight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def limited(tmp_path: Path, groups: str, **files: str) -> int:
-    """What is found with these groups of the process and these files, `__` in their names for `/`."""
+    """The result with these groups of the process and these files, `__` in their names for `/`."""
     (tmp_path / "groups").write_text(groups, "ascii")
     for name, text in files.items():
         path = tmp_path / name.replace("__", "/").replace("cpu_max", "cpu.max").replace("cpu_cfs", "cpu.cfs")

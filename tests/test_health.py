@@ -17,7 +17,7 @@ from tests.support import get, wait_until
 
 
 class Said:
-    """What the checks say; a test changes it."""
+    """The results of the checks, set by a test."""
 
     def __init__(self) -> None:
         self.live: list[str] = []
@@ -108,7 +108,7 @@ def test_an_address_that_is_not_ours_is_the_users_mistake(host: str) -> None:
 
 
 def raw(port: int, request: bytes, host: str = "127.0.0.1") -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of what is answered to these bytes."""
+    """Status, headers and body of the answer to these bytes."""
     with socket.create_connection((host, port), 120) as client:
         client.sendall(request)
         answer = HTTPResponse(client, method=request.split(b" ")[0].decode())

@@ -51,7 +51,7 @@ def truth(*rows: list[int]) -> Truth:
 
 @st.composite
 def evaluations(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """What was found and what is right for 1 to 8 contents, and how often each of 12 tags was given to 500."""
+    """Found and right tags for 1 to 8 contents, and how often each of 12 tags was given to 500."""
     tags = st.integers(0, TAGS - 1)
     contents = draw(st.integers(1, 8))
     found = draw(st.lists(st.lists(tags, unique=True, max_size=11), min_size=contents, max_size=contents))

@@ -1,4 +1,4 @@
-"""Waiting for a dependency: bounded, spread, for ever."""
+"""Waiting for a dependency: bounded, spread, endless."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""Threads that take what is due first."""
+"""A thread pool that runs the earliest due step first."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ from tagbus.stream.turns import Turns
 
 
 class Held:
-    """One thread, which is held in a step until it is let go."""
+    """One thread, held in a step until it is released."""
 
     def __init__(self) -> None:
         self.turns = Turns(1, "held")

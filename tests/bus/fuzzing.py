@@ -1,4 +1,4 @@
-"""What must be true of every outcome, whatever the record was."""
+"""Properties of every outcome, for any record."""
 
 import asyncio
 import hashlib
@@ -15,13 +15,13 @@ RECORD_BYTES = 1_048_588
 
 
 def processed(processor: TagProcessor, records: Sequence[Record], first: int) -> list[RecordOutcome]:
-    """The outcomes of records, the first at this offset."""
+    """The outcomes of records, the first of which has this offset."""
     sources = tuple(Source(*PLACE, first + index, record) for index, record in enumerate(records))
     return asyncio.run(processor.process(Batch(PLACE, 1, sources, 0, 0.0), lambda _: None))
 
 
 def complaints(settings: Settings, record: Record, offset: int, outcome: RecordOutcome) -> list[str]:
-    """What is wrong with an outcome; empty if nothing is."""
+    """The faults of an outcome; empty if none."""
     main = [out for out in outcome.outgoing if out.topic in {settings.topics.tagged, settings.topics.dead_letters}]
     if len(main) != 1:
         return [f"{len(main)} records go out for one"]
@@ -45,8 +45,8 @@ def complaints(settings: Settings, record: Record, offset: int, outcome: RecordO
 
 
 def same(record: Record, letter: Record) -> bool:
-    """Whether a dead letter has its record's value and key, byte for byte; of what had to be cut, the beginning and
-    the hash of the whole."""
+    """Whether a dead letter has its record's value and key, byte for byte; for a cut one, the beginning and the hash of
+    the whole."""
     headers = dict(letter.headers)
     pairs = ((record.value, letter.value, "value"), (record.key, letter.key, "key"))
     return all(_kept(given, kept, headers.get(f"tagbus.{name}.sha256")) for given, kept, name in pairs)

@@ -1,4 +1,4 @@
-"""Workers for tests: in a thread, or as a process that may be killed; and what must be true of the outcome."""
+"""Workers for tests: in a thread, or as a process that may be killed; and checks of the outcome."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def event(name: str, text: str = "Some text.", **fields: object) -> bytes:
 
 
 def events(count: int, prefix: str = "c", size: int = 10) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
-    """Records of `count` contents with ids of their own."""
+    """Records of `count` contents with distinct ids."""
     return [(f"{prefix}{i}".encode(), event(f"{prefix}{i}", "x" * size), []) for i in range(count)]
 
 
@@ -103,7 +103,7 @@ class Running(RunningWorker):
 
 @contextmanager
 def running(given: Settings, tagger: BatchTagger, gate: Gate = open_gate) -> Iterator[Running]:
-    """A worker in a thread, stopped at the end; what ended it otherwise is raised."""
+    """A worker in a thread, stopped at the end; any other end is raised."""
     run = Running(given, tagger, gate)
     try:
         yield run
@@ -156,7 +156,7 @@ class Process:
 
 @contextmanager
 def ending(processes: Sequence[Process]) -> Iterator[None]:
-    """Kill what a failed test left."""
+    """Kill processes that a failed test left."""
     try:
         yield
     finally:
@@ -181,7 +181,7 @@ def inputs(address: str, names: dict[str, str]) -> set[tuple[int, int]]:
 
 
 def outcome(address: str, names: dict[str, str], isolation: str = "read_committed") -> Counter[tuple[int, int]]:
-    """How often each input stands on `tagged` and the dead-letter topic."""
+    """How often each input occurs on `tagged` and the dead-letter topic."""
     return origins(
         [
             *consume_all(address, names["tagged"], isolation),
@@ -191,7 +191,7 @@ def outcome(address: str, names: dict[str, str], isolation: str = "read_committe
 
 
 def until_all_out(address: str, names: dict[str, str], count: int, seconds: float = 120) -> None:
-    """Wait until so many different inputs have come out."""
+    """Wait until `count` distinct inputs are published."""
     found: set[tuple[int, int]] = set()
     consumer = Consumer(
         {"bootstrap.servers": address, "group.id": unique("watch"), "isolation.level": "read_committed"}

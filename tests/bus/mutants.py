@@ -1,4 +1,4 @@
-"""Mutated events: the examples in every form that a producer may send, damaged in every layer by a source of chance."""
+"""Mutated events: the examples in every form that a producer may send, damaged in every layer at random."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from tagbus.stream.contract.codec import Record
 Headers = tuple[tuple[str, bytes | None], ...]
 Fields = dict[str, JsonValue]
 
-# What a field is replaced by. Those beyond the contract's limits are among them: an id of 257 characters, 2**63.
+# Replacements of a field, including some beyond the contract's limits: an id of 257 characters, 2**63.
 WRONG: tuple[JsonValue, ...] = (
     None, True, False, 0, -1, 1.5, 1e300, 2**63 - 1, 2**63, 10**400, "", " ", "x", "\u0000", "\u202e", "é" * 300,
     "x" * 257, "1", "1e999", "2026-02-30T00:00:00Z", "2026-01-31T09:30:00Z", "0000-01-01T00:00:00Z", [], [[]], [None],
@@ -48,13 +48,13 @@ TOKENS = (
     b"\\",
 )
 CE = {"specversion": "1.0", "id": "e1", "source": "/cms", "type": "published", "time": "2026-01-31T09:30:00Z"}
-# The depth of nesting, and the length of a text: one beyond what the contract takes is among them.
+# Depths of nesting and lengths of a text, including one beyond the contract's limit.
 DEPTHS = (2, 50, 5_000)
 LENGTHS = (4_097, 16_500, 500_001)
 
 
 class Mutants:
-    """Records, one after another; the same source of chance gives the same ones."""
+    """Yields records; the same random source gives the same ones."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -109,7 +109,7 @@ class Mutants:
         return Record(_key(fields), magic + self._random.randrange(2**32).to_bytes(4) + _bytes(fields))
 
     def _damaged(self, fields: Fields) -> Fields:
-        """One field is wrong, gone, new or misspelt, or the whole is nested."""
+        """One field is wrong, missing, new or misspelt, or the whole is nested."""
         fields = dict(fields)
         name = self._random.choice([*fields, *NAMES])
         act = self._random.randrange(8)

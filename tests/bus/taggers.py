@@ -1,4 +1,4 @@
-"""Taggers that do next to nothing, for tests of the bus and as the floor of its benchmark."""
+"""Minimal taggers, for tests of the bus and as the floor of its benchmark."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ class Trivial:
 
 
 class Huge(Trivial):
-    """Results above any topic's limit for the contents that `chosen` picks."""
+    """Returns results above any topic's limit for the contents that `chosen` picks."""
 
     def __init__(self, chosen: Callable[[Content], bool], size: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Picky(Trivial):
 
 
 class Uneven(Trivial):
-    """Takes between `least` and `most` seconds, another time for each batch."""
+    """Takes between `least` and `most` seconds, different for each batch."""
 
     def __init__(self, least: float, most: float) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Deadly(Trivial):
 
 
 def named(spec: str) -> BatchTagger:
-    """A tagger by its name and arguments, for a process that is told on its command line:
+    """A tagger by name and arguments, for a process's command line:
 
     - `trivial:SECONDS` (or SECONDS alone), `random:LEAST-MOST` seconds a batch
     - `down`: its dependency never answers; `down:CALLS`: not for the first CALLS

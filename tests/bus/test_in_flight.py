@@ -1,4 +1,4 @@
-"""What is in flight: order, room, ownership. No Kafka here."""
+"""Batches in flight: order, room, ownership. No Kafka here."""
 
 import threading
 
@@ -68,13 +68,13 @@ def test_what_is_tagged_again_keeps_its_order_and_is_of_another_epoch() -> None:
     again = in_flight.restart(first, {0: reason})
     assert [entry.batch.sources for entry in again] == [first.batch.sources, second.batch.sources]
     assert [dict(entry.batch.refused) for entry in again] == [{0: reason}, {}]
-    # What was decided does not count, and what comes is of the same epoch.
+    # Earlier decisions do not count, and new batches are of the same epoch.
     assert [in_flight.owns(entry) for entry in (first, second, other, *again)] == [False, False, True, True, True]
     assert {entry.batch.epoch for entry in (*again, start(in_flight, A))} == {in_flight.epoch(A)}
     assert in_flight.finished(0) == []
-    # What was refused before stays refused.
+    # Earlier refusals stay.
     assert dict(in_flight.restart(again[0], {2: reason})[0].batch.refused) == {0: reason, 2: reason}
-    # A batch that is not ours any more is not tagged again.
+    # A batch that is no longer ours is not tagged again.
     assert in_flight.restart(first, {0: reason}) == []
 
 
@@ -121,7 +121,7 @@ def test_a_partition_that_left_and_came_back_is_another() -> None:
     assert not in_flight.owns(old)
     assert in_flight.owns(new)
     assert in_flight.finished(0) == []
-    # Publishing that ends late must not take the new batch's place.
+    # A late end of publishing must not displace the new batch.
     in_flight.done(old)
     in_flight.complete(new, [])
     assert in_flight.finished(0) == [new]
@@ -136,7 +136,8 @@ def test_what_is_left_says_which_partitions_have_nothing_on_its_way_to_kafka() -
     start(in_flight, A, 8)
     in_flight.complete(finished, [])
     assert in_flight.busy()
-    # When both go, then nothing of the first can be committed any more, and of the other it may be in flight
+    # When both are revoked, then nothing of the first can still be committed, while a commit of the other may be in
+    # flight
     left = in_flight.revoke([A, B])
     assert (left.batches, left.untouched) == (2, {A: 8})
     assert not in_flight.busy()
@@ -172,7 +173,7 @@ def test_a_drain_does_not_wait_for_a_dependency() -> None:
     in_flight.complete(behind, [])
     in_flight.stall(first, stalled=True)
     since = in_flight.stalled()
-    # Waiting on is no new wait.
+    # Continued waiting is not a new wait.
     in_flight.stall(first, stalled=True)
     assert since is not None
     assert in_flight.stalled() == since

@@ -1,4 +1,4 @@
-"""A worker runs any processor: here one that counts words, beside the one that tags. On Apache Kafka."""
+"""A worker runs any processor: here one that counts words, besides the tagging one. On Apache Kafka."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ Make = Callable[[Mapping[str, Layout]], Names]
 
 
 class WordCount(Processor):
-    """A record of words to their number. One without words is a dead letter."""
+    """Turns a record of words into their number. One without words is a dead letter."""
 
     def __init__(self, names: Names) -> None:
         self.topics = WorkerTopics(names["texts"], (names["counts"],), names["rejects"])
@@ -42,7 +42,7 @@ class WordCount(Processor):
 
 
 class Careful(WordCount):
-    """It needs to know of its partitions before it begins, and counts what is committed."""
+    """Needs its partitions before it begins, and counts commits."""
 
     def __init__(self, names: Names) -> None:
         super().__init__(names)
@@ -78,7 +78,7 @@ def names(topics: Make) -> Names:
 
 
 def run(given: Settings, names: Names, processor: WordCount, count: int) -> None:
-    """Run a worker until so many records are out."""
+    """Run a worker until `count` records are published."""
     worker = RunningWorker(Worker(given, processor))
 
     def out() -> int:
@@ -100,7 +100,7 @@ def test_results_and_dead_letters_come_out_once_with_their_source(kafka: Broker,
     (reject,) = consume_all(kafka.address, names["rejects"])
     letter = read_dead_letter([*(reject.headers() or [])])
     assert (letter.topic, letter.exception, letter.stage) == (names["texts"], "InvalidEvent", "count")
-    # And a later worker goes on where this one ended
+    # And a later worker resumes where this one ended
     produce(kafka.address, names["texts"], [(b"next", b"one", [])])
     run(given, names, WordCount(names), 51)
     assert consume_all(kafka.address, names["counts"])[-1].key() == b"next"

@@ -49,7 +49,7 @@ def test_a_stop_does_not_wait_for_a_dependency_and_loses_nothing(mock_kafka: Moc
 
 
 def test_a_signal_may_come_at_any_line_of_a_wait(mock_kafka: MockCluster, mock_topics: Names) -> None:
-    """A handler runs between two lines of the main thread: a lock that this thread holds then is never let go of."""
+    """A handler runs between two lines of the main thread: a lock that this thread holds then is never released."""
 
     def interrupted_at(worker: Worker, line: int) -> None:
         left = line
@@ -100,7 +100,7 @@ def test_a_second_stop_drops_what_is_in_flight(mock_kafka: MockCluster, mock_top
 def test_nothing_is_lost_when_the_process_is_killed_or_stopped(
     mock_kafka: MockCluster, mock_topics: Names, tmp_path: Path
 ) -> None:
-    # The mock's session timeout cannot be below what librdkafka asks for, so each restart is another member.
+    # The mock's session timeout cannot be below librdkafka's request, so each restart is another member.
     given = at_least_once(mock_kafka, mock_topics, batch={"contents": 20}, kafka={"session_seconds": 2})
     produce(mock_kafka.address, "content", events(2000))
     log = tmp_path / "log"
@@ -122,7 +122,7 @@ def test_nothing_is_lost_when_the_process_is_killed_or_stopped(
 def test_a_client_that_fails_while_the_worker_ends_gives_the_end_its_name(
     mock_kafka: MockCluster, mock_topics: Names, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    """librdkafka's fatal errors come from any call, as a KafkaError that `except Exception` does not catch."""
+    """librdkafka's fatal errors can come from any call, as a KafkaError that `except Exception` does not catch."""
     fatal = KafkaError(KafkaError.FENCED_INSTANCE_ID, "fenced", fatal=True)
     stopped = threading.Event()
 

@@ -63,8 +63,8 @@ class Quoting(Allergic):
 def test_no_text_is_in_the_log_or_a_trace_whatever_becomes_of_a_content(
     mock_kafka: MockCluster, mock_topics: dict[str, str], spans: InMemorySpanExporter
 ) -> None:
-    # Given contents with a canary in their text: a right one, one that no JSON is, one with a wrong field, one that the
-    # tagger fails on with an error that quotes it
+    # Given contents with a canary in their text: a valid one, one that is not JSON, one with a wrong field, one that
+    # the tagger fails on with an error that quotes it
     traced = [("traceparent", SAMPLED)]
     values = {
         "good": event("good", CANARY, title=CANARY, metadata={"note": CANARY}),
@@ -89,7 +89,7 @@ def test_no_text_is_in_the_log_or_a_trace_whatever_becomes_of_a_content(
         root.removeHandler(handler)
         root.setLevel(level)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    # Then those that were set aside are in the log with content, trace and offset
+    # Then the dead-lettered ones are in the log with content, trace and offset
     aside = {one["content"]: one for one in lines if one["message"].startswith("a content is set aside")}
     assert aside.keys() == {"torn", "wrong", "bad"}
     assert all(one["trace_id"] == TRACE and isinstance(one["offset"], int) for one in aside.values())

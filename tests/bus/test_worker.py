@@ -1,4 +1,4 @@
-"""The worker on librdkafka's mock cluster: at least once, every kind of trouble that needs no transaction."""
+"""The worker on librdkafka's mock cluster: at least once, every kind of fault that needs no transaction."""
 
 import asyncio
 import json
@@ -78,7 +78,7 @@ def test_a_batch_waits_to_fill_only_while_another_is_in_flight(mock_kafka: MockC
         wait_until(lambda: tagger.waiting == 1, 120)
         produce(mock_kafka.address, "content", events(3, "later-"), 0)
         produce(mock_kafka.address, "content", events(2, "other-"), 1)
-        # Nothing but the end of the first batch can start them.
+        # Only the end of the first batch can start them.
         tagger.open = True
         until_all_out(mock_kafka.address, mock_topics, 6)
 
@@ -127,7 +127,7 @@ def test_a_slow_batch_holds_up_its_own_partition_only(mock_kafka: MockCluster, m
         produce(mock_kafka.address, "content", events(400, "faster"), 1)
         until_all_out(mock_kafka.address, mock_topics, 800)
         assert {partition for partition, _ in outcome(mock_kafka.address, mock_topics)} == {1}
-        assert tagger.most == 2  # of three places one is kept free
+        assert tagger.most == 2  # of three slots one is kept free
         assert run.worker.alive()
         tagger.open = True
         until_all_out(mock_kafka.address, mock_topics, 1200)
@@ -282,7 +282,7 @@ def test_a_withdrawal_erases_tags_both_exemplars_and_decisions(mock_kafka: MockC
     last = {message.key(): message.value() for message in exemplars}
     assert tagged == [(b"gone", False), (b"gone", True)]
     assert last == {b"gone/people": None, b"gone/machine": None}
-    # And what people decided
+    # And people's decisions
     (message,) = consume_all(mock_kafka.address, "feedback")
     assert (message.key(), message.value()) == (b"gone", None)
 

@@ -1,9 +1,10 @@
-"""A worker as a process of its own: settings from the environment, a tagger by name, exit codes as `tagbus run` has.
+"""A worker as a separate process: settings from the environment, a named tagger, exit codes as of `tagbus run`.
 
     python tests/bus/worker_process.py TAGGER [KILL_AT]
 
 TAGGER is a spec of `taggers.named`: `trivial:0.05`, `random:0.02-0.2`, `down`, `deadly:MARKER`. KILL_AT kills the
-process with SIGKILL in the middle of a transaction: `produced`, `offsets` or `commit`. It prints `ready` when it is.
+process with SIGKILL in the middle of a transaction: `produced`, `offsets` or `commit`. It prints `ready` once it is
+ready.
 """
 
 import logging
@@ -27,7 +28,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from tests.bus.taggers import named
 
 KILL_AT = sys.argv[2] if len(sys.argv) > 2 else ""
-# The transaction that is not survived: some have been committed before it.
+# The fatal transaction: some have been committed before it.
 VICTIM = 2
 
 
@@ -55,7 +56,7 @@ class Mortal(confluent_kafka.Producer):
 
     def commit_transaction(self, timeout: float = -1) -> None:
         if KILL_AT == "commit" and Mortal.transactions > VICTIM:
-            # While the request is on its way: the outcome is known to the broker alone.
+            # While the request is in flight: only the broker knows the outcome.
             threading.Timer(0.001, die).start()
         super().commit_transaction(timeout)
 

@@ -1,4 +1,4 @@
-"""One encoder for all tests of this folder: the model that travels in the package."""
+"""One encoder for all tests of this folder: the packaged model."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +19,7 @@ async def encoder() -> AsyncIterator[OnnxEncoder]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the model folder that a test may spoil."""
+    """A copy of the model folder that a test may damage."""
     for name in (MODEL, TOKENIZER, GOLDEN, RELEASE):
         (tmp_path / name).write_bytes((default_folder() / name).read_bytes())
     return tmp_path

@@ -1,4 +1,4 @@
-"""The encoder: any texts to unit vectors, whatever stands beside them in the batch."""
+"""The encoder: any texts to unit vectors, independent of the rest of the batch."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The release: what lies in the model folder is what release.json says, and texts are put together as it says."""
+"""The release: the model folder matches release.json, and texts are assembled as it specifies."""
 
 import json
 import re

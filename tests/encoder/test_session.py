@@ -1,4 +1,4 @@
-"""Where the model runs: the first provider that exists, which is reported; and what a GPU is asked for."""
+"""The device of the model: the first available provider, which is reported; and the options for a GPU."""
 
 import logging
 from pathlib import Path
@@ -88,7 +88,7 @@ class TestSetting:
 
 
 class TestTensorRT:
-    """What it is asked for; that it does so is for the test with a GPU."""
+    """The requested options; their effect is tested on a GPU."""
 
     def options(self, device: Device) -> dict[str, str]:
         (name, options), *below = session._stack("tensorrt", device, LARGEST)

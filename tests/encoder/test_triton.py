@@ -1,6 +1,6 @@
-"""The encoder on Triton as far as it needs no server: how texts become requests, the cache, the golden texts.
+"""The encoder on Triton, without a server: how texts become requests, the cache, the golden texts.
 
-What needs one is in tests/triton.
+Tests with a server are in tests/triton.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""Answers of servers in the shape that each server gives them, facts from its own tests, documents or types.
+"""Answers in the shape of each server, taken from its own tests, documents or types.
 
-The probability that each gives is the caller's: `probability(question text)`.
+The caller sets each probability: `probability(question text)`.
 """
 
 import json
@@ -13,7 +13,7 @@ Probability = Callable[[str], float]
 
 
 def right_of_cats(text: str) -> float:
-    """Knows what the probe asks; 0.8 for all else."""
+    """Answers the probe's questions correctly; 0.8 for all else."""
     if "Cats" in text:
         return 0.95
     if "Nuclear" in text:
@@ -154,9 +154,9 @@ LLAMACPP_501 = Say(
 def chat(
     probability: Probability = right_of_cats, *, model: str = "test-model", tops: Sequence[str] = ("Yes", "No", " yes")
 ) -> Script:
-    """Chat completions as OpenAI, vLLM, SGLang and llama.cpp give them: types/chat/chat_completion.py of the client.
+    """Chat completions as of OpenAI, vLLM, SGLang and llama.cpp: types/chat/chat_completion.py of the client.
 
-    A request with a schema gets the object that it asks for.
+    A request with a schema gets a matching object.
     """
 
     def answer(request: Request) -> Say:

@@ -1,4 +1,4 @@
-"""What the tests of the judge share: contents to ask about, and a judge at a server."""
+"""Shared by the tests of the judge: contents to ask about, and a judge at a server."""
 
 import time
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ async def judging(url: str, meter: Meter | None = None, **settings: object) -> A
 
 @asynccontextmanager
 async def directly(url: str, backend: Backend, meter: Meter | None = None, **given: object) -> AsyncIterator[Judge]:
-    """A judge that asks in that way and looks at nothing first: every request of the server is the test's."""
+    """A judge with that backend and without a probe: every request of the server is the test's."""
     settings = LlmSettings(url=url, **{"model": "test-model", **given})
     server = connected(settings, QUICK, meter or Unlimited())
     prompts = prompts_of(settings)

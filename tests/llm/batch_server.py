@@ -18,20 +18,20 @@ from pydantic import JsonValue
 from tests.llm import answers
 from tests.llm.scripted import ABSENT, Request, Say, Script
 
-# What becomes of a request: answered, or an error line of that code.
+# The outcome of a request: answered, or an error line of that code.
 Outcome = Callable[[str], str | None]
 
 
 @dataclass
 class BatchServer:
-    """Answers a batch by `script`, a chat completion each, once it was looked at `looks` times."""
+    """Answers a batch by `script`, a chat completion each, after `looks` polls."""
 
     script: Script = field(default_factory=answers.chat)
     looks: int = 1
     outcome: Outcome = lambda _: None
     status: str = "completed"
     errors: Sequence[dict[str, JsonValue]] = ()
-    # Answers to a path that come before those of the API, one after the other.
+    # Answers to a path that precede those of the API, in order.
     first: dict[str, list[Say]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, JsonValue]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class BatchServer:
                 made = Say(self.files[name])
             case _:
                 return ABSENT
-        # What is lost is the answer: the server did what it was asked for.
+        # Only the answer is lost: the server performed the request.
         lost = self.first.get(f"{request.method} {path}")
         return lost.pop(0) if lost else made
 
@@ -128,7 +128,7 @@ class BatchServer:
                 "response": None if error else response, "error": error,
             }  # fmt: skip
             (output if error is None and said.status == 200 else errors).append(json.dumps(done).encode())
-        # In an order of their own.
+        # In a different order.
         batch["output_file_id"] = self._put(b"\n".join(reversed(output))) if output else None
         batch["error_file_id"] = self._put(b"\n".join(errors)) if errors else None
 

@@ -40,7 +40,7 @@ async def carrying(
     patience: float = 30.0,
     **given: object,
 ) -> AsyncIterator[Carrier]:
-    """What carries a batch about these contents; in a folder that has one, that one."""
+    """The carrier of a batch about these contents, or of the batch that the folder has."""
     settings = LlmSettings(
         url=server.url, **{"model": "m", "backend": "yesno", "api_key": "k", "profile": "generic", **given}
     )

@@ -1,4 +1,4 @@
-"""A judge of known quality: scores of right and wrong tags are normal, so far apart that the AUC is as said."""
+"""A judge of known quality: scores of right and wrong tags are normal, at the distance that gives the stated AUC."""
 
 import math
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ STANDARD = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class ScriptedJudge:
-    """`auc` without its bias. `bias`: what the tag that is shown first gains, in standard deviations. It states odds
-    that are `sharp` times too extreme."""
+    """`auc` without its bias. `bias`: the gain of the tag shown first, in standard deviations. It states odds that are
+    `sharp` times too extreme."""
 
     auc: float
     bias: float = 0.0
@@ -23,19 +23,19 @@ class ScriptedJudge:
 
     @property
     def distance(self) -> float:
-        """Between the means of right and of wrong tags, in standard deviations."""
+        """The distance between the means of right and wrong tags, in standard deviations."""
         return math.sqrt(2) * STANDARD.inv_cdf(self.auc)
 
     def hears(self, right: Flags, first: Flags, rng: np.random.Generator) -> Floats:
-        """What it makes of each tag."""
+        """Its signal for each tag."""
         return self.distance * (right - 0.5) + self.bias * first + rng.standard_normal(len(right))
 
     def says(self, heard: Floats) -> Floats:
-        """The probabilities that it states."""
+        """Its stated probabilities."""
         return sigmoid(self.sharp * max(self.distance, 0.5) * heard)
 
     def odds(self, heard: Floats, places: int) -> Floats:
-        """The true log odds that a tag is right by what it makes of it, even odds before, one of `places` first."""
+        """The true log odds that a tag is right given its signal, with even prior odds, one of `places` shown first."""
         share = 1 / places
 
         def density(mean: float) -> Floats:
@@ -48,7 +48,7 @@ class ScriptedJudge:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Candidates of contents by a ranker that knows something: score, right, content, shown first, [n] each."""
+    """Candidates of contents from an informative ranker: score, right, content, shown first, [n] each."""
 
     score: Floats
     right: Flags
@@ -56,12 +56,12 @@ class Ranked:
     first: Flags
 
     def judged(self, probability: Floats) -> Pairs:
-        """With what a judge says."""
+        """With a judge's probabilities."""
         return Pairs(self.score, probability, self.right, self.content)
 
 
 def ranked(contents: int, places: int, rng: np.random.Generator) -> Ranked:
-    """Some 15% of the candidates are right, and the ranker says so with an AUC of 0.8."""
+    """Some 15% of the candidates are right, and the ranker's AUC is 0.8."""
     pairs = contents * places
     right = rng.random(pairs) < 0.15
     score = sigmoid(1.2 * right - 2 + rng.standard_normal(pairs))

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that answers as a script says: statuses, headers, bodies, silence, cut answers."""
+"""A real local HTTP server that answers by a script: statuses, headers, bodies, silence, cut answers."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ class Say:
 
 @dataclass(frozen=True)
 class Request:
-    """What the server was sent."""
+    """A request that the server received."""
 
     method: str
     path: str
@@ -59,7 +59,7 @@ class Server(ThreadingHTTPServer):
         return [one for one in self.requests if one.path == f"/v1{path}"]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has gone is no news."""
+        """Ignore clients that disconnect."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
             yield body[place : place + 1]
 
     def log_message(self, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What an answer says of each tag: a probability, or why it is unknown."""
+"""The answer for each tag: a probability, or the reason why it is unknown."""
 
 import math
 
@@ -12,7 +12,7 @@ from tests.llm.scripted import Request, Say, Script, routed, serving
 
 
 async def answer_of(say: Say | Script, backend: Backend, *names: str, **settings: object) -> list[float | str | None]:
-    """What becomes of each tag: its probability, or why it is unknown."""
+    """The result for each tag: its probability, or the reason why it is unknown."""
     with serving((lambda _: say) if isinstance(say, Say) else say) as server:
         async with directly(server.url, backend, **{"profile": "vllm", **settings}) as judge:
             (judged,) = await judge.judge([asked(*names)])

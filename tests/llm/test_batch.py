@@ -1,4 +1,4 @@
-"""A batch is sent once and paid for at its price, whatever is killed; what it does not answer is said, never lost."""
+"""A batch is sent once and paid for at its price, whatever is killed; unanswered questions are reported, never lost."""
 
 import asyncio
 import json
@@ -72,7 +72,7 @@ async def test_answers_that_count_no_tokens_cost_what_was_reserved_for_them(tmp_
         assert isinstance(said.body, dict)
         if "Nuclear" not in request.body["messages"][1]["content"]:
             return said
-        # A server that counts for one model and not for another, or says 0.
+        # A server that counts tokens for one model and not for another, or reports 0.
         plain[0] += 1
         usage = {} if plain[0] % 2 else {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}
         return Say({**{name: value for name, value in said.body.items() if name != "usage"}, **usage})
@@ -85,7 +85,7 @@ async def test_answers_that_count_no_tokens_cost_what_was_reserved_for_them(tmp_
     assert record.spent.tokens == sum(151 + one.tokens_in + one.tokens_out for one in asked_for)
 
 
-# What is lost: the answer to an upload, to the making of a batch, to a look at it, to its results.
+# The lost answer: to an upload, to the creation of a batch, to a poll, to its results.
 LOST = {
     "upload": ("POST /files", Say({}, 500)),
     "upload cut": ("POST /files", Say({"id": "file-0"}, cut=3)),
@@ -114,7 +114,7 @@ async def test_an_interrupted_batch_is_taken_up_again_and_not_sent_twice(lost: s
     topic = Topic()
     batches = BatchServer(first={path: [say] * 3}, looks=2)
     with serving(batches) as server:
-        # No patience: each lost answer ends the process. A batch whose making was not confirmed is found.
+        # No patience: each lost answer ends the process. A batch whose creation was not confirmed is found.
         for _ in range(1 if "create" in lost else 3):
             with pytest.raises(DependencyDown):
                 await carried(server, tmp_path, topic=topic, budget={"cost_per_day": 1.0}, patience=0.0)
@@ -124,7 +124,7 @@ async def test_an_interrupted_batch_is_taken_up_again_and_not_sent_twice(lost: s
     assert len(batches.batches) == 1
     assert batches.requests() == (sent or batches.requests())
     assert all((one := given(tmp_path, content)) and one.failure is None for content in CONTENTS)
-    # What was reserved is counted at least once, and what was asked at most.
+    # Reservations are counted at least once, and requests at most once.
     (record,) = topic.records.values()
     assert record.spent.cost + record.reserved.cost >= 8 * (150 * 2.0 + 8.0) / 1e6 / 2
 
@@ -154,7 +154,7 @@ async def test_a_folder_that_was_left_while_it_was_asked_is_begun_anew(tmp_path:
 
 
 async def test_what_the_batch_does_not_answer_goes_out_without_the_judge(tmp_path: Path) -> None:
-    # Of c0 nothing is answered, of c1 one tag is not; the batch expires.
+    # c0 gets no answer, and one tag of c1 none; the batch expires.
     batches = BatchServer(
         outcome=lambda name: "batch_expired" if name in {"0-0", "0-1", "1-1"} else None, status="expired"
     )
@@ -222,7 +222,7 @@ async def test_a_batch_that_the_server_refuses_to_run_is_said(tmp_path: Path) ->
 async def test_beyond_the_budget_of_the_day_contents_go_out_without_the_judge(tmp_path: Path) -> None:
     batches, topic = BatchServer(), Topic()
     with serving(batches) as server:
-        # A part is at most a tenth of the limit, so what fits is asked.
+        # A part is at most a tenth of the limit, so the parts that fit are asked.
         await carried(server, tmp_path, topic=topic, budget={"tokens_per_day": 800.0, "tokens_per_minute": 1.0})
     found = [one for content in CONTENTS if (one := given(tmp_path, content)) is not None]
     assert {one.failure for one in found} == {None, "budget"}
@@ -236,7 +236,7 @@ async def test_a_large_batch_is_cut_into_parts(tmp_path: Path, monkeypatch: pyte
     batches = BatchServer()
     with serving(batches) as server:
         await carried(server, tmp_path)
-    # The requests of one content are never torn apart, and each part has ids of its own.
+    # The requests of one content are never split, and each part has separate ids.
     assert len(batches.batches) == 2
     assert [one["custom_id"] for one in batches.requests()] == ["0-0", "0-1", "1-0", "1-1"] * 2
     assert all((one := given(tmp_path, content)) and one.failure is None for content in CONTENTS)

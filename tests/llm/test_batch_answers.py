@@ -1,4 +1,4 @@
-"""Answers of a batch: believed where they are signed, bounded, and bound to the content and the judge."""
+"""Answers of a batch: trusted if signed, bounded, and bound to the content and the judge."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_a_header_is_believed_if_it_is_signed_with_the_key() -> None:
     assert offered.take(GIVEN.digest) is None
     offered.offer(value)
     assert offered.take(GIVEN.digest) == GIVEN
-    # Without a key of its own a worker believes nobody.
+    # Without a key a worker trusts no header.
     nobody = Offered(None)
     nobody.offer(value)
     assert nobody.take(GIVEN.digest) is None

@@ -1,4 +1,4 @@
-"""No call goes out that the budget does not cover, whatever is killed and wherever partitions move."""
+"""No call is sent that the budget does not cover, whatever is killed and wherever partitions move."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ START = datetime(2026, 11, 28, 10, 15, tzinfo=UTC)
 
 
 class Topic:
-    """The newest record of each key, which all workers see at once."""
+    """The newest record of each key, immediately visible to all workers."""
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], Spending] = {}
@@ -27,7 +27,7 @@ class Topic:
 
 
 class TopicLedger:
-    """A worker's view of it. What it had at its start, it does not see again."""
+    """A worker's view of it, without repeats of the records from before its start."""
 
     def __init__(self, topic: Topic, worker: str) -> None:
         self._topic, self._worker = topic, worker
@@ -63,7 +63,7 @@ def budget(
 
 
 async def spend(one: Budget, calls: int = 1000, amount: Sum = CALL) -> int:
-    """Calls that went out and were settled."""
+    """Make calls that are sent and settled."""
     for number in range(calls):
         try:
             reservation = await one.reserve(amount)
@@ -126,7 +126,7 @@ async def test_killed_ten_times_with_calls_out_the_budget_is_never_exceeded() ->
             break
     sent += await spend(budget(topic, worker="last"))
     assert sent <= 100
-    # What was lost to kills: the calls that were out, and what was reserved ahead.
+    # The loss to kills: the calls in flight, and reservations ahead.
     assert sent >= 100 - 11 * 3
 
 

@@ -1,4 +1,4 @@
-"""Decisive contents skip the judge, and the promise about the others' quality is kept."""
+"""Decisive contents skip the judge, and the quality guarantee holds."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SAMPLE = 2000
 
 
 def population(contents: int = 20_000) -> tuple[Floats, Flags]:
-    """The less the best candidate leads, the likelier the judge changes it."""
+    """The smaller the lead of the best candidate, the likelier the judge changes it."""
     rng = np.random.default_rng(1)
     leads = rng.exponential(1.5, contents)
     return leads, rng.random(contents) < 0.5 * np.exp(-leads)
@@ -26,7 +26,7 @@ def kept(leads: Floats, changed: Flags, margin: float) -> float:
 def test_the_promise_is_kept_in_95_of_100_samples_at_little_more_than_the_least_cost() -> None:
     leads, changed = population()
     order = np.argsort(leads)
-    # Who knows all of them sends the least share that meets the target.
+    # With full knowledge, the least share that meets the target is sent.
     oracle = next(sent for sent in range(len(order)) if changed[order[sent:]].mean() * (1 - sent / len(order)) <= 0.05)
     rng = np.random.default_rng(2)
     met, sent = 0, []

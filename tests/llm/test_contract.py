@@ -1,4 +1,4 @@
-"""One contract over every profile: against scripted servers that answer as each server does.
+"""One contract over every profile, against scripted servers that answer like each server.
 
 A profile that never ran against its real server is marked `unverified`; the suite's output says so.
 """
@@ -24,7 +24,7 @@ SERVERS: dict[str, Script] = {
     "litellm": routed(decisions=answers.openai_decisions(), systemone=answers.llamacpp_systemone(), completions=CHAT),
     "generic": routed(systemone=answers.llamacpp_systemone(), completions=CHAT),
 }
-# Of each contract.
+# The answers of each contract.
 SAYS: dict[str, Script] = {
     "openai": answers.openai_decisions(),
     "sglang": answers.sglang_decisions(),

@@ -1,4 +1,4 @@
-"""What servers do wrong: never a lost content, never a tag that was not asked, always a reason."""
+"""Faults of servers: never a lost content, never an unasked tag, always a reason."""
 
 import asyncio
 import email.utils
@@ -22,7 +22,7 @@ WELL = routed(decisions=answers.openai_decisions(), completions=answers.chat())
 
 
 def first(*says: Say, then: Script = WELL) -> Script:
-    """These answers first, one a request, then the script's."""
+    """These answers first, one per request, then the script's."""
     left = list(says)
     return lambda request: left.pop(0) if left else then(request)
 
@@ -32,7 +32,7 @@ def always(say: Say) -> Script:
 
 
 class Recording:
-    """A meter that keeps what it is told."""
+    """A meter that records its calls."""
 
     def __init__(self) -> None:
         self.reserved: list[Usage] = []
@@ -76,7 +76,7 @@ async def test_what_passes_is_tried_again_and_every_attempt_is_metered(backend: 
     assert len(meter.errors) == 2
     assert len(meter.settled) == 1
     assert meter.settled[0].tokens_in == judged.usage.tokens_in > 0
-    # What may be written is reserved as well.
+    # Output tokens are reserved as well.
     assert {one.tokens_out for one in meter.reserved} == {{"decision_api": 0, "yesno": 1, "stated": 46}[backend]}
 
 
@@ -169,7 +169,7 @@ async def test_one_tag_s_failure_leaves_the_others_their_answers() -> None:
 
 
 class Shut(Recording):
-    """A meter that lets so many attempts out, then none."""
+    """A meter that admits a number of attempts, then none."""
 
     def __init__(self, left: int) -> None:
         super().__init__()
@@ -318,7 +318,7 @@ def test_a_date_to_come_is_a_wait() -> None:
 
 
 async def test_a_server_that_counts_no_tokens_costs_what_was_reserved() -> None:
-    """sparrow-decider says 0 of every answer: a limit of tokens would never be reached."""
+    """sparrow-decider reports 0 for every answer: a token limit would never be reached."""
     meter = Recording()
 
     def uncounted(request: Request) -> Say:

@@ -1,4 +1,4 @@
-"""The judge joins by what it proves to be worth on decisions that it was not fitted to."""
+"""The judge's weight follows from its gain on held-out decisions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -145,7 +145,7 @@ def test_the_calibration_is_named_by_the_judge_s_weight_too(tmp_path: Path) -> N
 
 
 def test_a_pair_counts_as_often_as_it_stands_for() -> None:
-    """Half of the contents have a judge at chance: where they are drawn rarely, they say little."""
+    """Half of the contents have a judge at chance level: drawn rarely, they count little."""
     one, rng = at(21, 400)
     good = one.content % 2 == 0
     says = np.where(

@@ -38,7 +38,7 @@ def spending(worker: str, tokens: int, period: str = TODAY) -> Spending:
 
 
 async def spend(settings: Settings, calls: int) -> int:
-    """Calls of 100 tokens that went out; then the worker is killed."""
+    """Send calls of 100 tokens; then kill the worker."""
     async with ledger.opened(settings) as kept:
         owner = (settings.kafka.group, settings.kafka.instance)
         budget = Budget(LIMITS, owner, lambda: 1.0, kept, lambda: datetime.fromisoformat(f"{TODAY}T10:00"))

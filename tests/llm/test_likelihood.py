@@ -1,4 +1,5 @@
-"""Zhihu's score: a mean of the tokens' likelihood where the server gives it, refused by name where it does not."""
+"""Zhihu's score: the mean likelihood of the tokens if the server returns it, otherwise a refusal that names the
+setting."""
 
 import json
 import math
@@ -30,7 +31,7 @@ def spelt(*names: tuple[str, float]) -> list[tuple[str, float]]:
 
 
 def server(answer: Say, *, held: Say | None = None) -> Script:
-    """`held`: what it writes for the phrase of the probe under a constraint; the same as without if None."""
+    """`held`: its output for the probe's phrase under a constraint; None: the same as without."""
     same = writing(spelt(("information retrieval", 0.9)))
 
     def script(request: Request) -> Say:

@@ -1,4 +1,5 @@
-"""An attempt goes out when a request is free, the server is not failing, its turn has come and the budget covers it."""
+"""An attempt is sent when a request slot is free, the server is not failing, its turn has come and the budget covers
+it."""
 
 from datetime import UTC, datetime
 from time import monotonic

@@ -1,4 +1,4 @@
-"""When the server is looked at: at the first question, again where it has changed, and not at every content."""
+"""When the server is probed: at the first question, again after a change, and not at every content."""
 
 import pytest
 
@@ -57,7 +57,7 @@ async def test_a_server_that_cannot_judge_is_not_looked_at_for_every_content(mon
 
 
 async def test_a_path_that_is_not_there_is_tried_once() -> None:
-    """Two contracts have the path /decisions, two backends /chat/completions."""
+    """Two contracts share the path /decisions, two backends /chat/completions."""
     with serving(lambda _: ABSENT) as server:
         async with judging(server.url) as judge:
             with pytest.raises(UserError, match="the server cannot judge"):

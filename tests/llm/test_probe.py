@@ -1,4 +1,4 @@
-"""What `tagbus check` says of a server, a test for each thing that a server may silently ignore."""
+"""The reports of `tagbus check` on a server, one test for each feature that a server may silently ignore."""
 
 import math
 
@@ -106,7 +106,7 @@ async def test_a_first_token_that_is_neither() -> None:
     assert "label_mass" in checks["server"].words
     words = "'<think>' and not yes or no comes first: the model, or its template, begins otherwise"
     assert checks["first token"] == Check("wrong", "first token", words)
-    # Stated scores do without.
+    # Stated scores need none.
     checks = await found(chatting(lambda request: CHAT(request) if "response_format" in request.body else say))
     assert checks["backend"].words.startswith("stated; ")
     assert checks["first token"] == Check("unsure", "first token", words)

@@ -1,4 +1,4 @@
-"""Prompts: what stands in them, what is cut and in which order, and what hostile texts cannot do."""
+"""Prompts: their content, the order of cuts, and the limits of hostile texts."""
 
 import hashlib
 import unicodedata
@@ -22,7 +22,7 @@ from tests.llm.asking import asked, directly
 from tests.llm.hostile import CONTENTS
 from tests.llm.scripted import routed, serving
 
-# A calibration belongs to a version of the prompt: what was released never changes, a change is a new version.
+# A calibration belongs to a prompt version: a released version never changes, and a change is a new version.
 HASHES = {"v1": "aefcff31cec596e6"}
 
 SHOTS = tuple(Shot(f"Exemplar {n}", "Its text.", ("Cats",), ("Dogs",)) for n in range(1, 6))
@@ -137,7 +137,7 @@ def test_no_hostile_text_ends_its_fence_or_starts_a_line(where: str) -> None:
             tag = Question("t", title, text)
         rendered = prompts.render(Asked(content, (tag,), shots, knowledge, title[:35]))
         calm = prompts.render(whole(metadata={"field": "x"}))
-        # The same lines begin in the same way as with calm texts: nothing was added.
+        # The lines begin in the same way as with harmless texts: nothing was added.
         starts = [line.partition(":")[0].partition(" ")[0] for line in rendered.context.splitlines()]
         shots_lines = 6
         assert rendered.context.count("</data>") == rendered.context.count("<data kind=") == 3

@@ -1,4 +1,4 @@
-"""The selection before the judgement: by labels, in an order of its own, and never a tag that was not asked."""
+"""The selection before the judgement: by labels, in a shuffled order, and never an unasked tag."""
 
 import json
 
@@ -15,7 +15,7 @@ DECISIONS = answers.openai_decisions()
 
 
 def selecting(text: str | None = None) -> Script:
-    """A server that judges, and selects as `text` says: all that is at least as probable as not if None."""
+    """A server that judges, and selects by `text`; None: all tags with a probability of at least one half."""
     return routed(decisions=DECISIONS, completions=answers.chat() if text is None else Say(completion(text)))
 
 
@@ -24,7 +24,7 @@ def test_the_order_is_the_content_s_own_and_always_the_same() -> None:
     orders = [shuffled(one) for one in contents]
     assert orders == [shuffled(one) for one in contents]
     assert all(sorted(order) == list(range(20)) for order in orders)
-    # No tag keeps its place.
+    # No tag keeps its position.
     firsts = [order[0] for order in orders]
     assert len(set(firsts)) > 10
 

@@ -1,4 +1,4 @@
-"""What a language model writes about tags: asked in a fence, cut to size, within the budget, and marked."""
+"""Texts about tags by a language model: requested with fences, cut to size, within the budget, and marked."""
 
 import json
 from collections.abc import Callable
@@ -127,7 +127,7 @@ async def test_a_prompt_loses_its_last_samples_before_it_is_too_long() -> None:
 
 
 class Purse(Unlimited):
-    """Lets so many attempts out."""
+    """Admits a number of attempts."""
 
     def __init__(self, attempts: int) -> None:
         self.left = attempts
@@ -145,7 +145,7 @@ async def test_when_the_budget_is_spent_the_rest_is_left() -> None:
     assert len(server.to("/chat/completions")) == 5
     assert [text.why for text in found.values()].count(None) == 5
     assert {text.why for text in found.values()} == {None, "budget"}
-    # What was in flight when it was spent is all that was tried.
+    # Only the requests in flight when it was spent were tried.
     assert len(found) <= 7
 
 

@@ -1,4 +1,4 @@
-"""A model that changes behind its name is found by what it answers, and by what it says that it is."""
+"""A model that changes behind its name is detected by its answers, and by the name that it reports."""
 
 import asyncio
 

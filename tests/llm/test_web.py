@@ -1,4 +1,4 @@
-"""Web knowledge: what goes out, what is read of an answer, and that no failure costs a content."""
+"""Web knowledge: the query, the parts read of an answer, and that no failure costs a content."""
 
 import asyncio
 import logging
@@ -59,7 +59,7 @@ def outcomes() -> dict[str, float]:
 
 @asynccontextmanager
 async def counted(outcome: str, times: int = 1) -> AsyncIterator[None]:
-    """Inside, searches end in this way so many times."""
+    """Assert that searches inside end with this outcome this many times."""
     before = outcomes().get(outcome, 0)
     yield
     assert outcomes().get(outcome, 0) - before == times
@@ -140,7 +140,7 @@ async def test_the_same_query_is_sent_once_while_it_counts() -> None:
             now[0] = 61.0
             await web.add([asked()])
             assert len(server.requests) == 2
-            # One query is kept: another one takes its place.
+            # One query is kept: another one replaces it.
             await web.add([asked("Wasps")])
             await web.add([asked()])
             assert len(server.requests) == 4
@@ -205,7 +205,7 @@ async def test_many_searches_hold_few_connections() -> None:
 
     def script(_: Request) -> Say:
         most.append(going.acquire(blocking=False))
-        # Two are let in together, always.
+        # Two are always admitted together.
         two.wait(60)
         going.release()
         return FOUND
@@ -223,7 +223,7 @@ async def test_what_it_says_cannot_leave_its_fence() -> None:
     with serving(script) as server:
         async with knowing(server, bytes=1_000_000) as web:
             (one,) = await web.add([asked()])
-    # What is kept is bounded before it is rendered.
+    # The kept text is bounded before it is rendered.
     assert len(one.knowledge[1].text) == 2 * SEGMENT
     context = Prompts("v1", 4000).render(one).context
     assert context.count("</data>") == 3
@@ -279,7 +279,7 @@ async def test_a_search_that_is_cancelled_gives_its_place_back() -> None:
 async def test_a_search_leaves_neither_its_query_nor_its_key_in_the_log(
     caplog: pytest.LogCaptureFixture, restored_logging: None
 ) -> None:
-    """At debug, the level that says most: the client logs every request with its whole address."""
+    """At debug, the most verbose level: the client logs every request with its full URL."""
     set_up_logging("debug")
     logging.getLogger().addHandler(caplog.handler)
     with serving(lambda _: FOUND) as server:
@@ -289,7 +289,7 @@ async def test_a_search_leaves_neither_its_query_nor_its_key_in_the_log(
 
 
 async def test_a_search_has_all_the_time_of_the_settings() -> None:
-    """Not that of the client, which gives up a read after its own."""
+    """Not the client's timeout, which ends a read earlier."""
     settings = WebSettings(url="http://127.0.0.1:9/search", seconds=30.0)
     assert settings.url is not None
     endpoint = Endpoint(settings, settings.url)

@@ -1,4 +1,4 @@
-"""Every store that there is, opened the same way."""
+"""All stores, opened the same way."""
 
 import tempfile
 import uuid
@@ -34,7 +34,7 @@ def carried(field: str = TAGS) -> Carried:
 
 
 class Opener(Protocol):
-    """Opens a store, empty, with vectors of that many dimensions, whose points carry the tags of a field."""
+    """Opens an empty store, with vectors of that many dimensions, whose points carry the tags of a field."""
 
     def __call__(self, dimension: int, field: str = TAGS, /) -> AbstractAsyncContextManager[Store]: ...
 
@@ -48,7 +48,7 @@ async def _exact(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def _hnsw(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
-    """Its index is asked from the second point on."""
+    """Its index is used from the second point on."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"FLOOR": 2, "MARGIN": 2, "PART": 1, "ROWS": 0}.items():
             patch.setattr(hnsw, name, value)

@@ -1,4 +1,4 @@
-"""Any history of a store: what is stored, changed and deleted, and what must be there after it."""
+"""Arbitrary histories of a store: writes, changes and deletes, and the expected state after them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ Write = tuple[str, list[int] | None, dict[str, Any] | None]
 
 
 def histories(payloads: st.SearchStrategy[dict[str, Any]], most: int) -> st.SearchStrategy[list[Write]]:
-    """So many writes at most, with these payloads."""
+    """At most `most` writes, with these payloads."""
     return st.lists(
         st.tuples(st.sampled_from("abcdefgh"), st.none() | NUMBERS, st.none() | payloads),
         max_size=most,
@@ -25,7 +25,7 @@ def histories(payloads: st.SearchStrategy[dict[str, Any]], most: int) -> st.Sear
 
 
 async def written(store: Store, unit: Unit, history: Sequence[Write]) -> dict[str, tuple[Vectors, dict[str, Any]]]:
-    """Write it into the store in place of what is there; returns vectors and payloads that it leaves."""
+    """Write it into the store, replacing its state; returns the resulting vectors and payloads."""
     await store.delete(list(await store.keys()))
     left: dict[str, tuple[Vectors, dict[str, Any]]] = {}
     for key, vector, payload in history:

@@ -1,4 +1,4 @@
-"""What a search finds, as tests read it: lists of hits with their payloads."""
+"""Search results for tests: lists of hits with their payloads."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from tagbus.stream.memory.store import Scopes
 
 
 class Hit(NamedTuple):
-    """A point that was found: cosine similarity in -1 to 1, the ids of the tags that it carries, and its payload."""
+    """A found point: cosine similarity in -1 to 1, the ids of the tags that it carries, and its payload."""
 
     key: str
     similarity: float
@@ -19,7 +19,7 @@ class Hit(NamedTuple):
 async def listed(
     store: Store, queries: Vectors, limit: int, scopes: Scopes = None, at: datetime | None = None
 ) -> list[list[Hit]]:
-    """The hits of each query, with the payloads as they are afterwards."""
+    """The hits of each query, with their payloads read afterwards."""
     hits = await store.search(queries, limit, scopes, at)
     payloads = await store.fetch(sorted(set(hits.keys.tolist())))
     found = []

@@ -1,4 +1,4 @@
-"""The numpy store: exact to the last tie, and a folder that keeps it."""
+"""The numpy store: exact to the last tie, and saved in a folder."""
 
 import asyncio
 import json

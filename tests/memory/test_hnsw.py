@@ -20,7 +20,7 @@ D = 24
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index is asked from 200 points on."""
+    """The index is used from 200 points on."""
     monkeypatch.setattr(hnsw, "FLOOR", 200)
 
 
@@ -66,7 +66,7 @@ async def test_it_finds_what_exact_search_finds(unit: Unit) -> None:
 
 
 async def test_what_is_gone_or_replaced_never_comes_back(unit: Unit) -> None:
-    """Two thirds of the points are deleted or replaced, the first among them, while others come."""
+    """Two thirds of the points are deleted or replaced, including the first, while others are added."""
     store, exact = await both(points(clustered(unit, 3_000)))
     random = np.random.default_rng(3)
     for turn in range(20):
@@ -155,7 +155,7 @@ async def test_an_exact_stores_folder_gets_its_index_once(
 async def test_an_index_that_is_not_of_these_points_is_built_anew(
     tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Damaged, of other vectors, made otherwise, without its description: searched by it nothing would be right."""
+    """Damaged, of other vectors, built otherwise, without its description: searches by it would be wrong."""
     caplog.set_level(logging.INFO)
     folder = tmp_path / "cache"
     store, exact = await both(points(clustered(unit, 1_000)))

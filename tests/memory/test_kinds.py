@@ -1,4 +1,4 @@
-"""What of an event is encoded and what is kept, kind by kind."""
+"""The encoded and kept parts of an event, kind by kind."""
 
 import pytest
 from hypothesis import given

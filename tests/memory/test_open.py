@@ -1,4 +1,4 @@
-"""From settings to the stores of a worker."""
+"""Opening the stores of a worker from its settings."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who sees what, in every store: a content sees the points that have no scope, and those that share one of its own."""
+"""Visibility in every store: a content sees the points without a scope, and those that share one of its own."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,7 +25,7 @@ ANN, BOB, NOBODY = frozenset({"ann"}), frozenset({"bob"}), frozenset[str]()
 
 
 async def keys(store: Store, query: Vectors, *scopes: frozenset[str]) -> list[list[str]]:
-    """What each of these sees of one vector's neighbours, best first."""
+    """The neighbours of one vector that each of these sees, best first."""
     found = await listed(store, np.repeat(query, len(scopes), axis=0), 100, scopes)
     return [[hit.key for hit in hits] for hits in found]
 
@@ -66,7 +66,7 @@ async def test_scopes_follow_the_payload(store: Store, point: Make, unit: Unit) 
 
 
 async def test_the_limit_counts_what_is_seen(store: Store, point: Make, unit: Unit) -> None:
-    """The nearest points of all are another's: what is further away and one's own is found all the same."""
+    """The nearest points belong to another tenant: one's own are found although they are further away."""
     await store.upsert([point(f"bob{n:02}", (9, 1, n / 99, 0), scopes=["bob"]) for n in range(40)])
     await store.upsert([point(f"ann{n}", (n, 9, 0, 0), scopes=["ann"]) for n in range(3)])
     [hits] = await listed(store, unit([X]), 2, [ANN])
@@ -74,7 +74,7 @@ async def test_the_limit_counts_what_is_seen(store: Store, point: Make, unit: Un
 
 
 async def test_nobody_sees_a_tag_that_others_have_replaced(opener: Any, point: Make, unit: Unit) -> None:
-    """It is there to be looked up, from its first publication or by a change, and comes back."""
+    """It can be looked up, after its first publication or a change, and becomes visible again."""
     async with opener(4, KEY) as store:
         await store.upsert([point("a", X), point("b", Y, scopes=["ann"], replaced_by=["a"]), point("c", Y)])
         await store.set_payloads({"c": {"replaced_by": ["a"]}})
@@ -163,7 +163,7 @@ async def test_an_index_loses_nothing_to_a_filter(
 
 
 def test_a_set_of_scopes_that_nothing_has_any_longer_is_forgotten() -> None:
-    """Tenants come and go: their number at a time counts."""
+    """Tenants come and go: only their current number counts."""
     sets = ScopeSets()
     for tenant in range(1_000):
         number = sets.enter(frozenset({f"tenant-{tenant}"}))

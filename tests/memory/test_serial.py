@@ -1,4 +1,4 @@
-"""One thread for one store: in the order in which calls came, but a search lets changes go first."""
+"""One thread for one store: calls run in order of arrival, but searches yield to changes."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What every store must do, whichever engine is under it."""
+"""The contract of every store, for each engine."""
 
 import asyncio
 from collections.abc import Callable
@@ -72,7 +72,7 @@ async def test_of_one_key_twice_in_a_batch_the_last_is_stored(store: Store, poin
 
 
 async def test_a_thousand_updates_of_one_key_leave_one_point_the_last(store: Store, point: Make, unit: Unit) -> None:
-    """Its neighbour is still found: nothing of the versions before takes places in a search."""
+    """Its neighbour is still found: earlier versions take no ranks in a search."""
     await store.upsert([point("neighbour", Y, n=-1)])
     updates = [point("one", (X, Y, Z)[number % 3], n=number) for number in range(1_000)]
     for start in range(0, 1_000, 20):
@@ -283,7 +283,7 @@ async def test_a_payload_that_is_no_json_replaces_none(store: Store, point: Make
 
 
 async def test_a_hit_carries_its_tags_each_once(store: Store, point: Make, unit: Unit) -> None:
-    """What is no text among them, or no list, is no tag."""
+    """A value that is not a text, or not a list, is not a tag."""
     payloads: dict[str, Any] = {"a": ["t1", "t2", "t1"], "b": [], "c": ["t2", 7, None], "d": "t1"}
     for (key, tags), vector in zip(payloads.items(), (X, (1, 1, 0, 0), Y, Z), strict=True):
         await store.upsert([point(key, vector, tags=tags)])

@@ -1,4 +1,4 @@
-"""When a point counts, in every store: from `valid_from`, inclusive, until `valid_until`, exclusive."""
+"""Validity periods in every store: from `valid_from`, inclusive, until `valid_until`, exclusive."""
 
 import asyncio
 from collections.abc import Callable
@@ -58,8 +58,7 @@ async def test_validity_follows_the_payload(store: Store, point: Make, unit: Uni
 
 
 async def test_what_has_expired_takes_no_place(store: Store, point: Make, unit: Unit) -> None:
-    """Given 60 expired points that are nearer than the valid ones, and scopes, the limit counts valid ones that are
-    seen."""
+    """Given 60 expired points that are nearer than the valid ones, and scopes, the limit counts visible valid ones."""
     expired = [point(f"old{n:02}", (9, 1, n / 99, 0), valid_until="2026-01-01T00:00:00Z") for n in range(60)]
     theirs = [point(f"theirs{n}", (9, 2, n, 0), scopes=["bob"]) for n in range(5)]
     await store.upsert([*expired, *theirs, *(point(f"new{n}", (n, 9, 0, 0), scopes=["ann"]) for n in range(3))])

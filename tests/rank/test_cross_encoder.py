@@ -1,4 +1,4 @@
-"""The cross-encoder as the ranker asks it: which text is which, what the batches do, and what is refused."""
+"""The cross-encoder as the ranker uses it: the order of texts, the effect of batches, and refusals."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The ranker's folder: what it holds is verified, and what does not fit is refused with both names."""
+"""The ranker's folder: its files are verified, and a mismatch is refused with both names."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -256,7 +256,7 @@ BESIDE = Over("r1", LISTS, HEADS | {"cross_encoder": READS})
 
 @pytest.fixture
 def twice(folder: Path) -> Path:
-    """A ranker of two stages; the second splits by what the cross-encoder says of the two best."""
+    """A ranker of two stages; the second splits by the cross-encoder's scores of the two best."""
     model = stump((*columns(LISTS), CROSS), CROSS)
     (folder / SECOND_STAGE).write_bytes(model)
     read = {"cross_encoder": READS}

@@ -112,7 +112,7 @@ async def test_scores_equal_the_formula(seed: int, tags: int, exemplars: int, la
 
     found = await recall(given_world, query, own, fitted)
 
-    # What people decided about c0 itself stands first and is tested below; here every score counts.
+    # People's decisions about c0 itself come first and are tested below; here every score counts.
     expected = brute_force(given_world, query, fitted, own)
     got = {candidate.id: candidate.score for candidate in found}
     assert {key for key in got if key in expected} == set(expected)
@@ -294,7 +294,7 @@ async def test_what_other_tenants_decided_does_not_vote() -> None:
 
 
 async def test_another_tenants_tag_is_not_found_however_one_comes_to_it() -> None:
-    """By its text, by an exemplar that is everybody's, and by what people said of the content itself."""
+    """By its text, by an exemplar without scopes, and by people's decisions on the content itself."""
     query = unit(1)
     tags, exemplars = await World({}, {}).stores()
     await tags.upsert(

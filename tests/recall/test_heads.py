@@ -1,4 +1,4 @@
-"""Classifier heads as the tagger runs them: what they give, what the padding does, and what is refused.
+"""Classifier heads as the tagger runs them: results, the effect of padding, and refusals.
 
 The model is a plain one, written out here without any training: each tag's vector is one axis.
 """

@@ -1,4 +1,4 @@
-"""Knowledge for a content: at most n segments, valid now, seen by it, and like it."""
+"""Knowledge for a content: at most n segments, valid now, visible to it, and similar to it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +23,7 @@ OPEN = RecallDefaults.model_validate({**encoder().release.recall.model_dump(by_a
 
 
 class Clock:
-    """A clock that stands where a test puts it."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.at = NOW
@@ -77,7 +77,7 @@ async def test_a_segment_counts_from_its_first_moment_until_before_its_last() ->
 
 
 async def test_expired_segments_take_no_valid_ones_place() -> None:
-    """Given 50 expired segments that say just what the content says, the n of a content are valid ones."""
+    """Given 50 expired segments with the content's own text, the n of a content are valid ones."""
     expired = [segment(f"old{n}", valid_until=NOW) for n in range(50)]
     coming = [segment(f"coming{n}", valid_from=NOW + TICK) for n in range(50)]
     valid = [segment(f"new{n}", f"Hives, number {n}.") for n in range(4)]

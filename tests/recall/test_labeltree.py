@@ -24,7 +24,7 @@ NO_VECTORS = np.zeros((0, 4), np.float32)
 
 
 class Corpus:
-    """Each content has one of three words, which names its tag, and a word that says nothing."""
+    """Each content has one of three words, which names its tag, and an uninformative word."""
 
     def tags(self) -> list[Tag]:
         return [Tag(id=f"t-{name}", name=name) for name in (*NAMES, "never")]

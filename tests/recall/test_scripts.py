@@ -1,4 +1,4 @@
-"""The language of a text that may not name one."""
+"""The language of a text, which may not name one."""
 
 import pytest
 

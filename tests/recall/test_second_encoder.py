@@ -1,4 +1,4 @@
-"""A second encoder: what its neighbours vote for and what its tag vectors say, by one look at each content."""
+"""A second encoder: its neighbours' votes and its tag vectors' scores, by one encoding of each content."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ NONE = np.zeros((0, 1), np.float32)
 
 
 class Axes:
-    """An encoder whose every word is an axis; it counts what it is asked."""
+    """An encoder with one axis per word; it counts its calls."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""The tag vectors that an encoder was trained against: kept, read again, asked; as a component of their release."""
+"""The tag vectors of an encoder's training: saved, loaded, queried; as a component of their release."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +129,7 @@ class TestComponent:
         assert [sum(one.values()) for one in found] == pytest.approx([1, 1])
 
     async def test_a_new_tag_is_found_by_its_text_until_it_is_gone(self, tmp_path: Path) -> None:
-        """Whether it was there before the component, or came after it; a scope hides it as C2T's search does."""
+        """Whether it existed before the component or was added later; a scope hides it as in C2T's search."""
         new = Point("new", np.array([0, 0, 1], np.float32), {"name": "new"})
         part = await opened(tmp_path, replace(KNOWN, release=RELEASE.name), new)
         (recaller,) = part.recallers
@@ -143,7 +143,7 @@ class TestComponent:
         assert next(iter((await recaller.recall(query))[0])) == "new"
 
     async def test_tags_of_a_snapshot_that_is_loaded_after_it_was_opened_are_found(self, tmp_path: Path) -> None:
-        """Nobody is told of what a snapshot puts into the store."""
+        """There is no notification of points that a snapshot puts into the store."""
         memory = exact_memory(RELEASE.name, 3)
         part = await opened_over(memory, tmp_path, replace(KNOWN, release=RELEASE.name))
         await part.listeners["tags"]({"gone": {"name": "gone"}})
@@ -153,7 +153,7 @@ class TestComponent:
         (recaller,) = part.recallers
         (found,) = await recaller.recall(Query(["x"], ["text"], np.array([[0, 0, 1]], np.float32)))
         assert next(iter(found)) == "new"
-        # What was removed since is not taken from an older state of the store.
+        # A tag removed since is not read from an older state of the store.
         assert "gone" not in found
 
     @pytest.mark.parametrize(("release", "named"), [("", r"\(none: it was not exported\)"), ("other-1", "other-1")])

@@ -1,4 +1,4 @@
-"""The bag of words and bigrams: which terms a text has, what each weighs, and what hostile text costs."""
+"""The bag of words and bigrams: the terms of a text, their weights, and the cost of hostile text."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A tagger over a memory, put together stage by stage."""
+"""A tagger over a memory, assembled stage by stage."""
 
 from collections.abc import Sequence
 from functools import cache

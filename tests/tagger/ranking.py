@@ -19,7 +19,7 @@ from tagbus.stream.tagger.select import Select
 
 @dataclass
 class Stages:
-    """Graph recall, other recallers beside it, and what orders their candidates. Each recaller is a component."""
+    """Graph recall, other recallers beside it, and the ranker. Each recaller is a component."""
 
     graph: GraphRecall
     others: Sequence[Recaller] = ()

@@ -1,4 +1,4 @@
-"""What one content cannot pass, its neighbours do: in a step by halves, in recall, in the cross-encoder."""
+"""A content that fails a step does not fail its neighbours: by halves, in recall, in the cross-encoder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

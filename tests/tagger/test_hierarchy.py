@@ -131,7 +131,7 @@ async def test_a_circle_is_logged_once_and_gives_a_tag_no_broader_self(caplog: p
 
 
 async def test_select_looks_up_nothing_where_there_is_no_hierarchy() -> None:
-    """The usual flat taxonomy costs no request more."""
+    """The usual flat taxonomy costs no extra request."""
     over = await graph()
     await over.standing.learn_broader(["animals"])
     one = work()

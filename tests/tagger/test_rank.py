@@ -1,4 +1,4 @@
-"""From recall to select: memory's own order without others, fused ranks with them, a ranker's order with one."""
+"""From recall to select: memory's own order alone, fused ranks with other recallers, a ranker's order with one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ REACH = Reach(3, 4)
 
 @dataclass
 class Says:
-    """A recaller that always finds the same."""
+    """A recaller with constant results."""
 
     name: str
     found: Mapping[str, float]
@@ -51,7 +51,7 @@ class Down:
 
 @dataclass
 class Longest:
-    """A ranker that likes the tags with long names, whoever found them."""
+    """A ranker that prefers tags with long names, whichever recaller found them."""
 
     name: str = "longest"
     reach: Reach = REACH
@@ -73,7 +73,7 @@ class Longest:
 
 @dataclass
 class Reads:
-    """A cross-encoder that keeps what it was given to read."""
+    """A cross-encoder that records its input."""
 
     name: str = "reads"
     read: list[Pair] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Reads:
 
 
 class Turned:
-    """A second order that asks about all candidates and turns the first one around."""
+    """A second ranker that asks about all candidates and reverses the first order."""
 
     columns: Sequence[str] = ("letters", "half")
 
@@ -124,7 +124,7 @@ async def graph(
 
 
 async def test_what_a_model_says_of_a_replaced_tag_counts_for_its_successor() -> None:
-    """It still knows the tags of its training: with a ranker's order as with fused ranks."""
+    """It still knows the tags of its training, both with a ranker's order and with fused ranks."""
     over = await graph(replaced={"t1": ["t4"], "t2": ["gone"]})
     heads = Says("heads", {"t1": 0.9, "t2": 0.8})
 
@@ -275,7 +275,7 @@ def test_numbers_keep_the_known_tags_first() -> None:
 
 
 def test_numbers_follow_memorys() -> None:
-    """Given a memory that was empty, what comes to it later has a number beyond those known, whatever came first."""
+    """Given an initially empty memory, later tags get numbers beyond the known ones, in any order of arrival."""
     memory = TagNumbers()
     numbers = Numbers(["a", "b"], memory)
 

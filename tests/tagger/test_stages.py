@@ -1,4 +1,4 @@
-"""What a stage may do to one content without its neighbours, and literal names as the first stage beside recall."""
+"""Effects of a stage on one content without its neighbours, and literal names as the first recaller beside recall."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from tests.tagger.pipeline import content, results, tagger
 
 
 class TestLiteral:
-    """A recaller beside graph recall stands in the path of each result."""
+    """A recaller beside graph recall appears in the path of each result."""
 
     async def test_a_name_that_stands_in_a_content_is_a_candidate(self, filled: Memory, cutting: Slice) -> None:
         version = {"0": 1}
@@ -51,7 +51,7 @@ class TestLiteral:
         assert "new" not in {tag.id for tag in one.tags}
 
     async def test_after_a_thousand_updates_of_one_tag_the_last_is_in_force(self, filled: Memory) -> None:
-        """Neither memory nor the names grow, and nothing of the others is left."""
+        """Neither memory nor the names grow, and nothing of earlier versions is left."""
         literal = LiteralRecall(filled.tags)
         given = tagger(filled, literal=literal)
         await given.tag([content("a", "zymurgy")])
@@ -60,7 +60,7 @@ class TestLiteral:
         updates = [Tag(id="new", name="brewing", aliases=(f"zymurgy{n}",)) for n in range(1_000)]
         for start in range(0, len(updates), 100):
             await projection.apply([record(tag) for tag in updates[start : start + 100]])
-            # One at a time for those that listen.
+            # Listeners get them one at a time.
             for tag in updates[start : start + 100]:
                 await literal.change({tag.id: {"name": tag.name, "aliases": list(tag.aliases)}})
 
@@ -89,7 +89,7 @@ class TestLiteral:
 
 
 class Picky:
-    """A stage that fails, skips and delays single contents by their ids, and keeps what it was given."""
+    """A stage that fails, skips and delays single contents by their ids, and records its input."""
 
     name = "picky"
 
@@ -118,7 +118,7 @@ class Spare:
 
 
 class Halfway(Spare):
-    """An optional stage whose service goes away after the first content."""
+    """An optional stage whose service goes down after the first content."""
 
     async def run(self, works: Sequence[Work]) -> None:
         works[0].candidates, works[0].ranking, works[0].names = (), None, {}
@@ -177,7 +177,7 @@ class TestStages:
 
     @pytest.mark.parametrize("last", ["select", "calibrate"])
     async def test_the_closing_stages_name_the_whole_pipeline(self, filled: Memory, last: str) -> None:
-        """They run however early a caller stops, so nothing comes after any of them."""
+        """They run however early a caller stops, so no stage follows them."""
         given = tagger(filled, more=[Picky()])
         asked = [content("a", "Chess game")]
         assert await given.tag(asked, until=last) == await given.tag(asked)

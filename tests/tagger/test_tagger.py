@@ -228,7 +228,7 @@ class TestSettings:
 
 
 async def test_no_text_is_too_strange(filled: Memory) -> None:
-    """Each is tagged, or a failure of its own. Those that show nothing the contract refuses before."""
+    """Each is tagged, or fails alone. The contract refuses those without visible text earlier."""
     texts = {
         **scripts(),
         "nul": "a\x00b",
@@ -253,7 +253,7 @@ async def test_no_text_is_too_strange(filled: Memory) -> None:
 
 
 async def test_a_lone_surrogate_is_a_failure_and_its_neighbours_pass(filled: Memory) -> None:
-    """The contract refuses it before; the tagger does not depend on that."""
+    """The contract refuses it earlier; the tagger does not depend on that."""
     strange = Content.model_construct(id="s", title="", text="a\ud800b", time=None)
     first, second, third = await tagger(filled).tag([content("a", "Chess game"), strange, content("b", "Mail server")])
     assert isinstance(second, Failure)

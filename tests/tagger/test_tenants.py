@@ -1,5 +1,5 @@
-"""Two tenants never see each other, in any store and whatever recalls: what a content gets is what it would get if the
-other tenants did not exist."""
+"""Tenants are isolated in every store and recaller: a content gets the tags it would get if the other tenants did not
+exist."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -59,7 +59,7 @@ IDS = st.lists(st.sampled_from(TAGS), max_size=4, unique=True).map(tuple)
 NONE: SearchStrategy[tuple[str, ...]] = st.just(())
 REPLACED = st.one_of(NONE, NONE, NONE, st.lists(st.sampled_from(TAGS), max_size=2, unique=True).map(tuple))
 SOURCES = st.sampled_from(["people", "machine"])
-# Every tag and every content is there, but for some.
+# All tags and contents but some.
 WORLDS: SearchStrategy[World] = st.tuples(
     st.fixed_dictionaries(
         {tag: st.builds(Said, SCOPES, REPLACED) for tag in TAGS[:-1]}, optional={TAGS[-1]: st.builds(Said, SCOPES)}
@@ -73,7 +73,7 @@ WORLDS: SearchStrategy[World] = st.tuples(
 
 @dataclass
 class Heads:
-    """A model that knows every tag of every tenant, and no scopes."""
+    """A model that knows the tags of all tenants, and no scopes."""
 
     scores: Mapping[str, float]
     name: str = "heads"
@@ -88,7 +88,7 @@ def unit(seed: int) -> Vectors:
 
 
 def name_of(tag: str) -> str:
-    """Each as long as no other."""
+    """Each with a distinct length."""
     return "n" * (1 + TAGS.index(tag))
 
 
@@ -154,7 +154,7 @@ async def fill(memory: Memory, world: World) -> None:
 
 
 def without_others(world: World, scopes: frozenset[str]) -> World:
-    """What these scopes see. A retired tag is nobody's: it stays."""
+    """The world as these scopes see it. A retired tag has no audience: it stays."""
     tags, contents = world
     return (
         {key: one for key, one in tags.items() if one.replaced_by or one.seen(scopes)},

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.prometheus.promtool import check
 
-# A content a second: what the operators' page says that an alert within half an hour takes.
+# One content a second: the rate that an alert within half an hour needs, by the operator's page.
 A_MINUTE: Final = 60
 WITHIN_MINUTES: Final = 30
 FIRING: Final = 'ALERTS{alertname="TagbusDrift",alertstate="firing"}'
@@ -61,7 +61,7 @@ _WHERE: Final = (
 
 
 def german(count: int, seed: int = 1) -> list[str]:
-    """Titles in German, of words that no other title has; some come twice."""
+    """Titles in German, of words that no other title has; some repeat."""
     chance = random.Random(seed)  # noqa: S311
     return [f"{chance.choice(_KINDS)} {chance.choice(_THINGS)} {chance.choice(_WHERE)}" for _ in range(count)]
 
@@ -73,7 +73,7 @@ class Minutes:
         self._values: dict[str, list[str]] = defaultdict(list)
 
     def read(self, exposition: str) -> None:
-        """A scrape: what /metrics answers."""
+        """A scrape of /metrics."""
         for family in text_string_to_metric_families(exposition):
             if family.name == "tagbus_drift_psi":
                 for sample in family.samples:
@@ -87,7 +87,7 @@ class Minutes:
         return {signal: max(map(float, values[first:last])) for signal, values in self._values.items()}
 
     def wrong(self, expected: Mapping[int, bool], folder: Path) -> str:
-        """What promtool says where the alert has not fired up to a minute as expected; nothing if all is right."""
+        """promtool's complaints if the alert did not fire up to a minute as expected; empty if it did."""
         series = [
             {"series": f'tagbus_drift_psi{{namespace="a",signal="{signal}"}}', "values": " ".join(values)}
             for signal, values in self._values.items()

@@ -1,4 +1,4 @@
-"""A histogram that takes a batch at once, with and without a label."""
+"""A histogram that observes a batch in one call, with and without a label."""
 
 import pytest
 from prometheus_client import REGISTRY

@@ -1,4 +1,4 @@
-"""No text of a content and no secret is in what a command logs; of a worker see tests/bus/test_traced.py."""
+"""No text of a content and no secret is in a command's log; for a worker see tests/bus/test_traced.py."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def lines(path: Path, *objects: dict[str, object]) -> Path:
 
 @pytest.fixture
 def given(tmp_path: Path) -> dict[str, Path]:
-    """Files that hold the canary in every place where a content has text."""
+    """Files with the canary in every text field of a content."""
     title = f"Bees {TEXT} in the city"
     return {
         "contents": lines(

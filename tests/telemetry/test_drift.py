@@ -1,4 +1,4 @@
-"""Drift: the index, the windows, and what is kept of them."""
+"""Drift: the index, the windows, and their files."""
 
 import json
 import random
@@ -125,7 +125,7 @@ def test_words_that_the_reference_remembers_are_bounded() -> None:
 
 @pytest.mark.parametrize("signals", [{}, {"language": {"names": ["en"], "counts": [1]}}])
 def test_a_reference_that_lacks_signals_is_refused_at_the_start(signals: object, tmp_path: Path) -> None:
-    """And not when the first content is looked at, which would end the worker."""
+    """And not at the first sampled content, which would end the worker."""
     file = tmp_path / "drift.json"
     file.write_text(json.dumps({"release": "r", "signals": signals, "words": []}), encoding="utf-8")
     with pytest.raises(UserError, match=r"drift\.json.*remove it"):

@@ -1,4 +1,4 @@
-"""Lines of the log as JSON."""
+"""JSON log lines."""
 
 import io
 import json

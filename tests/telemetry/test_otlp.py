@@ -1,4 +1,4 @@
-"""OTLP: a receiver on this machine gets spans and metrics, and nobody gets any without an endpoint."""
+"""OTLP: a local receiver gets spans and metrics, and nothing is sent without an endpoint."""
 
 import importlib.util
 import os
@@ -43,7 +43,7 @@ def trace_a_batch() -> None:
 
 
 def test_a_receiver_gets_spans_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given addresses and headers in the environment that nobody asked for
+    # Given unwanted addresses and headers in the environment
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-other=1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -141,7 +141,7 @@ def test_a_real_collector_reads_spans_and_metrics(tmp_path: Path) -> None:
 
 
 class Seen(HTTPAdapter):
-    """What a request is sent with, instead of sending it."""
+    """Records a request's options instead of sending it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Seen(HTTPAdapter):
 def test_the_settings_alone_name_the_authorities(
     named: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK sets what variables of its own name, on the session and for each request."""
+    """The SDK applies its own variables, on the session and for each request."""
     for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "/elsewhere.pem")
     file = None if named is None else tmp_path / named

@@ -1,4 +1,4 @@
-"""Traces: from the producer's `traceparent` through every stage to the send, and nothing where they are off."""
+"""Traces: from the producer's `traceparent` through every stage to the send, and nothing when off."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -115,7 +115,7 @@ def test_of_contents_without_a_context_a_share_begins_a_trace(spans: InMemorySpa
 
 @asynccontextmanager
 async def tagging(url: str) -> Any:
-    """The whole pipeline with a judge at that server, which every content is asked about."""
+    """The whole pipeline with a judge at that server, which is asked about every content."""
     llm = LlmSettings(url=url, model="test-model", watch_seconds=0, candidates=4)
     async with assemble.in_process(Settings(llm=llm, cascade=CascadeSettings(control=1.0))) as stack:
         tags = [Tag(id=word, name=word) for word in ("bees", "honey", "cats")]
@@ -124,7 +124,7 @@ async def tagging(url: str) -> Any:
 
 
 class Whole(Trivial):
-    """A tagger as the bus wants it."""
+    """A tagger for the bus."""
 
     def __init__(self, tagger: Any) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ async def test_a_content_is_traced_from_its_producer_through_every_stage_to_its_
     assert said["gen_ai.request.model"] == "test-model"
     assert said["gen_ai.operation.name"] == "decisions"
     assert isinstance(said["gen_ai.usage.input_tokens"], int)
-    # and its last span, the sending, is what the result carries
+    # and the result carries its last span, the send
     (send,) = [one for one in mine if one.name == "send tagged"]
     assert send.parent is not None
     assert send.parent.span_id == process.context.span_id
@@ -179,7 +179,7 @@ async def test_a_content_is_traced_from_its_producer_through_every_stage_to_its_
     assert carried.state == b"vendor=1"
     assert header(outcomes[2], "traceparent") is None
 
-    # The batch is a trace of its own that links to both producers
+    # The batch is a separate trace that links to both producers
     (whole,) = [one for one in found if one.name == "process content" and one.parent is None]
     assert {f"{link.context.span_id:016x}" for link in whole.links} == {SPAN}
     assert len(whole.links) == 2
@@ -210,7 +210,7 @@ def test_calls_for_a_content_that_is_set_aside_are_of_its_trace(spans: InMemoryS
             with traces.about(contents[0].id), traces.step("call"):
                 pass
             results = await super().tag(contents)
-            # Known-good contents pass: else it would not be the content that is bad.
+            # Known-good contents pass: otherwise the fault would not be in the content.
             return [Failure("a", Untaggable("no")) if one.id == "a" else one for one in results]
 
     batch = batch_of(sources((event("a"), (("traceparent", SAMPLED),))))

@@ -1,4 +1,4 @@
-"""What the API answers from a row: pages that fit together, windows that hop, and an error for each wrong parameter."""
+"""The API's answers from a row: contiguous pages, hopping windows, and an error for each wrong parameter."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -77,7 +77,7 @@ def test_windows_hop_by_a_step_and_say_how_they_grow() -> None:
     assert found.items[2].trend == 3.0
     following = answers.windows(given, SETTINGS, 7200, now, 100, found.next)
     assert following.items[0].end == datetime.fromtimestamp(98 * HOUR, UTC)
-    # The window before the last one is within what is kept.
+    # The window before the last one is still kept.
     oldest = following.items[-1].start.timestamp() - 7200
     assert oldest >= 101 * HOUR - SETTINGS.kept_seconds
 

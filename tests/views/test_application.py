@@ -1,4 +1,4 @@
-"""What the app does where something goes wrong, without Kafka: it commits nothing that is not confirmed."""
+"""The app under failures, without Kafka: it never commits unconfirmed records."""
 
 import asyncio
 import time
@@ -94,7 +94,7 @@ async def test_a_key_is_where_producers_put_it(views: Views, monkeypatch: pytest
 
 
 def told(views: Views, patch: pytest.MonkeyPatch, own: set[int], others: dict[str, list[int]]) -> None:
-    """What Faust tells this replica: its own partitions, and those of each address."""
+    """Faust's assignment for this replica: its own partitions, and those of each address."""
     topic = views.contents.changelog_topic.get_topic_name()
     held = {url: {topic: partitions} for url, partitions in others.items()}
     patch.setattr(views.app.router, "table_metadata", lambda _: held)
@@ -104,7 +104,7 @@ def told(views: Views, patch: pytest.MonkeyPatch, own: set[int], others: dict[st
 @pytest.mark.parametrize(
     ("own", "others"),
     [
-        # The other one hides it, it hides the other one, and it has no partition.
+        # The other one shadows it, it shadows the other one, and it has no partition.
         ({0, 1}, {"http://127.0.0.1:8790": [2, 3]}),
         ({2, 3}, {"http://127.0.0.1:8790": [2, 3]}),
         (set(), {"http://127.0.0.1:8790": [0, 1, 2, 3]}),

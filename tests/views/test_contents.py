@@ -1,4 +1,4 @@
-"""The row of a content: what changes, told alike however often a record is read."""
+"""The row of a content: its changes are the same however often a record is read."""
 
 import json
 

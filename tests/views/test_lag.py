@@ -1,4 +1,4 @@
-"""How far a view is behind: in records, and in seconds where the oldest record is known and where it is not."""
+"""The lag of a view: in records, and in seconds whether or not the oldest record is known."""
 
 from prometheus_client import REGISTRY
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: each answer is as it says."""
+"""The OpenAPI document: each answer matches it."""
 
 import json
 
@@ -27,7 +27,7 @@ ANSWERS: dict[str, Answer] = {
 def test_an_answer_is_as_its_schema_says(path: str) -> None:
     whole = json.loads(json.dumps(document()))
     shown = whole["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    # References lead into the document.
+    # References resolve within the document.
     Draft202012Validator({**shown, "components": whole["components"]}).validate(
         json.loads(ANSWERS[path].model_dump_json())
     )

@@ -1,4 +1,4 @@
-"""Security settings in librdkafka's words, for aiokafka: followed as they are, or refused by name."""
+"""librdkafka's security settings for aiokafka: applied faithfully, or refused with the property's name."""
 
 import ssl
 from pathlib import Path

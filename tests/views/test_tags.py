@@ -1,4 +1,4 @@
-"""The row of a tag: equal to a recount, whatever comes again, and bounded."""
+"""The row of a tag: equal to a recount under any repeats, and bounded."""
 
 import random
 from collections import Counter, defaultdict
@@ -103,8 +103,8 @@ def test_the_most_frequent_other_tags_stay_and_it_says_that_some_went() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_dies_and_comes_again_the_rows_are_what_a_recount_gives(seed: int) -> None:
-    """Batches of records are read. In some the worker dies: any of the rows and any of the tags' messages are written,
-    others not. In others it dies before it commits. Then they are read again, cut otherwise."""
+    """Batches of records are read. In some the worker dies after writing any subset of the rows and messages to tags.
+    In others it dies before it commits. Then they are read again, in different batches."""
     chance = random.Random(seed)  # noqa: S311 - not a secret
     log = [(f"c{chance.randrange(8)}", latest(chance)) for _ in range(300)]
     contents, tags = dict[str, ContentRow](), dict[str, TagRow]()

@@ -1,4 +1,4 @@
-"""What the tests of vocabularies share: a file in a string read, and what came of it."""
+"""Shared by the tests of vocabularies: read a file from a string, and collect the result."""
 
 import io
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ HEAD = """\
 
 @dataclass(frozen=True)
 class Found:
-    """What a file gave."""
+    """The result of reading a file."""
 
     tags: dict[str, Tag]
     deprecated: list[str]

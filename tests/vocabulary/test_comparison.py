@@ -1,4 +1,4 @@
-"""What a file changes in a taxonomy, and what is odd in its hierarchy."""
+"""The changes of a file to a taxonomy, and oddities in its hierarchy."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def replaced(tag_id: str, *successors: str) -> Tag:
 
 
 def compared(before: Sequence[Tag], after: Sequence[Tag | Read], *, keep: bool = False) -> Comparison:
-    """Two taxonomies, of which nothing is wrong."""
+    """Two taxonomies without faults."""
     wrong = list[Wrong]()
     found = Comparison(keep=keep)
     found.load_before((one.id, one, "place") for one in before)

@@ -1,4 +1,4 @@
-"""A corpus compared with what is there."""
+"""A corpus compared with the existing exemplars."""
 
 from collections.abc import Sequence
 

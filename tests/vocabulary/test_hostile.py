@@ -1,4 +1,4 @@
-"""Files that are wrong or mean harm: one line with the place, nothing fetched, memory bounded."""
+"""Invalid or malicious files: one line with the place, nothing fetched, memory bounded."""
 
 import io
 import socket
@@ -32,7 +32,7 @@ BOMB = f'<!DOCTYPE r [<!ENTITY l0 "ha">{LAUGHS}]>'
 
 
 def said(text: str | bytes, form: Form) -> str:
-    """The one line that a file is refused with."""
+    """The one-line refusal of a file."""
     with pytest.raises(UserError) as raised:
         read(text, form)
     (line,) = str(raised.value).splitlines()
@@ -43,7 +43,7 @@ def said(text: str | bytes, form: Form) -> str:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A server that must not be asked."""
+    """A server that must not get a request."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
         yield server
@@ -106,7 +106,7 @@ class TestRemote:
 
 
 class Long(io.RawIOBase):
-    """A file with one value of `size` bytes, which never lies in memory whole."""
+    """A file with one value of `size` bytes, which is never whole in memory."""
 
     def __init__(self, before: bytes, size: int, after: bytes) -> None:
         self._parts = [before, *[b"a" * 2**16] * (size // 2**16), after]

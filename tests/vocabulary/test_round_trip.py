@@ -1,4 +1,4 @@
-"""What is exported is imported again as the same tags, in every form that has all fields."""
+"""An export is imported as the same tags, in every form that has all fields."""
 
 import string
 
@@ -15,7 +15,7 @@ from tests.vocabulary.reading import read, written
 RDF: tuple[Form, ...] = ("turtle", "ntriples", "jsonld", "rdfxml")
 TABLES: tuple[Form, ...] = ("csv", "tsv", "jsonl")
 IRIS = st.text(string.ascii_letters, min_size=1, max_size=8).map("http://example.org/{}".format)
-# XML 1.0 has no words for most control characters; a table no cells for a NUL.
+# XML 1.0 cannot express most control characters, nor a table's cell a NUL.
 PLAIN = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")
 TEXT = st.text(PLAIN | st.sampled_from("\n\t|\\\"'<&;,"), min_size=1, max_size=30).filter(lambda text: not blank(text))
 LANGUAGES = st.sampled_from(["fi", "sv", "de-at", "zh-hant"])
@@ -49,7 +49,7 @@ def taxonomies(draw: st.DrawFn) -> list[Tag]:
 
 
 def unordered(tags: list[Tag]) -> dict[str, tuple[object, ...]]:
-    """Tags without the order of their lists, of which RDF has none."""
+    """Tags without the order of their lists, as RDF has none."""
     return {
         tag.id: (
             tag.name,

@@ -1,4 +1,4 @@
-"""The database on disk: rows come back, and a folder without room is one line."""
+"""The database on disk: rows are read back, and a full folder is a one-line error."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def test_rows_come_back_in_order() -> None:
 
 
 def test_a_temporary_folder_without_room_is_one_line() -> None:
-    """A limit on the size of files stands in for a disk that is full."""
+    """A file size limit simulates a full disk."""
     code = (
         "import resource, signal\n"
         "from tagbus.stream.errors import UserError\n"

@@ -1,4 +1,4 @@
-"""SKOS to tags: which statement becomes what, in each of the four forms."""
+"""SKOS to tags: the mapping of statements, in each of the four forms."""
 
 import pytest
 import rdflib
@@ -23,7 +23,7 @@ BEES = (
 :ants a skos:Concept ; skos:prefLabel "ants"@en .
 """
 )
-# The same concept, in the words of rdflib.
+# The same concept, serialized by rdflib.
 FORMATS: dict[Form, str] = {"turtle": "turtle", "ntriples": "nt", "rdfxml": "xml", "jsonld": "json-ld"}
 
 

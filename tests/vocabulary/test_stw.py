@@ -1,4 +1,4 @@
-"""A real thesaurus, read where it lies: what rdflib counts in it is what is read."""
+"""A real thesaurus, read in place: the counts equal rdflib's."""
 
 import lzma
 from collections import Counter

@@ -1,4 +1,4 @@
-"""How starts without progress are counted, and which record is set aside. The broker is librdkafka's mock cluster."""
+"""Counting starts without progress, and the record that is set aside. The broker is librdkafka's mock cluster."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ WINDOW = 6
 
 
 class Group:
-    """A group on the mock cluster, and as many starts of a worker as one likes."""
+    """A group on the mock cluster, and any number of worker starts."""
 
     def __init__(self, address: str, consumer: Consumer) -> None:
         self.settings = settings(address, batch={"contents": 3, "in_flight": 2})

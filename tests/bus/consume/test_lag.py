@@ -1,4 +1,4 @@
-"""Lag in time, as the metrics show it."""
+"""Lag in seconds, as the metrics report it."""
 
 import time
 
@@ -77,6 +77,6 @@ def test_the_oldest_uncommitted_record_of_each_partition_shows(
         wait_until(lambda: (sample("lag_records", partition="0"), sample("lag_records", partition="1")) == (10, 0), 120)
         tagger.open = True
         wait_until(lambda: sample("oldest_uncommitted_seconds", partition="0") == 0, 120)
-    # A partition that left is another worker's to report.
+    # Another worker reports a revoked partition.
     assert sample("oldest_uncommitted_seconds", partition="0") is None
     assert sample("lag_records", partition="0") is None

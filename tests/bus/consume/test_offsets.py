@@ -1,4 +1,4 @@
-"""What a backfill reads: where it begins and ends, and how fast. The broker is librdkafka's mock cluster."""
+"""The range of a backfill: its start, its end and its rate. The broker is librdkafka's mock cluster."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -51,9 +51,9 @@ def test_a_group_without_any_offset_begins_at_the_end_where_its_setting_says_so(
     bounds = topic.bounds(None, start="latest")
     bounds.look([0])
     assert bounds.start(A) == 10
-    # This partition came later, so all of its records did.
+    # This partition was added later, and so were all of its records.
     assert bounds.start(B) == OFFSET_BEGINNING
-    # One that has an offset has begun: what it does not know yet came later too.
+    # A group with an offset has begun: partitions that it does not know were added later too.
     topic.consumer.commit(offsets=[TopicPartition(*B, 0)], asynchronous=False)
     bounds = topic.bounds(None, start="latest")
     bounds.look([0, 1])
@@ -99,7 +99,7 @@ def test_a_lost_offset_stops_the_service(topic: Topic) -> None:
 
 
 def test_an_offset_that_the_broker_has_after_all_is_gone_on_with(topic: Topic) -> None:
-    # As when another member commits the group's first offset after the client has asked for it.
+    # As when another member commits the group's first offset after the client's request for it.
     assert [topic.bounds(None).resume(A, offset) for offset in (0, 4, 10)] == [0, 4, 10]
 
 
@@ -116,10 +116,10 @@ def test_a_partition_that_the_client_says_nothing_of_is_fetched_anew(
     monkeypatch.setattr(silence, "SILENT_SECONDS", -1.0)
     resets = OffsetResets(topic.consumer, topic.bounds(None), InFlight(1, 1), lambda _: None, lambda _: None)
     buffers = {A: PartitionBuffer(NO_END)}
-    # Given one that tells neither a record nor its end, for this client is not told of ends
+    # Given one that yields neither a record nor its end, because this client does not report ends
     topic.consumer.incremental_assign([TopicPartition(*A, 10)])
     resets.assigned([A])
-    # When nothing has come for some time, then it begins where its group is, which has no offset
+    # When nothing arrives for some time, then it starts at its group's position, which has no offset
     for _ in range(2):
         resets.listen([], buffers, drained=True)
     resets.serve(buffers)
@@ -164,12 +164,12 @@ def test_a_backfill_ends_by_itself_when_all_is_committed(mock_kafka: MockCluster
     for partition in (0, 1):
         produce(mock_kafka.address, "content", events(50, f"p{partition}-"), partition)
     given = settings(mock_kafka.address, mock_topics, kafka={"delivery": "at_least_once"})
-    # When a worker has an end, and more comes meanwhile
+    # When a worker has an end, and more records arrive meanwhile
     run = Running(given, Trivial(0.3), read_range=ReadRange({0: 0, 1: 40}, "end"))
     wait_until(lambda: outcome(mock_kafka.address, mock_topics), 120)
     produce(mock_kafka.address, "content", events(50, "later"), 0)
     run.join()
-    # Then it ends without an error, with what was there and no more
+    # Then it ends without an error, with the earlier records and no more
     assert run.error is None
     expected = {(0, offset) for offset in range(50)} | {(1, offset) for offset in range(40, 50)}
     assert set(outcome(mock_kafka.address, mock_topics)) == expected

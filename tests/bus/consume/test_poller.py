@@ -1,4 +1,4 @@
-"""The poll thread by itself: what it says of the brokers. What it does with records is in test_worker.py."""
+"""The poll thread alone: its reports on brokers. Its handling of records is in test_worker.py."""
 
 from collections.abc import Iterator
 
@@ -29,10 +29,10 @@ def test_brokers_answer_until_it_is_told_otherwise(poller: Poller) -> None:
 
 def test_a_process_that_was_stopped_knows_nothing_of_the_time_before(poller: Poller) -> None:
     since = poller.up_since or 0.0
-    # While it turns, it knows since when
+    # While it turns, it knows since when brokers answer
     poller.touch()
     assert poller.up_since == since
-    # When it has stood still, it begins anew
+    # After a standstill it starts over
     poller.turned -= 2 * STOOD_SECONDS
     poller.touch()
     assert poller.up_since == poller.turned > since

@@ -1,4 +1,4 @@
-"""Partitions that the client says nothing of are given to it again, and no others."""
+"""Partitions that the client does not report on are assigned again, and no others."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -17,7 +17,7 @@ A, B = ("content", 0), ("content", 1)
 
 @dataclass
 class Told:
-    """What the client tells of a partition."""
+    """The client's report on a partition."""
 
     place: Partition
     code: int | None = None
@@ -33,7 +33,7 @@ class Told:
 
 
 class Client:
-    """A client that is asked every second."""
+    """A client that is polled every second."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

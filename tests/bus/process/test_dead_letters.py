@@ -1,4 +1,4 @@
-"""Dead letters: as they came, with the reason, and never too large."""
+"""Dead letters: as received, with the reason, and never too large."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from tagbus.stream.errors import FieldError, Undecodable
 
 TOPIC = DeadLetterTopic("content.dlq", 10_000)
 ERROR = Undecodable("decode", (FieldError("value", "'?'", "JSON"),))
-# Of headers that are a dead letter's own there is one of each: they do not come back.
+# A dead letter has one of each of its own headers: earlier ones do not accumulate.
 NAMES = strategies.text(max_size=20).filter(lambda name: not name.startswith(("tagbus.", "__streams.errors.")))
 HEADERS = strategies.lists(strategies.tuples(NAMES, strategies.none() | strategies.binary(max_size=6000)), max_size=6)
 

@@ -1,4 +1,4 @@
-"""Which contents are known to have come before: bounded in number, whatever comes."""
+"""Known duplicates, bounded in number for any input."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

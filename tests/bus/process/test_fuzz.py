@@ -1,4 +1,4 @@
-"""Whatever a record is, it gets one outcome, and a dead letter is what came. `make fuzz` does the same for 100,000."""
+"""Any record gets one outcome, and a dead letter equals its record. `make fuzz` does the same for 100,000."""
 
 from dataclasses import replace
 from random import Random

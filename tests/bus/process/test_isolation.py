@@ -1,4 +1,4 @@
-"""A batch at the tagger: who is set aside, who is waited for, and what it costs. No Kafka here."""
+"""A batch at the tagger: contents that are set aside, waits, and the number of calls. No Kafka here."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ def aside(outcomes: Sequence[Tagged]) -> set[int]:
 
 
 class Counted(Trivial):
-    """Raises for batches with a content in `bad`, and for all in the calls from `first` to `last`."""
+    """Raises for batches with a content in `bad`, and for all batches in the calls from `first` to `last`."""
 
     def __init__(self, bad: set[str], first: int = 0, last: int = 0) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def test_a_failure_that_the_tagger_returns_is_confirmed_too() -> None:
             self.calls += 1
             return await super().tag(contents)
 
-    # Then it is not the contents that are bad
+    # Then the fault is not in the contents
     stalls: list[bool] = []
     assert aside(run(Refusing(), contents(3), stalls.append)) == set()
     assert (stalls[0], stalls[-1]) == (True, False)
@@ -170,7 +170,7 @@ def test_the_log_quotes_no_content(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Delaying(Trivial):
-    """Delays contents: by the seconds that are left in `delays` for their id, one a call. Raises for those in `bad`."""
+    """Delays contents by the next seconds in `delays` for their id, one per call. Raises for those in `bad`."""
 
     def __init__(self, delays: dict[str, list[float]], bad: Collection[str] = ()) -> None:
         super().__init__()

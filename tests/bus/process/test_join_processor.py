@@ -1,4 +1,4 @@
-"""What the joiner makes of each record, and that starts, rebalances and repeated batches change nothing of it."""
+"""The joiner's outcome for each record, independent of starts, rebalances and repeated batches."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ State = dict[bytes | None, bytes | None]
 
 
 class Joiner:
-    """A joiner that owns one partition, and what a compacted topic holds of its results."""
+    """A joiner that owns one partition, and its results as a compacted topic keeps them."""
 
     def __init__(self, given: Settings | None = None, state: Mapping[bytes | None, bytes | None] | None = None) -> None:
         self.processor = JoinProcessor(given or Settings())
@@ -161,8 +161,8 @@ def test_a_batch_of_an_assignment_that_has_ended_changes_nothing() -> None:
     assert json.loads(joiner.exemplars[b"a/people"] or b"")["accepted"] == ["t2", "t3"]
 
 
-# Batches of how many decisions, and what happens after each: it is committed, or all that are not are processed again,
-# or another process takes over.
+# Batch sizes in decisions, and the event after each: it is committed, or all uncommitted ones are processed again, or
+# another process takes over.
 STEPS = st.lists(
     st.tuples(st.integers(1, 4), st.sampled_from(["commit", "wait", "again", "crash"])), min_size=1, max_size=8
 )

@@ -1,4 +1,4 @@
-"""What the metrics say of published contents."""
+"""Metrics of published contents."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The share of what is set aside: when the worker ends, and what does not count."""
+"""The share of dead letters: when the worker ends, and what does not count."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -85,7 +85,7 @@ def test_the_process_ends_with_code_10_and_loses_nothing(
     process = Process(given, tmp_path / "log")
     with ending([process]):
         assert process.ended() == 10
-    # Every third: where the last batch ends depends on when its records came.
+    # Every third: the end of the last batch depends on when its records arrived.
     assert re.search(r"\b(33|34) of the last 100 contents were set aside \(decode \1\)", process.text())
     # When it is started again with more patience
     letters = len(consume_all(kafka.address, names["dead_letters"]))
@@ -93,5 +93,5 @@ def test_the_process_ends_with_code_10_and_loses_nothing(
     patient = given.model_copy(update={"triage": TriageSettings(poison_share=1.0)})
     with running(patient, Trivial()):
         until_all_out(kafka.address, names, 300)
-    # Then what was set aside before is not set aside again
+    # Then earlier dead letters are not repeated
     exactly_once(kafka.address, names)

@@ -1,4 +1,4 @@
-"""Stamps: version and time in one integer, and what a withdrawal leaves in force."""
+"""Stamps: version and time in one integer, and the stamp in force after a withdrawal."""
 
 from datetime import UTC, datetime
 from math import ulp
@@ -29,7 +29,7 @@ def test_a_stamp_says_what_it_was_made_of_also_on_the_topic(version: int | None,
     assert version_of(made) == version
     found = milliseconds_of(made)
     assert (found is None) == (time is None)
-    # A float of a far year is itself off by more than a microsecond.
+    # A float for a distant year is off by more than a microsecond.
     assert time is None or found is None or abs(found / 1000 - time.timestamp()) <= 0.0005 + ulp(time.timestamp())
     assert read(write(made)) == made
 
@@ -87,7 +87,7 @@ def test_the_error_says_what_is_published() -> None:
 
 
 class TestWithdrawn:
-    """What is in force after a withdrawal."""
+    """The stamp in force after a withdrawal."""
 
     @given(VERSIONS, TIMES, strategies.none() | strategies.integers(0, 2**40))
     def test_the_version_stays_and_the_later_time(

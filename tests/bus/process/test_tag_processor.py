@@ -1,4 +1,4 @@
-"""TagProcessor: what becomes of each record of a batch. No Kafka here."""
+"""TagProcessor: the outcome of each record of a batch. No Kafka here."""
 
 import asyncio
 import json
@@ -131,7 +131,7 @@ def test_an_exemplar_that_is_written_back_has_the_scopes_of_its_content() -> Non
 
 
 class Implying(Trivial):
-    """Gives every content a tag that only follows from another one too."""
+    """Gives every content an additional tag that is implied by another one."""
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         above = TAG.model_copy(update={"id": "above", "stage": "hierarchy"})
@@ -145,7 +145,7 @@ def test_a_tag_that_was_added_for_a_narrower_one_is_not_written_back() -> None:
 
 
 class Revised(Trivial):
-    """Its revision is what it is set to; `while_tagging` is what it becomes in the next call."""
+    """Has a settable revision; `while_tagging` is the revision that the next call changes it to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Revised(Trivial):
 
 
 class Stream:
-    """A processor whose batches are committed as they come."""
+    """A processor whose batches are committed immediately."""
 
     def __init__(self, settings: Settings = QUICK, tagger: Trivial | None = None) -> None:
         self.tagger = tagger or Trivial()
@@ -203,7 +203,7 @@ class TestDuplicates:
         assert [(one.topic, one.key, one.value) for one in second.outgoing] == [
             (one.topic, one.key, one.value) for one in first.outgoing
         ]
-        # Each says which record it answers.
+        # Each names its input record.
         assert (header(first, "tagbus.source.offset"), header(second, "tagbus.source.offset")) == ("0", "1")
         assert telemetry.DUPLICATES._value.get() == before + 1
 

@@ -1,4 +1,4 @@
-"""Which version is published: as if contents came one by one, however their batches end. No Kafka here."""
+"""The published version: as if contents arrived one by one, in whatever order their batches end. No Kafka here."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from tagbus.stream.bus.process.versions import PartitionVersions, Published
 
 @dataclass(frozen=True)
 class Step:
-    """One record: of which id, its stamp (0: none), whether the tagger fails for it, and whether it withdraws."""
+    """One record: its id, its stamp (0: none), whether the tagger fails for it, and whether it is a withdrawal."""
 
     id: str
     stamp: Stamp
@@ -31,12 +31,12 @@ STEPS = strategies.builds(Step, strategies.sampled_from("ab"), STAMPS, strategie
 )
 
 
-# Of each record whether it is published; of a withdrawal what is in force after it.
+# For each record whether it is published; for a withdrawal the stamp in force after it.
 Outcomes = list[bool | Stamp]
 
 
 def one_by_one(batches: Sequence[Sequence[Step]]) -> list[Outcomes]:
-    """What shall be published."""
+    """The expected publications."""
     published: dict[str, Stamp] = {}
     outcomes: list[Outcomes] = []
     for batch in batches:
@@ -55,7 +55,7 @@ def one_by_one(batches: Sequence[Sequence[Step]]) -> list[Outcomes]:
 
 
 class Worker:
-    """Batches of one partition at the tagger at once; they end when they are told, and commit in order."""
+    """Concurrent batches of one partition at the tagger; they end on demand and commit in order."""
 
     def __init__(self, versions: PartitionVersions, batches: Sequence[Sequence[Step]]) -> None:
         self.versions = versions
@@ -130,16 +130,16 @@ def test_an_older_version_is_stale_an_equal_one_is_not() -> None:
 
 
 def test_what_was_in_flight_in_an_assignment_that_has_ended_counts_for_nothing() -> None:
-    # Given a batch of an earlier assignment that comes late, into the ledger of the new one
+    # Given a late batch of an earlier assignment, in the ledger of the new one
     versions = PartitionVersions(Published(10))
     late = versions.open(1, 0)
     late.add(0, "a", stamp(9, None))
     late.decide(0, passes=True)
-    # When the first batch of the new assignment comes
+    # When the first batch of the new assignment arrives
     claims = versions.open(2, 0)
-    # Then an older version passes, for the newer was never published
+    # Then an older version passes, as the newer one was never published
     assert claims.add(0, "a", stamp(1, None)) == 0
-    # And a batch that comes even later claims nothing
+    # And a batch that arrives even later claims nothing
     assert versions.open(1, 5).add(0, "a", stamp(0, None)) == 0
     versions.commit(1, 5, [True])
     assert versions.published.get(hash("a")) == 0

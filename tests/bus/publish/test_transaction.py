@@ -1,6 +1,6 @@
-"""The sending side when Kafka refuses, on librdkafka's mock cluster: what is aborted, what is sent again, how it ends.
+"""The publishing side when Kafka refuses, on librdkafka's mock cluster: aborts, resends and ends.
 
-The mock cluster knows the calls of transactions and not their effect: it proves what tagbus does. What comes of it is
+The mock cluster implements the calls of transactions but not their effect: it proves what tagbus does. The effects are
 shown on Apache Kafka (tests/kafka).
 """
 
@@ -42,7 +42,7 @@ NAMES = {"tagged": "tagged", "dead_letters": "dead_letters"}
 
 
 class Calls(list[str]):
-    """What was asked of the producer, in order; `at` is done before the first call of that name."""
+    """The calls of the producer, in order; `at` runs before the first call of that name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Calls(list[str]):
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Of the worker's producer."""
+    """The calls of the worker's producer."""
     made = Calls()
 
     class Recorded(confluent_kafka.Producer):
@@ -90,14 +90,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.fixture
 def given(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> Settings:
-    """A worker that makes one batch, and so one transaction, of COUNT records, which are there."""
+    """A worker that makes one batch, and so one transaction, of COUNT existing records."""
     produce(mock_kafka.address, "content", events(COUNT), 0)
     kafka: dict[str, object] = {"options": {"reconnect.backoff.max.ms": "200"}}
     return settings(mock_kafka.address, mock_topics, kafka=kafka, batch={"contents": COUNT, "seconds": 30})
 
 
 def published(calls: Calls, given: Settings) -> list[str]:
-    """Run until the batch is committed. Whatever happened, it was tagged once and is committed once."""
+    """Run until the batch is committed. In every case it is tagged once and committed once."""
     tagger = Trivial()
     with running(given, tagger) as run:
         wait_until(lambda: run.error or (calls and calls[-1] == "commit" and run.worker.ready()), 120, "the commit")
@@ -108,7 +108,7 @@ def published(calls: Calls, given: Settings) -> list[str]:
 
 
 def ended(given: Settings) -> BaseException:
-    """Run until the worker ends by itself, and return why. Its batch was tagged once at most."""
+    """Run until the worker ends on its own, and return why. Its batch was tagged at most once."""
     tagger = Trivial()
     run = Running(given, tagger)
     run.join()
@@ -124,7 +124,7 @@ def test_a_batch_is_one_transaction(given: Settings, calls: Calls) -> None:
 def test_a_stale_member_aborts_and_publishes_the_kept_results_again(
     mock_kafka: MockCluster, given: Settings, calls: Calls
 ) -> None:
-    # KIP-848 moves the member's epoch with every rebalance, also where its partitions stay.
+    # KIP-848 moves the member's epoch with every rebalance, even if its partitions stay.
     stale = (KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH)
     mock_kafka.fail(COMMIT_OFFSETS, *stale)
     assert published(calls, given) == [*["begin", "produce", "offsets", "abort"] * 3, *ONCE]
@@ -181,7 +181,7 @@ def test_a_worker_that_was_replaced_ends(
 ) -> None:
     mock_kafka.fail(request_, code)
     assert isinstance(ended(given), Fenced)
-    # Not sent again; the abort is for who reads committed records, and fails where the process is fenced.
+    # Not sent again; the abort is for readers of committed records, and fails if the process is fenced.
     assert calls.seen().count("produce") == 1
     assert calls[-1] == "abort"
 
@@ -210,11 +210,11 @@ def test_a_refusal_names_the_missing_right_and_leaves_no_transaction_open(
 def test_a_commit_that_times_out_is_called_again_and_never_rewound(
     mock_kafka: MockCluster, given: Settings, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a broker that takes the commit and answers later than a call waits: the outcome is unknown meanwhile
+    # Given a broker that accepts the commit and answers after the call's timeout: the outcome is unknown meanwhile
     monkeypatch.setattr(transaction, "STEP_SECONDS", 0.1)
     calls.at["commit"] = lambda: mock_kafka.slow(0.3)
     assert published(calls, given) == ONCE
-    # Then the same call is made until it answers, and that was the only transaction
+    # Then the same call is repeated until it answers, and that was the only transaction
     assert calls.count("commit") > 2
 
 
@@ -240,13 +240,13 @@ def test_a_stop_waits_for_no_transaction_beyond_its_deadline(
     mock_kafka: MockCluster, given: Settings, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "JOIN_SECONDS", 0.5)
-    # Given a broker that is gone for good in the middle of a transaction, whose offsets wait for it without end
+    # Given a broker that is lost for good in the middle of a transaction, whose offsets wait for it without end
     calls.at["offsets"] = mock_kafka.down
     given = given.model_copy(update={"batch": given.batch.model_copy(update={"drain_seconds": 0.5})})
     before = set(threading.enumerate())
     run = Running(given, Trivial())
     wait_until(lambda: run.error or "offsets" in calls, 120)
-    # When the worker is stopped, then it ends all the same
+    # When the worker is stopped, then it ends nevertheless
     run.worker.stop()
     run.join()
     assert run.error is None
@@ -259,7 +259,7 @@ def test_a_transaction_that_hangs_although_brokers_answer_ends_the_worker(
 ) -> None:
     monkeypatch.setattr(transaction, "STEP_SECONDS", 0.2)
     with MockCluster(brokers=2) as cluster:
-        # Given a group whose coordinator goes away for good before it is told the offsets, and another broker
+        # Given a group whose coordinator is lost for good before it receives the offsets, and another broker
         topics = {name: name for name in TOPICS}
         for name in topics:
             cluster.topic(name, 2)
@@ -268,7 +268,7 @@ def test_a_transaction_that_hangs_although_brokers_answer_ends_the_worker(
         cluster.coordinator("group", given.kafka.group, 2)
         cluster.coordinator("transaction", f"{given.kafka.transactional_id}-one", 1)
         calls.at["offsets"] = lambda: cluster.down(2)
-        # When the worker runs, then it ends: librdkafka would wait for ever, and its partitions stand still
+        # When the worker runs, then it ends: librdkafka would wait forever, with its partitions stalled
         error = ended(given)
         assert isinstance(error, DependencyDown)
         assert "has hung for 3 s" in str(error)
@@ -295,11 +295,12 @@ def test_at_least_once_commits_nothing_that_was_not_confirmed(mock_kafka: MockCl
     error = ended(given)
     assert isinstance(error, UserError)
     assert "Write on topic tagged" in str(error)
-    # One of the batch's requests may have been taken: the next worker reads the whole batch again, and doubles it.
+    # One of the batch's requests may have been accepted: the next worker reads the whole batch again, and duplicates
+    # it.
     reader = confluent_kafka.Consumer({"bootstrap.servers": mock_kafka.address, "group.id": given.kafka.group})
     (committed,) = reader.committed([confluent_kafka.TopicPartition("content", 0)], timeout=10)
     reader.close()
-    assert committed.offset == 0  # where the worker says that it has started (crash_loop.py)
+    assert committed.offset == 0  # where the worker records its start (crash_loop.py)
 
 
 def test_a_fatal_error_of_an_idempotent_producer_ends_the_worker(mock_kafka: MockCluster, given: Settings) -> None:

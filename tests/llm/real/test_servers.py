@@ -9,7 +9,7 @@ from tagbus.stream.local.judges import DeciderServer, LlamaServer
 from tests.llm.asking import QUICK, asked, directly, judging
 from tests.llm.hostile import CONTENTS
 
-# A loaded machine takes its time.
+# A busy machine is slow.
 SECONDS = 120.0
 TAGS = ("Cats", "Nuclear reactors", "Cooking")
 
@@ -45,7 +45,7 @@ async def test_llama_cpp_answers_yes_or_no_by_the_first_token(llama: LlamaServer
     assert judged.backend == "yesno"
     assert all(one.probability is not None and 0 < one.probability < 1 for one in judged.answers)
     assert judged.usage.calls == 3
-    # The content comes before the tag: of the second and the third question all but the tag was there already.
+    # The content precedes the tag: of the second and the third question all but the tag is cached.
     assert judged.usage.cached > 0.5 * judged.usage.tokens_in
     assert judged.model is not None
     assert "SmolLM2" in judged.model
@@ -55,7 +55,7 @@ async def test_llama_cpp_states_scores_under_a_constraint(llama: LlamaServer) ->
     async with directly(llama.url, "stated", profile="llama.cpp", deadline_seconds=SECONDS) as judge:
         (judged,) = await judge.judge([asked(*TAGS[:2], seconds=SECONDS)])
     assert judged.backend == "stated"
-    # A small model may say 1,000 percent; it can say nothing but numbers.
+    # A small model may answer 1,000 percent; it can only answer numbers.
     assert {one.unknown for one in judged.answers} <= {None, "malformed"}
     assert judged.failure is None
 

@@ -1,4 +1,5 @@
-"""llama.cpp with SmolLM2 writes a text about a tag: the schema is held and the text is used. Plumbing, not quality."""
+"""llama.cpp with SmolLM2 writes a text about a tag: the schema is held and the text is used. It tests the plumbing, not
+quality."""
 
 from tagbus.stream.config import LlmSettings
 from tagbus.stream.llm.client import Unlimited

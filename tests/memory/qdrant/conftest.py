@@ -1,4 +1,4 @@
-"""Qdrant in this process, and a server where there is one."""
+"""Qdrant in this process, and a server if there is one."""
 
 from collections.abc import AsyncIterator
 

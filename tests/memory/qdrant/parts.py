@@ -1,4 +1,4 @@
-"""What the tests of the Qdrant store share: its places, and servers that answer what a test says."""
+"""Shared by the tests of the Qdrant store: collection specs, and servers that answer as a test says."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,13 +15,13 @@ OWNER = "cluster c1, topic tags"
 
 
 class Kept(AsyncQdrantClient):
-    """Qdrant in this process, which several stores use: closing it is nobody's."""
+    """Qdrant in this process, shared by several stores: no store closes it."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")
 
     async def close(self, grpc_grace: float | None = None, **_: object) -> None:
-        """It stays open."""
+        """Stay open."""
 
 
 def spec(kind: str = "tags", release: str = "r1", dimension: int = 2, namespace: str = "tagbus") -> CollectionSpec:
@@ -46,7 +46,7 @@ def settings(url: str, **more: object) -> MemorySettings:
 
 @asynccontextmanager
 async def answering(head: str, body: bytes = b"{}") -> AsyncIterator[str]:
-    """A server that gives every request this answer, or none where the head is empty; its URL."""
+    """A server that gives every request this answer, or none if the head is empty; its URL."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

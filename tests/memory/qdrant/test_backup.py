@@ -1,4 +1,4 @@
-"""Copies of a memory on a server, in files. The server's side of it is played: the in-memory mode has no snapshots."""
+"""Backups of a memory on a server. The server's side is simulated: the in-memory mode has no snapshots."""
 
 import json
 from pathlib import Path

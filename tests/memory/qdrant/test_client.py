@@ -1,4 +1,4 @@
-"""The connection to a Qdrant server: its address, its certificates, and what its answers and its silence mean."""
+"""The connection to a Qdrant server: its address, its certificates, and the meaning of its answers and its silence."""
 
 import logging
 import socket
@@ -113,7 +113,7 @@ def test_a_url_that_is_none_is_a_users_error(url: str) -> None:
 
 @pytest.mark.parametrize(("url", "usual"), [("https://qdrant.example", 443), ("http://qdrant.example", 80)])
 def test_a_url_without_a_port_is_refused(url: str, usual: int) -> None:
-    """The client would take 6333, a person means the usual one."""
+    """The client would use 6333, while people mean the usual port."""
     with pytest.raises(
         UserError, match=f"names no port: expected :6333, which is Qdrant's own, or :{usual} for a proxy"
     ):

@@ -1,4 +1,4 @@
-"""The collections of a store: what readers see while a writer fills, loses and refills it."""
+"""The collections of a store, as readers see them while a writer fills, loses and refills it."""
 
 from unittest.mock import AsyncMock
 
@@ -28,7 +28,7 @@ async def names(client: AsyncQdrantClient) -> set[str]:
 
 
 async def create(client: AsyncQdrantClient, metadata: dict[str, object] | None, **vectors: object) -> None:
-    """A collection of another hand, where the store's would be."""
+    """A foreign collection, under the name of the store's."""
     parameters = qdrant.VectorParams.model_validate({"size": 2, "distance": qdrant.Distance.COSINE, **vectors})
     await client.create_collection(f"tagbus-r1-tags.{ONE}", parameters, metadata=metadata)
     alias = qdrant.CreateAlias(collection_name=f"tagbus-r1-tags.{ONE}", alias_name="tagbus-r1-tags")
@@ -136,7 +136,7 @@ async def test_a_second_installation_may_not_write(client: AsyncQdrantClient) ->
 async def test_a_build_of_another_release_is_refused(
     client: AsyncQdrantClient, release: str, dimension: int, said: str
 ) -> None:
-    """Under this release's name, by an alias or a copy, lies what another release made."""
+    """A build of another release has this release's name, by an alias or a copy."""
     state = BuildState(owner=OWNER, release=release, dimension=dimension, build=ONE, topic="tags")
     await create(client, {"tagbus": state.model_dump()}, size=dimension)
     with pytest.raises(ReleaseMismatch, match=rf"collection tagbus-r1-tags of memory.*{said}"):

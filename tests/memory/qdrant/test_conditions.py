@@ -1,7 +1,7 @@
-"""No record is overtaken by an older one, whoever writes it and in whatever order.
+"""An older record never overtakes a newer one, whichever process writes it and in whatever order.
 
-The client's in-memory mode applies conditions as the server does, but has one shard and one order: that the order holds
-on all replicas is asked of the server (`ordering`), and asserted as asked.
+The client's in-memory mode applies conditions as the server does, but has one shard and one order: the same order on
+all replicas is requested of the server (`ordering`), and the request is asserted.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""How much is asked of a server at once, against servers that answer so many queries in a time."""
+"""The load on a server, against servers with a limited rate of queries."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from tagbus.stream.memory.qdrant.congestion import Congestion
 
 
 class Slow:
-    """Answers requests one after the other, `rate` queries in a tick, and gives up those that take over ten ticks.
+    """Answers requests sequentially, `rate` queries per tick, and gives up those that take over ten ticks.
 
-    Time is counted, not waited for: a request's time is what all queries before it and its own take.
+    Time is counted, not waited for: a request's time is that of all queries before it and its own.
     """
 
     def __init__(self, rate: float) -> None:
@@ -55,7 +55,7 @@ async def test_what_timed_out_is_split_and_never_asked_again_at_its_full_width()
 
 
 async def test_eight_batches_that_a_server_could_not_answer_at_once_are_all_answered() -> None:
-    """64 queries fit into the deadline, 1,024 are asked: without adapting all would time out for ever."""
+    """64 queries fit into the deadline, 1,024 are sent: without adaptation all would time out forever."""
     server, congestion = Slow(rate=6.4), Congestion()
     answers = await asyncio.gather(*(congestion.ask(server.ask, range(128), 500) for _ in range(8)))
     assert answers == [[2 * index for index in range(128)]] * 8

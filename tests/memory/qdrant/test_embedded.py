@@ -33,7 +33,7 @@ async def test_points_are_there_after_a_reopening(tmp_path: Path, point: Make, u
 
 
 async def test_points_are_there_after_a_kill(tmp_path: Path, point: Make) -> None:
-    """The process ends without a close, as after SIGKILL: what upsert acknowledged is in the write-ahead log."""
+    """The process ends without a close, as after SIGKILL: acknowledged upserts are in the write-ahead log."""
     code = f"""
 import asyncio, os, numpy as np
 from pathlib import Path
@@ -83,7 +83,7 @@ async def test_a_folder_that_cannot_be_written_is_a_users_error() -> None:
 
 
 async def test_a_disk_that_is_full_is_waited_for_and_what_was_confirmed_is_there(tmp_path: Path) -> None:
-    """No file may grow beyond 60 kB from some time on; what was not confirmed is applied again."""
+    """After a while no file may grow beyond 60 kB; unconfirmed points are applied again."""
     ended = await in_a_process(f"""
     store = await EmbeddedStore.open(Path({str(tmp_path)!r}), "r1", 2)
     await store.upsert([Point(f"k{{n}}", np.array([1, 0], np.float32), {{"n": n}}) for n in range(100)])
@@ -105,7 +105,7 @@ async def test_a_disk_that_is_full_is_waited_for_and_what_was_confirmed_is_there
 
 
 async def test_a_folder_that_becomes_read_only_is_waited_for_and_read_meanwhile() -> None:
-    """The process is nobody's, since root may write anywhere."""
+    """The process runs as the user nobody, since root may write anywhere."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
@@ -225,7 +225,7 @@ async def test_nothing_of_a_payload_stays_on_disk_when_its_point_is_gone(tmp_pat
 
 
 async def test_a_payload_without_the_point_that_it_was_stored_with_does_not_count(tmp_path: Path, point: Make) -> None:
-    """Given a machine that went down between the two writes, what is not whole is not there, so it is encoded again."""
+    """Given a machine that went down between the two writes, a partial point does not exist, so it is encoded again."""
     store = await EmbeddedStore.open(tmp_path / "now", "r1", 2)
     await store.upsert([point("same", (1, 0), n=1), point("changed", (1, 0), n=1), point("gone", (1, 1), n=1)])
     await store.close()

@@ -1,6 +1,6 @@
-"""The form of a collection: what it is made with, how it is searched, and how one that is there differs.
+"""The form of a collection: its creation, its search parameters, and differences of an existing one.
 
-The client's in-memory mode ignores shards, quantization and indexes, so these tests look at what is asked of a server.
+The client's in-memory mode ignores shards, quantization and indexes, so these tests check the requests to a server.
 """
 
 import logging
@@ -34,7 +34,7 @@ CLUSTER = CollectionSettings(
 
 
 def config(**params: object) -> qdrant.CollectionConfig:
-    """What a server says of a collection with its own defaults, and with these parameters."""
+    """A server's description of a collection with its defaults and these parameters."""
     vectors = qdrant.VectorParams(size=2, distance=qdrant.Distance.COSINE)
     return qdrant.CollectionConfig(
         params=qdrant.CollectionParams.model_validate({"vectors": vectors, **params}),
@@ -46,7 +46,7 @@ def config(**params: object) -> qdrant.CollectionConfig:
 
 
 class Recording(AsyncQdrantClient):
-    """Qdrant in this process, which keeps what it is asked for."""
+    """Qdrant in this process, which records its requests."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")

@@ -1,4 +1,4 @@
-"""Candidates by hand: what a feature table is given."""
+"""Hand-made candidates: the input of a feature table."""
 
 from collections.abc import Mapping, Sequence
 

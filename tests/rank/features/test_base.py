@@ -174,7 +174,7 @@ def test_limits_bound_each_list_and_what_is_judged() -> None:
     assert draw(pool, Limits(2, 2, 100)).tags.tolist() == [0, 1, 7, 8]
     # The first of the names is worth half of the first of the heads, as much as the heads' eleventh.
     assert draw(pool, Limits(5, 5, 6)).tags.tolist() == [0, 1, 2, 3, 4, 8]
-    # Three names are drawn, whatever stands on other lists.
+    # Three names are drawn, regardless of other lists.
     assert draw(pool, Limits(5, 5, 1, sure=3)).tags.tolist() == [0, 6, 7, 8]
 
 

@@ -1,4 +1,4 @@
-"""The feature table `named`: what it is worth that a tag's name stands in a content."""
+"""The feature table `named`: how much it means that a tag's name occurs in a content."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Named feature tables of a ranker: their columns stand after those that all rankers read."""
+"""Named feature tables of a ranker: their columns follow those that all rankers read."""
 
 import numpy as np
 

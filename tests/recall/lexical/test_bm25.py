@@ -1,4 +1,4 @@
-"""Component `bm25`: tags by the words of contents, exemplars and tags, in step with memory."""
+"""Component `bm25`: tags by the words of contents, exemplars and tags, in sync with memory."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ HIVES = Exemplar(id="c1", title="Hives on the roofs of Helsinki", accepted=("bee
 
 
 async def told(*events: Tag | Exemplar) -> tuple[Projection, Bm25Recall, Memory]:
-    """A memory that holds these, and its recaller, which was told of them."""
+    """A memory of these, and its recaller, which is notified of them."""
     built = memory()
     recall = Bm25Recall(built)
     listeners = {"tags": [recall.change_tags], "exemplars": [recall.change_exemplars]}
@@ -112,7 +112,7 @@ async def test_what_memory_held_before_is_read_once() -> None:
     recall = Bm25Recall(built)
     assert list(await found(recall, "hives")) == ["bees"]
     await Projection(encoder(), built).apply([tombstone("tags", "law")])
-    # It was not told.
+    # It was not notified.
     assert list(await found(recall, "law")) == ["law"]
 
 
@@ -170,7 +170,7 @@ def test_a_language_that_has_no_dictionary_is_refused() -> None:
 
 
 async def test_it_is_one_more_component() -> None:
-    """Switched on, it stands in path, versions and evidence, and finds what vectors alone do not."""
+    """When on, it appears in path, versions and evidence, and finds tags that vectors alone do not."""
     given = switched(Settings.model_construct(), {"bm25": {"enabled": True}})
     async with assemble.in_process(given) as stack:
         await filling.fill(stack.projection(), {"tags": [BEES, LAW], "exemplars": [HIVES]}, lambda _: None)

@@ -1,4 +1,4 @@
-"""BM25 over texts that come, change and go: as if the index had been built of what is there."""
+"""BM25 over texts that are added, changed and removed: as if the index had been built from the current ones."""
 
 import math
 from collections import Counter
@@ -33,7 +33,7 @@ def keys(index: TextIndex, query: str, limit: int = 10, *scopes: str) -> list[st
 
 
 def expected(texts: dict[str, str], query: str) -> dict[str, float]:
-    """BM25 by its definition, as a share of what all terms of the query are worth."""
+    """BM25 by its definition, divided by the total inverse frequency of the query's terms."""
     count, lengths = len(texts), {key: len(words.split()) for key, words in texts.items()}
     mean = sum(lengths.values()) / max(1, count) or 1.0
     frequency = Counter(word for words in texts.values() for word in set(words.split()))
@@ -65,7 +65,7 @@ def expected(texts: dict[str, str], query: str) -> dict[str, float]:
     common=st.sampled_from([0.1, 0.5, 1.0]),
 )
 def test_scores_are_those_of_what_a_content_sees(steps: Any, query: str, scopes: Any, common: float) -> None:
-    """Whatever came and went, in any order: frequencies and lengths are those of the texts that the scopes see."""
+    """After any additions and removals, in any order, frequencies and lengths are those of the visible texts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COMMON", common)
         made, there = TextIndex(str.split, TagNumbers()), dict[str, tuple[str, set[str]]]()
@@ -114,7 +114,7 @@ def test_what_was_withdrawn_leaves_no_word() -> None:
 
 
 def test_words_and_rows_that_go_make_room_for_others() -> None:
-    """Given a stream of texts of ever new words, of which 50 are there at a time, memory is that of 50."""
+    """Given a stream of texts of ever new words, of which 50 exist at a time, memory use is that of 50."""
     made = TextIndex(str.split, TagNumbers())
     for number in range(2_000):
         made.put([text(f"k{number}", f"w{number}a w{number}b w{number}c")])

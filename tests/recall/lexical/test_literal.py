@@ -1,4 +1,4 @@
-"""Literal recall: tags whose name or alias stands in the content, over a taxonomy that changes."""
+"""Literal recall: tags whose name or alias occurs in the content, over a changing taxonomy."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,7 +153,7 @@ def test_what_changed_step_by_step_is_as_if_made_at_once(
 
 
 class Counted(ExactStore):
-    """A store that counts what is read of it, and can be away."""
+    """A store that counts reads, and can be down."""
 
     fetched = 0
     listed = 0
@@ -307,7 +307,7 @@ class TestTaxonomy:
 
 
 class Slow(dict[str, Payload | None]):
-    """Changes that come one by one, each once `go` is set."""
+    """Changes that arrive one by one, each once `go` is set."""
 
     def __init__(self, changes: Mapping[str, Payload | None]) -> None:
         super().__init__(changes)
@@ -321,7 +321,7 @@ class Slow(dict[str, Payload | None]):
 
 
 def test_the_events_hold_what_is_read_here() -> None:
-    """Names of 512 characters are taken, as the contract allows."""
+    """Names of 512 characters are accepted, as the contract allows."""
     tag = Tag(id="t", name="a" * 512, aliases=("bees",))
     assert lexicon({tag.id: (tag.name, *tag.aliases)}).match(tag.name[:64]) != {}
     assert Exemplar(id="a", accepted=("t",)).accepted == ("t",)

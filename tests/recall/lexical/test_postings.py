@@ -1,4 +1,4 @@
-"""Postings grow, shrink and move, and hold what a dictionary would."""
+"""Postings grow, shrink and move, and equal a dictionary."""
 
 import numpy as np
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""What lies above a tag, nearest first, whatever names what as its parent."""
+"""The ancestors of a tag, nearest first, for any parent relations."""
 
 from hypothesis import given
 from hypothesis import strategies as st

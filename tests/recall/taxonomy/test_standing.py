@@ -1,4 +1,4 @@
-"""What carries a retired tag counts for what has replaced it, and for nothing where nobody can say what that is."""
+"""A point with a retired tag counts for its successor, and for nothing if the successor is ambiguous."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from tagbus.stream.recall.taxonomy.successors import STEPS
 D = 8
 OPEN = RecallDefaults(c2t_threshold=-1, c2c_threshold=-1, c2c2t_limit=5, tau=0.1, lambda_=0.5)
 
-# The tags in place of each retired one; none of one in force.
+# The successors of each retired tag; none for one in force.
 Taxonomy = Mapping[str, Sequence[str]]
 
 
@@ -35,7 +35,7 @@ def payload(key: str, replaced_by: Sequence[str], scopes: Sequence[str] = ()) ->
 
 
 async def holding(taxonomy: Taxonomy, exemplars: Mapping[str, Sequence[str]] | None = None) -> Memory:
-    """A memory of these tags, and of exemplars by people that carry some."""
+    """A memory of these tags, and of exemplars by people with some of them."""
     memory = exact_memory("r", D)
     await memory.tags.upsert([Point(key, unit(n), payload(key, to)) for n, (key, to) in enumerate(taxonomy.items())])
     for number, (key, accepted) in enumerate((exemplars or {}).items()):
@@ -45,7 +45,7 @@ async def holding(taxonomy: Taxonomy, exemplars: Mapping[str, Sequence[str]] | N
 
 
 async def ends(taxonomy: Taxonomy, *asked: str) -> list[str | None]:
-    """What each of these tags leads to."""
+    """The tag that each of these leads to."""
     store = (await holding(taxonomy)).tags
     found = await Standing(store).follow(store.numbers.of(asked))
     return [None if number == NOBODY else store.numbers.ids[number] for number in found.tolist()]
@@ -71,7 +71,7 @@ async def test_a_successor_that_is_not_in_force_gives_nothing() -> None:
 
 
 async def test_a_split_leads_nowhere_until_its_parts_are_one_again() -> None:
-    """Nobody has said which part is right."""
+    """It is not known which part is right."""
     parts: Taxonomy = {"a": ["b", "c"], "b": [], "c": []}
 
     assert await ends(parts, "a") == [None]
@@ -176,7 +176,7 @@ async def test_a_successor_outside_the_scopes_of_a_content_gives_nothing() -> No
 
 
 async def test_a_thousand_exemplars_give_no_tag_that_is_retired() -> None:
-    """Neither one that was taken away nor one that was replaced by something unknown."""
+    """Neither a removed one nor one replaced by an unknown tag."""
     many = {f"c{n}": ["taken", "replaced", "kept"] for n in range(1_000)}
     memory = await holding({"replaced": ["strange"], "kept": []}, many)
 
