@@ -59,11 +59,11 @@ def test_a_limit_of_version_1_counts(tmp_path: Path, folder: str, quota: str, ex
 
 
 @pytest.mark.parametrize("groups", ["", "nonsense", "0::", "::::", "1:name=systemd:/\n"])
-def test_without_a_group_all_cores_are_there(tmp_path: Path, groups: str) -> None:
+def test_without_a_group_all_cores_count(tmp_path: Path, groups: str) -> None:
     assert limited(tmp_path, groups) == ALL
 
 
-def test_where_there_are_no_groups_all_cores_are_there(tmp_path: Path) -> None:
+def test_without_groups_all_cores_count(tmp_path: Path) -> None:
     assert cores(tmp_path / "nowhere", tmp_path) == ALL
 
 

@@ -41,7 +41,7 @@ def test_nothing_wrong_is_200(server: HealthServer, path: str) -> None:
     assert get(server.port, path) == (200, "ok\n")
 
 
-def test_what_is_wrong_is_503_and_said(server: HealthServer, said: Said) -> None:
+def test_a_problem_is_503_with_its_text(server: HealthServer, said: Said) -> None:
     said.ready = ["no partitions assigned", "the encoder does not answer"]
     assert get(server.port, "/readyz") == (503, "no partitions assigned\nthe encoder does not answer\n")
     assert get(server.port, "/livez") == (200, "ok\n")
@@ -64,7 +64,7 @@ def test_metrics_have_one_prefix_and_the_format_of_prometheus(server: HealthServ
         assert f"# HELP {name} " in text
 
 
-def test_any_other_path_says_what_there_is(server: HealthServer) -> None:
+def test_any_other_path_lists_the_paths(server: HealthServer) -> None:
     status, text = get(server.port, "/../etc/passwd")
     assert status == 404
     assert text == "/livez, /readyz and /metrics are here\n"
@@ -74,12 +74,12 @@ def test_a_query_does_not_matter(server: HealthServer) -> None:
     assert get(server.port, "/livez?verbose=1") == (200, "ok\n")
 
 
-def test_a_client_that_sends_nothing_stops_nobody_else(server: HealthServer) -> None:
+def test_a_silent_client_does_not_block_others(server: HealthServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)):
         assert get(server.port, "/livez") == (200, "ok\n")
 
 
-def test_it_listens_on_this_machine_alone_unless_told(server: HealthServer) -> None:
+def test_it_listens_on_loopback_by_default(server: HealthServer) -> None:
     assert server._server.server_address[0] == "127.0.0.1"
 
 

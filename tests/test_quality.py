@@ -125,7 +125,7 @@ def test_a_small_case_worked_by_hand() -> None:
 
 
 @given(evaluations())
-def test_the_figures_of_what_is_published_equal_their_formulas_written_out(evaluation: Evaluation) -> None:
+def test_published_figures_equal_their_formulas_written_out(evaluation: Evaluation) -> None:
     found, right, _ = evaluation
     correct = [[tag in known for tag in row] for row, known in zip(found, right, strict=True)]
     for k in CUTS:
@@ -143,7 +143,7 @@ def test_the_figures_of_what_is_published_equal_their_formulas_written_out(evalu
 
 
 @given(evaluations(), st.floats(0.6, 1))
-def test_what_is_at_least_so_sure_keeps_its_order(evaluation: Evaluation, confidence: float) -> None:
+def test_tags_with_at_least_the_confidence_keep_their_order(evaluation: Evaluation, confidence: float) -> None:
     found = ranked(*evaluation[0])
 
     kept = at_least(found, confidence)

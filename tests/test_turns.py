@@ -33,7 +33,7 @@ class Held:
         assert self._go.wait(120)
 
 
-async def test_what_is_due_first_runs_first_and_equals_as_they_came() -> None:
+async def test_the_earliest_due_step_runs_first_and_ties_in_order_of_arrival() -> None:
     order: list[str] = []
     held = Held()
     async with held as turns:
@@ -55,7 +55,7 @@ async def test_an_error_is_its_callers_alone() -> None:
     turns.close()
 
 
-async def test_what_nobody_waits_for_any_longer_does_not_run() -> None:
+async def test_an_abandoned_step_does_not_run() -> None:
     order: list[str] = []
     held = Held()
     async with held as turns:
@@ -67,7 +67,7 @@ async def test_what_nobody_waits_for_any_longer_does_not_run() -> None:
     assert order == ["b"]
 
 
-async def test_a_close_lets_what_was_asked_finish_and_takes_no_more() -> None:
+async def test_a_close_finishes_queued_steps_and_accepts_no_more() -> None:
     order: list[str] = []
     held = Held()
     async with held as turns:

@@ -59,7 +59,7 @@ def test_one_place_is_kept_from_a_partition_that_fills_all_others() -> None:
     assert in_flight.crowded()
 
 
-def test_what_is_tagged_again_keeps_its_order_and_is_of_another_epoch() -> None:
+def test_retagged_batches_keep_their_order_in_a_new_epoch() -> None:
     in_flight = InFlight(3, 1000)
     in_flight.assign([A, B])
     first, second, other = start(in_flight, A), start(in_flight, A), start(in_flight, B)
@@ -127,7 +127,7 @@ def test_a_partition_that_left_and_came_back_is_another() -> None:
     assert in_flight.finished(0) == [new]
 
 
-def test_what_is_left_says_which_partitions_have_nothing_on_its_way_to_kafka() -> None:
+def test_a_revocation_reports_partitions_with_nothing_on_its_way_to_kafka() -> None:
     # Given one partition with a committed batch and one at the tagger, and one with a finished batch
     in_flight = assigned()
     first, finished = start(in_flight, A, 7), start(in_flight, B)
@@ -143,7 +143,7 @@ def test_what_is_left_says_which_partitions_have_nothing_on_its_way_to_kafka() -
     assert not in_flight.busy()
 
 
-def test_a_drain_waits_for_what_is_in_flight() -> None:
+def test_a_drain_waits_for_batches_in_flight() -> None:
     in_flight = assigned()
     entry = start(in_flight, A)
     turns: list[int] = []
@@ -159,7 +159,7 @@ def test_a_drain_waits_for_what_is_in_flight() -> None:
     assert len(turns) == 3
 
 
-def test_a_drain_ends_at_its_deadline_or_when_told() -> None:
+def test_a_drain_ends_at_its_deadline_or_on_request() -> None:
     in_flight = assigned()
     start(in_flight, A)
     assert not in_flight.drain([A], 0.05, lambda: True)

@@ -106,7 +106,7 @@ def test_results_and_dead_letters_come_out_once_with_their_source(kafka: Broker,
     assert consume_all(kafka.address, names["counts"])[-1].key() == b"next"
 
 
-def test_it_follows_its_partitions_and_what_is_committed(kafka: Broker, names: Names) -> None:
+def test_it_follows_its_partitions_and_commits(kafka: Broker, names: Names) -> None:
     produce(kafka.address, names["texts"], [(b"k", b"a word", []), (b"k", b"", [])])
     processor = Careful(names)
     run(settings(kafka.address), names, processor, 2)

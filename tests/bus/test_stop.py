@@ -75,7 +75,7 @@ def test_a_signal_may_come_at_any_line_of_a_wait(mock_kafka: MockCluster, mock_t
         worker._consumer.close()
 
 
-def test_a_stop_finishes_what_is_in_flight(mock_kafka: MockCluster, mock_topics: Names) -> None:
+def test_a_stop_finishes_batches_in_flight(mock_kafka: MockCluster, mock_topics: Names) -> None:
     produce(mock_kafka.address, "content", events(100), 0)
     tagger = Trivial(1.0)
     with running(at_least_once(mock_kafka, mock_topics), tagger) as run:
@@ -85,7 +85,7 @@ def test_a_stop_finishes_what_is_in_flight(mock_kafka: MockCluster, mock_topics:
     assert len(outcome(mock_kafka.address, mock_topics)) == 100
 
 
-def test_a_second_stop_drops_what_is_in_flight(mock_kafka: MockCluster, mock_topics: Names) -> None:
+def test_a_second_stop_drops_batches_in_flight(mock_kafka: MockCluster, mock_topics: Names) -> None:
     produce(mock_kafka.address, "content", events(100), 0)
     # A worker that finished it would publish it.
     tagger = Trivial(30)

@@ -60,7 +60,7 @@ class Quoting(Allergic):
         return await super().tag(contents, until)
 
 
-def test_no_text_is_in_the_log_or_a_trace_whatever_becomes_of_a_content(
+def test_no_text_is_in_the_log_or_a_trace_for_any_outcome(
     mock_kafka: MockCluster, mock_topics: dict[str, str], spans: InMemorySpanExporter
 ) -> None:
     # Given contents with a canary in their text: a valid one, one that is not JSON, one with a wrong field, one that

@@ -122,7 +122,7 @@ async def test_texts_in_another_order_give_the_vectors_in_that_order(encoder: On
     np.testing.assert_allclose(permuted, vectors[order], atol=SAME)
 
 
-async def test_calls_at_once_do_not_mix(encoder: OnnxEncoder) -> None:
+async def test_concurrent_calls_do_not_mix(encoder: OnnxEncoder) -> None:
     expected = await encoder.encode(TEXTS)
     calls = [TEXTS[start:] + TEXTS[:start] for start in range(len(TEXTS))]
     found = await asyncio.gather(*(encoder.encode(call) for call in calls))

@@ -33,6 +33,6 @@ def test_the_file_that_differs_is_named(field: str, value: object, file: str) ->
     assert "was recorded with" in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReleaseMismatch, match=r"release\.json: No such file"):
         load_recorded(tmp_path, SHIPPED)

@@ -42,7 +42,7 @@ class TestPreference:
         assert REGISTRY.get_sample_value("tagbus_encoder_info", labels) == 1
 
     @pytest.mark.skipif(missing("cuda") is None, reason="there is a GPU here")
-    async def test_what_is_not_to_be_had_is_told_and_the_next_is_taken(
+    async def test_an_unavailable_provider_is_logged_and_the_next_is_used(
         self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
         encoder = await open_encoder(EncoderSettings(providers=("tensorrt", "cuda", "cpu")), default_folder())
@@ -53,7 +53,7 @@ class TestPreference:
         assert capfd.readouterr().out == ""
 
     @pytest.mark.skipif(missing("cuda") is None, reason="there is a GPU here")
-    async def test_where_none_is_to_be_had_one_error_names_what_there_is(self) -> None:
+    async def test_without_an_available_provider_the_error_names_the_existing_ones(self) -> None:
         with pytest.raises(
             UserError, match=r"TAGBUS_ENCODER__PROVIDERS=tensorrt,cuda: tensorrt: .*; cuda: .* was built with .*cpu$"
         ):
@@ -133,7 +133,7 @@ class TestGpu:
         np.testing.assert_allclose(await other.encode(TEXTS * 3), expected, atol=SAME)
         await other.close()
 
-    async def test_one_that_gives_other_vectors_is_refused(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_device_with_other_vectors_is_refused(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         golden = (folder / GOLDEN).read_text().replace('"sauna"', '"steam bath"', 1)
         (folder / GOLDEN).write_text(golden)
         shipped = sha256((default_folder() / GOLDEN).read_bytes())

@@ -168,7 +168,7 @@ class TestOpen:
         with pytest.raises(ReleaseMismatch, match=TOKENIZER):
             await TritonEncoder.open(folder, EncoderSettings(kind="triton"))
 
-    async def test_where_nobody_listens_the_address_is_named(self) -> None:
+    async def test_an_address_without_a_server_is_named(self) -> None:
         settings = EncoderSettings(kind="triton", address="127.0.0.1:1", deadline_seconds=1)
         with pytest.raises(
             DependencyDown, match=r"^TAGBUS_ENCODER__ADDRESS: no Triton at 127\.0\.0\.1:1: .*UNAVAILABLE"

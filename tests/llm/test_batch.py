@@ -63,7 +63,7 @@ async def test_it_is_paid_at_half_the_price_and_reserved_before_it_is_sent(tmp_p
     assert found.cost == pytest.approx(whole / 2 / 4)
 
 
-async def test_answers_that_count_no_tokens_cost_what_was_reserved_for_them(tmp_path: Path) -> None:
+async def test_answers_without_token_counts_cost_their_reservation(tmp_path: Path) -> None:
     topic, chat = Topic(), answers.chat()
     plain = [0]
 
@@ -129,7 +129,7 @@ async def test_an_interrupted_batch_is_taken_up_again_and_not_sent_twice(lost: s
     assert record.spent.cost + record.reserved.cost >= 8 * (150 * 2.0 + 8.0) / 1e6 / 2
 
 
-async def test_a_process_that_is_killed_while_it_waits_goes_on_waiting(tmp_path: Path) -> None:
+async def test_a_process_killed_while_it_waits_resumes_waiting(tmp_path: Path) -> None:
     batches = BatchServer(looks=10**9)
     with serving(batches) as server:
         with pytest.raises(TimeoutError):
@@ -142,7 +142,7 @@ async def test_a_process_that_is_killed_while_it_waits_goes_on_waiting(tmp_path:
     assert given(tmp_path, CONTENTS[3]) is not None
 
 
-async def test_a_folder_that_was_left_while_it_was_asked_is_begun_anew(tmp_path: Path) -> None:
+async def test_a_folder_left_before_all_was_asked_is_started_over(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
         folder.begin()
         folder.requests(7).write_bytes(b"half a li")
@@ -192,7 +192,7 @@ async def test_a_tag_that_is_not_judged_is_unknown(script: Callable[[object], Sa
     assert [one.probability for one in found.judged(asked(CONTENTS[0])).answers] == [None, None]
 
 
-async def test_results_that_nobody_asked_for_are_dropped(tmp_path: Path) -> None:
+async def test_unrequested_results_are_dropped(tmp_path: Path) -> None:
     batches = BatchServer()
     with serving(batches) as server:
         end = batches._end

@@ -145,7 +145,7 @@ async def test_a_worker_spends_the_share_of_its_partitions() -> None:
     assert await spend(budget(topic, "c", lambda: 0.0)) == 0
 
 
-async def test_partitions_that_move_bring_their_share_and_what_was_spent_stays_spent() -> None:
+async def test_moved_partitions_move_their_share_and_spending_stays_spent() -> None:
     topic, share = Topic(), {"a": 0.5, "b": 0.5}
     workers = {name: budget(topic, name, lambda name=name: share[name]) for name in share}  # type: ignore[misc]
     assert await spend(workers["a"]) == 50
@@ -163,7 +163,7 @@ async def test_few_calls_write_a_record() -> None:
     assert topic.writes <= 12
 
 
-async def test_what_has_no_limit_needs_no_record_but_is_in_it() -> None:
+async def test_an_unlimited_amount_needs_no_record_but_is_in_it() -> None:
     topic = Topic()
     one = budget(topic, tokens_per_day=1_000_000)
     assert await spend(one, 1000, Sum(100, 0.001)) == 1000
@@ -173,7 +173,7 @@ async def test_what_has_no_limit_needs_no_record_but_is_in_it() -> None:
     assert record.spent.cost == pytest.approx(1.0)
 
 
-async def test_calls_at_once_are_covered_by_one_record() -> None:
+async def test_concurrent_calls_are_covered_by_one_record() -> None:
     topic = Topic()
     one = budget(topic, tokens_per_day=1_000_000)
     await asyncio.gather(*(one.reserve(CALL) for _ in range(50)))

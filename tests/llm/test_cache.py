@@ -11,7 +11,7 @@ ASKED = Asked(Content(id="a", title="Bees"), (Question("p1", "beekeeping"), Ques
 JUDGED = Judged((Answer(0.9), Answer(0.1)), "yesno", "v1-abc", "model")
 
 
-def test_a_question_is_what_is_read_of_the_content_and_the_tags_and_who_is_asked() -> None:
+def test_a_question_is_the_content_as_read_the_tags_and_the_judge() -> None:
     key = key_of("vllm-1", ASKED)
     assert key == key_of("vllm-1", replace(ASKED, content=Content(id="b", title="Bees"), deadline=1.0))
     others = [

@@ -45,7 +45,7 @@ def test_a_sample_that_is_too_small_promises_nothing_so_all_are_sent() -> None:
     assert not skips(ALWAYS, lead(np.array([0.9999, 0.0])))
 
 
-def test_where_the_judge_changes_nothing_nobody_is_sent() -> None:
+def test_where_the_judge_changes_nothing_no_content_is_sent() -> None:
     leads, _ = population(1000)
     assert for_quality(leads, np.zeros(1000, np.bool_), TARGET).share == 0
 

@@ -88,7 +88,7 @@ async def test_stated_scores_come_in_one_answer(name: str) -> None:
     assert profile(name).thinking_off.items() <= server.requests[0].body.items()
 
 
-async def test_another_contract_on_the_same_path_is_told_by_its_answer() -> None:
+async def test_another_contract_on_the_same_path_is_recognised_by_its_answer() -> None:
     """SGLang's /decisions has OpenAI's path; the generic profile knows neither beforehand."""
     with serving(routed(decisions=answers.sglang_decisions())) as server:
         async with judging(server.url, profile="generic") as judge:

@@ -113,7 +113,7 @@ async def test_a_spent_quota_is_not_tried_again() -> None:
     assert len(server.requests) == 1
 
 
-async def test_nobody_at_the_address_is_a_failure_of_the_content() -> None:
+async def test_an_address_without_a_server_is_a_failure_of_the_content() -> None:
     with serving(WELL) as server:
         url = server.url
     async with judging(url) as judge:
@@ -317,7 +317,7 @@ def test_a_date_to_come_is_a_wait() -> None:
     assert waits(100) == pytest.approx(100, abs=3)
 
 
-async def test_a_server_that_counts_no_tokens_costs_what_was_reserved() -> None:
+async def test_a_server_without_token_counts_costs_the_reservation() -> None:
     """sparrow-decider reports 0 for every answer: a token limit would never be reached."""
     meter = Recording()
 

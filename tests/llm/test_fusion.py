@@ -53,7 +53,7 @@ def test_a_good_judge_improves_the_best_tag_of_contents_that_it_was_not_fitted_t
 
 @pytest.mark.parametrize("bias", [0.0, 1.0])
 @pytest.mark.parametrize("auc", [0.95, 0.8, 0.65])
-def test_nobody_who_knew_the_judge_s_true_distribution_would_do_much_better(auc: float, bias: float) -> None:
+def test_knowing_the_judge_s_true_distribution_would_hardly_help(auc: float, bias: float) -> None:
     judge = ScriptedJudge(auc, bias)
     learnt, rng = at(3, 2000)
     heard = judge.hears(learnt.right, learnt.first, rng)
@@ -144,7 +144,7 @@ def test_the_calibration_is_named_by_the_judge_s_weight_too(tmp_path: Path) -> N
     assert other.name != curve.name
 
 
-def test_a_pair_counts_as_often_as_it_stands_for() -> None:
+def test_a_pair_counts_by_its_weight() -> None:
     """Half of the contents have a judge at chance level: drawn rarely, they count little."""
     one, rng = at(21, 400)
     good = one.content % 2 == 0

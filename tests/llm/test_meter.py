@@ -72,7 +72,7 @@ async def test_a_request_that_is_refused_says_nothing_of_the_server() -> None:
         pass
 
 
-async def test_who_comes_too_late_is_told() -> None:
+async def test_a_late_request_is_refused_with_the_reason() -> None:
     with pytest.raises(Withheld, match="no request could be sent before the deadline") as withheld:
         async with meter().attempt(ESTIMATE, monotonic() - 1):
             pass

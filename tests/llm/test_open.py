@@ -56,7 +56,7 @@ async def test_a_server_that_cannot_judge_is_not_looked_at_for_every_content(mon
             assert len(server.requests) == 2 * looked
 
 
-async def test_a_path_that_is_not_there_is_tried_once() -> None:
+async def test_a_missing_path_is_tried_once() -> None:
     """Two contracts share the path /decisions, two backends /chat/completions."""
     with serving(lambda _: ABSENT) as server:
         async with judging(server.url) as judge:
@@ -89,7 +89,7 @@ async def test_a_server_that_was_changed_is_looked_at_again() -> None:
         ({"profile": "llama.cpp", "adapter": "a"}, "TAGBUS_LLM__ADAPTER=a: llama.cpp numbers its adapters"),
     ],
 )
-def test_settings_that_do_not_fit_are_told_at_once(settings: dict[str, object], words: str) -> None:
+def test_inconsistent_settings_are_refused_immediately(settings: dict[str, object], words: str) -> None:
     given = {"url": "http://127.0.0.1:9/v1", **settings}
     with pytest.raises(UserError) as raised:
         opening.open_judge(LlmSettings(**given), QUICK, Unlimited())

@@ -64,7 +64,7 @@ async def test_a_model_that_the_server_does_not_list() -> None:
     assert "expected one of other" in checks["model"].words
 
 
-async def test_a_model_behind_an_alias_is_told_by_the_answer() -> None:
+async def test_a_model_behind_an_alias_is_recognised_by_the_answer() -> None:
     checks = await found(chatting(answers.chat(model="other-model")))
     assert "the answers report other-model" in checks["model"].words
 
@@ -156,7 +156,7 @@ async def test_a_wrong_key() -> None:
     assert checks["server"].words.startswith("TAGBUS_LLM__API_KEY: ")
 
 
-async def test_nobody_there() -> None:
+async def test_no_server() -> None:
     with serving(CHAT) as server:
         url = server.url
     (check,) = await examine(LlmSettings(url=url, profile="llama.cpp"), QUICK)

@@ -64,7 +64,7 @@ def test_the_question_names_the_tag_last() -> None:
     assert prompts.yes_no(Question("t1", "Cats"), ("No", "Yes")).endswith("No or Yes.")
 
 
-def test_what_is_over_is_cut_in_the_stated_order() -> None:
+def test_the_excess_is_cut_in_the_stated_order() -> None:
     asking = whole("word " * 2000, {"section": "home"})
     cuts = {}
     for length in (4000, 700, 300, 250):
@@ -87,7 +87,7 @@ def test_only_listed_metadata_goes_out() -> None:
     assert "absent" not in context
 
 
-def test_a_version_that_is_not_there_is_named() -> None:
+def test_an_unknown_version_is_named() -> None:
     with pytest.raises(UserError, match=r"TAGBUS_LLM__PROMPT='v9': there is no such version, expected v1"):
         Prompts("v9", 1000)
 
@@ -102,7 +102,7 @@ def test_a_megabyte_of_one_character_is_cut_like_any_other(one: str) -> None:
 
 @hypothesis.settings(max_examples=40)
 @given(st.text(max_size=300), st.integers(1, 50))
-def test_whatever_is_fenced_is_one_line_that_can_end_nothing(text: str, length: int) -> None:
+def test_fenced_text_is_one_line_that_cannot_end_its_fence(text: str, length: int) -> None:
     line = fenced(text, length)
     assert len(line) <= length
     assert not set(line) & set('<>"｜')

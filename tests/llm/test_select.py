@@ -29,7 +29,7 @@ def test_the_order_is_the_content_s_own_and_always_the_same() -> None:
     assert len(set(firsts)) > 10
 
 
-async def test_only_what_is_selected_is_judged_and_the_order_is_told() -> None:
+async def test_only_selected_tags_are_judged_and_the_order_is_reported() -> None:
     with serving(selecting()) as server:
         async with judging(server.url, profile="vllm", select="labels") as judge:
             (judged,) = await judge.judge([asked(*NAMES)])

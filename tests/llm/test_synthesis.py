@@ -82,13 +82,13 @@ async def test_a_description_is_written_for_a_bare_name() -> None:
         (Say(answers.completion("[" * 100_000)), Exemplars(2), "malformed"),
     ],
 )
-async def test_what_is_no_text_about_the_tag_is_left_out_and_said(say: Say, wanted: Wanted, why: str) -> None:
+async def test_a_text_not_about_the_tag_is_left_out_with_a_reason(say: Say, wanted: Wanted, why: str) -> None:
     with serving(lambda _: say) as server:
         found = await written(server, wanted=wanted)
     assert (found[0].written, found[0].why) == ((), why)
 
 
-async def test_what_was_written_is_cut_and_counted_once() -> None:
+async def test_written_texts_are_cut_and_counted_once() -> None:
     long = ("T" * 10_000, "word " * 10_000)
     with serving(writes(long, ("Same", "x"), ("same", "X"), ("Third\u202e\x00", "a\nb"), ("Fourth", ""))) as server:
         found = await written(server, wanted=Exemplars(4))
@@ -177,7 +177,7 @@ def test_tags_with_few_exemplars_of_people_come_first() -> None:
     assert found.few(3, None)[0].subject.broader == ("Bees",)
 
 
-def test_a_tag_that_was_written_for_is_left_out_and_so_is_one_that_was_replaced() -> None:
+def test_a_tag_with_written_texts_and_a_replaced_one_are_left_out() -> None:
     written = Exemplar(id=f"{PREFIX}1", source="machine", title="T", accepted=("wax",))
     tags = [Tag(id="bees", name="Bees"), Tag(id="wax", name="Wax"), Tag(id="old", name="Old", replaced_by=("bees",))]
     assert [one.tag.id for one in known(written, tags=tags).few(3, None)] == ["bees"]
@@ -215,9 +215,7 @@ TEXTS: list[tuple[Callable[..., list[bytes]], type[Exemplar] | type[Tag]]] = [
 
 
 @pytest.mark.parametrize(("lines", "kind"), TEXTS, ids=["exemplars", "descriptions"])
-def test_what_was_written_says_who_wrote_it(
-    lines: Callable[..., list[bytes]], kind: type[Exemplar] | type[Tag]
-) -> None:
+def test_a_written_text_names_its_author(lines: Callable[..., list[bytes]], kind: type[Exemplar] | type[Tag]) -> None:
     (lacking,) = known(tags=[Tag(id="bees", name="Bees", scopes=("s",))]).few(1, None)
     text = Text(tuple(Exemplars(1).read('{"contents": [{"title": "T", "text": "X"}]}', lacking.subject)), "model-1")
     (line,) = lines(lacking, text, "v1")

@@ -16,7 +16,7 @@ def test_there_are_twenty_pairs() -> None:
     assert sum(len(one.questions) for one in pairs()) == 20
 
 
-def test_it_is_due_at_once_and_then_after_its_time() -> None:
+def test_it_is_due_immediately_and_then_after_its_interval() -> None:
     watch = Watch(3600)
     assert [watch.due(), watch.due()] == [True, False]
     assert not Watch(0).due()
@@ -31,7 +31,7 @@ def test_it_is_due_at_once_and_then_after_its_time() -> None:
         pytest.param(0.8, "b", 0.0, 1, id="other-name"),
     ],
 )
-async def test_what_has_changed_is_a_warning(
+async def test_a_change_is_a_warning(
     probability: float, model: str, drift: float, warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = (0.8, "a")

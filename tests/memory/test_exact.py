@@ -119,7 +119,7 @@ def test_a_shortlist_of_equals_stays_short() -> None:
     assert 10 <= len(shortlist.rows(0)) <= 10 + 1024
 
 
-async def test_what_is_saved_is_loaded(tmp_path: Path, unit: Unit) -> None:
+async def test_a_saved_store_is_loaded(tmp_path: Path, unit: Unit) -> None:
     points = random_points(unit, 5_000, 6)
     points.append(Point("ключ\n\x00", unit([1, 2, 3, 4, 5, 6]), {"tags": ["é", "\u2028", None], "n": -1.5}))
     store = ExactStore("r1", 6)

@@ -65,7 +65,7 @@ async def test_it_finds_what_exact_search_finds(unit: Unit) -> None:
     assert alone == found
 
 
-async def test_what_is_gone_or_replaced_never_comes_back(unit: Unit) -> None:
+async def test_deleted_or_replaced_points_never_come_back(unit: Unit) -> None:
     """Two thirds of the points are deleted or replaced, including the first, while others are added."""
     store, exact = await both(points(clustered(unit, 3_000)))
     random = np.random.default_rng(3)
@@ -152,7 +152,7 @@ async def test_an_exact_stores_folder_gets_its_index_once(
     assert await (await ExactStore.load(tmp_path / "cache", "r", D)).keys() == await exact.keys()
 
 
-async def test_an_index_that_is_not_of_these_points_is_built_anew(
+async def test_an_index_that_is_not_of_these_points_is_rebuilt(
     tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Damaged, of other vectors, built otherwise, without its description: searches by it would be wrong."""

@@ -32,7 +32,7 @@ async def test_exact_is_the_default() -> None:
     await memory.close()
 
 
-async def test_a_path_keeps_what_was_stored(tmp_path: Path, point: Make) -> None:
+async def test_a_path_keeps_stored_points(tmp_path: Path, point: Make) -> None:
     settings = MemorySettings(kind="embedded", path=tmp_path)
     memory = await open_memory(settings, "r1", 2)
     await memory.exemplars.upsert([point("x", (1, 0))])
@@ -42,7 +42,7 @@ async def test_a_path_keeps_what_was_stored(tmp_path: Path, point: Make) -> None
     await again.close()
 
 
-async def test_when_the_second_store_fails_the_first_is_let_go(tmp_path: Path) -> None:
+async def test_when_the_second_store_fails_the_first_is_closed(tmp_path: Path) -> None:
     await (await EmbeddedStore.open(tmp_path / "r1" / "exemplars", "r0", 2)).close()
     with pytest.raises(ReleaseMismatch):
         await open_memory(MemorySettings(kind="embedded", path=tmp_path), "r1", 2)

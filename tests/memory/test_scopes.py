@@ -30,7 +30,9 @@ async def keys(store: Store, query: Vectors, *scopes: frozenset[str]) -> list[li
     return [[hit.key for hit in hits] for hits in found]
 
 
-async def test_a_content_sees_what_has_no_scope_or_shares_one(store: Store, point: Make, unit: Unit) -> None:
+async def test_a_content_sees_points_without_a_scope_or_with_a_shared_one(
+    store: Store, point: Make, unit: Unit
+) -> None:
     await store.upsert(
         [
             point("everybody's", (4, 1, 0, 0)),
@@ -65,7 +67,7 @@ async def test_scopes_follow_the_payload(store: Store, point: Make, unit: Unit) 
     assert await keys(store, unit([X]), ANN, BOB, NOBODY) == [["b"], ["b"], ["b"]]
 
 
-async def test_the_limit_counts_what_is_seen(store: Store, point: Make, unit: Unit) -> None:
+async def test_the_limit_counts_visible_points(store: Store, point: Make, unit: Unit) -> None:
     """The nearest points belong to another tenant: one's own are found although they are further away."""
     await store.upsert([point(f"bob{n:02}", (9, 1, n / 99, 0), scopes=["bob"]) for n in range(40)])
     await store.upsert([point(f"ann{n}", (n, 9, 0, 0), scopes=["ann"]) for n in range(3)])
@@ -73,7 +75,7 @@ async def test_the_limit_counts_what_is_seen(store: Store, point: Make, unit: Un
     assert [hit.key for hit in hits] == ["ann2", "ann1"]
 
 
-async def test_nobody_sees_a_tag_that_others_have_replaced(opener: Any, point: Make, unit: Unit) -> None:
+async def test_no_content_sees_a_replaced_tag(opener: Any, point: Make, unit: Unit) -> None:
     """It can be looked up, after its first publication or a change, and becomes visible again."""
     async with opener(4, KEY) as store:
         await store.upsert([point("a", X), point("b", Y, scopes=["ann"], replaced_by=["a"]), point("c", Y)])

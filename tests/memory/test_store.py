@@ -84,12 +84,12 @@ async def test_a_thousand_updates_of_one_key_leave_one_point_the_last(store: Sto
     assert [hit.key for hit in by_earlier] == ["neighbour", "one"]
 
 
-async def test_fetch_gives_what_is_there(store: Store, point: Make) -> None:
+async def test_fetch_returns_existing_points(store: Store, point: Make) -> None:
     await store.upsert([point("a", X, n=1), point("b", Y, n=2)])
     assert await store.fetch(["b", "missing", "a", "b"]) == {"a": {"n": 1}, "b": {"n": 2}}
 
 
-async def test_what_is_deleted_is_found_no_more(store: Store, point: Make, unit: Unit) -> None:
+async def test_a_deleted_point_is_not_found(store: Store, point: Make, unit: Unit) -> None:
     await store.upsert([point(key, vector) for key, vector in zip("abc", (X, Y, Z), strict=True)])
     await store.delete(["a", "missing", "a"])
     assert await store.keys() == {"b", "c"}
@@ -219,7 +219,7 @@ async def test_a_search_sees_each_point_whole(store: Store, unit: Unit) -> None:
     assert await store.count() == 20
 
 
-async def test_upserts_and_deletes_at_once_lose_nothing(store: Store, point: Make) -> None:
+async def test_concurrent_upserts_and_deletes_lose_nothing(store: Store, point: Make) -> None:
     batches = [[point(f"{batch}-{n}", X) for n in range(25)] for batch in range(8)]
     await asyncio.gather(*(store.upsert(batch) for batch in batches))
     await asyncio.gather(*(store.delete([each.key for each in batch]) for batch in batches[::2]))

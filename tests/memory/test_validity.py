@@ -57,7 +57,7 @@ async def test_validity_follows_the_payload(store: Store, point: Make, unit: Uni
     assert await keys(store, query, NOON) == ["a", "b"]
 
 
-async def test_what_has_expired_takes_no_place(store: Store, point: Make, unit: Unit) -> None:
+async def test_expired_points_take_no_rank(store: Store, point: Make, unit: Unit) -> None:
     """Given 60 expired points that are nearer than the valid ones, and scopes, the limit counts visible valid ones."""
     expired = [point(f"old{n:02}", (9, 1, n / 99, 0), valid_until="2026-01-01T00:00:00Z") for n in range(60)]
     theirs = [point(f"theirs{n}", (9, 2, n, 0), scopes=["bob"]) for n in range(5)]
@@ -66,7 +66,7 @@ async def test_what_has_expired_takes_no_place(store: Store, point: Make, unit: 
     assert [hit.key for hit in hits] == ["new2", "new1"]
 
 
-async def test_search_equals_one_over_what_is_valid(opener: Any, unit: Unit) -> None:
+async def test_search_equals_one_over_valid_points(opener: Any, unit: Unit) -> None:
     """Whatever is stored, changed and deleted, in any order."""
     times = st.none() | st.integers(-2, 2).map(lambda n: (NOON + n * TICK).isoformat())
     payloads = st.fixed_dictionaries({"valid_from": times, "valid_until": times})

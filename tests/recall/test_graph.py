@@ -254,7 +254,7 @@ class Meeting(ExactStore):
         return await super().fetch(keys)
 
 
-async def test_memory_is_asked_for_tags_exemplars_and_decisions_at_once() -> None:
+async def test_memory_is_asked_for_tags_exemplars_and_decisions_concurrently() -> None:
     """Given stores that answer when three calls are in flight, a content is looked up in one round trip, once the tags
     that its neighbours carry are known."""
     memory = exact_memory("r", D, Meeting)
@@ -321,7 +321,7 @@ async def test_what_another_tenant_decided_on_a_content_of_the_same_id_does_not_
     assert sorted((one.id, one.evidence.decided) for one in bobs) == [("common", False), ("other", False)]
 
 
-async def test_what_is_found_does_not_depend_on_the_batch() -> None:
+async def test_results_do_not_depend_on_the_batch() -> None:
     """Given contents with nothing, with machine decisions alone and with both around them, each is scored as alone."""
     given_world = world(8, 6)
     tags, exemplars = await given_world.stores()

@@ -128,7 +128,7 @@ class Changing(ExactStore):
 @pytest.mark.parametrize(
     "payloads", [{}, {"hives": {"kind": "rule", "text": "old", "valid_until": "2020-01-01T00:00:00Z"}}]
 )
-async def test_one_that_expires_or_goes_between_search_and_reading_is_left_out(payloads: dict[str, Payload]) -> None:
+async def test_one_that_expires_or_is_deleted_between_search_and_read_is_left_out(payloads: dict[str, Payload]) -> None:
     store = Changing("r", encoder().release.dimension)
     built = await filled(segment("hives"))
     vectors = await encoder().encode(["bees"])

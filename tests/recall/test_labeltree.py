@@ -74,7 +74,7 @@ async def test_a_text_without_a_known_word_gets_nothing(folder: Path) -> None:
     assert await recall(folder, ["", "森林", "\ud800", "unheard of"]) == [{}, {}, {}, {}]
 
 
-async def test_what_stands_beside_a_content_changes_nothing(folder: Path) -> None:
+async def test_the_rest_of_the_batch_changes_nothing(folder: Path) -> None:
     texts = ["fire and soil", "zebra", "soil word1"]
 
     assert await recall(folder, texts) == [(await recall(folder, [text]))[0] for text in texts]

@@ -117,7 +117,7 @@ async def test_both_lists_of_a_batch_cost_one_look_at_its_contents() -> None:
     assert encoder.asked == [["fire", "soil"]]
 
 
-async def test_another_batch_is_looked_at_anew() -> None:
+async def test_another_batch_is_encoded_again() -> None:
     encoder = Axes()
     made = await second_encoder(encoder, *MEMORY)
 
@@ -127,7 +127,7 @@ async def test_another_batch_is_looked_at_anew() -> None:
     assert encoder.asked == [["fire"], ["fire"]]
 
 
-async def test_an_encoder_that_does_not_answer_is_told_to_both() -> None:
+async def test_both_callers_see_an_encoder_that_does_not_answer() -> None:
     encoder = Axes()
     made = await second_encoder(encoder, *MEMORY)
     encoder.down = True
@@ -138,7 +138,7 @@ async def test_an_encoder_that_does_not_answer_is_told_to_both() -> None:
             await one.recall(query)
 
 
-async def test_closing_waits_for_what_is_under_way() -> None:
+async def test_closing_waits_for_calls_in_progress() -> None:
     encoder = Axes()
     made = await second_encoder(encoder, *MEMORY)
     await made.tags(Query(["a"], ["fire"], NONE))

@@ -41,7 +41,7 @@ def test_a_chance_is_the_softmax_of_the_scaled_product_and_the_bias() -> None:
 
 
 @given(st.integers(1, 3 * CONTENTS), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_the_best_are_the_best_of_all_whatever_stands_beside(contents: int, count: int, seed: int) -> None:
+def test_the_best_are_the_best_of_all_in_any_batch(contents: int, count: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     vectors, bias = random.normal(size=(30, 4)).astype(np.float32), random.normal(size=30).astype(np.float32)
     some = TagVectors(tuple(f"t{number}" for number in range(30)), vectors, bias, 5.0)
@@ -86,7 +86,7 @@ def test_a_folder_without_them_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", KNOWN.dump()[:-30]])
-def test_what_is_no_such_file_is_refused(content: bytes) -> None:
+def test_any_other_file_is_refused(content: bytes) -> None:
     with pytest.raises(UserError, match=r"tags\.npz.*--recipe top-layers"):
         TagVectors.parse(PLACE, content)
 
@@ -128,7 +128,7 @@ class TestComponent:
         assert [next(iter(one)) for one in found] == ["b", "a"]
         assert [sum(one.values()) for one in found] == pytest.approx([1, 1])
 
-    async def test_a_new_tag_is_found_by_its_text_until_it_is_gone(self, tmp_path: Path) -> None:
+    async def test_a_new_tag_is_found_by_its_text_until_it_is_removed(self, tmp_path: Path) -> None:
         """Whether it existed before the component or was added later; a scope hides it as in C2T's search."""
         new = Point("new", np.array([0, 0, 1], np.float32), {"name": "new"})
         part = await opened(tmp_path, replace(KNOWN, release=RELEASE.name), new)

@@ -44,7 +44,7 @@ def test_terms_are_words_and_bigrams_of_every_script(text: str, terms: list[str]
     assert list(terms_of(text)) == terms
 
 
-def test_a_vocabulary_has_what_is_frequent_enough_most_frequent_first() -> None:
+def test_a_vocabulary_has_frequent_terms_most_frequent_first() -> None:
     assert KNOWN.terms == ("forest", "fires", "forest fires", "soil")
     assert KNOWN.frequencies == (3, 2, 2, 2)
     assert KNOWN.texts == len(TEXTS)
@@ -124,6 +124,6 @@ def test_a_vocabulary_is_read_as_it_was_written(vocabulary: Vocabulary) -> None:
         (b'{"texts": 3, "frequencies": ["x"], "terms": null}', "frequencies.0: 'x'"),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(content: bytes, said: str) -> None:
+def test_any_other_file_is_refused(content: bytes, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Vocabulary.parse("words.json", content)

@@ -60,7 +60,7 @@ async def test_those_that_fail_alone_fail_and_all_others_pass_once(bad: set[int]
 
 
 @pytest.mark.parametrize("error", [DependencyDown("away"), RuntimeError("a bug")])
-async def test_what_is_no_contents_fault_is_raised(error: Exception) -> None:
+async def test_an_error_that_is_not_a_contents_fault_is_raised(error: Exception) -> None:
     works = [work("a"), work("b")]
 
     async def step(_: Sequence[Work]) -> None:

@@ -78,9 +78,7 @@ async def test_evidence_names_the_broader_ones_among_the_best_nearest_first() ->
     }
 
 
-async def test_a_broader_tag_that_a_content_may_not_see_is_not_named_and_one_that_was_replaced_is_its_successor() -> (
-    None
-):
+async def test_an_invisible_broader_tag_is_not_named_and_a_replaced_one_is_its_successor() -> None:
     over = await graph()
 
     assert await evidence(over, "lenses", "secret", "cats", "animals") == {
@@ -130,7 +128,7 @@ async def test_a_circle_is_logged_once_and_gives_a_tag_no_broader_self(caplog: p
     ]
 
 
-async def test_select_looks_up_nothing_where_there_is_no_hierarchy() -> None:
+async def test_select_looks_up_nothing_without_a_hierarchy() -> None:
     """The usual flat taxonomy costs no extra request."""
     over = await graph()
     await over.standing.learn_broader(["animals"])

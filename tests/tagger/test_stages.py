@@ -20,7 +20,7 @@ from tests.tagger.pipeline import content, results, tagger
 class TestLiteral:
     """A recaller beside graph recall appears in the path of each result."""
 
-    async def test_a_name_that_stands_in_a_content_is_a_candidate(self, filled: Memory, cutting: Slice) -> None:
+    async def test_a_tag_whose_name_occurs_in_a_content_is_a_candidate(self, filled: Memory, cutting: Slice) -> None:
         version = {"0": 1}
         given = tagger(filled, literal=LiteralRecall(filled.tags), taxonomy=lambda: dict(version))
         # The facet in parentheses tells names apart and is not looked for.
@@ -144,7 +144,7 @@ class TestStages:
         assert skips.tags == fine.tags
         assert waits == Delayed("waits", 0.01, "busy")
 
-    async def test_what_is_delayed_is_tagged_again_alone(self, filled: Memory) -> None:
+    async def test_a_delayed_content_is_tagged_again_alone(self, filled: Memory) -> None:
         picky = Picky()
         found = await tagger(filled, more=[picky]).explain_all(
             [content("fine", "Chess game"), content("waits", "Chess game")]
@@ -182,7 +182,7 @@ class TestStages:
         asked = [content("a", "Chess game")]
         assert await given.tag(asked, until=last) == await given.tag(asked)
 
-    async def test_a_stage_that_there_is_not_is_told(self, filled: Memory) -> None:
+    async def test_an_unknown_stage_is_named(self, filled: Memory) -> None:
         with pytest.raises(
             ValueError,
             match="there is no stage 'judge', expected one of prepare, encode, recall, rank, select, calibrate",

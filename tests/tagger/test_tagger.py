@@ -64,7 +64,7 @@ class TestBatch:
             for left, right in zip(alone.tags, one.tags, strict=True):
                 assert left.score == pytest.approx(right.score, abs=2e-5)
 
-    async def test_several_batches_at_once_do_not_disturb_each_other(self, filled: Memory, cutting: Slice) -> None:
+    async def test_concurrent_batches_do_not_disturb_each_other(self, filled: Memory, cutting: Slice) -> None:
         given = tagger(filled)
         parts = [cutting.contents[start : start + 8] for start in range(0, 40, 8)]
         at_once = await asyncio.gather(*(given.tag(part) for part in parts))

@@ -54,7 +54,7 @@ def test_a_hostile_message_stays_on_its_line_and_within_bounds() -> None:
     assert len(logged("%s", "x" * 10_000)["message"]) == 4_096
 
 
-def test_of_an_exception_the_class_and_the_stack_are_there_and_not_its_words() -> None:
+def test_an_exception_is_logged_with_class_and_stack_and_without_its_message() -> None:
     try:
         raise ValueError(f"cannot read {CANARY}")
     except ValueError:

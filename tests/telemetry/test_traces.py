@@ -78,7 +78,7 @@ def beneath(spans: list[ReadableSpan], parent: ReadableSpan) -> list[ReadableSpa
         b"\xff" * 55,
     ],
 )
-def test_what_is_no_traceparent_is_none(value: bytes) -> None:
+def test_an_invalid_traceparent_is_ignored(value: bytes) -> None:
     assert traces.parent_of((("traceparent", value),)) is None
 
 
@@ -90,7 +90,7 @@ def test_a_traceparent_is_read_from_its_header_or_from_that_of_cloudevents() -> 
         assert parent.headers == (("traceparent", SAMPLED), ("tracestate", b"a=1"))
 
 
-def test_off_there_is_no_trace_and_the_producers_context_is_passed_on() -> None:
+def test_when_off_nothing_is_traced_and_the_producers_context_is_passed_on() -> None:
     batch = batch_of(sources((event("a"), (("traceparent", SAMPLED),)), (event("b"), ())))
     assert batch.trace is None
     outcomes = asyncio.run(processed(TagProcessor(Settings(), Trivial()), batch))

@@ -46,7 +46,7 @@ def read(page: Callable[[str | None], ContentsPage | TogetherPage]) -> list[str]
             return found
 
 
-def test_a_page_goes_on_after_its_last_item_although_that_is_gone() -> None:
+def test_a_page_continues_after_its_last_item_even_if_that_is_removed() -> None:
     given = row(10)
     first = answers.contents(given, "newest", 100, 4, None)
     for one in first.items:

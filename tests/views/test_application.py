@@ -121,7 +121,7 @@ async def test_a_replica_that_comes_to_the_address_of_another_ends_and_says_so(
         views.turn()
 
 
-async def test_replicas_at_addresses_of_their_own_go_on(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replicas_at_distinct_addresses_keep_running(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
     told(views, monkeypatch, set(), {})
     views.turn()
     views.turn()
@@ -130,7 +130,7 @@ async def test_replicas_at_addresses_of_their_own_go_on(views: Views, monkeypatc
     views.turn()
 
 
-async def test_a_replica_that_has_served_goes_on_when_another_comes_to_its_address(
+async def test_a_replica_that_has_served_keeps_running_when_another_takes_its_address(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told(views, monkeypatch, {0, 1, 2, 3}, {"http://127.0.0.1:8790": [0, 1, 2, 3]})

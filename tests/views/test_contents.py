@@ -51,7 +51,7 @@ def test_a_first_result_adds_each_of_its_tags() -> None:
     assert found["b"].after == ContentEntry(confidence=0.4, time=DAY, together=("a",))
 
 
-def test_a_retag_takes_what_it_replaces_and_leaves_out_what_is_as_it_was() -> None:
+def test_a_retag_changes_replaced_tags_and_leaves_out_unchanged_ones() -> None:
     row = with_version(ContentRow(), Version(offset=5, latest=latest(a=0.9, b=0.4)), NOWHERE)
     found = told(row, 6, latest(a=0.9, b=0.4))
     assert found == {}

@@ -27,7 +27,7 @@ def test_the_oldest_record_at_work_says_how_long_it_waits() -> None:
     assert shown() == (7, 60)
 
 
-def test_what_is_not_fetched_came_after_nothing_waited() -> None:
+def test_an_unfetched_record_arrived_after_the_last_catch_up() -> None:
     clock = Clock()
     lag = Lag("contents", clock)
     lag.show({0: Standing(0, None)})

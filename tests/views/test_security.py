@@ -30,7 +30,7 @@ def test_a_user_and_a_password_are_followed() -> None:
     assert found.protocol.value == "SASL_PLAINTEXT"
 
 
-def test_tls_verifies_the_host_unless_told_otherwise() -> None:
+def test_tls_verifies_the_host_by_default() -> None:
     found = credentials(kafka({"security.protocol": "SSL"}))
     assert isinstance(found, faust.SSLCredentials)
     assert found.context.check_hostname
@@ -58,7 +58,7 @@ def test_what_cannot_be_followed_is_refused_by_name(options: dict[str, str], wor
         credentials(kafka(options))
 
 
-def test_a_file_that_is_not_there_is_an_error_without_a_trace(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_without_a_trace(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ssl"):
         credentials(kafka({"security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "none.pem")}))
 

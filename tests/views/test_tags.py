@@ -102,7 +102,7 @@ def test_the_most_frequent_other_tags_stay_and_it_says_that_some_went() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_dies_and_comes_again_the_rows_are_what_a_recount_gives(seed: int) -> None:
+def test_rows_equal_a_recount_after_any_deaths_and_repeats(seed: int) -> None:
     """Batches of records are read. In some the worker dies after writing any subset of the rows and messages to tags.
     In others it dies before it commits. Then they are read again, in different batches."""
     chance = random.Random(seed)  # noqa: S311 - not a secret

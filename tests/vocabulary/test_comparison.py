@@ -49,7 +49,7 @@ class TestChanges:
         with compared(BEFORE, [tag("a"), Deprecated("file:2", "b")], keep=True) as found:
             assert changes(found) == {"added": [], "changed": [], "replaced": [], "retired": ["b"]}
 
-    def test_a_deprecated_tag_that_is_not_there_is_no_change(self) -> None:
+    def test_a_missing_deprecated_tag_is_no_change(self) -> None:
         with compared([], [Deprecated("file:1", "b")]) as found:
             assert found.counts().total == 0
 

@@ -37,7 +37,7 @@ class TestShortTexts:
         found = one(f"Bees in the city\t<{A}> <{B}>\n", "annif").exemplar
         assert (found.text, found.accepted, found.source) == ("Bees in the city", (A, B), "people")
 
-    def test_the_same_text_has_the_same_id_wherever_it_stands(self) -> None:
+    def test_the_same_text_has_the_same_id_anywhere(self) -> None:
         first, second = read(f"x\t<{A}>\n", "annif") + read(f"\ny\t<{A}>\nx\t<{B}>\n", "annif")[1:]
         assert isinstance(first, Known)
         assert isinstance(second, Known)
@@ -89,7 +89,7 @@ class TestJsonLines:
         assert found.labels == ("ants",)
 
     @pytest.mark.parametrize("line", ['{"text": 3}', "[1]", '{"subjects": [{"uri": 3}]}', "{", "3"])
-    def test_what_is_neither_is_named_with_its_line(self, line: str) -> None:
+    def test_any_other_line_is_named(self, line: str) -> None:
         assert wrong(line, "jsonl").startswith("file:1: ")
 
 
@@ -144,5 +144,5 @@ class TestFolder:
         ("x.jsonl", b"", "jsonl"),
     ],
 )
-def test_the_form_is_told_by_the_name(name: str, first: bytes, form: Form) -> None:
+def test_the_form_follows_from_the_name(name: str, first: bytes, form: Form) -> None:
     assert corpus.form_of(Path(name), first) == form

@@ -22,7 +22,7 @@ def read(corpus: Corpus, *contents: Known) -> tuple[list[Wrong], list[str]]:
     return wrong, list(remarks.lines())
 
 
-def test_only_what_is_new_or_decided_otherwise_is_published() -> None:
+def test_only_new_or_changed_decisions_are_published() -> None:
     same = Exemplar(id="1", text="x", accepted=("b", "a"), time=SOME_TIME)
     with Corpus("people") as corpus:
         assert read(corpus, known("1", "a", "b"), known("2", "a"), known("3", "a")) == ([], [])
@@ -45,7 +45,7 @@ def test_labels_mean_the_tags_that_alone_have_them() -> None:
         assert str(corpus.unknown) == "tags that are not in force: 2, by their uses: 'bees' (1), 'wasps' (1)"
 
 
-def test_ids_that_nobody_knows_are_counted_and_kept() -> None:
+def test_unknown_ids_are_counted_and_kept() -> None:
     with Corpus("people") as corpus:
         read(corpus, known("1", "z", "a"), known("2", "z"))
         assert [one.accepted for one in corpus.changes()] == [("z", "a"), ("z",)]

@@ -68,7 +68,7 @@ class TestConcept:
         tag = read(HEAD + ':a a skos:Concept ; skos:prefLabel "b" , "a" .').one()
         assert (tag.name, tag.aliases) == ("a", ("b",))
 
-    def test_rdfs_label_names_what_has_no_preferred_one(self) -> None:
+    def test_rdfs_label_names_a_concept_without_a_preferred_one(self) -> None:
         assert read(HEAD + ':a a skos:Concept ; rdfs:label "a" .').one().name == "a"
         assert read(HEAD + ':a a skos:Concept ; rdfs:label "b" ; skos:prefLabel "a" .').one().name == "a"
 
@@ -89,7 +89,7 @@ class TestConcept:
             ('skos:prefLabel " "', "name: "),
         ],
     )
-    def test_what_is_no_tag_is_named_with_its_field(self, statements: str, reason: str) -> None:
+    def test_an_invalid_tag_is_named_with_its_field(self, statements: str, reason: str) -> None:
         (wrong,) = read(HEAD + f":a a skos:Concept ; {statements} .").wrong
         assert wrong.place == "file: 'http://example.org/a'"
         assert wrong.reason.startswith(reason)
@@ -150,7 +150,7 @@ class TestDeprecated:
     @pytest.mark.parametrize(
         "more", ['rdfs:label "old" ; dct:isReplacedBy :b', "dct:isReplacedBy :a", 'rdfs:label "old"']
     )
-    def test_without_a_label_or_a_successor_that_is_there_it_is_only_retired(self, more: str) -> None:
+    def test_without_a_label_or_an_existing_successor_it_is_only_retired(self, more: str) -> None:
         found = read(HEAD + f':old owl:deprecated true ; {more} . :a a skos:Concept ; skos:prefLabel "a" .')
         assert (len(found.tags), found.deprecated) == (1, ["http://example.org/old"])
 
@@ -195,7 +195,7 @@ class TestSchemes:
         assert list(found.tags) == [f"http://example.org/{one}" for one in ids]
         assert len(found.deprecated) == (scheme == "one")
 
-    def test_a_scheme_that_is_not_there_is_refused_with_those_that_are(self) -> None:
+    def test_a_missing_scheme_is_refused_with_the_existing_ones(self) -> None:
         with pytest.raises(UserError) as raised:
             read(self.TEXT, scheme="http://example.org/three")
         assert str(raised.value) == (
@@ -216,7 +216,7 @@ class TestCollections:
         found = read(self.TEXT, collection=f"http://example.org/{collection}")
         assert list(found.tags) == [f"http://example.org/{one}" for one in ids]
 
-    def test_one_that_is_not_there_is_refused_with_those_that_are(self) -> None:
+    def test_a_missing_collection_is_refused_with_the_existing_ones(self) -> None:
         with pytest.raises(UserError) as raised:
             read(self.TEXT, collection="http://example.org/none")
         assert "has no members; expected one of 'http://example.org/all'" in str(raised.value)

@@ -57,7 +57,7 @@ class TestTable:
             ('id,name\na,"b\n', "file:2: unexpected end of data"),
         ],
     )
-    def test_what_is_no_table_is_one_line(self, text: str, expected: str) -> None:
+    def test_anything_but_a_table_is_one_line(self, text: str, expected: str) -> None:
         with pytest.raises(UserError) as raised:
             read(text, "csv")
         assert expected in str(raised.value)

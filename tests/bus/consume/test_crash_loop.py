@@ -139,7 +139,7 @@ def test_a_record_that_was_alone_as_the_process_ended_is_dead(group: Group) -> N
     assert "ended 3 times" in reason.message
 
 
-def test_a_partition_that_left_is_counted_anew(group: Group) -> None:
+def test_a_revoked_partition_is_counted_again(group: Group) -> None:
     group.start()
     group.start()
     starts = group.start()

@@ -60,14 +60,14 @@ def test_a_group_without_any_offset_begins_at_the_end_where_its_setting_says_so(
     assert bounds.start(A) == OFFSET_BEGINNING
 
 
-def test_what_is_added_to_the_topic_is_no_part_of_a_backfill(topic: Topic) -> None:
+def test_later_records_are_not_part_of_a_backfill(topic: Topic) -> None:
     bounds = topic.bounds(ReadRange("earliest", "end"))
     bounds.look([0])
     assert (bounds.end(A), bounds.end(B)) == (10, 0)
     assert topic.bounds(ReadRange("earliest", None)).end(B) == NO_END
 
 
-def test_a_backfill_begins_at_named_offsets_and_ends_at_what_is_there(topic: Topic) -> None:
+def test_a_backfill_starts_at_named_offsets_and_ends_at_the_current_ends(topic: Topic) -> None:
     bounds = topic.bounds(ReadRange({0: 4}, "end"))
     bounds.look([0, 1])
     produce(topic.address, "content", events(5, "later"), 0)
@@ -83,13 +83,13 @@ def test_a_time_after_the_last_record_is_the_end(topic: Topic) -> None:
     assert (bounds.start(A), bounds.end(A)) == (10, 10)
 
 
-def test_an_offset_that_is_not_there_is_named(topic: Topic) -> None:
+def test_a_missing_offset_is_named(topic: Topic) -> None:
     with pytest.raises(UserError, match=r"offset 11 of content:0 is not on the broker, expected 0 to 10"):
         topic.bounds(ReadRange({0: 11})).start(A)
 
 
 @pytest.mark.parametrize(("policy", "offset"), [("earliest", 0), ("latest", 10)])
-def test_a_lost_offset_goes_on_as_its_setting_says(topic: Topic, policy: str, offset: int) -> None:
+def test_a_lost_offset_resumes_as_configured(topic: Topic, policy: str, offset: int) -> None:
     assert topic.bounds(None, out_of_range=policy).resume(A, 500) == offset
 
 
@@ -98,21 +98,17 @@ def test_a_lost_offset_stops_the_service(topic: Topic) -> None:
         topic.bounds(None).resume(A, 500)
 
 
-def test_an_offset_that_the_broker_has_after_all_is_gone_on_with(topic: Topic) -> None:
+def test_an_offset_that_the_broker_has_after_all_is_resumed(topic: Topic) -> None:
     # As when another member commits the group's first offset after the client's request for it.
     assert [topic.bounds(None).resume(A, offset) for offset in (0, 4, 10)] == [0, 4, 10]
 
 
 @pytest.mark.parametrize(("policy", "offset"), [("earliest", 0), ("latest", 10)])
-def test_an_offset_that_the_broker_refused_is_not_gone_on_at_even_if_it_is_there_by_now(
-    topic: Topic, policy: str, offset: int
-) -> None:
+def test_a_refused_offset_is_not_resumed_even_if_it_exists_now(topic: Topic, policy: str, offset: int) -> None:
     assert topic.bounds(None, out_of_range=policy).reset(A, 4) == offset
 
 
-def test_a_partition_that_the_client_says_nothing_of_is_fetched_anew(
-    topic: Topic, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_partition_is_fetched_again(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silence, "SILENT_SECONDS", -1.0)
     resets = OffsetResets(topic.consumer, topic.bounds(None), InFlight(1, 1), lambda _: None, lambda _: None)
     buffers = {A: PartitionBuffer(NO_END)}
@@ -127,12 +123,12 @@ def test_a_partition_that_the_client_says_nothing_of_is_fetched_anew(
     assert [message.offset() for message in first] == [0]
 
 
-def test_a_partition_that_is_not_there_is_named(topic: Topic) -> None:
+def test_a_missing_partition_is_named(topic: Topic) -> None:
     with pytest.raises(UserError, match=r"topic content has no partition 2, expected 0 to 1"):
         topic.bounds(ReadRange({0: 0, 2: 0})).look([0, 1])
 
 
-def test_a_span_says_what_is_wrong_with_it() -> None:
+def test_an_invalid_range_names_its_fault() -> None:
     with pytest.raises(UserError, match="rate: 0"):
         ReadRange(rate=0)
     with pytest.raises(UserError, match="until: 2026-01-01T00:00:00 has no time zone"):
@@ -159,7 +155,7 @@ def test_no_rate_is_no_limit() -> None:
     assert rate_limit.most(128) == 128
 
 
-def test_a_backfill_ends_by_itself_when_all_is_committed(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> None:
+def test_a_backfill_ends_when_all_is_committed(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> None:
     # Given contents in two partitions, of which the second is read in part
     for partition in (0, 1):
         produce(mock_kafka.address, "content", events(50, f"p{partition}-"), partition)

@@ -21,7 +21,7 @@ def poller(mock_kafka: MockCluster, mock_topics: dict[str, str]) -> Iterator[Pol
     consumer.close()
 
 
-def test_brokers_answer_until_it_is_told_otherwise(poller: Poller) -> None:
+def test_brokers_count_as_up_until_reported_down(poller: Poller) -> None:
     assert poller.up_since is not None
     poller.broker_down()
     assert poller.up_since is None

@@ -58,7 +58,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     return made
 
 
-def test_one_that_says_nothing_while_another_does_is_fetched_anew(client: Client) -> None:
+def test_a_silent_partition_is_fetched_again_while_another_reports(client: Client) -> None:
     assert client.asked(9, Told(A)) == []
     assert client.asked(3, Told(A)) == [B]
 
@@ -68,7 +68,7 @@ def test_the_end_of_a_partition_says_enough_and_an_error_does_not(client: Client
     assert A not in client.asked(30)
 
 
-def test_it_is_fetched_anew_again_and_again_until_it_says_something(client: Client) -> None:
+def test_it_is_fetched_again_until_it_reports(client: Client) -> None:
     assert client.asked(35, Told(A)) == [B, B, B]
     assert client.asked(30, Told(B)) == []
 
@@ -82,7 +82,7 @@ def test_it_has_time_while_the_client_is_not_asked(client: Client) -> None:
     assert client.asked(9) == []
 
 
-def test_one_that_is_paused_or_revoked_owes_nothing(client: Client) -> None:
+def test_a_paused_or_revoked_partition_owes_no_report(client: Client) -> None:
     client.buffers[A].paused = True
     del client.buffers[B]
     assert client.asked(30) == []

@@ -45,7 +45,7 @@ def test_what_comes_often_is_remembered() -> None:
         last = publish(duplicates, "often")
 
 
-def test_one_that_came_on_another_partition_does_not_count() -> None:
+def test_one_from_another_partition_does_not_count() -> None:
     duplicates = Duplicates(10)
     publish(duplicates, "a")
     assert duplicates.before(content("a"), Batch(("content", 1), 1, (), 0, 0.0)) is None

@@ -124,7 +124,7 @@ def test_a_tagger_that_fails_for_everything_is_waited_for() -> None:
     assert set(stalls[:-1]) == {True}, "between two tries it still waits"
 
 
-def test_a_dependency_that_is_down_is_waited_for_and_what_is_done_stays_done() -> None:
+def test_a_batch_waits_for_a_dependency_and_keeps_finished_outcomes() -> None:
     tagger, stalls = Down(5), list[bool]()
     assert aside(run(tagger, contents(1), stalls.append)) == set()
     assert (tagger.calls, stalls) == (6, [True] * 5 + [False])

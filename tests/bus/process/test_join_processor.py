@@ -170,7 +170,7 @@ STEPS = st.lists(
 
 @given(STEPS, st.randoms(use_true_random=False))
 @settings(max_examples=60)
-def test_whatever_happens_the_outcome_is_that_of_the_log(steps: list[tuple[int, str]], random: "object") -> None:
+def test_the_outcome_always_equals_that_of_the_log(steps: list[tuple[int, str]], random: "object") -> None:
     choose = random.choice  # type: ignore[attr-defined]
     log: list[Decision] = []
     joiner, waiting = Joiner(), list[tuple[Batch, list[RecordOutcome]]]()

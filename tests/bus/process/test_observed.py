@@ -34,7 +34,7 @@ def test_the_path_of_a_result_is_one_of_few() -> None:
     assert path_of(result.model_copy(update={"path": ("recall", "judge"), "degraded": skipped})) == "degraded"
 
 
-def test_a_language_that_is_not_given_is_told_by_the_script_and_tests_of_an_installation_do_not_count() -> None:
+def test_a_missing_language_is_told_by_the_script_and_installation_tests_do_not_count() -> None:
     watch = DriftWatch(DriftSettings(reference=200, window=100, contents_per_second=1e9))
 
     def look(name: str, title: str, count: int) -> None:

@@ -56,7 +56,7 @@ def test_stale_withdrawn_and_duplicate_ones_do_not_count() -> None:
     assert telemetry.POISON_SHARE._value.get() == 0.1
 
 
-def test_a_share_of_one_stops_nobody() -> None:
+def test_a_share_of_one_never_stops_a_worker() -> None:
     share(most=1.0).count([BAD] * 1000)
 
 

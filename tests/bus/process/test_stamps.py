@@ -76,7 +76,7 @@ def test_a_value_that_is_wrong_says_nothing(value: bytes) -> None:
     assert read(value) == 0
 
 
-def test_the_error_says_what_is_published() -> None:
+def test_the_error_names_the_published_version() -> None:
     assert str(stale("a", stamp(3, 0), stamp(5, 0))) == (
         "version: 3 is wrong, expected 5 or newer, as published already for content 'a'"
     )

@@ -56,7 +56,7 @@ def test_there_is_an_outcome_for_each_record_in_order() -> None:
         strategies.one_of(strategies.none(), strategies.binary(), strategies.text().map(event)), min_size=1, max_size=8
     )
 )
-def test_whatever_comes_each_record_has_its_own_outcome(values: list[bytes | None]) -> None:
+def test_every_record_has_an_outcome(values: list[bytes | None]) -> None:
     outcomes = process(Trivial(), values)
     assert [header(outcome, "tagbus.source.offset") for outcome in outcomes] == [
         str(10 + i) for i in range(len(values))
@@ -75,7 +75,7 @@ def test_what_fails_alone_where_its_neighbours_pass_is_set_aside() -> None:
     assert header(outcomes[1], "tagbus.attempts") == "4"
 
 
-def test_what_kafka_does_not_take_is_set_aside_and_tells_what_is_published_instead() -> None:
+def test_a_record_that_kafka_refuses_is_dead_lettered_with_the_published_version() -> None:
     values = [event("a", version=1), event("a", version=2), event("a", version=1), event("b"), None]
     refused = {index: Untaggable("publish", ()) for index in (1, 3, 4)}
     tagger, order = Trivial(), VersionTopic(QUICK)
@@ -251,7 +251,7 @@ class TestDuplicates:
             assert fingerprint(plain.model_copy(update={name: fields[name]})) != fingerprint(plain), name
 
     @pytest.mark.parametrize("revision", ["two", None])
-    def test_another_revision_tags_anew_and_so_does_one_that_is_not_known(self, revision: str | None) -> None:
+    def test_another_or_an_unknown_revision_tags_again(self, revision: str | None) -> None:
         tagger = Revised()
         stream = Stream(skipping(), tagger)
         stream.send(content("a"))
@@ -287,7 +287,7 @@ class TestDuplicates:
         assert (outcome.kind, stream.tagged) == ("tagged", 2)
         assert telemetry.DUPLICATES._value.get() == before
 
-    def test_what_is_not_committed_answers_nothing(self) -> None:
+    def test_an_uncommitted_result_makes_no_duplicate(self) -> None:
         stream = Stream(skipping())
         stream.send(content("a"), commit=False)
         stream.send(content("a"))
@@ -340,7 +340,7 @@ def test_an_outcome_carries_the_time_of_its_event() -> None:
     assert [outcome.event_time for outcome in outcomes] == [5.0, 1_700_000_000.0, 1_700_000_000.0]
 
 
-def test_too_much_poison_is_told_after_the_commit() -> None:
+def test_too_much_poison_is_raised_after_the_commit() -> None:
     settings = Settings.model_validate({"triage": {"poison_window": 10, "poison_share": 0.2}})
     stream = Stream(settings)
     stream.send(*[content(f"c{i}") for i in range(8)], Record(None, b"?"), Record(None, b"?"))

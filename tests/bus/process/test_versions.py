@@ -129,7 +129,7 @@ def test_an_older_version_is_stale_an_equal_one_is_not() -> None:
     assert claims.add(2, "a", stamp(4, None)) == stamp(5, None)
 
 
-def test_what_was_in_flight_in_an_assignment_that_has_ended_counts_for_nothing() -> None:
+def test_versions_in_flight_in_an_ended_assignment_do_not_count() -> None:
     # Given a late batch of an earlier assignment, in the ledger of the new one
     versions = PartitionVersions(Published(10))
     late = versions.open(1, 0)
@@ -157,7 +157,7 @@ def test_what_came_last_is_remembered_and_never_more_than_the_limit(limit: int, 
 
 
 @given(strategies.lists(strategies.integers(0, 30)), strategies.integers(2, 20))
-def test_it_can_be_told_to_remember_less(keys: list[int], limit: int) -> None:
+def test_its_limit_can_be_lowered(keys: list[int], limit: int) -> None:
     recent: Recent[int, int] = Recent(100)
     for key in keys:
         recent.put(key, key)

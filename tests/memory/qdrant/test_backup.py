@@ -76,9 +76,7 @@ async def filled(client: Kept) -> None:
         await store.record(made)
 
 
-async def test_a_memory_goes_into_files_and_comes_back_with_the_offsets_that_it_goes_on_from(
-    client: Kept, tmp_path: Path
-) -> None:
+async def test_a_memory_is_saved_and_restored_with_its_offsets(client: Kept, tmp_path: Path) -> None:
     await filled(client)
     played = Played(client)
     await served(played).save(SPECS, tmp_path / "copy")
@@ -110,7 +108,7 @@ async def test_a_collection_that_is_spread_over_a_cluster_is_refused(client: Kep
         await served(played).save(SPECS, tmp_path)
 
 
-async def test_a_memory_that_is_not_there_is_not_copied(client: Kept, tmp_path: Path) -> None:
+async def test_a_missing_memory_is_not_copied(client: Kept, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no collection behind tagbus-r1-tags"):
         await served(Played(client)).save(SPECS, tmp_path)
 

@@ -22,7 +22,7 @@ async def ask(given: MemorySettings) -> None:
         await server.client.close()
 
 
-async def test_a_server_that_is_not_there_is_down() -> None:
+async def test_a_missing_server_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     with pytest.raises(DependencyDown, match=f"Qdrant at {url} does not answer"):
@@ -67,7 +67,7 @@ async def test_what_a_refusal_means(head: str, error: type[Exception], said: str
         ("403 Forbidden", "Write access to collection tagbus-r1-tags is required"),
     ],
 )
-async def test_what_the_server_says_of_a_full_disk_or_a_key_that_may_only_read_is_told(head: str, words: str) -> None:
+async def test_the_servers_words_on_a_full_disk_or_a_read_only_key_are_in_the_error(head: str, words: str) -> None:
     async with answering(head, words.encode()) as url:
         with pytest.raises(TagbusError, match=words):
             await ask(settings(url))

@@ -51,7 +51,7 @@ async def test_a_reader_sees_a_build_once_it_is_complete(client: AsyncQdrantClie
     assert await reader(client).keys() == {"x"}
 
 
-async def test_what_was_applied_is_recorded_with_the_points(client: AsyncQdrantClient) -> None:
+async def test_applied_offsets_are_recorded_with_the_points(client: AsyncQdrantClient) -> None:
     store = await writer(client)
     state = await complete(store, offsets={"0": 7, "1": 9})
     await store.record(state.model_copy(update={"offsets": {"0": 8}, "current": 12.5}))
@@ -60,7 +60,7 @@ async def test_what_was_applied_is_recorded_with_the_points(client: AsyncQdrantC
     assert (seen.offsets, seen.current, seen.build) == ({"0": 8}, 12.5, state.build)
 
 
-async def test_a_build_that_was_never_completed_is_gone_on_with(client: AsyncQdrantClient) -> None:
+async def test_an_incomplete_build_is_resumed(client: AsyncQdrantClient) -> None:
     first = await writer(client)
     again = await writer(client)
     assert again.collection == first.collection

@@ -62,7 +62,7 @@ async def test_the_same_record_may_be_written_again(client: AsyncQdrantClient) -
     assert (await store.fetch(["a"]))["a"]["name"] == "right"
 
 
-async def test_an_older_record_does_not_bring_back_what_was_retired(client: AsyncQdrantClient) -> None:
+async def test_an_older_record_does_not_bring_back_a_retired_point(client: AsyncQdrantClient) -> None:
     one, other = await writer(client), await writer(client)
     await one.upsert([point("a", at(5))])
     await one.retire({"a": at(9), "never there": at(8)})
@@ -85,7 +85,7 @@ async def test_an_older_tombstone_retires_no_newer_record(client: AsyncQdrantCli
     assert await offsets(store, "a") == {"a": 9}
 
 
-async def test_what_is_left_of_a_retired_point_has_no_text_and_is_forgotten_in_time(client: AsyncQdrantClient) -> None:
+async def test_the_remains_of_a_retired_point_have_no_text_and_are_forgotten_in_time(client: AsyncQdrantClient) -> None:
     store = await writer(client)
     await store.upsert([point("secret/people", at(5), title="marmalade")])
     await store.retire({"secret/people": at(9)})
@@ -124,7 +124,7 @@ async def test_a_payload_whose_text_was_changed_meanwhile_is_applied_again(
         await store.set_payloads({"a": payload(at(6), **{HASH: "t"})})
 
 
-async def test_where_partitions_were_added_the_younger_record_stands(client: AsyncQdrantClient) -> None:
+async def test_after_partitions_are_added_the_younger_record_wins(client: AsyncQdrantClient) -> None:
     for order in itertools.permutations([at(90, 0, time=1_000), at(2, 7, time=2_000)]):
         store = ServerStore(Server(AsyncQdrantClient(":memory:"), "memory"), spec())
         await store.begin("cluster", "tags")
@@ -133,7 +133,7 @@ async def test_where_partitions_were_added_the_younger_record_stands(client: Asy
         assert await offsets(store, "a") == {"a": 2}
 
 
-async def test_a_sweep_leaves_what_was_written_of_records_that_it_has_not_read(client: AsyncQdrantClient) -> None:
+async def test_a_sweep_leaves_points_of_unread_records(client: AsyncQdrantClient) -> None:
     store = await writer(client)
     await store.upsert(
         [point("gone", at(3)), point("later", at(10)), point("elsewhere", at(1, 1)), Point("none", X, {})]
@@ -164,7 +164,7 @@ async def test_writes_are_waited_for_and_in_one_order_on_all_replicas(
     assert asked == [(True, qdrant.WriteOrdering.STRONG)] * 6
 
 
-async def test_points_of_no_record_replace_whatever_is_there(client: AsyncQdrantClient) -> None:
+async def test_points_without_a_record_replace_unconditionally(client: AsyncQdrantClient) -> None:
     store = await writer(client)
     await store.upsert([point("a", at(9))])
     await store.upsert([Point("a", Y, {"name": "by hand"})])
@@ -176,7 +176,7 @@ RECORDS = st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1,
 
 @settings(max_examples=60, deadline=None)
 @given(records=RECORDS, data=st.data())
-async def test_in_whatever_order_records_come_the_last_of_each_key_stands(
+async def test_in_any_order_of_records_the_last_of_each_key_wins(
     records: list[tuple[str, bool]], data: st.DataObject
 ) -> None:
     """Two writers, each of which may repeat any part of the topic, as after a kill."""

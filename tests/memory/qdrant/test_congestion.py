@@ -54,7 +54,7 @@ async def test_what_timed_out_is_split_and_never_asked_again_at_its_full_width()
     assert max(server.widths[2:]) <= 32
 
 
-async def test_eight_batches_that_a_server_could_not_answer_at_once_are_all_answered() -> None:
+async def test_eight_batches_beyond_a_servers_capacity_are_all_answered() -> None:
     """64 queries fit into the deadline, 1,024 are sent: without adaptation all would time out forever."""
     server, congestion = Slow(rate=6.4), Congestion()
     answers = await asyncio.gather(*(congestion.ask(server.ask, range(128), 500) for _ in range(8)))
@@ -78,7 +78,7 @@ async def test_a_single_query_that_is_not_answered_in_time_is_an_outage() -> Non
         await Congestion().ask(Slow(rate=0.01).ask, range(4), 500)
 
 
-async def test_any_other_failure_ends_the_search_at_once() -> None:
+async def test_any_other_failure_ends_the_search_immediately() -> None:
     async def down(_: Sequence[int]) -> list[int]:
         raise DependencyDown("no answer")
 

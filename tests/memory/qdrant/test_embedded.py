@@ -20,7 +20,7 @@ Make = Callable[..., Point]
 Unit = Callable[..., Vectors]
 
 
-async def test_points_are_there_after_a_reopening(tmp_path: Path, point: Make, unit: Unit) -> None:
+async def test_points_survive_a_reopening(tmp_path: Path, point: Make, unit: Unit) -> None:
     store = await EmbeddedStore.open(tmp_path / "a" / "tags", "r1", 2)
     await store.upsert([point("x", (1, 0), n=1), point("y", (0, 1), n=2)])
     await store.delete(["y"])
@@ -32,7 +32,7 @@ async def test_points_are_there_after_a_reopening(tmp_path: Path, point: Make, u
     await again.close()
 
 
-async def test_points_are_there_after_a_kill(tmp_path: Path, point: Make) -> None:
+async def test_points_survive_a_kill(tmp_path: Path, point: Make) -> None:
     """The process ends without a close, as after SIGKILL: acknowledged upserts are in the write-ahead log."""
     code = f"""
 import asyncio, os, numpy as np
@@ -54,7 +54,7 @@ asyncio.run(main())
     await store.close()
 
 
-async def test_a_second_opener_is_told_so(tmp_path: Path, point: Make) -> None:
+async def test_a_second_opener_is_refused(tmp_path: Path, point: Make) -> None:
     store = await EmbeddedStore.open(tmp_path, "r1", 2)
     with pytest.raises(UserError, match=f"{tmp_path} is open already"):
         await EmbeddedStore.open(tmp_path, "r1", 2)
@@ -65,7 +65,7 @@ async def test_a_second_opener_is_told_so(tmp_path: Path, point: Make) -> None:
     await again.close()
 
 
-async def test_another_process_that_opens_it_is_told_so(tmp_path: Path) -> None:
+async def test_another_process_is_refused(tmp_path: Path) -> None:
     store = await EmbeddedStore.open(tmp_path, "r1", 2)
     ended = await in_a_process(f"""
     try:
@@ -82,7 +82,7 @@ async def test_a_folder_that_cannot_be_written_is_a_users_error() -> None:
         await EmbeddedStore.open(Path("/proc/tagbus/tags"), "r1", 2)
 
 
-async def test_a_disk_that_is_full_is_waited_for_and_what_was_confirmed_is_there(tmp_path: Path) -> None:
+async def test_a_full_disk_is_waited_for_and_confirmed_points_are_kept(tmp_path: Path) -> None:
     """After a while no file may grow beyond 60 kB; unconfirmed points are applied again."""
     ended = await in_a_process(f"""
     store = await EmbeddedStore.open(Path({str(tmp_path)!r}), "r1", 2)
@@ -205,7 +205,7 @@ async def test_without_the_package_it_says_what_to_install(tmp_path: Path, monke
         await EmbeddedStore.open(tmp_path, "r1", 2)
 
 
-async def test_nothing_of_a_payload_stays_on_disk_when_its_point_is_gone(tmp_path: Path, point: Make) -> None:
+async def test_nothing_of_a_payload_stays_on_disk_after_its_point_is_deleted(tmp_path: Path, point: Make) -> None:
     """The engine alone leaves deleted bytes in its storage and in its log."""
 
     def files_with(word: bytes) -> list[str]:

@@ -86,7 +86,7 @@ async def test_a_collection_is_made_as_the_settings_say_and_indexed_before_it_is
     assert asked["strict_mode_config"].unindexed_filtering_retrieve is False
 
 
-async def test_without_strict_mode_a_collection_has_none_whatever_the_servers_default_is() -> None:
+async def test_without_strict_mode_a_collection_has_none_despite_the_servers_default() -> None:
     client = Recording()
     await ServerStore(Server(client, "memory"), spec()).begin(OWNER, "tags")
     assert client.calls[0][1]["strict_mode_config"] == qdrant.StrictModeConfig(enabled=False)
@@ -123,7 +123,7 @@ def test_a_collection_of_the_servers_defaults_does_not_differ_from_the_settings_
     assert differences(CollectionSettings(), config()) == []
 
 
-def test_each_difference_is_named_with_what_is_there_and_what_is_right() -> None:
+def test_each_difference_is_named_with_the_value_found_and_expected() -> None:
     found = [str(one) for one in differences(CLUSTER, config(shard_number=2))]
     assert found == [
         "memory.shards is 2, expected 3",

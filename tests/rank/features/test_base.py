@@ -168,7 +168,7 @@ def test_parents_and_children_among_the_candidates_are_counted() -> None:
     assert [one["children"] for one in by_tag] == [2, 0, 0]
 
 
-def test_limits_bound_each_list_and_what_is_judged() -> None:
+def test_limits_bound_each_list_and_the_scored_candidates() -> None:
     pool = pool_of({tag: 1 - tag / 10 for tag in range(5)}, {tag: tag / 10 for tag in range(5, 9)})
 
     assert draw(pool, Limits(2, 2, 100)).tags.tolist() == [0, 1, 7, 8]

@@ -15,7 +15,7 @@ def same(values: list[float]) -> object:
     return pytest.approx(values, nan_ok=True)
 
 
-def test_what_speaks_for_parents_and_children_is_told() -> None:
+def test_evidence_for_parents_and_children_is_a_feature() -> None:
     """0 lies above 1 and 2; in the second content 0 and 2 have no relative that is a candidate."""
     given = batch(
         [[0, 1, 2], [2, 3]],
@@ -60,7 +60,7 @@ def test_with_two_parents_the_best_relative_counts() -> None:
     assert column(TABLE, found, "siblings") == [0, 0, 1, 1]
 
 
-def test_how_often_a_parent_was_right_with_the_tag_is_told() -> None:
+def test_how_often_a_parent_was_right_with_the_tag_is_a_feature() -> None:
     tables = Tables(np.array([10, 4, 0]), np.array([1, 3]), np.array([3, 3]), 20)
     given = batch([[0, 1, 2, 7]], tables=tables, parents=[(1, 0), (2, 0), (7, 0)])
 
@@ -73,7 +73,7 @@ def test_a_tag_that_is_its_own_parent_or_in_a_circle_is_no_trouble() -> None:
     assert column(TABLE, TABLE.of(given), "broader_votes")[1] == pytest.approx(0.4)
 
 
-def test_without_a_hierarchy_or_candidates_there_is_nothing_to_tell() -> None:
+def test_without_a_hierarchy_or_candidates_features_are_empty() -> None:
     found = TABLE.of(batch([[0, 1]]))
     assert np.isnan(found[:, [name != "siblings" for name in TABLE.columns]]).all()
     assert TABLE.of(batch([[], []])).shape == (0, len(TABLE.columns))

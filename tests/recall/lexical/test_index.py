@@ -103,7 +103,7 @@ def test_hits_carry_the_tags_of_their_texts() -> None:
     assert [one.tags.tolist() for one in hits] == [[bees], [law]]
 
 
-def test_what_was_withdrawn_leaves_no_word() -> None:
+def test_a_withdrawn_text_leaves_no_word() -> None:
     made = built(text("a", "secret words"), text("b", "words"))
     made.drop(["a", "missing"])
     assert keys(made, "secret words") == ["b"]

@@ -53,7 +53,7 @@ class TestMatch:
     def test_the_most_words_come_first(self) -> None:
         assert list(lexicon(BEES).match("a city, its city bees")) == ["keep", "bee", "city"]
 
-    def test_it_says_which_name_or_alias_stands_there(self) -> None:
+    def test_it_reports_the_matched_name_or_alias(self) -> None:
         assert lexicon(BEES).match("city bee").names["keep"] == "city bees"
         assert lexicon(BEES).match("light").names["light"] == "light (physics)"
 
@@ -91,7 +91,7 @@ class TestMatch:
             "b": INFLECTED,
         }
 
-    def test_a_language_that_is_none_is_told(self) -> None:
+    def test_an_invalid_language_is_named(self) -> None:
         with pytest.raises(
             UserError, match=r"TAGBUS_COMPONENTS__LITERAL__LANGUAGES: 'xx' is wrong, expected codes such as en or de,en"
         ):
@@ -136,9 +136,7 @@ CHANGES = st.lists(st.tuples(TAGS, st.none() | NAMES), max_size=12)
 
 @given(CHANGES, st.lists(WORDS, max_size=8).map(" ".join))
 @settings(max_examples=200)
-def test_what_changed_step_by_step_is_as_if_made_at_once(
-    changes: list[tuple[str, tuple[str, ...] | None]], text: str
-) -> None:
+def test_incremental_changes_equal_one_build(changes: list[tuple[str, tuple[str, ...] | None]], text: str) -> None:
     stepwise = Lexicon()
     last: dict[str, tuple[str, ...]] = {}
     for tag_id, names in changes:
@@ -276,7 +274,7 @@ class TestTaxonomy:
         await found(recall, "bees")
         assert store.fetched == 1
 
-    async def test_what_was_told_from_the_beginning_is_never_read(self) -> None:
+    async def test_a_store_that_was_followed_from_the_beginning_is_never_read(self) -> None:
         store = Counted("r", 2)
         recall = LiteralRecall(store)
         await store.upsert([point("t", "bees")])
@@ -294,7 +292,7 @@ class TestTaxonomy:
         store.away = False
         assert await found(recall, "bees") == [["t"]]
 
-    async def test_batches_at_once_see_one_taxonomy(self) -> None:
+    async def test_concurrent_batches_see_one_taxonomy(self) -> None:
         store = Counted("r", 2)
         recall = LiteralRecall(store)
         await store.upsert([point(f"t{number:04}", f"word{number}") for number in range(3000)])
@@ -320,7 +318,7 @@ class Slow(dict[str, Payload | None]):
             yield one
 
 
-def test_the_events_hold_what_is_read_here() -> None:
+def test_the_contract_allows_the_names_that_are_read_here() -> None:
     """Names of 512 characters are accepted, as the contract allows."""
     tag = Tag(id="t", name="a" * 512, aliases=("bees",))
     assert lexicon({tag.id: (tag.name, *tag.aliases)}).match(tag.name[:64]) != {}

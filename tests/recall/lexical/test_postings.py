@@ -12,7 +12,7 @@ Texts = st.lists(st.sets(st.integers(0, 30), min_size=1, max_size=8), min_size=1
 
 @settings(max_examples=60)
 @given(Texts, st.data())
-def test_they_hold_what_was_added_and_not_removed(texts: list[set[int]], data: st.DataObject) -> None:
+def test_they_hold_added_entries_that_were_not_removed(texts: list[set[int]], data: st.DataObject) -> None:
     postings, expected = Postings(), dict[int, dict[int, int]]()
     for row, terms in enumerate(texts):
         known = sorted(terms)

@@ -19,7 +19,7 @@ def test_the_nearest_come_first_and_each_once() -> None:
     assert above(parents, "all") == ([], False)
 
 
-def test_a_circle_is_told_of_by_who_is_in_it_and_not_followed() -> None:
+def test_a_cycle_is_reported_for_its_members_and_not_followed() -> None:
     assert above({"a": ["a", "b"]}, "a") == (["b"], True)
     assert above({"a": ["b"], "b": ["c"], "c": ["a"]}, "a") == (["b", "c"], True)
     assert above({"x": ["a"], "a": ["b"], "b": ["a"]}, "x") == (["a", "b"], False)

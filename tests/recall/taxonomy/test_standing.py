@@ -56,7 +56,7 @@ async def recall(memory: Memory, content: str = "new", limit: int = 10) -> list[
     return (await graph.recall([content], unit(1)[None], limit, [frozenset()]))[0]
 
 
-async def test_a_tag_in_force_counts_as_itself_and_one_that_is_not_there_as_nothing() -> None:
+async def test_a_tag_in_force_counts_as_itself_and_a_missing_one_as_nothing() -> None:
     assert await ends({"a": []}, "a", "strange") == ["a", None]
 
 
@@ -82,7 +82,7 @@ async def test_a_split_leads_nowhere_until_its_parts_are_one_again() -> None:
 @pytest.mark.parametrize(
     "circle", [{"a": ["b"], "b": ["a"]}, {"a": ["b"], "b": ["c"], "c": ["b"]}, {"a": ["x", "b"], "b": ["a"], "x": []}]
 )
-async def test_a_circle_is_told_of_once_and_leads_nowhere(circle: Taxonomy, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cycle_is_logged_once_and_leads_nowhere(circle: Taxonomy, caplog: pytest.LogCaptureFixture) -> None:
     store = (await holding(circle)).tags
     standing, asked = Standing(store), store.numbers.of(["a"])
 
@@ -100,7 +100,7 @@ async def test_a_chain_of_a_thousand_tags_is_given_up(caplog: pytest.LogCaptureF
     assert f"more than {STEPS} steps" in caplog.text
 
 
-async def test_what_changes_counts_at_once() -> None:
+async def test_a_change_counts_immediately() -> None:
     store = (await holding({"a": [], "b": [], "c": []})).tags
     standing, asked = Standing(store), store.numbers.of(["a"])
     found = []
@@ -133,7 +133,7 @@ async def test_a_change_that_comes_while_the_store_is_asked_wins() -> None:
     assert (await following).tolist() == store.numbers.of(["b"]).tolist()
 
 
-async def test_a_change_costs_as_much_however_many_tags_there_are() -> None:
+async def test_the_cost_of_a_change_does_not_depend_on_the_number_of_tags() -> None:
     """A thousand updates of one tag ask the store for nothing, and leave nothing behind."""
     store = (await holding({"a": [], "b": []})).tags
     store.numbers.of([f"t{n}" for n in range(100_000)])
@@ -222,7 +222,7 @@ async def test_a_model_that_knows_the_old_tag_speaks_of_its_successor() -> None:
 @given(
     taxonomy=st.dictionaries(st.sampled_from("abcdefg"), st.lists(st.sampled_from("abcdefgz"), max_size=3), max_size=7)
 )
-async def test_whatever_replaces_what_votes_only_ever_reach_a_tag_in_force(taxonomy: dict[str, list[str]]) -> None:
+async def test_votes_only_ever_reach_a_tag_in_force(taxonomy: dict[str, list[str]]) -> None:
     found = await ends(taxonomy, *taxonomy)
 
     for key, end in zip(taxonomy, found, strict=True):
