@@ -18,7 +18,7 @@ from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.qdrant import client as connection
 from tagbus.stream.memory.qdrant.client import Server
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tests.cli.harness import Answer, Cli
 from tests.cli.records.test_publish import TOPICS, settings
@@ -221,8 +221,8 @@ def test_each_setting_that_a_collection_was_not_made_with_is_named(
 
     async def build() -> None:
         for kind in KINDS:
-            place = Place("tagbus", release.name, kind, release.dimension)
-            store = ServerStore(connect(MemorySettings()), place)
+            spec = CollectionSpec("tagbus", release.name, kind, release.dimension)
+            store = ServerStore(connect(MemorySettings()), spec)
             state = await store.begin("cluster", kind)
             await store.record(state.model_copy(update={"complete": True}))
 

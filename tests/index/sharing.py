@@ -17,7 +17,7 @@ from tagbus.stream.index.indexer import indexer
 from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.memory import Carried, Memory, memory_of
 from tagbus.stream.memory.qdrant.client import Server
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.shared import BuildState, shared_stores
 from tests.conftest import Broker
@@ -32,7 +32,9 @@ async def opened(qdrant: AsyncQdrantClient) -> Memory:
     release = encoder().release
 
     async def store(kind: str, carried: Carried) -> ServerStore:
-        return ServerStore(Server(qdrant, "memory"), Place("tagbus", release.name, kind, release.dimension), carried)
+        return ServerStore(
+            Server(qdrant, "memory"), CollectionSpec("tagbus", release.name, kind, release.dimension), carried
+        )
 
     return await memory_of(store)
 

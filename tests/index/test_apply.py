@@ -14,7 +14,7 @@ from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import MemoryRecord, Projection
 from tagbus.stream.memory import Carried, Memory, memory_of, open_memory
 from tagbus.stream.memory.qdrant.client import Server
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.store import Payload
 from tests.index.parts import Watched, encoder, memory, record, tombstone
@@ -218,7 +218,7 @@ async def opened(kind: str, folder: Path) -> Memory:
         server = Server(AsyncQdrantClient(":memory:"), "memory")
 
         async def store(name: str, carried: Carried) -> ServerStore:
-            made = ServerStore(server, Place("tagbus", release.name, name, release.dimension), carried)
+            made = ServerStore(server, CollectionSpec("tagbus", release.name, name, release.dimension), carried)
             await made.begin("cluster", name)
             return made
 

@@ -20,7 +20,7 @@ from tagbus.stream.index.indexer import indexer
 from tagbus.stream.kafka.admin.topics import require_compacted
 from tagbus.stream.memory import Carried, memory_of
 from tagbus.stream.memory.qdrant.client import Server
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tests.bus.harness import RunningWorker, event, events
 from tests.bus.taggers import tagged
@@ -194,7 +194,7 @@ async def index(tenant: Tenant) -> None:
     server = Server(AsyncQdrantClient(":memory:"), "memory")
 
     async def store(kind: str, carried: Carried) -> ServerStore:
-        return ServerStore(server, Place("tagbus", release.name, kind, release.dimension), carried)
+        return ServerStore(server, CollectionSpec("tagbus", release.name, kind, release.dimension), carried)
 
     memory = await memory_of(store)
     follower = await indexer(given, Projection(encoder(), memory), [memory])

@@ -17,7 +17,7 @@ from tagbus.stream.local.qdrant_api import Qdrant, responder
 from tagbus.stream.local.qdrant_engine import Shard
 from tagbus.stream.memory import Point, Vectors
 from tagbus.stream.memory.qdrant.client import connect
-from tagbus.stream.memory.qdrant.collections import Place
+from tagbus.stream.memory.qdrant.collections import CollectionSpec
 from tagbus.stream.memory.qdrant.server import ServerStore
 from tagbus.stream.memory.store import RECORD, Payload, Source
 from tests.memory.conftest import point, unit  # noqa: F401 - fixtures
@@ -36,7 +36,7 @@ def server() -> Iterator[QdrantServer]:
 
 def store(server: QdrantServer, release: str) -> ServerStore:
     settings = MemorySettings.model_validate({"kind": "server", "url": server.url})
-    return ServerStore(connect(settings), Place("tagbus", release, "tags", 3))
+    return ServerStore(connect(settings), CollectionSpec("tagbus", release, "tags", 3))
 
 
 def record(offset: int) -> Payload:

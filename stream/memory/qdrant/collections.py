@@ -105,7 +105,7 @@ class Collections:
                     f"TAGBUS_MEMORY__NAMESPACE, or delete the collection if that one no longer exists"
                 )
             for one in await self.differences(name):
-                log.warning("%s: %s; `tagbus memory rebuild` builds it again", self._of(name), one)
+                log.warning("%s: %s; `tagbus memory rebuild` rebuilds it", self._of(name), one)
             await self._index(name)
             self._shown = name == behind
             return name, state
