@@ -161,8 +161,8 @@ def select_schema(labels: Sequence[str]) -> dict[str, JsonValue]:
 
 
 def yes_no(answer: Completion, words: Sequence[str], floor: float) -> Answer:
-    """The share of the first word among both, each summed over its variants; unknown below `floor` for both, and where
-    one of them may be hidden among what the server does not name."""
+    """The share of the first word of the two, each summed over its variants; unknown if both together are below
+    `floor`, or if one may be hidden among the alternatives that the server does not name."""
     if answer.refused:
         return Answer(unknown=REFUSAL)
     if not answer.tokens or not answer.tokens[0].top_logprobs:

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 
 @dataclass(frozen=True)
 class Say:
-    """One answer. `cut`: bytes after which the connection ends, though more were promised; `silent`: none comes;
-    `trickle`: seconds before each of its bytes."""
+    """One answer. `cut`: bytes after which the connection ends early; `silent`: no answer; `trickle`: seconds before
+    each of its bytes."""
 
     body: object = field(default_factory=dict)
     status: int = 200

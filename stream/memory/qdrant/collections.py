@@ -66,7 +66,7 @@ class Collections:
         spec.check()
         self._server = server
         self._client = server.client
-        self._place = place
+        self._spec = spec
         # Whether readers have seen the build that this process writes.
         self._shown = False
 
@@ -126,21 +126,21 @@ class Collections:
         return name, state
 
     async def record(self, name: str, state: BuildState) -> None:
-        """Store the state. A build that is complete becomes the one that readers see, once, and the others are deleted.
+        """Store the state. A complete build becomes the one that readers see, once, and the others are deleted.
 
-        Raises MemoryLost where another build has taken its place since.
+        Raises MemoryLost if another build has replaced it since.
         """
         await self._server.call(self._client.update_collection(name, metadata=_metadata(state)))
         if not state.complete:
             return
         if await self.behind() != name:
             if self._shown:
-                raise MemoryLost(f"{self._of(name)} was replaced by another build; restart to go on with that one")
+                raise MemoryLost(f"{self._of(name)} was replaced by another build; restart to use that one")
             await self._show(name)
         self._shown = True
 
     async def _show(self, name: str) -> None:
-        alias = self._place.alias
+        alias = self._spec.alias
         operations: list[qdrant.AliasOperations] = [
             qdrant.DeleteAliasOperation(delete_alias=qdrant.DeleteAlias(alias_name=alias)),
             qdrant.CreateAliasOperation(create_alias=qdrant.CreateAlias(collection_name=name, alias_name=alias)),

@@ -96,7 +96,7 @@ async def test_a_writer_whose_build_was_replaced_does_not_take_its_place_back(
         patch.setattr(client, "delete_collection", AsyncMock())
         await fresh.record(new.model_copy(update={"complete": True}))
 
-    with pytest.raises(MemoryLost, match="was replaced by another build; restart to go on with that one"):
+    with pytest.raises(MemoryLost, match="was replaced by another build; restart to use that one"):
         await store.record(state.model_copy(update={"offsets": {"0": 7}}))
 
     assert await reader(client).keys() == {"new"}
