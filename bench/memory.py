@@ -12,9 +12,10 @@ the mean.
 
 Each store runs in a separate process, for at most `--minutes`; a filter's searches take at most `--seconds`. Each row
 is written to bench/results/memory.json immediately, and cases that have rows there are skipped, so the same command
-resumes after an interruption (`--again` measures again). Vectors are kept in --cache, 3 GB at a million and a million.
-`server` needs the URL of a Qdrant server in TAGBUS_TEST_QDRANT; its CPU, memory and disk are not measured. A process
-needs some 6 kB of memory per point; disk_bytes is a saved copy's for exact and hnsw.
+resumes after an interruption (`--again` measures again). Vectors are kept in --cache, 3 GB at a million and a million,
+and built stores in --keep, so that a million tags are built once for two numbers of exemplars. `server` needs the URL
+of a Qdrant server in TAGBUS_TEST_QDRANT; its CPU, memory and disk are not measured. A process needs some 6 kB of memory
+per point; disk_bytes is a saved copy's for exact and hnsw.
 """
 
 import argparse
@@ -52,6 +53,8 @@ TAGS_EACH = 4
 KIND_NAMES = ("tags", "exemplars")
 STORES = ("exact", "hnsw", "embedded", "server")
 SERVER = "TAGBUS_TEST_QDRANT"
+# In the folder of a store that is kept: the seconds and CPU seconds that filling it took.
+BUILT = "built.json"
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 
 Row = dict[str, str | int | float | None]
@@ -69,6 +72,7 @@ class Case:
     exemplars: Corpus
     seconds: float
     out: Path
+    kept: Path | None
 
     @property
     def about(self) -> Row:
@@ -105,26 +109,41 @@ async def opened(name: str, folder: Path) -> Memory:
     return await memory_of(store, {kind: KINDS[kind] for kind in KIND_NAMES})
 
 
-async def fill(memory: Memory, case: Case, seen: Members) -> None:
-    """Upsert all points."""
+async def fill(store: Store, kind: str, case: Case, seen: dict[str, Passed]) -> None:
+    """Upsert all points of a kind."""
     drawn = np.random.default_rng(3)
-    for kind, one in case.corpora.items():
-        for first, vectors in one.chunks():
-            inside = {name: flags[first : first + len(vectors)] for name, flags in seen[kind].items()}
-            carried = drawn.integers(case.tags.count, size=(len(vectors), TAGS_EACH)).tolist()
-            await memory.stores[kind].upsert(
-                [
-                    Point(
-                        f"k{first + n}",
-                        vector,
-                        {
-                            "scopes": [name for name, flags in inside.items() if flags[n]] or ["nobody"],
-                            **({"accepted": [f"k{tag}" for tag in carried[n]]} if kind == "exemplars" else {}),
-                        },
-                    )
-                    for n, vector in enumerate(vectors)
-                ]
-            )
+    for first, vectors in case.corpora[kind].chunks():
+        inside = {name: flags[first : first + len(vectors)] for name, flags in seen.items()}
+        carried = drawn.integers(case.tags.count, size=(len(vectors), TAGS_EACH)).tolist()
+        await store.upsert(
+            [
+                Point(
+                    f"k{first + n}",
+                    vector,
+                    {
+                        "scopes": [name for name, flags in inside.items() if flags[n]] or ["nobody"],
+                        **({"accepted": [f"k{tag}" for tag in carried[n]]} if kind == "exemplars" else {}),
+                    },
+                )
+                for n, vector in enumerate(vectors)
+            ]
+        )
+
+
+async def filled(store: Store, kind: str, case: Case, seen: dict[str, Passed]) -> tuple[float, float]:
+    """Fill the store, or take what an earlier run has kept of it; the seconds and CPU seconds that filling took."""
+    place = case.kept and case.kept / f"{case.store}-{case.data}-{kind}-{case.corpora[kind].count}-{case.tags.count}"
+    if place and isinstance(store, ExactStore) and (place / BUILT).exists():
+        await store.take(place)
+        seconds, cpu = json.loads((place / BUILT).read_text(encoding="utf-8"))
+        return seconds, cpu
+    started, cpu_started = time.monotonic(), time.process_time()
+    await fill(store, kind, case, seen)
+    took = time.monotonic() - started, time.process_time() - cpu_started
+    if place and isinstance(store, ExactStore):
+        await store.save(place)
+        (place / BUILT).write_text(json.dumps(took), encoding="utf-8")
+    return took
 
 
 async def searches(memory: Memory, case: Case, scope: str | None) -> Row:
@@ -176,14 +195,14 @@ async def disk_bytes(memory: Memory, name: str, folder: Path) -> int | None:
 async def measure(case: Case, folder: Path) -> None:
     memory = await opened(case.store, folder)
     seen = {kind: members(one) for kind, one in case.corpora.items()}
-    before, started, cpu = memory_bytes("VmRSS"), time.monotonic(), time.process_time()
-    await fill(memory, case, seen)
+    before = memory_bytes("VmRSS")
+    took = [await filled(store, kind, case, seen[kind]) for kind, store in memory.stores.items()]
     points = case.tags.count + case.exemplars.count
-    built: Row = {"build_seconds": round(time.monotonic() - started, 1)}
+    built: Row = {"build_seconds": round(sum(seconds for seconds, _ in took), 1)}
     if case.store == "server":
         built |= {"cpu_seconds": None, "bytes_per_vector": None, "peak_bytes_per_vector": None}
     else:
-        built["cpu_seconds"] = round(time.process_time() - cpu, 1)
+        built["cpu_seconds"] = round(sum(cpu for _, cpu in took), 1)
         for name, what in (("bytes_per_vector", "VmRSS"), ("peak_bytes_per_vector", "VmHWM")):
             built[name] = round((memory_bytes(what) - before) / points)
     built["disk_bytes"] = await disk_bytes(memory, case.store, folder)
@@ -250,7 +269,7 @@ def cases(asked: argparse.Namespace) -> Iterator[Case]:
                 if store == "server" and SERVER not in os.environ:
                     print(f"skipped: a Qdrant server ({SERVER} holds no URL)", file=sys.stderr)
                     continue
-                yield Case(store, data, tags, exemplars, asked.seconds, asked.out)
+                yield Case(store, data, tags, exemplars, asked.seconds, asked.out, asked.keep)
 
 
 def main() -> int:
@@ -264,6 +283,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=90.0, help="for a store at a size")
     parser.add_argument("--again", action="store_true", help="measure also what has rows")
     parser.add_argument("--cache", type=Path, default=Path(".cache/memory"), help="folder that keeps vectors")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the stores exact and hnsw, built, for another run")
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     failed = 0
