@@ -54,7 +54,7 @@ class Plan(BaseModel):
     corpus: str
     base: str
     loss: Loss = Field("contrastive", description="masked_ranking or decoupled_contrastive of losses.py")
-    false_negatives: FalseNegatives = Field("masked", description="what becomes of other right tags in a batch")
+    false_negatives: FalseNegatives = Field("masked", description="how other right tags in a batch are treated")
     parents: Literal["parents", "plain"] = Field(
         "plain", description="whether tag texts end with the names of the parents"
     )

@@ -1,4 +1,4 @@
-"""Training calls nobody and writes only where it is told: torch, datasets and matplotlib have habits of their own."""
+"""Training connects to nothing and writes only to the given folders, whatever its libraries do by default."""
 
 import json
 from pathlib import Path

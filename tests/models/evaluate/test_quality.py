@@ -36,7 +36,7 @@ class TestRun:
                 assert name == "ece" or low <= figures[name] <= high
 
     def test_what_was_trained_is_not_trained_again(self, kept: Path, folder: Path) -> None:
-        """Given a run that was done, when the same is asked for, nothing is trained and the figures stay."""
+        """Given a finished run, when it is repeated, nothing is trained and the figures stay."""
         made = {path: path.stat().st_mtime_ns for path in (kept / "keep").rglob("*.onnx")}
         before = history.read(kept / "history.json")
         assert {path.name for path in made} == {"model.onnx", "heads.onnx", "ranker.onnx"}

@@ -1,4 +1,4 @@
-"""What the judge is trained on: what people agree on, asked as the judge asks, of contents that differ."""
+"""Training examples of the judge: agreed decisions, in the judge's prompts, on contents that differ."""
 
 from pathlib import Path
 
