@@ -7,8 +7,9 @@ of its scopes. usearch releases the GIL while it searches and builds.
 
 A graph does not lead to every point. The neighbours of an outlier link to points nearer to them, and a query near the
 outlier ends elsewhere: of 200 outliers among a million points in dense clusters, the graph finds 8% from a query at a
-similarity of 0.7. So each added point is looked for by probes, which are queries near it. A point that a probe misses is
-set apart, and every search compares it. Earlier points are probed again as others are added, which may take their links.
+similarity of 0.7. So each added point is looked for by probes, which are queries near it. A point that a probe misses
+is set apart, and every search compares it. Earlier points are probed again as others are added, which may take their
+links.
 """
 
 import errno
@@ -79,7 +80,7 @@ KEPT: Final = "hnsw.json"
 
 
 class Kept(BaseModel):
-    """`hnsw.json` beside an index: how it was built, the SHA-256 of its vectors and of itself, and the rows set apart."""
+    """`hnsw.json` beside an index: how it was built, the SHA-256 of its vectors and of itself, and the rows apart."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -141,7 +142,7 @@ class HnswStore(ExactStore):
         return rows
 
     def _missed(self, rows: Ints, probes: int) -> Ints:
-        """The rows, given in ascending order, that the index misses from at least one of this many queries near them."""
+        """The rows, of those given in ascending order, that the index misses from one of this many queries near them."""
         _look_at(self._index, LOOK)
         missed = [some[self._far(some, probes)] for some in _chunks(rows)]
         _look_at(self._index, SEEK)
