@@ -1,6 +1,6 @@
 """The commands of the extra `train`: the entry points of the group `tagbus.commands`.
 
-    tagbus train biencoder|whole|heads|labeltree|cross-encoder|sft|ranker
+    tagbus train biencoder|whole|heads|labeltree|gudn|cross-encoder|sft|ranker
     tagbus export
     tagbus evaluate-models
 
@@ -62,6 +62,7 @@ train = TyperGroup(
             ),
             ("heads", "train.heads", "Train a classifier over all known tags."),
             ("labeltree", "train.labeltree", "Train label trees over bags of words."),
+            ("gudn", "gudn.command", "Train a classifier over all known tags, guided by their names."),
             (
                 "cross-encoder",
                 "train.cross_encoder",

@@ -14,7 +14,7 @@ from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.llm import component as judge
 from tagbus.stream.rank import cross_encoder, trees
-from tagbus.stream.recall import heads, labeltree, second_encoder, tagvectors
+from tagbus.stream.recall import gudn, heads, labeltree, second_encoder, tagvectors
 from tagbus.stream.recall.component import (
     Component,
     ComponentSettings,
@@ -35,6 +35,7 @@ REGISTRY: Final[tuple[Component, ...]] = (
     heads.COMPONENT,
     labeltree.COMPONENT,
     tagvectors.COMPONENT,
+    gudn.COMPONENT,
     second_encoder.COMPONENT,
     trees.COMPONENT,
     cross_encoder.COMPONENT,

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from tagbus.stream.encoder.release import TOKENIZER, Release
+from tagbus.stream.encoder.release import TOKENIZER
 from tagbus.stream.errors import shorten
 
 # Text is cut before tokenization: a token is 4 to 5 characters of prose, so 32 per token reach past the last token read
@@ -29,10 +29,18 @@ class Batch:
     mask: NDArray[np.int64]
 
 
-class TextReader:
-    """The tokenizer of a release."""
+class Limited(Protocol):
+    """What says how much of a text a model reads: a release, or the manifest of a trained component."""
 
-    def __init__(self, folder: Path, release: Release) -> None:
+    @property
+    def max_tokens(self) -> int:
+        """[CLS] and [SEP] among them."""
+
+
+class TextReader:
+    """The tokenizer of a release, or of another model that reads texts as an encoder does."""
+
+    def __init__(self, folder: Path, release: Limited) -> None:
         """`folder` holds the release, already verified."""
         self._characters = CHARACTERS_A_TOKEN * release.max_tokens
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))

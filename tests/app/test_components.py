@@ -140,7 +140,7 @@ class TestSections:
         with pytest.raises(UserError, match=expected):
             Components.of(settings({"literal": {"enabeld": "true"}}))
 
-    @pytest.mark.parametrize("name", ["heads", "second_encoder", "cross_encoder"])
+    @pytest.mark.parametrize("name", ["heads", "gudn", "second_encoder", "cross_encoder"])
     def test_a_model_runs_in_the_process_or_on_triton(self, name: str) -> None:
         with pytest.raises(
             UserError,
@@ -172,7 +172,7 @@ class TestSections:
 STAGES = {"cross_encoder": {"app/stages.py", "tagger/cross_encode.py"}}
 
 
-@pytest.mark.parametrize("name", ["heads", "labeltree", "second_encoder", "cross_encoder"])
+@pytest.mark.parametrize("name", ["heads", "labeltree", "gudn", "second_encoder", "cross_encoder"])
 def test_a_components_name_stands_in_its_own_files_and_in_the_registry(name: str) -> None:
     """Everything else is generic. `literal` and `ranker` are not checked: they are words of their own."""
     (component,) = [one for one in REGISTRY if one.name == name]

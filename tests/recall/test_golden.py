@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from tagbus.stream.errors import ReleaseMismatch
 from tagbus.stream.local.triton import default_repository
-from tagbus.stream.recall.heads.golden import BEST, NEAR, QUESTIONS, Golden, questions
+from tagbus.stream.recall.classifier.golden import BEST, NEAR, QUESTIONS, Golden
+from tagbus.stream.recall.heads.golden import questions
 from tagbus.stream.recall.heads.model import MODEL, WORDS, golden_of, read_manifest
 from tagbus.stream.recall.words import Vocabulary
 

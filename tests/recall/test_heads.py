@@ -23,10 +23,12 @@ from tagbus.stream.encoder.release import (  # noqa: E402
 from tagbus.stream.errors import ReleaseMismatch, UserError  # noqa: E402
 from tagbus.stream.memory import Memory, exact_memory  # noqa: E402
 from tagbus.stream.recall.base import Query  # noqa: E402
+from tagbus.stream.recall.classifier import model as classifier  # noqa: E402
+from tagbus.stream.recall.classifier.model import cut  # noqa: E402
 from tagbus.stream.recall.component import Surroundings  # noqa: E402
 from tagbus.stream.recall.heads import COMPONENT  # noqa: E402
 from tagbus.stream.recall.heads import model as heads  # noqa: E402
-from tagbus.stream.recall.heads.model import HeadsRecall, Manifest, cut, name_of  # noqa: E402
+from tagbus.stream.recall.heads.model import HeadsRecall, Manifest, name_of  # noqa: E402
 from tagbus.stream.recall.words import TERMS, Vocabulary  # noqa: E402
 
 D = 4
@@ -122,8 +124,8 @@ def test_runs_hold_each_content_once_and_are_bounded() -> None:
     assert sorted(row for rows, _ in runs for row in rows.tolist()) == list(range(1000))
     for rows, length in runs:
         assert lengths[rows].max() <= length <= TERMS
-        assert len(rows) <= heads.CONTENTS
-        assert len(rows) * length <= max(heads.RUN_TERMS, length)
+        assert len(rows) <= classifier.CONTENTS
+        assert len(rows) * length <= max(classifier.RUN_TERMS, length)
 
 
 def test_heads_of_another_release_are_refused(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import DependencyDown, ReleaseMismatch, UserError
 from tagbus.stream.local.triton import TritonServer, default_repository
 from tagbus.stream.recall.base import Query
+from tagbus.stream.recall.classifier.model import CONTENTS, LENGTHS, cut
 from tagbus.stream.recall.heads import COMPONENT
-from tagbus.stream.recall.heads.model import CONTENTS, LENGTHS, MANIFEST, MODEL, HeadsRecall, cut, read_manifest
+from tagbus.stream.recall.heads.model import MANIFEST, MODEL, HeadsRecall, read_manifest
 from tagbus.stream.recall.heads.triton import open_heads as heads_on_triton
 from tests.triton.conftest import Start
 from tests.triton.harness import again, executions, read_config, requests

@@ -8,23 +8,22 @@ heads` writes it.
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, shorten
 from tagbus.stream.memory.store import Vectors
-from tagbus.stream.onnx_runtime import InferenceSession, SessionOptions
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.heads.golden import Chances, Golden, Numbers, Terms, Weights, questions
+from tagbus.stream.recall.classifier.golden import Golden, Numbers
+from tagbus.stream.recall.classifier.model import Feed, Model, OnnxModel, answer, listed
+from tagbus.stream.recall.heads.golden import Terms, Weights, questions
 from tagbus.stream.recall.trained import Sha256, Trained
-from tagbus.stream.recall.words import TERMS, Vocabulary
+from tagbus.stream.recall.words import Vocabulary
 
 NAME: Final = "heads"
 MANIFEST: Final = "heads.json"
@@ -35,11 +34,6 @@ WORDS: Final = "words.json"
 MANIFEST_BYTES: Final = 100_000_000
 WORDS_BYTES: Final = 100_000_000
 MODEL_BYTES: Final = 2_000_000_000
-# Padded lengths of bags: Triton batches only requests of equal shape. A title of YSO has 19 terms.
-LENGTHS: Final = (8, 16, 32, 64, 128, 256, TERMS)
-# A run takes 64 contents or 2,048 terms, which are 3 MB of float32.
-CONTENTS: Final = 64
-RUN_TERMS: Final = 2_048
 
 
 class Manifest(BaseModel):
@@ -59,38 +53,6 @@ class Manifest(BaseModel):
     tags: tuple[str, ...] = Field(min_length=1, description="ids of the known tags, by number")
 
 
-class Model(Protocol):
-    """Runs the heads: in-process, or on a server."""
-
-    async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
-        """The best tags [n, best] of n bags [n, length], padded with weight 0, and vectors [n, d]; best first.
-
-        Raises DependencyDown if a server does not answer.
-        """
-
-    async def close(self) -> None:
-        """Free resources. No call may be in flight."""
-
-
-class OnnxModel:
-    """The model in-process. Several calls may run concurrently."""
-
-    def __init__(self, model: bytes, threads: int = 1) -> None:
-        self._session = _session(model)
-        self._pool = ThreadPoolExecutor(threads, NAME)
-
-    async def run(self, terms: Terms, weights: Weights, vectors: Vectors) -> tuple[Numbers, Chances]:
-        """See `Model`."""
-        feed = {"terms": terms, "weights": weights, "vectors": vectors}
-        loop = asyncio.get_running_loop()
-        numbers, chances = await loop.run_in_executor(self._pool, self._session.run, ["tags", "chances"], feed)
-        return numbers, chances
-
-    async def close(self) -> None:
-        """Stop the threads. No call may be in flight."""
-        await asyncio.to_thread(self._pool.shutdown)
-
-
 class HeadsRecall:
     """Tags by the heads of a folder, with their probabilities, which sum to 1 over all known tags."""
 
@@ -107,42 +69,21 @@ class HeadsRecall:
         """Load the heads of a folder in-process, for an encoder's release. Raises as `read_known` does."""
         manifest, vocabulary = read_known(folder, release)
         model = _files(folder).verified(MODEL, manifest.model_sha256, MODEL_BYTES)
-        return cls(manifest, vocabulary, OnnxModel(model, threads))
+        return cls(manifest, vocabulary, OnnxModel(model, threads, NAME))
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """Tag ids with their probability, best first, for each content."""
         bags = await asyncio.to_thread(self._vocabulary.bags, query.texts)
-        found: list[Mapping[str, float]] = [{} for _ in query.texts]
 
-        async def part(rows: Numbers, length: int) -> None:
+        def feed(rows: Numbers, length: int) -> Feed:
             terms, weights = bags.rows(rows).padded(length)
-            numbers, chances = await self._model.run(terms, weights, query.vectors[rows])
-            named = self._tags[numbers].tolist()
-            for row, ids, values in zip(rows.tolist(), named, chances.tolist(), strict=True):
-                found[row] = dict(zip(ids, values, strict=True))
+            return feed_of(terms, weights, query.vectors[rows])
 
-        parts = [asyncio.create_task(part(rows, length)) for rows, length in cut(bags.lengths)]
-        try:
-            await asyncio.gather(*parts)
-        finally:
-            for task in parts:
-                task.cancel()
-            await asyncio.gather(*parts, return_exceptions=True)
-        return found
+        return await listed(self._model, self._tags, bags.lengths, feed)
 
     async def close(self) -> None:
         """Close the model. No call may be in flight."""
         await self._model.close()
-
-
-def cut(lengths: NDArray[np.int64]) -> Iterator[tuple[Numbers, int]]:
-    """Group bags into runs: row numbers, and the length that they are padded to."""
-    padded = np.array(LENGTHS)[np.searchsorted(LENGTHS, lengths)]
-    for length in np.unique(padded).tolist():
-        rows = np.flatnonzero(padded == length)
-        size = max(1, min(CONTENTS, RUN_TERMS // length))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size], length
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -168,23 +109,18 @@ def read_known(folder: Path, release: str) -> tuple[Manifest, Vocabulary]:
 
 def golden_of(model: bytes, terms: int, dimension: int) -> Golden:
     """The golden answers of a model with this many terms."""
-    feed = dict(zip(("terms", "weights", "vectors"), questions(terms, dimension), strict=True))
-    numbers, chances = _session(model).run(["tags", "chances"], feed)
-    return Golden.of(numbers, chances)
+    return Golden.of(*answer(model, feed_of(*questions(terms, dimension))))
+
+
+def feed_of(terms: Terms, weights: Weights, vectors: Vectors) -> Feed:
+    """The inputs of the model: bags [n, length], padded with weight 0, and vectors [n, d]."""
+    return {"terms": terms, "weights": weights, "vectors": vectors}
 
 
 def name_of(model: bytes, words: bytes, tags: Sequence[str]) -> str:
     """The name of heads, derived from their contents."""
     parts = (model, words, "\n".join(tags).encode())
     return f"heads-{sha256(b''.join(hashlib.sha256(part).digest() for part in parts))[:8]}"
-
-
-def _session(model: bytes) -> InferenceSession:
-    options = SessionOptions()
-    # One thread per run and several runs at once, as in the encoder.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _files(folder: Path) -> Trained:

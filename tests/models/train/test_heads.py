@@ -22,7 +22,8 @@ from tagbus.models.train.training_set import Examples, TrainingSet
 from tagbus.stream.errors import UserError
 from tagbus.stream.onnx_runtime import onnxruntime
 from tagbus.stream.recall.base import Query
-from tagbus.stream.recall.heads.model import HeadsRecall, cut
+from tagbus.stream.recall.classifier.model import cut
+from tagbus.stream.recall.heads.model import HeadsRecall
 from tagbus.stream.recall.words import Vocabulary
 from tests.models.toy import toy_corpus
 

@@ -1,0 +1,202 @@
+"""GUDN beside its own BERT: what each guide and each form of label reinforcement is worth.
+
+    python bench/gudn.py synthetic             words of tag names occur in the texts
+    python bench/gudn.py short --from FOLDER   15,500 titles and 4,000 tags of a collection, as EURLex-4K has
+    python bench/gudn.py long --from FOLDER    its texts of over 100 words
+
+Rows as tables 6 and 7 of the paper (arXiv 2201.11582): BERT alone, with the link loss, with the feature loss, with
+both; labels in order, in random order, once, and as a vector a tag; the variant of the public code. Each row is trained
+with each of --seeds. The epoch is that of the best nDCG@5 on validation contents; the test contents are looked at once.
+
+Joins bench/results/gudn.json, with 95% intervals by bootstrap over the test contents, those of gains over BERT paired.
+bench/results/raw/gudn.jsonl has a line a run: how many right tags each test content has among its first one and five.
+A run that is there already is not repeated; --minutes begins no other after that time.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from gudn_cuts import Cut, synthetic, yso
+from numpy.typing import NDArray
+
+from tagbus.models.data.corpus import open_corpus
+from tagbus.models.gudn.plan import Plan
+from tagbus.models.gudn.run import GOAL, ranked, rows_of, train
+from tagbus.models.journal import JOURNAL, cost, lines
+from tagbus.stream import quality
+from tagbus.stream.intervals import of_mean
+
+RESULTS = Path(__file__).parent / "results" / "gudn.json"
+BOTH = {"feature": 1.0, "link": 1.0}
+ALONE = {"feature": 0.0, "link": 0.0}
+BERT, LINK, FEATURE, GUIDED = "bert", "bert+link", "bert+feature", "both"
+# What the paper's tables say of its own data, worst first.
+ORDER = (BERT, LINK, FEATURE, GUIDED)
+ROWS: Mapping[str, Mapping[str, object]] = {
+    BERT: ALONE,
+    LINK: {"feature": 0.0, "link": 1.0},
+    FEATURE: {"feature": 1.0, "link": 0.0},
+    GUIDED: BOTH,
+    "both, disordered": {**BOTH, "labels": "disordered"},
+    "both, raw": {**BOTH, "labels": "raw"},
+    "both, multi-hot": {**BOTH, "labels": "multi-hot"},
+}
+CODE: Mapping[str, Mapping[str, object]] = {
+    f"code: {name}": {**row, "variant": "code", "labels": "raw"} for name, row in ROWS.items() if name in ORDER
+}
+# Chosen on the validation contents of the synthetic set of seed 99 for BERT alone, which no row uses.
+BUDGET: Mapping[str, Mapping[str, object]] = {
+    "synthetic": {"tokens": 32, "epochs": 12, "batch": 32, "rate": 1e-3, "head_rate": 2e-3},
+    "short": {"tokens": 32, "epochs": 3, "batch": 64, "rate": 2e-4, "head_rate": 2e-3},
+    "long": {"tokens": 256, "epochs": 3, "batch": 32, "rate": 2e-4, "head_rate": 2e-3},
+}
+# Of two layers, as four and five are of six.
+LAYERS: Mapping[str, Mapping[str, object]] = {
+    "paper": {"text_layers": 1, "label_layers": 2},
+    "code": {"text_layers": 2, "label_layers": 2},
+}
+Hits = NDArray[np.int64]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cut", choices=tuple(BUDGET))
+    parser.add_argument("--from", dest="source", type=Path, help="labels.tsv, train.tsv.xz, val.tsv, test.tsv")
+    parser.add_argument("--rows", nargs="*", choices=(*ROWS, *CODE), default=(*ROWS, *CODE))
+    parser.add_argument("--seeds", type=int, nargs="*", default=(0, 1, 2))
+    parser.add_argument("--most", type=int, help="training contents at most, which the row says")
+    parser.add_argument("--minutes", type=float, default=600)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def cut_of(asked: argparse.Namespace, folder: Path, seed: int) -> Cut:
+    if asked.cut == "synthetic":
+        return synthetic(folder, seed)
+    return yso(asked.cut, asked.source, folder, 2, asked.most)
+
+
+def measured(cut: Cut, kind: str, row: str, seed: int, folder: Path) -> dict[str, object]:
+    """Train a row with a seed, and look at the test contents once."""
+    changes = {**ROWS, **CODE}[row]
+    plan = Plan.model_validate(
+        {"corpus": kind, "base": str(cut.base), **BUDGET[kind], "seed": seed}
+        | LAYERS[str(changes.get("variant", "paper"))]
+        | dict(changes)
+    )
+    corpus = open_corpus(str(cut.folder))
+    network, texts = train(corpus, plan, folder)
+    evaluated = [line for line in lines(folder / JOURNAL) if GOAL in line]
+    best = max(range(len(evaluated)), key=lambda place: float(str(evaluated[place][GOAL])))
+    test = rows_of(corpus, "test", plan, texts.ids)
+    found, truth = ranked(network, test), test.truth.lists()
+    counts = np.bincount(texts.contents.truth.tags, minlength=len(texts.ids)).astype(np.int64)
+    figures = quality.measure(found, truth, quality.propensities(counts, len(texts.contents)))
+    right = quality.hits(found, truth)
+    return {
+        "cut": kind,
+        "row": row,
+        "seed": seed,
+        "about": cut.about,
+        "epoch": best + 1,
+        "val_ndcg_at_5": evaluated[best][GOAL],
+        "test": {"p_at_3": figures.p_at_3, "ndcg_at_5": figures.ndcg_at_5, "r_at_10": figures.r_at_10},
+        "cpu_seconds": cost(folder / JOURNAL).get("cpu_seconds"),
+        "tags": len(texts.ids),
+        # One digit a test content.
+        "first": "".join(str(int(one)) for one in right[:, 0]),
+        "five": "".join(str(int(one)) for one in right[:, :5].sum(axis=1)),
+    }
+
+
+def digits(text: object) -> Hits:
+    return np.array(list(str(text)), np.int64)
+
+
+def joined(runs: Sequence[Mapping[str, object]], field: str, scale: float) -> NDArray[np.float64]:
+    """The test contents of all seeds after each other, in percent: of a seed's set alone they are few."""
+    return scale * np.concatenate([digits(run[field]) for run in sorted(runs, key=lambda run: int(str(run["seed"])))])
+
+
+def with_interval(values: NDArray[np.float64]) -> list[float]:
+    low, high = of_mean(values)
+    return [round(float(value), 2) for value in (values.mean(), low, high)]
+
+
+def summary(kind: str, runs: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The rows of a cut, and whether the order of the paper holds."""
+    by_row = {row: [run for run in runs if run["row"] == row] for row in (*ROWS, *CODE)}
+    rows = []
+    for row, own in by_row.items():
+        if not own:
+            continue
+        seeds = sorted(int(str(run["seed"])) for run in own)
+        line: dict[str, object] = {"row": row, **{**ROWS, **CODE}[row], "seeds": seeds}
+        line |= {"p_at_1": with_interval(joined(own, "first", 100)), "p_at_5": with_interval(joined(own, "five", 20))}
+        for name in ("p_at_3", "ndcg_at_5", "r_at_10"):
+            line[name] = round(float(np.mean([float(dict(run["test"])[name]) for run in own])), 2)  # type: ignore[call-overload]
+        line |= {"epochs_kept": [run["epoch"] for run in own], "cpu_seconds": [run["cpu_seconds"] for run in own]}
+        beside = by_row["code: bert" if row.startswith("code") else BERT]
+        if own is not beside and {run["seed"] for run in beside} == set(seeds):
+            for name, field, scale in (("p_at_1", "first", 100), ("p_at_5", "five", 20)):
+                gain = joined(own, field, scale) - joined(beside, field, scale)
+                line[f"{name}_over_bert"] = with_interval(gain)
+        rows.append(line)
+    return {**dict(runs[0]["about"]), "budget": BUDGET[kind], "rows": rows, "order": orders(by_row)}  # type: ignore[call-overload]
+
+
+def orders(by_row: Mapping[str, Sequence[Mapping[str, object]]]) -> dict[str, object]:
+    """By variant: the rows by P@1, worst first, the steps of the paper's order with intervals, whether all go up."""
+    found: dict[str, object] = {}
+    for variant, prefix in (("paper", ""), ("code", "code: ")):
+        first = {row: joined(by_row[prefix + row], "first", 100) for row in ORDER if by_row[prefix + row]}
+        if len(first) < len(ORDER) or len({len(one) for one in first.values()}) > 1:
+            continue
+        pairs = list(pairwise(ORDER))
+        steps = {f"{one} < {other}": with_interval(first[other] - first[one]) for one, other in pairs}
+        found[variant] = {
+            "by_p_at_1": sorted(ORDER, key=lambda row: float(first[row].mean())),
+            "steps": steps,
+            "holds": all(step[0] > 0 for step in steps.values()),
+            "holds_with_intervals": all(step[1] > 0 for step in steps.values()),
+        }
+    return found
+
+
+def main() -> None:
+    asked = arguments()
+    if asked.cut != "synthetic" and (asked.source is None or not asked.source.is_dir()):
+        print(f"{asked.cut}: skipped, --from names no folder")
+        return
+    torch.set_num_threads(1)
+    raw = asked.out.parent / "raw" / f"{asked.out.stem}.jsonl"
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + 60 * asked.minutes
+    for seed in asked.seeds:
+        with TemporaryDirectory() as spare:
+            cut: Cut | None = None
+            for row in asked.rows:
+                done = {(run["cut"], run["row"], run["seed"]) for run in lines(raw)}
+                if (asked.cut, row, seed) in done or time.monotonic() > ends:
+                    continue
+                cut = cut or cut_of(asked, Path(spare) / "cut", seed)
+                run = measured(cut, asked.cut, row, seed, Path(spare) / row.replace(" ", "-"))
+                with raw.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(run, separators=(",", ":")) + "\n")
+                print(seed, row, run["epoch"], run["cpu_seconds"], digits(run["first"]).mean(), flush=True)
+    report = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
+    own = [run for run in lines(raw) if run["cut"] == asked.cut]
+    if own:
+        report[asked.cut] = summary(asked.cut, own)
+        asked.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
