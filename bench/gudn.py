@@ -1,8 +1,8 @@
 """GUDN beside its own BERT: what each guide and each form of label reinforcement is worth.
 
-    python bench/gudn.py synthetic             words of tag names occur in the texts
-    python bench/gudn.py short --from FOLDER   15,500 titles and 4,000 tags of a collection, as EURLex-4K has
-    python bench/gudn.py long --from FOLDER    its texts of over 100 words
+    python -P bench/gudn.py synthetic             words of tag names occur in the texts
+    python -P bench/gudn.py short --from FOLDER   15,500 titles and 4,000 tags of a collection, as EURLex-4K has
+    python -P bench/gudn.py long --from FOLDER    its texts of over 100 words
 
 Rows as tables 6 and 7 of the paper (arXiv 2201.11582): BERT alone, with the link loss, with the feature loss, with
 both; labels in order, in random order, once, and as a vector a tag; the variant of the public code. Each row is trained
@@ -15,6 +15,7 @@ A run that is there already is not repeated; --minutes begins no other after tha
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -23,9 +24,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from gudn_cuts import Cut, synthetic, yso
 from numpy.typing import NDArray
 
+# -P and the root, not this folder: bench/triton.py would stand before the package that torch imports.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from bench.gudn_cuts import Cut, synthetic, yso
 from tagbus.models.data.corpus import open_corpus
 from tagbus.models.gudn.plan import Plan
 from tagbus.models.gudn.run import GOAL, ranked, rows_of, train

@@ -11,7 +11,7 @@ def chosen(logits: Tensor, rows: Tensor, tags: Tensor, negatives: int) -> Tensor
     wrong = logits.clone()
     wrong[rows, tags] = -torch.inf
     likeliest = wrong.topk(min(negatives, wrong.shape[1]), dim=1).indices
-    found: Tensor = torch.unique(torch.cat([tags, likeliest.flatten()]))  # type: ignore[no-untyped-call]
+    found: Tensor = torch.unique(torch.cat([tags, likeliest.flatten()]))
     return found
 
 
