@@ -37,7 +37,7 @@ class Model(Protocol):
 
 
 class OnnxModel:
-    """The model in-process. Several calls may run at once."""
+    """The model in-process. Several calls may run concurrently."""
 
     def __init__(self, model: bytes, threads: int, name: str) -> None:
         """`name` is that of the threads."""

@@ -33,15 +33,15 @@ class TritonModel:
         self._client = TritonClient(settings, Wanted(name, outputs), self._prove, setting)
 
     async def open(self) -> None:
-        """Returns once every server has been tried and one has given the golden answers. Raises as `TritonClient.open`
-        does."""
+        """Return once every server has been tried and one has returned the golden answers. Raises as
+        `TritonClient.open` does."""
         await self._client.open()
 
     async def run(self, feed: Feed) -> tuple[Numbers, Chances]:
         """See `Model`. Raises ReleaseMismatch if another model answers."""
         numbers, chances = _answer(await self._client.ask_again(dict(feed)))
         if not ((numbers >= 0) & (numbers < self._known)).all():
-            raise ReleaseMismatch(f"Triton gives numbers of tags that {self._name} does not have")
+            raise ReleaseMismatch(f"Triton returns tag numbers that {self._name} does not have")
         return numbers, chances
 
     async def close(self) -> None:
