@@ -41,7 +41,7 @@ def test_a_chance_is_the_softmax_of_the_scaled_product_and_the_bias() -> None:
 
 
 @given(st.integers(1, 3 * CONTENTS), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_the_best_are_the_best_of_all_in_any_batch(contents: int, count: int, seed: int) -> None:
+def test_the_best_are_the_best_of_all_whatever_stands_beside(contents: int, count: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     vectors, bias = random.normal(size=(30, 4)).astype(np.float32), random.normal(size=30).astype(np.float32)
     some = TagVectors(tuple(f"t{number}" for number in range(30)), vectors, bias, 5.0)

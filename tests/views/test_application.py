@@ -116,7 +116,7 @@ async def test_a_replica_that_comes_to_the_address_of_another_ends_and_says_so(
     told(views, monkeypatch, own, others)
     views.turn()
     with pytest.raises(
-        UserError, match=r"another replica of tagbus-views .* at http://127\.0\.0\.1:8790 too; give each"
+        UserError, match=r"another replica of tagbus-views advertises http://127\.0\.0\.1:8790 too; give each"
     ):
         views.turn()
 
