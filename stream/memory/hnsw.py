@@ -142,7 +142,7 @@ class HnswStore(ExactStore):
         return rows
 
     def _missed(self, rows: Ints, probes: int) -> Ints:
-        """The rows, of those given in ascending order, that the index misses from one of this many queries near them."""
+        """The ones of these ascending rows that the index misses from one of this many nearby queries."""
         _look_at(self._index, LOOK)
         missed = [some[self._far(some, probes)] for some in _chunks(rows)]
         _look_at(self._index, SEEK)
