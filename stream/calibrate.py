@@ -1,4 +1,4 @@
-"""Calibrate scores to confidences: the probability that a tag is right.
+"""Calibrate scores to confidences, the probability that a tag is right.
 
 By isotonic regression: Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability
 estimates"; with few pairs by a sigmoid: Platt (1999), "Probabilistic outputs for support vector machines". Scores only
@@ -29,7 +29,7 @@ PLATT: Final = "platt"
 NONE: Final = "none"
 # Knots of a sigmoid: between two of them the straight line differs from it by less than 0.001.
 SIGMOID_KNOTS: Final = 100
-# Scores that are all the same have no slope.
+# Minimum spread of scores: equal scores have no slope.
 ALMOST_NONE: Final = 1e-9
 # 84 knots took 2.4 KB.
 FILE_BYTES = 100_000
@@ -40,7 +40,7 @@ _EXPECTED = {"missing": "this field too", "extra_forbidden": "no such field", "j
 class Calibration(Curve):
     """A fitted curve, and its application."""
 
-    # In a file a misspelt field is an error; on the topic an unknown field may be from a later version.
+    # In a file a misspelt field is an error; on the topic an unknown field may come from a later version.
     model_config = ConfigDict(extra="forbid")
 
     @cached_property
@@ -118,7 +118,7 @@ def effective_size(weights: Floats) -> float:
 
 
 def _checked(scores: Floats, right: Flags, weights: Floats | None) -> Floats:
-    """The weights, all 1 where none are given."""
+    """The weights; all 1 if none are given."""
     given = np.ones(scores.shape) if weights is None else weights
     if scores.ndim != 1 or not scores.shape == right.shape == given.shape:
         raise ValueError(
@@ -144,7 +144,7 @@ def _made(kind: str, knots: tuple[Floats, Floats], fingerprint: Fingerprint, pai
 
 
 def _knots(scores: Floats, right: Flags, weights: Floats) -> tuple[Floats, Floats]:
-    """The edges of the isotonic blocks and their probabilities; beyond 200 knots neighbouring blocks are merged."""
+    """The edges of the isotonic blocks and their probabilities; above 200 knots neighbouring blocks are merged."""
     values, place = np.unique(scores, return_inverse=True)
     pairs = np.bincount(place, weights=weights)
     rights = np.bincount(place, weights=weights * right)
@@ -198,7 +198,7 @@ def with_judge(curve: Calibration, judge: JudgeFit) -> Calibration:
 
 
 def before_judge(curve: Calibration, fingerprint: Fingerprint) -> Calibration | None:
-    """The calibration that a path's judge was fitted with: that of `fingerprint`, the path without it."""
+    """The calibration of the path without the judge (`fingerprint`) that the judge was fitted with."""
     if curve.judge is None:
         return None
     before = {name: getattr(curve.judge.before, name) for name in ("scores", "probabilities")}

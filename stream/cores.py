@@ -24,7 +24,7 @@ def cores(groups: Path = GROUPS, mounted: Path = MOUNTED) -> int:
 
 
 def _limits(groups: Path, mounted: Path) -> Iterator[float]:
-    """The limits of each group that this process is in, in cores. A group's parents limit it too."""
+    """The limits of each group of this process, in cores. A group's parents limit it too."""
     for line in _text(groups).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")

@@ -5,7 +5,7 @@ TagbusError
 │   └── TopicMissing     a Kafka topic does not exist
 ├── Retryable            the same call may succeed later; keep the partitions, lose nothing
 │   ├── DependencyDown   a broker, an encoder or a store does not answer
-│   │   └── Overloaded   it answers too slowly, or refuses so much at once: ask for less
+│   │   └── Overloaded   it answers too slowly, or rejects the size or number of requests: send less
 │   └── Withheld         a call that was not made: its budget is spent, or its server keeps failing
 ├── Poison               this one event can never be tagged; it goes to the dead-letter topic
 │   ├── Undecodable      its bytes are not an event
@@ -77,7 +77,7 @@ class DependencyDown(Retryable):
 
 
 class Overloaded(DependencyDown):
-    """A dependency answers too slowly, or refuses so large a request or so many: a smaller one may succeed.
+    """A dependency answers too slowly, or rejects the size or number of requests: a smaller one may succeed.
 
     `retry_after` is the wait that it requested, in seconds; None if it named none.
     """
@@ -130,7 +130,7 @@ class InvalidEvent(Poison):
 
 
 class Untaggable(Poison):
-    """The event is valid and fails alone where its neighbours pass."""
+    """The event is valid, but fails alone where its neighbours pass, or crashes the process."""
 
 
 class Stale(Poison):
@@ -148,7 +148,7 @@ class Fatal(TagbusError):
 
 
 class Fenced(Fatal):
-    """Another process took over this transactional.id, or this member's place in the group (KIP-447)."""
+    """Another process took over this transactional.id or this group membership (KIP-447)."""
 
     exit_code = 5
 

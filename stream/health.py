@@ -44,7 +44,7 @@ class HealthServer:
                 f"TAGBUS_HEALTH__HOST={settings.host} TAGBUS_HEALTH__PORT={settings.port}: {error.strerror}; "
                 "choose another port, or 0 for any"
             ) from None
-        # Interval of shutdown checks in seconds; the default of 0.5 s delayed every stop.
+        # Interval of shutdown checks in seconds; the default of 0.5 s would delay every stop.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="health", daemon=True)
         self._thread.start()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -63,7 +63,7 @@ class HealthServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """On IPv4 or IPv6, as the host is; `::` takes both."""
+    """Binds IPv4 or IPv6, depending on the host; `::` binds both."""
 
     daemon_threads = True
     # A busy machine may accept late; the default is 5.

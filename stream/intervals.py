@@ -69,7 +69,7 @@ def bands(counts: Ints) -> dict[str, Flags]:
 def recall_by_band(ranked: Ranked, truth: Truth, counts: Ints, k: int = 10) -> Mapping[str, float | None]:
     """R@k in percent of the right tags of each band, over the contents that have one; None for a band without any.
 
-    The first k ranks are those of the whole list: bands compete for them.
+    The first k ranks are those of the whole list, so bands compete for them.
     """
     found: dict[str, float | None] = {}
     for name, band in bands(counts).items():

@@ -1,6 +1,6 @@
-"""Advice on a file of events that are right: what has no effect, or another one than its author may mean.
+"""Advice on a file of valid events: entries without effect, or with an effect that the author may not intend.
 
-Unknown fields pass on a topic, so that old and new workers share a group. In a file they are most often mistakes.
+Unknown fields are accepted on a topic, so that old and new workers share a group. In a file they are usually mistakes.
 """
 
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag
 from tagbus.stream.contract.fields import Event
 from tagbus.stream.errors import shorten
 
-# A file may be of any length: kinds of advice that are kept, and keys that are remembered.
+# Limits for files of any length: kinds of advice kept, and keys remembered.
 KINDS = 20
 KEYS = 1_000_000
-# Ids of a circle that are shown.
+# Maximum number of ids shown of a cycle.
 SHOWN = 8
-# Of two events with one key, which one counts where it is not the last.
+# Which of two events with the same key counts, if not the last.
 _COUNTS = {Content: "the newest version counts", Decision: "of one content the first one counts"}
 
 
 @dataclass(slots=True)
 class _Found:
-    """One kind of advice: the line that it was found on first, what to say of it, and on how many lines it was."""
+    """One kind of advice: its first line, its text, and its number of lines."""
 
     place: str
     text: str
@@ -36,21 +36,21 @@ class _Found:
 
 @dataclass(slots=True)
 class Advice:
-    """What is found in one file. `what` is the word for its events: content, tags, exemplars, knowledge or feedback."""
+    """Collects advice on one file. `what`: the word for its events: content, tags, exemplars, knowledge or feedback."""
 
     what: str
     model: type[Event]
     _found: dict[str, _Found] = field(default_factory=dict)
     # The line of each key, by the key's hash.
     _keys: dict[int, str] = field(default_factory=dict)
-    # By field of tags that names others: the ids that each tag names; and the line of each that names any.
+    # Per field of tags that references others: the ids that each tag references; and the line of each such tag.
     _links: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=lambda: {"parents": {}, "replaced_by": {}})
     _places: dict[str, str] = field(default_factory=dict)
     _looked: bool = False
     _more: bool = False
 
     def look(self, place: str, value: bytes, event: Keyed) -> None:
-        """Look at an event that is right. `place`: of its line; `value`: its JSON."""
+        """Check a valid event. `place`: its line; `value`: its JSON."""
         self._looked = True
         self._fields(place, value)
         self._key(place, event)
@@ -63,15 +63,15 @@ class Advice:
                 self._add(
                     "no text",
                     place,
-                    "has neither title nor text: published, it waits until a decision brings the content's",
+                    "has neither title nor text: after publishing it waits for a decision with the content's text",
                 )
         if isinstance(event, Decision) and not (event.decides or event.supersedes or event.replaces or event.has_text):
             self._add("no decision", place, "has no effect: it names no tag and takes nothing back")
         if isinstance(event, Knowledge) and event.valid_until is not None and event.valid_until <= datetime.now(UTC):
-            self._add("expired", place, "is used no more: `valid_until` has passed")
+            self._add("expired", place, "is no longer used: `valid_until` has passed")
 
     def lines(self, file: str) -> Iterator[str]:
-        """A line for each kind of advice: where it was found first, and on how many lines."""
+        """One line for each kind of advice: its first position, and its number of lines."""
         if not self._looked:
             yield f"{file}: holds no {self.what}" + (": no content gets a tag" if self.what == "tags" else "")
         self._circles()
@@ -84,7 +84,7 @@ class Advice:
         known = self.model.model_fields
         for name in from_json(value):
             if name not in known:
-                text = f"{shorten(name)} is no field of {self.what} and is ignored; the fields are {', '.join(known)}"
+                text = f"{shorten(name)} is not a field of {self.what} and is ignored; fields are {', '.join(known)}"
                 self._add(f"field {name}", place, text)
 
     def _key(self, place: str, event: Keyed) -> None:
@@ -95,7 +95,7 @@ class Advice:
                 self._keys[hash(key)] = place
             return
         counts = _COUNTS.get(type(event), "the last one counts")
-        self._add("key", place, f"{shorten(key)} is on {first} already; {counts}")
+        self._add("key", place, f"{shorten(key)} is already on {first}; {counts}")
 
     def _link(self, place: str, tag: Tag) -> None:
         for name, ids in (("parents", tag.parents), ("replaced_by", tag.replaced_by)):
@@ -109,7 +109,7 @@ class Advice:
         for name, links in self._links.items():
             for ids in circles(links):
                 shown = " -> ".join(map(shorten, ids if len(ids) < SHOWN else [*ids[: SHOWN - 2], "...", ids[-1]]))
-                text = f"`{name}` lead around in a circle, which is not followed: {shown}"
+                text = f"`{name}` form a cycle, which is not followed: {shown}"
                 self._add(f"circle of {name}", self._places[ids[0]], text)
 
     def _add(self, kind: str, place: str, text: str) -> None:

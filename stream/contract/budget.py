@@ -1,6 +1,6 @@
-"""The topic `budget`: what a worker has spent on a language model in a minute and on a day, and what it has reserved.
+"""The topic `budget`: each worker's spending on a language model per minute and per day, and its reservations.
 
-It is compacted. A key is group, period and worker, since each record has one writer; a null value drops a past minute.
+It is compacted. A key is group, period and worker, so each record has one writer; a null value drops a past minute.
 """
 
 from typing import Annotated, Final

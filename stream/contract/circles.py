@@ -1,4 +1,4 @@
-"""Circles among ids that name each other: tags and their parents, tags and what has replaced them."""
+"""Find cycles among ids that reference each other: tags and their parents, tags and their successors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,13 +6,13 @@ Links = Mapping[str, Sequence[str]]
 
 
 def circles(links: Links) -> Iterator[list[str]]:
-    """A circle of each group of ids that lead back to themselves, its first id again at its end.
+    """One cycle of each group of ids that lead back to themselves, with its first id repeated at the end.
 
-    Every id is looked at once, so of two circles that share a part one may be left out.
+    Every id is visited once, so of two cycles that share a part one may be left out.
     """
     done: set[str] = set()
     for start in links:
-        # The way from `start`, in order, and what is left to look at of each of its ids.
+        # The path from `start`, in order, and the unvisited links of each of its ids.
         way: dict[str, Iterator[str]] = {}
         _enter(start, links, way, done)
         while way:

@@ -69,7 +69,7 @@ class Envelope(Attributes, Generic[E]):
 
 
 class _Marks(BaseModel):
-    """What every CloudEvent has in structured mode."""
+    """The fields that every CloudEvent has in structured mode."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -102,7 +102,7 @@ def mode(headers: Headers) -> Mode:
 
 
 def unmarked(value: bytes) -> InvalidEvent | None:
-    """The error of a value that is a whole CloudEvent, where nothing beside it says so; None if it is none."""
+    """The error for a value that is a whole CloudEvent without a header that says so; None for any other value."""
     try:
         _Marks.model_validate_json(value)
     except ValidationError:

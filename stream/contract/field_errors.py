@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from tagbus.stream.errors import FieldError, InvalidEvent, Poison, Undecodable, shorten
 
 STAGE = "decode"
-SHOWN = 5  # errors in one error; an event may be wrong in more fields than anybody reads
+SHOWN = 5  # field errors in one message; an event may have more wrong fields than anyone would read
 
 # Errors of our own validators in stream/contract: their message is the expected value.
 _OWN = {

@@ -32,7 +32,7 @@ LIST_ITEMS = 1_000
 # A scope is a tenant, a content type or a language. Each adds a condition to every search.
 SCOPES = 64
 METADATA_BYTES = 16_384
-# What the ids of contents begin with that test an installation: what learns from contents passes them over.
+# Prefix of the ids of contents that test an installation; learning from contents skips them.
 TEST_ID = "tagbus-helm-test-"
 
 # pydantic also accepts Unix times, a space or `_` for the T, and times without an offset.
@@ -40,8 +40,8 @@ RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,
 
 _MATCH = re.compile(RFC3339).match
 
-# What shows nothing: white space, control and format characters, fillers and blanks, variation selectors,
-# noncharacters. Letters and marks of scripts that Python's Unicode does not know yet are none of these.
+# Invisible characters: white space, control and format characters, fillers and blanks, variation selectors,
+# noncharacters. Letters and marks of scripts that Python's Unicode does not know yet are not among them.
 _INVISIBLE = (
     r"\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     r"\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\ufffe\uffff"
@@ -51,7 +51,7 @@ _VISIBLE = re.compile(f"[^{_INVISIBLE}]").search
 
 
 def blank(text: str) -> bool:
-    """Whether a text shows nothing: it is empty, or all white space, control and zero-width characters."""
+    """Whether a text is invisible: empty, or all white space, control and zero-width characters."""
     return _VISIBLE(text) is None
 
 
@@ -83,7 +83,7 @@ def _bounded(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=ID_CHARS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
-# Text as people and producers give it. The type of a field of results is wider: `blank` became stricter once.
+# Text from people and producers. Fields of results have a wider type, because `blank` once became stricter.
 Shown = AfterValidator(_shown)
 ShownName = Annotated[Name, Shown]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=WORD_CHARS)]

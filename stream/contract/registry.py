@@ -91,9 +91,9 @@ def _refusal(status: int, message: str, subject: str) -> TagbusError:
         return UserError(f"the schema registry refuses {subject}; see registry.user and registry.password ({answer})")
     if status == HTTPStatus.CONFLICT:
         return UserError(
-            f"the schema registry finds the schema of {subject} incompatible with what it has; "
+            f"the schema registry finds the schema of {subject} incompatible with its current one; "
             f"set the subject's compatibility to FORWARD or NONE ({answer})"
         )
     if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS:
-        return UserError(f"the schema registry does not take {subject}; is registry.url right? ({answer})")
+        return UserError(f"the schema registry rejects {subject}; check registry.url ({answer})")
     return DependencyDown(f"the schema registry cannot register {subject} now ({answer})")

@@ -30,7 +30,7 @@ from tagbus.stream.errors import shorten
 
 ACTIVE: Final = "active"
 NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
-# The steps that give a score, joined: skipping a step changes the distribution of scores.
+# The steps that give a score, joined: a skipped step changes the distribution of scores.
 PATH: Final = r"^[a-z0-9_]{1,40}(\+[a-z0-9_]{1,40}){0,19}$"
 CALIBRATION: Final = "calibration/"
 FIELD: Final = re.compile(r"(\{(?:name|aliases|description)\})")

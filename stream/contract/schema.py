@@ -100,7 +100,7 @@ def json_schema(topic: str) -> Json:
         return {"$schema": DIALECT, "title": "Release", **values.json_schema()}
     if topic not in MODELS:
         known = ", ".join((*MODELS, DEAD_LETTERS, RELEASES))
-        raise UserError(f"{shorten(topic)} is no topic of the contract; they are {known}")
+        raise UserError(f"{shorten(topic)} is not a topic of the contract; they are {known}")
     return {"$schema": DIALECT, **MODELS[topic].model_json_schema()}
 
 

@@ -1,4 +1,4 @@
-"""Values that hold an event inside something else, as other programs write them: what is around it is named.
+"""Detect values in which another program has wrapped an event, so that the error names the wrapper.
 
 Sources: Kafka Connect, JsonConverter with schemas.enable; Debezium, the structure of change events.
 """
@@ -16,7 +16,7 @@ _BYTES: Final = 100_000
 
 
 def wrapped(value: bytes) -> InvalidEvent | None:
-    """The error of such a value; None for any other. Asked only of what is no event."""
+    """The error for a wrapped value; None for any other. Called only for values that are not events."""
     return (_named(value) if len(value) <= _BYTES else None) or cloudevents.unmarked(value)
 
 

@@ -1,1 +1,1 @@
-"""What people decide: joined to exemplars, and what they are shown. No Kafka client."""
+"""People's decisions: joining them to exemplars, learning from them, and choosing what to show. No Kafka client."""

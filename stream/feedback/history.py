@@ -1,8 +1,8 @@
-"""The decisions on one content, and what follows from them: a pure function of the log.
+"""The decisions on one content and the resulting exemplar: a pure function of the log.
 
-Three steps: an event that supersedes others takes them out of force, and one that is superseded itself takes out
-nothing, so an undo gives back the state before; of each person the latest word on a tag counts; people are merged as
-adjudicated, then majority, then open.
+Three steps. First, an event that supersedes others takes them out of force; one that is itself superseded takes none
+out, so an undo restores the previous state. Second, the latest verdict of each person on a tag counts. Third, verdicts
+are merged over people: an adjudication decides, then the majority, else the tag stays open.
 """
 
 from collections import Counter
@@ -20,12 +20,12 @@ from tagbus.stream.errors import FieldError, Untaggable
 Verdict = Literal["accepted", "rejected", "unsure"]
 
 STAGE: Final = "join"
-# How the value of a content that waits for its text begins.
+# Prefix of the value of a content that waits for its text.
 WAITING: Final = b'{"waits":true'
 
 
 class KeptText(Event):
-    """A content's text as a decision brought it."""
+    """A content's text as carried by a decision."""
 
     title: str = ""
     text: str = ""
@@ -34,7 +34,7 @@ class KeptText(Event):
 
 
 class KeptDecision(Event):
-    """What is kept of a decision. `text`: the number of the text that it brought; None: it brought none."""
+    """The stored part of a decision. `text`: the index of the text that it carried; None: it carried none."""
 
     decision: Id
     who: Id
@@ -51,7 +51,7 @@ class KeptDecision(Event):
 class History(Event):
     """All decisions on one content in the order of the log, and their texts, each once. A value of `feedback.state`.
 
-    `waits`: whether people decided something that no text is known for.
+    `waits`: whether there are decisions but no text is known for the content.
     """
 
     waits: bool = False
@@ -59,7 +59,7 @@ class History(Event):
     decisions: Annotated[tuple[KeptDecision, ...], FailFast()] = ()
 
     def knows(self, decision: str) -> bool:
-        """Whether a decision of this id is in it."""
+        """Whether it includes a decision with this id."""
         return any(one.decision == decision for one in self.decisions)
 
     def write(self) -> bytes:
@@ -85,7 +85,7 @@ def after(history: History, decision: Decision, limit: int) -> History:
 
 
 def keep(decision: Decision, text: int | None) -> KeptDecision:
-    """What is kept of a decision. `text`: the number of the text that it brought."""
+    """The stored part of a decision. `text`: the index of the text that it carried."""
     return KeptDecision(
         decision=decision.decision,
         who=decision.who,
@@ -101,7 +101,7 @@ def keep(decision: Decision, text: int | None) -> KeptDecision:
 
 
 def exemplar(content_id: str, history: History) -> Exemplar | None:
-    """What people know of the content; None if they left every tag open, or its text is not known."""
+    """The exemplar of people's decisions; None if every tag is open, or the content's text is not known."""
     counting = in_force(history.decisions)
     number = _text(history, counting)
     verdicts = merged(counting)
@@ -123,7 +123,7 @@ def exemplar(content_id: str, history: History) -> Exemplar | None:
 
 
 def in_force(decisions: Sequence[KeptDecision]) -> list[KeptDecision]:
-    """Those that no later decision in force supersedes, in order."""
+    """The decisions that no later decision in force supersedes, in order."""
     superseded: set[str] = set()
     found = []
     for one in reversed(decisions):
@@ -137,14 +137,14 @@ def merged(decisions: Sequence[KeptDecision]) -> dict[str, Verdict]:
     """The verdict on each tag that people agree on, of decisions in force; open tags are left out.
 
     The latest adjudication decides. Without one the majority of accepting and rejecting people does, and a tie is open.
-    Tags are in the order of the last words on them.
+    Tags are in the order of the latest verdicts on them.
     """
     said: dict[tuple[str, str], tuple[Mode, Verdict]] = {}
     for one in decisions:
         if one.replaces:
             said = {key: word for key, word in said.items() if key[0] != one.who}
         for tag, verdict in _verdicts(one):
-            # The latest word comes last, for the adjudication that is the latest.
+            # The latest verdict comes last, so that the latest adjudication counts.
             said.pop((one.who, tag), None)
             said[one.who, tag] = one.mode, verdict
     votes: dict[str, Counter[Verdict]] = {}
@@ -174,7 +174,7 @@ def _decides(one: KeptDecision) -> bool:
 
 
 def _text(history: History, counting: Sequence[KeptDecision]) -> int | None:
-    """The number of the text that the latest decision in force has brought."""
+    """The index of the text of the latest decision in force that carries one."""
     numbers = (one.text for one in reversed(counting) if one.text is not None)
     return next((number for number in numbers if number < len(history.texts)), None)
 
@@ -186,7 +186,7 @@ def _waiting(history: History) -> History:
 
 
 def _with_text(texts: tuple[KeptText, ...], decision: Decision) -> tuple[tuple[KeptText, ...], int | None]:
-    """The texts with that of a decision, and its number. An undo brings none: the state before comes back as it was."""
+    """The texts including that of a decision, and its index. An undo carries none: it restores the previous state."""
     if not decision.has_text or (decision.supersedes and not decision.decides):
         return texts, None
     brought = KeptText(title=decision.title, text=decision.text, language=decision.language, scopes=decision.scopes)
@@ -196,7 +196,7 @@ def _with_text(texts: tuple[KeptText, ...], decision: Decision) -> tuple[tuple[K
 
 
 def _without_oldest(history: History) -> History:
-    """Without the text that was brought first of those not in force; the decisions that brought it have none."""
+    """The history without its oldest text that is not in force; the decisions that carried it have none then."""
     gone = 1 if _text(history, in_force(history.decisions)) == 0 else 0
 
     def moved(number: int | None) -> int | None:
@@ -209,6 +209,6 @@ def _without_oldest(history: History) -> History:
 
 
 def _size(history: History, content_id: str) -> int:
-    """The bytes of the larger of its two records."""
+    """The size in bytes of the larger of its two records."""
     found = exemplar(content_id, history)
     return max(len(history.write()), 0 if found is None else len(encode(found)))

@@ -1,7 +1,7 @@
-"""Calibration from people's decisions: which pairs they give, what each weighs, and whether a new curve is better.
+"""Calibration from people's decisions: the pairs they give, the weight of each, and whether a new curve is better.
 
-What was shown is no sample of what the tagger scores: the best tags are shown always, others rarely. So each pair is
-weighted by one over its propensity (Horvitz and Thompson 1952), clipped, as a few large weights would say everything.
+The shown tags are not a random sample of the scored ones: the best are always shown, others rarely. So each pair is
+weighted by one over its propensity (Horvitz and Thompson 1952), clipped, so that a few large weights do not dominate.
 """
 
 import re
@@ -28,11 +28,11 @@ SIGMOID_FROM: Final = 200
 ISOTONIC_FROM: Final = 1000
 # The share of the pairs, the newest, on which a new curve is compared with the old one.
 HELD_OUT: Final = 0.2
-# Contents whose decisions are kept; the oldest are forgotten.
+# Maximum number of contents whose decisions are kept; the oldest are dropped.
 CONTENTS: Final = 100_000
-# A larger score is none of the tagger's, and numbers of any size come from the topic.
+# The tagger gives no larger score, but the topic may hold numbers of any size.
 MOST_SCORE: Final = 1e6
-# The stage of a tag that people had accepted before: the tagger did not find it by its score.
+# The stage of a tag that people had already accepted: the tagger did not find it by its score.
 PEOPLE: Final = "people"
 
 PATH: Final = re.compile(release.PATH)
@@ -43,8 +43,8 @@ Steps = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A tag that was shown for a content and that people agree on. `confidence`: as it was shown, by the curve of then.
-    `weight`: how many pairs it stands for."""
+    """A shown tag that people agree on. `confidence`: as shown, by the curve at that time. `weight`: the number of
+    pairs that it represents."""
 
     content: str
     time: datetime
@@ -57,7 +57,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What people agree on about a tag that was shown: see `Judged`."""
+    """People's verdict on a shown tag: see `Judged`."""
 
     right: bool
     confidence: float
@@ -66,8 +66,8 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class AskedContent:
-    """A content that the judge was asked about. `fingerprint`: of the path with the judge, also where its answers
-    changed nothing. `tags`: all of the result; `decided`: of those that people agree on, by id."""
+    """A content that the judge was asked about. `fingerprint`: of the path with the judge, even if its answers changed
+    nothing. `tags`: all tags of the result. `decided`: the verdicts on those that people agree on, by id."""
 
     content: str
     time: datetime
@@ -78,8 +78,8 @@ class AskedContent:
 
 @dataclass(frozen=True, slots=True)
 class Refit:
-    """A fit, and what it is worth on the newest pairs. `curve`: None where the old one stays. `effective`: the number
-    of unweighted pairs that would be as precise. The losses are weighted log losses."""
+    """A fit and its losses on the newest pairs. `curve`: None if the old one stays. `effective`: the number of
+    unweighted pairs that would be as precise. The losses are weighted log losses."""
 
     pairs: int
     effective: float
@@ -95,9 +95,10 @@ class _Content:
 
 
 class Observations:
-    """The decisions on the newest contents, as pairs for calibration.
+    """Collects the decisions on the newest contents, as pairs for calibration.
 
-    Bulk decisions say nothing about single scores and stay out, and so does what a content's own exemplar gave.
+    Bulk decisions are left out, because they say nothing about single scores, and so are tags that a content's own
+    exemplar gave.
     """
 
     def __init__(self, steps: Steps, contents: int = CONTENTS) -> None:
@@ -106,7 +107,7 @@ class Observations:
         self._contents: dict[str, _Content] = {}
 
     def add(self, decision: Decision) -> None:
-        """Take in a decision, in the order of the log."""
+        """Add a decision, in the order of the log."""
         known = self._contents.pop(decision.id, None) or _Content()
         self._contents[decision.id] = known
         if decision.decision in known.events:
@@ -117,11 +118,11 @@ class Observations:
             del self._contents[next(iter(self._contents))]
 
     def forget(self, content_id: str) -> None:
-        """The content was withdrawn."""
+        """Drop a withdrawn content."""
         self._contents.pop(content_id, None)
 
     def judged(self) -> list[list[Judged]]:
-        """The pairs of each release, path and set of components (of one fingerprint), oldest first."""
+        """The pairs per fingerprint (release, path and set of components), oldest first."""
         found: dict[str, list[Judged]] = {}
         for known in self._contents.values():
             for one in self._of(known):
@@ -129,7 +130,7 @@ class Observations:
         return [sorted(pairs, key=lambda one: one.time) for pairs in found.values()]
 
     def asked(self) -> list[list[AskedContent]]:
-        """The contents that the judge was asked about, of each release and set of components, oldest first."""
+        """The contents that the judge was asked about, per release and set of components, oldest first."""
         found: dict[str, list[AskedContent]] = {}
         for known in self._contents.values():
             if (one := self._asked(known)) is not None:
@@ -137,7 +138,7 @@ class Observations:
         return [sorted(contents, key=lambda one: one.time) for contents in found.values()]
 
     def _asked(self, known: _Content) -> AskedContent | None:
-        """As the latest decision has it that knows what the judge said."""
+        """The content as of the latest decision that carries the judge's answers."""
         counting = [one for one in in_force(known.decisions) if one.mode != "bulk"]
         events = (known.events[one.decision] for one in reversed(counting))
         event = next((one for one in events if one.judged), None)
@@ -157,14 +158,14 @@ class Observations:
         return AskedContent(event.id, event.time, fingerprint, event.judged, decided)
 
     def _unscored(self, event: Decision, stages: Set[str]) -> Set[str]:
-        """Steps that gave no score. The judge's probability joins the score before it, which a learned ranker gave if
-        there was one."""
+        """The steps that gave no score. The judge's probability is fused with the score before it, which a learned
+        ranker gave if there was one."""
         ranked = event.versions is not None and LEARNT in map(self._steps.get, event.versions.components)
         return UNSCORED if LEARNT in stages or (JUDGE in stages and ranked) else UNSCORED | {LEARNT}
 
     def _fingerprint(self, event: Decision, unscored: Container[str], *more: str) -> Fingerprint | None:
-        """What the scores of a decision are fitted to; None where they are no scores of ours. `unscored`: steps of the
-        path that gave none; `more`: steps that the content did not take."""
+        """The fingerprint of a decision's scores; None if they are not scores of tagbus. `unscored`: steps of the path
+        that gave none; `more`: steps that the content did not take."""
         if event.versions is None:
             return None
         steps = [step for step in event.path if step not in unscored]
@@ -177,7 +178,7 @@ class Observations:
         return Fingerprint(event.versions.release, "+".join(path), components)
 
     def _of(self, known: _Content) -> Iterable[Judged]:
-        """A pair for each tag that people agree on: as it was shown last."""
+        """A pair for each tag that people agree on, as last shown."""
         counting = [one for one in in_force(known.decisions) if one.mode != "bulk"]
         events = [known.events[one.decision] for one in reversed(counting)]
         for tag, verdict in merged(counting).items():
@@ -196,10 +197,10 @@ class Observations:
 
 
 def refit(pairs: Sequence[Judged], old: Calibration | None) -> Refit | None:
-    """A curve fitted on the oldest four fifths of the pairs, which are oldest first, and compared on the others.
+    """Fit a curve on the oldest four fifths of the pairs, which are oldest first, and compare it on the rest.
 
-    It is taken only if its loss is less than the old one's; where `old` is None, than that of the confidences as they
-    were shown. None with fewer than 200 pairs, or where all are right or all wrong.
+    It is taken only if its loss is less than the old one's, or, if `old` is None, than that of the confidences as
+    shown. None with fewer than 200 pairs, or if all are right or all wrong.
     """
     if len(pairs) < SIGMOID_FROM:
         return None
@@ -217,6 +218,6 @@ def refit(pairs: Sequence[Judged], old: Calibration | None) -> Refit | None:
     old_loss = log_loss(given[cut:], right[cut:], weights[cut:])
     new_loss = log_loss(curve.apply(scores[cut:]), right[cut:], weights[cut:])
     if old is not None and old.judge is not None:
-        # The scores were fused by it, and are so until somebody fits it anew.
+        # The scores were fused by the judge's weight, which stays until it is fitted again.
         curve = calibrate.with_judge(curve, old.judge)
     return Refit(len(pairs), effective_size(weights), old_loss, new_loss, curve if new_loss < old_loss else None)

@@ -1,4 +1,4 @@
-"""Exemplars of people as decisions: `people` on `exemplars` has one writer, the joiner."""
+"""Publish people's exemplars as decisions: the joiner is the only writer of source `people` on `exemplars`."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.contract.field_errors import invalid
 from tagbus.stream.errors import shorten
 
-# Who decided what is published from a file, where nobody is named.
+# The default for the person behind decisions that are published from a file.
 PUBLISHER: Final = "publish"
 
 
 @dataclass
 class Publishing:
-    """One run of a command that publishes exemplars of people. Each decision has an id of its own, so that a file that
-    is published again counts again, and of two lines on one content the last one counts."""
+    """One run of a command that publishes exemplars of people. Each decision gets a unique id, so that a republished
+    file counts again, and of two lines on one content the last one counts."""
 
     who: str = PUBLISHER
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -32,9 +32,9 @@ class Publishing:
 
 
 def decision_of(exemplar: Exemplar, decision: str, who: str, now: datetime) -> Decision:
-    """The bulk decision, of this id, that an exemplar says: it replaces what the same person said about the content.
+    """The exemplar as a bulk decision with this id. It replaces the same person's earlier decisions on the content.
 
-    `now`: when it was decided, where the exemplar does not say. Raises InvalidEvent for a tag that it both accepts and
+    `now`: the time of the decision if the exemplar has none. Raises InvalidEvent for a tag that it both accepts and
     rejects.
     """
     accepted, rejected = dict.fromkeys(exemplar.accepted), dict.fromkeys(exemplar.rejected)

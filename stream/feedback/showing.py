@@ -1,9 +1,9 @@
-"""What a person is shown of a result, and how likely each tag was to be shown.
+"""Choose which tags of a result a person is shown, and record how likely each tag was to be shown.
 
-Of the best tags alone nobody learns what the others were worth. So a share of the slots goes to candidates below the
+Showing only the best tags would teach nothing about the others. So a share of the slots goes to candidates below the
 cut, drawn evenly from the deciles of their confidence, and a share of the contents is shown blind: candidates drawn
-without regard to confidence, for a caller that hides scores. The probability of each slot (its propensity) goes into
-the decision, and calibration weighs by it (feedback/learning.py).
+regardless of confidence, for a caller that hides scores. The probability of each slot (its propensity) is recorded in
+the decision, and calibration weights by it (feedback/learning.py).
 """
 
 import hashlib
@@ -26,8 +26,8 @@ DECILES: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A shown candidate: its number among the candidates, best first, the probability that it was to be shown, and
-    why it is."""
+    """A shown candidate: its index among the candidates, best first, the probability of its being shown, and the policy
+    that chose it."""
 
     candidate: int
     propensity: float
@@ -36,8 +36,8 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """What a person is shown of a result, in order. `blind`: neither scores nor confidences are visible. `judged`: what
-    else the decision carries, if the judge was asked."""
+    """The shown tags of a result, in order. `blind`: neither scores nor confidences are visible. `judged`: the judged
+    tags for the decision, if the judge was asked."""
 
     blind: bool
     tags: tuple[ShownTag, ...]
@@ -45,9 +45,9 @@ class Display:
 
 
 def show(result: TaggedContent, slots: int, settings: FeedbackSettings) -> Display:
-    """What to show of a result on so many slots: `shown` of the decision on it.
+    """Choose the tags of a result to show in this many slots: `shown` of the decision on it.
 
-    The same content is always shown the same. For candidates below the cut the result must hold more tags than slots:
+    The choice is deterministic per content. For candidates below the cut the result must hold more tags than slots:
     tagger.tags. Raises ValueError for less than one slot.
     """
     blind, chosen = display(result.id, len(result.tags), slots, settings.explore, settings.blind)
@@ -56,7 +56,7 @@ def show(result: TaggedContent, slots: int, settings: FeedbackSettings) -> Displ
 
 
 def judged(result: TaggedContent) -> tuple[JudgedTag, ...]:
-    """`judged` of the decision on a result: its tags with their scores before the judge, if the judge was asked."""
+    """The field `judged` of the decision on a result: its tags with their scores before the judge, if it was asked."""
     if not any(JUDGE in tag.evidence.scores for tag in result.tags):
         return ()
     found = ((tag, _before(tag)) for tag in result.tags)
@@ -68,7 +68,7 @@ def judged(result: TaggedContent) -> tuple[JudgedTag, ...]:
 
 
 def display(seed: str, candidates: int, slots: int, explore: float, blind: float) -> tuple[bool, tuple[Slot, ...]]:
-    """Whether a content is shown blind, and which of so many candidates, best first, are shown on at most `slots`.
+    """Whether a content is shown blind, and which of this many candidates, best first, fill at most `slots` slots.
 
     A pure function of its arguments. `explore`: the share of the slots for candidates below the cut; `blind`: the
     share of the contents that are shown blind. Raises ValueError for less than one slot.
@@ -83,7 +83,7 @@ def display(seed: str, candidates: int, slots: int, explore: float, blind: float
 
 
 def _before(tag: ScoredTag) -> float | None:
-    """Its score before the judge; None where it has none that the stages before gave it here."""
+    """Its score before the judge; None if the stages before gave it none for this content."""
     if tag.evidence.decided or tag.stage == HIERARCHY:
         return None
     return tag.evidence.unjudged if tag.stage == JUDGE else tag.score
@@ -108,11 +108,11 @@ def _blind(seed: str, candidates: int, slots: int) -> tuple[Slot, ...]:
 
 
 def _exploring(seed: str, candidates: int, slots: int, explore: float) -> tuple[Slot, ...]:
-    """The best candidates, and in `wanted` slots, on average, others: the last slots are the ones given away.
+    """The best candidates, with others in the last slots, `wanted` of them on average.
 
     The others are a systematic sample (Madow 1949) of the candidates below the cut in their order, in which each has
-    its exact probability. Where `wanted` is no whole number, the candidate at the cut gives way as often as one more
-    is drawn.
+    its exact probability. If `wanted` is not a whole number, the candidate at the cut gives way whenever one more is
+    drawn.
     """
     wanted = min(explore * slots, candidates - slots, DECILES)
     whole, rest = int(wanted), wanted - int(wanted)
@@ -126,14 +126,14 @@ def _exploring(seed: str, candidates: int, slots: int, explore: float) -> tuple[
 
 
 def _chances(count: int, wanted: float) -> list[float]:
-    """The probability of each of so many candidates, of which `wanted` are drawn: the same for each decile."""
+    """The probability of each of `count` candidates, of which `wanted` are drawn: the same sum for each decile."""
     deciles = min(DECILES, count)
     sizes = [count // deciles + (number < count % deciles) for number in range(deciles)]
     return [wanted / deciles / size for size in sizes for _ in range(size)]
 
 
 def _systematic(chances: Sequence[float], start: float) -> list[int]:
-    """Those in which the running sum of the probabilities passes start, start + 1 and so on; `start` in [0, 1)."""
+    """The indices at which the running sum of the probabilities passes start, start + 1, ...; `start` in [0, 1)."""
     sums = [0.0, *accumulate(chances)]
     return [
         number
@@ -143,6 +143,6 @@ def _systematic(chances: Sequence[float], start: float) -> list[int]:
 
 
 def _uniform(seed: str, purpose: str) -> float:
-    """A number in [0, 1) that is always the same for a seed and a purpose."""
+    """A number in [0, 1), deterministic for a seed and a purpose."""
     digest = hashlib.sha256(f"{purpose}\n{seed}".encode(errors="replace")).digest()
     return int.from_bytes(digest[:7], "big") / 2**56

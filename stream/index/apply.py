@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 Kept = dict[str, set[str]]
 # The next offset of each partition, by kind.
 Read = Mapping[str, Mapping[int, int]]
-# Receives what memory holds for changed points of a kind; None for one that was removed.
+# Receives the payloads of changed points of a kind; None for a removed point.
 Listener = Callable[[Mapping[str, Payload | None]], Awaitable[None]]
-# Those of each kind, by its name.
+# The listeners of each kind, by its name.
 Listeners = Mapping[str, Sequence[Listener]]
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecord:
     """A record of a kind's topic. `place` identifies it in log messages: topic:partition:offset, or file:line.
-    `source`: where it lies, if it is on a topic."""
+    `source`: its position, if it is on a topic."""
 
     kind: str
     record: Record
@@ -37,18 +37,19 @@ class MemoryRecord:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What a record asks for; without an entry its point goes."""
+    """The change that a record makes; without an entry its point is deleted."""
 
     entry: Entry | None
     source: Source | None
 
     def overtaken_by(self, other: "_Change | None") -> bool:
-        """Whether the other one, which came before, is of a newer record: of a partition that the key has moved to."""
+        """Whether the other change, although read earlier, is of a newer record, in a partition that the key has moved
+        to."""
         return bool(other and other.source and self.source and other.source.is_newer(self.source))
 
 
 class Projection:
-    """Applies records to memory in order. Calls must not overlap: the result depends on the order."""
+    """Applies records to memory. Calls must not overlap, because the result depends on their order."""
 
     def __init__(
         self,
@@ -57,9 +58,9 @@ class Projection:
         replicas: Sequence["Projection"] = (),
         listeners: Listeners | None = None,
     ) -> None:
-        """`replicas` apply the same records to the memories of other encoders, before this one's. `listeners` have
-        received every change of their kind when `apply` or `sweep` returns, so before a taxonomy version includes
-        it."""
+        """`replicas`: apply the same records to the memories of other encoders, before this one. `listeners`: have
+        received every change of their kind when `apply` or `sweep` returns, that is before a taxonomy version
+        includes it."""
         self._encoder = encoder
         self._memory = memory
         self._replicas = replicas
@@ -71,10 +72,10 @@ class Projection:
         return {kind: set() for kind in self._memory.stores}
 
     async def apply(self, records: Sequence[MemoryRecord]) -> Kept:
-        """Apply records; the last one per key wins. Returns the keys that they leave in memory.
+        """Apply records; the last one per key wins. Returns the keys that remain in memory.
 
         An invalid record is skipped, logged and counted: the point under its key stays, and its key is among those
-        returned. Raises DependencyDown if encoder or store does not answer; it is then safe to apply them again.
+        returned. Raises DependencyDown if encoder or store does not answer; applying the records again is safe.
         """
         for replica in self._replicas:
             await replica.apply(records)
@@ -94,9 +95,9 @@ class Projection:
         return kept
 
     async def sweep(self, kept: Mapping[str, set[str]], read: Read | None = None) -> None:
-        """Delete every key that a full read of the topics did not leave: its tombstone may be compacted away by now.
+        """Delete every key that a full read of the topics did not keep: its tombstone may already be compacted away.
 
-        `read`: up to where the topics were read. What another process has written of later records stays.
+        `read`: the offsets up to which the topics were read. Points that another process wrote of later records stay.
         """
         for replica in self._replicas:
             await replica.sweep(kept, read)
@@ -109,7 +110,7 @@ class Projection:
                 await self._tell(kind, dict.fromkeys(keys))
 
     async def tags(self, keys: Collection[str]) -> tuple[int, int]:
-        """How many of these tags are in memory, and how many tags in all."""
+        """The number of these tags in memory, and of all tags."""
         store = self._memory.stores.get(TAGS.name)
         return (0, 0) if store is None else (len(await store.fetch([*keys])), await store.count())
 
@@ -124,10 +125,10 @@ class Projection:
         await self._tell(kind, dict.fromkeys(keys))
 
     async def _upsert(self, kind: str, entries: Sequence[Entry]) -> None:
-        """Encode and store, except what is already stored: a restart over a persistent store encodes nothing twice.
+        """Encode and store entries, except those already stored: a restart on a persistent store encodes nothing twice.
 
-        If only the payload differs, by a decision or a change of its format, the vector is kept. What a shared store
-        has of a newer record is left as it is.
+        If only the payload differs, by a decision or a change of its format, the vector is kept. Points that a shared
+        store has from newer records are left unchanged.
         """
         store = self._memory.stores[kind]
         known = await store.fetch([entry.key for entry in entries])
@@ -146,7 +147,7 @@ class Projection:
             await store.upsert(
                 [Point(entry.key, vector, entry.payload) for entry, vector in zip(fresh, vectors, strict=True)]
             )
-        # All of them: a store may have applied what it did not confirm, and repeated notifications are harmless.
+        # All of them: a store may have applied an unconfirmed write, and repeated notifications are harmless.
         await self._tell(kind, {entry.key: entry.payload for entry in entries})
 
     async def _tell(self, kind: str, changes: Mapping[str, Payload | None]) -> None:
@@ -171,6 +172,6 @@ class Projection:
 
 
 def _is_newer(known: Payload, payload: Payload) -> bool:
-    """Whether what is known is of a newer record than the payload."""
+    """Whether the stored payload is of a newer record than the given one."""
     theirs, ours = Source.of(known), Source.of(payload)
     return bool(theirs and ours and theirs.is_newer(ours))

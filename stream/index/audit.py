@@ -1,8 +1,8 @@
-"""Memory compared with its topics, and put right: what is missing, stale, retired, or of no topic.
+"""Compare memory with its topics and repair it: points that are missing, stale, retired or foreign.
 
-The topic is read twice, in chunks: once to learn which record of each key is the last one, once to compare those with
-the points. Then the points are listed, to find those of no record. Vectors are not compared: they were encoded from the
-text whose hash is compared.
+The topic is read twice, in chunks: first to find the last record of each key, then to compare those records with the
+points. Then the points are listed to find those without a record. Vectors are not compared: they were encoded from the
+text, whose hash is compared.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from tagbus.stream.memory.kinds import KINDS, Entry, Kind
 from tagbus.stream.memory.shared import SharedStore
 from tagbus.stream.memory.store import RECORD, ListedStore, Payload, Source
 
-# missing: on the topic, and no point. stale: a point that is not as its record says. retired: a point whose last record
-# is a tombstone. foreign: a point of no record.
+# missing: a record without a point. stale: a point that differs from its record. retired: a point whose last record is
+# a tombstone. foreign: a point without a record.
 Fault = Literal["missing", "stale", "retired", "foreign"]
 
 CHUNK: Final = 500
@@ -34,7 +34,7 @@ CHUNK: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A point that is not as its topic says. `key`: of the point, or its id where it has none of ours."""
+    """A point that differs from its topic. `key`: the key of the point, or its id if it has no key of tagbus."""
 
     kind: str
     fault: Fault
@@ -45,18 +45,18 @@ class Audit:
     """Compares one kind of a memory with its topic."""
 
     def __init__(self, settings: Settings, kind: Kind, store: ListedStore, release: Release) -> None:
-        """`release`: of the encoder that the store was filled by."""
+        """`release`: the release of the encoder that filled the store."""
         self._settings = settings
         self._kind = kind
         self._store = store
         self._release = release
-        # How many records of keys were compared, for the report.
+        # Number of compared keys, for the report.
         self.compared = 0
 
     async def findings(self, repair: Projection | None = None) -> AsyncGenerator[Finding]:
-        """Every fault, put right before it is given if there is a projection to `repair` it with.
+        """Every fault; with a projection in `repair` each is repaired before it is yielded.
 
-        What another process writes meanwhile, of records that came after the start, is no fault. Raises as `read_range`
+        Points that another process writes meanwhile, of records after the start, are not faults. Raises as `read_range`
         does, and DependencyDown.
         """
         try:
@@ -117,7 +117,7 @@ class Audit:
                 yield Finding(self._kind.name, "foreign", name)
 
     async def _records(self, wanted: OffsetRange) -> AsyncIterator[list[tuple[Entry | Tombstone, MemoryRecord]]]:
-        """The records of the range that are valid: one that is not leaves its point as it was."""
+        """The valid records of the range: an invalid one leaves its point unchanged."""
         messages = read_range(self._settings.kafka, wanted)
         while chunk := await asyncio.to_thread(lambda: list(islice(messages, CHUNK))):
             yield list(self._read(chunk))
@@ -150,12 +150,12 @@ def _fault(found: Entry | Tombstone, source: Source, stored: Payload | None) -> 
 
 
 def _is_later(stored: Payload, ends: Mapping[int, int]) -> bool:
-    """Whether a point is of a record that came after these ends."""
+    """Whether a point is of a record after these ends."""
     source = Source.of(stored)
     return source is not None and source.offset >= ends.get(source.partition, 0)
 
 
 def _source(item: MemoryRecord) -> Source:
     if item.source is None:
-        raise TypeError(f"{item.place} is on no topic")
+        raise TypeError(f"{item.place} is not a position on a topic")
     return item.source

@@ -1,4 +1,4 @@
-"""Bootstrap: read the memory topics to their end before any content, then follow them.
+"""Bootstrap memory: read its topics to their ends before any content, then follow them.
 
 The reader is in no consumer group: each process that writes a memory needs every partition.
 """
@@ -27,10 +27,10 @@ from tagbus.stream.retry import until_answered
 
 log = logging.getLogger(__name__)
 
-# A chunk is encoded as one batch: large enough to sort by length, small enough that progress shows.
+# A chunk is encoded as one batch: large enough to sort by length, small enough to show progress.
 CHUNK = 512
-# Wait for the first record of a chunk, then for the others: records that trickle in are applied in batches, and a new
-# tag waits no longer than that.
+# The wait for the first record of a chunk, then for the others: records that trickle in are applied in batches, and
+# these times bound the delay of a new tag.
 WAIT_SECONDS = 0.2
 FILL_SECONDS = 0.02
 # Interval of progress reports while nothing arrives: they show that the follower is alive.
@@ -42,8 +42,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was applied: the next offset of each partition. `swept`: everything that the topics held at the start, and
-    nothing else. `at_end`: everything that they held when they were last read."""
+    """The applied positions: the next offset of each partition. `swept`: memory holds everything that was on the topics
+    at the start, and nothing else. `at_end`: everything that was on them at the last read."""
 
     next: Mapping[Partition, int]
     swept: bool
@@ -88,22 +88,22 @@ class Follower:
         # Applied positions; and, until the gate opens, the keys that the topics hold.
         self._positions = Positions()
         self._kept = projection.empty()
-        # When everything on the topics was applied last, Unix seconds.
+        # The last time at which everything on the topics was applied, Unix seconds.
         self._current = 0.0
-        # What keeps a taxonomy that was emptied by mistake; and how many tags there were before everything was read.
+        # Protects a taxonomy that is emptied by mistake; and the number of tags before the full read.
         self._guard = Guard(settings.topics.tags, settings.memory.retire_share, projection.tags)
         self._before = 0
-        # While everything is read: the tombstones of tags, which are applied at its end.
+        # During a full read: the tombstones of tags, which are applied at its end.
         self._retired: dict[bytes, MemoryRecord] = {}
         self.ready = asyncio.Event()
 
     @property
     def held(self) -> str:
-        """Why nothing that came is applied; empty if it is."""
+        """Why new records are held back; empty if they are applied."""
         return self._guard.problem
 
     def taxonomy(self) -> dict[str, int]:
-        """Applied offset of each partition of `tags`: everything up to it shows in memory. -1: nothing yet."""
+        """Applied offset of each partition of `tags`: everything up to it is visible in memory. -1: nothing yet."""
         return {
             str(number): position - 1
             for (topic, number), position in sorted(self._positions.next.items())
@@ -111,7 +111,7 @@ class Follower:
         }
 
     def applied(self) -> tuple[tuple[Partition, int], ...]:
-        """The next offset of each partition of all memory topics; it differs if anything was applied since."""
+        """The next offset of each partition of all memory topics; it changes whenever a record is applied."""
         return tuple(self._positions.next.items())
 
     def remaining(self) -> int:
@@ -152,7 +152,7 @@ class Follower:
                 await self._tell()
 
     async def _admitted(self, chunk: Chunk) -> list[Chunk]:
-        """What may be applied now. A full read retires tags at its end, where it is known how many are left."""
+        """The chunks that may be applied now. A full read retires tags at its end, when the number left is known."""
         if self._resume is None and not self.ready.is_set():
             return [chunk]
         self._guard.take(chunk)
@@ -163,7 +163,7 @@ class Follower:
             await self._waited(self._sweep)
         self._kept, self._retired = self._projection.empty(), {}
         if self._progress is not None:
-            # No reader may see the gate open before it can see what was applied.
+            # No reader may see the open gate before the applied records.
             await self._waited(partial(self._progress, self._report(swept=True)))
         self.ready.set()
         log.info("memory is complete: start gate open, taxonomy=%s", self.taxonomy())
@@ -183,7 +183,7 @@ class Follower:
         records = [self._record(message) for message in chunk.messages]
         if records:
             whole = self._resume is not None or self.ready.is_set()
-            # Applying again is harmless, and skipping would lose tags.
+            # Applying records again is harmless; skipping them would lose tags.
             kept = await self._waited(lambda: self._projection.apply(records if whole else _staying(records)))
             if not self.ready.is_set():
                 self._remember(records, kept)
@@ -209,11 +209,11 @@ class Follower:
             self._retired.pop(key, None)
 
     async def _waited(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer, once a dependency that is down is back."""
+        """The result of a call, retried while a dependency is down."""
         return await until_answered(call, self._settings.retry, "memory")
 
     async def _tell(self) -> None:
-        """Report progress; the next report covers one that fails."""
+        """Report progress; if a report fails, the next one covers it."""
         if self._progress is None:
             return
         try:
@@ -234,7 +234,7 @@ class Follower:
         return MemoryRecord(self._kinds[topic], record_of(message), f"{topic}:{number}:{offset}", source)
 
     def _read(self) -> Read:
-        """Up to where each kind's topic is read."""
+        """The offsets up to which each kind's topic is read."""
         read: dict[str, dict[int, int]] = {}
         for (topic, number), offset in self._positions.next.items():
             read.setdefault(self._kinds[topic], {})[number] = offset
@@ -242,7 +242,7 @@ class Follower:
 
 
 def _staying(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
-    """The records without those of tags that the last of them retires."""
+    """The records, except those of tags that the last record of the key retires."""
     last = {(item.kind, item.record.key): item.record.value for item in records}
     return [item for item in records if item.kind != TAGS.name or last[item.kind, item.record.key] is not None]
 
@@ -250,5 +250,5 @@ def _staying(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
 def _lost(gap: Gap) -> MemoryLost:
     topic, number = gap.partition
     return MemoryLost(
-        f"{topic}:{number} has {gap.found}, memory was built up to {gap.offset}; restart to rebuild the memory"
+        f"{topic}:{number} has {gap.found}, but memory was built up to {gap.offset}; restart to rebuild the memory"
     )

@@ -1,7 +1,7 @@
-"""Changes of memory for a worker whose memory another process writes.
+"""Change notifications for a worker whose memory another process writes.
 
-A store does not publish changes, and what was removed can no longer be read from it. So the worker reads the topics of
-the kinds that someone listens to itself.
+A store does not publish changes, and removed points can no longer be read from it. So the worker itself reads the
+topics of the kinds that have listeners.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,14 +15,14 @@ from tagbus.stream.memory.store import Payload
 
 
 class MemoryChanges:
-    """Takes a projection's place in a Follower and only notifies listeners."""
+    """Replaces the projection in a Follower; it only notifies listeners."""
 
     def __init__(self, release: Release, listeners: Listeners) -> None:
         self._release = release
         self._listeners = listeners
 
     def empty(self) -> Kept:
-        """An empty set of keys for each kind that is read: those that have listeners."""
+        """An empty set of keys for each kind with listeners; only these are read."""
         return {kind: set() for kind in self._listeners}
 
     async def apply(self, records: Sequence[MemoryRecord]) -> Kept:
@@ -38,7 +38,7 @@ class MemoryChanges:
         """Does nothing: another process owns the memory."""
 
     async def tags(self, keys: Collection[str]) -> tuple[int, int]:  # noqa: ARG002 - as a projection's
-        """None: the writer of the memory keeps it."""
+        """Zero: the process that writes the memory guards the taxonomy."""
         return 0, 0
 
     def _changes(self, records: Sequence[MemoryRecord]) -> dict[str, Payload | None]:

@@ -1,8 +1,8 @@
-"""Holds a memory whose taxonomy goes away at once: a mistake of one minute must not take every tag from every content.
+"""Protect memory against mass retirement: one mistaken import must not remove every tag from every content.
 
-What retires tags is looked at together, up to the end of the topic. Where more than a share of all tags would go within
-a minute, nothing of it is applied, and nothing that comes after it: positions stay, so the taxonomy version and the
-recorded offsets stay true. Tags that are published again lift it.
+Tombstones of tags are examined together, up to the end of the topic. If more than a share of all tags would be retired
+within a minute, neither these records nor any later ones are applied: the positions stay, so the taxonomy version and
+the recorded offsets remain correct. Publishing the tags again lifts the hold.
 """
 
 import logging
@@ -21,53 +21,53 @@ from tagbus.stream.kafka.reader import Chunk
 
 log = logging.getLogger(__name__)
 
-# How many of some tags are in memory, and how many tags in all.
+# Returns the number of the given tags in memory, and of all tags.
 Counted = Callable[[Collection[str]], Awaitable[tuple[int, int]]]
 
 WINDOW_SECONDS: Final = 60.0
-# A taxonomy of fewer tags may go at once.
+# A taxonomy of fewer tags may be retired at any rate.
 FEWEST: Final = 100
-# Records that are looked at together, at most, and records that wait while a memory is held.
+# Maximum number of records that are examined together, and of records that wait while a memory is held.
 TOGETHER: Final = 10_000
 MOST: Final = 200_000
 
 
 def held(left: int, before: int, share: float) -> DependencyDown | None:
-    """The error for a filling that would leave so few of the tags that were there; None if it may go on."""
+    """The error for a full read that would leave too few of the existing tags; None if it may continue."""
     if before < FEWEST or left >= (1 - share) * before:
         return None
     return DependencyDown(
         f"the topic of tags has {left} tags, memory {before}: more than TAGBUS_MEMORY__RETIRE_SHARE={share:g} of them "
         "would be retired, so nothing is changed; publish them again and restart, or restart with "
-        "TAGBUS_MEMORY__RETIRE_SHARE=1 if it is meant"
+        "TAGBUS_MEMORY__RETIRE_SHARE=1 if this is intended"
     )
 
 
 class Guard:
-    """What was read and may not be applied yet. Belongs to one follower."""
+    """The records that were read but may not be applied yet. Belongs to one follower."""
 
     def __init__(self, topic: str, share: float, counted: Counted) -> None:
-        """`topic`: of tags. `share`: of all tags that may be retired within a minute."""
+        """`topic`: the topic of tags. `share`: the share of all tags that may be retired within a minute."""
         self._topic = topic
         self._share = share
         self._counted = counted
         self._waiting: list[Chunk] = []
         self._records = 0
-        # Whether any of it retires a tag, and whether there is more of it than was counted.
+        # Whether any waiting record retires a tag, and whether records arrived since the last count.
         self._retiring = False
         self._unseen = False
-        # When how many were retired, Unix seconds.
+        # Times (Unix seconds) and numbers of retired tags.
         self._retired: deque[tuple[float, int]] = deque()
-        # Why nothing is applied; empty if it is.
+        # Why records are held back; empty if they are applied.
         self.problem = ""
 
     @property
     def full(self) -> bool:
-        """Whether so much waits that no more should be read."""
+        """Whether so many records wait that no more should be read."""
         return self._records >= MOST
 
     def take(self, chunk: Chunk) -> None:
-        """A chunk that was read."""
+        """Add a chunk that was read."""
         self._records += len(chunk.messages)
         self._retiring |= any(self._retires(message) for message in chunk.messages)
         self._unseen |= bool(chunk.messages)
@@ -77,7 +77,7 @@ class Guard:
             self._waiting[-1] = replace(self._waiting[-1], positions=chunk.positions)
 
     async def released(self) -> list[Chunk]:
-        """What may be applied now, in order. Raises DependencyDown; it may be called again then."""
+        """The chunks that may be applied now, in order. Raises DependencyDown; calling it again is safe."""
         if not self._retiring:
             return self._let_go()
         if not self._unseen or not (self._at_end(self._waiting[-1]) or self._records >= TOGETHER):
@@ -98,7 +98,7 @@ class Guard:
         words = (
             f"{gone} of {there} tags would be retired within a minute, more than TAGBUS_MEMORY__RETIRE_SHARE="
             f"{self._share:g}: nothing is applied until they are published again; restart with "
-            "TAGBUS_MEMORY__RETIRE_SHARE=1 if it is meant"
+            "TAGBUS_MEMORY__RETIRE_SHARE=1 if this is intended"
         )
         if not self.problem:
             log.error("memory is held: %s", words)

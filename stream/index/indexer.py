@@ -1,6 +1,6 @@
-"""The writer of a memory that workers share: one process follows the memory topics, and says how far it is.
+"""The writer of a shared memory: one process follows the memory topics and records its progress.
 
-What was applied is recorded in the stores themselves (`memory/shared.py`).
+The applied offsets are recorded in the stores themselves (`memory/shared.py`).
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from tagbus.stream.retry import until_answered
 
 log = logging.getLogger(__name__)
 
-# While nothing but time changes, it is recorded this often.
+# Interval of recording the state while only the time changes.
 CURRENT_SECONDS = 5.0
-# How often it is forgotten what retired points left behind, and how much longer than tombstones are kept it stays:
-# a topic's last segment is not compacted before it is rolled, a week by default, so until then a record may be read
-# again without its tombstone having been.
+# Interval of purging the traces of retired points, and how much longer than tombstones they are kept: a topic's last
+# segment is not compacted before it is rolled, after a week by default, so until then a record may be read again
+# without its tombstone.
 FORGET_SECONDS = 3600.0
 SEGMENT_SECONDS = 7 * 24 * 3600.0
 
@@ -37,10 +37,10 @@ T = TypeVar("T")
 async def indexer(settings: Settings, projection: Projection, memories: Sequence[Memory]) -> Follower:
     """A follower of the memory topics that writes these shared memories, which `projection` fills.
 
-    It resumes where the stores say, unless one of them was lost, was never completed, is older than tombstones are
-    kept, or holds offsets that the topics do not have. Then it reads everything again and removes what is left over;
-    what is unchanged is not encoded again. Waits for a server that is down. Raises ReleaseMismatch for stores of
-    another release or owner, and as MemoryTopics does.
+    It resumes from the offsets in the stores, unless one of them was lost, was never completed, is older than the
+    retention of tombstones, or has offsets that the topics do not have. Then it reads everything again and removes
+    points without a record; unchanged texts are not encoded again. Waits for a server that is down. Raises
+    ReleaseMismatch for stores of another release or owner, and as MemoryTopics does.
     """
     with MemoryTopics(settings) as topics:
         owner, marks = await asyncio.to_thread(lambda: (topics.owner(), topics.marks()))
@@ -52,9 +52,9 @@ async def indexer(settings: Settings, projection: Projection, memories: Sequence
 async def rebuilder(
     settings: Settings, projection: Projection, memories: Sequence[Memory], *, encoded: bool
 ) -> Follower:
-    """A follower that fills these shared memories anew, beside those that readers see, and then takes their place.
+    """A follower that rebuilds these shared memories beside those that readers see, and then swaps them.
 
-    `encoded`: whether every text is encoded again; otherwise the vectors of unchanged texts are taken over. Raises as
+    `encoded`: whether every text is encoded again; otherwise the vectors of unchanged texts are reused. Raises as
     `indexer` does.
     """
     with MemoryTopics(settings) as topics:
@@ -75,7 +75,7 @@ class _Writer:
         self._topics = [KINDS[kind].topic(settings.topics) for kind, _ in stores]
         self._owner = owner
         self._states: list[BuildState] = []
-        # When it was last forgotten what retired points left behind, Unix seconds.
+        # The time of the last purge of traces of retired points, Unix seconds.
         self._forgot = 0.0
 
     async def begin(self, marks: Marks) -> Offsets | None:
@@ -98,7 +98,7 @@ class _Writer:
                 reset = state.model_copy(update={"offsets": {}, "complete": False})
                 await self._asked(partial(self._record, number, reset))
             else:
-                # Its points are of another topic: readers must not see them change into those of this one.
+                # Its points are of another topic: readers must not see them turn into those of this one.
                 begin = partial(self._stores[number].begin_anew, self._owner, self._topics[number])
                 self._states[number] = await self._asked(begin)
         return None
@@ -112,13 +112,13 @@ class _Writer:
             self._states.append(await self._asked(partial(store.rebuild, self._owner, topic)))
 
     async def copy(self) -> None:
-        """Take over the points that readers see, where there are any."""
+        """Copy the points that readers see, if there are any."""
         for store, state in zip(self._stores, self._states, strict=True):
             if (seen := await self._asked(store.state)) is not None and seen.topic == state.topic:
-                log.info("rebuild: %d points of %s are taken over", await self._asked(store.copy), state.topic)
+                log.info("rebuild: %d points of %s are reused", await self._asked(store.copy), state.topic)
 
     async def report(self, report: Report) -> None:
-        """Record what was applied. Raises DependencyDown."""
+        """Record the applied offsets. Raises DependencyDown."""
         now = time.time()
         for number, state in enumerate(self._states):
             offsets = {
@@ -136,7 +136,7 @@ class _Writer:
             await self._forget(now)
 
     async def _require_enough(self, store: SharedStore, state: BuildState) -> None:
-        """Raises DependencyDown for a build of tags that would take the place of one with many more."""
+        """Raises DependencyDown for a build of tags that would replace one with many more."""
         if state.topic != self._settings.topics.tags:
             return
         seen = await store.seen()
@@ -160,14 +160,14 @@ class _Writer:
         return await until_answered(call, self._settings.retry, "index")
 
     def _unusable(self, state: BuildState, fits: bool) -> str | None:  # noqa: FBT001 - one of the findings
-        """Why a store cannot go on from its offsets; `fits`: whether its topic has them."""
+        """Why a store cannot resume from its offsets; `fits`: whether its topic has them."""
         if not fits:
             return f"the store of {state.topic} was filled from another topic"
         if not state.complete:
             return f"the store of {state.topic} was never completed"
         hours = self._settings.memory.tombstone_hours
         if time.time() - state.current > hours * 3600:
-            return f"the store of {state.topic} was current more than {hours:g} hours ago, when tombstones may be gone"
+            return f"the store of {state.topic} was last current over {hours:g} hours ago; tombstones may be deleted"
         return None
 
 
@@ -181,7 +181,7 @@ def _within(state: BuildState, marks: Marks) -> bool:
 
 
 def _least(states: Sequence[BuildState]) -> Offsets:
-    """The offsets from which every store has what is missing: two stores may hold the records of one topic."""
+    """The offsets from which every store gets its missing records: two stores may hold the records of one topic."""
     offsets: Offsets = {}
     for state in states:
         for number, offset in state.offsets.items():

@@ -1,7 +1,7 @@
-"""Which record of each key is the last one of a topic, in 28 bytes a record.
+"""Find the last record of each key of a topic, in 28 bytes a record.
 
-A topic is not compacted at every moment, so a key may have many records. Keys are told apart by 64 bits of a hash: of
-ten million keys two are taken for one in one of 400,000 topics.
+A topic is not always compacted, so a key may have many records. Keys are distinguished by 64 bits of a hash: among ten
+million keys, two collide in one of 400,000 topics.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class Latest:
         self._times = array("q")
 
     def add(self, key: str, source: Source) -> None:
-        """A record of that key."""
+        """Add a record of that key."""
         self._hashes.append(_hash(key))
         self._partitions.append(source.partition)
         self._offsets.append(source.offset)
@@ -36,7 +36,7 @@ class Latest:
         """The last record of each key."""
         hashes, partitions = np.array(self._hashes, np.uint64), np.array(self._partitions, np.int32)
         offsets, times = np.array(self._offsets, np.int64), np.array(self._times, np.int64)
-        # Of a key's records in one partition the one of the highest offset, and of those the youngest.
+        # Of a key's records in each partition the one with the highest offset, and of those the youngest.
         order = np.lexsort((offsets, partitions, hashes))
         order = order[_ends(hashes[order], partitions[order])]
         order = order[np.lexsort((times[order], hashes[order]))]
@@ -56,7 +56,7 @@ class LastRecords:
         return len(self._hashes)
 
     def is_last(self, key: str, source: Source) -> bool:
-        """Whether that record of the key is its last one."""
+        """Whether that record is the last one of its key."""
         row = int(np.searchsorted(self._hashes, np.uint64(_hash(key))))
         return row < len(self) and (int(self._partitions[row]), int(self._offsets[row])) == source[:2]
 
@@ -70,7 +70,7 @@ def _hash(key: str) -> int:
 
 
 def _ends(*columns: NDArray[np.generic]) -> Flags:
-    """Which rows are the last ones of a run of equal values."""
+    """A mask of the rows that end a run of equal values."""
     ends = np.ones(len(columns[0]), np.bool_)
     if len(ends):
         ends[:-1] = np.any([column[1:] != column[:-1] for column in columns], axis=0)

@@ -1,4 +1,4 @@
-"""Follow the topic `releases`: the releases, which one is in force, and their calibrations."""
+"""Follow the topic `releases`: the releases, the active one, and their calibrations."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +61,7 @@ class Releases:
 class ReleaseFollower:
     """Calls `changed` with the state of the topic once it is read to its end, then after each change.
 
-    A missing topic means that releases are not in use: nothing is reported, and it is looked up again every 30 s.
+    A missing topic means that releases are not in use: nothing is reported, and the topic is looked up every 30 s.
     """
 
     def __init__(self, settings: Settings, changed: Callable[[Releases], None]) -> None:

@@ -25,21 +25,21 @@ SETTLE_SECONDS = 10.0
 
 
 class SharedMemory:
-    """What the states of the shared stores mean for a worker.
+    """Evaluates the states of the shared stores for a worker.
 
-    The server does not publish changes. A worker with listeners reads the topics of their kinds itself, from the
-    writer's positions; its taxonomy version is what both have applied.
+    The server does not publish changes. A worker with listeners itself reads the topics of their kinds, from the
+    writer's positions; its taxonomy version covers the records that both have applied.
     """
 
     def __init__(self, settings: Settings, memories: Sequence[Memory], changes: MemoryChanges | None = None) -> None:
-        """`memories`: all that the worker searches. `changes` notifies the listeners; None without any."""
+        """`memories`: all memories that the worker searches. `changes`: notifies the listeners; None without any."""
         self._settings = settings
         self._stores: list[SharedStore] = [store for one in memories for store in shared_stores(one).values()]
         self._changes = changes
         self._owner = ""
         self._marks: Marks = {}
         self._positions: Offsets = {}
-        # When everything on the topics was applied last, Unix seconds.
+        # The last time at which everything on the topics was applied, Unix seconds.
         self._current = 0.0
         # Why the gate is closed.
         self._reason = "the memory is not built yet"
@@ -56,7 +56,7 @@ class SharedMemory:
         return {number: min(offset, notified.get(number, -1)) for number, offset in applied.items()}
 
     def applied(self) -> tuple[tuple[Partition, int], ...]:
-        """The next offset of each partition of all memory topics, as recorded by the writer, and as applied to the
+        """The next offset of each partition of all memory topics, both as recorded by the writer and as applied to the
         listeners."""
         return (*self._positions.items(), *(() if self._told is None else self._told.applied()))
 
@@ -65,23 +65,23 @@ class SharedMemory:
         return sum(max(0, marks.high - self._positions.get(one, 0)) for one, marks in self._marks.items())
 
     def age(self) -> float:
-        """Seconds since everything on the memory topics was in the memory."""
+        """Seconds since the memory last held everything on the memory topics."""
         return max(0.0, time.time() - self._current)
 
     def problem(self) -> str:
-        """Why a worker should not tag with it; empty if it may."""
+        """Why a worker must not tag with it; empty if it may."""
         if not self._built.is_set():
             return self._reason
         most = self._settings.memory.max_age_seconds
         if self.age() <= most:
             return ""
         return (
-            f"the shared memory was current {self.age():.0f} s ago, which is more than TAGBUS_MEMORY__MAX_AGE_SECONDS="
+            f"the shared memory was last current {self.age():.0f} s ago, more than TAGBUS_MEMORY__MAX_AGE_SECONDS="
             f"{most:g}: `tagbus index` does not run, or does not keep up"
         )
 
     async def look(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Look, for commands: until the writer has reached the ends as of now, but for so many seconds at most.
+        """Read the states, for commands: wait until the writer has reached the current ends, at most this many seconds.
 
         Raises as `run` does, and DependencyDown.
         """
@@ -93,10 +93,10 @@ class SharedMemory:
                 await self._look(topics)
 
     async def run(self) -> None:
-        """Follow the writer's progress until cancelled; the gate opens once it has reached the ends as of the start.
+        """Follow the writer's progress until cancelled; the gate opens once it has reached the ends at startup.
 
         Raises MemoryLost if a store is lost after that, ReleaseMismatch for a store of another release or installation,
-        and as Follower.run does, in a group if `changes` is set.
+        and as Follower.run does, in an exception group if `changes` is set.
         """
         with MemoryTopics(self._settings) as topics:
             async with asyncio.TaskGroup() as tasks:
@@ -131,7 +131,7 @@ class SharedMemory:
             self._on_lost()
             return
         if not self._built.is_set() and not all(state.complete for state in whole):
-            self._reason = "the memory is read again from the beginning, by `tagbus index`"
+            self._reason = "`tagbus index` is reading everything again"
             return
         self._positions = {
             (state.topic, int(number)): offset for state in whole for number, offset in state.offsets.items()
@@ -143,17 +143,17 @@ class SharedMemory:
     def _on_lost(self) -> None:
         self._reason = "the memory is not on the server: `tagbus index` builds it"
         if self._built.is_set():
-            raise MemoryLost("the shared memory is no longer on the server; `tagbus index` builds it anew")
+            raise MemoryLost("the shared memory is no longer on the server; `tagbus index` rebuilds it")
 
     async def _reached(self, topics: MemoryTopics) -> bool:
-        """Whether the writer has reached the ends as of the start, of the topics that are there now."""
-        self._reason = f"its writer has {self.remaining()} offsets to go"
+        """Whether the writer has reached the ends at startup, of the topics that still exist."""
+        self._reason = f"its writer has {self.remaining()} offsets left to apply"
         beyond = [one for one, at in self._positions.items() if one not in self._marks or at > self._marks[one].high]
         if beyond:
             now = await asyncio.to_thread(topics.marks)
             for one in beyond:
                 if one not in now or self._positions[one] > now[one].high:
-                    ends = f"ends at {now[one].high}" if one in now else "is not there"
+                    ends = f"ends at {now[one].high}" if one in now else "does not exist"
                     self._reason = (
                         f"the memory was built from another topic {one[0]}: up to {one[0]}:{one[1]}:"
                         f"{self._positions[one]}, which {ends}; restart `tagbus index`"
@@ -164,7 +164,7 @@ class SharedMemory:
     def _check_owner(self, state: BuildState) -> None:
         if state.owner != self._owner:
             raise ReleaseMismatch(
-                f"the shared memory of {state.topic} belongs to {state.owner}, this is {self._owner}: give each "
+                f"the shared memory of {state.topic} belongs to {state.owner}, but this is {self._owner}: give each "
                 "installation its own TAGBUS_MEMORY__NAMESPACE"
             )
 

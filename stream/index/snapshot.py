@@ -1,6 +1,6 @@
-"""A release's memory as the builder saves it for workers: points, and the offsets to resume from.
+"""The snapshot of a release's memory that the builder saves for workers: points, and the offsets to resume from.
 
-    NAME/memory/current.json                    names the current folder next to it, and its offsets
+    NAME/memory/current.json                    the name of the current folder beside it, and its offsets
     NAME/memory/20260131T093000-1f3a/tags       a folder for each kind, as ExactStore.save writes it
 
 current.json is replaced atomically, so a reader sees either the old memory or the new one. The previous folder is kept
@@ -80,14 +80,14 @@ def current(folder: Path) -> Current | None:
 
 
 async def save(folder: Path, memory: Memory, positions: Mapping[Partition, int]) -> None:
-    """Write the points of exact stores. `positions` were taken before: later records are applied again, which is
-    harmless. Raises UserError if the folder cannot be written."""
+    """Write the points of exact stores. `positions` must be taken before the call: later records are applied again,
+    which is harmless. Raises UserError if the folder cannot be written."""
     taken = time.time()
     name = f"{datetime.fromtimestamp(taken, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
     try:
         for kind, store in memory.stores.items():
             if not isinstance(store, ExactStore):
-                raise TypeError(f"{type(store).__name__} keeps its points itself")
+                raise TypeError(f"{type(store).__name__} persists its points itself")
             await store.save(folder / name / kind)
         await asyncio.to_thread(_point, folder, name, memory.release, taken, positions)
     except OSError as error:
@@ -112,9 +112,9 @@ async def load(folder: Path, memories: Sequence[Memory], settings: Settings) -> 
     """Fill the first memory, if it is empty, from the builder's snapshot. Returns the offsets to resume from; None:
     read everything.
 
-    Tombstones may be compacted away after memory.tombstone_hours, so an older snapshot fills the memory and everything
-    is read again: nothing is encoded twice, and what is no longer on the topics is swept. The same holds with memories
-    of other encoders, which are not in the snapshot.
+    Tombstones may be compacted away after memory.tombstone_hours, so with an older snapshot the memory is filled from
+    it and everything is read again: nothing is encoded twice, and points no longer on the topics are swept. The same
+    applies with memories of other encoders, which are not in the snapshot.
     """
     memory = memories[0]
     found = current(folder)
@@ -136,13 +136,13 @@ async def load(folder: Path, memories: Sequence[Memory], settings: Settings) -> 
 
 
 async def _waiting(call: Callable[[], Awaitable[T]], settings: Settings) -> T:
-    """Wait for a store that does not answer: reading and encoding everything would take longer."""
+    """Retry while a store does not answer: reading and encoding everything would take longer."""
     return await until_answered(call, settings.retry, "memory")
 
 
 async def _pour(folder: Path, store: Store) -> None:
     if isinstance(store, ExactStore):
-        # As it lies there, the index included: to build one of a million points takes ten minutes.
+        # Copied as stored, with the index: building one of a million points takes ten minutes.
         await store.take(folder)
         return
     batches = saved.read(folder, store.release, store.dimension)
@@ -159,7 +159,7 @@ async def caught_up(
     memories: Sequence[Memory],
     tell: Progress | None = None,
 ) -> AsyncIterator["asyncio.Task[None]"]:
-    """A memory kept complete while the block runs, loaded from `folder` first; yields the follower of its topics.
+    """Keep a memory complete while the block runs, loaded from `folder` first; yields the follower's task.
 
     Raises as Follower.run does.
     """
@@ -177,7 +177,7 @@ async def caught_up(
 
 @asynccontextmanager
 async def following(follower: Follower) -> AsyncIterator["asyncio.Task[None]"]:
-    """The follower's task while the block runs; the block starts once it has caught up. Raises as Follower.run does."""
+    """Run a follower while the block runs; the block starts once it has caught up. Raises as Follower.run does."""
     task = asyncio.create_task(follower.run())
     waiting = asyncio.create_task(follower.ready.wait())
     try:

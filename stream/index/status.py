@@ -1,4 +1,4 @@
-"""How a kept memory stands: its points, and how far behind the ends of its topics it is."""
+"""The status of a kept memory: its points, and how far it is behind the ends of its topics."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from tagbus.stream.memory.store import Memory
 
 
 class KindStatus(BaseModel):
-    """One kind of a memory. What a store does not know is null."""
+    """The status of one kind of a memory. Null: the store does not know it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,9 +25,9 @@ class KindStatus(BaseModel):
     place: str = Field(description="the build, or the folder")
     points: int
     complete: bool | None = Field(default=None, description="read to the end once, and retired points removed")
-    behind: int | None = Field(default=None, description="offsets from what was applied to the ends of the topic")
-    age_seconds: float | None = Field(default=None, description="since everything on the topic was applied last")
-    differences: tuple[str, ...] = Field(default=(), description="settings that it was not made with")
+    behind: int | None = Field(default=None, description="offsets from the applied ones to the ends of the topic")
+    age_seconds: float | None = Field(default=None, description="since everything on the topic was last applied")
+    differences: tuple[str, ...] = Field(default=(), description="settings that differ from those it was made with")
 
 
 async def of_shared(settings: Settings, memory: Memory) -> list[KindStatus]:
@@ -37,7 +37,7 @@ async def of_shared(settings: Settings, memory: Memory) -> list[KindStatus]:
 
 
 async def of_local(memory: Memory, folder: Path) -> list[KindStatus]:
-    """The stores in a folder, whose process reads the topics again when it starts."""
+    """The stores in a folder; their process reads the topics again when it starts."""
     return [
         KindStatus(kind=kind, place=str(folder / kind), points=await store.count())
         for kind, store in memory.stores.items()
@@ -72,7 +72,7 @@ async def of_snapshot(settings: Settings, folder: Path) -> list[KindStatus]:
 async def _of_store(kind: str, store: SharedStore, marks: Marks) -> KindStatus:
     state = await store.state()
     if state is None:
-        return KindStatus(kind=kind, place="not there", points=0, complete=False)
+        return KindStatus(kind=kind, place="missing", points=0, complete=False)
     return KindStatus(
         kind=kind,
         place=state.build,

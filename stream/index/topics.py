@@ -1,4 +1,4 @@
-"""The memory topics as Kafka has them: their partitions, where those begin and end, and whose they are."""
+"""The memory topics on Kafka: their partitions, their watermarks, and their owner."""
 
 from types import TracebackType
 from typing import Self
@@ -14,9 +14,9 @@ Marks = dict[Partition, Watermarks]
 
 
 class MemoryTopics:
-    """A client that asks about the memory topics and reads none. A context manager; every method blocks.
+    """A client that queries metadata of the memory topics and reads no records. A context manager; every method blocks.
 
-    The methods raise TopicMissing for a topic that is needed and not there, UserError if a right is missing,
+    The methods raise TopicMissing for a required topic that does not exist, UserError if a right is missing,
     DependencyDown if no broker answers.
     """
 
@@ -33,11 +33,11 @@ class MemoryTopics:
         self.close()
 
     def owner(self) -> str:
-        """The installation that these topics are of: two that share a Qdrant server differ in it."""
+        """The id of the installation that owns these topics; it distinguishes two that share a Qdrant server."""
         return f"cluster {cluster_id(self._consumer, self._settings.kafka)}, topic {self._settings.topics.tags}"
 
     def marks(self) -> Marks:
-        """Where each partition begins and ends now."""
+        """The current watermarks of each partition."""
         kafka = self._settings.kafka
         return {
             partition: watermarks(self._consumer, kafka, partition)

@@ -95,7 +95,7 @@ def test_help_of_a_command_says_what_it_does_and_names_its_arguments(
         (["run", "--from", "earliest"], "a backfill needs --from, --group and --output"),
         (["demo", "--kafka", "redpanda"], "'redpanda' is not one of 'mock', 'apache'"),
         (["publish", "x", "--to", "tagged"], "'tagged' is not one of"),
-        (["schema", "nope"], "'nope' is no topic of the contract"),
+        (["schema", "nope"], "'nope' is not a topic of the contract"),
         (["validate", "/nowhere/at/all"], "/nowhere/at/all cannot be read: No such file or directory"),
         (["validate", "/"], "/ cannot be read: Is a directory"),
     ],

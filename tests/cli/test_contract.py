@@ -45,7 +45,7 @@ class TestValidate:
         answer = tagbus("validate", "-", "--as", "knowledge", stdin=line)
         assert answer.code == 0
         assert answer.err.splitlines() == [
-            "warning: -:1: is used no more: `valid_until` has passed",
+            "warning: -:1: is no longer used: `valid_until` has passed",
             "1 right, 0 wrong",
         ]
 
@@ -80,12 +80,12 @@ class TestValidate:
             (
                 "tags",
                 b'{"id": "a", "name": "bees"}\n{"id": "a", "name": "wasps"}\n{"id": "a", "name": "ants"}',
-                ["-:2: 'a' is on -:1 already; the last one counts (2 lines)"],
+                ["-:2: 'a' is already on -:1; the last one counts (2 lines)"],
             ),
             (
                 "content",
                 b'{"id": "a", "title": "Bees", "version": 1}\n{"id": "a", "title": "Bees", "version": 2}',
-                ["-:2: 'a' is on -:1 already; the newest version counts"],
+                ["-:2: 'a' is already on -:1; the newest version counts"],
             ),
             (
                 "exemplars",
@@ -100,7 +100,7 @@ class TestValidate:
                 "exemplars",
                 b'{"id": "a", "source": "machine", "text": "x", "accepted": ["t"]}\n'
                 b'{"id": "a", "rejected": ["t"]}\n{"id": "b", "text": "x", "accepted": ["t"]}',
-                ["-:2: has neither title nor text: published, it waits until a decision brings the content's"],
+                ["-:2: has neither title nor text: after publishing it waits for a decision with the content's text"],
             ),
             (
                 "tags",
@@ -108,8 +108,8 @@ class TestValidate:
                 b'{"id": "c", "name": "c", "parents": ["c"]}\n{"id": "d", "name": "d", "replaced_by": ["e"]}\n'
                 b'{"id": "e", "name": "e", "replaced_by": ["d"]}',
                 [
-                    "-:1: `parents` lead around in a circle, which is not followed: 'a' -> 'b' -> 'a' (2 lines)",
-                    "-:4: `replaced_by` lead around in a circle, which is not followed: 'd' -> 'e' -> 'd'",
+                    "-:1: `parents` form a cycle, which is not followed: 'a' -> 'b' -> 'a' (2 lines)",
+                    "-:4: `replaced_by` form a cycle, which is not followed: 'd' -> 'e' -> 'd'",
                 ],
             ),
         ],
@@ -125,7 +125,7 @@ class TestValidate:
     def test_contents_given_as_exemplars(self, tagbus: Cli) -> None:
         answer = tagbus("validate", example("content.jsonl"), "--as", "exemplars")
         assert answer.code == 0
-        assert "'language' is no field of exemplars and is ignored; the fields are id, source, " in answer.err
+        assert "'language' is not a field of exemplars and is ignored; fields are id, source, " in answer.err
         assert "has no effect: neither `accepted` nor `rejected` names a tag (" in answer.err
 
     def test_content_cannot_write_to_the_terminal(self, tagbus: Cli) -> None:

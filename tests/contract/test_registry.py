@@ -126,7 +126,7 @@ def test_a_registry_that_does_not_answer_is_a_dependency_that_is_down() -> None:
     [
         (401, UserError, "refuses tagged-value; see registry.user and registry.password"),
         (403, UserError, "refuses tagged-value; see registry.user and registry.password"),
-        (404, UserError, "does not take tagged-value; is registry.url right?"),
+        (404, UserError, "rejects tagged-value; check registry.url"),
         (500, DependencyDown, "cannot register tagged-value now"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_schema_that_the_registry_finds_incompatible_is_told(registry: str) ->
     with pytest.raises(UserError) as caught:
         Schemas(RegistrySettings(url=registry), names).register()
 
-    assert f"the schema registry finds the schema of {subject} incompatible with what it has" in str(caught.value)
+    assert f"the schema registry finds the schema of {subject} incompatible with its current one" in str(caught.value)
     assert "compatibility to FORWARD or NONE" in str(caught.value)
 
 

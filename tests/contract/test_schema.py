@@ -274,7 +274,7 @@ def test_an_unknown_topic_is_refused_with_those_that_are_known() -> None:
         json_schema("contents")
 
     assert str(caught.value) == (
-        "'contents' is no topic of the contract; "
+        "'contents' is not a topic of the contract; "
         "they are content, tags, exemplars, knowledge, tagged, feedback, content.dlq, releases"
     )
 

@@ -227,7 +227,7 @@ async def test_offsets_out_of_range_lose_the_memory_loudly(kafka: Broker, topics
 
     follower = Follower(at(kafka.address, names), Projection(Watched(), memory()), resume)
 
-    with pytest.raises(MemoryLost, match="offsets 0 to 3, memory was built up to 99"):
+    with pytest.raises(MemoryLost, match="offsets 0 to 3, but memory was built up to 99"):
         await asyncio.wait_for(follower.run(), SECONDS)
 
 

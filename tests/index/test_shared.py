@@ -207,7 +207,7 @@ async def test_a_store_that_went_back_to_an_older_volume_is_brought_up_to_date(
         await store.record(older[kind])
 
     async with watching(settings, qdrant) as (shared, _):
-        await until(lambda: "5 offsets to go" in shared.problem())
+        await until(lambda: "5 offsets left to apply" in shared.problem())
         async with written(settings, qdrant):
             await shared.ready.wait()
     assert await (await opened(qdrant)).tags.count() == 15
