@@ -1,4 +1,4 @@
-"""The brokers that tests use: `kafka` is Apache Kafka or what stands in its place, `mock_kafka` librdkafka's mock."""
+"""The brokers for tests: `kafka` is Apache Kafka or its substitute, `mock_kafka` librdkafka's mock."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -109,7 +109,7 @@ def _container(stack: ExitStack) -> str:
     from testcontainers.community.kafka import KafkaContainer
     from testcontainers.core.docker_client import DockerClient
 
-    DockerClient().client.ping()  # raises at once where no engine answers
+    DockerClient().client.ping()  # raises immediately if no engine answers
     container = KafkaContainer(CONTAINER).with_kraft()
     for key, value in SETTINGS.items():
         if key.startswith(("offsets.", "transaction.", "group.", "auto.", "log.")):

@@ -1,7 +1,7 @@
 """A second release for the tests: the shipped encoder with its numbers in another order, and another tag template.
 
-Within one release nothing but the scores changes a little; a vector of one release means nothing to the other, so any
-mix of two shows at once.
+Between the two only the scores change a little. A vector of one release is meaningless to the other, so any mix of the
+two shows immediately.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What tests share: waiting for a condition, and Kafka by the shortest way."""
+"""Shared by tests: waiting for a condition, and minimal Kafka helpers."""
 
 import os
 import threading
@@ -37,7 +37,7 @@ def wait_until(condition: Callable[[], T], seconds: float, what: str = "the cond
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    """Status and body of a GET on this machine; 0 and why where nobody answers."""
+    """Status and body of a GET on this machine; 0 and the reason if nothing answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return answer.status, answer.read().decode()
@@ -128,7 +128,7 @@ def consume_all(
             "isolation.level": isolation,
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 20,  # the end of a partition is told by an empty answer, which waits this long
+            "fetch.wait.max.ms": 20,  # an empty response, which waits this long, signals the end of a partition
             "auto.offset.reset": "earliest",
         }
     )

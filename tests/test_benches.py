@@ -1,4 +1,4 @@
-"""The benchmarks, which no other test runs: what they take from tagbus is there."""
+"""The benchmarks, which no other test runs: the names that they import from tagbus exist."""
 
 import ast
 import importlib

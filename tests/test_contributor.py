@@ -1,4 +1,4 @@
-"""The contributors' page: the tree shows every file with a line of its own, and no file that is gone."""
+"""The contributors' page: the tree has a line for every file, and none for a deleted file."""
 
 import re
 from collections import Counter

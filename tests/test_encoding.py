@@ -1,4 +1,4 @@
-"""Text is UTF-8 in every locale: each call that opens text says so."""
+"""Text is UTF-8 in every locale: each call that opens text names the encoding."""
 
 import ast
 from collections.abc import Iterator

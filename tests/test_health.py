@@ -45,8 +45,8 @@ def test_a_problem_is_503_with_its_text(server: HealthServer, said: Said) -> Non
     said.ready = ["no partitions assigned", "the encoder does not answer"]
     assert get(server.port, "/readyz") == (503, "no partitions assigned\nthe encoder does not answer\n")
     assert get(server.port, "/livez") == (200, "ok\n")
-    said.live = ["the poll loop has not turned for 30 s"]
-    assert get(server.port, "/livez") == (503, "the poll loop has not turned for 30 s\n")
+    said.live = ["the poll loop has been stalled for 30 s"]
+    assert get(server.port, "/livez") == (503, "the poll loop has been stalled for 30 s\n")
 
 
 def test_checks_are_asked_each_time(server: HealthServer, said: Said) -> None:

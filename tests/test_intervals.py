@@ -67,7 +67,7 @@ def test_the_interval_of_a_mean_is_as_wide_as_the_normal_approximation_says_in_e
     assert (low < values.mean(axis=0)).all()
     assert (values.mean(axis=0) < high).all()
     assert high - low == pytest.approx(2 * 1.96 * values.std(axis=0) / 2000**0.5, rel=0.15)
-    # One column by itself has the same: the same contents are drawn.
+    # A single column has the same interval: the same contents are drawn.
     assert of_mean(values[:, 1]) == pytest.approx((low[1], high[1]))
 
 

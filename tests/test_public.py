@@ -1,4 +1,4 @@
-"""The public surface of tagbus.stream: what it names, what that brings along, and the lines of the README."""
+"""The public API of tagbus.stream: its names, what they import, and the lines of the README."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""The generated pages are what the code gives now."""
+"""The generated pages match the code."""
 
 import importlib.util
 from pathlib import Path
@@ -17,8 +17,8 @@ def generator() -> ModuleType:
 
 
 def test_the_page_is_that_of_the_code() -> None:
-    assert (DOCS / "reference.md").read_text() == generator().page(), "`make reference` writes it anew"
+    assert (DOCS / "reference.md").read_text() == generator().page(), "`make reference` rewrites it"
 
 
 def test_the_plans_are_those_of_the_code() -> None:
-    assert (DOCS / "capacity.md").read_text() == generator().capacity(), "`make reference` writes it anew"
+    assert (DOCS / "capacity.md").read_text() == generator().capacity(), "`make reference` rewrites it"

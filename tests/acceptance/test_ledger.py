@@ -1,4 +1,4 @@
-"""Inputs against the headers of outputs."""
+"""Inputs are compared with the source headers of outputs."""
 
 import pytest
 

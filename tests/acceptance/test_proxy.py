@@ -1,4 +1,4 @@
-"""The proxy before a dependency, and its outages."""
+"""The proxy in front of a dependency, and its outages."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""Checks one after the other, and what a proxy can stand before."""
+"""Checks run in sequence, and which dependencies get a proxy."""
 
 from contextlib import ExitStack
 from typing import cast

@@ -1,4 +1,4 @@
-"""The fixtures of the commands' tests serve here too."""
+"""Reuses the fixtures of the commands' tests."""
 
 from tests.cli.conftest import cutting, tagbus
 

@@ -1,4 +1,4 @@
-"""Contents that are tagged with a judge that says what it is told to."""
+"""Contents tagged with a scripted judge."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -29,7 +29,7 @@ ANYTHING = Content(id="c", title="bees, honey and hives", language="en")
 
 @dataclass
 class Told:
-    """A judge that says what it is told to, and remembers what it was asked."""
+    """A judge with scripted answers that records its questions."""
 
     says: Callable[[str, str], float | None]
     asked: list[Asked] = field(default_factory=list)

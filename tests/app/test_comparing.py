@@ -1,4 +1,4 @@
-"""Two memories on the same contents: P@1, and recall by how rare a tag is, with the interval of the difference."""
+"""Two memories on the same contents: P@1, and recall by tag frequency, with the interval of the difference."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The registry of components: sections, versions, what fits what, and a recaller that is added to it."""
+"""The registry of components: sections, versions, prerequisites, and adding a recaller."""
 
 import json
 import re
@@ -211,7 +211,7 @@ class TestPackaged:
         async with assemble.in_process(load()) as stack:
             assert stack.components.scoring == "recall+literal+heads+rank+judge"
             assert stack.components.versions["judge"].startswith("generic-")
-            # Its calibration is for the path without the judge, which serves until somebody fits one with it.
+            # Its calibration is for the path without the judge; it applies until one is fitted with the judge.
             assert stack.tagger().versions().calibration.startswith("isotonic-")
 
     async def test_a_cross_encoder_that_the_ranker_does_not_know_is_refused(

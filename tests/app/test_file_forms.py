@@ -1,4 +1,4 @@
-"""Files that are no JSON lines: what they are is said in one line, with what makes lines of them."""
+"""Files that are not JSON lines: a one-line error names their format and the command that converts them."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""`tagbus index` as a service: what its probes say while it fills, follows, and waits for the server."""
+"""`tagbus index` as a service: its probes while it fills, follows, and waits for the server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

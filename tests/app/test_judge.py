@@ -1,4 +1,4 @@
-"""The stage `judge`: what it asks, what it changes, and that no content is lost or gets a tag that was no candidate."""
+"""The stage `judge`: its questions, its effects, and that no content is lost or gets a tag outside the candidates."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`tagbus plan`: its figures are those that were measured, and its arithmetic holds."""
+"""`tagbus plan`: its figures equal the measured ones, and its arithmetic is correct."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""What a batch has answered: the stage `judge` takes it, asks nothing, and bills it at the batch's price."""
+"""Batch answers: the stage `judge` uses them without asking again, and bills them at the batch price."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""A second encoder that the settings switch on: it holds the same records, and is named in every result."""
+"""A second encoder, enabled by settings: its memory holds the same records, and every result names it."""
 
 import shutil
 from pathlib import Path

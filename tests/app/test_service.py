@@ -1,4 +1,4 @@
-"""A memory that stops answering under a whole worker: it waits, says that it is not ready, and goes on."""
+"""A memory that stops answering under a whole worker: it waits, reports not ready, and resumes."""
 
 import math
 import threading

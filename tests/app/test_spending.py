@@ -1,4 +1,4 @@
-"""What a worker spends on its judges is kept where there is a limit, whichever release spends it."""
+"""A worker's spending on its judges, over all releases, is recorded if there is a limit."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A stage of one's own: a class in one file and one line of the plan. What a stage may do is in tests/tagger."""
+"""A custom stage: a class in one file and one line of the plan. What a stage may do is in tests/tagger."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -177,7 +177,7 @@ async def test_knowledge_is_retrieved_where_something_reads_it() -> None:
 
 
 async def test_a_component_may_read_knowledge() -> None:
-    """Given a component that says so, there is the stage."""
+    """Given a component that requests it, the stage is in the pipeline."""
     toy = ComponentOf("toy", ComponentSettings, lambda _: "toy-1", _reading)
     async with assemble.in_process(Settings.model_construct(), plan=Plan(registry=(toy,))) as stack:
         assert [stage.name for stage in stack.stages] == [*RECALLED, "knowledge"]

@@ -1,4 +1,4 @@
-"""The judge's weight and its cascade, fitted to what people decide while the service runs."""
+"""The judge's weight and its cascade, fitted to people's decisions while the service runs."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What the tests of the command share: a call in this process, one in a process of its own, and a small memory."""
+"""Shared by the tests of the command: a call in this process, one in a child process, and a small memory."""
 
 import io
 import json
@@ -83,7 +83,7 @@ def _code(arguments: Sequence[str]) -> int:
 
 
 def clean(patch: pytest.MonkeyPatch) -> None:
-    """No setting of whoever runs the tests."""
+    """Hide the settings of the environment that runs the tests."""
     for name in environment({}).keys() ^ os.environ.keys():
         patch.delenv(name)
 
@@ -101,7 +101,7 @@ def process(
     variables: Mapping[str, str] | None = None,
     seconds: float = 120,
 ) -> Answer:
-    """The command as a process of its own. `variables`: those of the environment that are no settings."""
+    """The command in a child process. `variables`: environment variables that are not settings."""
     done = subprocess.run(
         [sys.executable, "-m", "tagbus.stream.cli", *map(str, arguments)],
         input=stdin,

@@ -1,4 +1,4 @@
-"""The command line itself: help that reads, and one line for a user's mistake."""
+"""The command line: readable help, and a one-line error for a user's mistake."""
 
 import re
 import shutil

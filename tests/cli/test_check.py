@@ -1,4 +1,4 @@
-"""`tagbus check`: a line for each thing that must be right before `tagbus run`."""
+"""`tagbus check`: one line for each precondition of `tagbus run`."""
 
 import asyncio
 import base64

@@ -102,7 +102,7 @@ def family(root: int) -> set[int]:
 
 
 def peak(pid: int) -> int:
-    """VmHWM of a process in bytes; 0 when it is gone."""
+    """VmHWM of a process in bytes; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

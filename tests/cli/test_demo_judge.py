@@ -110,7 +110,7 @@ def test_the_figures_are_what_the_results_say(capsys: pytest.CaptureFixture[str]
         "share_degraded": round(20 / 60, 4),
         "fusion_weight": 0.1,
     }
-    # It knows what people gave: decisions say so.
+    # It knows the tags that people gave, from their decisions.
     assert float(str(found["fusion_weight_fitted"])) > 0.5
     # Too few decisions say nothing.
     assert asked.figures(judged[:5], truth)["fusion_weight_fitted"] is None

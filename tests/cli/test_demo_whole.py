@@ -1,4 +1,4 @@
-"""`tagbus demo --all`: what it asks of the views and of the recommenders. All of it at once is in tests/whole."""
+"""`tagbus demo --all`: its requests to the views and the recommenders. The whole run is in tests/whole."""
 
 import subprocess
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Commands are imported when they are asked for: `tagbus tail` does not wait for what `tagbus run` needs."""
+"""Commands are imported on lookup: `tagbus tail` does not wait for the imports of `tagbus run`."""
 
 import subprocess
 import sys

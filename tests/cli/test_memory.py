@@ -1,4 +1,4 @@
-"""`tagbus memory`: status, verify, rebuild, snapshot, restore, and for which kinds of memory there is what to do."""
+"""`tagbus memory`: status, verify, rebuild, snapshot, restore, and which of them apply to which kinds of memory."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`tagbus prompt show`: the prompts of a content, word for word, and nothing sent."""
+"""`tagbus prompt show`: the verbatim prompts of a content, with nothing sent."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`tagbus release`: build, check, activate, back, drop, list; and what each refuses."""
+"""`tagbus release`: build, check, activate, roll back, drop, list; and what each refuses."""
 
 from collections.abc import Sequence
 from pathlib import Path

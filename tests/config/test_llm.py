@@ -1,4 +1,4 @@
-"""The section `llm`: what a variable says, and what is said of a wrong one."""
+"""The section `llm`: parsing of its variables, and the errors for wrong ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What Kubernetes and Docker set beside a service of ours is no setting, and all else with the prefix is."""
+"""Variables that Kubernetes and Docker make for a service are ignored; all others with the prefix are settings."""
 
 import logging
 import re

@@ -193,7 +193,7 @@ def test_a_secret_shows_neither_in_the_tree_nor_in_an_error(monkeypatch: pytest.
 
 @pytest.mark.parametrize("path", [path for path, _ in leaves(Settings())])
 def test_an_empty_value_is_as_none(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """A compose file sets a variable that nobody gave to nothing: `TAGBUS_KAFKA__GROUP: ${GROUP}`."""
+    """A compose file sets a variable without a value to nothing: `TAGBUS_KAFKA__GROUP: ${GROUP}`."""
     expected = Settings()
     monkeypatch.setenv("TAGBUS_" + path.upper().replace(".", "__"), "")
 

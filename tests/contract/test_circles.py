@@ -1,4 +1,4 @@
-"""Circles are found wherever there are any, each once, in long chains too."""
+"""Every cycle is found once, in long chains too."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What the pages for producers, recommenders and editors show is an event of the contract."""
+"""The examples on the pages for producers, recommenders and editors are valid events of the contract."""
 
 import json
 import re

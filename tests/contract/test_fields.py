@@ -1,4 +1,4 @@
-"""Which texts show nothing."""
+"""Which texts are invisible."""
 
 import unicodedata
 

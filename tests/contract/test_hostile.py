@@ -1,4 +1,4 @@
-"""Whatever bytes come, the answer is an event or a Poison that names field, value and what would be right."""
+"""Any bytes decode to an event or to a Poison that names field, value and expected value."""
 
 import json
 from collections.abc import Callable

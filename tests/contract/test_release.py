@@ -1,4 +1,4 @@
-"""Records of `releases`: what stands under a release's name, and under `active`."""
+"""Records of `releases`: under a release's name, and under `active`."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Records of every version of the contract decode for ever, and what is written now an old reader reads.
+"""Records of every version of the contract decode forever, and old readers can read what is written now.
 
 With one exception: 2.0.0 gave results another shape. What producers and editors wrote for 1.x is read as ever.
 """

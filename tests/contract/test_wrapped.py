@@ -1,4 +1,4 @@
-"""Events inside something else: the error says what is around them."""
+"""Wrapped events: the error names the wrapper."""
 
 import json
 

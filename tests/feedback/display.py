@@ -1,4 +1,4 @@
-"""A simulated display: people judge what they are shown, and what they are shown is no sample of what is scored."""
+"""A simulated display: people judge the tags they are shown, which are not a random sample of the scored ones."""
 
 from datetime import timedelta
 

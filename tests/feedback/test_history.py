@@ -1,4 +1,4 @@
-"""What follows from the decisions on a content."""
+"""The exemplar that follows from the decisions on a content."""
 
 from collections.abc import Iterable
 

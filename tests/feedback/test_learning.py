@@ -1,4 +1,4 @@
-"""Calibration from decisions: the pairs, the bias that their weights take back, and that no worse curve is taken."""
+"""Calibration from decisions: the pairs, the bias that their weights correct, and that no worse curve is accepted."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What people are shown, and that the propensities are how often it is."""
+"""What people are shown, and that the propensities match its frequencies."""
 
 from collections import Counter
 

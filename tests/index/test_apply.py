@@ -77,7 +77,7 @@ async def test_listeners_know_of_each_change_of_a_tag_once_memory_shows_it() -> 
 
 
 async def test_a_change_that_the_store_took_without_an_answer_is_told_when_it_is_applied_again() -> None:
-    """Given a store that keeps a tag and fails before it says so, the next attempt finds it there, and tells of it."""
+    """Given a store that keeps a tag but fails before confirming it, the next attempt finds it and notifies of it."""
     store = memory()
     told: list[str] = []
 

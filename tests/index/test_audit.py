@@ -1,4 +1,4 @@
-"""Memory compared with its topics, and put right, for the stores that outlive their process."""
+"""Memory is compared with its topics and repaired, for stores that outlive their process."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

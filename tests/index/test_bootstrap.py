@@ -1,4 +1,4 @@
-"""The start gate and the following, on Apache Kafka: no content is tagged by half a memory, and no start hangs."""
+"""The start gate and the follower on Apache Kafka: no content is tagged with a partial memory, and no start hangs."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""A taxonomy that was emptied by mistake: held, said, no tag lost, and let go as soon as it is put right."""
+"""A taxonomy that is emptied by mistake: the memory is held and says why, no tag is lost, a fix lifts the hold."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping

@@ -1,4 +1,4 @@
-"""A new kind of memory: described here, registered by one line, and filled, followed and saved as the others are."""
+"""A new kind of memory: described here, registered by one line, and filled, followed and saved like the others."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which record of each key is the last one."""
+"""Finding the last record of each key."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Following `releases`: told when it is read to its end, then of each change."""
+"""Following `releases`: the callback runs once the topic is read to its end, then on each change."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping

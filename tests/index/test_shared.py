@@ -1,4 +1,4 @@
-"""A memory that workers share: what its writer records in the stores, and what that means for a worker."""
+"""A shared memory: the state that its writer records in the stores, and its meaning for a worker."""
 
 import asyncio
 import time
@@ -63,7 +63,7 @@ async def test_a_workers_gate_opens_when_the_writer_has_caught_up(
 async def test_a_workers_taxonomy_is_what_was_written_and_its_listeners_know(
     kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
 ) -> None:
-    """Given a listener that is slow, no version shows a tag that it has not been told of; a retired one is told too."""
+    """Given a slow listener, no version includes a tag before it is notified; it is notified of retired tags too."""
     settings = settings_at(kafka, topics({"tags": 1, "exemplars": 1}))
     publish(kafka, settings.topics.tags, 3)
     told: list[Mapping[str, Payload | None]] = []
@@ -92,7 +92,7 @@ async def test_a_workers_taxonomy_is_what_was_written_and_its_listeners_know(
 async def test_who_listens_to_exemplars_is_told_of_them_and_the_taxonomy_does_not_wait(
     kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
 ) -> None:
-    """Given a listener to exemplars alone, it knows of what is written and withdrawn; `tags` is not read for it."""
+    """Given a listener to exemplars only, it is notified of written and withdrawn ones; `tags` is not read for it."""
     settings = settings_at(kafka, topics({"tags": 1, "exemplars": 1}))
     publish(kafka, settings.topics.tags, 3)
     told: dict[str, Payload | None] = {}

@@ -1,4 +1,4 @@
-"""What the builder leaves for workers: points, and the offsets from which to go on."""
+"""The builder's snapshot for workers: points, and the offsets to resume from."""
 
 import asyncio
 import json
@@ -195,7 +195,7 @@ async def test_a_worker_reads_on_from_the_snapshot_and_encodes_only_what_is_new(
 
 @pytest.mark.kafka
 async def test_offsets_out_of_range_are_no_end_all_is_read(kafka: Broker, topics: Topics, tmp_path: Path) -> None:
-    """Given topics that were made anew since, what the snapshot holds and they do not is swept out."""
+    """Given topics that were recreated since, points of the snapshot that are not on them are swept."""
     settings = at(kafka.address, topics({"tags": 1, "exemplars": 1}))
     send(settings, TAGS[:2])
     far = {(settings.topics.tags, 0): 1000, (settings.topics.exemplars, 0): 1000}

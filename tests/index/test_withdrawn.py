@@ -1,4 +1,4 @@
-"""What is left of a withdrawn content: not a word of its text, in memory, in its copies, and in what is built anew."""
+"""A withdrawn content leaves no word of its text: not in memory, its copies, or a rebuilt memory."""
 
 import gc
 from collections.abc import Awaitable, Callable
@@ -128,7 +128,7 @@ async def test_the_older_copies_themselves_go_with_the_next_two(tmp_path: Path) 
 async def test_nor_has_a_memory_that_is_built_anew_from_a_topic_that_still_has_the_record(
     tmp_path: Path, open_: Open
 ) -> None:
-    """Given a topic that is not compacted yet, when it is read from its beginning, at once or piece by piece."""
+    """Given a topic that is not compacted yet, when it is read from its beginning, in one chunk or piece by piece."""
     for name, first, second in (("apart", WITHDRAWN, []), ("together", [], WITHDRAWN)):
         folder = tmp_path / name
         memory = await open_(folder)

@@ -1,4 +1,4 @@
-"""Writers of a shared memory that overlap, read again, are killed, or fill it anew beside the one that readers see."""
+"""Writers of a shared memory that overlap, read again, are killed, or rebuild it beside the one that readers see."""
 
 import asyncio
 import signal
@@ -132,7 +132,7 @@ async def test_a_thousand_updates_of_one_tag_leave_one_point_the_last(
 
 
 async def rebuilt(settings: Settings, qdrant: AsyncQdrantClient, *, encoded: bool = False) -> int:
-    """Fill the memory anew. Returns how many texts were encoded."""
+    """Rebuild the memory. Returns the number of encoded texts."""
     memory, watched = await opened(qdrant), Watched()
     follower = await rebuilder(settings, Projection(watched, memory), [memory], encoded=encoded)
     async with asyncio.timeout(SECONDS), snapshot.following(follower):

@@ -106,7 +106,7 @@ class ApacheCluster:
 
     def close(self) -> None:
         """Kill all nodes and remove their folders. A second call does nothing."""
-        # Stopped, the last one waits in vain for others to hand its partitions to: 6 s, for data that go anyway.
+        # Stopped gracefully, the last node would wait 6 s for others to take its partitions, for data that is deleted.
         self._each(ApacheKafka.kill)
         self._each(ApacheKafka.close)
         self.nodes = ()
@@ -145,7 +145,7 @@ class ApacheCluster:
             time.sleep(0.05)
 
     def _each(self, act: Callable[[ApacheKafka], None]) -> None:
-        """All nodes at once. Raises what the first of them raised, when all are done."""
+        """Run on all nodes concurrently. Raises the first node's error once all are done."""
         if not self.nodes:
             return
         with ThreadPoolExecutor(len(self.nodes)) as pool:

@@ -56,7 +56,7 @@ def _tenants(secured: SecuredKafka) -> Iterator[Tenant]:
 
 @pytest.fixture
 def tenant(_tenants: Iterator[Tenant]) -> Tenant:
-    """A principal that nobody has used yet."""
+    """An unused principal."""
     return next(_tenants)
 
 

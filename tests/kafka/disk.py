@@ -18,7 +18,7 @@ LIMIT = 1
 # Bytes: what is left to fill in pieces, and a piece, a page of memory.
 ROOM = 2**20
 PIECE = 4096
-# Unmounts when this process is gone, however it ended: then the pipe closes, and read returns.
+# Unmounts when this process ends in any way: the pipe then closes, and read returns.
 _WATCHER = 'read -r line; umount -l "$1"; rmdir "$1"'
 
 

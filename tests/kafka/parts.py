@@ -1,4 +1,4 @@
-"""What the tests of security share: a principal with topics of its own, and a worker of its that follows a memory."""
+"""Shared by the tests of security: a principal with separate topics, and its worker that follows a memory."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ SPOILT: Mapping[str, Layout] = {topic: 1 if topic in COMPACTED else COMPACT for 
 
 @dataclass
 class Tenant:
-    """A principal that may do nothing, and names that nobody else uses: of topics, a group and a transaction."""
+    """A principal without rights, and unique names of topics, a group and a transaction."""
 
     broker: SecuredKafka
     user: str

@@ -1,7 +1,7 @@
 """Apache Kafka with TLS, SASL and ACLs: one node on 127.0.0.1, its certificates made by openssl in its own folder.
 
-The listener of ApacheKafka stays: whoever comes there is the superuser ANONYMOUS, who makes topics and grants. On all
-others a principal may do what an ACL says and nothing else (StandardAuthorizer, KIP-801).
+The listener of ApacheKafka stays: its clients are the superuser ANONYMOUS, who creates topics and ACLs. On all other
+listeners a principal has only the rights of its ACLs (StandardAuthorizer, KIP-801).
 """
 
 import subprocess

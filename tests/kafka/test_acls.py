@@ -57,7 +57,7 @@ CALLS = {
     "topics create": ("topics", "create"),
     "topics create --mend": ("topics", "create", "--mend"),
 }
-# Without a worker nobody answers it.
+# Without a worker it gets no answer.
 ASKS = {"ping": ("ping", "--seconds", "1")}
 # Standard input of those that read no content.
 INPUTS = {
@@ -102,7 +102,7 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
             )
             produce(address, names[letters], [(b"b", event("b"), dead_letter_headers(letter))])
         other = Active(release="another", time=datetime.now(UTC))
-        # A release that is not there cannot be explained by.
+        # `explain` cannot use a missing release.
         more_of = {"release build": (other,), "explain": ()}
         there = more_of.get(command, (ReleaseRecord(release=SHIPPED), other))
         records = [encode_release(one) for one in there]

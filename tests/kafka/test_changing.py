@@ -21,7 +21,7 @@ Make = Callable[[Mapping[str, Layout]], dict[str, str]]
 Names = dict[str, str]
 SECONDS = 120.0
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
-# Partitions that are added are found at once, not after five minutes.
+# Added partitions are found immediately, not after five minutes.
 ALERT = {"topic.metadata.refresh.interval.ms": "200"}
 
 
@@ -91,13 +91,13 @@ class TestPartitionsAreAdded:
             grow(kafka, names["content"], 4)
             for partition in range(4):
                 produce(kafka.address, names["content"], [(b"a", event("a", version=2), [])], partition)
-            # Then two partitions go on, and two wait and say what they wait for
+            # Then two partitions continue, and two wait and report the reason
             until_all_out(kafka.address, names, 2, SECONDS)
             wait_until(lambda: run.error or "content:3 waits" in words(run, names), SECONDS, "a word about it")
             assert f"topic {names['versions']} has no partition 3, `tagbus topics create --mend` adds it" in words(run)
             assert not run.worker.ready()
             assert set(outcome(kafka.address, names)) == {(0, 0), (1, 0)}
-            # When it is mended, then they go on
+            # When it is mended, then they resume
             grow(kafka, names["versions"], 4)
             until_all_out(kafka.address, names, 4, SECONDS)
             run.until_ready(SECONDS)

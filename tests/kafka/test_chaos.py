@@ -1,4 +1,4 @@
-"""A cut of `make chaos`: all that can go away or change does, under load, on three brokers; and the check can fail."""
+"""A short `make chaos`: every kind of fault and change under load, on three brokers; and the check can fail."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_under_fire_every_content_comes_out_once_where_it_belongs_in_order(
         recreated=1,
         disks=1,
     )
-    # When it has gone on until enough of it has happened
+    # When it has run until enough faults have happened
     report = chaos(cluster, plan, tmp_path)
     # Then nothing is lost, doubled, misplaced, changed or out of order, and no worker ended but as it had to
     assert not report.missing

@@ -1,4 +1,4 @@
-"""What people correct counts at once, on Apache Kafka: also for a content that was tagged before and comes again."""
+"""People's corrections take effect immediately, on Apache Kafka, also for a content that is tagged again."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ def test_a_tag_that_people_reject_is_gone_when_the_content_comes_again(
         wait_until(lambda: service.revision() != before, SECONDS, "the correction in memory")
         produce(kafka.address, names["content"], [CONTENT])
         until_all_out(kafka.address, names, 2)
-    # Then that tag is gone, and the other one is not
+    # Then that tag is removed, and the other one stays
     first, second = (json.loads(message.value() or b"") for message in consume_all(kafka.address, names["tagged"]))
     assert {tag["id"] for tag in first["tags"]} == {"bees", "city"}
     assert {tag["id"] for tag in second["tags"]} == {"city"}

@@ -63,7 +63,7 @@ def die(given: Settings, log: Path, tagger: str) -> None:
 def test_a_content_that_kills_the_process_is_set_aside_after_three_starts(
     kafka: Broker, names: Names, given: Settings, tmp_path: Path
 ) -> None:
-    # Given two contents in the first batch of a partition that kill whoever tags them
+    # Given two contents in the first batch of a partition that kill the worker that tags them
     fill(kafka, names, 0, DEADLY)
     for _ in range(given.triage.deadly_starts):
         die(given, tmp_path / "log", "deadly:MARK")
@@ -75,7 +75,7 @@ def test_a_content_that_kills_the_process_is_set_aside_after_three_starts(
     with ending([last]):
         until_all_out(kafka.address, names, 2 * COUNT)
         assert last.stop() == 0
-    # Then those two alone are dead letters, each of their neighbours is tagged, and the count is gone
+    # Then only those two are dead letters, each of their neighbours is tagged, and the count is deleted
     exactly_once(kafka.address, names)
     letters = consume_all(kafka.address, names["dead_letters"])
     assert sorted(origin(letter) for letter in letters) == [(0, 0), (0, DEADLY)]

@@ -125,7 +125,7 @@ def partitions(broker: DefaultKafka) -> dict[str, int]:
 
 
 def made(broker: DefaultKafka, names: Mapping[str, str], **layouts: Layout) -> None:
-    """Topics as somebody else makes them: one partition, kept by time, unless told otherwise."""
+    """Topics as another client creates them: one partition, kept by time, unless configured otherwise."""
     create_topics(broker.address, {name: layouts.get(word, 1) for word, name in names.items()})
 
 

@@ -1,4 +1,4 @@
-"""A full disk where nothing can be mounted: the broker ends by itself, and has its records when there is space."""
+"""A full disk where nothing can be mounted: the broker exits, and has its records again when there is space."""
 
 from collections.abc import Callable
 

@@ -49,7 +49,7 @@ def likes_hives(text: str) -> float:
 
 @dataclass
 class Script:
-    """A judge that likes hives. After so many questions about contents it kills whoever asks."""
+    """A judge that likes hives. After a number of questions about contents it kills the worker that asks."""
 
     asked: int = 0
     worker: LocalWorker | None = None
@@ -120,7 +120,7 @@ class Stream:
             "BATCH__CONTENTS": "5",
             "BATCH__IN_FLIGHT": "1",
             "BATCH__SECONDS": "0.05",
-            # That many kills are nobody's content.
+            # No single content is to blame for that many kills.
             "TRIAGE__DEADLY_STARTS": "100",
         }
         with LocalWorker(self.given, {f"TAGBUS_{name}": value for name, value in given.items()}) as worker:
@@ -154,7 +154,7 @@ def test_contents_are_judged_while_the_budget_lasts_and_the_others_when_there_is
         worker.wait_until_ready()
         until_all_out(stream.address, stream.names, count, SECONDS)
         worker.stop()
-    # Those that were asked say so, and the others why they were not
+    # Judged results are marked as such, and the others carry the reason
     first = {one.id: one for one in stream.results()}
     judged = {name for name, one in first.items() if "judge" in one.path}
     assert len(first) == count

@@ -1,4 +1,4 @@
-"""Long work on Apache Kafka itself: longer than any timeout of the group, and longer than a rebalance waits."""
+"""Long processing on Apache Kafka itself: longer than any timeout of the group, and longer than a rebalance waits."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A new release goes live under load, and back: three workers as processes, one of them killed as they go over."""
+"""Rollout and rollback of a release under load: three worker processes, one of them killed during the switch."""
 
 import asyncio
 import itertools

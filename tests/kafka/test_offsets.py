@@ -1,4 +1,4 @@
-"""Where a partition begins, goes on and ends, on Apache Kafka itself."""
+"""Where a partition starts, resumes and ends, on Apache Kafka itself."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -55,7 +55,7 @@ def offsets(kafka: Broker, names: Names) -> list[int]:
 
 
 def test_an_offset_that_is_gone_ends_the_process_with_code_11(kafka: Broker, names: Names, tmp_path: Path) -> None:
-    # Given a group that has committed up to 10, and records below 20 that are gone
+    # Given a group that has committed up to 10, and deleted records below 20
     given = given_for(kafka, names)
     produce(kafka.address, names["content"], events(10))
     with running(given, Trivial()):
@@ -70,7 +70,7 @@ def test_an_offset_that_is_gone_ends_the_process_with_code_11(kafka: Broker, nam
     assert "offset 10 of" in process.text()
     assert "which has 20 to 30; kafka.out_of_range" in process.text()
     assert offsets(kafka, names) == list(range(10))
-    # And with the other setting it goes on
+    # And with the other setting it continues
     with running(
         given.model_copy(update={"kafka": given.kafka.model_copy(update={"out_of_range": "earliest"})}), Trivial()
     ):
@@ -85,7 +85,7 @@ def test_a_group_that_begins_at_the_end_misses_nothing_from_then_on(kafka: Broke
     given = given_for(kafka, names, start="latest", group_protocol=protocol)
     with running(given, Trivial()):
         wait_until(lambda: committed(given) == 10, 120)
-    # When records come while nobody is there
+    # When records arrive while no worker runs
     produce(kafka.address, names["content"], events(5, "d"))
     with running(given, Trivial()):
         until_all_out(kafka.address, names, 5)
@@ -107,7 +107,7 @@ def test_a_backfill_from_a_time_to_the_end_leaves_out_what_came_before_and_after
     # When a group of its own reads them
     run = Running(given_for(kafka, names), Trivial(), read_range=ReadRange(moment, "end"))
     run.join()
-    # Then it ends by itself, past the markers
+    # Then it ends on its own, past the markers
     assert run.error is None
     assert offsets(kafka, names) == [10, 12, 14]
 
@@ -158,7 +158,7 @@ class TestATopicThatIsCreatedAgain:
             recreate(kafka, names["content"])
             produce(kafka.address, names["content"], events(5, "new"))
             wait_until(lambda: run.error or len(ids(kafka, names)) == 25, 120, "what is new to come out")
-            # It goes on from there, and a later start too
+            # It continues from there, and so does a later start
             produce(kafka.address, names["content"], events(5, "more"))
             wait_until(lambda: run.error or len(ids(kafka, names)) == 30, 120, "what comes later to come out")
             wait_until(lambda: committed(given) == 10, 120, "the commit of all")
@@ -188,7 +188,7 @@ class TestATopicThatIsCreatedAgain:
         wait_until(lambda: tagger.waiting or run.error, 120, "a batch at the tagger")
         recreate(kafka, names["content"])
         produce(kafka.address, names["content"], events(5, "new"))
-        # When it is done, then it is published first: nobody can read it again
+        # When it is done, then it is published first: its record cannot be read again
         tagger.open = True
         run.join(120)
         assert isinstance(run.error, OffsetLost), run.error

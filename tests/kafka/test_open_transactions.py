@@ -1,4 +1,4 @@
-"""A transaction of another program that does not end: nothing behind it is read, and `check` says where it is."""
+"""A hanging transaction of another program: nothing after it is read, and `check` reports its position."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""What was set aside comes back, what changed goes through again, what blocks is skipped: with workers, each once."""
+"""Dead letters are replayed, changed contents sent again, a blocking record skipped: with workers, each once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -98,7 +98,7 @@ def test_nothing_of_it_is_left(kafka: Broker, topics: Make, tmp_path: Path, open
     assert all(SECRET.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     last = {message.key(): message.value() for message in consume_all(kafka.address, names["tagged"])}
     assert (last[b"a"], last[b"b"] is not None) == (None, True)
-    # And nor has a memory that is built again, or one that goes on
+    # And neither has a rebuilt memory, nor one that continues
     for again in (memory(), opened()):
         asyncio.run(_rebuilt(given, again))
         asyncio.run(again.close())

@@ -97,7 +97,7 @@ def layouts(partitions: int, group: str) -> dict[str, tuple[int, Mapping[str, st
 
 @dataclass
 class Replica:
-    """One `tagbus views`, with a folder of its own; a static member, so that its successor takes over at once."""
+    """One `tagbus views` with its own folder; a static member, so that its successor takes over immediately."""
 
     settings: Settings
     folder: Path

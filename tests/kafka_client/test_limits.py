@@ -1,4 +1,4 @@
-"""How large a record may be: as the broker counts it, to the byte."""
+"""The size of a record as the broker counts it, to the byte."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""What librdkafka reports ten times a second while brokers are away is one line of each kind."""
+"""Errors that librdkafka reports ten times a second while brokers are down are logged as one line of each kind."""
 
 import logging
 

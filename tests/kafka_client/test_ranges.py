@@ -1,4 +1,4 @@
-"""A fixed part of a topic: what is there at a moment, read once; and records that are confirmed one by one."""
+"""A bounded range of a topic: its records at one time, read once; and records that are confirmed one by one."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Topics read in no group: to their ends, then on. On Apache Kafka; faults of brokers on librdkafka's mock cluster."""
+"""Topics read in no group: to their ends, then followed, on Apache Kafka; broker faults on librdkafka's mock."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta

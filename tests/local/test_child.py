@@ -1,4 +1,4 @@
-"""A server as a child process: a start that fails by chance is tried again."""
+"""A server as a child process: a start that fails by chance is retried."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A command that runs to its end: what it prints, and what is said where it fails."""
+"""A command that runs to its end: its output, and the error if it fails."""
 
 import os
 import sys

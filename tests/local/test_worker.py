@@ -117,7 +117,7 @@ def test_a_signal_while_it_starts_leaves_no_process_behind(
 
 
 class Slow(LocalWorker):
-    """Its memory has `left` offsets to go, one number a look; then it is ready."""
+    """Its memory has `left` offsets left to read, one number per poll; then it is ready."""
 
     def __init__(self, settings: Settings, left: list[int]) -> None:
         super().__init__(settings)

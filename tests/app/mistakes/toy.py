@@ -1,4 +1,4 @@
-"""A few tagged contents, as a test writes them down."""
+"""A few tagged contents in a compact notation."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""`tagbus run --from`: a part of `content` again, into topics of its own."""
+"""`tagbus run --from`: tag a range of `content` again, into separate topics."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -113,7 +113,7 @@ def test_a_backfill_beside_the_live_workers(kafka: Broker, cutting: Slice, tagbu
         before = {name: len(consume_all(made.address, topic)) for name, topic in made.names.items()}
         # When all of it is tagged again into another topic
         answer = backfill(made, output, "--from", "earliest")
-        # Then it ends by itself, every input is there once, and nothing was written to what is live
+        # Then it ends at the end of its range, every input has one output, and no live topic was written to
         assert answer.code == 0, answer.err
     own = made.names | {"tagged": output, "dead_letters": f"{output}.dlq"}
     assert set(outcome(made.address, own)) == inputs(made.address, made.names)

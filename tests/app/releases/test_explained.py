@@ -1,4 +1,4 @@
-"""`tagbus explain` over what a worker has: the release in force, and memory from the topics or on a server."""
+"""`tagbus explain` with a worker's state: the release in force, and memory from the topics or on a server."""
 
 from pathlib import Path
 

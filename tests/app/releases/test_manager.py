@@ -1,4 +1,4 @@
-"""What a worker does as `releases` changes: it holds all, tags by one, and never gives up the one that works."""
+"""A worker's reaction to changes of `releases`: it loads all, tags by one, and never drops the working one."""
 
 import asyncio
 import gc
@@ -121,7 +121,7 @@ async def test_a_release_that_fails_to_load_leaves_nothing_behind_and_is_tried_e
 async def test_a_release_that_waits_is_tried_at_once_when_it_is_made_active_again(
     bus: Bus, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a folder that was not there, an operator who puts it there and activates it waits for no backoff."""
+    """Given a missing folder, an operator who adds it and activates the release waits for no backoff."""
     monkeypatch.setattr(loaded, "backoff", lambda _: itertools.repeat(3600.0))
     async with running(settings_at(bus, tmp_path)) as manager:
         send(bus, encode_release(recorded(folder)), active(SECOND))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.kafka
 
 
 class Shared(AsyncQdrantClient):
-    """Qdrant in this process, shared by a builder and a worker: closing it is nobody's."""
+    """Qdrant in this process, shared by a builder and a worker: neither closes it."""
 
     async def close(self, grpc_grace: float | None = None, **_: object) -> None:
         """It stays open."""

@@ -1,4 +1,4 @@
-"""`tagbus replay` on Apache Kafka: which dead letters go back, and that they go back as they came."""
+"""`tagbus replay` on Apache Kafka: which dead letters are sent back, and that they are sent unchanged."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""`tagbus retag` on Apache Kafka: which contents go through again, with the real encoder."""
+"""`tagbus retag` on Apache Kafka: which contents are sent again, with the real encoder."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""`tagbus skip` on Apache Kafka: one record aside, the group behind it, or nothing changed."""
+"""`tagbus skip` on Apache Kafka: one record is set aside and the group moves past it, or nothing changes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A large import on Apache Kafka that is killed in mid-write: run again, it publishes what is left."""
+"""A large import on Apache Kafka that is killed in mid-write: run again, it publishes the rest."""
 
 import re
 import subprocess

@@ -1,6 +1,6 @@
-"""What must be true of the outcome: each input once, where it belongs, in order; and how long nothing came out.
+"""The invariants of the outcome: each input once, on the right topic, in order; and the longest gap in the output.
 
-A topic that is deleted takes along what is in it, which nobody can give back. So these inputs alone may be missing:
+Deleting a topic loses its records. So only these inputs may be missing:
 
 - `content` is deleted: those that the group had not committed by then. The others have their results.
 - a topic of results is deleted: those whose result belonged on it and was committed while it went. What was committed

@@ -87,7 +87,7 @@ class Faults:
         ]
 
     def turn(self) -> None:
-        """Once round: tend the fleet, end a pause that is over, and do the next fault when it is due."""
+        """One iteration: tend the fleet, end a pause that is over, and inject the next fault when its time has come."""
         for line in self._fleet.tend():
             self._tell(line)
         self._thaw([pause for pause in self._pauses if pause.over()])
@@ -102,7 +102,7 @@ class Faults:
         self._next = time.monotonic() + self._random.uniform(*PAUSE)
 
     def rest(self) -> None:
-        """Let everything recover: no more faults, nobody paused, all brokers and topics there."""
+        """Let everything recover: no more faults, no process paused, all brokers and topics back."""
         self._thaw(list(self._pauses))
         if self._mend is not None:
             self._mend.result(REST_SECONDS)
@@ -194,7 +194,7 @@ class Faults:
         return f"{how} broker {index + 1}, and started again"
 
     def _disk_full(self) -> str:
-        """The broker ends by itself, and comes back when there is space."""
+        """The broker exits on the full disk, and comes back when there is space."""
         disk, node = self._cluster.disk, self._cluster.nodes[-1]
         assert disk is not None
 
@@ -236,7 +236,7 @@ class Faults:
         return self._random.choice([member for member in awake if member not in fresh] or awake)
 
     def _successor(self, victim: Member) -> Member:
-        """Under the same name it fences what was left open at once; under another that waits for its timeout."""
+        """Under the same name it fences an open transaction immediately; under another that waits for its timeout."""
         return self._fleet.start(self._random.choice([victim.instance, self._fleet.name()]))
 
     def _tell(self, line: str) -> None:

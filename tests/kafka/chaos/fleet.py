@@ -37,7 +37,7 @@ class Member:
     def __init__(self, given: Settings, instance: str, log: Path) -> None:
         self.instance = instance
         self.log = log
-        # Another process is to have its place, or nobody is: it is not started again when it ends.
+        # It is being replaced or removed: it is not restarted when it ends.
         self.leaving = False
         self.frozen = False
         self.killed = False
@@ -57,14 +57,14 @@ class Member:
 
     def kill(self) -> None:
         self.process.kill()
-        # One that had ended by itself was not killed.
+        # A process that had already exited was not killed.
         self.killed = self.process.wait() == -signal.SIGKILL
 
     def terminate(self) -> None:
         self.process.terminate()
 
     def freeze(self) -> None:
-        """As a network that is gone, or a machine that swaps: it neither answers nor knows."""
+        """Freeze it, as a lost network or a swapping machine would: it neither answers nor notices."""
         self.frozen = True
         self.process.send_signal(signal.SIGSTOP)
 
@@ -73,8 +73,8 @@ class Member:
         self.process.send_signal(signal.SIGCONT)
 
     def ends(self) -> set[int]:
-        """How it may end: as it is told, killed, or because another has its place. Who told it to stop before it had a
-        handler ended it by the signal itself.
+        """The exit codes it may end with: stopped, killed, or fenced by its successor. A stop before its handlers are
+        installed ends it by the signal itself.
 
         A transaction that its coordinator does not know cannot be aborted: EndTxn gets INVALID_TXN_STATE, which is
         fatal to librdkafka (4849). So it is with one that was paused until the coordinator gave the transaction up, and
@@ -83,7 +83,7 @@ class Member:
         Where a broker goes away librdkafka may lose the group's coordinator and wait for it for ever (librdkafka 5511):
         the worker ends as one whose dependency is down.
 
-        One that starts while a topic is away or has too few partitions says so, and is started again.
+        A process that starts while a topic is missing or has too few partitions reports it, and is restarted.
         """
         text = self.text()
         given_up = {Fatal.exit_code} if UNKNOWN in text else set()

@@ -133,7 +133,7 @@ class Load:
         self._rate = rate
         self._script = Script(seed, partitions)
         self._producer = self._client()
-        # Held by whoever uses the script and the producer.
+        # Guards the script and the producer.
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -182,7 +182,7 @@ class Load:
         while not self._stop.is_set():
             with self._lock:
                 now = time.monotonic()
-                # What could not be sent while it was held is not made up for at once.
+                # Contents that could not be sent while the lock was held are not all sent in one burst.
                 due += min(now - last, CATCH_UP_SECONDS) * self._rate
                 last = now
                 while due >= 1:

@@ -33,7 +33,7 @@ BATCH_SECONDS = (0.02, 0.06)
 
 
 class Moody(Uneven):
-    """Takes time, refuses contents that say so, and fails as a bug would at a batch that holds one that says so."""
+    """Takes time, refuses contents marked for it, and fails like a bug on a batch with a content marked for that."""
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[TaggedContent | Failure]:
         results = await super().tag(contents)
@@ -51,7 +51,7 @@ def tell(worker: Worker) -> None:
     ready, aborted, parent = False, 0.0, os.getppid()
     while True:
         if os.getppid() != parent:
-            # Who started it is gone, and with it the brokers.
+            # Its parent process has ended, and the brokers with it.
             os._exit(1)
         if not ready and worker.ready():
             ready = True

@@ -27,8 +27,8 @@ RECOVERY_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how much at least, and what must have happened for the run to count. It goes on for `bound`
-    seconds at most until it has."""
+    """Minimum duration and load, and the faults that must have happened for the run to count. It continues for at most
+    `bound` seconds until they have."""
 
     seconds: float
     contents: int
@@ -89,7 +89,7 @@ def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
             "transaction_seconds": TRANSACTION_SECONDS,
             "delivery": plan.delivery,
             "group_protocol": plan.protocol,
-            # What is behind a content that was created again is read, and partitions that are added are found at once.
+            # Records of a recreated `content` are read, and added partitions are found immediately.
             "out_of_range": "earliest",
             "options": {"topic.metadata.refresh.interval.ms": "1000"},
         },

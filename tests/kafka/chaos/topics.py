@@ -41,8 +41,8 @@ class Topics:
         create_topics(cluster.address, {name: self._layout(word) for word, name in self.names.items()})
 
     def grow(self, given: Settings, load: Load) -> None:
-        """A partition more for `content`, which gets records at once, and then the command that adds it to the topic of
-        versions."""
+        """Add a partition to `content`, which gets records immediately, then run the command that adds it to the topic
+        of versions."""
         self.partitions += 1
         content = self.names["content"]
         self._admin.create_partitions([NewPartitions(content, self.partitions)])[content].result(SECONDS)
