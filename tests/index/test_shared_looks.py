@@ -23,11 +23,11 @@ async def test_a_command_waits_for_a_writer_that_catches_up_and_not_for_ever(
     publish(kafka, settings.topics.tags, 2, first=3)
     without = SharedMemory(settings, [await opened(qdrant)])
     await without.look(seconds=0.0)
-    assert without.problem() == "its writer has 2 offsets to go"
+    assert without.problem() == "its writer has 2 offsets left to apply"
 
     shared = SharedMemory(settings, [await opened(qdrant)])
     looking = asyncio.create_task(shared.look(SECONDS))
-    await until(lambda: "offsets to go" in shared.problem())
+    await until(lambda: "offsets left to apply" in shared.problem())
     async with written(settings, qdrant):
         await looking
     assert shared.problem() == ""
