@@ -91,8 +91,8 @@ class TestValidate:
                 "exemplars",
                 b'{"id": "a", "title": "bees in the city", "tags": ["a"]}',
                 [
-                    "-:1: 'tags' is no field of exemplars and is ignored; "
-                    "the fields are id, source, title, text, accepted, rejected, time, scopes",
+                    "-:1: 'tags' is not a field of exemplars and is ignored; "
+                    "fields are id, source, title, text, accepted, rejected, time, scopes",
                     "-:1: has no effect: neither `accepted` nor `rejected` names a tag",
                 ],
             ),
