@@ -56,7 +56,7 @@ th, td {{ text-align: left; vertical-align: top; padding: .3rem .6rem; border-bo
 <h2>What this project itself never ran</h2>
 <ul>{never}</ul>
 <h2>What was found here</h2>
-<table><thead><tr><th scope="col">check</th><th scope="col">verdict</th><th scope="col">what was found</th>
+<table><thead><tr><th scope="col">check</th><th scope="col">verdict</th><th scope="col">finding</th>
 <th scope="col">figures</th></tr></thead><tbody>{rows}</tbody></table>
 <h2>The installation</h2>
 <table><tbody>{installation}</tbody></table>

@@ -208,6 +208,4 @@ def _naming_folder(
 def _check_names(settings: Settings, registry: Sequence[Component]) -> None:
     known = [one.name for one in registry]
     if strange := sorted(settings.components.keys() - set(known)):
-        raise UserError(
-            f"{PREFIX}COMPONENTS__{strange[0].upper()}: there is no such component, expected {', '.join(known)}"
-        )
+        raise UserError(f"{PREFIX}COMPONENTS__{strange[0].upper()}: no such component, expected {', '.join(known)}")

@@ -27,7 +27,7 @@ class Amount(Event):
 
 
 class Spending(Event):
-    """What one worker has spent in a period. It may have spent what is reserved too: that is settled later."""
+    """The spending of one worker in a period. Reserved amounts may have been spent too; that is settled later."""
 
     group: Name = Field(description="the workers' consumer group, which shares a budget")
     period: Annotated[str, StringConstraints(pattern=PERIOD)] = Field(description="a day or a minute, UTC")

@@ -97,7 +97,7 @@ class Qdrant:
                 del self._state.collections[found]
                 self._state.aliases = {alias: to for alias, to in self._state.aliases.items() if to != found}
                 self._write()
-                # Last: whatever becomes of its files, nobody sees half a collection.
+                # Last: even if removing its files fails, no client sees half a collection.
                 shard.remove()
         return True
 
@@ -238,7 +238,7 @@ def responder(qdrants: Qdrant, lock: threading.Lock) -> Callable[[str, str, byte
             return 404, _error(str(error))
         except (ValidationError, ValueError, UserError) as error:
             return 400, _error(shorten(str(error), 200))
-        except Exception as error:  # whatever the engine raises: without an answer, a caller asks for ever
+        except Exception as error:  # any error of the engine: without a response the client would retry forever
             traceback.print_exc()
             return 500, _error(shorten(f"{type(error).__name__}: {error}", 200))
 

@@ -128,7 +128,7 @@ class TestSections:
 
     def test_a_component_that_is_none_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TAGBUS_COMPONENTS__HAEDS__FOLDER", "/x")
-        with pytest.raises(UserError, match="TAGBUS_COMPONENTS__HAEDS: there is no such component, expected literal, "):
+        with pytest.raises(UserError, match="TAGBUS_COMPONENTS__HAEDS: no such component, expected literal, "):
             Components.of(load())
 
     def test_a_field_that_is_wrong_is_told(self) -> None:

@@ -242,7 +242,7 @@ class TestTopics:
         self.publish(ASKED, "asked")
         for name, said in (
             ("asked", "content 'asked' was withdrawn from topic content; explain a FILE that holds it"),
-            ("b" * 300, "is no file, and no content among the records of topic"),
+            ("b" * 300, "is neither a file nor a content among the records of topic"),
         ):
             answer = tagbus("explain", name, settings=settings)
             assert answer.code == 2

@@ -34,7 +34,7 @@ from tagbus.stream.memory.kinds import KNOWLEDGE
 from tagbus.stream.tagger.judge import JudgeStage
 from tagbus.stream.tagger.tagger import Explained, Tagger
 
-# Contents whose prompts are made at once.
+# Contents whose prompts are built together.
 CHUNK: Final = 256
 
 PLAN: Final = Plan(reads=frozenset({KNOWLEDGE.name}))

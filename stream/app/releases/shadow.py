@@ -99,7 +99,7 @@ async def _offsets(pair: Pair) -> Finding:
         ends = {place: marks.high for place, marks in (await asyncio.to_thread(topics.marks)).items()}
     current = None if kept is None else snapshot.current(kept)
     if current is None:
-        return Finding(False, "offsets", "there is no snapshot: workers would read and encode all")
+        return Finding(False, "offsets", "there is no snapshot: workers would read and encode everything")
     behind = sum(max(0, end - current.offsets.get(place, 0)) for place, end in ends.items())
     minutes = (time.time() - current.time) / 60
     usable = all(current.offsets.get(place, 0) <= end for place, end in ends.items())

@@ -57,6 +57,4 @@ def _missing(content_id: str, whole: OffsetRange, part: OffsetRange, *, withdraw
     if withdrawn_:
         return f"content {name} was withdrawn from topic {whole.topic}; explain a FILE that holds it"
     read = f"the newest {part.offsets} records" if part.offsets < whole.offsets else "the records"
-    return (
-        f"{name} is no file, and no content among {read} of topic {whole.topic}: name its id, or a FILE that holds it"
-    )
+    return f"{name} is neither a file nor a content among {read} of topic {whole.topic}, expected an id or a FILE"
