@@ -255,4 +255,4 @@ class TestTopics:
         self.publish(ASKED, *(Content(id=f"c{n}", title="other") for n in range(3)))
         answer = tagbus("explain", "asked", settings=settings)
         assert answer.code == 2
-        assert "no content among the newest 2 records of topic" in answer.err.splitlines()[-1]
+        assert "nor a content among the newest 2 records of topic" in answer.err.splitlines()[-1]
