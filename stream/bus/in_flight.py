@@ -23,12 +23,14 @@ TOTAL = 4
 
 @dataclass(slots=True, eq=False)
 class InFlightBatch:
-    """A batch in flight. `outcomes` is set when processing is done: one per record, in order."""
+    """A batch in flight. `outcomes` is set when processing is done: one for each record, in order. `sent`: brokers have
+    confirmed its results, but not yet its offsets."""
 
     batch: Batch
     started: float
     outcomes: list[RecordOutcome] | None = None
-    # Since when it waits for a dependency. How long is unknown, so a drain does not wait for it.
+    sent: bool = False
+    # Since when it waits for a dependency. Nobody knows for how long, so a drain does not wait for it.
     stalled: float | None = None
     work: Future[None] | None = None
 
@@ -46,13 +48,18 @@ class PartitionQueue:
         return sum(entry.outcomes is None for entry in self.entries)
 
     def finished(self) -> list[InFlightBatch]:
-        """The publishable batches: those with no unfinished batch of this partition before them."""
+        """The batches that may be published: not sent yet, with no unfinished batch of this partition before them."""
         ready = []
         for entry in self.entries:
             if entry.outcomes is None:
                 break
-            ready.append(entry)
+            if not entry.sent:
+                ready.append(entry)
         return ready
+
+    def untouched(self) -> bool:
+        """Whether nothing of it is on its way to Kafka."""
+        return not self.entries or self.entries[0].outcomes is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class InFlight:
             queues = {
                 partition: queue for partition in partitions if (queue := self._queues.get(partition)) is not None
             }
-            untouched = {partition: queue.committed for partition, queue in queues.items() if not queue.finished()}
+            untouched = {partition: queue.committed for partition, queue in queues.items() if queue.untouched()}
             dropped = sum(self._drop(partition) for partition in queues)
             self._report()
             return Revoked(dropped, untouched)
@@ -168,8 +175,8 @@ class InFlight:
             return entry
 
     def restart(self, entry: InFlightBatch, refused: Mapping[int, Poison]) -> list[InFlightBatch]:
-        """Put all batches of a partition in flight again, in a new epoch: Kafka refuses results of one of them, and
-        decisions on later ones may rest on these. Empty if the batch is no longer owned."""
+        """Process all batches of a partition again that are not sent, in a new epoch: Kafka refuses the results of one
+        of them, and what was decided about later ones may rest on them. Empty if the batch is no longer owned."""
         with self._changed:
             if not self._owned(entry.batch):
                 return []
@@ -178,12 +185,16 @@ class InFlight:
             queue.epoch = self._epoch
             old, queue.entries = queue.entries, deque()
             for one in old:
+                if one.sent:
+                    one.batch = replace(one.batch, epoch=self._epoch)
+                    queue.entries.append(one)
+                    continue
                 if one.work is not None:
                     one.work.cancel()
                 more = {**one.batch.refused, **refused} if one is entry else one.batch.refused
                 queue.entries.append(InFlightBatch(replace(one.batch, epoch=self._epoch, refused=more), one.started))
             self._report()
-            return list(queue.entries)
+            return [one for one in queue.entries if not one.sent]
 
     def complete(self, entry: InFlightBatch, outcomes: list[RecordOutcome]) -> None:
         """Record the outcomes of a batch: processing is done."""
@@ -204,11 +215,20 @@ class InFlight:
             waiting = [entry.stalled for queue in self._queues.values() for entry in queue.entries if entry.stalled]
             return min(waiting, default=None)
 
-    def finished(self, seconds: float) -> list[InFlightBatch]:
-        """All publishable batches, in order within each partition; waits up to `seconds` for one."""
+    def finished(self, seconds: float, interrupted: Callable[[], bool] = lambda: False) -> list[InFlightBatch]:
+        """All batches that may be published now, in order within each partition. Waits up to `seconds` for one, or
+        until `interrupted`, which is evaluated at every change and every `wake`."""
         with self._changed:
-            self._changed.wait_for(lambda: any(queue.finished() for queue in self._queues.values()), seconds)
+            self._changed.wait_for(
+                lambda: interrupted() or any(queue.finished() for queue in self._queues.values()), seconds
+            )
             return [entry for queue in self._queues.values() for entry in queue.finished()]
+
+    def sent(self, entries: Iterable[InFlightBatch]) -> None:
+        """Record that brokers have confirmed the results of these batches; their offsets follow."""
+        with self._changed:
+            for entry in entries:
+                entry.sent = True
 
     def done(self, entry: InFlightBatch) -> None:
         """Remove a batch that is published and committed."""

@@ -78,6 +78,32 @@ def test_retagged_batches_keep_their_order_in_a_new_epoch() -> None:
     assert in_flight.restart(first, {0: reason}) == []
 
 
+def test_what_is_sent_is_in_flight_until_its_offsets_are_committed_and_is_not_sent_again() -> None:
+    in_flight = assigned()
+    first, second = start(in_flight, A, 0), start(in_flight, A, 1)
+    in_flight.complete(first, [])
+    in_flight.sent([first])
+    in_flight.complete(second, [])
+    assert in_flight.finished(0) == [second]
+    assert in_flight.first(A) is first
+    # Kafka refuses a result of the second: the first has gone out, and its offsets still follow.
+    (again,) = in_flight.restart(second, {0: Untaggable("publish", ())})
+    assert again.batch.sources == second.batch.sources
+    assert [in_flight.owns(entry) for entry in (first, second, again)] == [True, False, True]
+    assert in_flight.revoke([A]).untouched == {}
+
+
+def test_waiting_for_batches_ends_when_it_is_interrupted() -> None:
+    in_flight, news = assigned(), threading.Event()
+    found: list[list[InFlightBatch]] = []
+    thread = threading.Thread(target=lambda: found.append(in_flight.finished(30, news.is_set)))
+    thread.start()
+    news.set()
+    in_flight.wake()
+    thread.join(20)
+    assert found == [[]]
+
+
 def test_a_partition_alone_may_use_every_place() -> None:
     in_flight = InFlight(2, 1000)
     in_flight.assign([A])

@@ -120,14 +120,15 @@ class Poller:
         """The group metadata, GROUP_SECONDS old at most, or as of the last turn."""
         return self._group
 
-    def commit(self, offsets: list[TopicPartition], given_up: Callable[[], bool]) -> KafkaError | None:
-        """Have the poll thread commit, and wait for the answer; None when it is done."""
-        done = self._request(lambda: self._commit(offsets), given_up)
-        return done.result() if done.done() else KafkaError(KafkaError._TIMED_OUT, "given up", retriable=True)
+    def commit(self, offsets: list[TopicPartition]) -> "Future[KafkaError | None]":
+        """Have the poll thread commit. The answer is None when it is done; it wakes those that wait for batches."""
+        return self._request(lambda: self._commit(offsets))
 
     def process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
-        """Have the poll thread restart all batches of a partition, without the results that Kafka refuses."""
-        self._request(lambda: self._process_again(entry, refused), given_up)
+        """Have the poll thread start all batches of a partition again without results that Kafka refuses, and wait."""
+        done = self._request(lambda: self._process_again(entry, refused))
+        while not done.done() and not given_up():
+            wait([done], 0.1)
 
     def subscribe(self, numbers: Iterable[int]) -> bool:
         """Join the group, for a topic with these partitions. False: no broker returns their current ends."""
@@ -189,12 +190,11 @@ class Poller:
             log.warning("drain: deadline=%.1fs passed, the next owner reads the remaining batches again", seconds)
         self._give_back(self._in_flight.partitions())
 
-    def _request(self, act: Callable[[], T], given_up: Callable[[], bool]) -> "Future[T]":
+    def _request(self, act: Callable[[], T]) -> "Future[T]":
         done: Future[T] = Future()
+        done.add_done_callback(lambda _: self._in_flight.wake())
         self._requests.put(lambda: done.set_result(act()))
         self._in_flight.wake()
-        while not done.done() and not given_up():
-            wait([done], 0.1)
         return done
 
     def _process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison]) -> None:

@@ -56,7 +56,7 @@ class Publisher:
         self._delivery: Delivery = (
             ExactlyOnce(self._records, producer, member, settings, source)
             if settings.kafka.delivery == "exactly_once"
-            else AtLeastOnce(self._records, member, settings, source)
+            else AtLeastOnce(self._records, member, in_flight, settings, source)
         )
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
@@ -108,7 +108,8 @@ class Publisher:
             self._delivery.open()
             self._opened.set()
             while not self._stop.is_set():
-                self._publish(self._in_flight.finished(IDLE_SECONDS))
+                self._publish(self._in_flight.finished(IDLE_SECONDS, self._delivery.answered))
+                self._settle()
                 with map_kafka_errors(self._settings.kafka):
                     self._producer.poll(0)
         except Abandoned:
@@ -132,17 +133,21 @@ class Publisher:
                     self._member.process_again(error.entry, {error.index: error.poison}, self._stop.is_set)
                 entries = [entry for entry in entries if self._in_flight.owns(entry)]
                 self._struggling = bool(entries)
+                self._settle()
                 if entries:
                     log.warning("publish: publishing batches=%d again: %s", len(entries), error)
                     self._stop.wait(next(delays))
                     entries = self._once_topics_exist(entries)
         self._struggling = False
         self._records.absent = ()
-        for entry in entries:
-            self._in_flight.done(entry)
-            self._published(entry)
         if entries:
             telemetry.BATCH_SECONDS.labels(step="publish").observe(time.monotonic() - start)
+
+    def _settle(self) -> None:
+        """Take batches that are committed out of flight."""
+        for entry in self._delivery.committed():
+            self._in_flight.done(entry)
+            self._published(entry)
 
     def _once_topics_exist(self, entries: list[InFlightBatch]) -> list[InFlightBatch]:
         """Wait until all topics of the batches exist: any attempt before that fails, and at least once publishes their
@@ -152,6 +157,7 @@ class Publisher:
         if self._records.absent:
             log.warning("publish: %s", self.problem)
         while entries and self._records.absent:
+            self._settle()
             self._stop.wait(next(delays))
             self._records.check_patience()
             entries = [entry for entry in entries if self._in_flight.owns(entry)]

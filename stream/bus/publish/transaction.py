@@ -8,6 +8,7 @@ results.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from enum import Enum
 from typing import Protocol
@@ -15,7 +16,7 @@ from typing import Protocol
 from confluent_kafka import KafkaError, Producer, TopicPartition
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.in_flight import InFlightBatch
+from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.publish.record_producer import RecordProducer, RetryTransaction
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, Poison, TagbusError
@@ -88,8 +89,8 @@ class GroupMember(Protocol):
         """The group metadata as of the poll thread's last turn."""
         ...
 
-    def commit(self, offsets: list[TopicPartition], given_up: Callable[[], bool]) -> KafkaError | None:
-        """Commit offsets and wait for the answer; None when it is done."""
+    def commit(self, offsets: list[TopicPartition]) -> "Future[KafkaError | None]":
+        """Commit offsets. The answer is None when it is done."""
         ...
 
     def process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
@@ -111,7 +112,16 @@ class Delivery(Protocol):
         ...
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
-        """Send results and commit offsets. Raises RetryTransaction, Abandoned, Fenced, Fatal, UserError."""
+        """Send results, and their offsets with them or later. Raises RetryTransaction, Abandoned, Fenced, Fatal,
+        UserError."""
+        ...
+
+    def answered(self) -> bool:
+        """Whether `committed` has news."""
+        ...
+
+    def committed(self) -> list[InFlightBatch]:
+        """The batches whose offsets were committed since the last call. Raises Fatal, UserError."""
         ...
 
 
@@ -127,6 +137,7 @@ class ExactlyOnce:
         self._member = member
         self._settings = settings
         self._source = source
+        self._committed: list[InFlightBatch] = []
         self.asked: float | None = None
 
     def open(self) -> None:
@@ -161,6 +172,16 @@ class ExactlyOnce:
                 self._producer.abort_transaction(LAST_SECONDS)
             raise
         telemetry.TRANSACTIONS.labels(outcome="committed").inc()
+        self._committed += entries
+
+    def answered(self) -> bool:
+        """False: `send` returns when offsets are committed."""
+        return False
+
+    def committed(self) -> list[InFlightBatch]:
+        """What was sent since the last call."""
+        done, self._committed = self._committed, []
+        return done
 
     def _confirm(self) -> None:
         self._records.flush()
@@ -203,14 +224,28 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Offsets are committed after brokers confirm the results: a crash in between duplicates results and loses none."""
+    """Results are confirmed by brokers before offsets are committed: a crash in between doubles, and loses nothing.
 
-    def __init__(self, records: RecordProducer, member: GroupMember, settings: Settings, source: str) -> None:
+    The next batches are sent while the offsets of earlier ones are committed; one commit covers all that were sent
+    meanwhile.
+    """
+
+    def __init__(
+        self, records: RecordProducer, member: GroupMember, in_flight: InFlight, settings: Settings, source: str
+    ) -> None:
         """`source`: the topic whose offsets are committed."""
         self._records = records
         self._member = member
+        self._in_flight = in_flight
         self._settings = settings
         self._source = source
+        # In order of offsets within each partition; the first `_asked_for` of them are in the commit under way.
+        self._sent: list[InFlightBatch] = []
+        self._asked_for = 0
+        self._answer: Future[KafkaError | None] | None = None
+        self._delays = backoff(settings.retry)
+        # When to commit again after an error, of time.monotonic().
+        self._next = 0.0
         # The poll thread commits, so this thread never hangs.
         self.asked: float | None = None
 
@@ -218,7 +253,7 @@ class AtLeastOnce:
         """Nothing to prepare."""
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
-        """Produce, wait for all confirmations, commit."""
+        """Produce and wait for all confirmations; `committed` has the offsets committed."""
         try:
             self._records.produce(entries)
             self._records.confirm()
@@ -228,21 +263,43 @@ class AtLeastOnce:
             self._records.purge()
             self._records.sort_failures()
             raise
-        delays = backoff(self._settings.retry)
-        while self._records.still_ours(entries):
-            error = self._member.commit(_offsets(entries), self._records.given_up)
+        self._in_flight.sent(entries)
+        self._sent += entries
+
+    def answered(self) -> bool:
+        """Whether a commit has its answer."""
+        return self._answer is not None and self._answer.done()
+
+    def committed(self) -> list[InFlightBatch]:
+        """The batches of the commit that has its answer, and start the next commit."""
+        done: list[InFlightBatch] = []
+        if self._answer is not None and self._answer.done():
+            error, self._answer = self._answer.result(), None
             if error is None:
-                return
-            ending = classify(error, self._settings.kafka, self._source)
-            if ending is not None:
-                raise ending
-            log.warning("commit: error=%s reason=%s", error.name(), error.str())
-            telemetry.RETRIES.labels(step="commit").inc()
-            if not (error.retriable() or error.code() in _STALE or error.code() in _WAITED_OUT):
-                raise Fatal(f"commit failed ({error.name()}): {error.str()}")
-            self._records.check_patience()
-            time.sleep(next(delays))
-        raise RetryTransaction("a partition was revoked")
+                done, self._sent = self._sent[: self._asked_for], self._sent[self._asked_for :]
+                self._delays = backoff(self._settings.retry)
+            else:
+                self._failed(error)
+        if self._answer is None and time.monotonic() >= self._next:
+            self._commit()
+        return done
+
+    def _commit(self) -> None:
+        self._sent = [entry for entry in self._sent if self._in_flight.owns(entry)]
+        self._asked_for = len(self._sent)
+        if self._sent:
+            self._answer = self._member.commit(_offsets(self._sent))
+
+    def _failed(self, error: KafkaError) -> None:
+        """Commit again later, or raise what ends the worker."""
+        ending = classify(error, self._settings.kafka, self._source)
+        if ending is not None:
+            raise ending
+        log.warning("commit: error=%s reason=%s", error.name(), error.str())
+        telemetry.RETRIES.labels(step="commit").inc()
+        if not (error.retriable() or error.code() in _STALE or error.code() in _WAITED_OUT):
+            raise Fatal(f"commit failed ({error.name()}): {error.str()}")
+        self._next = time.monotonic() + next(self._delays)
 
 
 def _offsets(entries: Sequence[InFlightBatch]) -> list[TopicPartition]:
