@@ -1,6 +1,7 @@
 """The brokers for tests: `kafka` is Apache Kafka or its substitute, `mock_kafka` librdkafka's mock."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ class Broker:
 
     address: str
     found: str
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts a background command with SIGINT ignored, which children inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
