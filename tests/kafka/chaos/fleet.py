@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from confluent_kafka.admin import AdminClient, MemberAssignment
+
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal, Fenced, UserError
 from tests.bus.harness import environment
@@ -17,8 +19,8 @@ from tests.bus.harness import environment
 MEMBER = Path(__file__).parent / "member.py"
 REBALANCE = re.compile(r"^(\S+ \S+) \w+ \S+ rebalance: ", re.MULTILINE)
 ABORTED = re.compile(r"^aborted (\d+)$", re.MULTILINE)
-# What a worker says last whose transaction the coordinator does not know.
-UNKNOWN = "Fatal: Kafka client failed (INVALID_TXN_STATE)"
+# What a worker says last whose transaction the coordinator does not know, or whose sequence numbers a broker does not.
+GIVEN_UP = re.compile(r"Fatal: Kafka client failed \((INVALID_TXN_STATE|OUT_OF_ORDER_SEQUENCE_NUMBER)\)")
 # What one says last that starts while a topic is away, or has too few partitions.
 TOPICS = re.compile(r"(UserError|TopicMissing): topic \S+ (does not exist|has \d+ partitions, expected at least)")
 # Every member logs its part of a rebalance: what is logged within so many seconds is one.
@@ -29,6 +31,7 @@ TAIL = 1500
 # Of one that stands still: how much of its log is told, in characters, and for how long it may write it.
 DUMPED = 12_000
 DUMP_SECONDS = 2.0
+DESCRIBE_SECONDS = 30.0
 
 
 class Member:
@@ -78,7 +81,8 @@ class Member:
 
         A transaction that its coordinator does not know cannot be aborted: EndTxn gets INVALID_TXN_STATE, which is
         fatal to librdkafka (4849). So it is with one that was paused until the coordinator gave the transaction up, and
-        with one whose coordinator went away before it had heard of it.
+        with one whose coordinator went away before it had heard of it. A broker that ends on a full disk may come back
+        without the last records of a producer, which librdkafka reports as fatal too: a sequence desynchronization.
 
         Where a broker goes away librdkafka may lose the group's coordinator and wait for it for ever (librdkafka 5511):
         the worker ends as one whose dependency is down.
@@ -86,7 +90,7 @@ class Member:
         A process that starts while a topic is missing or has too few partitions reports it, and is restarted.
         """
         text = self.text()
-        given_up = {Fatal.exit_code} if UNKNOWN in text else set()
+        given_up = {Fatal.exit_code} if GIVEN_UP.search(text) else set()
         refused = {UserError.exit_code} if TOPICS.search(text) else set()
         return {0, -signal.SIGKILL, -signal.SIGTERM, Fenced.exit_code, DependencyDown.exit_code} | given_up | refused
 
@@ -152,13 +156,23 @@ class Fleet:
         self.tend()
 
     def dump(self) -> list[str]:
-        """What the members of a fleet that stands still are at: the ends of their logs, with the stacks of all
-        threads."""
+        """The group of a fleet that stands still as its coordinator has it, and what its members are at: the ends of
+        their logs, with the stacks of all threads."""
         for member in self.members:
             member.process.send_signal(signal.SIGUSR1)
         # The handler writes at once, from C; a member that is being started has none yet and is ended by the signal.
         time.sleep(DUMP_SECONDS)
-        return [f"{member} stands still:\n{member.text()[-DUMPED:]}" for member in self.members]
+        return [self._group(), *(f"{member} stands still:\n{member.text()[-DUMPED:]}" for member in self.members)]
+
+    def _group(self) -> str:
+        kafka = self._given.kafka
+        asked = AdminClient({"bootstrap.servers": kafka.brokers}).describe_consumer_groups([kafka.group])
+        group = asked[kafka.group].result(DESCRIBE_SECONDS)
+        lines = [f"the coordinator has group {kafka.group}, {group.state}:"]
+        for one in group.members:
+            to_hold = "" if one.target_assignment is None else f", is to hold {_numbers(one.target_assignment)}"
+            lines.append(f"{one.client_id} {one.member_id} holds {_numbers(one.assignment)}{to_hold}")
+        return "\n".join(lines)
 
     def close(self) -> None:
         """Kill what is left."""
@@ -183,6 +197,10 @@ class Fleet:
         """Those that ended otherwise than they had to, with the ends of their logs."""
         odd = [member for member in self._ended if member.process.returncode not in member.ends()]
         return [f"{member} with {member.process.returncode}:\n{member.text()[-TAIL:]}" for member in odd[:MOST_TOLD]]
+
+
+def _numbers(assigned: MemberAssignment) -> list[int]:
+    return sorted(one.partition for one in assigned.topic_partitions)
 
 
 def _time(stamp: str) -> float:
