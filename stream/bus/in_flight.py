@@ -47,6 +47,10 @@ class PartitionQueue:
         """The number of its batches in processing."""
         return sum(entry.outcomes is None for entry in self.entries)
 
+    def waiting(self) -> int:
+        """How many of its batches are not sent."""
+        return sum(not entry.sent for entry in self.entries)
+
     def finished(self) -> list[InFlightBatch]:
         """The batches that may be published: not sent yet, with no unfinished batch of this partition before them."""
         ready = []
@@ -127,6 +131,11 @@ class InFlight:
         with self._changed:
             return any(queue.entries for queue in self._queues.values())
 
+    def idle(self) -> bool:
+        """Whether nothing is in flight but batches whose results are sent."""
+        with self._changed:
+            return not self._total()
+
     def first(self, partition: Partition) -> InFlightBatch | None:
         """The oldest batch in flight of a partition."""
         with self._changed:
@@ -160,7 +169,7 @@ class InFlight:
             own = queue.working()
             kept_free = 1 if own and len(self._queues) > 1 and self._number > 1 else 0
             return (
-                self._working() < self._number and own < self._number - kept_free and len(queue.entries) < self._number
+                self._working() < self._number and own < self._number - kept_free and queue.waiting() < self._number
             )
 
     def start(self, batch: Batch) -> InFlightBatch:
@@ -272,7 +281,7 @@ class InFlight:
         return queue is not None and queue.epoch == batch.epoch
 
     def _total(self) -> int:
-        return sum(len(queue.entries) for queue in self._queues.values())
+        return sum(queue.waiting() for queue in self._queues.values())
 
     def _working(self) -> int:
         return sum(queue.working() for queue in self._queues.values())

@@ -93,6 +93,21 @@ def test_what_is_sent_is_in_flight_until_its_offsets_are_committed_and_is_not_se
     assert in_flight.revoke([A]).untouched == {}
 
 
+def test_a_worker_whose_batches_are_all_sent_is_idle_and_has_room() -> None:
+    in_flight = InFlight(1, 1000)
+    in_flight.assign([A])
+    for offset in range(10):
+        assert in_flight.idle()
+        assert in_flight.room(A, 10)
+        entry = start(in_flight, A, offset)
+        assert not in_flight.idle()
+        in_flight.complete(entry, [])
+        in_flight.sent([entry])
+    assert in_flight.busy()
+    # Their bytes are kept until offsets are committed.
+    assert not in_flight.room(A, 901)
+
+
 def test_waiting_for_batches_ends_when_it_is_interrupted() -> None:
     in_flight, news = assigned(), threading.Event()
     found: list[list[InFlightBatch]] = []

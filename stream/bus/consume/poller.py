@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 # How long one call may wait for a record: a stop is noticed within it.
 IDLE_SECONDS = 0.05
-# The same while batches are in flight: when they finish, buffered records may start and a commit may be requested.
+# The same while records are buffered and batches in flight: buffered records may start when those are done.
 BUSY_SECONDS = 0.005
 # A poll thread that has not turned for so long was suspended, or its machine was.
 STOOD_SECONDS = 5.0
@@ -84,8 +84,7 @@ class Poller:
         self._group: object = None
         # When the group metadata was requested, of time.monotonic().
         self._asked = 0.0
-        self._commits_here = settings.kafka.delivery == "at_least_once"
-        # Requests of the publish thread to this one.
+        # What the publish thread asks of this one.
         self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # When the loop turned last, of time.monotonic().
         self.turned = time.monotonic()
@@ -227,8 +226,7 @@ class Poller:
         limits = self._batcher.limits
         number = max(1, min(limits.contents, int(limits.size / self._mean)))
         buffered = any(buffer.records for buffer in self._buffers.values())
-        busy = (buffered or self._commits_here) and self._in_flight.busy()
-        wait = BUSY_SECONDS if busy else IDLE_SECONDS
+        wait = BUSY_SECONDS if buffered and self._in_flight.busy() else IDLE_SECONDS
         with map_kafka_errors(self._settings.kafka, self._topic):
             if buffered:
                 messages = self._consumer.consume(number, min(self._batcher.until_due(self._buffers), wait))

@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 # (librdkafka 5456), even for one that is back, if the client dropped its broker meanwhile (librdkafka 5511). Then the
 # publish thread hangs and the poll thread ends the worker (Publisher.check).
 STEP_SECONDS = 10.0
-# The timeout of an abort when the worker ends; after that the broker aborts by transaction.timeout.ms.
+# At least once, between two commits. The poll thread cannot read during a commit, which takes some milliseconds; a crash
+# doubles what was sent since the last one.
+COMMIT_SECONDS = 0.1
+# For an abort when the worker ends; after that the broker aborts by transaction.timeout.ms.
 LAST_SECONDS = 1.0
 # Errors of a commit by a member whose partitions were revoked meanwhile.
 _STALE = frozenset(
@@ -244,7 +247,7 @@ class AtLeastOnce:
         self._asked_for = 0
         self._answer: Future[KafkaError | None] | None = None
         self._delays = backoff(settings.retry)
-        # When to commit again after an error, of time.monotonic().
+        # When to commit next, of time.monotonic().
         self._next = 0.0
         # The poll thread commits, so this thread never hangs.
         self.asked: float | None = None
@@ -289,6 +292,7 @@ class AtLeastOnce:
         self._asked_for = len(self._sent)
         if self._sent:
             self._answer = self._member.commit(_offsets(self._sent))
+            self._next = time.monotonic() + COMMIT_SECONDS
 
     def _failed(self, error: KafkaError) -> None:
         """Commit again later, or raise what ends the worker."""
