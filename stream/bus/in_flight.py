@@ -23,14 +23,14 @@ TOTAL = 4
 
 @dataclass(slots=True, eq=False)
 class InFlightBatch:
-    """A batch in flight. `outcomes` is set when processing is done: one for each record, in order. `sent`: brokers have
+    """A batch in flight. `outcomes` is set when processing is done: one per record, in order. `sent`: brokers have
     confirmed its results, but not yet its offsets."""
 
     batch: Batch
     started: float
     outcomes: list[RecordOutcome] | None = None
     sent: bool = False
-    # Since when it waits for a dependency. Nobody knows for how long, so a drain does not wait for it.
+    # Since when it waits for a dependency. How long is unknown, so a drain does not wait for it.
     stalled: float | None = None
     work: Future[None] | None = None
 
@@ -52,7 +52,7 @@ class PartitionQueue:
         return sum(not entry.sent for entry in self.entries)
 
     def finished(self) -> list[InFlightBatch]:
-        """The batches that may be published: not sent yet, with no unfinished batch of this partition before them."""
+        """The publishable batches: not sent yet, with no unfinished batch of this partition before them."""
         ready = []
         for entry in self.entries:
             if entry.outcomes is None:
@@ -168,9 +168,7 @@ class InFlight:
                 return False
             own = queue.working()
             kept_free = 1 if own and len(self._queues) > 1 and self._number > 1 else 0
-            return (
-                self._working() < self._number and own < self._number - kept_free and queue.waiting() < self._number
-            )
+            return self._working() < self._number and own < self._number - kept_free and queue.waiting() < self._number
 
     def start(self, batch: Batch) -> InFlightBatch:
         """Add a batch in the current epoch of its partition. The partition is assigned: only the poll thread starts
@@ -184,8 +182,8 @@ class InFlight:
             return entry
 
     def restart(self, entry: InFlightBatch, refused: Mapping[int, Poison]) -> list[InFlightBatch]:
-        """Process all batches of a partition again that are not sent, in a new epoch: Kafka refuses the results of one
-        of them, and what was decided about later ones may rest on them. Empty if the batch is no longer owned."""
+        """Put all unsent batches of a partition in flight again, in a new epoch: Kafka refuses results of one of them,
+        and decisions on later ones may rest on these. Empty if the batch is no longer owned."""
         with self._changed:
             if not self._owned(entry.batch):
                 return []
@@ -225,8 +223,8 @@ class InFlight:
             return min(waiting, default=None)
 
     def finished(self, seconds: float, interrupted: Callable[[], bool] = lambda: False) -> list[InFlightBatch]:
-        """All batches that may be published now, in order within each partition. Waits up to `seconds` for one, or
-        until `interrupted`, which is evaluated at every change and every `wake`."""
+        """All publishable batches, in order within each partition. Waits up to `seconds` for one, or until
+        `interrupted`, which is evaluated at every change and every `wake`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: interrupted() or any(queue.finished() for queue in self._queues.values()), seconds

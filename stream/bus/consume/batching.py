@@ -223,7 +223,7 @@ class Batcher:
         return any(buffer.late(seconds, now) for buffer in buffers.values())
 
     def _patience(self) -> float:
-        """How long a batch waits to fill now. A worker with nothing else to do would wait for nothing."""
+        """How long a batch waits to fill now. An idle worker gains nothing by waiting."""
         idle = self.caught_up and self._in_flight.idle()
         return self.limits.idle_seconds if idle else self.limits.seconds
 

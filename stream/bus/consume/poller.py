@@ -84,7 +84,7 @@ class Poller:
         self._group: object = None
         # When the group metadata was requested, of time.monotonic().
         self._asked = 0.0
-        # What the publish thread asks of this one.
+        # Requests of the publish thread to this one.
         self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # When the loop turned last, of time.monotonic().
         self.turned = time.monotonic()
@@ -120,11 +120,11 @@ class Poller:
         return self._group
 
     def commit(self, offsets: list[TopicPartition]) -> "Future[KafkaError | None]":
-        """Have the poll thread commit. The answer is None when it is done; it wakes those that wait for batches."""
+        """Have the poll thread commit. The result is None for success; it wakes threads that wait for batches."""
         return self._request(lambda: self._commit(offsets))
 
     def process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
-        """Have the poll thread start all batches of a partition again without results that Kafka refuses, and wait."""
+        """Have the poll thread restart all batches of a partition, without the results that Kafka refuses; wait for it."""
         done = self._request(lambda: self._process_again(entry, refused))
         while not done.done() and not given_up():
             wait([done], 0.1)

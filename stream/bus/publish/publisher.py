@@ -22,9 +22,9 @@ from tagbus.stream.retry import backoff
 
 log = logging.getLogger(__name__)
 
-# How long to wait for a finished batch; callbacks, a commit that is due and a stop are noticed within it.
+# How long to wait for a finished batch; callbacks, a due commit and a stop are noticed within it.
 IDLE_SECONDS = 0.1
-# A step of a transaction hangs if it takes this many times as long as it may.
+# A step of a transaction hangs if it takes this many times its timeout.
 HANGS = 1.5
 
 

@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 # (librdkafka 5456), even for one that is back, if the client dropped its broker meanwhile (librdkafka 5511). Then the
 # publish thread hangs and the poll thread ends the worker (Publisher.check).
 STEP_SECONDS = 10.0
-# At least once, between two commits. The poll thread cannot read during a commit, which takes some milliseconds; a crash
-# doubles what was sent since the last one.
+# Between two commits, at least once. The poll thread cannot read during a commit: one for each batch doubled the median
+# latency at 100 contents a second, to 13 ms. A crash duplicates the results since the last commit.
 COMMIT_SECONDS = 0.1
-# For an abort when the worker ends; after that the broker aborts by transaction.timeout.ms.
+# The timeout of an abort when the worker ends; after that the broker aborts by transaction.timeout.ms.
 LAST_SECONDS = 1.0
 # Errors of a commit by a member whose partitions were revoked meanwhile.
 _STALE = frozenset(
@@ -115,12 +115,12 @@ class Delivery(Protocol):
         ...
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
-        """Send results, and their offsets with them or later. Raises RetryTransaction, Abandoned, Fenced, Fatal,
+        """Send results; offsets are committed with them or later. Raises RetryTransaction, Abandoned, Fenced, Fatal,
         UserError."""
         ...
 
     def answered(self) -> bool:
-        """Whether `committed` has news."""
+        """Whether `committed` would return batches or raise."""
         ...
 
     def committed(self) -> list[InFlightBatch]:
@@ -227,10 +227,9 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Results are confirmed by brokers before offsets are committed: a crash in between doubles, and loses nothing.
+    """Offsets are committed after brokers confirm the results: a crash in between duplicates results and loses none.
 
-    The next batches are sent while the offsets of earlier ones are committed; one commit covers all that were sent
-    meanwhile.
+    Commits do not block sending: one commit covers all batches sent since the previous one.
     """
 
     def __init__(
@@ -242,7 +241,7 @@ class AtLeastOnce:
         self._in_flight = in_flight
         self._settings = settings
         self._source = source
-        # In order of offsets within each partition; the first `_asked_for` of them are in the commit under way.
+        # In order of offsets within each partition; the first `_asked_for` of them are in the pending commit.
         self._sent: list[InFlightBatch] = []
         self._asked_for = 0
         self._answer: Future[KafkaError | None] | None = None
@@ -256,7 +255,7 @@ class AtLeastOnce:
         """Nothing to prepare."""
 
     def send(self, entries: Sequence[InFlightBatch]) -> None:
-        """Produce and wait for all confirmations; `committed` has the offsets committed."""
+        """Produce and wait for all confirmations; `committed` commits the offsets."""
         try:
             self._records.produce(entries)
             self._records.confirm()
@@ -270,11 +269,11 @@ class AtLeastOnce:
         self._sent += entries
 
     def answered(self) -> bool:
-        """Whether a commit has its answer."""
+        """Whether the pending commit is done."""
         return self._answer is not None and self._answer.done()
 
     def committed(self) -> list[InFlightBatch]:
-        """The batches of the commit that has its answer, and start the next commit."""
+        """Return the batches of a commit that is done, and start the next commit when it is due."""
         done: list[InFlightBatch] = []
         if self._answer is not None and self._answer.done():
             error, self._answer = self._answer.result(), None
