@@ -124,7 +124,7 @@ class Poller:
         return self._request(lambda: self._commit(offsets))
 
     def process_again(self, entry: InFlightBatch, refused: Mapping[int, Poison], given_up: Callable[[], bool]) -> None:
-        """Have the poll thread restart all batches of a partition, without the results that Kafka refuses; wait for it."""
+        """Have the poll thread restart all batches of a partition, without results that Kafka refuses, and wait."""
         done = self._request(lambda: self._process_again(entry, refused))
         while not done.done() and not given_up():
             wait([done], 0.1)
