@@ -32,7 +32,7 @@ from tests.bus.harness import (
     settings,
     until_all_out,
 )
-from tests.bus.taggers import Gated, Trivial
+from tests.bus.taggers import Trivial
 from tests.support import consume_all, produce, wait_until
 
 PRODUCE, INIT, ADD_PARTITIONS, ADD_OFFSETS, END, COMMIT_OFFSETS = 0, 22, 24, 25, 26, 28
@@ -302,45 +302,6 @@ def test_at_least_once_commits_nothing_that_was_not_confirmed(mock_kafka: MockCl
     (committed,) = reader.committed([confluent_kafka.TopicPartition("content", 0)], timeout=10)
     reader.close()
     assert committed.offset == 0  # where the worker records its start (crash_loop.py)
-
-
-def test_at_least_once_results_go_out_while_earlier_offsets_are_committed(
-    mock_kafka: MockCluster, given: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, answer = threading.Event(), threading.Event()
-
-    class Slow(confluent_kafka.Consumer):
-        def commit(self, *arguments: Any, **named: Any) -> Any:
-            # The first commits say where the worker has started (crash_loop.py).
-            if any(offset.offset > 0 for offset in named["offsets"]):
-                asked.set()
-                assert answer.wait(120)
-            return super().commit(*arguments, **named)
-
-    monkeypatch.setattr(clients, "Consumer", Slow)
-    given = given.model_copy(
-        update={
-            "kafka": given.kafka.model_copy(update={"delivery": "at_least_once"}),
-            "batch": given.batch.model_copy(update={"contents": 10, "in_flight": 8}),
-        }
-    )
-    tagger = Gated(lambda _: True)
-    with running(given, tagger):
-        wait_until(lambda: tagger.waiting == COUNT // 10, 120, "all batches in processing")
-        tagger.open = True
-        until_all_out(mock_kafka.address, NAMES, COUNT)
-        wait_until(asked.is_set, 120)
-        answer.set()
-        wait_until(lambda: committed(mock_kafka.address, given) == COUNT, 120)
-
-
-def committed(address: str, given: Settings) -> int:
-    """How many records of the topic content are committed."""
-    reader = confluent_kafka.Consumer({"bootstrap.servers": address, "group.id": given.kafka.group})
-    partitions = reader.list_topics("content", 10).topics["content"].partitions
-    found = reader.committed([confluent_kafka.TopicPartition("content", number) for number in partitions], timeout=10)
-    reader.close()
-    return sum(max(0, one.offset) for one in found)
 
 
 def test_a_fatal_error_of_an_idempotent_producer_ends_the_worker(mock_kafka: MockCluster, given: Settings) -> None:
