@@ -11,6 +11,7 @@ from typing import Protocol
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import Poison
 from tagbus.stream.kafka.message import Partition
+from tagbus.stream.kafka.rights import Operation
 from tagbus.stream.telemetry.traces import BatchTrace
 
 # Called with True when a batch starts to wait for a dependency, with False when it resumes.
@@ -91,6 +92,12 @@ class WorkerTopics:
     results: tuple[str, ...]
     dead_letters: str
     state: tuple[str, ...] = ()
+
+    @property
+    def operations(self) -> list[tuple[Operation, str]]:
+        """What the worker does with them."""
+        found: list[tuple[Operation, str]] = [("Read", topic) for topic in (self.source, *self.state)]
+        return [*found, *(("Write", topic) for topic in (*self.results, self.dead_letters, *self.state))]
 
 
 class Processor(Protocol):

@@ -28,7 +28,6 @@ from tagbus.stream.kafka.access import missing_rights
 from tagbus.stream.kafka.errors import RAISED, classify, error_of
 from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.metadata import list_partitions
-from tagbus.stream.kafka.rights import Operation
 from tagbus.stream.telemetry import traces
 from tagbus.stream.telemetry.logs import BatchPosition, at
 
@@ -186,7 +185,8 @@ class Worker:
     def _topics_exist(self) -> bool:
         """Report a missing topic or right at the start, not at the first record. False: no broker answers."""
         topics = self._topics
-        if refused := missing_rights(self._settings.kafka, self._operations()):
+        # The gate may need other rights.
+        if refused := missing_rights(self._settings.kafka, topics.operations):
             raise refused
         counts: dict[str, int] = {}
         for topic in (topics.source, *topics.results, topics.dead_letters, *topics.state):
@@ -204,15 +204,6 @@ class Worker:
                 )
         self._partitions = tuple(range(counts[topics.source]))
         return True
-
-    def _operations(self) -> list[tuple[Operation, str]]:
-        """What the worker does with its topics; the gate may need other rights."""
-        topics = self._topics
-        operations: list[tuple[Operation, str]] = [("Read", topics.source)]
-        operations += [("Write", topic) for topic in (*topics.results, topics.dead_letters)]
-        for topic in topics.state:
-            operations += [("Read", topic), ("Write", topic)]
-        return operations
 
     def _start(self, entry: InFlightBatch) -> None:
         """Hand a batch to the processor."""

@@ -15,11 +15,13 @@ from tagbus.stream.app.indexing import IndexService
 from tagbus.stream.app.joining.service import JoinService
 from tagbus.stream.app.releases.backfill import Asked, Backfill, plan
 from tagbus.stream.app.service import Service
+from tagbus.stream.bus.process.tag_processor import topics_of
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import decode_content
 from tagbus.stream.contract.events import Content
 from tagbus.stream.errors import Poison, UserError
 from tagbus.stream.health import HealthServer
+from tagbus.stream.kafka.access import missing_rights
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.ranges import read_range
 from tagbus.stream.llm.batch.answers import Prepared
@@ -56,7 +58,7 @@ def run(
     --from, --group and --output it is a backfill, which ends at the end of its range. With --batch a backfill first
     asks the language model about all its contents, which takes up to a day.
     """
-    settings = _loaded(level)
+    settings = loaded(level)
     backfill = plan(settings, Asked(start, until, group, output, rate))
     if backfill is None:
         if batch is not None:
@@ -78,6 +80,10 @@ def _asked(settings: Settings, backfill: Backfill, folder: Folder, about: str, e
     except ImportError as error:
         raise UserError(f"{error.name} is not installed: pip install 'tagbus[llm]'") from None
 
+    # The batch costs money: what it answers must be able to go out.
+    if refused := missing_rights(backfill.settings.kafka, topics_of(backfill.settings).operations):
+        raise refused
+
     def contents() -> Iterator[Content]:
         for message in read_range(settings.kafka, backfill.offsets(settings)):
             try:
@@ -95,11 +101,11 @@ def feedback(level: Level = "info") -> None:
 
     /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. Run one, or several: they share the partitions.
     """
-    settings = _loaded(level)
+    settings = loaded(level)
     _serve(settings, JoinService(settings))
 
 
-def _loaded(level: Literal["debug", "info", "warning", "error"]) -> Settings:
+def loaded(level: Literal["debug", "info", "warning", "error"]) -> Settings:
     """Load the settings and set up logging as they say. Logging is set up first, because reading them may log."""
     console.set_up_logging(level)
     settings = load()
@@ -131,7 +137,7 @@ def index(level: Level = "info") -> None:
     /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT. It resumes where it was stopped; if that is longer ago than
     TAGBUS_MEMORY__TOMBSTONE_HOURS, it reads everything again.
     """
-    settings = _loaded(level)
+    settings = loaded(level)
     if settings.memory.kind != "server":
         raise UserError(f"TAGBUS_MEMORY__KIND={settings.memory.kind}: this memory is not shared, expected server")
     service = IndexService(settings)

@@ -18,6 +18,8 @@ from tagbus.stream.kafka.rights import AUTHENTICATION, Operation, handshake, pri
 
 # How long to listen to a new client. A failed login is reported after 0.3 s on an idle machine.
 LISTEN_SECONDS = 3.0
+# How long a group may take to answer: the first one in a cluster has its coordinator's topic created.
+COORDINATOR_SECONDS = 30.0
 
 # Invalid settings of a topic or a record, which no retry fixes.
 _INVALID = frozenset(
@@ -69,6 +71,29 @@ def missing_rights(kafka: KafkaSettings, needs: Sequence[tuple[Operation, str]])
         return None
     rights = ", ".join(f"{operation} on topic {topic}" for operation, topic in missing)
     return UserError(f"Kafka refuses {principal(kafka)}: grant {rights} (TOPIC_AUTHORIZATION_FAILED)")
+
+
+def missing_group_right(kafka: KafkaSettings, group: str) -> UserError | None:
+    """Check the right to join a group, for a client that would otherwise try to join for ever.
+
+    None where `missing_rights` returns None, and if the broker does not answer in time.
+    """
+    if "security.protocol" not in kafka.options:
+        return None
+    client = clients.quiet_admin(kafka, lambda _: None)
+    asked = client.describe_consumer_groups(
+        [group], include_authorized_operations=True, request_timeout=COORDINATOR_SECONDS
+    )
+    try:
+        allowed = asked[group].result(COORDINATOR_SECONDS).authorized_operations
+        if not allowed or AclOperation.READ in allowed:
+            return None
+    except TimeoutError:
+        return None
+    except KafkaException as exception:
+        if error_of(exception).code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return None
+    return UserError(f"Kafka refuses {principal(kafka)}: grant Read on group {group} (GROUP_AUTHORIZATION_FAILED)")
 
 
 def inconsistent(kafka: KafkaSettings) -> UserError:

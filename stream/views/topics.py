@@ -1,23 +1,28 @@
-"""Check the views' topics before Faust starts: it would wait forever for a missing one, and fail in the middle of its
-work if numbers of partitions differ."""
+"""Check the views' topics before Faust starts: it would wait forever for one that is missing or that it may not use,
+and fail in the middle of its work if numbers of partitions differ."""
 
 from confluent_kafka import KafkaException
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import TopicMissing, UserError
 from tagbus.stream.kafka import clients
-from tagbus.stream.kafka.access import failure
+from tagbus.stream.kafka.access import failure, missing_group_right, missing_rights
 from tagbus.stream.kafka.admin.layout import COMPACT, POLICY
 from tagbus.stream.kafka.admin.topics import SECONDS, states
+from tagbus.stream.kafka.rights import Operation
 
 
 def require_topics(settings: Settings) -> int:
     """The number of partitions of `tagged`, which each topic of the views has too.
 
-    Raises UserError for a topic that is missing, has another number, or is a changelog that keeps records by time;
-    DependencyDown if no broker answers.
+    Raises UserError for a right that is missing, and for a topic that is missing, has another number, or is a changelog
+    that keeps records by time; DependencyDown if no broker answers.
     """
     source, own = settings.topics.tagged, settings.views
+    both: list[tuple[Operation, str]] = [(operation, name) for name in own.topics for operation in ("Read", "Write")]
+    refused = missing_rights(settings.kafka, [("Read", source), *both])
+    if refused := refused or missing_group_right(settings.kafka, own.group):
+        raise refused
     admin = clients.admin(settings.kafka)
     try:
         cluster = admin.list_topics(timeout=SECONDS)

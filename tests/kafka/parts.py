@@ -26,6 +26,12 @@ TOPICS = (
 COMPACTED = frozenset({"tags", "exemplars", "knowledge", "versions", "releases", "feedback_state"})
 COMPACT: Layout = (1, {"cleanup.policy": "compact"})
 LAYOUT: Mapping[str, Layout] = {topic: COMPACT if topic in COMPACTED else 1 for topic in TOPICS}
+# Those of `tagbus views`, which begin with the name of its group.
+VIEWS: Mapping[str, Layout] = {
+    "views-changes": 1,
+    "views-contents-changelog": COMPACT,
+    "views-tags-changelog": COMPACT,
+}
 # Every cleanup.policy is wrong.
 SPOILT: Mapping[str, Layout] = {topic: 1 if topic in COMPACTED else COMPACT for topic in TOPICS}
 
@@ -42,7 +48,8 @@ class Tenant:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        return {name: unique(name) for name in (*TOPICS, "group", "transactional_id")}
+        own = {name: unique(name) for name in (*TOPICS, "budget", "views", "group", "transactional_id")}
+        return own | {name: name.replace("views", own["views"], 1) for name in VIEWS}
 
     @property
     def topics(self) -> dict[str, str]:
@@ -69,6 +76,8 @@ class Tenant:
             "KAFKA__OPTIONS": json.dumps(dict(self.options)),
             "KAFKA__SECRETS": json.dumps(dict(self.secrets)),
             "TOPICS__PARTITIONS": "1",
+            "TOPICS__BUDGET": self.names["budget"],
+            "VIEWS__GROUP": self.names["views"],
             **{f"TOPICS__{topic.upper()}": name for topic, name in self.topics.items()},
         }
 

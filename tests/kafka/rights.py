@@ -39,7 +39,8 @@ _OPERATIONS = {
 
 @dataclass(frozen=True, order=True)
 class Right:
-    """One ACL. `name` is a word of the settings: of a topic, `group` or `transactional_id`; the latter are prefixes."""
+    """One ACL. `name` is a word of the settings: of a topic, `group`, `transactional_id`, or `views`, the group of the
+    views and the prefix of their topics. Those of groups and transactions are prefixes."""
 
     operation: Operation
     kind: Kind
@@ -60,6 +61,7 @@ _ALL = (
 _MEMORY = ("tags", "exemplars", "knowledge")
 _GROUP = Right("Read", "group", "group")
 _TRANSACTION = Right("Write", "transactional id", "transactional_id")
+_VIEWS = ("views-changes", "views-contents-changelog", "views-tags-changelog")
 _AT_LEAST_ONCE = (
     *_on("Read", "content", *_MEMORY, "versions", "releases"),
     *_on("Write", "tagged", "dead_letters", "exemplars", "versions", "feedback"),
@@ -92,6 +94,11 @@ LEAST: Mapping[str, tuple[Right, ...]] = {
         *_on("Write", "feedback"),
     ),
     "retag --send": (*_on("Read", "content", "tagged", "tags"), *_on("Write", "content")),
+    "retag --batch --send": (
+        *_on("Read", "content", "tagged", "releases", *_MEMORY, "budget"),
+        *_on("Write", "content", "budget"),
+    ),
+    "views": (*_on("Read", "tagged", *_VIEWS), *_on("Write", *_VIEWS), Right("Read", "group", "views")),
     "explain": _on("Read", "content", "releases", *_MEMORY),
     "skip": (*_on("Read", "content"), *_on("Write", "dead_letters"), _GROUP, _TRANSACTION),
     "release activate": (*_on("Read", "releases"), *_on("Write", "releases")),
@@ -136,6 +143,8 @@ _CALLED = {
     "versions": "content.versions",
     "feedback_state": "feedback.state",
     "feedback_dead_letters": "feedback.dlq",
+    **{name: f"tagbus-{name}" for name in _VIEWS},
+    "views": "`tagbus-views` (`views.group`)",
     "group": "the prefix `tagbus` (`kafka.group`)",
     "transactional_id": "the prefix `tagbus` (`kafka.transactional_id`)",
 }

@@ -18,6 +18,7 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.indexer import indexer
 from tagbus.stream.kafka.admin.topics import require_compacted
+from tagbus.stream.local.child import free_ports
 from tagbus.stream.memory import Carried, memory_of
 from tagbus.stream.memory.qdrant.client import Server
 from tagbus.stream.memory.qdrant.collections import CollectionSpec
@@ -26,8 +27,10 @@ from tests.bus.harness import RunningWorker, event, events
 from tests.bus.taggers import tagged
 from tests.cli.harness import Answer, Cli
 from tests.index.parts import encoder
-from tests.kafka.parts import SPOILT, Tenant, worker
+from tests.kafka.parts import COMPACT, SPOILT, VIEWS, Tenant, worker
 from tests.kafka.rights import LEAST, Right, table
+from tests.llm import scripted
+from tests.llm.batch_server import BatchServer
 from tests.support import consume_all, produce
 
 pytestmark = pytest.mark.kafka
@@ -49,6 +52,7 @@ CALLS = {
     "replay --send": ("replay", "--send"),
     "replay feedback.dlq --send": ("replay", "feedback.dlq", "--send"),
     "retag --send": ("retag", "--tag", "t1", "--send"),
+    "retag --batch --send": ("retag", "--tag", "t1", "--send", "--batch", "{folder}", "--every", "0.01"),
     "skip": ("skip", "{content}:0:0"),
     "release activate": ("release", "activate", SHIPPED.name),
     "release drop": ("release", "drop", SHIPPED.name),
@@ -59,6 +63,9 @@ CALLS = {
 }
 # Without a worker it gets no answer.
 ASKS = {"ping": ("ping", "--seconds", "1")}
+# With all rights it goes on (tests/kafka/test_views_secured.py).
+SERVES = {"views": ("views",)}
+BATCH = "retag --batch --send"
 # Standard input of those that read no content.
 INPUTS = {
     "tags import": b"".join(encode(Tag(id=one, name="Bees")) + b"\n" for one in ("t1", "t2")),
@@ -66,8 +73,8 @@ INPUTS = {
 }
 # What a right to create a topic does not give.
 MENDING = frozenset({"Alter", "AlterConfigs"})
-# Left out is what is the same code: at_least_once but for the group, every topic but two of those that are made, and
-# the memory topics of a build and of an explanation.
+# Left out is what is the same code: at_least_once but for the group, every topic but two of those that are made, the
+# memory topics of a build and of an explanation, and what a retag reads in a batch and without.
 LACKING = [
     (command, missing)
     for command, rights in LEAST.items()
@@ -77,6 +84,7 @@ LACKING = [
     and (command != "topics create --mend" or (missing.operation in MENDING and missing.name == "versions"))
     and (command != "release build" or missing.name == "releases")
     and (command != "explain" or missing.name in {"content", "releases"})
+    and (command != BATCH or missing.name == "budget" or missing.operation == "Write")
 ]
 
 
@@ -87,6 +95,9 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
     if command == "topics create --mend":
         tenant.make_topics(SPOILT)
         more = {"TOPICS__PARTITIONS": "2"}
+    elif command == "views":
+        tenant.make_topics({"tagged": 1, **VIEWS})
+        more = {"VIEWS__PORT": str(free_ports(1)[0]), "HEALTH__PORT": "0"}
     elif command != "topics create":
         tenant.make_topics()
         for source in ("content", "feedback"):
@@ -102,15 +113,35 @@ def call(tagbus: Cli, tenant: Tenant, command: str) -> Answer:
             )
             produce(address, names[letters], [(b"b", event("b"), dead_letter_headers(letter))])
         other = Active(release="another", time=datetime.now(UTC))
-        # `explain` cannot use a missing release.
-        more_of = {"release build": (other,), "explain": ()}
+        # `explain` and a batch cannot use a missing release.
+        more_of = {"release build": (other,), "explain": (), BATCH: ()}
         there = more_of.get(command, (ReleaseRecord(release=SHIPPED), other))
         records = [encode_release(one) for one in there]
         produce(address, names["releases"], [(one.key, one.value, []) for one in records])
-    arguments = [word.format(**names) for word in (CALLS | ASKS)[command]]
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, scripted.serving(BatchServer()) as server:
+        if command == BATCH:
+            tenant.make_topics({"budget": COMPACT})
+            more = judged(server)
+        arguments = [word.format(**names, folder=folder) for word in (CALLS | ASKS | SERVES)[command]]
         given = tenant.environment() | {"RELEASES__FOLDER": folder} | more
-        return tagbus(*arguments, stdin=INPUTS.get(command, event("a")), settings=given)
+        answer = tagbus(*arguments, stdin=INPUTS.get(command, event("a")), settings=given)
+        assert answer.code == 0 or not server.requests, "money is spent, and then a right is missing"
+        return answer
+
+
+def judged(server: scripted.Server) -> dict[str, str]:
+    """Settings of a judge that is asked about every content, with a budget."""
+    return {
+        "LLM__URL": server.url,
+        "LLM__API_KEY": "secret",
+        "LLM__MODEL": "m",
+        "LLM__BACKEND": "stated",
+        "CASCADE__CONTROL": "1",
+        "BUDGET__PRICE_IN": "2",
+        "BUDGET__PRICE_OUT": "8",
+        "BUDGET__COST_PER_DAY": "1",
+        "KNOWLEDGE__SEGMENTS": "0",
+    }
 
 
 def missing_right(right: Right, tenant: Tenant) -> str:
@@ -174,7 +205,9 @@ def test_ping_needs_no_more_than_its_least_rights(tagbus: Cli, tenant: Tenant) -
     assert (answer.code, "has no result" in answer.err) == (4, True)
 
 
-@pytest.mark.parametrize(("command", "missing"), [case for case in LACKING if case[0] in CALLS | ASKS], ids=str)
+@pytest.mark.parametrize(
+    ("command", "missing"), [case for case in LACKING if case[0] in CALLS | ASKS | SERVES], ids=str
+)
 def test_a_command_that_lacks_a_right_ends_and_names_it(
     command: str, missing: Right, tagbus: Cli, tenant: Tenant
 ) -> None:
@@ -186,6 +219,19 @@ def test_a_command_that_lacks_a_right_ends_and_names_it(
     last = answer.err.splitlines()[-1]
     assert last.startswith(f"tagbus: Kafka refuses User:{tenant.user}: {missing_right(missing, tenant)}")
     assert "Traceback" not in answer.err
+
+
+def test_a_backfill_that_may_not_write_its_results_asks_nothing_in_a_batch(tagbus: Cli, tenant: Tenant) -> None:
+    tenant.make_topics()
+    tenant.may(LEAST["run (exactly_once)"])
+    where = ("--from", "earliest", "--group", f"{tenant.names['group']}-again", "--output", "again")
+
+    with TemporaryDirectory() as folder, scripted.serving(BatchServer()) as server:
+        answer = tagbus("run", *where, "--batch", folder, settings=tenant.environment() | judged(server))
+
+    assert answer.code == 2
+    assert "Write on topic again, " in answer.err.splitlines()[-1]
+    assert server.requests == []
 
 
 async def index(tenant: Tenant) -> None:

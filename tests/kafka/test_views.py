@@ -1,10 +1,7 @@
 """`tagbus views` on Apache Kafka: under all faults their answers equal the counts of a plain consumer."""
 
-import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,7 +13,18 @@ from tagbus.stream.views.topics import require_topics
 from tests.bus.harness import settings
 from tests.conftest import Broker
 from tests.kafka.recount import recount
-from tests.kafka.views_log import COMPACT, Replica, Tagger, layouts, path_of, producer, replicas, result, wrong
+from tests.kafka.views_log import (
+    COMPACT,
+    Replica,
+    Tagger,
+    layouts,
+    path_of,
+    producer,
+    recommended,
+    replicas,
+    result,
+    wrong,
+)
 from tests.support import Layout, Record, consume_all, create_topics, get, produce, unique, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -24,7 +32,6 @@ pytestmark = pytest.mark.kafka
 SECONDS = 120
 CONTENTS = 60
 IDS = [f"c/{number} é" for number in range(CONTENTS)]
-EXAMPLES = Path(__file__).parents[2] / "examples" / "recommenders"
 
 
 def views(kafka: Broker, partitions: int) -> Settings:
@@ -112,15 +119,6 @@ def test_a_replica_without_partitions_is_ready_and_answers_and_recommenders_work
     by_views = recommended("from_views.py", f"http://127.0.0.1:{two.port}", "a")
     assert [one["id"] for one in by_topic] == ["b", "c"]
     assert by_views == by_topic
-
-
-def recommended(program: str, *arguments: str) -> list[dict[str, object]]:
-    """What an example recommender prints, a JSON object a line."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / program, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_a_withdrawn_content_leaves_no_row(kafka: Broker, tmp_path: Path) -> None:

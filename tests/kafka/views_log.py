@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,6 +22,7 @@ from tagbus.stream.local.worker import LocalWorker
 from tests.kafka.recount import Recount
 from tests.support import get, unique
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "recommenders"
 COMPACT = {"cleanup.policy": "compact"}
 SESSION_SECONDS = 10
 TAGS = [f"t{number}" for number in range(30)]
@@ -222,3 +225,12 @@ def _wrong_of_tag(one: Replica, expected: Recount, tag: str) -> Iterator[str]:
     others = {str(item["id"]): item["contents"] for item in one.pages(path_of("tags", tag, "/together"))}
     if others != {other: count for (first, other), count in expected.together.items() if first == tag}:
         yield f"together {others}"
+
+
+def recommended(program: str, *arguments: str) -> list[dict[str, object]]:
+    """What an example recommender prints, a JSON object a line."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / program, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -72,6 +72,13 @@ class BatchState:
         return self.times.get(index, source.timestamp)
 
 
+def topics_of(settings: Settings) -> WorkerTopics:
+    """The topics of a worker that tags."""
+    topics = settings.topics
+    state = (topics.versions,) if settings.triage.versions else ()
+    return WorkerTopics(topics.content, (topics.tagged, topics.exemplars, topics.feedback), topics.dead_letters, state)
+
+
 class TagProcessor(Processor):
     """Contents to tags."""
 
@@ -84,10 +91,7 @@ class TagProcessor(Processor):
     ) -> None:
         """`offered` receives an LLM batch's answer about a content, where its event carries one."""
         topics = settings.topics
-        state = (topics.versions,) if settings.triage.versions else ()
-        self.topics = WorkerTopics(
-            topics.content, (topics.tagged, topics.exemplars, topics.feedback), topics.dead_letters, state
-        )
+        self.topics = topics_of(settings)
         self._settings = settings
         self._tagger = tagger
         self._least = settings.tagger.write_back

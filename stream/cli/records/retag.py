@@ -31,6 +31,7 @@ from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.encoder.open import open_encoder
 from tagbus.stream.encoder.release import content_text
 from tagbus.stream.errors import Poison, UserError, shorten
+from tagbus.stream.kafka.access import missing_rights
 from tagbus.stream.kafka.message import record_of, recorded
 from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
 from tagbus.stream.kafka.writer import TopicWriter
@@ -212,6 +213,10 @@ def _send_asked(
     key = key_of(settings)
     if folder.sent is not None:
         raise UserError(f"--batch {folder.path}: its {folder.sent} contents were sent already; expected another folder")
+
+    # The batch costs money: what it answers must be able to go out.
+    if refused := missing_rights(settings.kafka, [("Write", content.topic)]):
+        raise refused
 
     def contents() -> Iterator[Content]:
         return (found.content for found in _affected(settings, content, concern))

@@ -15,6 +15,7 @@ from tagbus.stream.contract.budget import Spending, decode_spending, encode_spen
 from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.errors import DependencyDown, MemoryLost, Poison
 from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.access import missing_rights
 from tagbus.stream.kafka.errors import RAISED
 from tagbus.stream.kafka.follower import TopicFollower
 from tagbus.stream.kafka.message import offset_of, partition_of, record_of
@@ -124,6 +125,9 @@ async def opened(settings: Settings) -> AsyncIterator[TopicLedger]:
     topic = settings.topics.budget
     producer = clients.plain_producer(settings.kafka)
     await asyncio.to_thread(list_partitions, producer, settings.kafka, topic, "Write")
+    # A record that may not be written would count as one that no broker takes, and nobody would be asked.
+    if refused := await asyncio.to_thread(missing_rights, settings.kafka, [("Read", topic), ("Write", topic)]):
+        raise refused
     ledger = TopicLedger(settings, producer)
     try:
         async with TopicFollower(TopicReader(settings.kafka, _lost), [topic]) as following:
