@@ -4,16 +4,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from tagbus.stream.app import console
-from tagbus.stream.cli.run import Level, until_stopped
-from tagbus.stream.config import load
+from tagbus.stream.cli.run import Level, loaded, until_stopped
 from tagbus.stream.errors import UserError
 from tagbus.stream.health import HealthServer
+from tagbus.stream.telemetry.export import exporting
 
 if TYPE_CHECKING:
     from tagbus.stream.views.service import ViewsService
 
-# The loggers of Faust and its client, which log every step.
+# The loggers of Faust and its client, which log every step, and at `debug` whole records with their tags.
 CHATTY = ("faust", "mode", "aiokafka", "rocksdict", "tagbus.stream.views.transport")
 
 
@@ -23,16 +22,15 @@ def views(level: Level = "info") -> None:
     Run one or several: they share the partitions, and any of them answers for all. `tagbus topics create --views`
     creates the topics. /livez, /readyz and /metrics are on TAGBUS_HEALTH__PORT.
     """
-    console.set_up_logging(level)
-    if level != "debug":
-        for name in CHATTY:
-            logging.getLogger(name).setLevel(logging.ERROR)
-    settings = load()
+    settings = loaded(level)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     service_class = _service()
     service = service_class(settings)
     health = HealthServer(settings.health, service.not_live, service.not_ready)
     try:
-        asyncio.run(until_stopped(service.run(), "views"))
+        with exporting(settings):
+            asyncio.run(until_stopped(service.run(), "views"))
     finally:
         health.close()
 

@@ -1,21 +1,39 @@
 """`tagbus views`, as far as it goes without Kafka."""
 
+import logging
 import sys
 
 import pytest
 
+from tagbus.stream.cli.views import CHATTY
 from tests.cli.harness import Cli
 
 
-def test_without_the_extra_it_says_what_to_install(tagbus: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_faust(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [
         one for one in sys.modules if one.partition(".")[0] == "faust" or one.startswith("tagbus.stream.views")
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "faust", None)
+
+
+@pytest.mark.usefixtures("without_faust")
+def test_without_the_extra_it_says_what_to_install(tagbus: Cli) -> None:
     answer = tagbus("views")
     assert answer.code == 2
     assert answer.one_line() == "tagbus: faust is not installed: pip install 'tagbus[views]'"
+
+
+@pytest.mark.usefixtures("without_faust")
+def test_at_debug_the_libraries_log_no_records(tagbus: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    for one in loggers:
+        monkeypatch.setattr(one, "level", logging.NOTSET)
+
+    assert tagbus("views", "--log", "debug").code == 2
+
+    assert {one.level for one in loggers} == {logging.ERROR}
 
 
 @pytest.mark.parametrize(
