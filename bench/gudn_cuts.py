@@ -22,17 +22,17 @@ from tagbus.stream.contract.events import Exemplar, Tag
 LAYERS = 2
 WIDTH = 64
 HEADS = 4
-INNER = 256
-PLACES = 32
-# The synthetic set: a tag has a name of two words that other tags have too, a text 20 words. Each word of a name is
+INNER = 128
+PLACES = 16
+# The synthetic set: a tag has a name of two words that other tags have too, a text 12 words. Each word of a name is
 # in the texts of its tag with a probability of 0.7; a tenth of the other words are of names, the rest say nothing.
-TAGS = 80
-NAME_WORDS = 60
-NOISE_WORDS = 200
-LENGTH = 20
+TAGS = 40
+NAME_WORDS = 30
+NOISE_WORDS = 100
+LENGTH = 12
 SAID = 0.7
 STRAY = 0.1
-SIZES = {"train": 1_000, "val": 300, "test": 1_000}
+SIZES = {"train": 600, "val": 200, "test": 1_000}
 
 # EURLex-4K's shape.
 SHORT = {"train": 15_500, "test": 3_800, "val": 1_000}

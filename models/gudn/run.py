@@ -119,7 +119,7 @@ def begun(plan: Plan, texts: Texts) -> Learner:
     bert = [weight for weight in network.parameters() if id(weight) not in own]
     groups = [{"params": bert, "lr": plan.rate, "first": plan.rate}]
     groups.append({"params": heads, "lr": plan.head_rate, "first": plan.head_rate})
-    return Learner(network, torch.optim.AdamW(groups, weight_decay=0.01), device)
+    return Learner(network, torch.optim.AdamW(groups, weight_decay=0.01, fused=True), device)
 
 
 def steps_of(texts: Texts, plan: Plan) -> int:
