@@ -23,9 +23,15 @@ class Outcome:
     doubled: int
 
     def faults(self, settings: Settings) -> list[str]:
-        """The violations, in words. With at_least_once, doubled outputs are allowed."""
+        """The violations, in words. Every content that is published is valid, so a dead letter is one. With
+        at_least_once, doubled outputs are allowed."""
         exactly = settings.kafka.delivery == "exactly_once"
-        found = {"lost": self.lost, "invented": self.invented, "doubled": self.doubled if exactly else 0}
+        found = {
+            "lost": self.lost,
+            "invented": self.invented,
+            "doubled": self.doubled if exactly else 0,
+            "dead-lettered": self.dead_lettered,
+        }
         return [f"{count} {name}" for name, count in found.items() if count]
 
 

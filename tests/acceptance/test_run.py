@@ -1,11 +1,14 @@
 """Checks run in sequence, and which dependencies get a proxy."""
 
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from tagbus.stream.acceptance import run
+from tagbus.stream.acceptance.ledger import Outcome
+from tagbus.stream.acceptance.load import Act
 from tagbus.stream.acceptance.report import Finding
 from tagbus.stream.acceptance.run import Run
 from tagbus.stream.config import Settings
@@ -24,6 +27,30 @@ def test_a_check_that_fails_is_a_finding_and_the_next_one_goes_on() -> None:
         ("first", "failed", "nobody answers"),
         ("second", "passed", "fine"),
     ]
+
+
+def test_workers_are_killed_again_once_all_that_was_open_at_the_last_kill_is_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = SimpleNamespace(open={"a": 0.0}, until_out=lambda _: None)
+    struck: list[float] = []
+    now = 0.0
+
+    def steady(_: float, __: float, act: Act) -> None:
+        nonlocal now
+        for now in (5.0, 9.0, 13.0, 17.0, 18.0):
+            if now == 18.0:
+                load.open = {"b": 0.0}
+            act(now)
+
+    fleet = SimpleNamespace(keep=lambda: None, kill=lambda: struck.append(now))
+    fine = Outcome(sent=2, tagged=2, dead_lettered=0, lost=0, invented=0, doubled=0)
+    monkeypatch.setattr(run, "compare", lambda _: fine)
+    found = run.kills(
+        cast(Run, SimpleNamespace(seconds=100, settings=Settings(), load=load, fleet=fleet, keep=None, steady=steady))
+    )
+    assert struck == [9.0, 18.0]
+    assert (found.verdict, found.figures["kills"]) == ("passed", 2)
 
 
 @pytest.mark.parametrize(

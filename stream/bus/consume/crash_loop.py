@@ -4,7 +4,8 @@ The count is kept in the metadata of the committed offset, so it survives the pr
 progress resets it, because offsets committed in a transaction carry no metadata. One start before
 `triage.deadly_starts` the partition is quarantined: its records are processed one at a time, each marked in the
 metadata first, with nothing else of this worker in flight. That identifies the record that ends the process, and the
-next start sets it aside.
+next start sets it aside. A record that others were processed before has ended it once at most, perhaps killed from
+outside: it is tried alone once more.
 """
 
 import json
@@ -60,10 +61,11 @@ class StartCount:
 
 @dataclass(slots=True)
 class Counted:
-    """A partition whose start is counted: the metadata before it, the current offset, and how many more records the
-    quarantine covers."""
+    """A partition whose start is counted: the metadata before it, the offset of its first record, the current offset,
+    and how many more records the quarantine covers."""
 
     before: StartCount
+    first: int
     offset: int
     left: int = 0
 
@@ -129,7 +131,9 @@ class CrashLoopGuard:
     def mark(self, partition: Partition, offset: int) -> bool:
         """Commit that the record at this offset of a quarantined partition is in flight alone; False if that failed."""
         counted = self._counted[partition]
-        error = self._commit([TopicPartition(*partition, offset, str(StartCount(counted.before.starts + 1, offset)))])
+        # The starts that this record had no part in do not count against it.
+        starts = counted.before.starts + 1 if offset == counted.first else self._limit - 1
+        error = self._commit([TopicPartition(*partition, offset, str(StartCount(starts, offset)))])
         if error is not None:
             report(error)
             return False
@@ -183,7 +187,7 @@ class CrashLoopGuard:
                 self.in_flight = None
 
     def _begin(self, partition: Partition, offset: int, before: StartCount) -> None:
-        counted = Counted(before, offset)
+        counted = Counted(before, offset, offset)
         if before.starts >= self._limit - 1:
             counted.left = self._window
             self.quarantined.add(partition)

@@ -118,7 +118,7 @@ def test_a_partition_is_quarantined_for_as_many_records_as_may_have_been_in_flig
     for offset in range(5, 5 + WINDOW):
         assert starts.quarantined == {A}
         assert starts.mark(A, offset)
-        assert group.mark() == (offset, StartCount(3, offset))
+        assert group.mark() == (offset, StartCount(3 if offset == 5 else 2, offset))
         assert starts.in_flight == A
         starts.settle()
     assert starts.quarantined == set()
@@ -137,6 +137,21 @@ def test_a_record_that_was_alone_as_the_process_ended_is_dead(group: Group) -> N
     reason = read_dead_letter(outcome.outgoing[0].headers)
     assert (reason.exception, reason.stage, reason.attempts) == ("Untaggable", "tag", 3)
     assert "ended 3 times" in reason.message
+
+
+def test_a_kill_in_quarantine_that_is_no_contents_fault_sets_nothing_aside(group: Group) -> None:
+    for _ in range(2):
+        group.start()
+    killed = group.start()
+    for offset in (5, 6):
+        assert killed.mark(A, offset)
+    again = group.start(6)
+    assert again.quarantined == {A}
+    assert again.dead_letter_for(source(6)) is None
+
+    assert again.mark(A, 6)
+
+    assert group.start(6).dead_letter_for(source(6)) is not None
 
 
 def test_a_revoked_partition_is_counted_again(group: Group) -> None:
