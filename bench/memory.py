@@ -13,9 +13,9 @@ the mean.
 Each store runs in a separate process, for at most `--minutes`; a filter's searches take at most `--seconds`. Each row
 is written to bench/results/memory.json immediately, and cases that have rows there are skipped, so the same command
 resumes after an interruption (`--again` measures again). Vectors are kept in --cache, 3 GB at a million and a million,
-and built stores in --keep, so that a million tags are built once for two numbers of exemplars. `server` needs the URL
-of a Qdrant server in TAGBUS_TEST_QDRANT; its CPU, memory and disk are not measured. A process needs some 6 kB of memory
-per point; disk_bytes is a saved copy's for exact and hnsw.
+and stores in --keep, also half built ones, so that a million tags are built once, in as many runs as it takes. `server`
+needs the URL of a Qdrant server in TAGBUS_TEST_QDRANT; its CPU, memory and disk are not measured. A process needs some
+6 kB of memory per point; disk_bytes is a saved copy's for exact and hnsw.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,7 @@ STORES = ("exact", "hnsw", "embedded", "server")
 SERVER = "TAGBUS_TEST_QDRANT"
 # In the folder of a store that is kept: the seconds and CPU seconds that filling it took.
 BUILT = "built.json"
+KEEP_SECONDS = 300.0
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 
 Row = dict[str, str | int | float | None]
@@ -109,12 +110,15 @@ async def opened(name: str, folder: Path) -> Memory:
     return await memory_of(store, {kind: KINDS[kind] for kind in KIND_NAMES})
 
 
-async def fill(store: Store, kind: str, case: Case, seen: dict[str, Passed]) -> None:
-    """Upsert all points of a kind."""
+async def fill(store: Store, kind: str, case: Case, seen: dict[str, Passed]) -> AsyncIterator[None]:
+    """Upsert the points of a kind that are not in the store, some thousands at a time."""
     drawn = np.random.default_rng(3)
+    there = await store.count()
     for first, vectors in case.corpora[kind].chunks():
         inside = {name: flags[first : first + len(vectors)] for name, flags in seen.items()}
         carried = drawn.integers(case.tags.count, size=(len(vectors), TAGS_EACH)).tolist()
+        if first < there:
+            continue
         await store.upsert(
             [
                 Point(
@@ -128,22 +132,32 @@ async def fill(store: Store, kind: str, case: Case, seen: dict[str, Passed]) -> 
                 for n, vector in enumerate(vectors)
             ]
         )
+        yield
 
 
 async def filled(store: Store, kind: str, case: Case, seen: dict[str, Passed]) -> tuple[float, float]:
-    """Fill the store, or take what an earlier run has kept of it; the seconds and CPU seconds that filling took."""
+    """Fill the store, beginning with what an earlier run kept of it, and keep it every five minutes and at the end.
+    Returns the seconds and CPU seconds that filling took, without the keeping."""
     place = case.kept and case.kept / f"{case.store}-{case.data}-{kind}-{case.corpora[kind].count}-{case.tags.count}"
+    seconds = cpu = 0.0
     if place and isinstance(store, ExactStore) and (place / BUILT).exists():
         await store.take(place)
         seconds, cpu = json.loads((place / BUILT).read_text(encoding="utf-8"))
-        return seconds, cpu
-    started, cpu_started = time.monotonic(), time.process_time()
-    await fill(store, kind, case, seen)
-    took = time.monotonic() - started, time.process_time() - cpu_started
-    if place and isinstance(store, ExactStore):
-        await store.save(place)
-        (place / BUILT).write_text(json.dumps(took), encoding="utf-8")
-    return took
+
+    async def keep_it() -> None:
+        if place and isinstance(store, ExactStore):
+            await store.save(place)
+            (place / BUILT).write_text(json.dumps((seconds, cpu)), encoding="utf-8")
+
+    kept, started, cpu_started = time.monotonic(), time.monotonic(), time.process_time()
+    async for _ in fill(store, kind, case, seen):
+        seconds, cpu = seconds + time.monotonic() - started, cpu + time.process_time() - cpu_started
+        if time.monotonic() - kept > KEEP_SECONDS:
+            await keep_it()
+            kept = time.monotonic()
+        started, cpu_started = time.monotonic(), time.process_time()
+    await keep_it()
+    return seconds, cpu
 
 
 async def searches(memory: Memory, case: Case, scope: str | None) -> Row:
@@ -283,7 +297,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=90.0, help="for a store at a size")
     parser.add_argument("--again", action="store_true", help="measure also what has rows")
     parser.add_argument("--cache", type=Path, default=Path(".cache/memory"), help="folder that keeps vectors")
-    parser.add_argument("--keep", type=Path, help="folder that keeps the stores exact and hnsw, built, for another run")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the stores exact and hnsw for another run")
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     failed = 0

@@ -16,6 +16,7 @@ from tagbus.stream.memory import Carried, Memory, Store, memory_of
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import KINDS, Kind
+from tagbus.stream.memory.open import files_folder
 
 # Sorting by length saves more padding in larger chunks; at 2,048 a progress bar still moves.
 CHUNK: Final = 2048
@@ -27,12 +28,13 @@ async def cached_memory(
     """An in-process memory for vectors of `release`, with the embeddings cached in `folder` by an earlier run. Search
     is exact unless memory.kind is hnsw."""
     made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
+    files = files_folder(settings.memory)
 
     async def store(kind: str, carried: Carried) -> ExactStore:
         place = None if folder is None else folder / release.name / kind
         if place is None or not place.exists():
-            return made(release.name, release.dimension, carried)
-        return await made.load(place, release.name, release.dimension, carried)
+            return made(release.name, release.dimension, carried, files)
+        return await made.load(place, release.name, release.dimension, carried, files)
 
     return await memory_of(store, kinds)
 

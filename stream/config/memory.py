@@ -15,7 +15,7 @@ class CollectionSettings(Section):
     shards: int = Field(1, ge=1, le=1_000, description="shards of a collection; a cluster spreads them over its nodes")
     replicas: int = Field(1, ge=1, le=100, description="replicas of each shard")
     write_consistency: int = Field(1, ge=1, le=100, description="replicas that confirm a write")
-    vectors_on_disk: bool = Field(False, description="whether the full vectors are read from disk")
+    vectors_on_disk: bool = Field(False, description="whether full vectors are read from disk; with hnsw payloads too")
     payload_on_disk: bool = Field(True, description="whether payloads are read from disk")
     quantization: Literal["none", "int8"] = Field(
         "none", description="int8: search in a quarter of the memory, then rescore with the full vectors"
@@ -42,7 +42,9 @@ class MemorySettings(CollectionSettings):
     """The vector store for tags and exemplars."""
 
     kind: Literal["exact", "hnsw", "embedded", "server"] = "exact"
-    path: Path | None = Field(None, description="folder of the embedded engine; a temporary one if unset")
+    path: Path | None = Field(
+        None, description="folder of the embedded engine, or of hnsw's vectors on disk; a temporary one if unset"
+    )
     url: str = Field("http://127.0.0.1:6333", description="Qdrant server, with its port")
     api_key: SecretStr | None = None
     ca_file: Path | None = Field(None, description="PEM of the authority that signed the server's certificate")

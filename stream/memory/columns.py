@@ -6,6 +6,7 @@ and garbage collection does not traverse them.
 
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from sys import intern
 from typing import Final
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from tagbus.stream.memory.checks import decode
 from tagbus.stream.memory.hits import Carried, Flags, Floats, Hits, Ints, bounds, taken
+from tagbus.stream.memory.rows.bodies import BodyFile
 from tagbus.stream.memory.scopes import ScopeSets, audience, carried_ids
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.memory.validity import Periods, period
@@ -25,11 +27,12 @@ DECODED: Final = 16_384
 class Columns:
     """Keys, payloads, carried tags, scopes and periods by row."""
 
-    def __init__(self, carried: Carried) -> None:
+    def __init__(self, carried: Carried, files: Path | None = None) -> None:
+        """`files`: a folder for the file that payloads are read from; None: they stay in memory."""
         self._carried = carried
         self._keys = np.empty(FIRST, np.object_)
         self._sets = np.zeros(FIRST, np.int32)
-        self._bodies: list[bytes] = []
+        self._bodies: list[bytes] | BodyFile = [] if files is None else BodyFile(files)
         self._decoded: dict[str, Payload] = {}
         self._tags = Ragged()
         self._scopes = ScopeSets()
@@ -65,12 +68,12 @@ class Columns:
 
     def add(self, key: str) -> int:
         """Add an empty row."""
-        row = self._rows[key] = len(self._bodies)
+        row = len(self._bodies)
         if row == len(self._keys):
             self._keys = np.concatenate((self._keys, np.empty(row, np.object_)))
             self._sets = np.concatenate((self._sets, np.zeros(row, np.int32)))
-        self._keys[row] = key
         self._bodies.append(b"{}")
+        self._keys[row], self._rows[key] = key, row
         self._sets[row] = self._scopes.enter(frozenset())
         self._tags.add()
         return row
@@ -137,8 +140,8 @@ class Ragged:
 
     def __init__(self) -> None:
         self._first = np.zeros(FIRST, np.int64)
-        self._lengths = np.zeros(FIRST, np.int64)
-        self._values = np.zeros(FIRST, np.int64)
+        self._lengths = np.zeros(FIRST, np.int32)
+        self._values = np.zeros(FIRST, np.int32)
         self._rows = 0
         self._end = 0
 
@@ -146,7 +149,7 @@ class Ragged:
         """Add an empty row."""
         if self._rows == len(self._first):
             self._first = np.concatenate((self._first, np.zeros(self._rows, np.int64)))
-            self._lengths = np.concatenate((self._lengths, np.zeros(self._rows, np.int64)))
+            self._lengths = np.concatenate((self._lengths, np.zeros(self._rows, np.int32)))
         self._first[self._rows] = self._lengths[self._rows] = 0
         self._rows += 1
 
@@ -166,13 +169,14 @@ class Ragged:
 
     def taken(self, rows: Ints) -> tuple[Ints, Ints]:
         """The concatenated numbers of these rows: where each row's begin, int64 [n + 1], and the numbers."""
-        return taken(self._first[rows], self._lengths[rows], self._values)
+        starts, values = taken(self._first[rows], self._lengths[rows].astype(np.int64), self._values)
+        return starts, values.astype(np.int64)
 
     def _make_room(self, more: int) -> None:
         if self._end + more <= len(self._values):
             return
         starts, values = self.taken(np.arange(self._rows))
-        self._values = np.zeros(2 * (len(values) + more) + FIRST, np.int64)
+        self._values = np.zeros(2 * (len(values) + more) + FIRST, np.int32)
         self._values[: len(values)] = values
         self._first[: self._rows], self._end = starts[:-1], len(values)
 

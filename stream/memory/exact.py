@@ -1,8 +1,7 @@
 """Exact search in numpy: every query against every vector.
 
-Vectors are stored in slabs of 32,768 rows, so that growing copies nothing: 328,152 points of 384 dimensions take 0.5 GB
-and never more. A search is one matrix product per piece of a slab; a shortlist keeps the rows that may still be among
-the best, and only those are scored again, in float64, so that a similarity depends only on its two vectors and never on
+A search is one matrix product per piece of a slab of vectors; a shortlist keeps the rows that may still be among the
+best, and only those are scored again, in float64, so that a similarity depends only on its two vectors and never on
 their batch or row.
 """
 
@@ -11,7 +10,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,6 +22,7 @@ from tagbus.stream.memory import saved
 from tagbus.stream.memory.checks import DESCRIPTION, Batch, Description, check_queries, checked, encode
 from tagbus.stream.memory.columns import Columns
 from tagbus.stream.memory.hits import Carried, Floats, Hits, Ints, TagNumbers
+from tagbus.stream.memory.rows.vectors import VectorRows
 from tagbus.stream.memory.scopes import groups
 from tagbus.stream.memory.serial import Serial
 from tagbus.stream.memory.shortlist import Shortlist
@@ -32,8 +31,7 @@ from tagbus.stream.memory.store import Payload, Point, Scopes, Vectors
 # Rows and their similarities.
 Ranked = tuple[Ints, Floats]
 
-SLAB = 32_768
-# Rows a matrix product and queries a block: 256 x 8,192 scores are 8 MB.
+# Rows a matrix product, of which a slab has a multiple, and queries a block: 256 x 8,192 scores are 8 MB.
 PIECE = 8_192
 QUERIES = 256
 # Slots on the shortlists of a block: the larger the limit, the fewer queries share a block.
@@ -45,16 +43,18 @@ _NOTHING: Final[Ranked] = (np.zeros(0, np.int64), np.zeros(0, np.float32))
 class ExactStore:
     """A store in this process's memory: vectors as one float32 row each, everything else as columns."""
 
-    def __init__(self, release: str, dimension: int, carried: Carried | None = None) -> None:
-        """`carried`: which tags its points carry; none if not given."""
+    def __init__(self, release: str, dimension: int, carried: Carried | None = None, files: Path | None = None) -> None:
+        """`carried`: which tags its points carry; none if not given. `files`: a folder for files that vectors and
+        payloads are read from; None: they stay in memory."""
         _one_thread()
         carried = carried or Carried(TagNumbers())
         self.release = release
         self.dimension = dimension
         self.numbers = carried.numbers
-        self._slabs: list[Vectors] = []
+        self._files = files
         self._carried = carried
-        self._columns = Columns(carried)
+        self._vectors = VectorRows(dimension, files)
+        self._columns = Columns(carried, files)
         self._serial = Serial("exact-store")
 
     async def upsert(self, points: Sequence[Point]) -> None:
@@ -107,9 +107,11 @@ class ExactStore:
         await self._serial.run(self._take, folder)
 
     @classmethod
-    async def load(cls, folder: Path, release: str, dimension: int, carried: Carried | None = None) -> Self:
+    async def load(
+        cls, folder: Path, release: str, dimension: int, carried: Carried | None = None, files: Path | None = None
+    ) -> Self:
         """Load a store that `save` wrote. Raises as `take` does."""
-        store = cls(release, dimension, carried)
+        store = cls(release, dimension, carried, files)
         await store.take(folder)
         return store
 
@@ -120,13 +122,11 @@ class ExactStore:
     def _store(self, batch: Batch) -> None:
         columns = self._columns
         fresh = [key for key in batch.keys if key not in columns]
-        self._reserve(len(columns) + len(fresh))
+        self._vectors.reserve(len(columns) + len(fresh))
         for key in fresh:
             columns.add(key)
         rows = np.array([columns.row(key) for key in batch.keys], np.int64)
-        for slab in np.unique(rows // SLAB):
-            here = rows // SLAB == slab
-            self._slabs[slab][rows[here] % SLAB] = batch.vectors[here]
+        self._vectors.put(rows, batch.vectors)
         for row, body in zip(rows.tolist(), batch.bodies, strict=True):
             columns.put(row, body)
 
@@ -134,10 +134,6 @@ class ExactStore:
         for key, body in bodies.items():
             if key in self._columns:
                 self._columns.put(self._columns.row(key), body)
-
-    def _reserve(self, rows: int) -> None:
-        while len(self._slabs) * SLAB < rows:
-            self._slabs.append(np.empty((SLAB, self.dimension), np.float32))
 
     def _fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         return {key: self._columns.payload(key) for key in keys if key in self._columns}
@@ -147,14 +143,13 @@ class ExactStore:
             row = self._columns.remove(key)
             if row is not None:
                 self._close_gap(row)
-        # One empty slab stays, or a count that crosses a boundary back and forth would allocate each time.
-        del self._slabs[len(self._columns) // SLAB + 2 :]
+        self._vectors.release(len(self._columns))
 
     def _close_gap(self, row: int) -> None:
         """Move the last row's vector into the gap, as its row has moved."""
         last = len(self._columns)
         if row != last:
-            self._slabs[row // SLAB][row % SLAB] = self._slabs[last // SLAB][last % SLAB]
+            self._vectors.move(last, row)
 
     def _search(self, queries: Vectors, limit: int, scopes: Scopes, at: datetime | None) -> Hits:
         found = [_NOTHING] * len(queries)
@@ -187,9 +182,7 @@ class ExactStore:
 
     def _pieces(self) -> Iterator[tuple[int, Vectors]]:
         """The number of the first row, and the rows [<= 8,192, d]."""
-        for first in range(0, len(self._columns), PIECE):
-            start, rows = first % SLAB, min(PIECE, len(self._columns) - first)
-            yield first, self._slabs[first // SLAB][start : start + rows]
+        return self._vectors.pieces(len(self._columns), PIECE)
 
     def _seen(self, visible: NDArray[np.bool_] | None) -> Iterator[tuple[Ints, Vectors]]:
         """The visible rows (bool by row; None: all) and their vectors, piece by piece. Each piece overwrites the
@@ -207,7 +200,7 @@ class ExactStore:
     def _scored(self, query: NDArray[np.float32], rows: Ints) -> Ranked:
         """The rows and their similarities, best first."""
         rows = np.sort(rows)
-        scores = np.vecdot(self._gather(rows).astype(np.float64), query.astype(np.float64))
+        scores = np.vecdot(self._vectors.gather(rows).astype(np.float64), query.astype(np.float64))
         scores = scores.astype(np.float32).clip(-1, 1)
         order = np.argsort(-scores)
         return rows[order], scores[order]
@@ -220,16 +213,6 @@ class ExactStore:
             order = sorted(range(len(rows)), key=lambda place: (falling[place], keys[place]))
             rows, scores = rows[order], scores[order]
         return rows[:limit], scores[:limit]
-
-    def _gather(self, rows: NDArray[np.int64]) -> Vectors:
-        """The vectors of rows in rising order, float32 [n, d]."""
-        vectors = np.empty((len(rows), self.dimension), np.float32)
-        edges = np.searchsorted(rows, SLAB * np.arange(len(self._slabs) + 1)).tolist()
-        for slab, (start, end) in enumerate(pairwise(edges)):
-            if start < end:
-                # No row is out of bounds; without a mode, take() checks first and fills a copy.
-                self._slabs[slab].take(rows[start:end] - slab * SLAB, axis=0, out=vectors[start:end], mode="clip")
-        return vectors
 
     def _save(self, folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()) and not (folder / DESCRIPTION).exists():
@@ -266,7 +249,7 @@ class ExactStore:
             raise saved.damaged(folder, ValueError(f"{count} vectors and {len(self._columns)} keys"))
 
     def _clear(self) -> None:
-        self._slabs, self._columns = [], Columns(self._carried)
+        self._vectors, self._columns = VectorRows(self.dimension, self._files), Columns(self._carried, self._files)
 
 
 @cache

@@ -7,10 +7,12 @@ matrix): list i is `values[starts[i] : starts[i + 1]]`.
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+N = TypeVar("N", bound=np.integer)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -168,7 +170,7 @@ def bounds(lengths: Sequence[int] | Ints | Flags) -> Ints:
     return found
 
 
-def taken(first: Ints, lengths: Ints, values: Ints) -> tuple[Ints, Ints]:
+def taken(first: Ints, lengths: Ints, values: NDArray[N]) -> tuple[Ints, NDArray[N]]:
     """The lists that begin at `first` in `values`, concatenated: where each begins, and their values."""
     starts = bounds(lengths)
     return starts, values[np.repeat(first - starts[:-1], lengths) + np.arange(starts[-1])]

@@ -96,9 +96,9 @@ class HnswStore(ExactStore):
     Adding or changing a point takes 0.5 to 1 ms of CPU, and searches wait for it as for any upsert.
     """
 
-    def __init__(self, release: str, dimension: int, carried: Carried | None = None) -> None:
-        """As for an exact store. Raises UserError if usearch is missing."""
-        super().__init__(release, dimension, carried)
+    def __init__(self, release: str, dimension: int, carried: Carried | None = None, files: Path | None = None) -> None:
+        """As an exact store's. Raises UserError if usearch is missing."""
+        super().__init__(release, dimension, carried, files)
         self._index = _empty(dimension)
         # Rows; the first ones are dropped first.
         self._apart = np.zeros(0, np.int64)
@@ -116,7 +116,7 @@ class HnswStore(ExactStore):
 
     def _add(self, rows: Ints) -> None:
         for some in _chunks(rows):
-            self._index.add(some.astype(np.uint64), _bytes(self._gather(some)), threads=1)
+            self._index.add(some.astype(np.uint64), _bytes(self._vectors.gather(some)), threads=1)
         self._probe(np.sort(rows), np.setdiff1d(self._earlier(len(rows)), rows))
 
     def _probe(self, added: Ints, earlier: Ints) -> None:
@@ -150,12 +150,12 @@ class HnswStore(ExactStore):
 
     def _far(self, rows: Ints, probes: int) -> Flags:
         """Which of the rows a query near them misses: what it finds is less similar to it."""
-        vectors, far = self._gather(rows), np.zeros(len(rows), np.bool_)
+        vectors, far = self._vectors.gather(rows), np.zeros(len(rows), np.bool_)
         for _ in range(probes):
             queries = _near(vectors, self._random)
             found = [next(iter(one), rows[0]) for one in _found(self._index, queries, 1)]
             nearest, places = np.unique(np.array(found), return_inverse=True)
-            far |= _dots(self._gather(nearest)[places], queries) < _dots(vectors, queries) - SLACK
+            far |= _dots(self._vectors.gather(nearest)[places], queries) < _dots(vectors, queries) - SLACK
         return far
 
     def _close_gap(self, row: int) -> None:
@@ -195,7 +195,7 @@ class HnswStore(ExactStore):
         last = np.array([scores[limit - 1] if len(scores) > limit else 2 for _, scores in ranked], np.float32)
         found: list[list[Ints]] = [[] for _ in ranked]
         for some in _chunks(rows):
-            near = queries @ self._gather(some).T >= last[:, None] - SLACK
+            near = queries @ self._vectors.gather(some).T >= last[:, None] - SLACK
             for query in np.flatnonzero(near.any(1)):
                 found[query].append(some[near[query]])
         return [

@@ -1,7 +1,9 @@
 """Open the stores of a worker from its settings: one of every kind."""
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from tagbus.stream.config import MemorySettings
 from tagbus.stream.memory.exact import ExactStore
@@ -56,13 +58,20 @@ async def open_store(
         case "exact":
             return ExactStore(release, dimension, carried)
         case "hnsw":
-            return HnswStore(release, dimension, carried)
+            return HnswStore(release, dimension, carried, files_folder(settings))
         case "embedded":
             if settings.path is None:
                 return await EmbeddedStore.temporary(release, dimension, carried)
             return await EmbeddedStore.open(settings.path / release / kind, release, dimension, carried)
         case "server":
             return await _on_server(settings, release, dimension)(kind, carried or Carried(TagNumbers()))
+
+
+def files_folder(settings: MemorySettings) -> Path | None:
+    """Where a store in this process keeps its vectors and payloads in files; None: in memory."""
+    if settings.kind != "hnsw" or not settings.vectors_on_disk:
+        return None
+    return settings.path or Path(tempfile.gettempdir())
 
 
 def _on_server(settings: MemorySettings, release: str, dimension: int) -> Opener:

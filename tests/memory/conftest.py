@@ -47,14 +47,21 @@ async def _exact(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def _hnsw(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
+async def _hnsw(dimension: int, field: str = TAGS, files: Path | None = None) -> AsyncIterator[Store]:
     """Its index is used from the second point on."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"FLOOR": 2, "MARGIN": 2, "PART": 1, "ROWS": 0}.items():
             patch.setattr(hnsw, name, value)
-        store = HnswStore(RELEASE, dimension, carried(field))
+        store = HnswStore(RELEASE, dimension, carried(field), files)
         yield store
         await store.close()
+
+
+@asynccontextmanager
+async def _on_disk(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with _hnsw(dimension, field, Path(folder) / "files") as store:
+            yield store
 
 
 @asynccontextmanager
@@ -84,7 +91,13 @@ async def _server(dimension: int, field: str = TAGS) -> AsyncIterator[Store]:
     await store.close()
 
 
-OPENERS: dict[str, Opener] = {"exact": _exact, "hnsw": _hnsw, "embedded": _embedded, "server-in-memory": _in_memory}
+OPENERS: dict[str, Opener] = {
+    "exact": _exact,
+    "hnsw": _hnsw,
+    "hnsw-on-disk": _on_disk,
+    "embedded": _embedded,
+    "server-in-memory": _in_memory,
+}
 if SERVER:
     OPENERS["server"] = _server
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import ExactStore, Point, Vectors, exact
+from tagbus.stream.memory.rows import vectors
 from tagbus.stream.memory.shortlist import Shortlist
 from tests.memory.listing import listed
 
@@ -26,7 +27,7 @@ def random_points(unit: Unit, count: int, dimension: int, seed: int = 0) -> list
 
 async def test_it_equals_a_sort_of_all_similarities(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small slabs and pieces, few directions: many ties, many edges; keys and order are those of a plain sort."""
-    monkeypatch.setattr(exact, "SLAB", 8)
+    monkeypatch.setattr(vectors, "SLAB", 8)
     monkeypatch.setattr(exact, "PIECE", 4)
     monkeypatch.setattr(exact, "QUERIES", 3)
     numbers = st.lists(st.integers(-2, 2), min_size=2, max_size=2).filter(any)
@@ -78,7 +79,7 @@ async def test_a_similarity_does_not_depend_on_the_batch_or_the_row(unit: Unit) 
 
 
 async def test_slabs_grow_and_go(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "SLAB", 16)
+    monkeypatch.setattr(vectors, "SLAB", 16)
     monkeypatch.setattr(exact, "PIECE", 8)
     store = ExactStore("r", 5)
     points = random_points(unit, 100, 5)

@@ -236,6 +236,21 @@ def test_onnx_runtime_may_be_imported_after_the_index() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
+async def test_vectors_and_payloads_may_lie_on_disk(tmp_path: Path, unit: Unit) -> None:
+    """The same hits to the last bit, before and after deletions and a save; the files have no names."""
+    some, queries = points(clustered(unit, 3_000)), clustered(unit, 50, seed=1)
+    there, on_disk = HnswStore("r", D), HnswStore("r", D, files=tmp_path / "files")
+    for store in (there, on_disk):
+        await store.upsert(some)
+        await store.delete([f"k{n:05}" for n in range(0, 2_000, 7)])
+    right = await listed(there, queries, 30)
+    assert await listed(on_disk, queries, 30) == right
+    await on_disk.save(tmp_path / "kept")
+    assert await listed(await HnswStore.load(tmp_path / "kept", "r", D), queries, 30) == right
+    assert await listed(await HnswStore.load(tmp_path / "kept", "r", D, files=tmp_path / "files"), queries, 30) == right
+    assert list((tmp_path / "files").iterdir()) == []
+
+
 async def test_an_index_is_kept_beside_its_points(tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     store, _ = await both(points(clustered(unit, 1_000)))

@@ -32,6 +32,17 @@ async def test_exact_is_the_default() -> None:
     await memory.close()
 
 
+async def test_an_index_may_read_vectors_from_disk(tmp_path: Path, point: Make) -> None:
+    """Only with the setting, and then from files in `memory.path`."""
+    settings = MemorySettings(kind="hnsw", path=tmp_path / "made", vectors_on_disk=True)
+    for chosen, there in ((settings.model_copy(update={"vectors_on_disk": False}), False), (settings, True)):
+        memory = await open_memory(chosen, "r1", 2)
+        await memory.tags.upsert([point("x", (1, 0))])
+        assert set(await memory.tags.fetch(["x"])) == {"x"}
+        assert (tmp_path / "made").exists() is there
+        await memory.close()
+
+
 async def test_a_path_keeps_stored_points(tmp_path: Path, point: Make) -> None:
     settings = MemorySettings(kind="embedded", path=tmp_path)
     memory = await open_memory(settings, "r1", 2)
