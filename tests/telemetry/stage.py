@@ -23,7 +23,7 @@ from tests.support import create_topics, get, produce, unique, wait_until
 
 # In what a content says, in what a tag says, in every secret.
 TEXT, TAG, SECRET = "xyzzytext", "xyzzytag", "xyzzysecret"
-SECONDS = 120
+SECONDS = 240
 TAGS = [
     Tag(id=f"t{n}", name=f"bees {TAG} {n}", description=f"hives {TAG}", aliases=(f"apiary {TAG} {n}",))
     for n in range(12)

@@ -27,7 +27,7 @@ from tests.support import wait_until
 from tests.telemetry.commands import COMMANDS, ENDS, REFUSED
 from tests.telemetry.stage import DONE, SECONDS, SECRET, TAG, TEXT, Service, Stage, staged
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1800)]
 pytest.importorskip("qdrant_edge")
 
 # Their results are texts of contents or tags: they were asked for them.
