@@ -41,7 +41,7 @@ def test_a_short_run_passes_and_leaves_nothing(kafka: Broker, tagbus: Cli, tmp_p
     before = set(AdminClient({"bootstrap.servers": kafka.address}).list_topics(timeout=60).topics)
     with serving(routed(decisions=answers.openai_decisions())) as server:
         answer = tagbus(
-            *("acceptance", "--minutes", "0.2", "--workers", "1", "--out", tmp_path),
+            *("acceptance", "--minutes", "0.2", "--out", tmp_path),
             settings={
                 "KAFKA__BROKERS": kafka.address,
                 "LLM__URL": server.url,
