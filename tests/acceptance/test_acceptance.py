@@ -52,14 +52,14 @@ def test_a_short_run_passes_and_leaves_nothing(kafka: Broker, tagbus: Cli, tmp_p
     assert answer.code == 0, answer.err
     report = json.loads((tmp_path / "acceptance.json").read_text(encoding="utf-8"))
     found = {one["name"]: one for one in report["findings"]}
+    # Of so few contents none may need the judge.
+    assert found.pop("budget")["verdict"] in {"not run", "passed"}
     assert {name: one["verdict"] for name, one in found.items()} == {
         "rate": "measured",
         "latency": "measured",
         "kills": "passed",
         "outages": "passed",
         "recall": "passed",
-        # The packaged calibration has no weight for a judge, so none is asked.
-        "budget": "not run",
         "roll-back": "passed",
     }
     assert found["kills"]["figures"]["kills"] >= 1
