@@ -1,6 +1,6 @@
 """The commands of the extra `train`: the entry points of the group `tagbus.commands`.
 
-    tagbus train biencoder|whole|heads|labeltree|gudn|cross-encoder|sft|ranker
+    tagbus train auto|biencoder|whole|heads|labeltree|gudn|cross-encoder|sft|ranker
     tagbus export
     tagbus evaluate-models
 
@@ -50,6 +50,7 @@ train = TyperGroup(
     commands={
         name: LazyCommand(name, f"tagbus.models.{module}", text)
         for name, module, text in (
+            ("auto", "auto.command", "Choose and train what fits a corpus and a time: a release."),
             (
                 "biencoder",
                 "train.biencoder",

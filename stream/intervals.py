@@ -13,7 +13,7 @@ SEED: Final = 0
 # Samples computed at a time: their counts for 10,130 contents are 8 MB.
 CHUNK: Final = 100
 # Of 95%, in percent.
-_ENDS: Final = (2.5, 97.5)
+ENDS: Final = (2.5, 97.5)
 
 # Minimum training contents of a head tag, and of a torso tag; tags with fewer are tail. Of YSO's tags 3,469 are head,
 # 14,455 torso and 6,889 tail.
@@ -42,7 +42,7 @@ def bootstrap(parts: Parts, samples: int = SAMPLES, seed: int = SEED) -> Interva
         rows = random.integers(contents, size=(size, contents)) + contents * np.arange(size)[:, None]
         times = np.bincount(rows.ravel(), minlength=size * contents).reshape(size, contents)
         drawn.append(parts.figures(times.astype(np.float64)))
-    low, high = np.percentile(np.concatenate(drawn), _ENDS, axis=0)
+    low, high = np.percentile(np.concatenate(drawn), ENDS, axis=0)
     return Interval(Quality(*low.tolist()), Quality(*high.tolist()))
 
 
@@ -53,7 +53,7 @@ def of_mean(values: Floats, samples: int = SAMPLES, seed: int = SEED) -> tuple[F
     """
     random = np.random.default_rng(seed)
     means = [values[random.integers(len(values), size=len(values))].mean(axis=0) for _ in range(samples)]
-    low, high = np.percentile(means, _ENDS, axis=0)
+    low, high = np.percentile(means, ENDS, axis=0)
     return low, high
 
 

@@ -40,6 +40,10 @@ class TopicCorpus:
 
     def exemplars(self, split: Split) -> Iterator[Exemplar]:
         """People's decisions that have a text and an accepted tag; 1 in 50 is for validation, 1 in 50 for the test."""
+        return (item for item in self.decided() if split_of(item.id) == split)
+
+    def decided(self) -> Iterator[Exemplar]:
+        """All of them."""
         what = current_range(self.settings.kafka, self.settings.topics.exemplars)
         last: dict[bytes, tuple[int, int]] = {}
         for message in read_range(self.settings.kafka, what):
@@ -52,7 +56,7 @@ class TopicCorpus:
                 event = decode_exemplar(record)
             except Poison:
                 continue
-            if isinstance(event, Exemplar) and _usable(event) and split_of(event.id) == split:
+            if isinstance(event, Exemplar) and _usable(event):
                 yield event
 
 

@@ -84,12 +84,12 @@ async def measure_rows(corpus: Corpus, rows: Sequence[Row], paths: Paths) -> Asy
     for row in rows:
         if row.name in baselines:
             yield _entry(row, *_baseline(row, test_set, paths.models), test_set, paths)
-    ours = [row for row in rows if row.name not in baselines]
-    for _, group in groupby(ours, key=lambda row: _memory(settings_of(row, paths.models))):
+    tagged = [row for row in rows if row.name not in baselines]
+    for _, group in groupby(tagged, key=lambda row: _memory(settings_of(row, paths.models))):
         some = list(group)
         async with with_memory(settings_of(some[0], paths.models), corpus, paths.cache) as stack:
             for row in some:
-                yield _entry(row, *await _ours(row, test_set, stack, paths), test_set, paths)
+                yield _entry(row, *await ours(row, test_set, stack, paths), test_set, paths)
 
 
 def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
@@ -158,9 +158,8 @@ def _baseline(row: Row, test_set: EvaluationSet, models: Path) -> tuple[Ranked, 
     return Ranked(test.indices, curve.apply(test.scores)), run
 
 
-async def _ours(
-    row: Row, test_set: EvaluationSet, bare: TaggingStack, paths: Paths
-) -> tuple[Ranked, dict[str, object]]:
+async def ours(row: Row, test_set: EvaluationSet, bare: TaggingStack, paths: Paths) -> tuple[Ranked, dict[str, object]]:
+    """What the tagger finds for the test contents, and how the row came about. `bare`: a stack of `with_memory`."""
     settings = settings_of(row, paths.models)
     training = training_of(settings)
     async with assemble.over(bare, settings) as stack:

@@ -3,7 +3,7 @@
 A step whose file exists is done; an interrupted one resumes where its training stopped.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,12 +58,16 @@ class Step:
 
 def prepare(row: str, experiment: Experiment) -> None:
     """Train the row's missing models. Raises UserError as the trainings do."""
-    for step in steps(row, experiment):
-        if step.made.exists():
-            continue
-        console.say(f"{row}: {step.made.parent}")
-        with environment(filled(step.settings, experiment.models)):
-            step.run()
+    take(steps(row, experiment), experiment.models)
+
+
+def take(some: Iterable[Step], models: Path) -> None:
+    """Run the steps that are not done, in order. Raises UserError as the trainings do."""
+    for step in some:
+        if not step.made.exists():
+            console.say(f"training: {step.made.parent}")
+            with environment(filled(step.settings, models)):
+                step.run()
 
 
 def steps(row: str, experiment: Experiment) -> Iterator[Step]:

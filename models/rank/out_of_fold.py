@@ -10,7 +10,7 @@ Networks 5). The heads that are written are trained on all folds. A large corpus
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,24 +19,27 @@ from typing import Annotated, Final
 
 import numpy as np
 import typer
+from pydantic import BaseModel, ConfigDict
 
 from tagbus.models.data.corpus import Corpus, open_corpus, without
+from tagbus.models.data.folder import write
 from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
+from tagbus.models.rank import kept as collected_sets
 from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, collect
-from tagbus.models.rank.ranker import over_of, train
+from tagbus.models.rank.ranker import Counted, over_of, train
 from tagbus.models.rank.statistics import count
 from tagbus.models.train import heads as training
-from tagbus.stream.app import assemble, components, filling
+from tagbus.models.train.plan import begin
+from tagbus.stream.app import assemble, components, console, filling
+from tagbus.stream.app.places.folders import base_release
 from tagbus.stream.config import Settings, load
-from tagbus.stream.contract.codec import encode
-from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.contract.fields import Event
+from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.rank import trees
 from tagbus.stream.rank.features.tables import TableName
 from tagbus.stream.rank.trees import Over
 from tagbus.stream.recall import heads
-from tagbus.stream.recall.heads.model import read_manifest
+from tagbus.stream.recall.heads.model import MANIFEST, read_manifest
 from tagbus.stream.recall.lexical import literal
 from tagbus.stream.recall.pool import NAMES, Numbers
 
@@ -44,6 +47,22 @@ LISTS: Final = (NAMES, "literal", "heads")
 # No bigram is in so many contents, so none is used.
 NONE: Final = 1_000_000
 DEFAULT: Final = Recipe()
+
+
+class Plan(BaseModel):
+    """What a run that is kept is of: it goes on only with the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    corpus: str
+    left_out: str | None
+    release: str
+    size: str
+    folds: int
+    taken: int
+    epochs: int
+    batch: int
+    recipe: Recipe
 
 
 class Size(StrEnum):
@@ -143,10 +162,11 @@ def command(
     )
     with TemporaryDirectory() as spare:
         place = keep or Path(spare)
+        begin(place, _plan(corpus, left_out, size, folds, taken, config))
         # With --keep, checkpoint and metrics stay next to the models, where `tagbus evaluate-models` reads them.
         run, draft = (heads_to, ranker_to) if keep else (place / "run", place / "ranker")
         whole = HeadsRun(run, cache or place / "cache", left_out)
-        heads_recipe.heads(corpus, heads_to, whole, config)
+        _train_heads(corpus, heads_to, whole, heads_recipe, config)
         kept = without(open_corpus(corpus), left_out)
         log = Journal(draft / JOURNAL)
         folded = [Fold(kept, number, folds, heads_recipe.val and number == 0) for number in range(min(folds, taken))]
@@ -171,14 +191,40 @@ class Fold:
         held = [item for item in items if fold_of(item, self.folds) == self.number]
         if self.val:
             held += self.corpus.exemplars("val")
-        _write(folder, self.corpus.tags(), [item for item in items if fold_of(item, self.folds) != self.number], held)
+        rest = [item for item in items if fold_of(item, self.folds) != self.number]
+        write(folder, self.corpus.tags(), {"train": rest, "val": held})
+
+
+def _plan(corpus: str, left_out: Path | None, size: Size, folds: int, taken: int, config: RunConfig) -> Plan:
+    return Plan(
+        corpus=corpus,
+        left_out=None if left_out is None else str(left_out),
+        release=base_release(load()).name,
+        size=size.value,
+        folds=folds,
+        taken=taken,
+        epochs=config.epochs,
+        batch=config.batch,
+        recipe=config.recipe,
+    )
+
+
+def _train_heads(corpus: str, to: Path, place: HeadsRun, heads_recipe: HeadsRecipe, config: RunConfig) -> None:
+    """Train heads, unless an earlier run of this plan has: what it wrote is kept."""
+    if place.run == to and (to / MANIFEST).exists():
+        console.say(f"heads: {to} is trained")
+        return
+    heads_recipe.heads(corpus, to, place, config)
 
 
 def _train_fold(
     fold: Fold, place: Path, whole: HeadsRun, heads_recipe: HeadsRecipe, config: RunConfig
-) -> tuple[TrainingSet, Over, Source]:
-    """Train heads without a fold, and return the ranker's training set from the fold."""
+) -> tuple[TrainingSet, Over]:
+    """Train heads without a fold, and return the ranker's training set from the fold; both are kept with it."""
     folder = place / f"fold-{fold.number}"
+    if (found := collected_sets.load(folder)) is not None:
+        console.say(f"ranker: the candidates of {folder} are collected")
+        return found
     if not folder.exists():
         part = place / f"fold-{fold.number}.part"
         shutil.rmtree(part, ignore_errors=True)
@@ -186,19 +232,32 @@ def _train_fold(
         # A cache per fold: it must not hold embeddings of the fold.
         shutil.copytree(whole.cache, part / "cache")
         part.rename(folder)
-    heads_recipe.heads(str(folder), folder / "heads", HeadsRun(folder / "heads", folder / "cache"), config)
-    return asyncio.run(_learn(folder, config.recipe))
+    own = HeadsRun(folder / "heads", folder / "cache")
+    _train_heads(str(folder), own.run, own, heads_recipe, config)
+    collected = asyncio.run(_learn(open_corpus(str(folder)), own, config.recipe))
+    collected_sets.save(folder, *collected)
+    return collected
 
 
 def _write_ranker(
-    corpus: Corpus, collected: Sequence[tuple[TrainingSet, Over, Source]], heads_of: Path, to: Path, recipe: Recipe
+    corpus: Corpus, collected: Sequence[tuple[TrainingSet, Over]], heads_of: Path, to: Path, recipe: Recipe
 ) -> None:
-    _, over, source = collected[-1]
-    statistics = count(corpus, source.numbers, recipe, _settings(heads_of))
+    _, over = collected[-1]
+    numbers = Numbers([tag.id for tag in corpus.tags()])
+    counted = Counted(numbers.ids, count(corpus, numbers, recipe, _settings(heads_of)))
     over = replace(over, components={**over.components, heads.NAME: read_manifest(heads_of).name})
     to.mkdir(parents=True, exist_ok=True)
-    found = join([training_set for training_set, _, _ in collected])
-    train(to, found, replace(source, statistics=statistics), over, recipe)
+    train(to, join([training_set for training_set, _ in collected]), counted, over, recipe)
+
+
+def refit(corpus: str, heads_run: HeadsRun, keep: Path, to: Path, recipe: Recipe) -> None:
+    """Train the ranker of a run that was kept again, on what its folds gave and on the validation contents too.
+
+    For these the heads and the memory of all training contents are asked, as the tagger will ask them.
+    """
+    known = open_corpus(corpus)
+    folds = [found for folder in sorted(keep.iterdir()) if (found := collected_sets.load(folder)) is not None]
+    _write_ranker(known, [*folds, asyncio.run(_learn(known, heads_run, recipe))], heads_run.run, to, recipe)
 
 
 def _copy(draft: Path, to: Path) -> None:
@@ -213,18 +272,10 @@ def fold_of(item: Exemplar, folds: int) -> int:
     return int.from_bytes(hashlib.blake2b(item.id.encode(), digest_size=8).digest()) % folds
 
 
-def _write(folder: Path, tags: Sequence[Tag], train: Sequence[Exemplar], held: Sequence[Exemplar]) -> None:
-    """Write a corpus of JSON lines."""
-    folder.mkdir(parents=True)
-    named: dict[str, Iterable[Event]] = {"tags": tags, "exemplars": train, "calibration": held}
-    for name, events in named.items():
-        (folder / f"{name}.jsonl").write_bytes(b"".join(encode(event) + b"\n" for event in events))
-
-
-async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Source]:
-    """The ranker's training set from the fold in a folder."""
-    corpus, settings = open_corpus(str(folder)), _settings(folder / "heads")
-    async with assemble.in_process(settings, folder / "cache") as stack:
+async def _learn(corpus: Corpus, heads_run: HeadsRun, recipe: Recipe) -> tuple[TrainingSet, Over]:
+    """The ranker's training set from the validation contents of a corpus, which heads and memory do not know."""
+    settings = _settings(heads_run.run)
+    async with assemble.in_process(settings, heads_run.cache) as stack:
         numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
         held, statistics = list(corpus.exemplars("val")), count(corpus, numbers, recipe, settings)
         await filling.fill(
@@ -232,7 +283,7 @@ async def _learn(folder: Path, recipe: Recipe) -> tuple[TrainingSet, Over, Sourc
         )
         source = Source(stack.graph, stack.recallers, numbers, statistics)
         training_set = await collect(source, held, await stack.encoder.encode([text_of(item) for item in held]), recipe)
-        return training_set, over_of(stack), source
+        return training_set, over_of(stack)
 
 
 def _settings(folder: Path) -> Settings:

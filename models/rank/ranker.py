@@ -14,7 +14,8 @@ cross-encoder` leaves them out.
 """
 
 import asyncio
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -38,7 +39,7 @@ from tagbus.stream.encoder.release import sha256
 from tagbus.stream.rank import cross_encoder, trees
 from tagbus.stream.rank.cross_encoder.model import OnnxCrossEncoder
 from tagbus.stream.rank.cross_encoder.pairs import Wording
-from tagbus.stream.rank.features.tables import TableName, columns
+from tagbus.stream.rank.features.tables import Statistics, TableName, columns
 from tagbus.stream.rank.trees import Manifest, Over, SecondStage
 from tagbus.stream.recall.pool import Numbers
 
@@ -91,7 +92,8 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
         over = over_of(stack)
         wording = Wording([text_of(item) for item in held], numbers.ids, await stack.graph.facts(numbers.ids))
         scoring = None if reader is None else CrossScoring(reader, wording)
-        manifest = train(to, training_set, source, over, recipe, scoring)
+        counted = Counted(numbers.ids[: numbers.known], statistics)
+        manifest = train(to, training_set, counted, over, recipe, scoring)
     console.say(f"{manifest.name} for release {manifest.release}: {manifest.trees} trees, {to}")
 
 
@@ -108,13 +110,26 @@ async def remember(stack: TaggingStack, corpus: Corpus, settings: Settings, cach
         await filling.save_memories(cache, stack.memories)
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The tags of the training contents in the order of their numbers, and what was counted of them."""
+
+    known: Sequence[str]
+    statistics: Statistics
+
+
 def over_of(stack: TaggingStack) -> Over:
     """Return the components that a ranker trained on this stack depends on."""
     return trees.over(stack.release.name, stack.components.lists, stack.components.recalling)
 
 
 def train(
-    to: Path, training_set: TrainingSet, source: Source, over: Over, recipe: Recipe, scoring: CrossScoring | None = None
+    to: Path,
+    training_set: TrainingSet,
+    counted: Counted,
+    over: Over,
+    recipe: Recipe,
+    scoring: CrossScoring | None = None,
 ) -> Manifest:
     """Train the first stage, and with a cross-encoder the second one.
 
@@ -125,8 +140,7 @@ def train(
     first = train_stage(training_set, recipe, log)
     again = None if scoring is None else _again(training_set, first.choice, scoring, recipe, log)
     last = again or first
-    known = source.numbers.ids[: source.numbers.known]
-    tables = trees.pack(source.statistics, known)
+    tables = trees.pack(counted.statistics, counted.known)
     manifest = Manifest(
         name=f"ranker-{sha256(first.model + tables + (again.model if again else b''))[:8]}",
         release=over.release,

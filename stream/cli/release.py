@@ -4,8 +4,6 @@ import asyncio
 import logging
 import re
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -13,31 +11,25 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tagbus.stream.app import assemble, console
+from tagbus.stream.app import console
 from tagbus.stream.app.places import folders
-from tagbus.stream.app.releases import recorded, shadow
+from tagbus.stream.app.releases import building, recorded, shadow, switching
 from tagbus.stream.cli.run import Level
 from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, decode_tagged
 from tagbus.stream.contract.events import TaggedContent
-from tagbus.stream.contract.release import ACTIVE, NAME, Active, ReleaseRecord, Served, calibration_key, encode_release
+from tagbus.stream.contract.release import ACTIVE, NAME, ReleaseRecord, Served, calibration_key, encode_release
 from tagbus.stream.encoder.release import Release, load_recorded, load_release
 from tagbus.stream.errors import CheckFailed, Poison, TagbusError, UserError, shorten
 from tagbus.stream.index import snapshot
-from tagbus.stream.index.bootstrap import Report
-from tagbus.stream.index.indexer import indexer
-from tagbus.stream.index.shared import SharedMemory
-from tagbus.stream.kafka.message import Partition, record_of
+from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
-from tagbus.stream.memory import Memory, open_memory
 from tagbus.stream.memory.shared import shared_stores
 
 log = logging.getLogger(__name__)
 
 # The number of newest records that `drop` reads from each partition of `tagged`.
 TAIL = 1_000
-# An indexer records its progress every 30 s, even if nothing happens.
-SILENT_SECONDS = 120.0
 
 release = typer.Typer(help="Releases: a new encoder without a restart.", no_args_is_help=True)
 
@@ -129,22 +121,11 @@ def activate(name: Name) -> None:
     """Put release NAME in force: each worker switches to it, or back, as soon as it has caught up."""
     _check_name(name)
     settings = load()
-    releases = recorded.read_releases(settings)
-    active, base = recorded.in_force(settings, releases), folders.base_release(settings).name
-    if name == active:
+    before = switching.activate(settings, name)
+    if before == name:
         console.say(f"release {name} is already in force")
         return
-    if name != base:
-        recorded.on_topic(releases, name)
-    for needed in dict.fromkeys((active, name)):
-        if needed == base and needed not in releases.records:
-            # Every worker keeps a release that is on the topic loaded, which makes an immediate rollback possible.
-            recorded.publish(settings, encode_release(recorded.record_for(settings, base, None)))
-    if name in releases.records:
-        load_recorded(folders.release_folder(settings, name), releases.records[name].release)
-    asyncio.run(_require_followed(recorded.own(settings, name, releases.records.get(name))))
-    recorded.publish(settings, encode_release(Active(release=name, time=datetime.now(UTC))))
-    console.say(f"release {name} is active; {active} is kept until `tagbus release drop {active}`")
+    console.say(f"release {name} is active; {before} is kept until `tagbus release drop {before}`")
 
 
 @release.command()
@@ -171,79 +152,22 @@ def drop(
     console.say(f"release {name} is dropped; its folder may be deleted")
 
 
-@asynccontextmanager
-async def _shared_memory(settings: Settings, one: Release) -> AsyncIterator[Memory]:
-    memory = await open_memory(settings.memory, one.name, one.dimension)
-    try:
-        yield memory
-    finally:
-        await memory.close()
-
-
 async def _drop_collections(settings: Settings, one: Release) -> None:
     """Called before the release leaves the topic: if the server does not answer, the command can be repeated."""
-    async with _shared_memory(settings, one) as memory:
+    async with switching.shared_memory(settings, one) as memory:
         for store in shared_stores(memory).values():
             await store.drop()
 
 
 async def _build(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
     """`every`: seconds between snapshots while it follows; None: it does not follow."""
-    working = asyncio.create_task(
-        build_shared(settings, record, every)
-        if settings.memory.kind == "server"
-        else _build_snapshot(settings, record, every)
-    )
+    working = asyncio.create_task(building.build(settings, record, every))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, working.cancel)
     try:
         await working
     except asyncio.CancelledError:
         log.info("release build: stopped")
-
-
-async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
-    own = recorded.own(settings, record.release.name, record)
-    folder = folders.snapshot_folder(settings, record.release.name)
-    if folder is None:
-        raise UserError("TAGBUS_RELEASES__FOLDER is not set: expected the folder in which workers look for releases")
-    reached: dict[Partition, int] = {}
-
-    async def tell(report: Report) -> None:
-        reached.update(report.next)
-
-    async with (
-        assemble.opened(folders.in_process(own)) as stack,
-        snapshot.caught_up(folder, own, stack.projection(), stack.memories, tell) as task,
-    ):
-        saved: dict[Partition, int] = {}
-        try:
-            while True:
-                if saved != reached:
-                    saved = dict(reached)
-                    await snapshot.save(folder, stack.memory, saved)
-                    counts = await stack.memory.tags.count(), await stack.memory.exemplars.count()
-                    log.info("release build: %d tags and %d exemplars are in %s", *counts, folder)
-                await asyncio.to_thread(recorded.announce, settings, record)
-                if every is None:
-                    return
-                await asyncio.wait({task}, timeout=every)
-                if task.done():
-                    task.result()
-        except asyncio.CancelledError:
-            if saved and saved != reached:
-                await snapshot.save(folder, stack.memory, dict(reached))
-            raise
-
-
-async def build_shared(settings: Settings, record: ReleaseRecord, every: float | None) -> None:
-    """Fill a release's collections of the shared memory, announce it, and follow the topics unless `every` is None."""
-    async with assemble.opened(recorded.own(settings, record.release.name, record)) as stack:
-        follower = await indexer(settings, stack.projection(), stack.memories)
-        async with snapshot.following(follower) as task:
-            await asyncio.to_thread(recorded.announce, settings, record)
-            if every is not None:
-                await task
 
 
 def _check_name(name: str) -> None:
@@ -272,23 +196,6 @@ def _files(settings: Settings, name: str, record: ReleaseRecord | None) -> str:
     left = folders.snapshot_folder(settings, one.name)
     there = snapshot.current(left) if left is not None else None
     return f"ok, memory of {datetime.fromtimestamp(there.time, UTC):%Y-%m-%dT%H:%M:%SZ}" if there else "ok"
-
-
-async def _require_followed(settings: Settings) -> None:
-    """Raises UserError if the release's shared memory is missing or no longer written."""
-    if settings.memory.kind != "server":
-        return
-    async with _shared_memory(settings, load_release(folders.model_folder(settings))) as memory:
-        view = SharedMemory(settings, [memory])
-        await view.look()
-    name = memory.release
-    if problem := view.problem():
-        raise UserError(f"{problem}; start `tagbus release build {name} --follow` first")
-    if view.age() > SILENT_SECONDS:
-        raise UserError(
-            f"no builder follows the memory of {name}, which was last current {view.age():.0f} s ago: start "
-            f"`tagbus release build {name} --follow` first"
-        )
 
 
 def _shown(settings: Settings, name: str, since: datetime) -> str | None:

@@ -24,7 +24,7 @@ def test_the_commands_are_listed_without_torch() -> None:
 def test_every_command_is_an_entry_point() -> None:
     found = {entry.name: entry.load() for entry in entry_points(group="tagbus.commands")}
     assert set(found) == {"train", "export", "evaluate-models"}
-    names = {"biencoder", "whole", "heads", "labeltree", "gudn", "cross-encoder", "sft", "ranker"}
+    names = {"auto", "biencoder", "whole", "heads", "labeltree", "gudn", "cross-encoder", "sft", "ranker"}
     assert set(found["train"].commands) == names
 
 

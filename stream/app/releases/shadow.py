@@ -59,8 +59,8 @@ async def compare(pair: Pair, file: Path) -> Report:
     if not annotated:
         raise UserError(f"{file} is empty; expected contents with their right tags")
     async with AsyncExitStack() as stack:
-        fresh = await stack.enter_async_context(_complete(pair.fresh, pair.fresh_memory))
-        old = await stack.enter_async_context(_complete(pair.old, pair.old_memory))
+        fresh = await stack.enter_async_context(complete(pair.fresh, pair.fresh_memory))
+        old = await stack.enter_async_context(complete(pair.old, pair.old_memory))
         shared = pair.fresh.memory.kind == "server"
         findings = [await (_shared_offsets(fresh) if shared else _offsets(pair))]
         await _require_unknown(old, annotated, file)
@@ -73,7 +73,7 @@ async def compare(pair: Pair, file: Path) -> Report:
 
 
 @asynccontextmanager
-async def _complete(settings: Settings, kept: Path | None) -> AsyncIterator[assemble.TaggingStack]:
+async def complete(settings: Settings, kept: Path | None) -> AsyncIterator[assemble.TaggingStack]:
     """A release with a complete memory: the shared one as it is, else an in-process one."""
     if settings.memory.kind == "server":
         async with assemble.opened(settings) as stack:

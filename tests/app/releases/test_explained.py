@@ -8,7 +8,7 @@ from tagbus.stream.app.assemble import Plan
 from tagbus.stream.app.explain.examine import examine
 from tagbus.stream.app.explain.explanation import Explanation
 from tagbus.stream.app.explain.worker import as_worker
-from tagbus.stream.cli.release import build_shared
+from tagbus.stream.app.releases.building import build_shared
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.contract.release import ReleaseRecord, encode_release

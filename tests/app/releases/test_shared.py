@@ -8,7 +8,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from tagbus.stream.app import components
-from tagbus.stream.cli.release import build_shared
+from tagbus.stream.app.releases.building import build_shared
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Content, Tag, TaggedContent

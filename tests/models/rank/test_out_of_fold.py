@@ -15,6 +15,7 @@ from tagbus.stream.app.explain.explanation import Explanation
 from tagbus.stream.app.places import files
 from tagbus.stream.calibrate import load
 from tagbus.stream.contract.release import Fingerprint
+from tagbus.stream.errors import UserError
 from tagbus.stream.rank import trees
 from tagbus.stream.recall.heads import model as heads
 from tests.cli.harness import Cli, Slice, cut, write
@@ -139,12 +140,28 @@ def test_tags_that_are_left_out_are_known_to_neither(large: Path, cutting: Slice
 def test_a_run_that_is_kept_goes_on(
     large: Path, cutting: Slice, left_out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """What was trained and collected is kept; the ranker of it is the same."""
     before = trees.read_manifest(large / "ranker")
+    written = times(large)
     once(cutting, left_out, large)
-    assert capfd.readouterr().err.count("resuming at step") == 2
+    assert times(large) == written
+    said = capfd.readouterr().err
+    assert said.count(" is trained") == 1
+    assert said.count(" are collected") == 1
+    assert "resuming at step" not in said
     assert trees.read_manifest(large / "ranker") == before
     costs = [json.loads(line) for line in (large / "ranker" / "metrics.jsonl").read_text().splitlines()]
     assert costs[-1]["cpu_seconds"] > 0
+
+
+def times(place: Path) -> dict[Path, int]:
+    """The heads and candidates of a run, and when they were written."""
+    return {path: path.stat().st_mtime_ns for name in ("heads.onnx", "candidates.npz") for path in place.rglob(name)}
+
+
+def test_a_run_of_other_options_is_refused(large: Path, cutting: Slice) -> None:
+    with pytest.raises(UserError, match=r"plan\.json is of another run"):
+        out_of_fold.command(str(cutting.folder), large / "heads", large / "ranker", keep=large / "kept")
 
 
 def test_lessons_are_joined_content_by_content() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tagbus.models.data.splits import Split
 from tagbus.models.rank.candidates import Recipe, Source, collect, mask_as_new
-from tagbus.models.rank.ranker import Over, remember, train
+from tagbus.models.rank.ranker import Counted, Over, remember, train
 from tagbus.models.rank.second_stage import CrossScoring
 from tagbus.models.rank.statistics import count_tags, count_terms
 from tagbus.stream import calibrate
@@ -98,6 +98,10 @@ async def source(seed: int = 1) -> Source:
     return Source(graph, [Heads()], numbers, Statistics(count_tags(numbers, iter(items))))
 
 
+def counted(over: Source) -> Counted:
+    return Counted(over.numbers.ids[: over.numbers.known], over.statistics)
+
+
 RECIPE = Recipe(trees=50, leaves=7, names=10, neighbours=20, threads=1)
 OVER = Over("r", (NAMES, "heads"), {"heads": "heads-1"})
 NAMES_ALONE = Over("r")
@@ -167,7 +171,7 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
     over = await source()
     items, vectors = annotated(200, 7, "val-")
 
-    manifest = train(tmp_path, await collect(over, items, vectors, RECIPE), over, OVER, RECIPE)
+    manifest = train(tmp_path, await collect(over, items, vectors, RECIPE), counted(over), OVER, RECIPE)
 
     ranker = trees.TreeRanker.load(tmp_path, OVER)
     assert ranker.name == manifest.name
@@ -192,7 +196,13 @@ async def test_what_named_tables_count_goes_with_the_ranker_that_reads_them(tmp_
     bare, wide = tmp_path / "bare", tmp_path / "wide"
     for folder, reads in ((bare, replace(over, statistics=replace(over.statistics, named=[]))), (wide, over)):
         folder.mkdir()
-        train(folder, await collect(reads, items, vectors, recipe), reads, NAMES_ALONE, with_tables(recipe, reads))
+        train(
+            folder,
+            await collect(reads, items, vectors, recipe),
+            counted(reads),
+            NAMES_ALONE,
+            with_tables(recipe, reads),
+        )
 
     assert trees.read_manifest(wide).columns[-len(Broader.columns) :] == Broader.columns
     assert "tables" not in json.loads((bare / trees.MANIFEST).read_text())
@@ -238,9 +248,9 @@ async def test_a_second_stage_learns_what_a_cross_encoder_is_worth(tmp_path: Pat
     alone, both = tmp_path / "alone", tmp_path / "both"
     for folder in (alone, both):
         folder.mkdir()
-    first = train(alone, training_set, over, NAMES_ALONE, recipe)
+    first = train(alone, training_set, counted(over), NAMES_ALONE, recipe)
 
-    manifest = train(both, training_set, over, NAMES_ALONE, recipe, scoring)
+    manifest = train(both, training_set, counted(over), NAMES_ALONE, recipe, scoring)
 
     assert "second_stage" not in json.loads((alone / trees.MANIFEST).read_text())
     assert manifest.second_stage is not None
@@ -271,7 +281,7 @@ async def test_the_same_seed_gives_the_same_ranker(tmp_path: Path) -> None:
         folder.mkdir()
         over = await source()
         training_set = await collect(over, *annotated(60, 7, "val-"), RECIPE)
-        names.append(train(folder, training_set, over, OVER, RECIPE).name)
+        names.append(train(folder, training_set, counted(over), OVER, RECIPE).name)
 
     assert names[0] == names[1]
 

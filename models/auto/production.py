@@ -1,0 +1,106 @@
+"""`tagbus train auto topics --since WHEN`: a release out of what people decided, and its way into force.
+
+It is trained on all decisions but the newest, and compared on these with the release in force. Where it is better it is
+built and put on the topic; then it runs in shadow on the newest contents; with `--activate` it is put in force,
+watched, and taken back where it misbehaves. The first of these that fails is the last.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tagbus.models.auto import contest, recent
+from tagbus.models.auto.contest import Contest, Side
+from tagbus.models.auto.run import REPORT, Run
+from tagbus.stream.app import console
+from tagbus.stream.app.places import folders
+from tagbus.stream.app.releases import building, recorded, trial, watch
+from tagbus.stream.app.releases.observed import Limits
+from tagbus.stream.app.releases.watch import Watch
+from tagbus.stream.calibrate import Calibration
+from tagbus.stream.config import Settings, load
+from tagbus.stream.contract.release import encode_release
+from tagbus.stream.errors import CheckFailed, UserError
+from tagbus.stream.recall.lexical import literal
+
+CONTEST: Final = "contest"
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How far a release goes: contents in shadow, and, with `watched`, contents and minutes that it is watched in
+    force."""
+
+    shadow: int
+    watched: int | None
+    minutes: float
+    limits: Limits
+
+
+def require(settings: Settings, to: Path) -> None:
+    """Raises UserError where a worker could not take what is trained here."""
+    folder = settings.releases.folder
+    if folder is None or to.parent.resolve() != folder.resolve():
+        raise UserError(
+            f"--out: {to} is not in TAGBUS_RELEASES__FOLDER={folder or ''}, where workers look for releases"
+        )
+    if not literal.LiteralSettings.model_validate(settings.components.get(literal.NAME, {})).enabled:
+        raise UserError(
+            "TAGBUS_COMPONENTS__LITERAL__ENABLED is not true here; what is trained reads literal names: set it here "
+            "and on every worker"
+        )
+
+
+def train(run: Run, since: datetime, course: Course) -> None:
+    """Train, compare, build, run in shadow, and put in force. Raises CheckFailed where the release goes no further."""
+    settings = load()
+    require(settings, run.to)
+    report = run.train(partial(recent.read, settings, since))
+    # A resumed run keeps the time at which it began.
+    found, curve = asyncio.run(_compared(run, settings, report.plan.since or since))
+    kept = {**report.model_dump(mode="json"), CONTEST: found.model_dump(mode="json")}
+    (run.made / REPORT).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    for line in found.lines():
+        console.say(line)
+    if problems := list(found.problems()):
+        raise CheckFailed(f"release {run.to.name} is not proposed: {'; '.join(problems)}; it stays in {run.made}")
+    run.release()
+    _build(settings, run.to.name, curve)
+    expected = asyncio.run(_in_shadow(settings, run.to.name, course))
+    if course.watched is None:
+        console.say(f"proposed: `tagbus release activate {run.to.name}` puts it in force")
+        return
+    outcome = watch.activate(
+        settings, run.to.name, Watch(course.watched, course.minutes, expected.fresh, course.limits)
+    )
+    if outcome.problem:
+        raise CheckFailed(f"release {run.to.name} was taken back: {outcome.problem}")
+    console.print_line(f"release {run.to.name} is active, {outcome.seen.contents:,} contents within its limits")
+
+
+async def _compared(run: Run, settings: Settings, since: datetime) -> tuple[Contest, Calibration | None]:
+    releases = recorded.read_releases(settings)
+    active = recorded.in_force(settings, releases)
+    in_force = recorded.own(settings, active, releases.records.get(active))
+    new = Side(run.to.name, folders.settings_of(settings, run.made, None), {})
+    old = Side(active, in_force, releases.calibrations_of(active))
+    return await contest.compare(run.taken, new, old, since, run.work / "cache")
+
+
+def _build(settings: Settings, name: str, curve: Calibration | None) -> None:
+    """Fill its memory and put it on the topic, with the curve that it was compared with."""
+    asyncio.run(building.build(settings, recorded.record_for(settings, name, None), None))
+    if curve is not None:
+        recorded.publish(settings, encode_release(curve))
+
+
+async def _in_shadow(settings: Settings, name: str, course: Course) -> trial.Trial:
+    found = await trial.run(settings, name, course.shadow)
+    console.say(str(found))
+    if problems := list(found.problems(course.limits)):
+        raise CheckFailed(f"release {name} failed in shadow, and is not activated: {'; '.join(problems)}")
+    return found

@@ -1,0 +1,73 @@
+"""Which trainings fit a corpus and a time."""
+
+import pytest
+
+from tagbus.models.auto.choice import FOLDED, HELD_OUT, LEAST, choose, explained
+from tagbus.models.auto.facts import Facts
+
+
+def facts(contents: int, validation: int = 100, tags: int = 500, omikuji: bool = True) -> Facts:  # noqa: FBT001, FBT002
+    return Facts(tags=tags, contents=contents, validation=validation, test=500, texts_a_second=100.0, omikuji=omikuji)
+
+
+def trained(some: Facts, minutes: float) -> list[str]:
+    return [part.name for part in choose(some, minutes).parts if part.chosen]
+
+
+def test_with_few_contents_memory_alone_tags_better() -> None:
+    some = facts(LEAST - 1)
+    assert trained(some, 600) == ["encoder"]
+    assert choose(some, 600).ranked == ""
+    assert f"left out: heads; {LEAST - 1} known contents are less than {LEAST}" in "\n".join(
+        explained(choose(some, 600), some, 600)
+    )
+
+
+def test_some_thousand_contents_train_heads_and_a_ranker_fold_by_fold() -> None:
+    choice = choose(facts(3_000, tags=523), 10)
+    assert [part.name for part in choice.parts if part.chosen] == ["encoder", "ranker", "heads"]
+    assert choice.ranked == "folds"
+    assert choice.seconds < 600
+
+
+def test_a_large_corpus_trains_everything_and_the_ranker_on_what_was_held_out() -> None:
+    some = facts(328_152, validation=5_083, tags=24_813)
+    assert trained(some, 600) == ["encoder", "ranker", "heads", "labeltree", "second_encoder"]
+    assert choose(some, 600).ranked == "validation"
+    # Two CPU hours and more were measured for these.
+    assert 2 * 3600 < choose(some, 600).seconds < 6 * 3600
+
+
+def test_what_does_not_fit_is_left_out_and_the_time_is_kept() -> None:
+    some = facts(328_152, validation=5_083, tags=24_813)
+    for minutes in (1, 5, 30, 90, 120, 300):
+        choice = choose(some, minutes)
+        assert choice.seconds <= 60 * minutes
+        for part in choice.parts:
+            assert part.chosen or "it does not fit: " in part.why
+    assert trained(some, 1) == ["encoder"]
+
+
+def test_more_time_never_trains_less() -> None:
+    for some in (facts(3_000), facts(FOLDED, validation=HELD_OUT), facts(100_000, validation=5_000, tags=10_000)):
+        spent = [choose(some, minutes).seconds for minutes in (1, 2, 5, 10, 30, 60, 120, 600)]
+        assert spent == sorted(spent)
+
+
+def test_label_trees_need_omikuji() -> None:
+    some = facts(50_000, validation=5_000, omikuji=False)
+    assert "labeltree" not in trained(some, 600)
+    assert "omikuji is not installed" in "\n".join(explained(choose(some, 600), some, 600))
+
+
+def test_without_validation_contents_a_large_corpus_has_no_ranker() -> None:
+    assert trained(facts(50_000, validation=0), 600) == ["encoder", "heads", "labeltree", "second_encoder"]
+
+
+@pytest.mark.parametrize("minutes", [1, 10, 600])
+def test_every_training_is_explained(minutes: float) -> None:
+    some = facts(3_000)
+    lines = list(explained(choose(some, minutes), some, minutes))
+    assert len(lines) == 2 + len(choose(some, minutes).parts)
+    assert lines[0].startswith("500 tags, 3,000 training, 100 validation and 500 test contents; ")
+    assert lines[-1].endswith(f" of {minutes} in all, on one core")
