@@ -41,6 +41,7 @@ ELSEWHERE = {
     "acceptance": "the same; its report is in tests/acceptance",
     "export": TRAINS,
     "evaluate-models": TRAINS,
+    "train auto": "takes minutes of training; over topics it runs in tests/kafka/test_auto.py",
     **{
         f"train {name}": TRAINS
         for name in ("biencoder", "cross-encoder", "gudn", "heads", "labeltree", "ranker", "sft", "whole")
