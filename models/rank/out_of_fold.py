@@ -244,7 +244,8 @@ def _write_ranker(
 ) -> None:
     _, over = collected[-1]
     numbers = Numbers([tag.id for tag in corpus.tags()])
-    counted = Counted(numbers.ids, count(corpus, numbers, recipe, _settings(heads_of)))
+    # A content may have tags that the taxonomy has not: they are numbered behind the known ones.
+    counted = Counted(numbers.ids[: numbers.known], count(corpus, numbers, recipe, _settings(heads_of)))
     over = replace(over, components={**over.components, heads.NAME: read_manifest(heads_of).name})
     to.mkdir(parents=True, exist_ok=True)
     train(to, join([training_set for training_set, _ in collected]), counted, over, recipe)

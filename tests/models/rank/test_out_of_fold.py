@@ -145,7 +145,7 @@ def test_a_run_that_is_kept_goes_on(
     written = times(large)
     once(cutting, left_out, large)
     assert times(large) == written
-    said = capfd.readouterr().err
+    said = " ".join(capfd.readouterr().err.split())
     assert said.count(" is trained") == 1
     assert said.count(" are collected") == 1
     assert "resuming at step" not in said
