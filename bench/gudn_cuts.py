@@ -122,7 +122,7 @@ def _tiny(folder: Path, seed: int) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"model_type": "bert", "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "hidden_size": WIDTH}
     config |= {"layer_norm_eps": 1e-12, "max_position_embeddings": PLACES}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(_weights(len(vocabulary), torch.Generator().manual_seed(seed)), folder / "model.safetensors")
     return folder
 

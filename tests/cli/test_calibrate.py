@@ -108,4 +108,4 @@ class TestCalibrate:
         out = tmp_path / "nowhere" / "c"
         answer = tagbus("calibrate", cutting.file, *cutting.memory, "--out", out)
         assert answer.code == 2
-        assert answer.one_line().startswith(f"tagbus: {out}: ")
+        assert answer.one_line().startswith(f"tagbus: --out {out}: ")

@@ -183,7 +183,7 @@ def test_contents_are_judged_while_the_budget_lasts_and_the_others_when_there_is
     assert all("judge" in one.path and one.degraded == () for one in last.values())
     assert all(last[name] == first[name] for name in judged)
     exactly_once(stream.address, stream.names)
-    assert tagbus("retag", "--degraded", settings=variables(stream)).err.rstrip().endswith("by --send: 0 (degraded)")
+    assert tagbus("retag", "--degraded", settings=variables(stream)).err.rstrip().endswith("with --send: 0 (degraded)")
 
 
 def test_killed_again_and_again_it_spends_no_more_than_the_budget_and_loses_nothing(

@@ -99,7 +99,7 @@ def test_a_start_that_fails_is_told_and_can_be_tried_again(
         broker.restart()
     with monkeypatch.context() as patch:
         patch.setattr(broker, "deadline_s", 0.2)
-        with pytest.raises(DependencyDown, match=r"silent after 0\.2 s"):
+        with pytest.raises(DependencyDown, match=r"is not up after 0\.2 s"):
             broker.restart()
 
     broker.restart()

@@ -69,7 +69,7 @@ def test_a_name_that_kafka_would_refuse_is_refused_with_what_would_be_right(mock
 
 def test_a_topic_that_is_there_and_a_count_that_is_none_are_refused(mock_kafka: MockCluster) -> None:
     mock_kafka.topic("content")
-    with pytest.raises(UserError, match="content exists already"):
+    with pytest.raises(UserError, match="content already exists"):
         mock_kafka.topic("content")
     with pytest.raises(UserError, match="0 partitions, expected 1 to 1000"):
         mock_kafka.topic("other", 0)

@@ -166,7 +166,13 @@ def test_a_wrong_field_is_named(tmp_path: Path, field: str, value: object) -> No
 async def test_on_triton_without_its_client_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("recall.heads.triton", "encoder.client", "encoder.balance", "encoder.endpoint"):
+    for name in (
+        "recall.heads.triton",
+        "recall.classifier.triton",
+        "encoder.client",
+        "encoder.balance",
+        "encoder.endpoint",
+    ):
         monkeypatch.delitem(sys.modules, f"tagbus.stream.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
     section = COMPONENT.section({"kind": "triton", "folder": write(tmp_path)})

@@ -92,7 +92,7 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline_and_taken_again_w
     repository: Path, start: Start, open_encoder: Open
 ) -> None:
     server = start(repository)
-    encoder = await open_encoder(server.address, deadline_seconds=4)
+    encoder = await open_encoder(server.address, deadline_seconds=10)
     # Not its backend's processes: it looks whether they are alive when it wakes up, and they would not be yet.
     os.kill(server.pid, signal.SIGSTOP)
     try:
@@ -108,7 +108,7 @@ async def test_dead_processes_behind_a_ready_model_are_noticed_and_are_no_poison
 ) -> None:
     """With one of two dead every other request fails, a canary may pass in between, and no text is to blame."""
     server = start(repository)
-    encoder = await open_encoder(server.address, deadline_seconds=4)
+    encoder = await open_encoder(server.address, deadline_seconds=10)
     first, second = model_pids(server.pid, "encoder")
     os.kill(first, signal.SIGKILL)
     for text in TEXTS[:2]:

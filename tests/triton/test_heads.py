@@ -26,7 +26,7 @@ from tagbus.stream.local.triton import TritonServer, default_repository
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.classifier.model import CONTENTS, LENGTHS, cut
 from tagbus.stream.recall.heads import COMPONENT
-from tagbus.stream.recall.heads.model import MANIFEST, MODEL, HeadsRecall, read_manifest
+from tagbus.stream.recall.heads.model import MANIFEST, MODEL, HeadsRecall, feed_of, read_manifest
 from tagbus.stream.recall.heads.triton import open_heads as heads_on_triton
 from tests.triton.conftest import Start
 from tests.triton.harness import again, executions, read_config, requests
@@ -193,9 +193,9 @@ async def test_what_the_model_fails_on_is_no_poison(learnt: TritonServer, open_h
     """Given a request that fails each time, when it was tried three times, then it is the server that is down."""
     heads = await open_heads(learnt.address)
     failed = requests("failed", "heads")
-    terms, weights = np.full((1, 8), 10**9), np.ones((1, 8), np.float32)
+    beyond = feed_of(np.full((1, 8), 10**9), np.ones((1, 8), np.float32), some_vectors(1))
     with pytest.raises(DependencyDown, match="out of data bounds"):
-        await heads._model.run(terms, weights, some_vectors(1))
+        await heads._model.run(beyond)
     assert requests("failed", "heads") - failed == 3
     assert len(await heads.recall(Query([], ["Tea"], some_vectors(1)))) == 1
 
