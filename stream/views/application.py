@@ -89,6 +89,7 @@ class Views:
             canonical_url=own.url,
             stream_buffer_maxsize=4 * own.batch,
         )
+        self.app.collecting_seconds = own.batch_seconds
         self._url_shared, self._served = 0, False
         self._lags = {settings.topics.tagged: Lag("contents"), own.changes: Lag("tags")}
         tagged = self._topic(settings.topics.tagged)
@@ -179,6 +180,8 @@ class Views:
     async def _finish(self, work: Coroutine[None, None, None]) -> None:
         """Finish a batch safely: Faust acknowledges it however its agent exits, even if it is stopped or fails."""
         task = asyncio.create_task(work)
+        self.app.working.add(task)
+        task.add_done_callback(self.app.working.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -196,7 +199,7 @@ class Views:
 
     async def _tell(self, events: Sequence[EventT[bytes]]) -> None:
         """Apply results to the rows of contents, and send their changes to the topic of changes."""
-        self._check_stall()
+        self._check_owned()
         told: dict[str, list[Change]] = defaultdict(list)
         groups = _by_partition(events)
         for partition, group in groups.items():
@@ -262,7 +265,7 @@ class Views:
 
     async def _apply(self, events: Sequence[EventT[bytes]]) -> None:
         """Apply changes to the rows of tags."""
-        self._check_stall()
+        self._check_owned()
         for group in _by_partition(events).values():
             with _current(group[0]):
                 self._rewrite(group)
@@ -285,8 +288,11 @@ class Views:
             trim(row, self._limits)
             self.tags[key] = row.to_json()
 
-    def _check_stall(self) -> None:
-        """Stop after a long suspension: the process may have been replaced, and would write after its successor."""
+    def _check_owned(self) -> None:
+        """Stop after a long suspension, or when the partitions are given away: another replica may own them, and this
+        one would write after its successor."""
+        if self.app.given_away:
+            raise Fatal("a batch came after its partitions were given away: another replica may own them")
         stalled = time.monotonic() - self._turned
         if stalled > self._stall:
             raise Fatal(f"this process stood still for {stalled:.0f} s: another may own its partitions")

@@ -3,8 +3,11 @@
 - It reads uncommitted records unless it works in transactions. `tagged` is written in transactions.
 - What a table sends to its changelog is flushed for at most 0.1 s before offsets are committed. Here it can be awaited.
 - Its sensors do not say how far it is behind where transaction markers end a partition.
+- It gives partitions away while a batch is in progress. A row that is written then may follow one of the next owner in
+  the changelog, and replaces it wherever the table is restored.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +18,8 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP
 from faust.types.transports import TransportT
 from faust.types.tuples import FutureMessage, Message
+
+from tagbus.stream.errors import DependencyDown
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +94,34 @@ class CommittedTransport(Transport):
 
 
 class App(faust.App):
-    """An app with that transport. `failed`: why a batch did not finish."""
+    """An app with that transport, which finishes its batches before it gives partitions away.
+
+    `failed`: why a batch did not finish. `collecting_seconds`: how long a batch waits for more. `given_away`: whether
+    its partitions are another replica's until it is assigned some again.
+    """
 
     failed: BaseException | None = None
+    collecting_seconds = 0.0
+    given_away = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.working: set[asyncio.Task[None]] = set()
+
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:  # noqa: ARG002 - Faust's
+        """Called before partitions are revoked, and at the end, when no more records come in."""
+        # The records that a batch has collected become one within this time.
+        await asyncio.sleep(2 * self.collecting_seconds)
+        late: set[asyncio.Task[None]] = set()
+        if self.working:
+            _, late = await asyncio.wait(self.working, timeout=self.conf.broker_session_timeout)
+        if late and self.failed is None:
+            self.failed = DependencyDown("the brokers did not confirm a batch before its partitions were given away")
+        self.given_away = True
+
+    async def _on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        self.given_away = False
+        await super()._on_partitions_assigned(assigned, generation_id)
 
     def _new_transport(self) -> TransportT:
         return CommittedTransport(self.conf.broker_consumer, self)

@@ -10,7 +10,7 @@ from faust.types import TP
 from yarl import URL
 
 from tagbus.stream.config import KafkaSettings, Settings
-from tagbus.stream.errors import Fatal, UserError
+from tagbus.stream.errors import DependencyDown, Fatal, UserError
 from tagbus.stream.views.application import Views
 from tagbus.stream.views.transport import CommittedConsumer
 
@@ -49,6 +49,42 @@ async def test_a_batch_is_finished_before_its_agent_stops(views: Views) -> None:
         await agent
     assert done.is_set()
     assert views.problem is None
+
+
+async def test_partitions_are_given_away_when_the_batch_in_progress_is_finished(views: Views) -> None:
+    """A row that is written later would replace one of the next owner in the changelog."""
+    begun, released, ends = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def works() -> None:
+        begun.set()
+        await released.wait()
+        ends.append("batch")
+
+    async def revoked() -> None:
+        await views.app._consumer_wait_empty(None, None)
+        ends.append("partitions")
+
+    agent = asyncio.create_task(views._finish(works()))
+    await begun.wait()
+    giving = asyncio.create_task(revoked())
+    asyncio.get_running_loop().call_later(3 * views.app.collecting_seconds, released.set)
+    await asyncio.gather(agent, giving)
+    assert ends == ["batch", "partitions"]
+
+
+async def test_a_batch_that_comes_after_its_partitions_were_given_away_is_a_failure(views: Views) -> None:
+    await views.app._consumer_wait_empty(None, None)
+    with pytest.raises(Fatal, match="given away"):
+        await views._finish(views._apply([]))
+    assert isinstance(views.problem, Fatal)
+
+
+async def test_a_batch_that_is_not_confirmed_in_time_ends_the_replica(views: Views) -> None:
+    views.app.conf.broker_session_timeout = 0.1
+    agent = asyncio.create_task(views._finish(asyncio.Event().wait()))  # type: ignore[arg-type]
+    await views.app._consumer_wait_empty(None, None)
+    agent.cancel()
+    assert isinstance(views.problem, DependencyDown)
 
 
 async def test_a_batch_that_fails_as_its_agent_stops_is_a_failure(views: Views) -> None:
