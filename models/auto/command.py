@@ -15,11 +15,11 @@ from typing import Annotated
 import typer
 
 from tagbus.models.auto import production
-from tagbus.models.auto.production import Course
+from tagbus.models.auto.production import Rollout
 from tagbus.models.auto.run import Asked, Report, Run
 from tagbus.models.data.corpus import TOPICS, open_corpus
 from tagbus.stream.app import console
-from tagbus.stream.app.releases.observed import FEWEST, Limits
+from tagbus.stream.app.releases.behaviour import FEWEST, Limits
 from tagbus.stream.app.time_arguments import moment
 from tagbus.stream.errors import UserError, shorten
 
@@ -64,8 +64,8 @@ def command(
                 f"--since needs the corpus `{TOPICS}`, which knows when people decided; not {shorten(place)}"
             )
         limits = Limits(dead_letters, abstention, drift)
-        course = Course(shadow, watched if activate else None, watch_minutes, limits)
-        production.train(Run(to, asked, began), began, course)
+        rollout = Rollout(shadow, watched if activate else None, watch_minutes, limits)
+        production.train(Run(to, asked, began), began, rollout)
         return
     if activate:
         raise UserError(

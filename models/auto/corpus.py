@@ -8,7 +8,7 @@ from typing import Final
 
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.data.folder import write
-from tagbus.models.data.splits import Split, digest
+from tagbus.models.data.splits import Split, one_in
 from tagbus.models.evaluate.measure import EvaluationSet
 from tagbus.stream.app.data.jsonl_folder import JsonlFolder
 from tagbus.stream.contract.events import Exemplar
@@ -20,7 +20,7 @@ SHARE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class RunCorpus:
     """The corpus that everything is trained on, in `folder`, and the contents that parts are chosen by."""
 
     folder: Path
@@ -39,9 +39,9 @@ class Taken:
         return replace(EvaluationSet.of(self.corpus), test=[item for item in items if item.accepted])
 
 
-def take(corpus: Corpus, to: Path, *, ranker_learns: bool) -> Taken:
+def take(corpus: Corpus, to: Path, *, ranker_learns: bool) -> RunCorpus:
     """Write the corpus below `to`. `ranker_learns`: a ranker learns from the validation contents."""
-    taken = Taken(to)
+    taken = RunCorpus(to)
     tags = corpus.tags()
     known = {tag.id for tag in tags}
     val = [_known(item, known) for item in corpus.exemplars("val")]
@@ -61,7 +61,7 @@ def take(corpus: Corpus, to: Path, *, ranker_learns: bool) -> Taken:
 
 def is_held(item: Exemplar) -> bool:
     """Whether a validation content is left for the selection, by its id alone."""
-    return int.from_bytes(digest(item.id.encode())) // 7 % SHARE == 0
+    return one_in(SHARE, item.id)
 
 
 def _known(item: Exemplar, known: set[str]) -> Exemplar:

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tagbus.models.auto import contest, recent
-from tagbus.models.auto.contest import Contest, Side
+from tagbus.models.auto import comparison, recent
+from tagbus.models.auto.comparison import ComparedRelease, Comparison
 from tagbus.models.auto.run import REPORT, Run
 from tagbus.stream.app import console
 from tagbus.stream.app.places import folders
-from tagbus.stream.app.releases import building, recorded, trial, watch
-from tagbus.stream.app.releases.observed import Limits
+from tagbus.stream.app.releases import building, recorded, shadow_run, watch
+from tagbus.stream.app.releases.behaviour import Limits
 from tagbus.stream.app.releases.watch import Watch
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings, load
@@ -27,11 +27,11 @@ from tagbus.stream.contract.release import encode_release
 from tagbus.stream.errors import CheckFailed, UserError
 from tagbus.stream.recall.lexical import literal
 
-CONTEST: Final = "contest"
+COMPARISON: Final = "comparison"
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Rollout:
     """How far a release goes: contents in shadow, and, with `watched`, contents and minutes that it is watched in
     force."""
 
@@ -55,14 +55,14 @@ def require(settings: Settings, to: Path) -> None:
         )
 
 
-def train(run: Run, since: datetime, course: Course) -> None:
+def train(run: Run, since: datetime, rollout: Rollout) -> None:
     """Train, compare, build, run in shadow, and put in force. Raises CheckFailed where the release goes no further."""
     settings = load()
     require(settings, run.to)
     report = run.train(partial(recent.read, settings, since))
     # A resumed run keeps the time at which it began.
     found, curve = asyncio.run(_compared(run, settings, report.plan.since or since))
-    kept = {**report.model_dump(mode="json"), CONTEST: found.model_dump(mode="json")}
+    kept = {**report.model_dump(mode="json"), COMPARISON: found.model_dump(mode="json")}
     (run.made / REPORT).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     for line in found.lines():
         console.say(line)
@@ -70,25 +70,25 @@ def train(run: Run, since: datetime, course: Course) -> None:
         raise CheckFailed(f"release {run.to.name} is not proposed: {'; '.join(problems)}; it stays in {run.made}")
     run.release()
     _build(settings, run.to.name, curve)
-    expected = asyncio.run(_in_shadow(settings, run.to.name, course))
-    if course.watched is None:
+    expected = asyncio.run(_in_shadow(settings, run.to.name, rollout))
+    if rollout.watched is None:
         console.say(f"proposed: `tagbus release activate {run.to.name}` puts it in force")
         return
     outcome = watch.activate(
-        settings, run.to.name, Watch(course.watched, course.minutes, expected.fresh, course.limits)
+        settings, run.to.name, Watch(rollout.watched, rollout.minutes, expected.fresh, rollout.limits)
     )
     if outcome.problem:
         raise CheckFailed(f"release {run.to.name} was taken back: {outcome.problem}")
     console.print_line(f"release {run.to.name} is active, {outcome.seen.contents:,} contents within its limits")
 
 
-async def _compared(run: Run, settings: Settings, since: datetime) -> tuple[Contest, Calibration | None]:
+async def _compared(run: Run, settings: Settings, since: datetime) -> tuple[Comparison, Calibration | None]:
     releases = recorded.read_releases(settings)
     active = recorded.in_force(settings, releases)
     in_force = recorded.own(settings, active, releases.records.get(active))
-    new = Side(run.to.name, folders.settings_of(settings, run.made, None), {})
-    old = Side(active, in_force, releases.calibrations_of(active))
-    return await contest.compare(run.taken, new, old, since, run.work / "cache")
+    new = ComparedRelease(run.to.name, folders.settings_of(settings, run.made, None), {})
+    old = ComparedRelease(active, in_force, releases.calibrations_of(active))
+    return await comparison.compare(run.taken, new, old, since, run.work / "cache")
 
 
 def _build(settings: Settings, name: str, curve: Calibration | None) -> None:
@@ -98,9 +98,9 @@ def _build(settings: Settings, name: str, curve: Calibration | None) -> None:
         recorded.publish(settings, encode_release(curve))
 
 
-async def _in_shadow(settings: Settings, name: str, course: Course) -> trial.Trial:
-    found = await trial.run(settings, name, course.shadow)
+async def _in_shadow(settings: Settings, name: str, rollout: Rollout) -> shadow_run.ShadowRun:
+    found = await shadow_run.run(settings, name, rollout.shadow)
     console.say(str(found))
-    if problems := list(found.problems(course.limits)):
+    if problems := list(found.problems(rollout.limits)):
         raise CheckFailed(f"release {name} failed in shadow, and is not activated: {'; '.join(problems)}")
     return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from tagbus.models.data.splits import Split, digest
+from tagbus.models.data.splits import Split, one_in
 from tagbus.models.data.topics import TopicCorpus
 from tagbus.stream.app.data.corpus import WithSuccessors
 from tagbus.stream.config import Settings
@@ -36,7 +36,7 @@ class RecentCorpus:
         """Test: the newest contents. A tenth of the others, by their ids, is for validation."""
         if split == "test":
             return iter(self.compared)
-        return (item for item in self.learnt if (_number(item) == 0) == (split == "val"))
+        return (item for item in self.learnt if one_in(VALIDATION, item.id) == (split == "val"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,3 @@ def split(tags: Sequence[Tag], items: Sequence[Exemplar], since: datetime) -> Re
 def is_since(item: Exemplar, since: datetime) -> bool:
     """Whether people decided about a content since a time; one without a time is old."""
     return item.time is not None and item.time >= since
-
-
-def _number(item: Exemplar) -> int:
-    return int.from_bytes(digest(item.id.encode())) // 7 % VALIDATION

@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict
 
 from tagbus.models.auto import corpus as corpora
 from tagbus.models.auto.choice import Choice, choose, explained
-from tagbus.models.auto.corpus import Taken
+from tagbus.models.auto.corpus import RunCorpus
 from tagbus.models.auto.facts import Facts, facts
 from tagbus.models.auto.selection import Goal, Selection, select
 from tagbus.models.auto.steps import gather, last_steps, steps, trained
-from tagbus.models.auto.verdict import Verdict, judged
+from tagbus.models.auto.verdict import Verdict, evaluated
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.evaluate.recipe import take
 from tagbus.models.train.plan import PLAN
@@ -99,9 +99,9 @@ class Run:
         return self.to.parent / f".{self.to.name}.training"
 
     @property
-    def taken(self) -> Taken:
+    def taken(self) -> RunCorpus:
         """The corpus of the run."""
-        return Taken(self.work)
+        return RunCorpus(self.work)
 
     @property
     def made(self) -> Path:
@@ -122,7 +122,7 @@ class Run:
             take(last_steps(plan.choice, self.to.name, self.work), self.work)
         found = trained(self.work, self.to.name)
         gather(found, selection.parts, self.made)
-        judging = judged(self.taken, found, selection.parts, self.asked.goal, single=self.asked.single)
+        judging = evaluated(self.taken, found, selection.parts, self.asked.goal, single=self.asked.single)
         report = Report(plan=plan, selection=selection, verdict=asyncio.run(judging))
         for line in report.verdict.lines():
             console.say(line)

@@ -13,7 +13,7 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from tagbus.models.auto.corpus import Taken
+from tagbus.models.auto.corpus import RunCorpus
 from tagbus.models.evaluate.measure import EvaluationSet
 from tagbus.models.evaluate.rows import LITERAL, Row
 from tagbus.models.evaluate.systems import settings_of, with_memory
@@ -113,7 +113,7 @@ def name_of(parts: Sequence[str]) -> str:
     return " + ".join(part.replace("_", " ") for part in parts) or ALONE
 
 
-async def select(taken: Taken, trained: Trained, goal: Goal) -> Selection:
+async def select(taken: RunCorpus, trained: Trained, goal: Goal) -> Selection:
     """Measure memory alone, all parts but the ranker, and all parts; take what gains."""
     held = [item for item in taken.held() if item.accepted]
     on = tuple(name for name in PARTS if name in trained.parts)
@@ -143,7 +143,7 @@ def chosen(rows: Sequence[Measured]) -> tuple[str, ...]:
     return max(better, key=lambda row: row.figure).parts if better else ()
 
 
-def memory(taken: Taken, trained: Trained) -> AbstractAsyncContextManager[TaggingStack]:
+def memory(taken: RunCorpus, trained: Trained) -> AbstractAsyncContextManager[TaggingStack]:
     """A stack of the encoder, over all tags and training contents."""
     on = tuple(name for name in PARTS if name in trained.parts)
     return with_memory(settings_of(trained.row(on), trained.encoder), taken.corpus, trained.cache)

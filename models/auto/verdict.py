@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from tagbus.models.auto.corpus import Taken
+from tagbus.models.auto.corpus import RunCorpus
 from tagbus.models.auto.selection import Gain, Goal, Trained, figure_of, memory, tagged
 from tagbus.models.auto.single import Single, best_cut
 from tagbus.models.evaluate.measure import EvaluationSet, figures
@@ -48,7 +48,7 @@ class Verdict(BaseModel):
             yield f"not proven to be better than memory alone: {self.gain}"
 
 
-async def judged(taken: Taken, trained: Trained, parts: Sequence[str], goal: Goal, *, single: bool) -> Verdict:
+async def evaluated(taken: RunCorpus, trained: Trained, parts: Sequence[str], goal: Goal, *, single: bool) -> Verdict:
     """Tag the test contents by memory alone and with these parts. `single`: also by one tag or none, from a confidence
     that is best on the held contents."""
     on, test = tuple(parts), list(taken.corpus.exemplars("test"))
@@ -70,7 +70,7 @@ async def judged(taken: Taken, trained: Trained, parts: Sequence[str], goal: Goa
 
 
 async def _single(
-    taken: Taken, trained: Trained, parts: Sequence[str], test: Sequence[Exemplar], bare: TaggingStack
+    taken: RunCorpus, trained: Trained, parts: Sequence[str], test: Sequence[Exemplar], bare: TaggingStack
 ) -> Single:
     held, row = taken.held(), trained.row(parts)
     cut = best_cut(await tagged(row, taken.by(held), held, bare, trained.encoder), held)

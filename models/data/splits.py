@@ -15,6 +15,11 @@ def split_of(name: str) -> Split:
     return "val" if bucket == 0 else "test" if bucket == 1 else "train"
 
 
+def one_in(number: int, name: str) -> bool:
+    """Whether the content with this id is among one in `number`, whatever its split."""
+    return int.from_bytes(digest(name.encode())) // 7 % number == 0
+
+
 def digest(key: bytes) -> bytes:
     """Return a 64-bit hash: a million keys collide once in 40 million times."""
     return hashlib.blake2b(key, digest_size=8).digest()

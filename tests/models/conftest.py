@@ -40,3 +40,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, rows in {**splits, "tags": tags}.items():
         (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return place
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> None:
+    """Torch computes on one thread: on more, a toy model waits for them most of the time."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoder of the toy set."""
+    from tests.models.toy import toy_encoder
+
+    return toy_encoder(tmp_path_factory.mktemp("toy") / "base")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy set."""
+    from tests.models.toy import toy_corpus
+
+    return toy_corpus(tmp_path_factory.mktemp("toy") / "corpus")

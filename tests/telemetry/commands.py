@@ -47,7 +47,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 # These end badly on this stage, after they have read what is there.
 REFUSED = {
-    "explain": "the writer of the memory may be behind the contents of `tagged` for longer than it waits",
     "check": "the model's server is a script, and the services' own ports are taken",
     "skip": "the group is at work",
     "release check": "so few contents make no release ready",

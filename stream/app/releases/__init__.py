@@ -7,8 +7,8 @@ backfill    a worker over a range of offsets that writes to another topic
 building    the memory of a release, filled beside the one in force
 switching   one release in force after another
 shadow      two releases over the same contents, compared
-observed    what a release does: dead letters, contents without tags, confidences; and its limits
-trial       two releases on the newest contents, of which nothing is published
+behaviour   what a release does: dead letters, contents without tags, confidences; and its limits
+shadow_run  two releases on the newest contents, of which nothing is published
 watch       a release in its first contents in force, and the way back
 collection  garbage collection, tuned to a long-lived memory
 """

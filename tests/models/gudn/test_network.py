@@ -13,16 +13,10 @@ from tagbus.models.gudn.plan import Plan, Variant
 from tagbus.models.gudn.reinforce import Names
 from tagbus.models.train.whole.rows import Rows
 from tagbus.stream.errors import UserError
-from tests.models.toy import toy_encoder
 
 CPU = torch.device("cpu")
 NAMES = ["beverages", "animals", "vehicles", "music"]
 ROWS = [("tea coffee", [0, 1]), ("dog", [1]), ("a choir on a boat", [2, 3])]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_encoder(tmp_path_factory.mktemp("toy") / "base")
 
 
 def plan(base: Path, variant: Variant = "paper", **changes: object) -> Plan:

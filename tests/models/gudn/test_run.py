@@ -19,22 +19,9 @@ from tagbus.stream import quality
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.gudn.model import GuidedRecall, read_manifest
-from tests.models.toy import journal, toy_corpus, toy_encoder
+from tests.models.toy import journal
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_encoder(tmp_path_factory.mktemp("toy") / "base")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_corpus(tmp_path_factory.mktemp("toy") / "corpus")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def plan(corpus: Path, base: Path, **changes: object) -> Plan:

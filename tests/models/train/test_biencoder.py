@@ -16,22 +16,9 @@ from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
-from tests.models.toy import journal, toy_corpus, toy_encoder
+from tests.models.toy import journal
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_encoder(tmp_path_factory.mktemp("toy") / "base")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_corpus(tmp_path_factory.mktemp("toy") / "corpus")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 async def test_an_encoder_learns_the_toy_set_and_is_exported(base: Path, corpus: Path, tmp_path: Path) -> None:

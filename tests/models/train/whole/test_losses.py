@@ -12,15 +12,9 @@ from tagbus.models.train.whole.losses import Seen, TeacherOutput, between, losse
 from tagbus.models.train.whole.model import Trained
 from tagbus.models.train.whole.plan import Plan
 from tagbus.models.train.whole.rows import Batch, Rows
-from tests.models.toy import toy_encoder
 
 PLAN = Plan(corpus="", base="", word_dropout=0, vector_dropout=0, dimensions=(16, 8))
 ROWS = [("tea coffee", [0, 1]), ("dog", [1]), ("a choir", [2])]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_encoder(tmp_path_factory.mktemp("toy") / "base")
 
 
 @pytest.fixture

@@ -14,15 +14,9 @@ from tagbus.models.export.bert import WEIGHTS, Bert
 from tagbus.models.train.whole.model import Trained, average, chosen, encode, follow, ridge, save
 from tagbus.models.train.whole.rows import Rows
 from tagbus.stream.errors import UserError
-from tests.models.toy import toy_encoder
 
 CPU = torch.device("cpu")
 TEXTS = ["tea coffee milk", "football", "a choir and a boat on the water"]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_encoder(tmp_path_factory.mktemp("toy") / "base")
 
 
 @pytest.fixture(scope="module")

@@ -20,20 +20,7 @@ from tagbus.stream.errors import UserError
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
 from tests.models.toy import journal, toy_corpus, toy_encoder
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_encoder(tmp_path_factory.mktemp("toy") / "base")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_corpus(tmp_path_factory.mktemp("toy") / "corpus")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def plan(corpus: Path, base: Path, **changes: object) -> Plan:

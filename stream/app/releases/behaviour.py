@@ -27,7 +27,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Observed:
+class ReleaseBehaviour:
     """Contents that failed or became dead letters, those without tags, and the confidence of the others' best tag."""
 
     failed: int = 0
@@ -61,7 +61,7 @@ class Observed:
         """The share of the tagged contents that got no tag."""
         return self.without_tags / max(1, self.tagged)
 
-    def drift_from(self, expected: "Observed") -> float:
+    def drift_from(self, expected: "ReleaseBehaviour") -> float:
         """The population stability index of the confidences, in deciles of those expected."""
         then, now = (np.array(one.confidences, np.float64) for one in (expected, self))
         if not len(then) or not len(now):
@@ -70,7 +70,7 @@ class Observed:
         counts = [np.bincount(np.searchsorted(edges, one), minlength=len(edges) + 1).tolist() for one in (now, then)]
         return psi(counts[0], counts[1])
 
-    def problems(self, expected: "Observed", limits: Limits) -> Iterator[str]:
+    def problems(self, expected: "ReleaseBehaviour", limits: Limits) -> Iterator[str]:
         """Limits that are passed, in words."""
         most = max(limits.dead_letters, expected.failures)
         if self.failures > most:

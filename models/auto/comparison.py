@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from tagbus.models.auto.corpus import Taken
+from tagbus.models.auto.corpus import RunCorpus
 from tagbus.models.auto.recent import is_since
 from tagbus.models.auto.selection import Gain, figure_of
 from tagbus.models.evaluate.systems import K
@@ -51,7 +51,7 @@ class Change(BaseModel):
     high: float
 
 
-class Contest(BaseModel):
+class Comparison(BaseModel):
     """The release in force, the contents, and what the new one gains. `new_tags`: R@10 of tags that no content had
     before the time of --since, None where no content has one."""
 
@@ -88,7 +88,7 @@ class Contest(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedRelease:
     """A release as workers have it: its settings, and its calibrations on the topic, by path."""
 
     name: str
@@ -97,15 +97,15 @@ class Side:
 
 
 async def compare(
-    taken: Taken, new: Side, old: Side, since: datetime, cache: Path
-) -> tuple[Contest, Calibration | None]:
+    taken: RunCorpus, new: ComparedRelease, old: ComparedRelease, since: datetime, cache: Path
+) -> tuple[Comparison, Calibration | None]:
     """Compare both, and return the curve that the new one was given where it brings none of its own."""
     items = [item for item in taken.corpus.exemplars("test") if item.accepted]
     test_set = taken.by(items)
     curve, after = await _tagged(taken, new, items, cache, learns=True)
     _, before = await _tagged(taken, old, items, cache, learns=False)
     both = [figure_of("ndcg_at_5", results, test_set) for results in (after, before)]
-    found = Contest(
+    found = Comparison(
         active=old.name,
         contents=len(items),
         ndcg=Gain.of("ndcg_at_5", *both),
@@ -115,14 +115,14 @@ async def compare(
     return found, curve
 
 
-def counts_before(taken: Taken, since: datetime) -> Counter[str]:
+def counts_before(taken: RunCorpus, since: datetime) -> Counter[str]:
     """How many contents that were decided before then carry each tag."""
     learnt = chain(taken.corpus.exemplars("train"), taken.corpus.exemplars("val"))
     return comparing.counts_of(item for item in learnt if not is_since(item, since))
 
 
 async def _tagged(
-    taken: Taken, side: Side, items: Sequence[Exemplar], cache: Path, *, learns: bool
+    taken: RunCorpus, side: ComparedRelease, items: Sequence[Exemplar], cache: Path, *, learns: bool
 ) -> tuple[Calibration | None, list[TaggedContent]]:
     """What a release finds, by the calibrations that it has. `learns`: one is fitted where there is none."""
     async with _opened(taken, side, cache) as stack:
@@ -170,7 +170,7 @@ def _new_tags(
 
 
 @asynccontextmanager
-async def _opened(taken: Taken, side: Side, cache: Path) -> AsyncIterator[assemble.TaggingStack]:
+async def _opened(taken: RunCorpus, side: ComparedRelease, cache: Path) -> AsyncIterator[assemble.TaggingStack]:
     """A release over a memory of the training contents, in this process."""
     tagger = side.settings.tagger.model_copy(update={"tags": K, "least_confidence": 0.0})
     async with assemble.in_process(side.settings.model_copy(update={"tagger": tagger}), cache) as stack:

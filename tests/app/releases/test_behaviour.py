@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from tagbus.stream.app.releases.observed import Limits, Observed
+from tagbus.stream.app.releases.behaviour import Limits, ReleaseBehaviour
 
 RNG = np.random.default_rng(0)
 
 
-def seen(failed: int = 0, without_tags: int = 0, confidences: int = 500, shift: float = 0.0) -> Observed:
+def seen(failed: int = 0, without_tags: int = 0, confidences: int = 500, shift: float = 0.0) -> ReleaseBehaviour:
     drawn = RNG.beta(2 + shift, 2, confidences)
-    return Observed(failed, without_tags, drawn.tolist())
+    return ReleaseBehaviour(failed, without_tags, drawn.tolist())
 
 
-def problems(now: Observed, expected: Observed, **limits: float) -> list[str]:
+def problems(now: ReleaseBehaviour, expected: ReleaseBehaviour, **limits: float) -> list[str]:
     return list(now.problems(expected, Limits(**limits)))
 
 
@@ -29,7 +29,7 @@ def test_a_release_that_does_as_it_did_in_shadow_has_none() -> None:
         (seen(shift=6.0), "confidences drifted by "),
     ],
 )
-def test_each_limit_is_one_problem(now: Observed, words: str) -> None:
+def test_each_limit_is_one_problem(now: ReleaseBehaviour, words: str) -> None:
     (found,) = problems(now, seen())
     assert found.startswith(words)
 
@@ -45,5 +45,5 @@ def test_few_contents_drift_by_chance() -> None:
 
 
 def test_without_contents_there_is_no_problem() -> None:
-    assert problems(Observed(), Observed()) == []
-    assert Observed().drift_from(seen()) == 0.0
+    assert problems(ReleaseBehaviour(), ReleaseBehaviour()) == []
+    assert ReleaseBehaviour().drift_from(seen()) == 0.0

@@ -6,8 +6,8 @@ from typing import Final
 
 from tagbus.stream.app.places import folders
 from tagbus.stream.app.releases import recorded, shadow
+from tagbus.stream.app.releases.behaviour import Limits, ReleaseBehaviour
 from tagbus.stream.app.releases.loaded import fitting
-from tagbus.stream.app.releases.observed import Limits, Observed
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import decode_content
 from tagbus.stream.contract.events import Content, TaggedContent
@@ -21,20 +21,20 @@ BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ShadowRun:
     """What both releases did with the same contents, and how often their first tags agree."""
 
-    fresh: Observed
-    old: Observed
+    fresh: ReleaseBehaviour
+    old: ReleaseBehaviour
     agreeing: int
 
     def problems(self, limits: Limits) -> Iterator[str]:
         """Why the new one should not go live. Its confidences are its own: they may differ from the old one's."""
-        unmoved = Observed(self.old.failed, self.old.without_tags, self.fresh.confidences)
+        unmoved = ReleaseBehaviour(self.old.failed, self.old.without_tags, self.fresh.confidences)
         yield from self.fresh.problems(unmoved, limits)
 
     def __str__(self) -> str:
-        def words(one: Observed) -> str:
+        def words(one: ReleaseBehaviour) -> str:
             return f"{one.failures:.1%} failed, {one.abstention:.1%} got no tag"
 
         share = self.agreeing / max(1, self.fresh.contents)
@@ -44,7 +44,7 @@ class Trial:
         )
 
 
-async def run(settings: Settings, name: str, count: int) -> Trial:
+async def run(settings: Settings, name: str, count: int) -> ShadowRun:
     """Tag the newest `count` contents with release `name` and with the one in force, each with the memory of now.
 
     Raises UserError where there are no contents, and as the opening of a release does.
@@ -58,7 +58,7 @@ async def run(settings: Settings, name: str, count: int) -> Trial:
     fresh, old = (_observed(one) for one in outcomes)
     firsts = zip(*([_first(outcome) for outcome in one] for one in outcomes), strict=True)
     agreeing = sum(one is not None and one == other for one, other in firsts)
-    return Trial(fresh, old, agreeing)
+    return ShadowRun(fresh, old, agreeing)
 
 
 def newest(settings: Settings, count: int) -> list[Content]:
@@ -85,8 +85,8 @@ async def _outcomes(settings: Settings, name: str, releases: Releases, contents:
         return [outcome for batch in batches for outcome in await tagger.tag(batch)]
 
 
-def _observed(outcomes: Sequence[Outcome]) -> Observed:
-    found = Observed(failed=sum(isinstance(one, Failure) for one in outcomes))
+def _observed(outcomes: Sequence[Outcome]) -> ReleaseBehaviour:
+    found = ReleaseBehaviour(failed=sum(isinstance(one, Failure) for one in outcomes))
     for one in outcomes:
         if isinstance(one, TaggedContent):
             found.add(one)
