@@ -3,14 +3,16 @@
 - It reads uncommitted records unless it works in transactions. `tagged` is written in transactions.
 - What a table sends to its changelog is flushed for at most 0.1 s before offsets are committed. Here it can be awaited.
 - Its sensors do not say how far it is behind where transaction markers end a partition.
+- It fetches while it seeks to committed offsets, and then empties the streams' queues. Records that were fetched in
+  between are neither processed nor read again, and commits go past them.
 - It gives partitions away while a batch is in progress. A row that is written then may follow one of the next owner in
   the changelog, and replaces it wherever the table is restored.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.tables.table import Table
@@ -20,6 +22,9 @@ from faust.types.transports import TransportT
 from faust.types.tuples import FutureMessage, Message
 
 from tagbus.stream.errors import DependencyDown
+
+# How long the fetcher waits where it has no partitions.
+IDLE_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,14 @@ class CommittedThread(AIOKafkaConsumerThread):
 
 
 class CommittedConsumer(Consumer):
-    """See CommittedThread. After a failure it commits nothing."""
+    """See CommittedThread. After a failure it commits nothing. Positions move only while no fetch is in progress."""
 
     _thread: CommittedThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._positions = asyncio.Lock()
+        self._sought = True
 
     def _new_consumer_thread(self) -> CommittedThread:
         return CommittedThread(self, loop=self.loop, beacon=self.beacon)
@@ -69,6 +79,50 @@ class CommittedConsumer(Consumer):
         if isinstance(self.app, App) and self.app.failed is not None:
             return False
         return await super()._commit_offsets(offsets, start_new_transaction)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+        """The records of one fetch. No position moves until they are delivered, or dropped because the flow stopped:
+        in that case positions are set before it resumes."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow.wait())
+        active = self._get_active_partitions()
+        if not active:
+            await self.sleep(IDLE_SECONDS)
+            return
+        async with self._positions:
+            records = await self._getmany(active, timeout)
+            for tp, record in self.scheduler.iterate(records):
+                if not self.flow_active:
+                    return
+                if tp in active or tp in self._buffered_partitions:
+                    yield tp, self._to_message(tp, record)
+
+    async def perform_seek(self) -> None:
+        """Move to the committed offsets, or to the start of what has none. The flow stops until Faust resumes it: it
+        empties the streams' queues just before."""
+        self.stop_flow()
+        self._sought = False
+        async with self._positions:
+            await super().perform_seek()
+            if unread := [tp for tp in self.assignment() if self._is_unread(tp)]:
+                await super().seek_wait(await self.earliest_offsets(*unread))
+        self._sought = True
+
+    def _is_unread(self, tp: TP) -> bool:
+        return self._read_offset[tp] is None and not self._is_changelog_tp(tp)
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """See Consumer."""
+        async with self._positions:
+            await super().seek_wait(partitions)
+
+    def resume_flow(self) -> None:
+        """See Consumer. Faust resumes it too where the brokers did not answer for 90 s with the committed offsets."""
+        if not self._sought and not all(map(self._is_changelog_tp, self._get_active_partitions())):
+            if isinstance(self.app, App):
+                self.app.failed = DependencyDown("the brokers did not report the offsets that the views committed")
+            return
+        super().resume_flow()
 
     def standings(self, topics: Collection[str]) -> Mapping[TP, Standing]:
         """The read state of each of this replica's partitions. A transaction marker after the last record is not lag:

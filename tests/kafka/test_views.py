@@ -76,6 +76,7 @@ def test_killed_moved_and_without_their_disk_they_are_what_a_recount_gives(kafka
         # Its partitions move to the other, and come back to one that has lost its disk.
         one.stop()
         tagger.write(50)
+        settled(given, [two])
         shutil.rmtree(one.folder)
         one.start().until_ready()
         settled(given, [one, two])
