@@ -5,8 +5,8 @@
 The candidates and their scores are the tagger's: recall from a memory of all tags and a random sample of
 train.tsv[.xz], untrained. The judge is scripted: its log odds of right and of wrong tags are normally distributed, so
 far apart that its AUC is as stated, and its stated odds are twice too extreme. It is fitted on titles of val.tsv and
-measured on titles of test.tsv. So the figures show what the stage does with a judge of that quality, and nothing about
-any model.
+measured on titles of test.tsv. One with order bias favours the tag shown first, a random candidate, as in the stage. So
+the figures show what the stage does with a judge of that quality, and nothing about any model.
 
 A judge with a weight is asked about every title, one without about the control share alone; `by_cascade` has the
 figures that change if decisive titles skip it. Tokens are those of requests to a decision endpoint, without exemplars

@@ -82,8 +82,8 @@ class Judged:
 
     `backend` asked, None before one was found; `prompt` is the version of its template; `model` is the one that the
     answers report, None without any. `failure` is the error that ended the asking: unasked questions are unknown,
-    earlier answers stand. `asked_in` holds the indices of the questions in the order shown, if that differs. `cost` in
-    USD, where it is not that of single calls.
+    earlier answers stand. `asked_in` holds the indices of the questions in the order shown: in the selection, if there
+    is one; None: unknown. `cost` in USD, where it is not that of single calls.
     """
 
     answers: tuple[Answer, ...]

@@ -84,12 +84,15 @@ def candidates(server: Server, prompts: Prompts) -> list[tuple[str, Asking]]:
     return [*found, ("stated", Stated(server, prompts))]
 
 
-async def answers(asking: Asking, prompts: Prompts, deadline: float, tally: Tally) -> list[Answer]:
-    """The answers about the right tag and the wrong one. Raises as Client.post does."""
-    rendered = prompts.render(KNOWN, asking.beside(KNOWN.questions))
+async def answers(
+    asking: Asking, prompts: Prompts, deadline: float, tally: Tally, asked: Asked = KNOWN
+) -> list[Answer]:
+    """The answers about the right tag and the wrong one, in that order unless `asked` turns it. Raises as Client.post
+    does."""
+    rendered = prompts.render(asked, asking.beside(asked.questions))
     found: list[Answer] = []
-    for start in range(0, len(KNOWN.questions), asking.at_once):
-        found += await asking.ask(rendered, KNOWN.questions[start : start + asking.at_once], deadline, tally)
+    for start in range(0, len(asked.questions), asking.at_once):
+        found += await asking.ask(rendered, asked.questions[start : start + asking.at_once], deadline, tally)
     return found
 
 

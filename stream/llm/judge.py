@@ -1,7 +1,6 @@
 """The judge: renders prompts, asks by one backend, assembles answers; a content is never lost."""
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,6 +16,7 @@ from tagbus.stream.llm.client import Body, Client, Tally
 from tagbus.stream.llm.decisions import Contract
 from tagbus.stream.llm.profile import Profile
 from tagbus.stream.llm.prompts import YES_NO, Prompts, Rendered, tokens
+from tagbus.stream.llm.prompts.order import in_requests, shuffled
 from tagbus.stream.llm.shapes import MALFORMED, REJECTED, UNASKED, UNSELECTED, Malformed, unknown
 from tagbus.stream.telemetry import LLM_UNKNOWN, traces
 
@@ -220,29 +220,32 @@ class LlmJudge:
         tally = Tally()
         answers = unknown(UNASKED, len(asked.questions))
         failure: Retryable | None = None
-        order = shuffled(asked) if self._selector else None
+        order = shuffled(asked)
         rendered = self._prompts.render(asked, self._beside(asked.questions))
+        parts: list[list[int]] = []
         try:
             wanted = await self._wanted(rendered, asked, order, deadline, tally)
             answers = [one if at in wanted else Answer(unknown=UNSELECTED) for at, one in enumerate(answers)]
-            failure = await self._ask(rendered, asked, sorted(wanted), width, deadline, tally, answers)
+            parts = in_requests(order, wanted, self._asking.at_once)
+            failure = await self._ask(rendered, asked, parts, width, deadline, tally, answers)
         except Retryable as error:
             failure = error
         for answer in answers:
             if answer.unknown:
                 LLM_UNKNOWN.labels(answer.unknown).inc()
         backend, prompt = self._asking.backend, self._prompts.version
-        return Judged(tuple(answers), backend, prompt, tally.model, tally.usage, failure, order)
+        shown = order if self._selector else tuple(at for part in parts for at in part)
+        return Judged(tuple(answers), backend, prompt, tally.model, tally.usage, failure, shown)
 
     def _beside(self, questions: Sequence[Question]) -> int:
         selecting = self._selector.beside(questions) if self._selector else 0
         return max(self._asking.beside(questions), selecting)
 
     async def _wanted(
-        self, rendered: Rendered, asked: Asked, order: Sequence[int] | None, deadline: float, tally: Tally
+        self, rendered: Rendered, asked: Asked, order: Sequence[int], deadline: float, tally: Tally
     ) -> set[int]:
         """The indices of the questions to ask."""
-        if self._selector is None or order is None:
+        if self._selector is None:
             return set(range(len(asked.questions)))
         return await self._selector.select(rendered, asked, order, deadline, tally)
 
@@ -250,18 +253,16 @@ class LlmJudge:
         self,
         rendered: Rendered,
         asked: Asked,
-        wanted: Sequence[int],
+        parts: Sequence[Sequence[int]],
         width: int,
         deadline: float,
         tally: Tally,
         answers: list[Answer],
     ) -> Retryable | None:
-        """Send `width` requests concurrently and fill in the answers.
+        """Send `width` requests concurrently, one for the questions of each part, and fill in the answers.
 
         The first request goes alone, so that the server caches the shared part.
         """
-        step = self._asking.at_once
-        parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
 
         async def part(places: Sequence[int]) -> Retryable | None:
             try:
@@ -280,20 +281,6 @@ class LlmJudge:
             return failure
         failures = await in_turn([partial(part, places) for places in parts[1:]], width)
         return next((one for one in failures if one is not None), None)
-
-
-def shuffled(asked: Asked) -> tuple[int, ...]:
-    """The order in which a selection shows a content's questions: indices, by a hash of the content's id and the tag's.
-
-    So a position bias of the model favours no rank, and the same content is always asked in the same order.
-    """
-    first = asked.content.id.encode(errors="surrogatepass")
-
-    def place(index: int) -> bytes:
-        tag = asked.questions[index].tag_id.encode(errors="surrogatepass")
-        return hashlib.blake2b(first + b"\0" + tag, digest_size=8).digest()
-
-    return tuple(sorted(range(len(asked.questions)), key=place))
 
 
 async def in_turn(calls: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T]:

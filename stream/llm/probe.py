@@ -21,7 +21,7 @@ from tagbus.stream.llm.open import LOOK_SECONDS, connected, prompts_of
 from tagbus.stream.llm.prompts import YES_NO, Prompts, tokens
 from tagbus.stream.llm.shapes import LABEL_MASS, Malformed
 
-# How much two orders of the same words may move a probability.
+# How much two orders of the same words, or of the same tags, may move a probability.
 _ORDER: Final = 0.2
 # An answer that no model gives unprompted.
 _FORCED: Final = "K"
@@ -79,6 +79,8 @@ async def _checks(settings: LlmSettings, server: Server, prompts: Prompts) -> As
         yield _cached(server, tally)
         yield await _logprobs(server, prompts)
         yield await _orders(choice.asking, server, prompts)
+    if choice.asking.at_once > 1:
+        yield await _places(choice.asking, prompts, right)
     if choice.asking.backend == "stated":
         async for check in _instead(server, prompts, settings):
             yield replace(check, verdict="unsure")
@@ -158,6 +160,18 @@ async def _orders(asking: Asking, server: Server, prompts: Prompts) -> Check:
     said = f"{one.probability:.2f} for yes or no, {other.probability:.2f} for no or yes"
     if abs(one.probability - other.probability) > _ORDER:
         return Check("unsure", "two orders", f"{said}: the order of the words decides more than the content")
+    return Check("ok", "two orders", said)
+
+
+async def _places(asking: Asking, prompts: Prompts, first: Answer) -> Check:
+    """`first`: the answer about the right tag, shown before the wrong one."""
+    turned = replace(KNOWN, questions=tuple(reversed(KNOWN.questions)))
+    (*_, second) = await answers(asking, prompts, _deadline(), Tally(), turned)
+    if first.probability is None or second.probability is None:
+        return Check("unsure", "two orders", f"unknown: {first.unknown or second.unknown}")
+    said = f"{RIGHT.name} {first.probability:.2f} as the first tag of a request, {second.probability:.2f} as the second"
+    if abs(first.probability - second.probability) > _ORDER:
+        return Check("unsure", "two orders", f"{said}: its place decides more than the content")
     return Check("ok", "two orders", said)
 
 

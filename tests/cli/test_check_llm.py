@@ -23,6 +23,7 @@ def test_each_check_is_a_line_with_its_name() -> None:
         ("ok", "llm backend"),
         ("ok", "llm known yes"),
         ("ok", "llm known no"),
+        ("ok", "llm two orders"),
         ("unsure", "llm price"),
     ]
 
@@ -69,6 +70,13 @@ def order_decides(request: Request) -> Say:
     return answers.chat(lambda text: 0.2 if other else answers.right_of_cats(text), model="qwen3")(request)
 
 
+def place_decides(request: Request) -> Say:
+    first = "Cats" in next(iter(request.body["questions"].values()))["instructions"]
+    return answers.llamacpp_systemone(
+        lambda text: 0.4 if "Cats" in text and not first else answers.right_of_cats(text)
+    )(request)
+
+
 def uncached(request: Request) -> Say:
     body = CHAT(request).body
     assert isinstance(body, dict)
@@ -108,6 +116,10 @@ FAILURES: dict[str, tuple[Script | None, dict[str, object]]] = {
     "The server returns one alternative": (chatting(one_alternative), {}),
     "The model thinks first": (chatting(thinking), {}),
     "The order of the words decides": (chatting(order_decides), {}),
+    "The order of the tags decides": (
+        routed(systemone=place_decides, models=answers.models("tinylaya.gguf")),
+        {"model": "tinylaya.gguf"},
+    ),
     "The prefix is not cached": (chatting(uncached), {}),
     "The schema is ignored": (chatting(unheld("Paris is the capital.")), {"select": "labels"}),
     "The answer ends too early": (chatting(unheld('{"tags": [', finish="length")), {"select": "labels"}),

@@ -123,6 +123,16 @@ async def test_an_order_that_decides() -> None:
     assert checks["two orders"].words.startswith("0.95 for yes or no, 0.20 for no or yes")
 
 
+async def test_a_place_in_the_request_that_decides() -> None:
+    def script(request: Request) -> Say:
+        first, *_ = request.body["questions"]
+        return answers.openai_decisions(lambda text: 0.9 if text == first["instructions"] else 0.3)(request)
+
+    checks = await found(routed(decisions=script, models=answers.models("test-model")), profile="openai")
+    words = "Cats 0.90 as the first tag of a request, 0.30 as the second: its place decides more than the content"
+    assert checks["two orders"] == Check("unsure", "two orders", words)
+
+
 async def test_a_prefix_that_is_not_reused() -> None:
     def script(request: Request) -> Say:
         say = CHAT(request)

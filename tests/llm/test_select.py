@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tagbus.stream.llm.judge import shuffled
+from tagbus.stream.llm.prompts.order import shuffled
 from tests.llm import answers
 from tests.llm.answers import completion
 from tests.llm.asking import asked, judging

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Final, TypeVar
 
 from tagbus.stream.config import LlmSettings
@@ -15,6 +15,7 @@ from tagbus.stream.llm.batch.folder import Folder, Job, Line, Part
 from tagbus.stream.llm.batch.forms import request_line, result_lines
 from tagbus.stream.llm.judge import ByChat, Request, Server, Stated, YesNo
 from tagbus.stream.llm.prompts import Prompts
+from tagbus.stream.llm.prompts.order import in_requests, shuffled
 from tagbus.stream.llm.shapes import Malformed, Said, parsed
 from tagbus.stream.llm.spending.batches import BatchSpending
 
@@ -74,6 +75,7 @@ class Writer:
 
     def add(self, content: Content, asked: Asked | None) -> None:
         """Add a content, and the questions about it; None: none."""
+        asked = self._shown(asked) if asked else None
         made = list(self._requests(asked)) if asked else []
         usage = sum((one.estimate for one in made), Usage())
         bodies = self._bodies(made)
@@ -102,6 +104,12 @@ class Writer:
         )
         self._folder.asked(job)
         return job
+
+    def _shown(self, asked: Asked) -> Asked:
+        """The questions in the order of the requests."""
+        count = range(len(asked.questions))
+        parts = in_requests(shuffled(asked), count, self._batching.asking.at_once)
+        return replace(asked, questions=tuple(asked.questions[at] for part in parts for at in part))
 
     def _requests(self, asked: Asked) -> Iterator[Request]:
         batching, questions = self._batching, asked.questions

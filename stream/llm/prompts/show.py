@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from tagbus.stream.config import LlmSettings
 from tagbus.stream.llm import chat
 from tagbus.stream.llm.base import Asked
-from tagbus.stream.llm.judge import TEMPLATE, shuffled
+from tagbus.stream.llm.judge import TEMPLATE
+from tagbus.stream.llm.profile import profile
 from tagbus.stream.llm.prompts import Prompts, tokens
+from tagbus.stream.llm.prompts.order import in_requests, shuffled
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +49,24 @@ def shown(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Shown:
 
 
 def _questions(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Iterator[Part]:
-    step = len(chat.LABELS)
+    step, order = len(chat.LABELS), shuffled(asked)
     if settings.select == "tokens":
         for start in range(0, len(asked.questions), step):
             yield Part("tokens", prompts.named(asked.questions[start : start + step]))
         return
     if settings.select == "labels":
-        order = shuffled(asked)
         for start in range(0, len(order), step):
             some = [asked.questions[at] for at in order[start : start + step]]
             yield Part("select", prompts.select(chat.LABELS[: len(some)], some))
     match settings.backend:
         case "stated":
-            for start in range(0, len(asked.questions), step):
-                some = list(asked.questions[start : start + step])
+            for part in in_requests(order, order, step):
+                some = [asked.questions[at] for at in part]
                 yield Part("stated", prompts.stated(chat.LABELS[: len(some)], some))
         case "yesno":
             for one in asked.questions:
                 yield Part(f"yesno {one.tag_id}", prompts.yes_no(one))
         case _:
-            for one in asked.questions:
-                yield Part(f"decision_api {one.tag_id}", prompts.question(one))
+            for part in in_requests(order, order, profile(settings.profile).questions):
+                for one in (asked.questions[at] for at in part):
+                    yield Part(f"decision_api {one.tag_id}", prompts.question(one))
