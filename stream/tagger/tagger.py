@@ -158,6 +158,7 @@ def _outcome(work: Work, versions: Versions) -> Explained | Failure | Delayed:
                 "calibration": work.calibration or versions.calibration,
                 "prompt": work.prompt,
                 "llm": work.llm,
+                "backend": work.backend,
             }
         ),
         path=tuple(work.path),

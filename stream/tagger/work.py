@@ -72,8 +72,9 @@ class Work:
     order. `payloads` holds the tags in force that the batch needs, `names` those visible to this content. `knowledge`
     is for prompts and empty if nothing reads it. `candidates` are selected with their evidence; `tags` are calibrated
     by the curve named in `calibration`. `path` lists the stages and components that it went through, `degraded` those
-    that were skipped, `left_out` those that had nothing to do. `prompt` and `llm` name the prompt and the language
-    model; `usage` is what the calls consumed. A content with an `outcome` is not processed further.
+    that were skipped, `left_out` those that had nothing to do. `prompt`, `llm` and `backend` name the prompt, the
+    language model and how it was asked; `usage` is what the calls consumed. A content with an `outcome` is not
+    processed further.
     """
 
     content: Content
@@ -95,6 +96,7 @@ class Work:
     left_out: set[str] = field(default_factory=set)
     prompt: str | None = None
     llm: str | None = None
+    backend: str | None = None
     usage: Usage | None = None
     outcome: Outcome | None = None
 

@@ -149,6 +149,12 @@ async def judged_once(backend: str, script: Script, **llm: Any) -> TaggedContent
     return one
 
 
+@pytest.mark.parametrize("backend", [DECISIONS, YES_NO, STATED])
+async def test_a_result_says_how_the_model_was_asked(backend: str) -> None:
+    one = await judged_once(backend, WELL)
+    assert one.versions.backend == backend
+
+
 async def test_a_refusal_of_one_question_leaves_the_others_theirs() -> None:
     one = await judged_once(
         DECISIONS, decided({"type": "refusal", "name": "q0"}, *(predicate(f"q{n}", 0.9) for n in (1, 2, 3)))

@@ -118,6 +118,7 @@ VERSIONS = st.builds(
     calibration=NAMES,
     prompt=st.none() | NAMES,
     llm=st.none() | NAMES,
+    backend=st.none() | st.sampled_from(["decision_api", "yesno", "stated"]),
 )
 USAGE = st.builds(
     Usage,

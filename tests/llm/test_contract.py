@@ -100,14 +100,7 @@ async def test_another_contract_on_the_same_path_is_recognised_by_its_answer() -
 @pytest.mark.parametrize("name", ["openai", "sglang", "systemone"])
 @pytest.mark.parametrize("other", ["openai", "sglang", "systemone"])
 def test_no_contract_reads_another_s_answer(name: str, other: str) -> None:
-    from tests.llm.scripted import Request
-
-    say = {
-        "openai": answers.openai_decisions(),
-        "sglang": answers.sglang_decisions(),
-        "systemone": answers.llamacpp_systemone(),
-    }
-    body = say[other](Request("POST", "/", {}, dict(CONTRACTS[other].body("m", "text", ["Is it Cats?"])))).bytes
+    body = SAYS[other](Request("POST", "/", {}, dict(CONTRACTS[other].body("m", "text", ["Is it Cats?"])))).bytes
     if name == other:
         assert CONTRACTS[name].read(body, 1, 0.5)[0].probability == pytest.approx(0.95)
     else:

@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2.exceptions import SecurityError, UndefinedError
 from tokenizers import Tokenizer
 
 from tagbus.stream.contract.events import Content
@@ -15,7 +16,7 @@ from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
 from tagbus.stream.llm.base import Asked, Question, Shot
 from tagbus.stream.llm.prompts.fence import fenced
-from tagbus.stream.llm.prompts.prompt import Prompts, tokens, versions
+from tagbus.stream.llm.prompts.prompt import Prompts, environment, tokens, versions
 from tagbus.stream.recall.knowledge import Segment
 from tests.llm import answers
 from tests.llm.asking import asked, directly
@@ -90,6 +91,19 @@ def test_only_listed_metadata_goes_out() -> None:
 def test_an_unknown_version_is_named() -> None:
     with pytest.raises(UserError, match=r"TAGBUS_LLM__PROMPT='v9': there is no such version, expected v1"):
         Prompts("v9", 1000)
+
+
+@pytest.mark.parametrize(
+    ("template", "error"),
+    [
+        pytest.param("{{ ''.__class__.__mro__ }}", SecurityError, id="internals"),
+        pytest.param("{{ shots.append(1) }}", SecurityError, id="changes"),
+        pytest.param("{{ absent }}", UndefinedError, id="undefined"),
+    ],
+)
+def test_a_template_reads_only_what_it_is_given(template: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        environment("v1").from_string(template).render(shots=[])
 
 
 @pytest.mark.parametrize("one", ["a", "ä", "漢", "👩‍👩‍👧", "<", "\u200b", "\n"])

@@ -106,7 +106,7 @@ class Prompts:
         self._length = length
         self._metadata = tuple(metadata)
         self._shots = shots
-        self._templates = _environment(version)
+        self._templates = environment(version)
         # The same tags recur constantly.
         self.question = lru_cache(CACHED)(self._question)
         self.yes_no = lru_cache(CACHED)(self._yes_no)
@@ -222,7 +222,8 @@ class Prompts:
 
 
 @cache
-def _environment(version: str) -> ImmutableSandboxedEnvironment:
+def environment(version: str) -> ImmutableSandboxedEnvironment:
+    """The templates of a version. They read only what they are given, and change nothing."""
     folder = _FOLDER / version
     return ImmutableSandboxedEnvironment(
         loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
