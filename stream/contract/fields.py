@@ -10,17 +10,17 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     FailFast,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     JsonValue,
-    Strict,
     StringConstraints,
 )
-from pydantic_core import PydanticCustomError, from_json, to_json
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema, from_json, to_json
 
 ID_CHARS = 256
 NAME_CHARS = 512
@@ -39,6 +39,7 @@ TEST_ID = "tagbus-helm-test-"
 RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 
 _MATCH = re.compile(RFC3339).match
+_EXPECTED_TIME = "an RFC 3339 time with its offset, for instance 2026-01-31T09:30:00Z"
 
 # Invisible characters: white space, control and format characters, fillers and blanks, variation selectors,
 # noncharacters. Letters and marks of scripts that Python's Unicode does not know yet are not among them.
@@ -64,7 +65,24 @@ def _shown(value: str) -> str:
 def _rfc3339(value: object) -> object:
     if isinstance(value, datetime) or (isinstance(value, str) and _MATCH(value)):
         return value
-    raise PydanticCustomError("not_rfc3339", "an RFC 3339 time with its offset, for instance 2026-01-31T09:30:00Z")
+    raise PydanticCustomError("not_rfc3339", _EXPECTED_TIME)
+
+
+class _Rfc3339:
+    """How a time is read: from JSON without a call into Python, which would take 0.4 µs of the 3 µs for a content."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Not strict: what arrives is a text, and it is checked before.
+        aware = core_schema.datetime_schema(tz_constraint="aware", strict=False)
+        text = core_schema.custom_error_schema(
+            core_schema.str_schema(pattern=RFC3339), "not_rfc3339", custom_error_message=_EXPECTED_TIME
+        )
+        return core_schema.json_or_python_schema(
+            core_schema.chain_schema([text, aware]), core_schema.no_info_before_validator_function(_rfc3339, aware)
+        )
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(core_schema.datetime_schema()), "pattern": RFC3339}
 
 
 def _bounded(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -94,8 +112,7 @@ Names = Annotated[tuple[ShownName, ...], Field(max_length=LIST_ITEMS), FailFast(
 Scopes = Annotated[tuple[Id, ...], Field(max_length=SCOPES), FailFast()]
 NamesByLanguage = Annotated[dict[Language, Name], Field(max_length=LIST_ITEMS)]
 ShownNamesByLanguage = Annotated[dict[Language, ShownName], Field(max_length=LIST_ITEMS)]
-# Strict(False): after a custom validator pydantic no longer knows that the text came from JSON; the check is strict.
-Time = Annotated[AwareDatetime, Strict(False), BeforeValidator(_rfc3339), Field(json_schema_extra={"pattern": RFC3339})]
+Time = Annotated[datetime, _Rfc3339()]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_bounded)]
 Source = Literal["people", "machine"]
 
