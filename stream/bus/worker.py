@@ -47,16 +47,19 @@ def observe_lag(batch: Batch, outcomes: Sequence[RecordOutcome]) -> None:
     """Observe the seconds from events and from their records to their commit, which is now. An event without a time of
     its own has its record's."""
     now = time.time()
-    times = (
-        source.timestamp if outcome.event_time is None else outcome.event_time
-        for source, outcome in zip(batch.sources, outcomes, strict=True)
-    )
-    # The producer's clock may be ahead of this one.
-    telemetry.EVENT_TO_COMMIT.observe([max(0.0, now - made) for made in times if made is not None])
+    lags: list[float] = []
     ages: dict[str, list[float]] = {}
     for source, outcome in zip(batch.sources, outcomes, strict=True):
-        if source.timestamp is not None:
-            ages.setdefault(outcome.path, []).append(max(0.0, now - source.timestamp))
+        recorded, made = source.timestamp, outcome.event_time
+        # The producer's clock may be ahead of this one.
+        if recorded is not None:
+            age = now - recorded if recorded < now else 0.0
+            ages.setdefault(outcome.path, []).append(age)
+            if made is None:
+                lags.append(age)
+        if made is not None:
+            lags.append(now - made if made < now else 0.0)
+    telemetry.EVENT_TO_COMMIT.observe(lags)
     for path, seconds in ages.items():
         telemetry.END_TO_END.observe(seconds, path)
 
@@ -230,9 +233,9 @@ class Worker:
         """Count a committed batch, and notify the processor."""
         telemetry.BATCHES.labels(outcome="published").inc()
         outcomes = entry.outcomes or ()
-        for kind, count in Counter(outcome.kind for outcome in outcomes).items():
+        for kind, count in Counter([outcome.kind for outcome in outcomes]).items():
             telemetry.CONTENTS.labels(outcome=kind).inc(count)
-        refused = Counter((outcome.stage, outcome.reason) for outcome in outcomes if outcome.stage)
+        refused = Counter([(outcome.stage, outcome.reason) for outcome in outcomes if outcome.stage])
         for (stage, reason), count in refused.items():
             telemetry.DEAD_LETTERS.labels(stage=stage, reason=reason).inc(count)
         observe_lag(entry.batch, outcomes)

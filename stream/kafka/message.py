@@ -25,7 +25,13 @@ log.addFilter(RateLimit())
 
 def record_of(message: Message) -> Record:
     """Key, value and headers as the original bytes."""
-    return Record(_raw(message.key()), _raw(message.value()), _headers(message))
+    key, value = message.key(), message.value()
+    # Checked here, not in a function: it is called for every record. See _raw.
+    return Record(
+        key.encode() if isinstance(key, str) else key,
+        value.encode() if isinstance(value, str) else value,
+        _headers(message),
+    )
 
 
 def partition_of(message: Message) -> Partition:

@@ -41,7 +41,7 @@ class PartitionBuffer:
 
     # The next offset to read.
     end: int
-    records: deque[tuple[Message, int]] = field(default_factory=deque)
+    records: deque[tuple[Source, int]] = field(default_factory=deque)
     size: int = 0
     last: int = -1
     oldest: float = 0.0
@@ -50,31 +50,34 @@ class PartitionBuffer:
     paused: bool = False
     ended: bool = False
 
-    def add(self, message: Message, read: float) -> int:
+    def add(self, partition: Partition, message: Message, read: float) -> int:
         """Add a record; returns its size in bytes. Raises Fatal if its offset is not beyond the last one."""
-        offset = message.offset() or 0
+        offset = message.offset()
+        if offset is None:
+            raise Fatal(f"a record of {partition[0]}:{partition[1]} came without an offset")
         if offset <= self.last:
-            raise Fatal(f"{message.topic()}:{message.partition()} went back from offset {self.last} to {offset}")
+            raise Fatal(f"{partition[0]}:{partition[1]} went back from offset {self.last} to {offset}")
         if offset >= self.end:
             self.ended = True
             return 0
         self.last = offset
-        size = len(message.value() or b"") + len(message.key() or b"") + RECORD_BYTES
+        record = record_of(message)
+        size = len(record.value or b"") + len(record.key or b"") + RECORD_BYTES
         if not self.records:
             self.oldest = read
-        self.records.append((message, size))
+        self.records.append((Source(*partition, offset, record, recorded(message)), size))
         self.size += size
         return size
 
     @property
     def head(self) -> int:
         """The offset of the first record."""
-        return self.records[0][0].offset() or 0
+        return self.records[0][0].offset
 
     @property
     def time(self) -> float | None:
         """The timestamp of the first record, in Unix seconds."""
-        return recorded(self.records[0][0]) if self.records else None
+        return self.records[0][0].timestamp if self.records else None
 
     def full(self, limits: BatchLimits) -> bool:
         """Whether the buffer fills a batch."""
@@ -89,8 +92,8 @@ class PartitionBuffer:
         sources: list[Source] = []
         size, read = 0, self.oldest
         while self.records and len(sources) < limits.contents and size < limits.size:
-            message, bytes_ = self.records.popleft()
-            sources.append(_source(partition, message))
+            source, bytes_ = self.records.popleft()
+            sources.append(source)
             size += bytes_
         self.size -= size
         self.oldest = now
@@ -276,10 +279,3 @@ class Batcher:
             self._start(entry)
         else:
             self._in_flight.complete(entry, [outcome])
-
-
-def _source(partition: Partition, message: Message) -> Source:
-    offset = message.offset()
-    if offset is None:
-        raise Fatal(f"a record of {partition[0]}:{partition[1]} came without an offset")
-    return Source(*partition, offset, record_of(message), recorded(message))

@@ -241,9 +241,10 @@ class Poller:
             self._on_message_error(error, message)
             return
         self._brokers.answered()
-        buffer = self._buffers.get((message.topic() or "", message.partition() or 0))
+        partition = (message.topic() or "", message.partition() or 0)
+        buffer = self._buffers.get(partition)
         # A partition may be revoked within the call that returned its records.
-        if buffer is not None and not self._draining and (size := buffer.add(message, read)):
+        if buffer is not None and not self._draining and (size := buffer.add(partition, message, read)):
             self._mean += (size - self._mean) / 32
 
     def _on_message_error(self, error: KafkaError, message: Message) -> None:

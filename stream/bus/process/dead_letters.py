@@ -142,13 +142,15 @@ class PoisonShare:
         Stale events, withdrawals and skipped duplicates say nothing about the tagger and do not count. Raises
         TooMuchPoison, but only once the window is full: of the first ten contents of a topic three may well be bad.
         """
-        for outcome in outcomes:
-            if outcome.kind == "tagged" or (outcome.kind == "dead_lettered" and outcome.stage != STAGE):
-                self._last.append(outcome.stage)
-                if outcome.stage:
-                    self._stages[outcome.stage] += 1
-                if len(self._last) > self._window and (gone := self._last.popleft()):
-                    self._stages[gone] -= 1
+        stages = [
+            outcome.stage
+            for outcome in outcomes
+            if outcome.kind == "tagged" or (outcome.kind == "dead_lettered" and outcome.stage != STAGE)
+        ]
+        self._last.extend(stages)
+        self._stages.update(filter(None, stages))
+        gone = [self._last.popleft() for _ in range(len(self._last) - self._window)]
+        self._stages.subtract(filter(None, gone))
         self._check()
 
     def _check(self) -> None:

@@ -33,9 +33,9 @@ class Observed:
 
 def observed(result: TaggedContent) -> Observed:
     """The counted facts of a result."""
-    best = max([tag.confidence for tag in result.tags], default=None)
-    degraded = tuple(one.stage for one in result.degraded) if result.degraded else ()
-    return Observed(best, len(result.tags), degraded)
+    tags = result.tags
+    best = max([tag.confidence for tag in tags]) if tags else None
+    return Observed(best, len(tags), tuple([one.stage for one in result.degraded]) if result.degraded else ())
 
 
 def path_of(result: TaggedContent) -> str:
@@ -48,9 +48,10 @@ def path_of(result: TaggedContent) -> str:
 def count(results: Sequence[Observed]) -> None:
     """Count published results."""
     telemetry.CONFIDENCE.observe([one.best for one in results if one.best is not None])
-    telemetry.TAGS.observe([one.tags for one in results])
-    telemetry.ABSTAINED.inc(sum(not one.tags for one in results))
-    for stage, number in Counter(stage for one in results for stage in set(one.degraded)).items():
+    tags = [one.tags for one in results]
+    telemetry.TAGS.observe(tags)
+    telemetry.ABSTAINED.inc(tags.count(0))
+    for stage, number in Counter([stage for one in results if one.degraded for stage in set(one.degraded)]).items():
         telemetry.DEGRADED.labels(stage=stage).inc(number)
 
 

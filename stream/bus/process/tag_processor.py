@@ -192,7 +192,8 @@ class TagProcessor(Processor):
                 state.claims.refuse(index)
             state.refused[index] = event
             return
-        if self._skipped(state, index, event, source):
+        before = self._duplicates.before(event, state.batch)
+        if before is not None and self._skipped(state, index, source, before):
             if index in state.claims.pending:
                 state.claims.decide(index, passes=True)
             state.outcomes[index] = RecordOutcome("duplicate", (), "", state.time_of(index, source))
@@ -207,10 +208,9 @@ class TagProcessor(Processor):
             state.batch.trace.named(index, event.id)
         state.seen.append(self._duplicates.come(event, state.batch, state.revision))
 
-    def _skipped(self, state: BatchState, index: int, content: Content, source: Source) -> bool:
+    def _skipped(self, state: BatchState, index: int, source: Source, before: Seen) -> bool:
         """Count a duplicate; True if it can be skipped because it would get the tags already published."""
-        before = self._duplicates.before(content, state.batch)
-        if before is None or any(name in _SENT_AGAIN for name, _ in source.record.headers):
+        if any(name in _SENT_AGAIN for name, _ in source.record.headers):
             return False
         telemetry.DUPLICATES.inc()
         unchanged = state.revision is not None and before.revision == state.revision
@@ -238,8 +238,10 @@ class TagProcessor(Processor):
         if claimed and (newer := state.claims.decide(index, passes=True)):
             return self._stale(source, content, state.claims.stamp(index), newer)
         headers = state.headers_of(source)
-        carried = _carried(state.batch, index, topic)
-        outgoing: tuple[Outgoing, ...] = (Outgoing(topic, content.id.encode(), value, (*headers, *carried)),)
+        # Without a trace or headers there is nothing to carry.
+        traced = state.batch.trace is not None or source.record.headers
+        carried = (*headers, *_carried(state.batch, index, topic)) if traced else headers
+        outgoing: tuple[Outgoing, ...] = (Outgoing(topic, source.record.key or content.id.encode(), value, carried),)
         if self._least is not None:
             outgoing = (*outgoing, *self._write_back(content, result, headers, self._least))
         if claimed:

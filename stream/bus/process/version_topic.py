@@ -24,7 +24,7 @@ class _Committed(NamedTuple):
     partition: Partition
     epoch: int
     offset: int
-    published: tuple[bool, ...]
+    published: list[bool]
 
 
 class VersionTopic:
@@ -80,7 +80,7 @@ class VersionTopic:
         """Note that the versions of a batch are published. Called on the publish thread; takes effect at the next
         `open`."""
         if self._limit:
-            published = tuple(outcome.kind in {"tagged", "withdrawn"} for outcome in outcomes)
+            published = [outcome.kind in {"tagged", "withdrawn"} for outcome in outcomes]
             self._committed.append(_Committed(batch.partition, batch.epoch, batch.sources[0].offset, published))
 
     def record(self, key: bytes | None, given: Stamp, number: int, headers: Headers) -> Outgoing:

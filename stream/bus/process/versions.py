@@ -165,7 +165,7 @@ class PartitionVersions:
         return [
             other.claims
             for other in self._before(pending)
-            if pending.contested and other.passes is None and other.claims is not pending.claims
+            if other.passes is None and other.claims is not pending.claims
         ]
 
     def _before(self, pending: PendingVersion) -> list[PendingVersion]:
@@ -229,8 +229,9 @@ class BatchClaims:
         """Wait for all decisions in earlier batches that records of this one depend on."""
         if self._versions is not None:
             for pending in self.pending.values():
-                for claims in self._versions.hangs_on(pending):
-                    await claims._until_decided()
+                if pending.contested:
+                    for claims in self._versions.hangs_on(pending):
+                        await claims._until_decided()
 
     def decide(self, index: int, *, passes: bool) -> Stamp:
         """Decide, in offset order, whether a record is published: not if it was not tagged, and not if a newer version
