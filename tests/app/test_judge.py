@@ -6,10 +6,11 @@ import pytest
 from tagbus.stream import calibrate
 from tagbus.stream.app.judge import judging
 from tagbus.stream.config import BudgetSettings, CascadeSettings, WebSettings
-from tagbus.stream.contract.events import Content, Degraded, Exemplar, TaggedContent
+from tagbus.stream.contract.events import Content, Degraded, Exemplar, Tag, TaggedContent
 from tagbus.stream.contract.events import Usage as Cost
 from tagbus.stream.errors import DependencyDown, Retryable, UserError, Withheld
 from tagbus.stream.llm import Shot
+from tests.app import judged
 from tests.app.judged import ANYTHING, BEFORE, CLOSING, WORDS, Told, best, curve, opened, settings_of, tagged
 from tests.llm.scripted import Say, serving
 
@@ -57,6 +58,18 @@ async def test_it_is_asked_about_the_best_candidates_with_what_memory_has_for_th
     )
     assert [segment.id for segment in asked.knowledge] == ["k"]
     assert asked.language == "en"
+
+
+@pytest.mark.parametrize(("language", "name"), [("fi", "mehiläiset"), ("en", "bees"), (None, "bees")])
+async def test_a_tag_is_named_in_the_language_of_the_content(
+    language: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judged, "TAGS", [Tag(id="bees", name="bees", names={"fi": "mehiläiset"})])
+    judge = Told(lambda *_: 0.5)
+    async with opened(judge, monkeypatch) as stack:
+        await tagged(stack, ANYTHING.model_copy(update={"language": language}))
+    (asked,) = judge.asked
+    assert [question.name for question in asked.questions] == [name]
 
 
 async def test_without_a_fit_it_is_asked_about_the_control_share_and_changes_nothing(

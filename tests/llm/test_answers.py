@@ -12,12 +12,13 @@ from tests.llm.scripted import Request, Say, Script, routed, serving
 
 
 async def answer_of(say: Say | Script, backend: Backend, *names: str, **settings: object) -> list[float | str | None]:
-    """The result for each tag: its probability, or the reason why it is unknown."""
+    """The result for each tag, in the order shown: its probability, or the reason why it is unknown."""
     with serving((lambda _: say) if isinstance(say, Say) else say) as server:
         async with directly(server.url, backend, **{"profile": "vllm", **settings}) as judge:
             (judged,) = await judge.judge([asked(*names)])
     assert len(judged.answers) == len(names)
-    return [one.unknown or one.probability for one in judged.answers]
+    assert judged.asked_in is not None
+    return [judged.answers[at].unknown or judged.answers[at].probability for at in judged.asked_in]
 
 
 def tops(*pairs: tuple[str, float]) -> Say:

@@ -11,6 +11,8 @@ from tests.llm.answers import completion, models
 from tests.llm.asking import asked, judging
 from tests.llm.scripted import Request, Say, Script, routed, serving
 
+NAMES = ("Cooking", "Nuclear reactors", "Domestic cats")
+
 
 def writing(tokens: list[tuple[str, float]]) -> Say:
     """A completion of these tokens and the logarithms of their probabilities."""
@@ -46,13 +48,14 @@ async def test_a_tag_has_the_mean_probability_of_its_tokens() -> None:
     answer = writing(spelt(("Domestic cats", 0.8), ("Cooking", 0.3)))
     with serving(server(answer)) as at:
         async with judging(at.url, profile="llama.cpp", select="tokens") as judge:
-            (judged,) = await judge.judge([asked("Cooking", "Nuclear reactors", "Domestic cats")])
+            (judged,) = await judge.judge([asked(*NAMES)])
     assert judged.backend == "tokens"
     found = [one.unknown or one.probability for one in judged.answers]
     assert found == [pytest.approx(0.3), "unselected", pytest.approx(0.8)]
     request = at.requests[-1].body
     enum = request["response_format"]["json_schema"]["schema"]["properties"]["tags"]["items"]["enum"]
-    assert enum == ["Cooking", "Nuclear reactors", "Domestic cats"]
+    assert judged.asked_in is not None
+    assert enum == [NAMES[at] for at in judged.asked_in]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tagbus.stream.llm.judge import LlmJudge
 from tagbus.stream.llm.open import prompts_of
 from tagbus.stream.llm.prompts import Rendered
 from tagbus.stream.llm.prompts.order import in_requests, shuffled
+from tagbus.stream.llm.prompts.show import shown
 from tagbus.stream.llm.worth import fusion
 from tagbus.stream.llm.worth.fusion import Pairs
 from tagbus.stream.logistic import Flags, Floats, sigmoid
@@ -88,9 +89,13 @@ async def test_the_questions_of_a_request_are_shuffled_and_the_order_is_recorded
     (request,) = server.requests
     order = shuffled(asked(*names))
     assert judged.asked_in == order != tuple(range(8))
-    places = [request.raw.index(f"Tag {at}".encode()) for at in order]
-    assert places == sorted(places)
     assert all(one.probability is not None for one in judged.answers)
+    sent = request.raw.decode()
+    assert [sent.index(f"Tag {at}") for at in order] == sorted(sent.index(name) for name in names)
+    # `tagbus prompt show` shows them so too.
+    settings = LlmSettings(url=server.url, profile="openai", backend=backend)
+    seen = "".join(part.text for part in shown(asked(*names), prompts_of(settings), settings).questions)
+    assert [seen.index(f"Tag {at}") for at in order] == sorted(seen.index(name) for name in names)
 
 
 async def test_each_answer_belongs_to_its_tag_whatever_the_order() -> None:

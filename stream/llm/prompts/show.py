@@ -51,8 +51,8 @@ def shown(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Shown:
 def _questions(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Iterator[Part]:
     step, order = len(chat.LABELS), shuffled(asked)
     if settings.select == "tokens":
-        for start in range(0, len(asked.questions), step):
-            yield Part("tokens", prompts.named(asked.questions[start : start + step]))
+        for part in in_requests(order, order, step):
+            yield Part("tokens", prompts.named([asked.questions[at] for at in part]))
         return
     if settings.select == "labels":
         for start in range(0, len(order), step):

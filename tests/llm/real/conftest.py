@@ -7,8 +7,12 @@ from typing import TypeVar
 import pytest
 
 from tagbus.stream.errors import UserError
+from tagbus.stream.llm import open as opening
+from tagbus.stream.llm import probe
 from tagbus.stream.local.judges import DeciderServer, LlamaServer
 
+# A call of a second takes a minute on a busy machine.
+SECONDS = 300.0
 S = TypeVar("S", DeciderServer, LlamaServer)
 
 
@@ -16,6 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "llm/real" in str(item.path):
             item.add_marker(pytest.mark.llm)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look at a server takes as long as it must."""
+    monkeypatch.setattr(opening, "LOOK_SECONDS", SECONDS)
+    monkeypatch.setattr(probe, "LOOK_SECONDS", SECONDS)
 
 
 def started(server: S) -> Iterator[S]:

@@ -8,9 +8,8 @@ from tagbus.stream.llm.probe import examine
 from tagbus.stream.local.judges import DeciderServer, LlamaServer
 from tests.llm.asking import QUICK, asked, directly, judging
 from tests.llm.hostile import CONTENTS
+from tests.llm.real.conftest import SECONDS
 
-# A busy machine is slow.
-SECONDS = 120.0
 TAGS = ("Cats", "Nuclear reactors", "Cooking")
 
 
