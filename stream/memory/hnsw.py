@@ -57,12 +57,13 @@ PART = 20
 # The index does not know scopes. The number of points requested grows with the inverse of the share that a content
 # sees, plus this many standard deviations of a random choice. Queries that still get too few of their own are searched
 # exactly, together: the number does not affect the results, only how many queries are searched twice.
-SPARE = 3.0
-# Each additional point requested takes as long as two thirds of this many rows of an exact search: 1.2 µs of CPU and 15
-# µs for 1,000. Where scopes correlate with subjects, as tenants may, the index fails for half of the queries, which are
-# then searched exactly: so it must save a third. Of 300,000 points, 64 queries that see a quarter took 118 ms of CPU by
-# the index where it is chosen at random and 177 to 210 where it is not, exactly 140 to 155 in both.
-ROWS = 150
+SPARE = 3.2
+# Scopes may correlate with subjects, as tenants do: then a query is amid points that it sees, or amid others, where the
+# index is searched in vain. A probe of LOOK points tells; it takes 0.1 ms of CPU. The share among them counts if it
+# differs from that of all points by more than SPARE standard deviations.
+# Each point requested takes as long as comparing a query with this many rows: 2.4 µs of CPU, and 12 ns. A query whose
+# requests take longer is searched exactly.
+ROWS = 200
 
 # Probes of an added point, how similar they are to it, and how many points of the graph they visit: fewer than a search
 # does, so a search finds what they find. They miss none of 24,813 names of subjects; of 300 random vectors added to
@@ -143,17 +144,14 @@ class HnswStore(ExactStore):
 
     def _missed(self, rows: Ints, probes: int) -> Ints:
         """The ones of these ascending rows that the index misses from one of this many nearby queries."""
-        _look_at(self._index, LOOK)
-        missed = [some[self._far(some, probes)] for some in _chunks(rows)]
-        _look_at(self._index, SEEK)
-        return np.concatenate((rows[:0], *missed))
+        return np.concatenate((rows[:0], *(some[self._far(some, probes)] for some in _chunks(rows))))
 
     def _far(self, rows: Ints, probes: int) -> Flags:
         """Which of the rows a query near them misses: what it finds is less similar to it."""
         vectors, far = self._vectors.gather(rows), np.zeros(len(rows), np.bool_)
         for _ in range(probes):
             queries = _near(vectors, self._random)
-            found = [next(iter(one), rows[0]) for one in _found(self._index, queries, 1)]
+            found = [next(iter(one), rows[0]) for one in _found(self._index, queries, 1, LOOK)]
             nearest, places = np.unique(np.array(found), return_inverse=True)
             far |= _dots(self._vectors.gather(nearest)[places], queries) < _dots(vectors, queries) - SLACK
         return far
@@ -170,23 +168,39 @@ class HnswStore(ExactStore):
     def _nearest(
         self, queries: Vectors, limit: int, scopes: frozenset[str] | None, at: datetime | None
     ) -> list[Ranked]:
-        count, seen = len(self._columns), self._columns.count_visible(scopes, at)
+        seen = self._columns.count_visible(scopes, at)
         if not len(queries) or seen < max(FLOOR, PART * limit):
             return super()._nearest(queries, limit, scopes, at)
         visible = self._columns.visible(scopes, at)
         enough = limit + MARGIN
-        asked = enough if visible is None else math.ceil((enough + SPARE * math.sqrt(enough)) * count / seen)
-        if visible is not None and seen < ROWS * asked:
-            return super()._nearest(queries, limit, scopes, at)
-        found = _found(self._index, queries, asked)
-        if visible is not None:
-            found = [rows[visible[rows]][:enough] for rows in found]
+        if visible is None:
+            found = _found(self._index, queries, enough, SEEK)
+        else:
+            found = self._found_visible(queries, enough, visible, seen)
         ranked = [self._scored(query, rows) for query, rows in zip(queries, found, strict=True)]
         ranked = self._with_apart(queries, ranked, limit, visible)
         # Rows beyond these may tie with the last rank.
         open_ = [n for n, (rows, scores) in enumerate(ranked) if len(rows) <= limit or scores[-1] == scores[limit - 1]]
         exact = dict(zip(open_, super()._nearest(queries[open_], limit, scopes, at), strict=True)) if open_ else {}
         return [exact.get(n) or self._best(rows, scores, limit) for n, (rows, scores) in enumerate(ranked)]
+
+    def _found_visible(self, queries: Vectors, enough: int, visible: Flags, seen: int) -> list[Ints]:
+        """Up to `enough` visible rows for each query; none for a query that an exact search answers sooner."""
+        found = [np.zeros(0, np.int64)] * len(queries)
+        shares, wanted = self._shares(queries, visible, seen), enough + SPARE * math.sqrt(enough)
+        for share in np.unique(shares[shares * seen > ROWS * wanted]):
+            members = np.flatnonzero(shares == share)
+            each = _found(self._index, queries[members], math.ceil(wanted / share), SEEK)
+            for query, rows in zip(members, each, strict=True):
+                found[query] = rows[visible[rows]][:enough]
+        return found
+
+    def _shares(self, queries: Vectors, visible: Flags, seen: int) -> Floats:
+        """The share of visible points around each query, float32 [n]."""
+        share = seen / len(visible)
+        near = np.array([np.count_nonzero(visible[rows]) for rows in _found(self._index, queries, LOOK, LOOK)]) / LOOK
+        chance = SPARE * math.sqrt(share * (1 - share) / LOOK)
+        return np.where(abs(near - share) > chance, near, share).astype(np.float32)
 
     def _with_apart(self, queries: Vectors, ranked: list[Ranked], limit: int, visible: Flags | None) -> list[Ranked]:
         """The results of each query, with the rows set apart that are as similar as the last rank. A query with too few
@@ -249,11 +263,6 @@ def _empty(dimension: int) -> "Index":
     return Index(ndim=dimension, metric="ip", dtype="i8", connectivity=LINKS, expansion_add=ADD, expansion_search=SEEK)
 
 
-def _look_at(index: "Index", points: int) -> None:
-    """From now on a search visits this many points."""
-    index.expansion_search = points  # type: ignore[misc]
-
-
 def _bytes(vectors: Vectors) -> NDArray[np.int8]:
     """Unit vectors float32 [n, d] in eight bits a number, in the order of dot products.
 
@@ -281,10 +290,11 @@ def _dots(some: Vectors, others: Vectors) -> Floats:
     return np.asarray(np.vecdot(some, others), np.float32)
 
 
-def _found(index: "Index", queries: Vectors, count: int) -> list[NDArray[np.int64]]:
-    """The rows of each query that the index finds, nearest first, `count` at most."""
+def _found(index: "Index", queries: Vectors, count: int, points: int) -> list[Ints]:
+    """The rows of each query that the index finds, nearest first, `count` at most, by visiting this many points."""
     from usearch.index import BatchMatches
 
+    index.expansion_search = points  # type: ignore[misc]
     found = index.search(_bytes(queries), count, threads=1)
     # One query is answered without its dimension.
     each = [found[n] for n in range(len(found))] if isinstance(found, BatchMatches) else [found]

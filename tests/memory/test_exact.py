@@ -26,9 +26,11 @@ def random_points(unit: Unit, count: int, dimension: int, seed: int = 0) -> list
 
 
 async def test_it_equals_a_sort_of_all_similarities(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small slabs and pieces, few directions: many ties, many edges; keys and order are those of a plain sort."""
+    """Small slabs and pieces, few directions: many ties, many edges; keys and order are those of a plain sort of what
+    the content sees."""
     monkeypatch.setattr(vectors, "SLAB", 8)
     monkeypatch.setattr(exact, "PIECE", 4)
+    monkeypatch.setattr(exact, "GATHERED", 2)
     monkeypatch.setattr(exact, "QUERIES", 3)
     numbers = st.lists(st.integers(-2, 2), min_size=2, max_size=2).filter(any)
 
@@ -36,24 +38,29 @@ async def test_it_equals_a_sort_of_all_similarities(unit: Unit, monkeypatch: pyt
     @given(
         rows=st.lists(numbers, max_size=60),
         gone=st.sets(st.integers(0, 59)),
+        hidden=st.sets(st.integers(0, 59)),
         queries=st.lists(numbers, max_size=8),
         limit=st.integers(1, 70),
     )
-    def check(rows: list[Any], gone: set[int], queries: list[Any], limit: int) -> None:
-        asyncio.run(agree(rows, gone, queries, limit))
+    def check(rows: list[Any], gone: set[int], hidden: set[int], queries: list[Any], limit: int) -> None:
+        asyncio.run(agree(rows, gone, hidden, queries, limit))
 
-    async def agree(rows: list[Any], gone: set[int], queries: list[Any], limit: int) -> None:
+    async def agree(rows: list[Any], gone: set[int], hidden: set[int], queries: list[Any], limit: int) -> None:
         store = ExactStore("r", 2)
-        points = [Point(f"k{n}", unit(row), {"n": n}) for n, row in enumerate(rows)]
+        points = [
+            Point(f"k{n}", unit(row), {"n": n, "scopes": ["another"] if n in hidden else []})
+            for n, row in enumerate(rows)
+        ]
         await store.upsert(points)
         await store.delete([f"k{n}" for n in gone])
-        left = [each for n, each in enumerate(points) if n not in gone]
+        left = [each for n, each in enumerate(points) if n not in gone | hidden]
         asked = unit(queries) if queries else np.empty((0, 2), np.float32)
-        for query, hits in zip(asked, await listed(store, asked, limit), strict=True):
+        seen = [frozenset({"own"})] * len(asked)
+        for query, hits in zip(asked, await listed(store, asked, limit, seen), strict=True):
             scores = [(each.vector.astype(np.float64) @ query.astype(np.float64), each) for each in left]
             ranked = sorted((-float(np.float32(score).clip(-1, 1)), each.key) for score, each in scores)[:limit]
             assert [(-hit.similarity, hit.key) for hit in hits] == ranked
-            assert all(hit.payload == {"n": int(hit.key[1:])} for hit in hits)
+            assert all(hit.payload["n"] == int(hit.key[1:]) for hit in hits)
         await store.close()
 
     await asyncio.to_thread(check)
