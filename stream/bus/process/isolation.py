@@ -95,6 +95,9 @@ class PoisonIsolation:
         indexes: Sequence[int] = range(len(contents))
         while True:
             outcomes = await self._split([contents[index] for index in indexes], attempt)
+            done = [outcome for outcome in outcomes if not isinstance(outcome, Delayed)]
+            if len(done) == len(contents):
+                return done
             now = time.monotonic()
             for index, outcome in zip(indexes, outcomes, strict=True):
                 if isinstance(outcome, Delayed):
