@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.config import BudgetSettings, CascadeSettings, LlmSettings, RetrySettings, Settings
+from tagbus.stream.config import BudgetSettings, CascadeSettings, LlmSettings, RecallSettings, RetrySettings, Settings
 from tagbus.stream.contract.events import Content, TaggedContent
 from tests.app.judged import BEFORE, CLOSING, WORDS, best, curve, filled, tagged
 from tests.llm import answers
@@ -51,6 +51,8 @@ async def judged_by(
             retry=RetrySettings(first_seconds=0.05, cap_seconds=0.1),
             budget=budget or BudgetSettings(breaker_failures=1000, price_in=0.0),
             cascade=CascadeSettings(control=0.0),
+            # Every tag is a candidate, whatever number is in the title.
+            recall=RecallSettings(c2t_threshold=-1.0),
         )  # fmt: skip
         async with filled(settings) as stack:
             until = time.monotonic() + SECONDS
