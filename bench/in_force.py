@@ -7,7 +7,8 @@ Apache Kafka on this machine, a worker as `tagbus run` starts it. The worker's m
 of `--vectors` (unit vectors float32 [n, 384]), then noisy copies of them, or of random centres without. Only the
 snapshot has the tags and the topics are empty, so the worker reads only the offsets after it: `snapshot_start_seconds`
 is from the start of the process until /readyz is 200, `snapshot_start_cpu_seconds` its CPU time by then. A snapshot of
-a million with its index takes ten minutes of CPU: `--folder` keeps it for the next run.
+a million with its index takes 25 minutes of CPU: `--folder` keeps it for the next run, and `--kept` takes vectors and
+index from a store that bench/memory.py kept.
 
 Then contents are published so that two thousand wait at any time. Their titles name, in turn, the future tags, each
 title once. Every `--every` seconds one of these tags is published: `tag_in_force` is the time from producing it until
@@ -40,12 +41,14 @@ from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.worker import LocalWorker
-from tagbus.stream.memory import ExactStore, Point, Vectors, exact_memory
+from tagbus.stream.memory import ExactStore, Payload, Point, Store, Vectors, exact_memory
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import KINDS
 
 # In a snapshot's folder: how many of its vectors were given.
 REAL = "real-vectors.txt"
+# As bench/memory.py opens stores.
+KEPT_RELEASE = "bench"
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 PARTITIONS = 4
 WAITING = 2_000
@@ -73,19 +76,37 @@ def vectors(count: int, given: Sequence[Path]) -> tuple[Vectors, int]:
     return found / np.linalg.norm(found, axis=1, keepdims=True), kept
 
 
+def payloads_of(ids: Sequence[str], release: Release) -> dict[str, Payload]:
+    """Return what the memory holds of tags of these ids."""
+    entries = [KINDS["tags"].read(encode_record(Tag(id=one, name=f"Tag {one}")), release) for one in ids]
+    return {entry.key: entry.payload for entry in entries if entry is not None}
+
+
+async def take(store: Store, kept: Path, release: Release, count: int) -> None:
+    """Fill the store with the points of a kept one, which become tags."""
+    assert isinstance(store, ExactStore)
+    store.release = KEPT_RELEASE
+    await store.take(kept)
+    store.release = release.name
+    keys = sorted(await store.keys())
+    if len(keys) != count:
+        raise SystemExit(f"{kept} holds {len(keys)} points, not {count}")
+    for first in range(0, count, CHUNK):
+        await store.set_payloads(payloads_of(keys[first : first + CHUNK], release))
+
+
 async def write(place: Path, settings: Settings, release: Release, asked: argparse.Namespace, count: int) -> None:
     """Write a snapshot with `count` tags, at the start of empty topics."""
-    some, real = vectors(count, asked.vectors)
     memory = exact_memory(release.name, release.dimension, HnswStore if asked.memory == "hnsw" else ExactStore)
-    for first in range(0, count, CHUNK):
-        tags = [Tag(id=f"t{n}", name=f"Tag {n}") for n in range(first, min(count, first + CHUNK))]
-        entries = [KINDS["tags"].read(encode_record(tag), release) for tag in tags]
-        await memory.tags.upsert(
-            [
-                Point(entry.key, vector, entry.payload)  # type: ignore[union-attr]
-                for entry, vector in zip(entries, some[first : first + CHUNK], strict=True)
-            ]
-        )
+    real = 0
+    if asked.kept:
+        await take(memory.tags, asked.kept, release, count)
+    else:
+        some, real = vectors(count, asked.vectors)
+        for first in range(0, count, CHUNK):
+            payloads = payloads_of([f"t{n}" for n in range(first, min(count, first + CHUNK))], release)
+            pairs = zip(payloads.items(), some[first : first + CHUNK], strict=True)
+            await memory.tags.upsert([Point(key, vector, payload) for (key, payload), vector in pairs])
     topics = [kind.topic(settings.topics) for kind in KINDS.values()]
     starts = {(topic, partition): 0 for topic in topics for partition in range(PARTITIONS)}
     place.mkdir(parents=True)
@@ -241,6 +262,7 @@ def main() -> int:
     parser.add_argument("--vectors", type=Path, nargs="*", default=())
     parser.add_argument("--memory", choices=("exact", "hnsw", "embedded"), default="hnsw")
     parser.add_argument("--batch", type=int, default=0, help="contents per batch, if not the default")
+    parser.add_argument("--kept", type=Path, help="a store of as many tags in the --keep of bench/memory.py")
     parser.add_argument("--folder", type=Path, help="where snapshots are kept for the next run")
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()

@@ -1,7 +1,9 @@
 """A withdrawn content leaves no word of its text: not in memory, its copies, or a rebuilt memory."""
 
 import gc
+import os
 from collections.abc import Awaitable, Callable
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.apply import MemoryRecord, Projection
-from tagbus.stream.memory import ExactStore, Memory, exact_memory, memory_of
+from tagbus.stream.memory import Carried, ExactStore, Memory, Store, exact_memory, memory_of
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tests.index.parts import encoder, record, tombstone
@@ -38,6 +40,15 @@ async def hnsw(_: Path) -> Memory:
     return exact_memory(encoder().release.name, encoder().release.dimension, HnswStore)
 
 
+async def on_disk(folder: Path) -> Memory:
+    of = encoder().release
+
+    async def store(_: str, carried: Carried) -> Store:
+        return HnswStore(of.name, of.dimension, carried, folder / "files")
+
+    return await memory_of(store)
+
+
 async def embedded(folder: Path) -> Memory:
     pytest.importorskip("qdrant_edge")
     of = encoder().release
@@ -61,8 +72,13 @@ def files_with_it(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file() and MARK.encode() in path.read_bytes()]
 
 
+def content(file: FileIO) -> bytes:
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+
 def objects_with_it(memory: Memory) -> list[object]:
-    """What is reachable from the stores and holds the text: payloads, caches, arrays of Python's objects."""
+    """What is reachable from the stores and holds the text: payloads, caches, arrays of Python's objects, open files
+    (those of payloads on disk have no names)."""
     found, seen, left = [], set[int](), [list(memory.stores.values())]
     while left:
         one: object = left.pop()
@@ -71,13 +87,15 @@ def objects_with_it(memory: Memory) -> list[object]:
         seen.add(id(one))
         if (isinstance(one, str) and MARK in one) or (isinstance(one, bytes) and MARK.encode() in one):
             found.append(one)
+        if isinstance(one, FileIO) and one.readable() and MARK.encode() in content(one):
+            found.append(one)
         left += gc.get_referents(one)
         if isinstance(one, np.ndarray) and one.dtype == object:
             left += one.ravel().tolist()
     return found
 
 
-@pytest.mark.parametrize("open_", [exact, hnsw])
+@pytest.mark.parametrize("open_", [exact, hnsw, on_disk])
 async def test_nothing_that_a_store_holds_has_the_text(tmp_path: Path, open_: Open) -> None:
     memory = await filled(await open_(tmp_path))
     assert objects_with_it(memory)
@@ -88,7 +106,7 @@ async def test_nothing_that_a_store_holds_has_the_text(tmp_path: Path, open_: Op
     assert objects_with_it(memory) == []
 
 
-@pytest.mark.parametrize("open_", [exact, hnsw])
+@pytest.mark.parametrize("open_", [exact, hnsw, on_disk])
 async def test_nor_has_a_copy_that_is_made_after_it(tmp_path: Path, open_: Open) -> None:
     memory = await filled(await open_(tmp_path))
     await snapshot.save(tmp_path / "before", memory, PLACES)
@@ -100,7 +118,7 @@ async def test_nor_has_a_copy_that_is_made_after_it(tmp_path: Path, open_: Open)
     assert files_with_it(tmp_path / "after") == []
 
 
-@pytest.mark.parametrize("open_", [exact, hnsw, embedded])
+@pytest.mark.parametrize("open_", [exact, hnsw, on_disk, embedded])
 async def test_a_memory_that_takes_over_an_older_copy_loses_it_with_the_record(tmp_path: Path, open_: Open) -> None:
     """Given a copy of before, when the offsets after it bring the withdrawal, then the text is nowhere but there."""
     await snapshot.save(tmp_path / "before", await filled(await exact(tmp_path)), PLACES)
@@ -124,7 +142,7 @@ async def test_the_older_copies_themselves_go_with_the_next_two(tmp_path: Path) 
     assert files_with_it(tmp_path) == []
 
 
-@pytest.mark.parametrize("open_", [exact, hnsw, embedded])
+@pytest.mark.parametrize("open_", [exact, hnsw, on_disk, embedded])
 async def test_nor_has_a_memory_that_is_built_anew_from_a_topic_that_still_has_the_record(
     tmp_path: Path, open_: Open
 ) -> None:
