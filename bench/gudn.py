@@ -1,6 +1,7 @@
 """GUDN beside its own BERT: what each guide and each form of label reinforcement is worth.
 
-    python -P bench/gudn.py synthetic             words of tag names occur in the texts
+    python -P bench/gudn.py synthetic             words of tag names occur in the texts; the lower layers of MiniLM
+    python -P bench/gudn.py untrained             the same with random weights
     python -P bench/gudn.py short --from FOLDER   15,500 titles and 4,000 tags of a collection, as EURLex-4K has
     python -P bench/gudn.py long --from FOLDER    its texts of over 100 words
 
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 # -P and the root, not this folder: bench/triton.py would stand before the package that torch imports.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from bench.gudn_cuts import Cut, synthetic, yso
+from bench.gudn_cuts import Cut, Weights, synthetic, yso
 from tagbus.models.data.corpus import open_corpus
 from tagbus.models.gudn.plan import Plan
 from tagbus.models.gudn.run import GOAL, ranked, rows_of, train
@@ -38,33 +39,29 @@ from tagbus.stream import quality
 from tagbus.stream.intervals import of_mean
 
 RESULTS = Path(__file__).parent / "results" / "gudn.json"
-BOTH = {"feature": 1.0, "link": 1.0}
-ALONE = {"feature": 0.0, "link": 0.0}
 BERT, LINK, FEATURE, GUIDED = "bert", "bert+link", "bert+feature", "both"
 # What the paper's tables say of its own data, worst first.
 ORDER = (BERT, LINK, FEATURE, GUIDED)
+# Which guides a row has not, and what else it changes.
 ROWS: Mapping[str, Mapping[str, object]] = {
-    BERT: ALONE,
-    LINK: {"feature": 0.0, "link": 1.0},
-    FEATURE: {"feature": 1.0, "link": 0.0},
-    GUIDED: BOTH,
-    "both, disordered": {**BOTH, "labels": "disordered"},
-    "both, raw": {**BOTH, "labels": "raw"},
-    "both, multi-hot": {**BOTH, "labels": "multi-hot"},
+    BERT: {"feature": 0.0, "link": 0.0},
+    LINK: {"feature": 0.0},
+    FEATURE: {"link": 0.0},
+    GUIDED: {},
+    "both, disordered": {"labels": "disordered"},
+    "both, raw": {"labels": "raw"},
+    "both, multi-hot": {"labels": "multi-hot"},
 }
 CODE: Mapping[str, Mapping[str, object]] = {
     f"code: {name}": {**row, "variant": "code", "labels": "raw"} for name, row in ROWS.items() if name in ORDER
 }
-# Set before any row was trained, and not tuned for one.
+SYNTHETIC: Mapping[str, Weights] = {"synthetic": "pretrained", "untrained": "random"}
+FEW: Mapping[str, object] = {"tokens": 10, "epochs": 30, "batch": 16, "rate": 5e-4, "head_rate": 5e-3, "feature": 30.0}
+# The same for all rows of a cut.
 BUDGET: Mapping[str, Mapping[str, object]] = {
-    "synthetic": {"tokens": 16, "epochs": 16, "batch": 32, "rate": 1e-3, "head_rate": 2e-3},
+    **dict.fromkeys(SYNTHETIC, FEW),
     "short": {"tokens": 32, "epochs": 3, "batch": 64, "rate": 2e-4, "head_rate": 2e-3},
     "long": {"tokens": 256, "epochs": 3, "batch": 32, "rate": 2e-4, "head_rate": 2e-3},
-}
-# Of two layers, as four and five are of six.
-LAYERS: Mapping[str, Mapping[str, object]] = {
-    "paper": {"text_layers": 1, "label_layers": 2},
-    "code": {"text_layers": 2, "label_layers": 2},
 }
 Hits = NDArray[np.int64]
 
@@ -82,8 +79,8 @@ def arguments() -> argparse.Namespace:
 
 
 def cut_of(asked: argparse.Namespace, folder: Path, seed: int) -> Cut:
-    if asked.cut == "synthetic":
-        return synthetic(folder, seed)
+    if asked.cut in SYNTHETIC:
+        return synthetic(folder, seed, SYNTHETIC[asked.cut])
     return yso(asked.cut, asked.source, folder, 2, asked.most)
 
 
@@ -92,7 +89,7 @@ def measured(cut: Cut, kind: str, row: str, seed: int, folder: Path) -> dict[str
     changes = {**ROWS, **CODE}[row]
     plan = Plan.model_validate(
         {"corpus": kind, "base": str(cut.base), **BUDGET[kind], "seed": seed}
-        | LAYERS[str(changes.get("variant", "paper"))]
+        | layers_read(str(changes.get("variant", "paper")), cut.layers)
         | dict(changes)
     )
     corpus = open_corpus(str(cut.folder))
@@ -109,6 +106,7 @@ def measured(cut: Cut, kind: str, row: str, seed: int, folder: Path) -> dict[str
         "row": row,
         "seed": seed,
         "about": cut.about,
+        "plan": {name: getattr(plan, name) for name in ("variant", "labels", "feature", "link")},
         "epoch": best + 1,
         "val_ndcg_at_5": evaluated[best][GOAL],
         "test": {"p_at_3": figures.p_at_3, "ndcg_at_5": figures.ndcg_at_5, "r_at_10": figures.r_at_10},
@@ -118,6 +116,12 @@ def measured(cut: Cut, kind: str, row: str, seed: int, folder: Path) -> dict[str
         "first": "".join(str(int(one)) for one in right[:, 0]),
         "five": "".join(str(int(one)) for one in right[:, :5].sum(axis=1)),
     }
+
+
+def layers_read(variant: str, layers: int) -> dict[str, object]:
+    """Of an encoder's layers the share that the variant reads of six."""
+    text, label = 4 * layers // 6, -(-5 * layers // 6)
+    return {"text_layers": text if variant == "paper" else label, "label_layers": label}
 
 
 def digits(text: object) -> Hits:
@@ -142,7 +146,7 @@ def summary(kind: str, runs: Sequence[Mapping[str, object]]) -> dict[str, object
         if not own:
             continue
         seeds = sorted(int(str(run["seed"])) for run in own)
-        line: dict[str, object] = {"row": row, **{**ROWS, **CODE}[row], "seeds": seeds}
+        line: dict[str, object] = {"row": row, **dict(own[0]["plan"]), "seeds": seeds}  # type: ignore[call-overload]
         line |= {"p_at_1": with_interval(joined(own, "first", 100)), "p_at_5": with_interval(joined(own, "five", 20))}
         for name in ("p_at_3", "ndcg_at_5", "r_at_10"):
             line[name] = round(float(np.mean([float(dict(run["test"])[name]) for run in own])), 2)  # type: ignore[call-overload]
@@ -176,7 +180,7 @@ def orders(by_row: Mapping[str, Sequence[Mapping[str, object]]]) -> dict[str, ob
 
 def main() -> None:
     asked = arguments()
-    if asked.cut != "synthetic" and (asked.source is None or not asked.source.is_dir()):
+    if asked.cut not in SYNTHETIC and (asked.source is None or not asked.source.is_dir()):
         print(f"{asked.cut}: skipped, --from names no folder")
         return
     torch.set_num_threads(1)

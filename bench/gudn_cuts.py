@@ -1,4 +1,4 @@
-"""What bench/gudn.py trains on: a synthetic set with a tiny BERT of random weights, and two cuts of YSO titles."""
+"""What bench/gudn.py trains on: a synthetic set of real words for a small BERT, and two cuts of YSO titles."""
 
 import json
 from collections import Counter
@@ -6,33 +6,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
 from tagbus.models.data.corpus import open_corpus
-from tagbus.models.export.bert import weights_folder
-from tagbus.models.train.whole.model import Trained, chosen, save
+from tagbus.models.export.bert import WEIGHTS, weights_folder
+from tagbus.models.train.whole.model import CONFIG, LAYER, Trained, chosen, save
 from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.encoder.release import TOKENIZER
 
-# The tiny BERT.
+# The small BERT of the synthetic set: the lower layers of MiniLM's six, with the words of the set alone.
 LAYERS = 2
-WIDTH = 64
-HEADS = 4
-INNER = 128
-PLACES = 16
-# The synthetic set: a tag has a name of two words that other tags have too, a text 12 words. Each word of a name is
-# in the texts of its tag with a probability of 0.7; a tenth of the other words are of names, the rest say nothing.
+# The synthetic set: a tag has a name of two words that other tags have too. Each word of a name is in the texts of its
+# tag with a probability of 0.7; a tenth of the other words are of names, the rest say nothing.
 TAGS = 40
 NAME_WORDS = 30
-NOISE_WORDS = 100
-LENGTH = 12
+NOISE_WORDS = 200
+LENGTH = 8
 SAID = 0.7
 STRAY = 0.1
-SIZES = {"train": 600, "val": 200, "test": 1_000}
+SIZES = {"train": 100, "val": 100, "test": 1_000}
+# The words are drawn from the commonest of MiniLM's vocabulary, without the shortest: those say little.
+COMMONEST = 4_000
+SHORTEST = 5
 
 # EURLex-4K's shape.
 SHORT = {"train": 15_500, "test": 3_800, "val": 1_000}
@@ -40,31 +41,39 @@ SHORT_TAGS = 4_000
 SHORT_WORDS = 32
 LONG_WORDS = 100
 
+Weights = Literal["pretrained", "random"]
+WORDS = "embeddings.word_embeddings.weight"
+ENDS = ("[CLS]", "[SEP]")
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Training and test contents in a folder, the BERT that is fine-tuned, and what a row must say of both."""
+    """Training and test contents in a folder, the BERT that is fine-tuned, its layers, and what a row says of both."""
 
     folder: Path
     base: Path
+    layers: int
     about: dict[str, object]
 
 
-def synthetic(folder: Path, seed: int) -> Cut:
-    """Another set and another BERT with each seed."""
+def synthetic(folder: Path, seed: int, weights: Weights) -> Cut:
+    """Another set with each seed, and a BERT with MiniLM's weights or with random ones."""
     random = np.random.default_rng(seed)
-    names = [" ".join(f"n{word}" for word in pair) for pair in _pairs(random)]
     folder.mkdir(parents=True)
-    _write(folder / "tags.jsonl", ({"id": f"t{number}", "name": name} for number, name in enumerate(names)))
+    words = random.permutation(_words())[: NAME_WORDS + NOISE_WORDS].tolist()
+    pairs = _pairs(random)
+    names = ({"id": f"t{number}", "name": f"{words[one]} {words[other]}"} for number, (one, other) in enumerate(pairs))
+    _write(folder / "tags.jsonl", names)
     # Long-tailed: tag k is drawn with a probability of 1 / (k + 5).
     share = 1 / (np.arange(TAGS) + 5)
     for split, size in SIZES.items():
-        rows = (_content(random, names, share / share.sum()) for _ in range(size))
+        rows = (_content(random, words, pairs, share / share.sum()) for _ in range(size))
         _write(folder / f"{split}.jsonl", ({"id": f"{split}{number}", **row} for number, row in enumerate(rows)))
-    base = _tiny(folder / "base", seed)
-    encoder = f"BERT of {LAYERS} layers, width {WIDTH}, random weights: not pretrained"
+    base = _small(folder / "base", words, weights, seed)
+    form = f"the lower {LAYERS} layers of all-MiniLM-L6-v2's six"
+    encoder = form if weights == "pretrained" else f"{form}, with random weights: not pretrained"
     data = f"synthetic: {TAGS} tags, texts of {LENGTH} words, another set with each seed"
-    return Cut(folder, base, {"data": data, "contents": SIZES, "encoder": encoder})
+    return Cut(folder, base, LAYERS, {"data": data, "contents": SIZES, "encoder": encoder})
 
 
 def yso(kind: str, source: Path, folder: Path, layers: int, most: int | None) -> Cut:
@@ -89,7 +98,20 @@ def yso(kind: str, source: Path, folder: Path, layers: int, most: int | None) ->
         "short": f"at most {SHORT_WORDS} words, {SHORT_TAGS} most frequent tags",
         "long": f"over {LONG_WORDS} words",
     }
-    return Cut(folder, folder / "base", {"data": f"{source.name}: {what[kind]}", "contents": sizes, "encoder": encoder})
+    return Cut(
+        folder, folder / "base", layers, {"data": f"{source.name}: {what[kind]}", "contents": sizes, "encoder": encoder}
+    )
+
+
+def _words() -> list[str]:
+    """Common English words that MiniLM reads as one token each, commonest first."""
+    numbers = _vocabulary()
+    known = sorted(numbers, key=lambda word: numbers[word])
+    return [word for word in known if word.isascii() and word.isalpha() and len(word) >= SHORTEST][:COMMONEST]
+
+
+def _vocabulary() -> dict[str, int]:
+    return Tokenizer.from_file(str(weights_folder() / TOKENIZER)).get_vocab()
 
 
 def _pairs(random: np.random.Generator) -> list[tuple[int, int]]:
@@ -101,53 +123,47 @@ def _pairs(random: np.random.Generator) -> list[tuple[int, int]]:
     return list(found)
 
 
-def _content(random: np.random.Generator, names: Sequence[str], share: np.ndarray) -> dict[str, object]:
+def _content(
+    random: np.random.Generator, words: Sequence[str], pairs: Sequence[tuple[int, int]], share: np.ndarray
+) -> dict[str, object]:
     tags = random.choice(TAGS, int(random.integers(1, 4)), replace=False, p=share).tolist()
-    words = [word for tag in tags for word in names[tag].split() if random.random() < SAID]
-    while len(words) < LENGTH:
+    said = [word for tag in tags for word in pairs[tag] if random.random() < SAID]
+    while len(said) < LENGTH:
         stray = random.random() < STRAY
-        words.append(f"n{random.integers(NAME_WORDS)}" if stray else f"w{random.integers(NOISE_WORDS)}")
-    return {"text": " ".join(random.permutation(words)), "accepted": [f"t{tag}" for tag in tags]}
+        said.append(int(random.integers(NAME_WORDS) if stray else NAME_WORDS + random.integers(NOISE_WORDS)))
+    text = " ".join(words[word] for word in random.permutation(said))
+    return {"text": text, "accepted": [f"t{tag}" for tag in tags]}
 
 
-def _tiny(folder: Path, seed: int) -> Path:
-    """A BERT in Hugging Face's format: normal weights of 0.02, as BERT starts."""
+def _small(folder: Path, words: Sequence[str], weights: Weights, seed: int) -> Path:
+    """A BERT in Hugging Face's format that knows these words alone."""
     folder.mkdir()
-    words = [*(f"n{word}" for word in range(NAME_WORDS)), *(f"w{word}" for word in range(NOISE_WORDS))]
-    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *ENDS, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    ends = [(name, vocabulary[name]) for name in ENDS]
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"model_type": "bert", "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "hidden_size": WIDTH}
-    config |= {"layer_norm_eps": 1e-12, "max_position_embeddings": PLACES}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    save_file(_weights(len(vocabulary), torch.Generator().manual_seed(seed)), folder / "model.safetensors")
+    tokenizer.save(str(folder / TOKENIZER))
+    config = json.loads((weights_folder() / CONFIG).read_text(encoding="utf-8"))
+    (folder / CONFIG).write_text(json.dumps({**config, "num_hidden_layers": LAYERS}), encoding="utf-8")
+    known = _vocabulary()
+    save_file(_weights([known[word] for word in vocabulary], weights, seed), folder / WEIGHTS)
     return folder
 
 
-def _weights(words: int, random: torch.Generator) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-
-    def dense(name: str, of: int, to: int) -> None:
-        found[f"{name}.weight"] = 0.02 * torch.randn(to, of, generator=random)
-        found[f"{name}.bias"] = torch.zeros(to)
-
-    def norm(name: str) -> None:
-        found[f"{name}.LayerNorm.weight"], found[f"{name}.LayerNorm.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
-
-    for name, count in (("word", words), ("position", PLACES), ("token_type", 2)):
-        found[f"embeddings.{name}_embeddings.weight"] = 0.02 * torch.randn(count, WIDTH, generator=random)
-    norm("embeddings")
-    for layer in range(LAYERS):
-        of = f"encoder.layer.{layer}"
-        for part in ("self.query", "self.key", "self.value", "output.dense"):
-            dense(f"{of}.attention.{part}", WIDTH, WIDTH)
-        norm(f"{of}.attention.output")
-        dense(f"{of}.intermediate.dense", WIDTH, INNER)
-        dense(f"{of}.output.dense", INNER, WIDTH)
-        norm(f"{of}.output")
+def _weights(rows: Sequence[int], weights: Weights, seed: int) -> dict[str, Tensor]:
+    """MiniLM's, of these words and the lower layers; random ones are normal, deviation 0.02, as BERT starts."""
+    random = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, weight in sorted(load_file(weights_folder() / WEIGHTS).items()):
+        if not weight.is_floating_point() or (name.startswith(LAYER) and int(name.split(".")[2]) >= LAYERS):
+            continue
+        own = weight[rows] if name == WORDS else weight
+        if weights == "random" and "LayerNorm" not in name:
+            own = torch.zeros_like(own) if name.endswith("bias") else 0.02 * torch.randn(own.shape, generator=random)
+        elif weights == "random":
+            own = torch.ones_like(own) if name.endswith("weight") else torch.zeros_like(own)
+        found[name] = own.contiguous()
     return found
 
 
