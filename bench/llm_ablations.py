@@ -285,6 +285,7 @@ async def measure(
                 "memory": len(memory["exemplars"]),
                 "calibration": len(data.calibration),
                 "contents": len(data.contents),
+                "candidates": llm.candidates,
                 **found,
                 "p_at_1_without": percent(before),
                 "p_at_1_gain": [round(one, 2) for one in (float(gain.mean()), *ends)],
