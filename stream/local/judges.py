@@ -100,6 +100,8 @@ def serve(model: str, port: int, lora: str | None = None) -> None:
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = model
+    # Otherwise its answers, and then results, name the path of the file on this machine.
+    parameters.model_alias = {Path(model).stem}
     parameters.hostnames = [HOST]
     parameters.port = port
     parameters.n_ctx = CONTEXT
