@@ -163,21 +163,31 @@ def summary(kind: str, runs: Sequence[Mapping[str, object]]) -> dict[str, object
 
 
 def orders(by_row: Mapping[str, Sequence[Mapping[str, object]]]) -> dict[str, object]:
-    """By variant: the rows by P@1, worst first, the steps of the paper's order with intervals, whether all go up."""
+    """By variant: the rows by P@1, worst first, those of each seed, the steps of the paper's order with intervals, and
+    whether all go up over all seeds, in each seed, and with their intervals."""
     found: dict[str, object] = {}
     for variant, prefix in (("paper", ""), ("code", "code: ")):
         first = {row: joined(by_row[prefix + row], "first", 100) for row in ORDER if by_row[prefix + row]}
         if len(first) < len(ORDER) or len({len(one) for one in first.values()}) > 1:
             continue
+        seeds = sorted({int(str(run["seed"])) for run in by_row[prefix + BERT]})
+        alone = [{row: first_of(by_row[prefix + row], seed) for row in ORDER} for seed in seeds]
         pairs = list(pairwise(ORDER))
         steps = {f"{one} < {other}": with_interval(first[other] - first[one]) for one, other in pairs}
         found[variant] = {
             "by_p_at_1": sorted(ORDER, key=lambda row: float(first[row].mean())),
+            "seeds": [{row: round(100 * own[row], 2) for row in sorted(ORDER, key=own.__getitem__)} for own in alone],
             "steps": steps,
+            "holds_in_each_seed": all(own[one] < own[other] for own in alone for one, other in pairs),
             "holds": all(step[0] > 0 for step in steps.values()),
             "holds_with_intervals": all(step[1] > 0 for step in steps.values()),
         }
     return found
+
+
+def first_of(runs: Sequence[Mapping[str, object]], seed: int) -> float:
+    """P@1 of a row in one seed."""
+    return float(next(digits(run["first"]).mean() for run in runs if run["seed"] == seed))
 
 
 def main() -> None:
