@@ -28,9 +28,9 @@ FIGURES: Final = {
     "neighbours": Figure(0.974, "CPU ms a content", "models-speed.json: light, neighbours, 328,152 exemplars"),
     "tags": Figure(0.391, "CPU ms a content", "models-speed.json: light, tags by similarity, 24,813 tags"),
     "rest": Figure(1.208, "CPU ms a content", "models-speed.json: light, rest"),
-    "bus": Figure(0.0259, "CPU ms a content", "bus.json: tagbus, exactly_once, no work, cpu_seconds_per_10000"),
-    "bus_rate": Figure(26269.1, "contents a second and worker", "bus.json: tagbus, exactly_once, events_per_second"),
-    "broker": Figure(0.0069, "CPU ms a content", "bus.json: tagbus, exactly_once, broker_cpu_seconds_per_10000"),
+    "bus": Figure(0.0502, "CPU ms a content", "bus.json: tagbus, exactly_once, no work, cpu_seconds_per_10000"),
+    "bus_rate": Figure(17620.8, "contents a second and worker", "bus.json: tagbus, exactly_once, events_per_second"),
+    "broker": Figure(0.0114, "CPU ms a content", "bus.json: tagbus, exactly_once, broker_cpu_seconds_per_10000"),
     "calls": Figure(1, "calls a content at the judge", f"{ASSUMED}: a decision API, which takes one"),
     "utilisation": Figure(
         0.6, "of a worker's cores at the peak", f"{ASSUMED}: the rest is for bursts and a lost worker"
