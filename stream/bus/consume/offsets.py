@@ -201,12 +201,15 @@ class OffsetResets:
         strategy = kafka.options.get("partition.assignment.strategy", ASSIGNOR)
         self._eager = kafka.group_protocol == "classic" and strategy != ASSIGNOR
         self._waiting: set[Partition] = set()
+        # Those of them whose position the broker does not have; the others were silent.
+        self._refused: set[Partition] = set()
         self._silence = Silence()
         self._next_try = 0.0
 
     def add(self, partition: Partition) -> None:
         """Handle librdkafka's report that it does not know where to resume."""
         self._waiting.add(partition)
+        self._refused.add(partition)
         self._silence.expect([partition])
 
     def assigned(self, partitions: Iterable[Partition]) -> None:
@@ -240,6 +243,9 @@ class OffsetResets:
 
     def _reset(self, buffers: Buffers) -> None:
         self._waiting &= buffers.keys()
+        self._refused &= self._waiting
+        # A silent partition whose records have come meanwhile is fetched.
+        self._waiting -= {partition for partition in self._waiting - self._refused if buffers[partition].last >= 0}
         partitions = [partition for partition in self._waiting if self._published(partition, buffers[partition])]
         # The last offset read, -1 for none.
         read = {partition: buffer.last for partition, buffer in buffers.items()}
@@ -256,6 +262,7 @@ class OffsetResets:
             self._on_back(partition)
         self._assign(starts, read)
         self._waiting.difference_update(partitions)
+        self._refused.difference_update(partitions)
 
     def _published(self, partition: Partition, buffer: PartitionBuffer) -> bool:
         return not buffer.records and self._in_flight.first(partition) is None

@@ -123,6 +123,25 @@ def test_a_silent_partition_is_fetched_again(topic: Topic, monkeypatch: pytest.M
     assert [message.offset() for message in first] == [0]
 
 
+def test_a_silent_partition_whose_records_come_before_it_is_fetched_again_goes_on(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its position was refused by no broker: it is no lost offset."""
+    monkeypatch.setattr(silence, "SILENT_SECONDS", -1.0)
+    resets = OffsetResets(topic.consumer, topic.bounds(None), InFlight(1, 1), lambda _: None, lambda _: None)
+    buffers = {A: PartitionBuffer(NO_END)}
+    topic.consumer.incremental_assign([TopicPartition(*A, 0)])
+    resets.assigned([A])
+    for _ in range(2):
+        resets.listen([], buffers, drained=True)
+    first = wait_until(lambda: topic.consumer.consume(1, 0.1), 120, "a record")
+    buffers[A].add(A, first[0], 0.0)
+    buffers[A].records.clear()
+    resets.serve(buffers)
+    second = wait_until(lambda: topic.consumer.consume(1, 0.1), 120, "the next record")
+    assert [message.offset() for message in second] == [1]
+
+
 def test_a_missing_partition_is_named(topic: Topic) -> None:
     with pytest.raises(UserError, match=r"topic content has no partition 2, expected 0 to 1"):
         topic.bounds(ReadRange({0: 0, 2: 0})).look([0, 1])

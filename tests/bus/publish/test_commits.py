@@ -40,7 +40,7 @@ def test_results_are_sent_while_earlier_offsets_are_committed(
 
     monkeypatch.setattr(clients, "Consumer", Slow)
     produce(mock_kafka.address, "content", events(COUNT), 0)
-    given = at_least_once(mock_kafka, mock_topics, batch={"contents": 10, "seconds": 30, "in_flight": 8})
+    given = at_least_once(mock_kafka, mock_topics, batch={"contents": 10, "seconds": 600, "in_flight": 8})
     tagger = Gated(lambda _: True)
     with running(given, tagger):
         wait_until(lambda: tagger.waiting == COUNT // 10, 120, "all batches in processing")
