@@ -43,7 +43,7 @@ from tagbus.stream.views.contents import (
 from tagbus.stream.views.lag import Lag
 from tagbus.stream.views.security import credentials, servers
 from tagbus.stream.views.tags import Limits, TagRow, apply, trim
-from tagbus.stream.views.transport import App, CommittedConsumer, ConfirmedTable
+from tagbus.stream.views.transport import App, CommittedConsumer, ConfirmedTable, Tables
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Views:
             store="rocksdb://",
             datadir=str(folder),
             Table=ConfirmedTable,
+            TableManager=Tables,
             table_standby_replicas=0,
             # `tagbus topics create` alone creates topics.
             topic_disable_leader=True,

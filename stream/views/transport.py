@@ -5,6 +5,9 @@
 - Its sensors do not say how far it is behind where transaction markers end a partition.
 - It fetches while it seeks to committed offsets, and then empties the streams' queues. Records that were fetched in
   between are neither processed nor read again, and commits go past them.
+- It ends its restores silently where the brokers do not answer one request for 90 s.
+- A record that waits for room in a queue is put there after Faust has emptied it. The table skips the changelog records
+  before it, and an agent handles a record of a partition that may be another replica's.
 - It gives partitions away while a batch is in progress. A row that is written then may follow one of the next owner in
   the changelog, and replaces it wherever the table is restored.
 """
@@ -15,11 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import faust
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery, ServiceStopped
 from faust.tables.table import Table
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 from faust.types.transports import TransportT
 from faust.types.tuples import FutureMessage, Message
+from mode.services import WaitArgT
+from mode.utils.queues import ThrowableQueue
 
 from tagbus.stream.errors import DependencyDown
 
@@ -70,7 +77,6 @@ class CommittedConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._positions = asyncio.Lock()
-        self._sought = True
 
     def _new_consumer_thread(self) -> CommittedThread:
         return CommittedThread(self, loop=self.loop, beacon=self.beacon)
@@ -101,12 +107,10 @@ class CommittedConsumer(Consumer):
         """Move to the committed offsets, or to the start of what has none. The flow stops until Faust resumes it: it
         empties the streams' queues just before."""
         self.stop_flow()
-        self._sought = False
         async with self._positions:
             await super().perform_seek()
             if unread := [tp for tp in self.assignment() if self._is_unread(tp)]:
                 await super().seek_wait(await self.earliest_offsets(*unread))
-        self._sought = True
 
     def _is_unread(self, tp: TP) -> bool:
         return self._read_offset[tp] is None and not self._is_changelog_tp(tp)
@@ -115,14 +119,6 @@ class CommittedConsumer(Consumer):
         """See Consumer."""
         async with self._positions:
             await super().seek_wait(partitions)
-
-    def resume_flow(self) -> None:
-        """See Consumer. Faust resumes it too where the brokers did not answer for 90 s with the committed offsets."""
-        if not self._sought and not all(map(self._is_changelog_tp, self._get_active_partitions())):
-            if isinstance(self.app, App):
-                self.app.failed = DependencyDown("the brokers did not report the offsets that the views committed")
-            return
-        super().resume_flow()
 
     def standings(self, topics: Collection[str]) -> Mapping[TP, Standing]:
         """The read state of each of this replica's partitions. A transaction marker after the last record is not lag:
@@ -147,8 +143,61 @@ class CommittedTransport(Transport):
     Consumer = CommittedConsumer
 
 
+class RecordQueue(ThrowableQueue[Any]):
+    """A queue of records. To empty it also drops the records that wait for room: they are read again."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._putting: set[asyncio.Task[Any]] = set()
+
+    def clear(self) -> None:
+        """See ThrowableQueue."""
+        super().clear()
+        for task in self._putting:
+            task.cancel()
+
+    async def put(self, value: Any) -> None:
+        """See ThrowableQueue. Faust puts each record that has to wait in a task of its own."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a queue is filled in a task")
+        self._putting.add(task)
+        try:
+            await super().put(value)
+        finally:
+            self._putting.discard(task)
+
+    def force_put_nowait(self, item: Any) -> None:
+        """See FlowControlQueue. A record that waited for the producer may come while partitions are given away."""
+        if self._flow_control.is_active():
+            super().force_put_nowait(item)
+
+
+class Restore(Recovery):
+    """The restore of tables. It says so when it ends before the app does."""
+
+    async def _wait(self, coro: WaitArgT, timeout: float | None = None) -> None:  # type: ignore[override]
+        try:
+            await super()._wait(coro, timeout)
+        except ServiceStopped:
+            if not self.should_stop and isinstance(self.app, App):
+                self.app.failed = DependencyDown(f"the brokers did not answer for {timeout:.0f} s during a restore")
+            raise
+
+
+class Tables(TableManager):
+    """The tables, with that restore."""
+
+    @property
+    def recovery(self) -> Recovery:
+        """See TableManager."""
+        if self._recovery is None:
+            self._recovery = Restore(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+
 class App(faust.App):
-    """An app with that transport, which finishes its batches before it gives partitions away.
+    """An app with that transport and those queues, which finishes its batches before it gives partitions away.
 
     `failed`: why a batch did not finish. `collecting_seconds`: how long a batch waits for more. `given_away`: whether
     its partitions are another replica's until it is assigned some again.
@@ -176,6 +225,10 @@ class App(faust.App):
     async def _on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
         self.given_away = False
         await super()._on_partitions_assigned(assigned, generation_id)
+
+    def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> ThrowableQueue[Any]:
+        """See RecordQueue."""
+        return RecordQueue(maxsize=maxsize, flow_control=self.flow_control, clear_on_resume=clear_on_resume)
 
     def _new_transport(self) -> TransportT:
         return CommittedTransport(self.conf.broker_consumer, self)

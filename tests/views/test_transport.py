@@ -9,8 +9,10 @@ from typing import Any, cast
 
 import pytest
 from aiokafka.structs import ConsumerRecord
+from faust.tables.recovery import RebalanceAgain, ServiceStopped
 from faust.types import TP
 from faust.types.tuples import Message
+from mode.utils.queues import ThrowableQueue
 
 from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.errors import DependencyDown
@@ -125,26 +127,79 @@ async def test_after_a_restore_no_record_is_left_out(views: Views, committed: in
     assert reader.delivered == list(range(committed or 0, RECORDS.stop))
 
 
-async def test_without_committed_offsets_it_fails_instead_of_reading_on(views: Views) -> None:
+async def test_a_restore_that_the_brokers_do_not_answer_fails(views: Views) -> None:
+    """Faust ends it silently: the views would never be ready again."""
     partition = Partition(17)
     partition.answers.clear()
     reader = Reader(views, partition)
     reader.consumer.resume_partitions({TAGGED})
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(reader.consumer.perform_seek(), 0.1)
-    reader.consumer.resume_flow()
+    with pytest.raises(ServiceStopped):
+        await views.app.tables.recovery._wait(reader.consumer.perform_seek(), timeout=0.1)
     assert isinstance(views.problem, DependencyDown)
     assert not reader.consumer.flow_active
 
 
-async def test_a_changelog_is_read_while_committed_offsets_are_unknown(views: Views) -> None:
-    """A rebalance interrupts the seek, and the next restore begins."""
-    partition = Partition(17)
-    partition.answers.clear()
-    reader = Reader(views, partition)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(reader.consumer.perform_seek(), 0.1)
-    reader.consumer.resume_partitions({reader.changelog})
-    reader.consumer.resume_flow()
+async def test_a_restore_that_is_stopped_or_begins_again_is_no_failure(views: Views) -> None:
+    recovery = views.app.tables.recovery
+    recovery.signal_recovery_start.set()
+    with pytest.raises(RebalanceAgain):
+        await recovery._wait(asyncio.Event().wait(), timeout=60)
+    recovery.signal_recovery_start.clear()
+    recovery._stopped.set()
+    with pytest.raises(ServiceStopped):
+        await recovery._wait(asyncio.Event().wait(), timeout=60)
     assert views.problem is None
-    assert reader.consumer.flow_active
+
+
+async def test_a_record_that_gets_room_as_partitions_are_given_away_is_dropped(views: Views) -> None:
+    """The agent has taken a record, the one that waits is about to follow."""
+    flow, queue = views.app.flow_control, full(views)
+    put = asyncio.create_task(queue.put(2))
+    await turns()
+    queue.get_nowait()
+    flow.suspend()
+    flow.clear()
+    await turns()
+    assert put.cancelled()
+    assert queue.empty()
+
+
+async def test_a_record_put_while_partitions_are_given_away_is_dropped(views: Views) -> None:
+    """It would come first after the restore, and a table skips the changelog records before it."""
+    flow, queue = views.app.flow_control, full(views)
+    put = asyncio.create_task(queue.put(2))
+    flow.suspend()
+    flow.clear()
+    await turns()
+    flow.resume()
+    await turns()
+    assert put.cancelled()
+    assert queue.empty()
+
+
+async def test_nothing_is_put_while_partitions_are_given_away(views: Views) -> None:
+    """The record waited for the producer, whose buffer was full."""
+    queue = views.app.FlowControlQueue(maxsize=2, clear_on_resume=True)
+    views.app.flow_control.suspend()
+    queue.force_put_nowait(0)
+    assert queue.empty()
+    views.app.flow_control.resume()
+    queue.force_put_nowait(1)
+    assert queue.get_nowait() == 1
+
+
+async def test_a_record_waits_for_room(views: Views) -> None:
+    queue = full(views)
+    put = asyncio.create_task(queue.put(2))
+    await turns()
+    assert [await queue.get() for _ in range(3)] == [0, 1, 2]
+    await put
+
+
+def full(views: Views) -> ThrowableQueue[int]:
+    """A queue of two records, as those of the tables and agents."""
+    views.app.flow_control.resume()
+    queue = views.app.FlowControlQueue(maxsize=2, clear_on_resume=True)
+    queue.put_nowait(0)
+    queue.put_nowait(1)
+    return queue
