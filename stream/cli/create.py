@@ -78,13 +78,7 @@ def _states(admin: AdminClient, settings: Settings, names: Sequence[str]) -> dic
     try:
         cluster = admin.list_topics(timeout=SECONDS)
     except KafkaException as error:
-        raise failure(
-            error,
-            settings.kafka,
-            f"no broker of kafka.brokers={settings.kafka.brokers} lists the topics",
-            names[0],
-            "Describe",
-        ) from None
+        raise failure(error, settings.kafka, "no broker lists the topics", names[0], "Describe") from None
     return kafka_topics.states(admin, cluster, names, SECONDS)
 
 

@@ -50,7 +50,8 @@ def failure(raised: object, kafka: KafkaSettings, doing: str, topic: str, operat
         return UserError(f"{doing}: {error.str()}")
     if error.code() in NO_BROKER and (reason := why_locked_out(kafka)):
         return reason
-    return classify(error, kafka, topic, operation) or DependencyDown(f"{doing}: {error.str()}")
+    where = f" (kafka.brokers={kafka.brokers})" if error.code() in NO_BROKER else ""
+    return classify(error, kafka, topic, operation) or DependencyDown(f"{doing}: {error.str()}{where}")
 
 
 def missing_rights(kafka: KafkaSettings, needs: Sequence[tuple[Operation, str]]) -> UserError | None:

@@ -27,13 +27,7 @@ def require_topics(settings: Settings) -> int:
     try:
         cluster = admin.list_topics(timeout=SECONDS)
     except KafkaException as error:
-        raise failure(
-            error,
-            settings.kafka,
-            f"no broker of kafka.brokers={settings.kafka.brokers} lists the topics",
-            source,
-            "Describe",
-        ) from None
+        raise failure(error, settings.kafka, "no broker lists the topics", source, "Describe") from None
     found = states(admin, cluster, [source, *own.topics], SECONDS)
     if source not in found:
         raise TopicMissing(source)

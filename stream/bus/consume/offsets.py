@@ -201,7 +201,7 @@ class OffsetResets:
         strategy = kafka.options.get("partition.assignment.strategy", ASSIGNOR)
         self._eager = kafka.group_protocol == "classic" and strategy != ASSIGNOR
         self._waiting: set[Partition] = set()
-        # Those of them whose position the broker does not have; the others were silent.
+        # The partitions in `_waiting` whose position the broker refused; the others were silent.
         self._refused: set[Partition] = set()
         self._silence = Silence()
         self._next_try = 0.0
@@ -244,7 +244,7 @@ class OffsetResets:
     def _reset(self, buffers: Buffers) -> None:
         self._waiting &= buffers.keys()
         self._refused &= self._waiting
-        # A silent partition whose records have come meanwhile is fetched.
+        # A silent partition whose records have arrived since is being fetched, and needs no reset.
         self._waiting -= {partition for partition in self._waiting - self._refused if buffers[partition].last >= 0}
         partitions = [partition for partition in self._waiting if self._published(partition, buffers[partition])]
         # The last offset read, -1 for none.

@@ -123,10 +123,10 @@ def test_a_silent_partition_is_fetched_again(topic: Topic, monkeypatch: pytest.M
     assert [message.offset() for message in first] == [0]
 
 
-def test_a_silent_partition_whose_records_come_before_it_is_fetched_again_goes_on(
+def test_a_silent_partition_whose_records_arrive_before_its_reset_is_read_on(
     topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its position was refused by no broker: it is no lost offset."""
+    """No broker refused its position, so it is not a lost offset."""
     monkeypatch.setattr(silence, "SILENT_SECONDS", -1.0)
     resets = OffsetResets(topic.consumer, topic.bounds(None), InFlight(1, 1), lambda _: None, lambda _: None)
     buffers = {A: PartitionBuffer(NO_END)}
