@@ -172,9 +172,9 @@ def latency(settings: Settings, path: str, contents: Sequence[Content]) -> dict[
         full = load.full(FULL_SECONDS)
         rows = []
         for share in SHARES:
-            before = committed(worker)
+            before = committed(worker, load.sent)
             took = load.at(share * full, LOAD_SECONDS)
-            seconds, count = (now - then for now, then in zip(committed(worker), before, strict=True))
+            seconds, count = (now - then for now, then in zip(committed(worker, load.sent), before, strict=True))
             p50, p99 = (round(float(cut), 4) for cut in np.percentile(took, (50, 99)))
             row = {"share": share, "contents_per_second": round(share * full, 1), "contents": len(took)}
             means = {
@@ -187,13 +187,23 @@ def latency(settings: Settings, path: str, contents: Sequence[Content]) -> dict[
     return {"full_contents_per_second": round(full, 1), "loads": rows}
 
 
-def committed(worker: LocalWorker) -> tuple[float, float]:
-    """Return the seconds from record to commit and the contents so far, by the worker's own metric."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=30) as answer:
-        families = {one.name: one.samples for one in text_string_to_metric_families(answer.read().decode())}
-    samples = families["tagbus_end_to_end_seconds"]
-    seconds, count = (sum(one.value for one in samples if one.name.endswith(end)) for end in ("_sum", "_count"))
-    return seconds, count
+def committed(worker: LocalWorker, sent: int) -> tuple[float, float]:
+    """Return the seconds from record to commit and the number of contents, by the worker's own metric, once it has
+    observed all that were sent. Raises TimeoutError if it does not.
+
+    A result can be read a moment before the worker observes it: a batch of the full load, 33 s old, that was counted
+    with the load after it made a mean of 21 s out of 0.1 s.
+    """
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=30) as answer:
+            families = {one.name: one.samples for one in text_string_to_metric_families(answer.read().decode())}
+        samples = families["tagbus_end_to_end_seconds"]
+        seconds, count = (sum(one.value for one in samples if one.name.endswith(end)) for end in ("_sum", "_count"))
+        if count >= sent:
+            return seconds, count
+        time.sleep(0.05)
+    raise TimeoutError(f"the worker observed {count:.0f} of {sent} contents within {DEADLINE_SECONDS:.0f} s")
 
 
 def telemetry(places: Mapping[str, Settings], contents: Sequence[Content], rounds: int) -> dict[str, object]:
