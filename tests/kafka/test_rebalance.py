@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, Fenced
@@ -53,6 +55,33 @@ def test_members_come_and_go(kafka: Broker, names: Names, given: Settings, tmp_p
         assert second.stop() == 0
     # Then the first gave partitions away, and nothing is lost or doubled
     assert "kind=revoked" in first.text()
+    exactly_once(kafka.address, names)
+
+
+def test_a_partition_added_while_others_are_given_away_doubles_nothing(
+    kafka: Broker, names: Names, given: Settings, tmp_path: Path
+) -> None:
+    count = 800
+    # Clients that see a new partition within a moment
+    options = {"topic.metadata.refresh.interval.ms": "200"}
+    given = given.model_copy(update={"kafka": given.kafka.model_copy(update={"options": options})})
+    produce(kafka.address, names["content"], events(count))
+    # Given a member that gives partitions away and has seconds of work on them
+    first = Process(given, tmp_path / "first", "trivial:4").until_ready()
+    processes = [first]
+    with ending(processes):
+        until_all_out(kafka.address, names, 50)
+        second = Process(given, tmp_path / "second", "trivial:0.02", instance="two")
+        processes.append(second)
+        wait_until(lambda: changes(second), 120, "the second to have joined")
+        assert "kind=revoked" not in first.text()
+        # When `content` gets one more: the client of the first joins the group again, without those partitions, before
+        # it has given them away
+        admin = AdminClient({"bootstrap.servers": kafka.address})
+        admin.create_partitions([NewPartitions(names["content"], 5)])[names["content"]].result(60)
+        until_all_out(kafka.address, names, count)
+        wait_until(lambda: "kind=revoked" in first.text(), 120, "the first to have given partitions away")
+        assert [process.stop() for process in processes] == [0, 0]
     exactly_once(kafka.address, names)
 
 

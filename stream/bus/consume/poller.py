@@ -18,6 +18,7 @@ from tagbus.stream.bus.consume.back_pressure import BackPressure
 from tagbus.stream.bus.consume.batching import Batcher, PartitionBuffer, RateLimit, forget_lag, report_lag
 from tagbus.stream.bus.consume.brokers import BrokerHealth
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
+from tagbus.stream.bus.consume.generation import GroupGeneration
 from tagbus.stream.bus.consume.markers import EndMarkers
 from tagbus.stream.bus.consume.offsets import OffsetResets, RangeBounds, ReadRange
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Revoked
@@ -81,7 +82,7 @@ class Poller:
         self._waiting: float | None = time.monotonic()
         self._draining = False
         self._looked = 0.0
-        self._group: object = None
+        self._group = GroupGeneration(consumer, settings.kafka)
         # When the group metadata was requested, of time.monotonic().
         self._asked = 0.0
         # Requests of the publish thread to this one.
@@ -117,7 +118,7 @@ class Poller:
 
     def group(self) -> object:
         """The group metadata, GROUP_SECONDS old at most, or as of the last turn."""
-        return self._group
+        return self._group.metadata
 
     def commit(self, offsets: list[TopicPartition]) -> "Future[KafkaError | None]":
         """Have the poll thread commit. The result is None for success; it wakes threads that wait for batches."""
@@ -171,7 +172,8 @@ class Poller:
             self._brokers.resumed(now)
         self.turned = now
         if now - self._asked >= GROUP_SECONDS:
-            self._ask_group(now)
+            self._asked = now
+            self._group.ask()
         while not self._requests.empty():
             self._requests.get()()
         return not self.quit
@@ -201,9 +203,12 @@ class Poller:
             self._start(again)
 
     def _commit(self, offsets: list[TopicPartition]) -> KafkaError | None:
-        """Commit, unless brokers are down: a commit would take session.timeout.ms to fail."""
+        """Commit, unless brokers are down (it would take session.timeout.ms to fail) or partitions may be another
+        member's: it would set its offsets back."""
         if self._brokers.down_since is not None:
             return KafkaError(KafkaError._ALL_BROKERS_DOWN, "no broker answers", retriable=True)
+        if not self._group.ask():
+            return KafkaError(KafkaError.ILLEGAL_GENERATION, "the group has a newer generation", retriable=True)
         try:
             with map_kafka_errors(self._settings.kafka, self._topic):
                 committed = self._consumer.commit(offsets=offsets, asynchronous=False)
@@ -266,10 +271,6 @@ class Poller:
             self._brokers.down()
         report(error)
 
-    def _ask_group(self, now: float) -> None:
-        self._group = self._consumer.consumer_group_metadata()
-        self._asked = now
-
     def _look(self) -> None:
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
@@ -285,7 +286,6 @@ class Poller:
         partitions = _keys(assigned)
         self._assign(partitions)
         self._waiting = None
-        self._ask_group(time.monotonic())
         self._rebalanced("assigned", partitions)
 
     def _on_revoke(self, _: Consumer, assigned: list[TopicPartition]) -> None:
@@ -295,7 +295,7 @@ class Poller:
         if not self._draining:
             # At most half of max.poll.interval.ms: beyond that the group considers the partitions lost.
             seconds = min(self._settings.batch.drain_seconds, self._settings.kafka.poll_seconds / 2)
-            self._in_flight.drain(partitions, seconds, self.touch)
+            self._in_flight.drain(partitions, seconds, lambda: self.touch() and self._group.ask())
         self._rebalanced("revoked", partitions, self._give_back(partitions).batches)
 
     def _on_lost(self, _: Consumer, assigned: list[TopicPartition]) -> None:
@@ -340,6 +340,7 @@ class Poller:
         return revoked
 
     def _rebalanced(self, kind: str, partitions: list[Partition], dropped: int = 0) -> None:
+        self._group.settle()
         telemetry.REBALANCES.labels(kind=kind).inc()
         names = ",".join(str(number) for _, number in sorted(partitions))
         log.info("rebalance: kind=%s topic=%s partitions=%s dropped_batches=%d", kind, self._topic, names, dropped)

@@ -1,8 +1,11 @@
 """The poll thread alone: its reports on brokers. Its handling of records is in test_worker.py."""
 
+import struct
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from tagbus.stream.bus.consume.poller import STOOD_SECONDS, Poller
 from tagbus.stream.bus.in_flight import InFlight
@@ -36,3 +39,32 @@ def test_a_process_that_was_stopped_knows_nothing_of_the_time_before(poller: Pol
     poller.turned -= 2 * STOOD_SECONDS
     poller.touch()
     assert poller.up_since == poller.turned > since
+
+
+class Later:
+    """The consumer of a member that is two generations past its last callback."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._consumer, name)
+
+    def consumer_group_metadata(self) -> bytes:
+        return struct.pack("=7si", b"CGMDv2:", 1) + b"group\0member\0\1"
+
+
+def test_offsets_are_not_committed_in_a_generation_in_which_another_member_may_have_committed_more(
+    mock_kafka: MockCluster, mock_topics: dict[str, str]
+) -> None:
+    given = settings(mock_kafka.address, mock_topics)
+    consumer = clients.group_member(given, lambda _: None)
+    later = cast(Consumer, Later(consumer))
+    poller = Poller(given, later, InFlight(1, 1000), TagProcessor(given, Trivial()), None, lambda _: None)
+    answer = poller.commit([TopicPartition(mock_topics["content"], 0, 1)])
+    poller.touch()
+    refused = answer.result(0)
+    assert refused is not None
+    assert refused.code() == KafkaError.ILLEGAL_GENERATION
+    assert refused.retriable()
+    consumer.close()
