@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 FOLDER = Path(__file__).parent
 PROJECT = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
 # Training, tests, local servers and label trees are left out.
-EXTRAS = {"cpu": ("embedded", "hnsw", "llm", "registry", "skos", "triton"), "views": ("views",)}
+EXTRAS = {"cpu": ("embedded", "hnsw", "llm", "otel", "registry", "skos", "triton"), "views": ("otel", "views")}
 # A judge of 3 MB for trials: compose.yaml starts it.
 MORE = ("sparrow-decider",)
 # CUDA and cuDNN, as required by onnxruntime-gpu's extras; it is installed only in the image.

@@ -17,6 +17,7 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from tagbus.stream import telemetry
 from tagbus.stream.config import HealthSettings
 from tagbus.stream.errors import UserError
 
@@ -44,6 +45,8 @@ class HealthServer:
                 f"TAGBUS_HEALTH__HOST={settings.host} TAGBUS_HEALTH__PORT={settings.port}: {error.strerror}; "
                 "choose another port, or 0 for any"
             ) from None
+        # Computed by whoever reads it: in a deployment without probes nothing asks /readyz.
+        telemetry.READY.set_function(lambda: float(not ready()))
         # Interval of shutdown checks in seconds; the default of 0.5 s would delay every stop.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="health", daemon=True)
         self._thread.start()
@@ -60,6 +63,7 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        telemetry.READY.set_function(lambda: 0.0)
 
 
 class _Server(ThreadingHTTPServer):

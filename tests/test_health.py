@@ -204,3 +204,9 @@ def test_no_name_is_looked_up_for_an_address(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(socket, "getfqdn", looked_up)
     monkeypatch.setattr(socket, "gethostbyaddr", looked_up)
     HealthServer(HealthSettings(host="0.0.0.0", port=0), list, list).close()  # noqa: S104 - for a moment
+
+
+def test_the_metric_is_readiness_where_nothing_asks_readyz(server: HealthServer, said: Said) -> None:
+    assert "\ntagbus_ready 1.0\n" in get(server.port, "/metrics")[1]
+    said.ready = ["no partitions assigned"]
+    assert "\ntagbus_ready 0.0\n" in get(server.port, "/metrics")[1]

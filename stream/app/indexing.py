@@ -59,11 +59,6 @@ class IndexService:
 
     def not_ready(self) -> list[str]:
         """Problems of the memory, the encoder or the server."""
-        wrong = self._wrong()
-        telemetry.READY.set(not wrong)
-        return wrong
-
-    def _wrong(self) -> list[str]:
         follower = self._follower
         if follower is None or not follower.ready.is_set():
             left = 0 if follower is None else follower.remaining()

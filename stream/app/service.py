@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Hashable, Sequence
 from types import FrameType
 
-from tagbus.stream import telemetry
 from tagbus.stream.app.judge import spending
 from tagbus.stream.app.judge.judging import Given
 from tagbus.stream.app.probe import Probe
@@ -72,7 +71,6 @@ class Service:
         if not wrong and not self.worker.ready():
             wrong.append("no partitions assigned, or a dependency is down")
         wrong += filter(None, (self._probe.problem(), self._manager.problem()))
-        telemetry.READY.set(not wrong)
         return wrong
 
     async def _ask(self, text: str) -> str:

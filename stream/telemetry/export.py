@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import UserError
@@ -13,6 +14,12 @@ def exporting(settings: Settings) -> Iterator[None]:
     if settings.otel.endpoint is None:
         yield
         return
+    with exporter(settings).exporting(settings):
+        yield
+
+
+def exporter(settings: Settings) -> ModuleType:
+    """The module that exports. Raises UserError if the extra is missing."""
     try:
         from tagbus.stream.telemetry import otlp
     except ImportError as error:
@@ -20,5 +27,4 @@ def exporting(settings: Settings) -> Iterator[None]:
             f"TAGBUS_OTEL__ENDPOINT={settings.otel.endpoint}: {error.name} is not installed, "
             "`pip install 'tagbus[otel]'` installs it"
         ) from None
-    with otlp.exporting(settings):
-        yield
+    return otlp

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tagbus.stream import telemetry
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, Fatal, TagbusError, UserError
 from tagbus.stream.views.api import Api
@@ -55,9 +54,7 @@ class ViewsService:
     def not_ready(self) -> list[str]:
         """Readiness problems: those of the views. A replica without partitions is ready: it forwards requests to the
         others."""
-        wrong = [] if self._views is not None and self._views.settled else ["the views are not restored yet"]
-        telemetry.READY.set(not wrong)
-        return wrong
+        return [] if self._views is not None and self._views.settled else ["the views are not restored yet"]
 
     def _folder(self, stack: ExitStack) -> Path:
         folder = self._settings.views.folder

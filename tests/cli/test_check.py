@@ -86,6 +86,38 @@ def test_versions_need_as_many_partitions_as_content(
     assert line.endswith(f"2 partitions, expected at least the 3 of {names['content']}")
 
 
+def test_fewer_partitions_than_the_settings_say_are_named_and_are_no_fault(kafka: Broker, tagbus: Cli) -> None:
+    # Given topics that were made with 3 partitions
+    given = settings(kafka)
+    tagbus("topics", "create", settings={**given, "TOPICS__PARTITIONS": "3"})
+    # When the settings say 6, from which the chart derives its most replicas
+    answer = tagbus("check", settings={**given, "TOPICS__PARTITIONS": "6"})
+    # Then a line says so
+    assert answer.code == 0
+    (line,) = (line for line in answer.lines if f"topic {given['TOPICS__CONTENT']}" in line)
+    assert line.startswith("unsure")
+    assert line.endswith("3 partitions, 6 in the settings")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_an_export_needs_is_looked_for(
+    kafka: Broker, tagbus: Cli, monkeypatch: pytest.MonkeyPatch, *, installed: bool
+) -> None:
+    given = {**settings(kafka), "OTEL__ENDPOINT": "http://127.0.0.1:4318"}
+    tagbus("topics", "create", settings=given)
+    if not installed:
+        monkeypatch.setitem(sys.modules, "tagbus.stream.telemetry.otlp", None)
+        monkeypatch.delattr("tagbus.stream.telemetry.otlp", raising=False)
+    answer = tagbus("check", settings=given)
+    (line,) = (line for line in answer.lines if line[8:].startswith("telemetry"))
+    if installed:
+        assert line.endswith("spans and metrics go to http://127.0.0.1:4318")
+    else:
+        assert line.startswith("wrong")
+        assert "`pip install 'tagbus[otel]'` installs it" in line
+    assert answer.code == (0 if installed else 3)
+
+
 class Registry(BaseHTTPRequestHandler):
     """Answers as a schema registry does that wants a password."""
 

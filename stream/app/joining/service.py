@@ -4,7 +4,6 @@ import asyncio
 import logging
 from types import FrameType
 
-from tagbus.stream import telemetry
 from tagbus.stream.app.joining.recalibration import Recalibrator
 from tagbus.stream.bus.process.join_processor import JoinProcessor
 from tagbus.stream.bus.worker import Worker
@@ -52,7 +51,6 @@ class JoinService:
         wrong = self.worker.problems()
         if not wrong and not self.worker.ready():
             wrong.append("no partitions assigned, or no broker answers")
-        telemetry.READY.set(not wrong)
         return wrong
 
     def notes(self) -> list[str]:

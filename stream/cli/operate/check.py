@@ -35,6 +35,7 @@ from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.llm.spending.prices import price_in_words, unpriced
 from tagbus.stream.memory import open_memory
 from tagbus.stream.memory.shared import shared_stores
+from tagbus.stream.telemetry.export import exporter
 
 Verdict = Literal["ok", "wrong", "unsure"]
 
@@ -89,6 +90,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield _guarded("web knowledge", lambda: _web(settings))
     if settings.registry.url is not None:
         yield _registry(settings.registry, settings.registry.url)
+    if settings.otel.endpoint is not None:
+        yield _guarded("telemetry", lambda: _otel(settings))
     admin = clients.admin(settings.kafka)
     try:
         cluster = admin.list_topics(timeout=SECONDS)
@@ -251,6 +254,12 @@ def _registry(registry: RegistrySettings, url: str) -> Finding:
         return Finding("wrong", "schema registry", f"{url}: {shorten(str(error), 200)}")
 
 
+def _otel(settings: Settings) -> Finding:
+    """Whether spans and metrics can be exported. The collector is not asked: a worker runs without it."""
+    exporter(settings)
+    return Finding("ok", "telemetry", f"spans and metrics go to {settings.otel.endpoint}")
+
+
 def _brokers(kafka: KafkaSettings, brokers: Sequence[BrokerMetadata]) -> Finding:
     """Whether each broker is reachable at its advertised address: kafka.brokers leads to one of them, and clients
     continue from there."""
@@ -292,6 +301,8 @@ def _version(kafka: KafkaSettings, found: Configuration | None) -> Finding:
 def _topic(name: str, state: TopicState, differs: Sequence[Difference]) -> Finding:
     if harmful := [one.words for one in differs if one.harmful]:
         return Finding("wrong", f"topic {name}", "; ".join(harmful))
+    if differs:
+        return Finding("unsure", f"topic {name}", "; ".join(one.words for one in differs))
     if state.configuration is None:
         return Finding("unsure", f"topic {name}", f"{state.partitions} partitions; its {POLICY} is not disclosed")
     return Finding("ok", f"topic {name}", f"{state.partitions} partitions, {POLICY} {state.configuration[POLICY]}")
