@@ -10,8 +10,10 @@ seconds, the session timeout. At 17:00 the producers send ten times as much for 
 than partitions. A new worker takes the plan's seconds to start, and every rebalance stops the whole group briefly.
 Scaling in waits until workers were idle for five minutes.
 
-Each load is run twice: with the autoscaler, and with the plan's workers throughout, for which the plan computes the
-time to catch up. Only the queue and the autoscaler are simulated, not Kafka: no broker runs.
+Each load is run three times: with the autoscaler from the mean's workers, with the plan's workers as its least, and
+with the plan's workers throughout, for which the plan computes the time to catch up. `late` is the share of contents
+that wait for more than the objective's 10 seconds while nothing fails. Only the queue and the autoscaler are simulated,
+not Kafka: no broker runs.
 """
 
 import argparse
@@ -30,6 +32,8 @@ COOL_SECONDS = 300
 REBALANCE_SECONDS = 3
 DEAD_AT, DEAD_SECONDS = 14 * 3600, 45
 BURST_AT, BURST_SECONDS, BURST = 17 * 3600, 600, 10.0
+# The objective: 99% within this time.
+LATE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,23 @@ def catch_up(day: Day, since: int, rate: float) -> int | None:
     return int(below[0]) if len(below) else None
 
 
+def calm(day: Day, quiet: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the figures of the seconds without faults: `late` is the share of contents that wait longer than
+    LATE_SECONDS."""
+    arrived = day.arrivals[quiet]
+    waits = day.lag[quiet] / np.maximum(arrived, 1e-9)
+    return {
+        "late": round(float(arrived[waits > LATE_SECONDS].sum() / arrived.sum()), 3),
+        "lag_seconds_p99": round(float(np.percentile(waits, 99)), 1),
+        "workers_most": int(day.workers[quiet].max()),
+    }
+
+
 def simulated(load: Load) -> tuple[dict[str, object], Day]:
     """Return the simulated figures of a load, beside those of its plan."""
     found = plan(load)
     day = simulate(load, found.workers_mean, found.partitions)
+    kept = simulate(load, found.workers, found.partitions)
     fixed = simulate(load, found.workers, found.workers)
     after, dead = BURST_AT + BURST_SECONDS, DEAD_AT + DEAD_SECONDS
     rate = float(day.arrivals[after])
@@ -106,11 +123,8 @@ def simulated(load: Load) -> tuple[dict[str, object], Day]:
         "load": asdict(load),
         "plan": {"workers": found.workers, "workers_mean": found.workers_mean, "partitions": found.partitions},
         "workers_most": int(day.workers.max()),
-        "workers_most_without_faults": int(day.workers[quiet].max()),
         "workers_mean": round(float(day.workers.mean()), 2),
-        "lag_seconds_p99_without_faults": round(
-            float(np.percentile((day.lag / np.maximum(day.arrivals, 1e-9))[quiet], 99)), 1
-        ),
+        "without_faults": {"least_of_the_mean": calm(day, quiet), "least_of_the_plan": calm(kept, quiet)},
         "dead_broker": {"lag": round(float(day.lag[dead - 1])), "seconds": catch_up(day, dead, found.mean_rate)},
         "burst": {"lag": round(float(day.lag[after])), "seconds": catch_up(day, after, found.mean_rate)},
         "burst_with_the_plans_workers": {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tagbus.stream.app.capacity.figures import ASSUMED, FIGURES
-from tagbus.stream.app.capacity.plan import Load, cpu_ms, plan, sensitivity
+from tagbus.stream.app.capacity.plan import Load, cpu_ms, plan, sensitivity, value
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"
@@ -38,7 +38,6 @@ def test_measured_figures_are_those_of_the_results() -> None:
         "tags": light["tags by similarity"],
         "rest": light["rest"],
         "bus": bus["cpu_seconds_per_10000"] / 10,
-        "bus_rate": bus["events_per_second"],
         "broker": bus["broker_cpu_seconds_per_10000"] / 10,
         "dimension": release["dimension"],
         "most_tokens": release["max_tokens"],
@@ -111,3 +110,11 @@ def test_the_plans_time_to_catch_up_is_above_the_simulated_one_and_not_twice_as_
         burst = one["burst_with_the_plans_workers"]
         assert burst["seconds"] <= burst["plan_seconds"] <= 2 * burst["seconds"] + 1
         assert one["workers_most"] <= one["plan"]["partitions"]
+
+
+def test_more_cores_or_a_gpu_gain_nothing_beyond_what_one_thread_runs() -> None:
+    load = Load(1e9, characters=100)
+    serial = 1000 * value("threads") / (value("rest") + value("bus")) * value("utilisation")
+    assert plan(replace(load, cores=2)).rate_a_worker < serial
+    assert plan(replace(load, cores=256)).rate_a_worker == pytest.approx(serial)
+    assert plan(replace(load, gpu=True)).rate_a_worker == pytest.approx(serial)

@@ -91,7 +91,9 @@ def plan(load: Load) -> Plan:
     """The plan for a load."""
     mean, peak = load.contents_a_day / DAY, load.contents_a_day / DAY * load.peak
     cpu = cpu_ms(load)
-    rate = min(load.cores * 1000 / cpu, value("bus_rate")) * value("utilisation")
+    # Beyond what one thread runs in Python, more cores or a GPU gain nothing.
+    serial = (value("rest") + value("bus")) / value("threads")
+    rate = 1000 * min(load.cores / cpu, 1 / serial) * value("utilisation")
     # At least two, so that losing one does not stop tagging.
     workers = max(2, math.ceil(peak / rate))
     # Twice the workers: room to grow, and hot keys spread.
@@ -138,7 +140,7 @@ def rows(load: Load) -> list[tuple[str, str, str]]:
             "your contents, your peak",
         ),
         ("CPU time of a content", f"{found.cpu_ms:.2f} ms", "encode_16, encode_128, neighbours, tags, rest, bus"),
-        ("contents a second and worker", f"{found.rate_a_worker:,.0f} on {load.cores} cores", "utilisation, bus_rate"),
+        ("contents a second and worker", f"{found.rate_a_worker:,.0f} on {load.cores} cores", "utilisation, threads"),
         ("workers at the peak", f"{found.workers:,}", "at least 2"),
         ("workers at the mean", f"{found.workers_mean:,}", "for an autoscaler's least"),
         ("partitions of `content`", f"{found.partitions:,}", "twice the workers, a multiple of 12"),
