@@ -10,7 +10,7 @@ report is the round with the median ratio: on shared machines ratios are more re
 
 `latency`: a separate worker for each path: `plain` (recall alone), `ranked` (the packaged heads and ranker), `judged`
 (the same, with a System One server on this machine, sparrow-decider, asked about every content) and `degraded` (the
-same while no judge answers there: every content goes out without it). First full
+same after that server has ended: every content goes out without it). First full
 load, with a thousand contents waiting at any time, then 25, 50 and 75% of that rate for some seconds each, evenly. p50
 and p99 are from a record's timestamp until its result is read under read_committed, a little after the commit;
 `mean_to_commit_seconds` is the worker's own tagbus_end_to_end_seconds. The objective of the rules is 99% within 10 s.
@@ -61,8 +61,6 @@ from tagbus.stream.local.apache import ApacheKafka
 from tagbus.stream.local.worker import LocalWorker
 
 PATHS = ("plain", "ranked", "judged", "degraded")
-# Where no judge answers.
-NOWHERE = "http://127.0.0.1:9/v1"
 SHARES = (0.25, 0.5, 0.75)
 FULL_SECONDS, LOAD_SECONDS = 6.0, 12.0
 VARIANTS = ("off", "on", "all_traced")
@@ -167,10 +165,11 @@ def latency(settings: Settings, path: str, contents: Sequence[Content]) -> dict[
     with ExitStack() as stack:
         more = {} if path == "plain" else packaged()
         if path in {"judged", "degraded"}:
-            asked = judge.started("decider", stack).variables(more, stack)
+            server = stack.enter_context(ExitStack())
+            asked = judge.started("decider", server).variables(more, stack)
             more = {**more, **asked, "TAGBUS_CASCADE__CONTROL": "1"}
-        if path == "degraded":
-            more = {**more, "TAGBUS_LLM__URL": NOWHERE}
+            if path == "degraded":
+                server.close()
         worker = stack.enter_context(LocalWorker(settings, worker_of(settings, more)))
         worker.wait_until_ready()
         load = stack.enter_context(Load(settings, contents))
