@@ -14,7 +14,9 @@ from prometheus_client import REGISTRY
 from tagbus.stream import errors, telemetry
 from tests.prometheus.promtool import ROOT, RULES, alerts, check, expressions, promtool
 
-CASES = {name: yaml.safe_load((Path(__file__).parent / f"{name}.yaml").read_text()) for name in ("rules", "slow")}
+CASES = {
+    name: yaml.safe_load((Path(__file__).parent / f"{name}.yaml").read_text()) for name in ("rules", "down", "slow")
+}
 DASHBOARDS = sorted((ROOT / "helm" / "tagbus" / "dashboards").glob("*.json"))
 RUNBOOK = ROOT / "docs" / "runbook"
 NAMES = re.compile(r"\btagbus[_:][a-z0-9_:]+")
@@ -68,6 +70,8 @@ def test_each_alert_is_tested_where_it_fires_and_where_it_does_not() -> None:
 def test_rules_ask_for_series_that_there_are() -> None:
     asked = {name for expression in expressions() for name in NAMES.findall(expression)}
     assert asked - series() - RECORDED == set()
+    # The client's own, by which restarts are counted.
+    assert "process_start_time_seconds" in {family.name for family in REGISTRY.collect()}
 
 
 def test_each_alert_has_a_page_and_each_page_an_alert() -> None:
@@ -78,7 +82,7 @@ def test_each_alert_has_a_page_and_each_page_an_alert() -> None:
     for name, rule in alerts().items():
         annotations = rule["annotations"]
         assert isinstance(annotations, dict)
-        assert annotations["runbook"] == f"docs/runbook/{name}.md"
+        assert annotations["runbook_url"] == f"docs/runbook/{name}.md"
 
 
 def test_links_of_the_runbook_lead_somewhere() -> None:
