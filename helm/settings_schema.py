@@ -12,6 +12,7 @@ from typing import Any
 
 from tagbus.stream.app.components import REGISTRY
 from tagbus.stream.config import Settings
+from tagbus.stream.config.kafka import CONFIDENTIAL
 
 SCHEMA = Path(__file__).parent / "tagbus" / "values.schema.json"
 # Keywords that validate or describe a value.
@@ -19,12 +20,16 @@ KEPT = frozenset(
     {"additionalProperties", "const", "description", "enum", "items", "pattern", "properties", "type"}
     | {"exclusiveMaximum", "exclusiveMinimum", "maxLength", "maximum", "minLength", "minimum"}
 )
+# A constant, because helm says to any other value: "value must be 'set in ...'".
+ELSEWHERE = "set in secrets.kafkaPassword or secrets.kafkaSecrets"
 
 
 def settings_schema() -> dict[str, Any]:
     """Return the schema of `settings`: every section and field, without secrets."""
     whole = Settings.model_json_schema()
     sections = {name: _plain(field, whole["$defs"]) for name, field in whole["properties"].items()}
+    options = sections["kafka"]["properties"]["options"]
+    options["properties"] = {name: {"const": ELSEWHERE} for name in sorted(CONFIDENTIAL)}
     sections["components"] = _object({one.name: _plain(one.settings.model_json_schema(), {}) for one in REGISTRY})
     return _object(sections)
 

@@ -25,7 +25,7 @@ EVERYTHING: Mapping[str, Any] = {
     },
     "secrets": {
         "kafkaSecrets": {"name": "kafka", "key": "secrets.json"},
-        **{name: {"name": "other", "key": name} for name in ("qdrantApiKey", "llmApiKey", "registryPassword")},
+        **{name: {"name": "other", "key": name} for name in chart.VALUES["secrets"] if not name.startswith("kafka")},
     },
     "tls": [{"name": "kafka", "secret": "ca"}, {"name": "qdrant", "secret": "qdrant-ca"}],
     "releases": {"existingClaim": "releases"},
@@ -54,7 +54,10 @@ EVERYTHING: Mapping[str, Any] = {
         "monitoring": [{"namespaceSelector": {}}],
         "egress": [{"ports": [{"port": 9092, "protocol": "TCP"}]}],
     },
-    "monitoring": {name: {"enabled": True, "labels": {"a": "b"}} for name in ("serviceMonitor", "rules", "dashboards")},
+    "monitoring": {
+        "runbookUrl": "https://example.org/tagbus/",
+        **{name: {"enabled": True, "labels": {"a": "b"}} for name in ("serviceMonitor", "rules", "dashboards")},
+    },
     "retraining": {"enabled": True, "image": {"repository": "tagbus-train"}, "command": ["sh", "-c", "tagbus train"]},
 }
 # Each switch alone, by name.
@@ -190,7 +193,7 @@ def test_secrets_are_referred_to_and_never_made(case: str) -> None:
     for _, pod in chart.pods(rendered(case)):
         for container in pod["spec"]["containers"]:
             for entry in container.get("env", []):
-                if entry["name"] in {"TAGBUS_MEMORY__API_KEY", "TAGBUS_LLM__API_KEY", "TAGBUS_REGISTRY__PASSWORD"}:
+                if entry["name"].endswith(("API_KEY", "PASSWORD", "OTEL__HEADERS")):
                     assert "secretKeyRef" in entry["valueFrom"]
 
 
@@ -262,29 +265,6 @@ def test_topics_are_made_before_anything_runs_and_an_upgrade_is_checked() -> Non
         # Neither a ConfigMap nor an account of the release is there before it is installed.
         (container,) = chart.one(rendered("default"), "Job", name)["spec"]["template"]["spec"]["containers"]
         assert "envFrom" not in container
-
-
-def test_rules_and_dashboards_are_the_files_of_the_chart(tmp_path: Path) -> None:
-    copy = tmp_path / "tagbus"
-    shutil.copytree(chart.CHART, copy)
-    for folder in ("rules", "dashboards"):
-        shutil.rmtree(copy / folder, ignore_errors=True)
-        (copy / folder).mkdir()
-    rule = "{alert: A, expr: 'up == 0', annotations: {summary: 'of {{ $labels.instance }}'}}"
-    (copy / "rules" / "a.yaml").write_text(f"groups: [{{name: a, rules: [{rule}]}}]")
-    (copy / "rules" / "b.yaml").write_text("groups: [{name: b, rules: []}, {name: c, rules: []}]")
-    (copy / "dashboards" / "overview.json").write_text('{"title": "{{ none }}"}')
-
-    objects = chart.render(SWITCHES["everything"], chart=copy)
-
-    for each in objects:
-        chart.validate(each)
-    groups = chart.one(objects, "PrometheusRule")["spec"]["groups"]
-    assert [group["name"] for group in groups] == ["a", "b", "c"]
-    assert groups[0]["rules"][0]["annotations"]["summary"] == "of {{ $labels.instance }}"
-    dashboard = chart.one(objects, "ConfigMap", "dashboard-overview")
-    assert dashboard["data"] == {"overview.json": '{"title": "{{ none }}"}'}
-    assert dashboard["metadata"]["labels"]["a"] == "b"
 
 
 def test_a_replica_of_the_views_is_found_by_the_others_under_a_name_of_its_own() -> None:

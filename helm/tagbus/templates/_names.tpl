@@ -11,8 +11,8 @@
 
 {{/* What selects the pods of a component; never changes. Of: root, component. */}}
 {{- define "tagbus.selector" -}}
-app.kubernetes.io/name: {{ include "tagbus.name" (index . 0) }}
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/name: {{ include "tagbus.name" (index . 0) | quote }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 

@@ -18,10 +18,11 @@
 {{- mergeOverwrite $follows (deepCopy $values.settings) (deepCopy ($own.settings | default dict)) | toYaml -}}
 {{- end -}}
 
-{{/* A value as the environment has it: lists with commas, objects and numbers as JSON. */}}
+{{/* A value as the environment has it: lists with commas, objects and numbers as JSON, which has no exponent below 1e21:
+     a join alone writes a million as 1e+06. */}}
 {{- define "tagbus.written" -}}
 {{- if kindIs "string" . -}}{{ . }}
-{{- else if kindIs "slice" . -}}{{ join "," . }}
+{{- else if kindIs "slice" . -}}{{ range $at, $one := . }}{{ if $at }},{{ end }}{{ include "tagbus.written" $one }}{{ end }}
 {{- else -}}{{ toJson . }}
 {{- end -}}
 {{- end -}}
@@ -49,7 +50,8 @@
 - name: TAGBUS_KAFKA__SECRETS
   value: '{"sasl.password": "$(KAFKA_PASSWORD)"}'
 {{- end }}
-{{- range $variable, $from := dict "TAGBUS_KAFKA__SECRETS" .Values.secrets.kafkaSecrets "TAGBUS_MEMORY__API_KEY" .Values.secrets.qdrantApiKey "TAGBUS_LLM__API_KEY" .Values.secrets.llmApiKey "TAGBUS_REGISTRY__PASSWORD" .Values.secrets.registryPassword }}
+{{- $secrets := .Values.secrets }}
+{{- range $variable, $from := dict "TAGBUS_KAFKA__SECRETS" $secrets.kafkaSecrets "TAGBUS_MEMORY__API_KEY" $secrets.qdrantApiKey "TAGBUS_LLM__API_KEY" $secrets.llmApiKey "TAGBUS_REGISTRY__PASSWORD" $secrets.registryPassword "TAGBUS_WEB__API_KEY" $secrets.webApiKey "TAGBUS_OTEL__HEADERS" $secrets.otelHeaders }}
 {{- with $from }}
 - name: {{ $variable }}
   valueFrom: {secretKeyRef: {{ toJson . }}}
@@ -82,8 +84,20 @@
 {{- end -}}
 {{- if and (eq $scaling.by "cpu") (eq (int $scaling.minReplicas) 0) -}}{{ fail "tagger.autoscaling.minReplicas: 0 is wrong, expected at least 1 by cpu: at 0 replicas there is no CPU to measure" }}{{- end -}}
 {{- if and (eq $scaling.by "lag") (lt (int $scaling.lag.activation) $partitions) -}}{{ fail (printf "tagger.autoscaling.lag.activation: %d is wrong, expected at least settings.topics.partitions, %d: producers' transaction markers leave one a partition" (int $scaling.lag.activation) $partitions) }}{{- end -}}
-{{- if gt (int .Values.feedback.replicas) $partitions -}}{{ fail (printf "feedback.replicas: %d is wrong, %s" (int .Values.feedback.replicas) $more) }}{{- end -}}
-{{- if gt (int .Values.views.replicas) $partitions -}}{{ fail (printf "views.replicas: %d is wrong, %s" (int .Values.views.replicas) $more) }}{{- end -}}
-{{- if and $tagger.persistence.enabled (ne .Values.settings.memory.kind "embedded") -}}{{ fail (printf "tagger.persistence.enabled: true is wrong with settings.memory.kind %s, expected embedded: no other keeps anything on a disk" .Values.settings.memory.kind) }}{{- end -}}
+{{- if and .Values.feedback.enabled (gt (int .Values.feedback.replicas) $partitions) -}}{{ fail (printf "feedback.replicas: %d is wrong, %s" (int .Values.feedback.replicas) $more) }}{{- end -}}
+{{- if and .Values.views.enabled (gt (int .Values.views.replicas) $partitions) -}}{{ fail (printf "views.replicas: %d is wrong, %s" (int .Values.views.replicas) $more) }}{{- end -}}
+{{- $kind := (include "tagbus.settings" (list . "tagger") | fromYaml).memory.kind -}}
+{{- if and (eq $kind "server") (ne .Values.settings.memory.kind "server") -}}{{ fail "tagger.settings.memory.kind: server is wrong, expected it in settings.memory.kind: the indexer, which writes a shared memory, is there by that alone" }}{{- end -}}
+{{- if and $tagger.persistence.enabled (ne $kind "embedded") -}}{{ fail (printf "tagger.persistence.enabled: true is wrong with memory.kind %s, expected embedded: no other keeps anything on a disk" $kind) }}{{- end -}}
 {{- if and .Values.secrets.kafkaPassword .Values.secrets.kafkaSecrets -}}{{ fail "secrets.kafkaPassword: wrong beside secrets.kafkaSecrets, expected one of them" }}{{- end -}}
+{{- range $at, $one := .Values.tls -}}
+{{- range $other := slice $.Values.tls 0 $at -}}
+{{- if eq $one.name $other.name -}}{{ fail (printf "tls: the name %s is there twice, expected each once: it names a folder" $one.name) }}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.views.enabled -}}
+{{- $views := include "tagbus.settings" (list . "views") | fromYaml -}}
+{{- if eq (int $views.health.port) (int $views.views.port) -}}{{ fail (printf "settings.health.port: %d is wrong, expected another than views.port, in settings or views.settings" (int $views.health.port)) }}{{- end -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" (include "tagbus.fullname" .)) -}}{{ fail (printf "release name: %s is wrong as the beginning of a Service's name, expected lower-case letters, digits and dashes beginning with a letter, or fullnameOverride" .Release.Name) }}{{- end -}}
 {{- end -}}
