@@ -13,8 +13,8 @@ from tagbus.stream.cli import INTERRUPTED
 from tagbus.stream.cli.lazy import LazyCommands
 from tagbus.stream.errors import TagbusError, UserError
 
-# Any file that cannot be written any more: never a bug.
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+# Any file that cannot be written any more, or any folder where a file is in its place: never a bug.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
 # Name and definition: a function is a command, a typer application a group. In the order of the help.
 COMMANDS = {

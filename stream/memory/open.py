@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from tagbus.stream.config import MemorySettings
+from tagbus.stream.config.base.environment import named
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hits import Carried, TagNumbers
 from tagbus.stream.memory.hnsw import HnswStore
@@ -62,7 +63,8 @@ async def open_store(
         case "embedded":
             if settings.path is None:
                 return await EmbeddedStore.temporary(release, dimension, carried)
-            return await EmbeddedStore.open(settings.path / release / kind, release, dimension, carried)
+            with named("memory.path", settings.path, None):
+                return await EmbeddedStore.open(settings.path / release / kind, release, dimension, carried)
         case "server":
             return await _on_server(settings, release, dimension)(kind, carried or Carried(TagNumbers()))
 

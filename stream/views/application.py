@@ -11,7 +11,7 @@ import logging
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -19,17 +19,14 @@ from typing import cast
 from aiokafka.partitioner import murmur2
 from faust.streams import Stream, _current_event
 from faust.types import EventT, StreamT, TopicT
-from pydantic import TypeAdapter
 from yarl import URL
 
 from tagbus.stream import telemetry
 from tagbus.stream.config import Settings
-from tagbus.stream.contract.codec import Record, Tombstone, decode_tagged
+from tagbus.stream.contract.codec import Record, Tombstone
 from tagbus.stream.contract.events import TaggedContent
-from tagbus.stream.contract.fields import TEST_ID
-from tagbus.stream.errors import Fatal, Poison, UserError
+from tagbus.stream.errors import DependencyDown, Fatal, UserError
 from tagbus.stream.views.contents import (
-    NOWHERE,
     Change,
     ContentRow,
     Latest,
@@ -41,13 +38,12 @@ from tagbus.stream.views.contents import (
     with_version,
 )
 from tagbus.stream.views.lag import Lag
+from tagbus.stream.views.records import CHANGES, Groups, by_partition, decoded, sliced
 from tagbus.stream.views.security import credentials, servers
 from tagbus.stream.views.tags import Limits, TagRow, apply, trim
 from tagbus.stream.views.transport import App, CommittedConsumer, ConfirmedTable, Tables
 
 log = logging.getLogger(__name__)
-
-CHANGES: TypeAdapter[list[Change]] = TypeAdapter(list[Change])
 
 
 class Views:
@@ -61,7 +57,6 @@ class Views:
         self._limits = Limits.of(own)
         self._stall = kafka.session_seconds / 2
         self._turned = time.monotonic()
-        self._delivered: dict[int, int] = {}
         self.app = App(
             own.group,
             broker=servers(kafka),
@@ -187,7 +182,9 @@ class Views:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             await asyncio.wait([task])
-            if (error := task.exception()) is not None:
+            if task.cancelled():
+                self._fail(DependencyDown("the brokers did not confirm a batch before the producer stopped"))
+            elif (error := task.exception()) is not None:
                 self._fail(error)
             raise
         except Exception as error:
@@ -200,31 +197,42 @@ class Views:
 
     async def _tell(self, events: Sequence[EventT[bytes]]) -> None:
         """Apply results to the rows of contents, and send their changes to the topic of changes."""
-        self._check_owned()
+        rest = by_partition(events)
+        while rest:
+            self._check_owned()
+            rest = await self._deliver(rest)
+
+    async def _deliver(self, groups: Groups) -> Groups:
+        """The same for as many results as their rows have room for. Returns the others."""
         told: dict[str, list[Change]] = defaultdict(list)
-        groups = _by_partition(events)
+        done: dict[int, Sequence[EventT[bytes]]] = {}
         for partition, group in groups.items():
             with _current(group[0]):
-                self._read(partition, group, told)
+                done[partition] = group[: self._read(partition, group, told)]
         sent = [
             await self._changes.send(key=tag.encode(), value=value)
             for tag, found in told.items()
             for value in sliced(found, self._settings.row_bytes)
         ]
         await asyncio.gather(*sent, *self.contents.take_sent())
-        for partition, group in groups.items():
-            self._delivered[partition] = group[-1].message.offset
+        for group in done.values():
             with _current(group[0]):
                 self._forget_withdrawn(group)
         await asyncio.gather(*self.contents.take_sent())
-        telemetry.VIEWS_APPLIED.labels("contents").inc(len(events))
+        telemetry.VIEWS_APPLIED.labels("contents").inc(sum(map(len, done.values())))
+        rest = {partition: group[len(done[partition]) :] for partition, group in groups.items()}
+        return {partition: group for partition, group in rest.items() if group}
 
-    def _read(self, partition: int, group: Sequence[EventT[bytes]], told: dict[str, list[Change]]) -> None:
+    def _read(self, partition: int, group: Sequence[EventT[bytes]], told: dict[str, list[Change]]) -> int:
+        """The number of results that were applied: fewer than all where the row of a content would hold too many
+        versions whose changes are not delivered. The first one always is, so that there is an end."""
         rows: dict[bytes, ContentRow] = {}
-        delivered = self._delivered.get(partition, NOWHERE)
-        for event in group:
+        sizes: dict[bytes, int] = {}
+        # A batch begins once the changes of those before it are delivered.
+        delivered, most = group[0].message.offset - 1, self._settings.row_bytes // 2
+        for read, event in enumerate(group):
             message = event.message
-            found = _decoded(Record(message.key, message.value))
+            found = decoded(Record(message.key, message.value))
             if found is None:
                 continue
             content = found.key if isinstance(found, Tombstone) else found.id
@@ -234,11 +242,20 @@ class Views:
             if before is None:
                 continue
             after = self._latest(row, before, found, message.offset, int(message.timestamp * 1000))
-            rows[key] = with_version(row, Version(offset=message.offset, latest=after), delivered)
+            version = Version(offset=message.offset, latest=after)
+            longer = with_version(row, version, delivered)
+            if longer is not row:
+                sizes[key] = sizes[key] + version.size if key in sizes else longer.size
+                if read and sizes[key] > most:
+                    break
+            rows[key] = longer
             for tag, change in changes(content, partition, message.offset, before.latest, after):
                 told[tag].append(change)
+        else:
+            read = len(group)
         for key, row in rows.items():
             self.contents[key] = row.to_json()
+        return read
 
     def _latest(
         self, row: ContentRow, before: Version, found: TaggedContent | Tombstone, offset: int, tagged: int
@@ -267,7 +284,7 @@ class Views:
     async def _apply(self, events: Sequence[EventT[bytes]]) -> None:
         """Apply changes to the rows of tags."""
         self._check_owned()
-        for group in _by_partition(events).values():
+        for group in by_partition(events).values():
             with _current(group[0]):
                 self._rewrite(group)
         await asyncio.gather(*self.tags.take_sent())
@@ -291,41 +308,14 @@ class Views:
 
     def _check_owned(self) -> None:
         """Stop after a long suspension, or when the partitions are given away: another replica may own them, and this
-        one would write after its successor."""
+        one would write after its successor. And after a failure: what is before this batch may not be delivered."""
+        if self.app.failed is not None:
+            raise Fatal("a batch before this one failed")
         if self.app.given_away:
             raise Fatal("a batch came after its partitions were given away: another replica may own them")
         stalled = time.monotonic() - self._turned
         if stalled > self._stall:
             raise Fatal(f"this process stood still for {stalled:.0f} s: another may own its partitions")
-
-
-def _decoded(record: Record) -> TaggedContent | Tombstone | None:
-    """The event of a record; None for one that is skipped."""
-    if record.key is not None and record.key.startswith(TEST_ID.encode()):
-        return None
-    try:
-        return decode_tagged(record)
-    except Poison:
-        telemetry.VIEWS_SKIPPED.inc()
-        return None
-
-
-def sliced(changes: Sequence[Change], size: int) -> Iterator[bytes]:
-    """Changes of a tag as the values of records, in order: at most `size` bytes each, or a single change."""
-    value = CHANGES.dump_json(list(changes))
-    if len(value) <= size or len(changes) == 1:
-        yield value
-        return
-    half = len(changes) // 2
-    yield from sliced(changes[:half], size)
-    yield from sliced(changes[half:], size)
-
-
-def _by_partition(events: Sequence[EventT[bytes]]) -> Mapping[int, list[EventT[bytes]]]:
-    found: dict[int, list[EventT[bytes]]] = defaultdict(list)
-    for event in events:
-        found[event.message.partition].append(event)
-    return found
 
 
 @contextmanager

@@ -49,6 +49,11 @@ class Version(Row):
     offset: int
     latest: Latest | None
 
+    @property
+    def size(self) -> int:
+        """Its bytes in a row."""
+        return len(self.to_json())
+
 
 class ContentRow(Row):
     """Versions, the oldest first. The changes of the first are delivered."""
@@ -59,6 +64,11 @@ class ContentRow(Row):
     def latest(self) -> Latest | None:
         """Its current tags."""
         return self.versions[-1].latest
+
+    @property
+    def size(self) -> int:
+        """Its bytes in the changelog, about."""
+        return sum(version.size for version in self.versions)
 
 
 class ContentEntry(Row):
@@ -98,7 +108,8 @@ def before_offset(row: ContentRow, offset: int) -> Version | None:
 
 
 def with_version(row: ContentRow, version: Version, delivered: int) -> ContentRow:
-    """The row with a version, unless it has it. `delivered`: changes of records up to this offset are delivered."""
+    """The row with a version; the same object if it has it. `delivered`: changes of records up to this offset are
+    delivered."""
     if version.offset <= row.versions[-1].offset:
         return row
     versions = (*row.versions, version)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tagbus.stream.config import Settings
+from tagbus.stream.config.base.environment import variable_of
 from tagbus.stream.errors import DependencyDown, Fatal, TagbusError, UserError
 from tagbus.stream.views.api import Api
 from tagbus.stream.views.application import Views
@@ -30,8 +31,8 @@ class ViewsService:
         self._turned = time.monotonic()
 
     async def run(self) -> None:
-        """Raises UserError as `require_topics`, `Views` and `Api` do, DependencyDown if the brokers stay away, and
-        Fatal for a failure of Faust."""
+        """Raises UserError as `require_topics`, `Views` and `Api` do, and for a folder that takes no files;
+        DependencyDown if the brokers stay away, and Fatal for a failure of Faust."""
         partitions = await asyncio.to_thread(require_topics, self._settings)
         with ExitStack() as stack:
             views = self._views = Views(self._settings, self._folder(stack), partitions)
@@ -60,8 +61,14 @@ class ViewsService:
         folder = self._settings.views.folder
         if folder is None:
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagbus-views-")))
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # A folder that takes no files would end Faust, when it opens its tables.
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError as error:
+            words = f"{variable_of('views.folder')}={folder}: {error.strerror}; expected a writable folder"
+            raise UserError(words) from None
 
     async def _watch(self, views: Views, starting: "asyncio.Task[None]") -> None:
         while True:
@@ -81,6 +88,9 @@ class ViewsService:
                 await asyncio.gather(starting, return_exceptions=True)
         except TimeoutError:
             log.warning("views: Faust did not stop within %.0f s; uncommitted records are read again", STOP_SECONDS)
+        except Exception as error:
+            # What ended it may end its stop too: the producer raises again what it could not send.
+            log.warning("views: Faust did not stop cleanly; uncommitted records are read again: %s", error)
 
 
 def _failure(error: BaseException) -> TagbusError:
@@ -90,6 +100,11 @@ def _failure(error: BaseException) -> TagbusError:
     words = f"{type(error).__name__}: {error}"
     if "Authorization" in words:
         return UserError(f"views: Kafka refuses it, grant what docs/operator.md lists for them: {words}")
+    if "MessageSizeTooLarge" in words:
+        return Fatal(
+            "views: a record is larger than the brokers take: lower views.contents and views.together, or raise "
+            f"max.message.bytes of the views' topics (`tagbus topics create --views --mend`): {words}"
+        )
     if type(error).__module__.startswith("aiokafka") or "ConsumerStopped" in words:
         return DependencyDown(f"views: {words}")
     if type(error).__name__ == "ConsistencyError":

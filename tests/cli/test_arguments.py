@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tagbus.stream.cli.commands import _ended
 from tagbus.stream.encoder.release import GOLDEN, MODEL, RELEASE, TOKENIZER, default_folder
 from tests.cli.harness import Cli, environment, process
 
@@ -271,3 +272,13 @@ def test_ctrl_c_that_comes_where_its_exception_is_lost_ends_it_all_the_same() ->
         assert running.stderr is not None
         assert running.wait(120) == 130
         assert b"KeyboardInterrupt" in running.stderr.read()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_the_users_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """Whichever command makes it: those that train write to a folder of the user's."""
+    (tmp_path / "file").touch()
+    assert _ended(lambda: (tmp_path / place).mkdir(parents=True, exist_ok=True)) == 2
+    assert capsys.readouterr().err.startswith(f"tagbus: {tmp_path / place} cannot be written: ")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tagbus.stream.config import MemorySettings
-from tagbus.stream.errors import ReleaseMismatch
+from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import ExactStore, Point, open_memory
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 
@@ -41,6 +41,15 @@ async def test_an_index_may_read_vectors_from_disk(tmp_path: Path, point: Make) 
         assert set(await memory.tags.fetch(["x"])) == {"x"}
         assert (tmp_path / "made").exists() is there
         await memory.close()
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "embedded"])
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing"])
+async def test_a_path_where_no_folder_can_be_is_named(tmp_path: Path, kind: str, place: str) -> None:
+    (tmp_path / "file").touch()
+    given = {"kind": kind, "path": tmp_path / place, "vectors_on_disk": True}
+    with pytest.raises(UserError, match=r"^TAGBUS_MEMORY__PATH: .* is not a writable folder: "):
+        await open_memory(MemorySettings.model_validate(given), "r1", 2)
 
 
 async def test_a_path_keeps_stored_points(tmp_path: Path, point: Make) -> None:

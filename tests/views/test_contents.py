@@ -5,7 +5,6 @@ import json
 import pytest
 
 from tagbus.stream.contract.events import TaggedContent
-from tagbus.stream.views.application import CHANGES, sliced
 from tagbus.stream.views.contents import (
     NOWHERE,
     Change,
@@ -19,6 +18,7 @@ from tagbus.stream.views.contents import (
     latest_of,
     with_version,
 )
+from tagbus.stream.views.records import CHANGES, sliced
 
 DAY = 86_400_000
 

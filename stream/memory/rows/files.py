@@ -7,13 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from tagbus.stream.errors import DependencyDown
+from tagbus.stream.errors import DependencyDown, UserError
 
 
 def unnamed(folder: Path, size: int = 0) -> BinaryIO:
-    """A file of this many bytes, which the disk has room for. Raises DependencyDown."""
+    """A file of this many bytes, which the disk has room for. Raises UserError for a folder that cannot be made, and
+    DependencyDown."""
     with disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise UserError(f"TAGBUS_MEMORY__PATH: {folder} is not a writable folder: {error.strerror}") from None
         file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115 - the caller closes it
         if size:
             # A mapped page that the disk has no room for would kill the process.
