@@ -10,7 +10,7 @@ from tagbus.stream.config.base.section import Section
 from tagbus.stream.config.encoder import EncoderSettings, Provider, ReleaseSettings
 from tagbus.stream.config.feedback import FeedbackSettings
 from tagbus.stream.config.health import HealthSettings
-from tagbus.stream.config.kafka import CONFIDENTIAL, KafkaSettings, RegistrySettings, TopicSettings
+from tagbus.stream.config.kafka import CONFIDENTIAL, JOINER, KafkaSettings, RegistrySettings, TopicSettings
 from tagbus.stream.config.llm import BudgetSettings, CascadeSettings, LlmSettings
 from tagbus.stream.config.memory import CollectionSettings, MemorySettings
 from tagbus.stream.config.settings import Settings, load
@@ -22,6 +22,7 @@ from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettin
 
 __all__ = [
     "CONFIDENTIAL",
+    "JOINER",
     "PREFIX",
     "BatchSettings",
     "BudgetSettings",

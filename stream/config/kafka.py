@@ -24,6 +24,9 @@ CONFIDENTIAL = frozenset(
     }
 )
 
+# `tagbus feedback` has the group and the transactional id of the workers with this suffix.
+JOINER = "-feedback"
+
 
 class KafkaSettings(Section):
     """The Kafka cluster, and this process's identity on it."""

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from functools import cache
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -18,12 +19,12 @@ from tagbus.stream.config.base.section import Section
 from tagbus.stream.config.encoder import EncoderSettings, ReleaseSettings
 from tagbus.stream.config.feedback import FeedbackSettings
 from tagbus.stream.config.health import HealthSettings
-from tagbus.stream.config.kafka import KafkaSettings, RegistrySettings, TopicSettings
+from tagbus.stream.config.kafka import JOINER, KafkaSettings, RegistrySettings, TopicSettings
 from tagbus.stream.config.llm import BudgetSettings, CascadeSettings, LlmSettings
 from tagbus.stream.config.memory import MemorySettings
 from tagbus.stream.config.tagging import KnowledgeSettings, RecallSettings, TaggerSettings
 from tagbus.stream.config.telemetry import DriftSettings, LogSettings, OtelSettings
-from tagbus.stream.config.views import ViewsSettings
+from tagbus.stream.config.views import ViewsSettings, group_beside
 from tagbus.stream.config.web import WebSettings
 from tagbus.stream.config.work import BatchSettings, RetrySettings, TriageSettings
 from tagbus.stream.errors import UserError
@@ -58,6 +59,24 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     otel: OtelSettings = OtelSettings()
     drift: DriftSettings = DriftSettings()
+
+    @field_validator("views", mode="after")
+    @classmethod
+    def _apart(cls, views: ViewsSettings, found: ValidationInfo) -> ViewsSettings:
+        """The views with a group of their own."""
+        kafka = found.data.get("kafka")
+        if not isinstance(kafka, KafkaSettings):
+            # It is wrong, and named already.
+            return views
+        if "group" not in views.model_fields_set:
+            return views.model_copy(update={"group": group_beside(kafka.group)})
+        if views.group in {kafka.group, kafka.group + JOINER}:
+            # Members of one group must share a way of assigning partitions, and the views never join.
+            words = "the group of `tagbus run` or `tagbus feedback` (kafka.group={workers}), expected another"
+            wrong = PydanticCustomError("group", words, {"workers": kafka.group})
+            line = InitErrorDetails(type=wrong, loc=("group",), input=views.group)
+            raise ValidationError.from_exception_data("views", [line])
+        return views
 
     @classmethod
     def settings_customise_sources(

@@ -1,5 +1,7 @@
 """Settings of the views for recommenders."""
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,13 +13,26 @@ from tagbus.stream.config.base.section import Section
 from tagbus.stream.config.base.types import TopicName, Url, Words
 
 MOST_STEPS: Final = 1_000
+# Characters of a consumer group that the name of a topic may not have.
+_NOT_IN_TOPICS: Final = re.compile(r"[^a-zA-Z0-9._-]")
+_GROUP_CHARS: Final = 200
+
+
+def group_beside(workers: str) -> str:
+    """The default of views.group: two installations with separate groups of workers have separate views. A name that no
+    topic may have gets a digest instead of what it loses."""
+    kept = _NOT_IN_TOPICS.sub("-", workers)[:_GROUP_CHARS]
+    digest = "" if kept == workers else f"-{hashlib.sha256(workers.encode()).hexdigest()[:8]}"
+    return f"{kept}{digest}-views"
 
 
 class ViewsSettings(Section):
     """`tagbus views`: latest tags of a content, contents of a tag, windows, co-occurring tags."""
 
+    # Unset, Settings derives it.
     group: TopicName = Field(
-        "tagbus-views", description="consumer group, and prefix of the names of the views' own topics"
+        "tagbus-views",
+        description="consumer group, and prefix of the names of the views' own topics; unset: kafka.group with -views",
     )
     host: str = Field("127.0.0.1", description="address that the API listens on")
     port: int = Field(8790, ge=1, le=65535, description="port of the API")
@@ -30,7 +45,12 @@ class ViewsSettings(Section):
     together: int = Field(200, ge=1, le=10_000, description="co-occurring tags kept per tag")
     step_seconds: int = Field(3_600, ge=60, le=86_400, description="hop of the windows")
     window_seconds: Annotated[tuple[int, ...], NoDecode, Words] = Field(
-        (86_400, 604_800), min_length=1, max_length=8, description="lengths of the windows, with commas"
+        (86_400, 604_800),
+        min_length=1,
+        max_length=8,
+        # They may not be multiples of a step that is set alone.
+        validate_default=True,
+        description="lengths of the windows: multiples of the step, with commas",
     )
     least_confidence: float = Field(0.0, ge=0, le=1, description="tags below it do not enter the views")
     batch: int = Field(500, ge=1, le=10_000, description="records applied together")

@@ -53,6 +53,15 @@ def test_a_wrong_setting_is_named(tagbus: Cli, setting: str, value: str, words: 
     assert words in answer.one_line()
 
 
+@pytest.mark.parametrize("step", ["7000", "60"])
+def test_a_step_that_does_not_fit_the_default_windows_is_refused(tagbus: Cli, step: str) -> None:
+    """7,000 s does not divide a day, and the longest window would have 10,080 steps of 60 s."""
+    answer = tagbus("views", settings={"VIEWS__STEP_SECONDS": step})
+    assert answer.code == 2
+    words = f"TAGBUS_VIEWS__WINDOW_SECONDS=(86400, 604800): expected multiples of views.step_seconds={step}, at most"
+    assert words in answer.one_line()
+
+
 def test_the_windows_are_told_apart_by_commas(tagbus: Cli) -> None:
     answer = tagbus("config", settings={"VIEWS__WINDOW_SECONDS": "7200, 3600"})
     assert answer.code == 0

@@ -168,6 +168,51 @@ def test_two_settings_that_name_one_topic_are_refused(
     assert str(caught.value) == words
 
 
+@pytest.mark.parametrize(
+    ("workers", "views"),
+    [
+        (None, "tagbus-views"),
+        ("prod.tagbus", "prod.tagbus-views"),
+        # No topic may be called that, and one that loses it must not meet another.
+        ("prod/tagbus", "prod-tagbus-47d4010b-views"),
+        ("prod:tagbus", "prod-tagbus-f8c3931f-views"),
+        ("g" * 300, "g" * 200 + "-1512a6f6-views"),
+    ],
+)
+def test_installations_with_groups_of_their_own_have_views_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, workers: str | None, views: str
+) -> None:
+    if workers is not None:
+        monkeypatch.setenv("TAGBUS_KAFKA__GROUP", workers)
+    # Whether or not another setting of the views is given.
+    for _ in range(2):
+        own = load().views
+        assert own.group == views
+        assert own.changes == f"{views}-changes"
+        assert len(own.content_changelog) <= 249
+        monkeypatch.setenv("TAGBUS_VIEWS__PORT", "8791")
+    monkeypatch.setenv("TAGBUS_VIEWS__GROUP", "ours")
+    assert load().views.group == "ours"
+
+
+@pytest.mark.parametrize("group", ["workers", "workers-feedback"])
+def test_the_views_may_not_join_the_group_of_a_worker(monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    """They would wait for ever: members of a group must share a way of assigning partitions."""
+    monkeypatch.setenv("TAGBUS_KAFKA__GROUP", "workers")
+    monkeypatch.setenv("TAGBUS_VIEWS__GROUP", group)
+    with pytest.raises(UserError) as caught:
+        load()
+    words = "the group of `tagbus run` or `tagbus feedback` (kafka.group=workers), expected another"
+    assert str(caught.value) == f"TAGBUS_VIEWS__GROUP={group!r}: {words}"
+
+
+def test_a_group_that_is_wrong_is_named_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGBUS_KAFKA__GROUP", "two words")
+    with pytest.raises(UserError) as caught:
+        load()
+    assert str(caught.value).count("TAGBUS_") == 1
+
+
 def test_a_secret_shows_neither_in_the_tree_nor_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAGBUS_KAFKA__SECRETS", '{"sasl.password": "hunter2"}')
 

@@ -7,14 +7,13 @@ from types import FrameType
 from tagbus.stream.app.joining.recalibration import Recalibrator
 from tagbus.stream.bus.process.join_processor import JoinProcessor
 from tagbus.stream.bus.worker import Worker
-from tagbus.stream.config import Settings
+from tagbus.stream.config import JOINER, Settings
 from tagbus.stream.kafka.access import missing_rights
 from tagbus.stream.kafka.admin.topics import require_compacted
 from tagbus.stream.kafka.rights import Operation
 
 log = logging.getLogger(__name__)
 
-SUFFIX = "-feedback"
 # Interval of log lines about waiting contents.
 REPORT_SECONDS = 30.0
 
@@ -23,7 +22,7 @@ def joiner_settings(settings: Settings) -> Settings:
     """The settings of the joiner: a separate group and transactional id under the worker's prefixes, so that one ACL
     covers both and a joiner beside a worker does not fence it."""
     kafka = settings.kafka
-    own = {"group": f"{kafka.group}{SUFFIX}", "transactional_id": f"{kafka.transactional_id}{SUFFIX}"}
+    own = {"group": f"{kafka.group}{JOINER}", "transactional_id": f"{kafka.transactional_id}{JOINER}"}
     return settings.model_copy(update={"kafka": kafka.model_copy(update=own)})
 
 
