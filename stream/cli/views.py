@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The loggers of Faust and its client, which log every step, and at `debug` whole records with their tags.
 CHATTY = ("faust", "mode", "aiokafka", "rocksdict", "tagbus.stream.views.transport")
+# It logs each malformed request with a stack and its raw line, as an error. The API logs the errors that are its own.
+REQUESTS = "aiohttp.server"
 
 
 def views(level: Level = "info") -> None:
@@ -25,6 +27,7 @@ def views(level: Level = "info") -> None:
     settings = loaded(level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger(REQUESTS).setLevel(logging.CRITICAL)
     service_class = _service()
     service = service_class(settings)
     health = HealthServer(settings.health, service.not_live, service.not_ready)

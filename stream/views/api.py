@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 # Marks a forwarded request: it is answered here or not at all.
 ROUTED: Final = "tagbus-views-routed"
 SECONDS: Final = 10.0
-JSON: Final = "application/json"
+# An id in a path. aiohttp's own pattern excludes braces.
+ID: Final = "{id:[^/]+}"
 Make = Callable[[str, bytes, Mapping[str, str]], Answer | None]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,11 +41,11 @@ class Api:
         app = web.Application(middlewares=[_told])
         app.add_routes(
             [
-                web.get("/contents/{id}", self._route(views.contents, self._content)),
-                web.get("/tags/{id}", self._route(views.tags, self._tag)),
-                web.get("/tags/{id}/contents", self._route(views.tags, self._contents)),
-                web.get("/tags/{id}/windows", self._route(views.tags, self._windows)),
-                web.get("/tags/{id}/together", self._route(views.tags, self._together)),
+                web.get(f"/contents/{ID}", self._route(views.contents, self._content)),
+                web.get(f"/tags/{ID}", self._route(views.tags, self._tag)),
+                web.get(f"/tags/{ID}/contents", self._route(views.tags, self._contents)),
+                web.get(f"/tags/{ID}/windows", self._route(views.tags, self._windows)),
+                web.get(f"/tags/{ID}/together", self._route(views.tags, self._together)),
                 web.get("/openapi.json", _openapi),
             ]
         )

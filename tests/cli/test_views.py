@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tagbus.stream.cli.views import CHATTY
+from tagbus.stream.cli.views import CHATTY, REQUESTS
 from tests.cli.harness import Cli
 
 
@@ -27,13 +27,15 @@ def test_without_the_extra_it_says_what_to_install(tagbus: Cli) -> None:
 
 @pytest.mark.usefixtures("without_faust")
 def test_at_debug_the_libraries_log_no_records(tagbus: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    loggers = [logging.getLogger(name) for name in CHATTY]
+    loggers = [logging.getLogger(name) for name in (*CHATTY, REQUESTS)]
     for one in loggers:
         monkeypatch.setattr(one, "level", logging.NOTSET)
 
     assert tagbus("views", "--log", "debug").code == 2
 
-    assert {one.level for one in loggers} == {logging.ERROR}
+    *libraries, requests = (one.level for one in loggers)
+    assert set(libraries) == {logging.ERROR}
+    assert requests == logging.CRITICAL
 
 
 @pytest.mark.parametrize(
