@@ -4,11 +4,12 @@
 
 Apache Kafka on this machine. `events_per_second`: results (mean 2.5 tags, retags, withdrawals) on `tagged` until one
 replica has them in the rows of contents and tags. `restore_seconds`: from the start of that replica without its folder
-until it is ready. Then two replicas are killed in turn (SIGKILL) while results come; every fourth time the other one is
-stopped, so that its partitions move, every eighth time it loses its disk. `wrong`: keys that either replica answers
-differently from a plain consumer's count (tests/kafka/recount.py). `faust_exactly_once`: peers/faust_counter.py,
-Faust's own guarantee with each of its stores, killed while it counts: records whose output is missing or doubled, and
-keys whose count is wrong. Each part keeps the other part's figures in the file. Exits with code 1 if `wrong` is not 0.
+until it is ready, with the rows of `restored_results`. Then two replicas are killed in turn (SIGKILL) while results
+come; every fourth time the other one is stopped, so that its partitions move, every eighth time it loses its disk.
+`wrong`: keys that either replica answers differently from a plain consumer's count (tests/kafka/recount.py).
+`faust_exactly_once`: peers/faust_counter.py, Faust's own guarantee with each of its stores, killed while it counts:
+records whose output is missing or doubled, and keys whose count is wrong. Each part keeps the other part's figures in
+the file. Exits with code 1 if `wrong` is not 0.
 """
 
 import argparse
@@ -172,6 +173,7 @@ def measured(address: str, asked: argparse.Namespace) -> Json:
         "seed": asked.seed,
         "events_per_second": round(events),
         "restore_seconds": round(seconds, 1),
+        "restored_results": committed,
         "kills": asked.kills,
         "wrong": len(found),
         "examples": found[:5],

@@ -5,12 +5,14 @@ import random
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -26,8 +28,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "recommenders"
 COMPACT = {"cleanup.policy": "compact"}
 SESSION_SECONDS = 10
 TAGS = [f"t{number}" for number in range(30)]
-# 2026-11-01T00:00:00Z, in seconds.
-START = 1_793_491_200
+HOURS = 400
+# Whole hours in seconds, of which the last is the one before this one: windows begin and end with hours.
+START = (int(time.time()) // 3_600 - HOURS) * 3_600
 VERSIONS = {"release": "r1", "taxonomy": {"0": 1}, "calibration": "none"}
 
 
@@ -37,7 +40,7 @@ def result(content: str, tags: Mapping[str, float], seconds: int = START) -> byt
         {"id": one, "name": one.upper(), "score": sure, "confidence": sure, "stage": "rank", "evidence": {}}
         for one, sure in tags.items()
     ]
-    moment = f"2026-11-{1 + (seconds - START) // 86_400 % 20:02}T{(seconds - START) // 3600 % 24:02}:00:00Z"
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat()
     return json.dumps({"id": content, "tags": shown, "versions": VERSIONS, "path": ["recall"], "time": moment}).encode()
 
 
@@ -86,7 +89,7 @@ class Tagger:
             content = f"tagbus-helm-test-{content}"
         tags = self._chance.sample(TAGS, self._chance.randrange(6))
         found = {one: round(self._chance.random(), 3) for one in tags}
-        return content.encode(), result(content, found, START + 3_600 * self._chance.randrange(400))
+        return content.encode(), result(content, found, START + 3_600 * self._chance.randrange(HOURS))
 
 
 def layouts(partitions: int, group: str) -> dict[str, tuple[int, Mapping[str, str]]]:
@@ -165,6 +168,12 @@ class Replica:
         found = re.search(r'^tagbus_views_applied_total{view="contents"} ([0-9.e+]+)$', text, re.MULTILINE)
         return 0 if found is None else float(found[1])
 
+    def items(self, path: str) -> list[dict[str, object]]:
+        """The items of one page."""
+        items = self.get(path)[1].get("items", [])
+        assert isinstance(items, list)
+        return items
+
     def pages(self, path: str) -> list[dict[str, object]]:
         """The items of all pages."""
         found, following = list[dict[str, object]](), ""
@@ -218,10 +227,19 @@ def _wrong_of_tag(one: Replica, expected: Recount, tag: str) -> Iterator[str]:
     status, body = one.get(path_of("tags", tag))
     if status != 200 or body["contents"] != expected.counts[tag]:
         yield f"{status} {body}, expected {expected.counts[tag]}"
-    shown = {str(item["id"]): item["confidence"] for item in one.pages(path_of("tags", tag, "/contents"))}
-    right = {content: tags[tag] for content, tags in expected.contents.items() if tag in tags}
-    if shown != right:
-        yield f"contents {len(shown)}, expected {len(right)}"
+    confidences = {content: tags[tag] for content, tags in expected.contents.items() if tag in tags}
+    newest = [(item["id"], item["confidence"]) for item in one.pages(path_of("tags", tag, "/contents"))]
+    if newest != [(content, confidences[content]) for content in expected.newest(tag)]:
+        yield f"contents {len(newest)}, the newest first, expected {len(confidences)}"
+    surest = one.items(path_of("tags", tag, "/contents?order=confidence&limit=1000"))
+    if [item["id"] for item in surest] != expected.surest(tag):
+        yield f"contents {len(surest)}, the most confident first, expected {len(confidences)}"
+    for length in (86_400, 604_800):
+        # Each has some that end in the last two days.
+        windows = one.items(path_of("tags", tag, f"/windows?seconds={length}&limit=48"))
+        off = [item for item in windows if item != expected.window(tag, item)]
+        if off or not windows:
+            yield f"{len(off)} of {len(windows)} windows of {length} s, the first of them {off[:1]}"
     others = {str(item["id"]): item["contents"] for item in one.pages(path_of("tags", tag, "/together"))}
     if others != {other: count for (first, other), count in expected.together.items() if first == tag}:
         yield f"together {others}"
