@@ -55,6 +55,8 @@ async def listed(server: Server, deadline: float) -> list[str]:
 async def choose(server: Server, prompts: Prompts, settings: LlmSettings, deadline: float) -> Choice:
     """Ask the known question in each way. Raises UserError if none works, and as Client.post does."""
     passed, absent = list[str](), set[str]()
+    if not decides(server) and settings.backend in ("auto", "decision_api"):
+        passed.append(f"decision_api: {server.profile.name} takes no adapter there; yesno does")
     for name, asking in candidates(server, prompts):
         # Two contracts share a path: if it does not exist, neither is served.
         if settings.backend not in ("auto", asking.backend) or _path(asking) in absent:
@@ -73,11 +75,17 @@ async def choose(server: Server, prompts: Prompts, settings: LlmSettings, deadli
     )
 
 
+def decides(server: Server) -> bool:
+    """Whether its decision endpoints may be asked: SGLang's refuse an adapter, llama.cpp's has no field for one."""
+    return server.adapter is None or server.profile.adapter == "model"
+
+
 def candidates(server: Server, prompts: Prompts) -> list[tuple[str, Asking]]:
     """All backends that the profile allows, best first, by name."""
     found: list[tuple[str, Asking]] = [
         (f"decision_api by {CONTRACTS[name].path} ({name})", Decisions(server, prompts, CONTRACTS[name]))
         for name in server.profile.decisions
+        if decides(server)
     ]
     if server.profile.logprobs != "none":
         found.append(("yesno", YesNo(server, prompts)))

@@ -29,6 +29,8 @@ class Contract(Protocol):
 
     name: ContractName
     path: str
+    # Whether an answer has a field for the label mass.
+    massed: bool
 
     def body(self, model: str | None, text: str, questions: Sequence[str]) -> Body:
         """The request."""
@@ -61,6 +63,7 @@ class OpenAi:
 
     name: ContractName = "openai"
     path: str = "/decisions"
+    massed: bool = False
 
     def body(self, model: str | None, text: str, questions: Sequence[str]) -> Body:
         """See Contract."""
@@ -96,6 +99,7 @@ class Sglang:
 
     name: ContractName = "sglang"
     path: str = "/decisions"
+    massed: bool = True
 
     def body(self, model: str | None, text: str, questions: Sequence[str]) -> Body:
         """See Contract."""
@@ -132,6 +136,7 @@ class SystemOne:
 
     name: ContractName = "systemone"
     path: str = "/systemone"
+    massed: bool = True
 
     def body(self, model: str | None, text: str, questions: Sequence[str]) -> Body:
         """See Contract."""

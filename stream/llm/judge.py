@@ -95,9 +95,12 @@ class Decisions:
         """See Asking."""
         server = self._server
         asked = [self._prompts.question(one) for one in questions]
-        model = server.adapter if server.adapter and server.profile.adapter == "model" else server.model
-        body = self.contract.body(model, f"{rendered.task}\n\n{rendered.context}", asked)
-        estimate = Usage(1, rendered.tokens + sum(map(tokens, asked)))
+        # `choose.candidates` leaves this backend out where an adapter is not named in place of the model.
+        body = self.contract.body(server.adapter or server.model, f"{rendered.task}\n\n{rendered.context}", asked)
+        # vLLM and SGLang read the content with each question and report the sum: with ten tags 6.6 times the content
+        # and the questions once.
+        reads, written = (len(asked), len(asked)) if server.profile.counted == "each" else (1, 0)
+        estimate = Usage(1, reads * (rendered.tokens + TEMPLATE) + sum(map(tokens, asked)), written)
         reply = await server.client.post(self.contract.path, body, estimate, deadline, tally)
         if reply.rejected:
             log.warning("%s", reply.rejected)

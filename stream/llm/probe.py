@@ -15,7 +15,7 @@ from tagbus.stream.llm import chat
 from tagbus.stream.llm.base import Answer
 from tagbus.stream.llm.choose import KNOWN, RIGHT, answers, choose, listed
 from tagbus.stream.llm.client import Tally, Unlimited
-from tagbus.stream.llm.judge import Asking, Server, YesNo, completed, request_of
+from tagbus.stream.llm.judge import Asking, Decisions, Server, YesNo, completed, request_of
 from tagbus.stream.llm.likelihood import require_canonical
 from tagbus.stream.llm.open import LOOK_SECONDS, connected, prompts_of
 from tagbus.stream.llm.prompts import YES_NO, Prompts, tokens
@@ -68,6 +68,9 @@ async def _checks(settings: LlmSettings, server: Server, prompts: Prompts) -> As
         raise
     passed = f"; {'; '.join(choice.passed)}" if choice.passed else ""
     yield Check("ok", "backend", f"{choice.asking.backend}{passed}")
+    if isinstance(choice.asking, Decisions) and not choice.asking.contract.massed:
+        words = f"{choice.asking.contract.path} reports none, so TAGBUS_LLM__LABEL_MASS has no effect"
+        yield Check("unsure", "label mass", f"{words}: a model that would say neither yes nor no goes unnoticed")
     tally = Tally()
     right, wrong = await answers(choice.asking, prompts, _deadline(), tally)
     yield _known("known yes", right, higher=right, lower=wrong)

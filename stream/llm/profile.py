@@ -27,6 +27,10 @@ class Profile(BaseModel):
     source: str = Field(description="where the facts are from")
     decisions: tuple[ContractName, ...] = Field(description="decision endpoints to look for, best first")
     questions: int = Field(ge=1, description="questions of one decision request at most")
+    counted: Literal["once", "each"] = Field(
+        description="how the usage of a decision request counts the content: once; for each question, with "
+        "a token of answer"
+    )
     constraint: Literal["json_schema", "none"] = Field(description="how an answer is held to a schema")
     logprobs: Literal["none", "raw", "masked", "tempered"] = Field(
         description="of a chat answer: none; raw; after the constraint's mask; after the temperature"

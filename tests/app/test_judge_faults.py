@@ -90,7 +90,7 @@ def another_contract(request: Request) -> Say:
     asked = [
         {"id": one["name"], "type": "yes_no", "question": one["instructions"]} for one in request.body["questions"]
     ]
-    return answers.sglang_decisions()(Request("POST", request.path, {}, {"questions": asked}))
+    return answers.sglang_decisions()(Request("POST", request.path, {}, {"input": "", "questions": asked}))
 
 
 NO_TOKENS = {**completion("Yes"), "choices": [{"message": {"content": "Yes"}, "logprobs": {"content": []}}]}

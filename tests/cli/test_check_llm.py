@@ -100,6 +100,14 @@ FAILURES: dict[str, tuple[Script | None, dict[str, object]]] = {
     "The key is refused": (lambda _: REFUSED, {}),
     "The paths do not exist": (lambda _: ABSENT, {}),
     "The server has no decision endpoint": (chatting(CHAT), {}),
+    "The decision endpoints take no adapter": (
+        routed(systemone=answers.llamacpp_systemone(), completions=CHAT, models=answers.models("qwen3")),
+        {"adapter": "0"},
+    ),
+    "The decision endpoint reports no label mass": (
+        routed(decisions=answers.openai_decisions(model="qwen3"), models=answers.models("qwen3")),
+        {"profile": "generic"},
+    ),
     "The profile is unverified": (
         routed(decisions=answers.openai_decisions(model="qwen3"), models=answers.models("qwen3")),
         {"profile": "vllm"},

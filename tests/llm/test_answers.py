@@ -114,7 +114,7 @@ async def test_another_contract_behind_the_address_is_malformed() -> None:
 
     def script(request: Request) -> Say:
         questions = [{"id": one["name"], "type": "yes_no", "question": "x"} for one in request.body["questions"]]
-        return other(Request("POST", request.path, {}, {"questions": questions}))
+        return other(Request("POST", request.path, {}, {"input": "x", "questions": questions}))
 
     assert await answer_of(script, "decision_api", "Cats") == ["malformed"]
 

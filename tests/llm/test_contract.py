@@ -7,12 +7,14 @@ import pytest
 from openai.types import Decision
 from openai.types.chat import ChatCompletion
 
+from tagbus.stream.errors import UserError
 from tagbus.stream.llm.decisions import CONTRACTS
 from tagbus.stream.llm.profile import profile, profiles
 from tagbus.stream.llm.shapes import Malformed
 from tests.llm import answers
 from tests.llm.asking import asked, judging
-from tests.llm.scripted import Request, Script, routed, serving
+from tests.llm.scripted import ABSENT, Request, Say, Script, routed, serving
+from tests.llm.test_faults import Recording
 
 CHAT = answers.chat()
 # The server of each profile: its decision endpoints, and chat completions.
@@ -131,3 +133,54 @@ async def test_an_adapter_is_named_as_the_server_wants_it(
         async with judging(server.url, profile=profile_name, adapter=adapter, backend="yesno") as judge:
             await judge.judge([asked("Cats")])
     assert server.requests[-1].body[field] == value
+
+
+@pytest.mark.parametrize(("name", "adapter"), [("sglang", "tagger"), ("llama.cpp", "0")])
+async def test_an_adapter_is_asked_where_the_server_takes_it_and_never_the_base_model_in_its_place(
+    name: str, adapter: str
+) -> None:
+    # Given a server whose decision endpoints take no adapter
+    with serving(SERVERS[name]) as server:
+        # When it is asked with one, the chat completions are
+        async with judging(server.url, profile=name, adapter=adapter) as judge:
+            (judged,) = await judge.judge([asked("Cats")])
+        assert judged.backend == "yesno"
+        assert server.requests == server.to("/chat/completions")
+        # And a setting that wants the endpoints all the same is refused
+        async with judging(server.url, profile=name, adapter=adapter, backend="decision_api") as judge:
+            with pytest.raises(UserError, match=f"BACKEND=decision_api: decision_api: {name} takes no adapter there"):
+                await judge.judge([asked("Cats")])
+
+
+@pytest.mark.parametrize("name", ["vllm", "litellm"])
+async def test_an_adapter_in_place_of_the_model_is_asked_at_the_decision_endpoint(name: str) -> None:
+    with serving(SERVERS[name]) as server:
+        async with judging(server.url, profile=name, adapter="tagger") as judge:
+            (judged,) = await judge.judge([asked("Cats")])
+    assert judged.backend == "decision_api"
+    assert {one.body["model"] for one in server.requests} == {"tagger"}
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("vllm", "decisions"), ("vllm", "systemone"), ("sglang", "decisions"), ("sglang", "systemone"),
+        ("litellm", "decisions"), ("litellm", "systemone"), ("openai", "decisions"), ("llama.cpp", "systemone"),
+        ("generic", "systemone"),
+    ],
+)  # fmt: skip
+async def test_no_answer_reports_more_than_was_reserved(name: str, path: str) -> None:
+    """vLLM and SGLang report the content once for each question."""
+    meter = Recording()
+
+    def script(request: Request) -> Say:
+        return SERVERS[name](request) if request.path.endswith(path) else ABSENT
+
+    tags = [f"Tag {n}" for n in range(10)]
+    with serving(script) as server:
+        async with judging(server.url, meter, profile=name, backend="decision_api") as judge:
+            (judged,) = await judge.judge([asked(*tags, text="What it is about. " * 20)])
+    assert judged.failure is None
+    reserved, reported = meter.reserved[-1], meter.settled[-1]
+    assert reserved.tokens_in >= reported.tokens_in
+    assert reserved.tokens_out >= reported.tokens_out
