@@ -158,8 +158,8 @@ class Stated:
 
     def beside(self, questions: Sequence[Question]) -> int:
         """See Asking."""
-        first = questions[: self.at_once]
-        return tokens(self._prompts.stated(chat.LABELS[: len(first)], first)) + TEMPLATE
+        most = self._prompts.longest(questions, self.at_once)
+        return tokens(self._prompts.stated(chat.LABELS[: len(most)], most)) + TEMPLATE
 
     def request(self, rendered: Rendered, questions: Sequence[Question]) -> Request:
         """See ByChat."""

@@ -36,7 +36,7 @@ class Likelihood:
 
     def beside(self, questions: Sequence[Question]) -> int:
         """See Asking."""
-        return tokens(self._prompts.named(questions[: self.at_once])) + TEMPLATE
+        return tokens(self._prompts.named(self._prompts.longest(questions, self.at_once))) + TEMPLATE
 
     async def ask(
         self, rendered: Rendered, questions: Sequence[Question], deadline: float, tally: Tally

@@ -8,7 +8,7 @@ from typing import Final
 
 from tagbus.stream.config import LlmSettings, RetrySettings
 from tagbus.stream.errors import Retryable, UserError, Withheld
-from tagbus.stream.llm.base import Asked, Judge, Judged, Meter
+from tagbus.stream.llm.base import Asked, Judge, Judged, Meter, Usage
 from tagbus.stream.llm.choose import KNOWN, choose, listed
 from tagbus.stream.llm.client import Client, NotServed
 from tagbus.stream.llm.judge import Asking, LlmJudge, Server
@@ -27,7 +27,7 @@ AGAIN_SECONDS: Final = 60.0
 
 def open_judge(settings: LlmSettings, retry: RetrySettings, meter: Meter) -> Judge:
     """The judge of the settings. Raises UserError for settings that do not fit."""
-    return LazyJudge(settings, connected(settings, retry, meter), prompts_of(settings))
+    return LazyJudge(settings, connected(settings, retry, meter), prompts_of(settings), meter)
 
 
 def prompts_of(settings: LlmSettings) -> Prompts:
@@ -70,10 +70,13 @@ async def chosen(server: Server, prompts: Prompts, settings: LlmSettings, deadli
 class LazyJudge:
     """A judge that probes its server on first use."""
 
-    def __init__(self, settings: LlmSettings, server: Server, prompts: Prompts) -> None:
+    def __init__(self, settings: LlmSettings, server: Server, prompts: Prompts, meter: Meter) -> None:
         self._settings = settings
         self._server = server
         self._prompts = prompts
+        self._meter = meter
+        # The server with its model, once that is known.
+        self._named: Server | None = None
         self._lock = asyncio.Lock()
         self._judge: LlmJudge | None = None
         self._watch = Watch(settings.watch_seconds)
@@ -95,7 +98,7 @@ class LazyJudge:
             return await judge.judge(asked)
         except NotServed:
             # Another server, or another version of it, is at the address now: probe it again.
-            self._judge = None
+            self._judge = self._named = None
             raise
 
     async def close(self) -> None:
@@ -134,10 +137,20 @@ class LazyJudge:
         if refusal is not None and time.monotonic() - since < AGAIN_SECONDS:
             raise refusal
         try:
-            server = await named(self._server, deadline)
+            server = self._named = self._named or await self._name(deadline)
             asking = await chosen(server, self._prompts, self._settings, deadline)
         except UserError as error:
+            self._named = None
             self._refused = (time.monotonic(), error)
             raise
         selector = Selecting(server, self._prompts) if self._settings.select == "labels" else None
         return LlmJudge(asking, self._prompts, self._settings, selector)
+
+    async def _name(self, deadline: float) -> Server:
+        """As `named`, through the meter: a server that answers no list either opens the breaker."""
+        if self._server.model is not None:
+            return self._server
+        async with self._meter.attempt(Usage(), deadline) as charge:
+            server = await named(self._server, deadline)
+            charge.settle(Usage())
+        return server

@@ -25,8 +25,8 @@ class Selecting:
 
     def beside(self, questions: Sequence[Question]) -> int:
         """Tokens of the longest request besides the content's part."""
-        first = questions[: len(chat.LABELS)]
-        return tokens(self._prompts.select(chat.LABELS[: len(first)], first)) + TEMPLATE
+        most = self._prompts.longest(questions, len(chat.LABELS))
+        return tokens(self._prompts.select(chat.LABELS[: len(most)], most)) + TEMPLATE
 
     async def select(
         self, rendered: Rendered, asked: Asked, order: Sequence[int], deadline: float, tally: Tally

@@ -21,6 +21,7 @@ from tagbus.stream.llm import Asked, Judge, Judged, Question, Shot
 from tagbus.stream.llm import Usage as Taken
 from tagbus.stream.llm.batch.answers import Prepared, digest_of
 from tagbus.stream.llm.component import NAME
+from tagbus.stream.llm.shapes import UNSELECTED
 from tagbus.stream.llm.spending.cache import Cache, key_of
 from tagbus.stream.llm.worth import cascade, fusion
 from tagbus.stream.recall.graph import Found, translated
@@ -192,6 +193,10 @@ class JudgeStage:
         said = {tag_id: answer.probability for tag_id, answer in answers if answer.probability is not None}
         if judged.failure is not None:
             self._degrade(work, _reason(judged.failure))
+        elif all(answer.unknown == UNSELECTED for answer in judged.answers):
+            # The model chose none of the candidates: an answer that asking again would only repeat.
+            _count("unselected")
+            work.leave_out(NAME)
         elif not said:
             self._degrade(work, "unknown")
         else:

@@ -35,6 +35,8 @@ class Told:
     asked: list[Asked] = field(default_factory=list)
     failure: Retryable | None = None
     refusal: UserError | None = None
+    # Why a tag has no probability.
+    unknown: str | None = None
 
     async def judge(self, asked: Sequence[Asked]) -> list[Judged]:
         self.asked += asked
@@ -46,7 +48,7 @@ class Told:
         pass
 
     def _judged(self, one: Asked) -> Judged:
-        answers = tuple(Answer(self.says(one.content.id, question.tag_id)) for question in one.questions)
+        answers = tuple(Answer(self.says(one.content.id, question.tag_id), self.unknown) for question in one.questions)
         return Judged(answers, "yesno", "v1", "model-1", Usage(2, 300, 20), self.failure)
 
     def tags(self) -> list[list[str]]:

@@ -161,6 +161,20 @@ async def test_tags_that_it_does_not_know_keep_the_probability_of_the_stages_bef
     assert {tag.id: tag.score for tag in some.tags}["bees"] == pytest.approx(scores["bees"], abs=1e-6)
 
 
+async def test_a_content_of_which_the_model_chooses_no_candidate_is_not_degraded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # When the selection before the judgement (llm.select) names no candidate
+    async with opened(Told(lambda *_: None, unknown="unselected"), monkeypatch) as stack:
+        (none,) = await tagged(stack)
+        (before,) = await stack.tagger([curve(stack)]).tag([ANYTHING], until="rank")
+    # Then the stages before have their say, and `retag --degraded` does not pay for the same answer again
+    assert isinstance(before, TaggedContent)
+    assert none.degraded == ()
+    assert none.path == (*BEFORE, *CLOSING)
+    assert none.tags == before.tags
+
+
 async def test_decisive_contents_skip_it_and_the_control_share_never_does(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = Told(lambda *_: 0.9)
     async with opened(judge, monkeypatch) as stack:

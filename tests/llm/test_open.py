@@ -2,10 +2,13 @@
 
 import pytest
 
-from tagbus.stream.config import LlmSettings
-from tagbus.stream.errors import DependencyDown, UserError
+from tagbus.stream.config import BudgetSettings, LlmSettings
+from tagbus.stream.errors import DependencyDown, UserError, Withheld
 from tagbus.stream.llm import open as opening
 from tagbus.stream.llm.client import NotServed, Unlimited
+from tagbus.stream.llm.spending.budget import Budget, NoLedger
+from tagbus.stream.llm.spending.meter import SpendingMeter
+from tagbus.stream.llm.spending.prices import price_by
 from tests.llm import answers
 from tests.llm.asking import QUICK, asked, judging
 from tests.llm.scripted import ABSENT, Request, Say, routed, serving
@@ -38,6 +41,21 @@ async def test_a_server_that_comes_up_later_is_looked_at_then() -> None:
             (judged,) = await judge.judge([asked("Cats")])
     assert isinstance(down.failure, DependencyDown)
     assert judged.answers[0].probability == 0.95
+
+
+@pytest.mark.parametrize("listing", [Say(silent=True), answers.models("m")], ids=["silent", "lists-its-models"])
+async def test_a_server_that_is_silent_opens_the_breaker_where_no_model_is_set(listing: Say) -> None:
+    # Given no model, so that the server is asked for its list first, and a server that does not answer
+    limits = BudgetSettings(breaker_failures=3, breaker_seconds=60, price_in=0)
+    meter = SpendingMeter(
+        limits, Budget(limits, ("g", "w"), lambda: 1.0, NoLedger()), price_by(limits, ""), lambda: 1.0, None
+    )
+    with serving(lambda request: listing if request.path.endswith("models") else Say(silent=True)) as server:
+        async with judging(server.url, meter, model=None, backend="yesno", deadline_seconds=0.3) as judge:
+            found = [(await judge.judge([asked("Cats")]))[0].failure for _ in range(5)]
+    # Then contents do not wait for it one after the other
+    assert [isinstance(one, Withheld) and one.reason == "breaker" for one in found] == [False] * 3 + [True] * 2
+    assert len(server.to("/models")) == (3 if listing.silent else 1)
 
 
 async def test_a_server_that_cannot_judge_is_not_looked_at_for_every_content(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,21 +11,29 @@ from hypothesis import strategies as st
 from jinja2.exceptions import SecurityError, UndefinedError
 from tokenizers import Tokenizer
 
+from tagbus.stream.config import LlmSettings
 from tagbus.stream.contract.events import Content
 from tagbus.stream.encoder.release import default_folder
 from tagbus.stream.errors import UserError
-from tagbus.stream.llm.base import Asked, Question, Shot
+from tagbus.stream.llm.base import Asked, Backend, Question, Shot
+from tagbus.stream.llm.judge import TEMPLATE
+from tagbus.stream.llm.open import prompts_of
 from tagbus.stream.llm.prompts.fence import fenced
-from tagbus.stream.llm.prompts.prompt import Prompts, environment, tokens, versions
+from tagbus.stream.llm.prompts.length import tokens
+from tagbus.stream.llm.prompts.prompt import Prompts, environment, versions
+from tagbus.stream.llm.prompts.show import shown
 from tagbus.stream.recall.knowledge import Segment
 from tests.llm import answers
-from tests.llm.asking import asked, directly
+from tests.llm.asking import asked, directly, judging
 from tests.llm.hostile import CONTENTS
+from tests.llm.kinds import KINDS
 from tests.llm.scripted import routed, serving
 
 # A calibration belongs to a prompt version: a released version never changes, and a change is a new version.
 HASHES = {"v1": "aefcff31cec596e6"}
 
+# Of the empty line between a content and its question.
+LINES = 2
 SHOTS = tuple(Shot(f"Exemplar {n}", "Its text.", ("Cats",), ("Dogs",)) for n in range(1, 6))
 KNOWLEDGE = tuple(Segment(f"k{n}", "definition", f"Term {n}", "What it means.", 0.5) for n in range(1, 4))
 
@@ -182,10 +190,36 @@ async def test_200_hostile_contents_get_answers_about_their_own_tags_alone() -> 
         assert all([one.probability for one in judged.answers] == [0.95, 0.05] for judged in found)
 
 
-def test_the_estimate_is_no_less_than_what_tokenizers_make() -> None:
-    # By the packaged encoder's, whose vocabulary is smaller than any language model's.
+@pytest.mark.parametrize("text", KINDS.values(), ids=KINDS)
+def test_the_estimate_is_no_less_than_what_tokenizers_make(text: str) -> None:
+    # By the packaged encoder's, whose vocabulary is smaller than any language model's; tests/llm/real has SmolLM2's.
     tokenizer = Tokenizer.from_file(str(default_folder() / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    for text in ("Why do cats purr when they are stroked? " * 20, "Käännös suomenkielisestä tekstistä. " * 20):
-        assert len(tokenizer.encode(text).ids) <= tokens(text) * 1.1
+    assert len(tokenizer.encode(text, add_special_tokens=False).ids) <= tokens(text)
+
+
+@pytest.mark.parametrize("select", ["off", "labels"])
+@pytest.mark.parametrize("backend", ["stated", "yesno", "decision_api"])
+async def test_no_prompt_is_longer_than_the_limit_and_each_is_as_shown(backend: Backend, select: str) -> None:
+    # Given more candidates than a request takes, and long names after the first twenty
+    names = [f"n{n}" if n < 20 else f"{'long name ' * 9}{n}" for n in range(40)]
+    asking = asked(*names, text="word " * 4000)
+    script = routed(decisions=answers.vllm_decisions(), completions=answers.chat())
+    with serving(script) as server:
+        given = {"profile": "vllm", "model": "test-model", "backend": backend, "select": select}
+        settings = LlmSettings(url=server.url, prompt_tokens=2000, watch_seconds=0, **given)
+        found = shown(asking, prompts_of(settings), settings)
+        # When they are asked about
+        async with judging(server.url, prompt_tokens=2000, **given) as judge:
+            await judge.judge([asking])
+    # Then no prompt exceeds the limit, and all hold the content's part that is shown
+    task, context = found.shared
+    sent = [one.body["messages"][1]["content"] for one in server.to("/chat/completions")]
+    for one in server.to("/decisions"):
+        content = one.body["input"].removeprefix(f"{task.text}\n\n")
+        sent += [f"{content}\n\n{question['instructions']}" for question in one.body["questions"]]
+    about_it = [one for one in sent if "purr" not in one]
+    assert all(one.startswith(context.text) for one in about_it)
+    assert max(tokens(task.text) + tokens(one) + TEMPLATE for one in about_it) <= found.longest + LINES <= 2000 + LINES
+    assert "text: word" in context.text

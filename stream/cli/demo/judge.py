@@ -140,7 +140,7 @@ def started(kind: Kind, stack: ExitStack) -> DemoJudge:
         in_flight=1,
         candidates=TAGS,
         exemplars=1,
-        prompt_tokens=300,
+        prompt_tokens=360,
         watch_seconds=0.0,
     )
     content, seconds = asyncio.run(_measured(open_judge(llm, RetrySettings(), Unlimited())))

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.llm.base import Asked, Question, Shot
 from tagbus.stream.llm.prompts.fence import fenced
+from tagbus.stream.llm.prompts.length import CHARS_A_TOKEN, shortened, thirds, tokens
 
 _FOLDER: Final = importlib.resources.files("tagbus.stream") / "llm" / "prompts"
 # Limits of characters that a prompt shows of a field.
@@ -30,8 +31,6 @@ SEGMENT: Final = 800
 CACHED: Final = 10_000
 # The limit of tag names per exemplar.
 SHOWN: Final = 20
-# A token is at least this many bytes of UTF-8, on average in any script and tokenizer: counts err upwards.
-BYTES_A_TOKEN: Final = 3
 YES_NO: Final = ("Yes", "No")
 
 
@@ -47,11 +46,6 @@ class Rendered:
     def tokens(self) -> int:
         """An upper estimate."""
         return tokens(self.task) + tokens(self.context)
-
-
-def tokens(text: str) -> int:
-    """An upper estimate of the tokens of a text, without a tokenizer."""
-    return -(-len(text.encode()) // BYTES_A_TOKEN)
 
 
 def versions() -> list[str]:
@@ -126,7 +120,7 @@ class Prompts:
             cut.append(f"knowledge {len(parts.knowledge) + 1}")
             context = self._context(parts)
         if tokens(context) > room and parts.text:
-            parts = replace(parts, text=_shortened(parts.text, tokens(context) - room))
+            parts = replace(parts, text=shortened(parts.text, tokens(context) - room))
             cut.append("text")
             context = self._context(parts)
         if tokens(context) > room and parts.metadata:
@@ -183,6 +177,13 @@ class Prompts:
         """The request for a tag's description."""
         return self._template("write_description", name=fenced(name, NAME))
 
+    def longest(self, questions: Sequence[Question], count: int) -> Sequence[Question]:
+        """The `count` questions with the longest names: no list of as many is longer, in whatever order they are shown
+        and whichever are selected before."""
+        if len(questions) <= count:
+            return questions
+        return sorted(questions, key=lambda one: -thirds(f" {self.name(one)}"))[:count]
+
     def name(self, question: Question) -> str:
         """The name of a tag as prompts show it."""
         return fenced(question.name, NAME)
@@ -195,7 +196,7 @@ class Prompts:
         return _Parts(
             fenced(content.title, TITLE),
             # Bounded before it is examined: a prompt cannot show more.
-            fenced(content.text, BYTES_A_TOKEN * self._length),
+            fenced(content.text, CHARS_A_TOKEN * self._length),
             fenced(asked.language or "", 35),
             tuple(map(_shot, asked.shots[: self._shots])),
             tuple(fenced(f"{one.title}: {one.text}" if one.title else one.text, SEGMENT) for one in asked.knowledge),
@@ -246,9 +247,3 @@ def _shot(shot: Shot) -> Shot:
 
 def _value(value: object) -> str:
     return fenced(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), TITLE)
-
-
-def _shortened(text: str, over: int) -> str:
-    """The text without its last `over` tokens and the ellipsis that replaces them."""
-    kept = text.encode()[: max(0, len(text.encode()) - BYTES_A_TOKEN * (over + 1))].decode(errors="ignore").rstrip()
-    return f"{kept}…" if kept else ""

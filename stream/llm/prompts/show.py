@@ -44,7 +44,7 @@ class Shown:
 def shown(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Shown:
     """The prompts of the configured backend; `auto` is shown as `decision_api`, the first that is tried."""
     questions = tuple(_questions(asked, prompts, settings))
-    rendered = prompts.render(asked, max((one.tokens for one in questions), default=0) + TEMPLATE)
+    rendered = prompts.render(asked, max(map(tokens, _longest(asked, prompts, settings)), default=0) + TEMPLATE)
     return Shown((Part("task", rendered.task), Part("content", rendered.context)), questions, rendered.cut)
 
 
@@ -70,3 +70,21 @@ def _questions(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Iterato
             for part in in_requests(order, order, profile(settings.profile).questions):
                 for one in (asked.questions[at] for at in part):
                     yield Part(f"decision_api {one.tag_id}", prompts.question(one))
+
+
+def _longest(asked: Asked, prompts: Prompts, settings: LlmSettings) -> Iterator[str]:
+    """The questions that the content's part leaves room for: those of `Asking.beside`."""
+    listed = prompts.longest(asked.questions, len(chat.LABELS))
+    labels = chat.LABELS[: len(listed)]
+    if settings.select == "tokens":
+        yield prompts.named(listed)
+        return
+    if settings.select == "labels":
+        yield prompts.select(labels, listed)
+    match settings.backend:
+        case "stated":
+            yield prompts.stated(labels, listed)
+        case "yesno":
+            yield from map(prompts.yes_no, asked.questions)
+        case _:
+            yield from map(prompts.question, asked.questions)

@@ -1,13 +1,16 @@
 """The contract on the real servers: sparrow-decider (System One) and llama.cpp with SmolLM2 (chat completions)."""
 
+import httpx2
 import pytest
 
 from tagbus.stream.config import LlmSettings
 from tagbus.stream.errors import UserError
 from tagbus.stream.llm.probe import examine
+from tagbus.stream.llm.prompts import tokens
 from tagbus.stream.local.judges import DeciderServer, LlamaServer
 from tests.llm.asking import QUICK, asked, directly, judging
 from tests.llm.hostile import CONTENTS
+from tests.llm.kinds import KINDS
 from tests.llm.real.conftest import SECONDS
 
 TAGS = ("Cats", "Nuclear reactors", "Cooking")
@@ -83,3 +86,10 @@ async def test_llama_cpp_writes_other_tokens_under_a_constraint_and_the_mode_is_
     async with judging(llama.url, **settings) as judge:
         with pytest.raises(UserError, match=r"TAGBUS_LLM__SELECT=tokens: a name is \d+ tokens under a constraint"):
             await judge.judge([asked("Cats", seconds=SECONDS)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_of_text_has_more_tokens_than_estimated(llama: LlamaServer, kind: str) -> None:
+    address = llama.url.removesuffix("/v1") + "/tokenize"
+    found = httpx2.post(address, json={"content": KINDS[kind]}, timeout=SECONDS).json()["tokens"]
+    assert 0 < len(found) <= tokens(KINDS[kind])
