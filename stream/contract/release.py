@@ -158,6 +158,11 @@ class JudgeFit(Event):
         description="contents whose best candidate leads by at least so much, in log odds by `before`, skip the judge; "
         "null: none does",
     )
+    backend: str | None = Field(
+        None,
+        description="how the judge was asked, as in a result's `versions`: it is worth something for these answers "
+        "alone; null: any",
+    )
 
 
 class Curve(Event):

@@ -67,13 +67,15 @@ class Decided:
 @dataclass(frozen=True, slots=True)
 class AskedContent:
     """A content that the judge was asked about. `fingerprint`: of the path with the judge, even if its answers changed
-    nothing. `tags`: all tags of the result. `decided`: the verdicts on those that people agree on, by id."""
+    nothing. `tags`: all tags of the result. `decided`: the verdicts on those that people agree on, by id. `backend`:
+    how the judge was asked."""
 
     content: str
     time: datetime
     fingerprint: Fingerprint
     tags: tuple[JudgedTag, ...]
     decided: Mapping[str, Decided]
+    backend: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,14 @@ class Observations:
         return [sorted(pairs, key=lambda one: one.time) for pairs in found.values()]
 
     def asked(self) -> list[list[AskedContent]]:
-        """The contents that the judge was asked about, per release and set of components, oldest first."""
+        """The contents that the judge was asked about, per release and set of components, oldest first. Of several
+        backends only the one that was asked last: another one's probabilities mean something else."""
         found: dict[str, list[AskedContent]] = {}
         for known in self._contents.values():
             if (one := self._asked(known)) is not None:
                 found.setdefault(str(one.fingerprint), []).append(one)
-        return [sorted(contents, key=lambda one: one.time) for contents in found.values()]
+        ordered = (sorted(contents, key=lambda one: one.time) for contents in found.values())
+        return [[one for one in contents if one.backend == contents[-1].backend] for contents in ordered]
 
     def _asked(self, known: _Content) -> AskedContent | None:
         """The content as of the latest decision that carries the judge's answers."""
@@ -155,7 +159,8 @@ class Observations:
             for tag, verdict in merged(counting).items()
             if tag in shown
         }
-        return AskedContent(event.id, event.time, fingerprint, event.judged, decided)
+        backend = event.versions.backend if event.versions else None
+        return AskedContent(event.id, event.time, fingerprint, event.judged, decided, backend)
 
     def _unscored(self, event: Decision, stages: Set[str]) -> Set[str]:
         """The steps that gave no score. The judge's probability is fused with the score before it, which a learned

@@ -37,12 +37,13 @@ class Check:
     words: str
 
 
-async def examine(settings: LlmSettings, retry: RetrySettings) -> list[Check]:
-    """Run all checks, as far as the server answers. Server faults are results, never raised."""
+async def examine(settings: LlmSettings, retry: RetrySettings, fitted: str | None = None) -> list[Check]:
+    """Run all checks, as far as the server answers. Server faults are results, never raised. `fitted`: the backend that
+    the calibration is fitted to, if it is known."""
     server = connected(settings, retry, Unlimited())
     found: list[Check] = []
     try:
-        async with aclosing(_checks(settings, server, prompts_of(settings))) as checks:
+        async with aclosing(_checks(settings, server, prompts_of(settings), fitted)) as checks:
             async for check in checks:
                 found.append(check)  # noqa: PERF401 - what was found before an error stays
     except (UserError, Retryable) as error:
@@ -52,7 +53,9 @@ async def examine(settings: LlmSettings, retry: RetrySettings) -> list[Check]:
     return found
 
 
-async def _checks(settings: LlmSettings, server: Server, prompts: Prompts) -> AsyncGenerator[Check, None]:
+async def _checks(
+    settings: LlmSettings, server: Server, prompts: Prompts, fitted: str | None
+) -> AsyncGenerator[Check, None]:
     if not server.profile.verified:
         words = f"{server.profile.name} is unverified: it never ran here against the real server"
         yield Check("unsure", "profile", f"{words} ({server.profile.source})")
@@ -68,6 +71,10 @@ async def _checks(settings: LlmSettings, server: Server, prompts: Prompts) -> As
         raise
     passed = f"; {'; '.join(choice.passed)}" if choice.passed else ""
     yield Check("ok", "backend", f"{choice.asking.backend}{passed}")
+    backend = "tokens" if settings.select == "tokens" else choice.asking.backend
+    if fitted is not None and fitted != backend:
+        words = f"it is fitted to {fitted}, so answers of {backend} change nothing"
+        yield Check("unsure", "calibration", f"{words}: set TAGBUS_LLM__BACKEND={fitted}, or fit it again")
     if isinstance(choice.asking, Decisions) and not choice.asking.contract.massed:
         words = f"{choice.asking.contract.path} reports none, so TAGBUS_LLM__LABEL_MASS has no effect"
         yield Check("unsure", "label mass", f"{words}: a model that would say neither yes nor no goes unnoticed")

@@ -101,6 +101,9 @@ class JudgeStage:
         """`fit`: the judge's worth, None if unknown."""
         self._judging = judging
         self._fit = fit if fit is not None and fit.weight > 0 else None
+        # Backends that answered and that the fit is not for; whether the last answer was of one of them.
+        self._strange: set[str] = set()
+        self._is_strange = False
 
     def fitted(self, fit: JudgeFit | None) -> "JudgeStage":
         """The same stage with a calibration's fit."""
@@ -142,7 +145,7 @@ class JudgeStage:
             return "without_candidates"
         if cascade.is_control(work.content.id, self._judging.control):
             return ""
-        if self._fit is None:
+        if self._fit is None or self._is_strange:
             return "without_weight"
         before = fusion.apply(self._fit, np.array(list(scores.values())), np.full(len(scores), np.nan))
         return "decisive" if cascade.skips(self._fit.margin, cascade.lead(before)) else ""
@@ -185,38 +188,45 @@ class JudgeStage:
         return asked if web is None or not asked else await web.add(asked)
 
     def _apply(self, work: Work, scores: Mapping[str, float], judged: Judged | None) -> None:
+        fit = self._fit_of(judged)
         if judged is None:
-            self._degrade(work, "refused")
+            _degrade(work, fit, "refused")
             return
         work.prompt, work.llm, work.backend = judged.prompt, judged.model, judged.backend
         answers = zip(scores, judged.answers, strict=True)
         said = {tag_id: answer.probability for tag_id, answer in answers if answer.probability is not None}
         if judged.failure is not None:
-            self._degrade(work, _reason(judged.failure))
+            _degrade(work, fit, _reason(judged.failure))
         elif all(answer.unknown == UNSELECTED for answer in judged.answers):
             # The model chose none of the candidates: an answer that asking again would only repeat.
             _count("unselected")
             work.leave_out(NAME)
         elif not said:
-            self._degrade(work, "unknown")
+            _degrade(work, fit, "unknown")
         else:
             _count("judged")
             work.found = {**work.found, NAME: said}
-            self._use(work, said, scores)
+            if fit is None or work.ranking is None:
+                work.leave_out(NAME)
+            else:
+                work.ranking = Fused(work.ranking, fit, said, scores)
 
-    def _use(self, work: Work, said: Mapping[str, float], scores: Mapping[str, float]) -> None:
-        if self._fit is None or work.ranking is None:
-            work.leave_out(NAME)
-        else:
-            work.ranking = Fused(work.ranking, self._fit, said, scores)
-
-    def _degrade(self, work: Work, reason: str) -> None:
-        """Continue a content without the judge; not reported if the judge would have changed nothing."""
-        _count("degraded")
-        if self._fit is None:
-            work.leave_out(NAME)
-        else:
-            work.skip(NAME, reason)
+    def _fit_of(self, judged: Judged | None) -> JudgeFit | None:
+        """The judge's worth for these answers: None for those of a backend that it was not fitted to."""
+        backend = None if judged is None else judged.backend
+        if self._fit is None or backend is None:
+            return self._fit
+        self._is_strange = not fusion.fits(self._fit, backend)
+        if not self._is_strange:
+            return self._fit
+        if backend not in self._strange:
+            self._strange.add(backend)
+            log.warning(
+                "the judge is asked by %s, and its calibration is fitted to %s: its answers change nothing, and only "
+                "the control share is asked; set TAGBUS_LLM__BACKEND=%s, or fit the calibration again",
+                *(backend, self._fit.backend, self._fit.backend),
+            )
+        return None
 
     def _bill(self, work: Work, judged: Judged) -> None:
         taken = judged.usage
@@ -266,6 +276,15 @@ def _question(work: Work, tag_id: str) -> Question:
     payload = work.payloads[tag_id]
     name = translated(payload).get(work.content.language or "", work.names[tag_id])
     return Question(tag_id, name, str(payload.get("description", "")))
+
+
+def _degrade(work: Work, fit: JudgeFit | None, reason: str) -> None:
+    """Continue a content without the judge; not reported if the judge would have changed nothing."""
+    _count("degraded")
+    if fit is None:
+        work.leave_out(NAME)
+    else:
+        work.skip(NAME, reason)
 
 
 def _reason(failure: Retryable) -> str:

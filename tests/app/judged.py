@@ -17,6 +17,7 @@ from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag, Tag
 from tagbus.stream.contract.release import LEAST, MOST, JudgeFit, Knots
 from tagbus.stream.errors import Retryable, UserError
 from tagbus.stream.llm import Answer, Asked, Judged, Usage
+from tagbus.stream.llm.base import Backend
 
 WORDS = ("bees", "honey", "hives", "pollen", "wax", "queens")
 TAGS = [Tag(id=word, name=word, description=f"about {word}") for word in WORDS]
@@ -35,6 +36,7 @@ class Told:
     asked: list[Asked] = field(default_factory=list)
     failure: Retryable | None = None
     refusal: UserError | None = None
+    backend: Backend = "yesno"
     # Why a tag has no probability.
     unknown: str | None = None
 
@@ -49,7 +51,7 @@ class Told:
 
     def _judged(self, one: Asked) -> Judged:
         answers = tuple(Answer(self.says(one.content.id, question.tag_id), self.unknown) for question in one.questions)
-        return Judged(answers, "yesno", "v1", "model-1", Usage(2, 300, 20), self.failure)
+        return Judged(answers, self.backend, "v1", "model-1", Usage(2, 300, 20), self.failure)
 
     def tags(self) -> list[list[str]]:
         return [[question.tag_id for question in one.questions] for one in self.asked]

@@ -96,6 +96,32 @@ def replace_id(number: int) -> Content:
     return ANYTHING.model_copy(update={"id": f"c{number}", "title": f"bees, honey and hives {number}"})
 
 
+async def test_answers_of_a_backend_that_the_fit_is_not_for_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`auto` finds another one where the server was changed."""
+    judge, contents = Told(lambda *_: 0.9), [replace_id(number) for number in range(3)]
+    async with opened(judge, monkeypatch) as stack:
+        # Given a calibration fitted to the decision endpoint, and a server that answers yes or no
+        tagger = stack.tagger([curve(stack, backend="decision_api")])
+        found = [one for content in contents for one in await tagger.tag([content])]
+        (before,) = await tagger.tag([contents[0]], until="rank")
+        # Then the first answer tells, and no other content is asked or degraded
+        assert len(judge.asked) == 1
+        for one in found:
+            assert isinstance(one, TaggedContent)
+            assert one.path == (*BEFORE, *CLOSING)
+            assert one.degraded == ()
+        assert isinstance(before, TaggedContent)
+        assert isinstance(found[0], TaggedContent)
+        assert found[0].tags[0].score == before.tags[0].score
+        assert found[0].tags[0].evidence.scores["judge"] == 0.9
+        assert caplog.text.count("its calibration is fitted to decision_api") == 1
+        # With a fit to these answers it counts
+        (fitted,) = await tagged(stack, contents[0], backend="yesno")
+    assert fitted.tags[0].stage == "judge"
+
+
 async def test_with_weight_0_it_is_not_asked_and_the_calibration_of_the_shorter_path_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from tagbus.stream import calibrate
 from tagbus.stream.app import evaluation
-from tagbus.stream.app.judge import judging
+from tagbus.stream.app.judge import fitting, judging
 from tagbus.stream.config import CascadeSettings, Settings
 from tagbus.stream.contract.events import Exemplar, TaggedContent
+from tagbus.stream.errors import UserError
 from tests.app.judged import ANYTHING, WORDS, Told, curve, opened, settings_of
 
 
@@ -31,7 +32,17 @@ async def test_calibrate_fits_its_weight_and_its_cascade(monkeypatch: pytest.Mon
     assert fitted.judge is not None
     assert fitted.judge.weight > 0
     assert fitted.judge.margin is not None
+    assert fitted.judge.backend == "yesno"
     assert isinstance(one, TaggedContent)
+
+
+async def test_results_of_two_backends_give_no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(Told(lambda *_: 0.9), monkeypatch) as stack:
+        (one,) = await stack.asking().tag([ANYTHING])
+        assert isinstance(one, TaggedContent)
+        other = one.model_copy(update={"versions": one.versions.model_copy(update={"backend": "stated"})})
+        with pytest.raises(UserError, match="the judge was asked by stated and yesno"):
+            fitting.fit([one, other], {one.id: frozenset()}, stack.fingerprint(), CascadeSettings())
 
 
 async def test_a_calibration_without_the_judge_serves_until_there_is_one_with_it(

@@ -1,6 +1,7 @@
 """The judge's weight and its cascade, fitted to people's decisions while the service runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_a_good_judge_gets_a_weight() -> None:
     assert found.curve.fingerprint == PATH
     # The newest fifth takes no part in the fit.
     assert (found.pairs, found.curve.fitted_on) == (1000, 800)
+
+
+def test_the_fit_is_for_the_backend_that_was_asked_and_another_one_s_is_no_measure() -> None:
+    contents = [replace(one, backend="stated") for one in decided(200, ScriptedJudge(0.9), 5)]
+    first = learnt(contents, None, NO_CASCADE)
+    assert first is not None
+    assert first.curve is not None
+    assert first.curve.judge is not None
+    assert first.curve.judge.backend == "stated"
+    # Compared with what the stages before showed, as without a fit.
+    again = learnt([replace(one, backend="yesno") for one in contents], first.curve, NO_CASCADE)
+    assert again is not None
+    assert again.old_loss == first.old_loss
 
 
 def test_one_that_judges_at_chance_gets_none() -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tagbus.stream import calibrate
+from tagbus.stream.app import assemble
 from tagbus.stream.cli.operate.check import _llm, _price, line_of
 from tagbus.stream.config import BudgetSettings, LlmSettings, Settings
+from tagbus.stream.contract.release import Fingerprint, JudgeFit
 from tests.llm import answers
 from tests.llm.scripted import ABSENT, Request, Say, Script, routed, serving
 
@@ -40,6 +43,16 @@ def test_what_the_model_costs_is_a_line(budget: BudgetSettings, expected: tuple[
     found = _price(Settings(llm=LlmSettings(url="http://127.0.0.1:9/v1"), budget=budget))
     assert found.verdict == expected[0]
     assert found.words.startswith(expected[1])
+
+
+def test_the_backend_that_the_calibration_is_fitted_to_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = JudgeFit.model_construct(backend="decision_api")
+    curve = calibrate.uncalibrated(Fingerprint("r", "recall+judge", {})).model_copy(update={"judge": fit})
+    monkeypatch.setattr(assemble, "calibration_of", lambda *_: curve)
+    with serving(chatting(CHAT)) as server:
+        settings = Settings(llm=LlmSettings(url=server.url, profile="llama.cpp", model="qwen3"), budget=FREE)
+        (found,) = [one for one in _llm(settings) if one.subject == "llm calibration"]
+    assert found.words.endswith("set TAGBUS_LLM__BACKEND=decision_api, or fit it again")
 
 
 def test_settings_that_do_not_fit_are_a_finding() -> None:

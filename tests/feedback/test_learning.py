@@ -135,6 +135,15 @@ class TestAsked:
         assert one.time == NOON + timedelta(seconds=1)
         assert self.asked(first, undo(2, 1)) == []
 
+    def test_another_backend_s_answers_are_left_out_once_a_newer_one_is_asked(self) -> None:
+        def asked_by(number: int, backend: str) -> object:
+            versions = JUDGED.model_copy(update={"backend": backend})
+            given = {"judged": self.ASKED, "versions": versions, "path": self.WITH}
+            return of(number, shown(stage="judge"), id=f"c{number}", **given)
+
+        found = self.asked(asked_by(1, "stated"), asked_by(2, "yesno"), asked_by(3, "stated"))
+        assert [(one.content, one.backend) for one in found] == [("c1", "stated"), ("c3", "stated")]
+
     @pytest.mark.parametrize(
         "wrong",
         [

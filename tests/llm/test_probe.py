@@ -52,6 +52,18 @@ async def test_why_a_better_backend_is_not_used() -> None:
     assert "answered 501" in checks["backend"].words
 
 
+@pytest.mark.parametrize(("fitted", "verdict"), [("decision_api", "unsure"), ("yesno", None), (None, None)])
+async def test_a_calibration_that_is_fitted_to_another_backend(fitted: str | None, verdict: str | None) -> None:
+    with serving(chatting(CHAT)) as server:
+        settings = LlmSettings(url=server.url, model="test-model", profile="llama.cpp")
+        checks = {one.name: one for one in await examine(settings, QUICK, fitted)}
+    assert (checks["calibration"].verdict if "calibration" in checks else None) == verdict
+    if verdict:
+        assert checks["calibration"].words.startswith(
+            "it is fitted to decision_api, so answers of yesno change nothing"
+        )
+
+
 async def test_an_unverified_profile_is_named() -> None:
     checks = await found(routed(decisions=answers.vllm_decisions()), profile="vllm")
     assert checks["profile"].verdict == "unsure"

@@ -15,7 +15,7 @@ from tagbus.stream.feedback.learning import HELD_OUT, SIGMOID_FROM, AskedContent
 from tagbus.stream.llm.component import NAME
 from tagbus.stream.llm.worth import cascade, fusion
 from tagbus.stream.llm.worth.cascade import is_control
-from tagbus.stream.llm.worth.fusion import WINDOW, Pairs
+from tagbus.stream.llm.worth.fusion import WINDOW, Pairs, fits
 from tagbus.stream.logistic import Floats
 
 
@@ -27,12 +27,13 @@ def fit(
 ) -> Calibration:
     """The calibration of the path with the judge, from results of a tagger that asks about every content.
 
-    Raises UserError as `fusion.fit` does, and if both a quality and a share of the cascade are set.
+    Raises UserError as `fusion.fit` does, if both a quality and a share of the cascade are set, and if the judge was
+    asked by several backends.
     """
     if settings.quality is not None and settings.share is not None:
         raise UserError("TAGBUS_CASCADE__QUALITY and TAGBUS_CASCADE__SHARE are both set, expected one of them")
     pairs = pairs_of(results, truth)
-    curve = fusion.fit(pairs, fingerprint)
+    curve = fusion.fit(pairs, fingerprint, _backend(results))
     if curve.judge is None or not curve.judge.weight or (settings.quality is None and settings.share is None):
         return curve
     margin = _margin(pairs, curve.judge, settings)
@@ -43,7 +44,8 @@ def learnt(contents: Sequence[AskedContent], old: Calibration | None, settings: 
     """Fit to people's decisions on contents of one fingerprint, oldest first; None for too few decisions, or if all are
     right or all wrong.
 
-    Only the newest 2,000 pairs count, so that the judge's worth before it changed is forgotten. The fit is to the
+    All were asked by one backend; an `old` one fitted to another is none, as it is to workers. Only the newest 2,000
+    pairs count, so that the judge's worth before it changed is forgotten. The fit is to the
     oldest four fifths of them, and is taken only if its loss on the rest is less than that of `old`, or, if `old` is
     None, than that of the confidences as shown. The cascade is fitted to the control share alone: other contents were
     asked about because they are not decisive.
@@ -51,10 +53,13 @@ def learnt(contents: Sequence[AskedContent], old: Calibration | None, settings: 
     pairs, given = _decided(contents)
     if int(np.isfinite(pairs.judge).sum()) < SIGMOID_FROM:
         return None
+    backend = contents[-1].backend
+    if old is not None and old.judge is not None and not fits(old.judge, backend):
+        old = None
     pairs, given = pairs.newest(WINDOW), given[-WINDOW:]
     newest = np.arange(len(pairs)) >= len(pairs) - max(1, int(len(pairs) * HELD_OUT))
     try:
-        curve = fusion.fit(pairs.where(~newest), contents[0].fingerprint)
+        curve = fusion.fit(pairs.where(~newest), contents[0].fingerprint, backend)
     except UserError:
         return None
     held_out, before = pairs.where(newest), given[newest] if old is None else _confidences(old, pairs.where(newest))
@@ -64,6 +69,17 @@ def learnt(contents: Sequence[AskedContent], old: Calibration | None, settings: 
     curve = _with_cascade(curve, old, [one for one in contents if is_control(one.content, settings.control)], settings)
     effective = calibrate.effective_size(pairs.weights)
     return Refit(len(pairs), effective, old_loss, new_loss, curve if new_loss < old_loss else None)
+
+
+def _backend(results: Iterable[TaggedContent]) -> str | None:
+    """How the judge was asked. Raises UserError for several ways."""
+    found = {one.versions.backend for one in results if any(NAME in tag.evidence.scores for tag in one.tags)}
+    if len(found) > 1:
+        raise UserError(
+            f"the judge was asked by {' and '.join(sorted(map(str, found)))}, whose probabilities differ: expected one "
+            "of them as TAGBUS_LLM__BACKEND"
+        )
+    return next(iter(found), None)
 
 
 def confidence_of(curve: Calibration, score: Floats, judge: Floats) -> Floats:

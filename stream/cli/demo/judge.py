@@ -194,7 +194,8 @@ def _proved(judged: Sequence[TaggedContent], truth: Mapping[str, frozenset[str]]
     score, said, right, content = (np.array(column) for column in zip(*rows, strict=True))
     pairs = Pairs(score.astype(np.float64), said.astype(np.float64), right.astype(np.bool_), content)
     try:
-        found = fusion.fit(pairs, Fingerprint(judged[0].versions.release, f"{RECALL}+{NAME}", {})).judge
+        versions = judged[0].versions
+        found = fusion.fit(pairs, Fingerprint(versions.release, f"{RECALL}+{NAME}", {}), versions.backend).judge
     except UserError:
         # All are right, or all wrong.
         return None

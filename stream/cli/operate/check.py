@@ -195,13 +195,23 @@ def _llm(settings: Settings) -> Iterator[Finding]:
         # The extra `llm` is installed if a judge is set.
         from tagbus.stream.llm.probe import examine
 
-        for one in asyncio.run(examine(settings.llm, settings.retry)):
+        for one in asyncio.run(examine(settings.llm, settings.retry, _fitted(settings))):
             yield Finding(one.verdict, f"llm {one.name}", one.words)
         yield _price(settings)
     except ImportError as error:
         yield Finding("wrong", "llm", f"{error}; pip install 'tagbus[llm]'")
     except TagbusError as error:
         yield Finding("wrong", "llm", str(error))
+
+
+def _fitted(settings: Settings) -> str | None:
+    """The judge's backend that the calibration of the settings is fitted to; None: none, or any."""
+    try:
+        calibration = assemble.calibration_of(settings, folders.base_release(settings), Components.of(settings))
+    except TagbusError:
+        # It is a finding of its own.
+        return None
+    return calibration.judge.backend if calibration.judge else None
 
 
 def _web(settings: Settings) -> Finding:

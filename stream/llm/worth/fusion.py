@@ -82,6 +82,11 @@ class _Gain:
         return gain > STANDARD_ERRORS * self.standard_error and self.newest > 0
 
 
+def fits(fit: JudgeFit, backend: str | None) -> bool:
+    """Whether it was fitted to answers of this backend, as far as both are known."""
+    return fit.backend is None or backend is None or fit.backend == backend
+
+
 def apply(fit: JudgeFit, score: Floats, judge: Floats) -> Floats:
     """Probabilities of pairs, float64 [n]: where the judge's is NaN, that of the score only."""
     before = _at(fit.before, score)
@@ -92,8 +97,9 @@ def apply(fit: JudgeFit, score: Floats, judge: Floats) -> Floats:
     return fused
 
 
-def fit(pairs: Pairs, fingerprint: Fingerprint) -> Calibration:
+def fit(pairs: Pairs, fingerprint: Fingerprint, backend: str | None = None) -> Calibration:
     """The calibration of the path with the judge, `fingerprint`: `judge` holds its weight, 0 where it proves no gain.
+    `backend`: how it was asked, None if that is unknown.
 
     Its curve is fitted to fused probabilities of pairs held out from the weight's fit; if it does not improve held-out
     log loss, they are the confidences unchanged. Raises UserError for too few pairs, for pairs that are all right or
@@ -112,7 +118,7 @@ def fit(pairs: Pairs, fingerprint: Fingerprint) -> Calibration:
     curve = calibrate.fit(scores, pairs.right, fingerprint, len(np.unique(pairs.content)), pairs.weights)
     if not _improves(scores, pairs):
         curve = curve.model_copy(update=dict(SAME))
-    return calibrate.with_judge(curve, found.model_copy(update={"weight": weight, **losses}))
+    return calibrate.with_judge(curve, found.model_copy(update={"weight": weight, "backend": backend, **losses}))
 
 
 def _improves(scores: Floats, pairs: Pairs) -> bool:
