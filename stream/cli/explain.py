@@ -55,7 +55,8 @@ def explain(
     """Explain the tags: each candidate, how it was found and where it was cut, the neighbours, the knowledge retrieved.
 
     The name of an existing file is taken as FILE. With --tags memory is filled from the files; without, it is that of a
-    worker: the release in force, and the memory topics or the shared memory.
+    worker: the release in force, and the memory topics or the shared memory. A judge is asked and paid for;
+    TAGBUS_BUDGET__ limits this run on its own, beside the workers.
     """
     settings = load()
     opened, contents = asked_for(settings, what, since, cache, (tags, exemplars, knowledge))

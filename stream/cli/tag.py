@@ -34,6 +34,7 @@ def tag(
     """Tag the contents of FILE: a JSON object per line, in input order, with the input's ids.
 
     A line that cannot be tagged gives {"id", "line", "error"}, and the command ends with code 3.
+    A judge is asked and paid for; TAGBUS_BUDGET__ limits this run on its own, beside the workers.
     """
     settings = load()
     failed = asyncio.run(_tag(settings, file, tags, exemplars, cache))

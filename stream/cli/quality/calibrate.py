@@ -41,6 +41,7 @@ def calibrate(
     """Fit the confidence: tag the contents of FILE and learn how often a tag with a given score is right.
 
     FILE may not hold contents that are among the exemplars: a memory that knows the answers is overconfident.
+    A judge is asked about every content and paid for; TAGBUS_BUDGET__ limits this run on its own, beside the workers.
     """
     settings = load()
     if not to.parent.is_dir():

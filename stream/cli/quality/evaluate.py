@@ -59,7 +59,8 @@ def evaluate(
 ) -> None:
     """Tag the test contents with the memory of the training contents and print the quality.
 
-    The calibration is fitted on the validation contents.
+    The calibration is fitted on the validation contents. A judge is asked and paid for; TAGBUS_BUDGET__ limits this run
+    on its own, beside the workers.
     """
     corpus = in_folder(folder)
     if corpus is None:
