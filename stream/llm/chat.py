@@ -73,7 +73,7 @@ class _Choice(Shape):
 class Completion(Shape):
     """An answer of the endpoint."""
 
-    choices: Sequence[_Choice] = Field(min_length=1)
+    choices: Sequence[_Choice] = Field(min_length=1, max_length=100)
 
     @property
     def text(self) -> str:

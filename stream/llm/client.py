@@ -6,6 +6,7 @@ for once. Its environment variables are ignored: address, key and organization c
 """
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -24,11 +25,14 @@ from openai._types import RequestOptions
 from pydantic import JsonValue
 
 from tagbus.stream.config import RetrySettings
-from tagbus.stream.errors import DependencyDown, Overloaded, UserError, Withheld, shorten
+from tagbus.stream.errors import DependencyDown, Overloaded, TagbusError, UserError, Withheld, shorten
 from tagbus.stream.llm.base import Charge, Meter, Usage
 from tagbus.stream.llm.shapes import Malformed, Said, parsed
+from tagbus.stream.llm.web.guarded import Guarded, Unreadable
 from tagbus.stream.retry import backoff
 from tagbus.stream.telemetry import LLM_CALLS, LLM_TOKENS, traces
+
+log = logging.getLogger(__name__)
 
 # Statuses worth a retry of the same request.
 _OVERLOADED: Final = frozenset({408, 409, 425, 429, 503, 529})
@@ -42,8 +46,13 @@ _SPENT: Final = "insufficient_quota"
 _SENT: Final = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
-# How much of an error's body is read.
+# How much of an error's body is shown.
 _HEARD: Final = 300
+# The longest answer is a list of models, of some 500 kB. 2 MB of empty choices take a second and 150 MB to parse.
+ANSWER_BYTES: Final = 2_000_000
+# Of a file with a batch's results.
+FILE_BYTES: Final = 1_000_000_000
+_FILE: Final = "/content"
 _CONNECT_SECONDS: Final = 5.0
 # No attempt is made with less time left: its error would mask the previous one.
 _LEAST_SECONDS: Final = 0.1
@@ -70,10 +79,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The body of an answer; `rejected` is why the server refused this one request, None if it did not."""
+    """The body of an answer; `rejected` is why the server refused this one request, None if it did not. `unread`: why
+    the body was not read, and is empty."""
 
     body: bytes
     rejected: str | None = None
+    unread: str | None = None
 
 
 class Unlimited:
@@ -98,6 +109,7 @@ class Client:
         self._retry = retry
         self._slots = asyncio.Semaphore(in_flight)
         limits = httpx2.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
+        network = httpx2.AsyncHTTPTransport(verify=_tls(), limits=limits, trust_env=False)
         sent = _SENT if key else _SENT - {"authorization"}
 
         async def strip(request: httpx2.Request) -> None:
@@ -105,9 +117,10 @@ class Client:
             raw = [(name, value) for name, value in request.headers.raw if name.lower().decode("latin-1") in sent]
             request.headers = httpx2.Headers(raw)
 
-        # A redirect would carry contents to an address that is not configured.
-        hooks = {"request": [strip]}
-        http = DefaultAsyncHttpxClient(verify=_tls(), limits=limits, follow_redirects=False, event_hooks=hooks)
+        # A redirect, or a proxy of the environment, would carry contents to an address that is not configured.
+        http = DefaultAsyncHttpxClient(
+            transport=Guarded(network, _most), trust_env=False, follow_redirects=False, event_hooks={"request": [strip]}
+        )
         # The SDK requires a key.
         self._sdk = AsyncOpenAI(base_url=url, api_key=key or "none", max_retries=0, http_client=http)
 
@@ -160,7 +173,12 @@ class Client:
             async with self._meter.attempt(estimate, deadline) as charge:
                 tally.usage += Usage(calls=1)
                 with _traced(path, body, self.url) as said:
-                    reply = await self.send(path, body, deadline)
+                    try:
+                        reply = await self.send(path, body, deadline)
+                    except TagbusError as error:
+                        if isinstance(error.__cause__, _Free):
+                            charge.settle(Usage(1))
+                        raise
                     usage = Usage() if reply.rejected else _usage(reply, estimate, tally)
                     said |= {
                         "gen_ai.usage.input_tokens": usage.tokens_in,
@@ -196,6 +214,11 @@ class Client:
             raise Overloaded(f"{self.url} did not answer within {seconds:.1f} s") from error
         except openai.APIStatusError as error:
             return self._refused(path, error)
+        except Unreadable as error:
+            # The model has worked: the answer counts, and another would be no better.
+            _ANSWERED.inc()
+            log.warning("%s%s: %s", self.url, path, error)
+            return Reply(b"", unread=str(error))
         except openai.APIConnectionError as error:
             LLM_CALLS.labels("connection").inc()
             why = shorten(str(error.__cause__ or error), 200)
@@ -217,17 +240,18 @@ class Client:
             LLM_CALLS.labels("rejected").inc()
             return Reply(error.response.content, said)
         LLM_CALLS.labels("refused" if status < 500 and status not in _OVERLOADED else "overloaded").inc()
+        free = _Free() if status < 500 or status in _OVERLOADED else None
         if status in {401, 403}:
-            raise UserError(f"TAGBUS_LLM__API_KEY: {said}")
+            raise UserError(f"TAGBUS_LLM__API_KEY: {said}") from free
         if status in _ABSENT:
-            raise NotServed(f"TAGBUS_LLM__URL, TAGBUS_LLM__MODEL: {said}")
-        if status == 402 or (status == 429 and _SPENT in error.response.text[:4096]):
+            raise NotServed(f"TAGBUS_LLM__URL, TAGBUS_LLM__MODEL: {said}") from free
+        if status == 402 or (status == 429 and _SPENT in error.response.text):
             raise Overloaded(said) from _Spent()
         if status in _OVERLOADED:
-            raise Overloaded(said, retry_after(error.response.headers))
+            raise Overloaded(said, retry_after(error.response.headers)) from free
         if status >= 500:
             raise DependencyDown(said)
-        raise UserError(f"TAGBUS_LLM__URL: {said}; expected the base URL of the API")
+        raise UserError(f"TAGBUS_LLM__URL: {said}; expected the base URL of the API") from free
 
 
 def _traced(path: str, body: Body, url: str) -> AbstractContextManager[dict[str, str | int | float]]:
@@ -263,7 +287,15 @@ def _tls() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-class _Spent(Exception):
+def _most(request: httpx2.Request) -> int:
+    return FILE_BYTES if request.url.path.endswith(_FILE) else ANSWER_BYTES
+
+
+class _Free(Exception):
+    """The cause of an error of a request that was refused: no model worked for it, so it costs nothing."""
+
+
+class _Spent(_Free):
     """The cause of an Overloaded that outlasts this deadline."""
 
 

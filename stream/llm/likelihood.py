@@ -68,7 +68,9 @@ def listing(server: Server, rendered: Rendered, question: str, names: Sequence[s
 def scores(answer: chat.Completion) -> Iterator[tuple[str, float]]:
     """Each name that an answer lists with the mean probability of its tokens. Raises Malformed."""
     for name, own in _spelt(answer):
-        yield name, math.fsum(math.exp(one.logprob) for one in own) / len(own)
+        # A listed "" has no tokens.
+        if own:
+            yield name, math.fsum(math.exp(one.logprob) for one in own) / len(own)
 
 
 async def require_canonical(server: Server, rendered: Rendered, deadline: float) -> None:

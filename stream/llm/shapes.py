@@ -2,7 +2,17 @@
 
 from typing import Annotated, Final, TypeVar
 
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from tagbus.stream.llm.base import Answer, Usage
 
@@ -16,7 +26,13 @@ REJECTED: Final = "rejected"
 UNASKED: Final = "unasked"
 UNSELECTED: Final = "unselected"
 
+# The largest context of a model is 10 million tokens; a count of 400 digits fits neither a price nor a metric.
+MOST_TOKENS: Final = 100_000_000
+# Characters kept of a model's name: it goes into results, which have to fit a record.
+MODEL: Final = 200
+
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,11 +50,10 @@ class Shape(BaseModel):
 class Counts(Shape):
     """Tokens, under the names of the two kinds of endpoints."""
 
-    tokens_in: int = Field(0, ge=0, validation_alias=AliasChoices("input_tokens", "prompt_tokens"))
-    tokens_out: int = Field(0, ge=0, validation_alias=AliasChoices("output_tokens", "completion_tokens"))
-    cached: int | None = Field(
+    tokens_in: Tokens = Field(0, validation_alias=AliasChoices("input_tokens", "prompt_tokens"))
+    tokens_out: Tokens = Field(0, validation_alias=AliasChoices("output_tokens", "completion_tokens"))
+    cached: Tokens | None = Field(
         None,
-        ge=0,
         validation_alias=AliasChoices(
             AliasPath("input_tokens_details", "cached_tokens"), AliasPath("prompt_tokens_details", "cached_tokens")
         ),
@@ -47,14 +62,26 @@ class Counts(Shape):
     @property
     def usage(self) -> Usage:
         """Usage without calls, which are counted as they are sent."""
-        return Usage(0, self.tokens_in, self.tokens_out, self.cached or 0)
+        # Cached tokens are part of the prompt's: more of them would make a negative cost.
+        return Usage(0, self.tokens_in, self.tokens_out, min(self.cached or 0, self.tokens_in))
+
+
+def _named(value: object) -> str | None:
+    return value[:MODEL] if isinstance(value, str) else None
+
+
+def _counted(value: object, counts: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return counts(value)
+    except ValidationError:
+        return None
 
 
 class Said(Shape):
-    """The metadata in the answers of all endpoints."""
+    """The metadata in the answers of all endpoints. What is odd in it counts as missing: the answer itself is good."""
 
-    model: str | None = None
-    usage: Counts | None = None
+    model: Annotated[str | None, BeforeValidator(_named)] = None
+    usage: Annotated[Counts | None, WrapValidator(_counted)] = None
 
     def took(self, estimate: Usage) -> Usage:
         """Its token counts, or the estimate's: no prompt is empty, so counts of 0 are not trusted: with them a token

@@ -8,7 +8,9 @@ refuse, continues with the scores of the stages before, and their calibration.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from traceback import extract_tb
 from typing import Final, Protocol
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from tagbus.stream import telemetry
 from tagbus.stream.contract.events import Usage
 from tagbus.stream.contract.release import JudgeFit
-from tagbus.stream.errors import Retryable, UserError, Withheld
+from tagbus.stream.errors import Retryable, TagbusError, UserError, Withheld
 from tagbus.stream.llm import Asked, Judge, Judged, Question, Shot
 from tagbus.stream.llm import Usage as Taken
 from tagbus.stream.llm.batch.answers import Prepared, digest_of
@@ -57,6 +59,8 @@ class Judging:
     cost: Callable[[Taken], float | None]
     web: WebKnowledge | None = None
     prepared: Prepared | None = None
+    # Faults of this program that are already in the log.
+    faults: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +162,33 @@ class JudgeStage:
         # A batch's answer was requested explicitly, and is already paid for.
         paid = {index: judged for index, one in enumerate(asked) if (judged := self._prepared(one)) is not None}
         new = [index for index in found if index not in paid and found[index] is None]
+        without, answers = "refused", list[Judged]()
         try:
             answers = await self._answers([asked[index] for index in new])
         except UserError as error:
             # A changed key, a removed model: contents do not wait until an operator fixes that.
             log.error("the language model refuses to be asked: %s", error)
-            answers = []
+        except TagbusError:
+            raise
+        except Exception as error:
+            # An answer that nobody thought of must not send its contents to the dead letters.
+            without = "failed"
+            self._tell(error)
         paid |= dict(zip(new, answers, strict=False))
         for index, judged in paid.items():
             found[index] = judged
             self._judging.cache.put(keys[index], judged)
             self._bill(sent[index][0], judged)
         for index, (work, scores) in enumerate(sent):
-            self._apply(work, scores, found[index])
+            self._apply(work, scores, found[index], without)
+
+    def _tell(self, error: Exception) -> None:
+        """Log a fault of this program, once. Not its words, which may hold an answer's text."""
+        last = extract_tb(error.__traceback__)[-1]
+        fault = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
+        if fault not in self._judging.faults:
+            self._judging.faults.add(fault)
+            log.error("an answer of the language model cannot be used, contents go on without it: %s", fault)
 
     def _prepared(self, asked: Asked) -> Judged | None:
         prepared = self._judging.prepared
@@ -187,10 +205,11 @@ class JudgeStage:
         web = self._judging.web
         return asked if web is None or not asked else await web.add(asked)
 
-    def _apply(self, work: Work, scores: Mapping[str, float], judged: Judged | None) -> None:
+    def _apply(self, work: Work, scores: Mapping[str, float], judged: Judged | None, without: str) -> None:
+        """`without`: the reason if it was not judged."""
         fit = self._fit_of(judged)
         if judged is None:
-            _degrade(work, fit, "refused")
+            _degrade(work, fit, without)
             return
         work.prompt, work.llm, work.backend = judged.prompt, judged.model, judged.backend
         answers = zip(scores, judged.answers, strict=True)

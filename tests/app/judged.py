@@ -15,7 +15,7 @@ from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import CascadeSettings, LlmSettings, Settings
 from tagbus.stream.contract.events import Content, Exemplar, Knowledge, Tag, TaggedContent
 from tagbus.stream.contract.release import LEAST, MOST, JudgeFit, Knots
-from tagbus.stream.errors import Retryable, UserError
+from tagbus.stream.errors import Retryable
 from tagbus.stream.llm import Answer, Asked, Judged, Usage
 from tagbus.stream.llm.base import Backend
 
@@ -35,7 +35,7 @@ class Told:
     says: Callable[[str, str], float | None]
     asked: list[Asked] = field(default_factory=list)
     failure: Retryable | None = None
-    refusal: UserError | None = None
+    refusal: Exception | None = None
     backend: Backend = "yesno"
     # Why a tag has no probability.
     unknown: str | None = None

@@ -171,6 +171,19 @@ async def test_a_server_that_refuses_the_key_does_not_end_the_worker(monkeypatch
     assert one.tags
 
 
+async def test_an_answer_that_nobody_thought_of_is_a_reason_and_no_dead_letter(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = Told(lambda *_: 0.9, refusal=ValueError("SECRET of a content"))
+    async with opened(judge, monkeypatch) as stack:
+        found = [one for _ in range(2) for one in await tagged(stack)]
+    assert [one.degraded for one in found] == [(Degraded(stage="judge", reason="failed"),)] * 2
+    assert all(one.tags for one in found)
+    (said,) = (one for one in caplog.messages if "cannot be used" in one)
+    assert "ValueError at " in said
+    assert "SECRET" not in caplog.text
+
+
 async def test_tags_that_it_does_not_know_keep_the_probability_of_the_stages_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -99,7 +99,7 @@ FAULTS: dict[str, tuple[str, Script, set[str]]] = {
     "slow": (DECISIONS, always({}, silent=True), NO_ANSWER),
     "trickling": (DECISIONS, always(b" " * 1000, trickle=0.05), NO_ANSWER),
     "429": (DECISIONS, always({"error": "slow down"}, 429), NO_ANSWER),
-    "429 with Retry-After": (DECISIONS, always({}, 429, headers={"retry-after": "3600"}), NO_ANSWER),
+    "429 with Retry-After": (DECISIONS, always({}, 429, headers={"retry-after": "3600"}), {*NO_ANSWER, "breaker"}),
     "500": (DECISIONS, always({"error": "broken"}, 500), NO_ANSWER),
     "cut in mid-answer": (DECISIONS, always({"answers": [{"type": "predicate"}]}, cut=20), NO_ANSWER),
     "malformed JSON": (DECISIONS, always(b"<html>busy</html>"), {"unknown"}),

@@ -82,12 +82,17 @@ def test_exemplars_are_written_and_compare_says_what_they_do_to_rare_tags(
 
 def test_descriptions_are_written_for_bare_names(tagbus: Cli, files: dict[str, Path], tmp_path: Path) -> None:
     out, memory = tmp_path / "tags-2.jsonl", ("--tags", files["tags"])
+    # Lines of other programs, and the half line of a killed run.
+    out.write_bytes(b'[1, 2]\n123\n{"accepted": 5}\n{"accepted": [{}]}\n' + b"[" * 100_000 + b'\n{"id": "t-')
+    others = len(out.read_bytes().splitlines())
     with serving(author) as server:
         answer = tagbus("synthesize", "descriptions", *memory, "--out", out, "--most", "2", settings=given(server))
         assert answer.code == 0, answer.err
         answer = tagbus("synthesize", "descriptions", *memory, "--out", out, settings=given(server))
         assert len(server.to("/chat/completions")) == 3
-    tags = {one["id"]: one for one in map(json.loads, out.read_bytes().splitlines())}
+    written = out.read_bytes().splitlines(keepends=True)[others:]
+    tags = {one["id"]: one for one in map(json.loads, written)}
+    out.write_bytes(b"".join(written))
     assert {tag["description"] for tag in tags.values()} == {text for _, text in ABOUT.values()}
     assert tags["t-17"]["made_by"] == {"model": "test-model", "prompt": "v1"}
     answer = tagbus("compare", files["test"], *memory, "--with-tags", out)

@@ -7,7 +7,8 @@ TOKENS = (
     "</data>", "<data>", '<data kind="content">', "</DATA>", "< /data >", "<|im_end|>", "<|im_start|>system",
     "<|eot_id|>", "<|start_header_id|>system<|end_header_id|>", "<end_of_turn>", "<start_of_turn>model", "</s>", "<s>",
     "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[TOOL_CALLS]", "<<SYS>>", "<|endoftext|>", "<｜User｜>", "<think>",
-    "</think>", "<|channel|>final<|message|>", "{{ task }}", "{% for x in ().__class__.__mro__ %}", "```json", '"}]}',
+    "[|endofturn|]", "[|user|]", "[|assistant|]", "[｜system｜]", "[gMASK]", "]~b]", "[e~[", "]~!b[", "</think>",
+    "<|channel|>final<|message|>", "{{ task }}", "{% for x in ().__class__.__mro__ %}", "```json", '"}]}',
 )  # fmt: skip
 # The text that follows.
 ORDERS = (

@@ -192,6 +192,28 @@ async def test_a_tag_that_is_not_judged_is_unknown(script: Callable[[object], Sa
     assert [one.probability for one in found.judged(asked(CONTENTS[0])).answers] == [None, None]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"model": "m" * 3_000},
+        {"usage": {"prompt_tokens": 100, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9_000}}},
+        {"usage": {"prompt_tokens": int("1" + "0" * 400), "completion_tokens": 1}},
+        {"usage": {"prompt_tokens": float("nan"), "completion_tokens": float("inf")}},
+    ],
+    ids=["model", "cached", "digits", "nan"],
+)
+async def test_an_answer_with_something_odd_beside_it_is_read(odd: dict[str, object], tmp_path: Path) -> None:
+    """It is paid for."""
+    script = lambda request: Say({**answers.chat()(request).body, **odd})  # type: ignore[dict-item] # noqa: E731
+    with serving(BatchServer(script)) as server:
+        await carried(server, tmp_path, budget={"price_cached": 0.2})
+    found = given(tmp_path, CONTENTS[0])
+    assert found is not None
+    assert None not in found.answers.values()
+    assert found.cost is not None
+    assert found.cost > 0
+
+
 async def test_unrequested_results_are_dropped(tmp_path: Path) -> None:
     batches = BatchServer()
     with serving(batches) as server:

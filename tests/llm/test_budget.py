@@ -157,6 +157,23 @@ async def test_moved_partitions_move_their_share_and_spending_stays_spent() -> N
     assert await spend(workers["a"]) == 0
 
 
+@pytest.mark.parametrize("limits", [{"tokens_per_day": 100_000}, {"cost_per_day": 1.0}])
+async def test_a_share_that_is_lost_while_a_reservation_is_recorded_ends_in_a_record(limits: dict[str, float]) -> None:
+    share = [1.0]
+
+    class Losing(TopicLedger):
+        async def write(self, spending: Spending) -> None:
+            await super().write(spending)
+            share[0] = 0.0
+
+    topic = Topic()
+    settings = BudgetSettings(**limits)  # type: ignore[arg-type]
+    one = Budget(settings, ("tagbus", "a"), lambda: share[0], Losing(topic, "a"), lambda: START)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(one.reserve(Sum(100 + 500 * number, 0.02 + 0.01 * number)) for number in range(5)))
+    assert topic.writes <= 5
+
+
 async def test_few_calls_write_a_record() -> None:
     topic = Topic()
     assert await spend(budget(topic, tokens_per_day=1_000_000), 1000) == 1000

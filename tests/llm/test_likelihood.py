@@ -74,6 +74,13 @@ async def test_what_cannot_be_read_is_malformed(answer: Say) -> None:
     assert [one.unknown for one in judged.answers] == ["malformed"]
 
 
+async def test_a_listed_name_without_a_letter_is_no_tag() -> None:
+    with serving(server(writing([('{"tags": ["', -0.1), ('"]}', -0.1)]))) as at:
+        async with judging(at.url, profile="llama.cpp", select="tokens") as judge:
+            (judged,) = await judge.judge([asked("Cats")])
+    assert [one.unknown for one in judged.answers] == ["unselected"]
+
+
 async def refusal(script: Script, profile: str) -> str:
     with serving(script) as at:
         async with judging(at.url, profile=profile, select="tokens") as judge:

@@ -10,7 +10,7 @@ import pytest
 from tagbus.stream.config import BudgetSettings
 from tagbus.stream.errors import DependencyDown, Overloaded, UserError, Withheld
 from tagbus.stream.llm.base import Usage
-from tagbus.stream.llm.spending.breaker import Breaker
+from tagbus.stream.llm.spending.breaker import LONGEST_PAUSE, Breaker
 from tagbus.stream.llm.spending.budget import Budget, NoLedger
 from tagbus.stream.llm.spending.meter import SpendingMeter
 from tagbus.stream.llm.spending.prices import price_by
@@ -81,7 +81,7 @@ async def test_a_late_request_is_refused_with_the_reason() -> None:
 
 async def test_a_server_that_says_when_to_come_back_is_not_failing() -> None:
     one = meter(breaker_failures=1)
-    await fail(one, 3, Overloaded("429", retry_after=1.0))
+    await fail(one, 3, Overloaded("429", retry_after=0.01))
     await fail(one, 1, Overloaded("503"))
     with pytest.raises(Withheld):
         async with one.attempt(ESTIMATE, None):
@@ -118,6 +118,24 @@ def test_the_breaker_tries_one_request_and_goes_by_its_outcome() -> None:
     assert breaker.enter()
     breaker.succeeded()
     assert breaker.state == "closed"
+    assert not breaker.enter()
+
+
+def test_a_server_that_asks_to_wait_is_left_alone_for_as_long_within_bounds() -> None:
+    now = [0.0]
+    breaker = Breaker(2, 10.0, lambda: now[0])
+    breaker.pause(30.0)
+    assert breaker.state == "open"
+    with pytest.raises(Withheld, match=r"asked to wait; it is asked again in 30\.0 s"):
+        breaker.enter()
+    # An answer to a request that was in flight changes nothing.
+    breaker.succeeded()
+    now[0] = 29.0
+    assert breaker.state == "open"
+    now[0] = 30.0
+    assert not breaker.enter()
+    breaker.pause(1e9)
+    now[0] += LONGEST_PAUSE
     assert not breaker.enter()
 
 

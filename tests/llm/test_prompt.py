@@ -123,11 +123,12 @@ def test_a_megabyte_of_one_character_is_cut_like_any_other(one: str) -> None:
 
 
 @hypothesis.settings(max_examples=40)
-@given(st.text(max_size=300), st.integers(1, 50))
+@given(st.text(max_size=300) | st.text("[]|｜~gMASK", max_size=100), st.integers(1, 50))
 def test_fenced_text_is_one_line_that_cannot_end_its_fence(text: str, length: int) -> None:
     line = fenced(text, length)
     assert len(line) <= length
     assert not set(line) & set('<>"｜')
+    assert not [mark for mark in ("[|", "|]", "]~", "~[", "[gMASK]") if mark in line]
     assert len(line.splitlines()) <= 1
     assert not [one for one in line if unicodedata.category(one) in {"Cc", "Cs", "Cn"}]
 

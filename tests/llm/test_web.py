@@ -244,6 +244,37 @@ async def test_over_long_prompts_lose_it_before_memorys() -> None:
     assert "Where bees live." in rendered.context
 
 
+@pytest.mark.parametrize(
+    ("select", "results"),
+    [
+        ("sort_by(results, &score)[].title", [{"title": "a", "score": "0.9"}, {"title": "b", "score": 1}]),
+        ("results[?contains(title, kind)].title", [{"title": "a", "kind": 5}]),
+    ],
+)
+async def test_a_jmespath_that_does_not_fit_an_answer_loses_nothing(select: str, results: list[object]) -> None:
+    """jmespath raises TypeError for some of these, which is none of its own errors."""
+    with serving(lambda _: Say({"results": results})) as server:
+        async with knowing(server, select=select) as web, counted("malformed"):
+            (one,) = await web.add([asked()])
+    assert one.knowledge == (OWN,)
+
+
+async def test_an_endpoint_that_asks_for_a_wait_is_left_alone() -> None:
+    with serving(lambda _: Say({}, 429, {"retry-after": "3600"})) as server:
+        async with knowing(server) as web, counted("breaker", 3):
+            for number in range(4):
+                await web.add([asked(f"Bees {number}")])
+    assert len(server.requests) == 1
+
+
+async def test_an_endpoint_s_cookies_are_not_returned() -> None:
+    with serving(lambda _: Say(FOUND.body, headers={"set-cookie": "c=1"})) as server:
+        async with knowing(server) as web:
+            for number in range(2):
+                await web.add([asked(f"Bees {number}")])
+    assert [[name for name in one.headers if name.lower() == "cookie"] for one in server.requests] == [[], []]
+
+
 def test_a_jmespath_that_is_none_is_a_users_mistake() -> None:
     settings = WebSettings(url="http://127.0.0.1:9/search", select="results[")
     with pytest.raises(UserError, match=r"^TAGBUS_WEB__SELECT='results\[': expected a JMESPath: "):

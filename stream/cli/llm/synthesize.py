@@ -124,10 +124,12 @@ class Given:
             return set()
         done = set[str]()
         for line in self.out.read_bytes().splitlines():
-            # The last line of a killed run may be incomplete.
-            with suppress(ValueError):
+            # The last line of a killed run may be incomplete, and any other may be someone else's.
+            with suppress(ValueError, RecursionError):
                 found = json.loads(line)
-                done.update(found.get("accepted") or [found.get("id")])
+                tags = found.get("accepted") or [found.get("id")] if isinstance(found, dict) else []
+                if isinstance(tags, list):
+                    done.update(one for one in tags if isinstance(one, str))
         return done
 
 

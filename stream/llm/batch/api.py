@@ -89,6 +89,9 @@ class BatchApi:
 
         async def call() -> bytes:
             reply = await self._client.get(f"/files/{file_id}/content", _until(FILE_SECONDS))
+            if reply.unread:
+                # The answers are paid for: an empty file would count them as missing.
+                raise UserError(f"the results of the batch in file {file_id} cannot be read: {reply.unread}")
             return _accepted(reply).body
 
         return await self._patiently(call)

@@ -8,18 +8,23 @@ from typing import Final
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 # These two join letters in Persian, Hindi and emoji.
 _JOINERS: Final = frozenset("\u200c\u200d")
-# Control tokens in square brackets, as Mistral's and Llama 2's templates have them: [INST], [/INST], [SYSTEM_PROMPT].
-_BRACKETS: Final = re.compile(r"\[(/?[A-Z][A-Z_]+)\]")
+# Control tokens in square brackets: of Mistral, Llama 2 and GLM ([INST], [/INST], [SYSTEM_PROMPT], [gMASK]).
+_BRACKETS: Final = re.compile(r"\[(/?[A-Z][A-Z_]+|gMASK)\]")
+# Brackets beside a bar or a tilde: of EXAONE ([|endofturn|]) and MiniMax (]~b], [e~[).
+_OPENING: Final = re.compile(r"\[(?=\|)|(?<=~)\[")
+_CLOSING: Final = re.compile(r"\](?=~)|(?<=\|)\]")
 _ESCAPES: Final = str.maketrans({"<": "‹", ">": "›", '"': "'", "｜": "|"})
 
 
 def fenced(text: str, length: int) -> str:
     """One line of at most `length` characters, with an ellipsis if it was cut.
 
-    `<`, `>` and `"` are replaced by look-alikes, so no fence of a template and no `<|token|>` of a chat template can be
-    written; lines and unseen characters become spaces or nothing. At most 2 x `length` characters are read.
+    `<`, `>`, `"` and the brackets of control tokens are replaced by look-alikes, so no fence of a template and no token
+    of a chat template, such as `<|token|>`, can be written; lines and unseen characters become spaces or nothing. At
+    most 2 x `length` characters are read.
     """
-    line = _BRACKETS.sub(r"(\1)", _line(text, length)).translate(_ESCAPES)
+    line = _BRACKETS.sub(r"(\1)", _line(text, length).translate(_ESCAPES))
+    line = _CLOSING.sub(")", _OPENING.sub("(", line))
     return f"{line[: length - 1]}…" if len(line) > length or len(text) > 2 * length + 1 else line
 
 

@@ -43,8 +43,8 @@ class Sum:
         return Sum(self.tokens - other.tokens, self.cost - other.cost)
 
     def times(self, factor: float) -> "Sum":
-        """Both multiplied."""
-        return Sum(self.tokens * factor, self.cost * factor)
+        """Both multiplied; what is unlimited stays so, also in a share of 0."""
+        return Sum(*(one if one == _ENDLESS else one * factor for one in (self.tokens, self.cost)))
 
     def within(self, limit: "Sum") -> bool:
         """Whether neither exceeds the limit. A millionth of a cent is ignored: sums of costs are not exact."""

@@ -49,6 +49,9 @@ class SpendingMeter:
         """See `Meter`."""
         charge, trial = _Charge(), False
         try:
+            # A server that asked for a short wait is waited for.
+            while (pause := self._breaker.pause_left) and (deadline is None or monotonic() + pause < deadline):
+                await asyncio.sleep(pause)
             trial = self._breaker.enter()
             amount = self._sum(estimate)
             if wait := self._rate.turn(deadline):
@@ -66,7 +69,7 @@ class SpendingMeter:
         except Retryable as error:
             # A server that asks to retry later is not failing.
             if isinstance(error, Overloaded) and error.retry_after is not None:
-                self._breaker.unknown()
+                self._breaker.pause(error.retry_after)
             else:
                 self._breaker.failed()
             raise

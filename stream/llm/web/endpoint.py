@@ -19,6 +19,7 @@ from tagbus.stream.config import WebSettings
 from tagbus.stream.errors import DependencyDown, Overloaded, UserError, shorten
 from tagbus.stream.llm.client import retry_after
 from tagbus.stream.llm.prompts.prompt import SEGMENT, TITLE
+from tagbus.stream.llm.web.guarded import Guarded, Unreadable
 
 # Twice what a prompt shows: it drops unseen characters.
 _TITLE: Final = 2 * TITLE
@@ -57,15 +58,16 @@ class Endpoint:
             raise UserError(
                 f"TAGBUS_WEB__SELECT={shorten(settings.select)}: expected a JMESPath: {shorten(said, 200)}"
             ) from None
-        # The environment is ignored, and a redirect would carry the query to an address that is not configured. A
-        # compressed answer may expand a thousandfold, so none is requested.
+        limits = httpx2.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight)
+        network = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
+        # The environment is ignored, and a redirect would carry the query to an address that is not configured.
         self._http = httpx2.AsyncClient(
-            headers={"accept": "application/json", "accept-encoding": "identity", **_authorization(settings)},
+            transport=Guarded(network, lambda _: settings.bytes),
+            headers={"accept": "application/json", **_authorization(settings)},
             follow_redirects=False,
             trust_env=False,
             # `search` bounds the whole call.
             timeout=None,
-            limits=httpx2.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight),
         )
 
     async def close(self) -> None:
@@ -83,6 +85,8 @@ class Endpoint:
                 body = await self._body(query)
         except TimeoutError as error:
             raise Overloaded(f"{self.host} did not answer within {seconds:.1f} s") from error
+        except Unreadable as error:
+            raise Unusable(error.reason, str(error)) from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise DependencyDown(f"{self.host}: the connection failed: {shorten(str(error), 200)}") from error
         return self._results(body)
@@ -94,31 +98,24 @@ class Endpoint:
             request = self._http.build_request("GET", self._url.copy_merge_params(asked))
         else:
             request = self._http.build_request("POST", self._url, json=asked)
-        response = await self._http.send(request, stream=True)
-        try:
-            if response.status_code in {408, 425, 429, 503}:
-                raise Overloaded(f"{self.host} answered {response.status_code}", retry_after(response.headers))
-            if response.status_code != 200:
-                raise DependencyDown(f"{self.host} answered {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise Unusable("malformed", "the answer is compressed, which was not requested")
-            found = bytearray()
-            async for part in response.aiter_raw():
-                found += part
-                if len(found) > settings.bytes:
-                    raise Unusable("too_large", f"the answer has more than {settings.bytes} bytes")
-            return bytes(found)
-        finally:
-            await response.aclose()
+        response = await self._http.send(request)
+        if response.status_code in {408, 425, 429, 503}:
+            raise Overloaded(f"{self.host} answered {response.status_code}", retry_after(response.headers))
+        if response.status_code != 200:
+            raise DependencyDown(f"{self.host} answered {response.status_code}")
+        return response.content
 
     def _results(self, body: bytes) -> tuple[Result, ...]:
         try:
-            found = self._select.search(json.loads(body))
-        except JMESPathError as error:
-            said = shorten(" ".join(str(error).split()), 100)
-            raise Unusable("malformed", f"TAGBUS_WEB__SELECT does not fit the answer: {said}") from None
+            answer = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise Unusable("malformed", f"the answer is not JSON: {shorten(str(error), 100)}") from None
+        try:
+            found = self._select.search(answer)
+        except Exception as error:
+            # Besides its own errors, jmespath raises TypeError where it compares a text with a number, and others.
+            said = " ".join(str(error).split()) if isinstance(error, JMESPathError) else type(error).__name__
+            raise Unusable("malformed", f"TAGBUS_WEB__SELECT does not fit the answer: {shorten(said, 100)}") from None
         if not isinstance(found, list):
             raise Unusable("malformed", "TAGBUS_WEB__SELECT finds no list in the answer")
         results = [one for one in map(_result, found) if one is not None]

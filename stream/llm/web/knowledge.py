@@ -113,7 +113,7 @@ class WebKnowledge:
             except Retryable as error:
                 # An endpoint that asks to retry later is not failing.
                 if isinstance(error, Overloaded) and error.retry_after is not None:
-                    self._unknown(trial)
+                    self._breaker.pause(error.retry_after)
                 else:
                     self._breaker.failed()
                 raise
