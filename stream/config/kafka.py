@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from tagbus.stream.config.base.environment import PREFIX
 from tagbus.stream.config.base.section import Section
-from tagbus.stream.config.base.types import Brokers, ClientName, Properties, TopicName
+from tagbus.stream.config.base.types import Brokers, ClientName, Properties, TopicName, Url
 
 # librdkafka properties that hold a password, a private key or a client secret.
 CONFIDENTIAL = frozenset(
@@ -105,13 +105,6 @@ class TopicSettings(Section):
 class RegistrySettings(Section):
     """Confluent's schema registry: results are produced in its wire format, with the schema id before the JSON."""
 
-    url: str | None = Field(None, description="URL of the registry; unset: no registry")
+    url: Url | None = Field(None, description="URL of the registry; unset: no registry")
     user: str | None = None
     password: SecretStr | None = None
-
-    @field_validator("url", mode="after")
-    @classmethod
-    def _no_password(cls, url: str | None) -> str | None:
-        if "@" in (url or ""):
-            raise PydanticCustomError("secret", "an address alone, the rest in registry.user and registry.password")
-        return url

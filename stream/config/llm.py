@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import NoDecode
 
 from tagbus.stream.config.base.section import Section
-from tagbus.stream.config.base.types import Url, Words
+from tagbus.stream.config.base.types import Key, Url, Words
 
 BackendChoice = Literal["auto", "decision_api", "yesno", "stated"]
 SelectMode = Literal["off", "labels", "tokens"]
@@ -16,7 +16,7 @@ class LlmSettings(Section):
     """The server, how it is asked, and what goes into a prompt."""
 
     url: Url | None = Field(None, description="base URL with its version: http://host:8000/v1; unset: no judge")
-    api_key: SecretStr | None = Field(None, description="bearer token; unset: none is sent")
+    api_key: Key | None = Field(None, description="bearer token; unset: none is sent")
     model: str | None = Field(None, description="the server's name of the model; unset: the first that it lists")
     profile: str = Field(
         "generic",

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from tagbus.stream.config.base.section import Section
+from tagbus.stream.config.base.types import Key, PlainUrl
 
 
 class CollectionSettings(Section):
@@ -45,8 +46,8 @@ class MemorySettings(CollectionSettings):
     path: Path | None = Field(
         None, description="folder of the embedded engine, or of hnsw's vectors on disk; a temporary one if unset"
     )
-    url: str = Field("http://127.0.0.1:6333", description="Qdrant server, with its port")
-    api_key: SecretStr | None = None
+    url: PlainUrl = Field("http://127.0.0.1:6333", description="Qdrant server, with its port")
+    api_key: Key | None = None
     ca_file: Path | None = Field(None, description="PEM of the authority that signed the server's certificate")
     certificate_file: Path | None = Field(None, description="PEM of the client certificate for the server")
     key_file: Path | None = Field(None, description="PEM of the client certificate's key, if it is in another file")

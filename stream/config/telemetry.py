@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from tagbus.stream.config.base.section import Section
-from tagbus.stream.config.base.types import Url
+from tagbus.stream.config.base.types import Headers, Url
 
 
 class LogSettings(Section):
@@ -19,7 +19,7 @@ class OtelSettings(Section):
     """OpenTelemetry over HTTP (OTLP, protobuf)."""
 
     endpoint: Url | None = Field(None, description="base URL of a collector: http://host:4318; unset: nothing is sent")
-    headers: dict[str, SecretStr] = Field({}, description="HTTP headers of each request; masked in all output")
+    headers: Headers = Field({}, description="HTTP headers of each request; masked in all output")
     ca_file: Path | None = Field(None, description="PEM of the CAs that verify the collector's certificate")
     sample: float = Field(
         0.01, ge=0, le=1, description="share of contents without a `traceparent` that start a new trace"

@@ -2,22 +2,24 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import NoDecode
 
 from tagbus.stream.config.base.section import Section
-from tagbus.stream.config.base.types import Url, Words
+from tagbus.stream.config.base.types import Key, SearchUrl, Words
 
 
 class WebSettings(Section):
     """Any endpoint that answers a search with JSON (LLM4Tag, section 3.2.2)."""
 
-    url: Url | None = Field(None, description="search endpoint, fixed parameters included; unset: no web knowledge")
+    url: SearchUrl | None = Field(
+        None, description="search endpoint, fixed parameters included; unset: no web knowledge"
+    )
     method: Literal["get", "post"] = Field(
         "get", description="get: the query is a parameter; post: a field of a JSON object"
     )
     query: str = Field("q", min_length=1, description="name of that parameter or field")
-    api_key: SecretStr | None = Field(None, description="key of the endpoint; unset: none is sent")
+    api_key: Key | None = Field(None, description="key of the endpoint; unset: none is sent")
     key_header: str = Field(
         "authorization",
         pattern=r"^[A-Za-z0-9-]+$",

@@ -33,6 +33,8 @@ CHANNEL: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Of the environment: contents go to the servers of the settings alone.
+    ("grpc.enable_http_proxy", 0),
 )
 
 

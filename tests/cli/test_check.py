@@ -152,14 +152,19 @@ def test_a_schema_registry_is_asked_where_there_is_one(
     assert "secret" not in answer.out + answer.err
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "file:///etc/passwd", "http://[", "nonsense"])
-def test_a_schema_registry_that_does_not_answer_is_one_line(
-    tagbus: Cli, monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_a_schema_registry_that_does_not_answer_is_one_line(tagbus: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "SECONDS", 0.5)
-    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, REGISTRY__URL=url)
+    answer = tagbus("check", KAFKA__BROKERS=NOWHERE, REGISTRY__URL="http://127.0.0.1:1")
     assert verdicts(answer)["schema registry"] == "wrong"
     assert len(answer.lines) == 5
+
+
+def test_what_a_server_says_moves_no_cursor_and_fills_no_screen() -> None:
+    line = check.line_of(check.Finding("ok", "llm model", "evil\x1b]0;owned\x07\x1b[2J\u202e\n" + "m" * 1_000_000))
+    assert line.isprintable()
+    assert line.startswith("ok      llm model              evil]0;owned[2J mmm")
+    assert line.endswith("m…")
+    assert len(line) < 2_100
 
 
 def test_a_missing_topic_is_wrong_and_says_what_makes_it(kafka: Broker, tagbus: Cli) -> None:

@@ -229,7 +229,7 @@ def test_a_password_in_the_address_is_refused_and_not_shown(monkeypatch: pytest.
         load()
 
     assert str(caught.value) == (
-        "TAGBUS_REGISTRY__URL=********: an address alone, the rest in registry.user and registry.password"
+        "TAGBUS_REGISTRY__URL=********: expected an address alone: user, password and key have settings of their own"
     )
 
 

@@ -20,6 +20,7 @@ from confluent_kafka.admin._resource import ResourceType
 
 from tagbus.stream.app import assemble
 from tagbus.stream.app.components import Components
+from tagbus.stream.app.console import printable
 from tagbus.stream.app.places import folders
 from tagbus.stream.config import PREFIX, KafkaSettings, RegistrySettings, Settings, load
 from tagbus.stream.errors import CheckFailed, TagbusError, shorten
@@ -47,6 +48,8 @@ SINCE_4_0 = "group.share.session.timeout.ms"
 PROTOCOLS = "group.coordinator.rebalance.protocols"
 # The query of the trial search for web knowledge.
 SEARCHED = "Apache Kafka"
+# Characters of a finding at most: the longest of our own has some 800.
+WORDS = 2_000
 # Brokers named on one line.
 NAMED = 3
 
@@ -71,8 +74,10 @@ def check() -> None:
 
 
 def line_of(finding: Finding) -> str:
-    """The printed line of a finding."""
-    return f"{finding.verdict:<7} {finding.subject:<22} {finding.words}"
+    """The printed line of a finding. Its words may be a server's."""
+    words = printable(" ".join(finding.words[: 2 * WORDS].split()))
+    shown = words if len(words) <= WORDS else f"{words[: WORDS - 1]}…"
+    return f"{finding.verdict:<7} {finding.subject:<22} {shown}"
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
@@ -254,11 +259,9 @@ def _registry(registry: RegistrySettings, url: str) -> Finding:
     if registry.user is not None and registry.password is not None:
         login = f"{registry.user}:{registry.password.get_secret_value()}".encode()
         headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
-    if not url.startswith(("http://", "https://")):
-        return Finding("wrong", "schema registry", f"TAGBUS_REGISTRY__URL={shorten(url)}: expected http:// or https://")
     try:
-        question = urllib.request.Request(f"{url.rstrip('/')}/subjects", headers=headers)  # noqa: S310 - see above
-        with urllib.request.urlopen(question, timeout=SECONDS):  # noqa: S310 - see above
+        question = urllib.request.Request(f"{url}/subjects", headers=headers)  # noqa: S310 - http or https, as the setting is
+        with urllib.request.urlopen(question, timeout=SECONDS):  # noqa: S310 - http or https, as the setting is
             return Finding("ok", "schema registry", url)
     except (OSError, ValueError, HTTPException) as error:
         return Finding("wrong", "schema registry", f"{url}: {shorten(str(error), 200)}")

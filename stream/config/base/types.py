@@ -1,9 +1,10 @@
-"""Setting types with validation: addresses of brokers, names of topics and clients, properties."""
+"""Setting types with validation: addresses, names of topics and clients, keys, headers, properties."""
 
 import re
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_core import PydanticCustomError
 
 # librdkafka accepts the protocol of a listener before the host. It waits forever for an invalid host name, so anything
@@ -15,6 +16,8 @@ _BROKER: Final = re.compile(
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _NAME: Final = re.compile(r"[!-~]+")
 _URL: Final = re.compile(r"https?://[^\s/]\S*")
+_KEY: Final = re.compile(r"[!-~]+( +[!-~]+)*")
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _LAST_PORT: Final = 65_535
 
 
@@ -66,10 +69,53 @@ def _scalar(value: object) -> object:
             return value
 
 
+def _plain(value: str) -> str:
+    """An address alone: it is part of messages, and of what `tagbus config` prints."""
+    if not {"@", "?", "#"}.isdisjoint(value):
+        raise PydanticCustomError(
+            "secret", "expected an address alone: user, password and key have settings of their own"
+        )
+    return value
+
+
 def _url(value: str) -> str:
-    if not _URL.fullmatch(value):
-        raise PydanticCustomError("url", "expected http:// or https://, a host and the path of the API")
+    if not _is_url(_plain(value)):
+        raise _no_url("url")
     return value.rstrip("/")
+
+
+def _search_url(value: str) -> str:
+    """It may have parameters, and a key among them."""
+    if not _is_url(value) or "@" in urlsplit(value).netloc:
+        raise _no_url("url" if {"@", "?"}.isdisjoint(value) else "secret")
+    return value
+
+
+def _is_url(value: str) -> bool:
+    """Whether clients accept it: they raise errors of their own at the first request, with the value."""
+    try:
+        parts = urlsplit(value)
+        host = (parts.hostname or "").encode("idna")
+        return bool(_URL.fullmatch(value) and value.isprintable() and host and parts.port != 0)
+    except ValueError:
+        return False
+
+
+def _no_url(kind: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "expected http:// or https://, a host and the path of the API")
+
+
+def _key(value: SecretStr) -> SecretStr:
+    # Clients raise at the first request, some with the value in the message.
+    if not _KEY.fullmatch(value.get_secret_value()):
+        raise PydanticCustomError("secret", "expected visible ASCII characters, as HTTP headers have them")
+    return value
+
+
+def _header(value: str) -> str:
+    if not _HEADER.fullmatch(value):
+        raise PydanticCustomError("header", "expected the name of an HTTP header")
+    return value
 
 
 def _words(value: object) -> object:
@@ -83,3 +129,9 @@ ClientName = Annotated[str, AfterValidator(_client_name)]
 TopicName = Annotated[str, AfterValidator(_topic)]
 Properties = Annotated[dict[str, str], BeforeValidator(_as_text)]
 Url = Annotated[str, AfterValidator(_url)]
+# Its parameters are kept.
+SearchUrl = Annotated[str, AfterValidator(_search_url)]
+# Checked where it is used.
+PlainUrl = Annotated[str, AfterValidator(_plain)]
+Key = Annotated[SecretStr, AfterValidator(_key)]
+Headers = dict[Annotated[str, AfterValidator(_header)], Key]

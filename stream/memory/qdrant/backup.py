@@ -158,6 +158,7 @@ class BackupServer:
             verify=trust(self._settings),
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             transport=self._transport,
+            trust_env=False,
         ) as client:
             try:
                 yield client

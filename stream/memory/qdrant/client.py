@@ -109,6 +109,8 @@ def connect(settings: MemorySettings) -> Server:
             timeout=math.ceil(settings.deadline_seconds),
             check_compatibility=False,
             verify=trust(settings),
+            # The proxies of the environment would see the contents.
+            trust_env=False,
         )
     return Server(client, place, settings.deadline_seconds, settings.request_bytes, settings)
 
@@ -131,12 +133,12 @@ def _address(url: str) -> SplitResult:
     return parts
 
 
-def trust(settings: MemorySettings) -> ssl.SSLContext | bool:
+def trust(settings: MemorySettings) -> ssl.SSLContext:
     """The TLS context: the CA for the server's certificate, and the client's own certificate."""
     if settings.key_file and not settings.certificate_file:
         raise UserError("TAGBUS_MEMORY__KEY_FILE is set without TAGBUS_MEMORY__CERTIFICATE_FILE, which it belongs to")
     if settings.ca_file is None and settings.certificate_file is None:
-        return True
+        return httpx.create_ssl_context()
     context = _authorities(settings.ca_file)
     if settings.certificate_file is not None:
         names = [f"TAGBUS_MEMORY__CERTIFICATE_FILE={settings.certificate_file}"]
