@@ -8,6 +8,8 @@ Modules are imported when their command runs: `tagbus --help` needs no torch.
 """
 
 import importlib
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -40,7 +42,21 @@ class LazyCommand(TyperCommand):
             raise UserError(f"{self.name} needs {error.name}, which is not installed: {INSTALL}") from None
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command(name=self.name)(module.command)
-        return typer.main.get_command(app).make_context(info_name, args, parent, **extra)
+        context = typer.main.get_command(app).make_context(info_name, args, parent, **extra)
+        _require_numbers(context.params)
+        return context
+
+
+def _require_numbers(given: Mapping[str, object]) -> None:
+    """Raises UserError for an option of all commands that no training can use: typer's limits let nan pass."""
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if not isinstance(value, float):
+            continue
+        if not math.isfinite(value):
+            raise UserError(f"{option} {value}: expected a finite number")
+        if name.endswith("rate") and value <= 0:
+            raise UserError(f"{option} {value:g}: expected a learning rate above 0")
 
 
 train = TyperGroup(

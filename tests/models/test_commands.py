@@ -40,3 +40,17 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.delitem(sys.modules, "tagbus.models.train.losses", raising=False)
     with pytest.raises(UserError, match=r"^losses needs torch, which is not installed: pip install 'tagbus\[train\]'$"):
         LazyCommand("losses", "tagbus.models.train.losses", "").make_context("losses", [])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("0", "--rate 0: expected a learning rate above 0"),
+        ("-1", "--rate -1: expected a learning rate above 0"),
+        ("nan", "--rate nan: expected a finite number"),
+        ("inf", "--rate inf: expected a finite number"),
+    ],
+)
+def test_a_rate_that_trains_nothing_is_a_users_mistake(given: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"^{words}$"):
+        train.commands["sft"].make_context("sft", ["topic", "--model", "m", "--out", "o", "--rate", given])
