@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from tagbus.stream.llm.base import Answer, Usage
+from tagbus.stream.llm.prompts.fence import seen
 
 # Why a tag is unknown: the values of `Answer.unknown` and of a metric's label.
 LABEL_MASS: Final = "label_mass"
@@ -30,6 +31,8 @@ UNSELECTED: Final = "unselected"
 MOST_TOKENS: Final = 100_000_000
 # Characters kept of a model's name: it goes into results, which have to fit a record.
 MODEL: Final = 200
+# Characters of an answer in a message at most.
+_WORDS: Final = 200
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
@@ -96,7 +99,9 @@ def parsed(shape: type[M], body: bytes) -> M:
         return shape.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise Malformed(f"{'.'.join(map(str, first['loc'])) or 'the answer'}: {first['msg']}") from None
+        # Both hold parts of the answer: the names in a mapping, a value that is none of a list.
+        where = seen(".".join(map(str, first["loc"])), _WORDS) or "the answer"
+        raise Malformed(f"{where}: {seen(first['msg'], _WORDS)}") from None
 
 
 def unknown(reason: str, count: int) -> list[Answer]:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from tagbus.stream.contract.events import Content
+from tagbus.stream.errors import shorten
 from tagbus.stream.llm.base import Asked, Judged, Question
 from tagbus.stream.llm.judge import LlmJudge
 from tagbus.stream.telemetry import LLM_DRIFT
@@ -71,7 +72,7 @@ class Watch:
             log.warning(
                 "the language model's answers differ from those at the start by %.2f on average; it reports %s and "
                 "reported %s: fit the calibration again",
-                *(drift, found[0].model, self._first.model),
+                *(drift, shorten(found[0].model), shorten(self._first.model)),
             )
         return drift
 

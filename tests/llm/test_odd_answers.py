@@ -68,6 +68,24 @@ async def test_a_name_of_the_model_fits_a_result(model: object, kept: str | None
     assert (judged.model, judged.usage.tokens_in) == (kept, 7)
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [{"\x1b[2J" + "x" * 100_000: 1}, [{"type": "\x1b[2J" + "x" * 100_000}]],
+    ids=["a name", "a value"],
+)
+async def test_of_an_answer_that_is_none_the_log_has_a_short_line(
+    answers: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    profile = "sglang" if isinstance(answers, dict) else "vllm"
+    with serving(always(Say({"answers": answers}))) as server:
+        async with directly(server.url, "decision_api", profile=profile) as judge:
+            (judged,) = await judge.judge([asked("Cats")])
+    assert judged.answers[0].unknown == "malformed"
+    (said,) = caplog.messages
+    assert said.isprintable()
+    assert len(said) < 600
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "say",
