@@ -2,7 +2,7 @@
 
 import pytest
 
-from tagbus.stream.config import load
+from tagbus.stream.config import LlmSettings, load
 from tagbus.stream.errors import UserError
 
 SECRET = "hunter2"
@@ -22,6 +22,12 @@ def refusal(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> str:
 def test_a_key_that_no_header_takes_is_refused(variable: str, around: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = refusal(monkeypatch, variable, around.format(SECRET))
     assert said == f"{variable}=********: expected visible ASCII characters, as HTTP headers have them"
+
+
+def test_a_program_s_wrong_key_is_not_shown_either() -> None:
+    with pytest.raises(ValueError, match="expected visible ASCII characters") as caught:
+        LlmSettings(api_key=f"é{SECRET}")  # type: ignore[arg-type]
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("variable", KEYS)
