@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, MemberAssignment
 
 from tagbus.stream.config import Settings
@@ -167,7 +168,10 @@ class Fleet:
     def _group(self) -> str:
         kafka = self._given.kafka
         asked = AdminClient({"bootstrap.servers": kafka.brokers}).describe_consumer_groups([kafka.group])
-        group = asked[kafka.group].result(DESCRIBE_SECONDS)
+        try:
+            group = asked[kafka.group].result(DESCRIBE_SECONDS)
+        except (KafkaException, TimeoutError) as error:
+            return f"no coordinator describes group {kafka.group} within {DESCRIBE_SECONDS:.0f} s: {error!r}"
         lines = [f"the coordinator has group {kafka.group}, {group.state}:"]
         for one in group.members:
             to_hold = "" if one.target_assignment is None else f", is to hold {_numbers(one.target_assignment)}"

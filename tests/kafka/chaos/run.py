@@ -23,6 +23,8 @@ TRANSACTION_SECONDS = 8.0
 SLACK_SECONDS = 10.0
 STALL_SECONDS = SESSION_SECONDS + TRANSACTION_SECONDS + SLACK_SECONDS
 RECOVERY_SECONDS = 120.0
+# Of each broker's log, where the fleet stands still.
+LOG_LINES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ def chaos(cluster: ApacheCluster, plan: Plan, folder: Path) -> Report:
         load.stop()
         lasted, rested = time.monotonic() - start, time.monotonic()
         if not _until_out(fleet, load, watch):
-            for line in fleet.dump():
+            brokers = [f"{node.address}: its log ends\n{node.log_tail(LOG_LINES)}" for node in cluster.nodes]
+            for line in [*fleet.dump(), *brokers]:
                 print(line, flush=True)
         recovery = time.monotonic() - rested
         fleet.stop()
