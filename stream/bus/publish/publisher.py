@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # How long to wait for a finished batch; callbacks, a due commit and a stop are noticed within it.
 IDLE_SECONDS = 0.1
+# Between two looks at a commit that must be done first.
+WAIT_SECONDS = 0.01
 # A step of a transaction hangs if it takes this many times its timeout.
 HANGS = 1.5
 
@@ -130,6 +132,7 @@ class Publisher:
                 break
             except RetryTransaction as error:
                 if isinstance(error, RecordRefused):
+                    self._commit_sent()
                     self._member.process_again(error.entry, {error.index: error.poison}, self._stop.is_set)
                 entries = [entry for entry in entries if self._in_flight.owns(entry)]
                 self._struggling = bool(entries)
@@ -142,6 +145,14 @@ class Publisher:
         self._records.absent = ()
         if entries:
             telemetry.BATCH_SECONDS.labels(step="publish").observe(time.monotonic() - start)
+
+    def _commit_sent(self) -> None:
+        """Wait until the offsets of all sent results are committed: what is processed again forgets what it learnt of
+        the batches in flight. Raises Abandoned."""
+        while self._delivery.uncommitted():
+            self._settle()
+            self._records.check_patience()
+            self._stop.wait(WAIT_SECONDS)
 
     def _settle(self) -> None:
         """Take batches that are committed out of flight."""

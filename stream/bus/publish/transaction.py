@@ -127,6 +127,10 @@ class Delivery(Protocol):
         """The batches whose offsets were committed since the last call. Raises Fatal, UserError."""
         ...
 
+    def uncommitted(self) -> bool:
+        """Whether results are sent whose offsets are not committed yet."""
+        ...
+
 
 class ExactlyOnce:
     """Results, dead letters and offsets in one transaction (KIP-98, KIP-447)."""
@@ -185,6 +189,10 @@ class ExactlyOnce:
         """What was sent since the last call."""
         done, self._committed = self._committed, []
         return done
+
+    def uncommitted(self) -> bool:
+        """False: offsets are committed with the results."""
+        return False
 
     def _confirm(self) -> None:
         self._records.flush()
@@ -285,6 +293,10 @@ class AtLeastOnce:
         if self._answer is None and time.monotonic() >= self._next:
             self._commit()
         return done
+
+    def uncommitted(self) -> bool:
+        """Whether a batch of an assigned partition is sent and not committed."""
+        return any(map(self._in_flight.owns, self._sent))
 
     def _commit(self) -> None:
         self._sent = [entry for entry in self._sent if self._in_flight.owns(entry)]
