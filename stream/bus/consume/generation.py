@@ -52,9 +52,17 @@ class GroupGeneration:
         return True
 
     def settle(self) -> None:
-        """Every generation until now is known: the rebalance callback has done its work."""
+        """A rebalance callback has done its work. Where the client joined another generation meanwhile, that one's
+        callback is still to come, and takes partitions away in it."""
         self.metadata = self._consumer.consumer_group_metadata()
-        self._settled = generation_of(self.metadata)
+        found = generation_of(self.metadata)
+        overtaken = self._ahead and 0 <= self._settled < found - self._ahead
+        self._settled = found - 1 if overtaken else found
+
+    def lost(self) -> None:
+        """All partitions are gone: there is no callback to come for them."""
+        self._settled = -1
+        self.settle()
 
 
 def generation_of(metadata: object) -> int:

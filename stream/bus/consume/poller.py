@@ -203,8 +203,7 @@ class Poller:
             self._start(again)
 
     def _commit(self, offsets: list[TopicPartition]) -> KafkaError | None:
-        """Commit, unless brokers are down (it would take session.timeout.ms to fail) or partitions may be another
-        member's: it would set its offsets back."""
+        """Commit, unless brokers are down (it takes session.timeout.ms to fail) or it could set another owner back."""
         if self._brokers.down_since is not None:
             return KafkaError(KafkaError._ALL_BROKERS_DOWN, "no broker answers", retriable=True)
         if not self._group.ask():
@@ -258,7 +257,8 @@ class Poller:
         if error.code() == KafkaError._PARTITION_EOF:
             if (buffer := self._buffers.get(partition)) is not None:
                 buffer.ended = buffer.ended or (message.offset() or 0) >= buffer.end
-                self._markers.reached(partition, message.offset() or 0)
+                # Records beyond the read range are dropped: no commit may pass them.
+                self._markers.reached(partition, min(message.offset() or 0, buffer.end))
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             self._resets.add(partition)
@@ -340,7 +340,7 @@ class Poller:
         return revoked
 
     def _rebalanced(self, kind: str, partitions: list[Partition], dropped: int = 0) -> None:
-        self._group.settle()
+        (self._group.lost if kind == "lost" else self._group.settle)()
         telemetry.REBALANCES.labels(kind=kind).inc()
         names = ",".join(str(number) for _, number in sorted(partitions))
         log.info("rebalance: kind=%s topic=%s partitions=%s dropped_batches=%d", kind, self._topic, names, dropped)

@@ -62,6 +62,38 @@ def test_a_cooperative_member_uses_the_generation_in_which_it_gives_partitions_a
     assert of.ask()
 
 
+def test_a_callback_that_another_generation_overtakes_leaves_that_one_s_to_come() -> None:
+    # Given a callback in generation 8, during which the client joined 9, whose callback is still to come
+    member = Scripted()
+    of = group(member)
+    member.generation = 7
+    of.settle()
+    member.generation = 9
+    of.settle()
+    assert of.ask()
+    # When the client joins 10 before that callback is done, what it gives away may be another member's
+    member.generation = 10
+    assert not of.ask()
+    assert usable(of) == 9
+    # And once no callback is to come, one that is served in a generation already known ends the doubt
+    of.settle()
+    of.settle()
+    member.generation = 11
+    assert of.ask()
+
+
+def test_after_all_partitions_are_lost_the_first_generation_is_no_surprise() -> None:
+    member = Scripted()
+    of = group(member)
+    member.generation = 7
+    of.settle()
+    member.generation = 40
+    of.lost()
+    member.generation = 41
+    assert of.ask()
+    assert usable(of) == 41
+
+
 def test_an_eager_member_gives_partitions_away_before_it_joins_the_next() -> None:
     member = Scripted()
     of = group(member, options={"partition.assignment.strategy": "range"})

@@ -1,19 +1,21 @@
 """The poll thread alone: its reports on brokers. Its handling of records is in test_worker.py."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from tagbus.stream.bus.consume.offsets import RangeBounds, ReadRange
 from tagbus.stream.bus.consume.poller import STOOD_SECONDS, Poller
 from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.kafka import clients
 from tagbus.stream.local.mock import MockCluster
-from tests.bus.harness import settings
+from tests.bus.harness import Running, events, settings
 from tests.bus.taggers import Trivial
+from tests.support import produce
 
 
 @pytest.fixture
@@ -68,3 +70,27 @@ def test_offsets_are_not_committed_in_a_generation_in_which_another_member_may_h
     assert refused.code() == KafkaError.ILLEGAL_GENERATION
     assert refused.retriable()
     consumer.close()
+
+
+def test_a_backfill_commits_no_further_than_its_end_where_the_topic_goes_on(
+    mock_kafka: MockCluster, mock_topics: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings(mock_kafka.address, mock_topics, kafka={"delivery": "at_least_once"})
+    produce(mock_kafka.address, "content", events(40, "a"), 0)
+    produce(mock_kafka.address, "content", events(150, "b"), 1)
+    look = RangeBounds.look
+
+    def then_more(bounds: RangeBounds, numbers: Iterable[int]) -> None:
+        look(bounds, numbers)
+        produce(mock_kafka.address, "content", events(5, "late"), 0)
+
+    monkeypatch.setattr(RangeBounds, "look", then_more)
+    # Given a partition that gets more after the backfill has asked for its end, and is done long before another
+    run = Running(given, Trivial(), read_range=ReadRange("earliest", "end", rate=50))
+    run.join()
+    assert run.error is None
+    # Then what came later is not committed past
+    member = clients.group_member(given, lambda _: None)
+    found = member.committed([TopicPartition("content", number) for number in (0, 1)], 10)
+    member.close()
+    assert [one.offset for one in found] == [40, 150]
