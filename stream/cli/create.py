@@ -108,7 +108,7 @@ def _mend(admin: AdminClient, settings: Settings, name: str, one: Difference) ->
         kafka_topics.configure(admin, kafka, name, one.settings)
         return None
     if one.partitions is None:
-        return "left: partitions cannot be removed, nor replicas added here"
+        return f"left: {one.left}"
     wanted = (layout(settings) | views_layout(settings))[name]
     if not wanted.grows and not kafka_topics.empty(kafka, name):
         return "left: it holds records, and their keys would move to other partitions"

@@ -244,6 +244,16 @@ class TestMend:
         assert tagbus("topics", "create", settings=settings(broker, names, 1)).code == 0
         assert partitions(broker)[names["versions"]] == 5
 
+    def test_compaction_is_not_ended(self, broker: DefaultKafka, names: dict[str, str], tagbus: Cli) -> None:
+        # Given a topic of contents whose producer compacts it: with `delete` the broker would remove what is old
+        made(broker, names, **right(content=(1, COMPACT)))
+        given = settings(broker, names, 1)
+        answer = tagbus("topics", "create", "--mend", settings=given)
+        assert answer.code == 3
+        assert "left: without compaction the broker removes what is older than" in said(answer, names["content"])
+        # Then it is as it was
+        assert "cleanup.policy is compact, expected delete" in tagbus("check", settings=given).out
+
     def test_limits_that_are_too_low_are_raised(self, broker: DefaultKafka, names: dict[str, str], tagbus: Cli) -> None:
         low = {"max.message.bytes": "1000", "delete.retention.ms": "60000"}
         made(broker, names, **right(tagged=(1, {"max.message.bytes": "1000"}), tags=(1, {**COMPACT, **low})))

@@ -18,6 +18,8 @@ BYTES: Final = "max.message.bytes"
 KAFKA_BYTES: Final = 1_048_588
 RECORD_ROOM: Final = 48_000
 HOUR_MS: Final = 3_600_000
+# Why `topics create --mend` does not end compaction.
+KEPT: Final = "without compaction the broker removes what is older than retention.ms; change it yourself if that may go"
 
 Configuration = Mapping[str, str]
 
@@ -59,13 +61,14 @@ class Difference:
     """One way in which a topic differs.
 
     `harmful`: records may be lost, or `tagbus run` rejects the topic. The remedy: `settings` to change, or
-    `partitions`, the number that it should have.
+    `partitions`, the number that it should have. `left`: why there is none.
     """
 
     words: str
     harmful: bool
     settings: Configuration
     partitions: int | None = None
+    left: str = "partitions cannot be removed, nor replicas added here"
 
 
 def layout(settings: Settings) -> dict[str, Wanted]:
@@ -153,7 +156,11 @@ def _of_settings(wanted: Wanted, state: TopicState) -> Iterator[Difference]:
         return
     policy = state.configuration.get(POLICY, "")
     if policy != wanted.policy:
-        yield Difference(f"{POLICY} is {policy}, expected {wanted.policy}", True, {POLICY: wanted.policy})
+        words = f"{POLICY} is {policy}, expected {wanted.policy}"
+        if COMPACT in policy.split(",") and wanted.policy != COMPACT:
+            yield Difference(words, True, {}, left=KEPT)
+        else:
+            yield Difference(words, True, {POLICY: wanted.policy})
     for name, least in wanted.least.items():
         value = state.configuration.get(name, "")
         if value.isdigit() and int(value) < least:
