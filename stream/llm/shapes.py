@@ -15,7 +15,6 @@ from pydantic import (
 )
 
 from tagbus.stream.llm.base import Answer, Usage
-from tagbus.stream.llm.prompts.fence import seen
 
 # Why a tag is unknown: the values of `Answer.unknown` and of a metric's label.
 LABEL_MASS: Final = "label_mass"
@@ -100,10 +99,15 @@ def parsed(shape: type[M], body: bytes) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         # Both hold parts of the answer: the names in a mapping, a value that is none of a list.
-        where = seen(".".join(map(str, first["loc"])), _WORDS) or "the answer"
-        raise Malformed(f"{where}: {seen(first['msg'], _WORDS)}") from None
+        where = _printable(".".join(map(str, first["loc"]))) or "the answer"
+        raise Malformed(f"{where}: {_printable(first['msg'])}") from None
 
 
 def unknown(reason: str, count: int) -> list[Answer]:
     """The same reason for `count` tags."""
     return [Answer(unknown=reason)] * count
+
+
+def _printable(words: str) -> str:
+    """The beginning of a text that may hold parts of an answer."""
+    return "".join(filter(str.isprintable, words[:_WORDS]))

@@ -54,9 +54,10 @@ def recount(address: str, topic: str) -> Recount:
         if value is not None:
             result = json.loads(value)
             found.contents[key] = {tag["id"]: tag["confidence"] for tag in result["tags"]}
-            # No content is newer than its result.
+            # A content without a time is as old as its result, and none is newer.
             record = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
-            found.times[key] = min(datetime.fromisoformat(result["time"]), record)
+            own = result.get("time")
+            found.times[key] = record if own is None else min(datetime.fromisoformat(own), record)
     for tags in found.contents.values():
         found.counts.update(tags.keys())
         found.together.update((one, other) for one in tags for other in tags if one != other)
