@@ -141,11 +141,12 @@ class Corpus:
         """Store an exemplar; the tags of a repeated content are merged."""
         for value, first in self._scratch.rows("SELECT value, place FROM after WHERE key = ?", (one.key,)):
             other = _parsed(value)
-            if (other.title, other.text) != (one.title, one.text):
-                return Wrong(place, f"id: {shorten(one.id)} is at {first!s} as well, with another text")
+            if (error := _conflict(other, str(first), one)) is not None:
+                return Wrong(place, error)
             one = _joined(other, one)
-        if len(one.accepted) > LIST_ITEMS:
-            return Wrong(place, f"accepted: {len(one.accepted)} tags is wrong, expected at most {LIST_ITEMS}")
+        for verdict, tags in (("accepted", one.accepted), ("rejected", one.rejected)):
+            if len(tags) > LIST_ITEMS:
+                return Wrong(place, f"{verdict}: {len(tags)} tags is wrong, expected at most {LIST_ITEMS}")
         self._scratch.execute(
             "INSERT INTO after VALUES (?, ?, ?, ?) ON CONFLICT (key)"
             " DO UPDATE SET digest = excluded.digest, value = excluded.value",
@@ -154,10 +155,24 @@ class Corpus:
         return None
 
 
+def _conflict(first: Exemplar, place: str, second: Exemplar) -> str | None:
+    """The reason that two rows of one id, the first of them at `place`, are not of one content."""
+    at = f"{shorten(second.id)} is at {place} as well, with"
+    if (first.title, first.text) != (second.title, second.text):
+        return f"id: {at} another text"
+    # One row's scopes for the tags of both would show the text to contents that the other row keeps it from.
+    if set(first.scopes) != set(second.scopes):
+        return f"scopes: {at} other scopes"
+    both = {*first.accepted, *second.accepted} & {*first.rejected, *second.rejected}
+    return f"rejected: {at} {shorten(min(both))} accepted in one row and rejected in the other" if both else None
+
+
 def _joined(first: Exemplar, second: Exemplar) -> Exemplar:
+    """Both rows' tags, and the later time: a row without one says nothing about it."""
     accepted = tuple(dict.fromkeys((*first.accepted, *second.accepted)))
-    rejected = tuple(tag for tag in dict.fromkeys((*first.rejected, *second.rejected)) if tag not in accepted)
-    return second.model_copy(update={"accepted": accepted, "rejected": rejected})
+    rejected = tuple(dict.fromkeys((*first.rejected, *second.rejected)))
+    times = [one.time for one in (first, second) if one.time is not None]
+    return second.model_copy(update={"accepted": accepted, "rejected": rejected, "time": max(times, default=None)})
 
 
 def _digest(one: Exemplar) -> bytes:

@@ -1,8 +1,12 @@
 """A corpus compared with the existing exemplars."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
 
 from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.contract.fields import LIST_ITEMS
 from tagbus.stream.vocabulary.corpus import Known
 from tagbus.stream.vocabulary.entry import Remarks, Wrong
 from tagbus.stream.vocabulary.exemplars import Corpus, Counts
@@ -71,3 +75,54 @@ def test_an_id_with_another_text_is_wrong() -> None:
     with Corpus("people") as corpus:
         (wrong,), _ = read(corpus, known("1", "a"), known("1", "a", text="y"))
         assert str(wrong) == "file:1: id: '1' is at file:1 as well, with another text"
+
+
+def row(line: int, **fields: object) -> Known:
+    return Known(f"file:{line}", Exemplar.model_validate({"id": "1", "text": "x", **fields}))
+
+
+@pytest.mark.parametrize("scopes", [(), ("t2",), ("t1", "t2")])
+def test_rows_of_one_content_with_other_scopes_are_wrong(scopes: tuple[str, ...]) -> None:
+    with Corpus("people") as corpus:
+        first, second = row(2, accepted=("a",), scopes=("t1",)), row(3, accepted=("b",), scopes=scopes)
+        (wrong,), _ = read(corpus, first, second)
+        assert str(wrong) == "file:3: scopes: '1' is at file:2 as well, with other scopes"
+        # The first row stays as it is.
+        assert [one.scopes for one in corpus.changes()] == [("t1",)]
+
+
+def test_the_order_of_scopes_says_nothing() -> None:
+    with Corpus("people") as corpus:
+        assert read(corpus, row(2, accepted=("a",), scopes=("x", "y")), row(3, rejected=("b",), scopes=("y", "x"))) == (
+            [],
+            [],
+        )
+
+
+@pytest.mark.parametrize("verdicts", [("accepted", "rejected"), ("rejected", "accepted")])
+def test_a_tag_accepted_in_one_row_and_rejected_in_another_is_wrong(verdicts: tuple[str, str]) -> None:
+    with Corpus("people") as corpus:
+        (wrong,), _ = read(corpus, *(row(line, **{verdict: ("a",)}) for line, verdict in enumerate(verdicts, 2)))
+        assert str(wrong) == (
+            "file:3: rejected: '1' is at file:2 as well, with 'a' accepted in one row and rejected in the other"
+        )
+
+
+def test_the_newest_time_of_a_content_counts() -> None:
+    older = SOME_TIME - timedelta(days=1)
+    with Corpus("people") as corpus:
+        read(
+            corpus,
+            row(2, accepted=("a",), time=SOME_TIME),
+            row(3, accepted=("b",), time=older),
+            row(4, accepted=("c",)),
+        )
+        assert [one.time for one in corpus.changes()] == [SOME_TIME]
+
+
+@pytest.mark.parametrize("verdict", ["accepted", "rejected"])
+def test_more_tags_in_all_rows_than_a_list_may_have_are_wrong(verdict: str) -> None:
+    with Corpus("people") as corpus:
+        tags = tuple(f"t{number}" for number in range(LIST_ITEMS + 1))
+        (wrong,), _ = read(corpus, row(2, **{verdict: tags[:-1]}), row(3, **{verdict: tags[-1:]}))
+        assert str(wrong) == f"file:3: {verdict}: {LIST_ITEMS + 1} tags is wrong, expected at most {LIST_ITEMS}"
