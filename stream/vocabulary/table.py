@@ -7,6 +7,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import BinaryIO, Final
 
 from tagbus.stream.contract.codec import VALUE_BYTES
@@ -25,10 +26,14 @@ _EDGES: Final = re.compile(r"^\s+|(?<!\\)\s+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table: the place of its last line, and its cells by column."""
+    """A row of a table: the place of its last line, and its cells by column.
+
+    `missing`: the last columns, if the row ends before them; their cells are empty.
+    """
 
     place: str
     cells: Mapping[str, str]
+    missing: frozenset[str] = frozenset()
 
 
 def rows(
@@ -53,6 +58,8 @@ def rows(
         if delimiter == "," and ";" in first and "," not in first:
             delimiter = ";"
         header = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+        if twice := next((column for column in header if column and header.count(column) > 1), None):
+            raise UserError(f"{name}:1: the header has {shorten(twice)} more than once, expected each column once")
         if missing := lacking(header):
             listed = ", ".join(shorten(column, 40) for column in header[:SHOWN]) or "nothing"
             raise UserError(f"{name}:1: the header has {listed}, expected {missing}")
@@ -114,4 +121,4 @@ class _Utf8:
 def _row(place: str, header: Sequence[str], cells: Sequence[str]) -> Row | Wrong:
     if len(cells) > len(header):
         return Wrong(place, f"{len(cells)} cells, expected {len(header)} as in the header")
-    return Row(place, dict(zip(header, cells, strict=False)))
+    return Row(place, dict(zip_longest(header, cells, fillvalue="")), frozenset(header[len(cells) :]))

@@ -18,7 +18,7 @@ from tagbus.stream.vocabulary.entry import (
     matches,
 )
 from tagbus.stream.vocabulary.source import text_lines
-from tagbus.stream.vocabulary.table import bare, join, rows, split, writer
+from tagbus.stream.vocabulary.table import Row, bare, join, rows, split, writer
 
 LISTS: Final = ("aliases", "parents", "scopes", "replaced_by")
 COLUMNS: Final = ("id", "name", "description", *LISTS)
@@ -45,7 +45,10 @@ def read(name: str, stream: BinaryIO, delimiter: str, choice: Choice, remarks: R
         if language is None:
             language = "" if "name" in cells else choose_language(name, dict.fromkeys(labels, 0), choice)
         aliases = _aliases(split(cells.get("aliases", "")), cells.get(_NOTATION, ""), choice)
-        yield _tag(row.place, cells, labels, aliases, language, remarks)
+        if "name" not in cells and not any(labels.values()):
+            yield _unnamed(row, cells["id"], remarks)
+        else:
+            yield _tag(row.place, cells, labels, aliases, language, remarks)
 
 
 def read_annif(name: str, stream: BinaryIO, choice: Choice) -> Iterator[Read]:
@@ -81,8 +84,15 @@ def write_annif(tags: Iterable[Tag], output: BinaryIO) -> None:
 def _lacking(header: Sequence[str]) -> str | None:
     if not {"id", "uri"} & set(header):
         return "a column `id` or `uri`"
+    for one, other in (*_SAME.items(), *((f"label_{tongue}", f"name_{tongue}") for tongue in _languages(header))):
+        if {one, other} <= set(header):
+            return f"only one of {shorten(one)} and {shorten(other)}"
     named = any(column in {"name", "label"} or _LABEL.fullmatch(column) for column in header)
     return None if named else "a column `name`, or one `label_LANGUAGE` a language"
+
+
+def _languages(header: Sequence[str]) -> list[str]:
+    return [found[1] for column in header if (found := _LABEL.fullmatch(column))]
 
 
 def _tag(
@@ -92,17 +102,11 @@ def _tag(
     aliases: tuple[str, ...],
     language: str,
     remarks: Remarks,
-) -> Entry | Wrong | Deprecated:
+) -> Entry | Wrong:
     names = {tongue: label for tongue, label in labels.items() if label}
-    if "name" in cells:
-        name = cells["name"]
-    elif not names:
-        # Annif's marker of a concept that is no longer used.
-        return Deprecated(place, cells.get("id", ""))
-    else:
-        name = _name(place, names, language, remarks)
+    name = cells["name"] if "name" in cells else _name(place, names, language, remarks)
     fields = {
-        "id": cells.get("id", ""),
+        "id": cells["id"],
         "name": name,
         "description": cells.get("description", ""),
         "names": names,
@@ -110,6 +114,14 @@ def _tag(
         "aliases": aliases,
     }
     return made(place, fields)
+
+
+def _unnamed(row: Row, tag_id: str, remarks: Remarks) -> Wrong | Deprecated:
+    """A row without any label: Annif's marker of a concept that is no longer used, if the row is whole."""
+    if missing := sorted(column for column in row.missing if _LABEL.fullmatch(column)):
+        return Wrong(row.place, f"the row ends before {shorten(missing[0])}, expected a label")
+    remarks.add("tags whose labels are all empty are retired", row.place)
+    return Deprecated(row.place, tag_id)
 
 
 def _aliases(listed: Sequence[str], notation: str, choice: Choice) -> tuple[str, ...]:

@@ -63,6 +63,10 @@ class TestTable:
         found = one(f"{header}\n{row}\n", form).exemplar
         assert (found.accepted, found.rejected, found.time is not None) == ((A, B), ("c",), True)
 
+    def test_a_row_of_annif_that_ends_early_is_still_annifs(self) -> None:
+        found = one("text,subject_uris\nBees\n", "csv").exemplar
+        assert (found.text, found.accepted) == ("Bees", ())
+
     def test_a_time_that_is_none_is_named(self) -> None:
         assert "time: 'soon' is wrong, expected an RFC 3339 time" in wrong("id,accepted,time\na,b,soon\n", "csv")
 

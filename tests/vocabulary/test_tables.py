@@ -31,6 +31,32 @@ class TestTable:
     def test_a_byte_order_mark_empty_rows_and_short_rows_are_fine(self) -> None:
         assert read("\ufeffid,name,aliases\r\n\r\na,b\r\n", "csv").one() == Tag(id="a", name="b")
 
+    @pytest.mark.parametrize("header", ["id,name,aliases", "id,label,aliases"])
+    def test_a_row_that_ends_before_its_name_is_wrong_and_retires_nothing(self, header: str) -> None:
+        found = read(f"{header}\na,x,\nb\n", "csv")
+        assert (list(found.tags), found.deprecated) == (["a"], [])
+        assert [str(wrong) for wrong in found.wrong] == [
+            "file:3: name: '' is wrong, expected a string of 1 to 512 characters"
+        ]
+
+    @pytest.mark.parametrize(
+        ("header", "expected"),
+        [
+            ("id,name,name", "the header has 'name' more than once, expected each column once"),
+            ("id,uri,name", "expected only one of 'uri' and 'id'"),
+            ("id,label,name", "expected only one of 'label' and 'name'"),
+            ("id,label_en,name_en", "expected only one of 'label_en' and 'name_en'"),
+        ],
+    )
+    def test_a_column_that_comes_twice_is_refused(self, header: str, expected: str) -> None:
+        with pytest.raises(UserError) as raised:
+            read(f"{header}\n1,2,3\n", "csv")
+        assert str(raised.value).startswith("file:1: the header has ")
+        assert str(raised.value).endswith(expected)
+
+    def test_columns_without_a_name_may_be_several(self) -> None:
+        assert read("id,name,,\na,b,,\n", "csv").one() == Tag(id="a", name="b")
+
     def test_a_cell_may_have_lines(self) -> None:
         found = read('id,name,description\na,x,"one\ntwo"\nb,,\n', "csv")
         assert found.tags["a"].description == "one\ntwo"
@@ -87,7 +113,18 @@ class TestAnnif:
         assert found.tags["http://e.org/a"] == Tag(id="http://e.org/a", name="bees", names={"fi": "mehiläiset"})
         assert found.tags["http://e.org/c"].name == "muurahaiset"
         assert found.deprecated == ["http://e.org/b"]
-        assert found.remarks == ["file:4: has no label in en: the name is in fi"]
+        assert found.remarks == [
+            "file:3: tags whose labels are all empty are retired",
+            "file:4: has no label in en: the name is in fi",
+        ]
+
+    @pytest.mark.parametrize("row", ["http://e.org/b", "http://e.org/b,"])
+    def test_only_a_whole_row_without_a_label_retires_its_tag(self, row: str) -> None:
+        found = read(f"uri,label_en,label_fi\nhttp://e.org/a,bees,\n{row}\n", "csv", language="en")
+        assert found.deprecated == []
+        (wrong,) = found.wrong
+        assert wrong.place == "file:3"
+        assert wrong.reason.startswith("the row ends before 'label_")
 
     def test_notations_are_asked_for(self) -> None:
         assert read(self.CSV, "csv", language="en", notations=True).tags["http://e.org/a"].aliases == ("1",)
