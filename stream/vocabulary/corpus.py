@@ -4,7 +4,9 @@ Annif names a content's tags by URI or by label, and few of its contents have an
 its text, so that the same text is the same content however often a file is read.
 """
 
+import csv
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -67,7 +69,9 @@ def form_of(path: PurePath, first: bytes = b"", *, is_folder: bool = False) -> F
     form = SUFFIXES.get(path.suffix.casefold())
     if form is None:
         raise UserError(f"{path}: its form is not clear from its name; give --form: {', '.join(get_args(Form))}")
-    if form == "tsv" and b"id" not in first.removeprefix(BOM).split(b"\n")[0].strip().split(b"\t"):
+    # A header in capitals is one too: the table's reader says what is wrong with it.
+    header = re.split(rb"[\r\n]", first.removeprefix(BOM))[0].decode(errors="replace").casefold()
+    if form == "tsv" and "id" not in (cell.strip() for cell in next(csv.reader([header], delimiter="\t"), [])):
         return "annif"
     return form
 
@@ -186,6 +190,9 @@ def _short_texts(name: str, stream: BinaryIO, remarks: Remarks) -> Iterator[Know
         text, tab, uris = line.rstrip("\r\n").partition("\t")
         if not tab:
             yield Wrong(place, f"{shorten(text)} is wrong, expected text, tab, <URI> <URI>")
+        elif strange := [uri for uri in uris.split() if bare(uri) == uri]:
+            # A table that is not ours would become decisions with words as tags.
+            yield Wrong(place, f"{shorten(strange[0])} is wrong, expected text, tab, <URI> <URI>")
         else:
             subjects = tuple(_Subject(uri=uri) for uri in uris.split())
             yield of_annif(place, Document(text=text, subjects=subjects), remarks)

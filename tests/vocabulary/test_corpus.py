@@ -47,6 +47,10 @@ class TestShortTexts:
     def test_a_line_without_a_tab_is_wrong(self) -> None:
         assert wrong("Bees\n", "annif") == "file:1: 'Bees' is wrong, expected text, tab, <URI> <URI>"
 
+    @pytest.mark.parametrize("uris", ["Hello t5", f"<{A}> Hello", "Hello\t<t5>"])
+    def test_a_tag_that_is_not_in_angle_brackets_is_wrong(self, uris: str) -> None:
+        assert wrong(f"1\t{uris}\n", "annif") == "file:1: 'Hello' is wrong, expected text, tab, <URI> <URI>"
+
     def test_a_line_without_a_text_is_wrong(self) -> None:
         assert wrong(f" \t<{A}>\n", "annif").startswith("file:1: text: ")
 
@@ -144,6 +148,9 @@ class TestFolder:
     [
         ("x.tsv", b"Bees\t<http://example.org/a>\n", "annif"),
         ("x.tsv", b"id\taccepted\n", "tsv"),
+        ("x.tsv", b'"id"\t"text"\t"accepted"\n', "tsv"),
+        ("x.tsv", b"text\t ID \r\n", "tsv"),
+        ("x.tsv", b'"Bees\rid\t<http://example.org/a>\n', "annif"),
         ("x.csv", b"", "csv"),
         ("x.jsonl", b"", "jsonl"),
     ],
