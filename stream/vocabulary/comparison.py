@@ -130,6 +130,14 @@ class Comparison:
         for (value,) in self.scratch.rows("SELECT value FROM after ORDER BY id"):
             yield _parsed(value)
 
+    def replaced(self) -> Iterator[Tag]:
+        """The tags that others replace once the file is imported."""
+        for (value,) in self.scratch.rows(
+            "SELECT value FROM after WHERE replaced UNION ALL"
+            " SELECT value FROM before WHERE replaced AND id NOT IN (SELECT id FROM after)"
+        ):
+            yield _parsed(value)
+
     def _count(self, kind: Kind, more: str = "") -> int:
         return self.scratch.number(f"SELECT COUNT(*) {self._where(kind)}{more}")
 

@@ -1,6 +1,6 @@
 """Find oddities in a file's broader tags: cycles, self-references and missing tags."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ def oddities(comparison: Comparison) -> Iterator[str]:
     for what, where in (("that are broader than themselves", "FROM edge WHERE child = parent"), _MISSING):
         if count := scratch.number(f"SELECT COUNT(*) {where}"):
             found = scratch.rows(f"SELECT child {where} ORDER BY child LIMIT {SHOWN}")
-            yield f"tags {what}: {count} ({_listed([str(one) for (one,) in found], count)})"
+            yield f"tags {what}: {count} ({listed([str(one) for (one,) in found], count)})"
     yield from _cycles(comparison)
 
 
@@ -53,7 +53,7 @@ def _cycles(comparison: Comparison) -> Iterator[str]:
     for number in cyclic[:SHOWN]:
         members = np.flatnonzero(component == number)
         names = [_id(comparison, int(row)) for row in members[:SHOWN]]
-        yield f"{len(members)} tags are broader than each other in a cycle: {_listed(names, len(members))}"
+        yield f"{len(members)} tags are broader than each other in a cycle: {listed(names, len(members))}"
     if len(cyclic) > SHOWN:
         yield f"and {len(cyclic) - SHOWN} more cycles"
 
@@ -63,5 +63,6 @@ def _id(comparison: Comparison, row: int) -> str:
     return str(found)
 
 
-def _listed(ids: list[str], count: int) -> str:
+def listed(ids: Sequence[str], count: int) -> str:
+    """The first ids of `count`."""
     return ", ".join(shorten(one, 120) for one in ids) + (", …" if count > len(ids) else "")

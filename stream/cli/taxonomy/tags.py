@@ -20,6 +20,7 @@ from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.vocabulary import forms
 from tagbus.stream.vocabulary.comparison import ORDER, Change, Comparison, Counts
 from tagbus.stream.vocabulary.hierarchy import oddities
+from tagbus.stream.vocabulary.risks import risks
 
 # An import that retires more than this share of the tags is most likely one of the wrong file.
 MOST_RETIRED: Final = 0.10
@@ -47,11 +48,13 @@ def import_(
     notations: Notations = False,  # noqa: FBT002 - a flag of the command line
     keep: Keep = False,  # noqa: FBT002 - a flag of the command line
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only count what would change")] = False,  # noqa: FBT002
-    force: Annotated[bool, typer.Option("--force", help="also retire more than 10% of the tags")] = False,  # noqa: FBT002
+    force: Annotated[bool, typer.Option("--force", help="also publish what is likely a mistake")] = False,  # noqa: FBT002
 ) -> None:
     """Make the topic `tags` match FILE: publish the tags that differ, and retire those that FILE does not name.
 
-    Nothing is published unless every tag is right. Run an interrupted import again: it publishes the rest.
+    Nothing is published unless every tag is right. --force is for an import that retires more than 10% of the tags,
+    shows tags to contents that do not see them now, or replaces tags by none that exists.
+    Run an interrupted import again: it publishes the rest.
     """
     settings = load()
     wanted = vocabulary.choice(language, alias_language, scheme, collection, notations)
@@ -61,11 +64,14 @@ def import_(
         counts = comparison.counts()
         for line in oddities(comparison):
             console.say(f"note: {line}")
+        risky = [str(risk) for risk in risks(comparison, keep=keep)]
+        for line in risky:
+            console.say(f"note: this import would {line}")
         console.print_line(str(counts))
         if dry_run:
             return
         if not force:
-            _require_few_retired(file, counts)
+            _require_no_risk(file, counts, risky, keep=keep)
         if counts.total:
             _publish(settings, comparison, counts.total)
 
@@ -150,13 +156,14 @@ def show(
             console.print_line(tag.model_dump_json() if form == "json" else shown.tag(comparison, tag, place))
 
 
-def _require_few_retired(file: Path, counts: Counts) -> None:
-    """Raises UserError if more than MOST_RETIRED of the tags would be retired."""
+def _require_no_risk(file: Path, counts: Counts, risky: list[str], *, keep: bool) -> None:
+    """Raises UserError if more than MOST_RETIRED of the tags would be retired, or for any risk."""
+    hint = ""
     if counts.leaving > MOST_RETIRED * counts.before:
-        raise UserError(
-            f"{file} would retire {counts.leaving} of {counts.before} tags, more than {MOST_RETIRED:.0%}: "
-            "--force does it, --keep-others keeps them, `tagbus tags diff` shows them"
-        )
+        risky = [f"retire {counts.leaving} of {counts.before} tags, more than {MOST_RETIRED:.0%}", *risky]
+        hint = "" if keep else "--keep-others keeps them, "
+    if risky:
+        raise UserError(f"{file} would {', and '.join(risky)}: --force does it, {hint}`tagbus tags diff` shows them")
 
 
 def _publish(settings: Settings, comparison: Comparison, total: int) -> None:

@@ -100,6 +100,47 @@ class TestImport:
         assert filled("import", path, "--force").code == 0
         assert filled.tags() == TAGS[:-3]
 
+    def test_the_hint_of_an_option_that_is_given_is_left_out(self, filled: Topic, tmp_path: Path) -> None:
+        path = tmp_path / "old.ttl"
+        path.write_text(HEAD + "".join(f":{letter} owl:deprecated true ." for letter in "abc"))
+        assert (
+            filled("import", path, "--keep-others")
+            .one_line()
+            .endswith("more than 10%: --force does it, `tagbus tags diff` shows them")
+        )
+
+    def test_a_file_without_scopes_shows_no_tenants_tag_to_all_by_mistake(self, topic: Topic, tmp_path: Path) -> None:
+        scoped = [tag.model_copy(update={"scopes": ("tenant-1",)}) for tag in TAGS]
+        assert topic("import", write(tmp_path / "tags.jsonl", scoped)).code == 0
+        path = tmp_path / "names.csv"
+        path.write_text(f"id,name\n{TAGS[0].id},tag a\n")
+        would = f"show 1 tag to contents that do not see them now ('{TAGS[0].id}')"
+        answer = topic("import", path, "--keep-others")
+        assert (answer.code, topic.records()) == (2, len(TAGS))
+        assert answer.err.splitlines() == [
+            f"note: this import would {would}",
+            f"tagbus: {path} would {would}: --force does it, `tagbus tags diff` shows them",
+        ]
+        assert topic("import", path, "--keep-others", "--dry-run").code == 0
+        # With what it retires it is one message.
+        assert topic("import", path).err.splitlines()[-1] == (
+            f"tagbus: {path} would retire 19 of 20 tags, more than 10%, and {would}: "
+            "--force does it, --keep-others keeps them, `tagbus tags diff` shows them"
+        )
+        assert topic("import", path, "--keep-others", "--force").code == 0
+        assert topic.tags()[0] == TAGS[0]
+
+    def test_successors_that_lead_nowhere_are_published_only_by_force(self, filled: Topic, tmp_path: Path) -> None:
+        path = tmp_path / "lost.csv"
+        path.write_text("id,name,replaced_by\na,a,nowhere\nb,b,c\nc,c,b\n")
+        answer = filled("import", path, "--keep-others")
+        assert (answer.code, filled.records()) == (2, len(TAGS))
+        assert answer.err.splitlines()[:2] == [
+            "note: this import would replace 1 tag by tags that are neither in the file nor kept on the topic ('a')",
+            "note: this import would replace 2 tags in a circle ('b', 'c')",
+        ]
+        assert filled("import", path, "--keep-others", "--force").code == 0
+
     def test_a_tenth_is_retired(self, filled: Topic, tmp_path: Path) -> None:
         assert filled("import", write(tmp_path / "new.jsonl", TAGS[:-2])).code == 0
 
