@@ -106,6 +106,10 @@ class Comparison:
         self.scratch.execute("DELETE FROM after WHERE rowid NOT IN (SELECT MIN(rowid) FROM after GROUP BY id)")
         self.scratch.execute("DELETE FROM gone WHERE id IN (SELECT id FROM after)")
 
+    def is_empty(self) -> bool:
+        """Whether the file names no tag, not even to retire it."""
+        return not self.scratch.number("SELECT EXISTS (SELECT 1 FROM after) OR EXISTS (SELECT 1 FROM gone)")
+
     def counts(self) -> Counts:
         """Count the tags that are added, changed, retired and unchanged."""
         before = self.scratch.number("SELECT COUNT(*) FROM before WHERE NOT replaced")

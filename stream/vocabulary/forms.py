@@ -56,6 +56,21 @@ def read(name: str, stream: BinaryIO, form: Form, choice: Choice, remarks: Remar
             return skos.read(name, stream, form, choice, remarks)
 
 
+def expected(form: Form) -> str:
+    """What a file of this form must have to yield a tag."""
+    match form:
+        case "csv" | "tsv":
+            return "a row for each tag below the header"
+        case "annif":
+            return "<URI>, tab, label on each line"
+        case "jsonl":
+            return "a tag as a JSON object on each line"
+        case "jsonld":
+            return "JSON-LD with subjects of type skos:Concept; for tags as JSON objects, one a line, --form jsonl"
+        case _:
+            return "subjects of type skos:Concept"
+
+
 def write(tags: Callable[[], Iterable[Tag]], output: BinaryIO, form: Form, language: str | None = None) -> None:
     """Write tags. `tags` is called twice for a table, which has a column per language; `language`: of the names, for
     SKOS. Raises UserError for an invalid language."""

@@ -62,7 +62,7 @@ _NUMBERS: Final = {
     f"{OWL}deprecated": GONE,
     REPLACED_BY: REPLACED,
 }
-_TYPES: Final = (f"{SKOS}Concept", f"{SKOS}ConceptScheme")
+_TYPES: Final = tuple(f"{SKOS}{name}" for name in ("Concept", "ConceptScheme", "Collection", "OrderedCollection"))
 _SCHEMA: Final = """
 CREATE TABLE statement (subject TEXT, property INTEGER, language TEXT, value TEXT, is_text INTEGER,
     PRIMARY KEY (subject, property, language, value)) WITHOUT ROWID;
@@ -154,9 +154,17 @@ def _choose(scratch: Scratch, name: str, choice: Choice, remarks: Remarks) -> No
     )
     if blank:
         remarks.add("concepts without an IRI are left out", name, blank)
+    if untyped := scratch.number(_UNTYPED, (PREF, TYPE)):
+        remarks.add("subjects with a skos:prefLabel that are not of type skos:Concept are left out", name, untyped)
 
 
 _RETIRED: Final = f"{_GONE} AND subject NOT IN (SELECT id FROM chosen) ORDER BY subject"  # noqa: S608
+
+_UNTYPED: Final = (
+    f"SELECT COUNT(DISTINCT subject) FROM statement WHERE property = ? AND NOT {_IS_BLANK}"  # noqa: S608
+    f" AND subject IN (SELECT id FROM member) AND subject NOT IN ({_GONE})"
+    " AND subject NOT IN (SELECT subject FROM statement WHERE property = ?)"
+)
 
 # Deprecated concepts with a label and a known successor.
 _SUCCEEDED: Final = (

@@ -105,6 +105,18 @@ class TestConcept:
         found = read(HEAD + '[] a skos:Concept ; skos:prefLabel "a" .')
         assert (found.tags, found.remarks) == ({}, ["file: concepts without an IRI are left out"])
 
+    def test_what_has_a_label_and_no_type_is_left_out_and_that_is_said(self) -> None:
+        found = read(
+            HEAD
+            + ':a skos:prefLabel "a" . :b skos:prefLabel "b"@en , "c"@fi . :d a skos:Concept ; skos:prefLabel "d" .'
+            ':s a skos:ConceptScheme ; skos:prefLabel "scheme" . :c a skos:Collection ; skos:prefLabel "collection" .'
+            ':old owl:deprecated true ; skos:prefLabel "old" .'
+        )
+        assert list(found.tags) == ["http://example.org/d"]
+        assert found.remarks == [
+            "file: subjects with a skos:prefLabel that are not of type skos:Concept are left out (and 1 more)"
+        ]
+
     def test_labels_of_what_matches_exactly_and_is_not_read_are_aliases(self) -> None:
         text = HEAD + (
             ':a a skos:Concept ; skos:prefLabel "car" ; skos:inScheme :mine ; skos:exactMatch :b .'

@@ -1,7 +1,6 @@
 """Shared by the commands over vocabulary files: their options, and the comparison of a file with the topic."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from tagbus.stream.app import console, published
 from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
-from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.errors import CheckFailed, Poison, UserError
 from tagbus.stream.kafka.limits import SizeLimit
 from tagbus.stream.vocabulary import forms
 from tagbus.stream.vocabulary.comparison import Comparison
@@ -47,25 +46,29 @@ def choice(
     return Choice(language, tuple(alias_languages or ()), scheme, collection, notations)
 
 
-@contextmanager
-def reading(file: Path, form: forms.Form | None, wanted: Choice, remarks: Remarks) -> Iterator[Iterator[Read]]:
-    """The tags of a file. Raises UserError for a file in another format."""
+def load_file(
+    comparison: Comparison,
+    file: Path,
+    form: forms.Form | None,
+    wanted: Choice,
+    limit: SizeLimit | None,
+    *,
+    may_be_empty: bool = False,
+) -> None:
+    """Read a file as the wanted side and print what is unusual in it. Prints wrong tags, then raises CheckFailed.
+
+    Raises UserError for a file in another format, which is most likely why one has no tags.
+    """
+    remarks, wrong = Remarks(), Said()
     with files.text(file) as (first, stream):
         found = form or forms.form_of(file, first)
-        yield forms.read(str(file), stream, found, wanted, remarks)
-
-
-def load_file(
-    comparison: Comparison, file: Path, form: forms.Form | None, wanted: Choice, limit: SizeLimit | None
-) -> None:
-    """Read a file as the wanted side and print what is unusual in it. Prints wrong tags, then raises CheckFailed."""
-    remarks, wrong = Remarks(), Said()
-    with reading(file, form, wanted, remarks) as found:
-        comparison.load_after(_fitting(found, limit), wrong)
+        comparison.load_after(_fitting(forms.read(str(file), stream, found, wanted, remarks), limit), wrong)
     for line in remarks.lines():
         console.say(f"note: {line}")
     if wrong.count:
         raise CheckFailed(f"wrong tags: {wrong.count}; nothing is changed")
+    if comparison.is_empty() and not may_be_empty:
+        raise UserError(f"{file} has no tags; expected {forms.expected(found)}")
 
 
 def load_topic(comparison: Comparison, settings: Settings) -> None:

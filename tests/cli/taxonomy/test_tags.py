@@ -144,8 +144,28 @@ class TestImport:
     def test_a_tenth_is_retired(self, filled: Topic, tmp_path: Path) -> None:
         assert filled("import", write(tmp_path / "new.jsonl", TAGS[:-2])).code == 0
 
-    def test_an_empty_file_retires_nothing_by_mistake(self, filled: Topic) -> None:
-        assert filled("import", "-", "--form", "jsonl").code == 2
+    @pytest.mark.parametrize(
+        ("name", "text", "expected"),
+        [
+            ("x.jsonl", "", "a tag as a JSON object on each line"),
+            ("x.csv", "id,name\n", "a row for each tag below the header"),
+            ("x.ttl", "", "subjects of type skos:Concept"),
+            ("x.ttl", HEAD + ':a skos:prefLabel "a" .', "subjects of type skos:Concept"),
+            (
+                "x.json",
+                '[{"id": "a", "name": "A"}]',
+                "JSON-LD with subjects of type skos:Concept; for tags as JSON objects, one a line, --form jsonl",
+            ),
+        ],
+    )
+    def test_a_file_without_tags_is_refused(
+        self, filled: Topic, tmp_path: Path, name: str, text: str, expected: str
+    ) -> None:
+        path = tmp_path / name
+        path.write_text(text)
+        answer = filled("import", path, "--keep-others", "--force")
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.splitlines()[-1] == f"tagbus: {path} has no tags; expected {expected}"
         assert filled.records() == len(TAGS)
 
     def test_what_a_file_deprecates_is_retired_also_where_others_stay(self, filled: Topic, tmp_path: Path) -> None:
@@ -236,6 +256,10 @@ class TestDiff:
     def test_two_files_need_no_kafka(self, tagbus: Cli, tmp_path: Path) -> None:
         new, old = write(tmp_path / "new.jsonl", TAGS), write(tmp_path / "old.jsonl", TAGS[1:])
         assert tagbus("tags", "diff", new, "--against", old).lines == ["+ http://example.org/a  tag a"]
+
+    def test_every_tag_is_new_against_an_empty_file(self, tagbus: Cli, tmp_path: Path) -> None:
+        new, empty = write(tmp_path / "new.jsonl", TAGS[:1]), write(tmp_path / "old.jsonl", list[Tag]())
+        assert tagbus("tags", "diff", new, "--against", empty).lines == ["+ http://example.org/a  tag a"]
 
 
 class TestExport:
