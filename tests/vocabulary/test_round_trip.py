@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.contract.fields import blank
+from tagbus.stream.errors import UserError
 from tagbus.stream.vocabulary.forms import Form
 from tests.contract.strategies import IDS
 from tests.vocabulary.reading import read, written
@@ -86,3 +87,29 @@ def test_tables_and_json_lines(form: Form, tags: list[Tag]) -> None:
 def test_names_may_be_marked_with_their_language(form: Form) -> None:
     tag = Tag(id="http://example.org/a", name="bees", aliases=("honeybees",), names={"fi": "mehiläiset"})
     assert read(written([tag], form, "en"), form, language="en").one() == tag
+
+
+@pytest.mark.parametrize("form", RDF)
+def test_a_second_name_in_the_language_of_the_names_becomes_an_alias(form: Form) -> None:
+    # "no language" has no form in RDF.
+    tag = Tag(id="t", name="bees", aliases=("honeybees",), names={"EN": "honey bees", "no language": "Apis"})
+    found = read(written([tag], form, "en"), form, language="en").one()
+    assert (found.name, set(found.aliases), found.names) == ("bees", {"honeybees", "honey bees", "Apis"}, {})
+
+
+@pytest.mark.parametrize("form", RDF)
+def test_one_that_is_the_name_is_no_alias(form: Form) -> None:
+    tag = Tag(id="t", name="bees", names={"en": "bees"})
+    assert read(written([tag], form, "en"), form, language="en").one() == Tag(id="t", name="bees")
+
+
+@pytest.mark.parametrize("letter", ["\v", "\x1b", "\uffff"])
+def test_a_character_that_xml_cannot_hold_is_refused_there_only(letter: str) -> None:
+    tags = [Tag(id="t 1", name="a", description=f"b{letter}")]
+    with pytest.raises(UserError) as raised:
+        written(tags, "rdfxml")
+    assert str(raised.value) == (
+        f"tag 't 1': definition has the character U+{ord(letter):04X}, which RDF/XML cannot hold; "
+        "expected another format, for instance --to turtle"
+    )
+    assert list(read(written(tags, "turtle"), "turtle").tags.values()) == tags

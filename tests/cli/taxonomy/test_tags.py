@@ -279,6 +279,24 @@ class TestExport:
         assert answer.code == 0
         assert json.loads(answer.out)["name"] == "b"
 
+    def test_one_that_fails_leaves_the_file_as_it_is(self, tagbus: Cli, tmp_path: Path) -> None:
+        source, out = write(tmp_path / "tags.jsonl", TAGS), tmp_path / "kept.ttl"
+        out.write_text("precious")
+        out.chmod(0o640)
+        link = tmp_path / "link.ttl"
+        link.symlink_to(out)
+        assert tagbus("tags", "export", "--from", source, "--out", link, "--language", "not one").code == 2
+        assert out.read_text() == "precious"
+        assert tagbus("tags", "export", "--from", source, "--out", link).code == 0
+        assert "tag a" in out.read_text()
+        assert (link.is_symlink(), out.stat().st_mode & 0o777) == (True, 0o640)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.ttl", "link.ttl", "tags.jsonl"]
+
+    def test_a_device_is_written_as_it_is(self, tagbus: Cli, tmp_path: Path) -> None:
+        source = write(tmp_path / "tags.jsonl", TAGS)
+        assert tagbus("tags", "export", "--from", source, "--out", "/dev/null", "--to", "jsonl").code == 0
+        assert Path("/dev/null").is_char_device()
+
     def test_a_file_that_cannot_be_written_is_one_line(self, filled: Topic, tmp_path: Path) -> None:
         answer = filled("export", "--out", tmp_path / "none" / "out.csv")
         assert (answer.code, answer.one_line()[-40:]) == (2, "annot be written: No such file or directory"[-40:])
