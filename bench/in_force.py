@@ -110,7 +110,7 @@ async def write(place: Path, settings: Settings, release: Release, asked: argpar
     topics = [kind.topic(settings.topics) for kind in KINDS.values()]
     starts = {(topic, partition): 0 for topic in topics for partition in range(PARTITIONS)}
     place.mkdir(parents=True)
-    await snapshot.save(place, memory, starts)
+    await snapshot.save(place, memory, starts, snapshot.Origin(cluster="", topics={}))
     await memory.close()
     (place / REAL).write_text(str(real), encoding="utf-8")
 
@@ -192,6 +192,11 @@ def measure(broker: ApacheKafka, asked: argparse.Namespace, count: int, prepared
     create_all(settings)
     place = snapshot_folder(settings, base_release(settings).name)
     assert place is not None
+    found = snapshot.current(place)
+    assert found is not None
+    # It was written before this broker ran, possibly by an earlier run: workers use no snapshot of other topics.
+    found = found.model_copy(update={"origin": snapshot.origin(settings)})
+    (place / snapshot.CURRENT).write_text(found.model_dump_json(), encoding="utf-8")
     real = int((place / REAL).read_text(encoding="utf-8"))
     extra = {"TAGBUS_RELEASES__FOLDER": str(settings.releases.folder), "TAGBUS_MEMORY__KIND": asked.memory}
     if asked.batch:

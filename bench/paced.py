@@ -63,7 +63,7 @@ async def keep(stack: TaggingStack, settings: Settings) -> None:
     names = settings.topics
     topics = (names.tags, names.exemplars, names.knowledge)
     starts = {(topic, partition): 0 for topic in topics for partition in range(names.partitions)}
-    await snapshot.save(place, stack.memory, starts)
+    await snapshot.save(place, stack.memory, starts, snapshot.origin(settings))
 
 
 class Load:

@@ -225,11 +225,12 @@ async def _snapshot(settings: Settings) -> None:
     async def tell(report: Report) -> None:
         reached.update(report.next)
 
+    of = await asyncio.to_thread(snapshot.origin, settings)
     async with (
         assemble.opened(folders.in_process(settings)) as stack,
         snapshot.caught_up(folder, settings, stack.projection(), stack.memories, tell),
     ):
-        await snapshot.save(folder, stack.memory, dict(reached))
+        await snapshot.save(folder, stack.memory, dict(reached), of)
     console.say(f"the memory of {name} is in {folder}")
 
 

@@ -1,6 +1,6 @@
 """The snapshot of a release's memory that the builder saves for workers: points, and the offsets to resume from.
 
-    NAME/memory/current.json                    the name of the current folder beside it, and its offsets
+    NAME/memory/current.json                    the name of the current folder beside it, its offsets, its topics
     NAME/memory/20260131T093000-1f3a/tags       a folder for each kind, as ExactStore.save writes it
 
 current.json is replaced atomically, so a reader sees either the old memory or the new one. The previous folder is kept
@@ -25,7 +25,9 @@ from tagbus.stream.config import Settings
 from tagbus.stream.errors import MemoryLost, TagbusError, UserError, shorten
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower, Offsets, Progress
+from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.message import Partition
+from tagbus.stream.kafka.metadata import identities
 from tagbus.stream.memory import saved
 from tagbus.stream.memory.checks import decode
 from tagbus.stream.memory.exact import ExactStore
@@ -50,6 +52,26 @@ class Position(BaseModel):
     offset: int = Field(ge=0)
 
 
+class Origin(BaseModel):
+    """The topics that a memory was read from. `topics`: the id of each by its name, empty if the broker has none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cluster: str
+    topics: Mapping[str, str]
+
+    def difference(self, now: "Origin") -> str:
+        """Why offsets in these topics mean nothing in those of now; empty if they do."""
+        if self.cluster != now.cluster:
+            return f"it is of cluster {shorten(self.cluster)}, this is {shorten(now.cluster)}"
+        for topic, one in self.topics.items():
+            if (found := now.topics.get(topic)) is None:
+                return f"it holds topic {shorten(topic)}, which is not there"
+            if one and found and one != found:
+                return f"topic {topic} was created again: its id is {shorten(found)}, the snapshot has {shorten(one)}"
+        return ""
+
+
 class Current(BaseModel):
     """current.json."""
 
@@ -60,6 +82,7 @@ class Current(BaseModel):
     # Up to the year 9999: `release list` shows it as a date.
     time: float = Field(ge=0, le=253_402_300_799, description="when the offsets were taken, Unix seconds")
     positions: tuple[Position, ...]
+    origin: Origin
 
     @property
     def offsets(self) -> Offsets:
@@ -79,9 +102,17 @@ def current(folder: Path) -> Current | None:
         return None
 
 
-async def save(folder: Path, memory: Memory, positions: Mapping[Partition, int]) -> None:
+def origin(settings: Settings, known: Origin | None = None) -> Origin:
+    """The memory topics of now, but those in `known` as they are there. Blocks; raises as `identities` does."""
+    client = clients.quiet_admin(settings.kafka, lambda _: None)
+    cluster, topics = identities(client, settings.kafka, [kind.topic(settings.topics) for kind in KINDS.values()])
+    return Origin(cluster=cluster, topics=topics if known is None else {**topics, **known.topics})
+
+
+async def save(folder: Path, memory: Memory, positions: Mapping[Partition, int], of: Origin) -> None:
     """Write the points of exact stores. `positions` must be taken before the call: later records are applied again,
-    which is harmless. Raises UserError if the folder cannot be written."""
+    which is harmless; `of` before the reading began, or it could be of topics that were created since. Raises UserError
+    if the folder cannot be written."""
     taken = time.time()
     name = f"{datetime.fromtimestamp(taken, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
     try:
@@ -89,18 +120,17 @@ async def save(folder: Path, memory: Memory, positions: Mapping[Partition, int])
             if not isinstance(store, ExactStore):
                 raise TypeError(f"{type(store).__name__} persists its points itself")
             await store.save(folder / name / kind)
-        await asyncio.to_thread(_point, folder, name, memory.release, taken, positions)
+        await asyncio.to_thread(_point, folder, name, memory.release, taken, positions, of)
     except OSError as error:
         raise UserError(f"{folder} cannot store the memory: {error.strerror}") from None
 
 
-def _point(folder: Path, name: str, release: str, taken: float, positions: Mapping[Partition, int]) -> None:
+def _point(folder: Path, name: str, release: str, taken: float, positions: Mapping[Partition, int], of: Origin) -> None:
     before = current(folder)
     placed = tuple(Position(topic=topic, partition=number, offset=at) for (topic, number), at in positions.items())
     draft = folder / f"{CURRENT}.new"
-    draft.write_text(
-        Current(release=release, folder=name, time=taken, positions=placed).model_dump_json() + "\n", encoding="utf-8"
-    )
+    made = Current(release=release, folder=name, time=taken, positions=placed, origin=of)
+    draft.write_text(made.model_dump_json() + "\n", encoding="utf-8")
     draft.replace(folder / CURRENT)
     kept = {name, *([] if before is None else [before.folder])}
     for old in folder.iterdir():
@@ -108,17 +138,24 @@ def _point(folder: Path, name: str, release: str, taken: float, positions: Mappi
             shutil.rmtree(old, ignore_errors=True)
 
 
-async def load(folder: Path, memories: Sequence[Memory], settings: Settings) -> Offsets | None:
+async def load(
+    folder: Path, memories: Sequence[Memory], settings: Settings, ask: Callable[[Settings], Origin] = origin
+) -> Offsets | None:
     """Fill the first memory, if it is empty, from the builder's snapshot. Returns the offsets to resume from; None:
     read everything.
 
     Tombstones may be compacted away after memory.tombstone_hours, so with an older snapshot the memory is filled from
     it and everything is read again: nothing is encoded twice, and points no longer on the topics are swept. The same
-    applies with memories of other encoders, which are not in the snapshot.
+    applies with memories of other encoders, which are not in the snapshot. A snapshot of other topics is not used: its
+    points are theirs, and its offsets may be in range here by chance. `ask` replaces the broker in tests; raises as
+    `origin` does.
     """
     memory = memories[0]
     found = current(folder)
     if found is None or not await _waiting(memory.empty, settings):
+        return None
+    if wrong := found.origin.difference(await asyncio.to_thread(ask, settings)):
+        log.warning("the snapshot in %s is not used, reading and encoding everything: %s", folder, wrong)
         return None
     try:
         for kind, store in memory.stores.items():

@@ -5,17 +5,18 @@ answers.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from tagbus.stream.config import KafkaSettings
 from tagbus.stream.errors import DependencyDown, TopicMissing
 from tagbus.stream.kafka.access import failure
-from tagbus.stream.kafka.errors import RAISED, classify, error_of
+from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.kafka.rights import Operation
 
@@ -62,6 +63,28 @@ def cluster_id(client: Consumer, kafka: KafkaSettings) -> str:
         return str(client.list_topics(timeout=ASK_SECONDS).cluster_id)
     except RAISED as raised:
         raise failure(raised, kafka, "no broker answered for the cluster's id", "", "Describe") from None
+
+
+def identities(client: AdminClient, kafka: KafkaSettings, topics: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The ids of the cluster and of those topics that exist: a topic that is created again has another one.
+
+    The topics' ids are empty where no broker is the controller, as in librdkafka's mock cluster: it would wait for one.
+    """
+    try:
+        found = client.list_topics(topics[0], ASK_SECONDS)
+    except RAISED as raised:
+        raise failure(raised, kafka, "no broker answered for the cluster's id", topics[0]) from None
+    if found.controller_id not in found.brokers:
+        return str(found.cluster_id), dict.fromkeys(topics, "")
+    ids: dict[str, str] = {}
+    asked = client.describe_topics(TopicCollection(list(topics)), request_timeout=ASK_SECONDS)
+    for topic, described in asked.items():
+        try:
+            ids[topic] = str(described.result().topic_id)
+        except RAISED as raised:
+            if error_of(raised).code() not in NO_TOPIC:
+                raise failure(raised, kafka, f"no broker answered for topic {topic}", topic) from None
+    return str(found.cluster_id), ids
 
 
 def watermarks(

@@ -16,11 +16,15 @@ from tagbus.stream.encoder.release import Release, default_folder
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.index.apply import MemoryRecord
 from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.index.snapshot import Origin
 from tagbus.stream.memory import Hits, Memory, exact_memory, memory_of
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.store import Payload, Point, Scopes
+
+# The topics of a snapshot where no broker is asked.
+ORIGIN = Origin(cluster="c1", topics={"tags": "a1", "exemplars": "b1"})
 
 
 @cache
@@ -95,6 +99,11 @@ class Failing(ExactStore):
             self.failures -= 1
             self.refused += 1
             raise DependencyDown("the store does not answer")
+
+
+def origin(_: Settings) -> Origin:
+    """The broker's answer: the topics are still those."""
+    return ORIGIN
 
 
 def memory(release: Release | None = None) -> Memory:

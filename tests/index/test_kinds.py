@@ -14,7 +14,7 @@ from tagbus.stream.index.apply import MemoryRecord, Projection
 from tagbus.stream.index.bootstrap import Follower
 from tagbus.stream.memory.kinds import KINDS, EventKind
 from tests.conftest import Broker
-from tests.index.parts import Watched, at, memory, running, tombstone
+from tests.index.parts import ORIGIN, Watched, at, memory, origin, running, tombstone
 from tests.support import Layout, produce
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
@@ -77,11 +77,11 @@ async def test_it_is_in_the_snapshot(tmp_path: Path) -> None:
     store = memory()
     await Projection(Watched(), store).apply([record(BALL)])
     places = {(kind.topic(settings.topics), 0): 1 for kind in KINDS.values()}
-    await snapshot.save(tmp_path, store, places)
+    await snapshot.save(tmp_path, store, places, ORIGIN)
 
     again = memory()
 
-    assert await snapshot.load(tmp_path, [again], settings) == places
+    assert await snapshot.load(tmp_path, [again], settings, origin) == places
     assert await again.stores["toys"].keys() == {"ball"}
 
 

@@ -16,7 +16,7 @@ from tagbus.stream.index.apply import MemoryRecord, Projection
 from tagbus.stream.memory import Carried, ExactStore, Memory, Store, exact_memory, memory_of
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
-from tests.index.parts import encoder, record, tombstone
+from tests.index.parts import ORIGIN, encoder, origin, record, tombstone
 
 Open = Callable[[Path], Awaitable[Memory]]
 
@@ -109,11 +109,11 @@ async def test_nothing_that_a_store_holds_has_the_text(tmp_path: Path, open_: Op
 @pytest.mark.parametrize("open_", [exact, hnsw, on_disk])
 async def test_nor_has_a_copy_that_is_made_after_it(tmp_path: Path, open_: Open) -> None:
     memory = await filled(await open_(tmp_path))
-    await snapshot.save(tmp_path / "before", memory, PLACES)
+    await snapshot.save(tmp_path / "before", memory, PLACES, ORIGIN)
     assert files_with_it(tmp_path / "before") == ["points.jsonl"]
     await apply(memory, *TOMBSTONES)
 
-    await snapshot.save(tmp_path / "after", memory, PLACES)
+    await snapshot.save(tmp_path / "after", memory, PLACES, ORIGIN)
 
     assert files_with_it(tmp_path / "after") == []
 
@@ -121,9 +121,9 @@ async def test_nor_has_a_copy_that_is_made_after_it(tmp_path: Path, open_: Open)
 @pytest.mark.parametrize("open_", [exact, hnsw, on_disk, embedded])
 async def test_a_memory_that_takes_over_an_older_copy_loses_it_with_the_record(tmp_path: Path, open_: Open) -> None:
     """Given a copy of before, when the offsets after it bring the withdrawal, then the text is nowhere but there."""
-    await snapshot.save(tmp_path / "before", await filled(await exact(tmp_path)), PLACES)
+    await snapshot.save(tmp_path / "before", await filled(await exact(tmp_path)), PLACES, ORIGIN)
     memory = await open_(tmp_path / "stores")
-    assert await snapshot.load(tmp_path / "before", [memory], SETTINGS) == PLACES
+    assert await snapshot.load(tmp_path / "before", [memory], SETTINGS, origin) == PLACES
 
     await apply(memory, *TOMBSTONES)
 
@@ -134,11 +134,11 @@ async def test_a_memory_that_takes_over_an_older_copy_loses_it_with_the_record(t
 
 async def test_the_older_copies_themselves_go_with_the_next_two(tmp_path: Path) -> None:
     memory = await filled(await exact(tmp_path))
-    await snapshot.save(tmp_path, memory, PLACES)
+    await snapshot.save(tmp_path, memory, PLACES, ORIGIN)
     await apply(memory, *TOMBSTONES)
-    await snapshot.save(tmp_path, memory, PLACES)
+    await snapshot.save(tmp_path, memory, PLACES, ORIGIN)
     assert files_with_it(tmp_path) == ["points.jsonl"]
-    await snapshot.save(tmp_path, memory, PLACES)
+    await snapshot.save(tmp_path, memory, PLACES, ORIGIN)
     assert files_with_it(tmp_path) == []
 
 

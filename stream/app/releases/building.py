@@ -38,6 +38,7 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
     async def tell(report: Report) -> None:
         reached.update(report.next)
 
+    of = await asyncio.to_thread(snapshot.origin, own)
     async with (
         assemble.opened(folders.in_process(own)) as stack,
         snapshot.caught_up(folder, own, stack.projection(), stack.memories, tell) as task,
@@ -47,7 +48,9 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
             while True:
                 if saved != reached:
                     saved = dict(reached)
-                    await snapshot.save(folder, stack.memory, saved)
+                    # An optional topic may have been created since.
+                    of = await asyncio.to_thread(snapshot.origin, own, of)
+                    await snapshot.save(folder, stack.memory, saved, of)
                     counts = await stack.memory.tags.count(), await stack.memory.exemplars.count()
                     log.info("release build: %d tags and %d exemplars are in %s", *counts, folder)
                 await asyncio.to_thread(recorded.announce, settings, record)
@@ -58,7 +61,7 @@ async def _build_snapshot(settings: Settings, record: ReleaseRecord, every: floa
                     task.result()
         except asyncio.CancelledError:
             if saved and saved != reached:
-                await snapshot.save(folder, stack.memory, dict(reached))
+                await snapshot.save(folder, stack.memory, dict(reached), of)
             raise
 
 

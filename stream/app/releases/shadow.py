@@ -100,6 +100,8 @@ async def _offsets(pair: Pair) -> Finding:
     current = None if kept is None else snapshot.current(kept)
     if current is None:
         return Finding(False, "offsets", "there is no snapshot: workers would read and encode everything")
+    if wrong := current.origin.difference(await asyncio.to_thread(snapshot.origin, settings)):
+        return Finding(False, "offsets", f"workers would not use the snapshot: {wrong}")
     behind = sum(max(0, end - current.offsets.get(place, 0)) for place, end in ends.items())
     minutes = (time.time() - current.time) / 60
     usable = all(current.offsets.get(place, 0) <= end for place, end in ends.items())
