@@ -7,6 +7,7 @@ Two processes may overlap briefly during a rebalance; they write the same curves
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from confluent_kafka import Message
@@ -18,12 +19,13 @@ from tagbus.stream.app.releases import recorded
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Tombstone, decode_decision
+from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.release import Fingerprint, encode_release
 from tagbus.stream.errors import Poison, Retryable, TopicMissing
 from tagbus.stream.feedback.learning import Observations, Refit, refit
 from tagbus.stream.index.releases import ReleaseFollower, Releases
 from tagbus.stream.kafka.follower import TopicFollower
-from tagbus.stream.kafka.message import record_of
+from tagbus.stream.kafka.message import record_of, timestamp
 from tagbus.stream.kafka.reader import TopicReader
 from tagbus.stream.llm.component import JUDGE
 
@@ -103,7 +105,7 @@ class Recalibrator:
             if isinstance(event, Tombstone):
                 self._observations.forget(event.key)
             else:
-                self._observations.add(event)
+                self._observations.add(_bounded(event, message))
 
     def _fit(self, releases: Releases) -> None:
         """Fit the paths of the release that people judged last; others are no longer in force. Raises as TopicWriter
@@ -145,6 +147,13 @@ class Recalibrator:
             recorded.publish(self._settings, encode_release(curve))
         except TopicMissing as error:
             log.warning("calibration: %s is not published: %s", curve.name, error)
+
+
+def _bounded(decision: Decision, message: Message) -> Decision:
+    """The decision; one with a time to come as of its record: it would be the latest until then, and so would its
+    release."""
+    now = datetime.now(UTC)
+    return decision if decision.time <= now else decision.model_copy(update={"time": min(now, timestamp(message))})
 
 
 def _in_force(releases: Releases, fingerprint: Fingerprint) -> Calibration | None:
