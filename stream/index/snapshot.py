@@ -147,15 +147,14 @@ async def load(
     Tombstones may be compacted away after memory.tombstone_hours, so with an older snapshot the memory is filled from
     it and everything is read again: nothing is encoded twice, and points no longer on the topics are swept. The same
     applies with memories of other encoders, which are not in the snapshot. A snapshot of other topics is not used: its
-    points are theirs, and its offsets may be in range here by chance. Brokers that are away are waited for. `ask`
-    replaces them in tests.
+    points are theirs, and its offsets may be in range here by chance. `ask` replaces the broker in tests; raises as
+    `origin` does.
     """
     memory = memories[0]
     found = current(folder)
     if found is None or not await _waiting(memory.empty, settings):
         return None
-    here = await until_answered(partial(asyncio.to_thread, ask, settings), settings.retry, "memory topics")
-    if wrong := found.origin.difference(here):
+    if wrong := found.origin.difference(await asyncio.to_thread(ask, settings)):
         log.warning("the snapshot in %s is not used, reading and encoding everything: %s", folder, wrong)
         return None
     try:
