@@ -32,8 +32,10 @@ VIEWS: Mapping[str, Layout] = {
     "views-contents-changelog": COMPACT,
     "views-tags-changelog": COMPACT,
 }
-# Every cleanup.policy is wrong.
-SPOILT: Mapping[str, Layout] = {topic: 1 if topic in COMPACTED else COMPACT for topic in TOPICS}
+# A setting of each can be mended, but of `content`: a wrong cleanup.policy, or too low a limit.
+SPOILT: Mapping[str, Layout] = {
+    topic: 1 if topic in COMPACTED else (1, {"max.message.bytes": "1000"}) for topic in TOPICS
+}
 
 
 @dataclass
