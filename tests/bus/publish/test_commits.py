@@ -29,9 +29,12 @@ def committed(address: str, given: Settings) -> int:
     return sum(max(0, one.offset) for one in found)
 
 
-def test_results_are_sent_while_earlier_offsets_are_committed(
-    mock_kafka: MockCluster, mock_topics: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+Held = tuple[threading.Event, threading.Event]
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    """Commits of offsets are held: set when one is asked for, and to be set to let them through."""
     asked, answer = threading.Event(), threading.Event()
 
     class Slow(confluent_kafka.Consumer):
@@ -43,6 +46,13 @@ def test_results_are_sent_while_earlier_offsets_are_committed(
             return super().commit(*arguments, **named)
 
     monkeypatch.setattr(clients, "Consumer", Slow)
+    return asked, answer
+
+
+def test_results_are_sent_while_earlier_offsets_are_committed(
+    mock_kafka: MockCluster, mock_topics: dict[str, str], held: Held
+) -> None:
+    asked, answer = held
     produce(mock_kafka.address, "content", events(COUNT), 0)
     given = at_least_once(mock_kafka, mock_topics, batch={"contents": 10, "seconds": 600, "in_flight": 8})
     tagger = Gated(lambda _: True)
@@ -56,23 +66,15 @@ def test_results_are_sent_while_earlier_offsets_are_committed(
 
 
 def test_what_is_sent_is_committed_before_its_partition_is_processed_again(
-    mock_kafka: MockCluster, mock_topics: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    mock_kafka: MockCluster, mock_topics: dict[str, str], held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, answer = threading.Event(), threading.Event()
+    asked, answer = held
     refusals: list[RecordProducer] = []
-
-    class Slow(confluent_kafka.Consumer):
-        def commit(self, *arguments: Any, **named: Any) -> Any:
-            if any(offset.offset > 0 for offset in named["offsets"]):
-                asked.set()
-                assert answer.wait(120)
-            return super().commit(*arguments, **named)
 
     def sort_failures(records: RecordProducer, sort: Any = RecordProducer.sort_failures) -> None:
         refusals.append(records)
         sort(records)
 
-    monkeypatch.setattr(clients, "Consumer", Slow)
     monkeypatch.setattr(RecordProducer, "sort_failures", sort_failures)
     # Given version 7 of a content, sent and not committed, and a content in processing
     produce(mock_kafka.address, "content", [(b"a", event("a", version=7), []), (b"b", event("b"), [])], 0)
