@@ -1,5 +1,6 @@
 """`tagbus replay` on Apache Kafka: which dead letters are sent back, and that they are sent unchanged."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -40,12 +41,13 @@ class Bus:
     tagbus: Cli
     producer: Producer
     sent: dict[int, int] = field(default_factory=dict)
-    # Of records; 0: now.
+    # Time of the newest record. Each gets a later one than the last: across partitions the time gives the order.
     milliseconds: int = 0
 
     def put(self, word: str, record: Record, partition: int = -1) -> None:
         """One record, confirmed."""
         headers = list(record.headers)
+        self.milliseconds = max(self.milliseconds + 1, time.time_ns() // 1_000_000)
         self.producer.produce(
             self.names[word], record.value, record.key, partition, headers=headers, timestamp=self.milliseconds
         )
