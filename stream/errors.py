@@ -6,6 +6,7 @@ TagbusError
 ├── Retryable            the same call may succeed later; keep the partitions, lose nothing
 │   ├── DependencyDown   a broker, an encoder or a store does not answer
 │   │   └── Overloaded   it answers too slowly, or rejects the size or number of requests: send less
+│   ├── TopicRecreated   a Kafka topic was deleted and created again: a new process reads it
 │   └── Withheld         a call that was not made: its budget is spent, or its server keeps failing
 ├── Poison               this one event can never be tagged; it goes to the dead-letter topic
 │   ├── Undecodable      its bytes are not an event
@@ -28,7 +29,7 @@ Exit codes of the `tagbus` command:
 | 1    | (any other)     | a bug: the only case with a stack trace |
 | 2    | UserError       | a wrong argument, setting or file, or output that is closed or full; one line says which |
 | 3    | CheckFailed     | `tagbus check` or `tagbus validate` found something wrong |
-| 4    | DependencyDown  | a dependency did not answer before the deadline |
+| 4    | Retryable       | a dependency did not answer before the deadline, or a topic was created again: start again |
 | 5    | Fenced          | another process has taken over |
 | 6    | ReleaseMismatch | model, tokenizer or store of another release |
 | 7    | MemoryLost      | the memory must be rebuilt |
@@ -85,6 +86,13 @@ class Overloaded(DependencyDown):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class TopicRecreated(Retryable):
+    """A Kafka topic was deleted and created again, and the client in use cannot read or write the new one."""
+
+    def __init__(self, topic: str, consequence: str) -> None:
+        super().__init__(f"topic {topic} was deleted and created again: {consequence}; a restart does")
 
 
 class Withheld(Retryable):

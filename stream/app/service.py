@@ -8,7 +8,7 @@ from tagbus.stream.app.judge import spending
 from tagbus.stream.app.judge.judging import Given
 from tagbus.stream.app.probe import Probe
 from tagbus.stream.app.releases.manager import ReleaseManager
-from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.consume.bounds import ReadRange
 from tagbus.stream.bus.process.isolation import FREE
 from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Worker

@@ -16,7 +16,7 @@ from functools import partial
 from confluent_kafka import KafkaError
 
 from tagbus.stream import telemetry
-from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.consume.bounds import ReadRange
 from tagbus.stream.bus.consume.poller import Poller
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.processor import Batch, Processor, RecordOutcome
@@ -26,6 +26,7 @@ from tagbus.stream.errors import DependencyDown, Fatal, TagbusError, UserError
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import missing_rights
 from tagbus.stream.kafka.errors import RAISED, classify, error_of
+from tagbus.stream.kafka.identity import TopicIds
 from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.metadata import list_partitions
 from tagbus.stream.telemetry import traces
@@ -88,6 +89,8 @@ class Worker:
         self._consumer = clients.group_member(settings, self._on_error)
         self._producer = clients.result_producer(settings, self._on_error)
         self._poller = Poller(settings, self._consumer, self._in_flight, processor, read_range, self._start)
+        topics = self._topics
+        self._ids = TopicIds(settings.kafka, (topics.source, *topics.results, topics.dead_letters, *topics.state))
         self._partitions: tuple[int, ...] = ()
         self._publisher = Publisher(
             settings, self._topics.source, self._producer, self._poller, self._in_flight, self._published, self.fail
@@ -111,6 +114,7 @@ class Worker:
                 while not self._stopping and not self._poller.finished:
                     self._poller.turn()
                     self._publisher.check(self._poller.up_since)
+                    self._look_for_new_topics()
         except TagbusError as error:
             self.fail(error)
         except RAISED as raised:
@@ -207,6 +211,14 @@ class Worker:
                 )
         self._partitions = tuple(range(counts[topics.source]))
         return True
+
+    def _look_for_new_topics(self) -> None:
+        for topic in self._ids.recreated():
+            log.warning("worker: topic=%s was deleted and created again", topic)
+            if topic == self._topics.source:
+                self._poller.recreated()
+            else:
+                self._publisher.recreated(topic)
 
     def _start(self, entry: InFlightBatch) -> None:
         """Hand a batch to the processor."""

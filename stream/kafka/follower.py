@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from tagbus.stream.errors import Retryable
+from tagbus.stream.kafka.identity import TopicIds
 from tagbus.stream.kafka.reader import Chunk, Positions, Start, TopicReader
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class TopicFollower:
         """Takes ownership of `reader`. `start`: where the partitions begin, as in TopicReader.discover."""
         self._reader = reader
         self._topics = topics
+        self._ids = TopicIds(reader.kafka, topics)
         self._start = start
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"follow-{topics[0]}")
         self._looked = 0.0
@@ -52,7 +54,9 @@ class TopicFollower:
 
     async def read(self, count: int, seconds: float, fill: float = 0.0) -> Chunk:
         """Like TopicReader.read, but first checks for new partitions every GROWTH_SECONDS. If no broker answers that
-        check, it is repeated later."""
+        check, it is repeated later. Raises also TopicReader.lost's error once a topic is created again."""
+        for topic in self._ids.recreated():
+            raise self._reader.lost(topic)
         if asyncio.get_running_loop().time() - self._looked > GROWTH_SECONDS:
             try:
                 await self._discover()

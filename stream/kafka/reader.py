@@ -15,7 +15,7 @@ from typing import Literal, Self
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from tagbus.stream.config import KafkaSettings
-from tagbus.stream.errors import DependencyDown, TagbusError, TopicMissing
+from tagbus.stream.errors import DependencyDown, TagbusError, TopicMissing, TopicRecreated
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of
 from tagbus.stream.kafka.logs import report
@@ -85,7 +85,7 @@ class TopicReader:
 
         Raises UserError for a property that librdkafka rejects.
         """
-        self._kafka = kafka
+        self.kafka = kafka
         self._out_of_range = out_of_range
         self._optional = optional
         self._consumer = clients.reader(kafka, "earliest" if out_of_range is None else "error")
@@ -145,6 +145,14 @@ class TopicReader:
                 self._on_error(error, message)
         return Chunk(tuple(records), self.positions.copy())
 
+    def lost(self, topic: str) -> TagbusError:
+        """The error of a topic that was created again: `out_of_range`'s, or TopicRecreated without it."""
+        positions = [(offset, partition) for partition, offset in self.positions.next.items() if partition[0] == topic]
+        if self._out_of_range is None or not positions:
+            return TopicRecreated(topic, "this process does not read the new one")
+        offset, partition = max(positions)
+        return self._out_of_range(Gap(partition, offset, "the offsets of a new topic"))
+
     def close(self) -> None:
         """Close the consumer, ignoring late errors."""
         with suppress(*RAISED):
@@ -152,21 +160,21 @@ class TopicReader:
 
     def _list(self, topic: str) -> list[Partition]:
         try:
-            return list_partitions(self._consumer, self._kafka, topic)
+            return list_partitions(self._consumer, self.kafka, topic)
         except TopicMissing:
             if topic in self._optional:
                 return []
             raise
 
     def _range(self, partition: Partition, start: Start) -> Watermarks:
-        marks = watermarks(self._consumer, self._kafka, partition)
+        marks = watermarks(self._consumer, self.kafka, partition)
         match start:
             case "beginning":
                 return marks
             case "end":
                 return Watermarks(marks.high, marks.high)
             case datetime():
-                return Watermarks(offset_at(self._consumer, self._kafka, partition, start), marks.high)
+                return Watermarks(offset_at(self._consumer, self.kafka, partition, start), marks.high)
         offset = start.get(partition, marks.low)
         if marks.low <= offset <= marks.high:
             return Watermarks(offset, marks.high)
@@ -181,14 +189,14 @@ class TopicReader:
             return first + self._consumer.consume(count - 1, fill) if first and count > 1 else first
         except RAISED as raised:
             error = error_of(raised)
-            raise classify(error, self._kafka, "") or DependencyDown(f"reading failed: {error.str()}") from None
+            raise classify(error, self.kafka, "") or DependencyDown(f"reading failed: {error.str()}") from None
 
     def _on_error(self, error: KafkaError, message: Message) -> None:
         topic = message.topic() or ""
         if error.code() == KafkaError._AUTO_OFFSET_RESET and self._out_of_range is not None:
             gap = Gap(partition_of(message), offset_of(message), f"other offsets ({error.str()})")
             self._failure = self._out_of_range(gap)
-        elif self._tolerated(error, topic) or (failure := classify(error, self._kafka, topic)) is None:
+        elif self._tolerated(error, topic) or (failure := classify(error, self.kafka, topic)) is None:
             report(error)
         else:
             self._failure = failure

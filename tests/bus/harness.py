@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.consume.bounds import ReadRange
 from tagbus.stream.bus.process.isolation import BatchTagger
 from tagbus.stream.bus.process.tag_processor import TagProcessor
 from tagbus.stream.bus.worker import Gate, Worker, open_gate

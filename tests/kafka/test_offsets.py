@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.consume.bounds import ReadRange
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import OffsetLost
 from tests.bus.harness import Process, Running, ending, event, events, outcome, running, settings, until_all_out

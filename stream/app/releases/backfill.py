@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Literal
 
 from tagbus.stream.app.time_arguments import MOMENT, moment
-from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.consume.bounds import ReadRange
 from tagbus.stream.config import Settings, TopicSettings
 from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.kafka.ranges import OffsetRange, current_range

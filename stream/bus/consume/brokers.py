@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 # The timeout of one request that checks whether a broker is back.
 ASK_SECONDS = 1.0
-
-
+# A poll thread that has not turned for so long was suspended, or its machine was.
+STOOD_SECONDS = 5.0
 # How often to log that the group does not admit this worker.
 JOIN_SECONDS = 30.0
 

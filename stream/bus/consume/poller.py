@@ -16,11 +16,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from tagbus.stream import telemetry
 from tagbus.stream.bus.consume.back_pressure import BackPressure
 from tagbus.stream.bus.consume.batching import Batcher, PartitionBuffer, RateLimit, forget_lag, report_lag
-from tagbus.stream.bus.consume.brokers import BrokerHealth
+from tagbus.stream.bus.consume.bounds import RangeBounds, ReadRange
+from tagbus.stream.bus.consume.brokers import STOOD_SECONDS, BrokerHealth
 from tagbus.stream.bus.consume.crash_loop import CrashLoopGuard
 from tagbus.stream.bus.consume.generation import GroupGeneration
 from tagbus.stream.bus.consume.markers import EndMarkers
-from tagbus.stream.bus.consume.offsets import OffsetResets, RangeBounds, ReadRange
+from tagbus.stream.bus.consume.offsets import OffsetResets
 from tagbus.stream.bus.in_flight import InFlight, InFlightBatch, Revoked
 from tagbus.stream.bus.processor import Processor
 from tagbus.stream.config import Settings
@@ -38,12 +39,10 @@ T = TypeVar("T")
 IDLE_SECONDS = 0.05
 # The same while records are buffered and batches in flight: buffered records may start when those are done.
 BUSY_SECONDS = 0.005
-# A poll thread that has not turned for so long was suspended, or its machine was.
-STOOD_SECONDS = 5.0
 # Between two checks of slow-changing state: lag, deadlines, brokers that were down.
 LOOK_SECONDS = 1.0
-# The age limit of a transaction's group metadata. Requesting it waits for a librdkafka thread with the GIL held: each
-# turn, that was a fifth of the time that the GIL was held. A broker refuses metadata of an older generation.
+# The age limit of a transaction's group metadata. Each request waits for a librdkafka thread with the GIL held: a fifth
+# of that time if each turn asks. A broker refuses metadata of an older generation.
 GROUP_SECONDS = 0.05
 
 
@@ -89,8 +88,7 @@ class Poller:
         self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # When the loop turned last, of time.monotonic().
         self.turned = time.monotonic()
-        # Set from any thread: give up all waits.
-        self.quit = False
+        self.quit = False  # set from any thread: give up all waits
 
     @property
     def ready(self) -> bool:
@@ -142,11 +140,15 @@ class Poller:
         )
         return True
 
+    def recreated(self) -> None:
+        """Take note that the source topic was created again."""
+        self._resets.recreated(self._buffers)
+
     def turn(self) -> None:
         """Start the due batches, then read more.
 
-        Raises UserError when the topic is deleted or may not be read, Fenced or Fatal when the client cannot continue,
-        OffsetLost as `kafka.out_of_range` says, DependencyDown when one is down for retry.deadline_seconds.
+        Raises UserError when the topic is deleted or may not be read, OffsetLost as `kafka.out_of_range` says, Fenced,
+        Fatal or TopicRecreated when the client cannot continue, DependencyDown after retry.deadline_seconds.
         """
         self.touch()
         self._look()
@@ -162,8 +164,7 @@ class Poller:
             self._add(message, read)
         self._resets.listen(messages, self._buffers, drained=self._batcher.caught_up and self.up_since is not None)
         if self._bounds.bounded:
-            ended = [partition for partition, buffer in self._buffers.items() if buffer.ended]
-            self._back_pressure.pause(ended, self._buffers)
+            self._back_pressure.pause([one for one, buffer in self._buffers.items() if buffer.ended], self._buffers)
 
     def touch(self) -> bool:
         """Show that the poll thread is alive and serve the publish thread; returns whether to keep waiting."""

@@ -1,7 +1,8 @@
 """Detect partitions that librdkafka should fetch and never reports on, so that they are assigned again.
 
 For each partition that it fetches it promptly returns a record or the end. For one that is assigned while its topic is
-missing it may return neither, ever, even after the topic is back: seen with 2.16 in six of six tries.
+missing it may return neither, ever, even after the topic is back: seen with 2.16 in six of six tries. So it may be with
+a topic that is deleted and created again, which only another client can read (kafka/identity.py).
 """
 
 import logging
@@ -31,6 +32,10 @@ class Silence:
     def expect(self, partitions: Iterable[Partition]) -> None:
         """Expect a report on partitions that are fetched from now on."""
         self._since |= dict.fromkeys(partitions, time.monotonic())
+
+    def expects(self, partition: Partition) -> bool:
+        """Whether a report on a partition is still due."""
+        return partition in self._since
 
     def listen(self, messages: Sequence[Message], buffers: Buffers, *, drained: bool) -> list[Partition]:
         """The partitions to fetch again, after a call that returned these messages.

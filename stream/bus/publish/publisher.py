@@ -93,6 +93,10 @@ class Publisher:
                 "coordinator that it has lost): start again, nothing is lost"
             )
 
+    def recreated(self, topic: str) -> None:
+        """Take note that a topic was created again: the worker ends with TopicRecreated if it cannot be written to."""
+        self._records.recreated = topic
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()

@@ -1,5 +1,6 @@
 """Produce records: hand them to librdkafka, confirm delivery, and sort out the failures."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -9,12 +10,15 @@ from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.process.dead_letters import too_large
 from tagbus.stream.bus.processor import Outgoing
 from tagbus.stream.config import Settings
-from tagbus.stream.errors import Poison, UserError
+from tagbus.stream.errors import Poison, TopicRecreated, UserError
 from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of, map_kafka_errors
 
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 # The timeout of one request for a topic's metadata, while records are unconfirmed.
 LIST_SECONDS = 2.0
+# How long records for a topic that was created again may be unconfirmed. Where its leaders are others the client never
+# confirms them, and each attempt would end after kafka.transaction_seconds.
+RECREATED_SECONDS = 5.0
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
@@ -64,6 +68,8 @@ class RecordProducer:
         self._entries: Sequence[InFlightBatch] = ()
         # The missing topics of the last attempt, for any thread to read.
         self.absent: tuple[str, ...] = ()
+        # A topic that was created again under this client; any thread may set it.
+        self.recreated = ""
 
     def produce(self, entries: Sequence[InFlightBatch]) -> None:
         """Hand all records to the client. Raises Abandoned; RetryTransaction if a record that was sent alone failed,
@@ -84,11 +90,15 @@ class RecordProducer:
         self._alone = False
 
     def flush(self) -> None:
-        """Wait until every record is confirmed or has failed. Raises RetryTransaction if their topic was deleted."""
+        """Wait until every record is confirmed or has failed. Raises RetryTransaction if their topic was deleted,
+        TopicRecreated if this client cannot deliver to the new one."""
+        start = time.monotonic()
         with map_kafka_errors(self._settings.kafka):
             while self._producer.flush(1.0):
                 self.check_patience()
                 self._give_up_absent()
+                if self.recreated and time.monotonic() - start > RECREATED_SECONDS:
+                    raise TopicRecreated(self.recreated, "this process cannot write to it")
 
     def look_for_topics(self, entries: Sequence[InFlightBatch], *others: str) -> None:
         """Find out which topics of these results, and of `others`, do not exist: `absent`.

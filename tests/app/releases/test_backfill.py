@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tagbus.stream.app.releases.backfill import Asked, Backfill, plan
-from tagbus.stream.bus.consume.offsets import ReadRange
+from tagbus.stream.bus.consume.bounds import ReadRange
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import Record
 from tagbus.stream.errors import UserError

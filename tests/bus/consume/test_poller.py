@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from tagbus.stream.bus.consume.offsets import RangeBounds, ReadRange
+from tagbus.stream.bus.consume.bounds import RangeBounds, ReadRange
 from tagbus.stream.bus.consume.poller import STOOD_SECONDS, Poller
 from tagbus.stream.bus.in_flight import InFlight
 from tagbus.stream.bus.process.tag_processor import TagProcessor

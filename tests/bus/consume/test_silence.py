@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, Message
 
 from tagbus.stream.bus.consume import silence
 from tagbus.stream.bus.consume.batching import PartitionBuffer
-from tagbus.stream.bus.consume.offsets import NO_END
+from tagbus.stream.bus.consume.bounds import NO_END
 from tagbus.stream.bus.consume.silence import Silence
 from tagbus.stream.kafka.message import Partition
 
