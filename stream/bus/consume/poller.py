@@ -82,8 +82,7 @@ class Poller:
         self._draining = False
         self._looked = 0.0
         self._group = GroupGeneration(consumer, settings.kafka)
-        # When the group metadata was requested, of time.monotonic().
-        self._asked = 0.0
+        self._asked = 0.0  # when the group metadata was requested, of time.monotonic()
         # Requests of the publish thread to this one.
         self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # When the loop turned last, of time.monotonic().
