@@ -55,8 +55,8 @@ class RangeBounds:
         self._consumer = consumer
         self._range = read_range
         self._ends: dict[Partition, int] = {}
-        # The partitions that existed when the group had no offset at all.
-        self._unread: frozenset[Partition] = frozenset()
+        # Where the partitions ended that existed when the group had no offset at all.
+        self._unread: dict[Partition, int] = {}
 
     def asked_through(self, consumer: Consumer) -> "RangeBounds":
         """The same bounds, which ask brokers through another client."""
@@ -75,7 +75,7 @@ class RangeBounds:
         partitions = [(self.topic, number) for number in numbers]
         if self._range is None:
             if self.kafka.start == "latest" and not self._any_committed(partitions):
-                self._unread = frozenset(partitions)
+                self._unread = {partition: self._high(partition) for partition in partitions}
             return
         if isinstance(self._range.starts, Mapping) and (
             wrong := set(self._range.starts) - {partition[1] for partition in partitions}
@@ -97,13 +97,14 @@ class RangeBounds:
     def start(self, partition: Partition) -> int:
         """Where a partition without a group offset starts; may be OFFSET_BEGINNING.
 
-        `kafka.start` applies to groups without any offset. A partition added to a topic that is already read starts at
-        its beginning: all of its records are newer.
+        `kafka.start` applies to groups without any offset; the latest record is the last one before this worker joined.
+        A partition added to a topic that is already read starts at its beginning: all of its records are newer. So
+        does one that now ends before the latest record: its topic was created again.
 
         Raises UserError for an offset that the range names and the broker does not have.
         """
         if self._range is None:
-            return self._high(partition) if partition in self._unread else OFFSET_BEGINNING
+            return self._latest(partition) if partition in self._unread else OFFSET_BEGINNING
         starts = self._range.starts
         if isinstance(starts, datetime):
             return self._at(partition, starts)
@@ -134,9 +135,17 @@ class RangeBounds:
             )
         return low if policy == "earliest" else high
 
+    def recreated(self) -> None:
+        """The topic was created again: all of its records are newer than this worker."""
+        self._unread.clear()
+
     def low(self, partition: Partition) -> int:
         """The first offset that the broker has."""
         return self._watermarks(partition).low
+
+    def _latest(self, partition: Partition) -> int:
+        offset, (low, high) = self._unread[partition], self._watermarks(partition)
+        return offset if low <= offset <= high else OFFSET_BEGINNING
 
     def _named(self, partition: Partition, offsets: Mapping[int, int]) -> int:
         low, high = self._watermarks(partition)

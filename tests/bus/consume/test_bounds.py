@@ -58,6 +58,27 @@ def test_a_group_without_any_offset_begins_at_the_end_where_its_setting_says_so(
     assert bounds.start(A) == OFFSET_BEGINNING
 
 
+def test_what_comes_after_the_worker_has_joined_is_not_left_out(topic: Topic) -> None:
+    bounds = topic.bounds(None, start="latest")
+    bounds.look([0, 1])
+    # Given records that come before the partition is assigned, or into a topic that was created again
+    produce(topic.address, "content", events(5, "later"), 0)
+    assert bounds.start(A) == 10
+    bounds.recreated()
+    assert bounds.start(A) == OFFSET_BEGINNING
+
+
+def test_a_topic_that_ends_before_its_latest_record_was_created_again(topic: Topic) -> None:
+    bounds = topic.bounds(None, start="latest")
+    bounds.look([0])
+    with MockCluster() as cluster:
+        cluster.topic("content", 1)
+        produce(cluster.address, "content", events(3, "new"), 0)
+        consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "g"})
+        assert bounds.asked_through(consumer).start(A) == OFFSET_BEGINNING
+        consumer.close()
+
+
 def test_later_records_are_not_part_of_a_backfill(topic: Topic) -> None:
     bounds = topic.bounds(ReadRange("earliest", "end"))
     bounds.look([0])
