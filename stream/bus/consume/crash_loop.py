@@ -62,12 +62,13 @@ class StartCount:
 @dataclass(slots=True)
 class Counted:
     """A partition whose start is counted: the metadata before it, the offset of its first record, the current offset,
-    and how many more records the quarantine covers."""
+    how many more records the quarantine covers, and whether the offsets are those of a topic that is gone."""
 
     before: StartCount
     first: int
     offset: int
     left: int = 0
+    outdated: bool = False
 
 
 class CrashLoopGuard:
@@ -171,11 +172,18 @@ class CrashLoopGuard:
         offsets = [
             TopicPartition(*partition, counted.offset, str(counted.before))
             for partition, committed in untouched.items()
-            if (counted := self._counted.get(partition)) is not None and (committed or 0) <= counted.offset
+            if (counted := self._counted.get(partition)) is not None
+            and not counted.outdated
+            and (committed or 0) <= counted.offset
         ]
         error = self._commit(offsets) if offsets else None
         if error is not None:
             log.info("crash loop: this start stays counted: error=%s", error.name())
+
+    def recreated(self) -> None:
+        """The topic was created again: no offset of the old one may be committed as a start in the new one."""
+        for counted in self._counted.values():
+            counted.outdated = True
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """Drop revoked partitions."""

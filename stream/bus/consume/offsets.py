@@ -59,6 +59,8 @@ class OffsetResets:
         self._silence = Silence()
         # The topic was created again, and the client may not have noticed.
         self._topic_is_new = False
+        # The last offset of the old topic that was read of each partition, while its records are not published.
+        self._old: dict[Partition, int] = {}
         # The partitions that are to report on the new topic, and have not been asked to.
         self._unasked: set[Partition] = set()
         self._next_try = 0.0
@@ -71,13 +73,18 @@ class OffsetResets:
 
     def assigned(self, partitions: Iterable[Partition]) -> None:
         """Expect librdkafka to report on each assigned partition."""
+        partitions = list(partitions)
         self._silence.expect(partitions)
+        for partition in partitions:
+            self._old.pop(partition, None)
 
-    def recreated(self, partitions: Iterable[Partition]) -> None:
+    def recreated(self, buffers: Buffers) -> None:
         """The topic was created again: fetch its partitions again from where they are, and expect a report on each. A
         client that does not know the new topic gives none."""
         self._topic_is_new = True
-        self._unasked = {partition for partition in partitions if not self._silence.expects(partition)}
+        self._bounds.recreated()
+        self._old = {partition: buffer.last for partition, buffer in buffers.items()}
+        self._unasked = {partition for partition in buffers if not self._silence.expects(partition)}
 
     def listen(self, messages: Sequence[Message], buffers: Buffers, *, drained: bool) -> None:
         """Take in the messages that librdkafka returned; see Silence."""
@@ -113,12 +120,16 @@ class OffsetResets:
         read = {partition: buffer.last for partition, buffer in buffers.items()}
         self._ask_again(buffers, read)
         partitions = [partition for partition in self._waiting if self._published(partition, buffers[partition])]
+        leaving = self._topic_is_new and not self._refused.issuperset(partitions)
+        if leaving and self._old_in_work(buffers):
+            # A partition that the broker refused is known to this client, and needs no other owner.
+            partitions, leaving = [one for one in partitions if one in self._refused], False
         if not partitions:
             return
         with self._asking() as bounds:
             # All requests come before the first partition is fetched: behind a fetch each would take 500 ms.
             starts = [self._start(TopicPartition(*partition), read, bounds) for partition in partitions]
-            if self._topic_is_new and not self._refused.issuperset(partitions):
+            if leaving:
                 self._leave(starts, bounds)
             self._fetch(starts, read, bounds)
         self._waiting.difference_update(partitions)
@@ -165,6 +176,16 @@ class OffsetResets:
             raise KafkaException(error)
         numbers = ", ".join(str(start.partition) for start in starts)
         raise TopicRecreated(self._bounds.topic, f"this process receives nothing of its partition {numbers}")
+
+    def _old_in_work(self, buffers: Buffers) -> bool:
+        """Whether any partition has unpublished records of the old topic. They exist nowhere else, and a worker that
+        ends drops them."""
+        for partition in [*self._old]:
+            buffer, entry = buffers.get(partition), self._in_flight.first(partition)
+            first = entry.batch.sources[0].offset if entry else buffer.head if buffer and buffer.records else None
+            if first is None or first > self._old[partition]:
+                del self._old[partition]
+        return bool(self._old)
 
     def _published(self, partition: Partition, buffer: PartitionBuffer) -> bool:
         return not buffer.records and self._in_flight.first(partition) is None

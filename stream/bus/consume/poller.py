@@ -83,8 +83,7 @@ class Poller:
         self._looked = 0.0
         self._group = GroupGeneration(consumer, settings.kafka)
         self._asked = 0.0  # when the group metadata was requested, of time.monotonic()
-        # Requests of the publish thread to this one.
-        self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()  # of the publish thread to this one
         # When the loop turned last, of time.monotonic().
         self.turned = time.monotonic()
         self.quit = False  # set from any thread: give up all waits
@@ -142,6 +141,7 @@ class Poller:
     def recreated(self) -> None:
         """Take note that the source topic was created again."""
         self._resets.recreated(self._buffers)
+        self._guard.recreated()
 
     def turn(self) -> None:
         """Start the due batches, then read more.

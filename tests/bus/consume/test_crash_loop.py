@@ -98,6 +98,19 @@ def test_a_start_that_ends_in_order_without_progress_does_not_count(group: Group
     assert group.mark() == (5, StartCount(1))
 
 
+def test_a_start_in_a_topic_that_is_gone_is_not_taken_back(group: Group) -> None:
+    """Its offset is one of other records now."""
+    starts = group.start()
+    group.commit([TopicPartition(*A, 0)])
+    starts.recreated()
+    starts.revoke({A: None})
+    assert group.mark() == (0, StartCount())
+    starts.assign([A])
+    starts.count({A: 2})
+    starts.revoke({A: None})
+    assert group.mark() == (2, StartCount())
+
+
 def test_a_start_that_got_on_is_not_taken_back(group: Group) -> None:
     starts = group.start()
     group.commit([TopicPartition(*A, 7)])

@@ -1,6 +1,7 @@
 """Partitions that the client does not fetch, or whose topic is new, are fetched again. The broker is librdkafka's mock
 cluster; topics that are created again on Apache Kafka are in tests/kafka/test_recreated.py."""
 
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -11,12 +12,15 @@ from tagbus.stream.bus.consume.batching import PartitionBuffer
 from tagbus.stream.bus.consume.bounds import NO_END, RangeBounds
 from tagbus.stream.bus.consume.offsets import OffsetResets
 from tagbus.stream.bus.in_flight import InFlight
+from tagbus.stream.bus.processor import Batch, Source
+from tagbus.stream.contract.codec import Record
+from tagbus.stream.errors import TopicRecreated
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.local.mock import MockCluster
 from tests.bus.harness import events, settings
 from tests.support import produce, wait_until
 
-A = ("content", 0)
+A, B = ("content", 0), ("content", 1)
 
 
 class Reading:
@@ -27,8 +31,13 @@ class Reading:
         produce(cluster.address, "content", events(10), 0)
         self.consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "g"})
         bounds = RangeBounds(settings(cluster.address).kafka, "content", self.consumer, None)
-        self.resets = OffsetResets(self.consumer, bounds, InFlight(1, 1), lambda _: None, lambda _: None)
+        self.in_flight = InFlight(1, 1)
+        self.committed: list[TopicPartition] = []
+        self.resets = OffsetResets(self.consumer, bounds, self.in_flight, self.commit, lambda _: None)
         self.buffers: dict[Partition, PartitionBuffer] = {A: PartitionBuffer(NO_END)}
+
+    def commit(self, offsets: list[TopicPartition]) -> None:
+        self.committed += offsets
 
     def assigned(self, offset: int) -> None:
         self.consumer.incremental_assign([TopicPartition(*A, offset)])
@@ -95,3 +104,33 @@ def test_a_partition_of_a_new_topic_is_fetched_again_once_its_fetch_is_resumed(r
     reading.buffers[A].paused = False
     reading.resets.serve(reading.buffers)
     assert reading.read() == 4
+
+
+def test_a_client_that_is_silent_about_a_new_topic_is_left_once_all_of_the_old_one_is_published(
+    reading: Reading,
+) -> None:
+    # Given records of the old topic: one in flight, and one that waits, both of another partition than the silent one
+    reading.assigned(10)
+    reading.in_flight.assign([A, B])
+    old = [Source(*B, offset, Record(None, b"")) for offset in (7, 8)]
+    entry = reading.in_flight.start(Batch(B, 0, (old[0],), 1, 0.0))
+    waiting = reading.buffers[B] = PartitionBuffer(NO_END, deque([(old[1], 1)]), last=8, paused=True)
+    reading.resets.recreated(reading.buffers)
+
+    def serve() -> None:
+        reading.silent()
+        # No pause between two tries.
+        reading.resets._next_try = 0.0
+        reading.resets.serve(reading.buffers)
+
+    # Then they are published first
+    serve()
+    reading.in_flight.done(entry)
+    serve()
+    waiting.records.clear()
+    assert reading.committed == []
+    # And records of the new topic are not waited for: the next owner reads them again
+    reading.in_flight.start(Batch(B, 0, (Source(*B, 9, Record(None, b"")),), 1, 0.0))
+    with pytest.raises(TopicRecreated, match="receives nothing of its partition 0;"):
+        serve()
+    assert [(start.partition, start.offset) for start in reading.committed] == [(0, 0)]
