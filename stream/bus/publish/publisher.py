@@ -95,7 +95,7 @@ class Publisher:
 
     def recreated(self, topic: str) -> None:
         """Take note that a topic was created again: the worker ends with TopicRecreated if it cannot be written to."""
-        self._records.recreated = topic
+        self._records.recreated |= {topic}
 
     def start(self) -> None:
         """Start the thread."""

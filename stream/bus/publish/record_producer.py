@@ -16,9 +16,10 @@ from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of, map
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 # The timeout of one request for a topic's metadata, while records are unconfirmed.
 LIST_SECONDS = 2.0
-# How long records for a topic that was created again may be unconfirmed. Where its leaders are others the client never
-# confirms them, and each attempt would end after kafka.transaction_seconds.
-RECREATED_SECONDS = 5.0
+# How long records for a topic that was created again may be unconfirmed while all of its partitions have leaders. Where
+# those are others the client never confirms them, and each attempt would end after kafka.transaction_seconds. A broker
+# that is killed leads its partitions for 9 s more (broker.session.timeout.ms).
+RECREATED_SECONDS = 15.0
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
@@ -68,8 +69,10 @@ class RecordProducer:
         self._entries: Sequence[InFlightBatch] = ()
         # The missing topics of the last attempt, for any thread to read.
         self.absent: tuple[str, ...] = ()
-        # A topic that was created again under this client; any thread may set it.
-        self.recreated = ""
+        # Topics that were created again under this client; replaced as a whole, by the poll thread.
+        self.recreated: frozenset[str] = frozenset()
+        # Since when records for them are unconfirmed, over all attempts, of time.monotonic().
+        self._unconfirmed: float | None = None
 
     def produce(self, entries: Sequence[InFlightBatch]) -> None:
         """Hand all records to the client. Raises Abandoned; RetryTransaction if a record that was sent alone failed,
@@ -88,25 +91,24 @@ class RecordProducer:
             error = self._failed[0][0]
             raise RetryTransaction(f"{len(self._failed)} records were not delivered: {error.str()}", error)
         self._alone = False
+        self._unconfirmed = None
 
     def flush(self) -> None:
         """Wait until every record is confirmed or has failed. Raises RetryTransaction if their topic was deleted,
         TopicRecreated if this client cannot deliver to the new one."""
-        start = time.monotonic()
         with map_kafka_errors(self._settings.kafka):
             while self._producer.flush(1.0):
                 self.check_patience()
                 self._give_up_absent()
-                if self.recreated and time.monotonic() - start > RECREATED_SECONDS:
-                    raise TopicRecreated(self.recreated, "this process cannot write to it")
+                self._give_up_recreated()
 
     def look_for_topics(self, entries: Sequence[InFlightBatch], *others: str) -> None:
         """Find out which topics of these results, and of `others`, do not exist: `absent`.
 
         This refreshes the client's metadata: recreated topics and added partitions.
         """
-        topics = {out.topic for entry in entries for outcome in entry.outcomes or () for out in outcome.outgoing}
-        self.absent = tuple(topic for topic in sorted(topics.union(others)) if not self._exists(topic))
+        topics = self._topics_of(entries).union(others)
+        self.absent = tuple(topic for topic in sorted(topics) if not self._exists(topic))
 
     def _give_up_absent(self) -> None:
         """Fail early: the client would wait for a deleted topic until its records time out, and its transaction until
@@ -114,6 +116,15 @@ class RecordProducer:
         self.look_for_topics(self._entries)
         if self.absent:
             raise RetryTransaction(f"topic {' and '.join(self.absent)} does not exist")
+
+    def _give_up_recreated(self) -> None:
+        again, now = sorted(self.recreated & self._topics_of(self._entries)), time.monotonic()
+        if not again or not all(self._led(topic) for topic in again):
+            self._unconfirmed = None
+            return
+        self._unconfirmed = self._unconfirmed or now
+        if now - self._unconfirmed > RECREATED_SECONDS:
+            raise TopicRecreated(" and ".join(again), "this process cannot write to it")
 
     def _exists(self, topic: str) -> bool:
         """Whether it exists. True also if no broker answers, or it may not be described: other checks report that
@@ -123,6 +134,19 @@ class RecordProducer:
         except RAISED:
             return True
         return bool(found.partitions) if found.error is None else found.error.code() not in NO_TOPIC
+
+    def _led(self, topic: str) -> bool:
+        """Whether brokers answer, and each of its partitions has a leader."""
+        try:
+            found = self._producer.list_topics(topic, LIST_SECONDS)
+        except RAISED:
+            return False
+        partitions = found.topics[topic].partitions.values()
+        return bool(partitions) and all(partition.leader in found.brokers for partition in partitions)
+
+    @staticmethod
+    def _topics_of(entries: Sequence[InFlightBatch]) -> set[str]:
+        return {out.topic for entry in entries for outcome in entry.outcomes or () for out in outcome.outgoing}
 
     def purged(self) -> bool:
         """Whether records failed only because their transaction did: the next call reports the cause."""
