@@ -54,9 +54,8 @@ class TopicFollower:
 
     async def read(self, count: int, seconds: float, fill: float = 0.0) -> Chunk:
         """Like TopicReader.read, but first checks for new partitions every GROWTH_SECONDS. If no broker answers that
-        check, it is repeated later. Raises also TopicReader.lost's error once a topic is created again."""
-        for topic in self._ids.recreated():
-            raise self._reader.lost(topic)
+        check, it is repeated later. Raises also as TopicReader.check does once a topic is created again."""
+        self._reader.check(self._ids.recreated())
         if asyncio.get_running_loop().time() - self._looked > GROWTH_SECONDS:
             try:
                 await self._discover()

@@ -23,6 +23,8 @@ from tagbus.stream.kafka.errors import RAISED
 EVERY_SECONDS = 5.0
 # Timeout of a request.
 ASK_SECONDS = 10.0
+# The id that brokers before 2.8 give every topic.
+NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
 class _Described(Protocol):
@@ -37,7 +39,8 @@ class TopicIds:
         self._kafka = kafka
         self._topics = list(topics)
         self._client: AdminClient | None = None
-        self._ids: dict[str, str] = {}
+        # All that were seen: a broker that was away for some time may answer with an earlier one.
+        self._ids: dict[str, set[str]] = {}
         self._asked: Mapping[str, Future[_Described]] = {}
         self._asked_at = 0.0
 
@@ -58,9 +61,12 @@ class TopicIds:
         found: dict[str, str] = {}
         for topic, answer in answers.items():
             try:
-                found[topic] = str(answer.result().topic_id)
+                one = str(answer.result().topic_id)
             except RAISED:
                 continue
-        again = [topic for topic, one in found.items() if self._ids.get(topic, one) != one]
-        self._ids |= found
+            if one != NO_ID:
+                found[topic] = one
+        again = [topic for topic, one in found.items() if one not in self._ids.setdefault(topic, {one})]
+        for topic in again:
+            self._ids[topic].add(found[topic])
         return again

@@ -145,13 +145,16 @@ class TopicReader:
                 self._on_error(error, message)
         return Chunk(tuple(records), self.positions.copy())
 
-    def lost(self, topic: str) -> TagbusError:
-        """The error of a topic that was created again: `out_of_range`'s, or TopicRecreated without it."""
-        positions = [(offset, partition) for partition, offset in self.positions.next.items() if partition[0] == topic]
-        if self._out_of_range is None or not positions:
-            return TopicRecreated(topic, "this process does not read the new one")
+    def check(self, recreated: Collection[str]) -> None:
+        """Raise for topics that were created again since their partitions were assigned: `out_of_range`'s error, or
+        TopicRecreated without it."""
+        positions = [(offset, one) for one, offset in self.positions.next.items() if one[0] in recreated]
+        if not positions:
+            return
         offset, partition = max(positions)
-        return self._out_of_range(Gap(partition, offset, "the offsets of a new topic"))
+        if self._out_of_range is None:
+            raise TopicRecreated(partition[0], "this process does not read the new one")
+        raise self._out_of_range(Gap(partition, offset, "the offsets of a new topic"))
 
     def close(self) -> None:
         """Close the consumer, ignoring late errors."""
