@@ -9,8 +9,9 @@ import pytest
 from tagbus.stream.config import BudgetSettings, KafkaSettings, LlmSettings, Settings, TopicSettings
 from tagbus.stream.contract.budget import Amount, Spending, decode_spending, encode_spending
 from tagbus.stream.contract.codec import Record, Tombstone
-from tagbus.stream.errors import DependencyDown, InvalidEvent, TopicMissing, Withheld
+from tagbus.stream.errors import DependencyDown, InvalidEvent, MemoryLost, TopicMissing, Withheld
 from tagbus.stream.kafka.admin.layout import layout
+from tagbus.stream.kafka.identity import TopicIds
 from tagbus.stream.llm.spending import ledger
 from tagbus.stream.llm.spending.budget import Budget, Sum
 from tagbus.stream.local.mock import MockCluster
@@ -50,6 +51,14 @@ async def spend(settings: Settings, calls: int) -> int:
         return calls
 
 
+async def until_it_ends(budget: Budget) -> None:
+    """Reserve and release until that raises."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            (await budget.reserve(Sum(1))).settle(Sum())
+            await asyncio.sleep(0.01)
+
+
 async def test_what_a_killed_worker_spent_is_spent_under_its_name_and_under_another(cluster: MockCluster) -> None:
     went = [await spend(at(cluster, worker), 4) for worker in ("a", "a", "b")]
     assert 8 <= sum(went) <= 10
@@ -68,6 +77,20 @@ async def test_workers_see_what_others_spend_while_they_run(cluster: MockCluster
             while b.others(TODAY) != Sum(75, 0.5):
                 await asyncio.sleep(0.01)
         assert a.others(TODAY) == Sum()
+
+
+async def test_a_worker_that_no_longer_sees_what_others_spend_ends(
+    cluster: MockCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recreated: list[str] = []
+    monkeypatch.setattr(TopicIds, "recreated", lambda _: recreated)
+    async with ledger.opened(at(cluster, "a")) as kept:
+        budget = Budget(LIMITS, ("tagbus", "a"), lambda: 1.0, kept)
+        (await budget.reserve(Sum(1))).settle(Sum())
+        # When the topic is created again
+        recreated.append("budget")
+        with pytest.raises(MemoryLost, match="no longer known: topic budget was recreated"):
+            await until_it_ends(budget)
 
 
 async def test_what_no_budget_asks_for_is_dropped_at_a_start(cluster: MockCluster) -> None:

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.budget import Spending, decode_spending, encode_spending
 from tagbus.stream.contract.codec import Record, Tombstone
-from tagbus.stream.errors import DependencyDown, MemoryLost, Poison
+from tagbus.stream.errors import DependencyDown, MemoryLost, Poison, TagbusError
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import missing_rights
 from tagbus.stream.kafka.errors import RAISED
@@ -42,13 +42,17 @@ class TopicLedger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="budget")
         # By period and worker.
         self._spent: dict[tuple[str, str], Sum] = {}
+        # What ended the reading of the topic.
+        self._failure: TagbusError | None = None
 
     def own(self, period: str) -> Sum:
         """See `Ledger`. Called before the first write in that period."""
         return self._spent.get((period, self._worker), Sum())
 
     def others(self, period: str) -> Sum:
-        """See `Ledger`."""
+        """See `Ledger`. Raises MemoryLost if the topic is no longer read: the group would overspend its budget."""
+        if self._failure is not None:
+            raise MemoryLost(f"what other workers spend is no longer known: {self._failure}") from self._failure
         found = (one for (of, worker), one in self._spent.items() if of == period and worker != self._worker)
         return sum(found, Sum())
 
@@ -71,12 +75,16 @@ class TopicLedger:
     async def follow(self, following: TopicFollower, caught_up: asyncio.Event) -> None:
         """Read until cancelled; `caught_up` is set once all records from before the start are read."""
         positions = following.positions
-        while True:
-            if positions.caught_up():
-                caught_up.set()
-            chunk = await following.read(MOST, WAIT_SECONDS)
-            self._apply(chunk)
-            positions = chunk.positions
+        try:
+            while True:
+                if positions.caught_up():
+                    caught_up.set()
+                chunk = await following.read(MOST, WAIT_SECONDS)
+                self._apply(chunk)
+                positions = chunk.positions
+        except TagbusError as error:
+            self._failure = error
+            raise
 
     def close(self) -> None:
         """Wait for pending writes."""
