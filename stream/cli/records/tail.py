@@ -15,6 +15,7 @@ from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, Tombstone, decode_tagged, read_dead_letter, unframed
 from tagbus.stream.contract.events import DeadLetter, TaggedContent
 from tagbus.stream.errors import Poison, shorten
+from tagbus.stream.kafka.identity import TopicIds
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.reader import TopicReader
 
@@ -41,10 +42,15 @@ def tail(
 
 
 def follow(settings: Settings, topic: str, start: Literal["earliest", "latest"]) -> Iterator[Message]:
-    """Committed records of all partitions as they arrive, in no group. Endless: the caller stops it."""
+    """Committed records of all partitions as they arrive, in no group. Endless: the caller stops it.
+
+    Raises also TopicRecreated.
+    """
+    ids = TopicIds(settings.kafka, [topic])
     with TopicReader(settings.kafka) as reader:
         reader.discover([topic], "beginning" if start == "earliest" else "end")
         while True:
+            reader.check(ids.recreated())
             yield from reader.read(100, 0.5).messages
 
 

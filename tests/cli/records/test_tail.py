@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from tagbus.stream.cli.records.tail import follow
+from tagbus.stream.config import KafkaSettings, Settings
 from tagbus.stream.contract.codec import dead_letter_headers, encode, encode_record, source_headers
 from tagbus.stream.contract.events import DeadLetter, Evidence, Neighbour, ScoredTag, TaggedContent, Versions
+from tagbus.stream.errors import TopicRecreated
+from tagbus.stream.kafka.identity import TopicIds
+from tagbus.stream.local.mock import MockCluster
 from tests.cli.harness import Cli, environment, objects
 from tests.cli.records.test_publish import settings
 from tests.conftest import Broker
@@ -166,6 +171,19 @@ class TestTail:
         assert tail.stderr is not None
         assert tail.stderr.read() == b""
         tail.stderr.close()
+
+
+def test_a_topic_that_is_created_again_ends_it(mock_kafka: MockCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client may receive nothing of the new one."""
+    mock_kafka.topic("tagged", 1)
+    produce(mock_kafka.address, "tagged", [(b"a", None, [])])
+    recreated: list[str] = []
+    monkeypatch.setattr(TopicIds, "recreated", lambda _: recreated)
+    shown = follow(Settings(kafka=KafkaSettings(brokers=mock_kafka.address)), "tagged", "earliest")
+    assert next(shown).key() == b"a"
+    recreated.append("tagged")
+    with pytest.raises(TopicRecreated, match="topic tagged was deleted and created again"):
+        next(shown)
 
 
 def test_offsets_of_a_group_are_never_touched(kafka: Broker, topics: Make, tagbus: Cli) -> None:
