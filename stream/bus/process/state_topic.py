@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, Message
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import DependencyDown, TopicMissing
 from tagbus.stream.kafka import clients
+from tagbus.stream.kafka.identity import TopicIds
 from tagbus.stream.kafka.message import Partition, partition_of
 from tagbus.stream.kafka.metadata import Watermarks, watermarks
 from tagbus.stream.kafka.reader import TopicReader
@@ -70,7 +71,7 @@ class StateTopic(Generic[P]):
 
     def ready(self, partition: Partition) -> bool:
         """Whether the state of a partition is read. Raises the error that prevented it: UserError for a missing right,
-        Fatal."""
+        Fatal, TopicRecreated."""
         if self._failure is not None:
             raise self._failure
         state = self.partitions.get(partition)
@@ -130,7 +131,8 @@ class _Reading:
         self._ends: dict[Partition, int] = {}
 
     def run(self) -> None:
-        """Read until all partitions are read, or none is wanted. Raises UserError for a missing right, Fatal.
+        """Read until all partitions are read, or none is wanted. Raises UserError for a missing right, Fatal,
+        TopicRecreated if the topic is created again meanwhile.
 
         Waits for a partition that the topic lacks: partitions may be added to the source first. Publishing its results
         without their state, or with that of another partition, would let an old result replace a newer one.
@@ -144,10 +146,12 @@ class _Reading:
     def _read(self, found: Mapping[Partition, Watermarks]) -> None:
         if not found:
             return
+        ids = TopicIds(self._settings.kafka, [self._topic])
         # Out of range the reader resumes at the first record: compaction may move the start while it reads.
         with TopicReader(self._settings.kafka) as reader:
             reader.assign(found)
             while self._going() and not self._left.keys().isdisjoint(found):
+                reader.check(ids.recreated())
                 chunk = reader.read(CHUNK, WAIT_SECONDS)
                 for message in chunk.messages:
                     self._learn(message)

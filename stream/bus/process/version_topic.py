@@ -48,7 +48,7 @@ class VersionTopic:
 
     def ready(self, partition: Partition) -> bool:
         """Whether the published versions of a partition are read. Raises the error that prevented it: UserError for a
-        missing right, Fatal."""
+        missing right, Fatal, TopicRecreated."""
         return not self._limit or self._states.ready(partition)
 
     def problem(self) -> str:
