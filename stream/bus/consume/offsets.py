@@ -63,6 +63,8 @@ class OffsetResets:
         self._old: dict[Partition, int] = {}
         # The partitions that are to report on the new topic, and have not been asked to.
         self._unasked: set[Partition] = set()
+        # The silent partitions of the new topic whose leaders have answered another client.
+        self._led: set[Partition] = set()
         self._next_try = 0.0
 
     def add(self, partition: Partition) -> None:
@@ -89,6 +91,7 @@ class OffsetResets:
     def listen(self, messages: Sequence[Message], buffers: Buffers, *, drained: bool) -> None:
         """Take in the messages that librdkafka returned; see Silence."""
         self._waiting.update(self._silence.listen(messages, buffers, drained=drained))
+        self._led = {partition for partition in self._led if self._silence.expects(partition)}
 
     def serve(self, buffers: Buffers) -> None:
         """Have waiting partitions fetched again; failures are retried later.
@@ -120,16 +123,15 @@ class OffsetResets:
         read = {partition: buffer.last for partition, buffer in buffers.items()}
         self._ask_again(buffers, read)
         partitions = [partition for partition in self._waiting if self._published(partition, buffers[partition])]
-        leaving = self._topic_is_new and not self._refused.issuperset(partitions)
-        if leaving and self._old_in_work(buffers):
-            # A partition that the broker refused is known to this client, and needs no other owner.
-            partitions, leaving = [one for one in partitions if one in self._refused], False
+        silent = [one for one in partitions if self._topic_is_new and one not in self._refused]
+        unreadable = self._unreadable(silent, buffers)
+        partitions = [one for one in partitions if one not in silent or one in unreadable]
         if not partitions:
             return
         with self._asking() as bounds:
             # All requests come before the first partition is fetched: behind a fetch each would take 500 ms.
             starts = [self._start(TopicPartition(*partition), read, bounds) for partition in partitions]
-            if leaving:
+            if unreadable:
                 self._leave(starts, bounds)
             self._fetch(starts, read, bounds)
         self._waiting.difference_update(partitions)
@@ -176,6 +178,22 @@ class OffsetResets:
             raise KafkaException(error)
         numbers = ", ".join(str(start.partition) for start in starts)
         raise TopicRecreated(self._bounds.topic, f"this process receives nothing of its partition {numbers}")
+
+    def _unreadable(self, silent: Sequence[Partition], buffers: Buffers) -> list[Partition]:
+        """The silent partitions of the new topic that this client cannot read: their leaders had answered another one
+        before the silence began. Where they had not, they are asked, and the silence begins again: they may have stood
+        still, and what was read of the new topic would be read twice."""
+        if not silent or self._old_in_work(buffers):
+            return []
+        if found := [partition for partition in silent if partition in self._led]:
+            return found
+        with self._asking() as bounds:
+            for partition in silent:
+                bounds.low(partition)
+        self._led.update(silent)
+        self._silence.expect(silent)
+        self._waiting.difference_update(silent)
+        return []
 
     def _old_in_work(self, buffers: Buffers) -> bool:
         """Whether any partition has unpublished records of the old topic. They exist nowhere else, and a worker that
