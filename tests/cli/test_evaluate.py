@@ -138,6 +138,26 @@ class TestEvaluate:
         answer = tagbus("evaluate", data, "--cache", tmp_path / "kept")
         assert answer.code == 2
         assert expected in answer.err.splitlines()[-1]
+
+    @pytest.mark.parametrize(
+        ("test", "expected"),
+        [
+            ([], "there are no test contents to measure on"),
+            (["a", ""], "c1: no tag is right for this test content; every one needs at least one"),
+            (["a", "a", "a"], "c1: two test contents have this id; ids must be unique"),
+        ],
+    )
+    def test_test_contents_that_cannot_be_measured_on_are_told_before_anything_is_encoded(
+        self, tagbus: Cli, tmp_path: Path, test: list[str], expected: str
+    ) -> None:
+        rows = [{"id": f"c{min(number, 1)}", "text": "Hives", "accepted": [*tag]} for number, tag in enumerate(test)]
+        parts = {"tags": [{"id": "a", "name": "bees"}], "train": [], "val": [], "test": rows}
+        for name, lines in parts.items():
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        answer = tagbus("evaluate", tmp_path, "--cache", tmp_path / "kept")
+        assert (answer.code, answer.err.splitlines()[-1]) == (2, f"tagbus: {expected}")
+        assert not (tmp_path / "kept").exists()
+
         assert "Traceback" not in answer.err
 
 

@@ -1,10 +1,12 @@
 """A corpus: tags, and contents whose tags are known, split for training, validation and test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from tagbus.stream.contract.events import Exemplar, Tag
+from tagbus.stream.errors import UserError, shorten
 from tagbus.stream.recall.taxonomy.successors import ends_of, only
 
 Split = Literal["train", "val", "test"]
@@ -45,3 +47,13 @@ class WithSuccessors:
             accepted = dict.fromkeys(heirs.get(tag_id, tag_id) for tag_id in item.accepted)
             if kept := tuple(tag_id for tag_id in accepted if tag_id is not None):
                 yield item.model_copy(update={"accepted": kept})
+
+
+def each_once(path: Path, tags: Iterable[Tag]) -> list[Tag]:
+    """The tags of a file. Raises UserError for an id that comes twice: which of both is meant cannot be known."""
+    found: dict[str, Tag] = {}
+    for tag in tags:
+        if tag.id in found:
+            raise UserError(f"{path}: tag {shorten(tag.id)} comes twice; ids must be unique")
+        found[tag.id] = tag
+    return list(found.values())

@@ -4,10 +4,11 @@ import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from tagbus.stream.app.data.corpus import each_once
 from tagbus.stream.app.places.files import require_regular
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.field_errors import poison
@@ -15,6 +16,9 @@ from tagbus.stream.contract.fields import Event
 from tagbus.stream.errors import UserError
 
 E = TypeVar("E", bound=Event)
+
+# A byte order mark, which spreadsheets write, is no part of the first number.
+CODE: Final = "utf-8-sig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,9 @@ class DataFolder:
         """The taxonomy, with label numbers as ids."""
         path = self.folder / "labels.tsv"
         rows = enumerate((line.split("\t") for line in _text_lines(path)), start=1)
-        return [made(Tag, f"{path}:{number}", id=row[0], name=(*row, "", "")[2]) for number, row in rows]
+        return each_once(
+            path, (made(Tag, f"{path}:{number}", id=row[0], name=(*row, "", "")[2]) for number, row in rows)
+        )
 
     def exemplars(self, split: str) -> Iterator[Exemplar]:
         """The titles of a split with their tags. Raises UserError that names the line."""
@@ -49,7 +55,7 @@ class DataFolder:
 def _text_lines(path: Path) -> Iterator[str]:
     require_regular(path)
     try:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+        with lzma.open(path, "rt", encoding=CODE) if path.suffix == ".xz" else path.open(encoding=CODE) as file:
             for line in file:
                 yield line.rstrip("\n")
     except OSError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tagbus.stream.app.data.corpus import Split
+from tagbus.stream.app.data.corpus import Split, each_once
 from tagbus.stream.app.places import files
 from tagbus.stream.contract.codec import parse
 from tagbus.stream.contract.events import Content, Exemplar, Tag
@@ -29,7 +29,8 @@ class JsonlFolder:
 
     def tags(self) -> list[Tag]:
         """The taxonomy of tags.jsonl."""
-        return list(_events(self.folder / "tags.jsonl", files.tag_of))
+        path = self.folder / "tags.jsonl"
+        return each_once(path, _events(path, files.tag_of))
 
     def exemplars(self, split: Split) -> Iterator[Exemplar]:
         """The contents of a split. Raises UserError if a test content has no answer."""

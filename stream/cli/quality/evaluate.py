@@ -158,9 +158,17 @@ async def _explained(stack: TaggingStack, tagger: Tagger, some: Sequence[Tagged]
 
 
 def _require_known(taxonomy: Sequence[Tag], test: Sequence[Exemplar]) -> None:
-    """Raises UserError for a test content with a tag that is not in the taxonomy and could never be found."""
-    known = {tag.id for tag in taxonomy}
+    """Raises UserError for test contents that cannot be measured on: with a tag that is not in the taxonomy and could
+    never be found, without any, or with an id that came before."""
+    if not test:
+        raise UserError("there are no test contents to measure on")
+    known, seen = {tag.id for tag in taxonomy}, set[str]()
     for item in test:
+        if not item.accepted:
+            raise UserError(f"{item.id}: no tag is right for this test content; every one needs at least one")
+        if item.id in seen:
+            raise UserError(f"{item.id}: two test contents have this id; ids must be unique")
+        seen.add(item.id)
         if strange := sorted(set(item.accepted) - known):
             raise UserError(f"{item.id}: {shorten(strange[0])} is not a tag of the taxonomy")
 

@@ -189,3 +189,22 @@ def test_topics_are_a_corpus(kafka: Broker, topics: Callable[[Mapping[str, Layou
     assert sum(map(len, splits.values())) == len(together) == 299
     assert together["c1"].accepted == ("a", "x")
     assert together["c2"].accepted == ("a",)
+
+
+@pytest.mark.parametrize("kind", ["labels.tsv", "tags.jsonl"])
+def test_a_tag_that_comes_twice_is_refused(kind: str, tmp_path: Path) -> None:
+    """Which name is meant cannot be known, and heads would have a row for it that nothing ever wrote."""
+    tags = [("1", "bees"), ("2", "boats"), ("1", "cats")]
+    lines = [f"{tag}\thttp://t/{tag}\t{name}" for tag, name in tags]
+    write(tmp_path / kind, lines if kind == "labels.tsv" else [json.dumps({"id": t, "name": n}) for t, n in tags])
+    with pytest.raises(UserError, match=rf"{kind}: tag '1' comes twice; ids must be unique"):
+        open_corpus(str(tmp_path)).tags()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_number(tmp_path: Path) -> None:
+    """Spreadsheets write one; the first tag would be lost."""
+    for name, text in {"labels.tsv": "1\thttp://t/1\tbees\n", "train.tsv": "Hives\t1\n"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    corpus = open_corpus(str(tmp_path))
+    assert [tag.id for tag in corpus.tags()] == ["1"]
+    assert [(item.text, item.accepted) for item in corpus.exemplars("train")] == [("Hives", ("1",))]
