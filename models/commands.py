@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typer._click import Context
 
 INSTALL: Final = "pip install 'tagbus[train]'"
+# A step's own seed is the run's times a million, in 64 bits.
+MOST_SEED: Final = 2**31 - 1
 
 
 class LazyCommand(TyperCommand):
@@ -51,6 +53,8 @@ def _require_numbers(given: Mapping[str, object]) -> None:
     """Raises UserError for an option of all commands that no training can use: typer's limits let nan pass."""
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"
+        if name == "seed" and isinstance(value, int) and not 0 <= value <= MOST_SEED:
+            raise UserError(f"{option} {value}: expected 0 to {MOST_SEED}")
         if not isinstance(value, float):
             continue
         if not math.isfinite(value):

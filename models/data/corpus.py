@@ -81,6 +81,11 @@ class FirstContents:
         return islice(self.corpus.exemplars(split), self.most if split == "train" else None)
 
 
+def tagged(corpus: Corpus, split: Split) -> Iterator[Exemplar]:
+    """The contents of a split that have a tag: nothing is learnt from others, nor measured on them."""
+    return (item for item in corpus.exemplars(split) if item.accepted)
+
+
 def without(corpus: Corpus, file: Path | None) -> Corpus:
     """The corpus without the tags whose ids are listed in `file`, one per line; unchanged if `file` is None."""
     if file is None:

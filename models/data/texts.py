@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.encoder.release import RELEASE, TOKENIZER, Release, content_text, default_folder
+from tagbus.stream.errors import UserError, shorten
 
 
 def text_of(item: Exemplar) -> str:
@@ -30,7 +31,11 @@ def tag_texts(tags: Sequence[Tag], parents: Literal["parents", "plain"] = "plain
 
 def tokenizer(folder: Path, tokens: int) -> Tokenizer:
     """The tokenizer of an encoder's folder as the tagger uses it, for texts of at most `tokens` tokens."""
-    found = Tokenizer.from_file(str(folder / TOKENIZER))
+    path = folder / TOKENIZER
+    try:
+        found = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{path} cannot be read: {shorten(str(error))}; expected the folder of an encoder") from None
     found.enable_truncation(tokens)
     found.no_padding()
     # "[SEP]" in a content is text, not a special token.

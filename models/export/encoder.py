@@ -168,7 +168,8 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     onnx.checker.check_model(proto, full_check=True)
     difference, cosine = compare(model, proto, feed)
     print(f"{precision}: largest difference to torch {difference:.1e}, smallest cosine {cosine:.7f}")
-    if cosine < FLOORS[precision]:
+    # Negated, so that NaN fails too.
+    if not cosine >= FLOORS[precision]:
         raise ReleaseMismatch(f"the {precision} model is too far from torch: cosine {cosine:.7f} < {FLOORS[precision]}")
     model_bytes = proto.SerializeToString(deterministic=True)
     release = Release(

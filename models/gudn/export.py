@@ -104,5 +104,6 @@ def compare(classifier: Classifier, model: bytes, reader: TextReader) -> None:
         with torch.no_grad():
             _, expected = classifier(*(torch.from_numpy(array) for array in feed.values()))
         _, found = answer(model, feed)
-        if (far := float(np.abs(found - expected.numpy()).max())) > MOST:
+        # Negated, so that NaN fails too.
+        if not (far := float(np.abs(found - expected.numpy()).max())) <= MOST:
             raise ReleaseMismatch(f"the exported model is too far from torch: {far:.1e} > {MOST:.0e}")

@@ -17,6 +17,7 @@ from tagbus.models.gudn.plan import Plan
 from tagbus.models.gudn.reinforce import Names
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
+from tagbus.models.train.losses import require_finite
 from tagbus.models.train.plan import begin
 from tagbus.models.train.top_layers import K, batches
 from tagbus.models.train.whole.evaluate import figures
@@ -72,6 +73,8 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> tuple[GuideNetwork, Texts]:
             if number <= learner.done:
                 continue
             found = step(learner, texts, rows, plan, steps)
+            if number % LOG_STEPS == 0 or last or number == steps:
+                require_finite(found, number)
             if number % LOG_STEPS == 0 or number == steps:
                 losses = {name: round(float(loss), 4) for name, loss in found.items()}
                 journal.write({"step": number, **losses}, contents=(number - first) * plan.batch)

@@ -27,7 +27,7 @@ from sentence_transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from tagbus.models.data.corpus import Corpus, select
+from tagbus.models.data.corpus import Corpus, select, tagged
 from tagbus.models.data.texts import tag_texts, text_of
 from tagbus.models.data.truth import Truth, numbers_of
 from tagbus.models.export.bert import max_tokens, weights_folder
@@ -148,13 +148,16 @@ def read(corpus: Corpus, plan: Plan, to: Path) -> Data:
     numbers = {tag.id: number for number, tag in enumerate(tags)}
 
     def split(name: Literal["train", "val"]) -> tuple[Dataset, Truth]:
-        truth = Truth.of(numbers_of(item, numbers) for item in corpus.exemplars(name))
-        texts = _on_disk(lambda: ({"text": text_of(item)} for item in corpus.exemplars(name)), to, name)
+        truth = Truth.of(numbers_of(item, numbers) for item in tagged(corpus, name))
+        if not len(truth):
+            # The library makes no data set of nothing.
+            return Dataset.from_dict({"text": []}), truth
+        texts = _on_disk(lambda: ({"text": text_of(item)} for item in tagged(corpus, name)), to, name)
         if len(texts) != len(truth):
             raise UserError(f"{to / 'cache'} belongs to another corpus; delete it")
         return texts, truth
 
-    if next(corpus.exemplars("train"), None) is None:
+    if next(tagged(corpus, "train"), None) is None:
         raise UserError(f"{plan.corpus} has no contents to train on")
     return Data(tags, tag_texts(tags, plan.parents), *split("train"), *split("val"))
 
@@ -222,6 +225,8 @@ def one_round(model: SentenceTransformer, data: Data, plan: Plan, number: int, t
         save_steps=500,
         save_total_limit=1,
         logging_steps=50,
+        # A loss that is no number must be seen.
+        logging_nan_inf_filter=False,
         report_to="none",
         seed=plan.seed,
     )

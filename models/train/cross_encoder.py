@@ -120,6 +120,8 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
         save_steps=500,
         save_total_limit=1,
         logging_steps=50,
+        # A loss that is no number must be seen.
+        logging_nan_inf_filter=False,
         report_to="none",
         seed=plan.seed,
     )
@@ -148,6 +150,8 @@ async def labelled(corpus: Corpus, plan: Plan) -> dict[str, list[str] | list[flo
     finally:
         await encoder.close()
     count = min(AMONG, len(tags) - int(np.diff(truth.starts).max(initial=0)))
+    if count < 1:
+        raise UserError(f"{plan.corpus} has a content that every tag is right for: it has no wrong ones to learn from")
     wrong = mine.hard_negatives(vectors, around, truth, count, AMONG, plan.seed)
     read = [tag_text(tag.name, tag.aliases) for tag in tags]
     rows = list(_rows([text for text, _ in found], read, truth, wrong, plan.negatives))
@@ -212,7 +216,8 @@ def export(model: CrossEncoder, plan: Plan, to: Path) -> None:
     with torch.no_grad():
         expected = scorer(*(wider[name] for name in INPUTS)).numpy()
     found = session.run([OUTPUT], {name: tensor.numpy() for name, tensor in wider.items()})[0]
-    if (far := float(np.abs(found - expected).max())) > MOST:
+    # Negated, so that NaN fails too.
+    if not (far := float(np.abs(found - expected).max())) <= MOST:
         raise ReleaseMismatch(f"the exported cross-encoder is too far from torch: {far:.1e} > {MOST:.0e}")
     (to / MODEL).write_bytes(whole)
     tokenizer = (to / TOKENIZER).read_bytes()

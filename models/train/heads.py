@@ -26,7 +26,7 @@ from tagbus.models.data.corpus import open_corpus, without
 from tagbus.models.export.heads_graph import Precision
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.heads_export import BEST, ExportOptions, export
-from tagbus.models.train.losses import SCALE, decoupled_softmax
+from tagbus.models.train.losses import SCALE, decoupled_softmax, require_finite
 from tagbus.models.train.training_set import Examples, TrainingSet, gather
 from tagbus.stream import quality
 from tagbus.stream.app import console
@@ -174,8 +174,10 @@ class Trainer:
         # Ascending, because the vectors are read from a file.
         return np.sort(order[place * self.recipe.batch :][: self.recipe.batch])
 
-    def quality(self, part: Examples) -> quality.Quality:
-        """Quality on held-out contents."""
+    def quality(self, part: Examples) -> quality.Quality | None:
+        """Quality on held-out contents; None without any."""
+        if not len(part):
+            return None
         propensity = quality.propensities(self.training_set.counts, len(self.training_set.train))
         numbers, chances = (np.concatenate(arrays) for arrays in zip(*self._predict(part), strict=True))
         return quality.measure(quality.Ranked(numbers, chances), part.truth(), propensity)
@@ -233,12 +235,14 @@ def train(trainer: Trainer, folder: Path) -> None:
         bar.to(trainer.step)
         while trainer.step < trainer.steps:
             losses.append(trainer.advance())
+            require_finite({"softmax": losses[-1]}, trainer.step)
             bar.to(trainer.step)
             if trainer.step % LOGGED == 0:
                 note(loss=float(np.mean(losses)))
                 losses.clear()
             if trainer.step % trainer.per_epoch == 0:
-                note(epoch=trainer.step // trainer.per_epoch, val=asdict(trainer.quality(trainer.training_set.val)))
+                found = trainer.quality(trainer.training_set.val)
+                note(epoch=trainer.step // trainer.per_epoch, **({} if found is None else {"val": asdict(found)}))
             if trainer.step % trainer.recipe.every == 0 or trainer.step == trainer.steps:
                 trainer.save(path)
 
@@ -283,8 +287,10 @@ def command(
     train(trainer, folder)
     manifest = export(trainer.heads, training_set, trainer.contents, to, ExportOptions(best, precision, keep))
     found = trainer.quality(training_set.val)
+    measured = "no validation contents to measure on"
+    if found is not None:
+        measured = f"val P@1 {found.p_at_1:.2f}, nDCG@5 {found.ndcg_at_5:.2f}, R@10 {found.r_at_10:.2f}"
     console.print_line(
         f"{to}: {manifest.name}, {(to / heads.MODEL).stat().st_size / 1e6:.1f} MB, {len(training_set.tags)} tags, "
-        f"{len(training_set.terms)} terms; "
-        f"val P@1 {found.p_at_1:.2f}, nDCG@5 {found.ndcg_at_5:.2f}, R@10 {found.r_at_10:.2f}"
+        f"{len(training_set.terms)} terms; {measured}"
     )

@@ -95,6 +95,9 @@ def cached(
         _write(folder, rows, reader, advance)
         (folder / KEY).write_text(expected, encoding="utf-8")
     starts = np.load(folder / "starts.npy", allow_pickle=False)
+    if len(starts) == 1:
+        # An empty file cannot be mapped.
+        return HiddenStates(np.zeros((0, 0), np.int16), starts, Truth.of(()))
     width = (folder / "states.bin").stat().st_size // 2 // int(starts[-1])
     states = np.memmap(folder / "states.bin", np.int16, "r", shape=(int(starts[-1]), width))
     pairs, tags = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("pairs", "tags"))

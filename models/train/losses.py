@@ -3,11 +3,15 @@
 Scores are similarities divided by the temperature: cosine times 20, which is 1 / 0.05, in all of them.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from tagbus.stream.errors import UserError
 
 # DEXML and MultipleNegativesRanking's default both divide the cosine by 0.05.
 SCALE: Final = 20.0
@@ -67,3 +71,13 @@ def distillation(logits: Tensor, best: Tensor, chances: Tensor) -> Tensor:
 def apart(vectors: Tensor, others: Tensor) -> Tensor:
     """1 - cosine of unit vectors [n, d] in the same order, mean over contents: 0 where they are the same."""
     return 1 - (vectors * others).sum(1).mean()
+
+
+def require_finite(losses: Mapping[str, float | Tensor], step: int) -> None:
+    """Raises UserError where a training has diverged: what it would write is worth nothing, and looks like a model."""
+    for name, loss in losses.items():
+        if not math.isfinite(value := float(loss)):
+            raise UserError(
+                f"step {step}: the loss {name} is {value}, so the training has diverged: take a lower learning rate "
+                "and another --out"
+            )

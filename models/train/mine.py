@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagbus.models.data.truth import Truth
+from tagbus.stream.errors import UserError
 
 Vectors = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -21,7 +22,7 @@ CHUNK = 1024
 def hard_negatives(contents: Vectors, tags: Vectors, truth: Truth, count: int, among: int, seed: int) -> Ints:
     """For each content, `count` random tags of the `among` nearest wrong ones, int64 [n, count].
 
-    Elsevier (2023.emnlp-industry.30, section 3.1) draws 3 of 100. Raises ValueError if a content has fewer than `count`
+    Elsevier (2023.emnlp-industry.30, section 3.1) draws 3 of 100. Raises UserError if a content has fewer than `count`
     wrong tags.
     """
     random = np.random.default_rng(seed)
@@ -33,7 +34,7 @@ def hard_negatives(contents: Vectors, tags: Vectors, truth: Truth, count: int, a
         scores[places, right] = -np.inf
         wrong = len(tags) - np.bincount(places, minlength=len(rows)).max(initial=0)
         if wrong < count:
-            raise ValueError(f"{count} negatives are asked for, but a content has only {wrong} wrong tags")
+            raise UserError(f"--negatives: {count} is wrong, a content has only {wrong} wrong tags")
         most = min(among, int(wrong))
         nearest = np.argpartition(-scores, most - 1, axis=1)[:, :most]
         # The head of a shuffled row: drawn without replacement.

@@ -14,11 +14,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tagbus.models.data.truth import Truth
 from tagbus.models.journal import Journal
-from tagbus.models.train.losses import SCALE, decoupled_contrastive, masked_ranking
+from tagbus.models.train.losses import SCALE, decoupled_contrastive, masked_ranking, require_finite
 
 Loss = Literal["ranking", "contrastive"]
 FalseNegatives = Literal["masked", "kept"]
 Ints = NDArray[np.int64]
+# What the trainer logs of a loss: that of the last steps, and at the end that of all.
+LOSSES = ("loss", "train_loss")
 
 
 class PairLoss(nn.Module):
@@ -108,7 +110,9 @@ class JournalCallback(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Write a line; called every 50 steps, and logs in the first process only."""
+        """Write a line; called every 50 steps and at the end, and logs in the first process only. Raises UserError
+        where the training has diverged."""
+        require_finite({name: value for name, value in (logs or {}).items() if name in LOSSES}, state.global_step)
         if state.is_world_process_zero and logs and "loss" in logs:
             line = {name: value for name, value in logs.items() if name in {"loss", "learning_rate", "grad_norm"}}
             self._journal.write({"step": state.global_step, **line})

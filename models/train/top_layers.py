@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagbus.models.data.corpus import Corpus
+from tagbus.models.data.corpus import Corpus, tagged
 from tagbus.models.data.texts import tag_texts, text_of
 from tagbus.models.data.truth import numbers_of
 from tagbus.models.export.bert import WEIGHTS, Bert, transposed
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import HiddenStates, Row, StateReader, cached
-from tagbus.models.train.losses import SCALE, decoupled_softmax
+from tagbus.models.train.losses import SCALE, decoupled_softmax, require_finite
 from tagbus.models.train.plan import begin
 from tagbus.stream import quality
 from tagbus.stream.app import console
@@ -124,7 +124,7 @@ def _hidden(
         if part == "tags":
             yield from ((text, [number]) for number, text in enumerate(tag_texts(tags)))
         else:
-            for item in corpus.exemplars("val" if part == "val" else "train"):
+            for item in tagged(corpus, "val" if part == "val" else "train"):
                 yield text_of(item), numbers_of(item, numbers)
 
     key: dict[str, str | int] = {
@@ -134,7 +134,7 @@ def _hidden(
         "layers": plan.layers,
         "tokens": plan.tokens,
     }
-    total = len(tags) if part == "tags" else sum(1 for _ in corpus.exemplars("val" if part == "val" else "train"))
+    total = len(tags) if part == "tags" else sum(1 for _ in tagged(corpus, "val" if part == "val" else "train"))
     with console.bar(f"lower layers, {part}", total) as bar:
         return cached(to / "lower" / part, key, rows(), reader, bar.advance)
 
@@ -170,6 +170,7 @@ def fit(model: TopLayers, parts: Mapping[str, HiddenStates], plan: Plan, to: Pat
                     continue
                 loss, count = _step(model, parts[part], rows, plan.dropout, layers, optimiser)
                 schedule.step()
+                require_finite({"softmax": loss}, number)
                 pairs += count
                 bar.to(number)
                 if number % SAVE_STEPS == 0 or number == steps:
@@ -288,7 +289,10 @@ def merge(base: Path, trained: Mapping[str, Tensor], to: Path) -> None:
     for name, weight in weights.items():
         if (found := trained.get(name.replace(".", "_"))) is not None:
             weights[name] = transposed(name, found.to(weight.dtype))
-    save_file(weights, to / WEIGHTS, metadata={"format": "pt"})
+    # At once: a folder with weights is an encoder that is done.
+    part = to / f".{WEIGHTS}.part"
+    save_file(weights, part, metadata={"format": "pt"})
+    part.replace(to / WEIGHTS)
 
 
 def copy_rest(base: Path, to: Path) -> None:

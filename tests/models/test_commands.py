@@ -54,3 +54,9 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
 def test_a_rate_that_trains_nothing_is_a_users_mistake(given: str, words: str) -> None:
     with pytest.raises(UserError, match=f"^{words}$"):
         train.commands["sft"].make_context("sft", ["topic", "--model", "m", "--out", "o", "--rate", given])
+
+
+@pytest.mark.parametrize("given", ["-5", "99999999999999999999"])
+def test_a_seed_that_no_generator_takes_is_a_users_mistake(given: str) -> None:
+    with pytest.raises(UserError, match=f"^--seed {given}: expected 0 to 2147483647$"):
+        train.commands["gudn"].make_context("gudn", ["folder", "--out", "o", "--seed", given])

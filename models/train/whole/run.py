@@ -16,6 +16,7 @@ from tagbus.models.data.truth import numbers_of
 from tagbus.models.export.bert import Bert
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
+from tagbus.models.train.losses import require_finite
 from tagbus.models.train.plan import begin
 from tagbus.models.train.whole.evaluate import by_neighbours, by_tags
 from tagbus.models.train.whole.losses import Seen, TeacherOutput, losses
@@ -104,6 +105,10 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
                 continue
             set_rates(optimiser, number, steps)
             found = step(learners, every.batch(rows, device), plan, optimiser, number)
+            if number % LOG_STEPS == 0 or number in marks:
+                # Reading a loss waits for the GPU.
+                for losses_of in found.values():
+                    require_finite(losses_of, number)
             if number % LOG_STEPS == 0 or number == steps:
                 for name, journal in journals.items():
                     parts = {part: round(float(loss), 4) for part, loss in found[name].items()}

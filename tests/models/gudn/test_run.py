@@ -72,6 +72,15 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
         torch.testing.assert_close(again.state_dict()[name], weight, rtol=0, atol=0)
 
 
+def test_a_training_that_diverges_leaves_no_model(base: Path, corpus: Path, tmp_path: Path) -> None:
+    """Given a learning rate that is far too high, then the run ends with an error, as does one that resumes it."""
+    made = plan(corpus, base, rate=1e30, steps=3)
+    for _ in range(2):
+        with pytest.raises(UserError, match="loss class is nan, so the training has diverged: take a lower learning"):
+            train(open_corpus(str(corpus)), made, tmp_path)
+    assert not (tmp_path / run.BEST).exists()
+
+
 def test_the_set_of_tags_is_closed(base: Path, corpus: Path, tmp_path: Path) -> None:
     """Only tags that a training content carries are known."""
     folder = tmp_path / "corpus"
@@ -128,3 +137,10 @@ def test_a_corpus_without_contents_is_told(base: Path, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(UserError, match="has no contents to train on"):
         train(open_corpus(str(tmp_path)), plan(tmp_path, base), tmp_path / "out")
+
+
+def test_a_base_that_is_no_encoder_is_a_users_mistake(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"nowhere/tokenizer.json cannot be read: .*; expected the folder of an encoder"
+    ):
+        train(open_corpus(str(corpus)), plan(corpus, tmp_path / "nowhere"), tmp_path / "run")

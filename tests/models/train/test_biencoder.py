@@ -1,5 +1,7 @@
 """Training the encoder on a toy set: it reaches the known optimum, resumes, and is exported."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.errors import UserError
 from tagbus.stream.recall.tagvectors import FILE, TagVectors
-from tests.models.toy import journal
+from tests.models.toy import journal, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,6 +44,17 @@ async def test_an_encoder_learns_the_toy_set_and_is_exported(base: Path, corpus:
         await encoder.close()
     expected = SentenceTransformer(str(tmp_path / "run"), device="cpu").encode(texts, normalize_embeddings=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_training_that_diverges_is_told(base: Path, corpus: Path, tmp_path: Path) -> None:
+    """Given no validation contents too, and a learning rate that is far too high."""
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    write(folder / "train.jsonl", [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()[:18]])
+    write(folder / "val.jsonl", [])
+    plan = biencoder.Plan(corpus=str(folder), base=str(base), batch=6, rounds=1, rate=1e30, negatives=2, cluster=3)
+    with pytest.raises(UserError, match="loss is nan, so the training has diverged: take a lower learning rate"):
+        biencoder.train(open_corpus(str(folder)), plan, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def top_layers_plan(corpus: Path, epochs: int) -> top_layers.Plan:
@@ -89,6 +102,17 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
 
     for name in ("model.safetensors", "plan.json"):
         assert (whole / name).read_bytes() == (cut / name).read_bytes()
+
+
+@pytest.mark.parametrize("val", [[], [{"id": "v", "text": "tea", "accepted": []}]], ids=["none", "without a tag"])
+def test_without_contents_to_measure_on_it_trains_all_the_same(
+    base: Path, corpus: Path, tmp_path: Path, val: list[dict[str, object]]
+) -> None:
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    write(folder / "val.jsonl", val)
+    top_layers.train(open_corpus(str(folder)), top_layers_plan(folder, 1), base, tmp_path / "run")
+    assert (tmp_path / "run" / FILE).exists()
+    assert not any("p_at_1" in line for line in journal(tmp_path / "run"))
 
 
 def test_a_folder_of_another_plan_is_refused(base: Path, corpus: Path, tmp_path: Path) -> None:

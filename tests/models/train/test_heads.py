@@ -232,3 +232,17 @@ def test_a_run_is_exported_again_with_fewer_terms(tmp_path: Path) -> None:
     words = Vocabulary.parse("words.json", (tmp_path / "small" / "words.json").read_bytes())
     assert words.terms is not None
     assert len(words.terms) == 5
+
+
+def test_without_validation_contents_it_trains_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = toy_corpus(tmp_path / "corpus")
+    (folder / "val.jsonl").write_text("")
+    command(str(folder), tmp_path / "heads", epochs=1, batch=64, bigrams=1_000_000)
+    assert "no validation contents to measure on" in capsys.readouterr().out
+    assert (tmp_path / "heads" / "heads.onnx").exists()
+
+
+def test_a_training_that_diverges_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the loss softmax is nan, so the training has diverged"):
+        train(Trainer(training_set(), replace(RECIPE, rate=1e30)), tmp_path)
+    assert not (tmp_path / CHECKPOINT).exists()

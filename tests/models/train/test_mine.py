@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tagbus.models.data.truth import Truth
 from tagbus.models.train import mine
+from tagbus.stream.errors import UserError
 
 
 def unit(random: np.random.Generator, n: int, width: int = 8) -> np.ndarray:
@@ -29,7 +30,7 @@ def test_hard_negatives_are_the_nearest_wrong_tags() -> None:
 
 
 def test_too_few_wrong_tags_are_told() -> None:
-    with pytest.raises(ValueError, match="3 negatives are asked for, but a content has only 2 wrong tags"):
+    with pytest.raises(UserError, match="--negatives: 3 is wrong, a content has only 2 wrong tags"):
         mine.hard_negatives(np.ones((1, 2), np.float32), np.ones((4, 2), np.float32), Truth.of([[0, 1]]), 3, 4, 0)
 
 

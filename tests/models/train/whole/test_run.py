@@ -51,6 +51,13 @@ def test_students_and_their_teacher_learn_the_toy_set(base: Path, corpus: Path, 
     assert vectors.ids == tuple(tag.id for tag in open_corpus(str(corpus)).tags())
 
 
+def test_a_training_that_diverges_is_told(base: Path, corpus: Path, tmp_path: Path) -> None:
+    """Given a learning rate that is far too high, then it ends with an error at its next evaluation."""
+    made = plan(corpus, base, rate=1e30, steps=4)
+    with pytest.raises(UserError, match=r"step [24]: the loss .* is nan, so the training has diverged"):
+        train(open_corpus(str(corpus)), made, tmp_path)
+
+
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
