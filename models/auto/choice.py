@@ -16,6 +16,8 @@ Ranked = Literal["validation", "folds", ""]
 
 # Fewer known contents than that say nothing of most tags.
 LEAST: Final = 200
+# Fewer tags than that have no order, and no wrong one to fit a confidence to.
+TAGS: Final = 2
 # Fewer validation contents than that are too few for a ranker; folds of the training contents take their place.
 HELD_OUT: Final = 2_000
 # From that many training contents on, fold by fold takes too long.
@@ -32,7 +34,7 @@ HEADS_SECONDS: Final = 7e-8
 EPOCHS: Final = 3
 TREES_SECONDS: Final = 1.7e-3
 LAYERS_SECONDS: Final = 11e-3
-# Of six layers on a GPU, a content over all epochs: 166 s of an H100 for 312,000 (bench/results/encoder-training.json).
+# Of six layers on a GPU, a content over all epochs: 166 s of an H100 for 328,082 (bench/results/encoder-training.json).
 WHOLE_START: Final = 60.0
 WHOLE_SECONDS: Final = 1e-3
 # Of a ranker, a content that it learns from; of a search, a content and a content in memory.
@@ -75,6 +77,8 @@ def choose(facts: Facts, minutes: float, *, gpu: bool = False) -> Choice:
     left = 60.0 * minutes
     found: list[Part] = []
     for part in _wanted(facts, gpu=gpu):
+        if facts.tags < TAGS and part.name != "encoder":
+            part = part.model_copy(update={"chosen": False, "why": "a single tag leaves nothing to choose among"})
         fits = part.seconds <= left
         if part.chosen and not fits:
             part = part.model_copy(update={"chosen": False, "why": f"it does not fit: {_time(left)} are left"})

@@ -82,5 +82,7 @@ def say(to: Path, report: Report) -> None:
     console.print_line(f"{to}: release {to.name}; TAGBUS_RELEASES__FOLDER={to.parent} tagbus release build {to.name}")
     if report.selection.parts:
         console.say("workers need TAGBUS_COMPONENTS__LITERAL__ENABLED=true for it: the ranker reads literal names")
-    if (found := report.verdict.single) is not None:
-        console.say(f"one tag or none: TAGBUS_TAGGER__TAGS=1 TAGBUS_TAGGER__LEAST_CONFIDENCE={found.cut:g}")
+    if (cut := report.verdict.cut) is not None:
+        console.say(f"one tag or none: TAGBUS_TAGGER__TAGS=1 TAGBUS_TAGGER__LEAST_CONFIDENCE={cut:g}")
+    elif report.plan.asked.single:
+        console.say("one tag or none: there are no validation contents, so from which confidence on is not known")

@@ -114,5 +114,8 @@ def _whole(corpus: str, work: Path, name: str) -> None:
     to, encoder = work / "whole", work / ENCODER / name
     whole.command(corpus, to, layers=str(LAYERS))
     export(encoder, "float16", name, to / f"layers-{LAYERS}")
-    (work / "tagvectors").mkdir(exist_ok=True)
-    shutil.copyfile(encoder / tagvectors.FILE, work / "tagvectors" / tagvectors.FILE)
+    made = work / "tagvectors" / tagvectors.FILE
+    made.parent.mkdir(exist_ok=True)
+    part = made.with_suffix(".part")
+    shutil.copyfile(encoder / tagvectors.FILE, part)
+    part.replace(made)

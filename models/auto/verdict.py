@@ -10,15 +10,15 @@ from tagbus.models.auto.selection import Gain, Goal, Trained, figure_of, memory,
 from tagbus.models.auto.single import Single, best_cut
 from tagbus.models.evaluate.measure import EvaluationSet, figures
 from tagbus.stream import quality
-from tagbus.stream.app.assemble import TaggingStack
-from tagbus.stream.contract.events import Exemplar, TaggedContent
+from tagbus.stream.contract.events import TaggedContent
 
 FIGURES: Final = ("p_at_1", "p_at_5", "ndcg_at_5", "r_at_10", "psp_at_5", "ece")
 
 
 class Verdict(BaseModel):
     """Figures on the test contents without and with the parts, and what the goal gains. `trained` is None where no part
-    was taken, all is where there are no test contents. `single`: at the cut, where a content has one tag or none."""
+    was taken, all is where there are no test contents. `cut`: where a content has one tag or none, the confidence from
+    which on it gets one, None without contents to find it by; `single`: the figures at the cut."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,6 +26,7 @@ class Verdict(BaseModel):
     untrained: dict[str, float] | None = None
     trained: dict[str, float] | None = None
     gain: Gain | None = None
+    cut: float | None = None
     single: Single | None = None
 
     def lines(self) -> Iterator[str]:
@@ -49,14 +50,21 @@ class Verdict(BaseModel):
 
 
 async def evaluated(taken: RunCorpus, trained: Trained, parts: Sequence[str], goal: Goal, *, single: bool) -> Verdict:
-    """Tag the test contents by memory alone and with these parts. `single`: also by one tag or none, from a confidence
-    that is best on the held contents."""
+    """Tag the test contents by memory alone and with these parts. `single`: also by one tag or none, from the
+    confidence that is best on the held contents."""
     on, test = tuple(parts), list(taken.corpus.exemplars("test"))
-    found = Verdict(parts=on)
-    if not any(item.accepted for item in test):
+    found, measured = Verdict(parts=on), any(item.accepted for item in test)
+    held = taken.held() if single else []
+    wanted = any(item.accepted for item in held)
+    if not measured and not wanted:
         return found
-    test_set = taken.by(test)
     async with memory(taken, trained) as bare:
+        if wanted:
+            cut = best_cut(await tagged(trained.row(on), taken.by(held), held, bare, trained.encoder), held)
+            found = found.model_copy(update={"cut": cut})
+        if not measured:
+            return found
+        test_set = taken.by(test)
         before = await tagged(trained.row(()), test_set, test_set.test, bare, trained.encoder)
         found = found.model_copy(update={"untrained": _figures(test_set, before)})
         if on:
@@ -64,17 +72,10 @@ async def evaluated(taken: RunCorpus, trained: Trained, parts: Sequence[str], go
             values = (figure_of(goal, results, test_set) for results in (after, before))
             gain = Gain.of(goal, *values)
             found = found.model_copy(update={"trained": _figures(test_set, after), "gain": gain})
-        if single:
-            found = found.model_copy(update={"single": await _single(taken, trained, on, test, bare)})
+        if found.cut is not None:
+            results = await tagged(trained.row(on), test_set, test, bare, trained.encoder)
+            found = found.model_copy(update={"single": Single.of(found.cut, results, test)})
     return found
-
-
-async def _single(
-    taken: RunCorpus, trained: Trained, parts: Sequence[str], test: Sequence[Exemplar], bare: TaggingStack
-) -> Single:
-    held, row = taken.held(), trained.row(parts)
-    cut = best_cut(await tagged(row, taken.by(held), held, bare, trained.encoder), held)
-    return Single.of(cut, await tagged(row, taken.by(test), test, bare, trained.encoder), test)
 
 
 def _figures(test_set: EvaluationSet, results: Sequence[TaggedContent]) -> dict[str, float]:

@@ -130,7 +130,9 @@ def choose(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Choice:
             scores[step][:, others] = pair
     best: tuple[float, Choice] | None = None
     for step in steps:
-        order, chance = 0.5 / scores[step].std(axis=1)
+        spread = scores[step].std(axis=1)
+        # Trees that cannot tell candidates apart, as where there is one tag, give them one score.
+        order, chance = 0.5 / np.where(spread > 0, spread, 1.0)
         mixed = order * scores[step][0] + chance * scores[step][1]
         for exponent in EXPONENTS:
             total = mixed + exponent * plain.rare

@@ -21,7 +21,7 @@ import numpy as np
 import typer
 from pydantic import BaseModel, ConfigDict
 
-from tagbus.models.data.corpus import Corpus, open_corpus, without
+from tagbus.models.data.corpus import Corpus, open_corpus, tagged, without
 from tagbus.models.data.folder import write
 from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
@@ -278,7 +278,7 @@ async def _learn(corpus: Corpus, heads_run: HeadsRun, recipe: Recipe) -> tuple[T
     settings = _settings(heads_run.run)
     async with assemble.in_process(settings, heads_run.cache) as stack:
         numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
-        held, statistics = list(corpus.exemplars("val")), count(corpus, numbers, recipe, settings)
+        held, statistics = list(tagged(corpus, "val")), count(corpus, numbers, recipe, settings)
         await filling.fill(
             stack.projection(), {"tags": corpus.tags(), "exemplars": corpus.exemplars("train")}, lambda _: None
         )

@@ -21,7 +21,7 @@ from typing import Annotated, Final
 
 import typer
 
-from tagbus.models.data.corpus import Corpus, open_corpus, without
+from tagbus.models.data.corpus import Corpus, open_corpus, tagged, without
 from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.rank.boost import STEP, Choice, Stage, best_of, measure, train_stage
@@ -82,7 +82,7 @@ async def _command(corpus: Corpus, to: Path, cache: Path | None, recipe: Recipe)
     reader = None if read is None else OnnxCrossEncoder.load(read, given.encoder.threads)
     to.mkdir(parents=True, exist_ok=True)
     async with assemble.in_process(settings, cache) as stack:
-        held = list(corpus.exemplars("val"))
+        held = list(tagged(corpus, "val"))
         numbers = Numbers([tag.id for tag in corpus.tags()], stack.graph.numbers)
         statistics = count(corpus, numbers, recipe, settings)
         await remember(stack, corpus, settings, cache, numbers.known + statistics.tables.contents)
@@ -165,8 +165,6 @@ def train(
         (to / trees.SECOND_STAGE).write_bytes(again.model)
     (to / trees.MODEL).write_bytes(first.model)
     (to / trees.TABLES).write_bytes(tables)
-    # Without a second stage the field is left out.
-    (to / trees.MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
     chosen, _ = best_of(training_set.plain, last.choice.scores)
     versions = {**over.components, trees.NAME: manifest.name}
     steps = [*over.components, trees.COMPONENT.step]
@@ -176,6 +174,10 @@ def train(
     fingerprint = Fingerprint(over.release, "+".join(("recall", *steps)), versions)
     right = training_set.plain.right[chosen]
     calibrate.fit(last.choice.scores[chosen], right, fingerprint, len(training_set.truth)).save(to / trees.CALIBRATION)
+    # Last and at once: a folder with a manifest is a ranker that is done. Without a second stage the field is left out.
+    part = to / f".{trees.MANIFEST}.part"
+    part.write_text(manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
+    part.replace(to / trees.MANIFEST)
     log.write({"name": manifest.name, "trees": last.choice.trees, "propensity": last.choice.propensity})
     return manifest
 

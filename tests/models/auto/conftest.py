@@ -25,15 +25,16 @@ class Stopped(Exception):
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 titles to train on, and their 40 most frequent tags; a tenth of the validation contents have no tag."""
+    """80 titles to train on, and their 40 most frequent tags; a tenth of the training and validation contents have no
+    tag."""
     place: Path = tmp_path_factory.mktemp("small")
     known = list(some("exemplars.jsonl", 600))
     counts = Counter(tag for row in known for tag in accepted(row))
     chosen = [tag for tag, _ in counts.most_common(TAGS)]
     known = [{**row, "accepted": kept} for row in known if (kept := [tag for tag in accepted(row) if tag in chosen])]
-    held = [row if number % 10 else {**row, "accepted": []} for number, row in enumerate(known[80:140])]
+    known[:140] = [row if number % 10 else {**row, "accepted": []} for number, row in enumerate(known[:140])]
     tags = [tag for tag in some("tags.jsonl", 10_000) if tag["id"] in chosen]
-    for name, part in {"tags": tags, "train": known[:80], "val": held, "test": known[140:170]}.items():
+    for name, part in {"tags": tags, "train": known[:80], "val": known[80:140], "test": known[140:170]}.items():
         (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     return place
 

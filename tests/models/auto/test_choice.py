@@ -23,6 +23,15 @@ def test_with_few_contents_memory_alone_tags_better() -> None:
     )
 
 
+def test_a_single_tag_trains_nothing() -> None:
+    """It would be right for every content, and a confidence needs wrong ones."""
+    some = facts(50_000, validation=5_000, tags=1)
+    assert trained(some, 600) == ["encoder"]
+    assert "left out: labeltree; a single tag leaves nothing to choose among" in list(
+        explained(choose(some, 600), some, 600)
+    )
+
+
 def test_some_thousand_contents_train_heads_and_a_ranker_fold_by_fold() -> None:
     choice = choose(facts(3_000, tags=523), 10)
     assert [part.name for part in choice.parts if part.chosen] == ["encoder", "ranker", "heads"]

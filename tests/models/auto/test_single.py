@@ -1,5 +1,6 @@
 """One tag or none a content: the cut and its figures."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,3 +76,27 @@ def test_it_is_measured_at_a_cut_of_held_contents(
     assert 0 < found.given <= found.contents == 30
     said = capfd.readouterr().err.replace("\n", " ")
     assert f"TAGBUS_TAGGER__TAGS=1 TAGBUS_TAGGER__LEAST_CONFIDENCE={found.cut:g}" in said
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("test", "one tag or none: TAGBUS_TAGGER__TAGS=1 TAGBUS_TAGGER__LEAST_CONFIDENCE=0."),
+        ("val", "one tag or none: there are no validation contents, so from which confidence on is not known"),
+    ],
+)
+def test_the_cut_needs_validation_contents_and_no_others(
+    small: Path,
+    tmp_path: Path,
+    missing: str,
+    words: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tagbus.models.auto.choice.LEAST", 1_000)
+    shutil.copytree(small, tmp_path / "corpus")
+    (tmp_path / "corpus" / f"{missing}.jsonl").write_text("")
+    command(str(tmp_path / "corpus"), tmp_path / NAME, 10, single=True)
+    report = Report.model_validate_json((tmp_path / NAME / REPORT).read_bytes())
+    assert report.verdict.single is None
+    assert words in capfd.readouterr().err.replace("\n", " ")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from tagbus.models.data.splits import Split
-from tagbus.models.rank.candidates import Recipe, Source, collect, mask_as_new
+from tagbus.models.journal import Journal
+from tagbus.models.rank.boost import choose
+from tagbus.models.rank.candidates import Candidates, Recipe, Source, TrainingSet, collect, mask_as_new
 from tagbus.models.rank.ranker import Counted, Over, remember, train
 from tagbus.models.rank.second_stage import CrossScoring
 from tagbus.models.rank.statistics import count_tags, count_terms
@@ -184,6 +186,32 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
     learnt = await right_first(Stages(over.graph, over.others, ranker), test, queries)
     assert learnt > await right_first(Stages(over.graph, over.others), test, queries)
     assert learnt > 0.6
+
+
+def test_trees_that_tell_nothing_apart_leave_finite_scores(tmp_path: Path) -> None:
+    """Given features that are the same for every candidate, then all of them get one score."""
+    rows = np.repeat(np.arange(60), 2)
+    tags = np.tile(np.arange(2), 60)
+    same = Candidates(rows, tags, np.zeros((120, 3), np.float32), tags == 0, np.zeros(120, np.float32))
+    truth = [np.zeros(1, np.int64)] * 60
+    choice = choose(TrainingSet(same, same, truth, np.ones(2)), RECIPE, Journal(tmp_path / "log"))
+    assert np.ptp(choice.scores) == 0
+
+
+async def test_a_ranker_that_was_cut_off_before_its_calibration_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with a manifest counts as trained: a resumed run would leave the calibration out."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibrate, "fit", stop)
+    over = await source()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, await collect(over, *annotated(60, 7, "val-"), RECIPE), counted(over), OVER, RECIPE)
+    assert (tmp_path / trees.MODEL).exists()
+    assert not (tmp_path / trees.MANIFEST).exists()
 
 
 async def test_what_named_tables_count_goes_with_the_ranker_that_reads_them(tmp_path: Path) -> None:
