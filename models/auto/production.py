@@ -7,15 +7,21 @@ watched, and taken back where it misbehaves. The first of these that fails is th
 
 import asyncio
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Final
+
+from pydantic import BaseModel, ConfigDict
 
 from tagbus.models.auto import comparison, recent
 from tagbus.models.auto.comparison import ComparedRelease, Comparison
-from tagbus.models.auto.run import REPORT, Run
+from tagbus.models.auto.run import PENDING, REPORT, Run, write
 from tagbus.stream.app import console
 from tagbus.stream.app.places import folders
 from tagbus.stream.app.releases import building, recorded, shadow_run, watch
@@ -55,10 +61,70 @@ def require(settings: Settings, to: Path) -> None:
         )
 
 
+class Pending(BaseModel):
+    """What a release that is better still needs on its way into force: the curve that it was compared with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    curve: Calibration | None
+
+
 def train(run: Run, since: datetime, rollout: Rollout) -> None:
-    """Train, compare, build, run in shadow, and put in force. Raises CheckFailed where the release goes no further."""
+    """Train, compare, build, run in shadow, and put in force. Raises CheckFailed where the release goes no further.
+
+    A command that was interrupted on the way is resumed; what it has decided it does not decide again.
+    """
     settings = load()
     require(settings, run.to)
+    if not run.to.exists():
+        _trained(run, settings, since)
+    pending = run.work / PENDING
+    curve = Pending.model_validate_json(pending.read_bytes()).curve
+    _build(settings, run.to.name, curve)
+    with _decided(pending):
+        expected = asyncio.run(_in_shadow(settings, run.to.name, rollout))
+    if rollout.watched is None:
+        pending.unlink()
+        console.say(f"proposed: `tagbus release activate {run.to.name}` puts it in force")
+        return
+    with _ended_by_signals():
+        outcome = watch.activate(
+            settings, run.to.name, Watch(rollout.watched, rollout.minutes, expected.fresh, rollout.limits)
+        )
+    pending.unlink()
+    if outcome.problem:
+        raise CheckFailed(f"release {run.to.name} was taken back: {outcome.problem}")
+    console.print_line(f"release {run.to.name} is active, {outcome.seen.contents:,} contents within its limits")
+
+
+@contextmanager
+def _decided(pending: Path) -> Iterator[None]:
+    """A release that fails in the block goes no further, also when the same command is given again."""
+    try:
+        yield
+    except CheckFailed:
+        pending.unlink()
+        raise
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, and neither cuts off what it does at its end: the release before is put
+    in force again then."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _trained(run: Run, settings: Settings, since: datetime) -> None:
+    """Train and compare, and let the release out where it is better."""
     report = run.train(partial(recent.read, settings, since))
     # A resumed run keeps the time at which it began.
     found, curve = asyncio.run(_compared(run, settings, report.plan.since or since))
@@ -68,18 +134,8 @@ def train(run: Run, since: datetime, rollout: Rollout) -> None:
         console.say(line)
     if problems := list(found.problems()):
         raise CheckFailed(f"release {run.to.name} is not proposed: {'; '.join(problems)}; it stays in {run.made}")
+    write(run.work / PENDING, Pending(curve=curve))
     run.release()
-    _build(settings, run.to.name, curve)
-    expected = asyncio.run(_in_shadow(settings, run.to.name, rollout))
-    if rollout.watched is None:
-        console.say(f"proposed: `tagbus release activate {run.to.name}` puts it in force")
-        return
-    outcome = watch.activate(
-        settings, run.to.name, Watch(rollout.watched, rollout.minutes, expected.fresh, rollout.limits)
-    )
-    if outcome.problem:
-        raise CheckFailed(f"release {run.to.name} was taken back: {outcome.problem}")
-    console.print_line(f"release {run.to.name} is active, {outcome.seen.contents:,} contents within its limits")
 
 
 async def _compared(run: Run, settings: Settings, since: datetime) -> tuple[Comparison, Calibration | None]:

@@ -33,6 +33,8 @@ from tagbus.stream.rank import trees
 
 REPORT: Final = "auto.json"
 SELECTION: Final = "selection.json"
+# In the folder of a run whose release is out, and not yet proposed or in force.
+PENDING: Final = "pending.json"
 
 
 class Asked(BaseModel):
@@ -88,8 +90,9 @@ class Run:
             raise UserError(
                 f"--out: {shorten(self.to.name)} is no release's name: small letters, digits, '.', '_' and '-'"
             )
-        if self.to.exists():
+        if self.to.exists() and not (self.work / PENDING).exists():
             raise UserError(f"--out: {self.to} is there already, and a release never changes: name another one")
+        self.begun()
         if self.asked.gpu and not torch.cuda.is_available():
             raise UserError("--gpu: torch finds no CUDA device here; without it everything is trained on the CPU")
 
@@ -126,21 +129,28 @@ class Run:
         report = Report(plan=plan, selection=selection, verdict=asyncio.run(judging))
         for line in report.verdict.lines():
             console.say(line)
-        _write(self.made / REPORT, report)
+        write(self.made / REPORT, report)
         return report
 
     def release(self) -> None:
         """Let the release out."""
         self.made.rename(self.to)
 
+    def begun(self) -> Plan | None:
+        """The plan of the run that was begun here. Raises UserError where it is of other options."""
+        path = self.work / PLAN
+        if not path.exists():
+            return None
+        plan = Plan.model_validate_json(path.read_bytes())
+        if plan.asked != self.asked:
+            was = ", ".join(f"{name} {value}" for name, value in plan.asked.model_dump().items())
+            raise UserError(f"{path} is of another run ({was}): give the same to resume it, or another --out")
+        return plan
+
     def _plan(self, open_corpus: Callable[[], Corpus]) -> Plan:
         """The plan of the run that was begun here, or a new one with the corpus as it is now."""
-        path = self.work / PLAN
-        if path.exists():
-            plan = Plan.model_validate_json(path.read_bytes())
-            if plan.asked != self.asked:
-                was = ", ".join(f"{name} {value}" for name, value in plan.asked.model_dump().items())
-                raise UserError(f"{path} is of another run ({was}): give the same to resume it, or another --out")
+        if (plan := self.begun()) is not None:
+            console.say(f"resumed, with the corpus as it was when {self.work} was begun; delete that to begin anew")
             return plan
         corpus = open_corpus()
         known = facts(corpus)
@@ -149,7 +159,7 @@ class Run:
         choice = choose(known, self.asked.minutes, gpu=self.asked.gpu)
         corpora.take(corpus, self.work, ranker_learns=choice.ranked == "validation")
         plan = Plan(asked=self.asked, since=self.since, facts=known, choice=choice)
-        _write(path, plan)
+        write(self.work / PLAN, plan)
         return plan
 
     def _selected(self) -> Selection:
@@ -158,11 +168,11 @@ class Run:
         if path.exists():
             return Selection.model_validate_json(path.read_bytes())
         found = asyncio.run(select(self.taken, trained(self.work, self.to.name), self.asked.goal))
-        _write(path, found)
+        write(path, found)
         return found
 
 
-def _write(path: Path, about: BaseModel) -> None:
+def write(path: Path, about: BaseModel) -> None:
     """Replace a file as a whole."""
     part = path.with_suffix(".part")
     part.write_text(about.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import Message
 
 from tagbus.stream.app import console
-from tagbus.stream.app.releases import switching
+from tagbus.stream.app.releases import recorded, switching
 from tagbus.stream.app.releases.behaviour import FEWEST, Limits, ReleaseBehaviour
 from tagbus.stream.bus.process.stamps import STAGE as ORDER
 from tagbus.stream.config import Settings
@@ -62,14 +62,19 @@ def activate(settings: Settings, name: str, watch: Watch, clock: Callable[[], fl
         try:
             seen, problem = _watch(reader, settings, name, watch, clock)
         except BaseException:
-            _roll_back(settings, before)
+            _roll_back(settings, name, before)
             raise
     if problem:
-        _roll_back(settings, before)
+        _roll_back(settings, name, before)
     return Watched(seen, problem)
 
 
-def _roll_back(settings: Settings, before: str) -> None:
+def _roll_back(settings: Settings, name: str, before: str) -> None:
+    """Put the release before in force again, unless somebody has put another one in force meanwhile."""
+    active = recorded.in_force(settings, recorded.read_releases(settings))
+    if active != name:
+        console.say(f"somebody put release {active} in force meanwhile, so {before} is not")
+        return
     switching.activate(settings, before)
     console.say(f"release {before} is active again")
 
