@@ -1,5 +1,6 @@
 """The `tagbus` command. A user error prints one line and exits with its code from `errors.py`."""
 
+import atexit
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ def main() -> None:
     # While the commands are imported there is nothing to clean up, and an import may turn KeyboardInterrupt into
     # another error.
     signal.signal(signal.SIGINT, _end)
+    # The first to be registered, so the last to be called: after it the interpreter takes its own handlers away, and
+    # the alarm of `_interrupt` would end the process with another code.
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.0)
     if os.getpid() == 1:
         # The kernel ignores signals without a handler for PID 1, the first process of a container.
         signal.signal(signal.SIGTERM, _end)

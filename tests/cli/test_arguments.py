@@ -274,6 +274,38 @@ def test_ctrl_c_that_comes_where_its_exception_is_lost_ends_it_all_the_same() ->
         assert b"KeyboardInterrupt" in running.stderr.read()
 
 
+LATE = """
+import os, signal, time
+from tagbus.stream import cli
+from tagbus.stream.cli import commands
+
+class Slow:
+    def __del__(self, clock=time.monotonic):
+        end = clock() + 0.5
+        while clock() < end:
+            pass
+
+def execute(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            pass
+    except KeyboardInterrupt:
+        return cli.INTERRUPTED
+
+slow = Slow()
+cli.GRACE_SECONDS = 0.2
+commands.execute = execute
+cli.main()
+"""
+
+
+def test_ctrl_c_ends_it_with_its_code_also_where_the_interpreter_ends_late() -> None:
+    """By then it has taken its own handlers away: an alarm would end the process as a signal does."""
+    done = subprocess.run([sys.executable, "-c", LATE], stderr=subprocess.PIPE, env=environment({}), check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_folder_that_cannot_be_made_is_the_users_mistake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
