@@ -191,7 +191,7 @@ def explained(choice: Choice, facts: Facts, minutes: float) -> Iterator[str]:
     """The choice in words, a line a training."""
     yield (
         f"{facts.tags:,} tags, {facts.contents:,} training, {facts.validation:,} validation and {facts.test:,} test "
-        f"contents; the encoder takes {facts.texts_a_second:g} of these texts a second here"
+        f"contents; the encoder takes {facts.texts_a_second:g} of these texts a CPU second here"
     )
     for part in choice.parts:
         mark = "trained" if part.chosen else "left out"

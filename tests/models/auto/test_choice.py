@@ -1,9 +1,11 @@
 """Which trainings fit a corpus and a time."""
 
+import asyncio
+
 import pytest
 
 from tagbus.models.auto.choice import FOLDED, HELD_OUT, LEAST, choose, explained
-from tagbus.models.auto.facts import Facts
+from tagbus.models.auto.facts import Facts, _speed
 
 
 def facts(contents: int, validation: int = 100, tags: int = 500, omikuji: bool = True) -> Facts:  # noqa: FBT001, FBT002
@@ -21,6 +23,25 @@ def test_with_few_contents_memory_alone_tags_better() -> None:
     assert f"left out: heads; {LEAST - 1} known contents are less than {LEAST}" in "\n".join(
         explained(choose(some, 600), some, 600)
     )
+
+
+class Busy:
+    """An encoder that waits a tenth of a second for its turn, and then takes no time."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    async def encode(self, _: list[str]) -> None:
+        await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_busy_machine_is_no_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given that others use the cores right now, then no less is chosen: all estimates are of a core."""
+    monkeypatch.setattr("tagbus.models.auto.facts.OnnxEncoder", Busy)
+    assert asyncio.run(_speed(["Hives"] * 64)) > 2 * 64 / 0.1
 
 
 def test_a_single_tag_trains_nothing() -> None:
