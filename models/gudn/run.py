@@ -19,6 +19,7 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
 from tagbus.models.train.plan import begin
+from tagbus.models.train.saving import save_state
 from tagbus.models.train.top_layers import K, batches
 from tagbus.models.train.whole.evaluate import figures
 from tagbus.models.train.whole.rows import Ints, Rows
@@ -180,7 +181,7 @@ def evaluate(learner: Learner, texts: Texts, to: Path, journal: Journal) -> None
     journal.write({"step": learner.done, **found})
     if (goal := found.get(GOAL, float(learner.done))) > learner.best:
         learner.best = goal
-        save(to / BEST, learner.network.state_dict())
+        save_state(to / BEST, learner.network.state_dict())
 
 
 @torch.inference_mode()
@@ -202,7 +203,7 @@ def ranked(network: GuideNetwork, texts: Rows) -> Ranked:
 def keep(path: Path, learner: Learner) -> None:
     """Write state.pt."""
     network, optimiser = learner.network.state_dict(), learner.optimiser.state_dict()
-    save(path, {"step": learner.done, "best": learner.best, "network": network, "optimiser": optimiser})
+    save_state(path, {"step": learner.done, "best": learner.best, "network": network, "optimiser": optimiser})
 
 
 def resume(path: Path, learner: Learner) -> None:
@@ -213,10 +214,3 @@ def resume(path: Path, learner: Learner) -> None:
     learner.network.load_state_dict(state["network"])
     learner.optimiser.load_state_dict(state["optimiser"])
     learner.done, learner.best = int(state["step"]), float(state["best"])
-
-
-def save(path: Path, state: object) -> None:
-    """Replace a file of weights atomically."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)

@@ -25,7 +25,6 @@ from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from tagbus.models.data.corpus import Corpus, select, tagged
 from tagbus.models.data.texts import tag_texts, text_of
@@ -33,7 +32,7 @@ from tagbus.models.data.truth import Truth, numbers_of
 from tagbus.models.export.bert import max_tokens, weights_folder
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train import mine, top_layers
-from tagbus.models.train.pairs import FalseNegatives, Ints, JournalCallback, Loss, PairLoss, Trainer
+from tagbus.models.train.pairs import FalseNegatives, Ints, JournalCallback, Loss, PairLoss, Trainer, last_checkpoint
 from tagbus.models.train.plan import begin
 from tagbus.stream import quality
 from tagbus.stream.contract.events import Tag
@@ -238,7 +237,7 @@ def one_round(model: SentenceTransformer, data: Data, plan: Plan, number: int, t
         callbacks=[JournalCallback(journal)],
     )
     trainer.made = mined.batches
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return sum(map(len, mined.batches))
 
 

@@ -25,7 +25,6 @@ from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.trainer_utils import get_last_checkpoint
 
 from tagbus.models.data.corpus import Corpus, select
 from tagbus.models.data.texts import tag_texts, text_of
@@ -34,7 +33,7 @@ from tagbus.models.export.bert import weights_folder
 from tagbus.models.export.encoder import strip, to_float16
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train import mine
-from tagbus.models.train.pairs import JournalCallback
+from tagbus.models.train.pairs import JournalCallback, last_checkpoint
 from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, TOKENIZER, default_folder, load_release, sha256
@@ -132,7 +131,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
         loss=BinaryCrossEntropyLoss(model),
         callbacks=[JournalCallback(Journal(to / JOURNAL))],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(to / "steps")))  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=last_checkpoint(to / "steps"))
     model.save_pretrained(str(to), create_model_card=False)
     export(model, plan, to)
 

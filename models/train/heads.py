@@ -9,7 +9,6 @@ initialised with the terms' embeddings. Every step scores all tags (decoupled so
 
 import asyncio
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from tagbus.models.export.heads_graph import Precision
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.heads_export import BEST, ExportOptions, export
 from tagbus.models.train.losses import SCALE, decoupled_softmax, require_finite
+from tagbus.models.train.saving import save_state
 from tagbus.models.train.training_set import Examples, TrainingSet, gather
 from tagbus.stream import quality
 from tagbus.stream.app import console
@@ -193,11 +193,9 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint atomically."""
-        part = path.with_suffix(f".{os.getpid()}.part")
         states = [optimizer.state_dict() for optimizer in self._optimizers]
         about = self._about()
-        torch.save({"about": about, "step": self.step, "heads": self.heads.state_dict(), "optimizers": states}, part)
-        part.replace(path)
+        save_state(path, {"about": about, "step": self.step, "heads": self.heads.state_dict(), "optimizers": states})
 
     def resume(self, path: Path) -> Self:
         """Resume from a checkpoint. Raises UserError if its data or recipe differ."""

@@ -1,6 +1,8 @@
 """Adapters for sentence-transformers' trainer: losses over pairs, precomputed batches, and the log."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +13,8 @@ from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
 
 from tagbus.models.data.truth import Truth
 from tagbus.models.journal import Journal
@@ -116,3 +120,12 @@ class JournalCallback(TrainerCallback):
         if state.is_world_process_zero and logs and "loss" in logs:
             line = {name: value for name, value in logs.items() if name in {"loss", "learning_rate", "grad_norm"}}
             self._journal.write({"step": state.global_step, **line})
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint of a run, without any that was cut off: the trainer writes its own state last."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / TRAINER_STATE_NAME).exists():
+            shutil.rmtree(path, ignore_errors=True)
+    found: str | None = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
+    return found

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,6 +27,7 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import HiddenStates, Row, StateReader, cached
 from tagbus.models.train.losses import SCALE, decoupled_softmax, require_finite
 from tagbus.models.train.plan import begin
+from tagbus.models.train.saving import save_state, save_weights
 from tagbus.stream import quality
 from tagbus.stream.app import console
 from tagbus.stream.contract.events import Tag
@@ -272,10 +273,8 @@ def _save(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     step: int,
 ) -> None:
-    part = path.with_suffix(".part")
     state = {"m": model.state_dict(), "o": optimiser.state_dict(), "s": schedule.state_dict(), "step": step}
-    torch.save(state, part)
-    part.replace(path)
+    save_state(path, state)
 
 
 def merge(base: Path, trained: Mapping[str, Tensor], to: Path) -> None:
@@ -289,10 +288,7 @@ def merge(base: Path, trained: Mapping[str, Tensor], to: Path) -> None:
     for name, weight in weights.items():
         if (found := trained.get(name.replace(".", "_"))) is not None:
             weights[name] = transposed(name, found.to(weight.dtype))
-    # At once: a folder with weights is an encoder that is done.
-    part = to / f".{WEIGHTS}.part"
-    save_file(weights, part, metadata={"format": "pt"})
-    part.replace(to / WEIGHTS)
+    save_weights(to / WEIGHTS, weights)
 
 
 def copy_rest(base: Path, to: Path) -> None:

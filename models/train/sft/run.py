@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tagbus.models.data.texts import text_of
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.plan import begin
+from tagbus.models.train.saving import save_state
 from tagbus.models.train.sft import adapter
 from tagbus.models.train.sft.examples import Example, decided, decisions, diverse, examples, split
 from tagbus.models.train.sft.losses import answer_loss, confidence, confidence_loss
@@ -225,11 +226,10 @@ def _fields(figures: Figures | None) -> dict[str, float]:
 
 
 def _checkpoint(to: Path, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, done: int) -> None:
-    beside = to / f"{STEPS}.new"
-    torch.save(
-        {"weights": [one.detach() for one in weights], "optimizer": optimizer.state_dict(), "done": done}, beside
+    save_state(
+        to / STEPS,
+        {"weights": [one.detach() for one in weights], "optimizer": optimizer.state_dict(), "done": done},
     )
-    beside.replace(to / STEPS)
 
 
 def _resumed(to: Path, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:

@@ -8,12 +8,13 @@ from typing import Final
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tagbus.models.export.bert import WEIGHTS, Bert, transposed
 from tagbus.models.train.losses import SCALE
+from tagbus.models.train.saving import save_weights
 from tagbus.models.train.top_layers import batches, copy_rest
 from tagbus.models.train.whole.rows import Ints, Rows
 from tagbus.stream.errors import UserError
@@ -150,7 +151,7 @@ def save(model: Trained, ids: Sequence[str], base: Path, kept: Sequence[int], to
             weights[name] = weight
     # `Bert` has added the embedding of the only segment to every position.
     weights[POSITIONS] = weights[POSITIONS] - weights[SEGMENTS][0]
-    save_file(weights, to / WEIGHTS, metadata={"format": "pt"})
+    save_weights(to / WEIGHTS, weights)
     vectors = model.tags.detach().cpu().numpy()
     (to / FILE).write_bytes(TagVectors(tuple(ids), vectors, np.zeros(len(vectors), np.float32), SCALE).dump())
 

@@ -18,6 +18,7 @@ from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
 from tagbus.models.train.plan import begin
+from tagbus.models.train.saving import save_state
 from tagbus.models.train.whole.evaluate import by_neighbours, by_tags
 from tagbus.models.train.whole.losses import Seen, TeacherOutput, losses
 from tagbus.models.train.whole.model import Trained, average, chosen, encode, follow, save
@@ -251,9 +252,7 @@ def evaluate(
 def keep(path: Path, learners: Sequence[Learner], optimiser: torch.optim.Optimizer, number: int) -> None:
     """Write state.pt."""
     state = {"step": number, "optimiser": optimiser.state_dict(), "learners": [one.state() for one in learners]}
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+    save_state(path, state)
 
 
 def resume(path: Path, learners: Sequence[Learner], optimiser: torch.optim.Optimizer, device: torch.device) -> int:

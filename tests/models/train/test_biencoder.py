@@ -13,7 +13,7 @@ from tagbus.models.data.corpus import WithoutTags, open_corpus, select
 from tagbus.models.data.truth import Truth
 from tagbus.models.export.encoder import export
 from tagbus.models.train import biencoder, top_layers
-from tagbus.models.train.pairs import PairLoss
+from tagbus.models.train.pairs import PairLoss, last_checkpoint
 from tagbus.models.train.plan import begin
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.errors import UserError
@@ -55,6 +55,18 @@ def test_a_training_that_diverges_is_told(base: Path, corpus: Path, tmp_path: Pa
     with pytest.raises(UserError, match="loss is nan, so the training has diverged: take a lower learning rate"):
         biencoder.train(open_corpus(str(folder)), plan, tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path: Path) -> None:
+    """Given a process killed while it wrote its second checkpoint, then the first one is the last."""
+    for name, files in {
+        "checkpoint-500": ("model.safetensors", "trainer_state.json"),
+        "checkpoint-1000": ("m",),
+    }.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-500")
 
 
 def top_layers_plan(corpus: Path, epochs: int) -> top_layers.Plan:
