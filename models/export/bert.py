@@ -116,6 +116,13 @@ def max_tokens(folder: Path) -> int:
     return int(str(_config(folder)["max_position_embeddings"]))
 
 
+def require_tokens(folder: Path, tokens: int) -> None:
+    """Raises UserError for texts of more tokens than the encoder has positions."""
+    most = int(str(_config(folder)["max_position_embeddings"]))
+    if tokens > most:
+        raise UserError(f"--tokens: {tokens} is wrong, expected at most {most}, which the encoder has places for")
+
+
 def _config(folder: Path) -> dict[str, object]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ from sentence_transformers import (
 from tagbus.models.data.corpus import Corpus, select, tagged
 from tagbus.models.data.texts import tag_texts, text_of
 from tagbus.models.data.truth import Truth, numbers_of
-from tagbus.models.export.bert import max_tokens, weights_folder
+from tagbus.models.export.bert import max_tokens, require_tokens, weights_folder
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train import mine, top_layers
 from tagbus.models.train.pairs import FalseNegatives, Ints, JournalCallback, Loss, PairLoss, Trainer, last_checkpoint
@@ -168,6 +168,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     """
     torch.manual_seed(plan.seed)
     base = Path(plan.base)
+    require_tokens(base, plan.tokens)
     with PartialState().main_process_first():
         begin(to, plan)
         data = read(corpus, plan, to)

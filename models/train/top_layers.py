@@ -22,7 +22,7 @@ from torch.nn import functional
 from tagbus.models.data.corpus import Corpus, tagged
 from tagbus.models.data.texts import tag_texts, text_of
 from tagbus.models.data.truth import numbers_of
-from tagbus.models.export.bert import WEIGHTS, Bert, transposed
+from tagbus.models.export.bert import WEIGHTS, Bert, require_tokens, transposed
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import HiddenStates, Row, StateReader, cached
 from tagbus.models.train.losses import SCALE, decoupled_softmax, require_finite
@@ -96,6 +96,7 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     Resumes an interrupted run. Raises UserError if `to` has a run of another plan.
     """
     torch.manual_seed(plan.seed)
+    require_tokens(base, plan.tokens)
     begin(to, plan)
     tags = corpus.tags()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

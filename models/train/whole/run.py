@@ -13,7 +13,7 @@ from tagbus.models.data.corpus import Corpus
 from tagbus.models.data.splits import Split
 from tagbus.models.data.texts import tag_texts, text_of, tokenizer
 from tagbus.models.data.truth import numbers_of
-from tagbus.models.export.bert import Bert
+from tagbus.models.export.bert import Bert, require_tokens
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
@@ -86,6 +86,7 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     interrupted run is resumed, with the result of an uninterrupted one. Raises UserError if `to` has a run of another
     plan.
     """
+    require_tokens(Path(plan.base), plan.tokens)
     begin(to, plan)
     texts = read(corpus, plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -148,6 +149,8 @@ def begun(plan: Plan, texts: Texts, device: torch.device) -> list[Learner]:
     torch.manual_seed(plan.seed)
     base, tags = Path(plan.base), len(texts.ids)
     bert = Bert(base)
+    if wrong := [length for length in plan.dimensions if length >= bert.width]:
+        raise UserError(f"--dimensions: {wrong[0]} is wrong, expected less than {bert.width}, which the encoder has")
     found = []
     for layers in plan.layers:
         kept = chosen(bert.layers, layers)

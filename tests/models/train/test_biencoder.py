@@ -127,6 +127,14 @@ def test_without_contents_to_measure_on_it_trains_all_the_same(
     assert not any("p_at_1" in line for line in journal(tmp_path / "run"))
 
 
+def test_texts_longer_than_the_encoder_reads_are_refused(base: Path, corpus: Path, tmp_path: Path) -> None:
+    known = open_corpus(str(corpus))
+    with pytest.raises(UserError, match="--tokens: 65 is wrong, expected at most 64"):
+        top_layers.train(known, top_layers.Plan(corpus="c", tokens=65), base, tmp_path)
+    with pytest.raises(UserError, match="--tokens: 65 is wrong, expected at most 64"):
+        biencoder.train(known, biencoder.Plan(corpus="c", base=str(base), tokens=65), tmp_path)
+
+
 def test_a_folder_of_another_plan_is_refused(base: Path, corpus: Path, tmp_path: Path) -> None:
     begin(tmp_path, top_layers_plan(corpus, 1))
     with pytest.raises(UserError, match="is of another run: use another --out"):

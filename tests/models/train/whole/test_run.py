@@ -51,6 +51,20 @@ def test_students_and_their_teacher_learn_the_toy_set(base: Path, corpus: Path, 
     assert vectors.ids == tuple(tag.id for tag in open_corpus(str(corpus)).tags())
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dimensions": (16, 32)}, "--dimensions: 32 is wrong, expected less than 32, which the encoder has"),
+        ({"tokens": 65}, "--tokens: 65 is wrong, expected at most 64, which the encoder has places for"),
+    ],
+)
+def test_what_the_encoder_does_not_have_is_refused(
+    base: Path, corpus: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{words}$"):
+        train(open_corpus(str(corpus)), plan(corpus, base, **changes), tmp_path)
+
+
 def test_a_training_that_diverges_is_told(base: Path, corpus: Path, tmp_path: Path) -> None:
     """Given a learning rate that is far too high, then it ends with an error at its next evaluation."""
     made = plan(corpus, base, rate=1e30, steps=4)
