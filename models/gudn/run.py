@@ -18,7 +18,7 @@ from tagbus.models.gudn.reinforce import Names
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
-from tagbus.models.train.plan import begin
+from tagbus.models.train.plan import begin, require_same
 from tagbus.models.train.saving import save_state
 from tagbus.models.train.top_layers import K, batches
 from tagbus.models.train.whole.evaluate import figures
@@ -64,9 +64,10 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> tuple[GuideNetwork, Texts]:
     An interrupted run is resumed and ends as one that was not. Without validation contents the last epoch is the best.
     Raises UserError if there is nothing to train on, or `to` holds a run of another plan.
     """
-    begin(to, plan)
+    require_same(to, plan)
     texts = read(corpus, plan)
     learner = begun(plan, texts)
+    begin(to, plan)
     resume(to / STATE, learner)
     journal, first, steps = Journal(to / JOURNAL), learner.done, steps_of(texts, plan)
     with console.bar("training", steps) as bar:

@@ -97,12 +97,12 @@ def train(corpus: Corpus, plan: Plan, base: Path, to: Path) -> None:
     """
     torch.manual_seed(plan.seed)
     require_tokens(base, plan.tokens)
-    begin(to, plan)
-    tags = corpus.tags()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bert = Bert(base).to(device)
     if plan.layers > bert.layers:
         raise UserError(f"--layers: {plan.layers} is wrong, the encoder has {bert.layers}")
+    begin(to, plan)
+    tags = corpus.tags()
     reader = StateReader(base, bert, bert.layers - plan.layers, plan.tokens)
     parts = {part: _hidden(part, corpus, tags, plan, base, to, reader) for part in ("tags", "val", "train")}
     if not len(parts["train"]):

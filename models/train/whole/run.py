@@ -17,7 +17,7 @@ from tagbus.models.export.bert import Bert, require_tokens
 from tagbus.models.journal import JOURNAL, Journal
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
-from tagbus.models.train.plan import begin
+from tagbus.models.train.plan import begin, require_same
 from tagbus.models.train.saving import save_state
 from tagbus.models.train.whole.evaluate import by_neighbours, by_tags
 from tagbus.models.train.whole.losses import Seen, TeacherOutput, losses
@@ -87,13 +87,14 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     plan.
     """
     require_tokens(Path(plan.base), plan.tokens)
-    begin(to, plan)
+    require_same(to, plan)
     texts = read(corpus, plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         # TF32 for everything outside bfloat16: the logits.
         torch.set_float32_matmul_precision("high")
     learners = begun(plan, texts, device)
+    begin(to, plan)
     optimiser = optimiser_of(learners, plan)
     steps = steps_of(texts, plan)
     done = resume(to / STATE, learners, optimiser, device)

@@ -144,3 +144,5 @@ def test_a_base_that_is_no_encoder_is_a_users_mistake(corpus: Path, tmp_path: Pa
         UserError, match=r"nowhere/tokenizer.json cannot be read: .*; expected the folder of an encoder"
     ):
         train(open_corpus(str(corpus)), plan(corpus, tmp_path / "nowhere"), tmp_path / "run")
+    # Nothing has begun: with the option mended it may begin here.
+    assert not (tmp_path / "run").exists()

@@ -63,6 +63,8 @@ def test_what_the_encoder_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=f"^{words}$"):
         train(open_corpus(str(corpus)), plan(corpus, base, **changes), tmp_path)
+    # Nothing has begun: with the option mended it may begin here.
+    assert not (tmp_path / "plan.json").exists()
 
 
 def test_a_training_that_diverges_is_told(base: Path, corpus: Path, tmp_path: Path) -> None:
