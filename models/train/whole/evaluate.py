@@ -59,5 +59,6 @@ def votes(asked: Tensor, known: Tensor, truth: Truth, tags: int) -> Ranked:
         counted.index_put_((places // most, torch.from_numpy(right)), weights[places], accumulate=True)
         found = counted.topk(best, dim=1)
         indices[start : start + BLOCK, :best] = found.indices.numpy()
-        scores[start : start + BLOCK, :best] = found.values.numpy()
+        # Weights that sum to 1 do so but for rounding.
+        scores[start : start + BLOCK, :best] = found.values.clamp(max=1).numpy()
     return Ranked(indices, scores)

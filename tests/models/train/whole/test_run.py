@@ -150,3 +150,12 @@ def test_votes_are_those_counted_one_by_one() -> None:
             counted[truth[content]] += share
         best = np.sort(counted)[::-1][:5]
         np.testing.assert_allclose(counted[found.indices[row, :5]], best, atol=1e-5)
+
+
+def test_votes_that_all_go_to_one_tag_are_no_more_than_one() -> None:
+    """Given contents that all carry a tag, then its votes, which sum to 1 but for rounding, are a confidence."""
+    torch.manual_seed(0)
+    asked, known = (torch.nn.functional.normalize(torch.randn(count, 8), dim=1) for count in (200, 300))
+    ranked = votes(asked, known, Truth.of([0] for _ in known), 2)
+    assert ranked.scores[:, 0] == pytest.approx(1)
+    assert ranked.scores.max() <= 1
