@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from tagbus.models.data.corpus import Corpus
+from tagbus.models.data.corpus import Corpus, tagged
 from tagbus.models.data.texts import text_of
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
@@ -18,8 +18,8 @@ SAMPLE: Final = 64
 
 
 class Facts(BaseModel):
-    """Numbers of tags and of training, validation and test contents; texts that the packaged encoder takes in a CPU
-    second; whether label trees can be trained here."""
+    """Numbers of tags, of training and validation contents with a tag, and of test contents; texts that the packaged
+    encoder takes in a CPU second; whether label trees can be trained here."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,8 +36,8 @@ def facts(corpus: Corpus) -> Facts:
     some = [text_of(item) for item in islice(corpus.exemplars("train"), SAMPLE)]
     return Facts(
         tags=len(corpus.tags()),
-        contents=sum(1 for _ in corpus.exemplars("train")),
-        validation=sum(1 for _ in corpus.exemplars("val")),
+        contents=sum(1 for _ in tagged(corpus, "train")),
+        validation=sum(1 for _ in tagged(corpus, "val")),
         test=sum(1 for _ in corpus.exemplars("test")),
         texts_a_second=round(asyncio.run(_speed(some)), 1) if some else 0.0,
         omikuji=importlib.util.find_spec("omikuji") is not None,

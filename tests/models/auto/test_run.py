@@ -74,7 +74,7 @@ async def test_a_worker_opens_it_with_the_parts_that_were_taken(made: Made) -> N
 
 def test_why_it_was_chosen_and_what_it_is_worth_is_kept_with_it(made: Made) -> None:
     report = report_of(made)
-    assert (report.plan.facts.contents, report.plan.facts.validation, report.plan.facts.test) == (80, 60, 30)
+    assert (report.plan.facts.contents, report.plan.facts.validation, report.plan.facts.test) == (72, 54, 30)
     assert [part.name for part in report.plan.choice.parts if part.chosen] == ["encoder", "ranker", "heads"]
     assert report.plan.choice.ranked == "folds"
     assert report.selection.contents == 54
