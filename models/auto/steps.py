@@ -9,13 +9,13 @@ from typing import Final
 from tagbus.models.auto.choice import FOLDS, Choice
 from tagbus.models.auto.corpus import FOLDER
 from tagbus.models.auto.selection import PARTS, Trained
-from tagbus.models.evaluate.recipe import LARGE, TABLES, Step
+from tagbus.models.evaluate.recipe import LARGE, TABLES, Step, top_layers
 from tagbus.models.export.bert import WEIGHTS
 from tagbus.models.export.encoder import export
 from tagbus.models.rank import out_of_fold, ranker
 from tagbus.models.rank.candidates import Recipe
 from tagbus.models.rank.out_of_fold import HEADS_RECIPES, HeadsRun, RunConfig, Size
-from tagbus.models.train import biencoder, labeltree
+from tagbus.models.train import labeltree
 from tagbus.models.train.whole import command as whole
 from tagbus.stream.acceptance.twin import twin
 from tagbus.stream.app.data.jsonl_folder import JsonlFolder
@@ -68,7 +68,7 @@ def steps(choice: Choice, name: str, work: Path) -> Iterator[Step]:
         on("labeltree")
     if choice.has("second_encoder"):
         top, second = work / "top-layers", work / "second_encoder"
-        yield Step(top / WEIGHTS, partial(biencoder.command, corpus, top, "top-layers"), settings)
+        yield Step(top / WEIGHTS, partial(top_layers, corpus, top), settings)
         yield Step(second / RELEASE, partial(export, second, "float16", f"{name[:90]}-second", top), settings)
         on("second_encoder")
     if choice.ranked == "validation":

@@ -16,7 +16,7 @@ from tagbus.models.export.encoder import export
 from tagbus.models.rank import ranker
 from tagbus.models.rank.candidates import Recipe
 from tagbus.models.rank.out_of_fold import HEADS_RECIPES, HeadsRun, RunConfig, Size
-from tagbus.models.train import biencoder, labeltree
+from tagbus.models.train import labeltree
 from tagbus.stream.app import console
 from tagbus.stream.encoder.release import RELEASE
 from tagbus.stream.rank import trees
@@ -81,9 +81,19 @@ def steps(row: str, experiment: Experiment) -> Iterator[Step]:
         yield _heads(experiment, models / "heads", {})
         bonsai, top = models / "labeltree", models / "top-layers"
         yield Step(bonsai / forest.MANIFEST, partial(labeltree.command, experiment.corpus, bonsai))
-        yield Step(top / WEIGHTS, partial(biencoder.command, experiment.corpus, top, "top-layers"))
+        yield Step(top / WEIGHTS, partial(top_layers, experiment.corpus, top))
         yield Step(models / "encoder" / RELEASE, partial(export, models / "encoder", "float16", TRAINED, top))
         yield _ranker(experiment, models / "full", FULL, seeds=Recipe().seeds)
+
+
+def top_layers(corpus: str, to: Path) -> None:
+    """Train the top layers of an encoder.
+
+    Imported where it is needed: its libraries take seconds, and leave a page about leaks at the end of the process.
+    """
+    from tagbus.models.train import biencoder
+
+    biencoder.command(corpus, to, "top-layers")
 
 
 def _heads(experiment: Experiment, to: Path, settings: Mapping[str, str]) -> Step:

@@ -21,6 +21,16 @@ def test_the_commands_are_listed_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_few_runs_need_is_not_imported_by_all() -> None:
+    """sentence-transformers loads triton, whose bindings then end `train auto` with a page about leaks."""
+    code = (
+        "import sys; import tagbus.models.auto.command; "
+        "sys.exit(' '.join({'sentence_transformers', 'triton'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_every_command_is_an_entry_point() -> None:
     found = {entry.name: entry.load() for entry in entry_points(group="tagbus.commands")}
     assert set(found) == {"train", "export", "evaluate-models"}
