@@ -82,6 +82,7 @@ class _Checked:
 
     known: frozenset[str]
     splits: dict[str, Split] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
     unknown: Counter[str] = field(default_factory=Counter)
 
     def contents(self, corpus: Corpus, split: Split) -> Iterator[Exemplar]:
@@ -89,9 +90,10 @@ class _Checked:
         for a training split that teaches nothing."""
         taught = 0
         for item in corpus.exemplars(split):
-            if before := self.splits.get(item.id):
+            # A content may have an exemplar of people and one of a machine, in one split.
+            if (before := self.splits.setdefault(item.id, split)) != split or item.key in self.keys:
                 raise UserError(f"content {shorten(item.id)} comes twice, in {before} and {split}; ids must be unique")
-            self.splits[item.id] = split
+            self.keys.add(item.key)
             if split != "train" and not text_of(item).strip():
                 raise UserError(f"content {shorten(item.id)} of {split} has neither title nor text")
             if strange := [tag for tag in item.accepted if tag not in self.known]:

@@ -123,6 +123,10 @@ def choose(training_set: TrainingSet, recipe: Recipe, log: Journal) -> Choice:
     for half in HALVES:
         others = _half(plain.rows, recipe.seed) != half
         half_set = with_masked(plain.where(~others), masked.where(_half(masked.rows, recipe.seed) == half))
+        if not len(half_set.rows):
+            raise UserError(
+                f"{len(training_set.truth)} contents are too few to learn from: half of them give no candidates"
+            )
         console.say(f"training on half of the contents: {len(half_set.rows)} candidates")
         trained = fit(half_set, recipe, recipe.trees)
         halves.append(trained)

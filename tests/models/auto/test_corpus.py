@@ -72,3 +72,9 @@ def test_annotations_that_name_no_tag_are_left_out_and_said(tmp_path: Path, capf
     taken = take(InMemory({"train": train}), tmp_path, ranker_learns=False)
     assert [item.accepted for item in taken.corpus.exemplars("train")][10:] == [("a",), (), ()]
     assert "left out: 3 annotations with no tag of the taxonomy, as 'z'" in capfd.readouterr().err.replace("\n", " ")
+
+
+def test_a_content_may_have_an_exemplar_of_people_and_one_of_a_machine(tmp_path: Path) -> None:
+    train = [*contents("train"), content("train-0").model_copy(update={"source": "machine"})]
+    taken = take(InMemory({"train": train}), tmp_path, ranker_learns=False)
+    assert len(list(taken.corpus.exemplars("train"))) == 11

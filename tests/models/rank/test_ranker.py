@@ -188,14 +188,20 @@ async def test_a_trained_ranker_beats_fused_ranks_and_its_folder_is_taken(tmp_pa
     assert learnt > 0.6
 
 
+def alike(contents: int) -> TrainingSet:
+    """Contents with two candidates each, and features that are the same for all."""
+    rows, tags = np.repeat(np.arange(contents), 2), np.tile(np.arange(2), contents)
+    same = Candidates(rows, tags, np.zeros((len(rows), 3), np.float32), tags == 0, np.zeros(len(rows), np.float32))
+    return TrainingSet(same, same, [np.zeros(1, np.int64)] * contents, np.ones(2))
+
+
 def test_trees_that_tell_nothing_apart_leave_finite_scores(tmp_path: Path) -> None:
-    """Given features that are the same for every candidate, then all of them get one score."""
-    rows = np.repeat(np.arange(60), 2)
-    tags = np.tile(np.arange(2), 60)
-    same = Candidates(rows, tags, np.zeros((120, 3), np.float32), tags == 0, np.zeros(120, np.float32))
-    truth = [np.zeros(1, np.int64)] * 60
-    choice = choose(TrainingSet(same, same, truth, np.ones(2)), RECIPE, Journal(tmp_path / "log"))
-    assert np.ptp(choice.scores) == 0
+    assert np.ptp(choose(alike(60), RECIPE, Journal(tmp_path / "log")).scores) == 0
+
+
+def test_a_content_alone_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="1 contents are too few to learn from: half of them give no candidates"):
+        choose(alike(1), RECIPE, Journal(tmp_path / "log"))
 
 
 async def test_a_ranker_that_was_cut_off_before_its_calibration_is_none(
