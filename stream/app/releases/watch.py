@@ -19,7 +19,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import DEAD_LETTER_HEADERS, decode_tagged
 from tagbus.stream.contract.events import TaggedContent
 from tagbus.stream.contract.field_errors import STAGE as DECODE
-from tagbus.stream.errors import Poison
+from tagbus.stream.errors import Poison, TagbusError
 from tagbus.stream.kafka.message import record_of
 from tagbus.stream.kafka.reader import TopicReader
 
@@ -71,11 +71,17 @@ def activate(settings: Settings, name: str, watch: Watch, clock: Callable[[], fl
 
 def _roll_back(settings: Settings, name: str, before: str) -> None:
     """Put the release before in force again, unless somebody has put another one in force meanwhile."""
-    active = recorded.in_force(settings, recorded.read_releases(settings))
-    if active != name:
-        console.say(f"somebody put release {active} in force meanwhile, so {before} is not")
-        return
-    switching.activate(settings, before)
+    try:
+        active = recorded.in_force(settings, recorded.read_releases(settings))
+        if active != name:
+            console.say(f"somebody put release {active} in force meanwhile, so {before} is not")
+            return
+        switching.activate(settings, before)
+    except TagbusError:
+        console.say(
+            f"release {name} may still be in force: `tagbus release activate {before}` puts the one before back"
+        )
+        raise
     console.say(f"release {before} is active again")
 
 
