@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 # Between two attempts to have a partition fetched again.
 PAUSE_SECONDS: Final = 0.2
+# How long a partition of a new topic may be silent, and how long again once its leader has answered another client. The
+# stream stands still meanwhile: 20 s with the usual silence.
+NEW_SECONDS: Final = 5.0
+LED_SECONDS: Final = 4.0
 
 
 class OffsetResets:
@@ -87,6 +91,7 @@ class OffsetResets:
         self._bounds.recreated()
         self._old = {partition: buffer.last for partition, buffer in buffers.items()}
         self._unasked = {partition for partition in buffers if not self._silence.expects(partition)}
+        self._silence.hasten(NEW_SECONDS)
 
     def listen(self, messages: Sequence[Message], buffers: Buffers, *, drained: bool) -> None:
         """Take in the messages that librdkafka returned; see Silence."""
@@ -155,7 +160,7 @@ class OffsetResets:
         offsets = {one: read[one] + 1 if read[one] >= 0 else OFFSET_STORED for one in partitions}
         if partitions:
             self._assign([TopicPartition(*one, offset) for one, offset in offsets.items()], read)
-            self._silence.expect(partitions)
+            self._silence.expect(partitions, NEW_SECONDS)
         self._unasked.difference_update(partitions)
         self._unasked &= buffers.keys()
 
@@ -191,7 +196,7 @@ class OffsetResets:
             for partition in silent:
                 bounds.low(partition)
         self._led.update(silent)
-        self._silence.expect(silent)
+        self._silence.expect(silent, LED_SECONDS)
         self._waiting.difference_update(silent)
         return []
 

@@ -29,9 +29,14 @@ class Silence:
         self._since: dict[Partition, float] = {}
         self._listened = 0.0
 
-    def expect(self, partitions: Iterable[Partition]) -> None:
-        """Expect a report on partitions that are fetched from now on."""
-        self._since |= dict.fromkeys(partitions, time.monotonic())
+    def expect(self, partitions: Iterable[Partition], seconds: float | None = None) -> None:
+        """Expect a report on partitions that are fetched from now on, within SILENT_SECONDS, or sooner."""
+        self._since |= dict.fromkeys(partitions, time.monotonic() - _waited(seconds))
+
+    def hasten(self, seconds: float) -> None:
+        """Expect all reports that are due within so many seconds."""
+        latest = time.monotonic() - _waited(seconds)
+        self._since = {partition: min(since, latest) for partition, since in self._since.items()}
 
     def expects(self, partition: Partition) -> bool:
         """Whether a report on a partition is still due."""
@@ -58,8 +63,11 @@ class Silence:
         }
         silent = [partition for partition, since in self._since.items() if now - since > SILENT_SECONDS]
         for topic, number in silent:
-            log.warning(
-                "offsets: topic=%s partition=%d silent for %.0f s, fetched again", topic, number, SILENT_SECONDS
-            )
+            log.warning("offsets: topic=%s partition=%d is silent", topic, number)
         self.expect(silent)
         return silent
+
+
+def _waited(seconds: float | None) -> float:
+    """How long a partition counts as silent already, of which a report is due within so many seconds."""
+    return 0.0 if seconds is None else SILENT_SECONDS - min(seconds, SILENT_SECONDS)

@@ -19,7 +19,7 @@ LIST_SECONDS = 2.0
 # How long records for a topic that was created again may be unconfirmed while all of its partitions have leaders. Where
 # those are others the client never confirms them, and each attempt would end after kafka.transaction_seconds. A broker
 # that is killed leads its partitions for 9 s more (broker.session.timeout.ms).
-RECREATED_SECONDS = 15.0
+RECREATED_SECONDS = 12.0
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 

@@ -63,6 +63,15 @@ def test_a_silent_partition_is_fetched_again_while_another_reports(client: Clien
     assert client.asked(3, Told(A)) == [B]
 
 
+def test_a_report_may_be_due_sooner(client: Client) -> None:
+    client.silence.expect([A], 3)
+    assert client.asked(2) == []
+    assert client.asked(2) == [A]
+    client.silence.hasten(2)
+    assert client.asked(1) == []
+    assert client.asked(2) == [A, B]
+
+
 def test_the_end_of_a_partition_says_enough_and_an_error_does_not(client: Client) -> None:
     assert client.asked(30, Told(A, KafkaError._PARTITION_EOF), Told(B, KafkaError._ALL_BROKERS_DOWN))[:1] == [B]
     assert A not in client.asked(30)
