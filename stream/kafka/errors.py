@@ -45,13 +45,22 @@ _CAUSES = {KafkaError(code).str(): code for code in (*FENCED, KafkaError.UNRELEA
 
 # Exceptions raised by librdkafka calls. A fatal client error can surface in any call that serves callbacks: as a bare
 # KafkaError, which no `except Exception` catches because the type does not derive from BaseException, or, if another
-# callback runs after it, as a SystemError.
+# callback runs after it, as a SystemError, with that error as its cause or without any.
+_LOST = "returned NULL without setting an exception"
 RAISED: tuple[type[BaseException], ...] = (KafkaException, KafkaError, SystemError)  # type: ignore[assignment]
+
+
+def lost(raised: SystemError) -> bool:
+    """Whether a client call has failed and no longer has its error: a callback that ran after it has dropped it. The
+    next call of that client reports a fatal error once more."""
+    return "of 'cimpl." in str(raised) and str(raised).endswith(_LOST)
 
 
 def error_of(raised: object) -> KafkaError:
     """The KafkaError behind an exception. Re-raises a SystemError of another origin."""
     if isinstance(raised, SystemError):
+        if lost(raised):
+            return KafkaError(KafkaError._FATAL, "a fatal error of the client, which it no longer has")
         cause = raised.__cause__ or raised.__context__
         if not isinstance(cause, KafkaException | KafkaError):
             raise raised

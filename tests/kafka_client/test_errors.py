@@ -86,6 +86,14 @@ def test_whatever_a_call_raises_is_a_kafka_error() -> None:
         error_of(SystemError("another"))
 
 
+def test_a_client_that_has_lost_its_error_has_failed_for_good() -> None:
+    # As confluent-kafka raises it where a log line comes behind a fatal error
+    raised = SystemError("<method 'poll' of 'cimpl.Producer' objects> returned NULL without setting an exception")
+    error = error_of(raised)
+    assert error.code() == KafkaError._FATAL
+    assert type(classify(error, RIGHTS, "content")) is Fatal
+
+
 @pytest.mark.parametrize("raised", [KafkaError, KafkaException])
 def test_around_a_call_what_ends_the_process_is_of_our_tree_and_the_rest_is_the_clients(raised: type) -> None:
     def call(code: int) -> None:

@@ -11,7 +11,7 @@ from tagbus.stream.bus.process.dead_letters import too_large
 from tagbus.stream.bus.processor import Outgoing
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Poison, TopicRecreated, UserError
-from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of, map_kafka_errors
+from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of, lost, map_kafka_errors
 
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 # The timeout of one request for a topic's metadata, while records are unconfirmed.
@@ -97,10 +97,20 @@ class RecordProducer:
         """Wait until every record is confirmed or has failed. Raises RetryTransaction if their topic was deleted,
         TopicRecreated if this client cannot deliver to the new one."""
         with map_kafka_errors(self._settings.kafka):
-            while self._producer.flush(1.0):
+            while self._unconfirmed_records():
                 self.check_patience()
                 self._give_up_absent()
                 self._give_up_recreated()
+
+    def _unconfirmed_records(self) -> int:
+        """How many records are unconfirmed after a second. A fatal error that the client has lost is reported by the
+        next step of the transaction, with its code."""
+        try:
+            return self._producer.flush(1.0)
+        except SystemError as raised:
+            if not lost(raised):
+                raise
+            return 1
 
     def look_for_topics(self, entries: Sequence[InFlightBatch], *others: str) -> None:
         """Find out which topics of these results, and of `others`, do not exist: `absent`.

@@ -1,4 +1,4 @@
-"""Records for topics that were created again: when the client is given up. Without Kafka."""
+"""Unconfirmed records: what is waited for, and when the client is given up. Without Kafka."""
 
 from types import SimpleNamespace
 
@@ -22,12 +22,15 @@ class Unconfirmed:
     def __init__(self) -> None:
         self.looks = 3
         self.answers = True
+        self.raised: list[SystemError] = []
         self.leader = 1
 
     def produce(self, *_: object, **__: object) -> None:
         pass
 
     def flush(self, _: float) -> int:
+        if self.raised:
+            raise self.raised.pop()
         self.looks -= 1
         return max(0, self.looks)
 
@@ -89,3 +92,17 @@ def test_brokers_that_are_away_are_waited_for(records: RecordProducer, producer:
     producer.answers = why != "no broker answers"
     producer.leader = {"no leader": -1, "a leader that is away": 2}.get(why, 1)
     records.flush()
+
+
+def test_a_fatal_error_that_the_client_has_lost_is_left_to_its_next_call(
+    records: RecordProducer, producer: Unconfirmed
+) -> None:
+    producer.raised = [
+        SystemError("<method 'flush' of 'cimpl.Producer' objects> returned NULL without setting an exception")
+    ]
+    records.flush()
+    assert producer.looks == 0
+    # Any other is a bug
+    producer.raised = [SystemError("bad argument to internal function")]
+    with pytest.raises(SystemError, match="bad argument"):
+        records.flush()
