@@ -1,14 +1,16 @@
 """Compare a corpus with the existing exemplars: additions, changes and unknown tags.
 
-On disk, as for tags; of existing exemplars only hashes are kept.
+On disk, as for tags; of existing exemplars only hashes and scopes are kept.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
+
+from pydantic_core import from_json, to_json
 
 from tagbus.stream.contract.codec import encode, parse
 from tagbus.stream.contract.events import Exemplar, Tag
@@ -16,6 +18,7 @@ from tagbus.stream.contract.fields import LIST_ITEMS, Source
 from tagbus.stream.errors import shorten
 from tagbus.stream.vocabulary.corpus import Known
 from tagbus.stream.vocabulary.entry import SHOWN, Remarks, Wrong
+from tagbus.stream.vocabulary.risks import Risk, widens
 from tagbus.stream.vocabulary.scratch import Scratch, Value
 
 # The limit of unknown tags counted separately; a corpus may have any number.
@@ -24,7 +27,7 @@ UNKNOWN: Final = 100_000
 _SCHEMA: Final = """
 CREATE TABLE tag (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE name (name TEXT, id TEXT, PRIMARY KEY (name, id)) WITHOUT ROWID;
-CREATE TABLE before (key TEXT PRIMARY KEY, digest BLOB) WITHOUT ROWID;
+CREATE TABLE before (key TEXT PRIMARY KEY, digest BLOB, scopes TEXT) WITHOUT ROWID;
 CREATE TABLE after (key TEXT PRIMARY KEY, digest BLOB, value BLOB, place TEXT);
 """
 _CHANGED: Final = "FROM after LEFT JOIN before USING (key) WHERE before.digest IS NOT after.digest"
@@ -90,8 +93,8 @@ class Corpus:
     def load_before(self, exemplars: Iterable[tuple[str, Exemplar | None]]) -> None:
         """Load the existing exemplars: key and exemplar of each record, in order; None withdraws it."""
         self._scratch.fill(
-            "INSERT OR REPLACE INTO before VALUES (?, ?)",
-            ((key, None if one is None else _digest(one)) for key, one in exemplars),
+            "INSERT OR REPLACE INTO before VALUES (?, ?, ?)",
+            ((key, *((None, None) if one is None else (_digest(one), _written(one.scopes)))) for key, one in exemplars),
         )
         self._scratch.execute("DELETE FROM before WHERE digest IS NULL")
 
@@ -100,6 +103,14 @@ class Corpus:
         for one in contents:
             if isinstance(one, Wrong):
                 wrong(one)
+            elif "source" in one.exemplar.model_fields_set and one.exemplar.source != self._source:
+                # The machine's would become decisions of people, which outvote all of the machine's.
+                wrong(
+                    Wrong(
+                        one.place,
+                        f"source: '{one.exemplar.source}' is wrong, expected '{self._source}', as --source says",
+                    )
+                )
             elif (found := self._resolved(one, remarks)) is not None and (error := self._put(one.place, found)):
                 wrong(error)
 
@@ -114,6 +125,20 @@ class Corpus:
         """The exemplars that are added or changed, in the order of the corpus."""
         for (value,) in self._scratch.rows(f"SELECT value {_CHANGED} ORDER BY after.rowid"):
             yield _parsed(value)
+
+    def risks(self) -> Iterator[Risk]:
+        """Exemplars that contents would see which do not see them now: a corpus most likely lacks their scopes."""
+        count, ids = 0, list[str]()
+        for value, scopes in self._scratch.rows(f"SELECT value, scopes {_CHANGED} AND scopes <> ? ORDER BY key", ("",)):
+            one = _parsed(value)
+            # A decision of people without a text changes neither the content's text nor its scopes.
+            is_shown = one.source == "machine" or bool(one.title or one.text)
+            if is_shown and widens(_read(scopes), one.scopes):
+                count += 1
+                if len(ids) < SHOWN:
+                    ids.append(one.id)
+        if count:
+            yield Risk("show {} to contents that do not see them now", count, tuple(ids), "exemplar")
 
     def _resolved(self, known: Known, remarks: Remarks) -> Exemplar | None:
         """The exemplar with labels resolved to ids; None if it has no decision."""
@@ -173,6 +198,15 @@ def _joined(first: Exemplar, second: Exemplar) -> Exemplar:
     rejected = tuple(dict.fromkeys((*first.rejected, *second.rejected)))
     times = [one.time for one in (first, second) if one.time is not None]
     return second.model_copy(update={"accepted": accepted, "rejected": rejected, "time": max(times, default=None)})
+
+
+def _written(scopes: Sequence[str]) -> str:
+    return to_json(scopes).decode() if scopes else ""
+
+
+def _read(scopes: Value) -> list[str]:
+    found: list[str] = from_json(str(scopes))
+    return found
 
 
 def _digest(one: Exemplar) -> bytes:

@@ -1,6 +1,6 @@
 """Find changes of an import that are most likely those of a wrong or partial file: only --force publishes them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,15 +27,21 @@ _REACHING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What an import would do, how many tags it would do that to, and the first of them."""
+    """What an import would do, how many items it would do that to, and the first of them. `item`: what they are."""
 
     what: str
     count: int
     ids: tuple[str, ...]
+    item: str = "tag"
 
     def __str__(self) -> str:
-        tags = "tag" if self.count == 1 else "tags"
-        return f"{self.what.format(f'{self.count} {tags}')} ({listed(self.ids, self.count)})"
+        items = self.item if self.count == 1 else f"{self.item}s"
+        return f"{self.what.format(f'{self.count} {items}')} ({listed(self.ids, self.count)})"
+
+
+def widens(old: Collection[str], new: Collection[str]) -> bool:
+    """Whether contents see something of the new scopes that they do not see with the old ones."""
+    return bool(old) and not (new and set(new) <= set(old))
 
 
 def risks(comparison: Comparison, *, keep: bool) -> Iterator[Risk]:
@@ -44,7 +50,7 @@ def risks(comparison: Comparison, *, keep: bool) -> Iterator[Risk]:
     for change in comparison.changes("changed"):
         old = change.before.scopes if change.before else ()
         new = change.after.scopes if change.after else ()
-        if old and not (new and set(new) <= set(old)):
+        if widens(old, new):
             count += 1
             if len(ids) < SHOWN:
                 ids.append(change.id)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.contract.fields import LIST_ITEMS
+from tagbus.stream.contract.fields import LIST_ITEMS, Source
 from tagbus.stream.vocabulary.corpus import Known
 from tagbus.stream.vocabulary.entry import Remarks, Wrong
 from tagbus.stream.vocabulary.exemplars import Corpus, Counts
@@ -40,6 +40,45 @@ def test_the_source_is_said() -> None:
     with Corpus("machine") as corpus:
         read(corpus, known("1", "a"))
         assert [one.key for one in corpus.changes()] == ["1/machine"]
+
+
+@pytest.mark.parametrize(("source", "other"), [("people", "machine"), ("machine", "people")])
+def test_another_source_than_the_corpus_s_is_wrong(source: Source, other: Source) -> None:
+    """The machine's exemplars, as synthesize writes them, would otherwise become decisions of people."""
+    line = Known("file:1", Exemplar(id="1", text="x", accepted=("a",), source=other))
+    with Corpus(source) as corpus:
+        (wrong,), _ = read(corpus, line)
+        assert str(wrong) == f"file:1: source: '{other}' is wrong, expected '{source}', as --source says"
+
+
+class TestScopes:
+    """Existing exemplars that an import would show to other contents."""
+
+    @staticmethod
+    def risks(old: Exemplar, new: Exemplar) -> list[str]:
+        with Corpus(new.source) as corpus:
+            read(corpus, Known("file:1", new))
+            corpus.load_before([(old.key, old)])
+            return list(map(str, corpus.risks()))
+
+    @pytest.mark.parametrize("scopes", [(), ("y",), ("x", "y")])
+    @pytest.mark.parametrize("source", ["people", "machine"])
+    def test_other_contents_would_see_the_text(self, source: Source, scopes: tuple[str, ...]) -> None:
+        old = Exemplar(id="1", text="x", accepted=("a",), scopes=("x",), source=source)
+        new = Exemplar(id="1", text="x", accepted=("a",), scopes=scopes, source=source)
+        assert self.risks(old, new) == ["show 1 exemplar to contents that do not see them now ('1')"]
+
+    def test_fewer_scopes_and_the_same_show_it_to_nobody_else(self) -> None:
+        old = Exemplar(id="1", text="x", accepted=("a",), scopes=("x", "y"))
+        assert self.risks(old, old.model_copy(update={"scopes": ("y",), "accepted": ("b",)})) == []
+        assert self.risks(old, old.model_copy(update={"scopes": ("y", "x")})) == []
+        assert self.risks(old.model_copy(update={"scopes": ()}), old) == []
+
+    def test_a_decision_without_a_text_leaves_text_and_scopes_as_they_are(self) -> None:
+        old = Exemplar(id="1", text="x", accepted=("a",), scopes=("x",))
+        assert self.risks(old, Exemplar(id="1", accepted=("b",))) == []
+        machine = old.model_copy(update={"source": "machine"})
+        assert len(self.risks(machine, Exemplar(id="1", accepted=("b",), source="machine"))) == 1
 
 
 def test_labels_mean_the_tags_that_alone_have_them() -> None:

@@ -17,7 +17,7 @@ from tagbus.stream.config import Settings, load
 from tagbus.stream.contract.codec import Record, encode, encode_record
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.contract.fields import Source
-from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.errors import CheckFailed, Poison, UserError
 from tagbus.stream.feedback.published import Publishing
 from tagbus.stream.kafka.limits import SizeLimit, topic_limit
 from tagbus.stream.kafka.writer import TopicWriter
@@ -64,11 +64,13 @@ def import_(
     form: Form = None,
     source: Annotated[Source, typer.Option("--source", help="who decided what FILE holds")] = "people",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only count what would change")] = False,  # noqa: FBT002 - a flag of the command line
+    force: Annotated[bool, typer.Option("--force", help="also publish what is likely a mistake")] = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Publish the exemplars of FILE that are missing from the topic `exemplars` or differ there. None is withdrawn.
 
     Those of people are published as decisions (topic `feedback`), as `tagbus publish` does.
-    Nothing is published unless every one is right. Run an interrupted import again: it publishes the rest.
+    Nothing is published unless every one is right. --force is for an import that shows exemplars to contents that do
+    not see them now. Run an interrupted import again: it publishes the rest.
     Tags that are not in force are reported; they count once they are.
     """
     settings = load()
@@ -78,8 +80,17 @@ def import_(
         _load_file(found, file, form, _fitting(target, topic_limit(settings.kafka, target.topic)))
         found.load_before(published.exemplars(settings))
         counts = found.counts()
+        risky = [str(risk) for risk in found.risks()]
+        for line in risky:
+            console.say(f"note: this import would {line}")
         console.print_line(str(counts))
-        if counts.total and not dry_run:
+        if dry_run:
+            return
+        if risky and not force:
+            raise UserError(
+                f"{file} would {', and '.join(risky)}: --force does it; expected their `scopes` in the file"
+            )
+        if counts.total:
             _publish(settings, target, found.changes(), counts.total)
 
 

@@ -91,6 +91,26 @@ class TestImport:
         assert topics("exemplars", "import", corpus, "--dry-run").out == "2 added, 0 changed, 0 unchanged\n"
         assert topics.exemplars() == {}
 
+    def test_scopes_that_a_corpus_lacks_are_cleared_only_by_force(self, topics: Topics, tmp_path: Path) -> None:
+        """Given an exemplar of one tenant, a corpus without scopes does not show its text to the others."""
+        path = tmp_path / "corpus.csv"
+        path.write_text(f"id,text,accepted,scopes\n1,Ants at home,{A},tenant-7\n")
+        assert topics("exemplars", "import", path).code == 0
+        topics.join()
+        path.write_text(f"id,text,accepted\n1,Ants at home,{A}|{B}\n")
+
+        would = "show 1 exemplar to contents that do not see them now ('1')"
+        assert f"note: this import would {would}\n" in topics("exemplars", "import", path, "--dry-run").err
+        answer = topics("exemplars", "import", path)
+        assert (answer.code, answer.out) == (2, "0 added, 1 changed, 0 unchanged\n")
+        assert answer.err.splitlines()[-1] == (
+            f"tagbus: {path} would {would}: --force does it; expected their `scopes` in the file"
+        )
+        assert topics.exemplars()[b"1/people"].scopes == ("tenant-7",)
+
+        assert topics("exemplars", "import", path, "--force").code == 0
+        assert topics.exemplars()[b"1/people"].scopes == ()
+
     def test_a_folder_of_texts_names_tags_by_label(self, topics: Topics, tmp_path: Path) -> None:
         folder = tmp_path / "texts"
         folder.mkdir()
