@@ -21,10 +21,12 @@ from tagbus.stream.index import snapshot, status
 from tagbus.stream.index.audit import Audit, audit
 from tagbus.stream.index.bootstrap import Report
 from tagbus.stream.index.indexer import rebuilder
+from tagbus.stream.index.shared import require_own
 from tagbus.stream.index.topics import MemoryTopics
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.memory import Memory, open_memory
 from tagbus.stream.memory.kinds import KINDS
+from tagbus.stream.memory.shared import shared_stores
 from tagbus.stream.memory.store import ListedStore
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ def _group() -> None:
 
 @memory.command("status")
 def status_(name: Name = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the command line
-    """Show what each kind holds and how far it is behind its topic. Code 3 if the memory is not built."""
+    """Show what each kind holds and how far it is behind its topic. Code 3 if the memory is not built,
+    or not from these topics."""
     settings = _of_release(name)
     found = asyncio.run(_status(settings))
     if as_json:
@@ -57,6 +60,8 @@ def status_(name: Name = None, as_json: AsJson = False) -> None:  # noqa: FBT002
             typer.echo(one.model_dump_json())
     else:
         _show(found)
+    if wrong := next((one for one in found if one.problem), None):
+        raise CheckFailed(f"workers do not use the memory of {wrong.kind}: {wrong.problem}")
     if not found or any(one.complete is False for one in found):
         raise CheckFailed("the memory is not built: `tagbus index` builds it, or `tagbus memory snapshot`")
 
@@ -188,6 +193,9 @@ def _show(found: list[status.KindStatus]) -> None:
 async def _verify(settings: Settings, repair: bool) -> int:  # noqa: FBT001 - as the user says
     faults = 0
     async with assemble.opened(settings) as stack:
+        if settings.memory.kind == "server":
+            # Every point of another installation would be foreign here.
+            await require_own(settings, shared_stores(stack.memory).values())
         for kind, store in stack.memory.stores.items():
             if not isinstance(store, ListedStore):
                 raise TypeError(f"{type(store).__name__} keeps no points")

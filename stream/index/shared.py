@@ -9,7 +9,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.errors import MemoryLost, ReleaseMismatch, Retryable
 from tagbus.stream.index.bootstrap import Follower, Offsets
 from tagbus.stream.index.changes import MemoryChanges
-from tagbus.stream.index.topics import Marks, MemoryTopics
+from tagbus.stream.index.topics import Marks, MemoryTopics, beyond
 from tagbus.stream.kafka.message import Partition
 from tagbus.stream.memory.kinds import KINDS, TAGS
 from tagbus.stream.memory.shared import BuildState, SharedStore, shared_stores
@@ -126,7 +126,7 @@ class SharedMemory:
         states = [await store.state() for store in self._stores]
         whole = [state for state in states if state is not None]
         for state in whole:
-            self._check_owner(state)
+            _check_owner(state, self._owner)
         if len(whole) < len(states):
             self._on_lost()
             return
@@ -148,27 +148,31 @@ class SharedMemory:
     async def _reached(self, topics: MemoryTopics) -> bool:
         """Whether the writer has reached the ends at startup, of the topics that still exist."""
         self._reason = f"its writer has {self.remaining()} offsets left to apply"
-        beyond = [one for one, at in self._positions.items() if one not in self._marks or at > self._marks[one].high]
-        if beyond:
-            now = await asyncio.to_thread(topics.marks)
-            for one in beyond:
-                if one not in now or self._positions[one] > now[one].high:
-                    ends = f"ends at {now[one].high}" if one in now else "does not exist"
-                    self._reason = (
-                        f"the memory was built from another topic {one[0]}: up to {one[0]}:{one[1]}:"
-                        f"{self._positions[one]}, which {ends}; restart `tagbus index`"
-                    )
-                    return False
+        if beyond(self._positions, self._marks) and (
+            wrong := beyond(self._positions, await asyncio.to_thread(topics.marks))
+        ):
+            self._reason = f"the memory is not used: {wrong}; restart `tagbus index`"
+            return False
         return not self.remaining()
-
-    def _check_owner(self, state: BuildState) -> None:
-        if state.owner != self._owner:
-            raise ReleaseMismatch(
-                f"the shared memory of {state.topic} belongs to {state.owner}, but this is {self._owner}: give each "
-                "installation its own TAGBUS_MEMORY__NAMESPACE"
-            )
 
     def _of(self, kinds: Iterable[str]) -> Offsets:
         """The writer's positions in the topics of these kinds."""
         topics = {KINDS[kind].topic(self._settings.topics) for kind in kinds}
         return {partition: offset for partition, offset in self._positions.items() if partition[0] in topics}
+
+
+async def require_own(settings: Settings, stores: Iterable[SharedStore]) -> None:
+    """Raises ReleaseMismatch for a store of another installation, and as MemoryTopics and the stores do."""
+    with MemoryTopics(settings) as topics:
+        owner = await asyncio.to_thread(topics.owner)
+    for store in stores:
+        if (state := await store.state()) is not None:
+            _check_owner(state, owner)
+
+
+def _check_owner(state: BuildState, owner: str) -> None:
+    if state.owner != owner:
+        raise ReleaseMismatch(
+            f"the shared memory of {state.topic} belongs to {state.owner}, but this is {owner}: give each "
+            "installation its own TAGBUS_MEMORY__NAMESPACE"
+        )

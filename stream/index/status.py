@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tagbus.stream.config import Settings
 from tagbus.stream.index import snapshot
-from tagbus.stream.index.topics import Marks, MemoryTopics
+from tagbus.stream.index.topics import Marks, MemoryTopics, beyond
 from tagbus.stream.memory.checks import Description
 from tagbus.stream.memory.kinds import KINDS
-from tagbus.stream.memory.shared import SharedStore, shared_stores
+from tagbus.stream.memory.shared import BuildState, SharedStore, shared_stores
 from tagbus.stream.memory.store import Memory
 
 
@@ -27,13 +27,14 @@ class KindStatus(BaseModel):
     complete: bool | None = Field(default=None, description="read to the end once, and retired points removed")
     behind: int | None = Field(default=None, description="offsets from the applied ones to the ends of the topic")
     age_seconds: float | None = Field(default=None, description="since everything on the topic was last applied")
+    problem: str = Field(default="", description="why workers do not use it; empty if they do")
     differences: tuple[str, ...] = Field(default=(), description="settings that differ from those it was made with")
 
 
 async def of_shared(settings: Settings, memory: Memory) -> list[KindStatus]:
     """The stores on a server. Raises as MemoryTopics and the stores do."""
-    marks = await asyncio.to_thread(_marks, settings)
-    return [await _of_store(kind, store, marks) for kind, store in shared_stores(memory).items()]
+    owner, marks = await asyncio.to_thread(_topics, settings)
+    return [await _of_store(kind, store, owner, marks) for kind, store in shared_stores(memory).items()]
 
 
 async def of_local(memory: Memory, folder: Path) -> list[KindStatus]:
@@ -49,7 +50,8 @@ async def of_snapshot(settings: Settings, folder: Path) -> list[KindStatus]:
     found = snapshot.current(folder)
     if found is None:
         return []
-    marks = await asyncio.to_thread(_marks, settings)
+    _, marks = await asyncio.to_thread(_topics, settings)
+    wrong = found.origin.difference(await asyncio.to_thread(snapshot.origin, settings))
     statuses = []
     for name, kind in KINDS.items():
         place = folder / found.folder / name
@@ -62,6 +64,7 @@ async def of_snapshot(settings: Settings, folder: Path) -> list[KindStatus]:
                     place=str(place),
                     points=Description.read(place).count or 0,
                     complete=True,
+                    problem=wrong,
                     behind=_behind(topic, offsets, marks),
                     age_seconds=max(0.0, time.time() - found.time),
                 )
@@ -69,19 +72,27 @@ async def of_snapshot(settings: Settings, folder: Path) -> list[KindStatus]:
     return statuses
 
 
-async def _of_store(kind: str, store: SharedStore, marks: Marks) -> KindStatus:
+async def _of_store(kind: str, store: SharedStore, owner: str, marks: Marks) -> KindStatus:
     state = await store.state()
     if state is None:
         return KindStatus(kind=kind, place="missing", points=0, complete=False)
+    offsets = {int(number): at for number, at in state.offsets.items()}
     return KindStatus(
         kind=kind,
         place=state.build,
         points=await store.count(),
         complete=state.complete,
-        behind=_behind(state.topic, {int(number): at for number, at in state.offsets.items()}, marks),
+        behind=_behind(state.topic, offsets, marks),
         age_seconds=max(0.0, time.time() - state.current) if state.current else None,
         differences=tuple(await store.differences()),
+        problem=_problem(state, owner, offsets, marks),
     )
+
+
+def _problem(state: BuildState, owner: str, offsets: Mapping[int, int], marks: Marks) -> str:
+    if state.owner != owner:
+        return f"it belongs to {state.owner}, this is {owner}"
+    return beyond({(state.topic, number): at for number, at in offsets.items()}, marks)
 
 
 def _behind(topic: str, offsets: Mapping[int, int], marks: Marks) -> int:
@@ -92,6 +103,6 @@ def _behind(topic: str, offsets: Mapping[int, int], marks: Marks) -> int:
     )
 
 
-def _marks(settings: Settings) -> Marks:
+def _topics(settings: Settings) -> tuple[str, Marks]:
     with MemoryTopics(settings) as topics:
-        return topics.marks()
+        return topics.owner(), topics.marks()

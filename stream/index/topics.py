@@ -1,5 +1,6 @@
 """The memory topics on Kafka: their partitions, their watermarks, and their owner."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,18 @@ from tagbus.stream.kafka.metadata import Watermarks, cluster_id, list_partitions
 from tagbus.stream.memory.kinds import KINDS, Kind
 
 Marks = dict[Partition, Watermarks]
+
+
+def beyond(positions: Mapping[Partition, int], marks: Marks) -> str:
+    """The first of these next offsets that its topic has not reached, so that it is of another topic; empty without
+    one."""
+    for partition, at in positions.items():
+        found = marks.get(partition)
+        if found is None or found.high < at:
+            topic, number = partition
+            ends = "does not exist" if found is None else f"ends at {found.high}"
+            return f"it was built from another topic {topic}: up to {topic}:{number}:{at}, which {ends}"
+    return ""
 
 
 class MemoryTopics:

@@ -11,6 +11,7 @@ from tagbus.stream.config import MemorySettings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.encoder.release import default_folder, load_release
+from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.memory import open_memory
 from tagbus.stream.memory.qdrant import client as connection
 from tagbus.stream.memory.qdrant.client import Server
@@ -132,6 +133,65 @@ def test_a_folder_that_a_worker_has_open_is_refused(tagbus: Cli, given: dict[str
         assert "is open already" in answer.one_line()
 
     asyncio.run(look())
+
+
+def test_a_copy_of_other_topics_is_said(tagbus: Cli, mock_kafka: MockCluster, tmp_path: Path) -> None:
+    """Given a folder that two clusters share, the one whose workers do not use the copy says so."""
+    given = {"RELEASES__FOLDER": str(tmp_path), "MEMORY__KIND": "exact"}
+    with MockCluster() as other:
+        for cluster in (mock_kafka, other):
+            for name in ("tags", "exemplars", "knowledge"):
+                cluster.topic(name, 1)
+        assert tagbus("memory", "snapshot", settings=given, KAFKA__BROKERS=other.address).code == 0
+        own = tagbus("memory", "status", settings=given, KAFKA__BROKERS=other.address)
+    answer = tagbus("memory", "status", "--json", settings=given, KAFKA__BROKERS=mock_kafka.address)
+    assert own.code == 0
+    assert answer.code == 3
+    assert "workers do not use the memory of tags: it is of cluster" in answer.err
+    assert json.loads(answer.lines[0])["problem"].startswith("it is of cluster")
+
+
+class TestOfAnotherInstallation:
+    """A memory on a server that was built from other topics than those of the settings."""
+
+    @pytest.fixture
+    def other(
+        self,
+        kafka: Broker,
+        given: dict[str, str],
+        topics: Callable[[Mapping[str, Layout]], dict[str, str]],
+        qdrant: Kept,
+    ) -> dict[str, str]:
+        """The settings of another installation with five tags, whose memory has the same name on the server."""
+        assert qdrant
+        names = topics({"tags": 1, "knowledge": 1})
+        records = [encode_record(Tag(id=f"other{n}", name=f"subject {n}")) for n in range(5)]
+        produce(kafka.address, names["tags"], [(one.key, one.value, []) for one in records])
+        return {f"TOPICS__{word.upper()}": name for word, name in names.items()}
+
+    def test_status_says_so(self, tagbus: Cli, given: dict[str, str], other: dict[str, str]) -> None:
+        given = {**given, **SHARED}
+        assert tagbus("memory", "rebuild", "--log", "error", settings=given).code == 0
+
+        answer = tagbus("memory", "status", settings={**given, **other})
+        assert answer.code == 3
+        assert "workers do not use the memory of tags: it belongs to cluster" in answer.err
+
+        knowledge = {"TOPICS__KNOWLEDGE": other["TOPICS__KNOWLEDGE"]}
+        answer = tagbus("memory", "status", settings={**given, **knowledge})
+        assert answer.code == 3
+        assert "workers do not use the memory of knowledge: it was built from another topic" in answer.err
+
+    def test_it_is_not_repaired_from_the_wrong_topics(
+        self, tagbus: Cli, given: dict[str, str], other: dict[str, str]
+    ) -> None:
+        given = {**given, **SHARED}
+        assert tagbus("memory", "rebuild", "--log", "error", settings=given).code == 0
+
+        answer = tagbus("memory", "verify", "--repair", settings={**given, **other})
+        assert answer.code == 6
+        assert "give each installation its own TAGBUS_MEMORY__NAMESPACE" in answer.one_line()
+        assert tagbus("memory", "verify", settings=given).lines[0].startswith("tags       3 keys: 0 missing")
 
 
 def test_a_copy_for_workers_is_made_and_looked_at(tagbus: Cli, given: dict[str, str], tmp_path: Path) -> None:
