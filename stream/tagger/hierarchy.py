@@ -12,14 +12,16 @@ from tagbus.stream.tagger.work import HIERARCHY, Work
 
 
 class WithoutBroader:
-    """Drops tags that are broader than another of the content's tags, except those that people accepted."""
+    """Drops tags that are broader than another of the content's tags, except those that people accepted. Of tags that
+    are broader than each other, in a cycle, none is the broader one."""
 
     name = HIERARCHY
 
     async def run(self, works: Sequence[Work]) -> None:
         """See `Stage`."""
         for work in works:
-            above = {one for tag in work.tags for one in tag.evidence.broader}
+            above_of = {tag.id: tag.evidence.broader for tag in work.tags}
+            above = {one for tag, broader in above_of.items() for one in broader if tag not in above_of.get(one, ())}
             work.tags = tuple(tag for tag in work.tags if tag.id not in above or tag.evidence.decided)
 
 

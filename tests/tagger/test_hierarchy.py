@@ -99,6 +99,16 @@ async def test_broader_tags_are_left_out_unless_people_accepted_them() -> None:
     assert [tag.id for tag in one.tags] == ["physics", "optics"]
 
 
+async def test_tags_that_are_broader_than_each_other_are_not_left_out() -> None:
+    """A circle is a mistake of the taxonomy, not a reason to return none of its tags."""
+    circle = scored("a", 0.9, ["b", "above"]), scored("b", 0.8, ["a", "above"])
+    one = work(*circle, scored("above", 0.7), scored("below", 0.6, ["above"]))
+
+    await WithoutBroader().run([one])
+
+    assert [tag.id for tag in one.tags] == ["a", "b", "below"]
+
+
 async def test_broader_tags_are_added_with_the_confidence_of_the_surest_below() -> None:
     over = await graph()
     await over.standing.learn_broader(TAXONOMY)
