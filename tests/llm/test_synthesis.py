@@ -208,6 +208,14 @@ def test_a_prompt_shows_nothing_that_not_all_who_see_the_tag_may_see() -> None:
     }
 
 
+def test_a_prompt_names_no_broader_tag_that_not_all_who_see_the_tag_may_see() -> None:
+    above = [Tag(id="open", name="Open"), Tag(id="a", name="A", scopes=("a",)), Tag(id="b", name="B", scopes=("b",))]
+    parents = tuple(one.id for one in above)
+    below = [Tag(id="all", name="All", parents=parents), Tag(id="own", name="Own", parents=parents, scopes=("a",))]
+    found = {one.tag.id: one.subject.broader for one in known(tags=[*above, *below]).few(9, None)}
+    assert (found["all"], found["own"]) == (("Open",), ("Open", "A"))
+
+
 TEXTS: list[tuple[Callable[..., list[bytes]], type[Exemplar] | type[Tag]]] = [
     (exemplars_of, Exemplar),
     (described, Tag),

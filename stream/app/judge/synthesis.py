@@ -48,7 +48,7 @@ class Known:
     def __init__(self, tags: Sequence[Tag], exemplars: Iterable[Exemplar]) -> None:
         """`exemplars` are read once; a few are kept for each tag."""
         self.tags = [tag for tag in tags if not tag.replaced_by]
-        self._names = {tag.id: tag.name for tag in tags}
+        self._by_id = {tag.id: tag for tag in tags}
         self.counts: Counter[str] = Counter()
         self._written: Counter[str] = Counter()
         self._own: defaultdict[str, list[Exemplar]] = defaultdict(list)
@@ -84,7 +84,7 @@ class Known:
             tag.name,
             tag.description,
             tag.aliases,
-            tuple(self._names[one] for one in tag.parents if one in self._names),
+            tuple(above.name for one in tag.parents if (above := self._by_id.get(one)) and _shown(above, tag)),
             (*(Sample(one.title, one.text, own=True) for one in own), *self._others(tag)),
         )
 
@@ -160,8 +160,8 @@ def _id(tag: Tag, one: Written, text: Text, prompt: str) -> str:
     return PREFIX + hashlib.sha256(said.encode(errors="replace")).hexdigest()[:24]
 
 
-def _shown(one: Exemplar, tag: Tag) -> bool:
-    """Whether every reader of the generated text, that is of the tag, may see this exemplar too."""
+def _shown(one: Exemplar | Tag, tag: Tag) -> bool:
+    """Whether every reader of the generated text, that is of the tag, may see this exemplar or broader tag too."""
     return not one.scopes or (bool(tag.scopes) and set(tag.scopes) <= set(one.scopes))
 
 

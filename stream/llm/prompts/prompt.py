@@ -76,7 +76,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A tag to write about. `broader`: names of broader tags. `samples` are visible to everyone who sees the tag."""
+    """A tag to write about. `broader`: names of broader tags. They and `samples` are visible to all who see the tag."""
 
     name: str
     description: str = ""
