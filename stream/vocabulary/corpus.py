@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from tagbus.stream.contract.codec import parse
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.contract.field_errors import poison
-from tagbus.stream.contract.fields import TEXT_CHARS
+from tagbus.stream.contract.fields import TEXT_CHARS, blank
 from tagbus.stream.errors import Poison, UserError, shorten
 from tagbus.stream.vocabulary.entry import Remarks, Wrong
 from tagbus.stream.vocabulary.source import BOM, text_lines
@@ -89,21 +89,24 @@ def read(name: str, stream: BinaryIO, form: Form, remarks: Remarks) -> Iterator[
             raise UserError(f"{name} is not a folder")
 
 
-def of_annif(place: str, document: Document, remarks: Remarks) -> Known | Wrong:
-    """A document of Annif as an exemplar."""
-    text = document.text
+def of_annif(place: str, document: Document, remarks: Remarks) -> Iterator[Known | Wrong]:
+    """A document of Annif as an exemplar; none for one that shows no text: nothing is similar to it."""
+    text, title = document.text, document.metadata.get("title", "")
+    if blank(text) and blank(title):
+        remarks.add("contents without a text are left out", place)
+        return
     if len(text) > TEXT_CHARS:
         remarks.add(f"a text of more than {TEXT_CHARS} characters is cut", place)
         text = text[:TEXT_CHARS]
     uris = [bare(one.uri) for one in document.subjects if one.uri is not None]
     labels = [one.label for one in document.subjects if one.uri is None and one.label is not None]
     fields = {
-        "id": document.document_id or _hashed(text, document.metadata.get("title", "")),
-        "title": document.metadata.get("title", ""),
+        "id": document.document_id or _hashed(text, title),
+        "title": title,
         "text": text,
         "accepted": tuple(dict.fromkeys(uris)),
     }
-    return _made(place, fields, tuple(dict.fromkeys(labels)))
+    yield _made(place, fields, tuple(dict.fromkeys(labels)))
 
 
 def document_of(place: str, value: bytes | str) -> Document | Wrong:
@@ -140,7 +143,7 @@ def _json_lines(name: str, stream: BinaryIO, remarks: Remarks) -> Iterator[Known
             yield _parsed(place, line)
         else:
             document = document_of(place, line)
-            yield document if isinstance(document, Wrong) else of_annif(place, document, remarks)
+            yield from [document] if isinstance(document, Wrong) else of_annif(place, document, remarks)
 
 
 def _parsed(place: str, line: str) -> Known | Wrong:
@@ -155,9 +158,9 @@ def _table(name: str, stream: BinaryIO, delimiter: str, remarks: Remarks) -> Ite
         if isinstance(row, Wrong):
             yield row
         elif ANNIF_URIS in row.cells:
-            yield of_annif(row.place, _annif_row(row), remarks)
+            yield from of_annif(row.place, _annif_row(row), remarks)
         else:
-            for column in row.cells.keys() - set(COLUMNS):
+            for column in row.besides(COLUMNS):
                 remarks.add(f"column {shorten(column)} is ignored; the columns are {', '.join(COLUMNS)}", row.place)
             yield _made(row.place, _fields(row))
 
@@ -195,4 +198,4 @@ def _short_texts(name: str, stream: BinaryIO, remarks: Remarks) -> Iterator[Know
             yield Wrong(place, f"{shorten(strange[0])} is wrong, expected text, tab, <URI> <URI>")
         else:
             subjects = tuple(_Subject(uri=uri) for uri in uris.split())
-            yield of_annif(place, Document(text=text, subjects=subjects), remarks)
+            yield from of_annif(place, Document(text=text, subjects=subjects), remarks)

@@ -12,6 +12,7 @@ from tagbus.stream.vocabulary.corpus import Document, Known, document_of, of_ann
 from tagbus.stream.vocabulary.entry import Remarks, Wrong
 from tagbus.stream.vocabulary.source import BOM
 
+_TEXTS: Final = (".txt", ".json")
 _SUBJECTS: Final = (".tsv", ".key")
 
 
@@ -21,12 +22,16 @@ def read(folder: Path, remarks: Remarks) -> Iterator[Known | Wrong]:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from None
+    if not any(name.endswith(_TEXTS) for name in names):
+        remarks.add(f"the folder has no {' or '.join(_TEXTS)}", str(folder))
     for name in names:
         path = folder / name
         if path.suffix == ".txt":
             yield from _text(path, remarks)
         elif path.suffix == ".json":
-            yield _json(path, remarks)
+            yield from _json(path, remarks)
+        elif path.suffix == ".gz":
+            remarks.add("compressed files are left out: unpack them", str(path))
 
 
 def _text(path: Path, remarks: Remarks) -> Iterator[Known | Wrong]:
@@ -42,15 +47,17 @@ def _text(path: Path, remarks: Remarks) -> Iterator[Known | Wrong]:
             return
     lines = [_subject(line) for line in str(subjects).splitlines() if line.strip()]
     found = {"document_id": path.stem, "text": str(text), "subjects": tuple(lines)}
-    yield of_annif(str(path), Document.model_validate(found), remarks)
+    yield from of_annif(str(path), Document.model_validate(found), remarks)
 
 
-def _json(path: Path, remarks: Remarks) -> Known | Wrong:
+def _json(path: Path, remarks: Remarks) -> Iterator[Known | Wrong]:
     value = _decoded(path, VALUE_BYTES)
     document = value if isinstance(value, Wrong) else document_of(str(path), value)
     if isinstance(document, Wrong):
-        return document
-    return of_annif(str(path), document.model_copy(update={"document_id": document.document_id or path.stem}), remarks)
+        yield document
+        return
+    named = document.model_copy(update={"document_id": document.document_id or path.stem})
+    yield from of_annif(str(path), named, remarks)
 
 
 def _decoded(path: Path, most: int) -> str | Wrong:

@@ -5,7 +5,8 @@ List items are separated by `|`; a backslash escapes the next character.
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import BinaryIO, Final
@@ -17,6 +18,9 @@ from tagbus.stream.vocabulary.source import text_lines
 
 # The csv module's limit of 131,072 characters is below that of a text. It is global to the process.
 csv.field_size_limit(VALUE_BYTES)
+
+# A tag has at most 1,000 names, each a column. A row that ends early would fill any number of others.
+COLUMNS: Final = 2_000
 
 _ITEM: Final = re.compile(r"((?:[^\\|]|\\.)*)(\||\Z)", re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
@@ -34,6 +38,10 @@ class Row:
     place: str
     cells: Mapping[str, str]
     missing: frozenset[str] = frozenset()
+
+    def besides(self, known: Collection[str]) -> Iterator[str]:
+        """The other columns, in order."""
+        return (column for column in self.cells if column not in known)
 
 
 def rows(
@@ -58,7 +66,10 @@ def rows(
         if delimiter == "," and ";" in first and "," not in first:
             delimiter = ";"
         header = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
-        if twice := next((column for column in header if column and header.count(column) > 1), None):
+        if len(header) > COLUMNS:
+            raise UserError(f"{name}:1: the header has {len(header)} columns, expected at most {COLUMNS}")
+        counts = Counter(header)
+        if twice := next((column for column in header if column and counts[column] > 1), None):
             raise UserError(f"{name}:1: the header has {shorten(twice)} more than once, expected each column once")
         if missing := lacking(header):
             listed = ", ".join(shorten(column, 40) for column in header[:SHOWN]) or "nothing"
@@ -67,6 +78,11 @@ def rows(
             if any(cells):
                 yield _row(f"{name}:{number}", header, cells)
     except csv.Error as error:
+        if "new-line" in str(error):
+            raise UserError(
+                f"{name}:{number}: a carriage return alone ends no line; a cell that contains one must be quoted, and "
+                r"`tr '\r' '\n'` converts a file with such line ends"
+            ) from None
         raise UserError(
             f"{name}:{number}: {error}; a cell that contains quotes must be quoted, with each quote doubled"
         ) from None

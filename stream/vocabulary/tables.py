@@ -39,7 +39,7 @@ def read(name: str, stream: BinaryIO, delimiter: str, choice: Choice, remarks: R
         if "uri" in row.cells:
             cells["id"] = bare(cells["id"])
         labels = {found[1]: cell for column, cell in cells.items() if (found := _LABEL.fullmatch(column))}
-        for column in cells.keys() - {*COLUMNS, _NOTATION}:
+        for column in row.besides((*COLUMNS, *_SAME, _NOTATION)):
             if not _LABEL.fullmatch(column):
                 remarks.add(f"column {shorten(column)} is ignored; the columns are {', '.join(COLUMNS)}", row.place)
         if language is None:

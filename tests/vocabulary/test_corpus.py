@@ -51,8 +51,13 @@ class TestShortTexts:
     def test_a_tag_that_is_not_in_angle_brackets_is_wrong(self, uris: str) -> None:
         assert wrong(f"1\t{uris}\n", "annif") == "file:1: 'Hello' is wrong, expected text, tab, <URI> <URI>"
 
-    def test_a_line_without_a_text_is_wrong(self) -> None:
-        assert wrong(f" \t<{A}>\n", "annif").startswith("file:1: text: ")
+    @pytest.mark.parametrize("text", ["", " ", "\u200b"])
+    def test_a_line_without_a_text_is_left_out_and_that_is_said(self, text: str) -> None:
+        """All of them would be one content, with the tags of each."""
+        remarks = Remarks()
+        lines = f"{text}\t<{A}>\n{text}\t<{B}>\n".encode()
+        assert list(corpus.read("file", io.BytesIO(lines), "annif", remarks)) == []
+        assert list(remarks.lines()) == ["file:1: contents without a text are left out (and 1 more)"]
 
 
 class TestTable:
@@ -124,6 +129,21 @@ class TestFolder:
         assert list(remarks.lines()) == [
             f"{folder / 'd.txt'}: texts without a .tsv or .key of the same name are left out"
         ]
+
+    def test_what_holds_no_text_is_left_out_and_that_is_said(self, folder: Path) -> None:
+        (folder / "a.txt").write_text("\n")
+        (folder / "d.txt.gz").write_bytes(b"")
+        remarks = Remarks()
+        assert len(list(corpus_folder.read(folder, remarks))) == 2
+        assert list(remarks.lines()) == [
+            f"{folder / 'a.txt'}: contents without a text are left out",
+            f"{folder / 'd.txt.gz'}: compressed files are left out: unpack them",
+        ]
+
+    def test_a_folder_without_texts_is_said(self, tmp_path: Path) -> None:
+        remarks = Remarks()
+        assert list(corpus_folder.read(tmp_path, remarks)) == []
+        assert list(remarks.lines()) == [f"{tmp_path}: the folder has no .txt or .json"]
 
     def test_a_long_text_is_cut_and_that_is_said(self, folder: Path) -> None:
         (folder / "a.txt").write_text("ä" * 600_000)

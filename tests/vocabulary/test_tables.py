@@ -54,6 +54,23 @@ class TestTable:
         assert str(raised.value).startswith("file:1: the header has ")
         assert str(raised.value).endswith(expected)
 
+    def test_more_columns_than_a_tag_has_fields_are_refused(self) -> None:
+        """Looking for one that comes twice took 80 s with 100,000."""
+        header = ",".join(["id", "name", *(f"c{number}" for number in range(100_000))])
+        with pytest.raises(UserError, match="file:1: the header has 100002 columns, expected at most 2000"):
+            read(f"{header}\n1,a\n", "csv")
+
+    def test_ignored_columns_are_named_in_their_order(self) -> None:
+        found = read("id,z,name,y,x\na,1,b,2,3\n", "csv").remarks
+        assert [line.split("'")[1] for line in found] == ["z", "y", "x"]
+
+    @pytest.mark.parametrize("text", ["id,name\ra,x\r", "id,name\na,x\ry\n"])
+    def test_carriage_returns_alone_are_said(self, text: str) -> None:
+        with pytest.raises(UserError) as raised:
+            read(text, "csv")
+        assert "a carriage return alone ends no line" in str(raised.value)
+        assert "quotes" not in str(raised.value)
+
     def test_columns_without_a_name_may_be_several(self) -> None:
         assert read("id,name,,\na,b,,\n", "csv").one() == Tag(id="a", name="b")
 
