@@ -37,6 +37,7 @@ from tagbus.stream.kafka.ranges import OffsetRange, current_range, read_range
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.llm.batch.answers import JUDGED, header
 from tagbus.stream.llm.batch.folder import Folder
+from tagbus.stream.memory.scopes import within
 from tagbus.stream.recall.graph import parameters
 
 # Headers of an earlier replay or retag: a content that is sent again is a new event.
@@ -104,7 +105,8 @@ class WithoutAStage:
 
 
 class OneTag:
-    """Selects contents whose latest result includes a tag, or that pass C2T's similarity threshold for it."""
+    """Selects contents whose latest result includes a tag, or that see it and pass C2T's similarity threshold for
+    it."""
 
     def __init__(self, settings: Settings, name: str, stack: ExitStack) -> None:
         """`stack` closes what it opens. Raises UserError for a tag that is neither on its topic nor in any result."""
@@ -115,6 +117,7 @@ class OneTag:
         tag = None if found is None or found.replaced_by else found
         if tag is None and not self._named:
             raise UserError(f"{shorten(name)} is not a tag on topic {settings.topics.tags}, and no result names it")
+        self._audience = None if tag is None else frozenset(tag.scopes)
         self._encoder: Encoder | None = None
         if tag is None:
             console.say(f"{name} is not in force: only contents whose latest result names it are affected")
@@ -129,7 +132,11 @@ class OneTag:
     def affected(self, found: Sequence[Found]) -> Iterator[Found]:
         """Contents with the tag in their result, then similar ones."""
         yield from (one for one in found if one.content.id in self._named)
-        others = [one for one in found if one.content.id not in self._named]
+        others = [
+            one
+            for one in found
+            if one.content.id not in self._named and within(self._audience, frozenset(one.content.scopes))
+        ]
         if self._encoder is None or not others:
             return
         texts = [content_text(one.content.title, one.content.text) for one in others]
@@ -153,7 +160,7 @@ def retag(
     some examples.
 
     --since selects the newest event of each content that arrived since then. --tag selects contents whose latest result
-    names the tag, or whose similarity to it passes the recall threshold. --degraded selects contents whose latest
+    names the tag, or that see it and pass the recall threshold. --degraded selects contents whose latest
     result lacks a stage, for instance the judge after its budget was spent. Withdrawn contents are left out. With
     --batch the language model is first asked about all of them through its server's batch API, which takes up to a day.
     """

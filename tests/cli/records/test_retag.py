@@ -132,6 +132,16 @@ class TestTag:
         assert {message.key() for message in bus.again()} == {b"like", b"named"}
         assert {dict(message.headers() or [])[RETAG] for message in bus.again()} == {b"tag bees"}
 
+    def test_contents_that_do_not_see_the_tag_are_left_out(self, bus: Bus) -> None:
+        """Except those whose result names it: it may have been visible to them."""
+        bus.tags(BEES.model_copy(update={"scopes": ("tenant-7",)}))
+        like = "Honey bees and their keepers"
+        bus.content(record("all", like), record("other", like, scopes=("tenant-8",)))
+        bus.content(record("own", like, scopes=("tenant-7", "news")), record("named", like))
+        bus.result("named", BEES)
+        assert bus.retag("--tag", "bees", "--send").err == "sent again: 2 (tag bees)\n"
+        assert {message.key() for message in bus.again()} == {b"own", b"named"}
+
     def test_the_likeness_is_what_recall_asks_for(self, bus: Bus) -> None:
         bus.tags(BEES)
         bus.content(record("like", "Honey bees and their keepers"))
